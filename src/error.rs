@@ -1,0 +1,86 @@
+//! One error type for the library: who can mend it ([`ErrorKind`]) and one sentence that says what is wrong.
+
+/// Result with the library's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Who can mend an [`Error`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A picture, array or list given to be explained is unusable.
+    Input,
+    /// A weights file or graph is unusable.
+    Model,
+    /// An option or parameter has no meaning here.
+    Settings,
+    /// A resource limit (memory, picture size) would be exceeded.
+    Limit,
+    /// The device asked for does not exist on this machine.
+    NoDevice,
+    /// A device failed while running.
+    Device,
+    /// A kernel could not be built.
+    Kernel,
+    /// Reading or writing a file failed.
+    Io,
+}
+
+/// What went wrong, in one sentence that names the file, tensor, node or option.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+macro_rules! constructors {
+    ($($(#[$doc:meta])* $name:ident => $kind:ident),+ $(,)?) => {
+        $($(#[$doc])* pub fn $name(message: impl Into<String>) -> Self { Self::new(ErrorKind::$kind, message) })+
+    };
+}
+
+impl Error {
+    /// An error of `kind` that says `message`.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
+    constructors! {
+        /// Unusable picture, array or list.
+        input => Input,
+        /// Unusable weights or graph.
+        model => Model,
+        /// Meaningless option or parameter.
+        settings => Settings,
+        /// Resource limit exceeded.
+        limit => Limit,
+        /// No such device here.
+        no_device => NoDevice,
+        /// Device failure.
+        device => Device,
+        /// Kernel build failure.
+        kernel => Kernel,
+    }
+
+    /// A failed read or write of `path`.
+    pub fn io(path: impl AsRef<std::path::Path>, source: std::io::Error) -> Self {
+        Self {
+            kind: ErrorKind::Io,
+            message: format!("{}: {source}", path.as_ref().display()),
+            source: Some(Box::new(source)),
+        }
+    }
+
+    /// The same error, its sentence preceded by `context: `.
+    #[must_use]
+    pub fn within(mut self, context: impl std::fmt::Display) -> Self {
+        self.message = format!("{context}: {}", self.message);
+        self
+    }
+
+    /// Who can mend it.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+}

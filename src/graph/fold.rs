@@ -1,0 +1,71 @@
+//! Merges batch norms into the convolutions before them (Graph → Graph).
+
+use std::sync::Arc;
+
+use super::{BatchNorm, Conv, Graph, GraphBuilder, NodeId, Op, Weight};
+use crate::error::Result;
+use crate::tensor::Window;
+
+impl BatchNorm {
+    /// `(scale, shift)` for each channel, so that the layer is `scale · x + shift`.
+    pub fn affine(&self) -> (Vec<f64>, Vec<f64>) {
+        let scale: Vec<f64> = self.gamma.iter().zip(&*self.variance).map(|(g, v)| g / (v + self.eps).sqrt()).collect();
+        let shift = self.beta.iter().zip(&*self.mean).zip(&scale).map(|((b, m), s)| b - m * s).collect();
+        (scale, shift)
+    }
+}
+
+impl Graph {
+    /// The same function without batch norms.
+    ///
+    /// A batch norm that is its convolution's only reader is merged into it (scales in double precision, exact to
+    /// rounding); any other becomes a depthwise 1×1 convolution. A merged convolution keeps its own name; stages that
+    /// named the batch norm name the convolution.
+    ///
+    /// # Errors
+    /// None for a graph that was built by [`GraphBuilder`].
+    pub fn fold(&self) -> Result<Graph> {
+        let consumers = self.consumers();
+        let mut builder = GraphBuilder::new(self.input_shape());
+        let mut new_id: Vec<NodeId> = Vec::with_capacity(self.nodes().len());
+        new_id.push(builder.input());
+        // A convolution that a batch norm follows waits for it.
+        let merges = |id: NodeId| match consumers[id.index()][..] {
+            [reader] => match (&self.node(id).op, &self.node(reader).op) {
+                (Op::Conv(conv), Op::BatchNorm(norm)) => Some((conv, norm)),
+                _ => None,
+            },
+            _ => None,
+        };
+        for id in self.ids().skip(1) {
+            let node = self.node(id);
+            let inputs: Vec<NodeId> = node.inputs.iter().map(|i| new_id[i.index()]).collect();
+            let new = match (&node.op, merges(id)) {
+                (_, Some((conv, norm))) => {
+                    let (scale, shift) = norm.affine();
+                    let bias = scale.iter().zip(&shift).enumerate();
+                    let bias = bias.map(|(k, (s, t))| conv.bias.as_ref().map_or(0.0, |b| b[k]) * s + t).collect();
+                    let conv = Conv { weight: conv.weight.scaled(&scale)?, bias: Some(bias), ..conv.clone() };
+                    builder.push(node.name.clone(), Op::Conv(conv), &inputs)?
+                }
+                (Op::BatchNorm(_), None) if merges(node.inputs[0]).is_some() => inputs[0],
+                (Op::BatchNorm(norm), None) => {
+                    let (scale, shift) = norm.affine();
+                    let channels = node.shape.c;
+                    let ones = Weight::owned([channels, 1, 1, 1], &vec![1.0; channels])?;
+                    let conv = Conv {
+                        weight: ones.scaled(&scale)?,
+                        bias: Some(Arc::from(shift)),
+                        window: Window::square(1, 1, 0),
+                        groups: channels,
+                    };
+                    builder.push(node.name.clone(), Op::Conv(conv), &inputs)?
+                }
+                _ => builder.push(node.name.clone(), node.op.clone(), &inputs)?,
+            };
+            new_id.push(new);
+        }
+        self.stages().iter().for_each(|(name, id)| builder.stage(name, new_id[id.index()]));
+        builder.finish(new_id[self.output().index()])
+    }
+}

@@ -1,0 +1,215 @@
+//! What a net computes: nodes in topological order, plain data, never mutated.
+
+mod dump;
+mod fold;
+mod op;
+mod weight;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use dump::Dump;
+pub use op::{BatchNorm, Conv, Linear, Op};
+pub use weight::{Bytes, Encoding, Weight};
+
+use crate::error::{Error, Result};
+use crate::tensor::Shape;
+
+/// A node of a [`Graph`], by position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(usize);
+
+impl NodeId {
+    /// Position in [`Graph::nodes`].
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
+/// One operation, its inputs and the shape of its output.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Unique within the graph; after the weights' names where there are any.
+    pub name: String,
+    /// What it computes.
+    pub op: Op,
+    /// From which nodes, all of them earlier.
+    pub inputs: Vec<NodeId>,
+    /// Shape of its output.
+    pub shape: Shape,
+}
+
+/// A net for one input size.
+#[derive(Debug, Clone)]
+pub struct Graph {
+    id: u64,
+    nodes: Vec<Node>,
+    output: NodeId,
+    stages: Vec<(String, NodeId)>,
+}
+
+impl Graph {
+    /// Names this graph: equal ids mean the same graph.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// All nodes; inputs come before their consumers; the first is the picture.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// One node.
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.0]
+    }
+
+    /// Ids of all nodes in order.
+    pub fn ids(&self) -> impl DoubleEndedIterator<Item = NodeId> + ExactSizeIterator + use<> {
+        (0..self.nodes.len()).map(NodeId)
+    }
+
+    /// The picture.
+    pub fn input(&self) -> NodeId {
+        NodeId(0)
+    }
+
+    /// The logits.
+    pub fn output(&self) -> NodeId {
+        self.output
+    }
+
+    /// Shape of the picture.
+    pub fn input_shape(&self) -> Shape {
+        self.nodes[0].shape
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        self.node(self.output).shape.len()
+    }
+
+    /// Named places where feature maps are looked at, shallow to deep.
+    pub fn stages(&self) -> &[(String, NodeId)] {
+        &self.stages
+    }
+
+    /// A stage or any other node by name.
+    ///
+    /// # Errors
+    /// When there is none; the message lists the stages.
+    pub fn find(&self, name: &str) -> Result<NodeId> {
+        let stage = self.stages.iter().find(|(n, _)| n == name).map(|&(_, id)| id);
+        stage.or_else(|| self.ids().find(|&id| self.node(id).name == name)).ok_or_else(|| {
+            let stages: Vec<&str> = self.stages.iter().map(|(n, _)| n.as_str()).collect();
+            Error::settings(format!(
+                "no layer is named '{name}'; the stages are {} (`model info` lists every layer)",
+                stages.join(", ")
+            ))
+        })
+    }
+
+    /// The same net for pictures of another size.
+    ///
+    /// # Errors
+    /// When the net does not take that size; names the node that refuses.
+    pub fn resized(&self, input: Shape) -> Result<Graph> {
+        if input.c != self.input_shape().c {
+            return Err(Error::input(format!(
+                "the net takes {} channels, the input {input} has {}",
+                self.input_shape().c,
+                input.c
+            )));
+        }
+        let mut builder = GraphBuilder::new(input);
+        for node in &self.nodes[1..] {
+            builder.push(node.name.clone(), node.op.clone(), &node.inputs)?;
+        }
+        self.stages.iter().for_each(|(name, id)| builder.stage(name, *id));
+        builder.finish(self.output)
+    }
+
+    /// For each node, the nodes that read it.
+    pub fn consumers(&self) -> Vec<Vec<NodeId>> {
+        let mut readers = vec![Vec::new(); self.nodes.len()];
+        for id in self.ids() {
+            self.node(id).inputs.iter().for_each(|i| readers[i.0].push(id));
+        }
+        readers
+    }
+
+    /// Trained numbers in all.
+    pub fn parameters(&self) -> usize {
+        self.nodes.iter().map(|n| n.op.parameters()).sum()
+    }
+
+    /// Multiplications of one forward pass.
+    pub fn macs(&self) -> usize {
+        self.nodes.iter().map(|n| n.op.macs(n.shape)).sum()
+    }
+}
+
+/// Builds a [`Graph`] node by node; every shape is checked as the node is added.
+#[derive(Debug)]
+pub struct GraphBuilder {
+    nodes: Vec<Node>,
+    stages: Vec<(String, NodeId)>,
+    names: std::collections::HashSet<String>,
+}
+
+impl GraphBuilder {
+    /// A graph for pictures of shape `input`; its node is named `input`.
+    pub fn new(input: Shape) -> Self {
+        let node = Node { name: "input".into(), op: Op::Input, inputs: Vec::new(), shape: input };
+        Self { nodes: vec![node], stages: Vec::new(), names: ["input".to_string()].into() }
+    }
+
+    /// The picture.
+    pub fn input(&self) -> NodeId {
+        NodeId(0)
+    }
+
+    /// Shape of a node's output.
+    pub fn shape(&self, id: NodeId) -> Shape {
+        self.nodes[id.0].shape
+    }
+
+    /// Adds a node.
+    ///
+    /// # Errors
+    /// When the name is taken, an input does not exist or the shapes do not suit; names the node.
+    pub fn push(&mut self, name: impl Into<String>, op: Op, inputs: &[NodeId]) -> Result<NodeId> {
+        let name = name.into();
+        if inputs.iter().any(|i| i.0 >= self.nodes.len()) {
+            return Err(Error::model(format!("node '{name}' reads a node that is not there yet")));
+        }
+        let shapes: Vec<Shape> = inputs.iter().map(|&i| self.shape(i)).collect();
+        let shape = op.output(&shapes).map_err(|e| e.within(format!("node '{name}'")))?;
+        if !self.names.insert(name.clone()) {
+            return Err(Error::model(format!("two nodes are named '{name}'")));
+        }
+        self.nodes.push(Node { name, op, inputs: inputs.to_vec(), shape });
+        Ok(NodeId(self.nodes.len() - 1))
+    }
+
+    /// Names `id` a stage.
+    pub fn stage(&mut self, name: impl Into<String>, id: NodeId) {
+        self.stages.push((name.into(), id));
+    }
+
+    /// The graph whose logits are `output`.
+    ///
+    /// # Errors
+    /// When `output` is not a vector.
+    pub fn finish(self, output: NodeId) -> Result<Graph> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let shape = self.shape(output);
+        if shape != Shape::vector(shape.c) {
+            return Err(Error::model(format!(
+                "the logits must be a vector, node '{}' gives {shape}",
+                self.nodes[output.0].name
+            )));
+        }
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        Ok(Graph { id, nodes: self.nodes, output, stages: self.stages })
+    }
+}

@@ -1,0 +1,241 @@
+//! What a node computes, and the shape of what comes out.
+
+use std::sync::Arc;
+
+use super::Weight;
+use crate::error::{Error, Result};
+use crate::tensor::{Shape, Window};
+
+/// A convolution: cross-correlation plus bias, as every framework has it.
+#[derive(Debug, Clone)]
+pub struct Conv {
+    /// `[k, c / groups, kh, kw]`.
+    pub weight: Weight,
+    /// One number an output channel.
+    pub bias: Option<Arc<[f64]>>,
+    /// Kernel (equal to the weight's), stride, dilation, padding.
+    pub window: Window,
+    /// Groups of channels that do not see each other.
+    pub groups: usize,
+}
+
+/// A linear layer `y = W x + b` on a vector.
+#[derive(Debug, Clone)]
+pub struct Linear {
+    /// `[k, c, 1, 1]`.
+    pub weight: Weight,
+    /// One number an output.
+    pub bias: Option<Arc<[f64]>>,
+}
+
+/// Batch norm at inference: `gamma · (x − mean) / sqrt(variance + eps) + beta` for each channel.
+#[derive(Debug, Clone)]
+pub struct BatchNorm {
+    /// Scale, one a channel.
+    pub gamma: Arc<[f64]>,
+    /// Shift, one a channel.
+    pub beta: Arc<[f64]>,
+    /// Running mean, one a channel.
+    pub mean: Arc<[f64]>,
+    /// Running variance, one a channel.
+    pub variance: Arc<[f64]>,
+    /// Added to the variance.
+    pub eps: f64,
+}
+
+/// What a node computes from its inputs.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Op {
+    /// The picture.
+    Input,
+    /// Convolution.
+    Conv(Conv),
+    /// Linear layer on a vector.
+    Linear(Linear),
+    /// Batch norm; [`super::fold`] merges it into the convolution before it.
+    BatchNorm(BatchNorm),
+    /// `max(x, 0)`.
+    Relu,
+    /// `min(max(x, lo), hi)`; ReLU6 is `0, 6`.
+    Clamp {
+        /// Lower bound.
+        lo: f64,
+        /// Upper bound.
+        hi: f64,
+    },
+    /// Maximum over windows; padding never wins; the first of equal elements wins.
+    MaxPool(Window),
+    /// Mean over windows.
+    AvgPool {
+        /// Kernel, stride, padding, ceil mode.
+        window: Window,
+        /// Whether padded zeros count as elements.
+        count_padding: bool,
+    },
+    /// Mean over `out` bins an axis, from `⌊i·n/out⌋` to `⌈(i+1)·n/out⌉`; `[1, 1]` is the global average.
+    AdaptiveAvgPool {
+        /// Rows and columns of the output.
+        out: [usize; 2],
+    },
+    /// Sum of all inputs.
+    Add,
+    /// Feature map to vector, order c, h, w.
+    Flatten,
+    /// Inputs one after the other along the channels.
+    Concat,
+    /// Every `stride`-th row and column, from the first.
+    Subsample {
+        /// Distance between rows and columns kept.
+        stride: [usize; 2],
+    },
+    /// Zero channels before and after.
+    PadChannels {
+        /// Zero channels in front.
+        before: usize,
+        /// Zero channels behind.
+        after: usize,
+    },
+}
+
+impl Op {
+    /// Lower-case name of the kind of operation.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Op::Input => "input",
+            Op::Conv(_) => "conv",
+            Op::Linear(_) => "linear",
+            Op::BatchNorm(_) => "batch_norm",
+            Op::Relu => "relu",
+            Op::Clamp { .. } => "clamp",
+            Op::MaxPool(_) => "max_pool",
+            Op::AvgPool { .. } => "avg_pool",
+            Op::AdaptiveAvgPool { .. } => "adaptive_avg_pool",
+            Op::Add => "add",
+            Op::Flatten => "flatten",
+            Op::Concat => "concat",
+            Op::Subsample { .. } => "subsample",
+            Op::PadChannels { .. } => "pad_channels",
+        }
+    }
+
+    /// Trained numbers in this operation.
+    pub fn parameters(&self) -> usize {
+        let bias = |b: &Option<Arc<[f64]>>| b.as_ref().map_or(0, |b| b.len());
+        match self {
+            Op::Conv(c) => c.weight.len() + bias(&c.bias),
+            Op::Linear(l) => l.weight.len() + bias(&l.bias),
+            Op::BatchNorm(b) => 2 * b.gamma.len(),
+            _ => 0,
+        }
+    }
+
+    /// Multiplications of a forward pass, given the output's shape.
+    pub fn macs(&self, out: Shape) -> usize {
+        match self {
+            Op::Conv(c) => out.len() * c.weight.row_len(),
+            Op::Linear(l) => l.weight.len(),
+            _ => 0,
+        }
+    }
+
+    /// Shape of the output for inputs of the given shapes.
+    ///
+    /// # Errors
+    /// When the inputs do not suit the operation.
+    pub fn output(&self, inputs: &[Shape]) -> Result<Shape> {
+        let arity = match self {
+            Op::Input => 0..=0,
+            Op::Add | Op::Concat => 1..=usize::MAX,
+            _ => 1..=1,
+        };
+        if !arity.contains(&inputs.len()) {
+            return Err(Error::model(format!("{} takes {arity:?} inputs, got {}", self.kind(), inputs.len())));
+        }
+        let Some(&x) = inputs.first() else {
+            return Err(Error::model("the input's shape is given, not computed"));
+        };
+        let per_channel = |what: &str, n: usize, channels: usize| {
+            if n == channels {
+                Ok(())
+            } else {
+                Err(Error::model(format!("{what} has {n} numbers for {channels} channels")))
+            }
+        };
+        let windowed = |window: &Window, c: usize| {
+            let [h, w] = window.output(x.h, x.w)?;
+            Ok(Shape::new(c, h, w))
+        };
+        match self {
+            Op::Input => unreachable_input(),
+            Op::Conv(conv) => {
+                let [k, c, kh, kw] = conv.weight.dims();
+                if conv.groups == 0 || k % conv.groups != 0 || c * conv.groups != x.c {
+                    return Err(Error::model(format!(
+                        "a weight of shape [{k}, {c}, {kh}, {kw}] in {} groups does not take {} channels",
+                        conv.groups, x.c
+                    )));
+                }
+                if conv.window.kernel != [kh, kw] || conv.window.ceil {
+                    return Err(Error::model(format!("window {:?} on a {kh}x{kw} kernel", conv.window)));
+                }
+                if let Some(bias) = &conv.bias {
+                    per_channel("the bias", bias.len(), k)?;
+                }
+                windowed(&conv.window, k)
+            }
+            Op::Linear(linear) => {
+                let [k, c, kh, kw] = linear.weight.dims();
+                if x != Shape::vector(c) || [kh, kw] != [1, 1] {
+                    return Err(Error::model(format!("a weight of shape [{k}, {c}] does not take an input of {x}")));
+                }
+                if let Some(bias) = &linear.bias {
+                    per_channel("the bias", bias.len(), k)?;
+                }
+                Ok(Shape::vector(k))
+            }
+            Op::BatchNorm(b) => {
+                for (what, v) in [("gamma", &b.gamma), ("beta", &b.beta), ("mean", &b.mean), ("variance", &b.variance)]
+                {
+                    per_channel(what, v.len(), x.c)?;
+                }
+                Ok(x)
+            }
+            Op::Clamp { lo, hi } if !(lo < hi) => Err(Error::model(format!("clamp to [{lo}, {hi}]"))),
+            Op::Relu | Op::Clamp { .. } => Ok(x),
+            Op::MaxPool(window) | Op::AvgPool { window, .. } => {
+                let pads = window.pads(x.h, x.w);
+                if (0..2).any(|a| pads[a][0] >= window.span()[a] || pads[a][1] >= window.span()[a]) {
+                    return Err(Error::model(format!("padding {pads:?} leaves windows of {:?} empty", window.kernel)));
+                }
+                windowed(window, x.c)
+            }
+            Op::AdaptiveAvgPool { out: [h, w] } => {
+                if *h == 0 || *w == 0 {
+                    return Err(Error::model("an adaptive pool to nothing"));
+                }
+                Ok(Shape::new(x.c, *h, *w))
+            }
+            Op::Add => match inputs.iter().find(|&&s| s != x) {
+                Some(odd) => Err(Error::model(format!("cannot add {x} and {odd}"))),
+                None => Ok(x),
+            },
+            Op::Flatten => Ok(Shape::vector(x.len())),
+            Op::Concat => match inputs.iter().find(|s| (s.h, s.w) != (x.h, x.w)) {
+                Some(odd) => Err(Error::model(format!("cannot concatenate {x} and {odd}"))),
+                None => Ok(Shape::new(inputs.iter().map(|s| s.c).sum(), x.h, x.w)),
+            },
+            Op::Subsample { stride: [sy, sx] } => {
+                if *sy == 0 || *sx == 0 {
+                    return Err(Error::model("a stride of zero"));
+                }
+                Ok(Shape::new(x.c, x.h.div_ceil(*sy), x.w.div_ceil(*sx)))
+            }
+            Op::PadChannels { before, after } => Ok(Shape::new(before + x.c + after, x.h, x.w)),
+        }
+    }
+}
+
+fn unreachable_input() -> Result<Shape> {
+    Err(Error::model("the input's shape is given, not computed"))
+}

@@ -1,0 +1,194 @@
+//! Weights as they are stored, read in the precision a device wants.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::{Error, Result};
+use crate::tensor::Scalar;
+
+/// Bytes that outlive every graph made from them: a mapped file, an embedded array, a vector.
+pub type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// How stored numbers are encoded (little endian).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Encoding {
+    /// IEEE half precision.
+    F16,
+    /// bfloat16.
+    Bf16,
+    /// IEEE single precision.
+    F32,
+    /// IEEE double precision.
+    F64,
+}
+
+impl Encoding {
+    /// Bytes of one number.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Encoding::F16 | Encoding::Bf16 => 2,
+            Encoding::F32 => 4,
+            Encoding::F64 => 8,
+        }
+    }
+}
+
+/// The weight of a convolution `[k, c / groups, kh, kw]` or a linear layer `[k, c, 1, 1]`.
+///
+/// The numbers stay where they are stored; [`Weight::read`] converts the rows asked for. Folding a batch norm multiplies
+/// each output row by a factor, kept beside the stored numbers in double precision.
+#[derive(Clone)]
+pub struct Weight {
+    id: u64,
+    dims: [usize; 4],
+    bytes: Bytes,
+    offset: usize,
+    encoding: Encoding,
+    row_scale: Option<Arc<[f64]>>,
+}
+
+impl std::fmt::Debug for Weight {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "Weight({:?} {:?}{})",
+            self.dims,
+            self.encoding,
+            if self.row_scale.is_some() { " scaled" } else { "" }
+        )
+    }
+}
+
+fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+impl Weight {
+    /// `dims` numbers stored in `bytes` from byte `offset`.
+    ///
+    /// # Errors
+    /// When the bytes end before the numbers do or there are none.
+    pub fn stored(dims: [usize; 4], bytes: Bytes, offset: usize, encoding: Encoding) -> Result<Self> {
+        let count = dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).filter(|&n| n > 0);
+        let end = count.and_then(|n| n.checked_mul(encoding.bytes())).and_then(|n| n.checked_add(offset));
+        let have = (*bytes).as_ref().len();
+        if end.is_none_or(|end| end > have) {
+            return Err(Error::model(format!("a weight of shape {dims:?} does not fit into {have} bytes")));
+        }
+        Ok(Self { id: next_id(), dims, bytes, offset, encoding, row_scale: None })
+    }
+
+    /// From numbers in C order; errors as [`Weight::stored`].
+    pub fn owned(dims: [usize; 4], values: &[f32]) -> Result<Self> {
+        let bytes: Vec<u8> = bytemuck::cast_slice(values).to_vec();
+        Self::stored(dims, Arc::new(bytes), 0, Encoding::F32)
+    }
+
+    /// Names these numbers: equal ids mean equal numbers.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// `[k, c / groups, kh, kw]`.
+    pub fn dims(&self) -> [usize; 4] {
+        self.dims
+    }
+
+    /// Output channels.
+    pub fn rows(&self) -> usize {
+        self.dims[0]
+    }
+
+    /// Numbers that make one output channel.
+    pub fn row_len(&self) -> usize {
+        self.dims[1] * self.dims[2] * self.dims[3]
+    }
+
+    /// Numbers in all.
+    pub fn len(&self) -> usize {
+        self.rows() * self.row_len()
+    }
+
+    /// Always false: a weight holds at least one number.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// How the numbers are stored.
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    /// The same weight with output channel `k` multiplied by `scale[k]`.
+    ///
+    /// # Errors
+    /// When `scale` has not one factor an output channel.
+    pub fn scaled(&self, scale: &[f64]) -> Result<Self> {
+        if scale.len() != self.rows() {
+            return Err(Error::model(format!("{} factors for {} output channels", scale.len(), self.rows())));
+        }
+        let row_scale = match &self.row_scale {
+            None => scale.into(),
+            Some(old) => old.iter().zip(scale).map(|(a, b)| a * b).collect(),
+        };
+        Ok(Self { id: next_id(), row_scale: Some(row_scale), ..self.clone() })
+    }
+
+    /// Numbers `columns` of output channel `row`, converted (and scaled in double precision) into `out`.
+    pub(crate) fn read<T: Scalar>(&self, row: usize, columns: Range<usize>, out: &mut [T]) {
+        let scale = self.row_scale.as_ref().map_or(1.0, |s| s[row]);
+        let size = self.encoding.bytes();
+        let start = self.offset + (row * self.row_len() + columns.start) * size;
+        let raw = &(*self.bytes).as_ref()[start..start + columns.len() * size];
+        let convert = |x: f64| T::from_f64(x * scale);
+        let out = &mut out[..columns.len()];
+        match self.encoding {
+            Encoding::F16 => {
+                for (o, b) in out.iter_mut().zip(raw.as_chunks().0) {
+                    *o = convert(half::f16::from_le_bytes(*b).to_f64());
+                }
+            }
+            Encoding::Bf16 => {
+                for (o, b) in out.iter_mut().zip(raw.as_chunks().0) {
+                    *o = convert(half::bf16::from_le_bytes(*b).to_f64());
+                }
+            }
+            Encoding::F32 => {
+                for (o, b) in out.iter_mut().zip(raw.as_chunks().0) {
+                    *o = convert(f64::from(f32::from_le_bytes(*b)));
+                }
+            }
+            Encoding::F64 => {
+                for (o, b) in out.iter_mut().zip(raw.as_chunks().0) {
+                    *o = convert(f64::from_le_bytes(*b));
+                }
+            }
+        }
+    }
+
+    /// All numbers `[k][row]` where they are stored, if they are stored as aligned, unscaled `T`.
+    pub(crate) fn in_place<T: Scalar>(&self) -> Option<&[T]> {
+        let matches = match self.encoding {
+            Encoding::F32 => T::PRECISION == crate::tensor::Precision::F32,
+            Encoding::F64 => T::PRECISION == crate::tensor::Precision::F64,
+            Encoding::F16 | Encoding::Bf16 => false,
+        };
+        if !matches || self.row_scale.is_some() || cfg!(target_endian = "big") {
+            return None;
+        }
+        let raw = &(*self.bytes).as_ref()[self.offset..self.offset + self.len() * self.encoding.bytes()];
+        bytemuck::try_cast_slice(raw).ok()
+    }
+
+    /// All numbers in double precision, `[k, c / groups, kh, kw]` in C order.
+    pub fn to_f64(&self) -> Vec<f64> {
+        let row = self.row_len();
+        let mut out = vec![0.0; self.len()];
+        for (k, out) in out.chunks_mut(row).enumerate() {
+            self.read(k, 0..row, out);
+        }
+        out
+    }
+}

@@ -1,0 +1,5 @@
+//! Explains image classifiers where they run.
+pub mod error;
+pub mod graph;
+pub mod tensor;
+pub use error::{Error, ErrorKind, Result};

@@ -1,0 +1,9 @@
+//! Dense host arrays and the shapes that everything above speaks of.
+
+mod dense;
+mod scalar;
+mod shape;
+
+pub use dense::{Data, Tensor};
+pub use scalar::{Precision, Scalar};
+pub use shape::{Padding, Shape, Window};

@@ -1,0 +1,182 @@
+//! Shapes of feature maps and sliding windows over them.
+
+use crate::error::{Error, Result};
+
+/// Shape of one picture's feature map: channels, rows, columns. A vector is `c × 1 × 1`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Shape {
+    /// Channels.
+    pub c: usize,
+    /// Rows.
+    pub h: usize,
+    /// Columns.
+    pub w: usize,
+}
+
+impl Shape {
+    /// `c × h × w`.
+    pub const fn new(c: usize, h: usize, w: usize) -> Self {
+        Self { c, h, w }
+    }
+
+    /// A vector of `c` elements.
+    pub const fn vector(c: usize) -> Self {
+        Self { c, h: 1, w: 1 }
+    }
+
+    /// Elements.
+    pub const fn len(&self) -> usize {
+        self.c * self.h * self.w
+    }
+
+    /// Whether there is no element.
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Elements of one channel.
+    pub const fn plane(&self) -> usize {
+        self.h * self.w
+    }
+
+    /// `[c, h, w]`.
+    pub const fn dims(&self) -> [usize; 3] {
+        [self.c, self.h, self.w]
+    }
+}
+
+impl std::fmt::Display for Shape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}x{}x{}", self.c, self.h, self.w)
+    }
+}
+
+/// How a window's input is padded with zeros (or, for max-pooling, with nothing).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Padding {
+    /// Rows above and below, columns left and right.
+    Explicit {
+        /// Rows above.
+        top: usize,
+        /// Rows below.
+        bottom: usize,
+        /// Columns to the left.
+        left: usize,
+        /// Columns to the right.
+        right: usize,
+    },
+    /// TensorFlow's "SAME": output `ceil(input / stride)`, the odd row or column at the bottom or right.
+    Same,
+}
+
+impl Padding {
+    /// The same padding on all four sides.
+    pub const fn all(n: usize) -> Self {
+        Padding::Explicit { top: n, bottom: n, left: n, right: n }
+    }
+}
+
+/// A sliding window, axes `[y, x]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Window {
+    /// Taps.
+    pub kernel: [usize; 2],
+    /// Distance between windows.
+    pub stride: [usize; 2],
+    /// Distance between taps.
+    pub dilation: [usize; 2],
+    /// Padding of the input.
+    pub padding: Padding,
+    /// Whether a last, partial window counts (pooling only).
+    pub ceil: bool,
+}
+
+impl Window {
+    /// A square window without dilation, equal padding on all sides.
+    pub const fn square(kernel: usize, stride: usize, padding: usize) -> Self {
+        Self { kernel: [kernel; 2], stride: [stride; 2], dilation: [1; 2], padding: Padding::all(padding), ceil: false }
+    }
+
+    /// Taps in all.
+    pub const fn taps(&self) -> usize {
+        self.kernel[0] * self.kernel[1]
+    }
+
+    /// Rows or columns from a window's first tap to its last, inclusive.
+    pub const fn span(&self) -> [usize; 2] {
+        [(self.kernel[0] - 1) * self.dilation[0] + 1, (self.kernel[1] - 1) * self.dilation[1] + 1]
+    }
+
+    /// Padding before and after on each axis, `[[top, bottom], [left, right]]`, for an input of `h × w`.
+    pub fn pads(&self, h: usize, w: usize) -> [[usize; 2]; 2] {
+        match self.padding {
+            Padding::Explicit { top, bottom, left, right } => [[top, bottom], [left, right]],
+            Padding::Same => {
+                let axis = |n: usize, a: usize| {
+                    let out = n.div_ceil(self.stride[a]);
+                    let total = ((out.saturating_sub(1)) * self.stride[a] + self.span()[a]).saturating_sub(n);
+                    [total / 2, total - total / 2]
+                };
+                [axis(h, 0), axis(w, 1)]
+            }
+        }
+    }
+
+    /// Rows and columns of the output for an input of `h × w`.
+    ///
+    /// # Errors
+    /// When kernel, stride or dilation is zero or the window does not fit into the padded input.
+    pub fn output(&self, h: usize, w: usize) -> Result<[usize; 2]> {
+        if self.kernel.contains(&0) || self.stride.contains(&0) || self.dilation.contains(&0) {
+            return Err(Error::model(format!(
+                "a window needs kernel, stride and dilation of at least 1, got {self:?}"
+            )));
+        }
+        let pads = self.pads(h, w);
+        let axis = |n: usize, a: usize| -> Result<usize> {
+            let padded = n + pads[a][0] + pads[a][1];
+            let span = self.span()[a];
+            if n == 0 || padded < span {
+                return Err(Error::model(format!(
+                    "a window of {} {} does not fit into an input of {h}x{w} (padded to {padded})",
+                    span,
+                    if a == 0 { "rows" } else { "columns" }
+                )));
+            }
+            let room = padded - span;
+            let mut out = room / self.stride[a] + 1;
+            // A partial window counts only if it starts inside the input or its leading padding (as in PyTorch).
+            if self.ceil && room % self.stride[a] != 0 && out * self.stride[a] < n + pads[a][0] {
+                out += 1;
+            }
+            Ok(out)
+        };
+        Ok([axis(h, 0)?, axis(w, 1)?])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_follow_pytorch() {
+        assert_eq!(Window::square(7, 2, 3).output(224, 224).unwrap(), [112, 112]);
+        assert_eq!(Window::square(3, 2, 1).output(112, 17).unwrap(), [56, 9]);
+        let ceil = Window { ceil: true, ..Window::square(3, 2, 0) };
+        assert_eq!(ceil.output(8, 7).unwrap(), [4, 3]);
+        // PyTorch drops a last window that would start in the trailing padding.
+        let padded = Window { ceil: true, ..Window::square(2, 2, 1) };
+        assert_eq!(padded.output(5, 4).unwrap(), [4, 3]);
+        assert!(Window::square(5, 1, 0).output(4, 9).is_err());
+    }
+
+    #[test]
+    fn same_padding_puts_the_odd_row_last() {
+        let w = Window { padding: Padding::Same, ..Window::square(3, 2, 0) };
+        assert_eq!(w.pads(224, 225), [[0, 1], [1, 1]]);
+        assert_eq!(w.output(224, 225).unwrap(), [112, 113]);
+        let w5 = Window { padding: Padding::Same, ..Window::square(5, 2, 0) };
+        assert_eq!(w5.pads(28, 14), [[1, 2], [1, 2]]);
+    }
+}
