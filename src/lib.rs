@@ -1,5 +1,11 @@
 //! Explains image classifiers where they run.
+pub mod device;
 pub mod error;
 pub mod graph;
+pub mod report;
+#[cfg(feature = "pictures")]
+mod stub;
 pub mod tensor;
 pub use error::{Error, ErrorKind, Result};
+#[cfg(feature = "pictures")]
+pub use stub::{engine, image, map, method, model, render};

@@ -1,0 +1,4 @@
+//! Where programs run.
+
+#[cfg(feature = "cuda")]
+pub mod cuda;
