@@ -1,5 +1,5 @@
 use super::engine::{Batch, Engine};
-use super::image::Preprocess;
+use crate::image::Preprocess;
 use super::map::{Gap, Map};
 use crate::error::{Error, Result};
 use crate::graph::Graph;

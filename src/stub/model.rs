@@ -1,4 +1,4 @@
-use super::image::{Interpolation, Preprocess};
+use crate::image::{Interpolation, Preprocess};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, GraphBuilder, Linear, Op, Weight};
 use crate::tensor::Shape;

@@ -1,4 +1,4 @@
-use super::image::Picture;
+use crate::image::Picture;
 use super::map::Map;
 use crate::error::Result;
 use ::image::RgbImage;
@@ -15,8 +15,8 @@ pub fn heatmap(map: &Map, _: &Look) -> Result<RgbImage> {
     }))
 }
 pub fn overlay(picture: &Picture, _: &Map, _: &Look) -> Result<RgbImage> {
-    Ok(picture.0.clone())
+    Ok(RgbImage::new(picture.width() as u32, picture.height() as u32))
 }
 pub fn grid(picture: &Picture, maps: &[(String, &Map)], _: &Look) -> Result<RgbImage> {
-    Ok(RgbImage::new(picture.0.width() * (1 + maps.len() as u32), picture.0.height()))
+    Ok(RgbImage::new(picture.width() as u32 * (1 + maps.len() as u32), picture.height() as u32))
 }
