@@ -202,8 +202,10 @@ pub enum Format {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum InterpolationArg {
+    Nearest,
     Bilinear,
     Bicubic,
+    Lanczos,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
