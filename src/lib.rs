@@ -1,5 +1,6 @@
 //! Explains image classifiers where they run.
 pub mod error;
 pub mod graph;
+pub mod model;
 pub mod tensor;
 pub use error::{Error, ErrorKind, Result};
