@@ -29,9 +29,7 @@ fn difference(a: &Picture, b: &Picture) -> (f64, u8) {
 #[test]
 fn resizing_is_pillows_bit_for_bit() {
     let source = open("source.png");
-    for filter in
-        [Interpolation::Nearest, Interpolation::Bilinear, Interpolation::Bicubic, Interpolation::Lanczos]
-    {
+    for filter in [Interpolation::Nearest, Interpolation::Bilinear, Interpolation::Bicubic, Interpolation::Lanczos] {
         for (w, h) in [(7, 5), (11, 19), (41, 37), (23, 8), (50, 11)] {
             let expected = open(&format!("{filter}-{w}x{h}.png"));
             let ours = source.resized(w, h, filter).unwrap();
@@ -194,8 +192,7 @@ fn photographs_are_prepared_as_by_pillow_and_torchvision() {
         let prepared = preprocess.apply(&picture).unwrap();
         assert_eq!(prepared.tensor.dims(), [3, 224, 224]);
         let ours = prepared.tensor.to_f32();
-        let levels: Vec<f64> =
-            ours.iter().zip(expected).map(|(a, b)| f64::from((a - b).abs()) * 0.5 * 255.0).collect();
+        let levels: Vec<f64> = ours.iter().zip(expected).map(|(a, b)| f64::from((a - b).abs()) * 0.5 * 255.0).collect();
         let mean = levels.iter().sum::<f64>() / levels.len() as f64;
         let max = levels.iter().copied().fold(0.0, f64::max);
         println!("{name}: mean {mean:.4} levels, largest {max:.2}");

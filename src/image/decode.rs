@@ -68,27 +68,17 @@ impl DecodeLimits {
     }
 }
 
-/// Formats this build can decode, as a sentence lists them.
-fn known_formats() -> String {
-    let mut names: Vec<&str> = ImageFormat::all()
-        .filter(ImageFormat::reading_enabled)
-        .map(|f| match f {
-            ImageFormat::Png => "PNG",
-            ImageFormat::Jpeg => "JPEG",
-            ImageFormat::Gif => "GIF",
-            ImageFormat::WebP => "WebP",
-            ImageFormat::Bmp => "BMP",
-            ImageFormat::Tiff => "TIFF",
-            ImageFormat::Pnm => "PNM",
-            _ => "others",
-        })
-        .collect();
-    names.dedup();
-    names.join(", ")
+/// A format as sentences call it.
+fn name(format: ImageFormat) -> String {
+    match format {
+        ImageFormat::WebP => "WebP".to_string(),
+        other => format!("{other:?}").to_uppercase(),
+    }
 }
 
-fn name(format: ImageFormat) -> String {
-    format!("{format:?}").to_uppercase()
+/// Formats this build can decode, as sentences list them.
+fn known_formats() -> String {
+    ImageFormat::all().filter(ImageFormat::reading_enabled).map(name).collect::<Vec<_>>().join(", ")
 }
 
 /// One sentence for a decoder's complaint about a file of `format`.
@@ -108,13 +98,16 @@ fn complaint(error: ImageError, format: ImageFormat) -> Error {
         ImageError::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
             Error::input(format!("truncated {name} picture: the file ends before the picture does"))
         }
-        ImageError::Decoding(e) => Error::input(format!("broken {name} picture: {}", first_sentence(&e.to_string()))),
-        e => Error::input(format!("broken {name} picture: {}", first_sentence(&e.to_string()))),
+        e => {
+            // The source says what is wrong without saying the format once more.
+            let cause = std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
+            Error::input(format!("broken {name} picture: {}", first_line(&cause)))
+        }
     }
 }
 
 /// Decoders' messages may run over lines; one is enough.
-fn first_sentence(message: &str) -> &str {
+fn first_line(message: &str) -> &str {
     message.lines().next().unwrap_or_default()
 }
 
@@ -180,7 +173,8 @@ impl Picture {
             .with_guessed_format()
             .map_err(|e| Error::input(format!("unreadable picture: {e}")))?;
         let Some(format) = reader.format() else {
-            let what = if bytes.iter().take(512).all(|b| matches!(b, 9..=13 | 32..=126)) { ", but text" } else { "" };
+            let text = std::str::from_utf8(bytes).is_ok_and(|t| !t.contains('\0'));
+            let what = if text { ", but text" } else { "" };
             return Err(Error::input(format!("not a picture{what} (supported: {})", known_formats())));
         };
         let mut budget = image::Limits::no_limits();

@@ -1,4 +1,4 @@
-//! Resizing 8-bit pictures bit for bit as Pillow does.
+//! Resizing 8-bit pictures bit for bit as Pillow does (rows before columns, as all versions below 13).
 //!
 //! The generator of a method's noise is keyed by the prepared tensor, so that a pixel must not depend on which vector
 //! instructions a processor has: these are integer sums in a fixed order, the same everywhere. Only the wanted part of
@@ -240,8 +240,9 @@ mod tests {
             for to in [[7, 11], [31, 37], [23, 40], [50, 19], [23, 19]] {
                 let all = resize(&pixels, from, 2, to, whole(to), filter);
                 let part = Part { offset: [2, 3], size: [4, 5] };
-                let cut: Vec<u8> =
-                    (2..6).flat_map(|y| all[(y * to[1] + 3) * 2..][..5 * 2].iter().copied().collect::<Vec<_>>()).collect();
+                let cut: Vec<u8> = (2..6)
+                    .flat_map(|y| all[(y * to[1] + 3) * 2..][..5 * 2].iter().copied().collect::<Vec<_>>())
+                    .collect();
                 assert_eq!(resize(&pixels, from, 2, to, part, filter), cut, "{filter} to {to:?}");
             }
         }

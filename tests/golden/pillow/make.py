@@ -1,6 +1,6 @@
 """Makes the reference files of this folder with Pillow.
 
-    python make.py        # needs pillow and numpy
+    python make.py        # needs numpy and pillow below 13, which filters rows before columns whatever the sizes
 
 `source.png` is resized to `<filter>-<width>x<height>.png`. Every other picture has its `Image.convert("RGB")`, turned
 upright, beside it as `<name>.rgb.png`; `ycck.jpg` is a CMYK file whose planes are YCCK and whose Adobe marker says so.
