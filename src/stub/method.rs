@@ -1,6 +1,6 @@
 use super::engine::{Batch, Engine};
 use crate::image::Preprocess;
-use super::map::{Gap, Map};
+use crate::map::{Gap, Map, Sign, Space};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::tensor::Tensor;
@@ -97,8 +97,9 @@ impl Method for Fake {
             let dims = if cam { vec![2, 3] } else { item.dims().to_vec() };
             let n: usize = dims.iter().product();
             let values = Tensor::f32(dims, (0..n).map(|k| super::engine::weight(target, k) as f32).collect())?;
-            let gap = Some(Gap { promise: "completeness", value: 0.0, relative: 0.0 });
-            maps.push(Map { values, target, gap, method: self.0.to_string() });
+            let gap = Some(Gap { promise: "completeness".into(), value: 0.0, relative: 0.0 });
+            let (sign, space) = (Sign::Signed, Space::Input);
+            maps.push(Map { values, sign, space, target, gap, method: self.0.to_string() });
         }
         Ok(maps)
     }

@@ -1,22 +1,50 @@
+use crate::error::{Error, Result};
 use crate::image::Picture;
-use super::map::Map;
-use crate::error::Result;
-use ::image::RgbImage;
+use crate::map::Map;
 #[derive(Debug, Clone, Default)]
 pub struct Look {
-    pub winsorise: f64,
+    pub percentile: Option<f64>,
 }
-pub fn heatmap(map: &Map, _: &Look) -> Result<RgbImage> {
+pub struct Shade;
+pub struct Legend;
+impl From<&Shade> for Legend {
+    fn from(_: &Shade) -> Self {
+        Self
+    }
+}
+pub struct Cell {
+    pub picture: Picture,
+    pub name: String,
+    pub caption: String,
+    pub legend: Option<Legend>,
+}
+pub struct Sheet {
+    pub title: String,
+    pub subtitle: String,
+    pub cells: Vec<Cell>,
+}
+impl Sheet {
+    pub fn new(title: impl Into<String>, subtitle: impl Into<String>) -> Self {
+        Self { title: title.into(), subtitle: subtitle.into(), cells: Vec::new() }
+    }
+}
+pub fn shade(_: &Map, _: &Look) -> Result<Shade> {
+    Ok(Shade)
+}
+pub fn heatmap(map: &Map, _: &Look) -> Result<Picture> {
     let d = map.values.dims();
-    let (h, w) = (d[d.len() - 2], d[d.len() - 1]);
-    Ok(RgbImage::from_fn(w as u32, h as u32, |x, y| {
-        let v = map.values.at(y as usize * w + x as usize).abs();
-        ::image::Rgb([(v * 255.0) as u8; 3])
-    }))
+    Picture::filled(d[d.len() - 1], d[d.len() - 2], [200, 30, 30])
 }
-pub fn overlay(picture: &Picture, _: &Map, _: &Look) -> Result<RgbImage> {
-    Ok(RgbImage::new(picture.width() as u32, picture.height() as u32))
+pub fn overlay(view: &Picture, _: &Map, _: &Look) -> Result<Picture> {
+    Ok(view.clone())
 }
-pub fn grid(picture: &Picture, maps: &[(String, &Map)], _: &Look) -> Result<RgbImage> {
-    Ok(RgbImage::new(picture.width() as u32 * (1 + maps.len() as u32), picture.height() as u32))
+pub fn grid(sheet: &Sheet) -> Result<Picture> {
+    Picture::filled(sheet.cells.iter().map(|c| c.picture.width()).sum(), sheet.cells[0].picture.height(), [9; 3])
+}
+pub fn png(picture: &Picture) -> Result<Vec<u8>> {
+    let (w, h) = (picture.width() as u32, picture.height() as u32);
+    let image = ::image::RgbImage::from_raw(w, h, picture.rgb().to_vec()).ok_or_else(|| Error::input("size"))?;
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    image.write_to(&mut bytes, ::image::ImageFormat::Png).map_err(|e| Error::input(e.to_string()))?;
+    Ok(bytes.into_inner())
 }
