@@ -128,10 +128,8 @@ pub fn winsorise(values: &Tensor, percent: f64) -> Result<Tensor> {
 /// Moved and scaled so that the smallest value becomes 0 and the largest 1; a constant map becomes all 0.
 #[must_use]
 pub fn unit_range(values: &Tensor) -> Tensor {
-    let (low, high) = values
-        .to_f64()
-        .iter()
-        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &v| (low.min(v), high.max(v)));
+    let (low, high) =
+        values.to_f64().iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &v| (low.min(v), high.max(v)));
     let range = high - low;
     values.clone().map(|v| if range > 0.0 { (v - low) / range } else { 0.0 })
 }

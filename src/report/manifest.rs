@@ -106,8 +106,8 @@ impl Manifest {
     /// # Errors
     /// When the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let mut bytes = serde_json::to_vec_pretty(self)
-            .map_err(|e| Error::settings(format!("the manifest is not JSON: {e}")))?;
+        let mut bytes =
+            serde_json::to_vec_pretty(self).map_err(|e| Error::settings(format!("the manifest is not JSON: {e}")))?;
         bytes.push(b'\n');
         replace(path, &bytes)
     }

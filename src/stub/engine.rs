@@ -27,7 +27,7 @@ impl Batch {
     }
 }
 pub(super) fn weight(class: usize, i: usize) -> f64 {
-    ((class * 31 + i * 7) as f64).sin()
+    if i < 64 { ((class * 31 + i * 7) as f64).sin() } else { 0.0 }
 }
 impl Engine {
     pub fn new(_: &Settings) -> Result<Self> {
@@ -40,7 +40,7 @@ impl Engine {
             let row = x.0.item(i)?;
             let row = row.to_f64();
             for c in 0..classes {
-                out.push(row.iter().enumerate().map(|(k, v)| v * weight(c, k)).sum::<f64>() / row.len() as f64);
+                out.push(row.iter().enumerate().take(64).map(|(k, v)| v * weight(c, k)).sum::<f64>());
             }
         }
         Tensor::f64([n, classes], out)

@@ -1,8 +1,8 @@
 use super::engine::{Batch, Engine};
-use crate::image::Preprocess;
-use crate::map::{Gap, Map, Sign, Space};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
+use crate::image::Preprocess;
+use crate::map::{Gap, Map, Sign, Space};
 use crate::tensor::Tensor;
 use std::path::Path;
 use std::sync::Arc;

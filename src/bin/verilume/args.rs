@@ -69,11 +69,10 @@ pub struct ExplainArgs {
     #[arg(long, value_enum, value_delimiter = ',', value_name = "F,...", default_value = "overlay")]
     pub format: Vec<Format>,
 
-    /// Cut the brightest and darkest PERCENT of a map when drawing it
+    /// Percentile of the magnitude that takes the strongest colour, such as 95
     ///
-    /// Values beyond the (100 − PERCENT)th percentile of the magnitude are drawn as if they were at it. Raw maps (npy,
-    /// safetensors) are never changed.
-    #[arg(long, value_name = "PERCENT", value_parser = values::percent)]
+    /// Values beyond it are drawn as if they were at it. Raw maps (npy, safetensors) are never changed.
+    #[arg(long, value_name = "PERCENT", value_parser = values::percentile)]
     pub winsorise: Option<f64>,
 
     /// Print one JSON object a line instead of a table

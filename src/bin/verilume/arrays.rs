@@ -88,11 +88,6 @@ impl ArrayFile {
         self.single
     }
 
-    /// Whether rows are levels that still have to be prepared.
-    pub fn holds_levels(&self) -> bool {
-        self.number == Number::Level
-    }
-
     /// The tensor `labels`, one class a row, where the file has it.
     pub fn labels(&self) -> Option<&[usize]> {
         self.labels.as_deref()
@@ -151,9 +146,9 @@ impl ArrayFile {
             Number::F16 => Tensor::f32(dims, each(bytes, |b| half::f16::from_le_bytes(b).to_f32())),
             Number::Bf16 => Tensor::f32(dims, each(bytes, |b| half::bf16::from_le_bytes(b).to_f32())),
             Number::F32(Endianness::Big) => Tensor::f32(dims, each(bytes, f32::from_be_bytes)),
-            Number::F32(Endianness::Little) => Tensor::f32(dims, each(bytes, f32::from_le_bytes)),
+            Number::F32(_) => Tensor::f32(dims, each(bytes, f32::from_le_bytes)),
             Number::F64(Endianness::Big) => Tensor::f64(dims, each(bytes, f64::from_be_bytes)),
-            Number::F64(Endianness::Little) => Tensor::f64(dims, each(bytes, f64::from_le_bytes)),
+            Number::F64(_) => Tensor::f64(dims, each(bytes, f64::from_le_bytes)),
         };
         Ok(Row::Normalised(tensor?))
     }
@@ -192,7 +187,18 @@ fn assemble(
     if labels.as_ref().is_some_and(|l| l.len() != rows) {
         return Err(format!("{} labels for {rows} rows", labels.map_or(0, |l| l.len())));
     }
-    Ok(ArrayFile { path: PathBuf::new(), file, number, order, start, rows, dims, single, labels, scattered: Vec::new() })
+    Ok(ArrayFile {
+        path: PathBuf::new(),
+        file,
+        number,
+        order,
+        start,
+        rows,
+        dims,
+        single,
+        labels,
+        scattered: Vec::new(),
+    })
 }
 
 fn open_npy(mut file: File) -> Opened {

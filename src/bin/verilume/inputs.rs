@@ -11,9 +11,8 @@ use walkdir::WalkDir;
 use crate::arrays::{ArrayFile, extension};
 use crate::values::Shard;
 
-const PICTURES: &[&str] = &[
-    "png", "jpg", "jpeg", "jpe", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "pnm",
-];
+const PICTURES: &[&str] =
+    &["png", "jpg", "jpeg", "jpe", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "pnm"];
 
 /// One file to explain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,9 +167,8 @@ impl Inputs {
 
     /// Stems that do not collide: equal ones keep their extension, and if that does not help they are numbered.
     fn name_stems(&mut self) {
-        let clean = |path: &Path| -> PathBuf {
-            path.components().filter(|c| matches!(c, Component::Normal(_))).collect()
-        };
+        let clean =
+            |path: &Path| -> PathBuf { path.components().filter(|c| matches!(c, Component::Normal(_))).collect() };
         let full: Vec<PathBuf> = self.sources.iter().map(|s| clean(&s.relative)).collect();
         let bare: Vec<PathBuf> = full.iter().map(|p| p.with_extension("")).collect();
         let count = |paths: &[PathBuf]| {

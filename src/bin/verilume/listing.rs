@@ -1,5 +1,6 @@
 //! The registry of methods as text and as JSON.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde_json::json;
@@ -33,4 +34,37 @@ pub fn methods_json() -> serde_json::Value {
         })
     });
     methods.collect()
+}
+
+/// The parameters in a method's canonical text `name:key=value,key=(nested,value)`.
+pub fn parameters(spec: &str) -> BTreeMap<String, String> {
+    let Some((_, list)) = spec.split_once(':') else { return BTreeMap::new() };
+    let mut depth = 0usize;
+    let parts = list.split(|c| {
+        match c {
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        c == ',' && depth == 0
+    });
+    let pairs = parts.filter_map(|part| part.split_once('='));
+    pairs.map(|(key, value)| (key.to_owned(), bare(value).to_owned())).collect()
+}
+
+/// A value without the parentheses around all of it.
+fn bare(value: &str) -> &str {
+    value.strip_prefix('(').and_then(|v| v.strip_suffix(')')).unwrap_or(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nested_values_stay_whole() {
+        let found = parameters("decoy:base=(smoothgrad:n=8,sigma=0.1),patch=3");
+        assert_eq!(found["base"], "smoothgrad:n=8,sigma=0.1");
+        assert_eq!((found["patch"].as_str(), found.len()), ("3", 2));
+    }
 }

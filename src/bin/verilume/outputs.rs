@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use npyz::{NpyWriter, WriterBuilder};
 use serde_json::json;
+use verilume::image::Picture;
 use verilume::report::{partial_path, replace};
 use verilume::{Error, Result};
 
@@ -29,13 +30,10 @@ pub fn make_room(path: &Path) -> Result<()> {
 }
 
 /// Writes a picture as PNG.
-pub fn write_png(path: &Path, picture: &image::RgbImage) -> Result<()> {
-    let mut bytes = std::io::Cursor::new(Vec::new());
-    picture
-        .write_to(&mut bytes, image::ImageFormat::Png)
-        .map_err(|e| Error::input(format!("{}: {e}", path.display())))?;
+pub fn write_png(path: &Path, picture: &Picture) -> Result<()> {
+    let bytes = verilume::render::png(picture)?;
     make_room(path)?;
-    replace(path, bytes.get_ref())
+    replace(path, &bytes)
 }
 
 /// How raw maps are stored.
@@ -132,10 +130,8 @@ impl RawFile {
     fn write(&mut self, values: &[f32]) -> Result<()> {
         self.written += 1;
         let written = match &mut self.body {
-            Body::Npy(writer) => writer.extend(values),
-            Body::Safetensors(file) => {
-                values.iter().try_for_each(|v| file.write_all(&v.to_le_bytes()))
-            }
+            Body::Npy(writer) => writer.extend(values.iter().copied()),
+            Body::Safetensors(file) => values.iter().try_for_each(|v| file.write_all(&v.to_le_bytes())),
         };
         written.map_err(|e| Error::io(&self.path, e))
     }

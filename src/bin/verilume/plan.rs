@@ -10,9 +10,7 @@ use verilume::method::{Score, Spec};
 use verilume::model::{Labels, Model};
 use verilume::tensor::Precision;
 
-use crate::args::{
-    ExplainArgs, Format, InterpolationArg, ModelChoice, PrecisionArg, Preparation, Resources, ScoreArg,
-};
+use crate::args::{ExplainArgs, Format, InterpolationArg, ModelChoice, PrecisionArg, Preparation, Resources, ScoreArg};
 use crate::talk::Voice;
 use crate::targets::TargetChoice;
 use crate::values::Shard;
@@ -165,15 +163,15 @@ fn no_cuda(index: usize) -> verilume::Error {
 pub fn open_model(choice: &ModelChoice) -> Result<Model> {
     let arch = choice.arch.as_deref();
     match &choice.model {
-        None if arch.is_none() => Ok(Model::embedded()?),
+        None if arch.is_none() => crate::model::embedded(),
         None => bail!("--arch needs --model FILE; the embedded net's architecture is known"),
-        Some(name) => Ok(crate::model::open(name, arch)?),
+        Some(name) => crate::model::open(name, arch),
     }
 }
 
 /// The net's preparation of pictures, with the parts given on the command line in place of its own.
 pub fn preparation(model: &Model, args: &Preparation) -> Result<Preprocess> {
-    let mut p = model.preprocess().clone();
+    let mut p = adopted(model.preprocess());
     if let Some(size) = args.size {
         // Without a short side of its own a crop keeps the net's margin around it.
         let margin = |n: usize| (n as f64 * p.resize as f64 / p.crop[0].min(p.crop[1]) as f64).round() as usize;
@@ -199,14 +197,29 @@ pub fn preparation(model: &Model, args: &Preparation) -> Result<Preprocess> {
         Some(InterpolationArg::Bicubic) => p.interpolation = Interpolation::Bicubic,
         Some(InterpolationArg::Lanczos) => p.interpolation = Interpolation::Lanczos,
     }
-    p.check()?;
+    if matches!(p.channels, 1 | 3) {
+        p.check()?;
+    }
     Ok(p)
 }
 
 /// Class names: the net's own or those of `--labels`.
 pub fn labels(model: &Model, args: &Preparation) -> Result<Labels> {
     Ok(match &args.labels {
-        Some(path) => Labels::open(path)?,
+        Some(path) => Labels::from_file(path, model.classes())?,
         None => model.labels().clone(),
     })
+}
+
+/// Goes when the model speaks of `image::Preprocess` itself.
+pub fn adopted(p: &verilume::model::Preprocess) -> Preprocess {
+    use verilume::model::Interpolation as From;
+    let interpolation = match p.interpolation {
+        From::Nearest => Interpolation::Nearest,
+        From::Bilinear => Interpolation::Bilinear,
+        From::Bicubic => Interpolation::Bicubic,
+        From::Lanczos => Interpolation::Lanczos,
+    };
+    let (mean, std) = (p.mean.clone(), p.std.clone());
+    Preprocess { resize: p.resize, crop: p.crop, interpolation, mean, std, channels: p.channels }
 }

@@ -106,8 +106,8 @@ impl Done {
         for (line, usable) in lines.iter().zip(usable) {
             let record = &line.record;
             let result = method(line).is_some_and(|m| done.has(&record.input, record.index, m));
-            let failure = record.method.is_none()
-                && record.index.is_some_and(|row| done.failure(&record.input, row).is_some());
+            let failure =
+                record.method.is_none() && record.index.is_some_and(|row| done.failure(&record.input, row).is_some());
             let elsewhere = usable && !here.contains(record.input.as_str());
             if (usable && result) || failure || elsewhere {
                 done.kept.push(line.clone());

@@ -128,9 +128,9 @@ impl Listed {
         let mut listed = Self { path: path.to_owned(), by_file: HashMap::new(), by_row: Vec::new() };
         if extension(path).is_some_and(|e| e == "safetensors") {
             let array = ArrayFile::open(path)?;
-            let found = array.labels().ok_or_else(|| {
-                Error::settings(format!("{}: the file has no tensor `labels`", path.display()))
-            })?;
+            let found = array
+                .labels()
+                .ok_or_else(|| Error::settings(format!("{}: the file has no tensor `labels`", path.display())))?;
             listed.by_row = found.iter().map(|&i| checked(i, classes)).collect::<Result<_>>()?;
             return Ok(listed);
         }
@@ -141,9 +141,8 @@ impl Listed {
             .trim(csv::Trim::All)
             .from_reader(text.as_slice());
         for (n, line) in table.records().enumerate() {
-            let at = |why: &dyn std::fmt::Display| {
-                Error::settings(format!("{}, line {}: {why}", path.display(), n + 1))
-            };
+            let at =
+                |why: &dyn std::fmt::Display| Error::settings(format!("{}, line {}: {why}", path.display(), n + 1));
             let line = line.map_err(|e| at(&e))?;
             let cells: Vec<&str> = line.iter().collect();
             let is_heading = n == 0

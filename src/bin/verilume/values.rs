@@ -93,11 +93,11 @@ pub fn device(text: &str) -> Result<DeviceChoice, String> {
     }
 }
 
-/// A share in per cent, below 50.
-pub fn percent(text: &str) -> Result<f64, String> {
+/// A percentile in the upper half.
+pub fn percentile(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(p) if (0.0..50.0).contains(&p) => Ok(p),
-        _ => Err(format!("'{text}' is not a percentage from 0 to below 50")),
+        Ok(p) if (50.0..=100.0).contains(&p) => Ok(p),
+        _ => Err(format!("'{text}' is not a percentile from 50 to 100")),
     }
 }
 

@@ -55,11 +55,8 @@ pub fn probe() -> CudaReport {
 }
 
 const DRIVER: &[&str] = if cfg!(windows) { &["nvcuda.dll"] } else { &["libcuda.so.1", "libcuda.so"] };
-const NVRTC: &[&str] = if cfg!(windows) {
-    &["nvrtc64_130_0.dll", "nvrtc64_120_0.dll"]
-} else {
-    &["libnvrtc.so.13", "libnvrtc.so.12"]
-};
+const NVRTC: &[&str] =
+    if cfg!(windows) { &["nvrtc64_130_0.dll", "nvrtc64_120_0.dll"] } else { &["libnvrtc.so.13", "libnvrtc.so.12"] };
 const NAME_BYTES: usize = 256;
 
 type Init = unsafe extern "C" fn(u32) -> c_int;
