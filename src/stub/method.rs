@@ -21,6 +21,7 @@ pub struct Entry {
     pub parameters: &'static [Parameter],
 }
 const N: &[Parameter] = &[Parameter { key: "n", unit: "copies", default: "50", help: "noisy copies" }];
+const STEPS: &[Parameter] = &[Parameter { key: "steps", unit: "points", default: "50", help: "points on the path" }];
 const CAM: &[Parameter] =
     &[Parameter { key: "upsample", unit: "", default: "bilinear", help: "bilinear, nearest or none" }];
 const fn entry(id: &'static str, aliases: &'static [&'static str], parameters: &'static [Parameter]) -> Entry {
@@ -29,7 +30,7 @@ const fn entry(id: &'static str, aliases: &'static [&'static str], parameters: &
 static REGISTRY: &[Entry] = &[
     entry("gradient", &[], &[]),
     entry("input_x_gradient", &[], &[]),
-    entry("integrated_gradients", &["ig"], N),
+    entry("integrated_gradients", &["ig"], STEPS),
     entry("smoothgrad", &[], N),
     entry("grad_cam", &[], CAM),
 ];
@@ -79,7 +80,7 @@ impl Spec {
                 .parameters
                 .iter()
                 .position(|p| p.key == k)
-                .ok_or_else(|| Error::settings(format!("'{name}' has no parameter '{k}'")))?;
+                .ok_or_else(|| Error::settings(format!("'{name}' has no parameter '{k}'; n, sigma")))?;
             values[at] = v.into();
         }
         Ok(Self { entry, values })
