@@ -78,7 +78,7 @@ pub enum Op {
         /// Rows and columns of the output.
         out: [usize; 2],
     },
-    /// Sum of all inputs.
+    /// Sum of two inputs.
     Add,
     /// Feature map to vector, order c, h, w.
     Flatten,
@@ -146,7 +146,8 @@ impl Op {
     pub fn output(&self, inputs: &[Shape]) -> Result<Shape> {
         let arity = match self {
             Op::Input => 0..=0,
-            Op::Add | Op::Concat => 1..=usize::MAX,
+            Op::Add => 2..=2,
+            Op::Concat => 1..=usize::MAX,
             _ => 1..=1,
         };
         if !arity.contains(&inputs.len()) {
