@@ -88,7 +88,19 @@ pub fn channel_sum(values: &Tensor) -> Result<Tensor> {
 
 /// `[H, W]` in double precision: the largest magnitude among the channels. Errors as [`channel_sum`].
 pub fn channel_max_abs(values: &Tensor) -> Result<Tensor> {
-    over_channels(values, |max, v| if v.is_nan() { v } else { max.max(v.abs()) }, |max, _| max)
+    over_channels(
+        values,
+        |max, v| {
+            if max.is_nan() {
+                max
+            } else if v.abs() > max || v.is_nan() {
+                v.abs()
+            } else {
+                max
+            }
+        },
+        |max, _| max,
+    )
 }
 
 /// `[H, W]` in double precision: the mean magnitude over channels. Errors as [`channel_sum`].
@@ -128,10 +140,8 @@ pub fn winsorise(values: &Tensor, percent: f64) -> Result<Tensor> {
 /// Moved and scaled so that the smallest value becomes 0 and the largest 1; a constant map becomes all 0.
 #[must_use]
 pub fn unit_range(values: &Tensor) -> Tensor {
-    let (low, high) = values
-        .to_f64()
-        .iter()
-        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &v| (low.min(v), high.max(v)));
+    let (low, high) =
+        values.to_f64().iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &v| (low.min(v), high.max(v)));
     let range = high - low;
     values.clone().map(|v| if range > 0.0 { (v - low) / range } else { 0.0 })
 }
