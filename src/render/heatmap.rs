@@ -174,7 +174,7 @@ pub fn overlay(view: &Picture, map: &Map, look: &Look) -> Result<Picture> {
         // Faint values keep a clear hue and let the picture through; they do not turn into the palette's neutral colour.
         let size = value.abs();
         let hue = value.signum() * (FAINTEST + (1.0 - FAINTEST) * size);
-        let share = look.opacity * size.sqrt();
+        let share = look.opacity * size.powf(0.7);
         for (level, tint) in pixel.iter_mut().zip(shade.palette.colour(hue)) {
             let faded = f64::from(*level) + look.fade * (f64::from(grey) - f64::from(*level));
             *level = (faded + share * (f64::from(tint) - faded)).round() as u8;

@@ -135,8 +135,7 @@ fn figure(v: f64) -> String {
 /// pixels.
 pub fn grid(sheet: &Sheet) -> Result<Picture> {
     let cells = sheet.cells.len();
-    let columns =
-        sheet.columns.unwrap_or_else(|| ((cells as f64).sqrt().ceil() as usize).clamp(4, 6).min(cells));
+    let columns = sheet.columns.unwrap_or_else(|| ((cells as f64).sqrt().ceil() as usize).clamp(4, 6).min(cells));
     if cells == 0 || columns == 0 || sheet.cell_size.contains(&0) {
         return Err(Error::settings("a sheet needs at least one picture, one column and room for the picture"));
     }
