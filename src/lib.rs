@@ -3,8 +3,12 @@ pub mod device;
 pub mod engine;
 pub mod error;
 pub mod graph;
+pub mod image;
+pub mod map;
 pub mod program;
 pub mod random;
+#[cfg(feature = "pictures")]
+pub mod render;
 pub mod rule;
 pub mod tensor;
 pub use error::{Error, ErrorKind, Result};

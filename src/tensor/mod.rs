@@ -1,6 +1,7 @@
 //! Dense host arrays and the shapes that everything above speaks of.
 
 mod dense;
+pub mod resample;
 mod scalar;
 mod shape;
 

@@ -1,0 +1,214 @@
+//! Decoding picture files, hostile ones included.
+//!
+//! The format is known by content, never by a file's name. Colours follow Pillow's `convert("RGB")`: alpha is dropped,
+//! not blended; 16-bit levels keep their high byte; colour profiles are not applied; of an animation the first frame
+//! counts. Unlike Pillow's plain `open`, the orientation of the EXIF block is applied.
+
+use std::io::{Cursor, Read};
+use std::path::Path;
+
+use image::error::{ImageError, LimitErrorKind, UnsupportedErrorKind};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
+
+use super::Picture;
+use crate::error::{Error, Result};
+
+/// What a picture file may cost; checked against its header before anything of that size is allocated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecodeLimits {
+    /// Columns.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// Pixels in all.
+    pub pixels: u64,
+    /// Bytes of the decoded picture in the file's own sample type.
+    pub decoded_bytes: u64,
+    /// Bytes of the file.
+    pub file_bytes: u64,
+}
+
+impl Default for DecodeLimits {
+    /// 32768 pixels a side, 100 million in all, 512 MiB for the file and for what it decodes to.
+    fn default() -> Self {
+        Self { width: 32_768, height: 32_768, pixels: 100_000_000, decoded_bytes: 512 << 20, file_bytes: 512 << 20 }
+    }
+}
+
+impl DecodeLimits {
+    fn check(&self, width: u32, height: u32, bytes: u64) -> Result<()> {
+        let (w, h) = (u64::from(width), u64::from(height));
+        if w as usize > self.width || h as usize > self.height {
+            return Err(Error::limit(format!(
+                "a picture of {w}x{h} pixels exceeds the limit of {}x{}",
+                self.width, self.height
+            )));
+        }
+        if w * h > self.pixels {
+            return Err(Error::limit(format!(
+                "a picture of {w}x{h} = {} pixels exceeds the limit of {} pixels",
+                w * h,
+                self.pixels
+            )));
+        }
+        if bytes > self.decoded_bytes {
+            return Err(Error::limit(format!(
+                "a picture of {w}x{h} pixels needs {bytes} bytes decoded, the limit is {}",
+                self.decoded_bytes
+            )));
+        }
+        Ok(())
+    }
+
+    fn check_file(&self, bytes: u64) -> Result<()> {
+        if bytes > self.file_bytes {
+            return Err(Error::limit(format!("the file exceeds the limit of {} bytes", self.file_bytes)));
+        }
+        Ok(())
+    }
+}
+
+/// A format as sentences call it.
+fn name(format: ImageFormat) -> String {
+    match format {
+        ImageFormat::WebP => "WebP".to_string(),
+        other => format!("{other:?}").to_uppercase(),
+    }
+}
+
+/// Formats this build can decode, as sentences list them.
+fn known_formats() -> String {
+    ImageFormat::all().filter(ImageFormat::reading_enabled).map(name).collect::<Vec<_>>().join(", ")
+}
+
+/// One sentence for a decoder's complaint about a file of `format`.
+fn complaint(error: ImageError, format: ImageFormat) -> Error {
+    let name = name(format);
+    match error {
+        ImageError::Limits(e) if matches!(e.kind(), LimitErrorKind::Unsupported { .. }) => {
+            Error::input(format!("unusable {name} picture: {e}"))
+        }
+        ImageError::Limits(_) => Error::limit(format!("the {name} picture needs more memory than the limit allows")),
+        ImageError::Unsupported(e) => match e.kind() {
+            UnsupportedErrorKind::Format(_) => {
+                Error::input(format!("{name} pictures are not supported (supported: {})", known_formats()))
+            }
+            _ => Error::input(format!("unsupported kind of {name} picture: {e}")),
+        },
+        ImageError::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
+            Error::input(format!("truncated {name} picture: the file ends before the picture does"))
+        }
+        e => {
+            // The source says what is wrong without saying the format once more.
+            let cause = std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
+            Error::input(format!("broken {name} picture: {}", first_line(&cause)))
+        }
+    }
+}
+
+/// Decoders' messages may run over lines; one is enough.
+fn first_line(message: &str) -> &str {
+    message.lines().next().unwrap_or_default()
+}
+
+/// Whether a JPEG file reaches its end-of-image marker.
+///
+/// The decoder fills what is missing with grey and says nothing, so that the markers have to be walked here: segments by
+/// their lengths (an embedded thumbnail has an end marker of its own), entropy-coded data byte by byte.
+fn jpeg_is_whole(bytes: &[u8]) -> bool {
+    const END: u8 = 0xD9;
+    let mut at = 2;
+    while at + 1 < bytes.len() {
+        if bytes[at] != 0xFF {
+            // Outside a scan these are stray bytes between segments, which decoders skip.
+            at += 1;
+            continue;
+        }
+        match bytes[at + 1] {
+            END => return true,
+            // Fill bytes before a marker.
+            0xFF => at += 1,
+            // A stuffed zero, or a marker without a segment.
+            0x00 | 0x01 | 0xD0..=0xD8 => at += 2,
+            _ => {
+                let Some(&[high, low]) = bytes.get(at + 2..at + 4) else { return false };
+                at += 2 + usize::from(u16::from_be_bytes([high, low]));
+            }
+        }
+    }
+    false
+}
+
+/// Packed RGB levels, alpha dropped.
+fn into_rgb(image: DynamicImage) -> Vec<u8> {
+    let high = |v: &u16| (v >> 8) as u8;
+    match image {
+        DynamicImage::ImageRgb8(i) => i.into_raw(),
+        DynamicImage::ImageLuma8(i) => i.as_raw().iter().flat_map(|&v| [v; 3]).collect(),
+        DynamicImage::ImageLumaA8(i) => i.as_raw().chunks_exact(2).flat_map(|p| [p[0]; 3]).collect(),
+        DynamicImage::ImageRgba8(i) => i.as_raw().chunks_exact(4).flat_map(|p| [p[0], p[1], p[2]]).collect(),
+        DynamicImage::ImageLuma16(i) => i.as_raw().iter().flat_map(|v| [high(v); 3]).collect(),
+        DynamicImage::ImageLumaA16(i) => i.as_raw().chunks_exact(2).flat_map(|p| [high(&p[0]); 3]).collect(),
+        DynamicImage::ImageRgb16(i) => i.as_raw().iter().map(high).collect(),
+        DynamicImage::ImageRgba16(i) => {
+            i.as_raw().chunks_exact(4).flat_map(|p| [high(&p[0]), high(&p[1]), high(&p[2])]).collect()
+        }
+        // Floating-point samples: 0 to 1 becomes 0 to 255.
+        other => other.into_rgb8().into_raw(),
+    }
+}
+
+impl Picture {
+    /// Decodes a picture file held in memory.
+    ///
+    /// # Errors
+    /// Input when the bytes are no picture of a supported format, are truncated or broken; limit when the header asks
+    /// for more than `limits`.
+    pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<Picture> {
+        if bytes.is_empty() {
+            return Err(Error::input("the file is empty"));
+        }
+        limits.check_file(bytes.len() as u64)?;
+        let mut reader = ImageReader::new(Cursor::new(bytes))
+            .with_guessed_format()
+            .map_err(|e| Error::input(format!("unreadable picture: {e}")))?;
+        let Some(format) = reader.format() else {
+            let text = std::str::from_utf8(bytes).is_ok_and(|t| !t.contains('\0'));
+            let what = if text { ", but text" } else { "" };
+            return Err(Error::input(format!("not a picture{what} (supported: {})", known_formats())));
+        };
+        let mut budget = image::Limits::no_limits();
+        budget.max_alloc = Some(limits.decoded_bytes);
+        reader.limits(budget);
+        let mut decoder = reader.into_decoder().map_err(|e| complaint(e, format))?;
+        let (width, height) = decoder.dimensions();
+        if width == 0 || height == 0 {
+            return Err(Error::input(format!("the {} picture has no pixels ({width}x{height})", name(format))));
+        }
+        limits.check(width, height, decoder.total_bytes())?;
+        if format == ImageFormat::Jpeg && !jpeg_is_whole(bytes) {
+            return Err(Error::input("truncated JPEG picture: the file ends before the picture does"));
+        }
+        // A broken EXIF block does not make the pixels unusable.
+        let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
+        let mut image = DynamicImage::from_decoder(decoder).map_err(|e| complaint(e, format))?;
+        image.apply_orientation(orientation);
+        let (width, height) = (image.width() as usize, image.height() as usize);
+        Picture::new(width, height, into_rgb(image))
+    }
+
+    /// Decodes the picture file at `path`.
+    ///
+    /// # Errors
+    /// As [`Picture::decode`], with the path before the sentence, and when the file cannot be read.
+    pub fn open(path: impl AsRef<Path>, limits: &DecodeLimits) -> Result<Picture> {
+        let path = path.as_ref();
+        let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
+        let known = file.metadata().map_err(|e| Error::io(path, e))?.len();
+        limits.check_file(known).map_err(|e| e.within(path.display()))?;
+        let mut bytes = Vec::new();
+        // What a pipe will yield is known only by reading it.
+        file.take(limits.file_bytes.saturating_add(1)).read_to_end(&mut bytes).map_err(|e| Error::io(path, e))?;
+        Self::decode(&bytes, limits).map_err(|e| e.within(path.display()))
+    }
+}

@@ -1,0 +1,13 @@
+//! Pictures: decoding, resizing and cropping, and the way between 8-bit levels and the numbers a net sees.
+
+#[cfg(feature = "pictures")]
+mod decode;
+mod picture;
+mod preprocess;
+mod resize;
+
+#[cfg(feature = "pictures")]
+pub use decode::DecodeLimits;
+pub use picture::Picture;
+pub use preprocess::{Prepared, Preprocess};
+pub use resize::Interpolation;

@@ -1,0 +1,337 @@
+//! [`Preprocess`]: from a picture to the numbers a net sees, and exactly back.
+
+use serde::{Deserialize, Serialize};
+
+use super::Picture;
+use super::resize::{self, Interpolation, Part};
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+/// How a net wants its pictures: resize, centre crop, normalise, as torchvision does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Preprocess {
+    /// Pixels of the short side after resizing; the long side follows, truncated. 0 leaves the size as it is.
+    pub resize: usize,
+    /// Rows and columns of the centre crop. A smaller picture is framed with black.
+    pub crop: [usize; 2],
+    /// Filter of the resize.
+    pub interpolation: Interpolation,
+    /// Subtracted from each channel after levels are divided by 255.
+    pub mean: Vec<f64>,
+    /// Divides each channel afterwards.
+    pub std: Vec<f64>,
+    /// 3 for RGB, 1 for grey (ITU-R 601 luma, taken before resizing).
+    pub channels: usize,
+}
+
+/// A picture as a net sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prepared {
+    /// Normalised values `[C, H, W]`, single precision.
+    pub tensor: Tensor,
+    /// The same pixels before normalisation (grey ones as RGB), to draw maps over.
+    pub view: Picture,
+}
+
+/// `n / 2` rounded to the even neighbour, as Python's `round(n / 2.0)`.
+fn half_to_even(n: usize) -> usize {
+    let half = n / 2;
+    if n % 2 == 1 && half % 2 == 1 { half + 1 } else { half }
+}
+
+/// Where one axis of the crop lies: first source element, how many are copied, and the black frame before them.
+fn centre(extent: usize, crop: usize) -> (usize, usize, usize) {
+    if crop > extent { (0, extent, (crop - extent) / 2) } else { (half_to_even(extent - crop), crop, 0) }
+}
+
+/// Planes `[C, H, W]` from packed `[H, W, C]`.
+fn planes(packed: &[u8], channels: usize) -> Vec<u8> {
+    (0..channels).flat_map(|c| packed.iter().skip(c).step_by(channels).copied()).collect()
+}
+
+/// Packed RGB from planes `[C, H, W]` of one or three channels.
+fn packed(planes: &[u8], channels: usize) -> Vec<u8> {
+    let plane = planes.len() / channels;
+    (0..plane).flat_map(|i| [0, 1, 2].map(|c| planes[c.min(channels - 1) * plane + i])).collect()
+}
+
+impl Preprocess {
+    /// Whether the parts fit together.
+    ///
+    /// # Errors
+    /// When the channels are not 1 or 3, mean or standard deviation do not have one usable number a channel, or the crop
+    /// is empty.
+    pub fn check(&self) -> Result<()> {
+        if ![1, 3].contains(&self.channels) {
+            return Err(Error::settings(format!("a picture has 1 or 3 channels, not {}", self.channels)));
+        }
+        for (name, values) in [("mean", &self.mean), ("std", &self.std)] {
+            if values.len() != self.channels {
+                return Err(Error::settings(format!(
+                    "{} values of {name} for {} channels",
+                    values.len(),
+                    self.channels
+                )));
+            }
+        }
+        if let Some(bad) = self.mean.iter().find(|m| !(**m as f32).is_finite()) {
+            return Err(Error::settings(format!("a mean of {bad} is not a number to subtract")));
+        }
+        if let Some(bad) = self.std.iter().find(|s| !(**s as f32 > 0.0 && (**s as f32).is_finite())) {
+            return Err(Error::settings(format!("a standard deviation of {bad} cannot divide")));
+        }
+        if self.crop.contains(&0) || self.crop[0].checked_mul(self.crop[1]).is_none_or(|n| n > 1 << 28) {
+            return Err(Error::settings(format!("a crop of {}x{} pixels", self.crop[0], self.crop[1])));
+        }
+        Ok(())
+    }
+
+    /// `[C, H, W]` of the tensors that [`apply`](Self::apply) makes.
+    pub fn dims(&self) -> [usize; 3] {
+        [self.channels, self.crop[0], self.crop[1]]
+    }
+
+    /// The number the net sees for an 8-bit `level` of `channel`: `(level / 255 - mean) / std`, each step rounded to
+    /// single precision as torchvision does.
+    ///
+    /// # Panics
+    /// When there is no such channel.
+    pub fn normalise(&self, channel: usize, level: u8) -> f32 {
+        (f32::from(level) / 255.0 - self.mean[channel] as f32) / self.std[channel] as f32
+    }
+
+    /// The level, 0 to 255 for a true pixel, that [`normalise`](Self::normalise) makes into `value`: its inverse, exact
+    /// for every 8-bit level once rounded to the nearest integer.
+    ///
+    /// # Panics
+    /// When there is no such channel.
+    pub fn denormalise(&self, channel: usize, value: f64) -> f64 {
+        (value * f64::from(self.std[channel] as f32) + f64::from(self.mean[channel] as f32)) * 255.0
+    }
+
+    /// Per channel, the number the net sees for level 0.
+    pub fn black(&self) -> Vec<f64> {
+        (0..self.mean.len().min(self.std.len())).map(|c| f64::from(self.normalise(c, 0))).collect()
+    }
+
+    /// Per channel, the number the net sees for level 255.
+    pub fn white(&self) -> Vec<f64> {
+        (0..self.mean.len().min(self.std.len())).map(|c| f64::from(self.normalise(c, 255))).collect()
+    }
+
+    /// Planes `[C, H, W]` of levels as a normalised tensor.
+    fn tensor(&self, levels: &[u8], h: usize, w: usize) -> Result<Tensor> {
+        let values = levels
+            .chunks_exact(h * w)
+            .enumerate()
+            .flat_map(|(c, plane)| {
+                let table: [f32; 256] = std::array::from_fn(|level| self.normalise(c, level as u8));
+                plane.iter().map(move |&level| table[usize::from(level)])
+            })
+            .collect();
+        Tensor::f32([self.channels, h, w], values)
+    }
+
+    /// `picture` resized, cropped and normalised.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn apply(&self, picture: &Picture) -> Result<Prepared> {
+        self.check()?;
+        let from = [picture.height(), picture.width()];
+        let to = match self.resize {
+            0 => from,
+            side => {
+                let scaled = |long: usize, short: usize| -> Result<usize> {
+                    side.checked_mul(long)
+                        .map(|n| n / short)
+                        .filter(|&n| n <= 1 << 31)
+                        .ok_or_else(|| Error::settings(format!("a short side of {side} pixels")))
+                };
+                if from[0] <= from[1] { [side, scaled(from[1], from[0])?] } else { [scaled(from[0], from[1])?, side] }
+            }
+        };
+        let [(y0, rows, top), (x0, columns, left)] = [0, 1].map(|a| centre(to[a], self.crop[a]));
+        let part = Part { offset: [y0, x0], size: [rows, columns] };
+        let grey;
+        let pixels = if self.channels == 1 {
+            grey = picture.grey();
+            &grey[..]
+        } else {
+            picture.rgb()
+        };
+        let inner = resize::resize(pixels, from, self.channels, to, part, self.interpolation);
+        let [h, w] = self.crop;
+        let framed = if [rows, columns] == self.crop {
+            inner
+        } else {
+            let mut framed = vec![0; h * w * self.channels];
+            for (y, row) in inner.chunks_exact(columns * self.channels).enumerate() {
+                framed[((top + y) * w + left) * self.channels..][..row.len()].copy_from_slice(row);
+            }
+            framed
+        };
+        let levels = planes(&framed, self.channels);
+        let view = Picture::new(w, h, packed(&levels, self.channels))?.cut_from(picture.original_size());
+        Ok(Prepared { tensor: self.tensor(&levels, h, w)?, view })
+    }
+
+    /// Levels `[C, H, W]` of one or three channels, rows and columns `h` and `w`: only normalised when they have the
+    /// net's size already, otherwise handled as a picture. RGB is made grey, or grey RGB, where the net wants it.
+    ///
+    /// # Errors
+    /// When `levels` is neither one nor three planes of `h` x `w`, and as [`check`](Self::check).
+    pub fn from_u8(&self, levels: &[u8], h: usize, w: usize) -> Result<Prepared> {
+        self.check()?;
+        let plane = h.checked_mul(w).filter(|&n| n > 0);
+        let channels = match plane {
+            Some(n) if n == levels.len() => 1,
+            Some(n) if n.checked_mul(3) == Some(levels.len()) => 3,
+            _ => {
+                return Err(Error::input(format!(
+                    "{} levels are neither one nor three channels of {h}x{w}",
+                    levels.len()
+                )));
+            }
+        };
+        let picture = Picture::new(w, h, packed(levels, channels))?;
+        if [h, w] != self.crop {
+            return self.apply(&picture);
+        }
+        Preprocess { resize: 0, ..self.clone() }.apply(&picture)
+    }
+
+    /// The picture whose normalised values are `tensor` (`[C, H, W]`), rounded to the nearest level and cut off at 0 and
+    /// 255; exact for what [`apply`](Self::apply) made.
+    ///
+    /// # Errors
+    /// When the tensor does not have this preprocessing's channels, holds a NaN, and as [`check`](Self::check).
+    pub fn picture(&self, tensor: &Tensor) -> Result<Picture> {
+        self.check()?;
+        let &[c, h, w] = tensor.dims() else {
+            return Err(Error::input(format!("a tensor of shape {:?} is not a picture [C,H,W]", tensor.dims())));
+        };
+        if c != self.channels {
+            return Err(Error::input(format!("a tensor of {c} channels where {} are expected", self.channels)));
+        }
+        if let Some(at) = tensor.first_not_finite() {
+            return Err(Error::input(format!("element {at} of the tensor is not a finite number")));
+        }
+        let values = tensor.to_f64();
+        let plane = (h * w).max(1);
+        let levels: Vec<u8> = values
+            .iter()
+            .enumerate()
+            .map(|(i, &v)| self.denormalise(i / plane, v).round().clamp(0.0, 255.0) as u8)
+            .collect();
+        Picture::new(w, h, packed(&levels, c))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn imagenet() -> Preprocess {
+        Preprocess {
+            resize: 256,
+            crop: [224, 224],
+            interpolation: Interpolation::Bilinear,
+            mean: vec![0.485, 0.456, 0.406],
+            std: vec![0.229, 0.224, 0.225],
+            channels: 3,
+        }
+    }
+
+    fn noise(width: usize, height: usize) -> Picture {
+        let rgb = (0..width * height * 3).map(|i| ((i as u32).wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        Picture::new(width, height, rgb).unwrap()
+    }
+
+    #[test]
+    fn normalising_is_torch_and_its_inverse_is_exact() {
+        let p = imagenet();
+        // ((torch.tensor(200, dtype=torch.uint8).float() / 255) - 0.485) / 0.229, and level 17 of the third channel
+        assert_eq!(p.normalise(0, 200), 1.307_046_8);
+        assert_eq!(p.normalise(2, 17), -1.508_148_2);
+        for c in 0..3 {
+            for level in 0..=255u8 {
+                let back = p.denormalise(c, f64::from(p.normalise(c, level)));
+                assert_eq!(back.round(), f64::from(level));
+                assert!((back - f64::from(level)).abs() < 1e-3);
+                let v = f64::from(p.normalise(c, level));
+                assert!(p.black()[c] <= v && v <= p.white()[c]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_prepared_tensor_gives_its_view_back() {
+        for channels in [1, 3] {
+            let p = Preprocess {
+                resize: 21,
+                crop: [19, 23],
+                mean: vec![0.4; channels],
+                std: vec![0.3; channels],
+                channels,
+                ..imagenet()
+            };
+            let prepared = p.apply(&noise(41, 33)).unwrap();
+            assert_eq!(prepared.tensor.dims(), [channels, 19, 23]);
+            assert_eq!(prepared.view.original_size(), [33, 41]);
+            let back = p.picture(&prepared.tensor).unwrap();
+            assert_eq!(back.rgb(), prepared.view.rgb());
+            let again = p.from_u8(&planes(prepared.view.rgb(), 3), 19, 23).unwrap();
+            assert_eq!(again.tensor.dims(), prepared.tensor.dims());
+            assert_eq!(again.view.rgb(), prepared.view.rgb());
+            assert_eq!(again.tensor, prepared.tensor);
+        }
+    }
+
+    #[test]
+    fn crops_round_as_python() {
+        // [int(round((n - 224) / 2.0)) for n in (225, 227, 229, 231)]
+        assert_eq!([225, 227, 229, 231].map(|n| centre(n, 224).0), [0, 2, 2, 4]);
+        let p = Preprocess { resize: 0, crop: [2, 2], mean: vec![0.0; 3], std: vec![1.0; 3], ..imagenet() };
+        let picture = noise(5, 3);
+        let view = p.apply(&picture).unwrap().view;
+        assert_eq!(view.pixel(0, 0), picture.pixel(0, 2));
+        assert_eq!(view.pixel(1, 1), picture.pixel(1, 3));
+    }
+
+    #[test]
+    fn a_small_picture_is_framed_with_black() {
+        let p = Preprocess { resize: 0, crop: [5, 6], mean: vec![0.5; 3], std: vec![0.5; 3], ..imagenet() };
+        let prepared = p.apply(&Picture::filled(9, 2, [255, 255, 255]).unwrap()).unwrap();
+        let lit: Vec<bool> = (0..5).map(|y| prepared.view.pixel(y, 0) == Some([255; 3])).collect();
+        assert_eq!(lit, [false, true, true, false, false]);
+        assert_eq!(prepared.tensor.to_f32()[0], -1.0);
+        assert_eq!(prepared.tensor.to_f32()[6], 1.0);
+    }
+
+    #[test]
+    fn an_elongated_picture_costs_no_more_than_its_crop() {
+        let thin = Picture::filled(30_000, 1, [9, 8, 7]).unwrap();
+        let prepared = imagenet().apply(&thin).unwrap();
+        assert_eq!(prepared.view, Picture::filled(224, 224, [9, 8, 7]).unwrap().cut_from([1, 30_000]));
+    }
+
+    #[test]
+    fn settings_that_mean_nothing_are_errors() {
+        let picture = noise(8, 8);
+        for bad in [
+            Preprocess { channels: 2, ..imagenet() },
+            Preprocess { mean: vec![0.5], ..imagenet() },
+            Preprocess { std: vec![1.0, 0.0, 1.0], ..imagenet() },
+            Preprocess { mean: vec![f64::NAN; 3], ..imagenet() },
+            Preprocess { crop: [0, 3], ..imagenet() },
+            Preprocess { crop: [usize::MAX, 3], ..imagenet() },
+            Preprocess { resize: usize::MAX, ..imagenet() },
+        ] {
+            let error = bad.apply(&picture).unwrap_err();
+            assert_eq!(error.kind(), crate::ErrorKind::Settings, "{error}");
+        }
+        let error = imagenet().from_u8(&[0; 13], 2, 3).unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::Input, "{error}");
+    }
+}

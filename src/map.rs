@@ -1,0 +1,208 @@
+//! [`Map`]: what a saliency method found, raw, and the named rescalings that pictures and metrics apply to it.
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+/// Whether a map's sign means something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sign {
+    /// Evidence for the target is positive, against it negative.
+    Signed,
+    /// Only the magnitude counts; values are not negative.
+    Unsigned,
+}
+
+/// Where a map's elements live.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Space {
+    /// The net's input, `[C, H, W]`, or its pixels, `[H, W]`.
+    Input,
+    /// The positions of the named layer, `[h, w]`.
+    Layer(String),
+}
+
+/// By how much a method missed what it promises.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Gap {
+    /// What was promised, such as `completeness`.
+    pub promise: String,
+    /// The miss, in the units of the score.
+    pub value: f64,
+    /// The miss as a share of what was promised.
+    pub relative: f64,
+}
+
+/// A saliency map as its method computed it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Map {
+    /// `[C, H, W]` or `[h, w]`; raw, never rescaled.
+    pub values: Tensor,
+    /// Whether the sign means something.
+    pub sign: Sign,
+    /// Where the elements live.
+    pub space: Space,
+    /// Index of the class explained.
+    pub target: usize,
+    /// The measured gap of the method's promise, where it makes one.
+    pub gap: Option<Gap>,
+    /// The method's id.
+    pub method: String,
+}
+
+/// `[channels, h, w]` of a map's tensor.
+fn extents(values: &Tensor) -> Result<[usize; 3]> {
+    let dims = match *values.dims() {
+        [h, w] => [1, h, w],
+        [c, h, w] => [c, h, w],
+        _ => return Err(Error::input(format!("a map has the shape [C,H,W] or [H,W], not {:?}", values.dims()))),
+    };
+    if dims.contains(&0) {
+        return Err(Error::input(format!("a map of shape {:?} is empty", values.dims())));
+    }
+    Ok(dims)
+}
+
+/// One number a pixel: `step` folded over the channels from 0, then `finish`ed with their number.
+fn over_channels(
+    values: &Tensor,
+    step: impl Fn(f64, f64) -> f64,
+    finish: impl Fn(f64, usize) -> f64,
+) -> Result<Tensor> {
+    let [c, h, w] = extents(values)?;
+    let numbers = values.to_f64();
+    let plane = (0..h * w).map(|i| finish((0..c).fold(0.0, |sum, k| step(sum, numbers[k * h * w + i])), c)).collect();
+    Tensor::f64([h, w], plane)
+}
+
+/// `[H, W]` in double precision: the sum over channels, sign kept.
+///
+/// # Errors
+/// When `values` is neither `[C, H, W]` nor `[H, W]` (which passes through), or is empty.
+pub fn channel_sum(values: &Tensor) -> Result<Tensor> {
+    over_channels(values, |sum, v| sum + v, |sum, _| sum)
+}
+
+/// `[H, W]` in double precision: the largest magnitude among the channels. Errors as [`channel_sum`].
+pub fn channel_max_abs(values: &Tensor) -> Result<Tensor> {
+    over_channels(
+        values,
+        |max, v| {
+            if max.is_nan() {
+                max
+            } else if v.abs() > max || v.is_nan() {
+                v.abs()
+            } else {
+                max
+            }
+        },
+        |max, _| max,
+    )
+}
+
+/// `[H, W]` in double precision: the mean magnitude over channels. Errors as [`channel_sum`].
+pub fn channel_mean_abs(values: &Tensor) -> Result<Tensor> {
+    over_channels(values, |sum, v| sum + v.abs(), |sum, c| sum / c as f64)
+}
+
+/// The `percent`-th percentile of the magnitudes, between two of them by linear interpolation (NumPy's default).
+///
+/// # Errors
+/// When `values` is empty or holds a NaN, or `percent` is not within 0 to 100.
+pub fn percentile_abs(values: &Tensor, percent: f64) -> Result<f64> {
+    if !(0.0..=100.0).contains(&percent) {
+        return Err(Error::settings(format!("a percentile lies between 0 and 100, not at {percent}")));
+    }
+    let mut sizes: Vec<f64> = values.to_f64().iter().map(|v| v.abs()).collect();
+    if let Some(at) = sizes.iter().position(|v| v.is_nan()) {
+        return Err(Error::input(format!("element {at} of the map is not a number")));
+    }
+    let Some(last) = sizes.len().checked_sub(1) else {
+        return Err(Error::input("an empty map has no percentile"));
+    };
+    let rank = percent / 100.0 * last as f64;
+    let below = (rank.floor() as usize).min(last);
+    let (_, &mut low, above) = sizes.select_nth_unstable_by(below, f64::total_cmp);
+    let high = above.iter().copied().min_by(f64::total_cmp).unwrap_or(low);
+    Ok(low + (high - low) * (rank - below as f64))
+}
+
+/// Magnitudes above the `percent`-th percentile of all magnitudes are cut down to it; signs stay. Errors as
+/// [`percentile_abs`].
+pub fn winsorise(values: &Tensor, percent: f64) -> Result<Tensor> {
+    let limit = percentile_abs(values, percent)?;
+    Ok(values.clone().map(|v| v.clamp(-limit, limit)))
+}
+
+/// Moved and scaled so that the smallest value becomes 0 and the largest 1; a constant map becomes all 0.
+#[must_use]
+pub fn unit_range(values: &Tensor) -> Tensor {
+    let (low, high) =
+        values.to_f64().iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &v| (low.min(v), high.max(v)));
+    let range = high - low;
+    values.clone().map(|v| if range > 0.0 { (v - low) / range } else { 0.0 })
+}
+
+/// Scaled so that the largest magnitude becomes 1, zero staying zero; an all-zero map stays so.
+#[must_use]
+pub fn symmetric(values: &Tensor) -> Tensor {
+    let size = values.to_f64().iter().fold(0.0f64, |m, v| m.max(v.abs()));
+    values.clone().map(|v| if size > 0.0 { v / size } else { 0.0 })
+}
+
+/// `[H, W]` as the papers show and measure maps: magnitude, largest over the channels, winsorised at the 95th
+/// percentile, moved and scaled to 0 to 1 (Lu, Guo, Xing, Noble, ICML 2021). Errors as [`channel_sum`] and
+/// [`percentile_abs`].
+pub fn paper_scale(values: &Tensor) -> Result<Tensor> {
+    Ok(unit_range(&winsorise(&channel_max_abs(values)?, 95.0)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Tensor {
+        Tensor::f32([2, 1, 3], vec![1.0, -4.0, 0.0, -3.0, 2.0, 0.0]).unwrap()
+    }
+
+    #[test]
+    fn channels_reduce() {
+        assert_eq!(channel_sum(&sample()).unwrap(), Tensor::f64([1, 3], vec![-2.0, -2.0, 0.0]).unwrap());
+        assert_eq!(channel_max_abs(&sample()).unwrap(), Tensor::f64([1, 3], vec![3.0, 4.0, 0.0]).unwrap());
+        assert_eq!(channel_mean_abs(&sample()).unwrap(), Tensor::f64([1, 3], vec![2.0, 3.0, 0.0]).unwrap());
+        let plane = Tensor::f32([1, 2], vec![-5.0, 6.0]).unwrap();
+        assert_eq!(channel_sum(&plane).unwrap().to_f64()[..], [-5.0, 6.0]);
+        for dims in [vec![4], vec![0, 3], vec![1, 1, 2, 2]] {
+            let n = dims.iter().product();
+            assert!(channel_sum(&Tensor::f64(dims, vec![1.0; n]).unwrap()).is_err());
+        }
+        let nan = Tensor::f64([2, 1, 1], vec![f64::NAN, 1.0]).unwrap();
+        assert!(paper_scale(&nan).is_err());
+    }
+
+    #[test]
+    fn percentiles_are_numpys() {
+        let t = Tensor::f64([5], vec![-10.0, 1.0, 3.0, -2.0, 4.0]).unwrap();
+        // numpy.percentile([10, 1, 3, 2, 4], [0, 25, 60, 95, 100])
+        for (p, expected) in [(0.0, 1.0), (25.0, 2.0), (60.0, 3.4), (95.0, 8.8), (100.0, 10.0)] {
+            assert!((percentile_abs(&t, p).unwrap() - expected).abs() < 1e-12, "{p}");
+        }
+        assert!(percentile_abs(&t, 101.0).is_err());
+        assert!(percentile_abs(&t, f64::NAN).is_err());
+        assert_eq!(winsorise(&t, 50.0).unwrap().to_f64()[..], [-3.0, 1.0, 3.0, -2.0, 3.0]);
+    }
+
+    #[test]
+    fn ranges_are_met_and_zero_is_no_division() {
+        let t = Tensor::f64([4], vec![-2.0, 0.0, 1.0, 6.0]).unwrap();
+        assert_eq!(unit_range(&t).to_f64()[..], [0.0, 0.25, 0.375, 1.0]);
+        assert_eq!(symmetric(&Tensor::f64([3], vec![-4.0, 0.0, 2.0]).unwrap()).to_f64()[..], [-1.0, 0.0, 0.5]);
+        let zeros = Tensor::f32([1, 2, 2], vec![0.0; 4]).unwrap();
+        for flat in [unit_range(&zeros), symmetric(&zeros), paper_scale(&zeros).unwrap()] {
+            assert!(flat.to_f64().iter().all(|&v| v == 0.0));
+        }
+    }
+}
