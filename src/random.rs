@@ -113,8 +113,9 @@ fn sin_cos_turns(word: u32) -> (f32, f32) {
     c = c.mul_add(t, f32::from_bits(0xBF9D_E9E6));
     let c = c.mul_add(t, 1.0);
     let (sin, cos) = if quarter & 1 == 0 { (s, c) } else { (c, s) };
-    let sign = |x: f32, negative: i32| f32::from_bits(x.to_bits() ^ ((negative & 2) as u32) << 30);
-    (sign(sin, quarter), sign(cos, quarter + 1))
+    let sin = f32::from_bits(sin.to_bits() ^ ((quarter & 2) as u32) << 30);
+    let cos = f32::from_bits(cos.to_bits() ^ (((quarter + 1) & 2) as u32) << 30);
+    (sin, cos)
 }
 
 /// Two standard normal deviates by Box and Muller: `sqrt(-2 ln u)` times cosine and sine of `v` turns.
@@ -142,21 +143,44 @@ pub fn normals(block: [u32; 4]) -> [f32; 4] {
 /// split among calls. Element indices count modulo 2^34.
 #[inline(always)]
 pub fn fill_normals(seed: u64, image: u64, sample: u32, start: usize, out: &mut [f32]) {
-    fill(|block| normals(bits(seed, image, sample, block)), start, out);
+    fill::<Normal>([seed, image], sample, start, out);
 }
 
 /// Numbers uniform in (0, 1) for elements `start ..` of one sample of one image, as [`fill_normals`].
 #[inline(always)]
 pub fn fill_uniforms(seed: u64, image: u64, sample: u32, start: usize, out: &mut [f32]) {
-    fill(|block| uniforms(bits(seed, image, sample, block)), start, out);
+    fill::<Uniform>([seed, image], sample, start, out);
+}
+
+/// What the bits of a block become; a trait because a closure is not compiled for its caller's vector instructions.
+trait Distribution {
+    fn of(block: [u32; 4]) -> [f32; 4];
+}
+
+struct Normal;
+
+impl Distribution for Normal {
+    #[inline(always)]
+    fn of(block: [u32; 4]) -> [f32; 4] {
+        normals(block)
+    }
+}
+
+struct Uniform;
+
+impl Distribution for Uniform {
+    #[inline(always)]
+    fn of(block: [u32; 4]) -> [f32; 4] {
+        uniforms(block)
+    }
 }
 
 #[inline(always)]
-fn fill(of_block: impl Fn(u32) -> [f32; 4], start: usize, out: &mut [f32]) {
+fn fill<D: Distribution>([seed, image]: [u64; 2], sample: u32, start: usize, out: &mut [f32]) {
     let head = (start.next_multiple_of(4) - start).min(out.len());
     let (head, body) = out.split_at_mut(head);
     if !head.is_empty() {
-        let values = of_block((start / 4) as u32);
+        let values = D::of(bits(seed, image, sample, (start / 4) as u32));
         head.copy_from_slice(&values[start % 4..start % 4 + head.len()]);
     }
     let mut block = start.div_ceil(4) as u32;
@@ -165,7 +189,7 @@ fn fill(of_block: impl Fn(u32) -> [f32; 4], start: usize, out: &mut [f32]) {
         // Lanes are kept apart by word so that a vector holds the same word of many blocks.
         let mut words = [[0.0f32; LANES]; 4];
         for lane in 0..LANES {
-            let [x, y, z, w] = of_block(block.wrapping_add(lane as u32));
+            let [x, y, z, w] = D::of(bits(seed, image, sample, block.wrapping_add(lane as u32)));
             words[0][lane] = x;
             words[1][lane] = y;
             words[2][lane] = z;
@@ -177,7 +201,7 @@ fn fill(of_block: impl Fn(u32) -> [f32; 4], start: usize, out: &mut [f32]) {
         block = block.wrapping_add(LANES as u32);
     }
     for four in tail.chunks_mut(4) {
-        four.copy_from_slice(&of_block(block)[..four.len()]);
+        four.copy_from_slice(&D::of(bits(seed, image, sample, block))[..four.len()]);
         block = block.wrapping_add(1);
     }
 }
