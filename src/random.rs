@@ -91,7 +91,7 @@ fn ln(x: f32) -> f32 {
     p = p.mul_add(f, -0.5);
     // ln 2 in two parts; the first has few enough bits for e times it to be exact.
     let low = z.mul_add(p, e * f32::from_bits(0xB95E_8083));
-    e.mul_add(0.693_359_375, f + low)
+    e.mul_add(f32::from_bits(0x3F31_8000), f + low)
 }
 
 /// Sine and cosine of `uniform(word)` turns; absolute error below 1.2e-7.
@@ -188,6 +188,7 @@ fn fill<D: Distribution>([seed, image]: [u64; 2], sample: u32, start: usize, out
     for group in groups {
         // Lanes are kept apart by word so that a vector holds the same word of many blocks.
         let mut words = [[0.0f32; LANES]; 4];
+        #[expect(clippy::needless_range_loop, reason = "four arrays are indexed")]
         for lane in 0..LANES {
             let [x, y, z, w] = D::of(bits(seed, image, sample, block.wrapping_add(lane as u32)));
             words[0][lane] = x;

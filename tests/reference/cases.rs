@@ -280,7 +280,7 @@ pub fn pools() -> Vec<Case> {
 pub fn pointwise(numbers: Numbers) -> Vec<Case> {
     let mut cases = Vec::new();
     for (i, c) in CHANNELS.into_iter().enumerate() {
-        let (n, shape) = (1 + i % 2 * 2, Shape::new(c, 5, EXTENTS[i % EXTENTS.len()]));
+        let (n, shape) = (1 + i % 2 * 2, Shape::new(c, 5, EXTENTS[(i + 4) % EXTENTS.len()]));
         let mut add = |op: Op| cases.push(Case::of(format!("{n}x{shape} {}", op.kind()), n, shape, op));
         add(Op::Relu);
         add(Op::Clamp { lo: 0.0, hi: 6.0 });

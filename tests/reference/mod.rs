@@ -368,18 +368,59 @@ pub fn forward(graph: &Graph, x: &Dense) -> Vec<Dense> {
 
 /// What `seed` at the output of `node` becomes at every node's output (zeros where nothing arrives).
 pub fn backward(graph: &Graph, outputs: &[Dense], node: NodeId, seed: Dense, rule: ReluRule) -> Vec<Dense> {
+    backward_with(graph, outputs, node, seed, rule, Op::clone)
+}
+
+/// As [`backward`] with magnitudes for weights and seed: the sums of |products| that bound its rounding error.
+pub fn backward_magnitude(graph: &Graph, outputs: &[Dense], node: NodeId, seed: &Dense, rule: ReluRule) -> Vec<Dense> {
+    backward_with(graph, outputs, node, seed.map(f64::abs), rule, op_magnitude)
+}
+
+fn backward_with(
+    graph: &Graph,
+    outputs: &[Dense],
+    from: NodeId,
+    seed: Dense,
+    rule: ReluRule,
+    change: impl Fn(&Op) -> Op,
+) -> Vec<Dense> {
     let mut back: Vec<Dense> = outputs.iter().map(|d| Dense::zeros(d.n(), d.shape)).collect();
-    assert_eq!((back[node.index()].shape, back[node.index()].n()), (seed.shape, seed.n()));
-    back[node.index()] = seed;
-    for id in graph.ids().skip(1).rev().filter(|&id| id <= node) {
+    assert_eq!((back[from.index()].shape, back[from.index()].n()), (seed.shape, seed.n()));
+    back[from.index()] = seed;
+    for id in graph.ids().skip(1).rev().filter(|&id| id <= from) {
         let node = graph.node(id);
         let inputs: Vec<&Dense> = node.inputs.iter().map(|i| &outputs[i.index()]).collect();
-        let parts = op_vjp(&node.op, &inputs, &back[id.index()], rule);
+        let parts = op_vjp(&change(&node.op), &inputs, &back[id.index()], rule);
         for (input, part) in node.inputs.iter().zip(parts) {
             back[input.index()] = back[input.index()].zip(&part, |a, b| a + b);
         }
     }
     back
+}
+
+/// For each output of `op` the sum of |products| that bounds its rounding error.
+pub fn forward_magnitude(op: &Op, inputs: &[&Dense]) -> Dense {
+    let absolute: Vec<Dense> = inputs.iter().map(|d| d.map(f64::abs)).collect();
+    op_forward(&op_magnitude(op), &absolute.iter().collect::<Vec<_>>())
+}
+
+/// Whether `op` only selects and moves numbers, so that nothing is rounded.
+pub fn forward_is_exact(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Relu
+            | Op::Clamp { .. }
+            | Op::MaxPool(_)
+            | Op::Flatten
+            | Op::Concat
+            | Op::Subsample { .. }
+            | Op::PadChannels { .. }
+    )
+}
+
+/// Whether `op` divides, so that integers do not stay integers.
+pub fn op_divides(op: &Op) -> bool {
+    matches!(op, Op::AvgPool { .. } | Op::AdaptiveAvgPool { .. })
 }
 
 /// `op` with every trained number replaced by its magnitude: on magnitudes it gives the sum of |products| that bounds
