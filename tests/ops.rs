@@ -402,7 +402,8 @@ impl Subject for Wrong {
 
 #[test]
 fn wrong_numbers_are_noticed() {
-    let wrong: [(&str, fn(&mut Dense)); 3] = [
+    type Spoil = fn(&mut Dense);
+    let wrong: [(&str, Spoil); 3] = [
         ("a NaN", |d| *d.data.last_mut().unwrap() = f64::NAN),
         ("a small error", |d| d.data[0] += 1e-2),
         ("a missing item", |d| d.data.truncate(d.shape.len() * (d.n() - 1).max(1))),

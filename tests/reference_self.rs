@@ -4,7 +4,9 @@
 mod reference;
 
 use reference::cases::{self, Case, Numbers};
-use reference::{Dense, ReluRule, backward, forward, op_forward, op_vjp};
+use reference::{
+    Dense, ReluRule, backward, backward_magnitude, forward, forward_magnitude, op_divides, op_forward, op_vjp,
+};
 use verilume::graph::{GraphBuilder, Linear, NodeId, Op};
 use verilume::tensor::{Shape, Window};
 
@@ -231,6 +233,59 @@ fn folding_batch_norms_keeps_the_function() {
         let scale = a.data.iter().fold(0.0f64, |m, v| m.max(v.abs()));
         for (a, b) in a.data.iter().zip(&b.data) {
             assert!((a - b).abs() <= 1e-12 * scale, "{a} became {b}");
+        }
+    }
+}
+
+/// The largest power of two (at most 1) that divides every element.
+fn grain(d: &Dense) -> f64 {
+    let of = |v: f64| (0..60).map(|k| 0.5f64.powi(k)).find(|g| (v / g).fract() == 0.0).unwrap();
+    d.data.iter().fold(1.0, |g, &v| of(v).min(g))
+}
+
+/// Sums of |products| that stay below 2^24 grains are exact in single precision in whatever order they are added.
+fn assert_exact_in_single_precision(what: &str, magnitude: &Dense, grain: f64) {
+    let largest = magnitude.data.iter().fold(0.0f64, |m, &v| m.max(v));
+    assert!(largest / grain <= 16_777_216.0, "{what}: {largest} in steps of {grain}");
+}
+
+#[test]
+fn integer_cases_are_exact_in_single_precision() {
+    for case in cases::all(Numbers::Integers).iter().filter(|case| !op_divides(case.op())) {
+        let x = Numbers::Integers.maps(36, case.n, case.graph.input_shape());
+        let outputs = forward(&case.graph, &x);
+        let inputs: Vec<&Dense> = case.graph.node(case.node).inputs.iter().map(|i| &outputs[i.index()]).collect();
+        let out = &outputs[case.node.index()];
+        assert_exact_in_single_precision(&case.name, &forward_magnitude(case.op(), &inputs), grain(out));
+        let seed = Numbers::Integers.maps(37, case.n, out.shape);
+        for rule in ReluRule::ALL {
+            let back = backward(&case.graph, &outputs, case.node, seed.clone(), rule);
+            let magnitude = backward_magnitude(&case.graph, &outputs, case.node, &seed, rule);
+            assert_exact_in_single_precision(&case.name, &magnitude[0], grain(&back[0]));
+        }
+    }
+}
+
+#[test]
+fn integer_nets_are_exact_in_single_precision() {
+    for (i, graph) in cases::nets(Numbers::Integers).iter().enumerate() {
+        let x = Numbers::Integers.maps(50 + i as u64, 3, graph.input_shape());
+        let outputs = forward(graph, &x);
+        for id in graph.ids().skip(1) {
+            let node = graph.node(id);
+            let inputs: Vec<&Dense> = node.inputs.iter().map(|i| &outputs[i.index()]).collect();
+            // An average is a sum of its terms divided by a power of two.
+            let grain = grain(&outputs[id.index()]);
+            assert_exact_in_single_precision(&node.name, &forward_magnitude(&node.op, &inputs), grain);
+        }
+        let seed = Numbers::Integers.maps(60, 3, outputs[graph.output().index()].shape);
+        for rule in ReluRule::ALL {
+            let back = backward(graph, &outputs, graph.output(), seed.clone(), rule);
+            let magnitude = backward_magnitude(graph, &outputs, graph.output(), &seed, rule);
+            for id in graph.ids() {
+                let what = format!("net {i}, {rule:?}, {}", graph.node(id).name);
+                assert_exact_in_single_precision(&what, &magnitude[id.index()], grain(&back[id.index()]));
+            }
         }
     }
 }

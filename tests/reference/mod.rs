@@ -154,8 +154,7 @@ fn taps(window: &Window, input: Shape, y: usize, x: usize) -> Vec<[usize; 2]> {
     inside
 }
 
-/// Calls `f(n, k, y, x, c, iy, ix, w)` for every product of a convolution.
-#[allow(clippy::type_complexity)]
+/// Calls `f(n, [k, y, x], [c, y, x], w)` for every product of a convolution: item, output, input, weight.
 fn for_each_product(
     conv: &Conv,
     input: Shape,
