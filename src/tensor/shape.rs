@@ -146,7 +146,7 @@ impl Window {
             let room = padded - span;
             let mut out = room / self.stride[a] + 1;
             // A partial window counts only if it starts inside the input or its leading padding (as in PyTorch).
-            if self.ceil && room % self.stride[a] != 0 && out * self.stride[a] < n + pads[a][0] {
+            if self.ceil && !room.is_multiple_of(self.stride[a]) && out * self.stride[a] < n + pads[a][0] {
                 out += 1;
             }
             Ok(out)
