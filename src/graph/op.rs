@@ -201,7 +201,9 @@ impl Op {
                 }
                 Ok(x)
             }
-            Op::Clamp { lo, hi } if !(lo < hi) => Err(Error::model(format!("clamp to [{lo}, {hi}]"))),
+            Op::Clamp { lo, hi } if lo.partial_cmp(hi) != Some(std::cmp::Ordering::Less) => {
+                Err(Error::model(format!("clamp to [{lo}, {hi}]")))
+            }
             Op::Relu | Op::Clamp { .. } => Ok(x),
             Op::MaxPool(window) | Op::AvgPool { window, .. } => {
                 let pads = window.pads(x.h, x.w);
