@@ -85,3 +85,22 @@ fn resnet_of_bottlenecks() {
 fn resnext() {
     check("resnext");
 }
+
+/// Depthwise convolutions, "SAME" padding and ReLU6, on the first picture only.
+#[test]
+#[cfg(feature = "embedded-model")]
+fn efficientnet_lite() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/real/efficientnet-lite0.cases.safetensors");
+    let bytes = std::fs::read(path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let x = dense(&file, "input").item(0);
+    let target = i64::from_le_bytes(file.tensor("target").unwrap().data().as_chunks().0[0]) as usize;
+    let graph = Model::embedded().unwrap().graph(x.shape).unwrap();
+    let outputs = forward(&graph, &x);
+    let logits = &outputs[graph.output().index()];
+    assert_close("lite, logits", logits, &dense(&file, "logits").item(0));
+    let mut seed = Dense::zeros(1, logits.shape);
+    seed.data[target] = 1.0;
+    let back = backward(&graph, &outputs, graph.output(), seed, ReluRule::Vjp);
+    assert_close("lite, gradient", &back[0], &dense(&file, "gradient").item(0));
+}
