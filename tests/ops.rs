@@ -4,6 +4,7 @@
 
 mod reference;
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -12,8 +13,11 @@ use reference::cases::{self, Case, Geometry, Numbers};
 use reference::{
     Dense, ReluRule, backward, backward_magnitude, forward, forward_is_exact, forward_magnitude, op_divides, op_terms,
 };
+use verilume::device::cpu::Kernels;
+use verilume::engine::{Batch, Engine, Settings};
 use verilume::graph::{Graph, NodeId, Op};
-use verilume::tensor::{Padding, Shape, Window};
+use verilume::rule::Composite;
+use verilume::tensor::{Padding, Precision, Shape, Tensor, Window};
 
 /// Something that runs graphs.
 trait Subject {
@@ -82,7 +86,72 @@ impl Subject for Reference {
 
 /// Everyone who is tested.
 fn subjects() -> Vec<Box<dyn Subject>> {
-    vec![Box::new(Reference)]
+    let mut all: Vec<Box<dyn Subject>> = vec![Box::new(Reference)];
+    for (precision, kernels) in [
+        (Precision::F64, Kernels::Portable),
+        (Precision::F32, Kernels::Portable),
+        (Precision::F32, Kernels::Avx2),
+        (Precision::F32, Kernels::Avx512),
+    ] {
+        let settings = Settings { precision, kernels, threads: Some(2), ..Settings::default() };
+        match Engine::new(&settings) {
+            Ok(engine) => all.push(Box::new(Cpu { engine: RefCell::new(engine), precision, kernels })),
+            Err(e) => eprintln!("skipped {kernels:?} {precision}: {e}"),
+        }
+    }
+    all
+}
+
+/// The engine on the CPU.
+struct Cpu {
+    engine: RefCell<Engine>,
+    precision: Precision,
+    kernels: Kernels,
+}
+
+impl Cpu {
+    fn tensor(&self, d: &Dense) -> Tensor {
+        let [c, h, w] = d.shape.dims();
+        Tensor::rounded([d.n(), c, h, w], d.data.clone(), self.precision).unwrap()
+    }
+}
+
+impl Subject for Cpu {
+    fn name(&self) -> String {
+        format!("{:?} {}", self.kernels, self.precision)
+    }
+
+    fn unit_roundoff(&self) -> f64 {
+        match self.precision {
+            Precision::F32 => 2f64.powi(-24),
+            Precision::F64 => 2f64.powi(-53),
+        }
+    }
+
+    fn outputs(&self, graph: &Arc<Graph>, x: &Dense, nodes: &[NodeId]) -> Vec<Dense> {
+        let x = Batch::new(&self.tensor(x)).unwrap();
+        let outputs = self.engine.borrow_mut().node_outputs(graph, &x, nodes).unwrap();
+        outputs.iter().map(Dense::from_tensor).collect()
+    }
+
+    fn pullback(
+        &self,
+        graph: &Arc<Graph>,
+        x: &Dense,
+        from: NodeId,
+        seed: &Dense,
+        rule: ReluRule,
+        want: NodeId,
+    ) -> Dense {
+        let rules = match rule {
+            ReluRule::Vjp => Composite::gradient(),
+            ReluRule::Guided => Composite::guided(),
+            ReluRule::Deconvnet => Composite::deconvnet(),
+        };
+        let x = Batch::new(&self.tensor(x)).unwrap();
+        let down = self.engine.borrow_mut().pullback(graph, &x, from, &self.tensor(seed), &rules, want);
+        Dense::from_tensor(&down.unwrap())
+    }
 }
 
 /// Fails unless every element of `got` is within `tolerance` of `want`; equal infinities and NaNs are no agreement.

@@ -78,7 +78,7 @@ pub enum Op {
         /// Rows and columns of the output.
         out: [usize; 2],
     },
-    /// Sum of two inputs.
+    /// Sum of all inputs.
     Add,
     /// Feature map to vector, order c, h, w.
     Flatten,
@@ -146,8 +146,7 @@ impl Op {
     pub fn output(&self, inputs: &[Shape]) -> Result<Shape> {
         let arity = match self {
             Op::Input => 0..=0,
-            Op::Add => 2..=2,
-            Op::Concat => 1..=usize::MAX,
+            Op::Add | Op::Concat => 1..=usize::MAX,
             _ => 1..=1,
         };
         if !arity.contains(&inputs.len()) {

@@ -24,6 +24,16 @@ pub enum Encoding {
 }
 
 impl Encoding {
+    /// `f16`, `bf16`, `f32` or `f64`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Encoding::F16 => "f16",
+            Encoding::Bf16 => "bf16",
+            Encoding::F32 => "f32",
+            Encoding::F64 => "f64",
+        }
+    }
+
     /// Bytes of one number.
     pub const fn bytes(self) -> usize {
         match self {

@@ -55,16 +55,19 @@ impl<'g> Builder<'g> {
         for id in graph.ids() {
             let out = b.dense(graph.node(id).shape);
             b.outputs.push(out);
-            let step = b.forward_step(id, out)?;
-            b.forward.push(vec![step]);
+            let steps = b.forward_steps(id, out)?;
+            b.forward.push(steps);
         }
         Ok(b)
     }
 
-    fn forward_step(&self, id: NodeId, out: Value) -> Result<Step> {
+    fn forward_steps(&mut self, id: NodeId, out: Value) -> Result<Vec<Step>> {
         let node = self.graph.node(id);
+        if matches!(node.op, Op::Add) {
+            return Ok(self.sum_steps(id, out));
+        }
         let input = |i: usize| self.outputs[node.inputs[i].index()];
-        Ok(match &node.op {
+        let step = match &node.op {
             Op::Input => Step::Perturb { out },
             Op::Conv(_) => Step::Conv { layer: self.conv_layer(id)?, x: input(0), out, epilogue: Epilogue::default() },
             Op::Linear(_) => Step::Linear { layer: self.linear_layer(id)?, x: input(0), out },
@@ -78,12 +81,31 @@ impl<'g> Builder<'g> {
                 Step::AvgPool { layer: self.pool_layer(id)?, count_padding: *count_padding, x: input(0), out }
             }
             Op::AdaptiveAvgPool { .. } => Step::AdaptiveAvgPool { x: input(0), out },
-            Op::Add => Step::Add { a: input(0), b: input(1), out },
             Op::Flatten => Step::Flatten { x: input(0), out },
             Op::Concat => Step::Concat { xs: (0..node.inputs.len()).map(input).collect(), out },
             Op::Subsample { stride } => Step::Subsample { x: input(0), stride: *stride, out },
             Op::PadChannels { before, .. } => Step::Channels { x: input(0), first: -(*before as isize), out },
-        })
+            Op::Add => return Err(self.not("a step of its own", id)),
+        };
+        Ok(vec![step])
+    }
+
+    /// Inputs added two at a time, in order; a sum of one is a copy.
+    fn sum_steps(&mut self, id: NodeId, out: Value) -> Vec<Step> {
+        let node = self.graph.node(id);
+        let inputs: Vec<Value> = node.inputs.iter().map(|i| self.outputs[i.index()]).collect();
+        let [first, rest @ ..] = &inputs[..] else { return Vec::new() };
+        if rest.is_empty() {
+            return vec![Step::Channels { x: *first, first: 0, out }];
+        }
+        let mut steps = Vec::with_capacity(rest.len());
+        let mut sum = *first;
+        for (i, &b) in rest.iter().enumerate() {
+            let to = if i + 1 == rest.len() { out } else { self.dense(node.shape) };
+            steps.push(Step::Add { a: sum, b, out: to });
+            sum = to;
+        }
+        steps
     }
 
     fn conv_layer(&self, id: NodeId) -> Result<Arc<ConvLayer>> {

@@ -31,7 +31,7 @@ impl Shape {
 
     /// Whether there is no element.
     pub const fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.c == 0 || self.h == 0 || self.w == 0
     }
 
     /// Elements of one channel.

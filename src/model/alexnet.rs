@@ -1,0 +1,48 @@
+//! AlexNet (Krizhevsky 2014, "one weird trick") with torchvision's names.
+
+use super::assembly::{Assembly, Bias, ConvSpec, Pad};
+use super::tensors::Tensors;
+use super::{Built, Labels, preprocess};
+use crate::error::Result;
+use crate::graph::Op;
+use crate::tensor::{Shape, Window};
+
+/// Convolutions: position in `features`, kernel, stride, padding, and whether a pool follows the ReLU.
+const FEATURES: [(usize, usize, usize, usize, bool); 5] =
+    [(0, 11, 4, 2, true), (3, 5, 1, 2, true), (6, 3, 1, 1, false), (8, 3, 1, 1, false), (10, 3, 1, 1, true)];
+
+pub(super) fn recognise(tensors: &Tensors) -> bool {
+    let names = ["features.0.weight", "features.3.weight", "features.10.weight", "classifier.1.weight"];
+    names.iter().all(|n| tensors.has(n)) && !tensors.has("classifier.0.weight")
+}
+
+pub(super) fn build(tensors: &mut Tensors) -> Result<Built> {
+    let channels = Assembly::picture_channels(tensors, "features.0.weight");
+    let mut net = Assembly::new(tensors, Shape::new(channels, 224, 224), 1e-5);
+    let mut x = net.builder.input();
+    let mut stages = 0;
+    for (position, kernel, stride, rows, pooled) in FEATURES {
+        let spec = ConvSpec { pad: Pad::Rows(rows), bias: Bias::Present, ..ConvSpec::plain(Some(kernel), stride) };
+        x = net.conv(&format!("features.{position}"), x, spec)?;
+        x = net.relu(format!("features.{}", position + 1), x)?;
+        if pooled {
+            stages += 1;
+            net.builder.stage(format!("stage{stages}"), x);
+            x = net.op(format!("features.{}", position + 2), Op::MaxPool(Window::square(3, 2, 0)), &[x])?;
+        }
+    }
+    let bins = net.bins("classifier.1", net.channels(x))?;
+    x = net.pooled(bins, x)?;
+    x = net.linear("classifier.1", x, Bias::Present)?;
+    x = net.relu("classifier.2", x)?;
+    x = net.linear("classifier.4", x, Bias::Present)?;
+    x = net.relu("classifier.5", x)?;
+    x = net.linear("classifier.6", x, Bias::Present)?;
+    let graph = net.builder.finish(x)?;
+    Ok(Built {
+        architecture: "alexnet".into(),
+        preprocess: preprocess::imagenet(channels),
+        labels: Labels::for_pictures(graph.classes()),
+        graph,
+    })
+}

@@ -1,0 +1,64 @@
+//! ResNet for small pictures (He 2016, section 4.2) with parameter-free ("option A") shortcuts.
+
+use super::assembly::{Assembly, Bias, ConvSpec};
+use super::resnet::depth;
+use super::tensors::Tensors;
+use super::{Built, Labels, preprocess};
+use crate::error::{Error, Result};
+use crate::graph::{NodeId, Op};
+use crate::tensor::Shape;
+
+pub(super) fn recognise(tensors: &Tensors) -> bool {
+    ["conv1.weight", "layer1.0.conv1.weight", "linear.weight"].iter().all(|n| tensors.has(n))
+}
+
+fn block(net: &mut Assembly<'_>, name: &str, x: NodeId, stride: usize) -> Result<NodeId> {
+    let mut y = net.conv(&format!("{name}.conv1"), x, ConvSpec::plain(None, stride))?;
+    y = net.batch_norm(&format!("{name}.bn1"), y)?;
+    y = net.relu(format!("{name}.relu1"), y)?;
+    y = net.conv(&format!("{name}.conv2"), y, ConvSpec::plain(None, 1))?;
+    y = net.batch_norm(&format!("{name}.bn2"), y)?;
+    let mut shortcut = x;
+    if stride != 1 {
+        shortcut = net.op(format!("{name}.subsample"), Op::Subsample { stride: [stride; 2] }, &[shortcut])?;
+        let (from, to) = (net.channels(x), net.channels(y));
+        if to < from || (to - from) % 2 != 0 {
+            return Err(Error::model(format!(
+                "tensor '{name}.conv2.weight' gives {to} channels, expected {from} plus an even number"
+            )));
+        }
+        let before = (to - from) / 2;
+        let pad = Op::PadChannels { before, after: before };
+        shortcut = net.op(format!("{name}.pad"), pad, &[shortcut])?;
+    }
+    let sum = net.op(format!("{name}.add"), Op::Add, &[y, shortcut])?;
+    net.relu(format!("{name}.relu2"), sum)
+}
+
+pub(super) fn build(tensors: &mut Tensors) -> Result<Built> {
+    let depths: Vec<usize> = (1..=3).map(|layer| depth(tensors, layer)).collect();
+    let channels = Assembly::picture_channels(tensors, "conv1.weight");
+    let mut net = Assembly::new(tensors, Shape::new(channels, 32, 32), 1e-5);
+    let mut x = net.builder.input();
+    x = net.conv("conv1", x, ConvSpec::plain(Some(3), 1))?;
+    x = net.batch_norm("bn1", x)?;
+    x = net.relu("relu", x)?;
+    for (layer, &blocks) in (1..).zip(&depths) {
+        // An absent layer fails on its first block, which names the missing tensor.
+        for i in 0..blocks.max(1) {
+            let stride = if layer > 1 && i == 0 { 2 } else { 1 };
+            x = block(&mut net, &format!("layer{layer}.{i}"), x, stride)?;
+        }
+        net.builder.stage(format!("layer{layer}"), x);
+    }
+    x = net.pooled(1, x)?;
+    x = net.linear("linear", x, Bias::Present)?;
+    let graph = net.builder.finish(x)?;
+    let listed: Vec<String> = depths.iter().map(usize::to_string).collect();
+    Ok(Built {
+        architecture: format!("cifar-resnet{} [{}]", 2 * depths.iter().sum::<usize>() + 2, listed.join(",")),
+        preprocess: preprocess::small(channels, 32),
+        labels: Labels::cifar(graph.classes()),
+        graph,
+    })
+}

@@ -1,0 +1,256 @@
+//! The tensors of a safetensors file. Each is checked as it is read, and all of them must be read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
+
+use crate::error::{Error, Result};
+use crate::graph::{BatchNorm, Bytes, Encoding, Weight};
+
+/// Longest header that is read, in bytes.
+const MAX_HEADER_BYTES: usize = 100_000_000;
+
+struct Stored {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    /// First byte within the file.
+    offset: usize,
+}
+
+/// The tensors of one file and which of them the net has used.
+pub(super) struct Tensors {
+    bytes: Bytes,
+    stored: BTreeMap<String, Stored>,
+    used: BTreeSet<String>,
+}
+
+/// `[8, *, 3, 3]`.
+fn shown(expected: &[Option<usize>]) -> String {
+    let dims: Vec<String> = expected.iter().map(|d| d.map_or("*".into(), |d| d.to_string())).collect();
+    format!("[{}]", dims.join(", "))
+}
+
+fn encoding(dtype: Dtype) -> Option<Encoding> {
+    match dtype {
+        Dtype::F16 => Some(Encoding::F16),
+        Dtype::BF16 => Some(Encoding::Bf16),
+        Dtype::F32 => Some(Encoding::F32),
+        Dtype::F64 => Some(Encoding::F64),
+        _ => None,
+    }
+}
+
+/// The first number that is NaN or infinite: its position and what it is.
+fn first_not_finite(raw: &[u8], encoding: Encoding) -> Option<(usize, &'static str)> {
+    let name = |nan: bool| if nan { "NaN" } else { "infinity" };
+    match encoding {
+        Encoding::F16 => raw.as_chunks().0.iter().enumerate().find_map(|(i, b)| {
+            let x = half::f16::from_le_bytes(*b);
+            (!x.is_finite()).then(|| (i, name(x.is_nan())))
+        }),
+        Encoding::Bf16 => raw.as_chunks().0.iter().enumerate().find_map(|(i, b)| {
+            let x = half::bf16::from_le_bytes(*b);
+            (!x.is_finite()).then(|| (i, name(x.is_nan())))
+        }),
+        Encoding::F32 => raw.as_chunks().0.iter().enumerate().find_map(|(i, b)| {
+            let x = f32::from_le_bytes(*b);
+            (!x.is_finite()).then(|| (i, name(x.is_nan())))
+        }),
+        Encoding::F64 => raw.as_chunks().0.iter().enumerate().find_map(|(i, b)| {
+            let x = f64::from_le_bytes(*b);
+            (!x.is_finite()).then(|| (i, name(x.is_nan())))
+        }),
+    }
+}
+
+/// Position `flat` of a tensor as one index an axis.
+fn position(mut flat: usize, shape: &[usize]) -> Vec<usize> {
+    let mut index: Vec<usize> = shape
+        .iter()
+        .rev()
+        .map(|&d| {
+            let i = flat % d.max(1);
+            flat /= d.max(1);
+            i
+        })
+        .collect();
+    index.reverse();
+    index
+}
+
+impl Tensors {
+    /// Reads the header of a safetensors file.
+    pub(super) fn parse(bytes: Bytes) -> Result<Self> {
+        let file = (*bytes).as_ref();
+        if file.is_empty() {
+            return Err(Error::model("the file is empty; expected safetensors"));
+        }
+        if file.starts_with(b"PK\x03\x04") || file.starts_with(b"\x80\x02") {
+            return Err(Error::model("this is a pickled checkpoint, not safetensors: convert it first"));
+        }
+        let Some((length, rest)) = file.split_first_chunk() else {
+            return Err(Error::model(format!("{} bytes are too few for a safetensors file", file.len())));
+        };
+        let length = u64::from_le_bytes(*length);
+        let Some(length) = usize::try_from(length).ok().filter(|&n| n <= MAX_HEADER_BYTES) else {
+            return Err(Error::model(format!("not a safetensors file: its header would take {length} bytes")));
+        };
+        let Some((header, data)) = rest.split_at_checked(length) else {
+            return Err(Error::model(format!(
+                "truncated, or not a safetensors file: a header of {length} bytes in a file of {}",
+                file.len()
+            )));
+        };
+        if header.first() != Some(&b'{') {
+            return Err(Error::model("not a safetensors file: the header is not a JSON object"));
+        }
+        let metadata: Metadata = serde_json::from_slice(header)
+            .map_err(|e| Error::model(format!("the safetensors header is damaged: {e}")))?;
+        if metadata.data_len() != data.len() {
+            return Err(Error::model(format!(
+                "{}: the header describes {} bytes of tensors, the file has {}",
+                if metadata.data_len() > data.len() { "truncated" } else { "surplus bytes at the end" },
+                metadata.data_len(),
+                data.len()
+            )));
+        }
+        let start = file.len() - data.len();
+        let mut stored = BTreeMap::new();
+        for (name, info) in metadata.tensors() {
+            let (from, to) = info.data_offsets;
+            if from > to || to > data.len() {
+                return Err(Error::model(format!("tensor '{name}' lies outside the file")));
+            }
+            let tensor = Stored { dtype: info.dtype, shape: info.shape.clone(), offset: start + from };
+            stored.insert(name, tensor);
+        }
+        if stored.is_empty() {
+            return Err(Error::model("the file holds no tensors"));
+        }
+        Ok(Self { bytes, stored, used: BTreeSet::new() })
+    }
+
+    /// All names in alphabetical order.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.stored.keys().map(String::as_str)
+    }
+
+    /// Whether there is a tensor of that name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.stored.contains_key(name)
+    }
+
+    /// Shape of a tensor, if it is there.
+    pub(super) fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.stored.get(name).map(|t| t.shape.as_slice())
+    }
+
+    /// How many numbers are stored in each encoding.
+    pub(super) fn encodings(&self) -> BTreeMap<&'static str, usize> {
+        let mut counts = BTreeMap::new();
+        for tensor in self.stored.values() {
+            if let Some(encoding) = encoding(tensor.dtype) {
+                *counts.entry(encoding.name()).or_insert(0) += tensor.shape.iter().product::<usize>();
+            }
+        }
+        counts
+    }
+
+    /// Checks shape, type and numbers of a tensor and counts it as used; `None` stands for any size but zero.
+    fn take<const N: usize>(
+        &mut self,
+        name: &str,
+        expected: [Option<usize>; N],
+    ) -> Result<([usize; N], usize, Encoding)> {
+        let Some(tensor) = self.stored.get(name) else {
+            return Err(Error::model(format!("tensor '{name}' is missing; expected shape {}", shown(&expected))));
+        };
+        let dims: Option<[usize; N]> = tensor.shape.as_slice().try_into().ok();
+        let suits = |dims: &[usize; N]| dims.iter().zip(&expected).all(|(&d, e)| d > 0 && e.is_none_or(|e| e == d));
+        let Some(dims) = dims.filter(suits) else {
+            return Err(Error::model(format!(
+                "tensor '{name}' has shape {:?}, expected {}",
+                tensor.shape,
+                shown(&expected)
+            )));
+        };
+        let Some(encoding) = encoding(tensor.dtype) else {
+            return Err(Error::model(format!(
+                "tensor '{name}' is stored as {:?}, expected F16, BF16, F32 or F64",
+                tensor.dtype
+            )));
+        };
+        let raw = self.raw(tensor.offset, dims.iter().product::<usize>() * encoding.bytes());
+        if let Some((flat, what)) = first_not_finite(raw, encoding) {
+            return Err(Error::model(format!("tensor '{name}' holds {what} at {:?}", position(flat, &dims))));
+        }
+        let offset = tensor.offset;
+        self.used.insert(name.to_string());
+        Ok((dims, offset, encoding))
+    }
+
+    fn raw(&self, offset: usize, len: usize) -> &[u8] {
+        &(*self.bytes).as_ref()[offset..offset + len]
+    }
+
+    /// Weight of a convolution `[k, c / groups, kh, kw]`.
+    pub(super) fn conv_weight(&mut self, name: &str, expected: [Option<usize>; 4]) -> Result<Weight> {
+        let (dims, offset, encoding) = self.take(name, expected)?;
+        Weight::stored(dims, self.bytes.clone(), offset, encoding)
+    }
+
+    /// Weight of a linear layer `[k, c]`.
+    pub(super) fn linear_weight(&mut self, name: &str, inputs: usize) -> Result<Weight> {
+        let ([k, c], offset, encoding) = self.take(name, [None, Some(inputs)])?;
+        Weight::stored([k, c, 1, 1], self.bytes.clone(), offset, encoding)
+    }
+
+    /// A vector of `len` numbers.
+    pub(super) fn vector(&mut self, name: &str, len: usize) -> Result<Arc<[f64]>> {
+        let (_, offset, encoding) = self.take(name, [Some(len)])?;
+        let stored = Weight::stored([len, 1, 1, 1], self.bytes.clone(), offset, encoding)?;
+        Ok(stored.to_f64().into())
+    }
+
+    /// The batch norm `name` on `channels` channels.
+    pub(super) fn batch_norm(&mut self, name: &str, channels: usize, eps: f64) -> Result<BatchNorm> {
+        let mut vector = |kind: &str| self.vector(&format!("{name}.{kind}"), channels);
+        let norm = BatchNorm {
+            gamma: vector("weight")?,
+            beta: vector("bias")?,
+            mean: vector("running_mean")?,
+            variance: vector("running_var")?,
+            eps,
+        };
+        if let Some(k) = norm.variance.iter().position(|v| v + eps <= 0.0) {
+            return Err(Error::model(format!(
+                "tensor '{name}.running_var' holds {} at [{k}], expected a variance",
+                norm.variance[k]
+            )));
+        }
+        Ok(norm)
+    }
+
+    /// Refuses tensors that the net has not used; batch norms may count their batches.
+    pub(super) fn finish(&self) -> Result<()> {
+        let counts_batches = |name: &str, tensor: &Stored| {
+            let norm = name.strip_suffix("num_batches_tracked").map(|norm| format!("{norm}running_mean"));
+            tensor.dtype == Dtype::I64 && norm.is_some_and(|norm| self.used.contains(&norm))
+        };
+        let surplus: Vec<&str> = self
+            .stored
+            .iter()
+            .filter(|(name, tensor)| !self.used.contains(*name) && !counts_batches(name, tensor))
+            .map(|(name, _)| name.as_str())
+            .collect();
+        match surplus[..] {
+            [] => Ok(()),
+            [first, ..] => Err(Error::model(format!(
+                "tensor '{first}' {}has no place in the net",
+                if surplus.len() > 1 { format!("(and {} others) ", surplus.len() - 1) } else { String::new() }
+            ))),
+        }
+    }
+}

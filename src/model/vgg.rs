@@ -1,0 +1,71 @@
+//! VGG (Simonyan & Zisserman 2015) with torchvision's names, with or without batch norm.
+
+use super::assembly::{Assembly, Bias, ConvSpec};
+use super::tensors::Tensors;
+use super::{Built, Labels, preprocess};
+use crate::error::{Error, Result};
+use crate::graph::Op;
+use crate::tensor::{Shape, Window};
+
+pub(super) fn recognise(tensors: &Tensors) -> bool {
+    ["features.0.weight", "classifier.0.weight", "classifier.6.weight"].iter().all(|n| tensors.has(n))
+}
+
+/// Positions in `features` that hold a convolution, ascending.
+fn convolutions(tensors: &Tensors) -> Vec<usize> {
+    let index = |name: &str| -> Option<usize> {
+        let index = name.strip_prefix("features.")?.strip_suffix(".weight")?.parse().ok()?;
+        // A batch norm's weight is a vector.
+        (tensors.shape(name)?.len() != 1).then_some(index)
+    };
+    let mut found: Vec<usize> = tensors.names().filter_map(index).collect();
+    found.sort_unstable();
+    found
+}
+
+/// Pools have no tensors: a position that is skipped is a pool, and the last one follows the last ReLU.
+pub(super) fn build(tensors: &mut Tensors) -> Result<Built> {
+    let convolutions = convolutions(tensors);
+    let channels = Assembly::picture_channels(tensors, "features.0.weight");
+    let mut net = Assembly::new(tensors, Shape::new(channels, 224, 224), 1e-5);
+    let mut x = net.builder.input();
+    let (mut next, mut pools, mut norms) = (0, 0, 0);
+    let spec = ConvSpec { bias: Bias::Present, ..ConvSpec::plain(None, 1) };
+    for (i, &position) in convolutions.iter().enumerate() {
+        if i > 0 && position == next + 1 {
+            pools += 1;
+            net.builder.stage(format!("stage{pools}"), x);
+            x = net.op(format!("features.{next}"), Op::MaxPool(Window::square(2, 2, 0)), &[x])?;
+        } else if position != next {
+            return Err(Error::model(format!(
+                "tensor 'features.{position}.weight' is misplaced: after position {next} of a VGG comes a convolution, or a pool and a convolution"
+            )));
+        }
+        x = net.conv(&format!("features.{position}"), x, spec)?;
+        let mut last = position + 1;
+        if net.tensors.has(&format!("features.{last}.weight")) && !convolutions.contains(&last) {
+            x = net.batch_norm(&format!("features.{last}"), x)?;
+            norms += 1;
+            last += 1;
+        }
+        x = net.relu(format!("features.{last}"), x)?;
+        next = last + 1;
+    }
+    net.builder.stage(format!("stage{}", pools + 1), x);
+    x = net.op(format!("features.{next}"), Op::MaxPool(Window::square(2, 2, 0)), &[x])?;
+    let bins = net.bins("classifier.0", net.channels(x))?;
+    x = net.pooled(bins, x)?;
+    x = net.linear("classifier.0", x, Bias::Present)?;
+    x = net.relu("classifier.1", x)?;
+    x = net.linear("classifier.3", x, Bias::Present)?;
+    x = net.relu("classifier.4", x)?;
+    x = net.linear("classifier.6", x, Bias::Present)?;
+    let graph = net.builder.finish(x)?;
+    let norm = if norms > 0 { ", batch norm" } else { "" };
+    Ok(Built {
+        architecture: format!("vgg ({} conv{norm})", convolutions.len()),
+        preprocess: preprocess::imagenet(channels),
+        labels: Labels::for_pictures(graph.classes()),
+        graph,
+    })
+}
