@@ -1,14 +1,21 @@
 //! Explains image classifiers where they run.
 pub mod device;
+pub mod engine;
 pub mod error;
 pub mod graph;
 pub mod image;
 pub mod map;
 pub mod model;
-pub mod report;
+pub mod perturb;
+pub mod program;
+pub mod random;
 #[cfg(feature = "pictures")]
+pub mod render;
+pub mod report;
+pub mod rule;
+#[cfg(feature = "cli")]
 mod stub;
 pub mod tensor;
 pub use error::{Error, ErrorKind, Result};
-#[cfg(feature = "pictures")]
-pub use stub::{engine, method, render};
+#[cfg(feature = "cli")]
+pub use stub::method;

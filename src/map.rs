@@ -88,7 +88,19 @@ pub fn channel_sum(values: &Tensor) -> Result<Tensor> {
 
 /// `[H, W]` in double precision: the largest magnitude among the channels. Errors as [`channel_sum`].
 pub fn channel_max_abs(values: &Tensor) -> Result<Tensor> {
-    over_channels(values, |max, v| if v.is_nan() { v } else { max.max(v.abs()) }, |max, _| max)
+    over_channels(
+        values,
+        |max, v| {
+            if max.is_nan() {
+                max
+            } else if v.abs() > max || v.is_nan() {
+                v.abs()
+            } else {
+                max
+            }
+        },
+        |max, _| max,
+    )
 }
 
 /// `[H, W]` in double precision: the mean magnitude over channels. Errors as [`channel_sum`].

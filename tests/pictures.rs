@@ -1,5 +1,6 @@
 //! Pictures against Pillow: decoding, resizing, hostile files, and the preprocessing of real photographs.
 #![cfg(all(feature = "png", feature = "jpeg"))]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 use std::path::PathBuf;
 
@@ -50,13 +51,13 @@ fn lossless_files_decode_as_in_pillow() {
 fn jpeg_files_decode_as_in_pillow() {
     // Inverse transforms and colour conversions round differently; upsampled chroma is interpolated differently too.
     for (name, mean, max) in [
-        ("baseline", 0.6, 3),
-        ("progressive", 0.6, 24),
-        ("subsampled", 0.6, 24),
-        ("grey", 0.2, 1),
-        ("turned", 0.6, 3),
-        ("cmyk", 0.6, 3),
-        ("ycck", 0.6, 4),
+        ("baseline", 0.05, 3),
+        ("progressive", 0.5, 4),
+        ("subsampled", 0.5, 4),
+        ("grey", 0.05, 1),
+        ("turned", 0.05, 3),
+        ("cmyk", 0.05, 3),
+        ("ycck", 0.05, 3),
     ] {
         let (ours, expected) = (open(&format!("{name}.jpg")), open(&format!("{name}.rgb.png")));
         let (is_mean, is_max) = difference(&ours, &expected);
@@ -196,6 +197,6 @@ fn photographs_are_prepared_as_by_pillow_and_torchvision() {
         let mean = levels.iter().sum::<f64>() / levels.len() as f64;
         let max = levels.iter().copied().fold(0.0, f64::max);
         println!("{name}: mean {mean:.4} levels, largest {max:.2}");
-        assert!(mean < 0.5 && max < 12.0, "{name}: mean {mean}, largest {max}");
+        assert!(mean < 0.5 && max <= 4.0, "{name}: mean {mean}, largest {max}");
     }
 }

@@ -1,4 +1,181 @@
-//! Where programs run.
+//! What carries out programs.
+//!
+//! Tensors enter and leave a device as dense host arrays; how it lays them out inside is its secret.
 
+pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::error::Result;
+use crate::graph::NodeId;
+use crate::program::{Form, Plan, Statistic};
+use crate::tensor::{Precision, Tensor};
+
+/// What a device is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Description {
+    /// `cpu`, `cuda:0`.
+    pub device: String,
+    /// Which kernels it uses (`avx512`, `avx2`, `portable`).
+    pub kernels: String,
+    /// In which numbers it computes.
+    pub precision: Precision,
+    /// Worker threads.
+    pub threads: usize,
+}
+
+/// One copy of one picture in a chunk.
+#[derive(Debug, Clone, Copy)]
+pub struct Slot {
+    /// Which picture, an index into [`Chunk::pictures`].
+    pub item: usize,
+    /// Which copy of it.
+    pub copy: usize,
+    /// Class explained.
+    pub target: usize,
+    /// Weight of the copy in the picture's map.
+    pub weight: f64,
+}
+
+/// How copies differ from their picture, resolved to numbers.
+#[derive(Debug, Clone, Default)]
+pub enum Perturbation {
+    /// Not at all.
+    #[default]
+    None,
+    /// `x + sigma · z` with standard normal `z` drawn by (seed, image, copy, element).
+    Noise {
+        /// Of the whole run.
+        seed: u64,
+        /// Key of each picture.
+        images: Vec<u64>,
+        /// Standard deviation for each picture, in units of the input.
+        sigmas: Vec<f64>,
+    },
+    /// `b + alpha · (x − b)`.
+    Path {
+        /// One for each copy.
+        alphas: Vec<f64>,
+        /// One `[C, H, W]` a picture.
+        baselines: Vec<Tensor>,
+    },
+}
+
+/// Decisions of a forward pass on one picture: for an activation 1 where active, for a max-pool the winning tap
+/// `ky · kw + kx`; each in the node's C order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Decisions {
+    /// By node.
+    pub nodes: BTreeMap<NodeId, Vec<u16>>,
+}
+
+impl Decisions {
+    /// `(differing, all)` decisions between two forward passes of the same graph.
+    pub fn flips(&self, other: &Decisions) -> (usize, usize) {
+        let mut counts = (0, 0);
+        for (node, mine) in &self.nodes {
+            counts.1 += mine.len();
+            counts.0 += match other.nodes.get(node) {
+                Some(theirs) => mine.iter().zip(theirs).filter(|(a, b)| a != b).count(),
+                None => mine.len(),
+            };
+        }
+        counts
+    }
+}
+
+/// What a chunk is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct Chunk<'a> {
+    /// Copies to compute, in order.
+    pub slots: &'a [Slot],
+    /// `[C, H, W]` each.
+    pub pictures: &'a [Tensor],
+    /// How copies differ.
+    pub perturbation: &'a Perturbation,
+    /// Tensors for `Load` steps: by slot of the step, then by picture.
+    pub loads: &'a [Vec<Tensor>],
+    /// Decisions for `LoadDecisions` steps, by picture.
+    pub decisions: &'a [Decisions],
+}
+
+/// Running statistic of one picture's signals, dense, in double precision.
+#[derive(Debug, Clone, Default)]
+pub struct Sum {
+    /// Sum, or mean so far (variance).
+    pub first: Vec<f64>,
+    /// Sum of squared deviations (variance only).
+    pub second: Vec<f64>,
+    /// Copies folded in.
+    pub count: usize,
+}
+
+impl Sum {
+    /// Nothing yet, for maps of `len` elements.
+    pub fn new(statistic: Statistic, len: usize) -> Self {
+        let second = if statistic == Statistic::Variance { len } else { 0 };
+        Self { first: vec![0.0; len], second: vec![0.0; second], count: 0 }
+    }
+
+    /// The statistic.
+    pub fn finish(self, statistic: Statistic) -> Vec<f64> {
+        match statistic {
+            Statistic::Sum | Statistic::SumOfSquares => self.first,
+            Statistic::Variance => {
+                let n = self.count.saturating_sub(1) as f64;
+                self.second.into_iter().map(|s| s / n).collect()
+            }
+        }
+    }
+}
+
+/// What chunks leave behind.
+#[derive(Debug, Default)]
+pub struct Harvest {
+    /// Score of each slot of the chunk (from a `Head` step).
+    pub scores: Vec<f64>,
+    /// Logits of each slot of the chunk (from a `Head` step).
+    pub logits: Vec<Vec<f64>>,
+    /// Running statistics, by picture.
+    pub sums: Vec<Sum>,
+    /// Tensors of `Store` steps: by slot of the step, then by slot of the chunk.
+    pub stores: Vec<Vec<Tensor>>,
+    /// Decisions by slot of the chunk.
+    pub decisions: Vec<Decisions>,
+}
+
+/// Carries out programs.
+pub trait Device: Send {
+    /// What it is.
+    fn describe(&self) -> Description;
+
+    /// Bytes in which it keeps one copy's value of some form.
+    fn bytes_of(&self, form: Form) -> usize;
+
+    /// Makes ready for `plan` and says how many copies (at most `wanted`) a chunk may have so that all memory of the device
+    /// stays within `limit` bytes.
+    ///
+    /// # Errors
+    /// When not even one copy fits; the message says what would.
+    fn fit(&mut self, plan: &Plan, wanted: usize, limit: Option<u64>) -> Result<usize>;
+
+    /// Runs `plan` on one chunk that fits.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn run(&mut self, plan: &Plan, chunk: &Chunk<'_>, harvest: &mut Harvest) -> Result<()>;
+
+    /// The first step of `plan` whose numbers on this chunk are not all finite, by its position; for saying where a NaN
+    /// began.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn first_not_finite(&mut self, plan: &Plan, chunk: &Chunk<'_>) -> Result<Option<usize>>;
+
+    /// Bytes held at most so far.
+    fn peak_bytes(&self) -> u64;
+}

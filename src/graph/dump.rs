@@ -1,21 +1,180 @@
 //! A graph as a table, Graphviz or JSON.
 
-use super::Graph;
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use super::{Graph, Node, NodeId, Op};
+use crate::tensor::{Padding, Window};
 
 /// A way to write a graph down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dump {
-    /// One line a node.
+    /// One line a node: name, operation, inputs, output shape, parameters, multiplications, stage.
     Text,
-    /// Graphviz.
+    /// Graphviz: `dot -Tsvg`.
     Dot,
-    /// One object.
+    /// One object: input, output, stages, totals and nodes.
     Json,
+}
+
+/// Attributes of an operation, besides its trained numbers.
+fn attributes(op: &Op) -> Value {
+    let window = |w: &Window| {
+        let padding = match w.padding {
+            Padding::Explicit { top, bottom, left, right } => json!([[top, bottom], [left, right]]),
+            Padding::Same => json!("same"),
+        };
+        json!({ "kernel": w.kernel, "stride": w.stride, "dilation": w.dilation, "padding": padding, "ceil": w.ceil })
+    };
+    match op {
+        Op::Conv(conv) => {
+            let mut value = window(&conv.window);
+            value["groups"] = json!(conv.groups);
+            value["weight"] = json!(conv.weight.dims());
+            value["bias"] = json!(conv.bias.is_some());
+            value
+        }
+        Op::Linear(linear) => json!({ "weight": linear.weight.dims()[..2], "bias": linear.bias.is_some() }),
+        Op::BatchNorm(norm) => json!({ "eps": norm.eps }),
+        Op::Clamp { lo, hi } => json!({ "lo": lo, "hi": hi }),
+        Op::MaxPool(w) => window(w),
+        Op::AvgPool { window: w, count_padding } => {
+            let mut value = window(w);
+            value["count_padding"] = json!(count_padding);
+            value
+        }
+        Op::AdaptiveAvgPool { out } => json!({ "out": out }),
+        Op::Subsample { stride } => json!({ "stride": stride }),
+        Op::PadChannels { before, after } => json!({ "before": before, "after": after }),
+        _ => json!({}),
+    }
+}
+
+/// The operation in a few words: `conv 3x3 / 2, groups 32`.
+fn brief(op: &Op) -> String {
+    let pair = |[y, x]: [usize; 2]| format!("{y}x{x}");
+    let stride = |s: [usize; 2]| match s {
+        [1, 1] => String::new(),
+        [y, x] if y == x => format!(" / {y}"),
+        _ => format!(" / {}", pair(s)),
+    };
+    let kind = op.kind();
+    match op {
+        Op::Conv(c) => {
+            let groups = if c.groups > 1 { format!(", groups {}", c.groups) } else { String::new() };
+            format!("{kind} {}{}{groups}", pair(c.window.kernel), stride(c.window.stride))
+        }
+        Op::MaxPool(w) | Op::AvgPool { window: w, .. } => format!("{kind} {}{}", pair(w.kernel), stride(w.stride)),
+        Op::AdaptiveAvgPool { out } => format!("{kind} to {}", pair(*out)),
+        Op::Clamp { lo, hi } => format!("{kind} [{lo}, {hi}]"),
+        Op::Subsample { stride: s } => format!("{kind}{}", stride(*s)),
+        Op::PadChannels { before, after } => format!("{kind} {before} + {after}"),
+        _ => kind.to_string(),
+    }
+}
+
+/// Text within double quotes, for Graphviz.
+fn quoted(text: &str) -> String {
+    let escaped = text.chars().filter(|c| !c.is_control());
+    let escaped: String =
+        escaped.flat_map(|c| matches!(c, '"' | '\\').then_some('\\').into_iter().chain([c])).collect();
+    format!("\"{escaped}\"")
 }
 
 impl Graph {
     /// The graph in the given form.
-    pub fn dump(&self, _form: Dump) -> String {
-        String::new()
+    pub fn dump(&self, form: Dump) -> String {
+        match form {
+            Dump::Text => self.table(),
+            Dump::Dot => self.dot(),
+            Dump::Json => format!("{:#}", self.json()),
+        }
+    }
+
+    fn input_names(&self, node: &Node) -> Vec<&str> {
+        node.inputs.iter().map(|&i| self.node(i).name.as_str()).collect()
+    }
+
+    /// Names of the stages that end at `id`.
+    fn stage_names(&self, id: NodeId) -> Vec<&str> {
+        self.stages().iter().filter(|(_, stage)| *stage == id).map(|(name, _)| name.as_str()).collect()
+    }
+
+    fn table(&self) -> String {
+        let head = ["name", "operation", "inputs", "output", "parameters", "macs", "stage"].map(str::to_string);
+        let row = |id: NodeId| {
+            let node = self.node(id);
+            [
+                node.name.clone(),
+                brief(&node.op),
+                self.input_names(node).join(" "),
+                node.shape.to_string(),
+                node.op.parameters().to_string(),
+                node.op.macs(node.shape).to_string(),
+                self.stage_names(id).join(" "),
+            ]
+        };
+        let total =
+            ["total", "", "", "", &self.parameters().to_string(), &self.macs().to_string(), ""].map(str::to_string);
+        let rows: Vec<[String; 7]> = [head].into_iter().chain(self.ids().map(row)).chain([total]).collect();
+        let widths: [usize; 7] =
+            std::array::from_fn(|column| rows.iter().map(|r| r[column].chars().count()).max().unwrap_or(0));
+        let mut out = String::new();
+        for row in &rows {
+            let cells: Vec<String> = row
+                .iter()
+                .enumerate()
+                .map(|(column, cell)| {
+                    let width = widths[column];
+                    if matches!(column, 4 | 5) { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+                })
+                .collect();
+            out.push_str(cells.join("  ").trim_end());
+            out.push('\n');
+        }
+        out
+    }
+
+    fn dot(&self) -> String {
+        let mut out = String::from("digraph net {\n  node [shape=box, fontname=\"sans-serif\"];\n");
+        // Writing to a string cannot fail.
+        for id in self.ids() {
+            let node = self.node(id);
+            let stages = self.stage_names(id);
+            let fill = if stages.is_empty() { "" } else { ", style=filled, fillcolor=lightgrey" };
+            let stages = if stages.is_empty() { String::new() } else { format!(" ({})", stages.join(", ")) };
+            let label = quoted(&format!("{}{stages} | {} | {}", node.name, brief(&node.op), node.shape));
+            let _ = writeln!(out, "  n{} [label={label}{fill}];", id.index());
+            for input in &node.inputs {
+                let _ = writeln!(out, "  n{} -> n{};", input.index(), id.index());
+            }
+        }
+        out.push_str("}\n");
+        out
+    }
+
+    fn json(&self) -> Value {
+        let node = |node: &Node| {
+            json!({
+                "name": node.name,
+                "op": node.op.kind(),
+                "attributes": attributes(&node.op),
+                "inputs": self.input_names(node),
+                "shape": node.shape.dims(),
+                "parameters": node.op.parameters(),
+                "macs": node.op.macs(node.shape),
+            })
+        };
+        let stage = |(name, id): &(String, NodeId)| json!({ "name": name, "node": self.node(*id).name });
+        json!({
+            "input": self.input_shape().dims(),
+            "output": self.node(self.output()).name,
+            "classes": self.classes(),
+            "stages": self.stages().iter().map(stage).collect::<Vec<_>>(),
+            "parameters": self.parameters(),
+            "macs": self.macs(),
+            "nodes": self.nodes().iter().map(node).collect::<Vec<_>>(),
+        })
     }
 }

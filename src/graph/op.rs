@@ -201,14 +201,22 @@ impl Op {
                 }
                 Ok(x)
             }
-            Op::Clamp { lo, hi } if !(lo < hi) => Err(Error::model(format!("clamp to [{lo}, {hi}]"))),
+            Op::Clamp { lo, hi } if lo.partial_cmp(hi) != Some(std::cmp::Ordering::Less) => {
+                Err(Error::model(format!("clamp to [{lo}, {hi}]")))
+            }
             Op::Relu | Op::Clamp { .. } => Ok(x),
             Op::MaxPool(window) | Op::AvgPool { window, .. } => {
+                let out = windowed(window, x.c)?;
                 let pads = window.pads(x.h, x.w);
-                if (0..2).any(|a| pads[a][0] >= window.span()[a] || pads[a][1] >= window.span()[a]) {
+                let hollow = |a: usize, windows: usize, extent: usize| {
+                    let position = |o: usize, k: usize| o * window.stride[a] + k * window.dilation[a];
+                    let inside = |at: usize| (pads[a][0]..pads[a][0] + extent).contains(&at);
+                    (0..windows).any(|o| !(0..window.kernel[a]).any(|k| inside(position(o, k))))
+                };
+                if hollow(0, out.h, x.h) || hollow(1, out.w, x.w) {
                     return Err(Error::model(format!("padding {pads:?} leaves windows of {:?} empty", window.kernel)));
                 }
-                windowed(window, x.c)
+                Ok(out)
             }
             Op::AdaptiveAvgPool { out: [h, w] } => {
                 if *h == 0 || *w == 0 {
@@ -238,4 +246,20 @@ impl Op {
 
 fn unreachable_input() -> Result<Shape> {
     Err(Error::model("the input's shape is given, not computed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pools_refuse_windows_without_an_element() {
+        let shape = |window, n| Op::MaxPool(window).output(&[Shape::new(1, n, n)]);
+        assert!(shape(Window::square(2, 2, 1), 4).is_ok());
+        assert!(shape(Window::square(2, 2, 2), 4).is_err());
+        // The taps of a dilated window may all miss a small input.
+        let dilated = Window { dilation: [3; 2], ..Window::square(2, 1, 3) };
+        assert!(shape(dilated, 1).is_err());
+        assert!(shape(dilated, 4).is_ok());
+    }
 }

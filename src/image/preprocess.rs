@@ -86,6 +86,11 @@ impl Preprocess {
         Ok(())
     }
 
+    /// Whether the net takes pictures at all; one on plain vectors has as many channels as its input.
+    pub fn takes_pictures(&self) -> bool {
+        matches!(self.channels, 1 | 3)
+    }
+
     /// `[C, H, W]` of the tensors that [`apply`](Self::apply) makes.
     pub fn dims(&self) -> [usize; 3] {
         [self.channels, self.crop[0], self.crop[1]]

@@ -240,9 +240,7 @@ mod tests {
             for to in [[7, 11], [31, 37], [23, 40], [50, 19], [23, 19]] {
                 let all = resize(&pixels, from, 2, to, whole(to), filter);
                 let part = Part { offset: [2, 3], size: [4, 5] };
-                let cut: Vec<u8> = (2..6)
-                    .flat_map(|y| all[(y * to[1] + 3) * 2..][..5 * 2].iter().copied().collect::<Vec<_>>())
-                    .collect();
+                let cut: Vec<u8> = (2..6).flat_map(|y| all[(y * to[1] + 3) * 2..][..5 * 2].to_vec()).collect();
                 assert_eq!(resize(&pixels, from, 2, to, part, filter), cut, "{filter} to {to:?}");
             }
         }

@@ -2,7 +2,7 @@
 
 use super::assembly::{Assembly, Bias, ConvSpec, Pad};
 use super::tensors::Tensors;
-use super::{Built, Labels, Preprocess};
+use super::{Built, Labels, preprocess};
 use crate::error::Result;
 use crate::graph::Op;
 use crate::tensor::{Shape, Window};
@@ -41,7 +41,7 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<Built> {
     let graph = net.builder.finish(x)?;
     Ok(Built {
         architecture: "alexnet".into(),
-        preprocess: Preprocess::imagenet(channels),
+        preprocess: preprocess::imagenet(channels),
         labels: Labels::for_pictures(graph.classes()),
         graph,
     })

@@ -79,17 +79,17 @@ impl<'t> Assembly<'t> {
             Groups::One => c,
             Groups::Depthwise => 1,
             Groups::Inferred => match self.tensors.shape(&tensor) {
-                Some(&[_, d, _, _]) if d > 0 && c % d == 0 => d,
+                Some(&[_, d, _, _]) if d > 0 && c.is_multiple_of(d) => d,
                 _ => c,
             },
         };
         let weight = self.tensors.conv_weight(&tensor, [None, Some(per_group), spec.kernel, spec.kernel])?;
         let [k, _, kh, kw] = weight.dims();
-        if kh != kw || (spec.pad == Pad::Half && kh % 2 == 0) {
+        if kh != kw || (spec.pad == Pad::Half && kh.is_multiple_of(2)) {
             return Err(Error::model(format!("tensor '{tensor}' has a kernel of {kh}x{kw}, expected an odd square")));
         }
         let groups = c / per_group;
-        if k % groups != 0 {
+        if !k.is_multiple_of(groups) {
             return Err(Error::model(format!("tensor '{tensor}' has {k} output channels in {groups} groups")));
         }
         let bias = self.bias(name, spec.bias, k)?;

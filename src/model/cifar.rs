@@ -3,7 +3,7 @@
 use super::assembly::{Assembly, Bias, ConvSpec};
 use super::resnet::depth;
 use super::tensors::Tensors;
-use super::{Built, Labels, Preprocess};
+use super::{Built, Labels, preprocess};
 use crate::error::{Error, Result};
 use crate::graph::{NodeId, Op};
 use crate::tensor::Shape;
@@ -57,7 +57,7 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<Built> {
     let listed: Vec<String> = depths.iter().map(usize::to_string).collect();
     Ok(Built {
         architecture: format!("cifar-resnet{} [{}]", 2 * depths.iter().sum::<usize>() + 2, listed.join(",")),
-        preprocess: Preprocess::small(channels, 32),
+        preprocess: preprocess::small(channels, 32),
         labels: Labels::cifar(graph.classes()),
         graph,
     })

@@ -4,7 +4,7 @@
 
 use super::assembly::{Assembly, Bias, ConvSpec, Groups, Pad};
 use super::tensors::Tensors;
-use super::{Built, Labels, Preprocess};
+use super::{Built, Labels, preprocess};
 use crate::error::{Error, Result};
 use crate::graph::{NodeId, Op};
 use crate::tensor::Shape;
@@ -106,7 +106,7 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<Built> {
     let listed: Vec<String> = depths.iter().map(usize::to_string).collect();
     Ok(Built {
         architecture: variant.map_or_else(|| format!("efficientnet-lite [{}]", listed.join(",")), |v| v.0.to_string()),
-        preprocess: Preprocess::lite(channels, side),
+        preprocess: preprocess::lite(channels, side),
         labels: Labels::for_pictures(graph.classes()),
         graph,
     })

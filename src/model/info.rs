@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Model, Preprocess};
+use super::Model;
 use crate::error::Result;
+use crate::image::Preprocess;
 use crate::tensor::Shape;
 
 /// One node of the net.

@@ -2,7 +2,7 @@
 
 use super::assembly::{Assembly, Bias};
 use super::tensors::Tensors;
-use super::{Built, Labels, Preprocess};
+use super::{Built, Labels, preprocess};
 use crate::error::{Error, Result};
 use crate::graph::Op;
 use crate::tensor::Shape;
@@ -65,7 +65,7 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<Built> {
         graph.nodes().iter().filter(|n| matches!(n.op, Op::Linear(_))).map(|n| n.shape.c.to_string()).collect();
     Ok(Built {
         architecture: format!("mlp {inputs}-{}", widths.join("-")),
-        preprocess: if square { Preprocess::grey(side) } else { Preprocess::vector(inputs) },
+        preprocess: if square { preprocess::grey(side) } else { preprocess::vector(inputs) },
         labels: if side == 28 && square { Labels::digits(graph.classes()) } else { Labels::numbered(graph.classes()) },
         graph,
     })

@@ -16,9 +16,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use crate::image::Preprocess;
 pub use info::{LayerInfo, ModelInfo};
 pub use labels::Labels;
-pub use preprocess::{Interpolation, Preprocess};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};

@@ -4,7 +4,7 @@
 
 use super::assembly::{Assembly, Bias, ConvSpec, Groups};
 use super::tensors::Tensors;
-use super::{Built, Labels, Preprocess};
+use super::{Built, Labels, preprocess};
 use crate::error::{Error, Result};
 use crate::graph::{NodeId, Op};
 use crate::tensor::{Shape, Window};
@@ -98,7 +98,7 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<Built> {
     let graph = net.builder.finish(x)?;
     Ok(Built {
         architecture,
-        preprocess: Preprocess::imagenet(channels),
+        preprocess: preprocess::imagenet(channels),
         labels: Labels::for_pictures(graph.classes()),
         graph,
     })

@@ -2,7 +2,7 @@
 
 use super::assembly::{Assembly, Bias, ConvSpec};
 use super::tensors::Tensors;
-use super::{Built, Labels, Preprocess};
+use super::{Built, Labels, preprocess};
 use crate::error::{Error, Result};
 use crate::graph::Op;
 use crate::tensor::{Shape, Window};
@@ -64,7 +64,7 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<Built> {
     let norm = if norms > 0 { ", batch norm" } else { "" };
     Ok(Built {
         architecture: format!("vgg ({} conv{norm})", convolutions.len()),
-        preprocess: Preprocess::imagenet(channels),
+        preprocess: preprocess::imagenet(channels),
         labels: Labels::for_pictures(graph.classes()),
         graph,
     })

@@ -82,10 +82,12 @@ pub struct Manifest {
     pub seed: u64,
     /// Where it ran.
     pub device: String,
+    /// Kernels it used there.
+    pub kernels: String,
     /// In which numbers.
     pub precision: String,
-    /// Threads asked for; `None` for all.
-    pub threads: Option<usize>,
+    /// Worker threads.
+    pub threads: usize,
     /// Memory allowed, bytes; `None` for no bound.
     pub memory_bytes: Option<u64>,
     /// Kinds of files written.

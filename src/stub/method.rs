@@ -1,8 +1,9 @@
-use super::engine::{Batch, Engine};
+use crate::engine::{Batch, Engine, Job};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::image::Preprocess;
 use crate::map::{Gap, Map, Sign, Space};
+pub use crate::program::Score;
 use crate::tensor::Tensor;
 use std::path::Path;
 use std::sync::Arc;
@@ -50,12 +51,6 @@ impl std::fmt::Display for Spec {
         write!(f, "{}{colon}{}", self.entry.id, all.join(","))
     }
 }
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Score {
-    Logit,
-    Prob,
-    LogProb,
-}
 pub struct Context<'a> {
     pub seed: u64,
     pub score: Score,
@@ -65,7 +60,7 @@ pub struct Context<'a> {
 pub trait Method {
     fn explain(&self, engine: &mut Engine, graph: &Arc<Graph>, x: &Batch, targets: &[usize]) -> Result<Vec<Map>>;
 }
-struct Fake(Spec);
+struct Fake(Spec, Score);
 impl Spec {
     pub fn parse(text: &str) -> Result<Self> {
         let (name, rest) = text.split_once(':').unwrap_or((text, ""));
@@ -85,23 +80,21 @@ impl Spec {
         }
         Ok(Self { entry, values })
     }
-    pub fn build(&self, _: &Context) -> Result<Box<dyn Method>> {
-        Ok(Box::new(Fake(self.clone())))
+    pub fn build(&self, context: &Context) -> Result<Box<dyn Method>> {
+        Ok(Box::new(Fake(self.clone(), context.score)))
     }
 }
 impl Method for Fake {
-    fn explain(&self, _: &mut Engine, _: &Arc<Graph>, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
-        let mut maps = Vec::new();
-        for (i, &target) in targets.iter().enumerate() {
-            let item = x.0.item(i)?;
-            let cam = self.0.values.iter().any(|v| v == "none");
-            let dims = if cam { vec![2, 3] } else { item.dims().to_vec() };
-            let n: usize = dims.iter().product();
-            let values = Tensor::f32(dims, (0..n).map(|k| super::engine::weight(target, k) as f32).collect())?;
-            let gap = Some(Gap { promise: "completeness".into(), value: 0.0, relative: 0.0 });
-            let (sign, space) = (Sign::Signed, Space::Input);
-            maps.push(Map { values, sign, space, target, gap, method: self.0.to_string() });
-        }
-        Ok(maps)
+    fn explain(&self, engine: &mut Engine, graph: &Arc<Graph>, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
+        let answer = engine.explain(graph, &Job::gradient(self.1), x, targets)?;
+        let gap = Some(Gap { promise: "completeness".into(), value: 0.0, relative: 0.0 });
+        let (sign, space) = (Sign::Signed, Space::Input);
+        let map = |(values, &target)| {
+            let values =
+                if self.0.values.iter().any(|v| v == "none") { Tensor::f32([1, 1], vec![1.0])? } else { values };
+            let (gap, space) = (gap.clone(), space.clone());
+            Ok(Map { values, sign, space, target, gap, method: self.0.to_string() })
+        };
+        answer.maps.into_iter().zip(targets).map(map).collect()
     }
 }

@@ -31,7 +31,7 @@ impl Shape {
 
     /// Whether there is no element.
     pub const fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.c == 0 || self.h == 0 || self.w == 0
     }
 
     /// Elements of one channel.
@@ -146,7 +146,7 @@ impl Window {
             let room = padded - span;
             let mut out = room / self.stride[a] + 1;
             // A partial window counts only if it starts inside the input or its leading padding (as in PyTorch).
-            if self.ceil && room % self.stride[a] != 0 && out * self.stride[a] < n + pads[a][0] {
+            if self.ceil && !room.is_multiple_of(self.stride[a]) && out * self.stride[a] < n + pads[a][0] {
                 out += 1;
             }
             Ok(out)
@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(ceil.output(8, 7).unwrap(), [4, 3]);
         // PyTorch drops a last window that would start in the trailing padding.
         let padded = Window { ceil: true, ..Window::square(2, 2, 1) };
-        assert_eq!(padded.output(5, 4).unwrap(), [4, 3]);
+        assert_eq!(padded.output(5, 4).unwrap(), [3, 3]);
         assert!(Window::square(5, 1, 0).output(4, 9).is_err());
     }
 

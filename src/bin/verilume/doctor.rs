@@ -8,11 +8,11 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use verilume::engine::{Batch, Engine, Settings};
 use verilume::image::Picture;
-use verilume::method::{Context, Score, Spec};
+use verilume::method::{Context, Spec};
+use verilume::program::Score;
 use verilume::tensor::{Precision, Shape, Tensor};
 
 use crate::args::DoctorArgs;
-use crate::plan;
 use crate::talk::Answer;
 
 /// The embedded weights as they were released.
@@ -56,7 +56,7 @@ struct Cpu {
     architecture: &'static str,
     features: Vec<&'static str>,
     cores: Option<usize>,
-    kernels: &'static str,
+    kernels: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -104,16 +104,15 @@ fn embedded() -> Result<String> {
 /// Explains a drawn picture in both precisions, and compares the gradient with a finite difference of the score.
 fn self_test() -> Result<String> {
     let model = crate::model::embedded()?;
-    let preprocess = plan::adopted(model.preprocess());
     let dots: Vec<u8> = Sha256::digest(b"self-test").iter().copied().cycle().take(SIDE * SIDE * 3).collect();
-    let small = verilume::image::Preprocess { resize: 0, crop: [SIDE; 2], ..preprocess.clone() };
-    let x = small.apply(&Picture::new(SIDE, SIDE, dots)?)?.tensor.reshape([1, 3, SIDE, SIDE])?;
+    let small = verilume::image::Preprocess { resize: 0, crop: [SIDE; 2], ..model.preprocess().clone() };
+    let x = small.apply(&Picture::new(SIDE, SIDE, dots)?)?.tensor;
     let graph = model.graph(Shape::new(3, SIDE, SIDE))?;
 
     let mut single = Engine::new(&Settings { precision: Precision::F32, ..Settings::default() })?;
     let mut double = Engine::new(&Settings { precision: Precision::F64, ..Settings::default() })?;
-    let f32_logits = single.forward(&graph, &Batch::new(x.clone())?)?;
-    let f64_logits = double.forward(&graph, &Batch::new(x.clone())?)?;
+    let f32_logits = single.forward(&graph, &Batch::of(vec![x.clone()])?)?;
+    let f64_logits = double.forward(&graph, &Batch::of(vec![x.clone()])?)?;
     let largest = f64_logits.to_f64().iter().fold(0.0f64, |m, v| m.max(v.abs()));
     let pairs = || f32_logits.to_f64().into_owned().into_iter().zip(f64_logits.to_f64().into_owned());
     let apart = pairs().map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) / largest;
@@ -123,7 +122,7 @@ fn self_test() -> Result<String> {
     let no_files = |_: &std::path::Path| Err(verilume::Error::settings("the self-test reads no files"));
     let context = Context { seed: 0, score: Score::Logit, preprocess: &small, load: &no_files };
     let method = Spec::parse("gradient")?.build(&context)?;
-    let maps = method.explain(&mut double, &graph, &Batch::new(x.clone())?, &[target])?;
+    let maps = method.explain(&mut double, &graph, &Batch::of(vec![x.clone()])?, &[target])?;
     let gradient = maps.first().context("the gradient gave no map")?.values.to_f64().into_owned();
     let norm = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
     ensure!(norm > 0.0 && norm.is_finite(), "the gradient is {norm}");
@@ -131,7 +130,7 @@ fn self_test() -> Result<String> {
     let step = 1e-6;
     let mut moved = |sign: f64| -> Result<f64> {
         let values = x.to_f64().iter().zip(&gradient).map(|(v, g)| v + sign * step * g / norm).collect();
-        let logits = double.forward(&graph, &Batch::new(Tensor::f64(x.dims(), values)?)?)?;
+        let logits = double.forward(&graph, &Batch::of(vec![Tensor::f64(x.dims(), values)?])?)?;
         Ok(logits.at(target))
     };
     let slope = (moved(1.0)? - moved(-1.0)?) / (2.0 * step);
@@ -196,7 +195,7 @@ fn cpu() -> Cpu {
         architecture: std::env::consts::ARCH,
         features: cpu_features(),
         cores: std::thread::available_parallelism().ok().map(usize::from),
-        kernels: "portable",
+        kernels: Engine::new(&Settings::default()).map_or_else(|e| e.to_string(), |engine| engine.describe().kernels),
     }
 }
 
@@ -228,7 +227,7 @@ fn described(r: &Report) -> String {
         ("system", r.os.clone()),
         ("CPU", r.cpu.model.clone().unwrap_or_else(|| r.cpu.architecture.into())),
         ("CPU features", r.cpu.features.join(" ")),
-        ("kernels", r.cpu.kernels.to_string()),
+        ("kernels", r.cpu.kernels.clone()),
         ("cores", r.cpu.cores.map_or_else(|| "unknown".into(), |n| n.to_string())),
         ("memory", format!("{}, {} available{limit}", gib(r.memory.total_bytes), gib(r.memory.available_bytes))),
         ("embedded net", check(&r.embedded_model)),

@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use verilume::device::Description;
 use verilume::engine::Engine;
 use verilume::image::Preprocess;
 use verilume::method::Context;
@@ -77,7 +78,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     let journal = Journal::start(&records, &done.kept)?;
     let input_settings = fingerprint(&common(&plan, &model, &preprocess));
     let book = Book::new(journal, plan.reply, &sources, &ids, input_settings);
-    let mut manifest = manifest(&plan, &model, &preprocess, &methods, ignored)?;
+    let mut manifest = manifest(&plan, &model, &preprocess, &methods, engine.describe())?;
 
     let look = drawing::look(plan.winsorise);
     let mut runner = Runner {
@@ -96,6 +97,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     runner.all(&mut progress)?;
     progress.finish();
 
+    manifest.ignored_files = ignored;
     manifest.files = runner.book.statuses(&sources);
     manifest.seconds = started.elapsed().as_secs_f64();
     manifest.write(&manifest_path)?;
@@ -193,7 +195,7 @@ fn manifest(
     model: &Model,
     preprocess: &Preprocess,
     methods: &[Ready],
-    ignored_files: usize,
+    description: Description,
 ) -> Result<Manifest> {
     let used = plan.methods.iter().zip(methods).map(|(named, ready)| {
         let spec = named.spec.to_string();
@@ -218,13 +220,14 @@ fn manifest(
         target: plan.target_text.clone(),
         score: plan.score_name().into(),
         seed: plan.seed,
-        device: "cpu".into(),
-        precision: plan.settings.precision.to_string(),
-        threads: plan.settings.threads,
+        device: description.device,
+        kernels: description.kernels,
+        precision: description.precision.to_string(),
+        threads: description.threads,
         memory_bytes: plan.settings.memory,
         formats: format_names(plan),
         shard: plan.shard.map(|s| s.to_string()),
-        ignored_files,
+        ignored_files: 0,
         seconds: 0.0,
         files: Vec::new(),
     })

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use verilume::engine;
 use verilume::image::{Interpolation, Preprocess};
-use verilume::method::{Score, Spec};
+use verilume::method::Spec;
 use verilume::model::{Labels, Model};
+use verilume::program::Score;
 use verilume::tensor::Precision;
 
 use crate::args::{ExplainArgs, Format, InterpolationArg, ModelChoice, PrecisionArg, Preparation, Resources, ScoreArg};
@@ -171,7 +172,7 @@ pub fn open_model(choice: &ModelChoice) -> Result<Model> {
 
 /// The net's preparation of pictures, with the parts given on the command line in place of its own.
 pub fn preparation(model: &Model, args: &Preparation) -> Result<Preprocess> {
-    let mut p = adopted(model.preprocess());
+    let mut p = model.preprocess().clone();
     if let Some(size) = args.size {
         // Without a short side of its own a crop keeps the net's margin around it.
         let margin = |n: usize| (n as f64 * p.resize as f64 / p.crop[0].min(p.crop[1]) as f64).round() as usize;
@@ -209,17 +210,4 @@ pub fn labels(model: &Model, args: &Preparation) -> Result<Labels> {
         Some(path) => Labels::from_file(path, model.classes())?,
         None => model.labels().clone(),
     })
-}
-
-/// Goes when the model speaks of `image::Preprocess` itself.
-pub fn adopted(p: &verilume::model::Preprocess) -> Preprocess {
-    use verilume::model::Interpolation as From;
-    let interpolation = match p.interpolation {
-        From::Nearest => Interpolation::Nearest,
-        From::Bilinear => Interpolation::Bilinear,
-        From::Bicubic => Interpolation::Bicubic,
-        From::Lanczos => Interpolation::Lanczos,
-    };
-    let (mean, std) = (p.mean.clone(), p.std.clone());
-    Preprocess { resize: p.resize, crop: p.crop, interpolation, mean, std, channels: p.channels }
 }

@@ -9,8 +9,9 @@ use verilume::engine::{Batch, Engine};
 use verilume::graph::Graph;
 use verilume::image::Preprocess;
 use verilume::map::Map;
-use verilume::method::{Method, Score};
+use verilume::method::Method;
 use verilume::model::{Labels, Model};
+use verilume::program::Score;
 use verilume::render::Look;
 use verilume::report::{Gap, Line, Prediction, Record};
 use verilume::tensor::{Shape, Tensor};
@@ -405,7 +406,7 @@ fn target_text(record: &Record) -> String {
 }
 
 fn batch(inputs: &[&Tensor]) -> verilume::Result<Batch> {
-    Batch::new(Tensor::stack(&inputs.iter().map(|&t| t.clone()).collect::<Vec<_>>())?)
+    Batch::of(inputs.iter().map(|&t| t.clone()).collect())
 }
 
 fn input_shape(input: &Tensor) -> verilume::Result<Shape> {

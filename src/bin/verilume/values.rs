@@ -83,14 +83,7 @@ pub fn bytes(text: &str) -> Result<u64, String> {
 
 /// `auto`, `cpu`, `cuda`, `cuda:1`.
 pub fn device(text: &str) -> Result<DeviceChoice, String> {
-    let index = text.strip_prefix("cuda:").map(str::parse::<usize>);
-    match (text, index) {
-        ("auto", _) => Ok(DeviceChoice::Auto),
-        ("cpu", _) => Ok(DeviceChoice::Cpu),
-        ("cuda", _) => Ok(DeviceChoice::Cuda(0)),
-        (_, Some(Ok(index))) => Ok(DeviceChoice::Cuda(index)),
-        _ => Err(format!("'{text}' is not a device; use auto, cpu, cuda or cuda:0")),
-    }
+    text.parse().map_err(|e: verilume::Error| e.to_string())
 }
 
 /// A percentile in the upper half.

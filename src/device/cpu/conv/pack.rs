@@ -1,0 +1,145 @@
+//! Weights in the order in which the tiles read them.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::{ConvPlan, Direction, Geometry};
+use crate::device::cpu::isa::Isa;
+use crate::program::ConvLayer;
+use crate::tensor::Scalar;
+
+/// Which written channels are computed together, and from which read channels.
+#[derive(Debug, Clone)]
+pub(crate) enum Form {
+    /// Every channel sees only itself.
+    Depthwise,
+    /// One or two channel blocks each.
+    Groups(Vec<Group>),
+}
+
+/// Up to two neighbouring blocks of written channels.
+#[derive(Debug, Clone)]
+pub(crate) struct Group {
+    pub first_block: usize,
+    pub blocks: usize,
+    /// Read channels that any of them sees.
+    pub channels: Range<usize>,
+    /// Where the weights of each sub-grid start, in elements.
+    pub offsets: Vec<usize>,
+}
+
+/// Channels of a convolution as seen by one direction.
+struct Channels {
+    written: usize,
+    written_per_group: usize,
+    read_per_group: usize,
+}
+
+impl Channels {
+    fn new(layer: &ConvLayer, direction: Direction) -> Self {
+        let k = layer.output.c;
+        let c = layer.input.c;
+        let (written, read) = match direction {
+            Direction::Forward => (k, c),
+            Direction::Adjoint => (c, k),
+        };
+        Self { written, written_per_group: written / layer.groups, read_per_group: read / layer.groups }
+    }
+
+    fn read_by(&self, written: usize) -> Range<usize> {
+        let group = written / self.written_per_group;
+        group * self.read_per_group..(group + 1) * self.read_per_group
+    }
+}
+
+impl Form {
+    /// The form and the number of packed elements.
+    pub fn new(layer: &ConvLayer, direction: Direction, geometry: &Geometry, lanes: usize) -> (Self, usize) {
+        let channels = Channels::new(layer, direction);
+        let blocks = channels.written.div_ceil(lanes);
+        let taps: usize = geometry.grids.iter().map(|g| g.taps.len()).sum();
+        if layer.groups > 1 && channels.read_per_group == 1 && channels.written_per_group == 1 {
+            return (Form::Depthwise, blocks * taps * lanes);
+        }
+        let mut groups = Vec::new();
+        let mut len = 0;
+        let mut block = 0;
+        while block < blocks {
+            // Two dense blocks share what is read; blocks of different groups would multiply zeros.
+            let count = if layer.groups == 1 { (blocks - block).min(2) } else { 1 };
+            let last = ((block + count) * lanes).min(channels.written) - 1;
+            let range = channels.read_by(block * lanes).start..channels.read_by(last).end;
+            let mut offsets = Vec::with_capacity(geometry.grids.len());
+            for grid in &geometry.grids {
+                offsets.push(len);
+                len += grid.taps.len() * range.len() * count * lanes;
+            }
+            groups.push(Group { first_block: block, blocks: count, channels: range, offsets });
+            block += count;
+        }
+        (Form::Groups(groups), len)
+    }
+}
+
+/// Packs all weights of `layer`.
+pub(super) fn pack<I: Isa>(plan: &ConvPlan, layer: &ConvLayer, direction: Direction, out: &mut [I::T]) {
+    let channels = Channels::new(layer, direction);
+    let [_, per_row, kh, kw] = layer.weight.dims();
+    let row_len = layer.weight.row_len();
+    let mut rows = vec![I::T::ZERO; layer.weight.len()];
+    rows.par_chunks_mut(row_len).enumerate().for_each(|(k, row)| layer.weight.read(k, 0..row_len, row));
+    let element = |written: usize, read: usize, kernel: [usize; 2]| {
+        let (k, c) = match direction {
+            Direction::Forward => (written, read),
+            Direction::Adjoint => (read, written),
+        };
+        rows[((k * per_row + c % per_row) * kh + kernel[0]) * kw + kernel[1]]
+    };
+    let grids = &plan.geometry.grids;
+    match &plan.form {
+        Form::Depthwise => {
+            let taps: Vec<_> = grids.iter().flat_map(|g| &g.taps).collect();
+            for (b, out) in out.chunks_mut(taps.len() * I::LANES).enumerate() {
+                for (tap, out) in taps.iter().zip(out.chunks_mut(I::LANES)) {
+                    for (lane, out) in out.iter_mut().enumerate() {
+                        let c = b * I::LANES + lane;
+                        *out = if c < channels.written { element(c, c, tap.kernel) } else { I::T::ZERO };
+                    }
+                }
+            }
+        }
+        Form::Groups(groups) => {
+            // Groups follow one another in `out`.
+            let mut shares = Vec::with_capacity(groups.len());
+            let mut rest = &mut out[..plan.packed_len];
+            let taps: usize = grids.iter().map(|g| g.taps.len()).sum();
+            for group in groups {
+                let (share, behind) = rest.split_at_mut(taps * group.channels.len() * group.blocks * I::LANES);
+                shares.push((group, share));
+                rest = behind;
+            }
+            shares.into_par_iter().for_each(|(group, share)| {
+                let width = group.blocks * I::LANES;
+                let mut vectors = share.chunks_mut(width);
+                for grid in grids {
+                    let mut c = group.channels.start;
+                    while c < group.channels.end {
+                        let count = (I::LANES - c % I::LANES).min(group.channels.end - c);
+                        for tap in &grid.taps {
+                            for read in c..c + count {
+                                let Some(vector) = vectors.next() else { return };
+                                for (i, out) in vector.iter_mut().enumerate() {
+                                    let written = group.first_block * I::LANES + i;
+                                    let sees = written < channels.written && channels.read_by(written).contains(&read);
+                                    *out = if sees { element(written, read, tap.kernel) } else { I::T::ZERO };
+                                }
+                            }
+                        }
+                        c += count;
+                    }
+                }
+            });
+        }
+    }
+}

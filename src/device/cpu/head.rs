@@ -1,0 +1,55 @@
+//! Scores of logits and the gradient that starts the backward pass, in double precision.
+
+use crate::program::Score;
+
+/// `(score, gradient)` of the target's score; `logits` is not empty and `target` names one of them.
+pub(super) fn score(logits: &[f64], target: usize, score: Score) -> (f64, Vec<f64>) {
+    let mut gradient = vec![0.0; logits.len()];
+    if score == Score::Logit {
+        gradient[target] = 1.0;
+        return (logits[target], gradient);
+    }
+    let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let exp: Vec<f64> = logits.iter().map(|l| (l - top).exp()).collect();
+    let total: f64 = exp.iter().sum();
+    let p: Vec<f64> = exp.iter().map(|e| e / total).collect();
+    // 1 − p_t summed from its parts: a subtraction would lose all digits of a certain answer.
+    let others: f64 = p.iter().enumerate().filter(|(j, _)| *j != target).map(|(_, p)| p).sum();
+    let scale = if score == Score::Prob { p[target] } else { 1.0 };
+    for (j, g) in gradient.iter_mut().enumerate() {
+        *g = scale * if j == target { others } else { -p[j] };
+    }
+    let value = if score == Score::Prob { p[target] } else { logits[target] - top - total.ln() };
+    (value, gradient)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gradients_match_differences() {
+        let logits = [0.3, -1.2, 2.5, 0.0];
+        for kind in [Score::Logit, Score::Prob, Score::LogProb] {
+            for target in 0..4 {
+                let (_, gradient) = score(&logits, target, kind);
+                for j in 0..4 {
+                    let at = |d: f64| {
+                        let mut l = logits;
+                        l[j] += d;
+                        score(&l, target, kind).0
+                    };
+                    let difference = (at(1e-6) - at(-1e-6)) / 2e-6;
+                    assert!((gradient[j] - difference).abs() < 1e-8, "{kind:?} {target} {j}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_certain_answer_keeps_its_gradient() {
+        let (p, gradient) = score(&[60.0, 0.0], 0, Score::Prob);
+        assert_eq!(p, 1.0);
+        assert!((gradient[0] / (-60f64).exp() - 1.0).abs() < 1e-12);
+    }
+}

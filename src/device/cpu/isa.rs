@@ -1,0 +1,352 @@
+//! The vector instructions the CPU kernels are written in.
+//!
+//! A kernel is one generic function over [`Isa`]; [`Isa::run`] compiles it with the instruction set's features switched on.
+//! Three instruction sets exist: AVX-512 (16 lanes of f32), AVX2 with FMA (8 lanes of f32) and a portable one (8 lanes of
+//! f32 or f64) written in plain Rust.
+
+use crate::tensor::Scalar;
+
+/// Work to be done with an instruction set's features switched on.
+pub(crate) trait Kernel<I: Isa> {
+    /// Does the work. Implementations are `#[inline(always)]`, so that they take on the caller's features.
+    ///
+    /// # Safety
+    /// The machine has the features of `I` (established when the device was made); pointers inside are valid as the
+    /// implementation says.
+    unsafe fn call(self);
+}
+
+/// An instruction set: a vector of [`Isa::LANES`] numbers and what can be done with it.
+///
+/// # Safety
+/// All functions need the instruction set's features; pointers are valid for `LANES` elements, of any alignment.
+pub(crate) trait Isa: Copy + Send + Sync + 'static {
+    /// Element type.
+    type T: Scalar;
+    /// Vector.
+    type V: Copy;
+    /// Elements of a vector; a multiple of 8, also the width of a channel block.
+    const LANES: usize;
+    /// Name in reports.
+    const NAME: &'static str;
+    /// Pixels of the widest register tile.
+    const PIXELS: usize;
+
+    unsafe fn zero() -> Self::V;
+    unsafe fn splat(x: Self::T) -> Self::V;
+    unsafe fn load(p: *const Self::T) -> Self::V;
+    unsafe fn store(p: *mut Self::T, v: Self::V);
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
+    /// `a * b + c`; rounded once where the instruction set has it.
+    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `min(max(v, lo), hi)`; NaN stays NaN.
+    unsafe fn clamp(v: Self::V, lo: Self::V, hi: Self::V) -> Self::V;
+    /// Bit `i` set where `lo < v[i] < hi`.
+    unsafe fn between(v: Self::V, lo: Self::V, hi: Self::V) -> u32;
+    /// `v[i]` where bit `i` is set, else 0.
+    unsafe fn keep(v: Self::V, bits: u32) -> Self::V;
+    /// Runs `k` with the features of this instruction set.
+    ///
+    /// # Safety
+    /// As [`Kernel::call`].
+    unsafe fn run<K: Kernel<Self>>(k: K);
+
+    /// Reads the `LANES` bits at bit-vector index `i` (in units of vectors).
+    #[inline(always)]
+    unsafe fn load_bits(p: *const u8, i: usize) -> u32 {
+        // SAFETY: the caller's bit vector holds vector `i`.
+        unsafe {
+            if Self::LANES == 16 { u32::from(p.cast::<u16>().add(i).read_unaligned()) } else { u32::from(*p.add(i)) }
+        }
+    }
+
+    /// Writes the `LANES` bits at bit-vector index `i`.
+    #[inline(always)]
+    unsafe fn store_bits(p: *mut u8, i: usize, bits: u32) {
+        // SAFETY: the caller's bit vector holds vector `i`.
+        unsafe {
+            if Self::LANES == 16 {
+                p.cast::<u16>().add(i).write_unaligned(bits as u16);
+            } else {
+                *p.add(i) = bits as u8;
+            }
+        }
+    }
+}
+
+/// Plain Rust, 8 lanes. Multiplies and adds are rounded separately on every machine, so its results are the same
+/// everywhere; where the machine has wider vectors the compiler may use them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Portable<T>(std::marker::PhantomData<T>);
+
+/// One cache line or less; keeps the lanes together for the vectoriser.
+#[derive(Clone, Copy)]
+#[repr(C, align(32))]
+pub(crate) struct Lanes<T>([T; 8]);
+
+impl<T: Scalar> Isa for Portable<T> {
+    type T = T;
+    type V = Lanes<T>;
+    const LANES: usize = 8;
+    const NAME: &'static str = "portable";
+    const PIXELS: usize = 4;
+
+    #[inline(always)]
+    unsafe fn zero() -> Lanes<T> {
+        Lanes([T::ZERO; 8])
+    }
+    #[inline(always)]
+    unsafe fn splat(x: T) -> Lanes<T> {
+        Lanes([x; 8])
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const T) -> Lanes<T> {
+        // SAFETY: the caller's pointer holds 8 elements.
+        Lanes(unsafe { p.cast::<[T; 8]>().read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut T, v: Lanes<T>) {
+        // SAFETY: the caller's pointer holds 8 elements.
+        unsafe { p.cast::<[T; 8]>().write_unaligned(v.0) }
+    }
+    #[inline(always)]
+    unsafe fn add(mut a: Lanes<T>, b: Lanes<T>) -> Lanes<T> {
+        for i in 0..8 {
+            a.0[i] = a.0[i] + b.0[i];
+        }
+        a
+    }
+    #[inline(always)]
+    unsafe fn mul(mut a: Lanes<T>, b: Lanes<T>) -> Lanes<T> {
+        for i in 0..8 {
+            a.0[i] = a.0[i] * b.0[i];
+        }
+        a
+    }
+    #[inline(always)]
+    unsafe fn fma(a: Lanes<T>, b: Lanes<T>, mut c: Lanes<T>) -> Lanes<T> {
+        for i in 0..8 {
+            c.0[i] = a.0[i] * b.0[i] + c.0[i];
+        }
+        c
+    }
+    #[inline(always)]
+    unsafe fn clamp(mut v: Lanes<T>, lo: Lanes<T>, hi: Lanes<T>) -> Lanes<T> {
+        for i in 0..8 {
+            let x = v.0[i];
+            let x = if x < lo.0[i] { lo.0[i] } else { x };
+            v.0[i] = if x > hi.0[i] { hi.0[i] } else { x };
+        }
+        v
+    }
+    #[inline(always)]
+    unsafe fn between(v: Lanes<T>, lo: Lanes<T>, hi: Lanes<T>) -> u32 {
+        let mut bits = 0;
+        for i in 0..8 {
+            bits |= u32::from(v.0[i] > lo.0[i] && v.0[i] < hi.0[i]) << i;
+        }
+        bits
+    }
+    #[inline(always)]
+    unsafe fn keep(mut v: Lanes<T>, bits: u32) -> Lanes<T> {
+        for i in 0..8 {
+            v.0[i] = if bits >> i & 1 == 1 { v.0[i] } else { T::ZERO };
+        }
+        v
+    }
+    #[inline(always)]
+    unsafe fn run<K: Kernel<Self>>(k: K) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,fma,f16c")]
+            unsafe fn widest<I: Isa, K: Kernel<I>>(k: K) {
+                // SAFETY: passed on.
+                unsafe { k.call() }
+            }
+            #[target_feature(enable = "avx2,fma,f16c")]
+            unsafe fn wide<I: Isa, K: Kernel<I>>(k: K) {
+                // SAFETY: passed on.
+                unsafe { k.call() }
+            }
+            if has_avx512() {
+                // SAFETY: detected; the kernel's pointers are the caller's promise.
+                return unsafe { widest(k) };
+            }
+            if has_avx2() {
+                // SAFETY: detected; the kernel's pointers are the caller's promise.
+                return unsafe { wide(k) };
+            }
+        }
+        // SAFETY: no feature is needed; the kernel's pointers are the caller's promise.
+        unsafe { k.call() }
+    }
+}
+
+/// Whether the machine has what [`Avx512`] needs.
+pub(crate) fn has_avx512() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+        && has_avx2();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// Whether the machine has what [`Avx2`] needs.
+pub(crate) fn has_avx2() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86::{Avx2, Avx512};
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::{Isa, Kernel};
+
+    /// AVX-512 F, BW, DQ, VL: 16 lanes of f32.
+    #[derive(Debug, Clone, Copy)]
+    pub(crate) struct Avx512;
+
+    // SAFETY (whole block): every function is only called with the features on, through `run`; pointers as the trait says.
+    #[allow(clippy::undocumented_unsafe_blocks)]
+    impl Isa for Avx512 {
+        type T = f32;
+        type V = __m512;
+        const LANES: usize = 16;
+        const NAME: &'static str = "avx512";
+        const PIXELS: usize = 14;
+
+        #[inline(always)]
+        unsafe fn zero() -> __m512 {
+            unsafe { _mm512_setzero_ps() }
+        }
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> __m512 {
+            unsafe { _mm512_set1_ps(x) }
+        }
+        #[inline(always)]
+        unsafe fn load(p: *const f32) -> __m512 {
+            unsafe { _mm512_loadu_ps(p) }
+        }
+        #[inline(always)]
+        unsafe fn store(p: *mut f32, v: __m512) {
+            unsafe { _mm512_storeu_ps(p, v) }
+        }
+        #[inline(always)]
+        unsafe fn add(a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_add_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn mul(a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_mul_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
+            unsafe { _mm512_fmadd_ps(a, b, c) }
+        }
+        #[inline(always)]
+        unsafe fn clamp(v: __m512, lo: __m512, hi: __m512) -> __m512 {
+            // The instruction returns its second operand when either is NaN.
+            unsafe { _mm512_min_ps(hi, _mm512_max_ps(lo, v)) }
+        }
+        #[inline(always)]
+        unsafe fn between(v: __m512, lo: __m512, hi: __m512) -> u32 {
+            unsafe {
+                let above = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(v, lo);
+                u32::from(_mm512_mask_cmp_ps_mask::<_CMP_LT_OQ>(above, v, hi))
+            }
+        }
+        #[inline(always)]
+        unsafe fn keep(v: __m512, bits: u32) -> __m512 {
+            unsafe { _mm512_maskz_mov_ps(bits as u16, v) }
+        }
+        #[inline(always)]
+        unsafe fn run<K: Kernel<Self>>(k: K) {
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma,f16c")]
+            unsafe fn inner<K: Kernel<Avx512>>(k: K) {
+                unsafe { k.call() }
+            }
+            unsafe { inner(k) }
+        }
+    }
+
+    /// AVX2 and FMA: 8 lanes of f32.
+    #[derive(Debug, Clone, Copy)]
+    pub(crate) struct Avx2;
+
+    // SAFETY (whole block): every function is only called with the features on, through `run`; pointers as the trait says.
+    #[allow(clippy::undocumented_unsafe_blocks)]
+    impl Isa for Avx2 {
+        type T = f32;
+        type V = __m256;
+        const LANES: usize = 8;
+        const NAME: &'static str = "avx2";
+        const PIXELS: usize = 6;
+
+        #[inline(always)]
+        unsafe fn zero() -> __m256 {
+            unsafe { _mm256_setzero_ps() }
+        }
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> __m256 {
+            unsafe { _mm256_set1_ps(x) }
+        }
+        #[inline(always)]
+        unsafe fn load(p: *const f32) -> __m256 {
+            unsafe { _mm256_loadu_ps(p) }
+        }
+        #[inline(always)]
+        unsafe fn store(p: *mut f32, v: __m256) {
+            unsafe { _mm256_storeu_ps(p, v) }
+        }
+        #[inline(always)]
+        unsafe fn add(a: __m256, b: __m256) -> __m256 {
+            unsafe { _mm256_add_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn mul(a: __m256, b: __m256) -> __m256 {
+            unsafe { _mm256_mul_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
+            unsafe { _mm256_fmadd_ps(a, b, c) }
+        }
+        #[inline(always)]
+        unsafe fn clamp(v: __m256, lo: __m256, hi: __m256) -> __m256 {
+            // The instruction returns its second operand when either is NaN.
+            unsafe { _mm256_min_ps(hi, _mm256_max_ps(lo, v)) }
+        }
+        #[inline(always)]
+        unsafe fn between(v: __m256, lo: __m256, hi: __m256) -> u32 {
+            unsafe {
+                let inside = _mm256_and_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(v, lo), _mm256_cmp_ps::<_CMP_LT_OQ>(v, hi));
+                _mm256_movemask_ps(inside) as u32
+            }
+        }
+        #[inline(always)]
+        unsafe fn keep(v: __m256, bits: u32) -> __m256 {
+            unsafe {
+                let lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+                let set = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(bits as i32), lane), lane);
+                _mm256_and_ps(v, _mm256_castsi256_ps(set))
+            }
+        }
+        #[inline(always)]
+        unsafe fn run<K: Kernel<Self>>(k: K) {
+            #[target_feature(enable = "avx2,fma,f16c")]
+            unsafe fn inner<K: Kernel<Avx2>>(k: K) {
+                unsafe { k.call() }
+            }
+            unsafe { inner(k) }
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Aligned memory and pointers that worker threads share.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+
+/// Zeroed bytes at a multiple of 64.
+pub(super) struct Buffer {
+    pointer: *mut u8,
+    len: usize,
+}
+
+// SAFETY: the buffer owns its bytes.
+unsafe impl Send for Buffer {}
+// SAFETY: shared references only read the pointer and the length.
+unsafe impl Sync for Buffer {}
+
+impl Buffer {
+    const ALIGN: usize = 64;
+
+    pub fn new(len: usize) -> Self {
+        if len == 0 {
+            return Self { pointer: std::ptr::without_provenance_mut(Self::ALIGN), len };
+        }
+        let Ok(layout) = Layout::from_size_align(len, Self::ALIGN) else {
+            handle_alloc_error(Layout::new::<u8>());
+        };
+        // SAFETY: the layout is not empty.
+        let pointer = unsafe { alloc_zeroed(layout) };
+        if pointer.is_null() {
+            handle_alloc_error(layout);
+        }
+        Self { pointer, len }
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn pointer(&self) -> *mut u8 {
+        self.pointer
+    }
+
+    /// The bytes as numbers.
+    pub fn as_mut_slice<T: bytemuck::Pod>(&mut self) -> &mut [T] {
+        // SAFETY: `len` initialised bytes are owned and borrowed mutably.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(self.pointer, self.len) };
+        let whole = bytes.len() / size_of::<T>() * size_of::<T>();
+        bytemuck::cast_slice_mut(&mut bytes[..whole])
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if let Ok(layout) = Layout::from_size_align(self.len, Self::ALIGN)
+            && self.len > 0
+        {
+            // SAFETY: allocated in `new` with this layout.
+            unsafe { dealloc(self.pointer, layout) };
+        }
+    }
+}
+
+/// A pointer that tasks of one step share; each writes a part of its own.
+#[derive(Debug)]
+pub(super) struct Shared<T>(pub *mut T);
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for Shared<T> {}
+// SAFETY: tasks of a step write disjoint parts and read only what earlier steps wrote.
+unsafe impl<T> Send for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    /// The pointer itself.
+    pub fn get(self) -> *mut T {
+        self.0
+    }
+
+    /// Pointer `n` elements on.
+    ///
+    /// # Safety
+    /// As for [`pointer::add`].
+    pub unsafe fn add(self, n: usize) -> *mut T {
+        // SAFETY: passed on.
+        unsafe { self.0.add(n) }
+    }
+}

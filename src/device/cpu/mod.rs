@@ -1,0 +1,781 @@
+//! The CPU: channel-blocked layout, explicit AVX-512 and AVX2 kernels behind run-time detection, a portable fallback that
+//! is generic over the scalar.
+//!
+//! Each step is cut into tasks that write disjoint parts of its result; threads take tasks as they come. No result depends
+//! on how work was cut, so maps are bit-identical for any number of threads, chunk size and batch.
+
+mod arrange;
+mod conv;
+mod fitting;
+mod head;
+mod isa;
+mod layout;
+mod linear;
+mod memory;
+mod pointwise;
+mod pool;
+mod source;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use conv::{ConvPlan, Direction};
+use isa::{Isa, Portable};
+use memory::{Buffer, Shared};
+use pointwise::Pointwise;
+use rayon::prelude::*;
+
+use super::{Chunk, Description, Device, Harvest, Perturbation};
+use crate::error::{Error, Result};
+use crate::program::{ConvLayer, Epilogue, Form, LinearLayer, Plan, Range, Step, Value, WinnerWidth};
+use crate::tensor::{Precision, Scalar, Shape, Tensor};
+
+/// Which kernels the CPU device uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Kernels {
+    /// The fastest the machine has.
+    #[default]
+    Auto,
+    /// AVX-512 F, BW, DQ, VL.
+    Avx512,
+    /// AVX2, FMA, F16C.
+    Avx2,
+    /// Plain Rust.
+    Portable,
+}
+
+impl std::str::FromStr for Kernels {
+    type Err = Error;
+
+    fn from_str(s: &str) -> Result<Self> {
+        match s {
+            "auto" => Ok(Kernels::Auto),
+            "avx512" => Ok(Kernels::Avx512),
+            "avx2" => Ok(Kernels::Avx2),
+            "portable" => Ok(Kernels::Portable),
+            _ => {
+                Err(Error::settings(format!("no CPU kernels are named '{s}'; there are auto, avx512, avx2, portable")))
+            }
+        }
+    }
+}
+
+/// Makes a CPU device.
+///
+/// # Errors
+/// When the machine lacks the kernels asked for or threads cannot be started.
+pub fn open(precision: Precision, kernels: Kernels, threads: Option<usize>) -> Result<Box<dyn Device>> {
+    let threads = match threads {
+        Some(0) => return Err(Error::settings("at least one thread is needed")),
+        Some(n) => n,
+        None => std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    let missing = |what: &str| Error::settings(format!("this machine has no {what}"));
+    Ok(match (precision, kernels) {
+        (Precision::F64, Kernels::Auto | Kernels::Portable) => Box::new(Cpu::<Portable<f64>>::new(threads)?),
+        (Precision::F64, _) => return Err(Error::settings("double precision has portable kernels only")),
+        (Precision::F32, Kernels::Portable) => Box::new(Cpu::<Portable<f32>>::new(threads)?),
+        #[cfg(target_arch = "x86_64")]
+        (Precision::F32, Kernels::Avx512 | Kernels::Auto) if isa::has_avx512() => {
+            Box::new(Cpu::<isa::Avx512>::new(threads)?)
+        }
+        #[cfg(target_arch = "x86_64")]
+        (Precision::F32, Kernels::Avx2 | Kernels::Auto) if isa::has_avx2() => Box::new(Cpu::<isa::Avx2>::new(threads)?),
+        (Precision::F32, Kernels::Auto) => Box::new(Cpu::<Portable<f32>>::new(threads)?),
+        (Precision::F32, Kernels::Avx512) => return Err(missing("AVX-512 (F, BW, DQ, VL)")),
+        (Precision::F32, Kernels::Avx2) => return Err(missing("AVX2 with FMA and F16C")),
+    })
+}
+
+/// The kernels [`Kernels::Auto`] picks on this machine for single precision.
+pub fn detected() -> Kernels {
+    match (isa::has_avx512(), isa::has_avx2()) {
+        (true, _) => Kernels::Avx512,
+        (false, true) => Kernels::Avx2,
+        (false, false) => Kernels::Portable,
+    }
+}
+
+/// Names a convolution's packed weights: the weight, the direction, and what decides which taps a sub-grid has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct PackKey {
+    weight: u64,
+    direction: Direction,
+    pads: [[usize; 2]; 2],
+    groups: usize,
+    stride: [usize; 2],
+    dilation: [usize; 2],
+}
+
+/// Names a convolution on one input shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct ConvKey {
+    pack: PackKey,
+    input: Shape,
+}
+
+impl ConvKey {
+    fn new(layer: &ConvLayer, direction: Direction) -> Self {
+        Self {
+            pack: PackKey {
+                weight: layer.weight.id(),
+                direction,
+                pads: layer.window.pads(layer.input.h, layer.input.w),
+                groups: layer.groups,
+                stride: layer.window.stride,
+                dilation: layer.window.dilation,
+            },
+            input: layer.input,
+        }
+    }
+}
+
+struct Cpu<I: Isa> {
+    threads: usize,
+    pool: Option<rayon::ThreadPool>,
+    plans: HashMap<ConvKey, Arc<ConvPlan>>,
+    /// Packed weights that stay.
+    resident: HashMap<PackKey, Buffer>,
+    /// Packed weights of the step that runs, where they do not stay.
+    transient: Buffer,
+    arena: Buffer,
+    /// One share for each thread.
+    scratch: Buffer,
+    scratch_share: usize,
+    peak: u64,
+    isa: std::marker::PhantomData<I>,
+}
+
+impl<I: Isa> Cpu<I> {
+    fn new(threads: usize) -> Result<Self> {
+        let pool = match threads {
+            1 => None,
+            _ => Some(
+                rayon::ThreadPoolBuilder::new()
+                    .num_threads(threads)
+                    .thread_name(|i| format!("verilume-{i}"))
+                    .build()
+                    .map_err(|e| Error::device(format!("cannot start {threads} threads: {e}")))?,
+            ),
+        };
+        Ok(Self {
+            threads,
+            pool,
+            plans: HashMap::new(),
+            resident: HashMap::new(),
+            transient: Buffer::new(0),
+            arena: Buffer::new(0),
+            scratch: Buffer::new(0),
+            scratch_share: 0,
+            peak: 0,
+            isa: std::marker::PhantomData,
+        })
+    }
+
+    fn conv_plan(&mut self, layer: &ConvLayer, direction: Direction) -> Arc<ConvPlan> {
+        let plan = self.plans.entry(ConvKey::new(layer, direction));
+        Arc::clone(plan.or_insert_with(|| Arc::new(ConvPlan::new::<I>(layer, direction))))
+    }
+
+    /// Runs `task(index, scratch)` for every index below `tasks`.
+    fn each(&self, tasks: usize, task: impl Fn(usize, *mut I::T) + Sync) {
+        let scratch = Shared(self.scratch.pointer().cast::<I::T>());
+        let share = self.scratch_share;
+        // SAFETY: every worker has a share of the scratch buffer.
+        let run = |i| task(i, unsafe { scratch.add(rayon::current_thread_index().unwrap_or(0) * share) });
+        match &self.pool {
+            Some(pool) if tasks > 1 => pool.install(|| (0..tasks).into_par_iter().with_max_len(1).for_each(run)),
+            _ => {
+                // SAFETY: outside the pool there is one worker.
+                (0..tasks).for_each(|i| task(i, unsafe { scratch.add(0) }));
+            }
+        }
+    }
+}
+
+/// A chunk's values in the arena.
+struct Values<'a, I: Isa> {
+    plan: &'a Plan,
+    arena: Shared<u8>,
+    copies: usize,
+    isa: std::marker::PhantomData<I>,
+}
+
+impl<I: Isa> Values<'_, I> {
+    /// Start of the value of copy `n`.
+    fn at<T>(&self, v: Value, n: usize) -> *mut T {
+        let place = self.plan.places[v.index()];
+        // SAFETY: the arena holds `copies` times `copy_bytes`; places lie inside.
+        unsafe { self.arena.add(place.offset * self.copies + n * place.bytes).cast() }
+    }
+
+    fn shape(&self, v: Value) -> Shape {
+        match self.plan.form(v) {
+            Form::Dense(s) | Form::Bits(s) | Form::Winners(s, _) => s,
+        }
+    }
+
+    /// Copy `n`'s numbers.
+    ///
+    /// # Safety
+    /// Nobody writes the value while the slice lives.
+    unsafe fn slice(&self, v: Value, n: usize) -> &[I::T] {
+        // SAFETY: places hold their form's elements.
+        unsafe { std::slice::from_raw_parts(self.at(v, n), layout::elements(self.shape(v), I::LANES)) }
+    }
+
+    /// Copy `n`'s numbers, to be written.
+    ///
+    /// # Safety
+    /// Nobody else reads or writes them while the slice lives.
+    #[allow(clippy::mut_from_ref)] // distinct parts of the arena behind one shared pointer
+    unsafe fn slice_mut(&self, v: Value, n: usize) -> &mut [I::T] {
+        // SAFETY: places hold their form's elements.
+        unsafe { std::slice::from_raw_parts_mut(self.at(v, n), layout::elements(self.shape(v), I::LANES)) }
+    }
+
+    /// Elements from one copy's value to the next.
+    fn step(&self, v: Value) -> usize {
+        self.plan.places[v.index()].bytes / size_of::<I::T>()
+    }
+}
+
+impl<I: Isa> Device for Cpu<I> {
+    fn describe(&self) -> Description {
+        Description { device: "cpu".into(), kernels: I::NAME.into(), precision: I::T::PRECISION, threads: self.threads }
+    }
+
+    fn bytes_of(&self, form: Form) -> usize {
+        layout::bytes(form, I::LANES, size_of::<I::T>())
+    }
+
+    fn fit(&mut self, plan: &Plan, wanted: usize, limit: Option<u64>) -> Result<usize> {
+        self.make_room(plan, wanted, limit)
+    }
+
+    fn run(&mut self, plan: &Plan, chunk: &Chunk<'_>, harvest: &mut Harvest) -> Result<()> {
+        self.walk(plan, chunk, harvest, &mut |_, _| true)
+    }
+
+    fn first_not_finite(&mut self, plan: &Plan, chunk: &Chunk<'_>) -> Result<Option<usize>> {
+        let mut found = None;
+        let mut harvest = Harvest { sums: vec![Default::default(); chunk.pictures.len()], ..Harvest::default() };
+        self.walk(plan, chunk, &mut harvest, &mut |i, values| {
+            let dense = plan.steps()[i].writes().into_iter().filter(|&v| matches!(plan.form(v), Form::Dense(_)));
+            for v in dense {
+                for n in 0..chunk.slots.len() {
+                    // SAFETY: the step that writes the value has ended.
+                    if unsafe { values.slice(v, n) }.iter().any(|x| !x.to_f64().is_finite()) {
+                        found = Some(i);
+                        return false;
+                    }
+                }
+            }
+            true
+        })?;
+        Ok(found)
+    }
+
+    fn peak_bytes(&self) -> u64 {
+        self.peak
+    }
+}
+
+impl<I: Isa> Cpu<I> {
+    /// Runs step after step until `after_step(position, values)` says no.
+    fn walk(
+        &mut self,
+        plan: &Plan,
+        chunk: &Chunk<'_>,
+        harvest: &mut Harvest,
+        after_step: &mut dyn FnMut(usize, &Values<'_, I>) -> bool,
+    ) -> Result<()> {
+        let copies = chunk.slots.len();
+        if copies * plan.copy_bytes > self.arena.len() {
+            return Err(Error::device(format!("a chunk of {copies} copies was not made room for")));
+        }
+        harvest.scores = vec![0.0; copies];
+        harvest.logits = vec![Vec::new(); copies];
+        harvest.decisions = vec![Default::default(); copies];
+        harvest.stores.clear();
+        let values = Values { plan, arena: Shared(self.arena.pointer()), copies, isa: std::marker::PhantomData };
+        for (i, step) in plan.steps().iter().enumerate() {
+            self.step(step, &values, chunk, harvest)?;
+            if !after_step(i, &values) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, step: &Step, v: &Values<'_, I>, chunk: &Chunk<'_>, harvest: &mut Harvest) -> Result<()> {
+        let copies = v.copies;
+        match step {
+            Step::Perturb { out } => self.perturb(*out, v, chunk),
+            Step::Load { slot, out } => {
+                let tensors =
+                    chunk.loads.get(*slot).ok_or_else(|| Error::device(format!("nothing was given to load {slot}")))?;
+                let shape = v.shape(*out);
+                for (n, s) in chunk.slots.iter().enumerate() {
+                    let mut dense = vec![I::T::ZERO; shape.len()];
+                    tensors[s.item].write_to(&mut dense);
+                    // SAFETY: no other task runs.
+                    arrange::block(&dense, shape, I::LANES, unsafe { v.slice_mut(*out, n) });
+                }
+            }
+            Step::LoadDecisions { node, out } => {
+                for (n, s) in chunk.slots.iter().enumerate() {
+                    let given = chunk.decisions.get(s.item).and_then(|d| d.nodes.get(node));
+                    let given = given.filter(|d| d.len() == v.shape(*out).len());
+                    let given = given
+                        .ok_or_else(|| Error::device(format!("no decisions were given for node {}", node.index())))?;
+                    self.load_decisions(given, *out, n, v);
+                }
+            }
+            Step::Conv { layer, x, out, epilogue } => self.conv(layer, Direction::Forward, *x, *out, epilogue, v),
+            Step::ConvAdjoint { layer, s, out, epilogue } => {
+                self.conv(layer, Direction::Adjoint, *s, *out, epilogue, v)
+            }
+            Step::Linear { layer, x, out } => self.linear(layer, *x, *out, v),
+            Step::LinearAdjoint { layer, s, out } => self.linear_adjoint(layer, *s, *out, v),
+            Step::Add { a, b, out } => self.pointwise(*out, v, |n| Pointwise::Add(v.at(*a, n), v.at(*b, n))),
+            Step::Clamp { x, range, out } => {
+                let bounds = bounds::<I::T>(*range);
+                self.pointwise(*out, v, |n| Pointwise::Clamp(v.at(*x, n), bounds));
+            }
+            Step::Gate { s, bits, out } => self.pointwise(*out, v, |n| Pointwise::Gate(v.at(*s, n), v.at(*bits, n))),
+            Step::Inside { x, range, out } => {
+                let range = bounds::<I::T>(*range);
+                self.vectors(*out, v, |n, first, count| {
+                    let kernel = pointwise::Inside::<I> { x: v.at(*x, n), range, bits: v.at(*out, n), first, count };
+                    // SAFETY: the vectors lie inside both values; features were detected.
+                    unsafe { I::run(kernel) };
+                });
+            }
+            Step::MaxPool { layer, x, out, winners } => {
+                let width = match winners.map(|w| v.plan.form(w)) {
+                    Some(Form::Winners(_, width)) => width,
+                    _ => WinnerWidth::One,
+                };
+                self.blocks(*out, v, |n, b| {
+                    let (large, small) = (b * layer.input.plane() * I::LANES, b * layer.output.plane() * I::LANES);
+                    // SAFETY: block `b` lies inside the values; features were detected.
+                    unsafe {
+                        I::run(pool::Max::<I> {
+                            layer: *layer,
+                            x: v.at::<I::T>(*x, n).add(large),
+                            out: v.at::<I::T>(*out, n).add(small),
+                            winners: winners
+                                .map_or(std::ptr::null_mut(), |w| v.at::<u8>(w, n).add(small * width.bytes())),
+                            width,
+                        });
+                    }
+                });
+            }
+            Step::MaxPoolAdjoint { layer, s, winners, out } => {
+                let Form::Winners(_, width) = v.plan.form(*winners) else {
+                    return Err(Error::device("a max-pool's adjoint needs winners"));
+                };
+                self.blocks(*out, v, |n, b| {
+                    let small = b * layer.output.plane() * I::LANES;
+                    // SAFETY: block `b` lies inside the values; features were detected.
+                    unsafe {
+                        I::run(pool::MaxAdjoint::<I> {
+                            layer: *layer,
+                            s: v.at::<I::T>(*s, n).add(small),
+                            winners: v.at::<u8>(*winners, n).add(small * width.bytes()),
+                            width,
+                            out: v.at::<I::T>(*out, n).add(b * layer.input.plane() * I::LANES),
+                        });
+                    }
+                });
+            }
+            Step::AvgPool { layer, count_padding, x: from, out }
+            | Step::AvgPoolAdjoint { layer, count_padding, s: from, out } => {
+                self.blocks(*out, v, |n, b| {
+                    // SAFETY: block `b` lies inside the values; features were detected.
+                    unsafe {
+                        I::run(pool::Average::<I> {
+                            layer: *layer,
+                            count_padding: *count_padding,
+                            adjoint: matches!(step, Step::AvgPoolAdjoint { .. }),
+                            from: v.at::<I::T>(*from, n).add(b * v.shape(*from).plane() * I::LANES),
+                            to: v.at::<I::T>(*out, n).add(b * v.shape(*out).plane() * I::LANES),
+                        });
+                    }
+                });
+            }
+            Step::AdaptiveAvgPool { x: from, out } | Step::AdaptiveAvgPoolAdjoint { s: from, out } => {
+                let adjoint = matches!(step, Step::AdaptiveAvgPoolAdjoint { .. });
+                let (input, output) = if adjoint { (*out, *from) } else { (*from, *out) };
+                self.blocks(*out, v, |n, b| {
+                    // SAFETY: block `b` lies inside the values; features were detected.
+                    unsafe {
+                        I::run(pool::Adaptive::<I> {
+                            input: v.shape(input),
+                            output: v.shape(output),
+                            adjoint,
+                            from: v.at::<I::T>(*from, n).add(b * v.shape(*from).plane() * I::LANES),
+                            to: v.at::<I::T>(*out, n).add(b * v.shape(*out).plane() * I::LANES),
+                        });
+                    }
+                });
+            }
+            Step::SpatialMean { x, out } => self.blocks(*out, v, |n, b| {
+                let plane = v.shape(*x).plane();
+                // SAFETY: block `b` lies inside the values; features were detected.
+                unsafe {
+                    let x = v.at::<I::T>(*x, n).add(b * plane * I::LANES);
+                    I::run(pool::PlaneMean::<I> { x, plane, out: v.at::<I::T>(*out, n).add(b * I::LANES) });
+                }
+            }),
+            Step::WeightedChannelSum { weights, x, out } => self.copies(*out, v, |n, out| {
+                // SAFETY: both values were written by earlier steps.
+                let (weights, numbers) = unsafe { (v.slice(*weights, n), v.slice(*x, n)) };
+                arrange::weighted_channel_sum(weights, numbers, v.shape(*x), I::LANES, out);
+            }),
+            Step::Flatten { x, out } => {
+                self.copies(*out, v, |n, out| {
+                    let shape = v.shape(*x);
+                    out.fill(I::T::ZERO);
+                    // SAFETY: the value read was written by an earlier step.
+                    arrange::unblock(unsafe { v.slice(*x, n) }, shape, I::LANES, &mut out[..shape.len()]);
+                });
+            }
+            Step::Unflatten { s, out } => {
+                let shape = v.shape(*out);
+                // SAFETY: as above.
+                self.copies(*out, v, |n, out| {
+                    arrange::block(unsafe { &v.slice(*s, n)[..shape.len()] }, shape, I::LANES, out)
+                });
+            }
+            Step::Concat { xs, out } => self.copies(*out, v, |n, to| {
+                to.fill(I::T::ZERO);
+                let mut at = 0;
+                for &x in xs {
+                    let from = v.shape(x);
+                    // SAFETY: as above.
+                    arrange::append(unsafe { v.slice(x, n) }, from, to, v.shape(*out), at, I::LANES);
+                    at += from.c;
+                }
+            }),
+            Step::Channels { x, first, out } => self.copies(*out, v, |n, to| {
+                // SAFETY: as above.
+                arrange::channels(unsafe { v.slice(*x, n) }, v.shape(*x), *first, to, v.shape(*out), I::LANES);
+            }),
+            Step::Subsample { x, stride, out } => self.copies(*out, v, |n, to| {
+                // SAFETY: as above.
+                arrange::subsample(unsafe { v.slice(*x, n) }, v.shape(*x), *stride, to, v.shape(*out), I::LANES);
+            }),
+            Step::SubsampleAdjoint { s, stride, out } => self.copies(*out, v, |n, to| {
+                // SAFETY: as above.
+                arrange::spread(unsafe { v.slice(*s, n) }, v.shape(*s), *stride, to, v.shape(*out), I::LANES);
+            }),
+            Step::Head { logits, score, seed } => {
+                let classes = v.shape(*logits).c;
+                for (n, slot) in chunk.slots.iter().enumerate() {
+                    // SAFETY: no other task runs.
+                    let l: Vec<f64> = unsafe { &v.slice(*logits, n)[..classes] }.iter().map(|x| x.to_f64()).collect();
+                    if slot.target >= classes {
+                        return Err(Error::settings(format!("class {} of a net with {classes} classes", slot.target)));
+                    }
+                    let (value, gradient) = head::score(&l, slot.target, *score);
+                    harvest.scores[n] = value;
+                    harvest.logits[n] = l;
+                    if let Some(seed) = seed {
+                        // SAFETY: no other task runs.
+                        let out = unsafe { v.slice_mut(*seed, n) };
+                        out.fill(I::T::ZERO);
+                        out.iter_mut().zip(&gradient).for_each(|(o, &g)| *o = I::T::from_f64(g));
+                    }
+                }
+            }
+            Step::Aggregate { x, statistic } => {
+                let shape = v.shape(*x);
+                for (n, slot) in chunk.slots.iter().enumerate() {
+                    let sum = harvest.sums.get_mut(slot.item);
+                    let Some(sum) = sum.filter(|s| s.first.len() == shape.len()) else { continue };
+                    sum.count += 1;
+                    let count = sum.count;
+                    // SAFETY: the signal was written by an earlier step.
+                    let signal = unsafe { v.slice(*x, n) };
+                    for (c, (first, second)) in sum.channels(shape.plane()).into_iter().enumerate() {
+                        source::fold(signal, shape, I::LANES, c, slot.weight, *statistic, (first, second, count));
+                    }
+                }
+            }
+            Step::Store { x, slot } => {
+                let shape = v.shape(*x);
+                harvest.stores.resize(harvest.stores.len().max(slot + 1), Vec::new());
+                for n in 0..copies {
+                    let mut dense = vec![I::T::ZERO; shape.len()];
+                    // SAFETY: no other task runs.
+                    arrange::unblock(unsafe { v.slice(*x, n) }, shape, I::LANES, &mut dense);
+                    let dense = dense.iter().map(|x| x.to_f64()).collect();
+                    harvest.stores[*slot].push(Tensor::rounded(shape.dims(), dense, I::T::PRECISION)?);
+                }
+            }
+            Step::StoreDecisions { x, node } => {
+                for n in 0..copies {
+                    let decisions = self.read_decisions(*x, n, v);
+                    harvest.decisions[n].nodes.insert(*node, decisions);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs `task(copy, block)` for each channel block of `out`.
+    fn blocks(&self, out: Value, v: &Values<'_, I>, task: impl Fn(usize, usize) + Sync) {
+        let blocks = v.shape(out).c.div_ceil(I::LANES);
+        self.each(v.copies * blocks, |t, _| task(t / blocks, t % blocks));
+    }
+
+    /// Runs `task(copy, its numbers of out)`.
+    fn copies(&self, out: Value, v: &Values<'_, I>, task: impl Fn(usize, &mut [I::T]) + Sync) {
+        // SAFETY: every task writes its own copy.
+        self.each(v.copies, |n, _| task(n, unsafe { v.slice_mut(out, n) }));
+    }
+
+    /// Runs `task(copy, first vector, vectors)` over pieces of `out` of a size worth a task.
+    fn vectors(&self, out: Value, v: &Values<'_, I>, task: impl Fn(usize, usize, usize) + Sync) {
+        const PIECE: usize = 2048;
+        let all = layout::elements(v.shape(out), I::LANES) / I::LANES;
+        let pieces = all.div_ceil(PIECE);
+        self.each(v.copies * pieces, |t, _| {
+            let first = t % pieces * PIECE;
+            task(t / pieces, first, PIECE.min(all - first));
+        });
+    }
+
+    fn pointwise(&self, out: Value, v: &Values<'_, I>, what: impl Fn(usize) -> Pointwise<I::T> + Sync) {
+        self.vectors(out, v, |n, first, count| {
+            let kernel = pointwise::Apply::<I> { what: what(n), out: v.at(out, n), first, count };
+            // SAFETY: the vectors lie inside all values; features were detected.
+            unsafe { I::run(kernel) };
+        });
+    }
+
+    fn perturb(&self, out: Value, v: &Values<'_, I>, chunk: &Chunk<'_>) {
+        let shape = v.shape(out);
+        let typed = |t: &Tensor| {
+            let mut numbers = vec![I::T::ZERO; shape.len()];
+            t.write_to(&mut numbers);
+            numbers
+        };
+        // Each picture is converted once a chunk; its copies follow one another.
+        let mut items: Vec<usize> = chunk.slots.iter().map(|s| s.item).collect();
+        items.sort_unstable();
+        items.dedup();
+        let pictures: HashMap<usize, (Vec<I::T>, Vec<I::T>)> = items
+            .into_iter()
+            .map(|item| {
+                let baseline = match chunk.perturbation {
+                    Perturbation::Path { baselines, .. } => typed(&baselines[item]),
+                    _ => Vec::new(),
+                };
+                (item, (typed(&chunk.pictures[item]), baseline))
+            })
+            .collect();
+        if shape.c % I::LANES != 0 {
+            // SAFETY: every task writes its own copy.
+            self.each(v.copies, |n, _| unsafe { v.slice_mut(out, n) }.fill(I::T::ZERO));
+        }
+        self.each(v.copies * shape.c, |t, _| {
+            let (n, channel) = (t / shape.c, t % shape.c);
+            let slot = chunk.slots[n];
+            let (picture, baseline) = &pictures[&slot.item];
+            let copy = match chunk.perturbation {
+                Perturbation::None => source::Copy::Same,
+                Perturbation::Noise { seed, images, sigmas } => source::Copy::Noise {
+                    seed: *seed,
+                    image: images[slot.item],
+                    sample: slot.copy as u32,
+                    sigma: I::T::from_f64(sigmas[slot.item]),
+                },
+                Perturbation::Path { alphas, .. } => {
+                    source::Copy::Path { alpha: I::T::from_f64(alphas[slot.copy]), baseline }
+                }
+            };
+            let kernel = source::Perturb::<I> { picture, shape, channel, copy: &copy, out: v.at(out, n) };
+            // SAFETY: the copy holds the shape; features were detected.
+            unsafe { I::run(kernel) };
+        });
+    }
+
+    fn conv(
+        &mut self,
+        layer: &ConvLayer,
+        direction: Direction,
+        read: Value,
+        out: Value,
+        e: &Epilogue,
+        v: &Values<'_, I>,
+    ) {
+        let plan = self.conv_plan(layer, direction);
+        let key = ConvKey::new(layer, direction).pack;
+        let weights = match self.resident.get(&key) {
+            Some(buffer) => Shared(buffer.pointer().cast::<I::T>()),
+            None => {
+                let out = &mut self.transient.as_mut_slice::<I::T>()[..plan.packed_len];
+                match &self.pool {
+                    Some(pool) => pool.install(|| plan.pack::<I>(layer, direction, out)),
+                    None => plan.pack::<I>(layer, direction, out),
+                }
+                Shared(self.transient.pointer().cast::<I::T>())
+            }
+        };
+        let bias = match (&layer.bias, direction) {
+            (Some(bias), Direction::Forward) => padded::<I>(bias),
+            _ => Vec::new(),
+        };
+        let finish = |n: usize| conv::Finish {
+            bias: if bias.is_empty() { std::ptr::null() } else { bias.as_ptr() },
+            add: e.add.map_or(std::ptr::null(), |a| v.at::<I::T>(a, n).cast_const()),
+            clamp: e.clamp.map(bounds),
+            bits: e.bits.map_or(std::ptr::null_mut(), |(b, _)| v.at(b, n)),
+            bits_range: bounds(e.bits.map_or(Range::POSITIVE, |(_, r)| r)),
+            gate: e.gate.map_or(std::ptr::null(), |g| v.at::<u8>(g, n).cast_const()),
+        };
+        let bands = plan.bands();
+        let most = plan.parts(I::LANES);
+        let parts = (2 * self.threads).div_ceil(v.copies * bands).clamp(1, most);
+        let finishes: Vec<_> = (0..v.copies).map(finish).map(SendFinish).collect();
+        self.each(v.copies * bands * parts, |t, scratch| {
+            let (n, rest) = (t / (bands * parts), t % (bands * parts));
+            let (band, part) = (rest / parts, rest % parts);
+            let task = conv::Task::<I> {
+                plan: &plan,
+                weights: weights.get().cast_const(),
+                read: v.at::<I::T>(read, n).cast_const(),
+                written: v.at(out, n),
+                finish: finishes[n].get(),
+                scratch,
+                band,
+                share: part * most / parts..(part + 1) * most / parts,
+            };
+            // SAFETY: values, weights and scratch were laid out for this plan; features were detected.
+            unsafe { I::run(task) };
+        });
+    }
+
+    fn linear(&self, layer: &LinearLayer, x: Value, out: Value, v: &Values<'_, I>) {
+        let rows = layer.weight.rows();
+        let bias = layer.bias.as_ref().map_or(Vec::new(), |b| padded::<I>(b));
+        let bias = SendPointer(if bias.is_empty() { std::ptr::null() } else { bias.as_ptr() }, bias);
+        let piece = rows.div_ceil(8 * self.threads).next_multiple_of(linear::ROWS).min(256);
+        self.each(rows.div_ceil(piece), |t, scratch| {
+            let kernel = linear::Forward::<I> {
+                weight: &layer.weight,
+                bias: bias.get(),
+                x: v.at(x, 0),
+                x_step: v.step(x),
+                out: v.at(out, 0),
+                out_step: v.step(out),
+                copies: v.copies,
+                rows: t * piece..rows.min((t + 1) * piece),
+                scratch,
+            };
+            // SAFETY: vectors have the layer's lengths; scratch was made for it; features were detected.
+            unsafe { I::run(kernel) };
+        });
+        self.zero_tail(out, v);
+    }
+
+    fn linear_adjoint(&self, layer: &LinearLayer, s: Value, out: Value, v: &Values<'_, I>) {
+        let columns = layer.weight.row_len();
+        self.each(columns.div_ceil(linear::COLUMNS), |t, scratch| {
+            let kernel = linear::Adjoint::<I> {
+                weight: &layer.weight,
+                s: v.at(s, 0),
+                s_step: v.step(s),
+                out: v.at(out, 0),
+                out_step: v.step(out),
+                copies: v.copies,
+                columns: t * linear::COLUMNS..columns.min((t + 1) * linear::COLUMNS),
+                scratch,
+            };
+            // SAFETY: vectors have the layer's lengths; scratch was made for it; features were detected.
+            unsafe { I::run(kernel) };
+        });
+        self.zero_tail(out, v);
+    }
+
+    /// Unused lanes of a vector become zero.
+    fn zero_tail(&self, out: Value, v: &Values<'_, I>) {
+        let used = v.shape(out).len();
+        for n in 0..v.copies {
+            // SAFETY: no other task runs.
+            let numbers = unsafe { v.slice_mut(out, n) };
+            numbers[used..].fill(I::T::ZERO);
+        }
+    }
+
+    fn load_decisions(&self, given: &[u16], out: Value, n: usize, v: &Values<'_, I>) {
+        let shape = v.shape(out);
+        let bytes = self.bytes_of(v.plan.form(out));
+        // SAFETY: no other task runs; the place holds the form's bytes.
+        let raw = unsafe { std::slice::from_raw_parts_mut(v.at::<u8>(out, n), bytes) };
+        raw.fill(0);
+        for (i, &d) in given.iter().enumerate() {
+            let at = layout::index(shape, I::LANES, i / shape.plane(), i % shape.plane());
+            match v.plan.form(out) {
+                Form::Bits(_) => raw[at / 8] |= ((d & 1) as u8) << (at % 8),
+                Form::Winners(_, WinnerWidth::One) => raw[at] = d as u8,
+                _ => raw[2 * at..2 * at + 2].copy_from_slice(&d.to_ne_bytes()),
+            }
+        }
+    }
+
+    fn read_decisions(&self, x: Value, n: usize, v: &Values<'_, I>) -> Vec<u16> {
+        let shape = v.shape(x);
+        let bytes = self.bytes_of(v.plan.form(x));
+        // SAFETY: no other task runs; the place holds the form's bytes.
+        let raw = unsafe { std::slice::from_raw_parts(v.at::<u8>(x, n).cast_const(), bytes) };
+        let one = |i: usize| {
+            let at = layout::index(shape, I::LANES, i / shape.plane(), i % shape.plane());
+            match v.plan.form(x) {
+                Form::Bits(_) => u16::from(raw[at / 8] >> (at % 8) & 1),
+                Form::Winners(_, WinnerWidth::One) => u16::from(raw[at]),
+                _ => u16::from_ne_bytes([raw[2 * at], raw[2 * at + 1]]),
+            }
+        };
+        (0..shape.len()).map(one).collect()
+    }
+}
+
+/// An epilogue whose pointers go to other threads.
+#[derive(Clone, Copy)]
+struct SendFinish<T>(conv::Finish<T>);
+
+impl<T> SendFinish<T> {
+    fn get(self) -> conv::Finish<T> {
+        self.0
+    }
+}
+// SAFETY: pointers are to values of the step; tasks write disjoint parts.
+unsafe impl<T> Send for SendFinish<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for SendFinish<T> {}
+
+/// A pointer into a vector that is kept beside it.
+struct SendPointer<T>(*const T, #[allow(dead_code)] Vec<T>);
+// SAFETY: the vector is not written while tasks read it.
+unsafe impl<T> Sync for SendPointer<T> {}
+
+impl<T> SendPointer<T> {
+    fn get(&self) -> *const T {
+        self.0
+    }
+}
+
+fn bounds<T: Scalar>(range: Range) -> [T; 2] {
+    [T::from_f64(range.lo), T::from_f64(range.hi)]
+}
+
+/// One number a channel, zeros to whole blocks (two blocks are loaded together).
+fn padded<I: Isa>(values: &[f64]) -> Vec<I::T> {
+    let mut out: Vec<I::T> = values.iter().map(|&x| I::T::from_f64(x)).collect();
+    out.resize(values.len().next_multiple_of(2 * I::LANES), I::T::ZERO);
+    out
+}

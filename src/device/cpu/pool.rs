@@ -1,0 +1,273 @@
+//! Pools and their adjoints, one channel block of one picture a task.
+
+use super::isa::{Isa, Kernel};
+use crate::program::{PoolLayer, WinnerWidth};
+use crate::tensor::{Scalar, Shape};
+
+/// Rows or columns `[start, end)` that window `i` covers, clipped to the input, and the tap of the first.
+#[inline(always)]
+fn clip(i: usize, stride: usize, pad: usize, kernel: usize, dilation: usize, size: usize) -> (usize, usize) {
+    let start = (i * stride) as isize - pad as isize;
+    let d = dilation as isize;
+    let first = if start < 0 { (-start + d - 1) / d } else { 0 };
+    let last = (size as isize - start + d - 1) / d;
+    (first.min(kernel as isize) as usize, last.clamp(0, kernel as isize) as usize)
+}
+
+/// A pooling window resolved for one input shape.
+#[derive(Clone, Copy)]
+struct Walk {
+    layer: PoolLayer,
+    pads: [[usize; 2]; 2],
+}
+
+impl Walk {
+    fn new(layer: PoolLayer) -> Self {
+        Self { layer, pads: layer.window.pads(layer.input.h, layer.input.w) }
+    }
+
+    /// Taps `[first, last)` of output row or column `i` on axis `a` that lie inside the input.
+    #[inline(always)]
+    fn taps(&self, i: usize, a: usize) -> (usize, usize) {
+        let w = &self.layer.window;
+        let size = [self.layer.input.h, self.layer.input.w][a];
+        clip(i, w.stride[a], self.pads[a][0], w.kernel[a], w.dilation[a], size)
+    }
+
+    /// Input row or column of a tap that lies inside.
+    #[inline(always)]
+    fn input(&self, i: usize, tap: usize, a: usize) -> usize {
+        i * self.layer.window.stride[a] + tap * self.layer.window.dilation[a] - self.pads[a][0]
+    }
+
+    /// Elements by which an average pool divides at output `(y, x)`.
+    #[inline(always)]
+    fn divisor(&self, y: usize, x: usize, count_padding: bool) -> usize {
+        let axis = |i: usize, a: usize| {
+            let (first, last) = self.taps(i, a);
+            if !count_padding {
+                return last - first;
+            }
+            // Padding counts, but what a partial last window has beyond the padding does not.
+            let w = &self.layer.window;
+            let size = [self.layer.input.h, self.layer.input.w][a];
+            let start = i * w.stride[a];
+            let end = (start + w.span()[a]).min(size + self.pads[a][0] + self.pads[a][1]);
+            (end - start).div_ceil(w.dilation[a])
+        };
+        axis(y, 0) * axis(x, 1)
+    }
+}
+
+/// Maximum over windows of one channel block.
+pub(super) struct Max<I: Isa> {
+    pub layer: PoolLayer,
+    pub x: *const I::T,
+    pub out: *mut I::T,
+    pub winners: *mut u8,
+    pub width: WinnerWidth,
+}
+
+impl<I: Isa> Kernel<I> for Max<I> {
+    #[inline(always)]
+    unsafe fn call(self) {
+        let walk = Walk::new(self.layer);
+        let Shape { h, w, .. } = self.layer.output;
+        let kernel = self.layer.window.kernel;
+        // SAFETY: pointers are to one channel block of values of the layer's shapes; taps are clipped to the input.
+        unsafe {
+            for y in 0..h {
+                let (y0, y1) = walk.taps(y, 0);
+                for x in 0..w {
+                    let (x0, x1) = walk.taps(x, 1);
+                    let mut best = [I::T::ZERO; 16];
+                    let mut winner = [0u16; 16];
+                    let mut fresh = true;
+                    for ky in y0..y1 {
+                        for kx in x0..x1 {
+                            let pixel = walk.input(y, ky, 0) * self.layer.input.w + walk.input(x, kx, 1);
+                            let v = self.x.add(pixel * I::LANES);
+                            let tap = (ky * kernel[1] + kx) as u16;
+                            for lane in 0..I::LANES {
+                                let v = *v.add(lane);
+                                // Not `v > best`: a NaN must win.
+                                let wins = fresh || !(v <= best[lane]) && best[lane] == best[lane];
+                                best[lane] = if wins { v } else { best[lane] };
+                                winner[lane] = if wins { tap } else { winner[lane] };
+                            }
+                            fresh = false;
+                        }
+                    }
+                    let at = (y * w + x) * I::LANES;
+                    for lane in 0..I::LANES {
+                        *self.out.add(at + lane) = best[lane];
+                    }
+                    if self.winners.is_null() {
+                        continue;
+                    }
+                    match self.width {
+                        WinnerWidth::One => {
+                            for lane in 0..I::LANES {
+                                *self.winners.add(at + lane) = winner[lane] as u8;
+                            }
+                        }
+                        WinnerWidth::Two => {
+                            for lane in 0..I::LANES {
+                                *self.winners.cast::<u16>().add(at + lane) = winner[lane];
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Signals to the winners of one channel block; windows in order.
+pub(super) struct MaxAdjoint<I: Isa> {
+    pub layer: PoolLayer,
+    pub s: *const I::T,
+    pub winners: *const u8,
+    pub width: WinnerWidth,
+    pub out: *mut I::T,
+}
+
+impl<I: Isa> Kernel<I> for MaxAdjoint<I> {
+    #[inline(always)]
+    unsafe fn call(self) {
+        let walk = Walk::new(self.layer);
+        let Shape { h, w, .. } = self.layer.output;
+        let kernel = self.layer.window.kernel;
+        // SAFETY: as for `Max`; winners name taps inside the input.
+        unsafe {
+            std::ptr::write_bytes(self.out, 0, self.layer.input.plane() * I::LANES);
+            for y in 0..h {
+                for x in 0..w {
+                    let at = (y * w + x) * I::LANES;
+                    for lane in 0..I::LANES {
+                        let tap = match self.width {
+                            WinnerWidth::One => usize::from(*self.winners.add(at + lane)),
+                            WinnerWidth::Two => usize::from(*self.winners.cast::<u16>().add(at + lane)),
+                        };
+                        let row = walk.input(y, tap / kernel[1], 0);
+                        let column = walk.input(x, tap % kernel[1], 1);
+                        let to = self.out.add((row * self.layer.input.w + column) * I::LANES + lane);
+                        *to += *self.s.add(at + lane);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Mean over windows of one channel block, or its adjoint.
+pub(super) struct Average<I: Isa> {
+    pub layer: PoolLayer,
+    pub count_padding: bool,
+    pub adjoint: bool,
+    pub from: *const I::T,
+    pub to: *mut I::T,
+}
+
+impl<I: Isa> Kernel<I> for Average<I> {
+    #[inline(always)]
+    unsafe fn call(self) {
+        let walk = Walk::new(self.layer);
+        let Shape { h, w, .. } = self.layer.output;
+        // SAFETY: pointers are to one channel block of values of the layer's shapes; taps are clipped to the input.
+        unsafe {
+            let written = if self.adjoint { self.layer.input } else { self.layer.output };
+            std::ptr::write_bytes(self.to, 0, written.plane() * I::LANES);
+            for y in 0..h {
+                let (y0, y1) = walk.taps(y, 0);
+                for x in 0..w {
+                    let (x0, x1) = walk.taps(x, 1);
+                    let scale = I::splat(I::T::from_f64(1.0 / walk.divisor(y, x, self.count_padding) as f64));
+                    let out = (y * w + x) * I::LANES;
+                    let mut sum = I::zero();
+                    let signal = if self.adjoint { I::mul(I::load(self.from.add(out)), scale) } else { sum };
+                    for ky in y0..y1 {
+                        for kx in x0..x1 {
+                            let pixel = walk.input(y, ky, 0) * self.layer.input.w + walk.input(x, kx, 1);
+                            let at = pixel * I::LANES;
+                            if self.adjoint {
+                                I::store(self.to.add(at), I::add(I::load(self.to.add(at)), signal));
+                            } else {
+                                sum = I::add(sum, I::load(self.from.add(at)));
+                            }
+                        }
+                    }
+                    if !self.adjoint {
+                        I::store(self.to.add(out), I::mul(sum, scale));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Mean over `⌊i·n/out⌋ .. ⌈(i+1)·n/out⌉` of one channel block, or its adjoint.
+pub(super) struct Adaptive<I: Isa> {
+    pub input: Shape,
+    pub output: Shape,
+    pub adjoint: bool,
+    pub from: *const I::T,
+    pub to: *mut I::T,
+}
+
+impl<I: Isa> Kernel<I> for Adaptive<I> {
+    #[inline(always)]
+    unsafe fn call(self) {
+        let bin = |i: usize, size: usize, out: usize| (i * size / out, ((i + 1) * size).div_ceil(out));
+        // SAFETY: pointers are to one channel block of values of the given shapes; bins lie inside the input.
+        unsafe {
+            let written = if self.adjoint { self.input } else { self.output };
+            std::ptr::write_bytes(self.to, 0, written.plane() * I::LANES);
+            for y in 0..self.output.h {
+                let (y0, y1) = bin(y, self.input.h, self.output.h);
+                for x in 0..self.output.w {
+                    let (x0, x1) = bin(x, self.input.w, self.output.w);
+                    let scale = I::splat(I::T::from_f64(1.0 / ((y1 - y0) * (x1 - x0)) as f64));
+                    let out = (y * self.output.w + x) * I::LANES;
+                    let mut sum = I::zero();
+                    let signal = if self.adjoint { I::mul(I::load(self.from.add(out)), scale) } else { sum };
+                    for row in y0..y1 {
+                        for column in x0..x1 {
+                            let at = (row * self.input.w + column) * I::LANES;
+                            if self.adjoint {
+                                I::store(self.to.add(at), I::add(I::load(self.to.add(at)), signal));
+                            } else {
+                                sum = I::add(sum, I::load(self.from.add(at)));
+                            }
+                        }
+                    }
+                    if !self.adjoint {
+                        I::store(self.to.add(out), I::mul(sum, scale));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Mean over the plane of one channel block, as a vector of lanes.
+pub(super) struct PlaneMean<I: Isa> {
+    pub x: *const I::T,
+    pub plane: usize,
+    pub out: *mut I::T,
+}
+
+impl<I: Isa> Kernel<I> for PlaneMean<I> {
+    #[inline(always)]
+    unsafe fn call(self) {
+        // SAFETY: pointers are to one channel block and one vector.
+        unsafe {
+            let mut sum = I::zero();
+            for pixel in 0..self.plane {
+                sum = I::add(sum, I::load(self.x.add(pixel * I::LANES)));
+            }
+            let scale = I::splat(I::T::from_f64(1.0 / self.plane as f64));
+            I::store(self.out, I::mul(sum, scale));
+        }
+    }
+}

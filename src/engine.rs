@@ -1,0 +1,611 @@
+//! Runs programs over pictures: chunking, caching, checks.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::device::cpu::{self, Kernels};
+use crate::device::{Chunk, Decisions, Description, Device, Harvest, Perturbation, Slot, Sum};
+use crate::error::{Error, Result};
+use crate::graph::{Graph, NodeId};
+use crate::program::{Builder, Decided, Plan, Program, Score, Statistic, Times, pull_back};
+use crate::random;
+use crate::rule::Composite;
+use crate::tensor::{Precision, Shape, Tensor};
+
+/// Which device to use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DeviceChoice {
+    /// The fastest there is.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// An NVIDIA GPU by number.
+    Cuda(usize),
+}
+
+impl std::str::FromStr for DeviceChoice {
+    type Err = Error;
+
+    fn from_str(s: &str) -> Result<Self> {
+        let unknown = || Error::settings(format!("no device is named '{s}'; there are auto, cpu, cuda and cuda:N"));
+        match s {
+            "auto" => Ok(DeviceChoice::Auto),
+            "cpu" => Ok(DeviceChoice::Cpu),
+            "cuda" => Ok(DeviceChoice::Cuda(0)),
+            _ => {
+                let number = s.strip_prefix("cuda:").ok_or_else(unknown)?;
+                Ok(DeviceChoice::Cuda(number.parse().map_err(|_| unknown())?))
+            }
+        }
+    }
+}
+
+/// What an engine runs on and within.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Device.
+    pub device: DeviceChoice,
+    /// Numbers to compute in.
+    pub precision: Precision,
+    /// CPU kernels.
+    pub kernels: Kernels,
+    /// Worker threads; all cores if not given.
+    pub threads: Option<usize>,
+    /// Bytes that packed weights, feature maps and scratch may take together.
+    pub memory: Option<u64>,
+}
+
+/// Pictures of one shape, normalised.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    items: Vec<Tensor>,
+    keys: Vec<u64>,
+    shape: Shape,
+}
+
+impl Batch {
+    /// From `[N, C, H, W]`.
+    ///
+    /// # Errors
+    /// When there is no picture, the tensor has other axes, or a number is NaN or infinite (names the first).
+    pub fn new(tensor: &Tensor) -> Result<Self> {
+        let &[n, c, h, w] = tensor.dims() else {
+            return Err(Error::input(format!("a batch has axes [N, C, H, W], not {:?}", tensor.dims())));
+        };
+        (0..n).map(|i| tensor.item(i)).collect::<Result<Vec<_>>>().and_then(|items| {
+            if c * h * w == 0 { Err(Error::input(format!("an empty picture of {c}x{h}x{w}"))) } else { Self::of(items) }
+        })
+    }
+
+    /// From `[C, H, W]` each; errors as [`Batch::new`].
+    pub fn of(items: Vec<Tensor>) -> Result<Self> {
+        let Some(&[c, h, w]) = items.first().map(Tensor::dims) else {
+            return Err(Error::input("a batch needs pictures with axes [C, H, W]"));
+        };
+        let shape = Shape::new(c, h, w);
+        for (i, item) in items.iter().enumerate() {
+            if item.dims() != shape.dims() {
+                return Err(Error::input(format!("pictures of shapes {shape} and {:?} in one batch", item.dims())));
+            }
+            if let Some(at) = item.first_not_finite() {
+                let [channel, row, column] = [at / (h * w), at / w % h, at % w];
+                return Err(Error::input(format!(
+                    "picture {i} holds {} at channel {channel}, row {row}, column {column}",
+                    item.at(at)
+                )));
+            }
+        }
+        let keys = items.iter().map(random::image_key).collect();
+        Ok(Self { items, keys, shape })
+    }
+
+    /// Number of pictures.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Always false.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// `[C, H, W]` of each picture.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// The pictures.
+    pub fn items(&self) -> &[Tensor] {
+        &self.items
+    }
+
+    /// For each picture, the number that its random draws depend on.
+    pub fn keys(&self) -> &[u64] {
+        &self.keys
+    }
+}
+
+/// Where the explained signal is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum At {
+    /// The picture.
+    Input,
+    /// The output of a node.
+    Node(NodeId),
+}
+
+/// What is done with the signal before it is aggregated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reading {
+    /// Nothing.
+    Signal,
+    /// `Σ_c ⟨signal_c⟩ · activation_c` (Selvaraju et al. 2017, equations 1 and 2, before the ReLU).
+    MeanWeightedActivation,
+}
+
+/// Copies of each picture.
+#[derive(Debug, Clone)]
+pub struct Copies {
+    /// How they differ.
+    pub perturbation: Perturbation,
+    /// Weight of each in the map; their number is the number of copies.
+    pub weights: Vec<f64>,
+}
+
+impl Copies {
+    /// The picture itself, once.
+    pub fn one() -> Self {
+        Self { perturbation: Perturbation::None, weights: vec![1.0] }
+    }
+}
+
+/// Perturb → differentiate → aggregate, as plain data.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// What is explained.
+    pub score: Score,
+    /// Backward rules.
+    pub rules: Composite,
+    /// Copies of each picture.
+    pub copies: Copies,
+    /// Where the signal is taken.
+    pub at: At,
+    /// What is read off it.
+    pub reading: Reading,
+    /// How copies become one map.
+    pub statistic: Statistic,
+    /// What the statistic is multiplied by.
+    pub times: Times,
+}
+
+impl Job {
+    /// The plain gradient of `score`.
+    pub fn gradient(score: Score) -> Self {
+        Self {
+            score,
+            rules: Composite::gradient(),
+            copies: Copies::one(),
+            at: At::Input,
+            reading: Reading::Signal,
+            statistic: Statistic::Sum,
+            times: Times::One,
+        }
+    }
+}
+
+/// One map a picture, and the scores of its copies.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// `[C, H, W]` of the place the signal was read at, one a picture.
+    pub maps: Vec<Tensor>,
+    /// Score of every copy, by picture.
+    pub scores: Vec<Vec<f64>>,
+}
+
+/// Names a program within an engine.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Key {
+    Scores(u64, Score),
+    Job { graph: u64, score: Score, rules: String, at: At, reading: Reading, statistic: Statistic, decided: Decided },
+    Outputs(u64, Vec<NodeId>),
+    Pullback { graph: u64, from: NodeId, rules: String, to: NodeId },
+    Decisions(u64),
+}
+
+/// A device, its limits, and the programs made for it so far.
+pub struct Engine {
+    device: Box<dyn Device>,
+    memory: Option<u64>,
+    plans: HashMap<Key, Arc<Plan>>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("device", &self.device.describe()).finish_non_exhaustive()
+    }
+}
+
+/// Programs kept before the oldest are forgotten; a run over pictures of many sizes would otherwise collect them all.
+const MOST_PLANS: usize = 64;
+
+impl Engine {
+    /// An engine with the given settings.
+    ///
+    /// # Errors
+    /// When the device or its kernels do not exist here.
+    pub fn new(settings: &Settings) -> Result<Self> {
+        if let DeviceChoice::Cuda(index) = settings.device {
+            return Err(Error::no_device(format!(
+                "cuda:{index} was asked for, but this version computes on the CPU only; `--device cpu` or `auto` does"
+            )));
+        }
+        let device = cpu::open(settings.precision, settings.kernels, settings.threads)?;
+        Ok(Self { device, memory: settings.memory, plans: HashMap::new() })
+    }
+
+    /// What it runs on.
+    pub fn describe(&self) -> Description {
+        self.device.describe()
+    }
+
+    /// Bytes of packed weights, feature maps and scratch held at most so far.
+    pub fn peak_bytes(&self) -> u64 {
+        self.device.peak_bytes()
+    }
+
+    fn plan(&mut self, key: Key, build: impl FnOnce() -> Result<Program>) -> Result<Arc<Plan>> {
+        if let Some(plan) = self.plans.get(&key) {
+            return Ok(Arc::clone(plan));
+        }
+        let plan = Arc::new(Plan::new(build()?, |form| self.device.bytes_of(form)));
+        if self.plans.len() >= MOST_PLANS {
+            self.plans.clear();
+        }
+        self.plans.insert(key, Arc::clone(&plan));
+        Ok(plan)
+    }
+
+    /// Logits of each picture, `[N, classes]` in double precision.
+    ///
+    /// # Errors
+    /// When shapes do not suit, memory does not suffice or a result is not finite.
+    pub fn forward(&mut self, graph: &Graph, x: &Batch) -> Result<Tensor> {
+        check_shapes(graph, x)?;
+        let plan = self.plan(Key::Scores(graph.id(), Score::Logit), || {
+            let mut b = Builder::new(graph, Decided::Here)?;
+            b.score(Score::Logit);
+            Ok(b.finish())
+        })?;
+        let run = Run {
+            plan: &plan,
+            graph,
+            x,
+            targets: &vec![0; x.len()],
+            copies: &Copies::one(),
+            loads: &[],
+            decisions: &[],
+        };
+        let mut logits = Vec::with_capacity(x.len() * graph.classes());
+        self.run(&run, Vec::new(), |harvest, _| logits.extend(harvest.logits.iter().flatten().copied()))?;
+        Tensor::f64([x.len(), graph.classes()], logits)
+    }
+
+    /// One map for each picture and its target.
+    ///
+    /// # Errors
+    /// When shapes or targets do not suit, memory does not suffice or a result is not finite.
+    pub fn explain(&mut self, graph: &Graph, job: &Job, x: &Batch, targets: &[usize]) -> Result<Answer> {
+        self.explain_decided(graph, job, x, targets, None)
+    }
+
+    /// As [`Engine::explain`], the backward pass under decisions (one a picture) of some other forward pass.
+    ///
+    /// # Errors
+    /// As [`Engine::explain`], and when decisions are missing.
+    pub fn explain_under(
+        &mut self,
+        graph: &Graph,
+        job: &Job,
+        x: &Batch,
+        targets: &[usize],
+        decisions: &[Decisions],
+    ) -> Result<Answer> {
+        self.explain_decided(graph, job, x, targets, Some(decisions))
+    }
+
+    fn explain_decided(
+        &mut self,
+        graph: &Graph,
+        job: &Job,
+        x: &Batch,
+        targets: &[usize],
+        decisions: Option<&[Decisions]>,
+    ) -> Result<Answer> {
+        check_shapes(graph, x)?;
+        if targets.len() != x.len() || targets.iter().any(|&t| t >= graph.classes()) {
+            return Err(Error::settings(format!(
+                "{} pictures need one class each below {}, got {targets:?}",
+                x.len(),
+                graph.classes()
+            )));
+        }
+        if decisions.is_some_and(|d| d.len() != x.len()) {
+            return Err(Error::settings(format!("{} pictures need decisions each", x.len())));
+        }
+        if job.copies.weights.is_empty() || (job.statistic == Statistic::Variance && job.copies.weights.len() < 2) {
+            return Err(Error::settings(format!("{} copies are too few for this statistic", job.copies.weights.len())));
+        }
+        let decided = if decisions.is_some() { Decided::Elsewhere } else { Decided::Here };
+        let key = Key::Job {
+            graph: graph.id(),
+            score: job.score,
+            rules: job.rules.id(),
+            at: job.at,
+            reading: job.reading,
+            statistic: job.statistic,
+            decided,
+        };
+        let node = match job.at {
+            At::Input => graph.input(),
+            At::Node(node) => node,
+        };
+        let plan = self.plan(key, || {
+            let mut b = Builder::new(graph, decided)?;
+            let seed = b.seed(job.score);
+            let signal = pull_back(&mut b, &job.rules, graph.output(), seed, node)?;
+            let read = match job.reading {
+                Reading::Signal => signal,
+                Reading::MeanWeightedActivation => {
+                    let weights = b.spatial_mean(signal);
+                    let activation = b.output(node);
+                    b.weighted_channel_sum(weights, activation)
+                }
+            };
+            b.aggregate(read, job.statistic);
+            Ok(b.finish())
+        })?;
+        let shape = match job.reading {
+            Reading::Signal => graph.node(node).shape,
+            Reading::MeanWeightedActivation => Shape { c: 1, ..graph.node(node).shape },
+        };
+        let run = Run {
+            plan: &plan,
+            graph,
+            x,
+            targets,
+            copies: &job.copies,
+            loads: &[],
+            decisions: decisions.unwrap_or(&[]),
+        };
+        let mut scores = vec![Vec::with_capacity(job.copies.weights.len()); x.len()];
+        let mut maps: Vec<Option<Tensor>> = vec![None; x.len()];
+        let precision = self.device.describe().precision;
+        let mut failed = None;
+        self.run(&run, vec![(job.statistic, shape.len()); x.len()], |harvest, slots| {
+            for (slot, &score) in slots.iter().zip(&harvest.scores) {
+                scores[slot.item].push(score);
+                if slot.copy + 1 == job.copies.weights.len() {
+                    let sum = std::mem::take(&mut harvest.sums[slot.item]);
+                    let values = times(sum.finish(job.statistic), job, x, slot.item);
+                    match values.and_then(|v| Tensor::rounded(shape.dims(), v, precision)) {
+                        Ok(map) => maps[slot.item] = Some(map),
+                        Err(e) => failed = Some(e),
+                    }
+                }
+            }
+        })?;
+        if let Some(e) = failed {
+            return Err(e);
+        }
+        let maps = maps.into_iter().flatten().collect();
+        Ok(Answer { maps, scores })
+    }
+
+    /// Outputs of some nodes on each picture: by node, `[N, c, h, w]`.
+    ///
+    /// # Errors
+    /// As [`Engine::forward`].
+    pub fn node_outputs(&mut self, graph: &Graph, x: &Batch, nodes: &[NodeId]) -> Result<Vec<Tensor>> {
+        check_shapes(graph, x)?;
+        let plan = self.plan(Key::Outputs(graph.id(), nodes.to_vec()), || {
+            let mut b = Builder::new(graph, Decided::Here)?;
+            for (slot, &node) in nodes.iter().enumerate() {
+                let value = b.output(node);
+                b.store(value, slot);
+            }
+            Ok(b.finish())
+        })?;
+        let run = Run {
+            plan: &plan,
+            graph,
+            x,
+            targets: &vec![0; x.len()],
+            copies: &Copies::one(),
+            loads: &[],
+            decisions: &[],
+        };
+        let mut outputs = vec![Vec::new(); nodes.len()];
+        self.run(&run, Vec::new(), |harvest, _| {
+            harvest.stores.drain(..).zip(&mut outputs).for_each(|(new, all)| all.extend(new));
+        })?;
+        outputs.iter().map(|o| Tensor::stack(o)).collect()
+    }
+
+    /// The signal at `to` when `signal` (`[N, c, h, w]`) arrives at `from`: `[N, c, h, w]`.
+    ///
+    /// # Errors
+    /// As [`Engine::forward`], and when `to` is not upstream of `from`.
+    pub fn pullback(
+        &mut self,
+        graph: &Graph,
+        x: &Batch,
+        from: NodeId,
+        signal: &Tensor,
+        rules: &Composite,
+        to: NodeId,
+    ) -> Result<Tensor> {
+        check_shapes(graph, x)?;
+        let shape = graph.node(from).shape;
+        if signal.dims() != [&[x.len()][..], &shape.dims()[..]].concat() {
+            return Err(Error::input(format!("a signal of shape {:?} at a node of {shape}", signal.dims())));
+        }
+        let plan = self.plan(Key::Pullback { graph: graph.id(), from, rules: rules.id(), to }, || {
+            let mut b = Builder::new(graph, Decided::Here)?;
+            let up = b.load(0, shape);
+            let down = pull_back(&mut b, rules, from, up, to)?;
+            b.store(down, 0);
+            Ok(b.finish())
+        })?;
+        let loads = [(0..x.len()).map(|i| signal.item(i)).collect::<Result<Vec<_>>>()?];
+        let run = Run {
+            plan: &plan,
+            graph,
+            x,
+            targets: &vec![0; x.len()],
+            copies: &Copies::one(),
+            loads: &loads,
+            decisions: &[],
+        };
+        let mut out = Vec::new();
+        self.run(&run, Vec::new(), |harvest, _| out.extend(harvest.stores.drain(..).flatten()))?;
+        Tensor::stack(&out)
+    }
+
+    /// Which activations are active and which pooled elements win, for each picture.
+    ///
+    /// # Errors
+    /// As [`Engine::forward`].
+    pub fn decisions(&mut self, graph: &Graph, x: &Batch) -> Result<Vec<Decisions>> {
+        check_shapes(graph, x)?;
+        let plan = self.plan(Key::Decisions(graph.id()), || {
+            let mut b = Builder::new(graph, Decided::Here)?;
+            b.store_decisions()?;
+            Ok(b.finish())
+        })?;
+        let run = Run {
+            plan: &plan,
+            graph,
+            x,
+            targets: &vec![0; x.len()],
+            copies: &Copies::one(),
+            loads: &[],
+            decisions: &[],
+        };
+        let mut out = Vec::with_capacity(x.len());
+        self.run(&run, Vec::new(), |harvest, _| out.append(&mut harvest.decisions))?;
+        Ok(out)
+    }
+
+    /// Runs every copy of every picture, chunk by chunk in order, and hands each chunk's harvest to `gather`.
+    fn run(
+        &mut self,
+        run: &Run<'_>,
+        sums: Vec<(Statistic, usize)>,
+        mut gather: impl FnMut(&mut Harvest, &[Slot]),
+    ) -> Result<()> {
+        let copies = run.copies.weights.len();
+        let total = run.x.len() * copies;
+        let room = self.device.fit(run.plan, total, self.memory)?;
+        let mut harvest = Harvest { sums: vec![Sum::default(); sums.len()], ..Harvest::default() };
+        let mut done = 0;
+        while done < total {
+            let slots: Vec<Slot> = (done..total.min(done + room))
+                .map(|i| {
+                    let (item, copy) = (i / copies, i % copies);
+                    Slot { item, copy, target: run.targets[item], weight: run.copies.weights[copy] }
+                })
+                .collect();
+            for slot in slots.iter().filter(|s| s.copy == 0) {
+                if let Some(&(statistic, len)) = sums.get(slot.item) {
+                    harvest.sums[slot.item] = Sum::new(statistic, len);
+                }
+            }
+            let chunk = Chunk {
+                slots: &slots,
+                pictures: &run.x.items,
+                perturbation: &run.copies.perturbation,
+                loads: run.loads,
+                decisions: run.decisions,
+            };
+            self.device.run(run.plan, &chunk, &mut harvest)?;
+            if !finite(&harvest) {
+                return Err(self.explain_not_finite(run, &chunk));
+            }
+            done += slots.len();
+            gather(&mut harvest, &slots);
+        }
+        Ok(())
+    }
+
+    fn explain_not_finite(&mut self, run: &Run<'_>, chunk: &Chunk<'_>) -> Error {
+        match self.device.first_not_finite(run.plan, chunk) {
+            Err(e) => e,
+            Ok(at) => {
+                let place = at.map_or("the result".to_string(), |i| step_name(run.graph, run.plan, i));
+                Error::device(format!("a number overflowed or became NaN; it began at {place}"))
+            }
+        }
+    }
+}
+
+/// One program over one batch.
+struct Run<'a> {
+    plan: &'a Plan,
+    graph: &'a Graph,
+    x: &'a Batch,
+    targets: &'a [usize],
+    copies: &'a Copies,
+    loads: &'a [Vec<Tensor>],
+    decisions: &'a [Decisions],
+}
+
+fn check_shapes(graph: &Graph, x: &Batch) -> Result<()> {
+    if x.shape() == graph.input_shape() {
+        return Ok(());
+    }
+    Err(Error::input(format!("the net was made for pictures of {}, not {}", graph.input_shape(), x.shape())))
+}
+
+fn finite(harvest: &Harvest) -> bool {
+    harvest.logits.iter().flatten().all(|x| x.is_finite())
+        && harvest.scores.iter().all(|x| x.is_finite())
+        && harvest.sums.iter().all(|s| s.first.iter().chain(&s.second).all(|x| x.is_finite()))
+        && harvest.stores.iter().flatten().all(|t| t.first_not_finite().is_none())
+}
+
+/// The step in words: its primitive and the layer it belongs to.
+fn step_name(graph: &Graph, plan: &Plan, i: usize) -> String {
+    use crate::program::Step;
+    let step = &plan.steps()[i];
+    let layer = match step {
+        Step::Conv { layer, .. } | Step::ConvAdjoint { layer, .. } => Some(layer.name.clone()),
+        Step::Linear { layer, .. } | Step::LinearAdjoint { layer, .. } => Some(layer.name.clone()),
+        _ => None,
+    };
+    match layer {
+        Some(name) => format!("layer '{name}' ({})", step.kind()),
+        None => format!(
+            "step {} of {} ({}) of a net with {} nodes",
+            i + 1,
+            plan.steps().len(),
+            step.kind(),
+            graph.nodes().len()
+        ),
+    }
+}
+
+fn times(values: Vec<f64>, job: &Job, x: &Batch, item: usize) -> Result<Vec<f64>> {
+    let picture = &x.items[item];
+    let factor: Box<dyn Fn(usize) -> f64> = match (job.times, &job.copies.perturbation) {
+        (Times::One, _) => return Ok(values),
+        _ if values.len() != picture.len() => {
+            return Err(Error::settings("only a map of the picture's shape can be multiplied by the picture"));
+        }
+        (Times::InputMinusBaseline, Perturbation::Path { baselines, .. }) => {
+            Box::new(move |i| picture.at(i) - baselines[item].at(i))
+        }
+        _ => Box::new(|i| picture.at(i)),
+    };
+    Ok(values.into_iter().enumerate().map(|(i, v)| v * factor(i)).collect())
+}

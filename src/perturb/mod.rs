@@ -1,0 +1,3 @@
+//! Where copies of a picture come from.
+
+pub mod quadrature;

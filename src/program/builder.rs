@@ -1,0 +1,405 @@
+//! Writes a program: the forward pass of a graph, and whatever backward rules ask for.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{
+    ConvLayer, Epilogue, Form, LinearLayer, PoolLayer, Program, Range, Score, Statistic, Step, Value, WinnerWidth,
+};
+use crate::error::{Error, Result};
+use crate::graph::{Graph, NodeId, Op};
+use crate::rule::Composite;
+use crate::tensor::Shape;
+
+/// Who decides which ReLUs are active and which pooled elements win.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Decided {
+    /// This run's own forward pass.
+    Here,
+    /// Decisions given with the run (of a forward pass in another precision, say).
+    Elsewhere,
+}
+
+/// Builds a [`Program`] over one graph.
+///
+/// Forward values are computed only if something reads them, and kept only as long as something will.
+#[derive(Debug)]
+pub struct Builder<'g> {
+    graph: &'g Graph,
+    decided: Decided,
+    forms: Vec<Form>,
+    /// Forward steps of each node.
+    forward: Vec<Vec<Step>>,
+    outputs: Vec<Value>,
+    bits: HashMap<NodeId, Value>,
+    winners: HashMap<NodeId, Value>,
+    after: Vec<Step>,
+}
+
+impl<'g> Builder<'g> {
+    /// The forward pass of `graph` on perturbed copies of a picture.
+    ///
+    /// # Errors
+    /// When the graph still has batch norms (fold it first).
+    pub fn new(graph: &'g Graph, decided: Decided) -> Result<Self> {
+        let mut b = Builder {
+            graph,
+            decided,
+            forms: Vec::new(),
+            forward: Vec::new(),
+            outputs: Vec::new(),
+            bits: HashMap::new(),
+            winners: HashMap::new(),
+            after: Vec::new(),
+        };
+        for id in graph.ids() {
+            let out = b.dense(graph.node(id).shape);
+            b.outputs.push(out);
+            let steps = b.forward_steps(id, out)?;
+            b.forward.push(steps);
+        }
+        Ok(b)
+    }
+
+    fn forward_steps(&mut self, id: NodeId, out: Value) -> Result<Vec<Step>> {
+        let node = self.graph.node(id);
+        if matches!(node.op, Op::Add) {
+            return Ok(self.sum_steps(id, out));
+        }
+        let input = |i: usize| self.outputs[node.inputs[i].index()];
+        let step = match &node.op {
+            Op::Input => Step::Perturb { out },
+            Op::Conv(_) => Step::Conv { layer: self.conv_layer(id)?, x: input(0), out, epilogue: Epilogue::default() },
+            Op::Linear(_) => Step::Linear { layer: self.linear_layer(id)?, x: input(0), out },
+            Op::BatchNorm(_) => {
+                return Err(Error::model(format!("node '{}': batch norms must be folded before running", node.name)));
+            }
+            Op::Relu => Step::Clamp { x: input(0), range: Range::POSITIVE, out },
+            Op::Clamp { lo, hi } => Step::Clamp { x: input(0), range: Range { lo: *lo, hi: *hi }, out },
+            Op::MaxPool(_) => Step::MaxPool { layer: self.pool_layer(id)?, x: input(0), out, winners: None },
+            Op::AvgPool { count_padding, .. } => {
+                Step::AvgPool { layer: self.pool_layer(id)?, count_padding: *count_padding, x: input(0), out }
+            }
+            Op::AdaptiveAvgPool { .. } => Step::AdaptiveAvgPool { x: input(0), out },
+            Op::Flatten => Step::Flatten { x: input(0), out },
+            Op::Concat => Step::Concat { xs: (0..node.inputs.len()).map(input).collect(), out },
+            Op::Subsample { stride } => Step::Subsample { x: input(0), stride: *stride, out },
+            Op::PadChannels { before, .. } => Step::Channels { x: input(0), first: -(*before as isize), out },
+            Op::Add => return Err(self.not("a step of its own", id)),
+        };
+        Ok(vec![step])
+    }
+
+    /// Inputs added two at a time, in order; a sum of one is a copy.
+    fn sum_steps(&mut self, id: NodeId, out: Value) -> Vec<Step> {
+        let node = self.graph.node(id);
+        let inputs: Vec<Value> = node.inputs.iter().map(|i| self.outputs[i.index()]).collect();
+        let [first, rest @ ..] = &inputs[..] else { return Vec::new() };
+        if rest.is_empty() {
+            return vec![Step::Channels { x: *first, first: 0, out }];
+        }
+        let mut steps = Vec::with_capacity(rest.len());
+        let mut sum = *first;
+        for (i, &b) in rest.iter().enumerate() {
+            let to = if i + 1 == rest.len() { out } else { self.dense(node.shape) };
+            steps.push(Step::Add { a: sum, b, out: to });
+            sum = to;
+        }
+        steps
+    }
+
+    fn conv_layer(&self, id: NodeId) -> Result<Arc<ConvLayer>> {
+        let node = self.graph.node(id);
+        let Op::Conv(conv) = &node.op else { return Err(self.not("a convolution", id)) };
+        Ok(Arc::new(ConvLayer {
+            name: node.name.clone(),
+            weight: conv.weight.clone(),
+            bias: conv.bias.clone(),
+            window: conv.window,
+            groups: conv.groups,
+            input: self.graph.node(node.inputs[0]).shape,
+            output: node.shape,
+        }))
+    }
+
+    fn linear_layer(&self, id: NodeId) -> Result<Arc<LinearLayer>> {
+        let node = self.graph.node(id);
+        let Op::Linear(linear) = &node.op else { return Err(self.not("a linear layer", id)) };
+        Ok(Arc::new(LinearLayer { name: node.name.clone(), weight: linear.weight.clone(), bias: linear.bias.clone() }))
+    }
+
+    fn pool_layer(&self, id: NodeId) -> Result<PoolLayer> {
+        let node = self.graph.node(id);
+        let (Op::MaxPool(window) | Op::AvgPool { window, .. }) = &node.op else { return Err(self.not("a pool", id)) };
+        Ok(PoolLayer { window: *window, input: self.graph.node(node.inputs[0]).shape, output: node.shape })
+    }
+
+    fn not(&self, what: &str, id: NodeId) -> Error {
+        let node = self.graph.node(id);
+        Error::model(format!("node '{}' is {}, not {what}", node.name, node.op.kind()))
+    }
+
+    fn value(&mut self, form: Form) -> Value {
+        self.forms.push(form);
+        Value(self.forms.len() as u32 - 1)
+    }
+
+    fn dense(&mut self, shape: Shape) -> Value {
+        self.value(Form::Dense(shape))
+    }
+
+    /// The graph.
+    pub fn graph(&self) -> &'g Graph {
+        self.graph
+    }
+
+    /// Shape of a dense value.
+    pub fn shape(&self, v: Value) -> Shape {
+        match self.forms[v.index()] {
+            Form::Dense(s) | Form::Bits(s) | Form::Winners(s, _) => s,
+        }
+    }
+
+    /// The forward value of `node`, kept until its last use.
+    pub fn output(&self, node: NodeId) -> Value {
+        self.outputs[node.index()]
+    }
+
+    /// Bits of `node` (a ReLU or clamp): set where its input lay strictly inside the range it passes.
+    ///
+    /// # Errors
+    /// When `node` is no activation.
+    pub fn active(&mut self, node: NodeId) -> Result<Value> {
+        let range = match self.graph.node(node).op {
+            Op::Relu => Range::POSITIVE,
+            Op::Clamp { lo, hi } => Range { lo, hi },
+            _ => return Err(self.not("an activation", node)),
+        };
+        if let Some(&bits) = self.bits.get(&node) {
+            return Ok(bits);
+        }
+        let out = self.value(Form::Bits(self.graph.node(node).shape));
+        let step = match self.decided {
+            // What an activation puts out lies strictly inside exactly where what it took in did.
+            Decided::Here => Step::Inside { x: self.output(node), range, out },
+            Decided::Elsewhere => Step::LoadDecisions { node, out },
+        };
+        self.forward[node.index()].push(step);
+        self.bits.insert(node, out);
+        Ok(out)
+    }
+
+    /// Which tap of each window of `node` (a max-pool) won.
+    ///
+    /// # Errors
+    /// When `node` is no max-pool or its windows have more than 65536 taps.
+    pub fn winners(&mut self, node: NodeId) -> Result<Value> {
+        let Op::MaxPool(window) = self.graph.node(node).op else { return Err(self.not("a max-pool", node)) };
+        if let Some(&winners) = self.winners.get(&node) {
+            return Ok(winners);
+        }
+        let width = match window.taps() {
+            ..=256 => WinnerWidth::One,
+            257..=65536 => WinnerWidth::Two,
+            taps => return Err(Error::model(format!("a max-pool over {taps} elements is not supported"))),
+        };
+        let value = self.value(Form::Winners(self.graph.node(node).shape, width));
+        match self.decided {
+            Decided::Here => {
+                if let Some(Step::MaxPool { winners, .. }) = self.forward[node.index()].first_mut() {
+                    *winners = Some(value);
+                }
+            }
+            Decided::Elsewhere => self.forward[node.index()].push(Step::LoadDecisions { node, out: value }),
+        }
+        self.winners.insert(node, value);
+        Ok(value)
+    }
+
+    /// Numbers given with the run as its `slot`-th list of tensors, one a picture.
+    pub fn load(&mut self, slot: usize, shape: Shape) -> Value {
+        let out = self.dense(shape);
+        self.after.push(Step::Load { slot, out });
+        out
+    }
+
+    /// Scores the logits; the result is the score's gradient with respect to them.
+    pub fn seed(&mut self, score: Score) -> Value {
+        let logits = self.output(self.graph.output());
+        let out = self.dense(self.shape(logits));
+        self.after.push(Step::Head { logits, score, seed: Some(out) });
+        out
+    }
+
+    /// Scores the logits, nothing more.
+    pub fn score(&mut self, score: Score) {
+        let logits = self.output(self.graph.output());
+        self.after.push(Step::Head { logits, score, seed: None });
+    }
+
+    /// `s` sent back through the linear part of `node` (a convolution).
+    ///
+    /// # Errors
+    /// When `node` is no convolution.
+    pub fn conv_adjoint(&mut self, node: NodeId, s: Value) -> Result<Value> {
+        let layer = self.conv_layer(node)?;
+        let out = self.dense(layer.input);
+        self.after.push(Step::ConvAdjoint { layer, s, out, epilogue: Epilogue::default() });
+        Ok(out)
+    }
+
+    /// `s` sent back through the linear part of `node` (a linear layer).
+    ///
+    /// # Errors
+    /// When `node` is no linear layer.
+    pub fn linear_adjoint(&mut self, node: NodeId, s: Value) -> Result<Value> {
+        let layer = self.linear_layer(node)?;
+        let out = self.dense(Shape::vector(layer.weight.row_len()));
+        self.after.push(Step::LinearAdjoint { layer, s, out });
+        Ok(out)
+    }
+
+    /// `s` sent to the winners of `node` (a max-pool).
+    ///
+    /// # Errors
+    /// When `node` is no max-pool.
+    pub fn max_pool_adjoint(&mut self, node: NodeId, s: Value) -> Result<Value> {
+        let winners = self.winners(node)?;
+        let layer = self.pool_layer(node)?;
+        let out = self.dense(layer.input);
+        self.after.push(Step::MaxPoolAdjoint { layer, s, winners, out });
+        Ok(out)
+    }
+
+    /// `s` sent back through `node`, which is linear in its only input and has no weights: an average pool, a flattening,
+    /// a subsampling, zero channels.
+    ///
+    /// # Errors
+    /// When `node` is none of these.
+    pub fn fixed_adjoint(&mut self, node: NodeId, s: Value) -> Result<Value> {
+        let graph = self.graph;
+        let Some(&input) = graph.node(node).inputs.first() else { return Err(self.not("linear", node)) };
+        let pool = self.pool_layer(node);
+        let out = self.dense(graph.node(input).shape);
+        self.after.push(match graph.node(node).op {
+            Op::AvgPool { count_padding, .. } => Step::AvgPoolAdjoint { layer: pool?, count_padding, s, out },
+            Op::AdaptiveAvgPool { .. } => Step::AdaptiveAvgPoolAdjoint { s, out },
+            Op::Flatten => Step::Unflatten { s, out },
+            Op::Subsample { stride } => Step::SubsampleAdjoint { s, stride, out },
+            Op::PadChannels { before, .. } => Step::Channels { x: s, first: before as isize, out },
+            _ => return Err(self.not("linear without weights", node)),
+        });
+        Ok(out)
+    }
+
+    /// Channels `first ..` of `x`, as many as `shape` has.
+    pub fn channels(&mut self, x: Value, first: usize, shape: Shape) -> Value {
+        let out = self.dense(shape);
+        self.after.push(Step::Channels { x, first: first as isize, out });
+        out
+    }
+
+    /// `a + b`.
+    pub fn add(&mut self, a: Value, b: Value) -> Value {
+        let out = self.dense(self.shape(a));
+        self.after.push(Step::Add { a, b, out });
+        out
+    }
+
+    /// `s` where the bit is set, else 0.
+    pub fn gate(&mut self, s: Value, bits: Value) -> Value {
+        let out = self.dense(self.shape(s));
+        self.after.push(Step::Gate { s, bits, out });
+        out
+    }
+
+    /// `max(s, 0)`.
+    pub fn positive(&mut self, s: Value) -> Value {
+        let out = self.dense(self.shape(s));
+        self.after.push(Step::Clamp { x: s, range: Range::POSITIVE, out });
+        out
+    }
+
+    /// Mean over each channel's plane.
+    pub fn spatial_mean(&mut self, x: Value) -> Value {
+        let out = self.dense(Shape::vector(self.shape(x).c));
+        self.after.push(Step::SpatialMean { x, out });
+        out
+    }
+
+    /// `Σ_c weights[c] · x[c]`, one channel.
+    pub fn weighted_channel_sum(&mut self, weights: Value, x: Value) -> Value {
+        let shape = self.shape(x);
+        let out = self.dense(Shape::new(1, shape.h, shape.w));
+        self.after.push(Step::WeightedChannelSum { weights, x, out });
+        out
+    }
+
+    /// Folds `x` into the picture's map.
+    pub fn aggregate(&mut self, x: Value, statistic: Statistic) {
+        self.after.push(Step::Aggregate { x, statistic });
+    }
+
+    /// Hands `x` out as the run's `slot`-th list of tensors.
+    pub fn store(&mut self, x: Value, slot: usize) {
+        self.after.push(Step::Store { x, slot });
+    }
+
+    /// Hands the decisions of every activation and max-pool out.
+    ///
+    /// # Errors
+    /// As [`Builder::winners`].
+    pub fn store_decisions(&mut self) -> Result<()> {
+        for id in self.graph.ids() {
+            let x = match self.graph.node(id).op {
+                Op::Relu | Op::Clamp { .. } => self.active(id)?,
+                Op::MaxPool(_) => self.winners(id)?,
+                _ => continue,
+            };
+            self.after.push(Step::StoreDecisions { x, node: id });
+        }
+        Ok(())
+    }
+
+    /// The program, fused and without steps nobody needs.
+    pub fn finish(self) -> Program {
+        let steps = self.forward.into_iter().flatten().chain(self.after).collect();
+        super::lower::lower(Program { steps, forms: self.forms })
+    }
+}
+
+/// The signal at `to` when `signal` arrives at the output of `from` and every node in between obeys `rules`.
+///
+/// # Errors
+/// When a rule refuses a node or `to` is not upstream of `from`.
+pub fn pull_back(b: &mut Builder<'_>, rules: &Composite, from: NodeId, signal: Value, to: NodeId) -> Result<Value> {
+    let graph = b.graph();
+    // Signals matter only on ways that lead to `to`.
+    let mut leads = vec![false; graph.nodes().len()];
+    leads[to.index()] = true;
+    for id in graph.ids().skip(to.index() + 1) {
+        leads[id.index()] = graph.node(id).inputs.iter().any(|i| leads[i.index()]);
+    }
+    let mut signals: Vec<Option<Value>> = vec![None; graph.nodes().len()];
+    signals[from.index()] = Some(signal);
+    for id in graph.ids().rev() {
+        if id <= to || !leads[id.index()] {
+            continue;
+        }
+        let Some(up) = signals[id.index()] else { continue };
+        let node = graph.node(id);
+        let down = rules.select(graph, id)?.pull(id, up, b).map_err(|e| e.within(format!("node '{}'", node.name)))?;
+        if down.len() != node.inputs.len() {
+            return Err(Error::model(format!("node '{}': a rule must send one signal to each input", node.name)));
+        }
+        for (&input, s) in node.inputs.iter().zip(down) {
+            signals[input.index()] = Some(match signals[input.index()] {
+                None => s,
+                Some(before) => b.add(before, s),
+            });
+        }
+    }
+    signals[to.index()].ok_or_else(|| {
+        Error::settings(format!("'{}' does not influence '{}'", graph.node(to).name, graph.node(from).name))
+    })
+}

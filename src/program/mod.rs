@@ -1,0 +1,453 @@
+//! Forward, score and backward as one list of primitives that a device carries out.
+//!
+//! A program is built node by node ([`Builder`]), fused ([`lower`]) and laid out in memory ([`Plan`]) before it runs, so
+//! its bytes are known beforehand. Only forward values that a backward rule named are kept.
+
+mod builder;
+mod lower;
+mod plan;
+
+use std::sync::Arc;
+
+pub use builder::{Builder, Decided, pull_back};
+pub use plan::{Place, Plan};
+use serde::{Deserialize, Serialize};
+
+use crate::graph::{NodeId, Weight};
+use crate::tensor::{Shape, Window};
+
+/// A value of a program, one for each copy of a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Value(u32);
+
+impl Value {
+    /// Position in [`Plan::places`].
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// What a value holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// Numbers.
+    Dense(Shape),
+    /// One bit a number.
+    Bits(Shape),
+    /// For each pooled element, which tap of its window won (`ky · kw + kx`); windows of up to 65536 taps.
+    Winners(Shape, WinnerWidth),
+}
+
+/// Bytes of one winner's index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WinnerWidth {
+    /// Windows of up to 256 taps.
+    One,
+    /// Larger windows.
+    Two,
+}
+
+impl WinnerWidth {
+    /// Bytes.
+    pub const fn bytes(self) -> usize {
+        match self {
+            WinnerWidth::One => 1,
+            WinnerWidth::Two => 2,
+        }
+    }
+}
+
+/// An interval; infinite where nothing bounds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Range {
+    /// Lower end.
+    pub lo: f64,
+    /// Upper end.
+    pub hi: f64,
+}
+
+impl Range {
+    /// Where a ReLU is active: above zero.
+    pub const POSITIVE: Self = Self { lo: 0.0, hi: f64::INFINITY };
+}
+
+/// A convolution between known shapes.
+#[derive(Debug, Clone)]
+pub struct ConvLayer {
+    /// The node's name.
+    pub name: String,
+    /// `[k, c / groups, kh, kw]`.
+    pub weight: Weight,
+    /// One number an output channel.
+    pub bias: Option<Arc<[f64]>>,
+    /// Kernel, stride, dilation, padding.
+    pub window: Window,
+    /// Channel groups.
+    pub groups: usize,
+    /// Shape of the input.
+    pub input: Shape,
+    /// Shape of the output.
+    pub output: Shape,
+}
+
+/// A linear layer.
+#[derive(Debug, Clone)]
+pub struct LinearLayer {
+    /// The node's name.
+    pub name: String,
+    /// `[k, c, 1, 1]`.
+    pub weight: Weight,
+    /// One number an output.
+    pub bias: Option<Arc<[f64]>>,
+}
+
+/// A pooling window between known shapes.
+#[derive(Debug, Clone, Copy)]
+pub struct PoolLayer {
+    /// Kernel, stride, padding.
+    pub window: Window,
+    /// Shape of the input.
+    pub input: Shape,
+    /// Shape of the output.
+    pub output: Shape,
+}
+
+/// What happens to a convolution's sums before they are stored, in this order.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Epilogue {
+    /// Add this value.
+    pub add: Option<Value>,
+    /// Record where the number lies strictly inside the range.
+    pub bits: Option<(Value, Range)>,
+    /// Clamp to the range.
+    pub clamp: Option<Range>,
+    /// Zero where the bit is not set.
+    pub gate: Option<Value>,
+}
+
+/// Which number of the logits is explained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Score {
+    /// The target's logit.
+    #[default]
+    Logit,
+    /// The target's softmax probability.
+    Prob,
+    /// The logarithm of the target's softmax probability.
+    LogProb,
+}
+
+/// How the signals of a picture's copies become one map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Statistic {
+    /// Weighted sum; the weights of a picture's copies are given with the run (1/n for a mean).
+    Sum,
+    /// Weighted sum of squares.
+    SumOfSquares,
+    /// Unbiased variance, weights ignored.
+    Variance,
+}
+
+/// What a finished statistic is multiplied by, element by element.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Times {
+    /// Nothing.
+    One,
+    /// The unperturbed picture.
+    Input,
+    /// The picture less its baseline.
+    InputMinusBaseline,
+}
+
+/// One primitive. Values are written once.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)] // x: input, s: signal travelling backward, out: result
+pub enum Step {
+    /// The copy's pixels.
+    Perturb {
+        out: Value,
+    },
+    /// Numbers given with the run, one tensor a picture.
+    Load {
+        slot: usize,
+        out: Value,
+    },
+    /// Decisions of this node given with the run.
+    LoadDecisions {
+        node: NodeId,
+        out: Value,
+    },
+    Conv {
+        layer: Arc<ConvLayer>,
+        x: Value,
+        out: Value,
+        epilogue: Epilogue,
+    },
+    ConvAdjoint {
+        layer: Arc<ConvLayer>,
+        s: Value,
+        out: Value,
+        epilogue: Epilogue,
+    },
+    Linear {
+        layer: Arc<LinearLayer>,
+        x: Value,
+        out: Value,
+    },
+    LinearAdjoint {
+        layer: Arc<LinearLayer>,
+        s: Value,
+        out: Value,
+    },
+    Add {
+        a: Value,
+        b: Value,
+        out: Value,
+    },
+    Clamp {
+        x: Value,
+        range: Range,
+        out: Value,
+    },
+    /// Bit set where the number lies strictly inside the range.
+    Inside {
+        x: Value,
+        range: Range,
+        out: Value,
+    },
+    /// Zero where the bit is not set.
+    Gate {
+        s: Value,
+        bits: Value,
+        out: Value,
+    },
+    MaxPool {
+        layer: PoolLayer,
+        x: Value,
+        out: Value,
+        winners: Option<Value>,
+    },
+    MaxPoolAdjoint {
+        layer: PoolLayer,
+        s: Value,
+        winners: Value,
+        out: Value,
+    },
+    AvgPool {
+        layer: PoolLayer,
+        count_padding: bool,
+        x: Value,
+        out: Value,
+    },
+    AvgPoolAdjoint {
+        layer: PoolLayer,
+        count_padding: bool,
+        s: Value,
+        out: Value,
+    },
+    AdaptiveAvgPool {
+        x: Value,
+        out: Value,
+    },
+    AdaptiveAvgPoolAdjoint {
+        s: Value,
+        out: Value,
+    },
+    Flatten {
+        x: Value,
+        out: Value,
+    },
+    Unflatten {
+        s: Value,
+        out: Value,
+    },
+    /// Channels of all inputs in order.
+    Concat {
+        xs: Vec<Value>,
+        out: Value,
+    },
+    /// Channels from `first` on, as many as `out` has; channels beyond the input are zero.
+    Channels {
+        x: Value,
+        first: isize,
+        out: Value,
+    },
+    /// Every `stride`-th row and column.
+    Subsample {
+        x: Value,
+        stride: [usize; 2],
+        out: Value,
+    },
+    /// Its adjoint: zeros in between.
+    SubsampleAdjoint {
+        s: Value,
+        stride: [usize; 2],
+        out: Value,
+    },
+    /// Mean over each channel's plane, a vector.
+    SpatialMean {
+        x: Value,
+        out: Value,
+    },
+    /// Sum over channels of `weights[c] · x[c]`, one channel.
+    WeightedChannelSum {
+        weights: Value,
+        x: Value,
+        out: Value,
+    },
+    /// Scores the logits (in double precision) and starts the backward pass.
+    Head {
+        logits: Value,
+        score: Score,
+        seed: Option<Value>,
+    },
+    /// Folds the value into the picture's map.
+    Aggregate {
+        x: Value,
+        statistic: Statistic,
+    },
+    /// Hands numbers out, one tensor a copy.
+    Store {
+        x: Value,
+        slot: usize,
+    },
+    /// Hands decisions out.
+    StoreDecisions {
+        x: Value,
+        node: NodeId,
+    },
+}
+
+impl Step {
+    /// Values read.
+    pub fn reads(&self) -> Vec<Value> {
+        let epilogue = |x: &Value, e: &Epilogue| [Some(*x), e.add, e.gate].into_iter().flatten().collect();
+        match self {
+            Step::Perturb { .. } | Step::Load { .. } | Step::LoadDecisions { .. } => Vec::new(),
+            Step::Conv { x, epilogue: e, .. } => epilogue(x, e),
+            Step::ConvAdjoint { s, epilogue: e, .. } => epilogue(s, e),
+            Step::Add { a, b, .. } => vec![*a, *b],
+            Step::Gate { s, bits, .. } => vec![*s, *bits],
+            Step::MaxPoolAdjoint { s, winners, .. } => vec![*s, *winners],
+            Step::Concat { xs, .. } => xs.clone(),
+            Step::WeightedChannelSum { weights, x, .. } => vec![*weights, *x],
+            Step::Linear { x, .. }
+            | Step::Clamp { x, .. }
+            | Step::Inside { x, .. }
+            | Step::MaxPool { x, .. }
+            | Step::AvgPool { x, .. }
+            | Step::AdaptiveAvgPool { x, .. }
+            | Step::Flatten { x, .. }
+            | Step::Channels { x, .. }
+            | Step::Subsample { x, .. }
+            | Step::SpatialMean { x, .. }
+            | Step::Aggregate { x, .. }
+            | Step::Store { x, .. }
+            | Step::StoreDecisions { x, .. } => vec![*x],
+            Step::LinearAdjoint { s, .. }
+            | Step::AvgPoolAdjoint { s, .. }
+            | Step::AdaptiveAvgPoolAdjoint { s, .. }
+            | Step::Unflatten { s, .. }
+            | Step::SubsampleAdjoint { s, .. } => vec![*s],
+            Step::Head { logits, .. } => vec![*logits],
+        }
+    }
+
+    /// Values written.
+    pub fn writes(&self) -> Vec<Value> {
+        match self {
+            Step::Conv { out, epilogue: e, .. } | Step::ConvAdjoint { out, epilogue: e, .. } => {
+                [Some(*out), e.bits.map(|b| b.0)].into_iter().flatten().collect()
+            }
+            Step::MaxPool { out, winners, .. } => [Some(*out), *winners].into_iter().flatten().collect(),
+            Step::Head { seed, .. } => seed.iter().copied().collect(),
+            Step::Aggregate { .. } | Step::Store { .. } | Step::StoreDecisions { .. } => Vec::new(),
+            Step::Perturb { out }
+            | Step::Load { out, .. }
+            | Step::LoadDecisions { out, .. }
+            | Step::Linear { out, .. }
+            | Step::LinearAdjoint { out, .. }
+            | Step::Add { out, .. }
+            | Step::Clamp { out, .. }
+            | Step::Inside { out, .. }
+            | Step::Gate { out, .. }
+            | Step::MaxPoolAdjoint { out, .. }
+            | Step::AvgPool { out, .. }
+            | Step::AvgPoolAdjoint { out, .. }
+            | Step::AdaptiveAvgPool { out, .. }
+            | Step::AdaptiveAvgPoolAdjoint { out, .. }
+            | Step::Flatten { out, .. }
+            | Step::Unflatten { out, .. }
+            | Step::Concat { out, .. }
+            | Step::Channels { out, .. }
+            | Step::Subsample { out, .. }
+            | Step::SubsampleAdjoint { out, .. }
+            | Step::SpatialMean { out, .. }
+            | Step::WeightedChannelSum { out, .. } => vec![*out],
+        }
+    }
+
+    /// Whether it does something besides writing values.
+    pub fn has_effect(&self) -> bool {
+        matches!(self, Step::Head { .. } | Step::Aggregate { .. } | Step::Store { .. } | Step::StoreDecisions { .. })
+    }
+
+    /// Values read whose memory the (first) result may take over, because each element is read before it is written.
+    pub fn overwrites(&self) -> Vec<Value> {
+        match self {
+            // A convolution reads its input's neighbourhood, so the input itself cannot be overwritten.
+            Step::Conv { epilogue, x: read, .. } | Step::ConvAdjoint { epilogue, s: read, .. } => {
+                epilogue.add.into_iter().filter(|add| add != read).collect()
+            }
+            Step::Add { a, b, .. } => vec![*a, *b],
+            Step::Clamp { x, .. } => vec![*x],
+            Step::Gate { s, .. } => vec![*s],
+            _ => Vec::new(),
+        }
+    }
+
+    /// Lower-case name of the primitive.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Step::Perturb { .. } => "perturb",
+            Step::Load { .. } => "load",
+            Step::LoadDecisions { .. } => "load_decisions",
+            Step::Conv { .. } => "conv",
+            Step::ConvAdjoint { .. } => "conv_adjoint",
+            Step::Linear { .. } => "linear",
+            Step::LinearAdjoint { .. } => "linear_adjoint",
+            Step::Add { .. } => "add",
+            Step::Clamp { .. } => "clamp",
+            Step::Inside { .. } => "inside",
+            Step::Gate { .. } => "gate",
+            Step::MaxPool { .. } => "max_pool",
+            Step::MaxPoolAdjoint { .. } => "max_pool_adjoint",
+            Step::AvgPool { .. } => "avg_pool",
+            Step::AvgPoolAdjoint { .. } => "avg_pool_adjoint",
+            Step::AdaptiveAvgPool { .. } => "adaptive_avg_pool",
+            Step::AdaptiveAvgPoolAdjoint { .. } => "adaptive_avg_pool_adjoint",
+            Step::Flatten { .. } => "flatten",
+            Step::Unflatten { .. } => "unflatten",
+            Step::Concat { .. } => "concat",
+            Step::Channels { .. } => "channels",
+            Step::Subsample { .. } => "subsample",
+            Step::SubsampleAdjoint { .. } => "subsample_adjoint",
+            Step::SpatialMean { .. } => "spatial_mean",
+            Step::WeightedChannelSum { .. } => "weighted_channel_sum",
+            Step::Head { .. } => "head",
+            Step::Aggregate { .. } => "aggregate",
+            Step::Store { .. } => "store",
+            Step::StoreDecisions { .. } => "store_decisions",
+        }
+    }
+}
+
+/// A list of primitives and the forms of its values.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// In the order of execution.
+    pub steps: Vec<Step>,
+    /// Form of each value.
+    pub forms: Vec<Form>,
+}

@@ -1,0 +1,55 @@
+//! The gradient: every node sends back its vector-Jacobian product.
+//!
+//! At a kink (ReLU at 0, ReLU6 at 0 or 6) the derivative is 0, as in PyTorch; a max-pool's first greatest element takes
+//! all. Keeps one bit an activation and one small index a pooled element.
+
+use super::Rule;
+use crate::error::{Error, Result};
+use crate::graph::{NodeId, Op};
+use crate::program::{Builder, Value};
+use crate::tensor::Shape;
+
+/// The gradient.
+#[derive(Debug, Clone, Copy)]
+pub struct Vjp;
+
+impl Rule for Vjp {
+    fn id(&self) -> String {
+        "vjp".into()
+    }
+
+    fn pull(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
+        let graph = b.graph();
+        let node = graph.node(id);
+        Ok(match &node.op {
+            Op::Relu | Op::Clamp { .. } => {
+                let bits = b.active(id)?;
+                vec![b.gate(up, bits)]
+            }
+            Op::Conv(_) => vec![b.conv_adjoint(id, up)?],
+            Op::Linear(_) => vec![b.linear_adjoint(id, up)?],
+            Op::MaxPool(_) => vec![b.max_pool_adjoint(id, up)?],
+            Op::AvgPool { .. }
+            | Op::AdaptiveAvgPool { .. }
+            | Op::Flatten
+            | Op::Subsample { .. }
+            | Op::PadChannels { .. } => {
+                vec![b.fixed_adjoint(id, up)?]
+            }
+            Op::Add => vec![up; node.inputs.len()],
+            Op::Concat => {
+                let mut first = 0;
+                let shapes: Vec<Shape> = node.inputs.iter().map(|&i| graph.node(i).shape).collect();
+                let mut down = Vec::with_capacity(shapes.len());
+                for shape in shapes {
+                    down.push(b.channels(up, first, shape));
+                    first += shape.c;
+                }
+                down
+            }
+            Op::Input | Op::BatchNorm(_) => {
+                return Err(Error::model(format!("no derivative is defined for {}", node.op.kind())));
+            }
+        })
+    }
+}

@@ -1,0 +1,487 @@
+//! Every operation on every subject: first on small integers, where results must be equal, then on reals, where they
+//! must lie within the rounding error that their sums allow.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod reference;
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestCaseError};
+use reference::cases::{self, Case, Geometry, Numbers};
+use reference::{
+    Dense, ReluRule, backward, backward_magnitude, forward, forward_is_exact, forward_magnitude, op_divides, op_terms,
+};
+use verilume::device::cpu::Kernels;
+use verilume::engine::{Batch, Engine, Settings};
+use verilume::graph::{Graph, NodeId, Op};
+use verilume::rule::Composite;
+use verilume::tensor::{Padding, Precision, Shape, Tensor, Window};
+
+/// Something that runs graphs.
+trait Subject {
+    /// Who it is, for messages.
+    fn name(&self) -> String;
+
+    /// Largest relative error of one rounding.
+    fn unit_roundoff(&self) -> f64;
+
+    /// Outputs of `nodes` for the batch `x`.
+    fn outputs(&self, graph: &Arc<Graph>, x: &Dense, nodes: &[NodeId]) -> Vec<Dense>;
+
+    /// What `seed` at the output of `from` becomes at the output of `want`.
+    fn pullback(
+        &self,
+        graph: &Arc<Graph>,
+        x: &Dense,
+        from: NodeId,
+        seed: &Dense,
+        rule: ReluRule,
+        want: NodeId,
+    ) -> Dense;
+
+    /// By how much more than plain summation a direction of `op` may err. More than 1 means that integers may be rounded.
+    fn slack(&self, _op: &Op, _direction: Direction) -> f64 {
+        1.0
+    }
+}
+
+/// Which way an operation is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Forward,
+    Backward,
+}
+
+/// The reference in the place of a device: the cases and their bounds are tested on it.
+struct Reference;
+
+impl Subject for Reference {
+    fn name(&self) -> String {
+        "reference".into()
+    }
+
+    fn unit_roundoff(&self) -> f64 {
+        f64::EPSILON / 2.0
+    }
+
+    fn outputs(&self, graph: &Arc<Graph>, x: &Dense, nodes: &[NodeId]) -> Vec<Dense> {
+        let all = forward(graph, x);
+        nodes.iter().map(|id| all[id.index()].clone()).collect()
+    }
+
+    fn pullback(
+        &self,
+        graph: &Arc<Graph>,
+        x: &Dense,
+        from: NodeId,
+        seed: &Dense,
+        rule: ReluRule,
+        want: NodeId,
+    ) -> Dense {
+        backward(graph, &forward(graph, x), from, seed.clone(), rule).swap_remove(want.index())
+    }
+}
+
+/// Everyone who is tested.
+fn subjects() -> Vec<Box<dyn Subject>> {
+    let mut all: Vec<Box<dyn Subject>> = vec![Box::new(Reference)];
+    for (precision, kernels) in [
+        (Precision::F64, Kernels::Portable),
+        (Precision::F32, Kernels::Portable),
+        (Precision::F32, Kernels::Avx2),
+        (Precision::F32, Kernels::Avx512),
+    ] {
+        let settings = Settings { precision, kernels, threads: Some(2), ..Settings::default() };
+        match Engine::new(&settings) {
+            Ok(engine) => all.push(Box::new(Cpu { engine: RefCell::new(engine), precision, kernels })),
+            Err(e) => eprintln!("skipped {kernels:?} {precision}: {e}"),
+        }
+    }
+    all
+}
+
+/// The engine on the CPU.
+struct Cpu {
+    engine: RefCell<Engine>,
+    precision: Precision,
+    kernels: Kernels,
+}
+
+impl Cpu {
+    fn tensor(&self, d: &Dense) -> Tensor {
+        let [c, h, w] = d.shape.dims();
+        Tensor::rounded([d.n(), c, h, w], d.data.clone(), self.precision).unwrap()
+    }
+}
+
+impl Subject for Cpu {
+    fn name(&self) -> String {
+        format!("{:?} {}", self.kernels, self.precision)
+    }
+
+    fn unit_roundoff(&self) -> f64 {
+        match self.precision {
+            Precision::F32 => 2f64.powi(-24),
+            Precision::F64 => 2f64.powi(-53),
+        }
+    }
+
+    fn outputs(&self, graph: &Arc<Graph>, x: &Dense, nodes: &[NodeId]) -> Vec<Dense> {
+        let x = Batch::new(&self.tensor(x)).unwrap();
+        let outputs = self.engine.borrow_mut().node_outputs(graph, &x, nodes).unwrap();
+        outputs.iter().map(Dense::from_tensor).collect()
+    }
+
+    fn pullback(
+        &self,
+        graph: &Arc<Graph>,
+        x: &Dense,
+        from: NodeId,
+        seed: &Dense,
+        rule: ReluRule,
+        want: NodeId,
+    ) -> Dense {
+        let rules = match rule {
+            ReluRule::Vjp => Composite::gradient(),
+            ReluRule::Guided => Composite::guided(),
+            ReluRule::Deconvnet => Composite::deconvnet(),
+        };
+        let x = Batch::new(&self.tensor(x)).unwrap();
+        let down = self.engine.borrow_mut().pullback(graph, &x, from, &self.tensor(seed), &rules, want);
+        Dense::from_tensor(&down.unwrap())
+    }
+}
+
+/// Fails unless every element of `got` is within `tolerance` of `want`; equal infinities and NaNs are no agreement.
+fn compare(what: &str, got: &Dense, want: &Dense, tolerance: impl Fn(usize) -> f64) -> Result<(), String> {
+    if (got.shape, got.n()) != (want.shape, want.n()) {
+        return Err(format!("{what}: {} x {} instead of {} x {}", got.n(), got.shape, want.n(), want.shape));
+    }
+    for (i, (g, w)) in got.data.iter().zip(&want.data).enumerate() {
+        let (d, limit) = ((g - w).abs(), tolerance(i));
+        let within = d <= limit;
+        if !within {
+            let (item, rest) = (i / want.shape.len(), i % want.shape.len());
+            let (c, rest) = (rest / want.shape.plane(), rest % want.shape.plane());
+            let (y, x) = (rest / want.shape.w, rest % want.shape.w);
+            return Err(format!("{what}: at [{item}, {c}, {y}, {x}] {g:e} for {w:e}, off by {d:e} of {limit:e}"));
+        }
+    }
+    Ok(())
+}
+
+/// A case forward and, under each rule, backward.
+fn check(subject: &dyn Subject, case: &Case, numbers: Numbers, salt: u64) -> Result<(), String> {
+    let x = numbers.maps(salt, case.n, case.graph.input_shape());
+    check_on(subject, case, numbers, &x, salt)
+}
+
+fn check_on(subject: &dyn Subject, case: &Case, numbers: Numbers, x: &Dense, salt: u64) -> Result<(), String> {
+    let outputs = forward(&case.graph, x);
+    let node = case.graph.node(case.node);
+    let inputs: Vec<&Dense> = node.inputs.iter().map(|i| &outputs[i.index()]).collect();
+    let out = &outputs[case.node.index()];
+    out.assert_informative(&case.name);
+    // Roundings: of the operation, and of sums where the input is read several times.
+    let terms = (op_terms(&node.op, &inputs, out) + case.graph.nodes().len()) as f64;
+    let per_unit = |direction| {
+        let slack = subject.slack(&node.op, direction);
+        let exact = numbers == Numbers::Integers && !op_divides(&node.op) && slack <= 1.0;
+        // The reference is rounded too.
+        if exact { 0.0 } else { (terms + 2.0) * (slack * subject.unit_roundoff() + f64::EPSILON) }
+    };
+    let who = format!("{}, {numbers:?}, {}", subject.name(), case.name);
+
+    let got = subject.outputs(&case.graph, x, &[case.node]);
+    let magnitude = forward_magnitude(&node.op, &inputs);
+    let unit = if forward_is_exact(&node.op) { 0.0 } else { per_unit(Direction::Forward) };
+    compare(&format!("{who}, forward"), &got[0], out, |i| unit * magnitude.data[i])?;
+
+    let seed = numbers.maps(salt + 1, case.n, out.shape);
+    for rule in ReluRule::ALL {
+        let want = backward(&case.graph, &outputs, case.node, seed.clone(), rule).swap_remove(0);
+        want.assert_informative(&case.name);
+        let magnitude = backward_magnitude(&case.graph, &outputs, case.node, &seed, rule).swap_remove(0);
+        let got = subject.pullback(&case.graph, x, case.node, &seed, rule, case.graph.input());
+        let unit = per_unit(Direction::Backward);
+        compare(&format!("{who}, backward, {rule:?}"), &got, &want, |i| unit * magnitude.data[i])?;
+    }
+    Ok(())
+}
+
+fn check_all(make: impl Fn(Numbers) -> Vec<Case>) {
+    for subject in subjects() {
+        let cases = [Numbers::Integers, Numbers::Reals].map(|numbers| (numbers, make(numbers)));
+        let results = cases.iter().flat_map(|(numbers, cases)| {
+            cases.iter().enumerate().map(|(i, case)| check(&*subject, case, *numbers, 100 + 2 * i as u64))
+        });
+        let failures: Vec<String> = results.filter_map(Result::err).collect();
+        let count: usize = cases.iter().map(|(_, c)| c.len()).sum();
+        println!("{}: {count} cases, {} failures", subject.name(), failures.len());
+        assert!(failures.is_empty(), "{} of {count} cases failed:\n{}", failures.len(), failures.join("\n"));
+    }
+}
+
+#[test]
+fn convolutions_and_linear_layers() {
+    check_all(cases::convolutions);
+}
+
+#[test]
+fn pools() {
+    check_all(|_| cases::pools());
+}
+
+#[test]
+fn pointwise_and_moving_operations() {
+    check_all(cases::pointwise);
+}
+
+#[test]
+fn every_node_of_small_nets_is_exact_on_integers() {
+    for subject in subjects() {
+        for (i, graph) in cases::nets(Numbers::Integers).iter().enumerate() {
+            for n in [1, 3] {
+                let x = Numbers::Integers.maps(50 + i as u64, n, graph.input_shape());
+                let outputs = forward(graph, &x);
+                let slack = graph.nodes().iter().any(|node| {
+                    [Direction::Forward, Direction::Backward].iter().any(|&d| subject.slack(&node.op, d) > 1.0)
+                });
+                let limit = |d: &Dense| {
+                    let largest = d.data.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+                    if slack { 1e4 * subject.unit_roundoff() * largest } else { 0.0 }
+                };
+                let who = format!("{}, net {i}, batch {n}", subject.name());
+                let ids: Vec<NodeId> = graph.ids().collect();
+                let got = subject.outputs(graph, &x, &ids);
+                for (id, got) in ids.iter().zip(&got) {
+                    let (want, name) = (&outputs[id.index()], &graph.node(*id).name);
+                    want.assert_informative(name);
+                    compare(&format!("{who}, {name}"), got, want, |_| limit(want)).unwrap();
+                }
+                // From the logits and from the middle to every node before.
+                for from in [graph.output(), ids[ids.len() / 2]] {
+                    for rule in ReluRule::ALL {
+                        let seed = Numbers::Integers.maps(60, n, outputs[from.index()].shape);
+                        let back = backward(graph, &outputs, from, seed.clone(), rule);
+                        for &want in ids.iter().filter(|&&id| id < from) {
+                            let got = subject.pullback(graph, &x, from, &seed, rule, want);
+                            let (from, to) = (&graph.node(from).name, &graph.node(want).name);
+                            let what = format!("{who}, {rule:?}, {from} to {to}");
+                            compare(&what, &got, &back[want.index()], |_| limit(&back[want.index()])).unwrap();
+                        }
+                        back[0].assert_informative(&who);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Bits of the outputs and of the pullback, item by item and as one batch.
+fn assert_items_do_not_meet(subject: &dyn Subject, graph: &Arc<Graph>, node: NodeId, n: usize) -> Result<(), String> {
+    let bits = |d: &Dense| d.data.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    let x = Numbers::Reals.maps(70, n, graph.input_shape());
+    let out = subject.outputs(graph, &x, &[node]).swap_remove(0);
+    let seed = Numbers::Reals.maps(71, n, out.shape);
+    let back = subject.pullback(graph, &x, node, &seed, ReluRule::Vjp, graph.input());
+    for i in 0..n {
+        let alone = subject.outputs(graph, &x.item(i), &[node]).swap_remove(0);
+        if bits(&alone) != bits(&out.item(i)) {
+            return Err(format!("{}: item {i} of {n} differs from itself alone, forward", subject.name()));
+        }
+        let alone = subject.pullback(graph, &x.item(i), node, &seed.item(i), ReluRule::Vjp, graph.input());
+        if bits(&alone) != bits(&back.item(i)) {
+            return Err(format!("{}: item {i} of {n} differs from itself alone, backward", subject.name()));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn results_do_not_depend_on_the_batch() {
+    for subject in subjects() {
+        for graph in cases::nets(Numbers::Reals) {
+            for n in [2, 5, 17] {
+                assert_items_do_not_meet(&*subject, &graph, graph.output(), n).unwrap();
+            }
+        }
+    }
+}
+
+fn axes(range: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = [usize; 2]> {
+    [range.clone(), range]
+}
+
+fn padding() -> impl Strategy<Value = Padding> {
+    let explicit = (0usize..4, 0usize..4, 0usize..4, 0usize..4);
+    prop_oneof![
+        4 => explicit.prop_map(|(top, bottom, left, right)| Padding::Explicit { top, bottom, left, right }),
+        1 => Just(Padding::Same),
+    ]
+}
+
+/// Batch, input shape and geometry of a convolution that fits.
+fn convolution() -> impl Strategy<Value = (usize, Shape, Geometry)> {
+    let channels = prop_oneof![
+        (1usize..20, 1usize..20).prop_map(|(c, k)| (c, k, 1)),
+        (1usize..5, 1usize..5, 1usize..9).prop_map(|(c, k, groups)| (c * groups, k * groups, groups)),
+        (1usize..20, 1usize..3).prop_map(|(c, multiplier)| (c, c * multiplier, c)),
+    ];
+    let window = (axes(1..=5), axes(1..=3), axes(1..=2), padding());
+    (1usize..4, channels, axes(1..=15), window, any::<bool>())
+        .prop_map(|(n, (c, k, groups), [h, w], (kernel, stride, dilation, padding), bias)| {
+            let geometry = Geometry { c, k, kernel, stride, dilation, padding, groups, bias };
+            (n, Shape::new(c, h, w), geometry)
+        })
+        .prop_filter("the window fits", |(_, input, g)| g.conv(Numbers::Integers).output(&[*input]).is_ok())
+}
+
+/// Batch, input shape and a pool that fits.
+fn pool() -> impl Strategy<Value = (usize, Shape, Op)> {
+    let window = || {
+        (axes(1..=5), axes(1..=4), axes(1..=2), padding(), any::<bool>())
+            .prop_map(|(kernel, stride, dilation, padding, ceil)| Window { kernel, stride, dilation, padding, ceil })
+    };
+    let op = prop_oneof![
+        window().prop_map(Op::MaxPool),
+        (window(), any::<bool>()).prop_map(|(window, count_padding)| Op::AvgPool { window, count_padding }),
+        axes(1..=9).prop_map(|out| Op::AdaptiveAvgPool { out }),
+    ];
+    (1usize..4, 1usize..20, axes(1..=15), op)
+        .prop_map(|(n, c, [h, w], op)| (n, Shape::new(c, h, w), op))
+        .prop_filter("the window fits", |(_, input, op)| op.output(&[*input]).is_ok())
+}
+
+fn config(cases: u32) -> Config {
+    Config { cases, failure_persistence: None, ..Config::default() }
+}
+
+/// `⟨A v, u⟩ = ⟨v, Aᵀ u⟩`, both sides from the subject.
+fn assert_adjoint(subject: &dyn Subject, case: &Case) -> Result<(), String> {
+    let v = Numbers::Reals.maps(80, case.n, case.graph.input_shape());
+    let out = subject.outputs(&case.graph, &v, &[case.node]).swap_remove(0);
+    let u = Numbers::Reals.maps(81, case.n, out.shape);
+    let back = subject.pullback(&case.graph, &v, case.node, &u, ReluRule::Vjp, case.graph.input());
+    let (left, right) = (out.dot(&u), back.dot(&v));
+    let op = case.op();
+    let magnitude = forward_magnitude(op, &[&v]).dot(&u.map(f64::abs));
+    let terms = op_terms(op, &[&v], &out) as f64 + 2.0;
+    let slack = subject.slack(op, Direction::Forward) + subject.slack(op, Direction::Backward);
+    let limit = terms * (slack * subject.unit_roundoff() + f64::EPSILON) * magnitude
+        + f64::EPSILON * (v.data.len() + u.data.len()) as f64 * magnitude;
+    if (left - right).abs() <= limit {
+        Ok(())
+    } else {
+        Err(format!("{}: {}: {left} is not {right} (within {limit:e})", subject.name(), case.name))
+    }
+}
+
+proptest! {
+    #![proptest_config(config(64))]
+
+    #[test]
+    fn convolutions_of_any_geometry((n, input, geometry) in convolution()) {
+        for subject in subjects() {
+            for numbers in [Numbers::Integers, Numbers::Reals] {
+                let case = Case::of(format!("{n}x{input} {geometry:?}"), n, input, geometry.conv(numbers));
+                // A window may see nothing but padding and a stride may skip the input: such references are zero.
+                let x = numbers.maps(90, n, input);
+                let outputs = forward(&case.graph, &x);
+                let seed = numbers.maps(91, n, outputs[case.node.index()].shape);
+                let back = backward(&case.graph, &outputs, case.node, seed, ReluRule::Vjp);
+                let zero = |d: &Dense| d.data.iter().all(|&v| v == 0.0);
+                prop_assume!(!zero(&outputs[case.node.index()]) && !zero(&back[0]));
+                check_on(&*subject, &case, numbers, &x, 90).map_err(TestCaseError::fail)?;
+            }
+        }
+    }
+
+    #[test]
+    fn pools_of_any_geometry((n, input, op) in pool()) {
+        for subject in subjects() {
+            for numbers in [Numbers::Integers, Numbers::Reals] {
+                let case = Case::of(format!("{n}x{input} {op:?}"), n, input, op.clone());
+                let x = numbers.maps(92, n, input).map(|v| if v == 0.0 { 1.0 } else { v });
+                let sum: f64 = forward(&case.graph, &x)[case.node.index()].data.iter().map(|v| v.abs()).sum();
+                prop_assume!(sum > 0.0);
+                let seeds = numbers.maps(93, n, forward(&case.graph, &x)[case.node.index()].shape);
+                prop_assume!(seeds.data.iter().any(|&v| v != 0.0));
+                check_on(&*subject, &case, numbers, &x, 92).map_err(TestCaseError::fail)?;
+            }
+        }
+    }
+
+    #[test]
+    fn linear_operations_and_their_pullbacks_are_adjoint((n, input, geometry) in convolution(), (m, map, op) in pool()) {
+        for subject in subjects() {
+            let conv = Geometry { bias: false, ..geometry }.conv(Numbers::Reals);
+            let case = Case::of(format!("{n}x{input} {geometry:?}"), n, input, conv);
+            assert_adjoint(&*subject, &case).map_err(TestCaseError::fail)?;
+            if !matches!(op, Op::MaxPool(_)) {
+                let case = Case::of(format!("{m}x{map} {op:?}"), m, map, op.clone());
+                assert_adjoint(&*subject, &case).map_err(TestCaseError::fail)?;
+            }
+        }
+    }
+
+    #[test]
+    fn items_of_a_batch_do_not_meet((n, input, geometry) in convolution(), (m, map, op) in pool()) {
+        for subject in subjects() {
+            let conv = Case::of("conv", n + 1, input, geometry.conv(Numbers::Reals));
+            assert_items_do_not_meet(&*subject, &conv.graph, conv.node, conv.n).map_err(TestCaseError::fail)?;
+            let pool = Case::of("pool", m + 1, map, op.clone());
+            assert_items_do_not_meet(&*subject, &pool.graph, pool.node, pool.n).map_err(TestCaseError::fail)?;
+        }
+    }
+}
+
+/// A subject that is wrong in one way: the comparison must notice.
+struct Wrong(fn(&mut Dense));
+
+impl Subject for Wrong {
+    fn name(&self) -> String {
+        "wrong on purpose".into()
+    }
+
+    fn unit_roundoff(&self) -> f64 {
+        f64::from(f32::EPSILON) / 2.0
+    }
+
+    fn outputs(&self, graph: &Arc<Graph>, x: &Dense, nodes: &[NodeId]) -> Vec<Dense> {
+        let mut outputs = Reference.outputs(graph, x, nodes);
+        outputs.iter_mut().for_each(self.0);
+        outputs
+    }
+
+    fn pullback(
+        &self,
+        graph: &Arc<Graph>,
+        x: &Dense,
+        from: NodeId,
+        seed: &Dense,
+        rule: ReluRule,
+        want: NodeId,
+    ) -> Dense {
+        Reference.pullback(graph, x, from, seed, rule, want)
+    }
+}
+
+#[test]
+fn wrong_numbers_are_noticed() {
+    type Spoil = fn(&mut Dense);
+    let wrong: [(&str, Spoil); 3] = [
+        ("a NaN", |d| *d.data.last_mut().unwrap() = f64::NAN),
+        ("a small error", |d| d.data[0] += 1e-2),
+        ("a missing item", |d| d.data.truncate(d.shape.len() * (d.n() - 1).max(1))),
+    ];
+    for numbers in [Numbers::Integers, Numbers::Reals] {
+        for (what, spoil) in wrong {
+            let case = Case::of("conv", 2, Shape::new(3, 5, 7), Geometry::default().conv(numbers));
+            assert!(check(&Reference, &case, numbers, 3).is_ok());
+            assert!(check(&Wrong(spoil), &case, numbers, 3).is_err(), "{what} passed");
+        }
+    }
+}

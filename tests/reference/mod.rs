@@ -1,0 +1,480 @@
+//! Every operation and its vector-Jacobian product, in double precision, straight from the definitions.
+//!
+//! Loops over dense `[n, c, h, w]` arrays and nothing clever: what devices compute is compared with this, and this is
+//! compared with finite differences.
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+pub mod cases;
+
+use verilume::graph::{BatchNorm, Conv, Graph, Linear, NodeId, Op};
+use verilume::tensor::{Data, Shape, Tensor, Window};
+
+/// A batch of feature maps, `data` in order n, c, h, w.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dense {
+    /// Shape of one item.
+    pub shape: Shape,
+    /// The numbers of all items.
+    pub data: Vec<f64>,
+}
+
+impl Dense {
+    pub fn new(shape: Shape, data: Vec<f64>) -> Self {
+        assert!(!shape.is_empty() && data.len().is_multiple_of(shape.len()), "{} numbers for {shape}", data.len());
+        Self { shape, data }
+    }
+
+    pub fn zeros(n: usize, shape: Shape) -> Self {
+        Self::new(shape, vec![0.0; n * shape.len()])
+    }
+
+    /// From the coordinates `(n, c, y, x)` of each element.
+    pub fn from_fn(n: usize, shape: Shape, f: impl Fn(usize, usize, usize, usize) -> f64) -> Self {
+        let mut out = Self::zeros(n, shape);
+        out.for_each_index(|out, b, c, y, x| *out.at_mut(b, c, y, x) = f(b, c, y, x));
+        out
+    }
+
+    /// From `[n, c, h, w]`, or `[n, c]` for vectors.
+    pub fn from_tensor(tensor: &Tensor) -> Self {
+        let shape = match *tensor.dims() {
+            [_, c, h, w] => Shape::new(c, h, w),
+            [_, c] => Shape::vector(c),
+            ref dims => panic!("not a batch of feature maps: {dims:?}"),
+        };
+        Self::new(shape, tensor.to_f64().into_owned())
+    }
+
+    /// As `[n, c, h, w]` in double precision.
+    pub fn to_tensor(&self) -> Tensor {
+        let [c, h, w] = self.shape.dims();
+        Tensor::new([self.n(), c, h, w], Data::F64(self.data.clone())).unwrap()
+    }
+
+    /// Items.
+    pub fn n(&self) -> usize {
+        self.data.len() / self.shape.len()
+    }
+
+    /// One item as a batch of one.
+    pub fn item(&self, n: usize) -> Self {
+        let size = self.shape.len();
+        Self::new(self.shape, self.data[n * size..(n + 1) * size].to_vec())
+    }
+
+    fn position(&self, n: usize, c: usize, y: usize, x: usize) -> usize {
+        assert!(c < self.shape.c && y < self.shape.h && x < self.shape.w);
+        ((n * self.shape.c + c) * self.shape.h + y) * self.shape.w + x
+    }
+
+    pub fn at(&self, n: usize, c: usize, y: usize, x: usize) -> f64 {
+        self.data[self.position(n, c, y, x)]
+    }
+
+    pub fn at_mut(&mut self, n: usize, c: usize, y: usize, x: usize) -> &mut f64 {
+        let position = self.position(n, c, y, x);
+        &mut self.data[position]
+    }
+
+    fn for_each_index(&mut self, mut f: impl FnMut(&mut Self, usize, usize, usize, usize)) {
+        for n in 0..self.n() {
+            for c in 0..self.shape.c {
+                for y in 0..self.shape.h {
+                    for x in 0..self.shape.w {
+                        f(self, n, c, y, x);
+                    }
+                }
+            }
+        }
+    }
+
+    pub fn map(&self, f: impl Fn(f64) -> f64) -> Self {
+        Self::new(self.shape, self.data.iter().map(|&v| f(v)).collect())
+    }
+
+    /// Elementwise; shapes must agree.
+    pub fn zip(&self, other: &Self, f: impl Fn(f64, f64) -> f64) -> Self {
+        assert_eq!((self.shape, self.data.len()), (other.shape, other.data.len()));
+        Self::new(self.shape, self.data.iter().zip(&other.data).map(|(&a, &b)| f(a, b)).collect())
+    }
+
+    /// Inner product over the whole batch.
+    pub fn dot(&self, other: &Self) -> f64 {
+        self.zip(other, |a, b| a * b).data.iter().sum()
+    }
+
+    /// Fails the test where nothing could be learnt from comparing with this.
+    pub fn assert_informative(&self, what: &str) {
+        assert!(self.data.iter().any(|&v| v != 0.0), "{what}: the reference is all zeros");
+    }
+}
+
+/// What a ReLU (and a clamp, as a ReLU with two gates) does with what comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReluRule {
+    /// The gradient.
+    Vjp,
+    /// Guided backprop: only what is positive, gated by the forward.
+    Guided,
+    /// Deconvnet: only what is positive, not gated.
+    Deconvnet,
+}
+
+impl ReluRule {
+    pub const ALL: [ReluRule; 3] = [ReluRule::Vjp, ReluRule::Guided, ReluRule::Deconvnet];
+
+    fn back(self, open: bool, up: f64) -> f64 {
+        match self {
+            ReluRule::Vjp if open => up,
+            ReluRule::Guided if open => up.max(0.0),
+            ReluRule::Deconvnet => up.max(0.0),
+            ReluRule::Vjp | ReluRule::Guided => 0.0,
+        }
+    }
+}
+
+/// Position in the input of tap `k` of window `o` on one axis, or `None` in the padding.
+fn tap(window: &Window, axis: usize, pads: [[usize; 2]; 2], o: usize, k: usize, extent: usize) -> Option<usize> {
+    (o * window.stride[axis] + k * window.dilation[axis]).checked_sub(pads[axis][0]).filter(|&i| i < extent)
+}
+
+/// Positions of a window's taps inside the input, in order.
+fn taps(window: &Window, input: Shape, y: usize, x: usize) -> Vec<[usize; 2]> {
+    let pads = window.pads(input.h, input.w);
+    let mut inside = Vec::new();
+    for ky in 0..window.kernel[0] {
+        for kx in 0..window.kernel[1] {
+            let iy = tap(window, 0, pads, y, ky, input.h);
+            let ix = tap(window, 1, pads, x, kx, input.w);
+            if let (Some(iy), Some(ix)) = (iy, ix) {
+                inside.push([iy, ix]);
+            }
+        }
+    }
+    inside
+}
+
+/// Calls `f(n, [k, y, x], [c, y, x], w)` for every product of a convolution: item, output, input, weight.
+fn for_each_product(
+    conv: &Conv,
+    input: Shape,
+    out: Shape,
+    n: usize,
+    mut f: impl FnMut(usize, [usize; 3], [usize; 3], f64),
+) {
+    let [k, c, kh, kw] = conv.weight.dims();
+    let weight = conv.weight.to_f64();
+    let pads = conv.window.pads(input.h, input.w);
+    let group_out = k / conv.groups;
+    for b in 0..n {
+        for ko in 0..k {
+            for y in 0..out.h {
+                for x in 0..out.w {
+                    for ci in 0..c {
+                        for ky in 0..kh {
+                            for kx in 0..kw {
+                                let iy = tap(&conv.window, 0, pads, y, ky, input.h);
+                                let ix = tap(&conv.window, 1, pads, x, kx, input.w);
+                                if let (Some(iy), Some(ix)) = (iy, ix) {
+                                    let channel = (ko / group_out) * c + ci;
+                                    let w = weight[((ko * c + ci) * kh + ky) * kw + kx];
+                                    f(b, [ko, y, x], [channel, iy, ix], w);
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn conv_forward(conv: &Conv, x: &Dense, out: Shape) -> Dense {
+    let mut z = Dense::from_fn(x.n(), out, |_, k, _, _| conv.bias.as_ref().map_or(0.0, |b| b[k]));
+    for_each_product(conv, x.shape, out, x.n(), |n, o, i, w| {
+        *z.at_mut(n, o[0], o[1], o[2]) += w * x.at(n, i[0], i[1], i[2]);
+    });
+    z
+}
+
+fn conv_vjp(conv: &Conv, input: Shape, up: &Dense) -> Dense {
+    let mut dx = Dense::zeros(up.n(), input);
+    for_each_product(conv, input, up.shape, up.n(), |n, o, i, w| {
+        *dx.at_mut(n, i[0], i[1], i[2]) += w * up.at(n, o[0], o[1], o[2]);
+    });
+    dx
+}
+
+fn linear_forward(linear: &Linear, x: &Dense) -> Dense {
+    let (weight, c) = (linear.weight.to_f64(), x.shape.c);
+    Dense::from_fn(x.n(), Shape::vector(linear.weight.rows()), |n, k, _, _| {
+        let products: f64 = (0..c).map(|c_| weight[k * c + c_] * x.at(n, c_, 0, 0)).sum();
+        products + linear.bias.as_ref().map_or(0.0, |b| b[k])
+    })
+}
+
+fn linear_vjp(linear: &Linear, input: Shape, up: &Dense) -> Dense {
+    let (weight, c) = (linear.weight.to_f64(), input.c);
+    Dense::from_fn(up.n(), input, |n, c_, _, _| {
+        (0..linear.weight.rows()).map(|k| weight[k * c + c_] * up.at(n, k, 0, 0)).sum()
+    })
+}
+
+fn batch_norm_slope(b: &BatchNorm, c: usize) -> f64 {
+    b.gamma[c] / (b.variance[c] + b.eps).sqrt()
+}
+
+/// Where the maximum of a window lies: the first of equal elements; a NaN wins over any number.
+fn winner(window: &Window, x: &Dense, n: usize, c: usize, y: usize, column: usize) -> [usize; 2] {
+    let inside = taps(window, x.shape, y, column);
+    let mut best = *inside.first().expect("every window holds an element");
+    for &at in &inside[1..] {
+        let (old, new) = (x.at(n, c, best[0], best[1]), x.at(n, c, at[0], at[1]));
+        if new > old || (new.is_nan() && !old.is_nan()) {
+            best = at;
+        }
+    }
+    best
+}
+
+/// Elements that an average divides by, as PyTorch counts them: all taps that lie inside the input or, if padding
+/// counts, inside the padded input; what a last, partial window lacks beyond the padding never counts.
+fn divisor(window: &Window, count_padding: bool, input: Shape, y: usize, x: usize) -> f64 {
+    if !count_padding {
+        return taps(window, input, y, x).len() as f64;
+    }
+    let pads = window.pads(input.h, input.w);
+    let axis = |a: usize, o: usize, extent: usize| {
+        let padded = pads[a][0] + extent + pads[a][1];
+        (0..window.kernel[a]).filter(|k| o * window.stride[a] + k * window.dilation[a] < padded).count()
+    };
+    (axis(0, y, input.h) * axis(1, x, input.w)) as f64
+}
+
+/// First row and row past the last of bin `o` of `out`, on an axis of `n`.
+fn bin(o: usize, out: usize, n: usize) -> std::ops::Range<usize> {
+    o * n / out..((o + 1) * n).div_ceil(out)
+}
+
+/// Positions of the elements that an average pool adds up, and what it divides by.
+fn averaged(op: &Op, input: Shape, y: usize, x: usize) -> (Vec<[usize; 2]>, f64) {
+    match op {
+        Op::AvgPool { window, count_padding } => {
+            (taps(window, input, y, x), divisor(window, *count_padding, input, y, x))
+        }
+        Op::AdaptiveAvgPool { out } => {
+            let columns = bin(x, out[1], input.w);
+            let all: Vec<_> = bin(y, out[0], input.h).flat_map(|iy| columns.clone().map(move |ix| [iy, ix])).collect();
+            let count = all.len() as f64;
+            (all, count)
+        }
+        _ => panic!("{} is no average", op.kind()),
+    }
+}
+
+/// The output of one operation for `inputs`.
+pub fn op_forward(op: &Op, inputs: &[&Dense]) -> Dense {
+    let shapes: Vec<Shape> = inputs.iter().map(|d| d.shape).collect();
+    let out = op.output(&shapes).unwrap();
+    let x = inputs[0];
+    match op {
+        Op::Conv(conv) => conv_forward(conv, x, out),
+        Op::Linear(linear) => linear_forward(linear, x),
+        Op::BatchNorm(b) => Dense::from_fn(x.n(), out, |n, c, y, col| {
+            (x.at(n, c, y, col) - b.mean[c]) * batch_norm_slope(b, c) + b.beta[c]
+        }),
+        Op::Relu => x.map(|v| if v < 0.0 { 0.0 } else { v }),
+        Op::Clamp { lo, hi } => x.map(|v| v.clamp(*lo, *hi)),
+        Op::MaxPool(window) => Dense::from_fn(x.n(), out, |n, c, y, col| {
+            let [iy, ix] = winner(window, x, n, c, y, col);
+            x.at(n, c, iy, ix)
+        }),
+        Op::AvgPool { .. } | Op::AdaptiveAvgPool { .. } => Dense::from_fn(x.n(), out, |n, c, y, col| {
+            let (positions, divisor) = averaged(op, x.shape, y, col);
+            positions.iter().map(|&[iy, ix]| x.at(n, c, iy, ix)).sum::<f64>() / divisor
+        }),
+        Op::Add => inputs[1..].iter().fold(x.clone(), |sum, next| sum.zip(next, |a, b| a + b)),
+        Op::Flatten => Dense::new(out, x.data.clone()),
+        Op::Concat => {
+            let items = (0..x.n()).flat_map(|n| inputs.iter().flat_map(move |d| d.item(n).data));
+            Dense::new(out, items.collect())
+        }
+        Op::Subsample { stride } => {
+            Dense::from_fn(x.n(), out, |n, c, y, col| x.at(n, c, y * stride[0], col * stride[1]))
+        }
+        Op::PadChannels { before, .. } => Dense::from_fn(x.n(), out, |n, c, y, col| {
+            c.checked_sub(*before).filter(|&c| c < x.shape.c).map_or(0.0, |c| x.at(n, c, y, col))
+        }),
+        _ => panic!("no reference for {}", op.kind()),
+    }
+}
+
+/// What `up` at the output of one operation becomes at each of its inputs.
+pub fn op_vjp(op: &Op, inputs: &[&Dense], up: &Dense, rule: ReluRule) -> Vec<Dense> {
+    let x = inputs[0];
+    let mut dx = Dense::zeros(x.n(), x.shape);
+    let mut up_indices = up.clone();
+    match op {
+        Op::Conv(conv) => dx = conv_vjp(conv, x.shape, up),
+        Op::Linear(linear) => dx = linear_vjp(linear, x.shape, up),
+        Op::BatchNorm(b) => {
+            dx = Dense::from_fn(x.n(), x.shape, |n, c, y, col| up.at(n, c, y, col) * batch_norm_slope(b, c));
+        }
+        Op::Relu => dx = x.zip(up, |z, up| rule.back(z > 0.0, up)),
+        Op::Clamp { lo, hi } => dx = x.zip(up, |z, up| rule.back(*lo < z && z < *hi, up)),
+        Op::MaxPool(window) => up_indices.for_each_index(|up, n, c, y, col| {
+            let [iy, ix] = winner(window, x, n, c, y, col);
+            *dx.at_mut(n, c, iy, ix) += up.at(n, c, y, col);
+        }),
+        Op::AvgPool { .. } | Op::AdaptiveAvgPool { .. } => up_indices.for_each_index(|up, n, c, y, col| {
+            let (positions, divisor) = averaged(op, x.shape, y, col);
+            for [iy, ix] in positions {
+                *dx.at_mut(n, c, iy, ix) += up.at(n, c, y, col) / divisor;
+            }
+        }),
+        Op::Add => return vec![up.clone(); inputs.len()],
+        Op::Flatten => dx = Dense::new(x.shape, up.data.clone()),
+        Op::Concat => {
+            let firsts = inputs.iter().scan(0, |next, d| {
+                *next += d.shape.c;
+                Some(*next - d.shape.c)
+            });
+            let part =
+                |first: usize, d: &Dense| Dense::from_fn(d.n(), d.shape, |n, c, y, col| up.at(n, first + c, y, col));
+            return firsts.zip(inputs).map(|(first, d)| part(first, d)).collect();
+        }
+        Op::Subsample { stride } => up_indices.for_each_index(|up, n, c, y, col| {
+            *dx.at_mut(n, c, y * stride[0], col * stride[1]) += up.at(n, c, y, col);
+        }),
+        Op::PadChannels { before, .. } => {
+            dx = Dense::from_fn(x.n(), x.shape, |n, c, y, col| up.at(n, before + c, y, col));
+        }
+        _ => panic!("no reference for {}", op.kind()),
+    }
+    vec![dx]
+}
+
+/// Outputs of all nodes, in order.
+pub fn forward(graph: &Graph, x: &Dense) -> Vec<Dense> {
+    assert_eq!(graph.input_shape(), x.shape);
+    let mut outputs = vec![x.clone()];
+    for node in &graph.nodes()[1..] {
+        let inputs: Vec<&Dense> = node.inputs.iter().map(|i| &outputs[i.index()]).collect();
+        outputs.push(op_forward(&node.op, &inputs));
+    }
+    outputs
+}
+
+/// What `seed` at the output of `node` becomes at every node's output (zeros where nothing arrives).
+pub fn backward(graph: &Graph, outputs: &[Dense], node: NodeId, seed: Dense, rule: ReluRule) -> Vec<Dense> {
+    backward_with(graph, outputs, node, seed, rule, Op::clone)
+}
+
+/// As [`backward`] with magnitudes for weights and seed: the sums of |products| that bound its rounding error.
+pub fn backward_magnitude(graph: &Graph, outputs: &[Dense], node: NodeId, seed: &Dense, rule: ReluRule) -> Vec<Dense> {
+    backward_with(graph, outputs, node, seed.map(f64::abs), rule, op_magnitude)
+}
+
+fn backward_with(
+    graph: &Graph,
+    outputs: &[Dense],
+    from: NodeId,
+    seed: Dense,
+    rule: ReluRule,
+    change: impl Fn(&Op) -> Op,
+) -> Vec<Dense> {
+    let mut back: Vec<Dense> = outputs.iter().map(|d| Dense::zeros(d.n(), d.shape)).collect();
+    assert_eq!((back[from.index()].shape, back[from.index()].n()), (seed.shape, seed.n()));
+    back[from.index()] = seed;
+    for id in graph.ids().skip(1).rev().filter(|&id| id <= from) {
+        let node = graph.node(id);
+        let inputs: Vec<&Dense> = node.inputs.iter().map(|i| &outputs[i.index()]).collect();
+        let parts = op_vjp(&change(&node.op), &inputs, &back[id.index()], rule);
+        for (input, part) in node.inputs.iter().zip(parts) {
+            back[input.index()] = back[input.index()].zip(&part, |a, b| a + b);
+        }
+    }
+    back
+}
+
+/// For each output of `op` the sum of |products| that bounds its rounding error.
+pub fn forward_magnitude(op: &Op, inputs: &[&Dense]) -> Dense {
+    let absolute: Vec<Dense> = inputs.iter().map(|d| d.map(f64::abs)).collect();
+    op_forward(&op_magnitude(op), &absolute.iter().collect::<Vec<_>>())
+}
+
+/// Whether `op` only selects and moves numbers, so that nothing is rounded.
+pub fn forward_is_exact(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Relu
+            | Op::Clamp { .. }
+            | Op::MaxPool(_)
+            | Op::Flatten
+            | Op::Concat
+            | Op::Subsample { .. }
+            | Op::PadChannels { .. }
+    )
+}
+
+/// Whether `op` divides, so that integers do not stay integers.
+pub fn op_divides(op: &Op) -> bool {
+    matches!(op, Op::AvgPool { .. } | Op::AdaptiveAvgPool { .. })
+}
+
+/// `op` with every trained number replaced by its magnitude: on magnitudes it gives the sum of |products| that bounds
+/// the rounding error of `op`, and its vector-Jacobian product gives the same for the backward pass.
+pub fn op_magnitude(op: &Op) -> Op {
+    let absolute = |b: &std::sync::Arc<[f64]>| b.iter().map(|v| v.abs()).collect();
+    match op {
+        Op::Conv(conv) => Op::Conv(Conv {
+            weight: weight_f64(conv.weight.dims(), &conv.weight.to_f64().iter().map(|w| w.abs()).collect::<Vec<_>>()),
+            bias: conv.bias.as_ref().map(absolute),
+            ..conv.clone()
+        }),
+        Op::Linear(linear) => Op::Linear(Linear {
+            weight: weight_f64(
+                linear.weight.dims(),
+                &linear.weight.to_f64().iter().map(|w| w.abs()).collect::<Vec<_>>(),
+            ),
+            bias: linear.bias.as_ref().map(absolute),
+        }),
+        // |x| |slope| + |mean| |slope| + |beta|.
+        Op::BatchNorm(b) => Op::BatchNorm(BatchNorm {
+            gamma: absolute(&b.gamma),
+            beta: absolute(&b.beta),
+            mean: b.mean.iter().map(|m| -m.abs()).collect(),
+            ..b.clone()
+        }),
+        other => other.clone(),
+    }
+}
+
+/// A weight of exactly these numbers.
+pub fn weight_f64(dims: [usize; 4], values: &[f64]) -> verilume::graph::Weight {
+    let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    verilume::graph::Weight::stored(dims, std::sync::Arc::new(bytes), 0, verilume::graph::Encoding::F64).unwrap()
+}
+
+/// Most roundings on the way to one output of `op`, forward or backward: terms of its longest sum, and the steps of
+/// each term.
+pub fn op_terms(op: &Op, inputs: &[&Dense], out: &Dense) -> usize {
+    let x = inputs[0].shape;
+    match op {
+        Op::Conv(conv) => {
+            let [k, c, kh, kw] = conv.weight.dims();
+            kh * kw * c.max(k / conv.groups) + 1
+        }
+        Op::Linear(linear) => linear.weight.rows().max(x.c) + 1,
+        Op::BatchNorm(_) => 4,
+        Op::MaxPool(window) => window.taps(),
+        Op::AvgPool { window, .. } => window.taps() + 1,
+        // A bin of the input, or all the bins that share one element.
+        Op::AdaptiveAvgPool { .. } => {
+            let axis = |n: usize, o: usize| (n.div_ceil(o) + 1).max(o.div_ceil(n) + 1);
+            axis(x.h, out.shape.h) * axis(x.w, out.shape.w) + 1
+        }
+        Op::Add | Op::Concat => inputs.len(),
+        _ => 1,
+    }
+}
