@@ -188,7 +188,7 @@ fn wrong_usage_names_what_is_near() {
         (&["a.png", "-m", "smoothgrad:sigm=1"], "sigma"),
         (&["a.png", "-t", "top:0"], "top:K"),
         (&["a.png", "-t", "1000"], "1000"),
-        (&["a.png", "-t", "tabby ct"], "tabby cat"),
+        (&["a.png", "-t", "tabby ct"], "tabby"),
         (&["a.png", "--precision", "bf16"], "CUDA"),
         (&["a.png", "--memory", "12 parsecs"], "unit"),
         (&["a.png", "--shard", "0/2"], "1/n"),

@@ -52,8 +52,8 @@ pub struct ExplainArgs {
 
     /// Which class to explain: top1, top:K, least, an index, a label, or file:FILE
     ///
-    /// `top:K` gives K maps. FILE is a table `file,label` or `file,index,label` (an optional first line names the
-    /// columns), a list of labels for the rows of an array, or a .safetensors file with a tensor `labels`.
+    /// `top:K` gives K maps. FILE is a table `file,label` or `file,index,label` (a heading line is skipped), a list
+    /// of labels for the rows of an array, or a .safetensors file with a tensor `labels`.
     #[arg(short, long, value_name = "TARGET", default_value = "top1")]
     pub target: String,
 

@@ -22,7 +22,7 @@ use crate::inputs::{self, Inputs, Source};
 use crate::items;
 use crate::listing;
 use crate::plan::{self, Earlier, Plan};
-use crate::resume::{Demands, Done, Known};
+use crate::resume::{Current, Demands, Done, Known};
 use crate::runner::{Ready, Runner};
 use crate::talk::{Answer, Progress, Voice};
 use crate::targets::{TargetChoice, Targets};
@@ -57,8 +57,9 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
         sources.retain(|s| inputs::belongs(s, shard));
     }
     let records = out_file(&plan, "records", "jsonl");
+    let input_settings = fingerprint(&common(&plan, &model, &preprocess));
     let done = match plan.earlier {
-        Earlier::Resume => settle(&plan, &sources, &methods, &targets, Journal::read(&records)?),
+        Earlier::Resume => settle(&plan, &sources, &methods, &input_settings, &targets, Journal::read(&records)?),
         Earlier::Forget => Done::default(),
     };
     let mut progress = Progress::new(plan.voice, sources.len());
@@ -76,7 +77,6 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     }
     let ids: Vec<String> = methods.iter().map(|m| m.id.clone()).collect();
     let journal = Journal::start(&records, &done.kept)?;
-    let input_settings = fingerprint(&common(&plan, &model, &preprocess));
     let book = Book::new(journal, plan.reply, &sources, &ids, input_settings);
     let mut manifest = manifest(&plan, &model, &preprocess, &methods, engine.describe())?;
 
@@ -176,18 +176,20 @@ fn settle(
     plan: &Plan,
     sources: &[Source],
     methods: &[Ready],
+    input_settings: &str,
     targets: &Targets,
     lines: Vec<verilume::report::Line>,
 ) -> Done {
     let rows = |s: &Source| s.is_array().then(|| ArrayFile::open(&s.path).map_or(0, |array| array.rows()));
     let known: Vec<Known> = sources.iter().map(|source| Known { source, rows: rows(source) }).collect();
-    let settings: Vec<(String, String)> = methods.iter().map(|m| (m.id.clone(), m.settings.clone())).collect();
+    let methods = methods.iter().map(|m| (m.id.clone(), m.settings.clone())).collect();
+    let current = Current { methods, inputs: input_settings.to_owned() };
     let demands = Demands {
         maps: targets.count(),
         one_file_an_array: plan.wants(Format::Npy) || plan.wants(Format::Safetensors),
         one_sheet_an_item: plan.wants(Format::Grid),
     };
-    Done::settle(lines, &known, &settings, demands)
+    Done::settle(lines, &known, &current, demands)
 }
 
 fn manifest(

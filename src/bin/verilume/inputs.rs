@@ -64,7 +64,13 @@ pub fn find(named: &[String], out: &Path) -> Inputs {
                 match line {
                     Ok(line) if line.trim().is_empty() => {}
                     Ok(line) => found.add(line.trim_end_matches('\r'), Patterns::Literal, out.as_deref()),
-                    Err(e) => found.sources.push(Source::refused("-", format!("standard input: {e}"))),
+                    Err(e) => {
+                        found.sources.push(Source::refused("-", format!("standard input: {e}")));
+                        // Only a line that is not UTF-8 is followed by others.
+                        if e.kind() != std::io::ErrorKind::InvalidData {
+                            break;
+                        }
+                    }
                 }
             }
         } else {

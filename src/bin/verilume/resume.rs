@@ -24,6 +24,15 @@ pub struct Demands {
     pub one_sheet_an_item: bool,
 }
 
+/// The settings of this run, as fingerprints.
+#[derive(Debug)]
+pub struct Current {
+    /// Id and settings of each method, in order.
+    pub methods: Vec<(String, String)>,
+    /// Settings of records that no method made.
+    pub inputs: String,
+}
+
 /// Results that need not be made again.
 #[derive(Debug, Default)]
 pub struct Done {
@@ -46,8 +55,9 @@ impl Done {
         self.failed.get(&(input.to_owned(), row)).map(String::as_str)
     }
 
-    /// Sorts out `lines`. `settings` are those of this run's methods, in order, under their ids.
-    pub fn settle(lines: Vec<Line>, sources: &[Known], settings: &[(String, String)], demands: Demands) -> Self {
+    /// Sorts out `lines`.
+    pub fn settle(lines: Vec<Line>, sources: &[Known], current: &Current, demands: Demands) -> Self {
+        let settings = &current.methods;
         let mut done = Self::default();
         let method = |line: &Line| settings.iter().position(|(id, _)| Some(id) == line.record.method.as_ref());
         let mut found: HashMap<(&str, Option<usize>, usize), usize> = HashMap::new();
@@ -56,15 +66,15 @@ impl Done {
         for line in &lines {
             let record = &line.record;
             let m = method(line);
-            let current = m.is_some_and(|m| settings[m].1 == line.settings);
-            if m.is_some() && !current {
+            let same = m.is_some_and(|m| settings[m].1 == line.settings);
+            if m.is_some() && !same {
                 done.outdated += 1;
             }
-            let whole = current && record.error.is_none() && in_place(&record.input, &record.files);
+            let whole = same && record.error.is_none() && in_place(&record.input, &record.files);
             usable.push(whole);
             match (m, record.index, &record.error) {
                 (Some(m), _, _) if whole => *found.entry((&record.input, record.index, m)).or_default() += 1,
-                (None, Some(row), Some(why)) if record.method.is_none() => {
+                (None, Some(row), Some(why)) if record.method.is_none() && line.settings == current.inputs => {
                     failed.insert((&record.input, row), why);
                 }
                 _ => {}
@@ -138,19 +148,19 @@ mod tests {
     fn an_array_with_one_file_is_done_as_a_whole() {
         let source = crate::inputs::find(&["x.npy".into()], Path::new("out")).sources.remove(0);
         let known = [Known { source: &source, rows: Some(3) }];
-        let settings = [("gradient".to_string(), "s".to_string())];
+        let current = Current { methods: vec![("gradient".into(), "s".into())], inputs: "s".into() };
         let demands = Demands { maps: 1, one_file_an_array: true, one_sheet_an_item: false };
         let mut lines = vec![line("x.npy", Some(0), "gradient", "s"), line("x.npy", Some(1), "gradient", "old")];
-        let done = Done::settle(lines.clone(), &known, &settings, demands);
+        let done = Done::settle(lines.clone(), &known, &current, demands);
         assert_eq!((done.kept.len(), done.outdated), (0, 1));
 
         lines[1].settings = "s".into();
         lines.push(Line { record: Record::failed("x.npy", Some(2), "NaN"), settings: "s".into() });
-        let done = Done::settle(lines.clone(), &known, &settings, demands);
+        let done = Done::settle(lines.clone(), &known, &current, demands);
         assert_eq!((done.kept.len(), done.failure("x.npy", 2)), (3, Some("NaN")));
 
         let rows = Demands { one_file_an_array: false, ..demands };
-        let done = Done::settle(lines, &known, &settings, rows);
+        let done = Done::settle(lines, &known, &current, rows);
         assert!(done.has("x.npy", Some(1), 0) && !done.has("x.npy", Some(2), 0));
         assert_eq!(done.kept.len(), 2);
     }

@@ -1,7 +1,8 @@
 //! Words for people: results on standard output, progress and messages on standard error.
 
+use std::cell::Cell;
 use std::io::{self, IsTerminal, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -26,6 +27,9 @@ impl Answer {
     }
 }
 
+/// Longest silence without a terminal.
+const SILENCE: Duration = Duration::from_secs(10);
+
 /// How much to say on standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Voice {
@@ -42,6 +46,7 @@ pub struct Progress {
     bar: Option<ProgressBar>,
     total: usize,
     done: usize,
+    last: Cell<Instant>,
 }
 
 impl Progress {
@@ -55,11 +60,12 @@ impl Progress {
             bar.enable_steady_tick(Duration::from_millis(250));
             bar
         });
-        Self { voice, bar, total, done: 0 }
+        Self { voice, bar, total, done: 0, last: Cell::new(Instant::now()) }
     }
 
     /// A message that stands by itself.
     pub fn say(&self, text: &str) {
+        self.last.set(Instant::now());
         match (&self.bar, self.voice) {
             (_, Voice::Quiet) => {}
             (Some(bar), _) => bar.suspend(|| say(text)),
@@ -67,10 +73,12 @@ impl Progress {
         }
     }
 
-    /// What is being done now (shown on a terminal only).
+    /// What is being done now; without a terminal it is said only when nothing has been said for a while.
     pub fn at(&self, text: &str) {
-        if let Some(bar) = &self.bar {
-            bar.set_message(text.to_owned());
+        match &self.bar {
+            Some(bar) => bar.set_message(text.to_owned()),
+            None if self.last.get().elapsed() >= SILENCE => self.say(text),
+            None => {}
         }
     }
 

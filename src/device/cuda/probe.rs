@@ -67,7 +67,10 @@ type TwoInts = unsafe extern "C" fn(*mut c_int, *mut c_int) -> c_int;
 fn load(name: impl AsRef<std::ffi::OsStr>) -> Result<Library, String> {
     // SAFETY: loading runs the library's initialisers. The names are those of NVIDIA's driver and compiler, whose
     // initialisers have no precondition; folders other than the loader's come from the person's own environment.
-    unsafe { Library::new(name.as_ref()) }.map_err(|e| e.to_string())
+    unsafe { Library::new(name.as_ref()) }.map_err(|e| {
+        let cause = std::error::Error::source(&e).map_or_else(String::new, |cause| format!(": {cause}"));
+        format!("{e}{cause}")
+    })
 }
 
 fn function<'l, F>(library: &'l Library, name: &'static str) -> Result<libloading::Symbol<'l, F>, String> {
