@@ -5,6 +5,7 @@ pub mod error;
 pub mod graph;
 pub mod image;
 pub mod map;
+pub mod method;
 pub mod model;
 pub mod perturb;
 pub mod program;

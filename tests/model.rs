@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use verilume::graph::{Bytes, Dump, Op};
-use verilume::model::{ARCHITECTURES, Interpolation, Labels, Model, Preprocess};
+use verilume::image::{Interpolation, Preprocess};
+use verilume::model::{ARCHITECTURES, Labels, Model};
 use verilume::tensor::{Padding, Shape};
 use verilume::{Error, ErrorKind};
 
@@ -260,7 +261,15 @@ fn golden_files_load() {
         assert_eq!(model.architecture(), architecture);
         assert_eq!(model.name(), format!("{name}.weights"));
         assert_eq!(model.default_input(), Shape::new(3, 224, 224));
-        assert_eq!(model.preprocess(), &Preprocess::imagenet(3));
+        let want = Preprocess {
+            resize: 256,
+            crop: [224; 2],
+            interpolation: Interpolation::Bilinear,
+            mean: vec![0.485, 0.456, 0.406],
+            std: vec![0.229, 0.224, 0.225],
+            channels: 3,
+        };
+        assert_eq!(model.preprocess(), &want);
         assert_eq!(model.labels().get(1), Some("class 1"));
         assert_eq!(model.file_bytes() as u64, path.metadata().unwrap().len());
         let graph = model.graph(input).unwrap();
@@ -474,7 +483,15 @@ fn mlps_load_in_numeric_order() {
     let model = loaded(&mlp(&[784, 12, 11, 10]));
     assert_eq!(model.architecture(), "mlp 784-12-11-10");
     assert_eq!(model.default_input(), Shape::new(1, 28, 28));
-    assert_eq!(model.preprocess(), &Preprocess::grey(28));
+    let grey = Preprocess {
+        resize: 28,
+        crop: [28; 2],
+        interpolation: Interpolation::Bilinear,
+        mean: vec![0.0],
+        std: vec![1.0],
+        channels: 1,
+    };
+    assert_eq!(model.preprocess(), &grey);
     assert_eq!(model.labels().find("7").unwrap(), 7);
     assert_eq!(stages(&model).len(), 2);
 

@@ -13,6 +13,17 @@ impl BatchNorm {
         let shift = self.beta.iter().zip(&*self.mean).zip(&scale).map(|((b, m), s)| b - m * s).collect();
         (scale, shift)
     }
+
+    /// The same layer as a depthwise 1×1 convolution.
+    ///
+    /// # Errors
+    /// When there are no channels.
+    pub fn as_conv(&self) -> Result<Conv> {
+        let (scale, shift) = self.affine();
+        let ones = Weight::owned([scale.len(), 1, 1, 1], &vec![1.0; scale.len()])?;
+        let (weight, groups) = (ones.scaled(&scale)?, scale.len());
+        Ok(Conv { weight, bias: Some(Arc::from(shift)), window: Window::square(1, 1, 0), groups })
+    }
 }
 
 impl Graph {
@@ -49,18 +60,7 @@ impl Graph {
                     builder.push(node.name.clone(), Op::Conv(conv), &inputs)?
                 }
                 (Op::BatchNorm(_), None) if merges(node.inputs[0]).is_some() => inputs[0],
-                (Op::BatchNorm(norm), None) => {
-                    let (scale, shift) = norm.affine();
-                    let channels = node.shape.c;
-                    let ones = Weight::owned([channels, 1, 1, 1], &vec![1.0; channels])?;
-                    let conv = Conv {
-                        weight: ones.scaled(&scale)?,
-                        bias: Some(Arc::from(shift)),
-                        window: Window::square(1, 1, 0),
-                        groups: channels,
-                    };
-                    builder.push(node.name.clone(), Op::Conv(conv), &inputs)?
-                }
+                (Op::BatchNorm(norm), None) => builder.push(node.name.clone(), Op::Conv(norm.as_conv()?), &inputs)?,
                 _ => builder.push(node.name.clone(), node.op.clone(), &inputs)?,
             };
             new_id.push(new);

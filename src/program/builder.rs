@@ -40,7 +40,7 @@ impl<'g> Builder<'g> {
     /// The forward pass of `graph` on perturbed copies of a picture.
     ///
     /// # Errors
-    /// When the graph still has batch norms (fold it first).
+    /// None for a graph that was built by [`crate::graph::GraphBuilder`].
     pub fn new(graph: &'g Graph, decided: Decided) -> Result<Self> {
         let mut b = Builder {
             graph,
@@ -69,11 +69,10 @@ impl<'g> Builder<'g> {
         let input = |i: usize| self.outputs[node.inputs[i].index()];
         let step = match &node.op {
             Op::Input => Step::Perturb { out },
-            Op::Conv(_) => Step::Conv { layer: self.conv_layer(id)?, x: input(0), out, epilogue: Epilogue::default() },
-            Op::Linear(_) => Step::Linear { layer: self.linear_layer(id)?, x: input(0), out },
-            Op::BatchNorm(_) => {
-                return Err(Error::model(format!("node '{}': batch norms must be folded before running", node.name)));
+            Op::Conv(_) | Op::BatchNorm(_) => {
+                Step::Conv { layer: self.conv_layer(id)?, x: input(0), out, epilogue: Epilogue::default() }
             }
+            Op::Linear(_) => Step::Linear { layer: self.linear_layer(id)?, x: input(0), out },
             Op::Relu => Step::Clamp { x: input(0), range: Range::POSITIVE, out },
             Op::Clamp { lo, hi } => Step::Clamp { x: input(0), range: Range { lo: *lo, hi: *hi }, out },
             Op::MaxPool(_) => Step::MaxPool { layer: self.pool_layer(id)?, x: input(0), out, winners: None },
@@ -110,11 +109,15 @@ impl<'g> Builder<'g> {
 
     fn conv_layer(&self, id: NodeId) -> Result<Arc<ConvLayer>> {
         let node = self.graph.node(id);
-        let Op::Conv(conv) = &node.op else { return Err(self.not("a convolution", id)) };
+        let conv = match &node.op {
+            Op::Conv(conv) => conv.clone(),
+            Op::BatchNorm(norm) => norm.as_conv()?,
+            _ => return Err(self.not("a convolution", id)),
+        };
         Ok(Arc::new(ConvLayer {
             name: node.name.clone(),
-            weight: conv.weight.clone(),
-            bias: conv.bias.clone(),
+            weight: conv.weight,
+            bias: conv.bias,
             window: conv.window,
             groups: conv.groups,
             input: self.graph.node(node.inputs[0]).shape,
@@ -237,10 +240,10 @@ impl<'g> Builder<'g> {
         self.after.push(Step::Head { logits, score, seed: None });
     }
 
-    /// `s` sent back through the linear part of `node` (a convolution).
+    /// `s` sent back through the linear part of `node` (a convolution or a batch norm).
     ///
     /// # Errors
-    /// When `node` is no convolution.
+    /// When `node` is neither.
     pub fn conv_adjoint(&mut self, node: NodeId, s: Value) -> Result<Value> {
         let layer = self.conv_layer(node)?;
         let out = self.dense(layer.input);

@@ -6,12 +6,13 @@
 mod builder;
 mod lower;
 mod plan;
+mod score;
 
 use std::sync::Arc;
 
 pub use builder::{Builder, Decided, pull_back};
 pub use plan::{Place, Plan};
-use serde::{Deserialize, Serialize};
+pub use score::{Score, softmax};
 
 use crate::graph::{NodeId, Weight};
 use crate::tensor::{Shape, Window};
@@ -123,19 +124,6 @@ pub struct Epilogue {
     pub clamp: Option<Range>,
     /// Zero where the bit is not set.
     pub gate: Option<Value>,
-}
-
-/// Which number of the logits is explained.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Score {
-    /// The target's logit.
-    #[default]
-    Logit,
-    /// The target's softmax probability.
-    Prob,
-    /// The logarithm of the target's softmax probability.
-    LogProb,
 }
 
 /// How the signals of a picture's copies become one map.

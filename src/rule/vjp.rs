@@ -26,7 +26,7 @@ impl Rule for Vjp {
                 let bits = b.active(id)?;
                 vec![b.gate(up, bits)]
             }
-            Op::Conv(_) => vec![b.conv_adjoint(id, up)?],
+            Op::Conv(_) | Op::BatchNorm(_) => vec![b.conv_adjoint(id, up)?],
             Op::Linear(_) => vec![b.linear_adjoint(id, up)?],
             Op::MaxPool(_) => vec![b.max_pool_adjoint(id, up)?],
             Op::AvgPool { .. }
@@ -47,7 +47,7 @@ impl Rule for Vjp {
                 }
                 down
             }
-            Op::Input | Op::BatchNorm(_) => {
+            Op::Input => {
                 return Err(Error::model(format!("no derivative is defined for {}", node.op.kind())));
             }
         })

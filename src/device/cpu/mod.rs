@@ -7,7 +7,6 @@
 mod arrange;
 mod conv;
 mod fitting;
-mod head;
 mod isa;
 mod layout;
 mod linear;
@@ -479,7 +478,7 @@ impl<I: Isa> Cpu<I> {
                     if slot.target >= classes {
                         return Err(Error::settings(format!("class {} of a net with {classes} classes", slot.target)));
                     }
-                    let (value, gradient) = head::score(&l, slot.target, *score);
+                    let (value, gradient) = score.evaluate(&l, slot.target);
                     harvest.scores[n] = value;
                     harvest.logits[n] = l;
                     if let Some(seed) = seed {

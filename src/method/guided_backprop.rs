@@ -1,0 +1,34 @@
+//! Guided backpropagation (Springenberg et al. 2015).
+
+use std::sync::Arc;
+
+use super::{Entry, Method, input_maps};
+use crate::engine::{Batch, Engine, Job};
+use crate::error::Result;
+use crate::graph::Graph;
+use crate::map::{Map, Sign};
+use crate::program::Score;
+use crate::rule::Composite;
+
+pub(super) const ENTRY: Entry = Entry {
+    id: "guided_backprop",
+    aliases: &[],
+    title: "Guided backpropagation",
+    paper: "Springenberg, Dosovitskiy, Brox, Riedmiller 2015: Striving for simplicity, ICLR workshop",
+    summary: "backward with max(·, 0) at every active ReLU",
+    passes: "1 forward, 1 backward",
+    parameters: &[],
+    promises: &[],
+    caution: "close to a picture of edges; hardly depends on the class or on upper layers' weights (Adebayo 2018)",
+    build: |_, context| Ok(Box::new(GuidedBackprop(context.score))),
+};
+
+/// Backward with max(·, 0) at every active ReLU.
+struct GuidedBackprop(Score);
+
+impl Method for GuidedBackprop {
+    fn explain(&self, engine: &mut Engine, graph: &Arc<Graph>, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
+        let job = Job { rules: Composite::guided(), ..Job::gradient(self.0) };
+        input_maps(engine, graph, &job, x, targets, Sign::Signed, ENTRY.id)
+    }
+}

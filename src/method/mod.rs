@@ -1,0 +1,141 @@
+//! Saliency methods.
+//!
+//! A method lives in one file with its registry [`Entry`]: name, paper, parameters, promises. The entry feeds the command
+//! line's help, the generated documentation and the generic tests.
+
+mod deconvnet;
+mod grad_cam;
+mod gradient;
+mod guided_backprop;
+mod input_x_gradient;
+mod integrated_gradients;
+mod parameters;
+mod smoothgrad;
+mod squaregrad;
+mod vargrad;
+
+use std::path::Path;
+use std::sync::Arc;
+
+pub use parameters::{Spec, Values};
+
+use crate::engine::{Batch, Engine, Job};
+use crate::error::Result;
+use crate::graph::Graph;
+use crate::image::Preprocess;
+use crate::map::{Map, Sign, Space};
+use crate::program::Score;
+use crate::tensor::Tensor;
+
+/// Computes one map for each picture.
+pub trait Method: Send + Sync {
+    /// Maps of `targets[i]` on picture `i`, raw.
+    ///
+    /// # Errors
+    /// When the method makes no sense on this net, shapes or targets do not suit, or memory does not suffice.
+    fn explain(&self, engine: &mut Engine, graph: &Arc<Graph>, x: &Batch, targets: &[usize]) -> Result<Vec<Map>>;
+}
+
+/// What a method is given besides its parameters.
+pub struct Context<'a> {
+    /// Of all random draws.
+    pub seed: u64,
+    /// Which number of the logits is explained.
+    pub score: Score,
+    /// How pictures become inputs.
+    pub preprocess: &'a Preprocess,
+    /// Loads a picture or array as `[C, H, W]` in the net's space.
+    pub load: &'a dyn Fn(&Path) -> Result<Tensor>,
+}
+
+/// What a method promises of its maps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Promise {
+    /// The map sums to the difference of the scores of picture and baseline; the gap is reported.
+    Completeness,
+    /// No element is negative.
+    NotNegative,
+}
+
+impl Promise {
+    /// In words.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Promise::Completeness => "sums to f(x) − f(baseline); the gap is reported",
+            Promise::NotNegative => "never negative",
+        }
+    }
+}
+
+/// One parameter of a method.
+#[derive(Debug)]
+pub struct Parameter {
+    /// As written on the command line.
+    pub key: &'static str,
+    /// Unit or choices.
+    pub unit: &'static str,
+    /// Value if not given.
+    pub default: &'static str,
+    /// What it does.
+    pub help: &'static str,
+}
+
+/// A method as the registry knows it.
+pub struct Entry {
+    /// Name in commands, files and records.
+    pub id: &'static str,
+    /// Other names for it.
+    pub aliases: &'static [&'static str],
+    /// Name in prose.
+    pub title: &'static str,
+    /// Authors, year, title, venue.
+    pub paper: &'static str,
+    /// The definition in one line.
+    pub summary: &'static str,
+    /// Forward and backward passes of one map.
+    pub passes: &'static str,
+    /// Parameters in order of importance.
+    pub parameters: &'static [Parameter],
+    /// What its maps keep to.
+    pub promises: &'static [Promise],
+    /// When it misleads, as far as is known.
+    pub caution: &'static str,
+    /// Makes it.
+    pub build: fn(&Values, &Context<'_>) -> Result<Box<dyn Method>>,
+}
+
+impl std::fmt::Debug for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Entry").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// All methods.
+pub fn registry() -> &'static [Entry] {
+    &[
+        gradient::ENTRY,
+        input_x_gradient::ENTRY,
+        integrated_gradients::ENTRY,
+        smoothgrad::ENTRY,
+        squaregrad::ENTRY,
+        vargrad::ENTRY,
+        deconvnet::ENTRY,
+        guided_backprop::ENTRY,
+        grad_cam::ENTRY,
+    ]
+}
+
+/// Maps in input space straight from a job.
+fn input_maps(
+    engine: &mut Engine,
+    graph: &Graph,
+    job: &Job,
+    x: &Batch,
+    targets: &[usize],
+    sign: Sign,
+    method: &str,
+) -> Result<Vec<Map>> {
+    let answer = engine.explain(graph, job, x, targets)?;
+    let map = |(values, &target)| Map { values, sign, space: Space::Input, target, gap: None, method: method.into() };
+    Ok(answer.maps.into_iter().zip(targets).map(map).collect())
+}

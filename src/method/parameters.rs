@@ -1,0 +1,209 @@
+//! `name:key=value,…` to a registry entry with all its parameters.
+
+use super::{Context, Entry, Method, registry};
+use crate::error::{Error, Result};
+
+/// A method with all its parameters, by default or as given.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// The method.
+    pub entry: &'static Entry,
+    values: Values,
+}
+
+/// The value of every parameter of a method.
+#[derive(Debug, Clone)]
+pub struct Values {
+    method: &'static str,
+    /// In the registry's order.
+    values: Vec<(&'static str, String)>,
+}
+
+impl Values {
+    /// The value of `key` as written.
+    ///
+    /// # Errors
+    /// When the method has no such parameter.
+    pub fn text(&self, key: &str) -> Result<&str> {
+        let found = self.values.iter().find(|(k, _)| *k == key).map(|(_, v)| v.as_str());
+        found.ok_or_else(|| Error::settings(format!("{} has no parameter '{key}'", self.method)))
+    }
+
+    /// The value of `key` parsed.
+    ///
+    /// # Errors
+    /// When it does not parse; names method and key.
+    pub fn parse<T: std::str::FromStr>(&self, key: &str) -> Result<T>
+    where
+        T::Err: std::fmt::Display,
+    {
+        let text = self.text(key)?;
+        text.parse().map_err(|e| Error::settings(format!("{}:{key}={text}: {e}", self.method)))
+    }
+
+    /// All keys and values.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.values.iter().map(|(k, v)| (*k, v.as_str()))
+    }
+}
+
+impl Spec {
+    /// Reads `name` or `name:key=value,key=(value with , or =)`.
+    ///
+    /// # Errors
+    /// When the name or a key is unknown (the message lists the near misses), a key is given twice, or the text is not of
+    /// this form.
+    pub fn parse(text: &str) -> Result<Self> {
+        let (name, rest) = text.split_once(':').unwrap_or((text, ""));
+        let entry = registry().iter().find(|e| e.id == name || e.aliases.contains(&name)).ok_or_else(|| {
+            let names = registry().iter().flat_map(|e| std::iter::once(e.id).chain(e.aliases.iter().copied()));
+            Error::settings(format!("no method is named '{name}'; {}", nearest(name, names)))
+        })?;
+        let mut values: Vec<(&'static str, Option<String>)> = entry.parameters.iter().map(|p| (p.key, None)).collect();
+        for part in split(rest).map_err(|e| e.within(format!("method '{text}'")))? {
+            let (key, value) = part
+                .split_once('=')
+                .ok_or_else(|| Error::settings(format!("method '{text}': '{part}' is not of the form key=value")))?;
+            let slot = values.iter_mut().find(|(k, _)| *k == key).ok_or_else(|| {
+                let keys = nearest(key, entry.parameters.iter().map(|p| p.key));
+                Error::settings(format!("{} has no parameter '{key}'; {keys}", entry.id))
+            })?;
+            let inner = value.strip_prefix('(').and_then(|v| v.strip_suffix(')')).unwrap_or(value);
+            if slot.1.replace(inner.to_string()).is_some() {
+                return Err(Error::settings(format!("method '{text}' gives {key} twice")));
+            }
+        }
+        let resolved = values.into_iter().zip(entry.parameters);
+        let values = resolved.map(|((key, v), p)| (key, v.unwrap_or_else(|| p.default.into()))).collect();
+        Ok(Self { entry, values: Values { method: entry.id, values } })
+    }
+
+    /// The value of every parameter.
+    pub fn values(&self) -> &Values {
+        &self.values
+    }
+
+    /// The method.
+    ///
+    /// # Errors
+    /// When a value is out of its range.
+    pub fn build(&self, context: &Context<'_>) -> Result<Box<dyn Method>> {
+        (self.entry.build)(&self.values, context)
+    }
+}
+
+impl std::str::FromStr for Spec {
+    type Err = Error;
+
+    fn from_str(s: &str) -> Result<Self> {
+        Self::parse(s)
+    }
+}
+
+/// With every parameter, as [`Spec::parse`] reads it.
+impl std::fmt::Display for Spec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.entry.id)?;
+        for (i, (key, value)) in self.values.iter().enumerate() {
+            let separator = if i == 0 { ':' } else { ',' };
+            if value.contains([',', '=', '(']) {
+                write!(f, "{separator}{key}=({value})")?;
+            } else {
+                write!(f, "{separator}{key}={value}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Parts between commas that are not inside parentheses.
+fn split(text: &str) -> Result<Vec<&str>> {
+    let mut parts = Vec::new();
+    let (mut depth, mut start) = (0usize, 0);
+    for (i, c) in text.char_indices() {
+        match c {
+            '(' => depth += 1,
+            ')' => {
+                depth = depth.checked_sub(1).ok_or_else(|| Error::settings("a ')' closes nothing"))?;
+            }
+            ',' if depth == 0 => {
+                parts.push(&text[start..i]);
+                start = i + 1;
+            }
+            _ => {}
+        }
+    }
+    if depth > 0 {
+        return Err(Error::settings("a '(' is not closed"));
+    }
+    if start < text.len() || !parts.is_empty() {
+        parts.push(&text[start..]);
+    }
+    Ok(parts)
+}
+
+/// The names most like `name`, or all if none is near.
+fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> String {
+    let mut scored: Vec<(usize, &str)> = names.map(|n| (distance(name, n), n)).collect();
+    scored.sort_unstable();
+    let near: Vec<&str> =
+        scored.iter().filter(|(d, n)| *d <= n.len().max(name.len()) / 2).take(3).map(|s| s.1).collect();
+    match near[..] {
+        _ if scored.is_empty() => "it takes none".into(),
+        [] => format!("there are {}", scored.iter().map(|s| s.1).collect::<Vec<_>>().join(", ")),
+        _ => format!("did you mean {}?", near.join(", ")),
+    }
+}
+
+/// Levenshtein distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, &cb) in b.iter().enumerate() {
+            let substitute = diagonal + usize::from(ca != cb);
+            diagonal = row[j + 1];
+            row[j + 1] = substitute.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_aliases_and_parentheses() {
+        let spec = Spec::parse("ig:steps=7,baseline=(value:-2),rule=left").unwrap();
+        assert_eq!(spec.entry.id, "integrated_gradients");
+        assert_eq!(spec.values().text("baseline").unwrap(), "value:-2");
+        assert_eq!(spec.values().parse::<usize>("steps").unwrap(), 7);
+        let again = Spec::parse(&spec.to_string()).unwrap();
+        assert_eq!(again.to_string(), spec.to_string());
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let message = |s: &str| Spec::parse(s).unwrap_err().to_string();
+        assert!(message("smoothgard").contains("smoothgrad"));
+        assert!(message("smoothgrad:sigm=1").contains("sigma"));
+        assert!(message("smoothgrad:n=1,n=2").contains("twice"));
+        assert!(message("smoothgrad:n").contains("key=value"));
+        assert!(message("ig:baseline=(zero").contains("not closed"));
+        assert!(message("ig:baseline=zero)").contains("closes nothing"));
+        assert!(message("gradient:n=1").contains("takes none"));
+        assert!(message("smoothgrad:n=1,").contains("key=value"));
+    }
+
+    #[test]
+    fn every_entry_parses_its_own_defaults() {
+        for entry in registry() {
+            let spec = Spec::parse(entry.id).unwrap();
+            assert_eq!(Spec::parse(&spec.to_string()).unwrap().to_string(), spec.to_string());
+            assert!(!entry.paper.is_empty() && !entry.summary.is_empty() && !entry.passes.is_empty());
+            assert!(registry().iter().filter(|e| e.id == entry.id || e.aliases.contains(&entry.id)).count() == 1);
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! The picture that paths start from.
+
+use std::path::PathBuf;
+
+use crate::engine::Batch;
+use crate::error::{Error, Result};
+use crate::image::Preprocess;
+use crate::random;
+use crate::tensor::{Shape, Tensor};
+
+/// Stands for a picture without content.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Baseline {
+    /// 0 in the net's space (the training set's mean colour, where pictures were normalised by it).
+    Zero,
+    /// A black picture, preprocessed.
+    Black,
+    /// A white picture, preprocessed.
+    White,
+    /// The picture's own mean in each channel.
+    Mean,
+    /// The picture blurred by a Gaussian of this standard deviation in pixels (edge pixels repeat, cut at 4 σ).
+    Blur(f64),
+    /// Uniform noise between black and white, drawn by (seed, picture).
+    Noise,
+    /// One value everywhere, in the net's space.
+    Value(f64),
+    /// A picture or array of the input's size.
+    File(PathBuf),
+}
+
+impl std::str::FromStr for Baseline {
+    type Err = Error;
+
+    fn from_str(s: &str) -> Result<Self> {
+        let number = |v: &str| {
+            v.parse::<f64>()
+                .ok()
+                .filter(|v| v.is_finite())
+                .ok_or_else(|| Error::settings(format!("baseline={s}: '{v}' is not a number")))
+        };
+        Ok(match s.split_once(':') {
+            None => match s {
+                "zero" => Baseline::Zero,
+                "black" => Baseline::Black,
+                "white" => Baseline::White,
+                "mean" => Baseline::Mean,
+                "noise" => Baseline::Noise,
+                _ => {
+                    return Err(Error::settings(format!(
+                        "no baseline is named '{s}'; there are zero, black, white, mean, noise, blur:SIGMA, value:V, file:PATH"
+                    )));
+                }
+            },
+            Some(("blur", v)) => match number(v)? {
+                sigma if sigma > 0.0 => Baseline::Blur(sigma),
+                sigma => {
+                    return Err(Error::settings(format!("baseline=blur:{sigma} needs a positive number of pixels")));
+                }
+            },
+            Some(("value", v)) => Baseline::Value(number(v)?),
+            Some(("file", path)) if !path.is_empty() => Baseline::File(path.into()),
+            Some((kind, _)) => {
+                return Err(Error::settings(format!(
+                    "no baseline is named '{kind}:'; there are blur:SIGMA, value:V, file:PATH"
+                )));
+            }
+        })
+    }
+}
+
+/// Sample number of baseline noise, apart from those of noisy copies.
+const NOISE_SAMPLE: u32 = u32::MAX;
+
+impl Baseline {
+    /// One baseline `[C, H, W]` for each picture, in the pictures' precision. `file` is the loaded file, if one is named.
+    ///
+    /// # Errors
+    /// When a file's shape is not the input's or the preprocessing has other channels than the input.
+    pub fn tensors(&self, x: &Batch, preprocess: &Preprocess, file: Option<&Tensor>, seed: u64) -> Result<Vec<Tensor>> {
+        let shape = x.shape();
+        let colour = |values: Vec<f64>| {
+            if values.len() != shape.c {
+                return Err(Error::settings(format!(
+                    "a baseline of {} channels for an input of {}",
+                    values.len(),
+                    shape.c
+                )));
+            }
+            Ok(values)
+        };
+        let fill = |values: &[f64]| -> Vec<f64> { values.iter().flat_map(|&v| vec![v; shape.plane()]).collect() };
+        (0..x.len())
+            .map(|i| {
+                let picture = &x.items()[i];
+                let values = match self {
+                    Baseline::Zero => vec![0.0; shape.len()],
+                    Baseline::Value(v) => vec![*v; shape.len()],
+                    Baseline::Black => fill(&colour(preprocess.black())?),
+                    Baseline::White => fill(&colour(preprocess.white())?),
+                    Baseline::Mean => {
+                        let numbers = picture.to_f64();
+                        let mean = |plane: &[f64]| plane.iter().sum::<f64>() / plane.len() as f64;
+                        fill(&numbers.chunks(shape.plane()).map(mean).collect::<Vec<f64>>())
+                    }
+                    Baseline::Blur(sigma) => blur(&picture.to_f64(), shape, *sigma),
+                    Baseline::Noise => {
+                        let (black, white) = (colour(preprocess.black())?, colour(preprocess.white())?);
+                        let mut draws = vec![0f32; shape.len()];
+                        random::fill_uniforms(seed, x.keys()[i], NOISE_SAMPLE, 0, &mut draws);
+                        let draw = |(e, u): (usize, &f32)| {
+                            let c = e / shape.plane();
+                            black[c] + (white[c] - black[c]) * f64::from(*u)
+                        };
+                        draws.iter().enumerate().map(draw).collect()
+                    }
+                    Baseline::File(path) => {
+                        let file = file.ok_or_else(|| Error::settings(format!("{} was not loaded", path.display())))?;
+                        if file.dims() != shape.dims() {
+                            return Err(Error::input(format!(
+                                "{}: a baseline of shape {:?} for inputs of {shape}",
+                                path.display(),
+                                file.dims()
+                            )));
+                        }
+                        file.to_f64().into_owned()
+                    }
+                };
+                Tensor::rounded(shape.dims(), values, picture.precision())
+            })
+            .collect()
+    }
+}
+
+/// Separable Gaussian blur; pixels beyond an edge repeat the edge.
+fn blur(x: &[f64], shape: Shape, sigma: f64) -> Vec<f64> {
+    let radius = (4.0 * sigma).ceil() as isize;
+    let kernel: Vec<f64> = (-radius..=radius).map(|d| (-(d as f64).powi(2) / (2.0 * sigma * sigma)).exp()).collect();
+    let total: f64 = kernel.iter().sum();
+    let pass = |x: &[f64], size: usize, step: usize, at: &dyn Fn(usize, usize) -> usize| -> Vec<f64> {
+        let lines = x.len() / size;
+        let mut out = vec![0.0; x.len()];
+        for line in 0..lines {
+            let base = at(line, step);
+            for i in 0..size {
+                let sum: f64 = kernel
+                    .iter()
+                    .zip(-radius..)
+                    .map(|(k, d)| k * x[base + (i as isize + d).clamp(0, size as isize - 1) as usize * step])
+                    .sum();
+                out[base + i * step] = sum / total;
+            }
+        }
+        out
+    };
+    let rows = pass(x, shape.w, 1, &|line, _| line * shape.w);
+    pass(&rows, shape.h, shape.w, &|line, _| line / shape.w * shape.plane() + line % shape.w)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn preprocess() -> Preprocess {
+        Preprocess {
+            resize: 0,
+            crop: [5, 7],
+            interpolation: crate::image::Interpolation::Bilinear,
+            mean: vec![0.5, 0.25],
+            std: vec![0.5, 0.5],
+            channels: 2,
+        }
+    }
+
+    fn batch() -> Batch {
+        let values = (0..2 * 2 * 35).map(|i| ((i * 37) % 11) as f32 / 4.0 - 1.0).collect();
+        Batch::new(&Tensor::f32([2, 2, 5, 7], values).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn each_baseline_is_what_it_says() {
+        let x = batch();
+        let of = |s: &str| s.parse::<Baseline>().unwrap().tensors(&x, &preprocess(), None, 3).unwrap();
+        assert!(of("zero")[1].to_f64().iter().all(|&v| v == 0.0));
+        assert!(of("value:-2")[0].to_f64().iter().all(|&v| v == -2.0));
+        assert_eq!(of("black")[0].at(0), -1.0);
+        assert_eq!(of("white")[0].at(35), 1.5);
+        let noise = of("noise");
+        assert_ne!(noise[0], noise[1]);
+        assert!(noise[0].to_f64()[35..].iter().all(|&v| (-0.5..=1.5).contains(&v)));
+        let mean = of("mean")[1].at(36);
+        let want: f64 = x.items()[1].to_f64()[35..].iter().sum::<f64>() / 35.0;
+        assert!((mean - want).abs() < 1e-6);
+    }
+
+    #[test]
+    fn blurring_keeps_constants_and_follows_the_definition() {
+        let flat = vec![0.75; 2 * 35];
+        assert!(blur(&flat, Shape::new(2, 5, 7), 1.3).iter().all(|v| (v - 0.75).abs() < 1e-12));
+        let mut point = vec![0.0; 2 * 35];
+        point[35 + 2 * 7 + 3] = 1.0;
+        let out = blur(&point, Shape::new(2, 5, 7), 0.5);
+        let kernel: Vec<f64> = (-2..=2).map(|d| (-2.0 * f64::from(d * d)).exp()).collect();
+        let total: f64 = kernel.iter().sum();
+        for y in 0..5 {
+            for x in 0..5 {
+                let want = kernel[y] * kernel[x] / (total * total);
+                assert!((out[35 + y * 7 + x + 1] - want).abs() < 1e-12, "{y} {x}");
+            }
+        }
+        assert!(out[..35].iter().all(|&v| v == 0.0));
+    }
+
+    #[test]
+    fn unknown_baselines_are_refused() {
+        for bad in ["grey", "blur", "blur:0", "blur:x", "value:nan", "file:", "sky:3"] {
+            assert!(bad.parse::<Baseline>().is_err(), "{bad}");
+        }
+    }
+}
