@@ -14,9 +14,5 @@ pub mod random;
 pub mod render;
 pub mod report;
 pub mod rule;
-#[cfg(feature = "cli")]
-mod stub;
 pub mod tensor;
 pub use error::{Error, ErrorKind, Result};
-#[cfg(feature = "cli")]
-pub use stub::method;

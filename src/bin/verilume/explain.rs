@@ -199,15 +199,12 @@ fn manifest(
     methods: &[Ready],
     description: Description,
 ) -> Result<Manifest> {
-    let used = plan.methods.iter().zip(methods).map(|(named, ready)| {
-        let spec = named.spec.to_string();
-        MethodUsed {
-            id: named.id.clone(),
-            name: named.spec.entry.id.to_string(),
-            parameters: listing::parameters(&spec),
-            spec,
-            settings: ready.settings.clone(),
-        }
+    let used = plan.methods.iter().zip(methods).map(|(named, ready)| MethodUsed {
+        id: named.id.clone(),
+        name: named.spec.entry.id.to_string(),
+        spec: named.spec.to_string(),
+        parameters: named.spec.values().iter().map(|(key, value)| (key.into(), value.into())).collect(),
+        settings: ready.settings.clone(),
     });
     Ok(Manifest {
         version: env!("CARGO_PKG_VERSION").into(),

@@ -98,7 +98,7 @@ fn described(info: &ModelInfo) -> String {
         ("classes", info.classes.to_string()),
         ("parameters", format!("{:.2} million", info.parameters as f64 / 1e6)),
         ("multiplications", format!("{:.1} million a forward pass", info.macs as f64 / 1e6)),
-        ("nodes", info.layers.len().to_string()),
+        ("nodes", format!("{} (`verilume model dump` lists them)", info.layers.len())),
         ("stages", info.stages.join(", ")),
         ("resize", format!("short side {}, {interpolation}, centre crop {} x {}", p.resize, p.crop[0], p.crop[1])),
         ("mean", numbers(&p.mean)),
