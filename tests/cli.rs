@@ -200,6 +200,9 @@ fn wrong_usage_names_what_is_near() {
         assert!(message.contains(hint), "{arguments:?}: {message}");
     }
     assert!(!folder.path().join("verilume-out").exists());
+    let output = explain(folder.path(), &["a.png", "a.png", "-m", "grad_cam:layer=nowhere", "-o", "out"]);
+    assert_eq!(code(&output), 2);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("'nowhere'"));
     let output = explain(folder.path(), &["a.png", "--device", "cuda:99", "-o", "out"]);
     assert_eq!(code(&output), 2);
     assert!(String::from_utf8_lossy(&output.stderr).contains("cuda:99"));

@@ -94,8 +94,9 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
         book,
         sources: &sources,
     };
-    runner.all(&mut progress)?;
+    let ended = runner.all(&mut progress);
     progress.finish();
+    ended?;
 
     manifest.ignored_files = ignored;
     manifest.files = runner.book.statuses(&sources);
@@ -166,7 +167,7 @@ fn ready(plan: &Plan, model: &Model, preprocess: &Preprocess, labels: &Labels) -
     for named in &plan.methods {
         settings["method"] = named.spec.to_string().into();
         let method = named.spec.build(&context).map_err(|e| e.within(format!("-m {}", named.spec)))?;
-        ready.push(Ready { id: named.id.clone(), settings: fingerprint(&settings), method });
+        ready.push(Ready { id: named.id.clone(), settings: fingerprint(&settings), method, proven: false });
     }
     Ok(ready)
 }

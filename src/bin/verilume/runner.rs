@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
+use verilume::ErrorKind;
 use verilume::engine::{Batch, Engine};
 use verilume::graph::Graph;
 use verilume::image::Preprocess;
@@ -43,6 +44,8 @@ pub struct Ready {
     /// Fingerprint of everything its results depend on.
     pub settings: String,
     pub method: Box<dyn Method>,
+    /// Whether it has made a map in this run.
+    pub proven: bool,
 }
 
 /// An item and what the net makes of it.
@@ -200,6 +203,14 @@ impl Runner<'_> {
                 let some: Vec<&Scored> = todo.iter().map(|&i| &scored[i]).collect();
                 for (&i, (made, seconds)) in todo.iter().zip(self.explain(&graph, m, &some, rank)) {
                     let s = &scored[i];
+                    match &made {
+                        Ok(_) => self.methods[m].proven = true,
+                        // Settings that have never worked are no fault of the input: they would fail on every other.
+                        Err(e) if e.kind() == ErrorKind::Settings && !self.methods[m].proven => {
+                            return made.map(|_| Vec::new()).map_err(|e| e.within(&self.methods[m].id).into());
+                        }
+                        Err(_) => {}
+                    }
                     let mut record = self.record(s, m, rank, seconds);
                     match made.and_then(|map| Ok((self.store(s, m, rank, &map, rows.as_deref_mut())?, map))) {
                         Ok((files, map)) => {
