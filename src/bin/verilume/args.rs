@@ -43,10 +43,10 @@ pub struct ExplainArgs {
     #[arg(value_name = "INPUT", required_unless_present = "list_methods")]
     pub inputs: Vec<String>,
 
-    /// Method, `name` or `name:key=value,...`; may repeat [default: gradient]
+    /// Method, `name` or `name:key=value,...`; may repeat [default: grad_cam]
     ///
-    /// A value that holds `,` or `=` stands in parentheses. The default is `gradient`: one backward pass, the quantity
-    /// that most other methods refine. `--list-methods` and the METHODS section below list the names.
+    /// A value that holds `,` or `=` stands in parentheses. The default is `grad_cam`, coarse but easy to read, or
+    /// `gradient` for nets without positions. `--list-methods` and the METHODS section below list the names.
     #[arg(short, long = "method", value_name = "METHOD")]
     pub methods: Vec<String>,
 

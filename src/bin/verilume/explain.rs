@@ -40,8 +40,11 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let started = Instant::now();
-    let plan = Plan::new(args)?;
+    let mut plan = Plan::new(args)?;
     let model = plan::open_model(&args.model)?;
+    if plan.methods.is_empty() {
+        plan.methods = plan::default_methods(&model)?;
+    }
     let preprocess = plan::preparation(&model, &args.preparation)?;
     let labels = plan::labels(&model, &args.preparation)?;
     let targets = plan.target.resolve(&labels, model.classes())?;

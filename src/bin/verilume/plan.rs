@@ -16,8 +16,10 @@ use crate::talk::Voice;
 use crate::targets::TargetChoice;
 use crate::values::Shard;
 
-/// Used when no `-m` is given.
-const DEFAULT_METHOD: &str = "gradient";
+/// Used when no `-m` is given: coarse but easy to read, where the net's last stage has positions.
+const DEFAULT_METHOD: &str = "grad_cam";
+/// Used when no `-m` is given on a net without positions.
+const DEFAULT_METHOD_OF_VECTORS: &str = "gradient";
 
 /// A method under the name that its files and records carry.
 pub struct Named {
@@ -106,10 +108,15 @@ impl Plan {
     }
 }
 
+/// The methods used when none is named.
+pub fn default_methods(model: &Model) -> Result<Vec<Named>> {
+    let net = model.unfolded();
+    let has_positions = net.stages().last().is_some_and(|(_, node)| net.node(*node).shape.plane() > 1);
+    methods(&[if has_positions { DEFAULT_METHOD } else { DEFAULT_METHOD_OF_VECTORS }.to_string()])
+}
+
 /// Methods with their names, repeated names numbered.
 pub fn methods(texts: &[String]) -> Result<Vec<Named>> {
-    let default = [DEFAULT_METHOD.to_string()];
-    let texts = if texts.is_empty() { &default[..] } else { texts };
     let mut times: HashMap<&'static str, usize> = HashMap::new();
     let mut methods = Vec::new();
     for text in texts {
