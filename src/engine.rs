@@ -52,7 +52,8 @@ pub struct Settings {
     pub kernels: Kernels,
     /// Worker threads; all cores if not given.
     pub threads: Option<usize>,
-    /// Bytes that packed weights, feature maps and scratch may take together.
+    /// Bytes that packed weights, feature maps and scratch may take together; if not given, four fifths of what the
+    /// machine has left when the engine is made (where that can be known).
     pub memory: Option<u64>,
 }
 
@@ -241,7 +242,7 @@ impl Engine {
             )));
         }
         let device = cpu::open(settings.precision, settings.kernels, settings.threads)?;
-        Ok(Self { device, memory: settings.memory, plans: HashMap::new() })
+        Ok(Self { device, memory: settings.memory.or_else(available_memory), plans: HashMap::new() })
     }
 
     /// What it runs on.
@@ -547,6 +548,14 @@ impl Engine {
             }
         }
     }
+}
+
+/// Four fifths of the memory that Linux says is available.
+fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024 / 5 * 4)
 }
 
 /// One program over one batch.

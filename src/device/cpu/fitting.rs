@@ -53,79 +53,71 @@ impl<I: Isa> Cpu<I> {
     }
 
     pub(super) fn make_room(&mut self, plan: &Plan, wanted: usize, limit: Option<u64>) -> Result<usize> {
+        let limit = limit.map_or(usize::MAX, |l| usize::try_from(l).unwrap_or(usize::MAX));
         let needs = self.needs(plan);
         let copy = plan.copy_bytes;
         let scratch = needs.scratch * self.threads * size_of::<I::T>();
         let all: usize = needs.packed.iter().map(|p| p.2).sum();
         let largest = needs.packed.iter().map(|p| p.2).max().unwrap_or(0);
+        let least = scratch.saturating_add(copy).saturating_add(largest);
+        if limit < least {
+            return Err(Error::limit(format!(
+                "{} of memory do not suffice: one copy of the picture needs {} ({} for feature maps, {} for scratch, {} for \
+                 the largest layer's packed weights)",
+                mebibytes(limit),
+                mebibytes(least),
+                mebibytes(copy),
+                mebibytes(scratch),
+                mebibytes(largest)
+            )));
+        }
         let useful = (ARENA_BYTES / copy.max(1)).clamp(1, wanted.clamp(1, MOST_COPIES));
-        let wanted_keys: HashSet<PackKey> = needs.packed.iter().map(|(l, d, _)| ConvKey::new(l, *d).pack).collect();
-        let copies = match limit {
-            None => {
-                self.keep(&needs, usize::MAX);
-                self.transient = Buffer::new(0);
-                useful
-            }
-            Some(limit) => {
-                let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-                let least = scratch + copy + largest;
-                if limit < least {
-                    return Err(Error::limit(format!(
-                        "{} of memory do not suffice: one copy needs {} ({} of feature maps, {} of scratch, {} for the largest layer's weights)",
-                        mebibytes(limit),
-                        mebibytes(least),
-                        mebibytes(copy),
-                        mebibytes(scratch),
-                        mebibytes(largest)
-                    )));
-                }
-                // Weights of other programs stay only where nobody is in want.
-                let others: usize =
-                    self.resident.iter().filter(|(k, _)| !wanted_keys.contains(k)).map(|(_, b)| b.len()).sum();
-                let mut others_kept = others;
-                if scratch + copy * useful + all + others > limit {
-                    self.resident.retain(|k, _| wanted_keys.contains(k));
-                    others_kept = 0;
-                }
-                let weights = if scratch + copy + all + others_kept <= limit {
-                    self.transient = Buffer::new(0);
-                    self.keep(&needs, usize::MAX);
-                    all
-                } else {
-                    let room = limit - least;
-                    if self.transient.len() < largest {
-                        self.transient = Buffer::new(0);
-                    }
-                    let kept = self.keep(&needs, room);
-                    if self.transient.len() < largest {
-                        self.transient = Buffer::new(largest);
-                    }
-                    kept + self.transient.len()
-                };
-                let room = limit - (scratch + weights + others_kept).min(limit);
-                useful.min(room / copy.max(1)).max(1)
-            }
+        // Weights of other programs stay as long as this one is not in want.
+        let mine: HashSet<PackKey> = needs.packed.iter().map(|(l, d, _)| ConvKey::new(l, *d).pack).collect();
+        let others: usize = self.resident.iter().filter(|(k, _)| !mine.contains(k)).map(|(_, b)| b.len()).sum();
+        let comfortable = scratch.saturating_add(copy.saturating_mul(useful)).saturating_add(all);
+        let others = if comfortable.saturating_add(others) > limit {
+            self.resident.retain(|k, _| mine.contains(k));
+            0
+        } else {
+            others
         };
-        if self.scratch_share < needs.scratch || self.scratch.len() < scratch {
-            self.scratch = Buffer::new(0);
-            self.scratch = Buffer::new(scratch);
+        // Old buffers that are too small or would break the limit go before new ones come.
+        let weights = if scratch + copy + all <= limit {
+            self.transient = Buffer::empty();
+            self.keep(&needs, usize::MAX)?
+        } else {
+            if self.transient.len() != largest {
+                self.transient = Buffer::empty();
+            }
+            let kept = self.keep(&needs, limit - least)?;
+            if self.transient.len() != largest {
+                self.transient = Buffer::new(largest)?;
+            }
+            kept + self.transient.len()
+        };
+        let too_much = weights + others + self.scratch.len() + copy > limit;
+        if self.scratch_share < needs.scratch || too_much {
+            self.scratch = Buffer::empty();
+            self.scratch = Buffer::new(scratch)?;
             self.scratch_share = needs.scratch;
         }
+        let besides = weights + others + self.scratch.len();
+        let room = limit.saturating_sub(besides);
+        let copies = useful.min(room / copy.max(1)).max(1);
         let arena = copies * copy;
-        // A limit counts the arena as large as it is, so a larger one of an earlier program goes.
-        if self.arena.len() < arena || (limit.is_some() && self.arena.len() > arena) {
-            self.arena = Buffer::new(0);
-            self.arena = Buffer::new(arena);
+        if self.arena.len() < arena || self.arena.len() > room {
+            self.arena = Buffer::empty();
+            self.arena = Buffer::new(arena)?;
         }
-        let resident: usize = self.resident.values().map(Buffer::len).sum();
-        let held = resident + self.transient.len() + self.scratch.len() + self.arena.len();
+        let held = besides + self.arena.len();
         self.peak = self.peak.max(held as u64);
         Ok(copies)
     }
 
     /// Packs weights, layer by layer, as long as they fit into `room` bytes, and drops those that do not; returns the bytes
     /// that stay.
-    fn keep(&mut self, needs: &Needs<'_>, room: usize) -> usize {
+    fn keep(&mut self, needs: &Needs<'_>, room: usize) -> Result<usize> {
         let mut kept = 0;
         for &(layer, direction, bytes) in &needs.packed {
             let key = ConvKey::new(layer, direction).pack;
@@ -138,7 +130,7 @@ impl<I: Isa> Cpu<I> {
                 continue;
             }
             let plan = self.conv_plan(layer, direction);
-            let mut buffer = Buffer::new(bytes);
+            let mut buffer = Buffer::new(bytes)?;
             let out = &mut buffer.as_mut_slice::<I::T>()[..plan.packed_len];
             match &self.pool {
                 Some(pool) => pool.install(|| plan.pack::<I>(layer, direction, out)),
@@ -146,7 +138,7 @@ impl<I: Isa> Cpu<I> {
             }
             self.resident.insert(key, buffer);
         }
-        kept
+        Ok(kept)
     }
 }
 

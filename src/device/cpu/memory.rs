@@ -1,6 +1,8 @@
 //! Aligned memory and pointers that worker threads share.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+
+use crate::error::{Error, Result};
 
 /// Zeroed bytes at a multiple of 64.
 pub(super) struct Buffer {
@@ -16,19 +18,24 @@ unsafe impl Sync for Buffer {}
 impl Buffer {
     const ALIGN: usize = 64;
 
-    pub fn new(len: usize) -> Self {
+    /// No bytes.
+    pub const fn empty() -> Self {
+        Self { pointer: std::ptr::without_provenance_mut(Self::ALIGN), len: 0 }
+    }
+
+    /// `len` zeroed bytes.
+    ///
+    /// # Errors
+    /// When the system does not give that many.
+    pub fn new(len: usize) -> Result<Self> {
+        let refused = || Error::limit(format!("the system does not give {} MiB of memory", len >> 20));
         if len == 0 {
-            return Self { pointer: std::ptr::without_provenance_mut(Self::ALIGN), len };
+            return Ok(Self::empty());
         }
-        let Ok(layout) = Layout::from_size_align(len, Self::ALIGN) else {
-            handle_alloc_error(Layout::new::<u8>());
-        };
+        let layout = Layout::from_size_align(len, Self::ALIGN).map_err(|_| refused())?;
         // SAFETY: the layout is not empty.
         let pointer = unsafe { alloc_zeroed(layout) };
-        if pointer.is_null() {
-            handle_alloc_error(layout);
-        }
-        Self { pointer, len }
+        if pointer.is_null() { Err(refused()) } else { Ok(Self { pointer, len }) }
     }
 
     pub fn len(&self) -> usize {
