@@ -84,6 +84,7 @@ pub mod program;
 pub mod random;
 #[cfg(feature = "pictures")]
 pub mod render;
+pub mod report;
 pub mod rule;
 pub mod tensor;
 pub use error::{Error, ErrorKind, Result};

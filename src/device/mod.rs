@@ -3,6 +3,8 @@
 //! Tensors enter and leave a device as dense host arrays; how it lays them out inside is its secret.
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 
 use std::collections::BTreeMap;
 

@@ -1,1 +1,40 @@
-fn main() {}
+//! The command line of Verilume. The library does the work; this program reads options, finds files and reports.
+
+mod args;
+mod arrays;
+mod book;
+mod completions;
+mod doctor;
+mod drawing;
+mod explain;
+mod inputs;
+mod items;
+mod listing;
+mod model;
+mod outputs;
+mod plan;
+mod resume;
+mod runner;
+mod talk;
+mod targets;
+mod values;
+
+use std::process::ExitCode;
+
+use args::{Cli, Command};
+
+/// Wrong usage, or nothing could be done.
+const UNUSABLE: u8 = 2;
+
+fn main() -> ExitCode {
+    let done = match Cli::read().command {
+        Command::Explain(args) => explain::run(&args),
+        Command::Model(args) => model::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Completions(args) => completions::run(&args).map(|()| ExitCode::SUCCESS),
+    };
+    done.unwrap_or_else(|e| {
+        talk::say(&format!("error: {e:#}"));
+        ExitCode::from(UNUSABLE)
+    })
+}

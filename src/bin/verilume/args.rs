@@ -1,0 +1,301 @@
+//! The command line as typed: one struct a command, shared groups of options beside them.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+use crate::listing;
+use crate::values::{self, CropSize, Shard};
+
+/// Explains image classifiers, with the evidence whether the explanation can be believed.
+#[derive(Debug, Parser)]
+#[command(name = "verilume", version, after_help = EXAMPLES, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  verilume explain cat.jpg                         where the built-in net looks, as an overlay
+  verilume explain photos/ -m ig -m smoothgrad     two methods, every picture in a folder
+  verilume model info                              what the built-in net is
+  verilume doctor                                  what this machine offers
+
+`verilume explain --help` lists every method with its parameters.";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Explain(Box<ExplainArgs>),
+    Model(ModelArgs),
+    Doctor(DoctorArgs),
+    Completions(CompletionsArgs),
+}
+
+/// Draw which pixels a net's decision rests on
+#[derive(Debug, Args)]
+#[command(after_help = EXPLAIN_EXAMPLES)]
+pub struct ExplainArgs {
+    /// Pictures, folders, globs, .npy or .safetensors arrays; `-` reads a list of paths
+    ///
+    /// A folder is searched recursively for pictures, .npy and .safetensors; other files in it are counted and skipped.
+    /// A .npy file holds f32 or f64 numbers [N,C,H,W] or [C,H,W], already normalised. A .safetensors file holds a tensor
+    /// `input` (the same) or `images` (u8 [N,C,H,W], prepared as the model says).
+    #[arg(value_name = "INPUT", required_unless_present = "list_methods")]
+    pub inputs: Vec<String>,
+
+    /// Method, `name` or `name:key=value,...`; may repeat [default: gradient]
+    ///
+    /// A value that holds `,` or `=` stands in parentheses. The default is `gradient`: one backward pass, the quantity
+    /// that most other methods refine. `--list-methods` and the METHODS section below list the names.
+    #[arg(short, long = "method", value_name = "METHOD")]
+    pub methods: Vec<String>,
+
+    /// Which class to explain: top1, top:K, least, an index, a label, or file:FILE
+    ///
+    /// `top:K` gives K maps. FILE is a table `file,label` or `file,index,label` (a heading line is skipped), a list
+    /// of labels for the rows of an array, or a .safetensors file with a tensor `labels`.
+    #[arg(short, long, value_name = "TARGET", default_value = "top1")]
+    pub target: String,
+
+    /// Which score of the class to explain and to report
+    #[arg(long, value_enum, value_name = "SCORE", default_value = "logit")]
+    pub score: ScoreArg,
+
+    /// Folder for results
+    #[arg(short, long = "out", value_name = "DIR", default_value = "verilume-out")]
+    pub out: PathBuf,
+
+    /// Kinds of files to write, separated by commas
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "F,...", default_value = "overlay")]
+    pub format: Vec<Format>,
+
+    /// Percentile of the magnitude that takes the strongest colour, such as 95
+    ///
+    /// Values beyond it are drawn as if they were at it. Raw maps (npy, safetensors) are never changed.
+    #[arg(long, value_name = "PERCENT", value_parser = values::percentile)]
+    pub winsorise: Option<f64>,
+
+    /// Print one JSON object a line instead of a table
+    #[arg(long)]
+    pub json: bool,
+
+    /// No progress and no messages on standard error
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// Skip what an earlier run with the same settings has done
+    #[arg(long)]
+    pub resume: bool,
+
+    /// Do the i-th of n parts, such as 1/4; files are dealt by a hash of their path
+    #[arg(long, value_name = "i/n", value_parser = Shard::parse)]
+    pub shard: Option<Shard>,
+
+    /// List the methods with their parameters and leave (with --json, as JSON)
+    #[arg(long)]
+    pub list_methods: bool,
+
+    #[command(flatten)]
+    pub model: ModelChoice,
+    #[command(flatten)]
+    pub preparation: Preparation,
+    #[command(flatten)]
+    pub resources: Resources,
+}
+
+const EXPLAIN_EXAMPLES: &str = "Examples:
+  verilume explain cat.jpg -m integrated_gradients:steps=128 -m grad_cam --format grid
+  verilume explain photos/ -t top:3 --format npy,overlay -o maps --resume
+  verilume explain 'photos/**/*.png' -t \"tabby cat\" --score prob --json
+  verilume explain digits.safetensors --model mlp.safetensors -t file:digits.safetensors --format npy
+  find . -name '*.jpg' | verilume explain - --shard 1/4
+
+Exit code: 0 all done, 1 some inputs failed (each failure is a record), 2 wrong usage or nothing could be done.";
+
+/// The net, its preparation of pictures and its class names.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Model")]
+pub struct ModelChoice {
+    /// Weights (.safetensors) or the name of a built-in net [default: the embedded efficientnet-lite0]
+    #[arg(long, value_name = "FILE|NAME")]
+    pub model: Option<String>,
+
+    /// Architecture, when it cannot be told from the weights; see `verilume model list`
+    #[arg(long, value_name = "NAME")]
+    pub arch: Option<String>,
+}
+
+/// How pictures become numbers; what is not given follows the model.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Preparation of pictures (default: as the model was trained)")]
+pub struct Preparation {
+    /// Size of the crop, N or HxW; RESIZE:N also sets the short side before cropping
+    #[arg(long, value_name = "SIZE", value_parser = CropSize::parse)]
+    pub size: Option<CropSize>,
+
+    /// Mean of each channel, of levels from 0 to 1 (one number serves all channels)
+    #[arg(long, value_name = "M,...", value_delimiter = ',', allow_hyphen_values = true)]
+    pub mean: Option<Vec<f64>>,
+
+    /// Standard deviation of each channel, of levels from 0 to 1 (one number serves all channels)
+    #[arg(long, value_name = "S,...", value_delimiter = ',')]
+    pub std: Option<Vec<f64>>,
+
+    /// How pictures are resized
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub interpolation: Option<InterpolationArg>,
+
+    /// Class names, one a line
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
+}
+
+/// Where and how precisely to compute.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Resources")]
+pub struct Resources {
+    /// auto, cpu, cuda or cuda:i
+    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = values::device)]
+    pub device: verilume::engine::DeviceChoice,
+
+    /// Threads [default: all cores]
+    #[arg(long, value_name = "N", value_parser = values::at_least_one)]
+    pub threads: Option<usize>,
+
+    /// Bound of memory beyond the weights file, such as 512MiB, 1GB or plain bytes
+    #[arg(long, value_name = "SIZE", value_parser = values::bytes)]
+    pub memory: Option<u64>,
+
+    /// Numbers to compute in; f64 is the reference (CPU), tf32, bf16 and f16 need a CUDA device
+    #[arg(long, value_enum, value_name = "P", default_value = "f32")]
+    pub precision: PrecisionArg,
+
+    /// Seed of everything random
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ScoreArg {
+    /// The net's output
+    Logit,
+    /// Its softmax
+    Prob,
+    /// The logarithm of its softmax
+    Logprob,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Format {
+    /// The map in colour over the picture (.png)
+    Overlay,
+    /// The map in colour (.png)
+    Heatmap,
+    /// One sheet an input: the picture and all methods side by side (.png)
+    Grid,
+    /// The raw map, f32 (.npy)
+    Npy,
+    /// The raw map, f32, as tensor `map` (.safetensors)
+    Safetensors,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum InterpolationArg {
+    Nearest,
+    Bilinear,
+    Bicubic,
+    Lanczos,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PrecisionArg {
+    F64,
+    F32,
+    Tf32,
+    Bf16,
+    F16,
+}
+
+/// Describe a net, write its graph down, or list what is known
+#[derive(Debug, Args)]
+pub struct ModelArgs {
+    #[command(subcommand)]
+    pub command: ModelCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ModelCommand {
+    /// Architecture, size, preparation of pictures and checksum
+    Info {
+        #[command(flatten)]
+        model: ModelChoice,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Every node of the graph with its shape
+    Dump {
+        #[command(flatten)]
+        model: ModelChoice,
+        /// Form
+        #[arg(long, value_enum, default_value = "text")]
+        format: DumpArg,
+        /// Input size, N or HxW [default: the model's]
+        #[arg(long, value_name = "SIZE", value_parser = CropSize::parse)]
+        size: Option<CropSize>,
+        /// Keep batch norms as nodes instead of merging them into convolutions
+        #[arg(long)]
+        unfolded: bool,
+    },
+    /// Built-in nets and known architectures
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DumpArg {
+    /// One line a node
+    Text,
+    /// Graphviz
+    Dot,
+    /// One JSON object
+    Json,
+}
+
+/// Say what this machine and this build offer, and test the engine
+///
+/// Exit code 0 when everything needed to explain a picture works, 1 otherwise. A missing GPU is reported, not an error.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Print a completion script for a shell
+///
+/// For instance: verilume completions bash > ~/.local/share/bash-completion/completions/verilume
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// Shell to complete for
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+impl Cli {
+    /// The parser with the methods written into its help.
+    pub fn parser() -> clap::Command {
+        Cli::command().mut_subcommand("explain", |explain| {
+            explain.after_long_help(format!("{EXPLAIN_EXAMPLES}\n\n{}", listing::methods_text()))
+        })
+    }
+
+    /// What was typed; leaves the process with a message when it has no meaning.
+    pub fn read() -> Self {
+        let matches = Self::parser().get_matches();
+        Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit())
+    }
+}

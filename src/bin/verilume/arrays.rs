@@ -1,0 +1,340 @@
+//! Arrays of inputs in `.npy` and `.safetensors` files, read row by row.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use npyz::{DType, Endianness, NpyHeader, Order, TypeChar};
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
+use verilume::tensor::Tensor;
+use verilume::{Error, Result};
+
+/// What a row of an array is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Row {
+    /// Numbers as the net sees them.
+    Normalised(Tensor),
+    /// Levels `[C, H, W]`.
+    Levels(Vec<u8>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Number {
+    F16,
+    Bf16,
+    F32(Endianness),
+    F64(Endianness),
+    Level,
+}
+
+impl Number {
+    fn bytes(self) -> usize {
+        match self {
+            Number::Level => 1,
+            Number::F16 | Number::Bf16 => 2,
+            Number::F32(_) => 4,
+            Number::F64(_) => 8,
+        }
+    }
+}
+
+/// An open array of inputs. Its numbers stay in the file.
+#[derive(Debug)]
+pub struct ArrayFile {
+    path: PathBuf,
+    file: File,
+    number: Number,
+    order: Order,
+    start: u64,
+    rows: usize,
+    dims: Vec<usize>,
+    single: bool,
+    labels: Option<Vec<usize>>,
+    /// All numbers of a file in Fortran order, where a row lies scattered; empty until a row is read.
+    scattered: Vec<u8>,
+}
+
+/// Longest header that is believed.
+const HEADER_BYTES: u64 = 64 << 20;
+
+impl ArrayFile {
+    /// Whether `path` ends as an array does.
+    pub fn is_array(path: &Path) -> bool {
+        extension(path).is_some_and(|e| e == "npy" || e == "safetensors")
+    }
+
+    /// Opens an array and checks that the file holds all of it.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(|e| Error::io(path, e))?;
+        let opened = if extension(path).is_some_and(|e| e == "npy") { open_npy(file) } else { open_safetensors(file) };
+        let mut array = opened.map_err(|why| Error::input(format!("{}: {why}", path.display())))?;
+        path.clone_into(&mut array.path);
+        Ok(array)
+    }
+
+    /// Number of rows; 1 for an array `[C,H,W]`.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Extents of one row.
+    pub fn dims(&self) -> &[usize] {
+        &self.dims
+    }
+
+    /// Whether the file holds one input without an axis of rows.
+    pub fn is_single(&self) -> bool {
+        self.single
+    }
+
+    /// The tensor `labels`, one class a row, where the file has it.
+    pub fn labels(&self) -> Option<&[usize]> {
+        self.labels.as_deref()
+    }
+
+    /// Row `i`.
+    pub fn row(&mut self, i: usize) -> Result<Row> {
+        let length: usize = self.dims.iter().product();
+        let size = self.number.bytes();
+        let path = self.path.clone();
+        let fail = |e| Error::io(&path, e);
+        let bytes = match self.order {
+            Order::C => self.bytes((i * length * size) as u64, length * size).map_err(fail)?,
+            Order::Fortran => {
+                // The row is the fastest axis: its elements lie `rows` apart, and so do those of the row's own axes,
+                // the first of them fastest.
+                if self.scattered.is_empty() {
+                    self.scattered = self.bytes(0, self.rows * length * size).map_err(fail)?;
+                }
+                let mut row = Vec::with_capacity(length * size);
+                for flat in 0..length {
+                    let (mut rest, mut place, mut step) = (flat, 0, 1);
+                    let mut coordinates = vec![0; self.dims.len()];
+                    for (axis, &extent) in self.dims.iter().enumerate().rev() {
+                        coordinates[axis] = rest % extent;
+                        rest /= extent;
+                    }
+                    for (&at, &extent) in coordinates.iter().zip(&self.dims) {
+                        place += at * step;
+                        step *= extent;
+                    }
+                    let at = (place * self.rows + i) * size;
+                    row.extend_from_slice(&self.scattered[at..at + size]);
+                }
+                row
+            }
+        };
+        self.decode(&bytes)
+    }
+
+    fn bytes(&mut self, offset: u64, length: usize) -> std::io::Result<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        self.file.seek(SeekFrom::Start(self.start + offset))?;
+        self.file.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<Row> {
+        fn each<const N: usize, T>(bytes: &[u8], convert: impl Fn([u8; N]) -> T) -> Vec<T> {
+            let (chunks, _) = bytes.as_chunks::<N>();
+            chunks.iter().map(|&c| convert(c)).collect()
+        }
+        let dims = self.dims.clone();
+        let tensor = match self.number {
+            Number::Level => return Ok(Row::Levels(bytes.to_vec())),
+            Number::F16 => Tensor::f32(dims, each(bytes, |b| half::f16::from_le_bytes(b).to_f32())),
+            Number::Bf16 => Tensor::f32(dims, each(bytes, |b| half::bf16::from_le_bytes(b).to_f32())),
+            Number::F32(Endianness::Big) => Tensor::f32(dims, each(bytes, f32::from_be_bytes)),
+            Number::F32(_) => Tensor::f32(dims, each(bytes, f32::from_le_bytes)),
+            Number::F64(Endianness::Big) => Tensor::f64(dims, each(bytes, f64::from_be_bytes)),
+            Number::F64(_) => Tensor::f64(dims, each(bytes, f64::from_le_bytes)),
+        };
+        Ok(Row::Normalised(tensor?))
+    }
+}
+
+/// Lower-case extension.
+pub fn extension(path: &Path) -> Option<String> {
+    Some(path.extension()?.to_str()?.to_ascii_lowercase())
+}
+
+type Opened = std::result::Result<ArrayFile, String>;
+
+/// Splits the extents of a file into rows and one row: rank 3 and rank 1 are a single input.
+fn assemble(
+    file: File,
+    number: Number,
+    order: Order,
+    start: u64,
+    shape: Vec<usize>,
+    labels: Option<Vec<usize>>,
+) -> Opened {
+    let count = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).filter(|&n| n > 0);
+    let bytes = count.and_then(|n| n.checked_mul(number.bytes()));
+    let have = file.metadata().map_err(|e| e.to_string())?.len();
+    let Some(end) = bytes.and_then(|b| start.checked_add(b as u64)) else {
+        return Err(format!("an array of shape {shape:?} holds nothing that can be explained"));
+    };
+    if end > have {
+        return Err(format!("the file is cut off: an array of shape {shape:?} ends at byte {end}, the file at {have}"));
+    }
+    let (rows, dims, single) = match shape.as_slice() {
+        [_] | [_, _, _] => (1, shape, true),
+        [n, rest @ ..] if matches!(rest.len(), 1 | 3) => (*n, rest.to_vec(), false),
+        _ => return Err(format!("an array of shape {shape:?} is neither [N,C,H,W] nor [C,H,W]")),
+    };
+    if labels.as_ref().is_some_and(|l| l.len() != rows) {
+        return Err(format!("{} labels for {rows} rows", labels.map_or(0, |l| l.len())));
+    }
+    Ok(ArrayFile {
+        path: PathBuf::new(),
+        file,
+        number,
+        order,
+        start,
+        rows,
+        dims,
+        single,
+        labels,
+        scattered: Vec::new(),
+    })
+}
+
+fn open_npy(mut file: File) -> Opened {
+    let header = NpyHeader::from_reader(&mut (&mut file).take(HEADER_BYTES)).map_err(|e| match e.kind() {
+        std::io::ErrorKind::UnexpectedEof => "the file is cut off".to_string(),
+        _ => format!("not a .npy array: {e}"),
+    })?;
+    let dtype = header.dtype();
+    let number = match &dtype {
+        DType::Plain(t) if t.type_char() == TypeChar::Float && t.size_field() == 4 => Number::F32,
+        DType::Plain(t) if t.type_char() == TypeChar::Float && t.size_field() == 8 => Number::F64,
+        other => return Err(format!("numbers of type {}, not f32 or f64", other.descr())),
+    };
+    let endianness = match &dtype {
+        DType::Plain(t) if t.endianness() == Endianness::Big => Endianness::Big,
+        _ => Endianness::Little,
+    };
+    let shape = header.shape().iter().map(|&d| usize::try_from(d)).collect::<Result<Vec<_>, _>>();
+    let shape = shape.map_err(|e| e.to_string())?;
+    let start = file.stream_position().map_err(|e| e.to_string())?;
+    assemble(file, number(endianness), header.order(), start, shape, None)
+}
+
+fn open_safetensors(mut file: File) -> Opened {
+    let mut length = [0; 8];
+    file.read_exact(&mut length).map_err(|_| "not a .safetensors file: shorter than its header".to_string())?;
+    let length = u64::from_le_bytes(length);
+    if length > HEADER_BYTES {
+        return Err(format!("not a .safetensors file: a header of {length} bytes"));
+    }
+    let mut header = Vec::new();
+    (&mut file).take(length).read_to_end(&mut header).map_err(|e| e.to_string())?;
+    if header.len() as u64 != length {
+        return Err("the file is cut off".into());
+    }
+    let metadata: Metadata =
+        serde_json::from_slice(&header).map_err(|e| format!("not a .safetensors file: bad header: {e}"))?;
+    let data = 8 + length;
+    let labels = metadata.info("labels").map(|info| read_labels(&mut file, data, info)).transpose()?;
+    let Some(info) = metadata.info("input").or_else(|| metadata.info("images")) else {
+        return Err("the file has neither a tensor `input` nor `images`".into());
+    };
+    let levels = metadata.info("input").is_none();
+    let number = match (info.dtype, levels) {
+        (Dtype::U8, true) => Number::Level,
+        (Dtype::F16, false) => Number::F16,
+        (Dtype::BF16, false) => Number::Bf16,
+        (Dtype::F32, false) => Number::F32(Endianness::Little),
+        (Dtype::F64, false) => Number::F64(Endianness::Little),
+        (other, true) => return Err(format!("tensor `images` has type {other:?}, not U8")),
+        (other, false) => return Err(format!("tensor `input` has type {other:?}, not a floating-point type")),
+    };
+    if levels && !matches!(info.shape.as_slice(), [_, 1 | 3, _, _] | [1 | 3, _, _]) {
+        return Err(format!("tensor `images` has shape {:?}, not [N,C,H,W] with 1 or 3 channels", info.shape));
+    }
+    assemble(file, number, Order::C, data + info.data_offsets.0 as u64, info.shape.clone(), labels)
+}
+
+fn read_labels(file: &mut File, data: u64, info: &TensorInfo) -> std::result::Result<Vec<usize>, String> {
+    let cut = |_| "the file is cut off".to_string();
+    let length = info.data_offsets.1 - info.data_offsets.0;
+    let have = file.metadata().map_err(|e| e.to_string())?.len();
+    if data + info.data_offsets.1 as u64 > have {
+        return Err("the file is cut off".into());
+    }
+    let mut bytes = vec![0; length];
+    file.seek(SeekFrom::Start(data + info.data_offsets.0 as u64)).map_err(cut)?;
+    file.read_exact(&mut bytes).map_err(cut)?;
+    let size = match info.dtype {
+        Dtype::U8 => 1,
+        Dtype::U16 | Dtype::I16 => 2,
+        Dtype::U32 | Dtype::I32 => 4,
+        Dtype::U64 | Dtype::I64 => 8,
+        other => return Err(format!("tensor `labels` has type {other:?}, not an integer type")),
+    };
+    // Little endian; a negative label becomes a class that no net has.
+    let label = |b: &[u8]| b.iter().rev().fold(0usize, |n, &byte| n << 8 | usize::from(byte));
+    Ok(bytes.chunks_exact(size).map(label).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use npyz::WriterBuilder;
+
+    #[test]
+    fn rows_are_the_same_in_either_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let dims = [3u64, 2, 5, 7];
+        let value = |n: u64, c: u64, h: u64, w: u64| (((n * 2 + c) * 5 + h) * 7 + w) as f64;
+        let mut rows = Vec::new();
+        for order in [Order::C, Order::Fortran] {
+            let path = folder.path().join(format!("{order:?}.npy"));
+            let mut writer = npyz::WriteOptions::new()
+                .default_dtype()
+                .shape(&dims)
+                .order(order)
+                .writer(File::create(&path).unwrap())
+                .begin_nd()
+                .unwrap();
+            let total: u64 = dims.iter().product();
+            for mut k in 0..total {
+                let mut at = [0; 4];
+                let axes: Vec<usize> = if order == Order::C { vec![3, 2, 1, 0] } else { vec![0, 1, 2, 3] };
+                for axis in axes {
+                    at[axis] = k % dims[axis];
+                    k /= dims[axis];
+                }
+                writer.push(&value(at[0], at[1], at[2], at[3])).unwrap();
+            }
+            writer.finish().unwrap();
+            let mut array = ArrayFile::open(&path).unwrap();
+            assert_eq!((array.rows(), array.dims(), array.is_single()), (3, [2, 5, 7].as_slice(), false));
+            rows.push((0..3).map(|i| array.row(i).unwrap()).collect::<Vec<_>>());
+        }
+        assert_eq!(rows[0], rows[1]);
+        let Row::Normalised(last) = &rows[0][2] else { panic!("levels") };
+        assert_eq!(last.at(69), 209.0);
+    }
+
+    #[test]
+    fn hostile_files_are_errors() {
+        let folder = tempfile::tempdir().unwrap();
+        let huge = b"\x93NUMPY\x01\x00\x46\x00{'descr': '<f4', 'fortran_order': False, 'shape': (9, 3, 999, 999)}   \n";
+        let cases: [(&str, &[u8]); 5] = [
+            ("a.npy", b"plain text"),
+            ("b.npy", b""),
+            ("c.npy", huge),
+            ("d.safetensors", b"\xff\xff\xff\xff\xff\xff\xff\x7f{}"),
+            ("e.safetensors", b"\x02\0\0\0\0\0\0\0{}"),
+        ];
+        for (name, bytes) in cases {
+            let path = folder.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            let message = ArrayFile::open(&path).unwrap_err().to_string();
+            assert!(message.contains(name), "{message}");
+        }
+    }
+}

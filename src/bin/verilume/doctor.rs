@@ -1,0 +1,245 @@
+//! `verilume doctor`: what this machine and this build offer, and whether the engine tells the truth.
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, ensure};
+use comfy_table::{Table, presets};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use verilume::engine::{Batch, Engine, Settings};
+use verilume::image::Picture;
+use verilume::method::{Context, Spec};
+use verilume::program::Score;
+use verilume::tensor::{Precision, Shape, Tensor};
+
+use crate::args::DoctorArgs;
+use crate::talk::Answer;
+
+/// The embedded weights as they were released.
+const EMBEDDED_SHA256: &str = "c0ba56cd3310cbc6a37282697076bd257a1ad684b95dabc3cf7f3780b3afbbf4";
+/// Side of the picture that the self-test explains: small, since it runs in double precision too.
+const SIDE: usize = 64;
+
+/// A thing that was looked at.
+#[derive(Debug, Serialize)]
+struct Check {
+    ok: bool,
+    detail: String,
+}
+
+impl Check {
+    fn of(result: Result<String>) -> Self {
+        match result {
+            Ok(detail) => Self { ok: true, detail },
+            Err(e) => Self { ok: false, detail: format!("{e:#}") },
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    version: &'static str,
+    os: String,
+    cpu: Cpu,
+    memory: Memory,
+    features: Vec<&'static str>,
+    embedded_model: Check,
+    self_test: Check,
+    cuda_driver: Check,
+    nvrtc: Check,
+    device: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct Cpu {
+    model: Option<String>,
+    architecture: &'static str,
+    features: Vec<&'static str>,
+    cores: Option<usize>,
+    kernels: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Memory {
+    total_bytes: Option<u64>,
+    available_bytes: Option<u64>,
+    limit_bytes: Option<u64>,
+}
+
+/// Runs the command.
+pub fn run(args: &DoctorArgs) -> Result<ExitCode> {
+    let (cuda_driver, nvrtc) = cuda();
+    let features = [
+        ("cli", true),
+        ("cuda", cfg!(feature = "cuda")),
+        ("embedded-model", cfg!(feature = "embedded-model")),
+        ("jpeg", cfg!(feature = "jpeg")),
+        ("png", cfg!(feature = "png")),
+    ];
+    let report = Report {
+        version: env!("CARGO_PKG_VERSION"),
+        os: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+        cpu: cpu(),
+        memory: memory(),
+        features: features.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect(),
+        embedded_model: Check::of(embedded()),
+        self_test: Check::of(self_test()),
+        cuda_driver,
+        nvrtc,
+        device: "cpu",
+    };
+    let text = if args.json { serde_json::to_string_pretty(&report)? } else { described(&report) };
+    Answer::default().line(&text)?;
+    // A build without an embedded net is a choice, a damaged net is not.
+    let whole = report.embedded_model.ok || !cfg!(feature = "embedded-model");
+    Ok(if whole && report.self_test.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn embedded() -> Result<String> {
+    let model = crate::model::embedded()?;
+    ensure!(model.sha256() == EMBEDDED_SHA256, "damaged: its SHA-256 is {}, not {EMBEDDED_SHA256}", model.sha256());
+    Ok(format!("{}, {} bytes, sha256 as released ({})", model.name(), model.file_bytes(), &EMBEDDED_SHA256[..12]))
+}
+
+/// Explains a drawn picture in both precisions, and compares the gradient with a finite difference of the score.
+fn self_test() -> Result<String> {
+    let model = crate::model::embedded()?;
+    let dots: Vec<u8> = Sha256::digest(b"self-test").iter().copied().cycle().take(SIDE * SIDE * 3).collect();
+    let small = verilume::image::Preprocess { resize: 0, crop: [SIDE; 2], ..model.preprocess().clone() };
+    let x = small.apply(&Picture::new(SIDE, SIDE, dots)?)?.tensor;
+    let graph = model.graph(Shape::new(3, SIDE, SIDE))?;
+
+    let mut single = Engine::new(&Settings { precision: Precision::F32, ..Settings::default() })?;
+    let mut double = Engine::new(&Settings { precision: Precision::F64, ..Settings::default() })?;
+    let f32_logits = single.forward(&graph, &Batch::of(vec![x.clone()])?)?;
+    let f64_logits = double.forward(&graph, &Batch::of(vec![x.clone()])?)?;
+    let largest = f64_logits.to_f64().iter().fold(0.0f64, |m, v| m.max(v.abs()));
+    let pairs = || f32_logits.to_f64().into_owned().into_iter().zip(f64_logits.to_f64().into_owned());
+    let apart = pairs().map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) / largest;
+    ensure!(apart <= 1e-4, "f32 and f64 logits are {apart:.1e} apart");
+
+    let target = crate::targets::best_first(&f64_logits.to_f64())[0];
+    let no_files = |_: &std::path::Path| Err(verilume::Error::settings("the self-test reads no files"));
+    let context = Context { seed: 0, score: Score::Logit, preprocess: &small, load: &no_files };
+    let method = Spec::parse("gradient")?.build(&context)?;
+    let maps = method.explain(&mut double, &graph, &Batch::of(vec![x.clone()])?, &[target])?;
+    let gradient = maps.first().context("the gradient gave no map")?.values.to_f64().into_owned();
+    let norm = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
+    ensure!(norm > 0.0 && norm.is_finite(), "the gradient is {norm}");
+    // So short a step crosses next to no ReLU's kink.
+    let step = 1e-6;
+    let mut moved = |sign: f64| -> Result<f64> {
+        let values = x.to_f64().iter().zip(&gradient).map(|(v, g)| v + sign * step * g / norm).collect();
+        let logits = double.forward(&graph, &Batch::of(vec![Tensor::f64(x.dims(), values)?])?)?;
+        Ok(logits.at(target))
+    };
+    let slope = (moved(1.0)? - moved(-1.0)?) / (2.0 * step);
+    let off = (slope - norm).abs() / norm;
+    ensure!(off <= 1e-3, "the gradient's length {norm:.6} is not the slope {slope:.6} of the score");
+    Ok(format!("f32 and f64 logits {apart:.1e} apart, gradient and finite difference {off:.1e}"))
+}
+
+#[cfg(feature = "cuda")]
+fn cuda() -> (Check, Check) {
+    let report = verilume::device::cuda::probe();
+    let driver = report.driver.map_err(anyhow::Error::msg).map(|d| {
+        let devices = if d.devices.is_empty() { "no device".into() } else { d.devices.join(", ") };
+        format!("CUDA {}.{}: {devices}", d.version[0], d.version[1])
+    });
+    let nvrtc = report.nvrtc.map_err(anyhow::Error::msg);
+    let nvrtc = nvrtc.map(|n| format!("{}.{} ({})", n.version[0], n.version[1], n.path.display()));
+    (Check::of(driver), Check::of(nvrtc))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda() -> (Check, Check) {
+    let none = || Check { ok: false, detail: "this build has no CUDA (feature `cuda` is off)".into() };
+    (none(), none())
+}
+
+macro_rules! detected {
+    ($($name:tt),+) => {
+        [$(($name, std::arch::is_x86_feature_detected!($name))),+]
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+fn cpu_features() -> Vec<&'static str> {
+    let all = detected!(
+        "sse4.2",
+        "avx",
+        "avx2",
+        "fma",
+        "f16c",
+        "avx512f",
+        "avx512bw",
+        "avx512vl",
+        "avx512dq",
+        "avx512vnni",
+        "avx512bf16",
+        "avx512fp16"
+    );
+    all.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect()
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn cpu_features() -> Vec<&'static str> {
+    Vec::new()
+}
+
+fn cpu() -> Cpu {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find(|l| l.starts_with("model name")).and_then(|l| l.split_once(':'));
+    Cpu {
+        model: model.map(|(_, name)| name.trim().to_owned()),
+        architecture: std::env::consts::ARCH,
+        features: cpu_features(),
+        cores: std::thread::available_parallelism().ok().map(usize::from),
+        kernels: Engine::new(&Settings::default()).map_or_else(|e| e.to_string(), |engine| engine.describe().kernels),
+    }
+}
+
+fn memory() -> Memory {
+    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = |key: &str| {
+        let line = info.lines().find_map(|l| l.strip_prefix(key))?;
+        line.split_whitespace().next()?.parse::<u64>().ok().map(|n| n << 10)
+    };
+    let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let limit = limits.iter().find_map(|path| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok());
+    let total_bytes = kib("MemTotal:");
+    Memory {
+        total_bytes,
+        available_bytes: kib("MemAvailable:"),
+        // Without a limit the second file holds a number larger than the memory.
+        limit_bytes: limit.filter(|&l| total_bytes.is_none_or(|total| l < total)),
+    }
+}
+
+fn described(r: &Report) -> String {
+    let gib = |bytes: Option<u64>| {
+        bytes.map_or_else(|| "unknown".into(), |b| format!("{:.1} GiB", b as f64 / (1u64 << 30) as f64))
+    };
+    let check = |c: &Check| format!("{}  {}", if c.ok { "ok" } else { "--" }, c.detail);
+    let limit = r.memory.limit_bytes.map_or_else(String::new, |l| format!(", limited to {}", gib(Some(l))));
+    let rows = [
+        ("verilume", format!("{} ({})", r.version, r.features.join(", "))),
+        ("system", r.os.clone()),
+        ("CPU", r.cpu.model.clone().unwrap_or_else(|| r.cpu.architecture.into())),
+        ("CPU features", r.cpu.features.join(" ")),
+        ("kernels", r.cpu.kernels.clone()),
+        ("cores", r.cpu.cores.map_or_else(|| "unknown".into(), |n| n.to_string())),
+        ("memory", format!("{}, {} available{limit}", gib(r.memory.total_bytes), gib(r.memory.available_bytes))),
+        ("embedded net", check(&r.embedded_model)),
+        ("self-test", check(&r.self_test)),
+        ("CUDA driver", check(&r.cuda_driver)),
+        ("NVRTC", check(&r.nvrtc)),
+        ("device (auto)", r.device.to_string()),
+    ];
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    for (name, value) in rows {
+        table.add_row([name.to_string(), value]);
+    }
+    table.trim_fmt()
+}

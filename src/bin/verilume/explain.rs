@@ -1,0 +1,234 @@
+//! `verilume explain`: opens the net, goes through the inputs, closes the books.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use verilume::device::Description;
+use verilume::engine::Engine;
+use verilume::image::Preprocess;
+use verilume::method::Context;
+use verilume::model::{Labels, Model};
+use verilume::report::{Journal, Manifest, MethodUsed, ModelUsed};
+
+use crate::args::{ExplainArgs, Format};
+use crate::arrays::ArrayFile;
+use crate::book::Book;
+use crate::drawing;
+use crate::inputs::{self, Inputs, Source};
+use crate::items;
+use crate::listing;
+use crate::plan::{self, Earlier, Plan};
+use crate::resume::{Current, Demands, Done, Known};
+use crate::runner::{Ready, Runner};
+use crate::talk::{Answer, Progress, Voice};
+use crate::targets::{TargetChoice, Targets};
+
+/// Nothing could be done.
+const NOTHING_DONE: u8 = 2;
+/// Some inputs failed.
+const SOME_FAILED: u8 = 1;
+
+/// Runs the command.
+pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
+    if args.list_methods {
+        let text = if args.json { listing::methods_json().to_string() } else { listing::methods_text() };
+        Answer::default().line(text.trim_end())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let started = Instant::now();
+    let plan = Plan::new(args)?;
+    let model = plan::open_model(&args.model)?;
+    let preprocess = plan::preparation(&model, &args.preparation)?;
+    let labels = plan::labels(&model, &args.preparation)?;
+    let targets = plan.target.resolve(&labels, model.classes())?;
+    let engine = Engine::new(&plan.settings)?;
+    let methods = ready(&plan, &model, &preprocess, &labels)?;
+    std::fs::create_dir_all(&plan.out).map_err(|e| verilume::Error::io(&plan.out, e))?;
+
+    let Inputs { mut sources, ignored } = inputs::find(&plan.inputs, &plan.out);
+    if sources.is_empty() {
+        bail!("no inputs");
+    }
+    if let Some(shard) = plan.shard {
+        sources.retain(|s| inputs::belongs(s, shard));
+    }
+    let records = out_file(&plan, "records", "jsonl");
+    let input_settings = fingerprint(&common(&plan, &model, &preprocess));
+    let done = match plan.earlier {
+        Earlier::Resume => settle(&plan, &sources, &methods, &input_settings, &targets, Journal::read(&records)?),
+        Earlier::Forget => Done::default(),
+    };
+    let mut progress = Progress::new(plan.voice, sources.len());
+    if ignored > 0 {
+        progress.say(&format!("{ignored} files that are neither pictures nor arrays are left out"));
+    }
+    if done.outdated > 0 {
+        progress.say(&format!("{} earlier results have other settings and are made again", done.outdated));
+    }
+    let manifest_path = out_file(&plan, "manifest", "json");
+    // A manifest says that a run has ended: one of an earlier run must not stand beside this run's records.
+    match std::fs::remove_file(&manifest_path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(verilume::Error::io(&manifest_path, e).into()),
+        _ => {}
+    }
+    let ids: Vec<String> = methods.iter().map(|m| m.id.clone()).collect();
+    let journal = Journal::start(&records, &done.kept)?;
+    let book = Book::new(journal, plan.reply, &sources, &ids, input_settings);
+    let mut manifest = manifest(&plan, &model, &preprocess, &methods, engine.describe())?;
+
+    let look = drawing::look(plan.winsorise);
+    let mut runner = Runner {
+        plan: &plan,
+        model: &model,
+        preprocess: &preprocess,
+        labels: &labels,
+        targets,
+        engine,
+        methods,
+        look,
+        done,
+        book,
+        sources: &sources,
+    };
+    let ended = runner.all(&mut progress);
+    progress.finish();
+    ended?;
+
+    manifest.ignored_files = ignored;
+    manifest.files = runner.book.statuses(&sources);
+    manifest.seconds = started.elapsed().as_secs_f64();
+    manifest.write(&manifest_path)?;
+    let (made, skipped, failed) = runner.book.totals();
+    if plan.voice == Voice::Normal {
+        let skipped = if skipped > 0 { format!(", {skipped} done before") } else { String::new() };
+        let failed = if failed > 0 { format!(", {failed} of {} inputs failed", sources.len()) } else { String::new() };
+        progress.say(&format!("{made} maps in {}{skipped}{failed}", plan.out.display()));
+    }
+    Ok(match (made + skipped, failed) {
+        (_, 0) => ExitCode::SUCCESS,
+        (0, _) => ExitCode::from(NOTHING_DONE),
+        _ => ExitCode::from(SOME_FAILED),
+    })
+}
+
+/// `DIR/<name>.<ext>`, with the shard in its name.
+fn out_file(plan: &Plan, name: &str, extension: &str) -> PathBuf {
+    plan.out.join(match plan.shard {
+        Some(shard) => format!("{name}.{}-of-{}.{extension}", shard.part, shard.of),
+        None => format!("{name}.{extension}"),
+    })
+}
+
+/// Every setting that results depend on, whatever the method.
+fn common(plan: &Plan, model: &Model, preprocess: &Preprocess) -> serde_json::Value {
+    let target = match &plan.target {
+        TargetChoice::File(path) => {
+            // The file's content counts, not its name.
+            let content = std::fs::read(path).unwrap_or_default();
+            format!("file:{}", hex(&Sha256::digest(content)))
+        }
+        _ => plan.target_text.clone(),
+    };
+    json!({
+        "version": env!("CARGO_PKG_VERSION"), "model": model.sha256(), "architecture": model.architecture(),
+        "preprocessing": preprocess, "target": target, "score": plan.score_name(), "seed": plan.seed,
+        "precision": plan.settings.precision, "device": "cpu",
+        "formats": format_names(plan), "winsorise": plan.winsorise,
+    })
+}
+
+fn format_names(plan: &Plan) -> Vec<String> {
+    plan.formats.iter().map(|f| format!("{f:?}").to_lowercase()).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn fingerprint(settings: &serde_json::Value) -> String {
+    hex(&Sha256::digest(settings.to_string().as_bytes())[..8])
+}
+
+/// The methods, built, with the fingerprint of everything their results depend on.
+fn ready(plan: &Plan, model: &Model, preprocess: &Preprocess, labels: &Labels) -> Result<Vec<Ready>> {
+    let load = |path: &std::path::Path| items::load(path, preprocess);
+    let context = Context { seed: plan.seed, score: plan.score, preprocess, load: &load };
+    let mut settings = common(plan, model, preprocess);
+    settings["labels"] = labels.iter().collect();
+    if plan.wants(Format::Grid) {
+        // A sheet shows all methods.
+        settings["sheet"] = plan.methods.iter().map(|m| m.spec.to_string()).collect();
+    }
+    let mut ready = Vec::new();
+    for named in &plan.methods {
+        settings["method"] = named.spec.to_string().into();
+        let method = named.spec.build(&context).map_err(|e| e.within(format!("-m {}", named.spec)))?;
+        ready.push(Ready { id: named.id.clone(), settings: fingerprint(&settings), method, proven: false });
+    }
+    Ok(ready)
+}
+
+/// What of `lines` still counts.
+fn settle(
+    plan: &Plan,
+    sources: &[Source],
+    methods: &[Ready],
+    input_settings: &str,
+    targets: &Targets,
+    lines: Vec<verilume::report::Line>,
+) -> Done {
+    let rows = |s: &Source| s.is_array().then(|| ArrayFile::open(&s.path).map_or(0, |array| array.rows()));
+    let known: Vec<Known> = sources.iter().map(|source| Known { source, rows: rows(source) }).collect();
+    let methods = methods.iter().map(|m| (m.id.clone(), m.settings.clone())).collect();
+    let current = Current { methods, inputs: input_settings.to_owned() };
+    let demands = Demands {
+        maps: targets.count(),
+        one_file_an_array: plan.wants(Format::Npy) || plan.wants(Format::Safetensors),
+        one_sheet_an_item: plan.wants(Format::Grid),
+    };
+    Done::settle(lines, &known, &current, demands)
+}
+
+fn manifest(
+    plan: &Plan,
+    model: &Model,
+    preprocess: &Preprocess,
+    methods: &[Ready],
+    description: Description,
+) -> Result<Manifest> {
+    let used = plan.methods.iter().zip(methods).map(|(named, ready)| MethodUsed {
+        id: named.id.clone(),
+        name: named.spec.entry.id.to_string(),
+        spec: named.spec.to_string(),
+        parameters: named.spec.values().iter().map(|(key, value)| (key.into(), value.into())).collect(),
+        settings: ready.settings.clone(),
+    });
+    Ok(Manifest {
+        version: env!("CARGO_PKG_VERSION").into(),
+        command: "explain".into(),
+        model: ModelUsed {
+            name: model.name().into(),
+            architecture: model.architecture().into(),
+            sha256: model.sha256().into(),
+        },
+        preprocessing: serde_json::to_value(preprocess)?,
+        methods: used.collect(),
+        target: plan.target_text.clone(),
+        score: plan.score_name().into(),
+        seed: plan.seed,
+        device: description.device,
+        kernels: description.kernels,
+        precision: description.precision.to_string(),
+        threads: description.threads,
+        memory_bytes: plan.settings.memory,
+        formats: format_names(plan),
+        shard: plan.shard.map(|s| s.to_string()),
+        ignored_files: 0,
+        seconds: 0.0,
+        files: Vec::new(),
+    })
+}

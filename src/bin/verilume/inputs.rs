@@ -1,0 +1,240 @@
+//! From what was typed to the list of files to explain and the names of their results.
+
+use std::collections::{HashMap, HashSet};
+use std::io::BufRead;
+use std::path::{Component, Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+use verilume::Error;
+use walkdir::WalkDir;
+
+use crate::arrays::{ArrayFile, extension};
+use crate::values::Shard;
+
+const PICTURES: &[&str] =
+    &["png", "jpg", "jpeg", "jpe", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "pnm"];
+
+/// One file to explain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its path in records and messages.
+    pub shown: String,
+    /// Its path below the folder or pattern that named it.
+    pub relative: PathBuf,
+    /// Path below the output folder that results begin with.
+    pub stem: PathBuf,
+    /// Why it cannot be used, when that is known before it is opened.
+    pub refused: Option<String>,
+}
+
+impl Source {
+    fn new(path: PathBuf, relative: PathBuf) -> Self {
+        let shown = path.to_string_lossy().into_owned();
+        Self { path, shown, relative, stem: PathBuf::new(), refused: None }
+    }
+
+    fn refused(name: &str, why: String) -> Self {
+        Self { refused: Some(why), ..Self::new(PathBuf::from(name), PathBuf::from(name)) }
+    }
+
+    /// Whether it is an array of inputs, by its name.
+    pub fn is_array(&self) -> bool {
+        ArrayFile::is_array(&self.path)
+    }
+}
+
+/// Everything named on the command line.
+#[derive(Debug, Default)]
+pub struct Inputs {
+    /// What to explain, in order.
+    pub sources: Vec<Source>,
+    /// Files in folders that are neither pictures nor arrays.
+    pub ignored: usize,
+}
+
+/// Finds the files. Nothing below `out` is taken from a folder: those are results.
+pub fn find(named: &[String], out: &Path) -> Inputs {
+    let mut found = Inputs::default();
+    let out = out.canonicalize().ok();
+    for name in named {
+        if name == "-" {
+            for line in std::io::stdin().lock().lines() {
+                match line {
+                    Ok(line) if line.trim().is_empty() => {}
+                    Ok(line) => found.add(line.trim_end_matches('\r'), Patterns::Literal, out.as_deref()),
+                    Err(e) => {
+                        found.sources.push(Source::refused("-", format!("standard input: {e}")));
+                        // Only a line that is not UTF-8 is followed by others.
+                        if e.kind() != std::io::ErrorKind::InvalidData {
+                            break;
+                        }
+                    }
+                }
+            }
+        } else {
+            found.add(name, Patterns::Expand, out.as_deref());
+        }
+    }
+    found.drop_repeats();
+    found.name_stems();
+    found
+}
+
+/// Whether `*`, `?` and `[` in a name that is no file mean something.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Patterns {
+    Expand,
+    Literal,
+}
+
+impl Inputs {
+    fn add(&mut self, name: &str, patterns: Patterns, out: Option<&Path>) {
+        let path = PathBuf::from(name);
+        if path.is_dir() {
+            self.add_folder(&path, name, out);
+        } else if !path.exists() && patterns == Patterns::Expand && name.contains(['*', '?', '[']) {
+            self.add_pattern(name, out);
+        } else {
+            let relative = path.file_name().map_or_else(|| path.clone(), PathBuf::from);
+            self.sources.push(Source::new(path, relative));
+        }
+    }
+
+    fn add_folder(&mut self, folder: &Path, name: &str, out: Option<&Path>) {
+        let before = self.sources.len();
+        let ignored = self.ignored;
+        let walk = WalkDir::new(folder).follow_links(true).sort_by_file_name().into_iter();
+        let is_out = |p: &Path| out.is_some_and(|out| p.canonicalize().is_ok_and(|p| p == out));
+        for entry in walk.filter_entry(|e| e.depth() == 0 || !(e.file_type().is_dir() && is_out(e.path()))) {
+            match entry {
+                Err(e) => {
+                    let at = e.path().map_or_else(|| name.to_string(), |p| p.to_string_lossy().into_owned());
+                    self.sources.push(Source::refused(&at, e.to_string()));
+                }
+                Ok(entry) if entry.file_type().is_dir() => {}
+                Ok(entry) => {
+                    let path = entry.into_path();
+                    let known = extension(&path).is_some_and(|e| PICTURES.contains(&e.as_str()));
+                    if known || ArrayFile::is_array(&path) {
+                        let relative = path.strip_prefix(folder).unwrap_or(&path).to_owned();
+                        self.sources.push(Source::new(path, relative));
+                    } else {
+                        self.ignored += 1;
+                    }
+                }
+            }
+        }
+        if self.sources.len() == before {
+            let others = self.ignored - ignored;
+            let why = format!("{name}: the folder has no picture and no array ({others} other files)");
+            self.sources.push(Source::refused(name, why));
+        }
+    }
+
+    fn add_pattern(&mut self, pattern: &str, out: Option<&Path>) {
+        let before = self.sources.len();
+        // Results keep their paths below the last folder that is spelled out.
+        let literal: PathBuf = Path::new(pattern)
+            .components()
+            .take_while(|c| !c.as_os_str().to_string_lossy().contains(['*', '?', '[']))
+            .collect();
+        match glob::glob(pattern) {
+            Err(e) => self.sources.push(Source::refused(pattern, format!("{pattern}: {e}"))),
+            Ok(paths) => {
+                for path in paths {
+                    match path {
+                        Ok(path) if path.is_dir() => {}
+                        Ok(path) if out.is_some_and(|out| path.canonicalize().is_ok_and(|p| p.starts_with(out))) => {}
+                        Ok(path) => {
+                            let relative = path.strip_prefix(&literal).unwrap_or(&path).to_owned();
+                            self.sources.push(Source::new(path, relative));
+                        }
+                        Err(e) => {
+                            let at = e.path().to_string_lossy().into_owned();
+                            self.sources.push(Source::refused(&at, e.to_string()));
+                        }
+                    }
+                }
+                if self.sources.len() == before {
+                    let why = format!("{pattern}: no file has such a name");
+                    self.sources.push(Source::refused(pattern, why));
+                }
+            }
+        }
+    }
+
+    /// A file that is named twice is explained once.
+    fn drop_repeats(&mut self) {
+        let mut seen = HashSet::new();
+        self.sources.retain(|s| seen.insert(s.path.canonicalize().unwrap_or_else(|_| s.path.clone())));
+    }
+
+    /// Stems that do not collide: equal ones keep their extension, and if that does not help they are numbered.
+    fn name_stems(&mut self) {
+        let clean =
+            |path: &Path| -> PathBuf { path.components().filter(|c| matches!(c, Component::Normal(_))).collect() };
+        let full: Vec<PathBuf> = self.sources.iter().map(|s| clean(&s.relative)).collect();
+        let bare: Vec<PathBuf> = full.iter().map(|p| p.with_extension("")).collect();
+        let count = |paths: &[PathBuf]| {
+            let mut times: HashMap<PathBuf, usize> = HashMap::new();
+            paths.iter().for_each(|p| *times.entry(p.clone()).or_default() += 1);
+            times
+        };
+        let times = count(&bare);
+        let mut taken: HashSet<PathBuf> = bare.iter().filter(|p| times[*p] == 1).cloned().collect();
+        for ((source, bare), full) in self.sources.iter_mut().zip(bare).zip(full) {
+            if times[&bare] == 1 {
+                source.stem = bare;
+                continue;
+            }
+            let numbered = |n: usize| {
+                let mut name = full.clone().into_os_string();
+                name.push(format!("-{n}"));
+                PathBuf::from(name)
+            };
+            let free = std::iter::once(full.clone()).chain((2..).map(numbered)).find(|p| !taken.contains(p));
+            source.stem = free.unwrap_or(full);
+            taken.insert(source.stem.clone());
+        }
+    }
+}
+
+/// Whether `source` belongs to `shard`: the same on every machine that gives the same relative path.
+pub fn belongs(source: &Source, shard: Shard) -> bool {
+    let text = source.relative.to_string_lossy().replace('\\', "/");
+    let digest = Sha256::digest(text.as_bytes());
+    let hash = digest.iter().take(8).fold(0u64, |n, &b| n << 8 | u64::from(b));
+    hash % shard.of == shard.part - 1
+}
+
+/// The error for a source that was refused before it was opened, or that does not exist.
+pub fn usable(source: &Source) -> verilume::Result<()> {
+    match &source.refused {
+        Some(why) => Err(Error::input(why.clone())),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_stems_keep_their_extension() {
+        let source = |path: &str, relative: &str| Source::new(path.into(), relative.into());
+        let mut inputs = Inputs {
+            sources: vec![
+                source("a/x.png", "x.png"),
+                source("a/x.jpg", "x.jpg"),
+                source("b/x.png", "x.png"),
+                source("c/y.v1.png", "sub/y.v1.png"),
+            ],
+            ignored: 0,
+        };
+        inputs.name_stems();
+        let stems: Vec<_> = inputs.sources.iter().map(|s| s.stem.to_str().unwrap()).collect();
+        assert_eq!(stems, ["x.png", "x.jpg", "x.png-2", "sub/y.v1"]);
+    }
+}

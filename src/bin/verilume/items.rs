@@ -1,0 +1,155 @@
+//! Inputs as the net sees them and as a person sees them.
+
+use std::path::{Path, PathBuf};
+
+use verilume::image::{DecodeLimits, Picture, Preprocess};
+use verilume::map::Map;
+use verilume::tensor::{Shape, Tensor};
+use verilume::{Error, Result};
+
+use crate::arrays::{ArrayFile, Row};
+use crate::inputs::{Source, usable};
+
+/// One picture or one row of an array.
+pub struct Item {
+    /// Position of its source.
+    pub source: usize,
+    /// Row of an array.
+    pub row: Option<usize>,
+    /// Path below the output folder that pictures of its maps begin with.
+    pub stem: PathBuf,
+    /// Extents as they were given.
+    pub dims: Vec<usize>,
+    /// The net's input.
+    pub input: Tensor,
+    /// What maps are drawn over.
+    pub view: Option<Picture>,
+}
+
+impl Item {
+    /// A picture file, decoded and prepared.
+    pub fn picture(at: usize, source: &Source, preprocess: &Preprocess, default: Shape) -> Result<Self> {
+        usable(source)?;
+        takes_pictures(preprocess)?;
+        let picture = Picture::open(&source.path, &DecodeLimits::default())?;
+        let prepared = preprocess.apply(&picture)?;
+        let dims = prepared.tensor.dims().to_vec();
+        let input = prepared.tensor.reshape(fit(&dims, default)?.dims())?;
+        Ok(Self { source: at, row: None, stem: source.stem.clone(), dims, input, view: Some(prepared.view) })
+    }
+
+    /// Row `row` of an array.
+    pub fn row(
+        at: usize,
+        source: &Source,
+        array: &mut ArrayFile,
+        row: usize,
+        preprocess: &Preprocess,
+        default: Shape,
+    ) -> Result<Self> {
+        let within = |e: Error| e.within(format!("{}, row {row}", source.shown));
+        let (tensor, view) = numbers(array, row, preprocess).map_err(within)?;
+        if let Some(k) = tensor.first_not_finite() {
+            let what = if tensor.at(k).is_nan() { "NaN" } else { "infinite" };
+            return Err(within(Error::input(format!("element {k} is {what}"))));
+        }
+        let dims = tensor.dims().to_vec();
+        let input = fit(&dims, default).and_then(|shape| tensor.reshape(shape.dims())).map_err(within)?;
+        let mut stem = source.stem.clone().into_os_string();
+        if !array.is_single() {
+            stem.push(format!(".{row}"));
+        }
+        Ok(Self { source: at, row: Some(row), stem: stem.into(), dims, input, view })
+    }
+
+    /// The picture that maps are drawn over, made from the numbers where the input was no picture.
+    pub fn view(&self, preprocess: &Preprocess) -> Result<Picture> {
+        if let Some(view) = &self.view {
+            return Ok(view.clone());
+        }
+        let dims = self.drawn_dims(preprocess)?;
+        preprocess.picture(&self.input.clone().reshape(dims)?)
+    }
+
+    /// `map` in the extents of the picture where it has one number an element of the input.
+    pub fn drawn(&self, map: &Map, preprocess: &Preprocess) -> Result<Map> {
+        let mut map = map.clone();
+        if map.values.len() == self.input.len() {
+            map.values = map.values.reshape(self.drawn_dims(preprocess)?)?;
+        }
+        Ok(map)
+    }
+
+    /// Extents of a raw map in a file: those of the input where the map has one number an element of it.
+    pub fn raw_dims(&self, map: &Map) -> Vec<usize> {
+        if map.values.len() == self.input.len() { self.dims.clone() } else { map.values.dims().to_vec() }
+    }
+
+    fn drawn_dims(&self, preprocess: &Preprocess) -> Result<[usize; 3]> {
+        match *self.dims.as_slice() {
+            [c, h, w] => Ok([c, h, w]),
+            [n] if n == preprocess.dims().iter().product::<usize>() => Ok(preprocess.dims()),
+            _ => Err(Error::settings(format!(
+                "an input of shape {:?} cannot be drawn; use --format npy or safetensors",
+                self.dims
+            ))),
+        }
+    }
+}
+
+/// The tensor at `path` for a method's parameter: a picture, or the first row of an array.
+pub fn load(path: &Path, preprocess: &Preprocess) -> Result<Tensor> {
+    if ArrayFile::is_array(path) {
+        return Ok(numbers(&mut ArrayFile::open(path)?, 0, preprocess)?.0);
+    }
+    takes_pictures(preprocess)?;
+    Ok(preprocess.apply(&Picture::open(path, &DecodeLimits::default())?)?.tensor)
+}
+
+fn takes_pictures(preprocess: &Preprocess) -> Result<()> {
+    if matches!(preprocess.channels, 1 | 3) {
+        return Ok(());
+    }
+    Err(Error::input(format!("the net takes vectors of {} numbers (.npy), not pictures", preprocess.channels)))
+}
+
+fn numbers(array: &mut ArrayFile, row: usize, preprocess: &Preprocess) -> Result<(Tensor, Option<Picture>)> {
+    match array.row(row)? {
+        Row::Normalised(tensor) => Ok((tensor, None)),
+        Row::Levels(levels) => {
+            takes_pictures(preprocess)?;
+            let &[_, h, w] = array.dims() else {
+                return Err(Error::input(format!("levels of shape {:?} are no picture", array.dims())));
+            };
+            let prepared = preprocess.from_u8(&levels, h, w)?;
+            Ok((prepared.tensor, Some(prepared.view)))
+        }
+    }
+}
+
+/// The net's input shape for an item of extents `dims`: pictures and vectors of the same length are the same to a net
+/// on vectors.
+fn fit(dims: &[usize], default: Shape) -> Result<Shape> {
+    let length: usize = dims.iter().product();
+    let vector = default == Shape::vector(default.c);
+    match *dims {
+        [_] | [_, _, _] if length == default.len() && (vector || dims.len() == 1) => Ok(default),
+        [c, h, w] if !vector => Ok(Shape::new(c, h, w)),
+        _ => Err(Error::input(format!("an input of shape {dims:?} where the net takes {default}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vectors_and_pictures_fit_nets_on_vectors() {
+        let vector = Shape::vector(784);
+        assert_eq!(fit(&[1, 28, 28], vector).unwrap(), vector);
+        assert_eq!(fit(&[784], vector).unwrap(), vector);
+        assert_eq!(fit(&[784], Shape::new(1, 28, 28)).unwrap(), Shape::new(1, 28, 28));
+        assert_eq!(fit(&[3, 64, 48], Shape::new(3, 32, 32)).unwrap(), Shape::new(3, 64, 48));
+        assert!(fit(&[783], vector).is_err() && fit(&[3, 28, 28], vector).is_err());
+    }
+}

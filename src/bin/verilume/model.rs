@@ -1,0 +1,116 @@
+//! `verilume model`.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use comfy_table::{Table, presets};
+use serde_json::json;
+use verilume::graph::Dump;
+use verilume::model::{ARCHITECTURES, EMBEDDED, Model, ModelInfo};
+use verilume::tensor::Shape;
+
+use crate::args::{DumpArg, ModelArgs, ModelCommand};
+use crate::plan;
+use crate::talk::Answer;
+use crate::values::CropSize;
+
+/// A weights file, or a built-in net by name. A file of that name goes first.
+pub fn open(name: &str, arch: Option<&str>) -> Result<Model> {
+    let path = Path::new(name);
+    if path.exists() {
+        return Ok(Model::open(path, arch)?);
+    }
+    if name == EMBEDDED {
+        return embedded();
+    }
+    bail!("--model {name}: neither a file nor a built-in net (built in: {EMBEDDED})")
+}
+
+/// The net inside this program.
+#[cfg(feature = "embedded-model")]
+pub fn embedded() -> Result<Model> {
+    Ok(Model::embedded()?)
+}
+
+/// The net inside this program.
+#[cfg(not(feature = "embedded-model"))]
+pub fn embedded() -> Result<Model> {
+    bail!("this build has no embedded net (feature `embedded-model` is off); give --model FILE")
+}
+
+/// Runs the command.
+pub fn run(args: &ModelArgs) -> Result<()> {
+    let mut answer = Answer::default();
+    match &args.command {
+        ModelCommand::Info { model, json } => {
+            let model = plan::open_model(model)?;
+            let info = model.info(model.default_input())?;
+            answer.line(&if *json { serde_json::to_string_pretty(&info)? } else { described(&info) })
+        }
+        ModelCommand::Dump { model, format, size, unfolded } => {
+            let model = plan::open_model(model)?;
+            let default = model.default_input();
+            let shape = size.map_or(default, |CropSize { crop: [h, w], .. }| Shape::new(default.c, h, w));
+            let form = match format {
+                DumpArg::Text => Dump::Text,
+                DumpArg::Dot => Dump::Dot,
+                DumpArg::Json => Dump::Json,
+            };
+            let text =
+                if *unfolded { model.unfolded().resized(shape)?.dump(form) } else { model.graph(shape)?.dump(form) };
+            answer.line(text.trim_end())
+        }
+        ModelCommand::List { json } => answer.line(&list(*json)),
+    }
+}
+
+fn list(as_json: bool) -> String {
+    let built_in: &[&str] = if cfg!(feature = "embedded-model") { &[EMBEDDED] } else { &[] };
+    if as_json {
+        let known: Vec<_> = ARCHITECTURES.iter().map(|a| json!({ "name": a.name, "nets": a.nets })).collect();
+        return json!({ "built_in": built_in, "architectures": known }).to_string();
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    for a in ARCHITECTURES {
+        table.add_row([a.name, a.nets]);
+    }
+    format!(
+        "Built in (--model NAME):\n {}\n\nArchitectures of weights files (--arch NAME; usually told from the file):\n{}",
+        built_in.join("\n "),
+        table.trim_fmt()
+    )
+}
+
+fn described(info: &ModelInfo) -> String {
+    let [c, h, w] = info.input;
+    let p = &info.preprocess;
+    let numbers = |v: &[f64]| match v {
+        [first, rest @ ..] if rest.iter().all(|x| x == first) => first.to_string(),
+        _ => v.iter().map(f64::to_string).collect::<Vec<_>>().join(", "),
+    };
+    let interpolation = format!("{:?}", p.interpolation).to_lowercase();
+    let encodings: Vec<String> = info.encodings.iter().map(|(name, n)| format!("{n} {name}")).collect();
+    let rows = [
+        ("name", info.name.clone()),
+        ("architecture", info.architecture.clone()),
+        ("input", format!("{c} x {h} x {w}")),
+        ("classes", info.classes.to_string()),
+        ("parameters", format!("{:.2} million", info.parameters as f64 / 1e6)),
+        ("multiplications", format!("{:.1} million a forward pass", info.macs as f64 / 1e6)),
+        ("nodes", format!("{} (`verilume model dump` lists them)", info.layers.len())),
+        ("stages", info.stages.join(", ")),
+        ("resize", format!("short side {}, {interpolation}, centre crop {} x {}", p.resize, p.crop[0], p.crop[1])),
+        ("mean", numbers(&p.mean)),
+        ("std", numbers(&p.std)),
+        ("stored numbers", encodings.join(", ")),
+        ("file", format!("{} bytes", info.file_bytes)),
+        ("sha256", info.sha256.clone()),
+    ];
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    for (name, value) in rows {
+        table.add_row([name.to_string(), value]);
+    }
+    table.trim_fmt()
+}

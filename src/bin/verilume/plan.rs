@@ -1,0 +1,213 @@
+//! From the options of `explain` to plain data that the runner can follow.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use verilume::engine;
+use verilume::image::{Interpolation, Preprocess};
+use verilume::method::Spec;
+use verilume::model::{Labels, Model};
+use verilume::program::Score;
+use verilume::tensor::Precision;
+
+use crate::args::{ExplainArgs, Format, InterpolationArg, ModelChoice, PrecisionArg, Preparation, Resources, ScoreArg};
+use crate::talk::Voice;
+use crate::targets::TargetChoice;
+use crate::values::Shard;
+
+/// Used when no `-m` is given.
+const DEFAULT_METHOD: &str = "gradient";
+
+/// A method under the name that its files and records carry.
+pub struct Named {
+    /// The method's name, with `-2`, `-3` … behind it when it was asked for again.
+    pub id: String,
+    /// The method and its parameters.
+    pub spec: Spec,
+}
+
+/// What goes to standard output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reply {
+    /// A table.
+    Table,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Whether results of an earlier run count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Earlier {
+    /// They are kept and not made again.
+    Resume,
+    /// They are forgotten.
+    Forget,
+}
+
+/// Everything `explain` needs besides the net.
+pub struct Plan {
+    pub inputs: Vec<String>,
+    pub methods: Vec<Named>,
+    pub target: TargetChoice,
+    pub target_text: String,
+    pub score: Score,
+    pub out: PathBuf,
+    pub formats: Vec<Format>,
+    pub winsorise: Option<f64>,
+    pub reply: Reply,
+    pub voice: Voice,
+    pub earlier: Earlier,
+    pub shard: Option<Shard>,
+    pub settings: engine::Settings,
+    pub seed: u64,
+}
+
+impl Plan {
+    /// Checks what can be checked before the net is opened.
+    pub fn new(args: &ExplainArgs) -> Result<Self> {
+        let mut formats = args.format.clone();
+        formats.sort_unstable();
+        formats.dedup();
+        Ok(Self {
+            inputs: args.inputs.clone(),
+            methods: methods(&args.methods)?,
+            target: TargetChoice::parse(&args.target)?,
+            target_text: args.target.clone(),
+            score: match args.score {
+                ScoreArg::Logit => Score::Logit,
+                ScoreArg::Prob => Score::Prob,
+                ScoreArg::Logprob => Score::LogProb,
+            },
+            out: args.out.clone(),
+            formats,
+            winsorise: args.winsorise,
+            reply: if args.json { Reply::Json } else { Reply::Table },
+            voice: if args.quiet { Voice::Quiet } else { Voice::Normal },
+            earlier: if args.resume { Earlier::Resume } else { Earlier::Forget },
+            shard: args.shard,
+            settings: settings(&args.resources)?,
+            seed: args.resources.seed,
+        })
+    }
+
+    /// Whether `format` is wanted.
+    pub fn wants(&self, format: Format) -> bool {
+        self.formats.contains(&format)
+    }
+
+    /// The score's name.
+    pub fn score_name(&self) -> &'static str {
+        match self.score {
+            Score::Logit => "logit",
+            Score::Prob => "prob",
+            Score::LogProb => "logprob",
+        }
+    }
+}
+
+/// Methods with their names, repeated names numbered.
+pub fn methods(texts: &[String]) -> Result<Vec<Named>> {
+    let default = [DEFAULT_METHOD.to_string()];
+    let texts = if texts.is_empty() { &default[..] } else { texts };
+    let mut times: HashMap<&'static str, usize> = HashMap::new();
+    let mut methods = Vec::new();
+    for text in texts {
+        let spec = Spec::parse(text)?;
+        let name = spec.entry.id;
+        let time = times.entry(name).and_modify(|n| *n += 1).or_insert(1);
+        let id = if *time == 1 { name.to_string() } else { format!("{name}-{time}") };
+        methods.push(Named { id, spec });
+    }
+    Ok(methods)
+}
+
+/// The engine's settings; refuses what this machine or build does not have.
+pub fn settings(args: &Resources) -> Result<engine::Settings> {
+    let precision = match args.precision {
+        PrecisionArg::F32 => Precision::F32,
+        PrecisionArg::F64 => Precision::F64,
+        PrecisionArg::Tf32 | PrecisionArg::Bf16 | PrecisionArg::F16 => {
+            let name = format!("{:?}", args.precision).to_lowercase();
+            bail!("--precision {name} needs the CUDA device; on the CPU there are f32 and f64")
+        }
+    };
+    if let engine::DeviceChoice::Cuda(index) = args.device {
+        return Err(no_cuda(index).into());
+    }
+    Ok(engine::Settings {
+        device: engine::DeviceChoice::Cpu,
+        precision,
+        threads: args.threads,
+        memory: args.memory,
+        ..engine::Settings::default()
+    })
+}
+
+#[cfg(feature = "cuda")]
+fn no_cuda(index: usize) -> verilume::Error {
+    let report = verilume::device::cuda::probe();
+    verilume::Error::no_device(match report.missing(index) {
+        Some(why) => format!("--device cuda:{index}: {why}"),
+        None => format!(
+            "--device cuda:{index}: driver and NVRTC are there, but this version computes on the CPU only; use --device cpu"
+        ),
+    })
+}
+
+#[cfg(not(feature = "cuda"))]
+fn no_cuda(index: usize) -> verilume::Error {
+    verilume::Error::no_device(format!("--device cuda:{index}: this build has no CUDA (feature `cuda` is off)"))
+}
+
+/// The net that was asked for.
+pub fn open_model(choice: &ModelChoice) -> Result<Model> {
+    let arch = choice.arch.as_deref();
+    match &choice.model {
+        None if arch.is_none() => crate::model::embedded(),
+        None => bail!("--arch needs --model FILE; the embedded net's architecture is known"),
+        Some(name) => crate::model::open(name, arch),
+    }
+}
+
+/// The net's preparation of pictures, with the parts given on the command line in place of its own.
+pub fn preparation(model: &Model, args: &Preparation) -> Result<Preprocess> {
+    let mut p = model.preprocess().clone();
+    if let Some(size) = args.size {
+        // Without a short side of its own a crop keeps the net's margin around it.
+        let margin = |n: usize| (n as f64 * p.resize as f64 / p.crop[0].min(p.crop[1]) as f64).round() as usize;
+        p.resize = size.resize.unwrap_or_else(|| margin(size.crop[0].max(size.crop[1])));
+        p.crop = size.crop;
+    }
+    let channels = p.channels;
+    let each = |name: &str, given: &Vec<f64>| match given.len() {
+        1 => Ok(vec![given[0]; channels]),
+        n if n == channels => Ok(given.clone()),
+        n => bail!("--{name} has {n} numbers, the net has {channels} channels"),
+    };
+    if let Some(mean) = &args.mean {
+        p.mean = each("mean", mean)?;
+    }
+    if let Some(std) = &args.std {
+        p.std = each("std", std)?;
+    }
+    match args.interpolation {
+        None => {}
+        Some(InterpolationArg::Nearest) => p.interpolation = Interpolation::Nearest,
+        Some(InterpolationArg::Bilinear) => p.interpolation = Interpolation::Bilinear,
+        Some(InterpolationArg::Bicubic) => p.interpolation = Interpolation::Bicubic,
+        Some(InterpolationArg::Lanczos) => p.interpolation = Interpolation::Lanczos,
+    }
+    if matches!(p.channels, 1 | 3) {
+        p.check()?;
+    }
+    Ok(p)
+}
+
+/// Class names: the net's own or those of `--labels`.
+pub fn labels(model: &Model, args: &Preparation) -> Result<Labels> {
+    Ok(match &args.labels {
+        Some(path) => Labels::from_file(path, model.classes())?,
+        None => model.labels().clone(),
+    })
+}

@@ -1,0 +1,207 @@
+//! Which classes to explain.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use verilume::model::Labels;
+use verilume::{Error, Result};
+
+use crate::arrays::{ArrayFile, extension};
+use crate::inputs::Source;
+
+/// What `--target` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TargetChoice {
+    /// The best class.
+    Top1,
+    /// The best K classes, a map each.
+    Top(usize),
+    /// The least likely class.
+    Least,
+    /// A class by index.
+    Index(usize),
+    /// A class by name.
+    Label(String),
+    /// A file of classes.
+    File(PathBuf),
+}
+
+impl TargetChoice {
+    /// From the text of the option.
+    pub fn parse(text: &str) -> Result<Self> {
+        let number = |t: &str| t.parse::<usize>().ok();
+        match text {
+            "top1" => return Ok(Self::Top1),
+            "least" => return Ok(Self::Least),
+            "" => return Err(Error::settings("--target is empty")),
+            _ => {}
+        }
+        if let Some(k) = text.strip_prefix("top:") {
+            let k = number(k).filter(|&k| k > 0);
+            return k
+                .map(Self::Top)
+                .ok_or_else(|| Error::settings(format!("--target {text}: top:K needs a whole number of at least 1")));
+        }
+        if let Some(path) = text.strip_prefix("file:") {
+            return Ok(Self::File(path.into()));
+        }
+        Ok(number(text).map_or_else(|| Self::Label(text.to_owned()), Self::Index))
+    }
+
+    /// Meaningful for a net with `classes` classes named `labels`.
+    pub fn resolve(&self, labels: &Labels, classes: usize) -> Result<Targets> {
+        Ok(match self {
+            Self::Top1 => Targets::Top(1),
+            Self::Top(k) => Targets::Top((*k).min(classes)),
+            Self::Least => Targets::Least,
+            Self::Index(i) => Targets::Fixed(checked(*i, classes)?),
+            Self::Label(name) => {
+                let index = labels.find(name).map_err(|e| match name.strip_prefix("top") {
+                    Some(k) if k.parse::<usize>().is_ok() => e.within(format!("--target {name} (or top:{k})")),
+                    _ => e.within("--target"),
+                })?;
+                Targets::Fixed(checked(index, classes)?)
+            }
+            Self::File(path) => Targets::Listed(Listed::open(path, labels, classes)?),
+        })
+    }
+}
+
+fn checked(index: usize, classes: usize) -> Result<usize> {
+    if index < classes {
+        Ok(index)
+    } else {
+        Err(Error::settings(format!("class {index} does not exist, the net has {classes} (0 to {})", classes - 1)))
+    }
+}
+
+/// Which classes of an input are explained.
+#[derive(Debug)]
+pub enum Targets {
+    /// The best few.
+    Top(usize),
+    /// The least likely.
+    Least,
+    /// Always the same.
+    Fixed(usize),
+    /// As a file says.
+    Listed(Listed),
+}
+
+impl Targets {
+    /// Number of maps an input gives with one method.
+    pub fn count(&self) -> usize {
+        if let Targets::Top(k) = self { *k } else { 1 }
+    }
+
+    /// Classes for an input with `logits`; `row` counts the rows of an array.
+    pub fn of(&self, source: &Source, row: Option<usize>, logits: &[f64]) -> Result<Vec<usize>> {
+        match self {
+            Targets::Top(k) => Ok(best_first(logits).into_iter().take(*k).collect()),
+            Targets::Least => {
+                let least = (0..logits.len()).min_by(|&a, &b| logits[a].total_cmp(&logits[b]));
+                Ok(least.into_iter().collect())
+            }
+            Targets::Fixed(index) => Ok(vec![*index]),
+            Targets::Listed(listed) => Ok(vec![listed.of(source, row)?]),
+        }
+    }
+}
+
+/// Classes by falling score; of equal scores the smaller index first.
+pub fn best_first(logits: &[f64]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..logits.len()).collect();
+    order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
+    order
+}
+
+/// Classes from a file.
+#[derive(Debug)]
+pub struct Listed {
+    path: PathBuf,
+    by_file: HashMap<(String, Option<usize>), usize>,
+    by_row: Vec<usize>,
+}
+
+impl Listed {
+    fn open(path: &Path, labels: &Labels, classes: usize) -> Result<Self> {
+        let mut listed = Self { path: path.to_owned(), by_file: HashMap::new(), by_row: Vec::new() };
+        if extension(path).is_some_and(|e| e == "safetensors") {
+            let array = ArrayFile::open(path)?;
+            let found = array
+                .labels()
+                .ok_or_else(|| Error::settings(format!("{}: the file has no tensor `labels`", path.display())))?;
+            listed.by_row = found.iter().map(|&i| checked(i, classes)).collect::<Result<_>>()?;
+            return Ok(listed);
+        }
+        let text = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+        let mut table = csv::ReaderBuilder::new()
+            .has_headers(false)
+            .flexible(true)
+            .trim(csv::Trim::All)
+            .from_reader(text.as_slice());
+        for (n, line) in table.records().enumerate() {
+            let at =
+                |why: &dyn std::fmt::Display| Error::settings(format!("{}, line {}: {why}", path.display(), n + 1));
+            let line = line.map_err(|e| at(&e))?;
+            let cells: Vec<&str> = line.iter().collect();
+            let is_heading = n == 0
+                && cells.last().is_some_and(|c| {
+                    ["label", "labels", "class", "target", "index"].contains(&c.to_ascii_lowercase().as_str())
+                });
+            if is_heading {
+                continue;
+            }
+            let class = |cell: &str| -> Result<usize> {
+                let index = cell.parse().map_or_else(|_| labels.find(cell), Ok);
+                index.and_then(|i| checked(i, classes)).map_err(|e| at(&e))
+            };
+            match cells.as_slice() {
+                [label] => listed.by_row.push(class(label)?),
+                [file, label] => {
+                    listed.by_file.insert(((*file).to_owned(), None), class(label)?);
+                }
+                [file, row, label] => {
+                    let row = row.parse().map_err(|_| at(&format!("'{row}' is not a row number")))?;
+                    listed.by_file.insert(((*file).to_owned(), Some(row)), class(label)?);
+                }
+                _ => return Err(at(&"expected `label`, `file,label` or `file,index,label`")),
+            }
+        }
+        Ok(listed)
+    }
+
+    fn of(&self, source: &Source, row: Option<usize>) -> Result<usize> {
+        let relative = source.relative.to_string_lossy();
+        let name = source.path.file_name().unwrap_or_default().to_string_lossy();
+        let keys = [source.shown.as_str(), &relative, &name];
+        let listed = keys.iter().find_map(|key| {
+            let with = |row| self.by_file.get(&((*key).to_owned(), row)).copied();
+            with(row).or_else(|| with(None))
+        });
+        let in_order = row.and_then(|row| self.by_row.get(row).copied());
+        listed.or(in_order).ok_or_else(|| {
+            let row = row.map_or_else(String::new, |r| format!(", row {r}"));
+            Error::input(format!("{} says no class for {}{row}", self.path.display(), source.shown))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_the_option() {
+        assert_eq!(TargetChoice::parse("top1").unwrap(), TargetChoice::Top1);
+        assert_eq!(TargetChoice::parse("top:3").unwrap(), TargetChoice::Top(3));
+        assert_eq!(TargetChoice::parse("281").unwrap(), TargetChoice::Index(281));
+        assert_eq!(TargetChoice::parse("tabby cat").unwrap(), TargetChoice::Label("tabby cat".into()));
+        assert!(TargetChoice::parse("top:0").is_err() && TargetChoice::parse("").is_err());
+    }
+
+    #[test]
+    fn ties_go_to_the_smaller_index() {
+        assert_eq!(best_first(&[1.0, 3.0, 3.0, -1.0]), [1, 2, 0, 3]);
+    }
+}

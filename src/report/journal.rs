@@ -1,0 +1,91 @@
+//! [`Journal`]: the records of a run, one line of JSON each, safe against being killed at any moment.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Record, replace};
+use crate::error::{Error, Result};
+
+/// A record and the settings under which it was made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Line {
+    /// The record.
+    #[serde(flatten)]
+    pub record: Record,
+    /// Equal for records made with the same model, preprocessing, method and output settings.
+    pub settings: String,
+}
+
+/// A file of [`Line`]s that grows.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+}
+
+impl Journal {
+    /// What `path` holds. A missing file holds nothing; a last line that was cut off is left out.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn read(path: &Path) -> Result<Vec<Line>> {
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(Error::io(path, e)),
+        };
+        Ok(bytes.split(|&b| b == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
+    }
+
+    /// A journal at `path` that holds `kept` and nothing else.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn start(path: &Path, kept: &[Line]) -> Result<Self> {
+        let mut bytes = Vec::new();
+        for line in kept {
+            bytes.extend(encode(line)?);
+        }
+        replace(path, &bytes)?;
+        let file = OpenOptions::new().append(true).open(path).map_err(|e| Error::io(path, e))?;
+        Ok(Self { path: path.to_owned(), file })
+    }
+
+    /// Adds a line; it is in the file when this returns.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn append(&mut self, line: &Line) -> Result<()> {
+        // One write for the whole line: a kill leaves at most one torn line, the last.
+        self.file.write_all(&encode(line)?).map_err(|e| Error::io(&self.path, e))
+    }
+}
+
+fn encode(line: &Line) -> Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec(line).map_err(|e| Error::settings(format!("a record is not JSON: {e}")))?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_torn_last_line_is_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("records.jsonl");
+        assert_eq!(Journal::read(&path).unwrap(), []);
+        let line = |input: &str| Line { record: Record::failed(input, Some(3), "no"), settings: "ab".into() };
+        let mut journal = Journal::start(&path, &[line("a")]).unwrap();
+        journal.append(&line("b")).unwrap();
+        journal.file.write_all(b"{\"input\":\"c\",\"ind").unwrap();
+        assert_eq!(Journal::read(&path).unwrap(), [line("a"), line("b")]);
+        let kept = Journal::read(&path).unwrap();
+        Journal::start(&path, &kept).unwrap().append(&line("d")).unwrap();
+        assert_eq!(Journal::read(&path).unwrap().len(), 3);
+    }
+}

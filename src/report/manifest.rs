@@ -1,0 +1,116 @@
+//! [`Manifest`]: everything needed to make the same maps again, and what became of each input.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::replace;
+use crate::error::{Error, Result};
+
+/// What became of one input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Every method gave its map.
+    Done,
+    /// An earlier run with the same settings had done it.
+    Skipped,
+    /// At least one map is missing.
+    Failed,
+}
+
+/// One input file.
+#[derive(Debug, Clone, Serialize)]
+pub struct FileStatus {
+    /// Its path as it was given or found.
+    pub input: String,
+    /// What became of it.
+    pub status: Status,
+    /// Rows of an array; 1 for a picture.
+    pub items: usize,
+    /// Rows that have no complete result.
+    pub failed_items: usize,
+    /// The first error.
+    pub error: Option<String>,
+}
+
+/// The net that was explained.
+#[derive(Debug, Clone, Serialize)]
+pub struct ModelUsed {
+    /// Its name.
+    pub name: String,
+    /// Its architecture.
+    pub architecture: String,
+    /// SHA-256 of its weights file.
+    pub sha256: String,
+}
+
+/// A method and all its parameters, defaults included.
+#[derive(Debug, Clone, Serialize)]
+pub struct MethodUsed {
+    /// Name under which its files and records go.
+    pub id: String,
+    /// Name in the registry.
+    pub name: String,
+    /// What `-m` would have to say for the same result.
+    pub spec: String,
+    /// Every parameter's value.
+    pub parameters: BTreeMap<String, String>,
+    /// What [`super::Line::settings`] says for this method's records.
+    pub settings: String,
+}
+
+/// A whole run.
+#[derive(Debug, Clone, Serialize)]
+pub struct Manifest {
+    /// Version of this library.
+    pub version: String,
+    /// The command, such as `explain`.
+    pub command: String,
+    /// The net.
+    pub model: ModelUsed,
+    /// How pictures became numbers.
+    pub preprocessing: serde_json::Value,
+    /// The methods.
+    pub methods: Vec<MethodUsed>,
+    /// Which classes were explained.
+    pub target: String,
+    /// Which score of a class was explained.
+    pub score: String,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Where it ran.
+    pub device: String,
+    /// Kernels it used there.
+    pub kernels: String,
+    /// In which numbers.
+    pub precision: String,
+    /// Worker threads.
+    pub threads: usize,
+    /// Memory allowed, bytes; `None` for no bound.
+    pub memory_bytes: Option<u64>,
+    /// Kinds of files written.
+    pub formats: Vec<String>,
+    /// `i/n` when this run did only a part.
+    pub shard: Option<String>,
+    /// Files in folders that are neither pictures nor arrays.
+    pub ignored_files: usize,
+    /// Wall-clock time of this run.
+    pub seconds: f64,
+    /// Every input, in order.
+    pub files: Vec<FileStatus>,
+}
+
+impl Manifest {
+    /// Writes the manifest to `path`.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let mut bytes =
+            serde_json::to_vec_pretty(self).map_err(|e| Error::settings(format!("the manifest is not JSON: {e}")))?;
+        bytes.push(b'\n');
+        replace(path, &bytes)
+    }
+}
