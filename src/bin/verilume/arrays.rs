@@ -162,14 +162,7 @@ pub fn extension(path: &Path) -> Option<String> {
 type Opened = std::result::Result<ArrayFile, String>;
 
 /// Splits the extents of a file into rows and one row: rank 3 and rank 1 are a single input.
-fn assemble(
-    file: File,
-    number: Number,
-    order: Order,
-    start: u64,
-    shape: Vec<usize>,
-    labels: Option<Vec<usize>>,
-) -> Opened {
+fn assemble(file: File, number: Number, order: Order, start: u64, shape: Vec<usize>) -> Opened {
     let count = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).filter(|&n| n > 0);
     let bytes = count.and_then(|n| n.checked_mul(number.bytes()));
     let have = file.metadata().map_err(|e| e.to_string())?.len();
@@ -184,9 +177,6 @@ fn assemble(
         [n, rest @ ..] if matches!(rest.len(), 1 | 3) => (*n, rest.to_vec(), false),
         _ => return Err(format!("an array of shape {shape:?} is neither [N,C,H,W] nor [C,H,W]")),
     };
-    if labels.as_ref().is_some_and(|l| l.len() != rows) {
-        return Err(format!("{} labels for {rows} rows", labels.map_or(0, |l| l.len())));
-    }
     Ok(ArrayFile {
         path: PathBuf::new(),
         file,
@@ -196,7 +186,7 @@ fn assemble(
         rows,
         dims,
         single,
-        labels,
+        labels: None,
         scattered: Vec::new(),
     })
 }
@@ -219,7 +209,7 @@ fn open_npy(mut file: File) -> Opened {
     let shape = header.shape().iter().map(|&d| usize::try_from(d)).collect::<Result<Vec<_>, _>>();
     let shape = shape.map_err(|e| e.to_string())?;
     let start = file.stream_position().map_err(|e| e.to_string())?;
-    assemble(file, number(endianness), header.order(), start, shape, None)
+    assemble(file, number(endianness), header.order(), start, shape)
 }
 
 fn open_safetensors(mut file: File) -> Opened {
@@ -254,7 +244,11 @@ fn open_safetensors(mut file: File) -> Opened {
     if levels && !matches!(info.shape.as_slice(), [_, 1 | 3, _, _] | [1 | 3, _, _]) {
         return Err(format!("tensor `images` has shape {:?}, not [N,C,H,W] with 1 or 3 channels", info.shape));
     }
-    assemble(file, number, Order::C, data + info.data_offsets.0 as u64, info.shape.clone(), labels)
+    let array = assemble(file, number, Order::C, data + info.data_offsets.0 as u64, info.shape.clone())?;
+    match &labels {
+        Some(labels) if labels.len() != array.rows => Err(format!("{} labels for {} rows", labels.len(), array.rows)),
+        _ => Ok(ArrayFile { labels, ..array }),
+    }
 }
 
 fn read_labels(file: &mut File, data: u64, info: &TensorInfo) -> std::result::Result<Vec<usize>, String> {

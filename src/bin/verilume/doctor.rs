@@ -31,7 +31,7 @@ impl Check {
     fn of(result: Result<String>) -> Self {
         match result {
             Ok(detail) => Self { ok: true, detail },
-            Err(e) => Self { ok: false, detail: format!("{e:#}") },
+            Err(e) => Self { ok: false, detail: e.to_string() },
         }
     }
 }

@@ -12,7 +12,7 @@ use verilume::engine::Engine;
 use verilume::image::Preprocess;
 use verilume::method::Context;
 use verilume::model::{Labels, Model};
-use verilume::report::{Journal, Manifest, MethodUsed, ModelUsed};
+use verilume::report::{Journal, Line, Manifest, MethodUsed, ModelUsed};
 
 use crate::args::{ExplainArgs, Format};
 use crate::arrays::ArrayFile;
@@ -58,8 +58,12 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     }
     let records = out_file(&plan, "records", "jsonl");
     let input_settings = fingerprint(&common(&plan, &model, &preprocess));
+    let current = Current {
+        methods: methods.iter().map(|m| (m.id.clone(), m.settings.clone())).collect(),
+        inputs: input_settings.clone(),
+    };
     let done = match plan.earlier {
-        Earlier::Resume => settle(&plan, &sources, &methods, &input_settings, &targets, Journal::read(&records)?),
+        Earlier::Resume => settle(&plan, &sources, &current, &targets, Journal::read(&records)?),
         Earlier::Forget => Done::default(),
     };
     let mut progress = Progress::new(plan.voice, sources.len());
@@ -173,24 +177,15 @@ fn ready(plan: &Plan, model: &Model, preprocess: &Preprocess, labels: &Labels) -
 }
 
 /// What of `lines` still counts.
-fn settle(
-    plan: &Plan,
-    sources: &[Source],
-    methods: &[Ready],
-    input_settings: &str,
-    targets: &Targets,
-    lines: Vec<verilume::report::Line>,
-) -> Done {
+fn settle(plan: &Plan, sources: &[Source], current: &Current, targets: &Targets, lines: Vec<Line>) -> Done {
     let rows = |s: &Source| s.is_array().then(|| ArrayFile::open(&s.path).map_or(0, |array| array.rows()));
     let known: Vec<Known> = sources.iter().map(|source| Known { source, rows: rows(source) }).collect();
-    let methods = methods.iter().map(|m| (m.id.clone(), m.settings.clone())).collect();
-    let current = Current { methods, inputs: input_settings.to_owned() };
     let demands = Demands {
         maps: targets.count(),
         one_file_an_array: plan.wants(Format::Npy) || plan.wants(Format::Safetensors),
         one_sheet_an_item: plan.wants(Format::Grid),
     };
-    Done::settle(lines, &known, &current, demands)
+    Done::settle(lines, &known, current, demands)
 }
 
 fn manifest(

@@ -10,6 +10,15 @@ use verilume::{Error, Result};
 use crate::arrays::{ArrayFile, Row};
 use crate::inputs::{Source, usable};
 
+/// What a net takes.
+#[derive(Clone, Copy)]
+pub struct Net<'a> {
+    /// How pictures become inputs.
+    pub preprocess: &'a Preprocess,
+    /// The shape it was made for.
+    pub input: Shape,
+}
+
 /// One picture or one row of an array.
 pub struct Item {
     /// Position of its source.
@@ -28,33 +37,26 @@ pub struct Item {
 
 impl Item {
     /// A picture file, decoded and prepared.
-    pub fn picture(at: usize, source: &Source, preprocess: &Preprocess, default: Shape) -> Result<Self> {
+    pub fn picture(at: usize, source: &Source, net: Net) -> Result<Self> {
         usable(source)?;
-        takes_pictures(preprocess)?;
+        takes_pictures(net.preprocess)?;
         let picture = Picture::open(&source.path, &DecodeLimits::default())?;
-        let prepared = preprocess.apply(&picture)?;
+        let prepared = net.preprocess.apply(&picture)?;
         let dims = prepared.tensor.dims().to_vec();
-        let input = prepared.tensor.reshape(fit(&dims, default)?.dims())?;
+        let input = prepared.tensor.reshape(fit(&dims, net.input)?.dims())?;
         Ok(Self { source: at, row: None, stem: source.stem.clone(), dims, input, view: Some(prepared.view) })
     }
 
     /// Row `row` of an array.
-    pub fn row(
-        at: usize,
-        source: &Source,
-        array: &mut ArrayFile,
-        row: usize,
-        preprocess: &Preprocess,
-        default: Shape,
-    ) -> Result<Self> {
+    pub fn row(at: usize, source: &Source, array: &mut ArrayFile, row: usize, net: Net) -> Result<Self> {
         let within = |e: Error| e.within(format!("{}, row {row}", source.shown));
-        let (tensor, view) = numbers(array, row, preprocess).map_err(within)?;
+        let (tensor, view) = numbers(array, row, net.preprocess).map_err(within)?;
         if let Some(k) = tensor.first_not_finite() {
             let what = if tensor.at(k).is_nan() { "NaN" } else { "infinite" };
             return Err(within(Error::input(format!("element {k} is {what}"))));
         }
         let dims = tensor.dims().to_vec();
-        let input = fit(&dims, default).and_then(|shape| tensor.reshape(shape.dims())).map_err(within)?;
+        let input = fit(&dims, net.input).and_then(|shape| tensor.reshape(shape.dims())).map_err(within)?;
         let mut stem = source.stem.clone().into_os_string();
         if !array.is_single() {
             stem.push(format!(".{row}"));

@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         Command::Completions(args) => completions::run(&args).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|e| {
-        talk::say(&format!("error: {e:#}"));
+        talk::say(&format!("error: {e}"));
         ExitCode::from(UNUSABLE)
     })
 }

@@ -138,24 +138,21 @@ impl RawFile {
 }
 
 /// The raw files of one array input: one a method, rank of target and format.
-#[derive(Default)]
 pub struct RawFiles {
+    rows: usize,
     open: HashMap<PathBuf, RawFile>,
 }
 
 impl RawFiles {
-    /// Adds row `row` of `rows` to the file at `path`, which begins with the first row that is added.
-    pub fn push(
-        &mut self,
-        path: &Path,
-        format: RawFormat,
-        rows: usize,
-        row: usize,
-        dims: &[usize],
-        values: &[f32],
-    ) -> Result<()> {
+    /// Of an array of `rows` rows; none is open yet.
+    pub fn new(rows: usize) -> Self {
+        Self { rows, open: HashMap::new() }
+    }
+
+    /// Adds row `row` to the file at `path`, which begins with the first row that is added.
+    pub fn push(&mut self, path: &Path, format: RawFormat, row: usize, dims: &[usize], values: &[f32]) -> Result<()> {
         if !self.open.contains_key(path) {
-            self.open.insert(path.to_owned(), RawFile::create(path, format, Some(rows), dims)?);
+            self.open.insert(path.to_owned(), RawFile::create(path, format, Some(self.rows), dims)?);
         }
         match self.open.get_mut(path) {
             Some(file) => file.push(row, dims, values),
@@ -177,8 +174,8 @@ mod tests {
     fn rows_left_out_are_nan() {
         let folder = tempfile::tempdir().unwrap();
         let path = path(folder.path(), Path::new("sub/x"), &["gradient", "npy"]);
-        let mut files = RawFiles::default();
-        files.push(&path, RawFormat::Npy, 4, 1, &[2], &[1.0, 2.0]).unwrap();
+        let mut files = RawFiles::new(4);
+        files.push(&path, RawFormat::Npy, 1, &[2], &[1.0, 2.0]).unwrap();
         assert!(!path.exists());
         files.finish().unwrap();
         let array = npyz::NpyFile::new(File::open(&path).unwrap()).unwrap();

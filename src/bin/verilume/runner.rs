@@ -22,7 +22,7 @@ use crate::arrays::ArrayFile;
 use crate::book::Book;
 use crate::drawing::{self, Panel};
 use crate::inputs::Source;
-use crate::items::Item;
+use crate::items::{Item, Net};
 use crate::outputs::{self, RawFile, RawFiles, RawFormat};
 use crate::plan::Plan;
 use crate::resume::Done;
@@ -58,7 +58,6 @@ struct Scored {
 
 /// The array that a group of rows comes from.
 struct Rows {
-    count: usize,
     single: bool,
     files: RawFiles,
 }
@@ -98,7 +97,8 @@ impl Runner<'_> {
                 progress.step(&self.book.summary(at, source));
                 continue;
             }
-            match Item::picture(at, source, self.preprocess, self.model.default_input()) {
+            let net = Net { preprocess: self.preprocess, input: self.model.default_input() };
+            match Item::picture(at, source, net) {
                 Ok(item) => waiting.push(item),
                 Err(e) => {
                     self.book.fail(at, source, None, &e.to_string(), progress)?;
@@ -134,7 +134,7 @@ impl Runner<'_> {
         };
         let count = array.rows();
         self.book.set_items(at, count);
-        let mut rows = Rows { count, single: array.is_single(), files: RawFiles::default() };
+        let mut rows = Rows { single: array.is_single(), files: RawFiles::new(count) };
         let mut last = Vec::new();
         for first in (0..count).step_by(ROWS) {
             // The last group is written down after the array's files are in place: records must not promise more.
@@ -151,8 +151,8 @@ impl Runner<'_> {
                 if missing == 0 {
                     continue;
                 }
-                let default = self.model.default_input();
-                match Item::row(at, source, &mut array, row, self.preprocess, default) {
+                let net = Net { preprocess: self.preprocess, input: self.model.default_input() };
+                match Item::row(at, source, &mut array, row, net) {
                     Ok(item) => items.push(item),
                     Err(e) => self.book.fail(at, source, Some(row), &e.to_string(), progress)?,
                 }
@@ -376,7 +376,7 @@ impl Runner<'_> {
                     let path = named(stem, &format!("top{}", rank + 1), raw.extension());
                     let row = s.item.row.unwrap_or(0);
                     let (dims, values) = (s.item.raw_dims(map), map.values.to_f32());
-                    rows.files.push(&path, raw, rows.count, row, &dims, &values)?;
+                    rows.files.push(&path, raw, row, &dims, &values)?;
                     path
                 }
                 (Some(raw), _) => {
