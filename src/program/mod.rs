@@ -1,6 +1,6 @@
 //! Forward, score and backward as one list of primitives that a device carries out.
 //!
-//! A program is built node by node ([`Builder`]), fused ([`lower`]) and laid out in memory ([`Plan`]) before it runs, so
+//! A program is built node by node ([`Builder`]), fused and laid out in memory ([`Plan`]) before it runs, so
 //! its bytes are known beforehand. Only forward values that a backward rule named are kept.
 
 mod builder;
