@@ -15,12 +15,12 @@ use crate::tensor::{Precision, Shape, Tensor};
 /// Which device to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DeviceChoice {
-    /// The fastest there is.
+    /// The fastest there is; in this version always the CPU.
     #[default]
     Auto,
     /// The CPU.
     Cpu,
-    /// An NVIDIA GPU by number.
+    /// An NVIDIA GPU by number; an error in this version.
     Cuda(usize),
 }
 
@@ -44,13 +44,13 @@ impl std::str::FromStr for DeviceChoice {
 /// What an engine runs on and within.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    /// Device.
+    /// Which device computes.
     pub device: DeviceChoice,
-    /// Numbers to compute in.
+    /// Numbers to compute in; double precision has the portable kernels only.
     pub precision: Precision,
-    /// CPU kernels.
+    /// Which vector instructions the CPU uses.
     pub kernels: Kernels,
-    /// Worker threads; all cores if not given.
+    /// Worker threads of the CPU; all cores if not given. Results do not depend on it.
     pub threads: Option<usize>,
     /// Bytes that packed weights, feature maps and scratch may take together; if not given, four fifths of what the
     /// machine has left when the engine is made (where that can be known).
@@ -66,7 +66,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// From `[N, C, H, W]`.
+    /// From `[N, C, H, W]`, normalised as the net wants it.
     ///
     /// # Errors
     /// When there is no picture, the tensor has other axes, or a number is NaN or infinite (names the first).
@@ -170,7 +170,7 @@ pub struct Job {
     pub rules: Composite,
     /// Copies of each picture.
     pub copies: Copies,
-    /// Where the signal is taken.
+    /// Where the signal is taken: the map's positions.
     pub at: At,
     /// What is read off it.
     pub reading: Reading,
@@ -215,6 +215,9 @@ enum Key {
 }
 
 /// A device, its limits, and the programs made for it so far.
+///
+/// Plans and packed weights are kept between calls, so an engine is worth keeping. It may move to another thread; it runs one
+/// program at a time. Results do not depend on threads, memory or how pictures are grouped into batches.
 pub struct Engine {
     device: Box<dyn Device>,
     memory: Option<u64>,
@@ -292,7 +295,9 @@ impl Engine {
         Tensor::f64([x.len(), graph.classes()], logits)
     }
 
-    /// One map for each picture and its target.
+    /// One raw map for each picture and its target, `targets[i]` the class explained on picture `i`.
+    ///
+    /// Statistics are summed in double precision and rounded to the engine's precision at the end.
     ///
     /// # Errors
     /// When shapes or targets do not suit, memory does not suffice or a result is not finite.

@@ -29,7 +29,8 @@ use crate::tensor::Tensor;
 
 /// Computes one map for each picture.
 pub trait Method: Send + Sync {
-    /// Maps of `targets[i]` on picture `i`, raw.
+    /// One raw map for each picture of `x`, for class `targets[i]` on picture `i`: `[C, H, W]` in the input's space, or `[h, w]`
+    /// for methods that say where a layer looks.
     ///
     /// # Errors
     /// When the method makes no sense on this net, shapes or targets do not suit, or memory does not suffice.
@@ -38,7 +39,7 @@ pub trait Method: Send + Sync {
 
 /// What a method is given besides its parameters.
 pub struct Context<'a> {
-    /// Of all random draws.
+    /// Seed of all random draws.
     pub seed: u64,
     /// Which number of the logits is explained.
     pub score: Score,

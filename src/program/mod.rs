@@ -1,7 +1,7 @@
 //! Forward, score and backward as one list of primitives that a device carries out.
 //!
-//! A program is built node by node ([`Builder`]), fused ([`lower`]) and laid out in memory ([`Plan`]) before it runs, so
-//! its bytes are known beforehand. Only forward values that a backward rule named are kept.
+//! A program is built node by node ([`Builder`]), fused and laid out in memory ([`Plan`]) before it runs, so its bytes are
+//! known beforehand. Only forward values that a backward rule named are kept.
 
 mod builder;
 mod lower;
@@ -148,9 +148,10 @@ pub enum Times {
     InputMinusBaseline,
 }
 
-/// One primitive. Values are written once.
+/// One primitive. Every value is written by one step; fields are `x` for an input, `s` for a signal on its way back, `out` for
+/// the result.
 #[derive(Debug, Clone)]
-#[allow(missing_docs)] // x: input, s: signal travelling backward, out: result
+#[allow(missing_docs)] // fields are named above
 pub enum Step {
     /// The copy's pixels.
     Perturb {
@@ -166,23 +167,27 @@ pub enum Step {
         node: NodeId,
         out: Value,
     },
+    /// Cross-correlation plus bias, then the epilogue.
     Conv {
         layer: Arc<ConvLayer>,
         x: Value,
         out: Value,
         epilogue: Epilogue,
     },
+    /// The signal sent back through a convolution's linear part, then the epilogue.
     ConvAdjoint {
         layer: Arc<ConvLayer>,
         s: Value,
         out: Value,
         epilogue: Epilogue,
     },
+    /// `W x + b`.
     Linear {
         layer: Arc<LinearLayer>,
         x: Value,
         out: Value,
     },
+    /// `Wᵀ s`.
     LinearAdjoint {
         layer: Arc<LinearLayer>,
         s: Value,
@@ -193,6 +198,7 @@ pub enum Step {
         b: Value,
         out: Value,
     },
+    /// Numbers cut to the range; a NaN stays.
     Clamp {
         x: Value,
         range: Range,
@@ -210,42 +216,50 @@ pub enum Step {
         bits: Value,
         out: Value,
     },
+    /// Largest number of each window and, if somebody reads them, which tap it was (the first of equals).
     MaxPool {
         layer: PoolLayer,
         x: Value,
         out: Value,
         winners: Option<Value>,
     },
+    /// Each signal to its window's winner; windows that share a winner add up.
     MaxPoolAdjoint {
         layer: PoolLayer,
         s: Value,
         winners: Value,
         out: Value,
     },
+    /// Mean of each window.
     AvgPool {
         layer: PoolLayer,
         count_padding: bool,
         x: Value,
         out: Value,
     },
+    /// Each signal divided among its window's elements.
     AvgPoolAdjoint {
         layer: PoolLayer,
         count_padding: bool,
         s: Value,
         out: Value,
     },
+    /// Mean over as many bins an axis as `out` has rows and columns.
     AdaptiveAvgPool {
         x: Value,
         out: Value,
     },
+    /// Each signal divided among its bin's elements.
     AdaptiveAvgPoolAdjoint {
         s: Value,
         out: Value,
     },
+    /// Feature map to vector, order c, h, w.
     Flatten {
         x: Value,
         out: Value,
     },
+    /// Vector to feature map, order c, h, w.
     Unflatten {
         s: Value,
         out: Value,

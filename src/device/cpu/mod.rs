@@ -443,8 +443,8 @@ impl<I: Isa> Cpu<I> {
             }
             Step::Unflatten { s, out } => {
                 let shape = v.shape(*out);
-                // SAFETY: as above.
                 self.copies(*out, v, |n, out| {
+                    // SAFETY: as above.
                     arrange::block(unsafe { &v.slice(*s, n)[..shape.len()] }, shape, I::LANES, out)
                 });
             }
@@ -566,7 +566,9 @@ impl<I: Isa> Cpu<I> {
         let mut items: Vec<usize> = chunk.slots.iter().map(|s| s.item).collect();
         items.sort_unstable();
         items.dedup();
-        let pictures: HashMap<usize, (Vec<I::T>, Vec<I::T>)> = items
+        // Picture and baseline (empty where none is needed).
+        type Pair<T> = (Vec<T>, Vec<T>);
+        let pictures: HashMap<usize, Pair<I::T>> = items
             .into_iter()
             .map(|item| {
                 let baseline = match chunk.perturbation {
@@ -576,7 +578,7 @@ impl<I: Isa> Cpu<I> {
                 (item, (typed(&chunk.pictures[item]), baseline))
             })
             .collect();
-        if shape.c % I::LANES != 0 {
+        if !shape.c.is_multiple_of(I::LANES) {
             // SAFETY: every task writes its own copy.
             self.each(v.copies, |n, _| unsafe { v.slice_mut(out, n) }.fill(I::T::ZERO));
         }

@@ -1,4 +1,4 @@
-//! NVIDIA GPUs, through libraries found at run time.
+//! NVIDIA GPUs, through libraries found at run time. So far they are looked for, not computed on.
 
 mod probe;
 

@@ -1,0 +1,243 @@
+//! The guides agree with the code: `docs/methods.md` is what the registry says, the README lists every method, the
+//! dependencies are explained, and no relative link is broken.
+//!
+//! `UPDATE_DOCS=1 cargo test --test docs` rewrites `docs/methods.md`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use verilume::method::{Entry, registry};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// Text of a table's cell.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|")
+}
+
+/// One method's section.
+fn section(entry: &Entry) -> String {
+    let mut out = format!("## {} (`{}`)\n\n", entry.title, entry.id);
+    let mut fact = |name: &str, text: &str| {
+        if !text.is_empty() {
+            writeln!(out, "- **{name}**: {text}").unwrap();
+        }
+    };
+    fact("Definition", entry.summary);
+    fact("Paper", entry.paper);
+    let aliases: Vec<String> = entry.aliases.iter().map(|a| format!("`{a}`")).collect();
+    fact("Also named", &aliases.join(", "));
+    fact("Passes a picture", entry.passes);
+    let promises: Vec<&str> = entry.promises.iter().map(|p| p.describe()).collect();
+    fact("Promise", if promises.is_empty() { "none" } else { "" });
+    fact("Promise", &promises.join("; "));
+    fact("Caution", entry.caution);
+    if entry.parameters.is_empty() {
+        fact("Parameters", "none");
+        return out;
+    }
+    out.push_str("\n| parameter | default | unit or choices | meaning |\n|---|---|---|---|\n");
+    for p in entry.parameters {
+        writeln!(out, "| `{}` | `{}` | {} | {} |", p.key, p.default, cell(p.unit), cell(p.help)).unwrap();
+    }
+    out
+}
+
+/// The whole of `docs/methods.md`.
+fn methods() -> String {
+    let mut out = String::from(
+        "# Methods\n\n\
+         <!-- Written by `UPDATE_DOCS=1 cargo test --test docs` from the registry in `src/method`. Do not edit. -->\n\n\
+         `f` is the explained score (the target's logit unless `--score` says otherwise), `x` the preprocessed picture,\n\
+         `g = ∂f/∂x`, `∘` the product element by element, ⟨·⟩ the mean over positions.\n\n\
+         Every map is raw: never rescaled, with its sign, in the shape the method computes. A method is written `name` or\n\
+         `name:key=value,key=value`; a value that holds `,` or `=` stands in parentheses.\n\n\
+         | method | definition | passes |\n|---|---|---|\n",
+    );
+    for entry in registry() {
+        let (id, summary, passes) = (entry.id, cell(entry.summary), cell(entry.passes));
+        writeln!(out, "| [`{id}`](#{}) | {summary} | {passes} |", anchor(&heading(entry))).unwrap();
+    }
+    for entry in registry() {
+        write!(out, "\n{}", section(entry)).unwrap();
+    }
+    out
+}
+
+fn heading(entry: &Entry) -> String {
+    format!("{} (`{}`)", entry.title, entry.id)
+}
+
+/// Anchor that a heading gets on GitHub.
+fn anchor(heading: &str) -> String {
+    let kept = heading.to_lowercase().replace(' ', "-");
+    kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_')).collect()
+}
+
+#[test]
+fn methods_are_documented_as_registered() {
+    let path = root().join("docs/methods.md");
+    let want = methods();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, &want).unwrap();
+    }
+    let stale = read("docs/methods.md") != want;
+    assert!(!stale, "docs/methods.md is not what the registry says; UPDATE_DOCS=1 cargo test --test docs rewrites it");
+}
+
+#[test]
+fn the_readme_lists_every_method_and_no_other() {
+    let readme = read("README.md");
+    let rows = readme.lines().skip_while(|l| !l.starts_with("| method |")).skip(2);
+    let listed: Vec<&str> =
+        rows.take_while(|l| l.starts_with('|')).map(|l| l.split('`').nth(1).expect("a method in backticks")).collect();
+    let registered: Vec<&str> = registry().iter().map(|e| e.id).collect();
+    assert_eq!(listed, registered, "the README's table of methods");
+}
+
+#[test]
+fn every_dependency_is_explained() {
+    let manifest = read("Cargo.toml");
+    let explained = read("docs/dependencies.md");
+    let mut section = "";
+    let mut count = 0;
+    for line in manifest.lines() {
+        if line.starts_with('[') {
+            section = line;
+        } else if section.ends_with("dependencies]")
+            && let Some((name, _)) = line.split_once('=')
+        {
+            count += 1;
+            let row = format!("| `{}` |", name.trim());
+            assert!(explained.contains(&row), "docs/dependencies.md does not explain {}", name.trim());
+        }
+    }
+    assert!(count > 10, "the dependencies were not found in Cargo.toml");
+    let rows = explained.lines().filter(|l| l.starts_with("| `")).count();
+    assert_eq!(rows, count, "docs/dependencies.md explains what Cargo.toml does not have");
+}
+
+/// Modules in the order of the table in `docs/architecture.md`.
+fn layers() -> Vec<String> {
+    let text = read("docs/architecture.md");
+    let rows = text.lines().skip_while(|l| !l.starts_with("| module |")).skip(2).take_while(|l| l.starts_with('|'));
+    rows.map(|l| l.split('`').nth(1).expect("a module in backticks").to_owned()).collect()
+}
+
+/// Rust files of a module, whether it is a file or a folder.
+fn sources(path: &Path, found: &mut Vec<PathBuf>) {
+    if path.with_extension("rs").is_file() {
+        found.push(path.with_extension("rs"));
+    }
+    if path.is_dir() {
+        for entry in std::fs::read_dir(path).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                sources(&path, found);
+            } else {
+                found.push(path);
+            }
+        }
+    }
+}
+
+#[test]
+fn modules_use_only_those_above_them() {
+    // A rule writes into the program's builder, and pulling back asks for the rule of a node.
+    const EXCEPTIONS: [(&str, &str); 1] = [("program", "rule")];
+    let layers = layers();
+    let library = read("src/lib.rs");
+    for module in library.lines().filter_map(|l| l.strip_prefix("pub mod ")) {
+        let module = module.trim_end_matches(';');
+        assert!(layers.iter().any(|l| l == module), "docs/architecture.md does not place the module {module}");
+    }
+    let mut wrong = Vec::new();
+    for (i, layer) in layers.iter().enumerate().filter(|(_, l)| !l.contains('/')) {
+        let mut files = Vec::new();
+        sources(&root().join("src").join(layer), &mut files);
+        assert!(!files.is_empty(), "there is no module {layer}");
+        for file in files {
+            let text = std::fs::read_to_string(&file).unwrap();
+            let code = text.split("#[cfg(test)]").next().unwrap_or(&text);
+            for other in layers[i + 1..].iter().filter(|o| code.contains(&format!("crate::{o}"))) {
+                if !EXCEPTIONS.contains(&(layer, other)) {
+                    wrong.push(format!("{} uses {other}", file.display()));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// All Markdown files of the repository.
+fn markdown(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        // Build output and hidden folders are not ours to check.
+        if path.is_dir() && name != "target" && !name.starts_with('.') {
+            markdown(&path, found);
+        } else if name.ends_with(".md") {
+            found.push(path);
+        }
+    }
+}
+
+/// Targets of `[text](target)` outside code blocks.
+fn links(text: &str) -> Vec<String> {
+    let mut in_code = false;
+    let mut found = Vec::new();
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            in_code = !in_code;
+        } else if !in_code {
+            found.extend(line.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(to, _)| to.to_owned()));
+        }
+    }
+    found
+}
+
+/// Anchors of a file's headings.
+fn anchors(text: &str) -> Vec<String> {
+    let mut in_code = false;
+    let mut found = Vec::new();
+    for line in text.lines() {
+        in_code ^= line.starts_with("```");
+        if !in_code && line.starts_with('#') {
+            found.push(anchor(line.trim_start_matches('#').trim()));
+        }
+    }
+    found
+}
+
+#[test]
+fn relative_links_lead_somewhere() {
+    let mut files = Vec::new();
+    markdown(root(), &mut files);
+    assert!(files.len() > 5, "only {files:?}");
+    let mut broken = Vec::new();
+    let mut checked = 0;
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for link in links(&text).into_iter().filter(|l| !l.contains("://") && !l.starts_with("mailto:")) {
+            checked += 1;
+            let (path, fragment) = link.split_once('#').unwrap_or((&link, ""));
+            let target = if path.is_empty() { file.clone() } else { file.parent().unwrap().join(path) };
+            let leads = target.exists()
+                && (fragment.is_empty()
+                    || anchors(&std::fs::read_to_string(&target).unwrap()).iter().any(|a| a == fragment));
+            if !leads {
+                broken.push(format!("{}: {link}", file.display()));
+            }
+        }
+    }
+    assert!(checked > 10, "only {checked} links were found");
+    assert!(broken.is_empty(), "broken links:\n{}", broken.join("\n"));
+}
