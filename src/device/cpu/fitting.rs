@@ -22,6 +22,18 @@ struct Needs<'a> {
     scratch: usize,
 }
 
+impl<'a> Needs<'a> {
+    /// The packed weights that stay, layer by layer, as long as they fit into `room` bytes.
+    fn staying(&self, room: usize) -> impl Iterator<Item = &(&'a ConvLayer, Direction, usize)> {
+        let mut left = room;
+        self.packed.iter().filter(move |p| {
+            let fits = p.2 <= left;
+            left -= if fits { p.2 } else { 0 };
+            fits
+        })
+    }
+}
+
 impl<I: Isa> Cpu<I> {
     fn needs<'a>(&mut self, plan: &'a Plan) -> Needs<'a> {
         let mut needs = Needs { packed: Vec::new(), scratch: 0 };
@@ -62,8 +74,8 @@ impl<I: Isa> Cpu<I> {
         let wanted_keys: HashSet<PackKey> = needs.packed.iter().map(|(l, d, _)| ConvKey::new(l, *d).pack).collect();
         let copies = match limit {
             None => {
-                self.keep(&needs, usize::MAX);
                 self.transient = Buffer::new(0);
+                self.keep(&needs, usize::MAX);
                 useful
             }
             Some(limit) => {
@@ -80,40 +92,35 @@ impl<I: Isa> Cpu<I> {
                     )));
                 }
                 // Weights of other programs stay only where nobody is in want.
-                let others: usize =
+                let mut others: usize =
                     self.resident.iter().filter(|(k, _)| !wanted_keys.contains(k)).map(|(_, b)| b.len()).sum();
-                let mut others_kept = others;
                 if scratch + copy * useful + all + others > limit {
                     self.resident.retain(|k, _| wanted_keys.contains(k));
-                    others_kept = 0;
+                    others = 0;
                 }
-                let weights = if scratch + copy + all + others_kept <= limit {
-                    self.transient = Buffer::new(0);
-                    self.keep(&needs, usize::MAX);
-                    all
-                } else {
-                    let room = limit - least;
-                    if self.transient.len() < largest {
-                        self.transient = Buffer::new(0);
-                    }
-                    let kept = self.keep(&needs, room);
-                    if self.transient.len() < largest {
-                        self.transient = Buffer::new(largest);
-                    }
-                    kept + self.transient.len()
-                };
-                let room = limit - (scratch + weights + others_kept).min(limit);
-                useful.min(room / copy.max(1)).max(1)
+                let everything_stays = scratch + copy + all + others <= limit;
+                let transient = if everything_stays { 0 } else { largest };
+                let weights_room = if everything_stays { usize::MAX } else { limit - least };
+                let kept: usize = needs.staying(weights_room).map(|p| p.2).sum();
+                let copies = useful.min((limit - (scratch + kept + transient + others)) / copy.max(1));
+                // What an earlier program held beyond this one's needs goes before anything new is taken.
+                self.transient.shrink(transient);
+                self.scratch.shrink(scratch);
+                self.arena.shrink(copies * copy);
+                self.keep(&needs, weights_room);
+                if self.transient.len() < transient {
+                    self.transient = Buffer::new(transient);
+                }
+                copies
             }
         };
-        if self.scratch_share < needs.scratch || self.scratch.len() < scratch {
+        if self.scratch.len() < scratch {
             self.scratch = Buffer::new(0);
             self.scratch = Buffer::new(scratch);
-            self.scratch_share = needs.scratch;
         }
+        self.scratch_share = needs.scratch;
         let arena = copies * copy;
-        // A limit counts the arena as large as it is, so a larger one of an earlier program goes.
-        if self.arena.len() < arena || (limit.is_some() && self.arena.len() > arena) {
+        if self.arena.len() < arena {
             self.arena = Buffer::new(0);
             self.arena = Buffer::new(arena);
         }
@@ -123,33 +130,29 @@ impl<I: Isa> Cpu<I> {
         Ok(copies)
     }
 
-    /// Packs weights, layer by layer, as long as they fit into `room` bytes, and drops those that do not; returns the bytes
-    /// that stay.
-    fn keep(&mut self, needs: &Needs<'_>, room: usize) -> usize {
-        let mut kept = 0;
-        for &(layer, direction, bytes) in &needs.packed {
-            let key = ConvKey::new(layer, direction).pack;
-            if kept + bytes > room {
-                self.resident.remove(&key);
-                continue;
-            }
-            kept += bytes;
+    /// Packs the weights that stay within `room` bytes and drops the program's others.
+    fn keep(&mut self, needs: &Needs<'_>, room: usize) {
+        let key = |(layer, direction, _): &(&ConvLayer, Direction, usize)| ConvKey::new(layer, *direction).pack;
+        let staying: HashSet<PackKey> = needs.staying(room).map(key).collect();
+        needs.packed.iter().map(key).filter(|k| !staying.contains(k)).for_each(|k| {
+            self.resident.remove(&k);
+        });
+        for packed in needs.staying(room) {
+            let key = key(packed);
             if self.resident.contains_key(&key) {
                 continue;
             }
+            let &(layer, direction, bytes) = packed;
             let plan = self.conv_plan(layer, direction);
             let mut buffer = Buffer::new(bytes);
             let out = &mut buffer.as_mut_slice::<I::T>()[..plan.packed_len];
-            match &self.pool {
-                Some(pool) => pool.install(|| plan.pack::<I>(layer, direction, out)),
-                None => plan.pack::<I>(layer, direction, out),
-            }
+            plan.pack::<I>(layer, direction, self.pool.as_ref(), out);
             self.resident.insert(key, buffer);
         }
-        kept
     }
 }
 
+/// Rounded up: what is said to suffice must.
 fn mebibytes(bytes: usize) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+    format!("{:.1} MiB", (bytes as f64 / f64::from(1 << 20) * 10.0).ceil() / 10.0)
 }

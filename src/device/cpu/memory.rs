@@ -31,6 +31,13 @@ impl Buffer {
         Self { pointer, len }
     }
 
+    /// Gives the bytes back if there are more than `most`.
+    pub fn shrink(&mut self, most: usize) {
+        if self.len > most {
+            *self = Self::new(0);
+        }
+    }
+
     pub fn len(&self) -> usize {
         self.len
     }
