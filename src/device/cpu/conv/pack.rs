@@ -100,7 +100,8 @@ pub(super) fn pack<I: Isa>(plan: &ConvPlan, layer: &ConvLayer, direction: Direct
     match &plan.form {
         Form::Depthwise => {
             let taps: Vec<_> = grids.iter().flat_map(|g| &g.taps).collect();
-            for (b, out) in out.chunks_mut(taps.len() * I::LANES).enumerate() {
+            // A stride may skip the whole input: then there is nothing to pack.
+            for (b, out) in out.chunks_mut((taps.len() * I::LANES).max(1)).enumerate() {
                 for (tap, out) in taps.iter().zip(out.chunks_mut(I::LANES)) {
                     for (lane, out) in out.iter_mut().enumerate() {
                         let c = b * I::LANES + lane;
