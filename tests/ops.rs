@@ -404,6 +404,25 @@ fn assert_adjoint(subject: &dyn Subject, case: &Case) -> Result<(), String> {
     }
 }
 
+#[test]
+fn convolutions_that_skip_the_whole_input() {
+    let padding = Padding::Explicit { top: 0, bottom: 0, left: 1, right: 0 };
+    for groups in [1, 2] {
+        let geometry = Geometry { c: 2, k: 2, kernel: [1, 1], stride: [1, 2], padding, groups, ..Geometry::default() };
+        for subject in subjects() {
+            for bias in [false, true] {
+                let conv = Geometry { bias, ..geometry }.conv(Numbers::Reals);
+                let case = Case::of(format!("{groups} groups"), 3, Shape::new(2, 1, 1), conv);
+                let x = Numbers::Reals.maps(95, case.n, case.graph.input_shape());
+                let out = subject.outputs(&case.graph, &x, &[case.node]).swap_remove(0);
+                assert_eq!(out, forward(&case.graph, &x)[case.node.index()], "{}", subject.name());
+                let back = subject.pullback(&case.graph, &x, case.node, &out, ReluRule::Vjp, case.graph.input());
+                assert!(back.data.iter().all(|&v| v == 0.0), "{}", subject.name());
+            }
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(config(64))]
 
