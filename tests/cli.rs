@@ -101,7 +101,8 @@ fn bad_inputs_are_records_and_the_rest_goes_on() {
     values[3 * 32 * 32 + 5] = f32::NAN;
     npy(&inside("rows.npy"), &[2, 3, 32, 32], &values);
 
-    let output = explain(folder.path(), &["in", "missing.png", "--format", "overlay,npy", "--json", "-o", "out"]);
+    let arguments = ["in", "missing.png", "-m", "gradient", "--format", "overlay,npy", "--json", "-o", "out"];
+    let output = explain(folder.path(), &arguments);
     assert_eq!(code(&output), 1);
     let printed = lines(&output.stdout);
     let keys = [
@@ -326,7 +327,7 @@ fn a_list_of_paths_comes_from_standard_input() {
     assert_eq!(code(&output), 0);
     assert!(output.stderr.is_empty());
     assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 3);
-    assert!(folder.path().join("verilume-out/with space [1].gradient.png").is_file());
+    assert!(folder.path().join("verilume-out/with space [1].grad_cam.png").is_file());
     assert!(folder.path().join("verilume-out/with space [1].grid.png").is_file());
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Entry, Method, Parameter, Promise};
 use crate::engine::{At, Batch, Engine, Job, Reading};
 use crate::error::{Error, Result};
-use crate::graph::Graph;
+use crate::graph::{Graph, NodeId, Op};
 use crate::map::{Map, Sign, Space};
 use crate::program::Score;
 use crate::tensor::Tensor;
@@ -76,9 +76,9 @@ impl Method for GradCam {
         };
         let name = graph.node(node).name.clone();
         let shape = graph.node(node).shape;
-        if shape.plane() == 1 && x.shape().plane() > 1 && self.layer == "last" {
+        if !has_positions(graph, node) {
             return Err(Error::settings(format!(
-                "Grad-CAM needs a layer with positions; the last stage '{name}' gives {shape}"
+                "grad_cam needs a layer with positions; '{name}' gives a vector ({shape}), because it follows a flattening"
             )));
         }
         let job = Job { at: At::Node(node), reading: Reading::MeanWeightedActivation, ..Job::gradient(self.score) };
@@ -103,4 +103,15 @@ impl Method for GradCam {
             })
             .collect()
     }
+}
+
+/// Whether the node's rows and columns are places of the picture: nothing before it flattened them.
+fn has_positions(graph: &Graph, node: NodeId) -> bool {
+    let mut flattened = vec![false; graph.nodes().len()];
+    for id in graph.ids().take(node.index() + 1) {
+        let here = graph.node(id);
+        let before = here.inputs.iter().any(|input| flattened[input.index()]);
+        flattened[id.index()] = before || matches!(here.op, Op::Flatten | Op::Linear(_));
+    }
+    !flattened[node.index()]
 }
