@@ -113,7 +113,7 @@ impl<T: Scalar> Isa for Portable<T> {
     #[inline(always)]
     unsafe fn add(mut a: Lanes<T>, b: Lanes<T>) -> Lanes<T> {
         for i in 0..8 {
-            a.0[i] = a.0[i] + b.0[i];
+            a.0[i] += b.0[i];
         }
         a
     }

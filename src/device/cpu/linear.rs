@@ -99,7 +99,7 @@ unsafe fn dots<I: Isa>(w: &[*const I::T; ROWS], x: *const I::T, len: usize) -> [
             let mut width = I::LANES / 2;
             while width > 0 {
                 for i in 0..width {
-                    lanes[i] = lanes[i] + lanes[i + width];
+                    lanes[i] += lanes[i + width];
                 }
                 width /= 2;
             }

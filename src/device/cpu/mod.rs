@@ -451,9 +451,10 @@ impl<I: Isa> Cpu<I> {
             }
             Step::Unflatten { s, out } => {
                 let shape = v.shape(*out);
-                // SAFETY: as above.
                 self.copies(*out, v, |n, out| {
-                    arrange::block(unsafe { &v.slice(*s, n)[..shape.len()] }, shape, I::LANES, out)
+                    // SAFETY: as above.
+                    let s = unsafe { v.slice(*s, n) };
+                    arrange::block(&s[..shape.len()], shape, I::LANES, out);
                 });
             }
             Step::Concat { xs, out } => self.copies(*out, v, |n, to| {
@@ -574,7 +575,7 @@ impl<I: Isa> Cpu<I> {
         let mut items: Vec<usize> = chunk.slots.iter().map(|s| s.item).collect();
         items.sort_unstable();
         items.dedup();
-        let pictures: HashMap<usize, (Vec<I::T>, Vec<I::T>)> = items
+        let pictures: HashMap<usize, _> = items
             .into_iter()
             .map(|item| {
                 let baseline = match chunk.perturbation {
@@ -584,7 +585,7 @@ impl<I: Isa> Cpu<I> {
                 (item, (typed(&chunk.pictures[item]), baseline))
             })
             .collect();
-        if shape.c % I::LANES != 0 {
+        if !shape.c.is_multiple_of(I::LANES) {
             // SAFETY: every task writes its own copy.
             self.each(v.copies, |n, _| unsafe { v.slice_mut(out, n) }.fill(I::T::ZERO));
         }

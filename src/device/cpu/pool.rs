@@ -70,6 +70,8 @@ pub(super) struct Max<I: Isa> {
 
 impl<I: Isa> Kernel<I> for Max<I> {
     #[inline(always)]
+    // A NaN must win and stay, in comparisons that become vector instructions.
+    #[allow(clippy::neg_cmp_op_on_partial_ord, clippy::eq_op, clippy::needless_range_loop)]
     unsafe fn call(self) {
         let walk = Walk::new(self.layer);
         let Shape { h, w, .. } = self.layer.output;
@@ -90,7 +92,6 @@ impl<I: Isa> Kernel<I> for Max<I> {
                             let tap = (ky * kernel[1] + kx) as u16;
                             for lane in 0..I::LANES {
                                 let v = *v.add(lane);
-                                // Not `v > best`: a NaN must win.
                                 let wins = fresh || !(v <= best[lane]) && best[lane] == best[lane];
                                 best[lane] = if wins { v } else { best[lane] };
                                 winner[lane] = if wins { tap } else { winner[lane] };

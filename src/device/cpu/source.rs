@@ -36,12 +36,12 @@ impl<I: Isa> Kernel<I> for Perturb<'_, I> {
             if let Copy::Noise { seed, image, sample, .. } = *self.copy {
                 random::fill_normals(seed, image, sample, start + first, &mut z[..count]);
             }
-            for i in 0..count {
+            for (i, &z) in z[..count].iter().enumerate() {
                 let pixel = first + i;
                 let x = picture[pixel];
                 let v = match *self.copy {
                     Copy::Same => x,
-                    Copy::Noise { sigma, .. } => sigma.mul_add(I::T::from_f64(f64::from(z[i])), x),
+                    Copy::Noise { sigma, .. } => sigma.mul_add(I::T::from_f64(f64::from(z)), x),
                     Copy::Path { alpha, baseline } => {
                         let b = baseline[start + pixel];
                         alpha.mul_add(x - b, b)

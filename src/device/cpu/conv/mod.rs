@@ -280,7 +280,7 @@ impl<I: Isa> Task<'_, I> {
                     let left = end - j;
                     macro_rules! step {
                         ($($p:literal),+) => {
-                            $(if $p <= I::PIXELS && ($p == 1 || (I::PIXELS % $p == 0 || $p < 6)) && left >= $p {
+                            $(if $p <= I::PIXELS && ($p < 6 || I::PIXELS.is_multiple_of($p)) && left >= $p {
                                 // SAFETY: `left` positions follow.
                                 unsafe { self.tile::<$p, Q>(at, source, taps, &group.channels, weights) };
                                 j += $p;
