@@ -165,8 +165,7 @@ fn bad_inputs_are_records_and_the_rest_goes_on() {
     assert_eq!(manifest["model"]["sha256"].as_str().unwrap().len(), 64);
 
     // Rows that were refused once are refused again, and nothing is made twice.
-    let again =
-        explain(folder.path(), &["in", "missing.png", "--format", "overlay,npy", "--json", "-o", "out", "--resume"]);
+    let again = explain(folder.path(), &[&arguments[..], &["--resume"]].concat());
     assert_eq!(code(&again), 1);
     assert!(lines(&again.stdout).iter().all(|r| !r["error"].is_null() && r["index"].is_null()));
 }

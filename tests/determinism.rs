@@ -5,7 +5,8 @@ mod nets;
 
 use nets::{Net, bits, build, machines};
 use verilume::ErrorKind;
-use verilume::engine::{Batch, Engine, Job, Settings};
+use verilume::device::Perturbation;
+use verilume::engine::{Batch, Copies, Engine, Job, Settings};
 use verilume::graph::{Conv, Graph, GraphBuilder, Linear, Op, Weight};
 use verilume::method::registry;
 use verilume::program::Score;
@@ -144,7 +145,9 @@ fn limits_hold_across_programs() {
         let x = Tensor::f32([2, c, side, side], (0..2 * input.len()).map(|i| (i % 13) as f32 - 6.0).collect()).unwrap();
         (b.finish(flat).unwrap(), Batch::new(&x).unwrap())
     });
-    let job = Job::gradient(Score::Logit);
+    // As many copies as a limit has room for.
+    let copies = Copies { perturbation: Perturbation::None, weights: vec![1.0 / 20.0; 20] };
+    let job = Job { copies, ..Job::gradient(Score::Logit) };
     for settings in machines() {
         let explain = |engine: &mut Engine, (graph, x): &(Graph, Batch)| {
             engine.explain(graph, &job, x, &[0, 1]).unwrap().maps.iter().map(|m| m.to_f64().into_owned()).collect()

@@ -85,7 +85,8 @@ fn flips(ours: &[Decisions], twin: &[Decisions]) -> (usize, usize) {
 
 /// Adds to `failures` unless `error` is within `tolerance`; a NaN is not.
 fn require(failures: &mut Vec<String>, what: String, error: f64, tolerance: f64) {
-    if !(error <= tolerance) {
+    let within = error <= tolerance;
+    if !within {
         failures.push(format!("{what}: {error:.2e} for {tolerance:.0e}"));
     }
 }

@@ -247,3 +247,28 @@ fn maps_that_overflow_are_refused() {
     assert_eq!(error.kind(), ErrorKind::Device, "{error}");
     assert!(error.to_string().contains("picture 0"), "{error}");
 }
+
+/// Decisions come from the caller: whatever they say, nothing outside the feature maps is touched.
+#[test]
+fn given_decisions_cannot_point_outside() {
+    let net = Net::small("resnet_basic");
+    let job = Job::gradient(Score::Logit);
+    for settings in machines() {
+        let mut engine = Engine::new(&settings).unwrap();
+        let own = engine.decisions(&net.graph, &net.x).unwrap();
+        let plain = engine.explain(&net.graph, &job, &net.x, &net.targets).unwrap().maps;
+        let under = |engine: &mut Engine, d: &[verilume::device::Decisions]| {
+            engine.explain_under(&net.graph, &job, &net.x, &net.targets, d)
+        };
+        assert!(under(&mut engine, &own).unwrap().maps == plain, "its own decisions change nothing");
+        for wrong in [0, 255, u16::MAX] {
+            let mut given = own.clone();
+            given.iter_mut().flat_map(|d| d.nodes.values_mut()).for_each(|d| d.fill(wrong));
+            assert!(under(&mut engine, &given).unwrap().maps != plain);
+        }
+        assert!(under(&mut engine, &own).unwrap().maps == plain, "again");
+        let mut short = own.clone();
+        short[1].nodes.values_mut().for_each(|d| d.truncate(3));
+        assert_eq!(under(&mut engine, &short).unwrap_err().kind(), ErrorKind::Device);
+    }
+}

@@ -170,9 +170,9 @@ impl<I: Isa> Cpu<I> {
             pool,
             plans: HashMap::new(),
             resident: HashMap::new(),
-            transient: Buffer::empty(),
-            arena: Buffer::empty(),
-            scratch: Buffer::empty(),
+            transient: Buffer::new(0),
+            arena: Buffer::new(0),
+            scratch: Buffer::new(0),
             scratch_share: 0,
             peak: 0,
             isa: std::marker::PhantomData,
@@ -453,7 +453,8 @@ impl<I: Isa> Cpu<I> {
                 let shape = v.shape(*out);
                 self.copies(*out, v, |n, out| {
                     // SAFETY: as above.
-                    arrange::block(unsafe { &v.slice(*s, n)[..shape.len()] }, shape, I::LANES, out)
+                    let s = unsafe { v.slice(*s, n) };
+                    arrange::block(&s[..shape.len()], shape, I::LANES, out);
                 });
             }
             Step::Concat { xs, out } => self.copies(*out, v, |n, to| {
@@ -574,9 +575,7 @@ impl<I: Isa> Cpu<I> {
         let mut items: Vec<usize> = chunk.slots.iter().map(|s| s.item).collect();
         items.sort_unstable();
         items.dedup();
-        // Picture and baseline (empty where none is needed).
-        type Pair<T> = (Vec<T>, Vec<T>);
-        let pictures: HashMap<usize, Pair<I::T>> = items
+        let pictures: HashMap<usize, _> = items
             .into_iter()
             .map(|item| {
                 let baseline = match chunk.perturbation {

@@ -40,6 +40,12 @@ impl Walk {
         i * self.layer.window.stride[a] + tap * self.layer.window.dilation[a] - self.pads[a][0]
     }
 
+    /// Input row or column of any tap; past every extent where it lies before the input.
+    #[inline(always)]
+    fn anywhere(&self, i: usize, tap: usize, a: usize) -> usize {
+        (i * self.layer.window.stride[a] + tap * self.layer.window.dilation[a]).wrapping_sub(self.pads[a][0])
+    }
+
     /// Elements by which an average pool divides at output `(y, x)`.
     #[inline(always)]
     fn divisor(&self, y: usize, x: usize, count_padding: bool) -> usize {
@@ -70,8 +76,8 @@ pub(super) struct Max<I: Isa> {
 
 impl<I: Isa> Kernel<I> for Max<I> {
     #[inline(always)]
-    #[allow(clippy::needless_range_loop)] // lanes of several arrays go together
-    #[allow(clippy::neg_cmp_op_on_partial_ord, clippy::eq_op)] // a NaN must win and stay
+    // A NaN must win and stay, in comparisons that become vector instructions.
+    #[allow(clippy::neg_cmp_op_on_partial_ord, clippy::eq_op, clippy::needless_range_loop)]
     unsafe fn call(self) {
         let walk = Walk::new(self.layer);
         let Shape { h, w, .. } = self.layer.output;
@@ -92,7 +98,6 @@ impl<I: Isa> Kernel<I> for Max<I> {
                             let tap = (ky * kernel[1] + kx) as u16;
                             for lane in 0..I::LANES {
                                 let v = *v.add(lane);
-                                // Not `v > best`: a NaN must win.
                                 let wins = fresh || !(v <= best[lane]) && best[lane] == best[lane];
                                 best[lane] = if wins { v } else { best[lane] };
                                 winner[lane] = if wins { tap } else { winner[lane] };
@@ -140,7 +145,7 @@ impl<I: Isa> Kernel<I> for MaxAdjoint<I> {
         let walk = Walk::new(self.layer);
         let Shape { h, w, .. } = self.layer.output;
         let kernel = self.layer.window.kernel;
-        // SAFETY: as for `Max`; winners name taps inside the input.
+        // SAFETY: as for `Max`; taps that do not lie inside the input are left out.
         unsafe {
             std::ptr::write_bytes(self.out, 0, self.layer.input.plane() * I::LANES);
             for y in 0..h {
@@ -151,8 +156,13 @@ impl<I: Isa> Kernel<I> for MaxAdjoint<I> {
                             WinnerWidth::One => usize::from(*self.winners.add(at + lane)),
                             WinnerWidth::Two => usize::from(*self.winners.cast::<u16>().add(at + lane)),
                         };
-                        let row = walk.input(y, tap / kernel[1], 0);
-                        let column = walk.input(x, tap % kernel[1], 1);
+                        let input = self.layer.input;
+                        let row = walk.anywhere(y, tap / kernel[1], 0);
+                        let column = walk.anywhere(x, tap % kernel[1], 1);
+                        // Decisions given with the run, and unused lanes, may name what lies in the padding.
+                        if row >= input.h || column >= input.w {
+                            continue;
+                        }
                         let to = self.out.add((row * self.layer.input.w + column) * I::LANES + lane);
                         *to += *self.s.add(at + lane);
                     }

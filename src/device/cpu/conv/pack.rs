@@ -114,7 +114,7 @@ pub(super) fn pack<I: Isa>(
     match &plan.form {
         Form::Depthwise => {
             let taps: Vec<_> = grids.iter().flat_map(|g| &g.taps).collect();
-            // A stride may skip the whole input: then there is nothing to pack.
+            // Without a tap nothing is packed.
             for (b, out) in out.chunks_mut((taps.len() * I::LANES).max(1)).enumerate() {
                 for (tap, out) in taps.iter().zip(out.chunks_mut(I::LANES)) {
                     for (lane, out) in out.iter_mut().enumerate() {
