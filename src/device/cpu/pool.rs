@@ -71,7 +71,7 @@ pub(super) struct Max<I: Isa> {
 impl<I: Isa> Kernel<I> for Max<I> {
     #[inline(always)]
     #[allow(clippy::needless_range_loop)] // lanes of several arrays go together
-    #[allow(clippy::neg_cmp_op_on_partial_ord, clippy::eq_op)] // a NaN must win and stay
+    #[allow(clippy::eq_op)] // a NaN must win and stay
     unsafe fn call(self) {
         let walk = Walk::new(self.layer);
         let Shape { h, w, .. } = self.layer.output;
