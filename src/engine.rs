@@ -7,9 +7,9 @@ use crate::device::cpu::{self, Kernels};
 use crate::device::{Chunk, Decisions, Description, Device, Harvest, Perturbation, Slot, Sum};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId};
-use crate::program::{Builder, Decided, Plan, Program, Score, Statistic, Times, pull_back};
+use crate::program::{Builder, Decided, Plan, Program, Score, Statistic, Times};
 use crate::random;
-use crate::rule::Composite;
+use crate::rule::{Composite, pull_back};
 use crate::tensor::{Precision, Shape, Tensor};
 
 /// Which device to use.
@@ -158,6 +158,26 @@ impl Copies {
     /// The picture itself, once.
     pub fn one() -> Self {
         Self { perturbation: Perturbation::None, weights: vec![1.0] }
+    }
+
+    /// Whether there are numbers for every copy and picture.
+    fn check(&self, x: &Batch) -> Result<()> {
+        let copies = self.weights.len();
+        let fits = match &self.perturbation {
+            Perturbation::None => true,
+            Perturbation::Noise { images, sigmas, .. } => {
+                images.len() == x.len() && sigmas.len() == x.len() && u32::try_from(copies).is_ok()
+            }
+            Perturbation::Path { alphas, baselines } => {
+                alphas.len() == copies
+                    && baselines.len() == x.len()
+                    && baselines.iter().all(|b| b.dims() == x.shape.dims())
+            }
+        };
+        if fits {
+            return Ok(());
+        }
+        Err(Error::settings(format!("the perturbation does not describe {copies} copies of {} pictures", x.len())))
     }
 }
 
@@ -342,6 +362,7 @@ impl Engine {
         if job.copies.weights.is_empty() || (job.statistic == Statistic::Variance && job.copies.weights.len() < 2) {
             return Err(Error::settings(format!("{} copies are too few for this statistic", job.copies.weights.len())));
         }
+        job.copies.check(x)?;
         let decided = if decisions.is_some() { Decided::Elsewhere } else { Decided::Here };
         let key = Key::Job {
             graph: graph.id(),
@@ -395,6 +416,9 @@ impl Engine {
                     let sum = std::mem::take(&mut harvest.sums[slot.item]);
                     let values = times(sum.finish(job.statistic), job, x, slot.item);
                     match values.and_then(|v| Tensor::rounded(shape.dims(), v, precision)) {
+                        Ok(map) if map.first_not_finite().is_some() => {
+                            failed = Some(Error::device(format!("the map of picture {} overflowed", slot.item)));
+                        }
                         Ok(map) => maps[slot.item] = Some(map),
                         Err(e) => failed = Some(e),
                     }

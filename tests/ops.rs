@@ -286,6 +286,25 @@ fn every_node_of_small_nets_is_exact_on_integers() {
     }
 }
 
+/// With stride 2 and one row of padding the windows step over the only pixel.
+#[test]
+fn pixels_that_no_window_reads_have_no_gradient() {
+    for subject in subjects() {
+        for groups in [1, 20] {
+            let geometry = Geometry { c: 20, k: 20, kernel: [1; 2], stride: [2; 2], groups, ..Geometry::default() };
+            let op = geometry.conv(Numbers::Integers);
+            let case = Case::of("stepped over", 2, Shape::new(20, 1, 1), op);
+            let x = Numbers::Integers.maps(1, 2, case.graph.input_shape());
+            let want = forward(&case.graph, &x).swap_remove(case.node.index());
+            let got = subject.outputs(&case.graph, &x, &[case.node]);
+            compare(&subject.name(), &got[0], &want, |_| 0.0).unwrap();
+            let seed = Numbers::Integers.maps(2, 2, want.shape);
+            let got = subject.pullback(&case.graph, &x, case.node, &seed, ReluRule::Vjp, case.graph.input());
+            assert!(got.data.iter().all(|&v| v == 0.0), "{}, {groups} groups", subject.name());
+        }
+    }
+}
+
 /// Bits of the outputs and of the pullback, item by item and as one batch.
 fn assert_items_do_not_meet(subject: &dyn Subject, graph: &Arc<Graph>, node: NodeId, n: usize) -> Result<(), String> {
     let bits = |d: &Dense| d.data.iter().map(|v| v.to_bits()).collect::<Vec<_>>();

@@ -10,7 +10,7 @@ mod score;
 
 use std::sync::Arc;
 
-pub use builder::{Builder, Decided, pull_back};
+pub use builder::{Builder, Decided};
 pub use plan::{Place, Plan};
 pub use score::{Score, softmax};
 

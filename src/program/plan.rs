@@ -1,5 +1,7 @@
 //! Where each value lies in the arena.
 
+use std::ops::RangeInclusive;
+
 use super::{Form, Program, Step, Value};
 
 /// Values start at multiples of this.
@@ -26,6 +28,20 @@ pub struct Plan {
     pub copy_bytes: usize,
 }
 
+/// Bytes held from one step to another, by a value or by several that take each other over.
+#[derive(Debug)]
+struct Block {
+    bytes: usize,
+    steps: RangeInclusive<usize>,
+    offset: usize,
+}
+
+impl Block {
+    fn meets(&self, other: &Block) -> bool {
+        self.steps.start() <= other.steps.end() && other.steps.start() <= self.steps.end()
+    }
+}
+
 impl Plan {
     /// Lays out `program` for a device that stores a value of some form in `bytes_of(form)` bytes.
     pub fn new(program: Program, bytes_of: impl Fn(Form) -> usize) -> Self {
@@ -33,32 +49,33 @@ impl Plan {
         for (i, step) in program.steps.iter().enumerate() {
             step.reads().iter().chain(&step.writes()).for_each(|v| last_use[v.index()] = i);
         }
-        let mut places = vec![Place { offset: 0, bytes: 0 }; program.forms.len()];
-        let mut free = FreeList::default();
+        let mut blocks: Vec<Block> = Vec::new();
+        let mut block_of: Vec<Option<usize>> = vec![None; program.forms.len()];
         for (i, step) in program.steps.iter().enumerate() {
-            let dies = |v: Value| last_use[v.index()] == i;
-            let mut taken_over = None;
             for (n, out) in step.writes().into_iter().enumerate() {
                 let bytes = bytes_of(program.forms[out.index()]).next_multiple_of(ALIGN);
-                let reuse =
-                    step.overwrites().into_iter().find(|&v| n == 0 && dies(v) && places[v.index()].bytes == bytes);
-                let offset = match reuse {
-                    Some(v) => {
-                        taken_over = Some(v);
-                        places[v.index()].offset
+                let last = last_use[out.index()];
+                let dying = step.overwrites().into_iter().filter(|v| n == 0 && last_use[v.index()] == i);
+                let taken_over = dying.filter_map(|v| block_of[v.index()]).find(|&b| blocks[b].bytes == bytes);
+                block_of[out.index()] = Some(match taken_over {
+                    Some(b) => {
+                        blocks[b].steps = *blocks[b].steps.start()..=last;
+                        b
                     }
-                    None => free.take(bytes),
-                };
-                places[out.index()] = Place { offset, bytes };
-            }
-            let mut ended: Vec<Value> = step.reads().into_iter().chain(step.writes()).filter(|&v| dies(v)).collect();
-            ended.sort_unstable();
-            ended.dedup();
-            for v in ended.into_iter().filter(|&v| Some(v) != taken_over) {
-                free.give(places[v.index()]);
+                    None => {
+                        blocks.push(Block { bytes, steps: i..=last, offset: 0 });
+                        blocks.len() - 1
+                    }
+                });
             }
         }
-        Self { program, places, copy_bytes: free.top }
+        let copy_bytes = place(&mut blocks);
+        let place = |b: &Option<usize>| match b {
+            Some(b) => Place { offset: blocks[*b].offset, bytes: blocks[*b].bytes },
+            None => Place { offset: 0, bytes: 0 },
+        };
+        let places = block_of.iter().map(place).collect();
+        Self { program, places, copy_bytes }
     }
 
     /// Form of a value.
@@ -72,54 +89,28 @@ impl Plan {
     }
 }
 
-/// Holes in the arena, sorted by offset, none touching another.
-#[derive(Debug, Default)]
-struct FreeList {
-    holes: Vec<Place>,
-    top: usize,
-}
-
-impl FreeList {
-    /// The smallest hole that holds `bytes`, or new room at the top.
-    fn take(&mut self, bytes: usize) -> usize {
-        let fits = self.holes.iter().enumerate().filter(|(_, h)| h.bytes >= bytes);
-        if let Some(i) = fits.min_by_key(|(_, h)| h.bytes).map(|(i, _)| i) {
-            let hole = &mut self.holes[i];
-            let offset = hole.offset;
-            hole.offset += bytes;
-            hole.bytes -= bytes;
-            if hole.bytes == 0 {
-                self.holes.remove(i);
+/// Gives each block its offset: the largest first, each as low as those already placed allow. Returns the bytes of all.
+fn place(blocks: &mut [Block]) -> usize {
+    let mut order: Vec<usize> = (0..blocks.len()).collect();
+    order.sort_by_key(|&b| (std::cmp::Reverse(blocks[b].bytes), b));
+    let mut top = 0;
+    for (n, &b) in order.iter().enumerate() {
+        let mut taken: Vec<(usize, usize)> = order[..n]
+            .iter()
+            .map(|&o| &blocks[o])
+            .filter(|o| o.meets(&blocks[b]))
+            .map(|o| (o.offset, o.offset + o.bytes))
+            .collect();
+        taken.sort_unstable();
+        let mut offset = 0;
+        for (start, end) in taken {
+            if offset + blocks[b].bytes <= start {
+                break;
             }
-            return offset;
+            offset = offset.max(end);
         }
-        // A hole that ends at the top can grow.
-        let offset = match self.holes.last() {
-            Some(h) if h.offset + h.bytes == self.top => {
-                let offset = h.offset;
-                self.holes.pop();
-                offset
-            }
-            _ => self.top,
-        };
-        self.top = offset + bytes;
-        offset
+        blocks[b].offset = offset;
+        top = top.max(offset + blocks[b].bytes);
     }
-
-    fn give(&mut self, place: Place) {
-        if place.bytes == 0 {
-            return;
-        }
-        let i = self.holes.partition_point(|h| h.offset < place.offset);
-        self.holes.insert(i, place);
-        let touches = |a: Place, b: Place| a.offset + a.bytes == b.offset;
-        if i + 1 < self.holes.len() && touches(self.holes[i], self.holes[i + 1]) {
-            self.holes[i].bytes += self.holes[i + 1].bytes;
-            self.holes.remove(i + 1);
-        }
-        if i > 0 && touches(self.holes[i - 1], self.holes[i]) {
-            self.holes[i - 1].bytes += self.holes[i].bytes;
-            self.holes.remove(i);
-        }
-    }
+    top
 }

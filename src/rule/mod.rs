@@ -5,12 +5,14 @@
 
 mod deconvnet;
 mod guided;
+mod pull_back;
 mod vjp;
 
 use std::sync::Arc;
 
 pub use deconvnet::Deconvnet;
 pub use guided::Guided;
+pub use pull_back::pull_back;
 pub use vjp::Vjp;
 
 use crate::error::{Error, Result};

@@ -22,6 +22,18 @@ struct Needs<'a> {
     scratch: usize,
 }
 
+impl<'a> Needs<'a> {
+    /// The packed weights that stay, layer by layer, as long as they fit into `room` bytes.
+    fn staying(&self, room: usize) -> impl Iterator<Item = &(&'a ConvLayer, Direction, usize)> {
+        let mut left = room;
+        self.packed.iter().filter(move |p| {
+            let fits = p.2 <= left;
+            left -= if fits { p.2 } else { 0 };
+            fits
+        })
+    }
+}
+
 impl<I: Isa> Cpu<I> {
     fn needs<'a>(&mut self, plan: &'a Plan) -> Needs<'a> {
         let mut needs = Needs { packed: Vec::new(), scratch: 0 };
@@ -74,74 +86,60 @@ impl<I: Isa> Cpu<I> {
         let useful = (ARENA_BYTES / copy.max(1)).clamp(1, wanted.clamp(1, MOST_COPIES));
         // Weights of other programs stay as long as this one is not in want.
         let mine: HashSet<PackKey> = needs.packed.iter().map(|(l, d, _)| ConvKey::new(l, *d).pack).collect();
-        let others: usize = self.resident.iter().filter(|(k, _)| !mine.contains(k)).map(|(_, b)| b.len()).sum();
+        let mut others: usize = self.resident.iter().filter(|(k, _)| !mine.contains(k)).map(|(_, b)| b.len()).sum();
         let comfortable = scratch.saturating_add(copy.saturating_mul(useful)).saturating_add(all);
-        let others = if comfortable.saturating_add(others) > limit {
+        if comfortable.saturating_add(others) > limit {
             self.resident.retain(|k, _| mine.contains(k));
-            0
-        } else {
-            others
-        };
-        // Old buffers that are too small or would break the limit go before new ones come.
-        let weights = if scratch + copy + all <= limit {
-            self.transient = Buffer::empty();
-            self.keep(&needs, usize::MAX)?
-        } else {
-            if self.transient.len() != largest {
-                self.transient = Buffer::empty();
-            }
-            let kept = self.keep(&needs, limit - least)?;
-            if self.transient.len() != largest {
-                self.transient = Buffer::new(largest)?;
-            }
-            kept + self.transient.len()
-        };
-        let too_much = weights + others + self.scratch.len() + copy > limit;
-        if self.scratch_share < needs.scratch || too_much {
-            self.scratch = Buffer::empty();
-            self.scratch = Buffer::new(scratch)?;
-            self.scratch_share = needs.scratch;
+            others = 0;
         }
-        let besides = weights + others + self.scratch.len();
-        let room = limit.saturating_sub(besides);
-        let copies = useful.min(room / copy.max(1)).max(1);
+        let everything_stays = scratch + copy + all + others <= limit;
+        let transient = if everything_stays { 0 } else { largest };
+        let weights_room = if everything_stays { usize::MAX } else { limit - least };
+        let kept: usize = needs.staying(weights_room).map(|p| p.2).sum();
+        let copies = useful.min((limit - (scratch + kept + transient + others)) / copy.max(1));
         let arena = copies * copy;
-        if self.arena.len() < arena || self.arena.len() > room {
-            self.arena = Buffer::empty();
-            self.arena = Buffer::new(arena)?;
+        // Larger buffers of an earlier program stay unless the limit forbids it, and go before anything new is taken.
+        let larger =
+            self.scratch.len().max(scratch) + self.transient.len().max(transient) + self.arena.len().max(arena);
+        if larger.saturating_add(kept + others) > limit {
+            self.transient.shrink(transient);
+            self.scratch.shrink(scratch);
+            self.arena.shrink(arena);
         }
-        let held = besides + self.arena.len();
+        self.keep(&needs, weights_room)?;
+        self.transient.grow(transient)?;
+        self.scratch.grow(scratch)?;
+        self.arena.grow(arena)?;
+        self.scratch_share = needs.scratch;
+        let held = kept + others + self.transient.len() + self.scratch.len() + self.arena.len();
         self.peak = self.peak.max(held as u64);
         Ok(copies)
     }
 
-    /// Packs weights, layer by layer, as long as they fit into `room` bytes, and drops those that do not; returns the bytes
-    /// that stay.
-    fn keep(&mut self, needs: &Needs<'_>, room: usize) -> Result<usize> {
-        let mut kept = 0;
-        for &(layer, direction, bytes) in &needs.packed {
-            let key = ConvKey::new(layer, direction).pack;
-            if kept + bytes > room {
-                self.resident.remove(&key);
-                continue;
-            }
-            kept += bytes;
+    /// Packs the weights that stay within `room` bytes and drops the program's others.
+    fn keep(&mut self, needs: &Needs<'_>, room: usize) -> Result<()> {
+        let key = |(layer, direction, _): &(&ConvLayer, Direction, usize)| ConvKey::new(layer, *direction).pack;
+        let staying: HashSet<PackKey> = needs.staying(room).map(key).collect();
+        needs.packed.iter().map(key).filter(|k| !staying.contains(k)).for_each(|k| {
+            self.resident.remove(&k);
+        });
+        for packed in needs.staying(room) {
+            let key = key(packed);
             if self.resident.contains_key(&key) {
                 continue;
             }
+            let &(layer, direction, bytes) = packed;
             let plan = self.conv_plan(layer, direction);
             let mut buffer = Buffer::new(bytes)?;
             let out = &mut buffer.as_mut_slice::<I::T>()[..plan.packed_len];
-            match &self.pool {
-                Some(pool) => pool.install(|| plan.pack::<I>(layer, direction, out)),
-                None => plan.pack::<I>(layer, direction, out),
-            }
+            plan.pack::<I>(layer, direction, self.pool.as_ref(), out);
             self.resident.insert(key, buffer);
         }
-        Ok(kept)
+        Ok(())
     }
 }
 
+/// Rounded up: what is said to suffice must.
 fn mebibytes(bytes: usize) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+    format!("{:.1} MiB", (bytes as f64 / f64::from(1 << 20) * 10.0).ceil() / 10.0)
 }

@@ -38,6 +38,25 @@ impl Buffer {
         if pointer.is_null() { Err(refused()) } else { Ok(Self { pointer, len }) }
     }
 
+    /// Gives the bytes back if there are more than `most`.
+    pub fn shrink(&mut self, most: usize) {
+        if self.len > most {
+            *self = Self::empty();
+        }
+    }
+
+    /// At least `least` bytes; what was there is lost if there were fewer.
+    ///
+    /// # Errors
+    /// As [`Buffer::new`].
+    pub fn grow(&mut self, least: usize) -> Result<()> {
+        if self.len < least {
+            *self = Self::empty();
+            *self = Self::new(least)?;
+        }
+        Ok(())
+    }
+
     pub fn len(&self) -> usize {
         self.len
     }

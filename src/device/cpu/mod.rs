@@ -104,6 +104,8 @@ struct PackKey {
     groups: usize,
     stride: [usize; 2],
     dilation: [usize; 2],
+    /// An adjoint whose result is smaller than the stride has fewer sub-grids than the stride makes.
+    sub_grids: [usize; 2],
 }
 
 /// Names a convolution on one input shape.
@@ -123,6 +125,12 @@ impl ConvKey {
                 groups: layer.groups,
                 stride: layer.window.stride,
                 dilation: layer.window.dilation,
+                sub_grids: match direction {
+                    Direction::Forward => [1, 1],
+                    Direction::Adjoint => {
+                        [layer.window.stride[0].min(layer.input.h), layer.window.stride[1].min(layer.input.w)]
+                    }
+                },
             },
             input: layer.input,
         }
@@ -619,10 +627,7 @@ impl<I: Isa> Cpu<I> {
             Some(buffer) => Shared(buffer.pointer().cast::<I::T>()),
             None => {
                 let out = &mut self.transient.as_mut_slice::<I::T>()[..plan.packed_len];
-                match &self.pool {
-                    Some(pool) => pool.install(|| plan.pack::<I>(layer, direction, out)),
-                    None => plan.pack::<I>(layer, direction, out),
-                }
+                plan.pack::<I>(layer, direction, self.pool.as_ref(), out);
                 Shared(self.transient.pointer().cast::<I::T>())
             }
         };

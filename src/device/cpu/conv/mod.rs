@@ -101,9 +101,15 @@ impl ConvPlan {
         }
     }
 
-    /// Packs the weights for this plan into `out` (`packed_len` elements).
-    pub fn pack<I: Isa>(&self, layer: &ConvLayer, direction: Direction, out: &mut [I::T]) {
-        pack::pack::<I>(self, layer, direction, out);
+    /// Packs the weights for this plan into `out` (`packed_len` elements), on the calling thread if there is no pool.
+    pub fn pack<I: Isa>(
+        &self,
+        layer: &ConvLayer,
+        direction: Direction,
+        pool: Option<&rayon::ThreadPool>,
+        out: &mut [I::T],
+    ) {
+        pack::pack::<I>(self, layer, direction, pool, out);
     }
 }
 

@@ -82,13 +82,27 @@ impl Form {
     }
 }
 
+/// Without a pool nothing may run on rayon's global one: the caller chose a single thread.
+fn for_each<T: Send>(items: Vec<T>, pool: Option<&rayon::ThreadPool>, f: impl Fn(T) + Send + Sync) {
+    match pool {
+        Some(pool) => pool.install(|| items.into_par_iter().for_each(f)),
+        None => items.into_iter().for_each(f),
+    }
+}
+
 /// Packs all weights of `layer`.
-pub(super) fn pack<I: Isa>(plan: &ConvPlan, layer: &ConvLayer, direction: Direction, out: &mut [I::T]) {
+pub(super) fn pack<I: Isa>(
+    plan: &ConvPlan,
+    layer: &ConvLayer,
+    direction: Direction,
+    pool: Option<&rayon::ThreadPool>,
+    out: &mut [I::T],
+) {
     let channels = Channels::new(layer, direction);
     let [_, per_row, kh, kw] = layer.weight.dims();
     let row_len = layer.weight.row_len();
     let mut rows = vec![I::T::ZERO; layer.weight.len()];
-    rows.par_chunks_mut(row_len).enumerate().for_each(|(k, row)| layer.weight.read(k, 0..row_len, row));
+    for_each(rows.chunks_mut(row_len).enumerate().collect(), pool, |(k, row)| layer.weight.read(k, 0..row_len, row));
     let element = |written: usize, read: usize, kernel: [usize; 2]| {
         let (k, c) = match direction {
             Direction::Forward => (written, read),
@@ -120,7 +134,7 @@ pub(super) fn pack<I: Isa>(plan: &ConvPlan, layer: &ConvLayer, direction: Direct
                 shares.push((group, share));
                 rest = behind;
             }
-            shares.into_par_iter().for_each(|(group, share)| {
+            for_each(shares, pool, |(group, share)| {
                 let width = group.blocks * I::LANES;
                 let mut vectors = share.chunks_mut(width);
                 for grid in grids {

@@ -1,0 +1,42 @@
+//! The backward pass: a signal sent through a net, node by node, each by its rule.
+
+use super::Composite;
+use crate::error::{Error, Result};
+use crate::graph::NodeId;
+use crate::program::{Builder, Value};
+
+/// The signal at `to` when `signal` arrives at the output of `from` and every node in between obeys `rules`.
+///
+/// # Errors
+/// When a rule refuses a node or `to` is not upstream of `from`.
+pub fn pull_back(b: &mut Builder<'_>, rules: &Composite, from: NodeId, signal: Value, to: NodeId) -> Result<Value> {
+    let graph = b.graph();
+    // Signals matter only on ways that lead to `to`.
+    let mut leads = vec![false; graph.nodes().len()];
+    leads[to.index()] = true;
+    for id in graph.ids().skip(to.index() + 1) {
+        leads[id.index()] = graph.node(id).inputs.iter().any(|i| leads[i.index()]);
+    }
+    let mut signals: Vec<Option<Value>> = vec![None; graph.nodes().len()];
+    signals[from.index()] = Some(signal);
+    for id in graph.ids().rev() {
+        if id <= to || !leads[id.index()] {
+            continue;
+        }
+        let Some(up) = signals[id.index()] else { continue };
+        let node = graph.node(id);
+        let down = rules.select(graph, id)?.pull(id, up, b).map_err(|e| e.within(format!("node '{}'", node.name)))?;
+        if down.len() != node.inputs.len() {
+            return Err(Error::model(format!("node '{}': a rule must send one signal to each input", node.name)));
+        }
+        for (&input, s) in node.inputs.iter().zip(down) {
+            signals[input.index()] = Some(match signals[input.index()] {
+                None => s,
+                Some(before) => b.add(before, s),
+            });
+        }
+    }
+    signals[to.index()].ok_or_else(|| {
+        Error::settings(format!("'{}' does not influence '{}'", graph.node(to).name, graph.node(from).name))
+    })
+}

@@ -1,0 +1,170 @@
+//! Every golden row of PyTorch, Captum and Zennit that the methods cover, through the same door as the command line.
+//!
+//! Double precision must agree to 1e-5. In single precision a rounding flips a few ReLUs and pool winners, and a flip
+//! changes a gradient by per cents; so logits must agree to 1e-4, maps to 5e-2 in the L2 norm, flips are counted, and
+//! gradients must agree to 1e-4 when the backward pass runs under the decisions of the double-precision run.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod nets;
+
+use nets::{Net, SMALL, machines};
+use verilume::device::Decisions;
+use verilume::engine::{Engine, Job};
+#[cfg(feature = "embedded-model")]
+use verilume::model::Model;
+use verilume::program::Score;
+use verilume::tensor::Precision;
+
+/// Golden name, method, score.
+const ROWS: [(&str, &str, Score); 11] = [
+    ("gradient", "gradient", Score::Logit),
+    ("gradient_prob", "gradient", Score::Prob),
+    ("gradient_logprob", "gradient", Score::LogProb),
+    ("input_x_gradient", "input_x_gradient", Score::Logit),
+    ("deconvnet", "deconvnet", Score::Logit),
+    ("guided_backprop", "guided_backprop", Score::Logit),
+    ("ig_midpoint_16", "ig:steps=16,rule=midpoint", Score::Logit),
+    ("ig_gausslegendre_16", "ig:steps=16,rule=gausslegendre", Score::Logit),
+    ("ig_midpoint_16_black", "ig:steps=16,rule=midpoint,baseline=value:-2", Score::Logit),
+    ("grad_cam", "grad_cam:upsample=none", Score::Logit),
+    ("grad_cam_raw", "grad_cam:upsample=none,relu=no", Score::Logit),
+];
+
+/// Rectified maps that are zero everywhere, by net, row and picture: they prove nothing, so they are named.
+const ALL_ZERO: &[(&str, &str, usize)] = &[("resnet_basic", "grad_cam", 1), ("resnext", "grad_cam", 1)];
+
+/// Largest difference of any picture, as a share of the picture's largest reference.
+fn max_error(what: &str, got: &[Vec<f64>], want: &[Vec<f64>]) -> f64 {
+    error(what, got, want, |v| v.fold(0.0, |m, x| if x.is_nan() { x } else { f64::max(m, x.abs()) }))
+}
+
+/// Largest relative L2 difference of any picture.
+fn l2_error(what: &str, got: &[Vec<f64>], want: &[Vec<f64>]) -> f64 {
+    error(what, got, want, |v| v.map(|x| x * x).sum::<f64>().sqrt())
+}
+
+fn error(what: &str, got: &[Vec<f64>], want: &[Vec<f64>], norm: impl Fn(&mut dyn Iterator<Item = f64>) -> f64) -> f64 {
+    assert_eq!(got.len(), want.len(), "{what}: pictures");
+    let mut worst = 0.0f64;
+    for (got, want) in got.iter().zip(want) {
+        assert_eq!(got.len(), want.len(), "{what}: numbers");
+        let scale = norm(&mut want.iter().copied());
+        let difference = norm(&mut got.iter().zip(want).map(|(g, w)| g - w));
+        let relative = if scale == 0.0 && difference == 0.0 { 0.0 } else { difference / scale };
+        // `f64::max` would drop a NaN.
+        worst = if relative.is_nan() { relative } else { worst.max(relative) };
+    }
+    worst
+}
+
+/// Reference answers; those of every picture must say something unless named in [`ALL_ZERO`].
+fn reference(net: &Net, row: &str) -> Vec<Vec<f64>> {
+    let want = net.reference(row);
+    for (i, picture) in want.iter().enumerate() {
+        let zero = picture.iter().all(|&v| v == 0.0);
+        let named = ALL_ZERO.contains(&(net.name.as_str(), row, i));
+        assert_eq!(zero, named, "{} {row}, picture {i}: all zero is {zero}, named as such is {named}", net.name);
+    }
+    want
+}
+
+fn logits(net: &Net, engine: &mut Engine) -> Vec<Vec<f64>> {
+    let logits = engine.forward(&net.graph, &net.x).unwrap();
+    logits.to_f64().chunks(net.graph.classes()).map(<[f64]>::to_vec).collect()
+}
+
+fn maps(net: &Net, engine: &mut Engine, spec: &str, score: Score) -> Vec<Vec<f64>> {
+    let maps = net.explain(engine, spec, score, 0).unwrap();
+    maps.iter().map(|m| m.values.to_f64().into_owned()).collect()
+}
+
+/// `(differing, all)` over the pictures.
+fn flips(ours: &[Decisions], twin: &[Decisions]) -> (usize, usize) {
+    ours.iter().zip(twin).map(|(a, b)| a.flips(b)).fold((0, 0), |s, f| (s.0 + f.0, s.1 + f.1))
+}
+
+/// Adds to `failures` unless `error` is within `tolerance`; a NaN is not.
+fn require(failures: &mut Vec<String>, what: String, error: f64, tolerance: f64) {
+    if !(error <= tolerance) {
+        failures.push(format!("{what}: {error:.2e} for {tolerance:.0e}"));
+    }
+}
+
+fn check(net: &Net, rows: &[(&str, &str, Score)]) {
+    let mut failures = Vec::new();
+    let mut table: Vec<(String, String)> = Vec::new();
+    let references: Vec<_> = rows.iter().map(|&(row, ..)| reference(net, row)).collect();
+    let want_logits = reference(net, "logits");
+
+    let settings = machines();
+    let (twin_settings, rest) = settings.split_first().unwrap();
+    assert_eq!(twin_settings.precision, Precision::F64);
+    let mut twin = Engine::new(twin_settings).unwrap();
+    let e = max_error("logits", &logits(net, &mut twin), &want_logits);
+    require(&mut failures, format!("{} logits f64", net.name), e, 1e-5);
+    table.push(("logits".into(), format!("{e:>8.1e}")));
+    for (&(row, spec, score), want) in rows.iter().zip(&references) {
+        let e = max_error(row, &maps(net, &mut twin, spec, score), want);
+        require(&mut failures, format!("{} {row} f64", net.name), e, 1e-5);
+        table.push((row.into(), format!("{e:>8.1e}")));
+    }
+    let decisions = twin.decisions(&net.graph, &net.x).unwrap();
+    drop(twin);
+
+    let mut heading = format!("{:>8}", "f64");
+    let mut notes = Vec::new();
+    for settings in rest {
+        let kernels = format!("{:?}", settings.kernels).to_lowercase();
+        let mut engine = Engine::new(settings).unwrap();
+        let e = max_error("logits", &logits(net, &mut engine), &want_logits);
+        require(&mut failures, format!("{} logits {kernels}", net.name), e, 1e-4);
+        table[0].1 += &format!(" | {e:>8.1e} {:>8}", "");
+        for ((&(row, spec, score), want), line) in rows.iter().zip(&references).zip(&mut table[1..]) {
+            let e = l2_error(row, &maps(net, &mut engine, spec, score), want);
+            require(&mut failures, format!("{} {row} {kernels}", net.name), e, 5e-2);
+            let mut masked = String::new();
+            if spec == "gradient" {
+                let job = Job::gradient(score);
+                let answer = engine.explain_under(&net.graph, &job, &net.x, &net.targets, &decisions).unwrap();
+                let got: Vec<_> = answer.maps.iter().map(|m| m.to_f64().into_owned()).collect();
+                let e = max_error(row, &got, want);
+                require(&mut failures, format!("{} {row} {kernels} under the twin's decisions", net.name), e, 1e-4);
+                masked = format!("{e:.1e}");
+            }
+            line.1 += &format!(" | {e:>8.1e} {masked:>8}");
+        }
+        let (differing, all) = flips(&engine.decisions(&net.graph, &net.x).unwrap(), &decisions);
+        assert!(all > 0, "{}: no decisions", net.name);
+        heading += &format!(" | {:>8} {:>8}", kernels, "masked");
+        notes.push(format!("{kernels} {differing}"));
+        // A net whose decisions differ in more than one of a thousand is not the same function.
+        require(&mut failures, format!("{} flips {kernels}", net.name), differing as f64 / all as f64, 1e-3);
+        if kernels == "portable" {
+            notes[0] += &format!(" of {all}");
+        }
+    }
+    let lines: Vec<String> = table.iter().map(|(row, errors)| format!("{row:<22}{errors}")).collect();
+    println!("{:<22}{heading}\n{}\nflips: {}\n", net.name, lines.join("\n"), notes.join(", "));
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn small_nets() {
+    for name in SMALL {
+        check(&Net::small(name), &ROWS);
+    }
+}
+
+#[test]
+#[cfg(feature = "embedded-model")]
+fn efficientnet_lite0() {
+    check(&Net::real("efficientnet-lite0", &Model::embedded().unwrap()), &ROWS[..1]);
+}
+
+#[test]
+#[cfg_attr(not(shared_data), ignore = "needs ../shared/data")]
+fn cifar10_resnet20() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/cifar10-resnet20.safetensors");
+    let model = verilume::model::Model::open(&path, None).unwrap();
+    check(&Net::real("cifar10-resnet20", &model), &ROWS[..1]);
+}

@@ -1,0 +1,249 @@
+//! Every method of the registry: it runs with its defaults, keeps its promises, and refuses what makes no sense.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod nets;
+
+use std::sync::Arc;
+
+use nets::{Net, SMALL, build, machines};
+use verilume::ErrorKind;
+use verilume::device::Perturbation;
+use verilume::engine::{Batch, Copies, Engine, Job, Settings};
+use verilume::graph::{Conv, Graph, GraphBuilder, Linear, Op, Weight};
+use verilume::map::{Map, Sign, Space};
+use verilume::method::{Promise, registry};
+use verilume::program::{Score, Statistic};
+use verilume::tensor::{Precision, Shape, Tensor, Window};
+
+fn sum(map: &Map) -> f64 {
+    map.values.to_f64().iter().sum()
+}
+
+#[test]
+fn every_method_runs_and_keeps_its_promises() {
+    let mut engine = Engine::new(&Settings { threads: Some(2), ..Settings::default() }).unwrap();
+    for name in SMALL {
+        let net = Net::small(name);
+        for entry in registry() {
+            for score in [Score::Logit, Score::Prob, Score::LogProb] {
+                // A score changes the seed only; one net is enough to see that it arrives.
+                if score != Score::Logit && name != "vgg" {
+                    continue;
+                }
+                let what = format!("{} on {name}", entry.id);
+                let maps = net.explain(&mut engine, entry.id, score, 1).unwrap_or_else(|e| panic!("{what}: {e}"));
+                assert_eq!(maps.len(), net.x.len(), "{what}");
+                for (map, &target) in maps.iter().zip(&net.targets) {
+                    assert_eq!((map.method.as_str(), map.target), (entry.id, target));
+                    assert_eq!(map.values.first_not_finite(), None, "{what}");
+                    assert!(matches!(map.space, Space::Input), "{what}");
+                    let shape = net.x.shape();
+                    let whole = map.values.dims() == shape.dims() || map.values.dims() == [shape.h, shape.w];
+                    assert!(whole, "{what}: {:?} for {shape}", map.values.dims());
+                    let negative = map.values.to_f64().iter().any(|&v| v < 0.0);
+                    let promised = entry.promises.contains(&Promise::NotNegative);
+                    assert!(!(promised && negative), "{what} promised not to be negative");
+                    assert_eq!(map.sign == Sign::Unsigned, promised, "{what}");
+                    assert_eq!(map.gap.is_some(), entry.promises.contains(&Promise::Completeness), "{what}");
+                    // The class a CAM looks for may have no evidence at all.
+                    let zero = map.values.to_f64().iter().all(|&v| v == 0.0);
+                    assert!(!zero || entry.id.contains("cam"), "{what} is all zero");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn completeness_is_measured_and_kept() {
+    let net = Net::small("vgg_bn");
+    for precision in [Precision::F32, Precision::F64] {
+        let mut engine = Engine::new(&Settings { precision, threads: Some(2), ..Settings::default() }).unwrap();
+        for score in [Score::Logit, Score::Prob] {
+            for (baseline, value) in [("zero", 0.0), ("value:-2", -2.0)] {
+                let shape = net.x.shape();
+                let start = vec![Tensor::f32(shape.dims(), vec![value; shape.len()]).unwrap(); net.x.len()];
+                let here = engine.forward(&net.graph, &net.x).unwrap();
+                let there = engine.forward(&net.graph, &Batch::of(start).unwrap()).unwrap();
+                let spec = |steps: usize| format!("ig:steps={steps},baseline={baseline}");
+                let few = net.explain(&mut engine, &spec(4), score, 0).unwrap();
+                let many = net.explain(&mut engine, &spec(400), score, 0).unwrap();
+                for (i, map) in many.iter().enumerate() {
+                    let at = |logits: &Tensor| score.evaluate(&logits.item(i).unwrap().to_f64(), net.targets[i]).0;
+                    let difference = at(&here) - at(&there);
+                    for map in [map, &few[i]] {
+                        let gap = map.gap.as_ref().unwrap();
+                        assert_eq!(gap.promise, "completeness");
+                        assert_eq!(gap.value.to_bits(), (sum(map) - difference).to_bits());
+                        assert_eq!(gap.relative.to_bits(), (gap.value.abs() / difference.abs()).to_bits());
+                    }
+                    let gap = map.gap.as_ref().unwrap();
+                    // The gradient jumps along the path, so the gap shrinks as one over the steps and no faster.
+                    let within = gap.value.abs() <= 2e-2 * difference.abs().max(1.0);
+                    assert!(within, "{precision}, {score:?}, {baseline}, picture {i}: {gap:?} of {difference}");
+                }
+            }
+        }
+    }
+}
+
+fn refusal(engine: &mut Engine, net: &Net, spec: &str, targets: &[usize]) -> verilume::Error {
+    let method = match build(spec, Score::Logit, 0, &net.preprocess) {
+        Ok(method) => method,
+        Err(e) => return e,
+    };
+    method.explain(engine, &net.graph, &net.x, targets).map(|_| ()).expect_err(spec)
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let net = Net::small("vgg");
+    let mut engine = Engine::new(&Settings::default()).unwrap();
+    let ok = net.targets.clone();
+    for (spec, part) in [
+        ("grad_cam:layer=nowhere", "no layer is named 'nowhere'"),
+        ("grad_cam:relu=perhaps", "relu=perhaps"),
+        ("grad_cam:upsample=up", "upsample=up"),
+        ("smoothgrad:n=0", "n=0"),
+        ("smoothgrad:n=-1", "n=-1"),
+        ("smoothgrad:sigma=-0.1", "sigma=-0.1"),
+        ("smoothgrad:sigma=NaN", "sigma=NaN"),
+        ("vargrad:n=1", "too few"),
+        ("ig:steps=0", "0"),
+        ("ig:steps=1,rule=trapezoid", "trapezoid"),
+        ("ig:rule=simpson", "simpson"),
+        ("ig:baseline=grey", "grey"),
+        ("ig:baseline=value:inf", "inf"),
+    ] {
+        let error = refusal(&mut engine, &net, spec, &ok);
+        assert!(matches!(error.kind(), ErrorKind::Settings | ErrorKind::Input), "{spec}: {error}");
+        assert!(error.to_string().contains(part), "{spec}: {error}");
+    }
+    for entry in registry() {
+        let classes = net.graph.classes();
+        let error = refusal(&mut engine, &net, entry.id, &[0, classes]);
+        assert_eq!(error.kind(), ErrorKind::Settings, "{}", entry.id);
+        assert!(error.to_string().contains(&classes.to_string()), "{error}");
+        let error = refusal(&mut engine, &net, entry.id, &[0]);
+        assert_eq!(error.kind(), ErrorKind::Settings, "{}: a class too few", entry.id);
+    }
+    // Another net's pictures.
+    let other = Net::small("vgg_bn");
+    for entry in registry() {
+        let method = build(entry.id, Score::Logit, 0, &net.preprocess).unwrap();
+        let error = method.explain(&mut engine, &net.graph, &other.x, &other.targets).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Input, "{}: {error}", entry.id);
+    }
+}
+
+#[test]
+fn a_baseline_of_another_size_is_refused() {
+    let net = Net::small("vgg");
+    let load = |_: &std::path::Path| Tensor::f32([3, 2, 2], vec![0.0; 12]);
+    let context = verilume::method::Context { seed: 0, score: Score::Logit, preprocess: &net.preprocess, load: &load };
+    let method = verilume::method::Spec::parse("ig:baseline=file:small.png").unwrap().build(&context).unwrap();
+    let mut engine = Engine::new(&Settings::default()).unwrap();
+    let error = method.explain(&mut engine, &net.graph, &net.x, &net.targets).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Input);
+    assert!(error.to_string().contains("small.png") && error.to_string().contains("[3, 2, 2]"), "{error}");
+}
+
+#[test]
+fn jobs_that_do_not_fit_their_pictures_are_refused() {
+    let net = Net::small("vgg");
+    let mut engine = Engine::new(&Settings::default()).unwrap();
+    let shape = net.x.shape();
+    let whole = Tensor::f32(shape.dims(), vec![0.0; shape.len()]).unwrap();
+    let small = Tensor::f32([3, 1, 1], vec![0.0; 3]).unwrap();
+    let path = |alphas, baselines| Perturbation::Path { alphas, baselines };
+    let noise = |images, sigmas| Perturbation::Noise { seed: 0, images, sigmas };
+    for perturbation in [
+        path(vec![0.5], vec![whole.clone(); 2]),
+        path(vec![0.5; 3], vec![whole.clone()]),
+        path(vec![0.5; 3], vec![whole, small]),
+        noise(vec![1], vec![0.1; 2]),
+        noise(vec![1; 2], vec![0.1]),
+    ] {
+        let copies = Copies { perturbation, weights: vec![0.3; 3] };
+        let job = Job { copies, ..Job::gradient(Score::Logit) };
+        let error = engine.explain(&net.graph, &job, &net.x, &net.targets).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Settings, "{error}");
+    }
+    for (statistic, weights) in [(Statistic::Sum, vec![]), (Statistic::Variance, vec![1.0])] {
+        let copies = Copies { perturbation: Perturbation::None, weights };
+        let job = Job { copies, statistic, ..Job::gradient(Score::Logit) };
+        assert_eq!(engine.explain(&net.graph, &job, &net.x, &net.targets).unwrap_err().kind(), ErrorKind::Settings);
+    }
+}
+
+/// Three layers on a 2-channel picture; `second` and `third` are the weights of the later ones.
+fn chain(second: f32, third: f32) -> Arc<Graph> {
+    let mut b = GraphBuilder::new(Shape::new(2, 5, 5));
+    let conv = |values: Vec<f32>| {
+        let weight = Weight::owned([2, 2, 3, 3], &values).unwrap();
+        Op::Conv(Conv { weight, bias: None, window: Window::square(3, 1, 1), groups: 1 })
+    };
+    let mut at = b.push("first", conv(vec![1.0; 36]), &[b.input()]).unwrap();
+    at = b.push("first.relu", Op::Relu, &[at]).unwrap();
+    at = b.push("second", conv([vec![1.0; 35], vec![second]].concat()), &[at]).unwrap();
+    at = b.push("second.relu", Op::Clamp { lo: 0.0, hi: f64::MAX }, &[at]).unwrap();
+    at = b.push("flatten", Op::Flatten, &[at]).unwrap();
+    let weight = Weight::owned([3, 50, 1, 1], &[vec![1.0; 149], vec![third]].concat()).unwrap();
+    at = b.push("third", Op::Linear(Linear { weight, bias: None }), &[at]).unwrap();
+    Arc::new(b.finish(at).unwrap())
+}
+
+#[test]
+fn numbers_that_are_not_finite_are_traced_to_their_layer() {
+    let x = Batch::new(&Tensor::f32([1, 2, 5, 5], vec![1e10; 50]).unwrap()).unwrap();
+    let job = Job::gradient(Score::Logit);
+    for settings in machines() {
+        let mut engine = Engine::new(&settings).unwrap();
+        assert!(engine.explain(&chain(1.0, 1.0), &job, &x, &[0]).is_ok());
+        let overflow = settings.precision == Precision::F32;
+        for (second, third, layer) in
+            [(f32::NAN, 1.0, "second"), (f32::INFINITY, 1.0, "second"), (1.0, f32::NAN, "third"), (1e38, 1.0, "second")]
+        {
+            if second == 1e38 && !overflow {
+                continue;
+            }
+            let graph = chain(second, third);
+            let errors = [
+                engine.explain(&graph, &job, &x, &[0]).map(|_| ()).unwrap_err(),
+                engine.forward(&graph, &x).map(|_| ()).unwrap_err(),
+            ];
+            for error in errors {
+                assert_eq!(error.kind(), ErrorKind::Device, "{error}");
+                assert!(error.to_string().contains(&format!("layer '{layer}'")), "{:?}: {error}", settings.kernels);
+            }
+        }
+    }
+}
+
+#[test]
+fn pictures_that_are_not_finite_are_refused_with_the_place() {
+    let mut numbers = vec![0.0f32; 2 * 3 * 4 * 5];
+    numbers[60 + 20 + 2 * 5 + 3] = f32::NAN;
+    let error = Batch::new(&Tensor::f32([2, 3, 4, 5], numbers).unwrap()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Input);
+    assert_eq!(error.to_string(), "picture 1 holds NaN at channel 1, row 2, column 3");
+    for dims in [vec![0, 3, 4, 4], vec![1, 3, 0, 4], vec![3, 4, 4]] {
+        let empty = Tensor::f32(dims.clone(), vec![0.0; dims.iter().product()]).unwrap();
+        assert_eq!(Batch::new(&empty).unwrap_err().kind(), ErrorKind::Input, "{dims:?}");
+    }
+}
+
+/// A finite sum of finite signals can leave the range of single precision when it becomes a map.
+#[test]
+fn maps_that_overflow_are_refused() {
+    let mut b = GraphBuilder::new(Shape::new(1, 1, 1));
+    let flat = b.push("flatten", Op::Flatten, &[b.input()]).unwrap();
+    let weight = Weight::owned([1, 1, 1, 1], &[1e30]).unwrap();
+    let fc = b.push("fc", Op::Linear(Linear { weight, bias: None }), &[flat]).unwrap();
+    let graph = b.finish(fc).unwrap();
+    let x = Batch::new(&Tensor::f32([1, 1, 1, 1], vec![1.0]).unwrap()).unwrap();
+    let job = Job { statistic: Statistic::SumOfSquares, ..Job::gradient(Score::Logit) };
+    let error = Engine::new(&Settings::default()).unwrap().explain(&graph, &job, &x, &[0]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Device, "{error}");
+    assert!(error.to_string().contains("picture 0"), "{error}");
+}

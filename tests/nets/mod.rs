@@ -1,0 +1,126 @@
+//! The nets of `tests/golden` with their pictures, targets and reference answers, and every engine of this machine.
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use safetensors::{Dtype, SafeTensors};
+use verilume::device::cpu::Kernels;
+use verilume::engine::{Batch, Engine, Settings};
+use verilume::graph::Graph;
+use verilume::image::Preprocess;
+use verilume::map::Map;
+use verilume::method::{Context, Spec};
+use verilume::model::Model;
+use verilume::program::Score;
+use verilume::tensor::{Precision, Shape, Tensor};
+use verilume::{Error, Result};
+
+/// The nets of `tests/golden/small`.
+pub const SMALL: [&str; 5] = ["vgg", "vgg_bn", "resnet_basic", "resnet_bottleneck", "resnext"];
+
+/// A net, pictures, the classes to explain, and reference answers.
+pub struct Net {
+    pub name: String,
+    pub graph: Arc<Graph>,
+    pub preprocess: Preprocess,
+    pub x: Batch,
+    pub targets: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+fn golden(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path)
+}
+
+impl Net {
+    pub fn small(name: &str) -> Self {
+        let model = Model::open(&golden(&format!("small/{name}.weights.safetensors")), None).unwrap();
+        Self::new(name, &model, &golden(&format!("small/{name}.cases.safetensors")))
+    }
+
+    pub fn real(name: &str, model: &Model) -> Self {
+        Self::new(name, model, &golden(&format!("real/{name}.cases.safetensors")))
+    }
+
+    fn new(name: &str, model: &Model, cases: &Path) -> Self {
+        let bytes = std::fs::read(cases).unwrap_or_else(|e| panic!("{}: {e}", cases.display()));
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let input = file.tensor("input").unwrap();
+        let &[_, c, h, w] = input.shape() else { panic!("{name}: input of shape {:?}", input.shape()) };
+        let x = Tensor::f64(input.shape().to_vec(), numbers(&file, "input")).unwrap();
+        let x = Batch::new(&Tensor::rounded(x.dims(), x.to_f64().into_owned(), Precision::F32).unwrap()).unwrap();
+        let targets = file.tensor("target").unwrap();
+        assert_eq!(targets.dtype(), Dtype::I64);
+        let targets: Vec<usize> =
+            targets.data().as_chunks().0.iter().map(|b| i64::from_le_bytes(*b) as usize).collect();
+        assert_eq!(targets.len(), x.len());
+        let graph = model.graph(Shape::new(c, h, w)).unwrap();
+        Self { name: name.into(), graph, preprocess: model.preprocess().clone(), x, targets, bytes }
+    }
+
+    /// The reference answer of one row, one vector a picture; a row that is missing or holds a NaN fails.
+    pub fn reference(&self, row: &str) -> Vec<Vec<f64>> {
+        let file = SafeTensors::deserialize(&self.bytes).unwrap();
+        let all = numbers(&file, row);
+        assert!(all.iter().all(|v| v.is_finite()), "{} {row} is not finite", self.name);
+        assert!(
+            !all.is_empty() && all.len().is_multiple_of(self.x.len()),
+            "{} {row}: {} numbers",
+            self.name,
+            all.len()
+        );
+        all.chunks(all.len() / self.x.len()).map(<[f64]>::to_vec).collect()
+    }
+
+    /// Maps of a method given as on the command line.
+    pub fn explain(&self, engine: &mut Engine, spec: &str, score: Score, seed: u64) -> Result<Vec<Map>> {
+        let method = build(spec, score, seed, &self.preprocess)?;
+        method.explain(engine, &self.graph, &self.x, &self.targets)
+    }
+}
+
+/// A method given as on the command line.
+pub fn build(
+    spec: &str,
+    score: Score,
+    seed: u64,
+    preprocess: &Preprocess,
+) -> Result<Box<dyn verilume::method::Method>> {
+    let load = |path: &Path| Err(Error::input(format!("{} is not there", path.display())));
+    Spec::parse(spec)?.build(&Context { seed, score, preprocess, load: &load })
+}
+
+fn numbers(file: &SafeTensors, name: &str) -> Vec<f64> {
+    let view = file.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
+    match view.dtype() {
+        Dtype::F32 => view.data().as_chunks().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect(),
+        Dtype::F64 => view.data().as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect(),
+        other => panic!("{name} is {other:?}"),
+    }
+}
+
+/// Precisions and kernels that this machine has; those it lacks are printed.
+pub fn machines() -> Vec<Settings> {
+    let all = [
+        (Precision::F64, Kernels::Portable),
+        (Precision::F32, Kernels::Portable),
+        (Precision::F32, Kernels::Avx2),
+        (Precision::F32, Kernels::Avx512),
+    ];
+    let settings =
+        all.map(|(precision, kernels)| Settings { precision, kernels, threads: Some(2), ..Settings::default() });
+    let here = |s: &Settings| match Engine::new(s) {
+        Ok(_) => true,
+        Err(e) => {
+            println!("ignored: {:?} {}: {e}", s.kernels, s.precision);
+            false
+        }
+    };
+    settings.into_iter().filter(here).collect()
+}
+
+/// Bits of a map's numbers.
+pub fn bits(map: &Map) -> Vec<u64> {
+    map.values.to_f64().iter().map(|v| v.to_bits()).collect()
+}
