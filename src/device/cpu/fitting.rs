@@ -74,7 +74,7 @@ impl<I: Isa> Cpu<I> {
         let least = scratch.saturating_add(copy).saturating_add(largest);
         if limit < least {
             return Err(Error::limit(format!(
-                "{} of memory do not suffice: one copy of the picture needs {} ({} for feature maps, {} for scratch, {} for \
+                "{} of memory do not suffice: one copy needs {} ({} for feature maps, {} for scratch, {} for \
                  the largest layer's packed weights)",
                 mebibytes(limit),
                 mebibytes(least),
