@@ -642,19 +642,45 @@ impl<I: Isa> Cpu<I> {
             bits_range: bounds(e.bits.map_or(Range::POSITIVE, |(_, r)| r)),
             gate: e.gate.map_or(std::ptr::null(), |g| v.at::<u8>(g, n).cast_const()),
         };
-        let bands = plan.bands();
+        let views: Vec<_> = (0..v.copies)
+            .map(|n| conv::CopyView {
+                read: v.at::<I::T>(read, n).cast_const(),
+                written: v.at(out, n),
+                finish: finish(n),
+            })
+            .collect();
         let most = plan.parts(I::LANES);
-        let parts = (2 * self.threads).div_ceil(v.copies * bands).clamp(1, most);
-        let finishes: Vec<_> = (0..v.copies).map(finish).map(SendFinish).collect();
+        // Few large pieces are split by channels, so that every thread has work.
+        let share = |pieces: usize| (2 * self.threads).div_ceil(pieces).clamp(1, most);
+        if let conv::Form::Winograd(winograd) = &plan.form {
+            let tiles = v.copies * winograd.tiles();
+            let cuts = winograd.cuts(v.copies);
+            let parts = if cuts >= 2 * self.threads { 1 } else { share(cuts).min(self.threads.div_ceil(cuts)) };
+            self.each(cuts * parts, |t, scratch| {
+                let (cut, part) = (t / parts, t % parts);
+                let task = conv::WinogradTask::<I> {
+                    plan: winograd,
+                    geometry: &plan.geometry,
+                    weights: weights.get().cast_const(),
+                    copies: &views,
+                    tiles: cut * tiles / cuts..(cut + 1) * tiles / cuts,
+                    share: part * most / parts..(part + 1) * most / parts,
+                    scratch,
+                };
+                // SAFETY: values, weights and scratch were laid out for this plan; features were detected.
+                unsafe { I::run(task) };
+            });
+            return;
+        }
+        let bands = plan.bands();
+        let parts = share(v.copies * bands);
         self.each(v.copies * bands * parts, |t, scratch| {
             let (n, rest) = (t / (bands * parts), t % (bands * parts));
             let (band, part) = (rest / parts, rest % parts);
             let task = conv::Task::<I> {
                 plan: &plan,
                 weights: weights.get().cast_const(),
-                read: v.at::<I::T>(read, n).cast_const(),
-                written: v.at(out, n),
-                finish: finishes[n].get(),
+                view: views[n],
                 scratch,
                 band,
                 share: part * most / parts..(part + 1) * most / parts,
@@ -748,20 +774,6 @@ impl<I: Isa> Cpu<I> {
         (0..shape.len()).map(one).collect()
     }
 }
-
-/// An epilogue whose pointers go to other threads.
-#[derive(Clone, Copy)]
-struct SendFinish<T>(conv::Finish<T>);
-
-impl<T> SendFinish<T> {
-    fn get(self) -> conv::Finish<T> {
-        self.0
-    }
-}
-// SAFETY: pointers are to values of the step; tasks write disjoint parts.
-unsafe impl<T> Send for SendFinish<T> {}
-// SAFETY: as above.
-unsafe impl<T> Sync for SendFinish<T> {}
 
 /// A pointer into a vector that is kept beside it.
 struct SendPointer<T>(*const T, #[allow(dead_code)] Vec<T>);

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::winograd::Winograd;
 use super::{ConvPlan, Direction, Geometry};
 use crate::device::cpu::isa::Isa;
 use crate::program::ConvLayer;
@@ -16,6 +17,8 @@ pub(crate) enum Form {
     Depthwise,
     /// One or two channel blocks each.
     Groups(Vec<Group>),
+    /// Transformed tiles.
+    Winograd(Winograd),
 }
 
 /// Up to two neighbouring blocks of written channels.
@@ -30,14 +33,14 @@ pub(crate) struct Group {
 }
 
 /// Channels of a convolution as seen by one direction.
-struct Channels {
-    written: usize,
+pub(super) struct Channels {
+    pub written: usize,
     written_per_group: usize,
     read_per_group: usize,
 }
 
 impl Channels {
-    fn new(layer: &ConvLayer, direction: Direction) -> Self {
+    pub fn new(layer: &ConvLayer, direction: Direction) -> Self {
         let k = layer.output.c;
         let c = layer.input.c;
         let (written, read) = match direction {
@@ -55,7 +58,11 @@ impl Channels {
 
 impl Form {
     /// The form and the number of packed elements.
-    pub fn new(layer: &ConvLayer, direction: Direction, geometry: &Geometry, lanes: usize) -> (Self, usize) {
+    pub fn new<I: Isa>(layer: &ConvLayer, direction: Direction, geometry: &Geometry) -> (Self, usize) {
+        if let Some((winograd, len)) = Winograd::new::<I>(layer, direction, geometry) {
+            return (Form::Winograd(winograd), len);
+        }
+        let lanes = I::LANES;
         let channels = Channels::new(layer, direction);
         let blocks = channels.written.div_ceil(lanes);
         let taps: usize = geometry.grids.iter().map(|g| g.taps.len()).sum();
@@ -123,6 +130,19 @@ pub(super) fn pack<I: Isa>(
                     }
                 }
             }
+        }
+        Form::Winograd(winograd) => {
+            let mut shares = Vec::with_capacity(winograd.groups.len());
+            let mut rest = &mut out[..plan.packed_len];
+            for (i, group) in winograd.groups.iter().enumerate() {
+                let end = winograd.groups.get(i + 1).map_or(plan.packed_len, |next| next.offsets[0]);
+                let (share, behind) = rest.split_at_mut(end - group.offsets[0]);
+                shares.push((group, share));
+                rest = behind;
+            }
+            for_each(shares, pool, |(group, share)| {
+                winograd.pack_group(&plan.geometry, group, I::LANES, channels.written, element, share);
+            });
         }
         Form::Groups(groups) => {
             // Groups follow one another in `out`.
