@@ -5,17 +5,20 @@
 //! depend on how work was cut into bands, parts, threads or batches.
 
 mod geometry;
+mod merged;
 mod pack;
 mod winograd;
 
 use std::ops::Range;
 
-pub(crate) use geometry::{Direction, Geometry};
+pub(crate) use geometry::{Direction, Geometry, Tap};
 pub(crate) use pack::{Form, Group};
 pub(crate) use winograd::WinogradTask;
 
 use super::isa::{Isa, Kernel};
 use crate::program::ConvLayer;
+use crate::tensor::Scalar;
+use merged::Merged;
 
 /// Bytes of a band's copy with halo that should stay in the second-level cache.
 const BAND_BYTES: usize = 384 << 10;
@@ -25,6 +28,8 @@ const BAND_BYTES: usize = 384 << 10;
 pub(crate) struct ConvPlan {
     pub geometry: Geometry,
     pub form: Form,
+    /// Names the packed weights.
+    pub key: PackKey,
     /// Packed weights, in elements.
     pub packed_len: usize,
     /// Whether positions are computed as one long row (1×1, stride 1: neighbours are independent).
@@ -35,6 +40,38 @@ pub(crate) struct ConvPlan {
     band: usize,
     /// Scratch of one task, in elements.
     pub scratch_len: usize,
+}
+
+/// Whether products may be saved at the price of rounding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Products {
+    /// One for each tap and channel.
+    Plain,
+    /// As few as transforms allow.
+    Few,
+}
+
+/// Names packed weights: equal keys mean equal numbers in equal order.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct PackKey {
+    weight: u64,
+    direction: Direction,
+    groups: usize,
+    form: std::mem::Discriminant<Form>,
+    /// The kernel elements that each sub-grid sums, in order.
+    taps: std::sync::Arc<[Vec<Tap>]>,
+}
+
+impl PackKey {
+    fn new(layer: &ConvLayer, direction: Direction, form: &Form, geometry: &Geometry) -> Self {
+        Self {
+            weight: layer.weight.id(),
+            direction,
+            groups: layer.groups,
+            form: std::mem::discriminant(form),
+            taps: geometry.grids.iter().map(|g| g.taps.clone()).collect(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -48,9 +85,10 @@ struct Halo {
 }
 
 impl ConvPlan {
-    pub fn new<I: Isa>(layer: &ConvLayer, direction: Direction) -> Self {
+    pub fn new<I: Isa>(layer: &ConvLayer, direction: Direction, products: Products) -> Self {
         let geometry = Geometry::new(&layer.window, layer.input, layer.output, direction);
-        let (form, packed_len) = Form::new::<I>(layer, direction, &geometry);
+        let (form, geometry, packed_len) = Form::new::<I>(layer, direction, products, geometry);
+        let key = PackKey::new(layer, direction, &form, &geometry);
         let extent = geometry.extent();
         let flat = geometry.stays_inside()
             && geometry.grids.len() == 1
@@ -90,7 +128,7 @@ impl ConvPlan {
             Form::Winograd(winograd) => winograd.scratch_len(I::LANES),
             _ => scratch_len,
         };
-        Self { geometry, form, packed_len, flat, halo, band, scratch_len }
+        Self { geometry, form, key, packed_len, flat, halo, band, scratch_len }
     }
 
     /// Independent pieces of one picture's result.
@@ -105,6 +143,7 @@ impl ConvPlan {
             Form::Depthwise => self.geometry.written.c.div_ceil(lanes),
             Form::Groups(groups) => groups.len(),
             Form::Winograd(winograd) => winograd.groups.len(),
+            Form::Merged(_) => 1,
         }
     }
 
@@ -196,6 +235,10 @@ impl<I: Isa> Kernel<I> for Task<'_, I> {
                             _ => self.group::<1>(group, source, &rows, &columns, &mut taps),
                         }
                     }
+                }
+                Form::Merged(merged) => {
+                    let source = self.source(0..geometry.read.c.div_ceil(I::LANES), &rows);
+                    self.merged(merged, source, &rows);
                 }
                 // Tiles are tasks of their own kind.
                 Form::Winograd(_) => {}
@@ -350,6 +393,62 @@ impl<I: Isa> Task<'_, I> {
             for q in 0..Q {
                 for (p, sum) in sum.iter().enumerate() {
                     out.put((at.block + q) * plane + at.index + p * step, sum[q]);
+                }
+            }
+        }
+    }
+
+    /// All positions of some rows, each a vector of neighbouring pixels.
+    #[inline(always)]
+    unsafe fn merged(&self, merged: &Merged, source: Source<I::T>, rows: &Range<usize>) {
+        let geometry = &self.plan.geometry;
+        let grid = &geometry.grids[0];
+        let mut taps = Vec::new();
+        self.offsets(0, source, rows, &mut taps);
+        let channels = 0..merged.read;
+        for i in rows.clone() {
+            let base_row = if self.plan.halo.is_some() { i - rows.start } else { i } * geometry.read_step[0];
+            let mut j = 0;
+            while j < grid.extent[1] {
+                let left = grid.extent[1] - j;
+                // SAFETY: row and column lie inside what `source` covers; `left` positions follow.
+                unsafe {
+                    let x = source.base.add(base_row * source.row + j * source.pixel);
+                    macro_rules! step {
+                        ($($p:literal),+) => {
+                            $(if $p <= I::PIXELS && left >= $p {
+                                let mut sum = [[I::zero(); 1]; $p];
+                                accumulate::<I, $p, 1>(
+                                    &mut sum, x, source.block, source.pixel, &taps, &channels, self.weights,
+                                );
+                                for (p, sum) in sum.iter().enumerate() {
+                                    self.spread(merged, i, j + p, sum[0]);
+                                }
+                                j += $p;
+                                continue;
+                            })+
+                        };
+                    }
+                    step!(14, 8, 6, 4, 2, 1);
+                }
+            }
+        }
+    }
+
+    /// Stores the pixels of one merged vector.
+    #[inline(always)]
+    unsafe fn spread(&self, merged: &Merged, i: usize, j: usize, sum: I::V) {
+        let written = self.plan.geometry.written;
+        // SAFETY: pixels outside the picture are dropped; a vector has at most 16 lanes.
+        unsafe {
+            let out = Out::<I>::new(&self.view);
+            let mut lanes = [I::T::ZERO; 32];
+            I::store(lanes.as_mut_ptr(), sum);
+            for p in 0..merged.factor[0] * merged.factor[1] {
+                let (y, x) = (i * merged.factor[0] + p / merged.factor[1], j * merged.factor[1] + p % merged.factor[1]);
+                if y < written.h && x < written.w {
+                    let v = I::load(lanes.as_ptr().add(p * merged.channels));
+                    out.put(y * written.w + x, I::keep(v, (1 << merged.channels) - 1));
                 }
             }
         }
