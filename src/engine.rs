@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::device::cpu::{self, Kernels};
+use crate::device::cpu::{self, Convolution, Kernels};
 use crate::device::{Chunk, Decisions, Description, Device, Harvest, Perturbation, Slot, Sum};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId};
@@ -50,6 +50,8 @@ pub struct Settings {
     pub precision: Precision,
     /// Which vector instructions the CPU uses.
     pub kernels: Kernels,
+    /// How the CPU computes large 3×3 convolutions.
+    pub convolution: Convolution,
     /// Worker threads of the CPU; all cores if not given. Results do not depend on it.
     pub threads: Option<usize>,
     /// Bytes that packed weights, feature maps and scratch may take together; if not given, four fifths of what the
@@ -264,7 +266,7 @@ impl Engine {
                 "cuda:{index} was asked for, but this version computes on the CPU only; `--device cpu` or `auto` does"
             )));
         }
-        let device = cpu::open(settings.precision, settings.kernels, settings.threads)?;
+        let device = cpu::open(settings.precision, settings.kernels, settings.convolution, settings.threads)?;
         Ok(Self { device, memory: settings.memory.or_else(available_memory), plans: HashMap::new() })
     }
 

@@ -122,6 +122,18 @@ impl Subject for Cpu {
         format!("{:?} {}", self.kernels, self.precision)
     }
 
+    /// Winograd's transforms F(4×4, 3×3): the greatest row sums of |Aᵀ|, |G| and |Bᵀ| are 19, 1 and 10 on each axis.
+    fn slack(&self, op: &Op, _direction: Direction) -> f64 {
+        let Op::Conv(conv) = op else { return 1.0 };
+        let transformed = conv.window.kernel == [3, 3]
+            && conv.window.stride == [1, 1]
+            && conv.window.dilation == [1, 1]
+            && conv.groups == 1
+            && conv.weight.dims()[0].min(conv.weight.dims()[1]) >= 16;
+        let vectors = matches!(self.kernels, Kernels::Avx2 | Kernels::Avx512);
+        if transformed && vectors { (19.0 * 10.0f64).powi(2) } else { 1.0 }
+    }
+
     fn unit_roundoff(&self) -> f64 {
         match self.precision {
             Precision::F32 => 2f64.powi(-24),

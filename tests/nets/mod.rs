@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use safetensors::{Dtype, SafeTensors};
-use verilume::device::cpu::Kernels;
+use verilume::device::cpu::{Convolution, Kernels};
 use verilume::engine::{Batch, Engine, Settings};
 use verilume::graph::Graph;
 use verilume::image::Preprocess;
@@ -100,16 +100,23 @@ fn numbers(file: &SafeTensors, name: &str) -> Vec<f64> {
     }
 }
 
-/// Precisions and kernels that this machine has; those it lacks are printed.
+/// Precisions, kernels and ways to convolve that this machine has; those it lacks are printed.
 pub fn machines() -> Vec<Settings> {
     let all = [
-        (Precision::F64, Kernels::Portable),
-        (Precision::F32, Kernels::Portable),
-        (Precision::F32, Kernels::Avx2),
-        (Precision::F32, Kernels::Avx512),
+        (Precision::F64, Kernels::Portable, Convolution::Fast),
+        (Precision::F32, Kernels::Portable, Convolution::Fast),
+        (Precision::F32, Kernels::Avx2, Convolution::Fast),
+        (Precision::F32, Kernels::Avx2, Convolution::Exact),
+        (Precision::F32, Kernels::Avx512, Convolution::Fast),
+        (Precision::F32, Kernels::Avx512, Convolution::Exact),
     ];
-    let settings =
-        all.map(|(precision, kernels)| Settings { precision, kernels, threads: Some(2), ..Settings::default() });
+    let settings = all.map(|(precision, kernels, convolution)| Settings {
+        precision,
+        kernels,
+        convolution,
+        threads: Some(2),
+        ..Settings::default()
+    });
     let here = |s: &Settings| match Engine::new(s) {
         Ok(_) => true,
         Err(e) => {

@@ -170,6 +170,10 @@ pub struct Resources {
     #[arg(long, value_enum, value_name = "P", default_value = "f32")]
     pub precision: PrecisionArg,
 
+    /// Large 3x3 convolutions on the CPU: fast (Winograd) or exact (plain sums forward)
+    #[arg(long = "conv", value_name = "HOW", default_value = "fast")]
+    pub convolution: verilume::device::cpu::Convolution,
+
     /// Seed of everything random
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,

@@ -143,7 +143,7 @@ fn common(plan: &Plan, model: &Model, preprocess: &Preprocess) -> serde_json::Va
     json!({
         "version": env!("CARGO_PKG_VERSION"), "model": model.sha256(), "architecture": model.architecture(),
         "preprocessing": preprocess, "target": target, "score": plan.score_name(), "seed": plan.seed,
-        "precision": plan.settings.precision, "device": "cpu",
+        "precision": plan.settings.precision, "conv": plan.settings.convolution, "device": "cpu",
         "formats": format_names(plan), "winsorise": plan.winsorise,
     })
 }

@@ -147,6 +147,7 @@ pub fn settings(args: &Resources) -> Result<engine::Settings> {
         precision,
         threads: args.threads,
         memory: args.memory,
+        convolution: args.convolution,
         ..engine::Settings::default()
     })
 }

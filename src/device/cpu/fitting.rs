@@ -1,11 +1,12 @@
 //! How much memory a program gets: arena, scratch, and which packed weights stay.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
-use super::conv::Direction;
+use super::conv::{ConvPlan, Direction, PackKey};
 use super::isa::Isa;
 use super::memory::Buffer;
-use super::{ConvKey, Cpu, PackKey, linear};
+use super::{Cpu, linear};
 use crate::error::{Error, Result};
 use crate::program::{ConvLayer, Plan, Step};
 
@@ -14,21 +15,29 @@ const ARENA_BYTES: usize = 192 << 20;
 /// Copies beyond which a chunk gains nothing.
 const MOST_COPIES: usize = 64;
 
+/// One convolution and direction.
+struct Packed<'a> {
+    layer: &'a ConvLayer,
+    direction: Direction,
+    plan: Arc<ConvPlan>,
+    bytes: usize,
+}
+
 /// What a program needs besides its arena.
 struct Needs<'a> {
     /// Each convolution and direction once, with the bytes of its packed weights.
-    packed: Vec<(&'a ConvLayer, Direction, usize)>,
+    packed: Vec<Packed<'a>>,
     /// Scratch of one thread, in elements.
     scratch: usize,
 }
 
 impl<'a> Needs<'a> {
     /// The packed weights that stay, layer by layer, as long as they fit into `room` bytes.
-    fn staying(&self, room: usize) -> impl Iterator<Item = &(&'a ConvLayer, Direction, usize)> {
+    fn staying(&self, room: usize) -> impl Iterator<Item = &Packed<'a>> {
         let mut left = room;
         self.packed.iter().filter(move |p| {
-            let fits = p.2 <= left;
-            left -= if fits { p.2 } else { 0 };
+            let fits = p.bytes <= left;
+            left -= if fits { p.bytes } else { 0 };
             fits
         })
     }
@@ -56,8 +65,9 @@ impl<I: Isa> Cpu<I> {
             };
             let conv = self.conv_plan(layer, direction);
             needs.scratch = needs.scratch.max(conv.scratch_len);
-            if seen.insert(ConvKey::new(layer, direction).pack) {
-                needs.packed.push((layer, direction, conv.packed_len * size_of::<I::T>()));
+            if seen.insert(conv.key.clone()) {
+                let bytes = conv.packed_len * size_of::<I::T>();
+                needs.packed.push(Packed { layer, direction, plan: conv, bytes });
             }
         }
         needs.scratch = needs.scratch.next_multiple_of(16);
@@ -69,8 +79,8 @@ impl<I: Isa> Cpu<I> {
         let needs = self.needs(plan);
         let copy = plan.copy_bytes;
         let scratch = needs.scratch * self.threads * size_of::<I::T>();
-        let all: usize = needs.packed.iter().map(|p| p.2).sum();
-        let largest = needs.packed.iter().map(|p| p.2).max().unwrap_or(0);
+        let all: usize = needs.packed.iter().map(|p| p.bytes).sum();
+        let largest = needs.packed.iter().map(|p| p.bytes).max().unwrap_or(0);
         let least = scratch.saturating_add(copy).saturating_add(largest);
         if limit < least {
             return Err(Error::limit(format!(
@@ -83,9 +93,11 @@ impl<I: Isa> Cpu<I> {
                 mebibytes(largest)
             )));
         }
-        let useful = (ARENA_BYTES / copy.max(1)).clamp(1, wanted.clamp(1, MOST_COPIES));
+        let most = (ARENA_BYTES / copy.max(1)).clamp(1, wanted.clamp(1, MOST_COPIES));
+        // Chunks of nearly equal size: weights are read once a chunk, however few copies it has.
+        let useful = wanted.max(1).div_ceil(wanted.max(1).div_ceil(most));
         // Weights of other programs stay as long as this one is not in want.
-        let mine: HashSet<PackKey> = needs.packed.iter().map(|(l, d, _)| ConvKey::new(l, *d).pack).collect();
+        let mine: HashSet<PackKey> = needs.packed.iter().map(|p| p.plan.key.clone()).collect();
         let mut others: usize = self.resident.iter().filter(|(k, _)| !mine.contains(k)).map(|(_, b)| b.len()).sum();
         let comfortable = scratch.saturating_add(copy.saturating_mul(useful)).saturating_add(all);
         if comfortable.saturating_add(others) > limit {
@@ -95,7 +107,7 @@ impl<I: Isa> Cpu<I> {
         let everything_stays = scratch + copy + all + others <= limit;
         let transient = if everything_stays { 0 } else { largest };
         let weights_room = if everything_stays { usize::MAX } else { limit - least };
-        let kept: usize = needs.staying(weights_room).map(|p| p.2).sum();
+        let kept: usize = needs.staying(weights_room).map(|p| p.bytes).sum();
         let copies = useful.min((limit - (scratch + kept + transient + others)) / copy.max(1));
         let arena = copies * copy;
         // Larger buffers of an earlier program stay unless the limit forbids it, and go before anything new is taken.
@@ -118,22 +130,18 @@ impl<I: Isa> Cpu<I> {
 
     /// Packs the weights that stay within `room` bytes and drops the program's others.
     fn keep(&mut self, needs: &Needs<'_>, room: usize) -> Result<()> {
-        let key = |(layer, direction, _): &(&ConvLayer, Direction, usize)| ConvKey::new(layer, *direction).pack;
-        let staying: HashSet<PackKey> = needs.staying(room).map(key).collect();
-        needs.packed.iter().map(key).filter(|k| !staying.contains(k)).for_each(|k| {
-            self.resident.remove(&k);
-        });
+        let staying: HashSet<&PackKey> = needs.staying(room).map(|p| &p.plan.key).collect();
+        for dropped in needs.packed.iter().filter(|p| !staying.contains(&p.plan.key)) {
+            self.resident.remove(&dropped.plan.key);
+        }
         for packed in needs.staying(room) {
-            let key = key(packed);
-            if self.resident.contains_key(&key) {
+            if self.resident.contains_key(&packed.plan.key) {
                 continue;
             }
-            let &(layer, direction, bytes) = packed;
-            let plan = self.conv_plan(layer, direction);
-            let mut buffer = Buffer::new(bytes)?;
-            let out = &mut buffer.as_mut_slice::<I::T>()[..plan.packed_len];
-            plan.pack::<I>(layer, direction, self.pool.as_ref(), out);
-            self.resident.insert(key, buffer);
+            let mut buffer = Buffer::new(packed.bytes)?;
+            let out = &mut buffer.as_mut_slice::<I::T>()[..packed.plan.packed_len];
+            packed.plan.pack::<I>(packed.layer, packed.direction, self.pool.as_ref(), out);
+            self.resident.insert(packed.plan.key.clone(), buffer);
         }
         Ok(())
     }

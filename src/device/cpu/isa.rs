@@ -31,12 +31,15 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     const NAME: &'static str;
     /// Pixels of the widest register tile.
     const PIXELS: usize;
+    /// Whether large 3×3 convolutions may be computed by Winograd's transforms.
+    const WINOGRAD: bool;
 
     unsafe fn zero() -> Self::V;
     unsafe fn splat(x: Self::T) -> Self::V;
     unsafe fn load(p: *const Self::T) -> Self::V;
     unsafe fn store(p: *mut Self::T, v: Self::V);
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`; rounded once where the instruction set has it.
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
@@ -91,6 +94,7 @@ impl<T: Scalar> Isa for Portable<T> {
     const LANES: usize = 8;
     const NAME: &'static str = "portable";
     const PIXELS: usize = 4;
+    const WINOGRAD: bool = false;
 
     #[inline(always)]
     unsafe fn zero() -> Lanes<T> {
@@ -114,6 +118,13 @@ impl<T: Scalar> Isa for Portable<T> {
     unsafe fn add(mut a: Lanes<T>, b: Lanes<T>) -> Lanes<T> {
         for i in 0..8 {
             a.0[i] += b.0[i];
+        }
+        a
+    }
+    #[inline(always)]
+    unsafe fn sub(mut a: Lanes<T>, b: Lanes<T>) -> Lanes<T> {
+        for i in 0..8 {
+            a.0[i] = a.0[i] - b.0[i];
         }
         a
     }
@@ -224,6 +235,7 @@ mod x86 {
         const LANES: usize = 16;
         const NAME: &'static str = "avx512";
         const PIXELS: usize = 14;
+        const WINOGRAD: bool = true;
 
         #[inline(always)]
         unsafe fn zero() -> __m512 {
@@ -244,6 +256,10 @@ mod x86 {
         #[inline(always)]
         unsafe fn add(a: __m512, b: __m512) -> __m512 {
             unsafe { _mm512_add_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn sub(a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_sub_ps(a, b) }
         }
         #[inline(always)]
         unsafe fn mul(a: __m512, b: __m512) -> __m512 {
@@ -291,6 +307,7 @@ mod x86 {
         const LANES: usize = 8;
         const NAME: &'static str = "avx2";
         const PIXELS: usize = 6;
+        const WINOGRAD: bool = true;
 
         #[inline(always)]
         unsafe fn zero() -> __m256 {
@@ -311,6 +328,10 @@ mod x86 {
         #[inline(always)]
         unsafe fn add(a: __m256, b: __m256) -> __m256 {
             unsafe { _mm256_add_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn sub(a: __m256, b: __m256) -> __m256 {
+            unsafe { _mm256_sub_ps(a, b) }
         }
         #[inline(always)]
         unsafe fn mul(a: __m256, b: __m256) -> __m256 {

@@ -18,16 +18,17 @@ mod source;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use conv::{ConvPlan, Direction};
+use conv::{ConvPlan, Direction, PackKey, Products};
 use isa::{Isa, Portable};
 use memory::{Buffer, Shared};
 use pointwise::Pointwise;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::{Chunk, Description, Device, Harvest, Perturbation};
 use crate::error::{Error, Result};
 use crate::program::{ConvLayer, Epilogue, Form, LinearLayer, Plan, Range, Step, Value, WinnerWidth};
-use crate::tensor::{Precision, Scalar, Shape, Tensor};
+use crate::tensor::{Precision, Scalar, Shape, Tensor, Window};
 
 /// Which kernels the CPU device uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -59,28 +60,76 @@ impl std::str::FromStr for Kernels {
     }
 }
 
+/// How the CPU computes large 3×3 convolutions of stride 1 in single precision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Convolution {
+    /// By Winograd's transforms, forward and backward: a quarter of the products, a few times the rounding error.
+    #[default]
+    Fast,
+    /// Forward by plain sums, so that activations are decided as well as single precision can; backward by Winograd's
+    /// transforms, which are linear and cannot flip a decision.
+    Exact,
+}
+
+impl Convolution {
+    fn products(self, direction: Direction) -> Products {
+        match (self, direction) {
+            (Convolution::Exact, Direction::Forward) => Products::Plain,
+            _ => Products::Few,
+        }
+    }
+}
+
+impl std::str::FromStr for Convolution {
+    type Err = Error;
+
+    fn from_str(s: &str) -> Result<Self> {
+        match s {
+            "fast" => Ok(Convolution::Fast),
+            "exact" => Ok(Convolution::Exact),
+            _ => Err(Error::settings(format!("no way to convolve is named '{s}'; there are fast and exact"))),
+        }
+    }
+}
+
+/// Threads beyond any machine's.
+const MOST_THREADS: usize = 4096;
+
 /// Makes a CPU device.
 ///
 /// # Errors
 /// When the machine lacks the kernels asked for or threads cannot be started.
-pub fn open(precision: Precision, kernels: Kernels, threads: Option<usize>) -> Result<Box<dyn Device>> {
+pub fn open(
+    precision: Precision,
+    kernels: Kernels,
+    convolution: Convolution,
+    threads: Option<usize>,
+) -> Result<Box<dyn Device>> {
     let threads = match threads {
         Some(0) => return Err(Error::settings("at least one thread is needed")),
+        Some(n) if n > MOST_THREADS => {
+            return Err(Error::settings(format!("{n} threads; at most {MOST_THREADS} are of use")));
+        }
         Some(n) => n,
         None => std::thread::available_parallelism().map_or(1, usize::from),
     };
     let missing = |what: &str| Error::settings(format!("this machine has no {what}"));
     Ok(match (precision, kernels) {
-        (Precision::F64, Kernels::Auto | Kernels::Portable) => Box::new(Cpu::<Portable<f64>>::new(threads)?),
+        (Precision::F64, Kernels::Auto | Kernels::Portable) => {
+            Box::new(Cpu::<Portable<f64>>::new(threads, convolution)?)
+        }
         (Precision::F64, _) => return Err(Error::settings("double precision has portable kernels only")),
-        (Precision::F32, Kernels::Portable) => Box::new(Cpu::<Portable<f32>>::new(threads)?),
+        (Precision::F32, Kernels::Portable) => Box::new(Cpu::<Portable<f32>>::new(threads, convolution)?),
         #[cfg(target_arch = "x86_64")]
         (Precision::F32, Kernels::Avx512 | Kernels::Auto) if isa::has_avx512() => {
-            Box::new(Cpu::<isa::Avx512>::new(threads)?)
+            Box::new(Cpu::<isa::Avx512>::new(threads, convolution)?)
         }
         #[cfg(target_arch = "x86_64")]
-        (Precision::F32, Kernels::Avx2 | Kernels::Auto) if isa::has_avx2() => Box::new(Cpu::<isa::Avx2>::new(threads)?),
-        (Precision::F32, Kernels::Auto) => Box::new(Cpu::<Portable<f32>>::new(threads)?),
+        (Precision::F32, Kernels::Avx2 | Kernels::Auto) if isa::has_avx2() => {
+            Box::new(Cpu::<isa::Avx2>::new(threads, convolution)?)
+        }
+        (Precision::F32, Kernels::Auto) => Box::new(Cpu::<Portable<f32>>::new(threads, convolution)?),
         (Precision::F32, Kernels::Avx512) => return Err(missing("AVX-512 (F, BW, DQ, VL)")),
         (Precision::F32, Kernels::Avx2) => return Err(missing("AVX2 with FMA and F16C")),
     })
@@ -95,49 +144,21 @@ pub fn detected() -> Kernels {
     }
 }
 
-/// Names a convolution's packed weights: the weight, the direction, and what decides which taps a sub-grid has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct PackKey {
-    weight: u64,
-    direction: Direction,
-    pads: [[usize; 2]; 2],
-    groups: usize,
-    stride: [usize; 2],
-    dilation: [usize; 2],
-    /// An adjoint whose result is smaller than the stride has fewer sub-grids than the stride makes.
-    sub_grids: [usize; 2],
-}
-
 /// Names a convolution on one input shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct ConvKey {
-    pack: PackKey,
+    weight: u64,
+    direction: Direction,
+    window: Window,
+    groups: usize,
     input: Shape,
 }
 
-impl ConvKey {
-    fn new(layer: &ConvLayer, direction: Direction) -> Self {
-        Self {
-            pack: PackKey {
-                weight: layer.weight.id(),
-                direction,
-                pads: layer.window.pads(layer.input.h, layer.input.w),
-                groups: layer.groups,
-                stride: layer.window.stride,
-                dilation: layer.window.dilation,
-                sub_grids: match direction {
-                    Direction::Forward => [1, 1],
-                    Direction::Adjoint => {
-                        [layer.window.stride[0].min(layer.input.h), layer.window.stride[1].min(layer.input.w)]
-                    }
-                },
-            },
-            input: layer.input,
-        }
-    }
-}
+/// Convolution plans kept before they are forgotten; a run over pictures of many sizes would otherwise collect them all.
+const MOST_CONV_PLANS: usize = 4096;
 
 struct Cpu<I: Isa> {
+    convolution: Convolution,
     threads: usize,
     pool: Option<rayon::ThreadPool>,
     plans: HashMap<ConvKey, Arc<ConvPlan>>,
@@ -154,7 +175,7 @@ struct Cpu<I: Isa> {
 }
 
 impl<I: Isa> Cpu<I> {
-    fn new(threads: usize) -> Result<Self> {
+    fn new(threads: usize, convolution: Convolution) -> Result<Self> {
         let pool = match threads {
             1 => None,
             _ => Some(
@@ -166,6 +187,7 @@ impl<I: Isa> Cpu<I> {
             ),
         };
         Ok(Self {
+            convolution,
             threads,
             pool,
             plans: HashMap::new(),
@@ -180,8 +202,14 @@ impl<I: Isa> Cpu<I> {
     }
 
     fn conv_plan(&mut self, layer: &ConvLayer, direction: Direction) -> Arc<ConvPlan> {
-        let plan = self.plans.entry(ConvKey::new(layer, direction));
-        Arc::clone(plan.or_insert_with(|| Arc::new(ConvPlan::new::<I>(layer, direction))))
+        let (window, groups, input) = (layer.window, layer.groups, layer.input);
+        let key = ConvKey { weight: layer.weight.id(), direction, window, groups, input };
+        if self.plans.len() >= MOST_CONV_PLANS && !self.plans.contains_key(&key) {
+            self.plans.clear();
+        }
+        let products = self.convolution.products(direction);
+        let plan = self.plans.entry(key);
+        Arc::clone(plan.or_insert_with(|| Arc::new(ConvPlan::new::<I>(layer, direction, products))))
     }
 
     /// Runs `task(index, scratch)` for every index below `tasks`.
@@ -621,8 +649,7 @@ impl<I: Isa> Cpu<I> {
         v: &Values<'_, I>,
     ) {
         let plan = self.conv_plan(layer, direction);
-        let key = ConvKey::new(layer, direction).pack;
-        let weights = match self.resident.get(&key) {
+        let weights = match self.resident.get(&plan.key) {
             Some(buffer) => Shared(buffer.pointer().cast::<I::T>()),
             None => {
                 let out = &mut self.transient.as_mut_slice::<I::T>()[..plan.packed_len];
@@ -642,19 +669,45 @@ impl<I: Isa> Cpu<I> {
             bits_range: bounds(e.bits.map_or(Range::POSITIVE, |(_, r)| r)),
             gate: e.gate.map_or(std::ptr::null(), |g| v.at::<u8>(g, n).cast_const()),
         };
-        let bands = plan.bands();
+        let views: Vec<_> = (0..v.copies)
+            .map(|n| conv::CopyView {
+                read: v.at::<I::T>(read, n).cast_const(),
+                written: v.at(out, n),
+                finish: finish(n),
+            })
+            .collect();
         let most = plan.parts(I::LANES);
-        let parts = (2 * self.threads).div_ceil(v.copies * bands).clamp(1, most);
-        let finishes: Vec<_> = (0..v.copies).map(finish).map(SendFinish).collect();
+        // Few large pieces are split by channels, so that every thread has work.
+        let share = |pieces: usize| (2 * self.threads).div_ceil(pieces).clamp(1, most);
+        if let conv::Form::Winograd(winograd) = &plan.form {
+            let tiles = v.copies * winograd.tiles();
+            let cuts = winograd.cuts(v.copies);
+            let parts = if cuts >= 2 * self.threads { 1 } else { share(cuts).min(self.threads.div_ceil(cuts)) };
+            self.each(cuts * parts, |t, scratch| {
+                let (cut, part) = (t / parts, t % parts);
+                let task = conv::WinogradTask::<I> {
+                    plan: winograd,
+                    geometry: &plan.geometry,
+                    weights: weights.get().cast_const(),
+                    copies: &views,
+                    tiles: cut * tiles / cuts..(cut + 1) * tiles / cuts,
+                    share: part * most / parts..(part + 1) * most / parts,
+                    scratch,
+                };
+                // SAFETY: values, weights and scratch were laid out for this plan; features were detected.
+                unsafe { I::run(task) };
+            });
+            return;
+        }
+        let bands = plan.bands();
+        let parts = share(v.copies * bands);
         self.each(v.copies * bands * parts, |t, scratch| {
             let (n, rest) = (t / (bands * parts), t % (bands * parts));
             let (band, part) = (rest / parts, rest % parts);
             let task = conv::Task::<I> {
                 plan: &plan,
                 weights: weights.get().cast_const(),
-                read: v.at::<I::T>(read, n).cast_const(),
-                written: v.at(out, n),
-                finish: finishes[n].get(),
+                view: views[n],
                 scratch,
                 band,
                 share: part * most / parts..(part + 1) * most / parts,
@@ -748,20 +801,6 @@ impl<I: Isa> Cpu<I> {
         (0..shape.len()).map(one).collect()
     }
 }
-
-/// An epilogue whose pointers go to other threads.
-#[derive(Clone, Copy)]
-struct SendFinish<T>(conv::Finish<T>);
-
-impl<T> SendFinish<T> {
-    fn get(self) -> conv::Finish<T> {
-        self.0
-    }
-}
-// SAFETY: pointers are to values of the step; tasks write disjoint parts.
-unsafe impl<T> Send for SendFinish<T> {}
-// SAFETY: as above.
-unsafe impl<T> Sync for SendFinish<T> {}
 
 /// A pointer into a vector that is kept beside it.
 struct SendPointer<T>(*const T, #[allow(dead_code)] Vec<T>);

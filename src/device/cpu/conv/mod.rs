@@ -5,15 +5,20 @@
 //! depend on how work was cut into bands, parts, threads or batches.
 
 mod geometry;
+mod merged;
 mod pack;
+mod winograd;
 
 use std::ops::Range;
 
-pub(crate) use geometry::{Direction, Geometry};
+pub(crate) use geometry::{Direction, Geometry, Tap};
 pub(crate) use pack::{Form, Group};
+pub(crate) use winograd::WinogradTask;
 
 use super::isa::{Isa, Kernel};
 use crate::program::ConvLayer;
+use crate::tensor::Scalar;
+use merged::Merged;
 
 /// Bytes of a band's copy with halo that should stay in the second-level cache.
 const BAND_BYTES: usize = 384 << 10;
@@ -23,6 +28,8 @@ const BAND_BYTES: usize = 384 << 10;
 pub(crate) struct ConvPlan {
     pub geometry: Geometry,
     pub form: Form,
+    /// Names the packed weights.
+    pub key: PackKey,
     /// Packed weights, in elements.
     pub packed_len: usize,
     /// Whether positions are computed as one long row (1×1, stride 1: neighbours are independent).
@@ -33,6 +40,38 @@ pub(crate) struct ConvPlan {
     band: usize,
     /// Scratch of one task, in elements.
     pub scratch_len: usize,
+}
+
+/// Whether products may be saved at the price of rounding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Products {
+    /// One for each tap and channel.
+    Plain,
+    /// As few as transforms allow.
+    Few,
+}
+
+/// Names packed weights: equal keys mean equal numbers in equal order.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct PackKey {
+    weight: u64,
+    direction: Direction,
+    groups: usize,
+    form: std::mem::Discriminant<Form>,
+    /// The kernel elements that each sub-grid sums, in order.
+    taps: std::sync::Arc<[Vec<Tap>]>,
+}
+
+impl PackKey {
+    fn new(layer: &ConvLayer, direction: Direction, form: &Form, geometry: &Geometry) -> Self {
+        Self {
+            weight: layer.weight.id(),
+            direction,
+            groups: layer.groups,
+            form: std::mem::discriminant(form),
+            taps: geometry.grids.iter().map(|g| g.taps.clone()).collect(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -46,9 +85,10 @@ struct Halo {
 }
 
 impl ConvPlan {
-    pub fn new<I: Isa>(layer: &ConvLayer, direction: Direction) -> Self {
+    pub fn new<I: Isa>(layer: &ConvLayer, direction: Direction, products: Products) -> Self {
         let geometry = Geometry::new(&layer.window, layer.input, layer.output, direction);
-        let (form, packed_len) = Form::new(layer, direction, &geometry, I::LANES);
+        let (form, geometry, packed_len) = Form::new::<I>(layer, direction, products, geometry);
+        let key = PackKey::new(layer, direction, &form, &geometry);
         let extent = geometry.extent();
         let flat = geometry.stays_inside()
             && geometry.grids.len() == 1
@@ -84,7 +124,11 @@ impl ConvPlan {
         }
         let scratch_len =
             halo.map_or(0, |h| blocks * ((band - 1) * geometry.read_step[0] + h.extra_rows + 1) * h.width * I::LANES);
-        Self { geometry, form, packed_len, flat, halo, band, scratch_len }
+        let scratch_len = match &form {
+            Form::Winograd(winograd) => winograd.scratch_len(I::LANES),
+            _ => scratch_len,
+        };
+        Self { geometry, form, key, packed_len, flat, halo, band, scratch_len }
     }
 
     /// Independent pieces of one picture's result.
@@ -98,6 +142,8 @@ impl ConvPlan {
         match &self.form {
             Form::Depthwise => self.geometry.written.c.div_ceil(lanes),
             Form::Groups(groups) => groups.len(),
+            Form::Winograd(winograd) => winograd.groups.len(),
+            Form::Merged(_) => 1,
         }
     }
 
@@ -129,13 +175,24 @@ pub(crate) struct Finish<T> {
     pub gate: *const u8,
 }
 
+/// What a convolution reads and writes of one copy.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CopyView<T> {
+    pub read: *const T,
+    pub written: *mut T,
+    pub finish: Finish<T>,
+}
+
+// SAFETY: pointers are to values of one step; tasks write disjoint parts and read what earlier steps wrote.
+unsafe impl<T> Send for CopyView<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for CopyView<T> {}
+
 /// One band and one share of the channels of one picture's result.
 pub(crate) struct Task<'a, I: Isa> {
     pub plan: &'a ConvPlan,
     pub weights: *const I::T,
-    pub read: *const I::T,
-    pub written: *mut I::T,
-    pub finish: Finish<I::T>,
+    pub view: CopyView<I::T>,
     pub scratch: *mut I::T,
     pub band: usize,
     /// Indices into the plan's groups, or channel blocks of a depthwise convolution.
@@ -179,6 +236,12 @@ impl<I: Isa> Kernel<I> for Task<'_, I> {
                         }
                     }
                 }
+                Form::Merged(merged) => {
+                    let source = self.source(0..geometry.read.c.div_ceil(I::LANES), &rows);
+                    self.merged(merged, source, &rows);
+                }
+                // Tiles are tasks of their own kind.
+                Form::Winograd(_) => {}
                 Form::Depthwise => {
                     let mut taps = Vec::new();
                     for block in self.share.clone() {
@@ -202,7 +265,7 @@ impl<I: Isa> Task<'_, I> {
         unsafe {
             let Some(halo) = self.plan.halo else {
                 return Source {
-                    base: self.read.add(blocks.start * plane),
+                    base: self.view.read.add(blocks.start * plane),
                     block: plane,
                     row: geometry.read.w * I::LANES,
                     pixel: geometry.read_step[1] * I::LANES,
@@ -224,7 +287,7 @@ impl<I: Isa> Task<'_, I> {
                         continue;
                     }
                     std::ptr::write_bytes(to, 0, left * I::LANES);
-                    let source = self.read.add(block * plane + (y * width + from) as usize * I::LANES);
+                    let source = self.view.read.add(block * plane + (y * width + from) as usize * I::LANES);
                     std::ptr::copy_nonoverlapping(source, to.add(left * I::LANES), inside * I::LANES);
                     let tail = left + inside;
                     std::ptr::write_bytes(to.add(tail * I::LANES), 0, (halo.width - tail) * I::LANES);
@@ -307,37 +370,15 @@ impl<I: Isa> Task<'_, I> {
         // `P · Q` vectors of the picture; all inside by the caller's loops.
         unsafe {
             let mut sum = [[I::zero(); Q]; P];
-            if !self.finish.bias.is_null() {
+            if !self.view.finish.bias.is_null() {
                 for q in 0..Q {
-                    let bias = I::load(self.finish.bias.add((at.block + q) * I::LANES));
+                    let bias = I::load(self.view.finish.bias.add((at.block + q) * I::LANES));
                     for row in &mut sum {
                         row[q] = bias;
                     }
                 }
             }
-            let mut w = weights;
-            let mut c = channels.start;
-            while c < channels.end {
-                let lane = c % I::LANES;
-                let count = (I::LANES - lane).min(channels.end - c);
-                let x = at.x.add(c / I::LANES * source.block + lane);
-                for &tap in taps {
-                    let mut x = x.offset(tap);
-                    for _ in 0..count / 4 {
-                        for i in 0..4 {
-                            multiply::<I, P, Q>(&mut sum, x.add(i), source.pixel, w.add(i * Q * I::LANES));
-                        }
-                        x = x.add(4);
-                        w = w.add(4 * Q * I::LANES);
-                    }
-                    for _ in 0..count % 4 {
-                        multiply::<I, P, Q>(&mut sum, x, source.pixel, w);
-                        x = x.add(1);
-                        w = w.add(Q * I::LANES);
-                    }
-                }
-                c += count;
-            }
+            accumulate::<I, P, Q>(&mut sum, at.x, source.block, source.pixel, taps, channels, weights);
             self.store::<P, Q>(at, sum);
         }
     }
@@ -346,28 +387,68 @@ impl<I: Isa> Task<'_, I> {
     unsafe fn store<const P: usize, const Q: usize>(&self, at: TileAt<I::T>, sum: [[I::V; Q]; P]) {
         let plane = self.plan.geometry.written.h * self.plan.geometry.written.w;
         let step = self.plan.geometry.write_step[1];
-        let finish = &self.finish;
         // SAFETY: as for `tile`.
         unsafe {
-            let bounds = finish.clamp.map(|[lo, hi]| [I::splat(lo), I::splat(hi)]);
-            let range = finish.bits_range.map(|x| I::splat(x));
+            let out = Out::<I>::new(&self.view);
             for q in 0..Q {
                 for (p, sum) in sum.iter().enumerate() {
-                    let index = (at.block + q) * plane + at.index + p * step;
-                    let mut v = sum[q];
-                    if !finish.add.is_null() {
-                        v = I::add(v, I::load(finish.add.add(index * I::LANES)));
+                    out.put((at.block + q) * plane + at.index + p * step, sum[q]);
+                }
+            }
+        }
+    }
+
+    /// All positions of some rows, each a vector of neighbouring pixels.
+    #[inline(always)]
+    unsafe fn merged(&self, merged: &Merged, source: Source<I::T>, rows: &Range<usize>) {
+        let geometry = &self.plan.geometry;
+        let grid = &geometry.grids[0];
+        let mut taps = Vec::new();
+        self.offsets(0, source, rows, &mut taps);
+        let channels = 0..merged.read;
+        for i in rows.clone() {
+            let base_row = if self.plan.halo.is_some() { i - rows.start } else { i } * geometry.read_step[0];
+            let mut j = 0;
+            while j < grid.extent[1] {
+                let left = grid.extent[1] - j;
+                // SAFETY: row and column lie inside what `source` covers; `left` positions follow.
+                unsafe {
+                    let x = source.base.add(base_row * source.row + j * source.pixel);
+                    macro_rules! step {
+                        ($($p:literal),+) => {
+                            $(if $p <= I::PIXELS && left >= $p {
+                                let mut sum = [[I::zero(); 1]; $p];
+                                accumulate::<I, $p, 1>(
+                                    &mut sum, x, source.block, source.pixel, &taps, &channels, self.weights,
+                                );
+                                for (p, sum) in sum.iter().enumerate() {
+                                    self.spread(merged, i, j + p, sum[0]);
+                                }
+                                j += $p;
+                                continue;
+                            })+
+                        };
                     }
-                    if !finish.bits.is_null() {
-                        I::store_bits(finish.bits, index, I::between(v, range[0], range[1]));
-                    }
-                    if let Some([lo, hi]) = bounds {
-                        v = I::clamp(v, lo, hi);
-                    }
-                    if !finish.gate.is_null() {
-                        v = I::keep(v, I::load_bits(finish.gate, index));
-                    }
-                    I::store(self.written.add(index * I::LANES), v);
+                    step!(14, 8, 6, 4, 2, 1);
+                }
+            }
+        }
+    }
+
+    /// Stores the pixels of one merged vector.
+    #[inline(always)]
+    unsafe fn spread(&self, merged: &Merged, i: usize, j: usize, sum: I::V) {
+        let written = self.plan.geometry.written;
+        // SAFETY: pixels outside the picture are dropped; a vector has at most 16 lanes.
+        unsafe {
+            let out = Out::<I>::new(&self.view);
+            let mut lanes = [I::T::ZERO; 32];
+            I::store(lanes.as_mut_ptr(), sum);
+            for p in 0..merged.factor[0] * merged.factor[1] {
+                let (y, x) = (i * merged.factor[0] + p / merged.factor[1], j * merged.factor[1] + p % merged.factor[1]);
+                if y < written.h && x < written.w {
+                    let v = I::load(lanes.as_ptr().add(p * merged.channels));
+                    out.put(y * written.w + x, I::keep(v, (1 << merged.channels) - 1));
                 }
             }
         }
@@ -427,9 +508,9 @@ impl<I: Isa> Task<'_, I> {
     ) {
         // SAFETY: as for `tile`.
         unsafe {
-            let bias = match self.finish.bias.is_null() {
+            let bias = match self.view.finish.bias.is_null() {
                 true => I::zero(),
-                false => I::load(self.finish.bias.add(at.block * I::LANES)),
+                false => I::load(self.view.finish.bias.add(at.block * I::LANES)),
             };
             let mut sum = [[bias; 1]; P];
             for (t, &tap) in taps.iter().enumerate() {
@@ -443,12 +524,96 @@ impl<I: Isa> Task<'_, I> {
     }
 }
 
+/// Finishes and stores vectors of one copy's result.
+struct Out<I: Isa> {
+    written: *mut I::T,
+    finish: Finish<I::T>,
+    bounds: Option<[I::V; 2]>,
+    range: [I::V; 2],
+}
+
+impl<I: Isa> Out<I> {
+    #[inline(always)]
+    unsafe fn new(view: &CopyView<I::T>) -> Self {
+        // SAFETY: the caller has the instruction set's features.
+        unsafe {
+            Self {
+                written: view.written,
+                finish: view.finish,
+                bounds: view.finish.clamp.map(|[lo, hi]| [I::splat(lo), I::splat(hi)]),
+                range: [I::splat(view.finish.bits_range[0]), I::splat(view.finish.bits_range[1])],
+            }
+        }
+    }
+
+    /// Vector `index` of the result is `v`, finished.
+    #[inline(always)]
+    unsafe fn put(&self, index: usize, mut v: I::V) {
+        let finish = &self.finish;
+        // SAFETY: the caller's index lies inside the result, and all values of an epilogue have its shape.
+        unsafe {
+            if !finish.add.is_null() {
+                v = I::add(v, I::load(finish.add.add(index * I::LANES)));
+            }
+            if !finish.bits.is_null() {
+                I::store_bits(finish.bits, index, I::between(v, self.range[0], self.range[1]));
+            }
+            if let Some([lo, hi]) = self.bounds {
+                v = I::clamp(v, lo, hi);
+            }
+            if !finish.gate.is_null() {
+                v = I::keep(v, I::load_bits(finish.gate, index));
+            }
+            I::store(self.written.add(index * I::LANES), v);
+        }
+    }
+}
+
 /// Where a tile is: base of its first position, index of its first vector within a channel block, first channel block.
 #[derive(Clone, Copy)]
 struct TileAt<T> {
     x: *const T,
     index: usize,
     block: usize,
+}
+
+/// Adds all read channels and taps, in this order, to a tile's sums.
+#[inline(always)]
+unsafe fn accumulate<I: Isa, const P: usize, const Q: usize>(
+    sum: &mut [[I::V; Q]; P],
+    x: *const I::T,
+    block: usize,
+    pixel: usize,
+    taps: &[isize],
+    channels: &Range<usize>,
+    weights: *const I::T,
+) {
+    // SAFETY: the caller's tile covers `P` positions at every tap and channel, and weights for each of them in order.
+    unsafe {
+        let mut w = weights;
+        let mut c = channels.start;
+        while c < channels.end {
+            let lane = c % I::LANES;
+            let count = (I::LANES - lane).min(channels.end - c);
+            let x = x.add(c / I::LANES * block + lane);
+            for &tap in taps {
+                let mut x = x.offset(tap);
+                for _ in 0..count / 4 {
+                    for i in 0..4 {
+                        multiply::<I, P, Q>(sum, x.add(i), pixel, w.add(i * Q * I::LANES));
+                    }
+                    x = x.add(4);
+                    w = w.add(4 * Q * I::LANES);
+                }
+                for _ in 0..count % 4 {
+                    multiply::<I, P, Q>(sum, x, pixel, w);
+                    x = x.add(1);
+                    w = w.add(Q * I::LANES);
+                }
+            }
+            c += count;
+        }
+    }
 }
 
 /// One read channel: `sum[p][q] += x[p] · w[q]`.

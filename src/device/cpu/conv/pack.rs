@@ -4,7 +4,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{ConvPlan, Direction, Geometry};
+use super::merged::Merged;
+use super::winograd::Winograd;
+use super::{ConvPlan, Direction, Geometry, Products};
 use crate::device::cpu::isa::Isa;
 use crate::program::ConvLayer;
 use crate::tensor::Scalar;
@@ -16,6 +18,10 @@ pub(crate) enum Form {
     Depthwise,
     /// One or two channel blocks each.
     Groups(Vec<Group>),
+    /// Transformed tiles.
+    Winograd(Winograd),
+    /// Several pixels of few channels to a vector.
+    Merged(Merged),
 }
 
 /// Up to two neighbouring blocks of written channels.
@@ -30,14 +36,14 @@ pub(crate) struct Group {
 }
 
 /// Channels of a convolution as seen by one direction.
-struct Channels {
-    written: usize,
+pub(super) struct Channels {
+    pub written: usize,
     written_per_group: usize,
     read_per_group: usize,
 }
 
 impl Channels {
-    fn new(layer: &ConvLayer, direction: Direction) -> Self {
+    pub fn new(layer: &ConvLayer, direction: Direction) -> Self {
         let k = layer.output.c;
         let c = layer.input.c;
         let (written, read) = match direction {
@@ -54,13 +60,27 @@ impl Channels {
 }
 
 impl Form {
-    /// The form and the number of packed elements.
-    pub fn new(layer: &ConvLayer, direction: Direction, geometry: &Geometry, lanes: usize) -> (Self, usize) {
+    /// The form, the geometry it works on and the number of packed elements.
+    pub fn new<I: Isa>(
+        layer: &ConvLayer,
+        direction: Direction,
+        products: Products,
+        geometry: Geometry,
+    ) -> (Self, Geometry, usize) {
+        if products == Products::Few
+            && let Some((winograd, len)) = Winograd::new::<I>(layer, direction, &geometry)
+        {
+            return (Form::Winograd(winograd), geometry, len);
+        }
+        let lanes = I::LANES;
+        if let Some((merged, geometry, len)) = Merged::new(layer, direction, &geometry, lanes) {
+            return (Form::Merged(merged), geometry, len);
+        }
         let channels = Channels::new(layer, direction);
         let blocks = channels.written.div_ceil(lanes);
         let taps: usize = geometry.grids.iter().map(|g| g.taps.len()).sum();
         if layer.groups > 1 && channels.read_per_group == 1 && channels.written_per_group == 1 {
-            return (Form::Depthwise, blocks * taps * lanes);
+            return (Form::Depthwise, geometry, blocks * taps * lanes);
         }
         let mut groups = Vec::new();
         let mut len = 0;
@@ -78,7 +98,7 @@ impl Form {
             groups.push(Group { first_block: block, blocks: count, channels: range, offsets });
             block += count;
         }
-        (Form::Groups(groups), len)
+        (Form::Groups(groups), geometry, len)
     }
 }
 
@@ -124,6 +144,20 @@ pub(super) fn pack<I: Isa>(
                 }
             }
         }
+        Form::Winograd(winograd) => {
+            let mut shares = Vec::with_capacity(winograd.groups.len());
+            let mut rest = &mut out[..plan.packed_len];
+            for (i, group) in winograd.groups.iter().enumerate() {
+                let end = winograd.groups.get(i + 1).map_or(plan.packed_len, |next| next.offsets[0]);
+                let (share, behind) = rest.split_at_mut(end - group.offsets[0]);
+                shares.push((group, share));
+                rest = behind;
+            }
+            for_each(shares, pool, |(group, share)| {
+                winograd.pack_group(&plan.geometry, group, I::LANES, channels.written, element, share);
+            });
+        }
+        Form::Merged(merged) => merged.pack(I::LANES, element, &mut out[..plan.packed_len]),
         Form::Groups(groups) => {
             // Groups follow one another in `out`.
             let mut shares = Vec::with_capacity(groups.len());

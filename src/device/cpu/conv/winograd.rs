@@ -1,0 +1,344 @@
+//! Winograd's minimal filtering F(4×4, 3×3) for 3×3 convolutions at stride 1, forward and adjoint (Lavin & Gray 2016).
+//!
+//! A tile of 4×4 results takes 36 products a channel pair instead of 144. Per block of tiles: every 6×6 patch of the input
+//! is transformed once (`Bᵀ d B`); then, for each pair of written channel blocks, 36 small matrix products sum over the
+//! read channels in order, and their results are transformed back (`Aᵀ m A`) and finished. Tiles are independent, so results
+//! do not depend on how they were cut into blocks.
+
+use std::ops::Range;
+
+use super::pack::{Channels, Group};
+use super::{CopyView, Direction, Geometry, Out, accumulate};
+use crate::device::cpu::isa::{Isa, Kernel};
+use crate::program::ConvLayer;
+use crate::tensor::Scalar;
+
+/// Results of a tile on one axis.
+const M: usize = 4;
+/// Elements of a transformed tile on one axis.
+const N: usize = 6;
+/// Products of a tile.
+const POINTS: usize = N * N;
+/// Bytes of a block's transformed input that should stay close to the core.
+const BLOCK_BYTES: usize = 1 << 20;
+/// Read or written channels below which transforms cost more than they save.
+const LEAST_CHANNELS: usize = 16;
+
+/// `Gᵀ`: filter to transformed filter.
+const G: [[f64; 3]; N] = [
+    [1.0 / 4.0, 0.0, 0.0],
+    [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
+    [-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0],
+    [1.0 / 24.0, 1.0 / 12.0, 1.0 / 6.0],
+    [1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
+    [0.0, 0.0, 1.0],
+];
+
+/// How one convolution is cut into tiles.
+#[derive(Debug, Clone)]
+pub(crate) struct Winograd {
+    pub groups: Vec<Group>,
+    /// Row and column read by a tile's first result through its first tap.
+    first: [isize; 2],
+    /// Tile rows and columns of one picture.
+    tiles: [usize; 2],
+    /// Channel blocks read.
+    blocks: usize,
+    /// Tiles that are computed together, at most.
+    most: usize,
+}
+
+impl Winograd {
+    /// The plan and the packed weights' elements, if the convolution is of this kind and large enough.
+    pub fn new<I: Isa>(layer: &ConvLayer, direction: Direction, geometry: &Geometry) -> Option<(Self, usize)> {
+        let [grid] = &geometry.grids[..] else { return None };
+        let small = layer.input.c.min(layer.output.c) < LEAST_CHANNELS || grid.extent.iter().any(|&n| n < M);
+        let of_this_kind = layer.window.kernel == [3, 3]
+            && layer.window.stride == [1, 1]
+            && layer.window.dilation == [1, 1]
+            && layer.groups == 1;
+        if !I::WINOGRAD || small || !of_this_kind {
+            return None;
+        }
+        let least = |a: usize| grid.taps.iter().map(|t| t.at[a]).min().unwrap_or(0);
+        let channels = Channels::new(layer, direction);
+        let read = geometry.read.c;
+        let blocks = read.div_ceil(I::LANES);
+        let mut groups = Vec::new();
+        let mut len = 0;
+        let written = channels.written.div_ceil(I::LANES);
+        for first_block in (0..written).step_by(2) {
+            let count = (written - first_block).min(2);
+            groups.push(Group { first_block, blocks: count, channels: 0..read, offsets: vec![len] });
+            len += POINTS * read * count * I::LANES;
+        }
+        let tile_bytes = POINTS * blocks * I::LANES * size_of::<I::T>();
+        let most = (BLOCK_BYTES / tile_bytes).clamp(2 * I::PIXELS, 4 * I::PIXELS);
+        let most = most / I::PIXELS * I::PIXELS;
+        let tiles = grid.extent.map(|n| n.div_ceil(M));
+        Some((Self { groups, first: [least(0), least(1)], tiles, blocks, most }, len))
+    }
+
+    /// Scratch of one task, in elements.
+    pub fn scratch_len(&self, lanes: usize) -> usize {
+        POINTS * (self.blocks + 2) * self.most * lanes
+    }
+
+    /// Tiles of one picture.
+    pub fn tiles(&self) -> usize {
+        self.tiles[0] * self.tiles[1]
+    }
+
+    /// Blocks into which the tiles of all copies are cut.
+    pub fn cuts(&self, copies: usize) -> usize {
+        (copies * self.tiles()).div_ceil(self.most)
+    }
+
+    /// Transformed weights `[group][point][read channel][written lane]`; `element(written, read, kernel)` is the filter.
+    pub fn pack_group<T: Scalar>(
+        &self,
+        geometry: &Geometry,
+        group: &Group,
+        lanes: usize,
+        written_channels: usize,
+        element: impl Fn(usize, usize, [usize; 2]) -> T,
+        out: &mut [T],
+    ) {
+        let width = group.blocks * lanes;
+        let panel = group.channels.len() * width;
+        let taps = &geometry.grids[0].taps;
+        for read in group.channels.clone() {
+            for lane in 0..width {
+                let written = group.first_block * lanes + lane;
+                if written >= written_channels {
+                    (0..POINTS).for_each(|e| out[e * panel + read * width + lane] = T::ZERO);
+                    continue;
+                }
+                let mut g = [[0.0; 3]; 3];
+                for tap in taps {
+                    let at = [tap.at[0] - self.first[0], tap.at[1] - self.first[1]];
+                    g[at[0] as usize][at[1] as usize] = element(written, read, tap.kernel).to_f64();
+                }
+                let rows: [[f64; 3]; N] =
+                    std::array::from_fn(|i| std::array::from_fn(|x| (0..3).map(|y| G[i][y] * g[y][x]).sum()));
+                for (i, row) in rows.iter().enumerate() {
+                    for (j, column) in G.iter().enumerate() {
+                        let value: f64 = (0..3).map(|x| row[x] * column[x]).sum();
+                        out[(i * N + j) * panel + read * width + lane] = T::from_f64(value);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Some tiles of all copies, some of the written channels.
+pub(crate) struct WinogradTask<'a, I: Isa> {
+    pub plan: &'a Winograd,
+    pub geometry: &'a Geometry,
+    pub weights: *const I::T,
+    pub copies: &'a [CopyView<I::T>],
+    /// Numbered through all copies.
+    pub tiles: Range<usize>,
+    /// Indices of groups.
+    pub share: Range<usize>,
+    pub scratch: *mut I::T,
+}
+
+impl<I: Isa> Kernel<I> for WinogradTask<'_, I> {
+    #[inline(always)]
+    unsafe fn call(self) {
+        let count = self.tiles.len();
+        // SAFETY: the device gives pointers to whole pictures of the geometry's shapes, the packed weights and
+        // `scratch_len` elements of scratch; tiles lie inside the pictures' tile grid.
+        unsafe {
+            let transformed = self.scratch;
+            let sums = self.scratch.add(POINTS * self.plan.blocks * count * I::LANES);
+            for t in 0..count {
+                self.transform_input(t, transformed);
+            }
+            for group in &self.plan.groups[self.share.clone()] {
+                match group.blocks {
+                    2 => self.group::<2>(group, transformed, sums),
+                    _ => self.group::<1>(group, transformed, sums),
+                }
+            }
+        }
+    }
+}
+
+impl<I: Isa> WinogradTask<'_, I> {
+    /// Copy, tile row and tile column of the block's tile `t`.
+    #[inline(always)]
+    fn place(&self, t: usize) -> (usize, usize, usize) {
+        let (copy, rest) = ((self.tiles.start + t) / self.plan.tiles(), (self.tiles.start + t) % self.plan.tiles());
+        (copy, rest / self.plan.tiles[1], rest % self.plan.tiles[1])
+    }
+
+    /// `Bᵀ d B` of every channel block of one tile, to `[point][block][tile]`.
+    #[inline(always)]
+    unsafe fn transform_input(&self, t: usize, to: *mut I::T) {
+        let (copy, ty, tx) = self.place(t);
+        let read = self.geometry.read;
+        let (h, w) = (read.h as isize, read.w as isize);
+        let y0 = (ty * M) as isize + self.plan.first[0];
+        let x0 = (tx * M) as isize + self.plan.first[1];
+        let inside = y0 >= 0 && x0 >= 0 && y0 + N as isize <= h && x0 + N as isize <= w;
+        let count = self.tiles.len();
+        let point = self.plan.blocks * count * I::LANES;
+        // SAFETY: elements outside the picture are replaced by zeros; the result's places lie in scratch.
+        unsafe {
+            for block in 0..self.plan.blocks {
+                let plane = self.copies[copy].read.add(block * read.plane() * I::LANES);
+                let mut columns = [[I::zero(); N]; N];
+                for x in 0..N {
+                    let mut d = [I::zero(); N];
+                    for (y, d) in d.iter_mut().enumerate() {
+                        let (row, column) = (y0 + y as isize, x0 + x as isize);
+                        if inside || (row >= 0 && row < h && column >= 0 && column < w) {
+                            *d = I::load(plane.offset((row * w + column) * I::LANES as isize));
+                        }
+                    }
+                    columns[x] = input_line::<I>(d);
+                }
+                let out = to.add((block * count + t) * I::LANES);
+                for y in 0..N {
+                    let mut d = [I::zero(); N];
+                    for x in 0..N {
+                        d[x] = columns[x][y];
+                    }
+                    for (x, v) in input_line::<I>(d).into_iter().enumerate() {
+                        I::store(out.add((y * N + x) * point), v);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The products of one group of written channels, and their results.
+    #[inline(always)]
+    unsafe fn group<const Q: usize>(&self, group: &Group, transformed: *const I::T, sums: *mut I::T) {
+        let count = self.tiles.len();
+        let point = self.plan.blocks * count * I::LANES;
+        let panel = group.channels.len() * Q * I::LANES;
+        // SAFETY: as for `call`; sums are `[point][q][tile]`.
+        unsafe {
+            let weights = self.weights.add(group.offsets[0]);
+            for e in 0..POINTS {
+                let x = transformed.add(e * point);
+                let w = weights.add(e * panel);
+                let to = sums.add(e * Q * count * I::LANES);
+                let mut t = 0;
+                while t < count {
+                    let left = count - t;
+                    macro_rules! step {
+                        ($($p:literal),+) => {
+                            $(if $p <= I::PIXELS && left >= $p && (left != 16 || $p <= 8) {
+                                let mut sum = [[I::zero(); Q]; $p];
+                                let source = x.add(t * I::LANES);
+                                accumulate::<I, $p, Q>(&mut sum, source, count * I::LANES, I::LANES, &[0], &group.channels, w);
+                                for (p, sum) in sum.iter().enumerate() {
+                                    for (q, &v) in sum.iter().enumerate() {
+                                        I::store(to.add((q * count + t + p) * I::LANES), v);
+                                    }
+                                }
+                                t += $p;
+                                continue;
+                            })+
+                        };
+                    }
+                    step!(14, 8, 7, 6, 4, 2, 1);
+                }
+            }
+            for t in 0..count {
+                for q in 0..Q {
+                    self.transform_back(
+                        t,
+                        group.first_block + q,
+                        sums.add((q * count + t) * I::LANES),
+                        Q * count * I::LANES,
+                    );
+                }
+            }
+        }
+    }
+
+    /// `Aᵀ m A` of one tile and written channel block, finished and stored where it lies inside the picture.
+    #[inline(always)]
+    unsafe fn transform_back(&self, t: usize, block: usize, sums: *const I::T, point: usize) {
+        let (copy, ty, tx) = self.place(t);
+        let written = self.geometry.written;
+        let view = &self.copies[copy];
+        // SAFETY: as for `call`; results outside the picture are dropped.
+        unsafe {
+            let out = Out::<I>::new(view);
+            let bias = match view.finish.bias.is_null() {
+                true => I::zero(),
+                false => I::load(view.finish.bias.add(block * I::LANES)),
+            };
+            let mut columns = [[I::zero(); M]; N];
+            for (x, column) in columns.iter_mut().enumerate() {
+                let mut m = [I::zero(); N];
+                for (y, m) in m.iter_mut().enumerate() {
+                    *m = I::load(sums.add((y * N + x) * point));
+                }
+                *column = output_line::<I>(m);
+            }
+            let rows = (written.h - ty * M).min(M);
+            let kept = (written.w - tx * M).min(M);
+            for y in 0..rows {
+                let mut m = [I::zero(); N];
+                for x in 0..N {
+                    m[x] = columns[x][y];
+                }
+                let line = output_line::<I>(m);
+                let index = block * written.plane() + (ty * M + y) * written.w + tx * M;
+                for (x, &v) in line[..kept].iter().enumerate() {
+                    out.put(index + x, I::add(v, bias));
+                }
+            }
+        }
+    }
+}
+
+/// One line of `Bᵀ d`.
+#[inline(always)]
+unsafe fn input_line<I: Isa>(d: [I::V; N]) -> [I::V; N] {
+    // SAFETY: the caller has the instruction set's features.
+    unsafe {
+        let c = |x: f64| I::splat(I::T::from_f64(x));
+        let (two, minus_two, four, minus_four, minus_five) = (c(2.0), c(-2.0), c(4.0), c(-4.0), c(-5.0));
+        let even = I::fma(minus_four, d[2], d[4]);
+        let odd = I::fma(minus_four, d[1], d[3]);
+        let even2 = I::sub(d[4], d[2]);
+        let odd2 = I::sub(d[3], d[1]);
+        [
+            I::fma(four, d[0], I::fma(minus_five, d[2], d[4])),
+            I::add(even, odd),
+            I::sub(even, odd),
+            I::fma(two, odd2, even2),
+            I::fma(minus_two, odd2, even2),
+            I::fma(four, d[1], I::fma(minus_five, d[3], d[5])),
+        ]
+    }
+}
+
+/// One line of `Aᵀ m`.
+#[inline(always)]
+unsafe fn output_line<I: Isa>(m: [I::V; N]) -> [I::V; M] {
+    // SAFETY: the caller has the instruction set's features.
+    unsafe {
+        let c = |x: f64| I::splat(I::T::from_f64(x));
+        let (two, four, eight) = (c(2.0), c(4.0), c(8.0));
+        let near = I::add(m[1], m[2]);
+        let near_odd = I::sub(m[1], m[2]);
+        let far = I::add(m[3], m[4]);
+        let far_odd = I::sub(m[3], m[4]);
+        [
+            I::add(m[0], I::add(near, far)),
+            I::fma(two, far_odd, near_odd),
+            I::fma(four, far, near),
+            I::add(I::fma(eight, far_odd, near_odd), m[5]),
+        ]
+    }
+}
