@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::program::{ConvLayer, Plan, Step};
 
 /// Arena bytes beyond which more copies in a chunk gain nothing.
-const ARENA_BYTES: usize = 192 << 20;
+const ARENA_BYTES: usize = 256 << 20;
 /// Copies beyond which a chunk gains nothing.
 const MOST_COPIES: usize = 64;
 

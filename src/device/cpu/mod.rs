@@ -25,7 +25,7 @@ use pointwise::Pointwise;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Chunk, Description, Device, Harvest, Perturbation};
+use super::{Chunk, Description, Device, Harvest, Perturbation, Sum};
 use crate::error::{Error, Result};
 use crate::program::{ConvLayer, Epilogue, Form, LinearLayer, Plan, Range, Step, Value, WinnerWidth};
 use crate::tensor::{Precision, Scalar, Shape, Tensor, Window};
@@ -294,7 +294,16 @@ impl<I: Isa> Device for Cpu<I> {
 
     fn first_not_finite(&mut self, plan: &Plan, chunk: &Chunk<'_>) -> Result<Option<usize>> {
         let mut found = None;
-        let mut harvest = Harvest { sums: vec![Default::default(); chunk.pictures.len()], ..Harvest::default() };
+        // What the statistics come to does not matter here.
+        let aggregated = plan.steps().iter().find_map(|s| match s {
+            Step::Aggregate { x, statistic } => Some((*statistic, plan.form(*x))),
+            _ => None,
+        });
+        let sum = match aggregated {
+            Some((statistic, Form::Dense(shape))) => Sum::new(statistic, shape.len()),
+            _ => Sum::default(),
+        };
+        let mut harvest = Harvest { sums: vec![sum; chunk.pictures.len()], ..Harvest::default() };
         self.walk(plan, chunk, &mut harvest, &mut |i, values| {
             let dense = plan.steps()[i].writes().into_iter().filter(|&v| matches!(plan.form(v), Form::Dense(_)));
             for v in dense {
@@ -528,17 +537,21 @@ impl<I: Isa> Cpu<I> {
             }
             Step::Aggregate { x, statistic } => {
                 let shape = v.shape(*x);
+                let mut folds = Vec::with_capacity(copies);
                 for (n, slot) in chunk.slots.iter().enumerate() {
-                    let sum = harvest.sums.get_mut(slot.item);
-                    let Some(sum) = sum.filter(|s| s.first.len() == shape.len()) else { continue };
+                    let sum = harvest.sums.get_mut(slot.item).filter(|s| s.first.len() == shape.len());
+                    let sum = sum.ok_or_else(|| Error::device("no statistic was started for a picture"))?;
                     sum.count += 1;
-                    let count = sum.count;
-                    // SAFETY: the signal was written by an earlier step.
-                    let signal = unsafe { v.slice(*x, n) };
-                    for (c, (first, second)) in sum.channels(shape.plane()).into_iter().enumerate() {
-                        source::fold(signal, shape, I::LANES, c, slot.weight, *statistic, (first, second, count));
-                    }
+                    let (first, second) = (Shared(sum.first.as_mut_ptr()), Shared(sum.second.as_mut_ptr()));
+                    folds.push((n, source::Fold { first, second, count: sum.count, weight: slot.weight }));
                 }
+                // Copies of a picture follow one another; channels are apart.
+                self.each(shape.c, |channel, _| {
+                    for (n, fold) in &folds {
+                        // SAFETY: the signal was written by an earlier step; a task has one channel of every statistic.
+                        unsafe { fold.channel(v.slice(*x, *n), shape, I::LANES, channel, *statistic) };
+                    }
+                });
             }
             Step::Store { x, slot } => {
                 let shape = v.shape(*x);

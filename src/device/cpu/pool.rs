@@ -40,12 +40,6 @@ impl Walk {
         i * self.layer.window.stride[a] + tap * self.layer.window.dilation[a] - self.pads[a][0]
     }
 
-    /// Input row or column of any tap; past every extent where it lies before the input.
-    #[inline(always)]
-    fn anywhere(&self, i: usize, tap: usize, a: usize) -> usize {
-        (i * self.layer.window.stride[a] + tap * self.layer.window.dilation[a]).wrapping_sub(self.pads[a][0])
-    }
-
     /// Elements by which an average pool divides at output `(y, x)`.
     #[inline(always)]
     fn divisor(&self, y: usize, x: usize, count_padding: bool) -> usize {
@@ -145,26 +139,32 @@ impl<I: Isa> Kernel<I> for MaxAdjoint<I> {
         let walk = Walk::new(self.layer);
         let Shape { h, w, .. } = self.layer.output;
         let kernel = self.layer.window.kernel;
-        // SAFETY: as for `Max`; taps that do not lie inside the input are left out.
+        // SAFETY: as for `Max`.
         unsafe {
             std::ptr::write_bytes(self.out, 0, self.layer.input.plane() * I::LANES);
             for y in 0..h {
+                let (y0, y1) = walk.taps(y, 0);
                 for x in 0..w {
+                    let (x0, x1) = walk.taps(x, 1);
                     let at = (y * w + x) * I::LANES;
-                    for lane in 0..I::LANES {
-                        let tap = match self.width {
-                            WinnerWidth::One => usize::from(*self.winners.add(at + lane)),
-                            WinnerWidth::Two => usize::from(*self.winners.cast::<u16>().add(at + lane)),
+                    let mut winner = [0u16; 16];
+                    for (lane, winner) in winner[..I::LANES].iter_mut().enumerate() {
+                        *winner = match self.width {
+                            WinnerWidth::One => u16::from(*self.winners.add(at + lane)),
+                            WinnerWidth::Two => *self.winners.cast::<u16>().add(at + lane),
                         };
-                        let input = self.layer.input;
-                        let row = walk.anywhere(y, tap / kernel[1], 0);
-                        let column = walk.anywhere(x, tap % kernel[1], 1);
-                        // Decisions given with the run, and unused lanes, may name what lies in the padding.
-                        if row >= input.h || column >= input.w {
-                            continue;
+                    }
+                    // Winners that name what lies in the padding (unused lanes, decisions given with the run) match no tap.
+                    for ky in y0..y1 {
+                        for kx in x0..x1 {
+                            let tap = (ky * kernel[1] + kx) as u16;
+                            let pixel = walk.input(y, ky, 0) * self.layer.input.w + walk.input(x, kx, 1);
+                            let to = self.out.add(pixel * I::LANES);
+                            for (lane, &winner) in winner[..I::LANES].iter().enumerate() {
+                                let s = if winner == tap { *self.s.add(at + lane) } else { I::T::ZERO };
+                                *to.add(lane) += s;
+                            }
                         }
-                        let to = self.out.add((row * self.layer.input.w + column) * I::LANES + lane);
-                        *to += *self.s.add(at + lane);
                     }
                 }
             }

@@ -2,7 +2,7 @@
 
 use super::isa::{Isa, Kernel};
 use super::layout::index;
-use crate::device::Sum;
+use super::memory::Shared;
 use crate::program::Statistic;
 use crate::random;
 use crate::tensor::{Scalar, Shape};
@@ -54,40 +54,44 @@ impl<I: Isa> Kernel<I> for Perturb<'_, I> {
     }
 }
 
-/// Folds one channel of one copy's signal into the picture's running statistic.
-pub(super) fn fold<T: Scalar>(
-    signal: &[T],
-    shape: Shape,
-    lanes: usize,
-    channel: usize,
-    weight: f64,
-    statistic: Statistic,
-    sum: (&mut [f64], &mut [f64], usize),
-) {
-    let (first, second, count) = sum;
-    for (pixel, first) in first.iter_mut().enumerate() {
-        let g = signal[index(shape, lanes, channel, pixel)].to_f64();
-        match statistic {
-            Statistic::Sum => *first += weight * g,
-            Statistic::SumOfSquares => *first += weight * g * g,
-            Statistic::Variance => {
-                // Welford 1962.
-                let delta = g - *first;
-                *first += delta / count as f64;
-                second[pixel] += delta * (g - *first);
-            }
-        }
-    }
+/// One picture's running statistic, about to take in one more copy.
+pub(super) struct Fold {
+    pub first: Shared<f64>,
+    pub second: Shared<f64>,
+    /// Copies, this one included.
+    pub count: usize,
+    pub weight: f64,
 }
 
-impl Sum {
-    /// Parts of each channel: `(first, second)`; the second is empty unless the statistic needs it.
-    pub(super) fn channels(&mut self, plane: usize) -> Vec<(&mut [f64], &mut [f64])> {
-        let seconds: Vec<&mut [f64]> = if self.second.is_empty() {
-            self.first.chunks(plane).map(|_| Default::default()).collect()
-        } else {
-            self.second.chunks_mut(plane).collect()
-        };
-        self.first.chunks_mut(plane).zip(seconds).collect()
+impl Fold {
+    /// Takes in one channel of a copy's signal.
+    ///
+    /// # Safety
+    /// The statistic has the signal's shape, and nobody else uses this channel of it.
+    pub unsafe fn channel<T: Scalar>(
+        &self,
+        signal: &[T],
+        shape: Shape,
+        lanes: usize,
+        channel: usize,
+        statistic: Statistic,
+    ) {
+        for pixel in 0..shape.plane() {
+            let g = signal[index(shape, lanes, channel, pixel)].to_f64();
+            // SAFETY: as the caller promises; the second part is only touched where the statistic has one.
+            unsafe {
+                let first = self.first.add(channel * shape.plane() + pixel);
+                match statistic {
+                    Statistic::Sum => *first += self.weight * g,
+                    Statistic::SumOfSquares => *first += self.weight * g * g,
+                    Statistic::Variance => {
+                        // Welford 1962.
+                        let delta = g - *first;
+                        *first += delta / self.count as f64;
+                        *self.second.add(channel * shape.plane() + pixel) += delta * (g - *first);
+                    }
+                }
+            }
+        }
     }
 }

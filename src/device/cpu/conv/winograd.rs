@@ -191,22 +191,19 @@ impl<I: Isa> WinogradTask<'_, I> {
             for block in 0..self.plan.blocks {
                 let plane = self.copies[copy].read.add(block * read.plane() * I::LANES);
                 let mut columns = [[I::zero(); N]; N];
-                for x in 0..N {
+                for (x, column) in columns.iter_mut().enumerate() {
                     let mut d = [I::zero(); N];
                     for (y, d) in d.iter_mut().enumerate() {
-                        let (row, column) = (y0 + y as isize, x0 + x as isize);
-                        if inside || (row >= 0 && row < h && column >= 0 && column < w) {
-                            *d = I::load(plane.offset((row * w + column) * I::LANES as isize));
+                        let at = (y0 + y as isize, x0 + x as isize);
+                        if inside || (at.0 >= 0 && at.0 < h && at.1 >= 0 && at.1 < w) {
+                            *d = I::load(plane.offset((at.0 * w + at.1) * I::LANES as isize));
                         }
                     }
-                    columns[x] = input_line::<I>(d);
+                    *column = input_line::<I>(d);
                 }
                 let out = to.add((block * count + t) * I::LANES);
                 for y in 0..N {
-                    let mut d = [I::zero(); N];
-                    for x in 0..N {
-                        d[x] = columns[x][y];
-                    }
+                    let d = columns.map(|column| column[y]);
                     for (x, v) in input_line::<I>(d).into_iter().enumerate() {
                         I::store(out.add((y * N + x) * point), v);
                     }
@@ -287,11 +284,7 @@ impl<I: Isa> WinogradTask<'_, I> {
             let rows = (written.h - ty * M).min(M);
             let kept = (written.w - tx * M).min(M);
             for y in 0..rows {
-                let mut m = [I::zero(); N];
-                for x in 0..N {
-                    m[x] = columns[x][y];
-                }
-                let line = output_line::<I>(m);
+                let line = output_line::<I>(columns.map(|column| column[y]));
                 let index = block * written.plane() + (ty * M + y) * written.w + tx * M;
                 for (x, &v) in line[..kept].iter().enumerate() {
                     out.put(index + x, I::add(v, bias));
