@@ -371,3 +371,34 @@ fn the_net_and_the_machine_are_described() {
     assert_eq!((&report["embedded_model"]["ok"], &report["self_test"]["ok"]), (&true.into(), &true.into()));
     assert!(!report["cuda_driver"]["detail"].as_str().unwrap().is_empty());
 }
+
+#[test]
+fn resume_knows_whose_map_a_file_is() {
+    let folder = tempfile::tempdir().unwrap();
+    picture(&folder.path().join("a/x.png"), 40, 40, 1);
+    picture(&folder.path().join("b/x.png"), 40, 40, 2);
+    let made = |arguments: &[&str]| {
+        let output =
+            explain(folder.path(), &[arguments, &["--format", "npy", "-o", "out", "--json", "--resume"]].concat());
+        assert_eq!(code(&output), 0);
+        lines(&output.stdout).len()
+    };
+    let map = || std::fs::read(folder.path().join("out/x.gradient.npy")).unwrap();
+    assert_eq!(made(&["a/x.png", "-m", "gradient"]), 1);
+    let first = map();
+    assert_eq!(made(&["b/x.png", "-m", "gradient"]), 1);
+    assert_eq!(records(folder.path().join("out/records.jsonl")).len(), 1);
+    assert_eq!(made(&["a/x.png", "-m", "gradient"]), 1);
+    assert_eq!(map(), first);
+
+    // Another method leaves the records of this one alone.
+    assert_eq!(made(&["a/x.png", "-m", "input_x_gradient"]), 1);
+    assert_eq!(made(&["a/x.png", "-m", "gradient"]), 0);
+
+    // A picture that was replaced by an older one is another picture.
+    picture(&folder.path().join("a/x.png"), 41, 40, 3);
+    let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000);
+    std::fs::File::options().write(true).open(folder.path().join("a/x.png")).unwrap().set_modified(old).unwrap();
+    assert_eq!(made(&["a/x.png", "-m", "gradient"]), 1);
+    assert_eq!(made(&["a/x.png", "-m", "gradient"]), 0);
+}

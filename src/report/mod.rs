@@ -4,7 +4,7 @@ mod journal;
 mod manifest;
 mod record;
 
-pub use journal::{Journal, Line};
+pub use journal::{Journal, Line, Stamp};
 pub use manifest::{FileStatus, Manifest, MethodUsed, ModelUsed, Status};
 pub use record::{Gap, Prediction, Record};
 

@@ -71,7 +71,7 @@ impl Book {
     ) -> Result<()> {
         let record = Record::failed(source.shown.clone(), row, why);
         let settings = self.input_settings.clone();
-        self.add(at, Line { record, settings }, progress)
+        self.add(at, Line { record, settings, stamp: source.stamp }, progress)
     }
 
     /// Records a result: it is in the journal before anybody sees it.

@@ -188,7 +188,7 @@ fn settle(plan: &Plan, sources: &[Source], current: &Current, targets: &Targets,
         one_file_an_array: plan.wants(Format::Npy) || plan.wants(Format::Safetensors),
         one_sheet_an_item: plan.wants(Format::Grid),
     };
-    Done::settle(lines, &known, current, demands)
+    Done::settle(lines, &known, current, demands, &plan.out)
 }
 
 fn manifest(

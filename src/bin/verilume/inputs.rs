@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 use verilume::Error;
+use verilume::report::Stamp;
 use walkdir::WalkDir;
 
 use crate::arrays::{ArrayFile, extension};
@@ -25,6 +26,8 @@ pub struct Source {
     pub relative: PathBuf,
     /// Path below the output folder that results begin with.
     pub stem: PathBuf,
+    /// The file as it was found.
+    pub stamp: Option<Stamp>,
     /// Why it cannot be used, when that is known before it is opened.
     pub refused: Option<String>,
 }
@@ -32,7 +35,8 @@ pub struct Source {
 impl Source {
     fn new(path: PathBuf, relative: PathBuf) -> Self {
         let shown = path.to_string_lossy().into_owned();
-        Self { path, shown, relative, stem: PathBuf::new(), refused: None }
+        let stamp = Stamp::of(&path);
+        Self { path, shown, relative, stem: PathBuf::new(), stamp, refused: None }
     }
 
     fn refused(name: &str, why: String) -> Self {

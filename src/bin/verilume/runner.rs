@@ -230,7 +230,9 @@ impl Runner<'_> {
                         }
                         Err(e) => record.error = Some(e.to_string()),
                     }
-                    held.push((s.item.source, Line { record, settings: self.methods[m].settings.clone() }));
+                    let settings = self.methods[m].settings.clone();
+                    let stamp = self.sources[s.item.source].stamp;
+                    held.push((s.item.source, Line { record, settings, stamp }));
                 }
             }
             if !sheets && rows.is_none() {
