@@ -187,10 +187,20 @@ impl Inputs {
             times
         };
         let times = count(&bare);
-        let mut taken: HashSet<PathBuf> = bare.iter().filter(|p| times[*p] == 1).cloned().collect();
-        for ((source, bare), full) in self.sources.iter_mut().zip(bare).zip(full) {
-            if times[&bare] == 1 {
-                source.stem = bare;
+        let arrays: HashSet<PathBuf> = (self.sources.iter().zip(bare.iter().zip(&full)))
+            .filter(|(source, _)| source.is_array())
+            .flat_map(|(_, (bare, full))| [bare.clone(), full.clone()])
+            .collect();
+        // Pictures of an array's rows are named by its stem and the number of the row.
+        let is_row = |stem: &Path| {
+            let number = stem.extension().is_some_and(|e| e.as_encoded_bytes().iter().all(u8::is_ascii_digit));
+            number && arrays.contains(&stem.with_extension(""))
+        };
+        let free = |path: &Path| times.get(path) == Some(&1) && !is_row(path);
+        let mut taken: HashSet<PathBuf> = bare.iter().filter(|p| free(p)).cloned().collect();
+        for ((source, bare), full) in self.sources.iter_mut().zip(&bare).zip(full) {
+            if free(bare) {
+                source.stem.clone_from(bare);
                 continue;
             }
             let numbered = |n: usize| {
@@ -198,7 +208,8 @@ impl Inputs {
                 name.push(format!("-{n}"));
                 PathBuf::from(name)
             };
-            let free = std::iter::once(full.clone()).chain((2..).map(numbered)).find(|p| !taken.contains(p));
+            let free = std::iter::once(full.clone()).chain((2..).map(numbered));
+            let free = free.into_iter().find(|p| !taken.contains(p) && !is_row(p));
             source.stem = free.unwrap_or(full);
             taken.insert(source.stem.clone());
         }
@@ -234,11 +245,14 @@ mod tests {
                 source("a/x.jpg", "x.jpg"),
                 source("b/x.png", "x.png"),
                 source("c/y.v1.png", "sub/y.v1.png"),
+                source("d/z.npy", "z.npy"),
+                source("d/z.0.png", "z.0.png"),
+                source("d/z.one.png", "z.one.png"),
             ],
             ignored: 0,
         };
         inputs.name_stems();
         let stems: Vec<_> = inputs.sources.iter().map(|s| s.stem.to_str().unwrap()).collect();
-        assert_eq!(stems, ["x.png", "x.jpg", "x.png-2", "sub/y.v1"]);
+        assert_eq!(stems, ["x.png", "x.jpg", "x.png-2", "sub/y.v1", "z", "z.0.png", "z.one"]);
     }
 }
