@@ -402,3 +402,17 @@ fn resume_knows_whose_map_a_file_is() {
     assert_eq!(made(&["a/x.png", "-m", "gradient"]), 1);
     assert_eq!(made(&["a/x.png", "-m", "gradient"]), 0);
 }
+
+#[test]
+fn resume_reads_the_files_of_parameters() {
+    let folder = tempfile::tempdir().unwrap();
+    picture(&folder.path().join("x.png"), 40, 40, 1);
+    let made = |seed| {
+        picture(&folder.path().join("base.png"), 40, 40, seed);
+        let arguments = ["x.png", "-m", "ig:steps=2,baseline=file:base.png", "-o", "out", "--json", "--resume"];
+        let output = explain(folder.path(), &arguments);
+        assert_eq!(code(&output), 0);
+        lines(&output.stdout).len()
+    };
+    assert_eq!([made(2), made(2), made(3), made(3)], [1, 0, 1, 0]);
+}

@@ -1,6 +1,7 @@
 //! `verilume explain`: opens the net, goes through the inputs, closes the books.
 
-use std::path::PathBuf;
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -162,7 +163,15 @@ fn fingerprint(settings: &serde_json::Value) -> String {
 
 /// The methods, built, with the fingerprint of everything their results depend on.
 fn ready(plan: &Plan, model: &Model, preprocess: &Preprocess, labels: &Labels) -> Result<Vec<Ready>> {
-    let load = |path: &std::path::Path| items::load(path, preprocess);
+    // What a parameter's file holds counts, not its name.
+    let loaded = RefCell::new(Sha256::new());
+    let load = |path: &Path| {
+        let tensor = items::load(path, preprocess)?;
+        let mut hash = loaded.borrow_mut();
+        hash.update(format!("{:?}", tensor.dims()));
+        tensor.to_f64().iter().for_each(|v| hash.update(v.to_le_bytes()));
+        Ok(tensor)
+    };
     let context = Context { seed: plan.seed, score: plan.score, preprocess, load: &load };
     let mut settings = common(plan, model, preprocess);
     settings["labels"] = labels.iter().collect();
@@ -170,13 +179,20 @@ fn ready(plan: &Plan, model: &Model, preprocess: &Preprocess, labels: &Labels) -
         // A sheet shows all methods.
         settings["sheet"] = plan.methods.iter().map(|m| m.spec.to_string()).collect();
     }
-    let mut ready = Vec::new();
+    let mut built = Vec::new();
     for named in &plan.methods {
-        settings["method"] = named.spec.to_string().into();
         let method = named.spec.build(&context).map_err(|e| e.within(format!("-m {}", named.spec)))?;
-        ready.push(Ready { id: named.id.clone(), settings: fingerprint(&settings), method, proven: false });
+        built.push((named, method, hex(&loaded.take().finalize())));
     }
-    Ok(ready)
+    if plan.wants(Format::Grid) {
+        settings["sheet_files"] = built.iter().map(|(_, _, files)| files.as_str()).collect();
+    }
+    let ready = built.into_iter().map(|(named, method, files)| {
+        settings["method"] = named.spec.to_string().into();
+        settings["files"] = files.into();
+        Ready { id: named.id.clone(), settings: fingerprint(&settings), method, proven: false }
+    });
+    Ok(ready.collect())
 }
 
 /// What of `lines` still counts.
