@@ -416,3 +416,33 @@ fn resume_reads_the_files_of_parameters() {
     };
     assert_eq!([made(2), made(2), made(3), made(3)], [1, 0, 1, 0]);
 }
+
+#[test]
+fn one_run_at_a_time_writes_to_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    picture(&folder.path().join("x.png"), 40, 40, 1);
+    let out = folder.path().join("out");
+    std::fs::create_dir(&out).unwrap();
+    let lock = std::fs::File::create(out.join(".records.lock")).unwrap();
+    lock.lock().unwrap();
+    let output = explain(folder.path(), &["x.png", "-o", "out"]);
+    assert_eq!(code(&output), 2);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("another run is writing to out"));
+    assert_eq!(code(&explain(folder.path(), &["x.png", "-o", "out", "--shard", "1/1"])), 0);
+    drop(lock);
+    assert_eq!(code(&explain(folder.path(), &["x.png", "-o", "out"])), 0);
+}
+
+#[test]
+fn nothing_half_made_stays_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    picture(&folder.path().join("x.png"), 40, 40, 1);
+    for name in ["x.gradient.png", "x.gradient.npy"] {
+        std::fs::create_dir_all(folder.path().join("out").join(name).join("full")).unwrap();
+        let format = if name.ends_with("npy") { "npy" } else { "overlay" };
+        let output = explain(folder.path(), &["x.png", "-m", "gradient", "-o", "out", "--format", format]);
+        assert_eq!(code(&output), 2);
+    }
+    let names = std::fs::read_dir(folder.path().join("out")).unwrap();
+    assert!(names.into_iter().all(|e| !e.unwrap().file_name().to_string_lossy().ends_with(".partial")));
+}

@@ -1,6 +1,7 @@
 //! `verilume explain`: opens the net, goes through the inputs, closes the books.
 
 use std::cell::RefCell;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -52,6 +53,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     let engine = Engine::new(&plan.settings)?;
     let methods = ready(&plan, &model, &preprocess, &labels)?;
     std::fs::create_dir_all(&plan.out).map_err(|e| verilume::Error::io(&plan.out, e))?;
+    let _lock = lock(&plan)?;
 
     let Inputs { mut sources, ignored } = inputs::find(&plan.inputs, &plan.out);
     if sources.is_empty() {
@@ -129,6 +131,18 @@ fn out_file(plan: &Plan, name: &str, extension: &str) -> PathBuf {
         Some(shard) => format!("{name}.{}-of-{}.{extension}", shard.part, shard.of),
         None => format!("{name}.{extension}"),
     })
+}
+
+/// Keeps other runs from writing to the same records until it is dropped.
+fn lock(plan: &Plan) -> Result<File> {
+    let path = out_file(plan, ".records", "lock");
+    let options = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = options.map_err(|e| verilume::Error::io(&path, e))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => bail!("another run is writing to {}", plan.out.display()),
+        // There are file systems without locks.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
+    }
 }
 
 /// Every setting that results depend on, whatever the method.
