@@ -446,3 +446,26 @@ fn nothing_half_made_stays_behind() {
     let names = std::fs::read_dir(folder.path().join("out")).unwrap();
     assert!(names.into_iter().all(|e| !e.unwrap().file_name().to_string_lossy().ends_with(".partial")));
 }
+
+#[cfg(unix)]
+#[test]
+fn pipes_and_devices_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    picture(&folder.path().join("x.png"), 40, 40, 1);
+    for name in ["pipe.png", "pipe.npy", "pipe.safetensors"] {
+        assert!(Command::new("mkfifo").arg(folder.path().join(name)).status().unwrap().success());
+    }
+    std::os::unix::fs::symlink("/dev/zero", folder.path().join("zero.png")).unwrap();
+    let output = explain(folder.path(), &[".", "-o", "out", "--json"]);
+    assert_eq!(code(&output), 1);
+    let printed = lines(&output.stdout);
+    assert_eq!(printed.len(), 5);
+    let refused = |r: &&Value| r["error"].as_str().is_some_and(|e| e.contains("no regular file"));
+    assert_eq!(printed.iter().filter(refused).count(), 4);
+    let pipe = "pipe.safetensors";
+    for arguments in [["--model", pipe], ["-t", "file:pipe.npy"], ["-t", "file:pipe.safetensors"], ["--labels", pipe]] {
+        let output = explain(folder.path(), &[&["x.png", "-o", "out"], &arguments[..]].concat());
+        assert_eq!(code(&output), 2, "{arguments:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("no regular file"), "{arguments:?}");
+    }
+}

@@ -1,8 +1,9 @@
 //! Names of classes.
 
+use std::io::Read;
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, open_file};
 
 /// English names of the ImageNet-1k classes, one a line.
 const IMAGENET: &str = include_str!("../../weights/imagenet-labels.txt");
@@ -74,7 +75,8 @@ impl Labels {
     /// # Errors
     /// When the file cannot be read, has not one name a class, or a name is empty.
     pub fn from_file(path: &Path, classes: usize) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+        let mut text = String::new();
+        open_file(path)?.read_to_string(&mut text).map_err(|e| Error::io(path, e))?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text).trim_end();
         let names: Vec<String> = text.lines().map(|line| line.trim().to_string()).collect();
         if names.len() != classes {

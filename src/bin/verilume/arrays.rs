@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use npyz::{DType, Endianness, NpyHeader, Order, TypeChar};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
+use verilume::error::open_file;
 use verilume::tensor::Tensor;
 use verilume::{Error, Result};
 
@@ -66,7 +67,7 @@ impl ArrayFile {
 
     /// Opens an array and checks that the file holds all of it.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|e| Error::io(path, e))?;
+        let file = open_file(path)?;
         let opened = if extension(path).is_some_and(|e| e == "npy") { open_npy(file) } else { open_safetensors(file) };
         let mut array = opened.map_err(|why| Error::input(format!("{}: {why}", path.display())))?;
         path.clone_into(&mut array.path);

@@ -1,8 +1,10 @@
 //! Which classes to explain.
 
 use std::collections::HashMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use verilume::error::open_file;
 use verilume::model::Labels;
 use verilume::{Error, Result};
 
@@ -134,7 +136,8 @@ impl Listed {
             listed.by_row = found.iter().map(|&i| checked(i, classes)).collect::<Result<_>>()?;
             return Ok(listed);
         }
-        let text = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+        let mut text = Vec::new();
+        open_file(path)?.read_to_end(&mut text).map_err(|e| Error::io(path, e))?;
         let mut table = csv::ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
