@@ -469,3 +469,23 @@ fn pipes_and_devices_are_refused() {
         assert!(String::from_utf8_lossy(&output.stderr).contains("no regular file"), "{arguments:?}");
     }
 }
+
+#[test]
+fn results_spare_the_inputs() {
+    let folder = tempfile::tempdir().unwrap();
+    picture(&folder.path().join("x.png"), 40, 40, 1);
+    picture(&folder.path().join("x.gradient.png"), 40, 40, 2);
+    let before = std::fs::read(folder.path().join("x.gradient.png")).unwrap();
+    let arguments = ["x.png", "x.gradient.png", "-m", "gradient", "-o", ".", "--json", "--format", "overlay,npy"];
+    let output = explain(folder.path(), &arguments);
+    assert_eq!(code(&output), 1);
+    assert_eq!(std::fs::read(folder.path().join("x.gradient.png")).unwrap(), before);
+    assert!(!folder.path().join("x.gradient.npy").exists());
+    assert!(folder.path().join("x.gradient.gradient.png").exists());
+
+    // Results beside the inputs are no inputs of the next run.
+    for inputs in [".", "*.png"] {
+        let output = explain(folder.path(), &[inputs, "-m", "input_x_gradient", "-o", ".", "--json", "--resume"]);
+        assert_eq!((code(&output), lines(&output.stdout).len()), (0, 2), "{inputs}");
+    }
+}

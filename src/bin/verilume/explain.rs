@@ -1,6 +1,7 @@
 //! `verilume explain`: opens the net, goes through the inputs, closes the books.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -59,6 +60,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     if sources.is_empty() {
         bail!("no inputs");
     }
+    let read = read_files(args, &plan, &sources);
     if let Some(shard) = plan.shard {
         sources.retain(|s| inputs::belongs(s, shard));
     }
@@ -103,6 +105,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
         done,
         book,
         sources: &sources,
+        read,
     };
     let ended = runner.all(&mut progress);
     progress.finish();
@@ -131,6 +134,17 @@ fn out_file(plan: &Plan, name: &str, extension: &str) -> PathBuf {
         Some(shard) => format!("{name}.{}-of-{}.{extension}", shard.part, shard.of),
         None => format!("{name}.{extension}"),
     })
+}
+
+/// Files that no result may take the place of.
+fn read_files(args: &ExplainArgs, plan: &Plan, sources: &[Source]) -> HashSet<PathBuf> {
+    let mut paths: Vec<&Path> = sources.iter().map(|s| s.path.as_path()).collect();
+    paths.extend(args.model.model.as_deref().map(Path::new));
+    paths.extend(args.preparation.labels.as_deref());
+    if let TargetChoice::File(path) = &plan.target {
+        paths.push(path);
+    }
+    paths.into_iter().filter_map(|path| path.canonicalize().ok()).collect()
 }
 
 /// Keeps other runs from writing to the same records until it is dropped.

@@ -1,12 +1,13 @@
 //! From what was typed to the list of files to explain and the names of their results.
 
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::io::BufRead;
 use std::path::{Component, Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 use verilume::Error;
-use verilume::report::Stamp;
+use verilume::report::{Journal, Stamp};
 use walkdir::WalkDir;
 
 use crate::arrays::{ArrayFile, extension};
@@ -58,16 +59,54 @@ pub struct Inputs {
     pub ignored: usize,
 }
 
-/// Finds the files. Nothing below `out` is taken from a folder: those are results.
+/// Results that earlier runs have left in the output folder.
+struct Results {
+    out: Option<PathBuf>,
+    files: OnceCell<HashSet<PathBuf>>,
+}
+
+impl Results {
+    fn below(out: &Path) -> Self {
+        Self { out: out.canonicalize().ok(), files: OnceCell::new() }
+    }
+
+    /// Whether `folder` is the output folder or inside it.
+    fn surround(&self, folder: &Path) -> bool {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        self.out.as_ref().is_some_and(|out| folder.canonicalize().is_ok_and(|folder| folder.starts_with(out)))
+    }
+
+    /// Whether `path` is the output folder itself.
+    fn are_all_of(&self, path: &Path) -> bool {
+        self.out.as_ref().is_some_and(|out| path.canonicalize().is_ok_and(|path| path == *out))
+    }
+
+    /// Whether the journals name `path`.
+    fn name(&self, path: &Path) -> bool {
+        let files = self.files.get_or_init(|| {
+            let entries = self.out.iter().filter_map(|out| out.read_dir().ok()).flatten().flatten();
+            let journals = entries.map(|entry| entry.path()).filter(|path| {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                name.starts_with("records.") && name.ends_with(".jsonl")
+            });
+            let lines = journals.flat_map(|path| Journal::read(&path).unwrap_or_default());
+            lines.flat_map(|line| line.record.files).filter_map(|file| Path::new(&file).canonicalize().ok()).collect()
+        });
+        path.canonicalize().is_ok_and(|path| files.contains(&path))
+    }
+}
+
+/// Finds the files. Results in `out` are not taken from a folder: nothing below it, and where the folder is inside it,
+/// nothing that its journals name.
 pub fn find(named: &[String], out: &Path) -> Inputs {
     let mut found = Inputs::default();
-    let out = out.canonicalize().ok();
+    let out = Results::below(out);
     for name in named {
         if name == "-" {
             for line in std::io::stdin().lock().lines() {
                 match line {
                     Ok(line) if line.trim().is_empty() => {}
-                    Ok(line) => found.add(line.trim_end_matches('\r'), Patterns::Literal, out.as_deref()),
+                    Ok(line) => found.add(line.trim_end_matches('\r'), Patterns::Literal, &out),
                     Err(e) => {
                         found.sources.push(Source::refused("-", format!("standard input: {e}")));
                         // Only a line that is not UTF-8 is followed by others.
@@ -78,7 +117,7 @@ pub fn find(named: &[String], out: &Path) -> Inputs {
                 }
             }
         } else {
-            found.add(name, Patterns::Expand, out.as_deref());
+            found.add(name, Patterns::Expand, &out);
         }
     }
     found.drop_repeats();
@@ -94,7 +133,7 @@ enum Patterns {
 }
 
 impl Inputs {
-    fn add(&mut self, name: &str, patterns: Patterns, out: Option<&Path>) {
+    fn add(&mut self, name: &str, patterns: Patterns, out: &Results) {
         let path = PathBuf::from(name);
         if path.is_dir() {
             self.add_folder(&path, name, out);
@@ -106,18 +145,19 @@ impl Inputs {
         }
     }
 
-    fn add_folder(&mut self, folder: &Path, name: &str, out: Option<&Path>) {
+    fn add_folder(&mut self, folder: &Path, name: &str, out: &Results) {
         let before = self.sources.len();
         let ignored = self.ignored;
         let walk = WalkDir::new(folder).follow_links(true).sort_by_file_name().into_iter();
-        let is_out = |p: &Path| out.is_some_and(|out| p.canonicalize().is_ok_and(|p| p == out));
-        for entry in walk.filter_entry(|e| e.depth() == 0 || !(e.file_type().is_dir() && is_out(e.path()))) {
+        let among_results = out.surround(folder);
+        for entry in walk.filter_entry(|e| e.depth() == 0 || !(e.file_type().is_dir() && out.are_all_of(e.path()))) {
             match entry {
                 Err(e) => {
                     let at = e.path().map_or_else(|| name.to_string(), |p| p.to_string_lossy().into_owned());
                     self.sources.push(Source::refused(&at, e.to_string()));
                 }
                 Ok(entry) if entry.file_type().is_dir() => {}
+                Ok(entry) if among_results && out.name(entry.path()) => {}
                 Ok(entry) => {
                     let path = entry.into_path();
                     let known = extension(&path).is_some_and(|e| PICTURES.contains(&e.as_str()));
@@ -137,20 +177,22 @@ impl Inputs {
         }
     }
 
-    fn add_pattern(&mut self, pattern: &str, out: Option<&Path>) {
+    fn add_pattern(&mut self, pattern: &str, out: &Results) {
         let before = self.sources.len();
         // Results keep their paths below the last folder that is spelled out.
         let literal: PathBuf = Path::new(pattern)
             .components()
             .take_while(|c| !c.as_os_str().to_string_lossy().contains(['*', '?', '[']))
             .collect();
+        let among_results = out.surround(&literal);
+        let is_result = |path: &Path| if among_results { out.name(path) } else { out.surround(path) };
         match glob::glob(pattern) {
             Err(e) => self.sources.push(Source::refused(pattern, format!("{pattern}: {e}"))),
             Ok(paths) => {
                 for path in paths {
                     match path {
                         Ok(path) if path.is_dir() => {}
-                        Ok(path) if out.is_some_and(|out| path.canonicalize().is_ok_and(|p| p.starts_with(out))) => {}
+                        Ok(path) if is_result(&path) => {}
                         Ok(path) => {
                             let relative = path.strip_prefix(&literal).unwrap_or(&path).to_owned();
                             self.sources.push(Source::new(path, relative));
