@@ -489,3 +489,26 @@ fn results_spare_the_inputs() {
         assert_eq!((code(&output), lines(&output.stdout).len()), (0, 2), "{inputs}");
     }
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn names_need_not_be_text() {
+    use std::os::unix::ffi::OsStrExt;
+    let folder = tempfile::tempdir().unwrap();
+    let name = std::ffi::OsStr::from_bytes(b"a\xff.png");
+    picture(&folder.path().join("a.png"), 40, 40, 1);
+    std::fs::rename(folder.path().join("a.png"), folder.path().join(name)).unwrap();
+    let made = || {
+        let output = verilume(folder.path(), &["explain", "--size", SIZE, "--json", "-m", "gradient", "--resume"])
+            .arg(name)
+            .output()
+            .unwrap();
+        assert_eq!(code(&output), 0);
+        lines(&output.stdout)
+    };
+    let printed = made();
+    assert_eq!(printed[0]["input"], "a\\xff.png");
+    let map = std::ffi::OsStr::from_bytes(b"a\xff.gradient.png");
+    assert!(folder.path().join("verilume-out").join(map).is_file());
+    assert!(made().is_empty());
+}

@@ -1,5 +1,6 @@
 //! The command line as typed: one struct a command, shared groups of options beside them.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -41,7 +42,7 @@ pub struct ExplainArgs {
     /// A .npy file holds f32 or f64 numbers [N,C,H,W] or [C,H,W], already normalised. A .safetensors file holds a tensor
     /// `input` (the same) or `images` (u8 [N,C,H,W], prepared as the model says).
     #[arg(value_name = "INPUT", required_unless_present = "list_methods")]
-    pub inputs: Vec<String>,
+    pub inputs: Vec<OsString>,
 
     /// Method, `name` or `name:key=value,...`; may repeat [default: grad_cam]
     ///

@@ -6,6 +6,7 @@ use anyhow::Result;
 use verilume::report::{FileStatus, Journal, Line, Record, Status};
 
 use crate::inputs::Source;
+use crate::paths;
 use crate::plan::Reply;
 use crate::talk::{Answer, Progress};
 
@@ -102,10 +103,10 @@ impl Book {
             ))?;
         }
         let row = record.index.map_or_else(String::new, |i| format!("[{i}]"));
-        let input = shortened(&format!("{}{row}", record.input), path);
+        let input = shortened(&format!("{}{row}", paths::one_line(&record.input)), path);
         if let Some(why) = &record.error {
             let method = record.method.as_deref().map_or_else(String::new, |m| format!("{m}: "));
-            return self.answer.line(&format!("{input:path$}  failed: {method}{why}"));
+            return self.answer.line(&format!("{input:path$}  failed: {method}{}", paths::one_line(why)));
         }
         let dash = || "-".to_string();
         let target = match (record.target, &record.target_label) {

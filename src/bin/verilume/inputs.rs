@@ -2,7 +2,8 @@
 
 use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
-use std::io::BufRead;
+use std::ffi::{OsStr, OsString};
+use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -11,6 +12,7 @@ use verilume::report::{Journal, Stamp};
 use walkdir::WalkDir;
 
 use crate::arrays::{ArrayFile, extension};
+use crate::paths;
 use crate::values::Shard;
 
 const PICTURES: &[&str] =
@@ -35,7 +37,7 @@ pub struct Source {
 
 impl Source {
     fn new(path: PathBuf, relative: PathBuf) -> Self {
-        let shown = path.to_string_lossy().into_owned();
+        let shown = paths::shown(&path);
         let stamp = Stamp::of(&path);
         Self { path, shown, relative, stem: PathBuf::new(), stamp, refused: None }
     }
@@ -90,7 +92,10 @@ impl Results {
                 name.starts_with("records.") && name.ends_with(".jsonl")
             });
             let lines = journals.flat_map(|path| Journal::read(&path).unwrap_or_default());
-            lines.flat_map(|line| line.record.files).filter_map(|file| Path::new(&file).canonicalize().ok()).collect()
+            lines
+                .flat_map(|line| line.record.files)
+                .filter_map(|file| paths::named(&file).canonicalize().ok())
+                .collect()
         });
         path.canonicalize().is_ok_and(|path| files.contains(&path))
     }
@@ -98,23 +103,17 @@ impl Results {
 
 /// Finds the files. Results in `out` are not taken from a folder: nothing below it, and where the folder is inside it,
 /// nothing that its journals name.
-pub fn find(named: &[String], out: &Path) -> Inputs {
+pub fn find(named: &[OsString], out: &Path) -> Inputs {
     let mut found = Inputs::default();
     let out = Results::below(out);
     for name in named {
         if name == "-" {
-            for line in std::io::stdin().lock().lines() {
-                match line {
-                    Ok(line) if line.trim().is_empty() => {}
-                    Ok(line) => found.add(line.trim_end_matches('\r'), Patterns::Literal, &out),
-                    Err(e) => {
-                        found.sources.push(Source::refused("-", format!("standard input: {e}")));
-                        // Only a line that is not UTF-8 is followed by others.
-                        if e.kind() != std::io::ErrorKind::InvalidData {
-                            break;
-                        }
-                    }
-                }
+            let mut list = Vec::new();
+            if let Err(e) = std::io::stdin().lock().read_to_end(&mut list) {
+                found.sources.push(Source::refused("-", format!("standard input: {e}")));
+            }
+            for name in listed(&list) {
+                found.add(&paths::from_bytes(name.to_vec()), Patterns::Literal, &out);
             }
         } else {
             found.add(name, Patterns::Expand, &out);
@@ -125,6 +124,13 @@ pub fn find(named: &[String], out: &Path) -> Inputs {
     found
 }
 
+/// The names in a list: one a line, or, where it has zero bytes, one before each of them.
+fn listed(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let end = if list.contains(&0) { 0 } else { b'\n' };
+    let trimmed = move |name| if end == 0 { name } else { <[u8]>::strip_suffix(name, b"\r").unwrap_or(name) };
+    list.split(move |&b| b == end).map(trimmed).filter(|name| !name.trim_ascii().is_empty())
+}
+
 /// Whether `*`, `?` and `[` in a name that is no file mean something.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Patterns {
@@ -133,12 +139,13 @@ enum Patterns {
 }
 
 impl Inputs {
-    fn add(&mut self, name: &str, patterns: Patterns, out: &Results) {
+    fn add(&mut self, name: &OsStr, patterns: Patterns, out: &Results) {
         let path = PathBuf::from(name);
+        let pattern = name.to_str().filter(|name| patterns == Patterns::Expand && name.contains(['*', '?', '[']));
         if path.is_dir() {
-            self.add_folder(&path, name, out);
-        } else if !path.exists() && patterns == Patterns::Expand && name.contains(['*', '?', '[']) {
-            self.add_pattern(name, out);
+            self.add_folder(&path, &paths::shown(&path), out);
+        } else if let Some(pattern) = pattern.filter(|_| !path.exists()) {
+            self.add_pattern(pattern, out);
         } else {
             let relative = path.file_name().map_or_else(|| path.clone(), PathBuf::from);
             self.sources.push(Source::new(path, relative));
@@ -153,7 +160,7 @@ impl Inputs {
         for entry in walk.filter_entry(|e| e.depth() == 0 || !(e.file_type().is_dir() && out.are_all_of(e.path()))) {
             match entry {
                 Err(e) => {
-                    let at = e.path().map_or_else(|| name.to_string(), |p| p.to_string_lossy().into_owned());
+                    let at = e.path().map_or_else(|| name.to_string(), paths::shown);
                     self.sources.push(Source::refused(&at, e.to_string()));
                 }
                 Ok(entry) if entry.file_type().is_dir() => {}
@@ -198,7 +205,7 @@ impl Inputs {
                             self.sources.push(Source::new(path, relative));
                         }
                         Err(e) => {
-                            let at = e.path().to_string_lossy().into_owned();
+                            let at = paths::shown(e.path());
                             self.sources.push(Source::refused(&at, e.to_string()));
                         }
                     }
@@ -277,6 +284,12 @@ pub fn usable(source: &Source) -> verilume::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lists_end_names_with_lines_or_zeros() {
+        assert_eq!(listed(b"a b\r\n\nc").collect::<Vec<_>>(), [&b"a b"[..], b"c"]);
+        assert_eq!(listed(b"a\nb\0c\r\0").collect::<Vec<_>>(), [&b"a\nb"[..], b"c\r"]);
+    }
 
     #[test]
     fn equal_stems_keep_their_extension() {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use verilume::report::{Line, Stamp};
 
 use crate::inputs::Source;
+use crate::paths;
 
 /// A source of this run and its number of rows; `None` for a picture.
 pub struct Known<'a> {
@@ -67,7 +68,7 @@ impl Done {
             sources.iter().map(|known| (known.source.shown.as_str(), known.source.stamp)).collect();
         let unchanged = |line: &Line| {
             let input = line.record.input.as_str();
-            let now = stamps.get(input).copied().unwrap_or_else(|| Stamp::of(Path::new(input)));
+            let now = stamps.get(input).copied().unwrap_or_else(|| Stamp::of(&paths::named(input)));
             now.is_none() || now == line.stamp
         };
         let superseded = superseded(&lines);
@@ -84,7 +85,7 @@ impl Done {
                 && record.method.is_some()
                 && !superseded
                 && unchanged(line)
-                && record.files.iter().all(|file| Path::new(file).is_file())
+                && record.files.iter().all(|file| paths::named(file).is_file())
                 && !record.files.iter().any(|file| claims.by_another(file, &record.input, m.is_some()));
             let whole = same && holds;
             usable.push(whole);
@@ -190,8 +191,8 @@ impl<'a> Claims<'a> {
     }
 
     fn claimant(&self, file: &str) -> Option<&'a str> {
-        let folder = Path::new(file).parent()?.canonicalize().ok()?;
-        let path = folder.join(Path::new(file).file_name()?);
+        let file = paths::named(file);
+        let path = file.parent()?.canonicalize().ok()?.join(file.file_name()?);
         let name = path.strip_prefix(&self.out).ok()?.to_string_lossy().into_owned();
         name.match_indices('.').find_map(|(dot, _)| {
             let claimant = self.stems.get(&name[..dot])?;

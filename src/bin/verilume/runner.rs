@@ -25,6 +25,7 @@ use crate::drawing::{self, Panel};
 use crate::inputs::Source;
 use crate::items::{Item, Net};
 use crate::outputs::{self, RawFile, RawFiles, RawFormat};
+use crate::paths;
 use crate::plan::Plan;
 use crate::resume::Done;
 use crate::talk::Progress;
@@ -249,7 +250,7 @@ impl Runner<'_> {
             let records = held.iter_mut().map(|(at, line)| (*at, &mut line.record));
             for (_, record) in records.filter(|(at, r)| *at == s.item.source && r.index == s.item.row) {
                 match &sheet {
-                    Ok(()) => record.files.push(path.to_string_lossy().into_owned()),
+                    Ok(()) => record.files.push(paths::shown(&path)),
                     Err(e) => record.error = record.error.take().or_else(|| Some(e.to_string())),
                 }
             }
@@ -401,7 +402,7 @@ impl Runner<'_> {
                     file.finish()?;
                 }
             }
-            files.push(path.to_string_lossy().into_owned());
+            files.push(paths::shown(&path));
         }
         Ok(files)
     }
