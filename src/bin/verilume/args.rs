@@ -107,7 +107,7 @@ pub struct ExplainArgs {
 const EXPLAIN_EXAMPLES: &str = "Examples:
   verilume explain cat.jpg -m integrated_gradients:steps=128 -m grad_cam --format grid
   verilume explain photos/ -t top:3 --format npy,overlay -o maps --resume
-  verilume explain 'photos/**/*.png' -t \"tabby cat\" --score prob --json
+  verilume explain 'photos/**/*.png' -t \"tiger cat\" --score prob --json
   verilume explain digits.safetensors --model mlp.safetensors -t file:digits.safetensors --format npy
   find . -name '*.jpg' | verilume explain - --shard 1/4
 
