@@ -365,6 +365,10 @@ fn the_net_and_the_machine_are_described() {
     let folder = tempfile::tempdir().unwrap();
     let info: Value = serde_json::from_slice(&run(folder.path(), &["model", "info", "--json"]).stdout).unwrap();
     assert_eq!((&info["classes"], &info["name"]), (&1000.into(), &"efficientnet-lite0".into()));
+    let text = String::from_utf8(run(folder.path(), &["model", "info"]).stdout).unwrap();
+    for layer in info["layers"].as_array().unwrap() {
+        assert!(text.lines().any(|l| l.split_whitespace().next() == layer["name"].as_str()), "{layer}");
+    }
     let output = run(folder.path(), &["doctor", "--json"]);
     assert_eq!(code(&output), 0, "{}", String::from_utf8_lossy(&output.stdout));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();

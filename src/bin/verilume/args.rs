@@ -226,7 +226,7 @@ pub struct ModelArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum ModelCommand {
-    /// Architecture, size, preparation of pictures and checksum
+    /// Architecture, size, preparation of pictures, checksum and every layer
     Info {
         #[command(flatten)]
         model: ModelChoice,
