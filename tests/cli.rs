@@ -516,3 +516,11 @@ fn names_need_not_be_text() {
     assert!(folder.path().join("verilume-out").join(map).is_file());
     assert!(made().is_empty());
 }
+
+#[test]
+fn an_array_that_does_not_fit_is_one_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    npy(&folder.path().join("flat.npy"), &[32, 32], &[0.5; 1024]);
+    let output = explain(folder.path(), &["flat.npy", "--json", "-o", "out"]);
+    assert_eq!((code(&output), lines(&output.stdout).len()), (2, 1));
+}

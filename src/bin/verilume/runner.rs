@@ -23,7 +23,7 @@ use crate::arrays::ArrayFile;
 use crate::book::Book;
 use crate::drawing::{self, Panel};
 use crate::inputs::Source;
-use crate::items::{Item, Net};
+use crate::items::{Item, Net, fit};
 use crate::outputs::{self, RawFile, RawFiles, RawFormat};
 use crate::paths;
 use crate::plan::Plan;
@@ -136,6 +136,11 @@ impl Runner<'_> {
             Ok(array) => array,
             Err(e) => return self.book.fail(at, source, None, &e.to_string(), progress),
         };
+        if !array.has_levels()
+            && let Err(e) = fit(array.dims(), self.model.default_input())
+        {
+            return self.book.fail(at, source, None, &e.within(&source.shown).to_string(), progress);
+        }
         let count = array.rows();
         self.book.set_items(at, count);
         let mut rows = Rows { single: array.is_single(), files: RawFiles::new(count) };
