@@ -110,8 +110,10 @@ fn architecture(tensors: &Tensors, wanted: Option<&str>) -> Result<&'static Arch
         let names: Vec<&str> = tensors.names().take(SHOWN_NAMES).collect();
         let more = tensors.names().count().saturating_sub(SHOWN_NAMES);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let prefixed = tensors.names().next().is_some() && tensors.names().all(|name| name.starts_with("module."));
+        let hint = if prefixed { "; weights saved from within DataParallel: take `module.` off the names" } else { "" };
         Error::model(format!(
-            "the tensors {}{more} are of no known architecture; known are {}",
+            "the tensors {}{more} are of no known architecture{hint}; known are {}",
             names.join(", "),
             known()
         ))

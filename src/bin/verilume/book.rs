@@ -8,7 +8,7 @@ use verilume::report::{FileStatus, Journal, Line, Record, Status};
 use crate::inputs::Source;
 use crate::paths;
 use crate::plan::Reply;
-use crate::talk::{Answer, Progress};
+use crate::talk::{Answer, Progress, counted};
 
 /// Characters of an input's path in the table.
 const PATH_CHARACTERS: usize = 44;
@@ -129,10 +129,11 @@ impl Book {
         match (&tally.error, tally.made) {
             (Some(why), 0) => format!("failed: {why}"),
             (Some(_), made) => {
-                format!("{}: {made} maps, {} of {} inputs failed", source.shown, tally.failed.len(), tally.items)
+                let made = counted(made, "map");
+                format!("{}: {made}, {} of {} inputs failed", source.shown, tally.failed.len(), tally.items)
             }
             (None, 0) => format!("{}: done before", source.shown),
-            (None, made) => format!("{}: {made} maps", source.shown),
+            (None, made) => format!("{}: {}", source.shown, counted(made, "map")),
         }
     }
 

@@ -27,7 +27,7 @@ use crate::listing;
 use crate::plan::{self, Earlier, Plan};
 use crate::resume::{Current, Demands, Done, Known};
 use crate::runner::{Ready, Runner};
-use crate::talk::{Answer, Progress, Voice};
+use crate::talk::{Answer, Progress, Voice, counted};
 use crate::targets::{TargetChoice, Targets};
 
 /// Nothing could be done.
@@ -81,6 +81,11 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     if done.outdated > 0 {
         progress.say(&format!("{} earlier results have other settings and are made again", done.outdated));
     }
+    if let TargetChoice::Top(k) = plan.target
+        && k > model.classes()
+    {
+        progress.say(&format!("--target top:{k}: all {} classes of the net are explained", model.classes()));
+    }
     let manifest_path = out_file(&plan, "manifest", "json");
     // A manifest says that a run has ended: one of an earlier run must not stand beside this run's records.
     match std::fs::remove_file(&manifest_path) {
@@ -119,7 +124,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     if plan.voice == Voice::Normal {
         let skipped = if skipped > 0 { format!(", {skipped} done before") } else { String::new() };
         let failed = if failed > 0 { format!(", {failed} of {} inputs failed", sources.len()) } else { String::new() };
-        progress.say(&format!("{made} maps in {}{skipped}{failed}", plan.out.display()));
+        progress.say(&format!("{} in {}{skipped}{failed}", counted(made, "map"), plan.out.display()));
     }
     Ok(match (made + skipped, failed) {
         (_, 0) => ExitCode::SUCCESS,

@@ -21,7 +21,7 @@ impl Answer {
         let mut out = io::stdout().lock();
         match writeln!(out, "{text}").and_then(|()| out.flush()) {
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => self.closed = true,
-            other => other?,
+            other => other.map_err(|e| anyhow::anyhow!("standard output: {e}"))?,
         }
         Ok(())
     }
@@ -105,6 +105,11 @@ impl Progress {
             None => f(),
         }
     }
+}
+
+/// `1 map`, `2 maps`.
+pub fn counted(n: usize, one: &str) -> String {
+    format!("{n} {one}{}", if n == 1 { "" } else { "s" })
 }
 
 /// A line on standard error; a closed standard error is no reason to stop.
