@@ -183,12 +183,15 @@ fn nothing_done_is_another_exit_code() {
 fn wrong_usage_names_what_is_near() {
     let folder = tempfile::tempdir().unwrap();
     picture(&folder.path().join("a.png"), 40, 40, 0);
-    let cases: [(&[&str], &str); 8] = [
+    let cases: [(&[&str], &str); 11] = [
         (&["a.png", "-m", "gradeint"], "gradient"),
         (&["a.png", "-m", "smoothgrad:sigm=1"], "sigma"),
         (&["a.png", "-t", "top:0"], "top:K"),
         (&["a.png", "-t", "1000"], "1000"),
         (&["a.png", "-t", "tabby ct"], "tabby"),
+        (&["a.png", "-t", "file:"], "needs the path"),
+        (&["a.png", "-m", "ig:steps=-3"], "whole number"),
+        (&["a.png", "--std=1e-300"], "1e-300"),
         (&["a.png", "--precision", "bf16"], "CUDA"),
         (&["a.png", "--memory", "12 parsecs"], "unit"),
         (&["a.png", "--shard", "0/2"], "1/n"),
