@@ -39,6 +39,7 @@ pub struct ExplainArgs {
     /// Pictures, folders, globs, .npy or .safetensors arrays; `-` reads a list of paths
     ///
     /// A folder is searched recursively for pictures, .npy and .safetensors; other files in it are counted and skipped.
+    /// A list has a path a line, or ends each with a zero byte, as `find -print0` does.
     /// A .npy file holds f32 or f64 numbers [N,C,H,W] or [C,H,W], already normalised. A .safetensors file holds a tensor
     /// `input` (the same) or `images` (u8 [N,C,H,W], prepared as the model says).
     #[arg(value_name = "INPUT", required_unless_present = "list_methods")]
@@ -109,7 +110,7 @@ const EXPLAIN_EXAMPLES: &str = "Examples:
   verilume explain photos/ -t top:3 --format npy,overlay -o maps --resume
   verilume explain 'photos/**/*.png' -t \"tiger cat\" --score prob --json
   verilume explain digits.safetensors --model mlp.safetensors -t file:digits.safetensors --format npy
-  find . -name '*.jpg' | verilume explain - --shard 1/4
+  find . -name '*.jpg' -print0 | verilume explain - --shard 1/4
 
 Exit code: 0 all done, 1 some inputs failed (each failure is a record), 2 wrong usage or nothing could be done.";
 
