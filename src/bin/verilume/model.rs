@@ -98,6 +98,7 @@ fn described(info: &ModelInfo) -> String {
         ("classes", info.classes.to_string()),
         ("parameters", format!("{:.2} million", info.parameters as f64 / 1e6)),
         ("multiplications", format!("{:.1} million a forward pass", info.macs as f64 / 1e6)),
+        ("operations", format!("{:.1} million, additions counted", info.flops as f64 / 1e6)),
         ("stages", info.stages.join(", ")),
         ("resize", format!("short side {}, {interpolation}, centre crop {} x {}", p.resize, p.crop[0], p.crop[1])),
         ("mean", numbers(&p.mean)),

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::paths::one_line;
+
 /// Standard output that a reader may close at any time.
 #[derive(Debug, Default)]
 pub struct Answer {
@@ -68,15 +70,15 @@ impl Progress {
         self.last.set(Instant::now());
         match (&self.bar, self.voice) {
             (_, Voice::Quiet) => {}
-            (Some(bar), _) => bar.suspend(|| say(text)),
-            (None, _) => say(text),
+            (Some(bar), _) => bar.suspend(|| say(&one_line(text))),
+            (None, _) => say(&one_line(text)),
         }
     }
 
     /// What is being done now; without a terminal it is said only when nothing has been said for a while.
     pub fn at(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.set_message(text.to_owned()),
+            Some(bar) => bar.set_message(one_line(text)),
             None if self.last.get().elapsed() >= SILENCE => self.say(text),
             None => {}
         }
