@@ -183,12 +183,15 @@ fn nothing_done_is_another_exit_code() {
 fn wrong_usage_names_what_is_near() {
     let folder = tempfile::tempdir().unwrap();
     picture(&folder.path().join("a.png"), 40, 40, 0);
-    let cases: [(&[&str], &str); 8] = [
+    let cases: [(&[&str], &str); 11] = [
         (&["a.png", "-m", "gradeint"], "gradient"),
         (&["a.png", "-m", "smoothgrad:sigm=1"], "sigma"),
         (&["a.png", "-t", "top:0"], "top:K"),
         (&["a.png", "-t", "1000"], "1000"),
         (&["a.png", "-t", "tabby ct"], "tabby"),
+        (&["a.png", "-t", "file:"], "needs the path"),
+        (&["a.png", "-m", "ig:steps=-3"], "whole number"),
+        (&["a.png", "--std=1e-300"], "1e-300"),
         (&["a.png", "--precision", "bf16"], "CUDA"),
         (&["a.png", "--memory", "12 parsecs"], "unit"),
         (&["a.png", "--shard", "0/2"], "1/n"),
@@ -365,9 +368,162 @@ fn the_net_and_the_machine_are_described() {
     let folder = tempfile::tempdir().unwrap();
     let info: Value = serde_json::from_slice(&run(folder.path(), &["model", "info", "--json"]).stdout).unwrap();
     assert_eq!((&info["classes"], &info["name"]), (&1000.into(), &"efficientnet-lite0".into()));
+    let text = String::from_utf8(run(folder.path(), &["model", "info"]).stdout).unwrap();
+    for layer in info["layers"].as_array().unwrap() {
+        assert!(text.lines().any(|l| l.split_whitespace().next() == layer["name"].as_str()), "{layer}");
+    }
     let output = run(folder.path(), &["doctor", "--json"]);
     assert_eq!(code(&output), 0, "{}", String::from_utf8_lossy(&output.stdout));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&report["embedded_model"]["ok"], &report["self_test"]["ok"]), (&true.into(), &true.into()));
     assert!(!report["cuda_driver"]["detail"].as_str().unwrap().is_empty());
+}
+
+#[test]
+fn resume_knows_whose_map_a_file_is() {
+    let folder = tempfile::tempdir().unwrap();
+    picture(&folder.path().join("a/x.png"), 40, 40, 1);
+    picture(&folder.path().join("b/x.png"), 40, 40, 2);
+    let made = |arguments: &[&str]| {
+        let output =
+            explain(folder.path(), &[arguments, &["--format", "npy", "-o", "out", "--json", "--resume"]].concat());
+        assert_eq!(code(&output), 0);
+        lines(&output.stdout).len()
+    };
+    let map = || std::fs::read(folder.path().join("out/x.gradient.npy")).unwrap();
+    assert_eq!(made(&["a/x.png", "-m", "gradient"]), 1);
+    let first = map();
+    assert_eq!(made(&["b/x.png", "-m", "gradient"]), 1);
+    assert_eq!(records(folder.path().join("out/records.jsonl")).len(), 1);
+    assert_eq!(made(&["a/x.png", "-m", "gradient"]), 1);
+    assert_eq!(map(), first);
+
+    // Another method leaves the records of this one alone.
+    assert_eq!(made(&["a/x.png", "-m", "input_x_gradient"]), 1);
+    assert_eq!(made(&["a/x.png", "-m", "gradient"]), 0);
+
+    // A picture that was replaced by an older one is another picture.
+    picture(&folder.path().join("a/x.png"), 41, 40, 3);
+    let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000);
+    std::fs::File::options().write(true).open(folder.path().join("a/x.png")).unwrap().set_modified(old).unwrap();
+    assert_eq!(made(&["a/x.png", "-m", "gradient"]), 1);
+    assert_eq!(made(&["a/x.png", "-m", "gradient"]), 0);
+}
+
+#[test]
+fn resume_reads_the_files_of_parameters() {
+    let folder = tempfile::tempdir().unwrap();
+    picture(&folder.path().join("x.png"), 40, 40, 1);
+    let made = |seed| {
+        picture(&folder.path().join("base.png"), 40, 40, seed);
+        let arguments = ["x.png", "-m", "ig:steps=2,baseline=file:base.png", "-o", "out", "--json", "--resume"];
+        let output = explain(folder.path(), &arguments);
+        assert_eq!(code(&output), 0);
+        lines(&output.stdout).len()
+    };
+    assert_eq!([made(2), made(2), made(3), made(3)], [1, 0, 1, 0]);
+}
+
+#[test]
+fn one_run_at_a_time_writes_to_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    picture(&folder.path().join("x.png"), 40, 40, 1);
+    let out = folder.path().join("out");
+    std::fs::create_dir(&out).unwrap();
+    let lock = std::fs::File::create(out.join(".records.lock")).unwrap();
+    lock.lock().unwrap();
+    let output = explain(folder.path(), &["x.png", "-o", "out"]);
+    assert_eq!(code(&output), 2);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("another run is writing to out"));
+    assert_eq!(code(&explain(folder.path(), &["x.png", "-o", "out", "--shard", "1/1"])), 0);
+    drop(lock);
+    assert_eq!(code(&explain(folder.path(), &["x.png", "-o", "out"])), 0);
+}
+
+#[test]
+fn nothing_half_made_stays_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    picture(&folder.path().join("x.png"), 40, 40, 1);
+    for name in ["x.gradient.png", "x.gradient.npy"] {
+        std::fs::create_dir_all(folder.path().join("out").join(name).join("full")).unwrap();
+        let format = if name.ends_with("npy") { "npy" } else { "overlay" };
+        let output = explain(folder.path(), &["x.png", "-m", "gradient", "-o", "out", "--format", format]);
+        assert_eq!(code(&output), 2);
+    }
+    let names = std::fs::read_dir(folder.path().join("out")).unwrap();
+    assert!(names.into_iter().all(|e| !e.unwrap().file_name().to_string_lossy().ends_with(".partial")));
+}
+
+#[cfg(unix)]
+#[test]
+fn pipes_and_devices_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    picture(&folder.path().join("x.png"), 40, 40, 1);
+    for name in ["pipe.png", "pipe.npy", "pipe.safetensors"] {
+        assert!(Command::new("mkfifo").arg(folder.path().join(name)).status().unwrap().success());
+    }
+    std::os::unix::fs::symlink("/dev/zero", folder.path().join("zero.png")).unwrap();
+    let output = explain(folder.path(), &[".", "-o", "out", "--json"]);
+    assert_eq!(code(&output), 1);
+    let printed = lines(&output.stdout);
+    assert_eq!(printed.len(), 5);
+    let refused = |r: &&Value| r["error"].as_str().is_some_and(|e| e.contains("no regular file"));
+    assert_eq!(printed.iter().filter(refused).count(), 4);
+    let pipe = "pipe.safetensors";
+    for arguments in [["--model", pipe], ["-t", "file:pipe.npy"], ["-t", "file:pipe.safetensors"], ["--labels", pipe]] {
+        let output = explain(folder.path(), &[&["x.png", "-o", "out"], &arguments[..]].concat());
+        assert_eq!(code(&output), 2, "{arguments:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("no regular file"), "{arguments:?}");
+    }
+}
+
+#[test]
+fn results_spare_the_inputs() {
+    let folder = tempfile::tempdir().unwrap();
+    picture(&folder.path().join("x.png"), 40, 40, 1);
+    picture(&folder.path().join("x.gradient.png"), 40, 40, 2);
+    let before = std::fs::read(folder.path().join("x.gradient.png")).unwrap();
+    let arguments = ["x.png", "x.gradient.png", "-m", "gradient", "-o", ".", "--json", "--format", "overlay,npy"];
+    let output = explain(folder.path(), &arguments);
+    assert_eq!(code(&output), 1);
+    assert_eq!(std::fs::read(folder.path().join("x.gradient.png")).unwrap(), before);
+    assert!(!folder.path().join("x.gradient.npy").exists());
+    assert!(folder.path().join("x.gradient.gradient.png").exists());
+
+    // Results beside the inputs are no inputs of the next run.
+    for inputs in [".", "*.png"] {
+        let output = explain(folder.path(), &[inputs, "-m", "input_x_gradient", "-o", ".", "--json", "--resume"]);
+        assert_eq!((code(&output), lines(&output.stdout).len()), (0, 2), "{inputs}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn names_need_not_be_text() {
+    use std::os::unix::ffi::OsStrExt;
+    let folder = tempfile::tempdir().unwrap();
+    let name = std::ffi::OsStr::from_bytes(b"a\xff.png");
+    picture(&folder.path().join("a.png"), 40, 40, 1);
+    std::fs::rename(folder.path().join("a.png"), folder.path().join(name)).unwrap();
+    let made = || {
+        let output = verilume(folder.path(), &["explain", "--size", SIZE, "--json", "-m", "gradient", "--resume"])
+            .arg(name)
+            .output()
+            .unwrap();
+        assert_eq!(code(&output), 0);
+        lines(&output.stdout)
+    };
+    let printed = made();
+    assert_eq!(printed[0]["input"], "a\\xff.png");
+    let map = std::ffi::OsStr::from_bytes(b"a\xff.gradient.png");
+    assert!(folder.path().join("verilume-out").join(map).is_file());
+    assert!(made().is_empty());
+}
+
+#[test]
+fn an_array_that_does_not_fit_is_one_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    npy(&folder.path().join("flat.npy"), &[32, 32], &[0.5; 1024]);
+    let output = explain(folder.path(), &["flat.npy", "--json", "-o", "out"]);
+    assert_eq!((code(&output), lines(&output.stdout).len()), (2, 1));
 }

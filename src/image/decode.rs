@@ -11,7 +11,7 @@ use image::error::{ImageError, LimitErrorKind, UnsupportedErrorKind};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
 use super::Picture;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, open_file};
 
 /// What a picture file may cost; checked against its header before anything of that size is allocated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -203,11 +203,11 @@ impl Picture {
     /// As [`Picture::decode`], with the path before the sentence, and when the file cannot be read.
     pub fn open(path: impl AsRef<Path>, limits: &DecodeLimits) -> Result<Picture> {
         let path = path.as_ref();
-        let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
+        let file = open_file(path)?;
         let known = file.metadata().map_err(|e| Error::io(path, e))?.len();
         limits.check_file(known).map_err(|e| e.within(path.display()))?;
         let mut bytes = Vec::new();
-        // What a pipe will yield is known only by reading it.
+        // A file may grow while it is read.
         file.take(limits.file_bytes.saturating_add(1)).read_to_end(&mut bytes).map_err(|e| Error::io(path, e))?;
         Self::decode(&bytes, limits).map_err(|e| e.within(path.display()))
     }

@@ -75,10 +75,10 @@ impl Preprocess {
             }
         }
         if let Some(bad) = self.mean.iter().find(|m| !(**m as f32).is_finite()) {
-            return Err(Error::settings(format!("a mean of {bad} is not a number to subtract")));
+            return Err(Error::settings(format!("a mean of {bad:?} is not a number to subtract")));
         }
         if let Some(bad) = self.std.iter().find(|s| !(**s as f32 > 0.0 && (**s as f32).is_finite())) {
-            return Err(Error::settings(format!("a standard deviation of {bad} cannot divide")));
+            return Err(Error::settings(format!("a standard deviation of {bad:?} cannot divide")));
         }
         if self.crop.contains(&0) || self.crop[0].checked_mul(self.crop[1]).is_none_or(|n| n > 1 << 28) {
             return Err(Error::settings(format!("a crop of {}x{} pixels", self.crop[0], self.crop[1])));

@@ -38,7 +38,14 @@ impl Values {
         T::Err: std::fmt::Display,
     {
         let text = self.text(key)?;
-        text.parse().map_err(|e| Error::settings(format!("{}:{key}={text}: {e}", self.method)))
+        let wrong = |why: String| Error::settings(format!("{}:{key}={text}: {why}", self.method));
+        text.parse().map_err(|e: T::Err| {
+            wrong(match std::any::type_name::<T>() {
+                "usize" | "u32" | "u64" => "not a whole number of at least 0".into(),
+                "f32" | "f64" => "not a number".into(),
+                _ => e.to_string(),
+            })
+        })
     }
 
     /// All keys and values.

@@ -1,8 +1,9 @@
 //! Names of classes.
 
+use std::io::Read;
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, open_file};
 
 /// English names of the ImageNet-1k classes, one a line.
 const IMAGENET: &str = include_str!("../../weights/imagenet-labels.txt");
@@ -74,7 +75,8 @@ impl Labels {
     /// # Errors
     /// When the file cannot be read, has not one name a class, or a name is empty.
     pub fn from_file(path: &Path, classes: usize) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+        let mut text = String::new();
+        open_file(path)?.read_to_string(&mut text).map_err(|e| Error::io(path, e))?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text).trim_end();
         let names: Vec<String> = text.lines().map(|line| line.trim().to_string()).collect();
         if names.len() != classes {
@@ -141,7 +143,7 @@ impl Labels {
         }
     }
 
-    /// Names that hold `wanted` or differ from it by few letters, nearest first.
+    /// Names that hold `wanted` or a word of it or differ from it by few letters, nearest first.
     fn near(&self, wanted: &str) -> Vec<&str> {
         // Distances cost the product of both lengths: a very long text has no near miss.
         if wanted.is_empty() || wanted.len() > 200 {
@@ -150,7 +152,9 @@ impl Labels {
         let distance = |synonym: &str| {
             let synonym = plain(synonym);
             let edits = edits(wanted, &synonym);
-            (edits <= wanted.chars().count().div_ceil(3) || synonym.contains(wanted)).then_some(edits)
+            let shares_word = wanted.split(' ').any(|word| word.len() > 2 && synonym.split(' ').any(|w| w == word));
+            let near = edits <= wanted.chars().count().div_ceil(3) || shares_word || synonym.contains(wanted);
+            near.then_some(edits)
         };
         let mut found: Vec<(usize, &str)> = self
             .iter()
@@ -165,6 +169,12 @@ impl Labels {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_word_in_common_is_near() {
+        let labels = Labels::named(["tabby", "tiger cat", "lorry"], 3);
+        assert_eq!(labels.near("tabby cat"), ["tabby", "tiger cat"]);
+    }
 
     #[test]
     fn edits_are_counted() {

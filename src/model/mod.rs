@@ -110,8 +110,10 @@ fn architecture(tensors: &Tensors, wanted: Option<&str>) -> Result<&'static Arch
         let names: Vec<&str> = tensors.names().take(SHOWN_NAMES).collect();
         let more = tensors.names().count().saturating_sub(SHOWN_NAMES);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let prefixed = tensors.names().next().is_some() && tensors.names().all(|name| name.starts_with("module."));
+        let hint = if prefixed { "; weights saved from within DataParallel: take `module.` off the names" } else { "" };
         Error::model(format!(
-            "the tensors {}{more} are of no known architecture; known are {}",
+            "the tensors {}{more} are of no known architecture{hint}; known are {}",
             names.join(", "),
             known()
         ))
@@ -164,13 +166,14 @@ impl Model {
     /// When the file cannot be read, is no safetensors file, is damaged, has missing, surplus or mis-shaped tensors
     /// or a number that is not finite. The message names the file, the tensor and what was expected.
     pub fn open(path: &Path, arch: Option<&str>) -> Result<Self> {
-        let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
-        let metadata = file.metadata().map_err(|e| Error::io(path, e))?;
+        // Asked of the path: opening a pipe waits for its other end.
+        let metadata = path.metadata().map_err(|e| Error::io(path, e))?;
         let shown = path.display().to_string();
         if !metadata.is_file() {
             let what = if metadata.is_dir() { "a folder" } else { "no regular file" };
             return Err(Error::model(format!("{shown}: this is {what}; expected a safetensors file")));
         }
+        let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
         let bytes: Bytes = if metadata.len() == 0 {
             Arc::new(Vec::new())
         } else {

@@ -9,6 +9,24 @@ use serde::{Deserialize, Serialize};
 use super::{Record, replace};
 use crate::error::{Error, Result};
 
+/// Size and time of a file: where they differ it is not the same file any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// Size.
+    pub bytes: u64,
+    /// Time of the last change, nanoseconds since 1970.
+    pub modified: u64,
+}
+
+impl Stamp {
+    /// Of the file at `path`, where it can be told.
+    pub fn of(path: &Path) -> Option<Self> {
+        let file = path.metadata().ok()?;
+        let time = file.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+        Some(Self { bytes: file.len(), modified: u64::try_from(time.as_nanos()).ok()? })
+    }
+}
+
 /// A record and the settings under which it was made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Line {
@@ -17,6 +35,9 @@ pub struct Line {
     pub record: Record,
     /// Equal for records made with the same model, preprocessing, method and output settings.
     pub settings: String,
+    /// The input as it was found; `None` when there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stamp: Option<Stamp>,
 }
 
 /// A file of [`Line`]s that grows.
@@ -79,7 +100,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("records.jsonl");
         assert_eq!(Journal::read(&path).unwrap(), []);
-        let line = |input: &str| Line { record: Record::failed(input, Some(3), "no"), settings: "ab".into() };
+        let line =
+            |input: &str| Line { record: Record::failed(input, Some(3), "no"), settings: "ab".into(), stamp: None };
         let mut journal = Journal::start(&path, &[line("a")]).unwrap();
         journal.append(&line("b")).unwrap();
         journal.file.write_all(b"{\"input\":\"c\",\"ind").unwrap();

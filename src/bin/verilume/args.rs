@@ -1,5 +1,6 @@
 //! The command line as typed: one struct a command, shared groups of options beside them.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -38,10 +39,11 @@ pub struct ExplainArgs {
     /// Pictures, folders, globs, .npy or .safetensors arrays; `-` reads a list of paths
     ///
     /// A folder is searched recursively for pictures, .npy and .safetensors; other files in it are counted and skipped.
+    /// A list has a path a line, or ends each with a zero byte, as `find -print0` does.
     /// A .npy file holds f32 or f64 numbers [N,C,H,W] or [C,H,W], already normalised. A .safetensors file holds a tensor
     /// `input` (the same) or `images` (u8 [N,C,H,W], prepared as the model says).
     #[arg(value_name = "INPUT", required_unless_present = "list_methods")]
-    pub inputs: Vec<String>,
+    pub inputs: Vec<OsString>,
 
     /// Method, `name` or `name:key=value,...`; may repeat [default: grad_cam]
     ///
@@ -106,9 +108,9 @@ pub struct ExplainArgs {
 const EXPLAIN_EXAMPLES: &str = "Examples:
   verilume explain cat.jpg -m integrated_gradients:steps=128 -m grad_cam --format grid
   verilume explain photos/ -t top:3 --format npy,overlay -o maps --resume
-  verilume explain 'photos/**/*.png' -t \"tabby cat\" --score prob --json
+  verilume explain 'photos/**/*.png' -t \"tiger cat\" --score prob --json
   verilume explain digits.safetensors --model mlp.safetensors -t file:digits.safetensors --format npy
-  find . -name '*.jpg' | verilume explain - --shard 1/4
+  find . -name '*.jpg' -print0 | verilume explain - --shard 1/4
 
 Exit code: 0 all done, 1 some inputs failed (each failure is a record), 2 wrong usage or nothing could be done.";
 
@@ -229,7 +231,7 @@ pub struct ModelArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum ModelCommand {
-    /// Architecture, size, preparation of pictures and checksum
+    /// Architecture, size, preparation of pictures, checksum and every layer
     Info {
         #[command(flatten)]
         model: ModelChoice,

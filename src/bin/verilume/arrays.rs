@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use npyz::{DType, Endianness, NpyHeader, Order, TypeChar};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
+use verilume::error::open_file;
 use verilume::tensor::Tensor;
 use verilume::{Error, Result};
 
@@ -50,7 +51,8 @@ pub struct ArrayFile {
     rows: usize,
     dims: Vec<usize>,
     single: bool,
-    labels: Option<Vec<usize>>,
+    /// Or why they cannot be read: only targets need them.
+    labels: Option<Result<Vec<i64>, String>>,
     /// All numbers of a file in Fortran order, where a row lies scattered; empty until a row is read.
     scattered: Vec<u8>,
 }
@@ -66,7 +68,7 @@ impl ArrayFile {
 
     /// Opens an array and checks that the file holds all of it.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|e| Error::io(path, e))?;
+        let file = open_file(path)?;
         let opened = if extension(path).is_some_and(|e| e == "npy") { open_npy(file) } else { open_safetensors(file) };
         let mut array = opened.map_err(|why| Error::input(format!("{}: {why}", path.display())))?;
         path.clone_into(&mut array.path);
@@ -89,8 +91,21 @@ impl ArrayFile {
     }
 
     /// The tensor `labels`, one class a row, where the file has it.
-    pub fn labels(&self) -> Option<&[usize]> {
-        self.labels.as_deref()
+    ///
+    /// # Errors
+    /// When the tensor cannot be read or has not one number a row.
+    pub fn labels(&self) -> Result<Option<&[i64]>> {
+        match &self.labels {
+            None => Ok(None),
+            Some(Ok(labels)) if labels.len() == self.rows => Ok(Some(labels)),
+            Some(Ok(labels)) => Err(Error::input(format!("{} labels for {} rows", labels.len(), self.rows))),
+            Some(Err(why)) => Err(Error::input(why.clone())),
+        }
+    }
+
+    /// Whether it holds levels of pictures.
+    pub fn has_levels(&self) -> bool {
+        self.number == Number::Level
     }
 
     /// Row `i`.
@@ -227,7 +242,7 @@ fn open_safetensors(mut file: File) -> Opened {
     let metadata: Metadata =
         serde_json::from_slice(&header).map_err(|e| format!("not a .safetensors file: bad header: {e}"))?;
     let data = 8 + length;
-    let labels = metadata.info("labels").map(|info| read_labels(&mut file, data, info)).transpose()?;
+    let labels = metadata.info("labels").map(|info| read_labels(&mut file, data, info));
     let Some(info) = metadata.info("input").or_else(|| metadata.info("images")) else {
         return Err("the file has neither a tensor `input` nor `images`".into());
     };
@@ -245,13 +260,10 @@ fn open_safetensors(mut file: File) -> Opened {
         return Err(format!("tensor `images` has shape {:?}, not [N,C,H,W] with 1 or 3 channels", info.shape));
     }
     let array = assemble(file, number, Order::C, data + info.data_offsets.0 as u64, info.shape.clone())?;
-    match &labels {
-        Some(labels) if labels.len() != array.rows => Err(format!("{} labels for {} rows", labels.len(), array.rows)),
-        _ => Ok(ArrayFile { labels, ..array }),
-    }
+    Ok(ArrayFile { labels, ..array })
 }
 
-fn read_labels(file: &mut File, data: u64, info: &TensorInfo) -> std::result::Result<Vec<usize>, String> {
+fn read_labels(file: &mut File, data: u64, info: &TensorInfo) -> std::result::Result<Vec<i64>, String> {
     let cut = |_| "the file is cut off".to_string();
     let length = info.data_offsets.1 - info.data_offsets.0;
     let have = file.metadata().map_err(|e| e.to_string())?.len();
@@ -261,15 +273,23 @@ fn read_labels(file: &mut File, data: u64, info: &TensorInfo) -> std::result::Re
     let mut bytes = vec![0; length];
     file.seek(SeekFrom::Start(data + info.data_offsets.0 as u64)).map_err(cut)?;
     file.read_exact(&mut bytes).map_err(cut)?;
-    let size = match info.dtype {
-        Dtype::U8 => 1,
-        Dtype::U16 | Dtype::I16 => 2,
-        Dtype::U32 | Dtype::I32 => 4,
-        Dtype::U64 | Dtype::I64 => 8,
+    let (size, signed) = match info.dtype {
+        Dtype::U8 => (1, false),
+        Dtype::I8 => (1, true),
+        Dtype::U16 => (2, false),
+        Dtype::I16 => (2, true),
+        Dtype::U32 => (4, false),
+        Dtype::I32 => (4, true),
+        Dtype::U64 => (8, false),
+        Dtype::I64 => (8, true),
         other => return Err(format!("tensor `labels` has type {other:?}, not an integer type")),
     };
-    // Little endian; a negative label becomes a class that no net has.
-    let label = |b: &[u8]| b.iter().rev().fold(0usize, |n, &byte| n << 8 | usize::from(byte));
+    let label = |b: &[u8]| {
+        let bits = b.iter().rev().fold(0u64, |n, &byte| n << 8 | u64::from(byte));
+        let unused = 64 - 8 * size as u32;
+        // No net has as many classes as an unsigned label could count.
+        if signed { (bits << unused) as i64 >> unused } else { i64::try_from(bits).unwrap_or(i64::MAX) }
+    };
     Ok(bytes.chunks_exact(size).map(label).collect())
 }
 

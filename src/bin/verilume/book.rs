@@ -6,8 +6,9 @@ use anyhow::Result;
 use verilume::report::{FileStatus, Journal, Line, Record, Status};
 
 use crate::inputs::Source;
+use crate::paths;
 use crate::plan::Reply;
-use crate::talk::{Answer, Progress};
+use crate::talk::{Answer, Progress, counted};
 
 /// Characters of an input's path in the table.
 const PATH_CHARACTERS: usize = 44;
@@ -71,7 +72,7 @@ impl Book {
     ) -> Result<()> {
         let record = Record::failed(source.shown.clone(), row, why);
         let settings = self.input_settings.clone();
-        self.add(at, Line { record, settings }, progress)
+        self.add(at, Line { record, settings, stamp: source.stamp }, progress)
     }
 
     /// Records a result: it is in the journal before anybody sees it.
@@ -102,10 +103,10 @@ impl Book {
             ))?;
         }
         let row = record.index.map_or_else(String::new, |i| format!("[{i}]"));
-        let input = shortened(&format!("{}{row}", record.input), path);
+        let input = shortened(&format!("{}{row}", paths::one_line(&record.input)), path);
         if let Some(why) = &record.error {
             let method = record.method.as_deref().map_or_else(String::new, |m| format!("{m}: "));
-            return self.answer.line(&format!("{input:path$}  failed: {method}{why}"));
+            return self.answer.line(&format!("{input:path$}  failed: {method}{}", paths::one_line(why)));
         }
         let dash = || "-".to_string();
         let target = match (record.target, &record.target_label) {
@@ -128,10 +129,11 @@ impl Book {
         match (&tally.error, tally.made) {
             (Some(why), 0) => format!("failed: {why}"),
             (Some(_), made) => {
-                format!("{}: {made} maps, {} of {} inputs failed", source.shown, tally.failed.len(), tally.items)
+                let made = counted(made, "map");
+                format!("{}: {made}, {} of {} inputs failed", source.shown, tally.failed.len(), tally.items)
             }
             (None, 0) => format!("{}: done before", source.shown),
-            (None, made) => format!("{}: {made} maps", source.shown),
+            (None, made) => format!("{}: {}", source.shown, counted(made, "map")),
         }
     }
 

@@ -1,6 +1,9 @@
 //! `verilume explain`: opens the net, goes through the inputs, closes the books.
 
-use std::path::PathBuf;
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -24,7 +27,7 @@ use crate::listing;
 use crate::plan::{self, Earlier, Plan};
 use crate::resume::{Current, Demands, Done, Known};
 use crate::runner::{Ready, Runner};
-use crate::talk::{Answer, Progress, Voice};
+use crate::talk::{Answer, Progress, Voice, counted};
 use crate::targets::{TargetChoice, Targets};
 
 /// Nothing could be done.
@@ -51,11 +54,13 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     let engine = Engine::new(&plan.settings)?;
     let methods = ready(&plan, &model, &preprocess, &labels)?;
     std::fs::create_dir_all(&plan.out).map_err(|e| verilume::Error::io(&plan.out, e))?;
+    let _lock = lock(&plan)?;
 
     let Inputs { mut sources, ignored } = inputs::find(&plan.inputs, &plan.out);
     if sources.is_empty() {
         bail!("no inputs");
     }
+    let read = read_files(args, &plan, &sources);
     if let Some(shard) = plan.shard {
         sources.retain(|s| inputs::belongs(s, shard));
     }
@@ -75,6 +80,11 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     }
     if done.outdated > 0 {
         progress.say(&format!("{} earlier results have other settings and are made again", done.outdated));
+    }
+    if let TargetChoice::Top(k) = plan.target
+        && k > model.classes()
+    {
+        progress.say(&format!("--target top:{k}: all {} classes of the net are explained", model.classes()));
     }
     let manifest_path = out_file(&plan, "manifest", "json");
     // A manifest says that a run has ended: one of an earlier run must not stand beside this run's records.
@@ -100,6 +110,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
         done,
         book,
         sources: &sources,
+        read,
     };
     let ended = runner.all(&mut progress);
     progress.finish();
@@ -113,7 +124,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     if plan.voice == Voice::Normal {
         let skipped = if skipped > 0 { format!(", {skipped} done before") } else { String::new() };
         let failed = if failed > 0 { format!(", {failed} of {} inputs failed", sources.len()) } else { String::new() };
-        progress.say(&format!("{made} maps in {}{skipped}{failed}", plan.out.display()));
+        progress.say(&format!("{} in {}{skipped}{failed}", counted(made, "map"), plan.out.display()));
     }
     Ok(match (made + skipped, failed) {
         (_, 0) => ExitCode::SUCCESS,
@@ -128,6 +139,29 @@ fn out_file(plan: &Plan, name: &str, extension: &str) -> PathBuf {
         Some(shard) => format!("{name}.{}-of-{}.{extension}", shard.part, shard.of),
         None => format!("{name}.{extension}"),
     })
+}
+
+/// Files that no result may take the place of.
+fn read_files(args: &ExplainArgs, plan: &Plan, sources: &[Source]) -> HashSet<PathBuf> {
+    let mut paths: Vec<&Path> = sources.iter().map(|s| s.path.as_path()).collect();
+    paths.extend(args.model.model.as_deref().map(Path::new));
+    paths.extend(args.preparation.labels.as_deref());
+    if let TargetChoice::File(path) = &plan.target {
+        paths.push(path);
+    }
+    paths.into_iter().filter_map(|path| path.canonicalize().ok()).collect()
+}
+
+/// Keeps other runs from writing to the same records until it is dropped.
+fn lock(plan: &Plan) -> Result<File> {
+    let path = out_file(plan, ".records", "lock");
+    let options = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = options.map_err(|e| verilume::Error::io(&path, e))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => bail!("another run is writing to {}", plan.out.display()),
+        // There are file systems without locks.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
+    }
 }
 
 /// Every setting that results depend on, whatever the method.
@@ -162,7 +196,15 @@ fn fingerprint(settings: &serde_json::Value) -> String {
 
 /// The methods, built, with the fingerprint of everything their results depend on.
 fn ready(plan: &Plan, model: &Model, preprocess: &Preprocess, labels: &Labels) -> Result<Vec<Ready>> {
-    let load = |path: &std::path::Path| items::load(path, preprocess);
+    // What a parameter's file holds counts, not its name.
+    let loaded = RefCell::new(Sha256::new());
+    let load = |path: &Path| {
+        let tensor = items::load(path, preprocess)?;
+        let mut hash = loaded.borrow_mut();
+        hash.update(format!("{:?}", tensor.dims()));
+        tensor.to_f64().iter().for_each(|v| hash.update(v.to_le_bytes()));
+        Ok(tensor)
+    };
     let context = Context { seed: plan.seed, score: plan.score, preprocess, load: &load };
     let mut settings = common(plan, model, preprocess);
     settings["labels"] = labels.iter().collect();
@@ -170,13 +212,20 @@ fn ready(plan: &Plan, model: &Model, preprocess: &Preprocess, labels: &Labels) -
         // A sheet shows all methods.
         settings["sheet"] = plan.methods.iter().map(|m| m.spec.to_string()).collect();
     }
-    let mut ready = Vec::new();
+    let mut built = Vec::new();
     for named in &plan.methods {
-        settings["method"] = named.spec.to_string().into();
         let method = named.spec.build(&context).map_err(|e| e.within(format!("-m {}", named.spec)))?;
-        ready.push(Ready { id: named.id.clone(), settings: fingerprint(&settings), method, proven: false });
+        built.push((named, method, hex(&loaded.take().finalize())));
     }
-    Ok(ready)
+    if plan.wants(Format::Grid) {
+        settings["sheet_files"] = built.iter().map(|(_, _, files)| files.as_str()).collect();
+    }
+    let ready = built.into_iter().map(|(named, method, files)| {
+        settings["method"] = named.spec.to_string().into();
+        settings["files"] = files.into();
+        Ready { id: named.id.clone(), settings: fingerprint(&settings), method, proven: false }
+    });
+    Ok(ready.collect())
 }
 
 /// What of `lines` still counts.
@@ -188,7 +237,7 @@ fn settle(plan: &Plan, sources: &[Source], current: &Current, targets: &Targets,
         one_file_an_array: plan.wants(Format::Npy) || plan.wants(Format::Safetensors),
         one_sheet_an_item: plan.wants(Format::Grid),
     };
-    Done::settle(lines, &known, current, demands)
+    Done::settle(lines, &known, current, demands, &plan.out)
 }
 
 fn manifest(

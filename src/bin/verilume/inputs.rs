@@ -1,14 +1,18 @@
 //! From what was typed to the list of files to explain and the names of their results.
 
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
-use std::io::BufRead;
+use std::ffi::{OsStr, OsString};
+use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 use verilume::Error;
+use verilume::report::{Journal, Stamp};
 use walkdir::WalkDir;
 
 use crate::arrays::{ArrayFile, extension};
+use crate::paths;
 use crate::values::Shard;
 
 const PICTURES: &[&str] =
@@ -25,14 +29,17 @@ pub struct Source {
     pub relative: PathBuf,
     /// Path below the output folder that results begin with.
     pub stem: PathBuf,
+    /// The file as it was found.
+    pub stamp: Option<Stamp>,
     /// Why it cannot be used, when that is known before it is opened.
     pub refused: Option<String>,
 }
 
 impl Source {
     fn new(path: PathBuf, relative: PathBuf) -> Self {
-        let shown = path.to_string_lossy().into_owned();
-        Self { path, shown, relative, stem: PathBuf::new(), refused: None }
+        let shown = paths::shown(&path);
+        let stamp = Stamp::of(&path);
+        Self { path, shown, relative, stem: PathBuf::new(), stamp, refused: None }
     }
 
     fn refused(name: &str, why: String) -> Self {
@@ -54,32 +61,74 @@ pub struct Inputs {
     pub ignored: usize,
 }
 
-/// Finds the files. Nothing below `out` is taken from a folder: those are results.
-pub fn find(named: &[String], out: &Path) -> Inputs {
+/// Results that earlier runs have left in the output folder.
+struct Results {
+    out: Option<PathBuf>,
+    files: OnceCell<HashSet<PathBuf>>,
+}
+
+impl Results {
+    fn below(out: &Path) -> Self {
+        Self { out: out.canonicalize().ok(), files: OnceCell::new() }
+    }
+
+    /// Whether `folder` is the output folder or inside it.
+    fn surround(&self, folder: &Path) -> bool {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        self.out.as_ref().is_some_and(|out| folder.canonicalize().is_ok_and(|folder| folder.starts_with(out)))
+    }
+
+    /// Whether `path` is the output folder itself.
+    fn are_all_of(&self, path: &Path) -> bool {
+        self.out.as_ref().is_some_and(|out| path.canonicalize().is_ok_and(|path| path == *out))
+    }
+
+    /// Whether the journals name `path`.
+    fn name(&self, path: &Path) -> bool {
+        let files = self.files.get_or_init(|| {
+            let entries = self.out.iter().filter_map(|out| out.read_dir().ok()).flatten().flatten();
+            let journals = entries.map(|entry| entry.path()).filter(|path| {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                name.starts_with("records.") && name.ends_with(".jsonl")
+            });
+            let lines = journals.flat_map(|path| Journal::read(&path).unwrap_or_default());
+            lines
+                .flat_map(|line| line.record.files)
+                .filter_map(|file| paths::named(&file).canonicalize().ok())
+                .collect()
+        });
+        path.canonicalize().is_ok_and(|path| files.contains(&path))
+    }
+}
+
+/// Finds the files. Results in `out` are not taken from a folder: nothing below it, and where the folder is inside it,
+/// nothing that its journals name.
+pub fn find(named: &[OsString], out: &Path) -> Inputs {
     let mut found = Inputs::default();
-    let out = out.canonicalize().ok();
+    let out = Results::below(out);
     for name in named {
         if name == "-" {
-            for line in std::io::stdin().lock().lines() {
-                match line {
-                    Ok(line) if line.trim().is_empty() => {}
-                    Ok(line) => found.add(line.trim_end_matches('\r'), Patterns::Literal, out.as_deref()),
-                    Err(e) => {
-                        found.sources.push(Source::refused("-", format!("standard input: {e}")));
-                        // Only a line that is not UTF-8 is followed by others.
-                        if e.kind() != std::io::ErrorKind::InvalidData {
-                            break;
-                        }
-                    }
-                }
+            let mut list = Vec::new();
+            if let Err(e) = std::io::stdin().lock().read_to_end(&mut list) {
+                found.sources.push(Source::refused("-", format!("standard input: {e}")));
+            }
+            for name in listed(&list) {
+                found.add(&paths::from_bytes(name.to_vec()), Patterns::Literal, &out);
             }
         } else {
-            found.add(name, Patterns::Expand, out.as_deref());
+            found.add(name, Patterns::Expand, &out);
         }
     }
     found.drop_repeats();
     found.name_stems();
     found
+}
+
+/// The names in a list: one a line, or, where it has zero bytes, one before each of them.
+fn listed(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let end = if list.contains(&0) { 0 } else { b'\n' };
+    let trimmed = move |name| if end == 0 { name } else { <[u8]>::strip_suffix(name, b"\r").unwrap_or(name) };
+    list.split(move |&b| b == end).map(trimmed).filter(|name| !name.trim_ascii().is_empty())
 }
 
 /// Whether `*`, `?` and `[` in a name that is no file mean something.
@@ -90,30 +139,32 @@ enum Patterns {
 }
 
 impl Inputs {
-    fn add(&mut self, name: &str, patterns: Patterns, out: Option<&Path>) {
+    fn add(&mut self, name: &OsStr, patterns: Patterns, out: &Results) {
         let path = PathBuf::from(name);
+        let pattern = name.to_str().filter(|name| patterns == Patterns::Expand && name.contains(['*', '?', '[']));
         if path.is_dir() {
-            self.add_folder(&path, name, out);
-        } else if !path.exists() && patterns == Patterns::Expand && name.contains(['*', '?', '[']) {
-            self.add_pattern(name, out);
+            self.add_folder(&path, &paths::shown(&path), out);
+        } else if let Some(pattern) = pattern.filter(|_| !path.exists()) {
+            self.add_pattern(pattern, out);
         } else {
             let relative = path.file_name().map_or_else(|| path.clone(), PathBuf::from);
             self.sources.push(Source::new(path, relative));
         }
     }
 
-    fn add_folder(&mut self, folder: &Path, name: &str, out: Option<&Path>) {
+    fn add_folder(&mut self, folder: &Path, name: &str, out: &Results) {
         let before = self.sources.len();
         let ignored = self.ignored;
         let walk = WalkDir::new(folder).follow_links(true).sort_by_file_name().into_iter();
-        let is_out = |p: &Path| out.is_some_and(|out| p.canonicalize().is_ok_and(|p| p == out));
-        for entry in walk.filter_entry(|e| e.depth() == 0 || !(e.file_type().is_dir() && is_out(e.path()))) {
+        let among_results = out.surround(folder);
+        for entry in walk.filter_entry(|e| e.depth() == 0 || !(e.file_type().is_dir() && out.are_all_of(e.path()))) {
             match entry {
                 Err(e) => {
-                    let at = e.path().map_or_else(|| name.to_string(), |p| p.to_string_lossy().into_owned());
+                    let at = e.path().map_or_else(|| name.to_string(), paths::shown);
                     self.sources.push(Source::refused(&at, e.to_string()));
                 }
                 Ok(entry) if entry.file_type().is_dir() => {}
+                Ok(entry) if among_results && out.name(entry.path()) => {}
                 Ok(entry) => {
                     let path = entry.into_path();
                     let known = extension(&path).is_some_and(|e| PICTURES.contains(&e.as_str()));
@@ -133,26 +184,28 @@ impl Inputs {
         }
     }
 
-    fn add_pattern(&mut self, pattern: &str, out: Option<&Path>) {
+    fn add_pattern(&mut self, pattern: &str, out: &Results) {
         let before = self.sources.len();
         // Results keep their paths below the last folder that is spelled out.
         let literal: PathBuf = Path::new(pattern)
             .components()
             .take_while(|c| !c.as_os_str().to_string_lossy().contains(['*', '?', '[']))
             .collect();
+        let among_results = out.surround(&literal);
+        let is_result = |path: &Path| if among_results { out.name(path) } else { out.surround(path) };
         match glob::glob(pattern) {
             Err(e) => self.sources.push(Source::refused(pattern, format!("{pattern}: {e}"))),
             Ok(paths) => {
                 for path in paths {
                     match path {
                         Ok(path) if path.is_dir() => {}
-                        Ok(path) if out.is_some_and(|out| path.canonicalize().is_ok_and(|p| p.starts_with(out))) => {}
+                        Ok(path) if is_result(&path) => {}
                         Ok(path) => {
                             let relative = path.strip_prefix(&literal).unwrap_or(&path).to_owned();
                             self.sources.push(Source::new(path, relative));
                         }
                         Err(e) => {
-                            let at = e.path().to_string_lossy().into_owned();
+                            let at = paths::shown(e.path());
                             self.sources.push(Source::refused(&at, e.to_string()));
                         }
                     }
@@ -183,10 +236,20 @@ impl Inputs {
             times
         };
         let times = count(&bare);
-        let mut taken: HashSet<PathBuf> = bare.iter().filter(|p| times[*p] == 1).cloned().collect();
-        for ((source, bare), full) in self.sources.iter_mut().zip(bare).zip(full) {
-            if times[&bare] == 1 {
-                source.stem = bare;
+        let arrays: HashSet<PathBuf> = (self.sources.iter().zip(bare.iter().zip(&full)))
+            .filter(|(source, _)| source.is_array())
+            .flat_map(|(_, (bare, full))| [bare.clone(), full.clone()])
+            .collect();
+        // Pictures of an array's rows are named by its stem and the number of the row.
+        let is_row = |stem: &Path| {
+            let number = stem.extension().is_some_and(|e| e.as_encoded_bytes().iter().all(u8::is_ascii_digit));
+            number && arrays.contains(&stem.with_extension(""))
+        };
+        let free = |path: &Path| times.get(path) == Some(&1) && !is_row(path);
+        let mut taken: HashSet<PathBuf> = bare.iter().filter(|p| free(p)).cloned().collect();
+        for ((source, bare), full) in self.sources.iter_mut().zip(&bare).zip(full) {
+            if free(bare) {
+                source.stem.clone_from(bare);
                 continue;
             }
             let numbered = |n: usize| {
@@ -194,7 +257,8 @@ impl Inputs {
                 name.push(format!("-{n}"));
                 PathBuf::from(name)
             };
-            let free = std::iter::once(full.clone()).chain((2..).map(numbered)).find(|p| !taken.contains(p));
+            let free = std::iter::once(full.clone()).chain((2..).map(numbered));
+            let free = free.into_iter().find(|p| !taken.contains(p) && !is_row(p));
             source.stem = free.unwrap_or(full);
             taken.insert(source.stem.clone());
         }
@@ -222,6 +286,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn lists_end_names_with_lines_or_zeros() {
+        assert_eq!(listed(b"a b\r\n\nc").collect::<Vec<_>>(), [&b"a b"[..], b"c"]);
+        assert_eq!(listed(b"a\nb\0c\r\0").collect::<Vec<_>>(), [&b"a\nb"[..], b"c\r"]);
+    }
+
+    #[test]
     fn equal_stems_keep_their_extension() {
         let source = |path: &str, relative: &str| Source::new(path.into(), relative.into());
         let mut inputs = Inputs {
@@ -230,11 +300,14 @@ mod tests {
                 source("a/x.jpg", "x.jpg"),
                 source("b/x.png", "x.png"),
                 source("c/y.v1.png", "sub/y.v1.png"),
+                source("d/z.npy", "z.npy"),
+                source("d/z.0.png", "z.0.png"),
+                source("d/z.one.png", "z.one.png"),
             ],
             ignored: 0,
         };
         inputs.name_stems();
         let stems: Vec<_> = inputs.sources.iter().map(|s| s.stem.to_str().unwrap()).collect();
-        assert_eq!(stems, ["x.png", "x.jpg", "x.png-2", "sub/y.v1"]);
+        assert_eq!(stems, ["x.png", "x.jpg", "x.png-2", "sub/y.v1", "z", "z.0.png", "z.one"]);
     }
 }

@@ -131,7 +131,7 @@ fn numbers(array: &mut ArrayFile, row: usize, preprocess: &Preprocess) -> Result
 
 /// The net's input shape for an item of extents `dims`: pictures and vectors of the same length are the same to a net
 /// on vectors.
-fn fit(dims: &[usize], default: Shape) -> Result<Shape> {
+pub fn fit(dims: &[usize], default: Shape) -> Result<Shape> {
     let length: usize = dims.iter().product();
     let vector = default == Shape::vector(default.c);
     match *dims {

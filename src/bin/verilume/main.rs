@@ -12,6 +12,7 @@ mod items;
 mod listing;
 mod model;
 mod outputs;
+mod paths;
 mod plan;
 mod resume;
 mod runner;

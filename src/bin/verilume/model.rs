@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use comfy_table::{Table, presets};
+use comfy_table::{CellAlignment, Table, presets};
 use serde_json::json;
 use verilume::graph::Dump;
 use verilume::model::{ARCHITECTURES, EMBEDDED, Model, ModelInfo};
@@ -98,7 +98,7 @@ fn described(info: &ModelInfo) -> String {
         ("classes", info.classes.to_string()),
         ("parameters", format!("{:.2} million", info.parameters as f64 / 1e6)),
         ("multiplications", format!("{:.1} million a forward pass", info.macs as f64 / 1e6)),
-        ("nodes", format!("{} (`verilume model dump` lists them)", info.layers.len())),
+        ("operations", format!("{:.1} million, additions counted", info.flops as f64 / 1e6)),
         ("stages", info.stages.join(", ")),
         ("resize", format!("short side {}, {interpolation}, centre crop {} x {}", p.resize, p.crop[0], p.crop[1])),
         ("mean", numbers(&p.mean)),
@@ -112,5 +112,17 @@ fn described(info: &ModelInfo) -> String {
     for (name, value) in rows {
         table.add_row([name.to_string(), value]);
     }
-    table.trim_fmt()
+    let mut layers = Table::new();
+    layers.load_style(presets::NOTHING);
+    layers.set_header(["layer", "operation", "output", "parameters", "multiplications"]);
+    for layer in &info.layers {
+        let [c, h, w] = layer.output;
+        let numbers = [layer.parameters.to_string(), layer.macs.to_string()];
+        let [parameters, multiplications] = numbers;
+        layers.add_row([layer.name.clone(), layer.op.clone(), format!("{c} x {h} x {w}"), parameters, multiplications]);
+    }
+    for column in layers.column_iter_mut().skip(3) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    format!("{}\n\n{}", table.trim_fmt(), layers.trim_fmt())
 }

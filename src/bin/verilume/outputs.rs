@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use npyz::{NpyWriter, WriterBuilder};
 use serde_json::json;
 use verilume::image::Picture;
-use verilume::report::{partial_path, replace};
+use verilume::report::{Partial, replace};
 use verilume::{Error, Result};
 
 /// `DIR/<stem>.<parts joined by dots>`.
@@ -63,6 +63,7 @@ enum Body {
 /// Raw maps of the rows of an array, written in order as they are made.
 pub struct RawFile {
     path: PathBuf,
+    partial: Partial,
     body: Body,
     row_dims: Vec<usize>,
     rows: usize,
@@ -75,7 +76,8 @@ impl RawFile {
         make_room(path)?;
         let shape: Vec<usize> = rows.into_iter().chain(row_dims.iter().copied()).collect();
         let fail = |e| Error::io(path, e);
-        let mut file = BufWriter::new(File::create(partial_path(path)).map_err(fail)?);
+        let (partial, file) = Partial::create(path)?;
+        let mut file = BufWriter::new(file);
         let body = match format {
             RawFormat::Npy => {
                 let shape: Vec<u64> = shape.iter().map(|&d| d as u64).collect();
@@ -94,7 +96,7 @@ impl RawFile {
             }
         };
         let (path, row_dims) = (path.to_owned(), row_dims.to_vec());
-        Ok(Self { path, body, row_dims, rows: rows.unwrap_or(1), written: 0 })
+        Ok(Self { path, partial, body, row_dims, rows: rows.unwrap_or(1), written: 0 })
     }
 
     /// Row `row`; rows that were left out before it are filled with NaN.
@@ -115,9 +117,10 @@ impl RawFile {
         self.fill(self.rows)?;
         let done = match self.body {
             Body::Npy(writer) => writer.finish(),
-            Body::Safetensors(mut file) => file.flush(),
+            Body::Safetensors(file) => file.into_inner().map(drop).map_err(|e| e.into_error()),
         };
-        done.and_then(|()| std::fs::rename(partial_path(&self.path), &self.path)).map_err(|e| Error::io(&self.path, e))
+        done.map_err(|e| Error::io(&self.path, e))?;
+        self.partial.place()
     }
 
     fn fill(&mut self, until: usize) -> Result<()> {

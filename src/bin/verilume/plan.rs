@@ -1,6 +1,7 @@
 //! From the options of `explain` to plain data that the runner can follow.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
@@ -49,7 +50,7 @@ pub enum Earlier {
 
 /// Everything `explain` needs besides the net.
 pub struct Plan {
-    pub inputs: Vec<String>,
+    pub inputs: Vec<OsString>,
     pub methods: Vec<Named>,
     pub target: TargetChoice,
     pub target_text: String,

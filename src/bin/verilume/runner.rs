@@ -1,6 +1,7 @@
 //! The work itself: inputs in groups through the net and the methods, results into files and the book.
 
-use std::path::Path;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -22,8 +23,9 @@ use crate::arrays::ArrayFile;
 use crate::book::Book;
 use crate::drawing::{self, Panel};
 use crate::inputs::Source;
-use crate::items::{Item, Net};
+use crate::items::{Item, Net, fit};
 use crate::outputs::{self, RawFile, RawFiles, RawFormat};
+use crate::paths;
 use crate::plan::Plan;
 use crate::resume::Done;
 use crate::talk::Progress;
@@ -75,6 +77,8 @@ pub struct Runner<'a> {
     pub done: Done,
     pub book: Book,
     pub sources: &'a [Source],
+    /// Files that no result may take the place of.
+    pub read: HashSet<PathBuf>,
 }
 
 impl Runner<'_> {
@@ -132,6 +136,11 @@ impl Runner<'_> {
             Ok(array) => array,
             Err(e) => return self.book.fail(at, source, None, &e.to_string(), progress),
         };
+        if !array.has_levels()
+            && let Err(e) = fit(array.dims(), self.model.default_input())
+        {
+            return self.book.fail(at, source, None, &e.within(&source.shown).to_string(), progress);
+        }
         let count = array.rows();
         self.book.set_items(at, count);
         let mut rows = Rows { single: array.is_single(), files: RawFiles::new(count) };
@@ -230,7 +239,9 @@ impl Runner<'_> {
                         }
                         Err(e) => record.error = Some(e.to_string()),
                     }
-                    held.push((s.item.source, Line { record, settings: self.methods[m].settings.clone() }));
+                    let settings = self.methods[m].settings.clone();
+                    let stamp = self.sources[s.item.source].stamp;
+                    held.push((s.item.source, Line { record, settings, stamp }));
                 }
             }
             if !sheets && rows.is_none() {
@@ -239,11 +250,12 @@ impl Runner<'_> {
         }
         for (s, panels) in scored.iter().zip(panels).filter(|(_, panels)| !panels.is_empty()) {
             let path = outputs::path(&self.plan.out, &s.item.stem, &["grid", "png"]);
-            let sheet = self.sheet(s, &panels).and_then(|sheet| outputs::write_png(&path, &sheet));
+            let sheet = self.spare(&path).and_then(|()| self.sheet(s, &panels));
+            let sheet = sheet.and_then(|sheet| outputs::write_png(&path, &sheet));
             let records = held.iter_mut().map(|(at, line)| (*at, &mut line.record));
             for (_, record) in records.filter(|(at, r)| *at == s.item.source && r.index == s.item.row) {
                 match &sheet {
-                    Ok(()) => record.files.push(path.to_string_lossy().into_owned()),
+                    Ok(()) => record.files.push(paths::shown(&path)),
                     Err(e) => record.error = record.error.take().or_else(|| Some(e.to_string())),
                 }
             }
@@ -353,7 +365,9 @@ impl Runner<'_> {
             let parts = if several { vec![id, target, extension] } else { vec![id, extension] };
             outputs::path(&self.plan.out, stem, &parts)
         };
-        let mut files = Vec::new();
+        let rank = format!("top{}", rank + 1);
+        let several_rows = rows.as_deref().is_some_and(|rows| !rows.single);
+        let mut planned = Vec::new();
         for &format in &self.plan.formats {
             let raw = match format {
                 Format::Grid => continue,
@@ -361,36 +375,52 @@ impl Runner<'_> {
                 Format::Safetensors => Some(RawFormat::Safetensors),
                 Format::Overlay | Format::Heatmap => None,
             };
-            let path = match (raw, rows.as_deref_mut()) {
-                (None, _) => {
+            let path = match raw {
+                None => {
                     let both = format == Format::Heatmap && self.plan.wants(Format::Overlay);
-                    let path = named(&s.item.stem, &class, if both { "heatmap.png" } else { "png" });
+                    named(&s.item.stem, &class, if both { "heatmap.png" } else { "png" })
+                }
+                // Rows have different classes: an array's files are named by rank.
+                Some(raw) if several_rows => named(&self.sources[s.item.source].stem, &rank, raw.extension()),
+                Some(raw) => named(&s.item.stem, &class, raw.extension()),
+            };
+            self.spare(&path)?;
+            planned.push((format, raw, path));
+        }
+        let mut files = Vec::new();
+        for (format, raw, path) in planned {
+            match (raw, rows.as_deref_mut()) {
+                (None, _) => {
                     let view = s.item.view(self.preprocess)?;
                     let map = s.item.drawn(map, self.preprocess)?;
                     outputs::write_png(&path, &drawing::draw(format, &view, &map, &self.look)?)?;
-                    path
                 }
                 (Some(raw), Some(rows)) if !rows.single => {
-                    // Rows have different classes: an array's files are named by rank.
-                    let stem = &self.sources[s.item.source].stem;
-                    let path = named(stem, &format!("top{}", rank + 1), raw.extension());
                     let row = s.item.row.unwrap_or(0);
                     let (dims, values) = (s.item.raw_dims(map), map.values.to_f32());
                     rows.files.push(&path, raw, row, &dims, &values)?;
-                    path
                 }
                 (Some(raw), _) => {
-                    let path = named(&s.item.stem, &class, raw.extension());
                     let dims = s.item.raw_dims(map);
                     let mut file = RawFile::create(&path, raw, None, &dims)?;
                     file.push(0, &dims, &map.values.to_f32())?;
                     file.finish()?;
-                    path
                 }
-            };
-            files.push(path.to_string_lossy().into_owned());
+            }
+            files.push(paths::shown(&path));
         }
         Ok(files)
+    }
+
+    /// Refuses a result in the place of a file that this run reads.
+    fn spare(&self, path: &Path) -> verilume::Result<()> {
+        match path.canonicalize() {
+            Ok(place) if self.read.contains(&place) => Err(verilume::Error::input(format!(
+                "{}: the result would take the place of a file that this run reads; give another folder with -o",
+                path.display()
+            ))),
+            _ => Ok(()),
+        }
     }
 
     fn sheet(&self, s: &Scored, panels: &[Panel]) -> verilume::Result<verilume::image::Picture> {

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::paths::one_line;
+
 /// Standard output that a reader may close at any time.
 #[derive(Debug, Default)]
 pub struct Answer {
@@ -21,7 +23,7 @@ impl Answer {
         let mut out = io::stdout().lock();
         match writeln!(out, "{text}").and_then(|()| out.flush()) {
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => self.closed = true,
-            other => other?,
+            other => other.map_err(|e| anyhow::anyhow!("standard output: {e}"))?,
         }
         Ok(())
     }
@@ -68,15 +70,15 @@ impl Progress {
         self.last.set(Instant::now());
         match (&self.bar, self.voice) {
             (_, Voice::Quiet) => {}
-            (Some(bar), _) => bar.suspend(|| say(text)),
-            (None, _) => say(text),
+            (Some(bar), _) => bar.suspend(|| say(&one_line(text))),
+            (None, _) => say(&one_line(text)),
         }
     }
 
     /// What is being done now; without a terminal it is said only when nothing has been said for a while.
     pub fn at(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.set_message(text.to_owned()),
+            Some(bar) => bar.set_message(one_line(text)),
             None if self.last.get().elapsed() >= SILENCE => self.say(text),
             None => {}
         }
@@ -105,6 +107,11 @@ impl Progress {
             None => f(),
         }
     }
+}
+
+/// `1 map`, `2 maps`.
+pub fn counted(n: usize, one: &str) -> String {
+    format!("{n} {one}{}", if n == 1 { "" } else { "s" })
 }
 
 /// A line on standard error; a closed standard error is no reason to stop.

@@ -1,8 +1,10 @@
 //! Which classes to explain.
 
 use std::collections::HashMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use verilume::error::open_file;
 use verilume::model::Labels;
 use verilume::{Error, Result};
 
@@ -43,6 +45,9 @@ impl TargetChoice {
                 .ok_or_else(|| Error::settings(format!("--target {text}: top:K needs a whole number of at least 1")));
         }
         if let Some(path) = text.strip_prefix("file:") {
+            if path.is_empty() {
+                return Err(Error::settings("--target file: needs the path of a file"));
+            }
             return Ok(Self::File(path.into()));
         }
         Ok(number(text).map_or_else(|| Self::Label(text.to_owned()), Self::Index))
@@ -68,11 +73,11 @@ impl TargetChoice {
 }
 
 fn checked(index: usize, classes: usize) -> Result<usize> {
-    if index < classes {
-        Ok(index)
-    } else {
-        Err(Error::settings(format!("class {index} does not exist, the net has {classes} (0 to {})", classes - 1)))
-    }
+    if index < classes { Ok(index) } else { Err(no_class(index, classes)) }
+}
+
+fn no_class(index: impl std::fmt::Display, classes: usize) -> Error {
+    Error::settings(format!("class {index} does not exist, the net has {classes} (0 to {})", classes - 1))
 }
 
 /// Which classes of an input are explained.
@@ -130,11 +135,17 @@ impl Listed {
             let array = ArrayFile::open(path)?;
             let found = array
                 .labels()
+                .map_err(|e| e.within(path.display()))?
                 .ok_or_else(|| Error::settings(format!("{}: the file has no tensor `labels`", path.display())))?;
-            listed.by_row = found.iter().map(|&i| checked(i, classes)).collect::<Result<_>>()?;
+            listed.by_row = found
+                .iter()
+                .map(|&i| usize::try_from(i).map_or_else(|_| Err(no_class(i, classes)), |i| checked(i, classes)))
+                .collect::<Result<_>>()
+                .map_err(|e| e.within(path.display()))?;
             return Ok(listed);
         }
-        let text = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+        let mut text = Vec::new();
+        open_file(path)?.read_to_end(&mut text).map_err(|e| Error::io(path, e))?;
         let mut table = csv::ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
@@ -145,10 +156,11 @@ impl Listed {
                 |why: &dyn std::fmt::Display| Error::settings(format!("{}, line {}: {why}", path.display(), n + 1));
             let line = line.map_err(|e| at(&e))?;
             let cells: Vec<&str> = line.iter().collect();
-            let is_heading = n == 0
-                && cells.last().is_some_and(|c| {
-                    ["label", "labels", "class", "target", "index"].contains(&c.to_ascii_lowercase().as_str())
-                });
+            let names_a_class = |word: &str| {
+                ["label", "labels", "class", "target", "index", "idx", "id", "name"]
+                    .contains(&word.to_ascii_lowercase().as_str())
+            };
+            let is_heading = n == 0 && cells.last().is_some_and(|c| c.split(['_', ' ']).all(names_a_class));
             if is_heading {
                 continue;
             }
@@ -198,6 +210,7 @@ mod tests {
         assert_eq!(TargetChoice::parse("281").unwrap(), TargetChoice::Index(281));
         assert_eq!(TargetChoice::parse("tabby cat").unwrap(), TargetChoice::Label("tabby cat".into()));
         assert!(TargetChoice::parse("top:0").is_err() && TargetChoice::parse("").is_err());
+        assert!(TargetChoice::parse("file:").is_err());
     }
 
     #[test]

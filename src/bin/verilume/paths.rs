@@ -1,0 +1,81 @@
+//! Paths as text without loss, for records and messages.
+
+use std::ffi::OsString;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+/// `path` as text. Of a path that is not UTF-8 the other bytes become `\x` and two digits, a backslash two.
+pub fn shown(path: &Path) -> String {
+    if let Some(text) = path.to_str() {
+        return text.to_owned();
+    }
+    let mut text = String::new();
+    for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
+        text.push_str(&chunk.valid().replace('\\', "\\\\"));
+        for byte in chunk.invalid() {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "\\x{byte:02x}");
+        }
+    }
+    text
+}
+
+/// The path that [`shown`] made `text` of.
+pub fn named(text: &str) -> PathBuf {
+    let plain = PathBuf::from(text);
+    if !text.contains("\\x") || plain.exists() {
+        return plain;
+    }
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        bytes.extend_from_slice(&rest.as_bytes()[..at]);
+        let behind = &rest[at + 1..];
+        let byte = behind.strip_prefix('x').and_then(|digits| u8::from_str_radix(digits.get(..2)?, 16).ok());
+        match byte {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &behind[3..];
+            }
+            None => {
+                bytes.push(b'\\');
+                rest = behind.strip_prefix('\\').unwrap_or(behind);
+            }
+        }
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    from_bytes(bytes).into()
+}
+
+/// A name as the system gives it.
+#[cfg(unix)]
+pub fn from_bytes(bytes: Vec<u8>) -> OsString {
+    std::os::unix::ffi::OsStringExt::from_vec(bytes)
+}
+
+/// A name as the system gives it.
+#[cfg(not(unix))]
+pub fn from_bytes(bytes: Vec<u8>) -> OsString {
+    String::from_utf8_lossy(&bytes).into_owned().into()
+}
+
+/// `text` in one line: characters that move the cursor are spelled out.
+pub fn one_line(text: &str) -> String {
+    let spelled = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(spelled).collect()
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_byte_is_lost() {
+        for bytes in [&b"plain.png"[..], b"a\xff\\x41.png", b"\xc3\xa9\xc3", b"\\\xfe\\\\"] {
+            let path = PathBuf::from(from_bytes(bytes.to_vec()));
+            assert_eq!(named(&shown(&path)), path);
+        }
+        assert_eq!(shown(&PathBuf::from(from_bytes(b"a\xff".to_vec()))), "a\\xff");
+        assert_eq!(one_line("a\nb"), "a\\nb");
+    }
+}
