@@ -2,6 +2,7 @@
 
 mod alexnet;
 mod assembly;
+mod blueprint;
 mod cifar;
 mod efficientnet_lite;
 mod info;
@@ -16,6 +17,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+pub use blueprint::{Blueprint, blueprint, known_nets};
 pub use info::{LayerInfo, ModelInfo};
 pub use labels::Labels;
 pub use preprocess::{Interpolation, Preprocess};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How a picture is resized; all of them with antialiasing.
+/// How a picture is resized; the filters widen when a picture shrinks (antialiasing).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Interpolation {
