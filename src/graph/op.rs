@@ -53,7 +53,7 @@ pub enum Op {
     Conv(Conv),
     /// Linear layer on a vector.
     Linear(Linear),
-    /// Batch norm; [`super::fold`] merges it into the convolution before it.
+    /// Batch norm; [`super::Graph::fold`] merges it into the convolution before it.
     BatchNorm(BatchNorm),
     /// `max(x, 0)`.
     Relu,

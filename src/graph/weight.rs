@@ -46,7 +46,7 @@ impl Encoding {
 
 /// The weight of a convolution `[k, c / groups, kh, kw]` or a linear layer `[k, c, 1, 1]`.
 ///
-/// The numbers stay where they are stored; [`Weight::read`] converts the rows asked for. Folding a batch norm multiplies
+/// The numbers stay where they are stored; they are converted as rows are read. Folding a batch norm multiplies
 /// each output row by a factor, kept beside the stored numbers in double precision.
 #[derive(Clone)]
 pub struct Weight {

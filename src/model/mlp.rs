@@ -1,5 +1,5 @@
-//! Multi-layer perceptron: linear layers with ReLU between them, in the order of the numbers in their names; one without a number
-//! is the last.
+//! Multi-layer perceptron: linear layers with ReLU between them, in the order of the numbers in their names; one
+//! without a number is the last.
 
 use super::assembly::{Assembly, Bias};
 use super::tensors::Tensors;
@@ -42,7 +42,8 @@ fn ordered(tensors: &Tensors) -> Result<Vec<String>> {
     let odd = numbered.iter().find(|name| parts(name).0 != parts(numbered[0]).0).or(plain.get(1));
     match odd {
         Some(odd) => Err(Error::model(format!(
-            "the order of the layers is not clear from their names: tensor '{odd}.weight', expected numbered layers and at most one without a number, which is the last"
+            "the order of the layers is not clear from their names: tensor '{odd}.weight', expected numbered layers \
+             and at most one without a number, which is the last"
         ))),
         None => Ok(numbered.into_iter().chain(plain).map(str::to_string).collect()),
     }

@@ -321,3 +321,22 @@ impl Model {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(feature = "embedded-model")]
+    #[test]
+    fn embedded_file_is_aligned() {
+        assert_eq!(EMBEDDED_WEIGHTS.as_ref().as_ptr().addr() % 64, 0);
+    }
+
+    #[test]
+    fn single_precision_weights_are_read_in_place() {
+        let model = Model::random("resnet20", 1).unwrap();
+        let crate::graph::Op::Conv(conv) = &model.unfolded().nodes()[1].op else { panic!("the first layer") };
+        let in_place = conv.weight.in_place::<f32>().unwrap();
+        assert!(in_place.iter().zip(conv.weight.to_f64()).all(|(a, b)| f64::from(*a) == b));
+    }
+}
