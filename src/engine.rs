@@ -1,7 +1,11 @@
 //! Runs programs over pictures: chunking, caching, checks.
 
+mod profile;
+
 use std::collections::HashMap;
 use std::sync::Arc;
+
+pub use profile::{ChunkTimes, Profile};
 
 use crate::device::cpu::{self, Convolution, Kernels};
 use crate::device::{Chunk, Decisions, Description, Device, Harvest, Perturbation, Slot, Sum};
@@ -244,6 +248,8 @@ pub struct Engine {
     device: Box<dyn Device>,
     memory: Option<u64>,
     plans: HashMap<Key, Arc<Plan>>,
+    /// Filled while [`Engine::profile`] runs.
+    recorder: Option<profile::Recorder>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -267,7 +273,7 @@ impl Engine {
             )));
         }
         let device = cpu::open(settings.precision, settings.kernels, settings.convolution, settings.threads)?;
-        Ok(Self { device, memory: settings.memory.or_else(available_memory), plans: HashMap::new() })
+        Ok(Self { device, memory: settings.memory.or_else(available_memory), plans: HashMap::new(), recorder: None })
     }
 
     /// What it runs on.
@@ -560,7 +566,10 @@ impl Engine {
                 loads: run.loads,
                 decisions: run.decisions,
             };
-            self.device.run(run.plan, &chunk, &mut harvest)?;
+            match &mut self.recorder {
+                None => self.device.run(run.plan, &chunk, &mut harvest)?,
+                Some(recorder) => recorder.run(self.device.as_mut(), run.plan, &chunk, &mut harvest)?,
+            }
             if !finite(&harvest) {
                 return Err(self.explain_not_finite(run, &chunk));
             }
@@ -591,7 +600,7 @@ fn available_memory() -> Option<u64> {
 
 /// One program over one batch.
 struct Run<'a> {
-    plan: &'a Plan,
+    plan: &'a Arc<Plan>,
     graph: &'a Graph,
     x: &'a Batch,
     targets: &'a [usize],
@@ -616,14 +625,8 @@ fn finite(harvest: &Harvest) -> bool {
 
 /// The step in words: its primitive and the layer it belongs to.
 fn step_name(graph: &Graph, plan: &Plan, i: usize) -> String {
-    use crate::program::Step;
     let step = &plan.steps()[i];
-    let layer = match step {
-        Step::Conv { layer, .. } | Step::ConvAdjoint { layer, .. } => Some(layer.name.clone()),
-        Step::Linear { layer, .. } | Step::LinearAdjoint { layer, .. } => Some(layer.name.clone()),
-        _ => None,
-    };
-    match layer {
+    match step.layer() {
         Some(name) => format!("layer '{name}' ({})", step.kind()),
         None => format!(
             "step {} of {} ({}) of a net with {} nodes",

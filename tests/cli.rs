@@ -527,3 +527,123 @@ fn an_array_that_does_not_fit_is_one_failure() {
     let output = explain(folder.path(), &["flat.npy", "--json", "-o", "out"]);
     assert_eq!((code(&output), lines(&output.stdout).len()), (2, 1));
 }
+
+/// Kernels of this machine and numbers are of no interest here: what is said of them must hold together.
+#[test]
+fn bench_rows_hold_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["bench", "--random-weights", "resnet20", "--size", "16", "--repeat", "2", "--json"];
+    let more = ["-m", "ig:steps=2", "-m", "gradient", "--batch", "1,2", "--threads", "1", "--threads", "2"];
+    let output = run(folder.path(), &[&arguments[..], &more].concat());
+    assert_eq!(code(&output), 0);
+    let rows = lines(&output.stdout);
+    let keys = [
+        "batch",
+        "device",
+        "kernels",
+        "median_s",
+        "method",
+        "model",
+        "p10_s",
+        "p90_s",
+        "peak_bytes",
+        "precision",
+        "spec",
+        "threads",
+    ];
+    let mut combinations = BTreeSet::new();
+    for row in &rows {
+        assert_eq!(row.as_object().unwrap().keys().map(String::as_str).collect::<BTreeSet<_>>(), keys.into());
+        let [p10, median, p90] = ["p10_s", "median_s", "p90_s"].map(|key| row[key].as_f64().unwrap());
+        assert!(0.0 < p10 && p10 <= median && median <= p90, "{row}");
+        assert!(row["peak_bytes"].as_u64().unwrap() > 0);
+        assert_eq!(
+            (&row["model"], &row["device"], &row["precision"]),
+            (&"resnet20".into(), &"cpu".into(), &"f32".into())
+        );
+        let method = row["method"].as_str().unwrap().to_owned();
+        combinations.insert((method, row["batch"].as_u64().unwrap(), row["threads"].as_u64().unwrap()));
+    }
+    assert_eq!((rows.len(), combinations.len()), (8, 8));
+    assert!(combinations.contains(&("integrated_gradients".into(), 2, 2)));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("class 1,"), "281 modulo 10 classes");
+}
+
+#[test]
+fn bench_says_what_it_cannot_measure() {
+    let folder = tempfile::tempdir().unwrap();
+    let bench = |more: &[&str]| {
+        let output = run(folder.path(), &[&["bench", "--random-weights", "resnet20", "--repeat", "1"], more].concat());
+        (code(&output), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (status, message) = bench(&["--memory", "100KiB"]);
+    assert!(status == 2 && message.contains("do not suffice"), "{message}");
+    let (status, message) = bench(&["--kernels", "sse9"]);
+    assert!(status == 2 && message.contains("portable"), "{message}");
+    let (status, message) = bench(&["--threads", "0"]);
+    assert!(status == 2 && message.contains("at least 1"), "{message}");
+    let (status, message) = bench(&["-m", "ig:baseline=file:a.png"]);
+    assert!(status == 2 && message.contains("a.png"), "{message}");
+    let output = run(folder.path(), &["bench", "--random-weights", "resnet1"]);
+    assert_eq!(code(&output), 2);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("resnet18"));
+}
+
+#[test]
+fn a_profile_accounts_for_the_call() {
+    let folder = tempfile::tempdir().unwrap();
+    let net = ["profile", "--random-weights", "resnet20", "-m", "smoothgrad:n=3", "--batch", "2", "--repeat", "3"];
+    let output = run(folder.path(), &[&net[..], &["--json", "old.json", "--trace", "trace.json"]].concat());
+    assert_eq!(code(&output), 0);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("GFLOP/s"));
+    let read =
+        |name: &str| -> Value { serde_json::from_slice(&std::fs::read(folder.path().join(name)).unwrap()).unwrap() };
+    let old = read("old.json");
+    let steps = old["steps"].as_array().unwrap();
+    let sum = |key: &str, rows: &[Value]| rows.iter().map(|r| r[key].as_f64().unwrap()).sum::<f64>();
+
+    // What happens between the steps is little, but a busy machine may do it at any time.
+    let (all, total) = (sum("ms", steps), old["total_ms"].as_f64().unwrap());
+    assert!(0.2 * total < all && all < 1.5 * total, "steps {all} ms of {total} ms");
+    for group in ["by_kernel", "by_pass"] {
+        let groups = old[group].as_array().unwrap();
+        assert!((sum("ms", groups) / all - 1.0).abs() < 1e-9);
+        assert_eq!(sum("flops", groups), sum("flops", steps));
+        assert_eq!(sum("steps", groups) as usize, steps.len());
+    }
+    // 2 pictures of 3 copies each.
+    let model = verilume::model::Model::random("resnet20", 0).unwrap();
+    let forward = old["by_pass"].as_array().unwrap().iter().find(|t| t["name"] == "forward").unwrap();
+    let macs = model.graph(model.default_input()).unwrap().macs();
+    assert_eq!(forward["flops"].as_u64().unwrap(), 6 * 2 * macs as u64);
+    let first = steps.iter().find(|s| s["layer"] == "conv1").unwrap();
+    assert_eq!(
+        (&first["pass"], &first["primitive"], &first["kernel"].is_string()),
+        (&"forward".into(), &"conv".into(), &true)
+    );
+    assert_eq!((&first["input"], &first["output"]), (&vec![3, 32, 32].into(), &vec![16, 32, 32].into()));
+    for step in steps {
+        assert!(["fma", "memory"].contains(&step["bound"].as_str().unwrap()), "{step}");
+        assert!(step["roofline_share"].as_f64().unwrap() >= 0.0, "{step}");
+    }
+
+    let trace = read("trace.json");
+    let events = trace["traceEvents"].as_array().unwrap();
+    let timed = events.iter().filter(|e| e["ph"] == "X" && e["tid"] == 2);
+    assert!(timed.count() >= steps.len());
+    assert!(events.iter().filter(|e| e["ph"] == "X").all(|e| e["ts"].is_number() && e["dur"].is_number()));
+
+    let output = run(folder.path(), &[&net[..], &["--json", "--compare", "old.json", "-q"]].concat());
+    assert_eq!(code(&output), 0);
+    assert!(output.stderr.is_empty());
+    let new: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(new["compared"]["unmatched"], 0);
+    assert!(new["compared"]["total_ratio"].as_f64().unwrap() > 0.0);
+    for (step, was) in new["steps"].as_array().unwrap().iter().zip(steps) {
+        assert_eq!(step["old_ms"], was["ms"]);
+    }
+    std::fs::write(folder.path().join("other.json"), "{}").unwrap();
+    let output = run(folder.path(), &[&net[..], &["--compare", "other.json"]].concat());
+    assert_eq!(code(&output), 2);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("other.json"));
+}

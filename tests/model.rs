@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use verilume::graph::{Bytes, Dump, Op};
 use verilume::image::{Interpolation, Preprocess};
-use verilume::model::{ARCHITECTURES, Labels, Model};
+use verilume::model::{ARCHITECTURES, Labels, Model, blueprint, known_nets};
 use verilume::tensor::{Padding, Shape};
 use verilume::{Error, ErrorKind};
 
@@ -504,9 +504,14 @@ fn mlps_load_in_numeric_order() {
     assert!(!model.preprocess().takes_pictures());
     assert_eq!(model.labels().get(2), Some("class 2"));
 
-    let named: Layout =
-        [("fc1", 4, 9), ("fc2", 3, 4)].iter().map(|&(n, k, c)| (format!("{n}.weight"), vec![k, c])).collect();
-    assert_eq!(loaded(&named).architecture(), "mlp 9-4-3");
+    let named: Layout = [("fc1", 4, 9), ("fc2", 4, 4), ("fc10", 4, 4), ("classifier", 3, 4)]
+        .iter()
+        .map(|&(n, k, c)| (format!("{n}.weight"), vec![k, c]))
+        .collect();
+    assert_eq!(loaded(&named).architecture(), "mlp 9-4-4-4-3");
+
+    let unclear: Layout = ["hidden", "output"].iter().map(|n| (format!("{n}.weight"), vec![4, 4])).collect();
+    says(&refused(file(&filled(&unclear))), &["order", "'output.weight'"]);
 
     let broken = refused(file(&filled(&[mlp(&[9, 4]), vec![("2.weight".into(), vec![3, 5])]].concat())));
     says(&broken, &["'2.weight'", "[3, 5]", "[*, 4]"]);
@@ -953,4 +958,54 @@ fn trained_cifar_net_answers_as_pytorch() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let model = Model::open(&root.join("../shared/data/cifar10-resnet20.safetensors"), None).unwrap();
     answers_as_pytorch(&model, &root.join("tests/golden/real/cifar10-resnet20.cases.safetensors"), 2);
+}
+
+#[test]
+fn blueprints_are_the_nets_of_their_origin() {
+    let check = |net: &str, layout: Layout| {
+        let mut found: Layout = blueprint(net).unwrap().into_iter().map(|t| (t.name, t.shape)).collect();
+        let mut expected = layout;
+        found.sort();
+        expected.sort();
+        assert_eq!(found, expected, "{net}");
+    };
+    for ((cfg, ..), depth) in VGG.into_iter().zip([11, 13, 16, 19]) {
+        check(&format!("vgg{depth}"), vgg(cfg, false, 1, 4096, 1000));
+        check(&format!("vgg{depth}_bn"), vgg(cfg, true, 1, 4096, 1000));
+    }
+    check("alexnet", alexnet(1, 1000));
+    check("resnet18", resnet(false, [2, 2, 2, 2], 64, 64, 1, 1000));
+    check("resnet34", resnet(false, [3, 4, 6, 3], 64, 64, 1, 1000));
+    check("resnet50", resnet(true, [3, 4, 6, 3], 64, 64, 1, 1000));
+    check("resnet152", resnet(true, [3, 8, 36, 3], 64, 64, 1, 1000));
+    check("wide_resnet101_2", resnet(true, [3, 4, 23, 3], 64, 128, 1, 1000));
+    check("resnext50_32x4d", resnet(true, [3, 4, 6, 3], 64, 4, 32, 1000));
+    check("resnext101_32x8d", resnet(true, [3, 4, 23, 3], 64, 8, 32, 1000));
+    check("resnext101_64x4d", resnet(true, [3, 4, 23, 3], 64, 4, 64, 1000));
+    check("resnet56", cifar(9, [16, 32, 64]));
+    check("efficientnet-lite4", lite([1, 4, 4, 6, 6, 8, 1], [24, 32, 56, 112, 160, 272, 448], 1280, 6, 1000));
+    check("mlp", mlp(&[784, 1024, 1024, 1024, 10]));
+    known_nets().into_iter().for_each(|net| assert!(!blueprint(net).unwrap().is_empty()));
+    says(&blueprint("vgg12").unwrap_err().to_string(), &["vgg12", "vgg11", "efficientnet-lite4"]);
+}
+
+#[test]
+fn random_nets_compute_numbers_of_order_one() {
+    for (net, architecture) in [
+        ("resnet20", "cifar-resnet20 [3,3,3]"),
+        ("resnet110", "cifar-resnet110 [18,18,18]"),
+        ("mlp", "mlp 784-1024-1024-1024-10"),
+        ("efficientnet-lite0", "efficientnet-lite0"),
+    ] {
+        let model = Model::random(net, 7).unwrap();
+        assert_eq!((model.name(), model.architecture()), (net, architecture));
+        assert_eq!(model.sha256(), Model::random(net, 7).unwrap().sha256());
+        assert_ne!(model.sha256(), Model::random(net, 8).unwrap().sha256());
+        let shape = model.default_input();
+        let shape = Shape::new(shape.c, shape.h.min(64), shape.w.min(64));
+        let input: Vec<f64> = (0..shape.len()).map(|i| ((i * 7919) % 997) as f64 / 300.0 - 1.6).collect();
+        let logits = evaluate(&model.graph(shape).unwrap(), &input);
+        let size = (logits.iter().map(|v| v * v).sum::<f64>() / logits.len() as f64).sqrt();
+        assert!((1e-2..1e2).contains(&size), "{net}: {size}");
+    }
 }

@@ -7,12 +7,13 @@ pub mod cpu;
 pub mod cuda;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::error::Result;
 use crate::graph::NodeId;
-use crate::program::{Form, Plan, Statistic};
+use crate::program::{Form, Plan, Statistic, Step};
 use crate::tensor::{Precision, Tensor};
 
 /// What a device is.
@@ -168,6 +169,21 @@ pub trait Device: Send {
     /// # Errors
     /// When the device fails.
     fn run(&mut self, plan: &Plan, chunk: &Chunk<'_>, harvest: &mut Harvest) -> Result<()>;
+
+    /// As [`Device::run`]; says of each step, by its position and in order, how long it took.
+    ///
+    /// # Errors
+    /// As [`Device::run`].
+    fn run_timed(
+        &mut self,
+        plan: &Plan,
+        chunk: &Chunk<'_>,
+        harvest: &mut Harvest,
+        observe: &mut dyn FnMut(usize, Duration),
+    ) -> Result<()>;
+
+    /// Name of the kernel that carries `step` out (`direct`, `depthwise`, `linear`, …), for reports.
+    fn kernel(&self, step: &Step) -> &'static str;
 
     /// The first step of `plan` whose numbers on this chunk are not all finite, by its position; for saying where a NaN
     /// began.

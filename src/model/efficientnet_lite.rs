@@ -16,9 +16,9 @@ const STRIDES: [usize; 7] = [1, 2, 2, 2, 1, 2, 1];
 const STAGE_ENDS: [usize; 4] = [0, 1, 2, 4];
 
 /// Name, picture side, blocks and output channels of each stage.
-type Variant = (&'static str, usize, [usize; 7], [usize; 7]);
+pub(super) type Variant = (&'static str, usize, [usize; 7], [usize; 7]);
 
-const VARIANTS: [Variant; 5] = [
+pub(super) const VARIANTS: [Variant; 5] = [
     ("efficientnet-lite0", 224, [1, 2, 2, 3, 3, 4, 1], [16, 24, 40, 80, 112, 192, 320]),
     ("efficientnet-lite1", 240, [1, 3, 3, 4, 4, 5, 1], [16, 24, 40, 80, 112, 192, 320]),
     ("efficientnet-lite2", 260, [1, 3, 3, 4, 4, 5, 1], [16, 24, 48, 88, 120, 208, 352]),

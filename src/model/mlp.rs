@@ -1,4 +1,5 @@
-//! Multi-layer perceptron: linear layers with ReLU between them, in the numeric order of their names.
+//! Multi-layer perceptron: linear layers with ReLU between them, in the order of the numbers in their names; one
+//! without a number is the last.
 
 use super::assembly::{Assembly, Bias};
 use super::tensors::Tensors;
@@ -18,25 +19,38 @@ pub(super) fn recognise(tensors: &Tensors) -> bool {
         && tensors.names().all(suits)
 }
 
-/// A name cut into texts and numbers, so that `fc10` follows `fc9`.
-fn natural(name: &str) -> Vec<(String, u64)> {
-    let mut parts: Vec<(String, u64)> = Vec::new();
-    let mut rest = name;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-        let (text, tail) = rest.split_at(digits);
-        let end = tail.find(|c: char| !c.is_ascii_digit()).unwrap_or(tail.len());
-        let (number, tail) = tail.split_at(end);
-        parts.push((text.to_string(), number.parse().unwrap_or(0)));
+/// A name as its texts and its numbers, so that `fc10` follows `fc9`.
+fn parts(name: &str) -> (Vec<&str>, Vec<u64>) {
+    let (mut texts, mut numbers, mut rest) = (Vec::new(), Vec::new(), name);
+    loop {
+        let (text, tail) = rest.split_at(rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len()));
+        texts.push(text);
+        if tail.is_empty() {
+            return (texts, numbers);
+        }
+        let (number, tail) = tail.split_at(tail.find(|c: char| !c.is_ascii_digit()).unwrap_or(tail.len()));
+        numbers.push(number.parse().unwrap_or(u64::MAX));
         rest = tail;
     }
-    parts
+}
+
+/// The layers in order: those with numbers by their numbers, then one without.
+fn ordered(tensors: &Tensors) -> Result<Vec<String>> {
+    let names = || tensors.names().filter_map(|n| n.strip_suffix(".weight"));
+    let (mut numbered, plain): (Vec<&str>, Vec<&str>) = names().partition(|n| n.contains(|c: char| c.is_ascii_digit()));
+    numbered.sort_by_cached_key(|name| parts(name).1);
+    let odd = numbered.iter().find(|name| parts(name).0 != parts(numbered[0]).0).or(plain.get(1));
+    match odd {
+        Some(odd) => Err(Error::model(format!(
+            "the order of the layers is not clear from their names: tensor '{odd}.weight', expected numbered layers \
+             and at most one without a number, which is the last"
+        ))),
+        None => Ok(numbered.into_iter().chain(plain).map(str::to_string).collect()),
+    }
 }
 
 pub(super) fn build(tensors: &mut Tensors) -> Result<Built> {
-    let mut layers: Vec<String> =
-        tensors.names().filter_map(|n| n.strip_suffix(".weight")).map(str::to_string).collect();
-    layers.sort_by_cached_key(|name| natural(name));
+    let layers = ordered(tensors)?;
     let Some(&[_, inputs]) = layers.first().and_then(|first| tensors.shape(&format!("{first}.weight"))) else {
         return Err(Error::model("an MLP needs weights of two dimensions, the first layer has none"));
     };

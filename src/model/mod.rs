@@ -2,6 +2,7 @@
 
 mod alexnet;
 mod assembly;
+mod blueprint;
 mod cifar;
 mod efficientnet_lite;
 mod info;
@@ -16,13 +17,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use crate::image::Preprocess;
+pub use blueprint::{Blueprint, blueprint, known_nets};
 pub use info::{LayerInfo, ModelInfo};
 pub use labels::Labels;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::graph::{Bytes, Graph};
+use crate::image::Preprocess;
 use crate::tensor::Shape;
 use tensors::Tensors;
 
@@ -320,5 +322,24 @@ impl Model {
         }
         self.labels = labels;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(feature = "embedded-model")]
+    #[test]
+    fn embedded_file_is_aligned() {
+        assert_eq!(EMBEDDED_WEIGHTS.as_ref().as_ptr().addr() % 64, 0);
+    }
+
+    #[test]
+    fn single_precision_weights_are_read_in_place() {
+        let model = Model::random("resnet20", 1).unwrap();
+        let crate::graph::Op::Conv(conv) = &model.unfolded().nodes()[1].op else { panic!("the first layer") };
+        let in_place = conv.weight.in_place::<f32>().unwrap();
+        assert!(in_place.iter().zip(conv.weight.to_f64()).all(|(a, b)| f64::from(*a) == b));
     }
 }

@@ -38,7 +38,8 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<Built> {
             x = net.op(format!("features.{next}"), Op::MaxPool(Window::square(2, 2, 0)), &[x])?;
         } else if position != next {
             return Err(Error::model(format!(
-                "tensor 'features.{position}.weight' is misplaced: after position {next} of a VGG comes a convolution, or a pool and a convolution"
+                "tensor 'features.{position}.weight' is misplaced: expected a convolution at position {next}, or a pool \
+                 there and the convolution after it"
             )));
         }
         x = net.conv(&format!("features.{position}"), x, spec)?;

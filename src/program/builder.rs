@@ -157,9 +157,7 @@ impl<'g> Builder<'g> {
 
     /// Shape of a dense value.
     pub fn shape(&self, v: Value) -> Shape {
-        match self.forms[v.index()] {
-            Form::Dense(s) | Form::Bits(s) | Form::Winners(s, _) => s,
-        }
+        self.forms[v.index()].shape()
     }
 
     /// The forward value of `node`, kept until its last use.

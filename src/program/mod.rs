@@ -7,12 +7,14 @@ mod builder;
 mod lower;
 mod plan;
 mod score;
+mod work;
 
 use std::sync::Arc;
 
 pub use builder::{Builder, Decided};
 pub use plan::{Place, Plan};
 pub use score::{Score, softmax};
+pub use work::{Pass, Work};
 
 use crate::graph::{NodeId, Weight};
 use crate::tensor::{Shape, Window};
@@ -37,6 +39,15 @@ pub enum Form {
     Bits(Shape),
     /// For each pooled element, which tap of its window won (`ky · kw + kx`); windows of up to 65536 taps.
     Winners(Shape, WinnerWidth),
+}
+
+impl Form {
+    /// Shape of what it tells about.
+    pub const fn shape(self) -> Shape {
+        match self {
+            Form::Dense(s) | Form::Bits(s) | Form::Winners(s, _) => s,
+        }
+    }
 }
 
 /// Bytes of one winner's index.
@@ -407,6 +418,33 @@ impl Step {
             Step::Gate { s, .. } => vec![*s],
             _ => Vec::new(),
         }
+    }
+
+    /// Name of the layer whose weights the step applies.
+    pub fn layer(&self) -> Option<&str> {
+        match self {
+            Step::Conv { layer, .. } | Step::ConvAdjoint { layer, .. } => Some(&layer.name),
+            Step::Linear { layer, .. } | Step::LinearAdjoint { layer, .. } => Some(&layer.name),
+            _ => None,
+        }
+    }
+
+    /// What is done to the step's sums before they are stored, in order: `bias`, `add`, `bits`, `clamp`, `gate`.
+    pub fn fused(&self) -> Vec<&'static str> {
+        let (bias, e) = match self {
+            Step::Conv { layer, epilogue, .. } => (layer.bias.is_some(), *epilogue),
+            Step::ConvAdjoint { epilogue, .. } => (false, *epilogue),
+            Step::Linear { layer, .. } => (layer.bias.is_some(), Epilogue::default()),
+            _ => return Vec::new(),
+        };
+        let parts = [
+            (bias, "bias"),
+            (e.add.is_some(), "add"),
+            (e.bits.is_some(), "bits"),
+            (e.clamp.is_some(), "clamp"),
+            (e.gate.is_some(), "gate"),
+        ];
+        parts.into_iter().filter(|(there, _)| *there).map(|(_, name)| name).collect()
     }
 
     /// Lower-case name of the primitive.

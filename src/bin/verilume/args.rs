@@ -21,12 +21,16 @@ const EXAMPLES: &str = "Examples:
   verilume explain photos/ -m ig -m smoothgrad     two methods, every picture in a folder
   verilume model info                              what the built-in net is
   verilume doctor                                  what this machine offers
+  verilume bench -m smoothgrad --batch 1,8         how long a call takes
+  verilume profile -m gradient                     where its time goes, step by step
 
 `verilume explain --help` lists every method with its parameters.";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Explain(Box<ExplainArgs>),
+    Bench(Box<BenchArgs>),
+    Profile(Box<ProfileArgs>),
     Model(ModelArgs),
     Doctor(DoctorArgs),
     Completions(CompletionsArgs),
@@ -103,6 +107,10 @@ pub struct ExplainArgs {
     pub preparation: Preparation,
     #[command(flatten)]
     pub resources: Resources,
+
+    /// Threads [default: all cores]
+    #[arg(long, value_name = "N", value_parser = values::at_least_one, help_heading = "Resources")]
+    pub threads: Option<usize>,
 }
 
 const EXPLAIN_EXAMPLES: &str = "Examples:
@@ -160,10 +168,6 @@ pub struct Resources {
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = values::device)]
     pub device: verilume::engine::DeviceChoice,
 
-    /// Threads [default: all cores]
-    #[arg(long, value_name = "N", value_parser = values::at_least_one)]
-    pub threads: Option<usize>,
-
     /// Bound of memory beyond the weights file, such as 512MiB, 1GB or plain bytes
     #[arg(long, value_name = "SIZE", value_parser = values::bytes)]
     pub memory: Option<u64>,
@@ -179,6 +183,123 @@ pub struct Resources {
     /// Seed of everything random
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
+}
+
+/// Measure how long a call takes: one row for every combination of method, batch and threads
+///
+/// The net gets normal noise and explains class 281 modulo the number of classes. The first call is not timed: it packs
+/// weights and lays out memory. Seconds are those of a call for the whole batch, from prepared input to finished maps.
+#[derive(Debug, Args)]
+#[command(after_help = BENCH_EXAMPLES)]
+pub struct BenchArgs {
+    /// Method, `name` or `name:key=value,...`; may repeat
+    #[arg(short, long = "method", value_name = "METHOD", default_value = "gradient")]
+    pub methods: Vec<String>,
+
+    /// Pictures in a call; may repeat or be a list
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = values::at_least_one, default_value = "1")]
+    pub batch: Vec<usize>,
+
+    /// Threads; may repeat or be a list [default: all cores]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = values::at_least_one)]
+    pub threads: Vec<usize>,
+
+    /// Timed calls
+    #[arg(long, value_name = "R", value_parser = values::at_least_one, default_value = "10")]
+    pub repeat: usize,
+
+    /// Print one JSON object a line instead of a table
+    ///
+    /// Keys: model, method, spec (the method with all its parameters), batch, threads, device, kernels, precision,
+    /// median_s, p10_s, p90_s, peak_bytes.
+    #[arg(long)]
+    pub json: bool,
+
+    /// No progress and no messages on standard error
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    #[command(flatten)]
+    pub measured: Measured,
+    #[command(flatten)]
+    pub resources: Resources,
+}
+
+const BENCH_EXAMPLES: &str = "Examples:
+  verilume bench -m gradient -m smoothgrad:n=16 --batch 1,8 --threads 1,2
+  verilume bench --random-weights resnet50 -m ig:steps=16 --repeat 20 --json
+  verilume bench --model vgg16.safetensors --memory 256MiB --kernels avx2
+
+Exit code: 0 all measured, 1 some combinations failed, 2 wrong usage or all failed.";
+
+/// Show where the time of a call goes, step by step
+///
+/// Every step of the programs that a method runs, with its kernel, shapes, median time, arithmetic, traffic, and how near
+/// it comes to what this machine can do at best (measured first). Input and class are those of `bench`.
+#[derive(Debug, Args)]
+#[command(after_help = PROFILE_EXAMPLES)]
+pub struct ProfileArgs {
+    /// Method, `name` or `name:key=value,...`
+    #[arg(short, long = "method", value_name = "METHOD", default_value = "gradient")]
+    pub method: String,
+
+    /// Pictures in a call
+    #[arg(long, value_name = "N", value_parser = values::at_least_one, default_value = "1")]
+    pub batch: usize,
+
+    /// Threads [default: all cores]
+    #[arg(long, value_name = "N", value_parser = values::at_least_one)]
+    pub threads: Option<usize>,
+
+    /// Timed calls, of which medians are shown
+    #[arg(long, value_name = "R", value_parser = values::at_least_one, default_value = "5")]
+    pub repeat: usize,
+
+    /// Write everything as JSON, to FILE beside the table or (`-`, the default) in its place
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
+    pub json: Option<PathBuf>,
+
+    /// Write the last call as a timeline that Perfetto and chrome://tracing read
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+
+    /// A JSON file of an earlier profile to compare with; ratios below 1 are faster now
+    #[arg(long, value_name = "FILE")]
+    pub compare: Option<PathBuf>,
+
+    /// No progress and no messages on standard error
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    #[command(flatten)]
+    pub measured: Measured,
+    #[command(flatten)]
+    pub resources: Resources,
+}
+
+const PROFILE_EXAMPLES: &str = "Examples:
+  verilume profile -m smoothgrad:n=8 --threads 1
+  verilume profile --random-weights vgg16 --json before.json
+  verilume profile --random-weights vgg16 --compare before.json --trace vgg16.trace.json";
+
+/// What is measured.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Model and kernels")]
+pub struct Measured {
+    #[command(flatten)]
+    pub model: ModelChoice,
+
+    /// A well-known net with random weights, such as vgg16, resnet50 or efficientnet-lite0; no file is needed
+    #[arg(long, value_name = "NET", conflicts_with_all = ["model", "arch"])]
+    pub random_weights: Option<String>,
+
+    /// Input size, N or HxW [default: the net's]
+    #[arg(long, value_name = "SIZE", value_parser = CropSize::parse)]
+    pub size: Option<CropSize>,
+
+    /// Vector instructions of the CPU: auto, avx512, avx2 or portable
+    #[arg(long, value_name = "KERNELS", default_value = "auto", value_parser = values::kernels)]
+    pub kernels: verilume::device::cpu::Kernels,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -279,6 +400,10 @@ pub struct DoctorArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+
+    /// Measure what one thread and all of them can do at best: arithmetic and memory (takes seconds and 384 MiB)
+    #[arg(long)]
+    pub peaks: bool,
 }
 
 /// Print a completion script for a shell

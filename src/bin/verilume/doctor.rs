@@ -6,6 +6,8 @@ use anyhow::{Context as _, Result, ensure};
 use comfy_table::{Table, presets};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use verilume::device::cpu::Kernels;
+use verilume::device::cpu::peaks::{self, Peaks};
 use verilume::engine::{Batch, Engine, Settings};
 use verilume::image::Picture;
 use verilume::method::{Context, Spec};
@@ -48,6 +50,8 @@ struct Report {
     cuda_driver: Check,
     nvrtc: Check,
     device: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    peaks: Vec<Peaks>,
 }
 
 #[derive(Debug, Serialize)]
@@ -87,12 +91,23 @@ pub fn run(args: &DoctorArgs) -> Result<ExitCode> {
         cuda_driver,
         nvrtc,
         device: "cpu",
+        peaks: if args.peaks { peaks()? } else { Vec::new() },
     };
     let text = if args.json { serde_json::to_string_pretty(&report)? } else { described(&report) };
     Answer::default().line(&text)?;
     // A build without an embedded net is a choice, a damaged net is not.
     let whole = report.embedded_model.ok || !cfg!(feature = "embedded-model");
     Ok(if whole && report.self_test.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Of one thread and of all.
+fn peaks() -> Result<Vec<Peaks>> {
+    let all = std::thread::available_parallelism().map_or(1, usize::from);
+    let counts = if all > 1 { vec![1, all] } else { vec![1] };
+    Ok(counts
+        .into_iter()
+        .map(|threads| peaks::measure(Precision::F32, Kernels::Auto, threads))
+        .collect::<verilume::Result<_>>()?)
 }
 
 fn embedded() -> Result<String> {
@@ -240,6 +255,13 @@ fn described(r: &Report) -> String {
     table.load_style(presets::NOTHING);
     for (name, value) in rows {
         table.add_row([name.to_string(), value]);
+    }
+    for p in &r.peaks {
+        let threads = if p.threads == 1 { "1 thread".into() } else { format!("{} threads", p.threads) };
+        let Peaks { fma_gflop_s, read_gb_s, triad_gb_s, kernels, .. } = p;
+        let value =
+            format!("{fma_gflop_s:.0} GFLOP/s ({kernels}), read {read_gb_s:.1} GB/s, triad {triad_gb_s:.1} GB/s");
+        table.add_row([format!("peak, {threads}"), value]);
     }
     table.trim_fmt()
 }

@@ -2,6 +2,7 @@
 
 mod args;
 mod arrays;
+mod bench;
 mod book;
 mod completions;
 mod doctor;
@@ -14,10 +15,14 @@ mod model;
 mod outputs;
 mod paths;
 mod plan;
+mod profile;
 mod resume;
 mod runner;
+mod subject;
 mod talk;
 mod targets;
+mod timeline;
+mod timing;
 mod values;
 
 use std::process::ExitCode;
@@ -30,6 +35,8 @@ const UNUSABLE: u8 = 2;
 fn main() -> ExitCode {
     let done = match Cli::read().command {
         Command::Explain(args) => explain::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Profile(args) => profile::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Model(args) => model::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args).map(|()| ExitCode::SUCCESS),

@@ -89,7 +89,7 @@ impl Plan {
             voice: if args.quiet { Voice::Quiet } else { Voice::Normal },
             earlier: if args.resume { Earlier::Resume } else { Earlier::Forget },
             shard: args.shard,
-            settings: settings(&args.resources)?,
+            settings: settings(&args.resources, args.threads)?,
             seed: args.resources.seed,
         })
     }
@@ -131,7 +131,7 @@ pub fn methods(texts: &[String]) -> Result<Vec<Named>> {
 }
 
 /// The engine's settings; refuses what this machine or build does not have.
-pub fn settings(args: &Resources) -> Result<engine::Settings> {
+pub fn settings(args: &Resources, threads: Option<usize>) -> Result<engine::Settings> {
     let precision = match args.precision {
         PrecisionArg::F32 => Precision::F32,
         PrecisionArg::F64 => Precision::F64,
@@ -146,7 +146,7 @@ pub fn settings(args: &Resources) -> Result<engine::Settings> {
     Ok(engine::Settings {
         device: engine::DeviceChoice::Cpu,
         precision,
-        threads: args.threads,
+        threads,
         memory: args.memory,
         convolution: args.convolution,
         ..engine::Settings::default()

@@ -1,5 +1,6 @@
-//! Values of options: sizes, shards, devices.
+//! Values of options: sizes, shards, devices, kernels.
 
+use verilume::device::cpu::Kernels;
 use verilume::engine::DeviceChoice;
 
 /// Crop of the prepared picture and, when given, the short side before it.
@@ -83,6 +84,11 @@ pub fn bytes(text: &str) -> Result<u64, String> {
 
 /// `auto`, `cpu`, `cuda`, `cuda:1`.
 pub fn device(text: &str) -> Result<DeviceChoice, String> {
+    text.parse().map_err(|e: verilume::Error| e.to_string())
+}
+
+/// `auto`, `avx512`, `avx2`, `portable`.
+pub fn kernels(text: &str) -> Result<Kernels, String> {
     text.parse().map_err(|e: verilume::Error| e.to_string())
 }
 

@@ -11,12 +11,15 @@ mod isa;
 mod layout;
 mod linear;
 mod memory;
+mod naming;
+pub mod peaks;
 mod pointwise;
 mod pool;
 mod source;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use conv::{ConvPlan, Direction, PackKey, Products};
 use isa::{Isa, Portable};
@@ -114,25 +117,54 @@ pub fn open(
         Some(n) => n,
         None => std::thread::available_parallelism().map_or(1, usize::from),
     };
+    with_isa(precision, kernels, Open { threads, convolution })
+}
+
+struct Open {
+    threads: usize,
+    convolution: Convolution,
+}
+
+impl WithIsa for Open {
+    type Out = Box<dyn Device>;
+
+    fn with<I: Isa>(self) -> Result<Box<dyn Device>> {
+        Ok(Box::new(Cpu::<I>::new(self.threads, self.convolution)?))
+    }
+}
+
+/// What is done with the instruction set that was asked for.
+trait WithIsa {
+    /// What comes of it.
+    type Out;
+    /// Does it; the machine has the features of `I`.
+    fn with<I: Isa>(self) -> Result<Self::Out>;
+}
+
+/// Chooses the instruction set; an error when the machine lacks it.
+fn with_isa<W: WithIsa>(precision: Precision, kernels: Kernels, work: W) -> Result<W::Out> {
     let missing = |what: &str| Error::settings(format!("this machine has no {what}"));
-    Ok(match (precision, kernels) {
-        (Precision::F64, Kernels::Auto | Kernels::Portable) => {
-            Box::new(Cpu::<Portable<f64>>::new(threads, convolution)?)
-        }
-        (Precision::F64, _) => return Err(Error::settings("double precision has portable kernels only")),
-        (Precision::F32, Kernels::Portable) => Box::new(Cpu::<Portable<f32>>::new(threads, convolution)?),
+    match (precision, kernels) {
+        (Precision::F64, Kernels::Auto | Kernels::Portable) => work.with::<Portable<f64>>(),
+        (Precision::F64, _) => Err(Error::settings("double precision has portable kernels only")),
+        (Precision::F32, Kernels::Portable) => work.with::<Portable<f32>>(),
         #[cfg(target_arch = "x86_64")]
-        (Precision::F32, Kernels::Avx512 | Kernels::Auto) if isa::has_avx512() => {
-            Box::new(Cpu::<isa::Avx512>::new(threads, convolution)?)
-        }
+        (Precision::F32, Kernels::Avx512 | Kernels::Auto) if isa::has_avx512() => work.with::<isa::Avx512>(),
         #[cfg(target_arch = "x86_64")]
-        (Precision::F32, Kernels::Avx2 | Kernels::Auto) if isa::has_avx2() => {
-            Box::new(Cpu::<isa::Avx2>::new(threads, convolution)?)
-        }
-        (Precision::F32, Kernels::Auto) => Box::new(Cpu::<Portable<f32>>::new(threads, convolution)?),
-        (Precision::F32, Kernels::Avx512) => return Err(missing("AVX-512 (F, BW, DQ, VL)")),
-        (Precision::F32, Kernels::Avx2) => return Err(missing("AVX2 with FMA and F16C")),
-    })
+        (Precision::F32, Kernels::Avx2 | Kernels::Auto) if isa::has_avx2() => work.with::<isa::Avx2>(),
+        (Precision::F32, Kernels::Auto) => work.with::<Portable<f32>>(),
+        (Precision::F32, Kernels::Avx512) => Err(missing("AVX-512 (F, BW, DQ, VL)")),
+        (Precision::F32, Kernels::Avx2) => Err(missing("AVX2 with FMA and F16C")),
+    }
+}
+
+/// Worker threads; none for one thread, which is the caller's.
+fn start_pool(threads: usize) -> Result<Option<rayon::ThreadPool>> {
+    if threads == 1 {
+        return Ok(None);
+    }
+    let builder = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("verilume-{i}"));
+    builder.build().map(Some).map_err(|e| Error::device(format!("cannot start {threads} threads: {e}")))
 }
 
 /// The kernels [`Kernels::Auto`] picks on this machine for single precision.
@@ -152,6 +184,13 @@ struct ConvKey {
     window: Window,
     groups: usize,
     input: Shape,
+}
+
+impl ConvKey {
+    fn new(layer: &ConvLayer, direction: Direction) -> Self {
+        let (window, groups, input) = (layer.window, layer.groups, layer.input);
+        Self { weight: layer.weight.id(), direction, window, groups, input }
+    }
 }
 
 /// Convolution plans kept before they are forgotten; a run over pictures of many sizes would otherwise collect them all.
@@ -176,20 +215,10 @@ struct Cpu<I: Isa> {
 
 impl<I: Isa> Cpu<I> {
     fn new(threads: usize, convolution: Convolution) -> Result<Self> {
-        let pool = match threads {
-            1 => None,
-            _ => Some(
-                rayon::ThreadPoolBuilder::new()
-                    .num_threads(threads)
-                    .thread_name(|i| format!("verilume-{i}"))
-                    .build()
-                    .map_err(|e| Error::device(format!("cannot start {threads} threads: {e}")))?,
-            ),
-        };
         Ok(Self {
             convolution,
             threads,
-            pool,
+            pool: start_pool(threads)?,
             plans: HashMap::new(),
             resident: HashMap::new(),
             transient: Buffer::empty(),
@@ -202,8 +231,7 @@ impl<I: Isa> Cpu<I> {
     }
 
     fn conv_plan(&mut self, layer: &ConvLayer, direction: Direction) -> Arc<ConvPlan> {
-        let (window, groups, input) = (layer.window, layer.groups, layer.input);
-        let key = ConvKey { weight: layer.weight.id(), direction, window, groups, input };
+        let key = ConvKey::new(layer, direction);
         if self.plans.len() >= MOST_CONV_PLANS && !self.plans.contains_key(&key) {
             self.plans.clear();
         }
@@ -290,6 +318,26 @@ impl<I: Isa> Device for Cpu<I> {
 
     fn run(&mut self, plan: &Plan, chunk: &Chunk<'_>, harvest: &mut Harvest) -> Result<()> {
         self.walk(plan, chunk, harvest, &mut |_, _| true)
+    }
+
+    fn run_timed(
+        &mut self,
+        plan: &Plan,
+        chunk: &Chunk<'_>,
+        harvest: &mut Harvest,
+        observe: &mut dyn FnMut(usize, Duration),
+    ) -> Result<()> {
+        let mut before = Instant::now();
+        self.walk(plan, chunk, harvest, &mut |i, _| {
+            let now = Instant::now();
+            observe(i, now - before);
+            before = now;
+            true
+        })
+    }
+
+    fn kernel(&self, step: &Step) -> &'static str {
+        self.kernel_name(step)
     }
 
     fn first_not_finite(&mut self, plan: &Plan, chunk: &Chunk<'_>) -> Result<Option<usize>> {

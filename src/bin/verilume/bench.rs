@@ -1,0 +1,150 @@
+//! `verilume bench`: how long a call takes.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+use verilume::engine::{Engine, Settings};
+
+use crate::args::BenchArgs;
+use crate::plan::{self, Named};
+use crate::subject::Subject;
+use crate::talk::{Answer, Progress, Voice};
+use crate::timing::Times;
+
+/// Nothing could be measured.
+const NOTHING_DONE: u8 = 2;
+/// Some combinations failed.
+const SOME_FAILED: u8 = 1;
+
+/// One combination, measured.
+#[derive(Debug, Serialize)]
+struct Row {
+    model: String,
+    method: String,
+    spec: String,
+    batch: usize,
+    threads: usize,
+    device: String,
+    kernels: String,
+    precision: String,
+    median_s: f64,
+    p10_s: f64,
+    p90_s: f64,
+    peak_bytes: u64,
+}
+
+/// Runs the command.
+pub fn run(args: &BenchArgs) -> Result<ExitCode> {
+    let methods = plan::methods(&args.methods)?;
+    let settings = Settings { kernels: args.measured.kernels, ..plan::settings(&args.resources, None)? };
+    let subject = Subject::new(&args.measured, args.resources.seed)?;
+    for named in &methods {
+        subject.method(&named.spec)?;
+    }
+    let threads: Vec<Option<usize>> =
+        if args.threads.is_empty() { vec![None] } else { args.threads.iter().copied().map(Some).collect() };
+    let combinations: Vec<_> = methods
+        .iter()
+        .flat_map(|m| args.batch.iter().map(move |&b| (m, b)))
+        .flat_map(|(m, b)| threads.iter().map(move |&t| (m, b, t)))
+        .collect();
+    let voice = if args.quiet { Voice::Quiet } else { Voice::Normal };
+    let mut progress = Progress::new(voice, combinations.len());
+    progress.say(&format!(
+        "{}: noise of {}, class {}, 1 call untimed, {} timed",
+        subject.model.name(),
+        subject.graph.input_shape(),
+        subject.target(),
+        args.repeat
+    ));
+    let mut answer = Answer::default();
+    let mut rows = Vec::new();
+    for &(named, batch, threads) in &combinations {
+        let what =
+            format!("{} batch {batch}{}", named.id, threads.map_or_else(String::new, |t| format!(" threads {t}")));
+        progress.at(&what);
+        match measure(&subject, named, batch, &Settings { threads, ..settings.clone() }, args.repeat) {
+            Ok(row) => {
+                progress.step(&format!("{what}: {:.4} s", row.median_s));
+                if args.json {
+                    let line = serde_json::to_string(&row)?;
+                    progress.aside(|| answer.line(&line))?;
+                }
+                rows.push(row);
+            }
+            Err(e) => progress.step(&format!("{what}: failed: {e}")),
+        }
+    }
+    progress.finish();
+    if !args.json && !rows.is_empty() {
+        answer.line(&table(&rows))?;
+    }
+    Ok(match (rows.len(), combinations.len()) {
+        (0, _) => ExitCode::from(NOTHING_DONE),
+        (done, all) if done < all => ExitCode::from(SOME_FAILED),
+        _ => ExitCode::SUCCESS,
+    })
+}
+
+/// An engine of its own for each combination, so that its memory is that combination's.
+fn measure(subject: &Subject, named: &Named, batch: usize, settings: &Settings, repeat: usize) -> Result<Row> {
+    let mut engine = Engine::new(settings)?;
+    let method = subject.method(&named.spec)?;
+    let x = subject.batch(batch)?;
+    let targets = vec![subject.target(); batch];
+    let times = Times::of(repeat, || method.explain(&mut engine, &subject.graph, &x, &targets).map(drop))?;
+    let on = engine.describe();
+    Ok(Row {
+        model: subject.model.name().into(),
+        method: named.id.clone(),
+        spec: named.spec.to_string(),
+        batch,
+        threads: on.threads,
+        device: on.device,
+        kernels: on.kernels,
+        precision: on.precision.to_string(),
+        median_s: times.median(),
+        p10_s: times.quantile(0.1),
+        p90_s: times.quantile(0.9),
+        peak_bytes: engine.peak_bytes(),
+    })
+}
+
+fn table(rows: &[Row]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header([
+        "model",
+        "method",
+        "device",
+        "kernels",
+        "precision",
+        "batch",
+        "threads",
+        "median s",
+        "p10 s",
+        "p90 s",
+        "peak MiB",
+    ]);
+    for r in rows {
+        table.add_row([
+            r.model.clone(),
+            r.spec.clone(),
+            r.device.clone(),
+            r.kernels.clone(),
+            r.precision.clone(),
+            r.batch.to_string(),
+            r.threads.to_string(),
+            format!("{:.5}", r.median_s),
+            format!("{:.5}", r.p10_s),
+            format!("{:.5}", r.p90_s),
+            format!("{:.1}", r.peak_bytes as f64 / f64::from(1 << 20)),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(5) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table.trim_fmt()
+}

@@ -1,0 +1,451 @@
+//! `verilume profile`: where the time of a call goes.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use comfy_table::{CellAlignment, Table, presets};
+use serde::{Deserialize, Serialize};
+use verilume::device::cpu::peaks::{self, Peaks};
+use verilume::engine::{Engine, Profile, Settings};
+use verilume::program::{Pass, Plan, Work};
+
+use crate::args::ProfileArgs;
+use crate::plan;
+use crate::subject::Subject;
+use crate::talk::{Answer, Progress, Voice};
+use crate::timeline;
+use crate::timing::Times;
+
+/// One step of a program, summed over the chunks of a call.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StepRow {
+    /// Which of the call's programs.
+    pub program: usize,
+    /// Which of its steps.
+    pub position: usize,
+    pub pass: String,
+    pub primitive: String,
+    pub fused: Vec<String>,
+    pub layer: Option<String>,
+    pub kernel: String,
+    pub input: [usize; 3],
+    pub output: [usize; 3],
+    /// Median over the calls.
+    pub ms: f64,
+    #[serde(flatten)]
+    pub rate: Rate,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub old_ms: Option<f64>,
+    /// Time now by time then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ratio: Option<f64>,
+}
+
+impl StepRow {
+    /// The primitive with what is fused to it, such as `conv+bias+clamp`.
+    pub fn name(&self) -> String {
+        let fused = self.fused.iter().map(|f| format!("+{f}"));
+        std::iter::once(self.primitive.clone()).chain(fused).collect()
+    }
+
+    /// What a step is recognised by in another profile.
+    fn key(&self) -> Key {
+        (self.pass.clone(), self.primitive.clone(), self.layer.clone(), self.input, self.output)
+    }
+}
+
+type Key = (String, String, Option<String>, [usize; 3], [usize; 3]);
+
+/// Work and time, held against the machine's limits.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Rate {
+    pub flops: u64,
+    pub bytes: u64,
+    pub gflop_s: f64,
+    pub gb_s: f64,
+    /// Time that the limits would take, by the time taken.
+    pub roofline_share: f64,
+    /// The limit that takes longer: `fma` or `memory`.
+    pub bound: String,
+}
+
+impl Rate {
+    fn new(flops: u64, bytes: u64, seconds: f64, peaks: &Peaks) -> Self {
+        let (arithmetic, traffic) = limits(flops, bytes, peaks);
+        let rate = |amount: f64| if seconds > 0.0 { amount / seconds } else { 0.0 };
+        Self {
+            flops,
+            bytes,
+            gflop_s: rate(flops as f64 / 1e9),
+            gb_s: rate(bytes as f64 / 1e9),
+            roofline_share: rate(arithmetic.max(traffic)),
+            bound: if arithmetic > traffic { "fma" } else { "memory" }.into(),
+        }
+    }
+}
+
+/// Seconds that arithmetic and traffic take at best.
+fn limits(flops: u64, bytes: u64, peaks: &Peaks) -> (f64, f64) {
+    (flops as f64 / (peaks.fma_gflop_s * 1e9), bytes as f64 / (peaks.memory_gb_s() * 1e9))
+}
+
+/// Steps taken together.
+#[derive(Debug, Serialize)]
+struct Total {
+    name: String,
+    steps: usize,
+    ms: f64,
+    /// Of the time of all steps.
+    time_share: f64,
+    flops: u64,
+    bytes: u64,
+    gflop_s: f64,
+    gb_s: f64,
+    /// Sum of the times that the steps' limits would take (of a step, at most the time taken), by the time taken.
+    roofline_share: f64,
+}
+
+impl Total {
+    fn new(name: &str, rows: &[&StepRow], all_ms: f64) -> Self {
+        let ms: f64 = rows.iter().map(|r| r.ms).sum();
+        let (flops, bytes) = rows.iter().fold((0, 0), |(f, b), r| (f + r.rate.flops, b + r.rate.bytes));
+        let ideal_ms: f64 = rows.iter().map(|r| r.rate.roofline_share.min(1.0) * r.ms).sum();
+        let by = |amount: f64, by: f64| if by > 0.0 { amount / by } else { 0.0 };
+        Self {
+            name: name.into(),
+            steps: rows.len(),
+            ms,
+            time_share: by(ms, all_ms),
+            flops,
+            bytes,
+            gflop_s: by(flops as f64 / 1e6, ms),
+            gb_s: by(bytes as f64 / 1e6, ms),
+            roofline_share: by(ideal_ms, ms),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    model: String,
+    method: String,
+    spec: String,
+    target: usize,
+    batch: usize,
+    threads: usize,
+    device: String,
+    kernels: String,
+    precision: String,
+    repeat: usize,
+    peaks: Peaks,
+    peak_bytes: u64,
+    /// Median of the whole call.
+    total_ms: f64,
+    /// Sum of the steps' medians.
+    steps_ms: f64,
+    steps: Vec<StepRow>,
+    by_kernel: Vec<Total>,
+    by_pass: Vec<Total>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compared: Option<Compared>,
+}
+
+/// How an earlier profile relates to this one.
+#[derive(Debug, Serialize)]
+struct Compared {
+    file: String,
+    old_total_ms: f64,
+    total_ratio: f64,
+    old_steps_ms: f64,
+    steps_ratio: f64,
+    /// Steps that only one of the two has.
+    unmatched: usize,
+}
+
+/// What is read of an earlier profile.
+#[derive(Debug, Deserialize)]
+struct Earlier {
+    model: String,
+    spec: String,
+    batch: usize,
+    threads: usize,
+    precision: String,
+    total_ms: f64,
+    steps_ms: f64,
+    steps: Vec<StepRow>,
+}
+
+/// Runs the command.
+pub fn run(args: &ProfileArgs) -> Result<()> {
+    let earlier = args.compare.as_deref().map(read).transpose()?;
+    let voice = if args.quiet { Voice::Quiet } else { Voice::Normal };
+    let progress = Progress::new(voice, 0);
+    let settings = Settings { kernels: args.measured.kernels, ..plan::settings(&args.resources, args.threads)? };
+    let subject = Subject::new(&args.measured, args.resources.seed)?;
+    let spec = args.method.parse()?;
+    let method = subject.method(&spec)?;
+    let mut engine = Engine::new(&settings)?;
+    let on = engine.describe();
+    progress.say(&format!("measuring what {} can do at best", threads(on.threads)));
+    let peaks = peaks::measure(on.precision, settings.kernels, on.threads)?;
+
+    let x = subject.batch(args.batch)?;
+    let targets = vec![subject.target(); args.batch];
+    progress.say(&format!(
+        "{} {spec}: noise of {}, class {}, 1 call untimed, {} timed",
+        subject.model.name(),
+        subject.graph.input_shape(),
+        subject.target(),
+        args.repeat
+    ));
+    let mut calls = Vec::with_capacity(args.repeat);
+    for timed in 0..=args.repeat {
+        let ((), profile) = engine.profile(|e| method.explain(e, &subject.graph, &x, &targets).map(drop))?;
+        if timed > 0 {
+            calls.push(profile);
+        }
+    }
+    let mut steps = rows(&engine, &calls, &peaks);
+    let total_ms = Times::new(calls.iter().map(|c| c.elapsed.as_secs_f64() * 1e3).collect()).median();
+    let steps_ms: f64 = steps.iter().map(|r| r.ms).sum();
+    let by_kernel = totals(&steps, steps_ms, |r| &r.kernel);
+    let by_pass = totals(&steps, steps_ms, |r| &r.pass);
+    let mut report = Report {
+        model: subject.model.name().into(),
+        method: spec.entry.id.into(),
+        spec: spec.to_string(),
+        target: subject.target(),
+        batch: args.batch,
+        threads: on.threads,
+        device: on.device,
+        kernels: on.kernels,
+        precision: on.precision.to_string(),
+        repeat: args.repeat,
+        peaks,
+        peak_bytes: engine.peak_bytes(),
+        total_ms,
+        steps_ms,
+        steps: Vec::new(),
+        by_kernel,
+        by_pass,
+        compared: None,
+    };
+    if let (Some(earlier), Some(path)) = (earlier, &args.compare) {
+        let same = (&earlier.model, &earlier.spec, &earlier.precision)
+            == (&report.model, &report.spec, &report.precision)
+            && (earlier.batch, earlier.threads) == (report.batch, report.threads);
+        if !same {
+            progress.say(&format!("{} was made with another net, method or setting", path.display()));
+        }
+        report.compared = Some(compare(&earlier, &mut steps, path, &report));
+    }
+    if let (Some(path), Some(last)) = (&args.trace, calls.last()) {
+        let title = format!("{} {}", report.model, report.spec);
+        write(path, &timeline::json(&title, last, &plans(&calls), &steps).to_string())?;
+    }
+    report.steps = steps;
+    progress.finish();
+    answer(args, &report)
+}
+
+fn answer(args: &ProfileArgs, report: &Report) -> Result<()> {
+    let mut answer = Answer::default();
+    if let Some(path) = &args.json {
+        let text = serde_json::to_string_pretty(report)?;
+        if path.as_os_str() == "-" {
+            return answer.line(&text);
+        }
+        write(path, &text)?;
+    }
+    answer.line(&described(report))
+}
+
+fn read(path: &Path) -> Result<Earlier> {
+    let text = std::fs::read_to_string(path).map_err(|e| verilume::Error::io(path, e))?;
+    serde_json::from_str(&text).with_context(|| format!("{} is not a profile's JSON", path.display()))
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).map_err(|e| verilume::Error::io(path, e).into())
+}
+
+/// The programs of all calls in the order of their first run.
+fn plans(calls: &[Profile]) -> Vec<Arc<Plan>> {
+    let mut plans: Vec<Arc<Plan>> = Vec::new();
+    for chunk in calls.iter().flat_map(|c| &c.chunks) {
+        if !plans.iter().any(|p| Arc::ptr_eq(p, &chunk.plan)) {
+            plans.push(Arc::clone(&chunk.plan));
+        }
+    }
+    plans
+}
+
+fn rows(engine: &Engine, calls: &[Profile], peaks: &Peaks) -> Vec<StepRow> {
+    let scalar_bytes = engine.describe().precision.bytes();
+    let mut rows = Vec::new();
+    for (program, plan) in plans(calls).iter().enumerate() {
+        let passes = Pass::of(plan.steps());
+        for (position, step) in plan.steps().iter().enumerate() {
+            let of_call = |call: &Profile| {
+                let chunks = call.chunks.iter().filter(|c| Arc::ptr_eq(&c.plan, plan));
+                chunks.map(|c| c.steps[position].as_secs_f64()).sum::<f64>()
+            };
+            let seconds = Times::new(calls.iter().map(of_call).collect()).median();
+            let work = Work::of(step, &plan.program.forms, scalar_bytes);
+            let chunks = calls[0].chunks.iter().filter(|c| Arc::ptr_eq(&c.plan, plan));
+            let (flops, bytes) =
+                chunks.fold((0, 0), |(f, b), c| (f + work.chunk_flops(c.copies), b + work.chunk_bytes(c.copies)));
+            let shape = |v: Option<&verilume::program::Value>| v.map(|&v| plan.form(v).shape().dims());
+            let (read, written) = (shape(step.reads().first()), shape(step.writes().first()));
+            rows.push(StepRow {
+                program,
+                position,
+                pass: passes[position].name().into(),
+                primitive: step.kind().into(),
+                fused: step.fused().into_iter().map(String::from).collect(),
+                layer: step.layer().map(String::from),
+                kernel: engine.kernel(step).into(),
+                input: read.or(written).unwrap_or_default(),
+                output: written.or(read).unwrap_or_default(),
+                ms: seconds * 1e3,
+                rate: Rate::new(flops, bytes, seconds, peaks),
+                old_ms: None,
+                ratio: None,
+            });
+        }
+    }
+    rows
+}
+
+/// Steps of equal name taken together, the longest first.
+fn totals(rows: &[StepRow], all_ms: f64, name: impl Fn(&StepRow) -> &String) -> Vec<Total> {
+    let mut groups: Vec<(&String, Vec<&StepRow>)> = Vec::new();
+    for row in rows {
+        match groups.iter_mut().find(|(n, _)| *n == name(row)) {
+            Some((_, group)) => group.push(row),
+            None => groups.push((name(row), vec![row])),
+        }
+    }
+    let mut totals: Vec<Total> = groups.iter().map(|(name, group)| Total::new(name, group, all_ms)).collect();
+    totals.sort_by(|a, b| b.ms.total_cmp(&a.ms));
+    totals
+}
+
+/// Fills in what each step took in an earlier profile. The n-th step of a kind, layer and shape meets the n-th of then.
+fn compare(earlier: &Earlier, steps: &mut [StepRow], path: &Path, report: &Report) -> Compared {
+    let mut then: HashMap<Key, std::collections::VecDeque<f64>> = HashMap::new();
+    for row in &earlier.steps {
+        then.entry(row.key()).or_default().push_back(row.ms);
+    }
+    let mut unmatched = 0;
+    for row in steps {
+        row.old_ms = then.get_mut(&row.key()).and_then(|times| times.pop_front());
+        row.ratio = row.old_ms.filter(|&old| old > 0.0).map(|old| row.ms / old);
+        unmatched += usize::from(row.old_ms.is_none());
+    }
+    let by = |now: f64, then: f64| if then > 0.0 { now / then } else { 0.0 };
+    Compared {
+        file: path.display().to_string(),
+        old_total_ms: earlier.total_ms,
+        total_ratio: by(report.total_ms, earlier.total_ms),
+        old_steps_ms: earlier.steps_ms,
+        steps_ratio: by(report.steps_ms, earlier.steps_ms),
+        unmatched: unmatched + then.values().map(|t| t.len()).sum::<usize>(),
+    }
+}
+
+fn described(r: &Report) -> String {
+    let shape = |[c, h, w]: [usize; 3]| if h * w == 1 { c.to_string() } else { format!("{c}x{h}x{w}") };
+    let percent = |share: f64| format!("{:.1}", share * 100.0);
+    let mut steps = Table::new();
+    steps.load_style(presets::NOTHING);
+    let mut header = vec!["step", "pass", "primitive", "layer", "kernel", "in", "out"];
+    let names = header.len();
+    header.extend(["ms", "% time", "GFLOP/s", "GB/s", "% roof", "bound"]);
+    if r.compared.is_some() {
+        header.extend(["old ms", "ratio"]);
+    }
+    steps.set_header(header);
+    for row in &r.steps {
+        let mut cells = vec![
+            if row.program > 0 { format!("{}.{}", row.program, row.position) } else { row.position.to_string() },
+            row.pass.clone(),
+            row.name(),
+            row.layer.clone().unwrap_or_default(),
+            row.kernel.clone(),
+            shape(row.input),
+            shape(row.output),
+            format!("{:.3}", row.ms),
+            percent(if r.steps_ms > 0.0 { row.ms / r.steps_ms } else { 0.0 }),
+            format!("{:.1}", row.rate.gflop_s),
+            format!("{:.1}", row.rate.gb_s),
+            percent(row.rate.roofline_share),
+            row.rate.bound.clone(),
+        ];
+        if r.compared.is_some() {
+            cells.push(row.old_ms.map_or_else(|| "-".into(), |ms| format!("{ms:.3}")));
+            cells.push(row.ratio.map_or_else(|| "-".into(), |ratio| format!("{ratio:.2}")));
+        }
+        steps.add_row(cells);
+    }
+    align(&mut steps, names);
+    let p = &r.peaks;
+    let mut text = format!(
+        "{}\n\n{}\n\n{}\n\ncall {:.3} ms (median of {}), steps {:.3} ms, {} on {} with {}, batch {}, peak {:.1} MiB\n\
+         roof {:.0} GFLOP/s, memory {:.1} GB/s (read {:.1}, triad {:.1})",
+        steps.trim_fmt(),
+        totals_table("kernel", &r.by_kernel),
+        totals_table("pass", &r.by_pass),
+        r.total_ms,
+        r.repeat,
+        r.steps_ms,
+        r.kernels,
+        r.device,
+        threads(r.threads),
+        r.batch,
+        r.peak_bytes as f64 / f64::from(1 << 20),
+        p.fma_gflop_s,
+        p.memory_gb_s(),
+        p.read_gb_s,
+        p.triad_gb_s,
+    );
+    if let Some(c) = &r.compared {
+        text.push_str(&format!(
+            "\nagainst {}: call {:.2} of {:.3} ms, steps {:.2} of {:.3} ms, {} steps without counterpart",
+            c.file, c.total_ratio, c.old_total_ms, c.steps_ratio, c.old_steps_ms, c.unmatched
+        ));
+    }
+    text
+}
+
+fn threads(n: usize) -> String {
+    if n == 1 { "1 thread".into() } else { format!("{n} threads") }
+}
+
+fn totals_table(what: &str, totals: &[Total]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header([what, "steps", "ms", "% time", "GFLOP/s", "GB/s", "% roof"]);
+    for t in totals {
+        table.add_row([
+            t.name.clone(),
+            t.steps.to_string(),
+            format!("{:.3}", t.ms),
+            format!("{:.1}", t.time_share * 100.0),
+            format!("{:.1}", t.gflop_s),
+            format!("{:.1}", t.gb_s),
+            format!("{:.1}", t.roofline_share * 100.0),
+        ]);
+    }
+    align(&mut table, 1);
+    table.trim_fmt()
+}
+
+/// Numbers end at the right.
+fn align(table: &mut Table, names: usize) {
+    for column in table.column_iter_mut().skip(names) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+}

@@ -1,0 +1,65 @@
+//! What `bench` and `profile` measure: a net, noise for pictures, a fixed class.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Result;
+use verilume::engine::Batch;
+use verilume::graph::Graph;
+use verilume::method::{Context, Method, Spec};
+use verilume::model::Model;
+use verilume::program::Score;
+use verilume::random;
+use verilume::tensor::{Shape, Tensor};
+
+use crate::args::Measured;
+use crate::plan;
+
+/// The class explained, modulo the number of classes.
+const CLASS: usize = 281;
+
+/// A net that is ready to be measured.
+pub struct Subject {
+    pub model: Model,
+    pub graph: Arc<Graph>,
+    seed: u64,
+}
+
+impl Subject {
+    /// Opens the net or draws its weights.
+    pub fn new(args: &Measured, seed: u64) -> Result<Self> {
+        let model = match &args.random_weights {
+            Some(net) => Model::random(net, seed)?,
+            None => plan::open_model(&args.model)?,
+        };
+        let default = model.default_input();
+        let shape = args.size.map_or(default, |size| Shape::new(default.c, size.crop[0], size.crop[1]));
+        let graph = model.graph(shape)?;
+        Ok(Self { model, graph, seed })
+    }
+
+    /// The class explained.
+    pub fn target(&self) -> usize {
+        CLASS % self.graph.classes()
+    }
+
+    /// `n` different pictures of standard normal noise.
+    pub fn batch(&self, n: usize) -> Result<Batch> {
+        let shape = self.graph.input_shape();
+        let picture = |i: usize| {
+            let mut values = vec![0.0; shape.len()];
+            random::fill_normals(self.seed, i as u64, 0, 0, &mut values);
+            Tensor::f32(shape.dims(), values)
+        };
+        Ok(Batch::of((0..n).map(picture).collect::<verilume::Result<_>>()?)?)
+    }
+
+    /// The method, which may not read files.
+    pub fn method(&self, spec: &Spec) -> Result<Box<dyn Method>> {
+        let load = |path: &Path| {
+            Err(verilume::Error::settings(format!("{}: a measurement reads no pictures", path.display())))
+        };
+        let preprocess = self.model.preprocess();
+        Ok(spec.build(&Context { seed: self.seed, score: Score::Logit, preprocess, load: &load })?)
+    }
+}

@@ -1,0 +1,51 @@
+//! Which kernel carries out a step, by name.
+
+use super::conv::{ConvPlan, Direction, Form};
+use super::isa::Isa;
+use super::{ConvKey, Cpu};
+use crate::program::{ConvLayer, Step};
+
+impl<I: Isa> Cpu<I> {
+    /// Name of the kernel for reports; a step and its adjoint share it.
+    pub(super) fn kernel_name(&self, step: &Step) -> &'static str {
+        match step {
+            Step::Conv { layer, .. } => self.conv_kernel(layer, Direction::Forward),
+            Step::ConvAdjoint { layer, .. } => self.conv_kernel(layer, Direction::Adjoint),
+            Step::Linear { .. } | Step::LinearAdjoint { .. } => "linear",
+            Step::Add { .. } | Step::Clamp { .. } | Step::Inside { .. } | Step::Gate { .. } => "pointwise",
+            Step::MaxPool { .. } | Step::MaxPoolAdjoint { .. } => "max_pool",
+            Step::AvgPool { .. }
+            | Step::AvgPoolAdjoint { .. }
+            | Step::AdaptiveAvgPool { .. }
+            | Step::AdaptiveAvgPoolAdjoint { .. }
+            | Step::SpatialMean { .. } => "avg_pool",
+            Step::Flatten { .. }
+            | Step::Unflatten { .. }
+            | Step::Concat { .. }
+            | Step::Channels { .. }
+            | Step::Subsample { .. }
+            | Step::SubsampleAdjoint { .. } => "arrange",
+            Step::Perturb { .. }
+            | Step::Load { .. }
+            | Step::LoadDecisions { .. }
+            | Step::WeightedChannelSum { .. }
+            | Step::Head { .. }
+            | Step::Aggregate { .. }
+            | Step::Store { .. }
+            | Step::StoreDecisions { .. } => step.kind(),
+        }
+    }
+
+    fn conv_kernel(&self, layer: &ConvLayer, direction: Direction) -> &'static str {
+        let name = |plan: &ConvPlan| match &plan.form {
+            Form::Depthwise => "depthwise",
+            Form::Groups(_) => "direct",
+            Form::Winograd(_) => "winograd",
+            Form::Merged(_) => "merged",
+        };
+        match self.plans.get(&ConvKey::new(layer, direction)) {
+            Some(plan) => name(plan),
+            None => name(&ConvPlan::new::<I>(layer, direction, self.convolution.products(direction))),
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What ran and how long each step took.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Engine;
+use crate::device::{Chunk, Device, Harvest};
+use crate::error::Result;
+use crate::program::{Plan, Step};
+
+/// One chunk of a program, timed step by step.
+#[derive(Debug, Clone)]
+pub struct ChunkTimes {
+    /// The program; chunks of one program share it.
+    pub plan: Arc<Plan>,
+    /// Copies computed.
+    pub copies: usize,
+    /// From the start of the profile to the start of the chunk.
+    pub start: Duration,
+    /// Of each step, in order.
+    pub steps: Vec<Duration>,
+}
+
+/// Everything that an engine ran for some work.
+#[derive(Debug, Clone, Default)]
+pub struct Profile {
+    /// In the order in which they ran.
+    pub chunks: Vec<ChunkTimes>,
+    /// The whole work, with what happened between the steps.
+    pub elapsed: Duration,
+}
+
+/// A profile in the making.
+#[derive(Debug)]
+pub(super) struct Recorder {
+    start: Instant,
+    chunks: Vec<ChunkTimes>,
+}
+
+impl Recorder {
+    pub(super) fn run(
+        &mut self,
+        device: &mut dyn Device,
+        plan: &Arc<Plan>,
+        chunk: &Chunk<'_>,
+        harvest: &mut Harvest,
+    ) -> Result<()> {
+        let mut times = ChunkTimes {
+            plan: Arc::clone(plan),
+            copies: chunk.slots.len(),
+            start: self.start.elapsed(),
+            steps: Vec::with_capacity(plan.steps().len()),
+        };
+        device.run_timed(plan, chunk, harvest, &mut |_, duration| times.steps.push(duration))?;
+        self.chunks.push(times);
+        Ok(())
+    }
+}
+
+impl Engine {
+    /// Runs `work` and says how long each step of each chunk took. Nothing is timed outside of it.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub fn profile<T>(&mut self, work: impl FnOnce(&mut Engine) -> Result<T>) -> Result<(T, Profile)> {
+        self.recorder = Some(Recorder { start: Instant::now(), chunks: Vec::new() });
+        let done = work(self);
+        let recorder = self.recorder.take();
+        let profile = recorder.map(|r| Profile { elapsed: r.start.elapsed(), chunks: r.chunks });
+        done.map(|done| (done, profile.unwrap_or_default()))
+    }
+
+    /// Name of the kernel that carries `step` out on this engine's device.
+    pub fn kernel(&self, step: &Step) -> &'static str {
+        self.device.kernel(step)
+    }
+}

@@ -1,0 +1,259 @@
+//! Arithmetic and traffic of a step, whatever algorithm carries it out.
+
+use super::{Form, LinearLayer, Statistic, Step, Value};
+use crate::graph::Weight;
+
+/// What a step has to do: the measure that its time is held against.
+///
+/// Only multiply-adds count as arithmetic. Additions, comparisons, moves and random draws do not: steps made of them are
+/// expected to be bound by memory. Every value counts once and whole, without the padding of a device's layout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Work {
+    /// Floating-point operations of one copy, two a multiply-add; taps in the padding count.
+    pub flops: u64,
+    /// Bytes of values read for one copy.
+    pub read_bytes: u64,
+    /// Bytes of values written for one copy.
+    pub written_bytes: u64,
+    /// Bytes of weights and biases, read once for all copies of a chunk: each number in the smaller of the form it is
+    /// stored in and the form it is computed in.
+    pub weight_bytes: u64,
+}
+
+impl Work {
+    /// Of `step` in a program with values of `forms`, computed in numbers of `scalar_bytes`.
+    pub fn of(step: &Step, forms: &[Form], scalar_bytes: usize) -> Self {
+        let bytes = |v: &Value| value_bytes(forms[v.index()], scalar_bytes);
+        let numbers = |v: &Value| forms[v.index()].shape().len() as u64;
+        let mut reads = step.reads();
+        reads.sort_unstable();
+        reads.dedup();
+        let mut work = Work {
+            read_bytes: reads.iter().map(bytes).sum(),
+            written_bytes: step.writes().iter().map(bytes).sum(),
+            ..Work::default()
+        };
+        match step {
+            Step::Conv { layer, .. } | Step::ConvAdjoint { layer, .. } => {
+                work.flops = 2 * (layer.output.len() * layer.weight.row_len()) as u64;
+                work.weight_bytes = weight_bytes(&layer.weight, scalar_bytes);
+                if let (Step::Conv { .. }, Some(bias)) = (step, &layer.bias) {
+                    work.weight_bytes += (bias.len() * scalar_bytes) as u64;
+                }
+            }
+            Step::Linear { layer, .. } => {
+                work.linear(layer, scalar_bytes);
+                work.weight_bytes += layer.bias.as_ref().map_or(0, |b| b.len() * scalar_bytes) as u64;
+            }
+            Step::LinearAdjoint { layer, .. } => work.linear(layer, scalar_bytes),
+            Step::WeightedChannelSum { x, .. } => work.flops = 2 * numbers(x),
+            // Numbers that come from or go to the host.
+            Step::Perturb { .. } | Step::Load { .. } => work.read_bytes = work.written_bytes,
+            Step::Store { .. } => work.written_bytes = work.read_bytes,
+            Step::LoadDecisions { out, .. } => work.read_bytes = 2 * numbers(out),
+            Step::StoreDecisions { x, .. } => work.written_bytes = 2 * numbers(x),
+            // The running statistic is held in double precision: mean, and squared deviations for a variance.
+            Step::Aggregate { x, statistic } => {
+                let sums = if *statistic == Statistic::Variance { 2 } else { 1 };
+                work.flops = 2 * sums * numbers(x);
+                work.read_bytes += 8 * sums * numbers(x);
+                work.written_bytes = 8 * sums * numbers(x);
+            }
+            _ => {}
+        }
+        work
+    }
+
+    fn linear(&mut self, layer: &LinearLayer, scalar_bytes: usize) {
+        self.flops = 2 * layer.weight.len() as u64;
+        self.weight_bytes = weight_bytes(&layer.weight, scalar_bytes);
+    }
+
+    /// Floating-point operations of a chunk.
+    pub fn chunk_flops(&self, copies: usize) -> u64 {
+        self.flops * copies as u64
+    }
+
+    /// Bytes of values and weights of a chunk.
+    pub fn chunk_bytes(&self, copies: usize) -> u64 {
+        (self.read_bytes + self.written_bytes) * copies as u64 + self.weight_bytes
+    }
+}
+
+fn value_bytes(form: Form, scalar_bytes: usize) -> u64 {
+    let bytes = match form {
+        Form::Dense(s) => s.len() * scalar_bytes,
+        Form::Bits(s) => s.len().div_ceil(8),
+        Form::Winners(s, width) => s.len() * width.bytes(),
+    };
+    bytes as u64
+}
+
+fn weight_bytes(weight: &Weight, scalar_bytes: usize) -> u64 {
+    (weight.len() * weight.encoding().bytes().min(scalar_bytes)) as u64
+}
+
+/// The pass that a step belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Pass {
+    /// From the picture to the scores.
+    Forward,
+    /// From the scores, or from a signal that was given, to the map.
+    Backward,
+}
+
+impl Pass {
+    /// `forward` or `backward`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Pass::Forward => "forward",
+            Pass::Backward => "backward",
+        }
+    }
+
+    /// Of each step: scoring is the forward pass's last, a signal that was given is the backward pass's first.
+    pub fn of(steps: &[Step]) -> Vec<Pass> {
+        let mut pass = Pass::Forward;
+        let mut passes = Vec::with_capacity(steps.len());
+        for step in steps {
+            if matches!(step, Step::Load { .. } | Step::Aggregate { .. }) {
+                pass = Pass::Backward;
+            }
+            passes.push(pass);
+            if matches!(step, Step::Head { .. }) {
+                pass = Pass::Backward;
+            }
+        }
+        passes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::graph::{Conv, Graph, GraphBuilder, Linear, Op};
+    use crate::program::{Builder, ConvLayer, Decided, Epilogue, PoolLayer, Range, Score, WinnerWidth};
+    use crate::tensor::{Shape, Window};
+
+    fn weight(dims: [usize; 4]) -> Weight {
+        Weight::owned(dims, &vec![0.5; dims.iter().product()]).unwrap()
+    }
+
+    fn conv() -> Arc<ConvLayer> {
+        Arc::new(ConvLayer {
+            name: "conv".into(),
+            weight: weight([4, 3, 3, 3]),
+            bias: Some(vec![0.0; 4].into()),
+            window: Window::square(3, 2, 1),
+            groups: 1,
+            input: Shape::new(3, 5, 7),
+            output: Shape::new(4, 3, 4),
+        })
+    }
+
+    #[test]
+    fn a_convolution_by_hand() {
+        let forms = [
+            Form::Dense(Shape::new(3, 5, 7)),
+            Form::Dense(Shape::new(4, 3, 4)),
+            Form::Bits(Shape::new(4, 3, 4)),
+            Form::Dense(Shape::new(4, 3, 4)),
+        ];
+        let [x, out, bits, other] = [0, 1, 2, 3].map(Value);
+        let plain = Step::Conv { layer: conv(), x, out, epilogue: Epilogue::default() };
+        // 48 numbers, each a sum of 27 products; 105 numbers read, 48 written; 108 weights and 4 biases.
+        let work = Work::of(&plain, &forms, 4);
+        assert_eq!(
+            work,
+            Work { flops: 2 * 48 * 27, read_bytes: 4 * 105, written_bytes: 4 * 48, weight_bytes: 4 * 112 }
+        );
+        assert_eq!(work.chunk_bytes(3), 3 * 4 * 153 + 4 * 112);
+        assert_eq!(work.chunk_flops(3), 3 * 2592);
+        let epilogue = Epilogue {
+            add: Some(other),
+            bits: Some((bits, Range::POSITIVE)),
+            clamp: Some(Range::POSITIVE),
+            gate: None,
+        };
+        let fused = Step::Conv { layer: conv(), x, out, epilogue };
+        // 48 numbers more to read, 48 bits more to write.
+        let work = Work::of(&fused, &forms, 4);
+        assert_eq!((work.read_bytes, work.written_bytes), (4 * 153, 4 * 48 + 6));
+        let adjoint = Step::ConvAdjoint { layer: conv(), s: out, out: x, epilogue: Epilogue::default() };
+        let work = Work::of(&adjoint, &forms, 8);
+        // Stored in single precision, so a double-precision run need not read more.
+        let want = Work { flops: 2592, read_bytes: 8 * 48, written_bytes: 8 * 105, weight_bytes: 4 * 108 };
+        assert_eq!(work, want);
+    }
+
+    #[test]
+    fn a_linear_layer_by_hand() {
+        let forms = [Form::Dense(Shape::vector(5)), Form::Dense(Shape::vector(3))];
+        let [x, out] = [0, 1].map(Value);
+        let bias: Option<Arc<[f64]>> = Some(vec![0.0; 3].into());
+        let layer = Arc::new(LinearLayer { name: "fc".into(), weight: weight([3, 5, 1, 1]), bias });
+        let forward = Work::of(&Step::Linear { layer: Arc::clone(&layer), x, out }, &forms, 4);
+        assert_eq!(forward, Work { flops: 30, read_bytes: 20, written_bytes: 12, weight_bytes: 72 });
+        let adjoint = Work::of(&Step::LinearAdjoint { layer, s: out, out: x }, &forms, 4);
+        assert_eq!(adjoint, Work { flops: 30, read_bytes: 12, written_bytes: 20, weight_bytes: 60 });
+    }
+
+    #[test]
+    fn steps_without_weights_by_hand() {
+        let (large, small) = (Shape::new(2, 4, 4), Shape::new(2, 2, 2));
+        let forms = [
+            Form::Dense(large),
+            Form::Dense(small),
+            Form::Winners(small, WinnerWidth::One),
+            Form::Bits(large),
+            Form::Dense(large),
+        ];
+        let [x, out, winners, bits, y] = [0, 1, 2, 3, 4].map(Value);
+        let layer = PoolLayer { window: Window::square(2, 2, 0), input: large, output: small };
+        let of = |step: Step| {
+            let w = Work::of(&step, &forms, 4);
+            (w.flops, w.read_bytes, w.written_bytes)
+        };
+        assert_eq!(of(Step::MaxPool { layer, x, out, winners: Some(winners) }), (0, 128, 40));
+        assert_eq!(of(Step::MaxPoolAdjoint { layer, s: out, winners, out: x }), (0, 40, 128));
+        assert_eq!(of(Step::Gate { s: x, bits, out: y }), (0, 132, 128));
+        // An operand that is read twice comes from memory once.
+        assert_eq!(of(Step::Add { a: x, b: x, out: y }), (0, 128, 128));
+        assert_eq!(of(Step::Perturb { out: x }), (0, 128, 128));
+        assert_eq!(of(Step::Aggregate { x, statistic: Statistic::Sum }), (64, 128 + 256, 256));
+        assert_eq!(of(Step::Aggregate { x, statistic: Statistic::Variance }), (128, 128 + 512, 512));
+    }
+
+    fn net() -> Graph {
+        let mut b = GraphBuilder::new(Shape::new(3, 5, 7));
+        let x = b.input();
+        let conv = Conv { weight: weight([4, 3, 3, 3]), bias: None, window: Window::square(3, 2, 1), groups: 1 };
+        let x = b.push("conv", Op::Conv(conv), &[x]).unwrap();
+        let x = b.push("relu", Op::Relu, &[x]).unwrap();
+        let x = b.push("flatten", Op::Flatten, &[x]).unwrap();
+        let x = b.push("fc", Op::Linear(Linear { weight: weight([6, 48, 1, 1]), bias: None }), &[x]).unwrap();
+        b.finish(x).unwrap()
+    }
+
+    #[test]
+    fn a_forward_pass_has_the_graphs_multiplications() {
+        let graph = net();
+        let mut b = Builder::new(&graph, Decided::Here).unwrap();
+        let seed = b.seed(Score::Logit);
+        let fc = graph.output();
+        let down = b.linear_adjoint(fc, seed).unwrap();
+        b.aggregate(down, Statistic::Sum);
+        let program = b.finish();
+        let passes = Pass::of(&program.steps);
+        let flops = |pass: Pass| -> u64 {
+            let steps = program.steps.iter().zip(&passes).filter(|(_, p)| **p == pass);
+            steps.map(|(s, _)| Work::of(s, &program.forms, 4).flops).sum()
+        };
+        assert_eq!(flops(Pass::Forward), 2 * graph.macs() as u64);
+        // The adjoint of the linear layer, and the map's sum.
+        assert_eq!(flops(Pass::Backward), 2 * 6 * 48 + 2 * 48);
+        assert!(passes.is_sorted());
+    }
+}
