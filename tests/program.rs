@@ -32,7 +32,7 @@ fn gradient_of(graph: &Graph, rules: &Composite, to: NodeId, decided: Decided) -
     let mut b = Builder::new(graph, decided).unwrap();
     let seed = b.seed(Score::Logit);
     let signal = pull_back(&mut b, rules, graph.output(), seed, to).unwrap();
-    b.aggregate(signal, Statistic::Sum);
+    b.aggregate(signal, Statistic::Sum).unwrap();
     b.finish()
 }
 
@@ -140,7 +140,7 @@ fn steps_nobody_needs_are_left_out() {
     let graph = residual();
     let mut b = Builder::new(&graph, Decided::Here).unwrap();
     let stem = b.output(graph.find("stem.relu").unwrap());
-    b.store(stem, 0);
+    b.store(stem, 0).unwrap();
     assert_eq!(kinds(&b.finish()), ["perturb", "conv", "store"]);
     // Only the layers above the stage are sent through backward.
     let program = gradient_of(&graph, &Composite::gradient(), graph.find("stem.relu").unwrap(), Decided::Here);
@@ -332,7 +332,7 @@ proptest! {
                 let mut b = Builder::new(&graph, decided).unwrap();
                 let seed = b.seed(Score::Prob);
                 let Ok(signal) = pull_back(&mut b, &rules, graph.output(), seed, to) else { continue };
-                b.aggregate(signal, Statistic::Sum);
+                b.aggregate(signal, Statistic::Sum).unwrap();
                 assert_places_are_apart(&Plan::new(b.finish(), bytes_of));
             }
         }
@@ -340,7 +340,7 @@ proptest! {
         let mut b = Builder::new(&graph, Decided::Here).unwrap();
         for (slot, id) in graph.ids().enumerate() {
             let out = b.output(id);
-            b.store(out, slot);
+            b.store(out, slot).unwrap();
         }
         b.store_decisions().unwrap();
         assert_places_are_apart(&Plan::new(b.finish(), bytes_of));
