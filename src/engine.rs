@@ -74,9 +74,8 @@ impl Batch {
         let &[n, c, h, w] = tensor.dims() else {
             return Err(Error::input(format!("a batch has axes [N, C, H, W], not {:?}", tensor.dims())));
         };
-        (0..n).map(|i| tensor.item(i)).collect::<Result<Vec<_>>>().and_then(|items| {
-            if c * h * w == 0 { Err(Error::input(format!("an empty picture of {c}x{h}x{w}"))) } else { Self::of(items) }
-        })
+        Shape::new(c, h, w).checked().map_err(|e| Error::input(e.to_string()))?;
+        Self::of((0..n).map(|i| tensor.item(i)).collect::<Result<Vec<_>>>()?)
     }
 
     /// From `[C, H, W]` each; errors as [`Batch::new`].
@@ -84,7 +83,7 @@ impl Batch {
         let Some(&[c, h, w]) = items.first().map(Tensor::dims) else {
             return Err(Error::input("a batch needs pictures with axes [C, H, W]"));
         };
-        let shape = Shape::new(c, h, w);
+        let shape = Shape::new(c, h, w).checked().map_err(|e| Error::input(e.to_string()))?;
         for (i, item) in items.iter().enumerate() {
             if item.dims() != shape.dims() {
                 return Err(Error::input(format!("pictures of shapes {shape} and {:?} in one batch", item.dims())));
@@ -349,6 +348,11 @@ impl Engine {
         decisions: Option<&[Decisions]>,
     ) -> Result<Answer> {
         check_shapes(graph, x)?;
+        let node = match job.at {
+            At::Input => graph.input(),
+            At::Node(node) => node,
+        };
+        graph.check(node)?;
         if targets.len() != x.len() || targets.iter().any(|&t| t >= graph.classes()) {
             return Err(Error::settings(format!(
                 "{} pictures need one class each below {}, got {targets:?}",
@@ -373,10 +377,6 @@ impl Engine {
             statistic: job.statistic,
             decided,
         };
-        let node = match job.at {
-            At::Input => graph.input(),
-            At::Node(node) => node,
-        };
         let plan = self.plan(key, || {
             let mut b = Builder::new(graph, decided)?;
             let seed = b.seed(job.score);
@@ -384,12 +384,12 @@ impl Engine {
             let read = match job.reading {
                 Reading::Signal => signal,
                 Reading::MeanWeightedActivation => {
-                    let weights = b.spatial_mean(signal);
+                    let weights = b.spatial_mean(signal)?;
                     let activation = b.output(node);
-                    b.weighted_channel_sum(weights, activation)
+                    b.weighted_channel_sum(weights, activation)?
                 }
             };
-            b.aggregate(read, job.statistic);
+            b.aggregate(read, job.statistic)?;
             Ok(b.finish())
         })?;
         let shape = match job.reading {
@@ -438,11 +438,12 @@ impl Engine {
     /// As [`Engine::forward`].
     pub fn node_outputs(&mut self, graph: &Graph, x: &Batch, nodes: &[NodeId]) -> Result<Vec<Tensor>> {
         check_shapes(graph, x)?;
+        nodes.iter().try_for_each(|&node| graph.check(node))?;
         let plan = self.plan(Key::Outputs(graph.id(), nodes.to_vec()), || {
             let mut b = Builder::new(graph, Decided::Here)?;
             for (slot, &node) in nodes.iter().enumerate() {
                 let value = b.output(node);
-                b.store(value, slot);
+                b.store(value, slot)?;
             }
             Ok(b.finish())
         })?;
@@ -476,15 +477,17 @@ impl Engine {
         to: NodeId,
     ) -> Result<Tensor> {
         check_shapes(graph, x)?;
+        graph.check(from)?;
+        graph.check(to)?;
         let shape = graph.node(from).shape;
         if signal.dims() != [&[x.len()][..], &shape.dims()[..]].concat() {
             return Err(Error::input(format!("a signal of shape {:?} at a node of {shape}", signal.dims())));
         }
         let plan = self.plan(Key::Pullback { graph: graph.id(), from, rules: rules.id(), to }, || {
             let mut b = Builder::new(graph, Decided::Here)?;
-            let up = b.load(0, shape);
+            let up = b.load(0, shape)?;
             let down = pull_back(&mut b, rules, from, up, to)?;
-            b.store(down, 0);
+            b.store(down, 0)?;
             Ok(b.finish())
         })?;
         let loads = [(0..x.len()).map(|i| signal.item(i)).collect::<Result<Vec<_>>>()?];

@@ -58,7 +58,22 @@ impl Graph {
         &self.nodes
     }
 
+    /// Refuses the id of a node that is not there.
+    pub(crate) fn check(&self, id: NodeId) -> Result<()> {
+        if id.0 < self.nodes.len() {
+            return Ok(());
+        }
+        Err(Error::settings(format!(
+            "node {} of a net with {} nodes: ids are of one graph only",
+            id.0,
+            self.nodes.len()
+        )))
+    }
+
     /// One node.
+    ///
+    /// # Panics
+    /// When there is no such node.
     pub fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.0]
     }
@@ -169,6 +184,9 @@ impl GraphBuilder {
     }
 
     /// Shape of a node's output.
+    ///
+    /// # Panics
+    /// When there is no such node.
     pub fn shape(&self, id: NodeId) -> Shape {
         self.nodes[id.0].shape
     }
@@ -191,7 +209,7 @@ impl GraphBuilder {
         Ok(NodeId(self.nodes.len() - 1))
     }
 
-    /// Names `id` a stage.
+    /// Names `id` a stage; [`GraphBuilder::finish`] refuses one that is no node.
     pub fn stage(&mut self, name: impl Into<String>, id: NodeId) {
         self.stages.push((name.into(), id));
     }
@@ -199,9 +217,17 @@ impl GraphBuilder {
     /// The graph whose logits are `output`.
     ///
     /// # Errors
-    /// When `output` is not a vector.
+    /// When `output` is not a vector, it or a stage is no node of this graph, or the pictures are empty.
     pub fn finish(self, output: NodeId) -> Result<Graph> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
+        self.nodes[0].shape.checked().map_err(|e| e.within("the input"))?;
+        let foreign = |id: NodeId| id.0 >= self.nodes.len();
+        if foreign(output) {
+            return Err(Error::model("the logits are no node of this graph"));
+        }
+        if let Some((stage, _)) = self.stages.iter().find(|(_, id)| foreign(*id)) {
+            return Err(Error::model(format!("stage '{stage}' is no node of this graph")));
+        }
         let shape = self.shape(output);
         if shape != Shape::vector(shape.c) {
             return Err(Error::model(format!(
