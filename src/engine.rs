@@ -214,6 +214,19 @@ impl Job {
     }
 }
 
+/// A signal's way back through a net.
+#[derive(Debug, Clone, Copy)]
+pub struct Pullback<'a> {
+    /// At whose output it arrives.
+    pub from: NodeId,
+    /// `[N, c, h, w]`, the shape of that output.
+    pub signal: &'a Tensor,
+    /// Which rules the nodes in between obey.
+    pub rules: &'a Composite,
+    /// At whose output it ends.
+    pub to: NodeId,
+}
+
 /// One map a picture, and the scores of its copies.
 #[derive(Debug, Clone)]
 pub struct Answer {
@@ -249,7 +262,8 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-/// Programs kept before the oldest are forgotten; a run over pictures of many sizes would otherwise collect them all.
+/// Programs kept; before one more is made all are forgotten. A run over pictures of many sizes would otherwise collect them
+/// without end.
 const MOST_PLANS: usize = 64;
 
 impl Engine {
@@ -300,17 +314,13 @@ impl Engine {
             b.score(Score::Logit);
             Ok(b.finish())
         })?;
-        let run = Run {
-            plan: &plan,
-            graph,
-            x,
-            targets: &vec![0; x.len()],
-            copies: &Copies::one(),
-            loads: &[],
-            decisions: &[],
-        };
+        let (targets, copies) = (vec![0; x.len()], Copies::one());
+        let run = Run::plain(&plan, graph, x, &targets, &copies);
         let mut logits = Vec::with_capacity(x.len() * graph.classes());
-        self.run(&run, Vec::new(), |harvest, _| logits.extend(harvest.logits.iter().flatten().copied()))?;
+        self.run(&run, Vec::new(), |harvest, _| {
+            logits.extend(harvest.logits.iter().flatten().copied());
+            Ok(())
+        })?;
         Tensor::f64([x.len(), graph.classes()], logits)
     }
 
@@ -367,6 +377,11 @@ impl Engine {
             return Err(Error::settings(format!("{} copies are too few for this statistic", job.copies.weights.len())));
         }
         job.copies.check(x)?;
+        let shape = match job.reading {
+            Reading::Signal => graph.node(node).shape,
+            Reading::MeanWeightedActivation => Shape { c: 1, ..graph.node(node).shape },
+        };
+        check_factor(job, shape, x)?;
         let decided = if decisions.is_some() { Decided::Elsewhere } else { Decided::Here };
         let key = Key::Job {
             graph: graph.id(),
@@ -392,42 +407,27 @@ impl Engine {
             b.aggregate(read, job.statistic)?;
             Ok(b.finish())
         })?;
-        let shape = match job.reading {
-            Reading::Signal => graph.node(node).shape,
-            Reading::MeanWeightedActivation => Shape { c: 1, ..graph.node(node).shape },
-        };
-        let run = Run {
-            plan: &plan,
-            graph,
-            x,
-            targets,
-            copies: &job.copies,
-            loads: &[],
-            decisions: decisions.unwrap_or(&[]),
-        };
+        let decisions = decisions.unwrap_or(&[]);
+        let run = Run { decisions, ..Run::plain(&plan, graph, x, targets, &job.copies) };
         let mut scores = vec![Vec::with_capacity(job.copies.weights.len()); x.len()];
         let mut maps: Vec<Option<Tensor>> = vec![None; x.len()];
         let precision = self.device.describe().precision;
-        let mut failed = None;
         self.run(&run, vec![(job.statistic, shape.len()); x.len()], |harvest, slots| {
             for (slot, &score) in slots.iter().zip(&harvest.scores) {
                 scores[slot.item].push(score);
                 if slot.copy + 1 == job.copies.weights.len() {
                     let sum = std::mem::take(&mut harvest.sums[slot.item]);
-                    let values = times(sum.finish(job.statistic), job, x, slot.item);
-                    match values.and_then(|v| Tensor::rounded(shape.dims(), v, precision)) {
-                        Ok(map) if map.first_not_finite().is_some() => {
-                            failed = Some(Error::device(format!("the map of picture {} overflowed", slot.item)));
-                        }
-                        Ok(map) => maps[slot.item] = Some(map),
-                        Err(e) => failed = Some(e),
+                    let mut values = sum.finish(job.statistic);
+                    multiply(&mut values, job, x, slot.item);
+                    let map = Tensor::rounded(shape.dims(), values, precision)?;
+                    if map.first_not_finite().is_some() {
+                        return Err(Error::device(format!("the map of picture {} overflowed", slot.item)));
                     }
+                    maps[slot.item] = Some(map);
                 }
             }
+            Ok(())
         })?;
-        if let Some(e) = failed {
-            return Err(e);
-        }
         let maps = maps.into_iter().flatten().collect();
         Ok(Answer { maps, scores })
     }
@@ -447,35 +447,22 @@ impl Engine {
             }
             Ok(b.finish())
         })?;
-        let run = Run {
-            plan: &plan,
-            graph,
-            x,
-            targets: &vec![0; x.len()],
-            copies: &Copies::one(),
-            loads: &[],
-            decisions: &[],
-        };
+        let (targets, copies) = (vec![0; x.len()], Copies::one());
+        let run = Run::plain(&plan, graph, x, &targets, &copies);
         let mut outputs = vec![Vec::new(); nodes.len()];
         self.run(&run, Vec::new(), |harvest, _| {
             harvest.stores.drain(..).zip(&mut outputs).for_each(|(new, all)| all.extend(new));
+            Ok(())
         })?;
         outputs.iter().map(|o| Tensor::stack(o)).collect()
     }
 
-    /// The signal at `to` when `signal` (`[N, c, h, w]`) arrives at `from`: `[N, c, h, w]`.
+    /// What a signal becomes on its way back: `[N, c, h, w]` at the node where it ends.
     ///
     /// # Errors
-    /// As [`Engine::forward`], and when `to` is not upstream of `from`.
-    pub fn pullback(
-        &mut self,
-        graph: &Graph,
-        x: &Batch,
-        from: NodeId,
-        signal: &Tensor,
-        rules: &Composite,
-        to: NodeId,
-    ) -> Result<Tensor> {
+    /// As [`Engine::forward`], and when the end is not upstream of the start.
+    pub fn pullback(&mut self, graph: &Graph, x: &Batch, way: &Pullback<'_>) -> Result<Tensor> {
+        let &Pullback { from, signal, rules, to } = way;
         check_shapes(graph, x)?;
         graph.check(from)?;
         graph.check(to)?;
@@ -488,20 +475,18 @@ impl Engine {
             let up = b.load(0, shape)?;
             let down = pull_back(&mut b, rules, from, up, to)?;
             b.store(down, 0)?;
+            // An overflow shows in the logits only: a signal passes what a NaN decided.
+            b.score(Score::Logit);
             Ok(b.finish())
         })?;
         let loads = [(0..x.len()).map(|i| signal.item(i)).collect::<Result<Vec<_>>>()?];
-        let run = Run {
-            plan: &plan,
-            graph,
-            x,
-            targets: &vec![0; x.len()],
-            copies: &Copies::one(),
-            loads: &loads,
-            decisions: &[],
-        };
+        let (targets, copies) = (vec![0; x.len()], Copies::one());
+        let run = Run { loads: &loads, ..Run::plain(&plan, graph, x, &targets, &copies) };
         let mut out = Vec::new();
-        self.run(&run, Vec::new(), |harvest, _| out.extend(harvest.stores.drain(..).flatten()))?;
+        self.run(&run, Vec::new(), |harvest, _| {
+            out.extend(harvest.stores.drain(..).flatten());
+            Ok(())
+        })?;
         Tensor::stack(&out)
     }
 
@@ -514,19 +499,17 @@ impl Engine {
         let plan = self.plan(Key::Decisions(graph.id()), || {
             let mut b = Builder::new(graph, Decided::Here)?;
             b.store_decisions()?;
+            // An overflow shows in the logits only: a NaN has decisions too.
+            b.score(Score::Logit);
             Ok(b.finish())
         })?;
-        let run = Run {
-            plan: &plan,
-            graph,
-            x,
-            targets: &vec![0; x.len()],
-            copies: &Copies::one(),
-            loads: &[],
-            decisions: &[],
-        };
+        let (targets, copies) = (vec![0; x.len()], Copies::one());
+        let run = Run::plain(&plan, graph, x, &targets, &copies);
         let mut out = Vec::with_capacity(x.len());
-        self.run(&run, Vec::new(), |harvest, _| out.append(&mut harvest.decisions))?;
+        self.run(&run, Vec::new(), |harvest, _| {
+            out.append(&mut harvest.decisions);
+            Ok(())
+        })?;
         Ok(out)
     }
 
@@ -535,7 +518,7 @@ impl Engine {
         &mut self,
         run: &Run<'_>,
         sums: Vec<(Statistic, usize)>,
-        mut gather: impl FnMut(&mut Harvest, &[Slot]),
+        mut gather: impl FnMut(&mut Harvest, &[Slot]) -> Result<()>,
     ) -> Result<()> {
         let copies = run.copies.weights.len();
         let total = run.x.len() * copies;
@@ -566,7 +549,7 @@ impl Engine {
                 return Err(self.explain_not_finite(run, &chunk));
             }
             done += slots.len();
-            gather(&mut harvest, &slots);
+            gather(&mut harvest, &slots)?;
         }
         Ok(())
     }
@@ -599,6 +582,13 @@ struct Run<'a> {
     copies: &'a Copies,
     loads: &'a [Vec<Tensor>],
     decisions: &'a [Decisions],
+}
+
+impl<'a> Run<'a> {
+    /// Nothing is loaded and nothing is decided elsewhere.
+    fn plain(plan: &'a Plan, graph: &'a Graph, x: &'a Batch, targets: &'a [usize], copies: &'a Copies) -> Self {
+        Self { plan, graph, x, targets, copies, loads: &[], decisions: &[] }
+    }
 }
 
 fn check_shapes(graph: &Graph, x: &Batch) -> Result<()> {
@@ -636,17 +626,33 @@ fn step_name(graph: &Graph, plan: &Plan, i: usize) -> String {
     }
 }
 
-fn times(values: Vec<f64>, job: &Job, x: &Batch, item: usize) -> Result<Vec<f64>> {
+/// Whether maps of `shape` can be multiplied by what the job says.
+fn check_factor(job: &Job, shape: Shape, x: &Batch) -> Result<()> {
+    let path = matches!(job.copies.perturbation, Perturbation::Path { .. });
+    match job.times {
+        Times::One => Ok(()),
+        _ if shape != x.shape => Err(Error::settings(format!(
+            "a map of {shape} cannot be multiplied by pictures of {}: only one of their shape can",
+            x.shape
+        ))),
+        Times::InputMinusBaseline if !path => {
+            Err(Error::settings("only copies on a path from a baseline can be multiplied by the way from it"))
+        }
+        Times::Input | Times::InputMinusBaseline => Ok(()),
+    }
+}
+
+/// Multiplies a map by the job's factor, which [`check_factor`] has let pass.
+fn multiply(values: &mut [f64], job: &Job, x: &Batch, item: usize) {
     let picture = &x.items[item];
-    let factor: Box<dyn Fn(usize) -> f64> = match (job.times, &job.copies.perturbation) {
-        (Times::One, _) => return Ok(values),
-        _ if values.len() != picture.len() => {
-            return Err(Error::settings("only a map of the picture's shape can be multiplied by the picture"));
-        }
+    match (job.times, &job.copies.perturbation) {
+        (Times::One, _) => {}
         (Times::InputMinusBaseline, Perturbation::Path { baselines, .. }) => {
-            Box::new(move |i| picture.at(i) - baselines[item].at(i))
+            let baseline = &baselines[item];
+            values.iter_mut().enumerate().for_each(|(i, v)| *v *= picture.at(i) - baseline.at(i));
         }
-        _ => Box::new(|i| picture.at(i)),
-    };
-    Ok(values.into_iter().enumerate().map(|(i, v)| v * factor(i)).collect())
+        (Times::Input | Times::InputMinusBaseline, _) => {
+            values.iter_mut().enumerate().for_each(|(i, v)| *v *= picture.at(i));
+        }
+    }
 }

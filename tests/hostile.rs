@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use verilume::ErrorKind;
-use verilume::engine::{At, Batch, Engine, Job, Settings};
+use verilume::engine::{At, Batch, Engine, Job, Pullback, Settings};
 use verilume::graph::{Conv, Graph, GraphBuilder, Linear, NodeId, Op, Weight};
 use verilume::program::{Builder, Decided, Score, Statistic, Value};
 use verilume::rule::{Composite, Rule, Select, Vjp, pull_back};
@@ -194,7 +194,7 @@ fn nodes_of_other_graphs_are_refused() {
     let signal = Tensor::f32([1, 4, 1, 1], vec![1.0; 4]).unwrap();
     let rules = Composite::gradient();
     for (from, to) in [(foreign, graph.input()), (graph.output(), foreign)] {
-        let error = engine.pullback(&graph, &x, from, &signal, &rules, to).unwrap_err();
+        let error = engine.pullback(&graph, &x, &Pullback { from, signal: &signal, rules: &rules, to }).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Settings, "{error}");
     }
 }

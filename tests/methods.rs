@@ -8,11 +8,11 @@ use std::sync::Arc;
 use nets::{Net, SMALL, build, machines};
 use verilume::ErrorKind;
 use verilume::device::Perturbation;
-use verilume::engine::{Batch, Copies, Engine, Job, Settings};
+use verilume::engine::{At, Batch, Copies, Engine, Job, Pullback, Settings};
 use verilume::graph::{Conv, Graph, GraphBuilder, Linear, Op, Weight};
 use verilume::map::{Map, Sign, Space};
 use verilume::method::{Promise, registry};
-use verilume::program::{Score, Statistic};
+use verilume::program::{Score, Statistic, Times};
 use verilume::tensor::{Precision, Shape, Tensor, Window};
 
 fn sum(map: &Map) -> f64 {
@@ -169,6 +169,14 @@ fn jobs_that_do_not_fit_their_pictures_are_refused() {
         let error = engine.explain(&net.graph, &job, &net.x, &net.targets).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Settings, "{error}");
     }
+    // Found before anything runs: a byte of memory would do for nothing.
+    let mut tight = Engine::new(&Settings { memory: Some(1), ..Settings::default() }).unwrap();
+    let deep = At::Node(net.graph.stages()[0].1);
+    for (times, at) in [(Times::InputMinusBaseline, At::Input), (Times::Input, deep)] {
+        let job = Job { times, at, ..Job::gradient(Score::Logit) };
+        let error = tight.explain(&net.graph, &job, &net.x, &net.targets).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Settings, "{error}");
+    }
     for (statistic, weights) in [(Statistic::Sum, vec![]), (Statistic::Variance, vec![1.0])] {
         let copies = Copies { perturbation: Perturbation::None, weights };
         let job = Job { copies, statistic, ..Job::gradient(Score::Logit) };
@@ -197,6 +205,7 @@ fn chain(second: f32, third: f32) -> Arc<Graph> {
 fn numbers_that_are_not_finite_are_traced_to_their_layer() {
     let x = Batch::new(&Tensor::f32([1, 2, 5, 5], vec![1e10; 50]).unwrap()).unwrap();
     let job = Job::gradient(Score::Logit);
+    let signal = Tensor::f32([1, 2, 5, 5], vec![1.0; 50]).unwrap();
     for settings in machines() {
         let mut engine = Engine::new(&settings).unwrap();
         assert!(engine.explain(&chain(1.0, 1.0), &job, &x, &[0]).is_ok());
@@ -208,9 +217,14 @@ fn numbers_that_are_not_finite_are_traced_to_their_layer() {
                 continue;
             }
             let graph = chain(second, third);
+            // The signal itself stays finite: it does not meet the layers that overflow.
+            let from = graph.find("first.relu").unwrap();
+            let way = Pullback { from, signal: &signal, rules: &job.rules, to: graph.input() };
             let errors = [
                 engine.explain(&graph, &job, &x, &[0]).map(|_| ()).unwrap_err(),
                 engine.forward(&graph, &x).map(|_| ()).unwrap_err(),
+                engine.decisions(&graph, &x).map(|_| ()).unwrap_err(),
+                engine.pullback(&graph, &x, &way).map(|_| ()).unwrap_err(),
             ];
             for error in errors {
                 assert_eq!(error.kind(), ErrorKind::Device, "{error}");

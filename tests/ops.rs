@@ -15,7 +15,7 @@ use reference::{
 };
 use verilume::ErrorKind;
 use verilume::device::cpu::Kernels;
-use verilume::engine::{Batch, Engine, Settings};
+use verilume::engine::{Batch, Engine, Pullback, Settings};
 use verilume::graph::{Graph, NodeId, Op};
 use verilume::rule::Composite;
 use verilume::tensor::{Padding, Precision, Shape, Tensor, Window};
@@ -150,7 +150,11 @@ impl Subject for Cpu {
             ReluRule::Deconvnet => Composite::deconvnet(),
         };
         let x = Batch::new(&self.tensor(x)).unwrap();
-        let down = self.engine.borrow_mut().pullback(graph, &x, from, &self.tensor(seed), &rules, want);
+        let down = self.engine.borrow_mut().pullback(
+            graph,
+            &x,
+            &Pullback { from, signal: &self.tensor(seed), rules: &rules, to: want },
+        );
         match down {
             Ok(down) => Dense::from_tensor(&down),
             // A node that does not influence another has a derivative of zero there.

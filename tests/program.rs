@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use proptest::test_runner::Config;
 use reference::cases::{Geometry, Numbers, batch_norm, nets as mixed_nets, scrambled};
 use reference::{Dense, ReluRule, backward, forward, weight_f64};
-use verilume::engine::{Batch, Engine};
+use verilume::engine::{Batch, Engine, Pullback};
 use verilume::graph::{Graph, GraphBuilder, Linear, NodeId, Op};
 use verilume::program::{Builder, Decided, Form, Plan, Program, Score, Statistic, Step, Value};
 use verilume::rule::{Composite, pull_back};
@@ -384,8 +384,9 @@ fn tangled_nets_compute_what_they_say() {
             close("logits", &engine.node_outputs(&graph, &x, &[graph.output()]).unwrap()[0], logits);
             for (rule, composite) in composites() {
                 let want = backward(&graph, &outputs, graph.output(), seed.clone(), rule);
-                let to = graph.input();
-                match engine.pullback(&graph, &x, graph.output(), &tensor(&seed), &composite, to) {
+                let signal = tensor(&seed);
+                let way = Pullback { from: graph.output(), signal: &signal, rules: &composite, to: graph.input() };
+                match engine.pullback(&graph, &x, &way) {
                     Ok(got) => close(&format!("{rule:?}"), &got, &want[0]),
                     Err(e) => assert!(want[0].data.iter().all(|&v| v == 0.0), "net {salt}: {e}"),
                 }

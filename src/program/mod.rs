@@ -144,7 +144,7 @@ pub enum Times {
     One,
     /// The unperturbed picture.
     Input,
-    /// The picture less its baseline.
+    /// The picture less its baseline, for copies on a path from one.
     InputMinusBaseline,
 }
 
