@@ -63,7 +63,7 @@ impl std::str::FromStr for Kernels {
 ///
 /// # Errors
 /// When the machine lacks the kernels asked for or threads cannot be started.
-pub fn open(precision: Precision, kernels: Kernels, threads: Option<usize>) -> Result<Box<dyn Device>> {
+pub(crate) fn open(precision: Precision, kernels: Kernels, threads: Option<usize>) -> Result<Box<dyn Device>> {
     let threads = match threads {
         Some(0) => return Err(Error::settings("at least one thread is needed")),
         Some(n) => n,
