@@ -36,6 +36,18 @@ pub struct Node {
     pub inputs: Vec<NodeId>,
     /// Shape of its output.
     pub shape: Shape,
+    /// What a batch norm is as a convolution; made once, so that its weight keeps its id.
+    norm: Option<Conv>,
+}
+
+impl Node {
+    /// The convolution that this node is: its own, or what a batch norm comes to.
+    pub(crate) fn conv(&self) -> Option<&Conv> {
+        match &self.op {
+            Op::Conv(conv) => Some(conv),
+            _ => self.norm.as_ref(),
+        }
+    }
 }
 
 /// A net for one input size.
@@ -137,7 +149,7 @@ impl Graph {
         }
         let mut builder = GraphBuilder::new(input);
         for node in &self.nodes[1..] {
-            builder.push(node.name.clone(), node.op.clone(), &node.inputs)?;
+            builder.add(node.name.clone(), node.op.clone(), &node.inputs, node.norm.clone())?;
         }
         self.stages.iter().for_each(|(name, id)| builder.stage(name, *id));
         builder.finish(self.output)
@@ -174,7 +186,7 @@ pub struct GraphBuilder {
 impl GraphBuilder {
     /// A graph for pictures of shape `input`; its node is named `input`.
     pub fn new(input: Shape) -> Self {
-        let node = Node { name: "input".into(), op: Op::Input, inputs: Vec::new(), shape: input };
+        let node = Node { name: "input".into(), op: Op::Input, inputs: Vec::new(), shape: input, norm: None };
         Self { nodes: vec![node], stages: Vec::new(), names: ["input".to_string()].into() }
     }
 
@@ -196,7 +208,11 @@ impl GraphBuilder {
     /// # Errors
     /// When the name is taken, an input does not exist or the shapes do not suit; names the node.
     pub fn push(&mut self, name: impl Into<String>, op: Op, inputs: &[NodeId]) -> Result<NodeId> {
-        let name = name.into();
+        self.add(name.into(), op, inputs, None)
+    }
+
+    /// As [`GraphBuilder::push`], with what a batch norm is as a convolution where that is known.
+    fn add(&mut self, name: String, op: Op, inputs: &[NodeId], norm: Option<Conv>) -> Result<NodeId> {
         if inputs.iter().any(|i| i.0 >= self.nodes.len()) {
             return Err(Error::model(format!("node '{name}' reads a node that is not there yet")));
         }
@@ -205,7 +221,11 @@ impl GraphBuilder {
         if !self.names.insert(name.clone()) {
             return Err(Error::model(format!("two nodes are named '{name}'")));
         }
-        self.nodes.push(Node { name, op, inputs: inputs.to_vec(), shape });
+        let norm = match &op {
+            Op::BatchNorm(batch_norm) if norm.is_none() => Some(batch_norm.as_conv()?),
+            _ => norm,
+        };
+        self.nodes.push(Node { name, op, inputs: inputs.to_vec(), shape, norm });
         Ok(NodeId(self.nodes.len() - 1))
     }
 
