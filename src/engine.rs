@@ -607,22 +607,10 @@ fn finite(harvest: &Harvest) -> bool {
 
 /// The step in words: its primitive and the layer it belongs to.
 fn step_name(graph: &Graph, plan: &Plan, i: usize) -> String {
-    use crate::program::Step;
-    let step = &plan.steps()[i];
-    let layer = match step {
-        Step::Conv { layer, .. } | Step::ConvAdjoint { layer, .. } => Some(layer.name.clone()),
-        Step::Linear { layer, .. } | Step::LinearAdjoint { layer, .. } => Some(layer.name.clone()),
-        _ => None,
-    };
-    match layer {
-        Some(name) => format!("layer '{name}' ({})", step.kind()),
-        None => format!(
-            "step {} of {} ({}) of a net with {} nodes",
-            i + 1,
-            plan.steps().len(),
-            step.kind(),
-            graph.nodes().len()
-        ),
+    let kind = plan.steps()[i].kind();
+    match plan.program().node(i) {
+        Some(node) => format!("layer '{}' ({kind})", graph.node(node).name),
+        None => format!("step {} of {} ({kind})", i + 1, plan.steps().len()),
     }
 }
 

@@ -235,6 +235,17 @@ fn numbers_that_are_not_finite_are_traced_to_their_layer() {
 }
 
 #[test]
+fn overflows_outside_layers_with_weights_are_named_too() {
+    let mut b = GraphBuilder::new(Shape::new(1, 1, 1));
+    let sum = b.push("twice", Op::Add, &[b.input(); 2]).unwrap();
+    let flat = b.push("flatten", Op::Flatten, &[sum]).unwrap();
+    let graph = b.finish(flat).unwrap();
+    let x = Batch::new(&Tensor::f32([1, 1, 1, 1], vec![f32::MAX]).unwrap()).unwrap();
+    let error = Engine::new(&Settings::default()).unwrap().forward(&graph, &x).unwrap_err();
+    assert!(error.to_string().ends_with("layer 'twice' (add)"), "{error}");
+}
+
+#[test]
 fn pictures_that_are_not_finite_are_refused_with_the_place() {
     let mut numbers = vec![0.0f32; 2 * 3 * 4 * 5];
     numbers[60 + 20 + 2 * 5 + 3] = f32::NAN;

@@ -32,7 +32,10 @@ pub struct Builder<'g> {
     outputs: Vec<Value>,
     bits: HashMap<NodeId, Value>,
     winners: HashMap<NodeId, Value>,
-    after: Vec<Step>,
+    /// Steps after the forward pass, each with the node whose work it does.
+    after: Vec<(Step, Option<NodeId>)>,
+    /// Node whose rule is writing.
+    pulling: Option<NodeId>,
 }
 
 impl<'g> Builder<'g> {
@@ -50,6 +53,7 @@ impl<'g> Builder<'g> {
             bits: HashMap::new(),
             winners: HashMap::new(),
             after: Vec::new(),
+            pulling: None,
         };
         for id in graph.ids() {
             let out = b.dense(graph.node(id).shape);
@@ -108,11 +112,7 @@ impl<'g> Builder<'g> {
 
     fn conv_layer(&self, id: NodeId) -> Result<Arc<ConvLayer>> {
         let node = self.graph.node(id);
-        let conv = match &node.op {
-            Op::Conv(conv) => conv.clone(),
-            Op::BatchNorm(norm) => norm.as_conv()?,
-            _ => return Err(self.not("a convolution", id)),
-        };
+        let conv = node.conv().ok_or_else(|| self.not("a convolution", id))?.clone();
         Ok(Arc::new(ConvLayer {
             name: node.name.clone(),
             weight: conv.weight,
@@ -144,6 +144,15 @@ impl<'g> Builder<'g> {
     fn value(&mut self, form: Form) -> Value {
         self.forms.push(form);
         Value(self.forms.len() as u32 - 1)
+    }
+
+    fn write(&mut self, step: Step) {
+        self.after.push((step, self.pulling));
+    }
+
+    /// Steps written from now on are the work of this node's rule.
+    pub(crate) fn pull(&mut self, node: Option<NodeId>) {
+        self.pulling = node;
     }
 
     fn dense(&mut self, shape: Shape) -> Value {
@@ -261,7 +270,7 @@ impl<'g> Builder<'g> {
     /// When `shape` is empty or too large.
     pub fn load(&mut self, slot: usize, shape: Shape) -> Result<Value> {
         let out = self.dense(shape.checked()?);
-        self.after.push(Step::Load { slot, out });
+        self.write(Step::Load { slot, out });
         Ok(out)
     }
 
@@ -269,14 +278,14 @@ impl<'g> Builder<'g> {
     pub fn seed(&mut self, score: Score) -> Value {
         let logits = self.output(self.graph.output());
         let out = self.dense(self.shape(logits));
-        self.after.push(Step::Head { logits, score, seed: Some(out) });
+        self.write(Step::Head { logits, score, seed: Some(out) });
         out
     }
 
     /// Scores the logits, nothing more.
     pub fn score(&mut self, score: Score) {
         let logits = self.output(self.graph.output());
-        self.after.push(Step::Head { logits, score, seed: None });
+        self.write(Step::Head { logits, score, seed: None });
     }
 
     /// `s` sent back through the linear part of `node` (a convolution or a batch norm).
@@ -290,7 +299,7 @@ impl<'g> Builder<'g> {
         let layer = self.conv_layer(node)?;
         self.expect_signal(node, s)?;
         let out = self.dense(layer.input);
-        self.after.push(Step::ConvAdjoint { layer, s, out, epilogue: Epilogue::default() });
+        self.write(Step::ConvAdjoint { layer, s, out, epilogue: Epilogue::default() });
         Ok(out)
     }
 
@@ -305,7 +314,7 @@ impl<'g> Builder<'g> {
         let layer = self.linear_layer(node)?;
         self.expect_signal(node, s)?;
         let out = self.dense(Shape::vector(layer.weight.row_len()));
-        self.after.push(Step::LinearAdjoint { layer, s, out });
+        self.write(Step::LinearAdjoint { layer, s, out });
         Ok(out)
     }
 
@@ -321,7 +330,7 @@ impl<'g> Builder<'g> {
         let layer = self.pool_layer(node)?;
         self.expect_signal(node, s)?;
         let out = self.dense(layer.input);
-        self.after.push(Step::MaxPoolAdjoint { layer, s, winners, out });
+        self.write(Step::MaxPoolAdjoint { layer, s, winners, out });
         Ok(out)
     }
 
@@ -349,7 +358,7 @@ impl<'g> Builder<'g> {
         };
         // Only now: a value that no step writes would lie nowhere.
         self.forms.push(Form::Dense(graph.node(input).shape));
-        self.after.push(step);
+        self.write(step);
         Ok(out)
     }
 
@@ -364,7 +373,7 @@ impl<'g> Builder<'g> {
             return Err(Error::model(format!("there is no {shape} in {from} from channel {first} on")));
         }
         let out = self.dense(shape);
-        self.after.push(Step::Channels { x, first: first as isize, out });
+        self.write(Step::Channels { x, first: first as isize, out });
         Ok(out)
     }
 
@@ -376,7 +385,7 @@ impl<'g> Builder<'g> {
         let shape = self.numbers("a sum", a)?;
         self.expect("a sum", b, Form::Dense(shape))?;
         let out = self.dense(shape);
-        self.after.push(Step::Add { a, b, out });
+        self.write(Step::Add { a, b, out });
         Ok(out)
     }
 
@@ -388,7 +397,7 @@ impl<'g> Builder<'g> {
         let shape = self.numbers("a gate", s)?;
         self.expect("a gate", bits, Form::Bits(shape))?;
         let out = self.dense(shape);
-        self.after.push(Step::Gate { s, bits, out });
+        self.write(Step::Gate { s, bits, out });
         Ok(out)
     }
 
@@ -399,7 +408,7 @@ impl<'g> Builder<'g> {
     pub fn positive(&mut self, s: Value) -> Result<Value> {
         let shape = self.numbers("a clamp", s)?;
         let out = self.dense(shape);
-        self.after.push(Step::Clamp { x: s, range: Range::POSITIVE, out });
+        self.write(Step::Clamp { x: s, range: Range::POSITIVE, out });
         Ok(out)
     }
 
@@ -410,7 +419,7 @@ impl<'g> Builder<'g> {
     pub fn spatial_mean(&mut self, x: Value) -> Result<Value> {
         let shape = self.numbers("a mean", x)?;
         let out = self.dense(Shape::vector(shape.c));
-        self.after.push(Step::SpatialMean { x, out });
+        self.write(Step::SpatialMean { x, out });
         Ok(out)
     }
 
@@ -422,7 +431,7 @@ impl<'g> Builder<'g> {
         let shape = self.numbers("a sum over channels", x)?;
         self.expect("a sum over channels", weights, Form::Dense(Shape::vector(shape.c)))?;
         let out = self.dense(Shape::new(1, shape.h, shape.w));
-        self.after.push(Step::WeightedChannelSum { weights, x, out });
+        self.write(Step::WeightedChannelSum { weights, x, out });
         Ok(out)
     }
 
@@ -432,7 +441,7 @@ impl<'g> Builder<'g> {
     /// When `x` holds no numbers.
     pub fn aggregate(&mut self, x: Value, statistic: Statistic) -> Result<()> {
         self.numbers("a map", x)?;
-        self.after.push(Step::Aggregate { x, statistic });
+        self.write(Step::Aggregate { x, statistic });
         Ok(())
     }
 
@@ -442,7 +451,7 @@ impl<'g> Builder<'g> {
     /// When `x` holds no numbers.
     pub fn store(&mut self, x: Value, slot: usize) -> Result<()> {
         self.numbers("a result", x)?;
-        self.after.push(Step::Store { x, slot });
+        self.write(Step::Store { x, slot });
         Ok(())
     }
 
@@ -457,14 +466,16 @@ impl<'g> Builder<'g> {
                 Op::MaxPool(_) => self.winners(id)?,
                 _ => continue,
             };
-            self.after.push(Step::StoreDecisions { x, node: id });
+            self.write(Step::StoreDecisions { x, node: id });
         }
         Ok(())
     }
 
     /// The program, fused and without steps nobody needs.
     pub fn finish(self) -> Program {
-        let steps = self.forward.into_iter().flatten().chain(self.after).collect();
-        super::lower::lower(Program { steps, forms: self.forms })
+        let forward = self.graph.ids().zip(self.forward);
+        let forward = forward.flat_map(|(id, steps)| steps.into_iter().map(move |step| (step, Some(id))));
+        let (steps, nodes) = super::lower::lower(forward.chain(self.after).collect(), self.forms.len());
+        Program { steps, nodes, forms: self.forms }
     }
 }

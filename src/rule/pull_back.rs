@@ -29,6 +29,7 @@ pub fn pull_back(b: &mut Builder<'_>, rules: &Composite, from: NodeId, signal: V
         }
         let Some(up) = signals[id.index()] else { continue };
         let node = graph.node(id);
+        b.pull(Some(id));
         let down = rules.select(graph, id)?.pull(id, up, b).map_err(|e| e.within(format!("node '{}'", node.name)))?;
         if down.len() != node.inputs.len() {
             return Err(Error::model(format!("node '{}': a rule must send one signal to each input", node.name)));
@@ -41,6 +42,7 @@ pub fn pull_back(b: &mut Builder<'_>, rules: &Composite, from: NodeId, signal: V
             });
         }
     }
+    b.pull(None);
     signals[to.index()].ok_or_else(|| {
         Error::settings(format!("'{}' does not influence '{}'", graph.node(to).name, graph.node(from).name))
     })
