@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::near;
 
 /// English names of the ImageNet-1k classes, one a line.
 const IMAGENET: &str = include_str!("../../weights/imagenet-labels.txt");
@@ -25,22 +26,6 @@ fn plain(text: &str) -> String {
         .collect::<Vec<_>>()
         .join(" ")
         .to_lowercase()
-}
-
-/// Insertions, deletions and substitutions that turn `a` into `b`.
-fn edits(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, &y) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 impl Labels {
@@ -149,7 +134,7 @@ impl Labels {
         }
         let distance = |synonym: &str| {
             let synonym = plain(synonym);
-            let edits = edits(wanted, &synonym);
+            let edits = near::edits(wanted, &synonym);
             (edits <= wanted.chars().count().div_ceil(3) || synonym.contains(wanted)).then_some(edits)
         };
         let mut found: Vec<(usize, &str)> = self
@@ -159,17 +144,5 @@ impl Labels {
             .collect();
         found.sort_by_key(|&(distance, _)| distance);
         found.into_iter().take(NEAR_MISSES).map(|(_, name)| name).collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn edits_are_counted() {
-        assert_eq!(edits("kitten", "sitting"), 3);
-        assert_eq!(edits("", "abc"), 3);
-        assert_eq!(edits("abc", "abc"), 0);
     }
 }
