@@ -1,7 +1,6 @@
 //! The work itself: inputs in groups through the net and the methods, results into files and the book.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -14,7 +13,7 @@ use verilume::method::Method;
 use verilume::model::{Labels, Model};
 use verilume::program::Score;
 use verilume::render::Look;
-use verilume::report::{Gap, Line, Prediction, Record};
+use verilume::report::{Line, Prediction, Record};
 use verilume::tensor::{Shape, Tensor};
 
 use crate::args::Format;
@@ -214,11 +213,7 @@ impl Runner<'_> {
                     let mut record = self.record(s, m, rank, seconds);
                     match made.and_then(|map| Ok((self.store(s, m, rank, &map, rows.as_deref_mut())?, map))) {
                         Ok((files, map)) => {
-                            record.gap = map.gap.as_ref().map(|g| Gap {
-                                promise: g.promise.clone(),
-                                value: g.value,
-                                relative: g.relative,
-                            });
+                            record.gap = map.gap.clone();
                             record.files = files;
                             if sheets {
                                 panels[i].push(Panel {
@@ -256,7 +251,7 @@ impl Runner<'_> {
     }
 
     /// The net's scores; items that it cannot take are recorded and left out.
-    fn score(&mut self, graph: &Arc<Graph>, items: Vec<Item>, progress: &Progress) -> Result<Vec<Scored>> {
+    fn score(&mut self, graph: &Graph, items: Vec<Item>, progress: &Progress) -> Result<Vec<Scored>> {
         let inputs: Vec<&Tensor> = items.iter().map(|i| &i.input).collect();
         let together = self.forward(graph, &inputs);
         let mut scored = Vec::new();
@@ -283,14 +278,14 @@ impl Runner<'_> {
         Ok(scored)
     }
 
-    fn forward(&mut self, graph: &Arc<Graph>, inputs: &[&Tensor]) -> verilume::Result<Tensor> {
+    fn forward(&mut self, graph: &Graph, inputs: &[&Tensor]) -> verilume::Result<Tensor> {
         self.engine.forward(graph, &batch(inputs)?)
     }
 
     /// One map an item for its `rank`-th target, and the seconds that took.
     fn explain(
         &mut self,
-        graph: &Arc<Graph>,
+        graph: &Graph,
         m: usize,
         items: &[&Scored],
         rank: usize,
