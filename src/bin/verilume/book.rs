@@ -128,10 +128,10 @@ impl Book {
         match (&tally.error, tally.made) {
             (Some(why), 0) => format!("failed: {why}"),
             (Some(_), made) => {
-                format!("{}: {made} maps, {} of {} inputs failed", source.shown, tally.failed.len(), tally.items)
+                format!("{}: {}, {} of {} inputs failed", source.shown, maps(made), tally.failed.len(), tally.items)
             }
             (None, 0) => format!("{}: done before", source.shown),
-            (None, made) => format!("{}: {made} maps", source.shown),
+            (None, made) => format!("{}: {}", source.shown, maps(made)),
         }
     }
 
@@ -156,6 +156,11 @@ impl Book {
         let sum = |f: fn(&Tally) -> usize| self.tallies.iter().map(f).sum();
         (sum(|t| t.made), sum(|t| t.skipped), sum(|t| usize::from(!t.failed.is_empty())))
     }
+}
+
+/// A number of maps in words.
+pub fn maps(count: usize) -> String {
+    if count == 1 { "1 map".into() } else { format!("{count} maps") }
 }
 
 /// The end of a text that is too long, since paths differ there.

@@ -16,7 +16,7 @@ use verilume::report::{Journal, Line, Manifest, MethodUsed, ModelUsed};
 
 use crate::args::{ExplainArgs, Format};
 use crate::arrays::ArrayFile;
-use crate::book::Book;
+use crate::book::{Book, maps};
 use crate::drawing;
 use crate::inputs::{self, Inputs, Source};
 use crate::items;
@@ -113,7 +113,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     if plan.voice == Voice::Normal {
         let skipped = if skipped > 0 { format!(", {skipped} done before") } else { String::new() };
         let failed = if failed > 0 { format!(", {failed} of {} inputs failed", sources.len()) } else { String::new() };
-        progress.say(&format!("{made} maps in {}{skipped}{failed}", plan.out.display()));
+        progress.say(&format!("{} in {}{skipped}{failed}", maps(made), plan.out.display()));
     }
     Ok(match (made + skipped, failed) {
         (_, 0) => ExitCode::SUCCESS,
