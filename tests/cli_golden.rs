@@ -172,8 +172,8 @@ fn embedded_model() {
 }
 
 #[test]
-#[cfg_attr(not(shared_data), ignore = "needs ../shared/data")]
+#[cfg_attr(not(shared_data), ignore = "needs the data that VERILUME_TEST_DATA names")]
 fn cifar_resnet20() {
-    let weights = std::fs::canonicalize("../shared/data/cifar10-resnet20.safetensors").unwrap();
+    let weights = Path::new(option_env!("VERILUME_TEST_DATA").unwrap()).join("cifar10-resnet20.safetensors");
     check("cifar10-resnet20", "tests/golden/real/cifar10-resnet20.cases.safetensors", Some(weights));
 }

@@ -795,9 +795,9 @@ fn dumps_name_every_node() {
 }
 
 #[test]
-#[cfg_attr(not(shared_data), ignore = "needs ../shared/data")]
+#[cfg_attr(not(shared_data), ignore = "needs the data that VERILUME_TEST_DATA names")]
 fn trained_nets_load() {
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data");
+    let data = Path::new(option_env!("VERILUME_TEST_DATA").unwrap());
     let cases = [
         ("cifar10-resnet20", "cifar-resnet20 [3,3,3]", 269_722),
         ("cifar10-resnet56", "cifar-resnet56 [9,9,9]", 853_018),
@@ -948,9 +948,11 @@ fn embedded_net_answers_as_pytorch() {
 }
 
 #[test]
-#[cfg_attr(not(shared_data), ignore = "needs ../shared/data")]
+#[cfg_attr(not(shared_data), ignore = "needs the data that VERILUME_TEST_DATA names")]
 fn trained_cifar_net_answers_as_pytorch() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let model = Model::open(&root.join("../shared/data/cifar10-resnet20.safetensors"), None).unwrap();
+    let model =
+        Model::open(&Path::new(option_env!("VERILUME_TEST_DATA").unwrap()).join("cifar10-resnet20.safetensors"), None)
+            .unwrap();
     answers_as_pytorch(&model, &root.join("tests/golden/real/cifar10-resnet20.cases.safetensors"), 2);
 }
