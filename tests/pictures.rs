@@ -7,6 +7,9 @@ use std::path::PathBuf;
 use verilume::ErrorKind;
 use verilume::image::{DecodeLimits, Interpolation, Picture, Preprocess};
 
+/// Folder of the data that is not part of the repository.
+const DATA: Option<&str> = option_env!("VERILUME_TEST_DATA");
+
 fn golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pillow").join(name)
 }
@@ -172,7 +175,7 @@ fn broken_files_never_panic() {
 #[test]
 #[cfg_attr(not(shared_data), ignore = "needs the data that VERILUME_TEST_DATA names")]
 fn photographs_are_prepared_as_by_pillow_and_torchvision() {
-    let data = PathBuf::from(option_env!("VERILUME_TEST_DATA").unwrap());
+    let data = PathBuf::from(DATA.unwrap());
     let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let file = std::fs::read(golden.join("real/efficientnet-lite0.cases.safetensors")).unwrap();
     let cases = safetensors::SafeTensors::deserialize(&file).unwrap();
