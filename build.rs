@@ -1,14 +1,43 @@
-//! Tells the tests whether the data that is not part of the repository lies beside it.
+//! Tells the tests what there is: the instruction sets of this machine, and the data that is not part of the repository.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// Names the folder with the tests' data, if it lies elsewhere.
+const DATA: &str = "VERILUME_TEST_DATA";
 
 fn main() {
-    println!("cargo::rustc-check-cfg=cfg(shared_data)");
+    println!("cargo::rustc-check-cfg=cfg(shared_data, host_avx2, host_avx512)");
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-env-changed={DATA}");
+    instruction_sets();
     let Some(root) = std::env::var_os("CARGO_MANIFEST_DIR") else { return };
-    let data = Path::new(&root).join("../shared/data");
+    let data = std::env::var_os(DATA).map_or_else(|| Path::new(&root).join("../shared/data"), PathBuf::from);
     println!("cargo::rerun-if-changed={}", data.display());
-    if data.is_dir() {
+    if let Ok(data) = data.canonicalize()
+        && data.is_dir()
+    {
         println!("cargo::rustc-cfg=shared_data");
+        println!("cargo::rustc-env={DATA}={}", data.display());
     }
 }
+
+#[cfg(target_arch = "x86_64")]
+fn instruction_sets() {
+    // Another machine's tests are not run here.
+    if std::env::var_os("HOST") != std::env::var_os("TARGET") {
+        return;
+    }
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
+        println!("cargo::rustc-cfg=host_avx2");
+    }
+    if is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+    {
+        println!("cargo::rustc-cfg=host_avx512");
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn instruction_sets() {}

@@ -80,9 +80,8 @@ impl Batch {
         let &[n, c, h, w] = tensor.dims() else {
             return Err(Error::input(format!("a batch has axes [N, C, H, W], not {:?}", tensor.dims())));
         };
-        (0..n).map(|i| tensor.item(i)).collect::<Result<Vec<_>>>().and_then(|items| {
-            if c * h * w == 0 { Err(Error::input(format!("an empty picture of {c}x{h}x{w}"))) } else { Self::of(items) }
-        })
+        Shape::new(c, h, w).checked().map_err(|e| Error::input(e.to_string()))?;
+        Self::of((0..n).map(|i| tensor.item(i)).collect::<Result<Vec<_>>>()?)
     }
 
     /// From `[C, H, W]` each; errors as [`Batch::new`].
@@ -90,7 +89,7 @@ impl Batch {
         let Some(&[c, h, w]) = items.first().map(Tensor::dims) else {
             return Err(Error::input("a batch needs pictures with axes [C, H, W]"));
         };
-        let shape = Shape::new(c, h, w);
+        let shape = Shape::new(c, h, w).checked().map_err(|e| Error::input(e.to_string()))?;
         for (i, item) in items.iter().enumerate() {
             if item.dims() != shape.dims() {
                 return Err(Error::input(format!("pictures of shapes {shape} and {:?} in one batch", item.dims())));
@@ -221,6 +220,19 @@ impl Job {
     }
 }
 
+/// A signal's way back through a net.
+#[derive(Debug, Clone, Copy)]
+pub struct Pullback<'a> {
+    /// At whose output it arrives.
+    pub from: NodeId,
+    /// `[N, c, h, w]`, the shape of that output.
+    pub signal: &'a Tensor,
+    /// Which rules the nodes in between obey.
+    pub rules: &'a Composite,
+    /// At whose output it ends.
+    pub to: NodeId,
+}
+
 /// One map a picture, and the scores of its copies.
 #[derive(Debug, Clone)]
 pub struct Answer {
@@ -258,7 +270,8 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-/// Programs kept before the oldest are forgotten; a run over pictures of many sizes would otherwise collect them all.
+/// Programs kept; before one more is made all are forgotten. A run over pictures of many sizes would otherwise collect them
+/// without end.
 const MOST_PLANS: usize = 64;
 
 impl Engine {
@@ -309,17 +322,13 @@ impl Engine {
             b.score(Score::Logit);
             Ok(b.finish())
         })?;
-        let run = Run {
-            plan: &plan,
-            graph,
-            x,
-            targets: &vec![0; x.len()],
-            copies: &Copies::one(),
-            loads: &[],
-            decisions: &[],
-        };
+        let (targets, copies) = (vec![0; x.len()], Copies::one());
+        let run = Run::plain(&plan, graph, x, &targets, &copies);
         let mut logits = Vec::with_capacity(x.len() * graph.classes());
-        self.run(&run, Vec::new(), |harvest, _| logits.extend(harvest.logits.iter().flatten().copied()))?;
+        self.run(&run, Vec::new(), |harvest, _| {
+            logits.extend(harvest.logits.iter().flatten().copied());
+            Ok(())
+        })?;
         Tensor::f64([x.len(), graph.classes()], logits)
     }
 
@@ -357,6 +366,11 @@ impl Engine {
         decisions: Option<&[Decisions]>,
     ) -> Result<Answer> {
         check_shapes(graph, x)?;
+        let node = match job.at {
+            At::Input => graph.input(),
+            At::Node(node) => node,
+        };
+        graph.check(node)?;
         if targets.len() != x.len() || targets.iter().any(|&t| t >= graph.classes()) {
             return Err(Error::settings(format!(
                 "{} pictures need one class each below {}, got {targets:?}",
@@ -371,6 +385,11 @@ impl Engine {
             return Err(Error::settings(format!("{} copies are too few for this statistic", job.copies.weights.len())));
         }
         job.copies.check(x)?;
+        let shape = match job.reading {
+            Reading::Signal => graph.node(node).shape,
+            Reading::MeanWeightedActivation => Shape { c: 1, ..graph.node(node).shape },
+        };
+        check_factor(job, shape, x)?;
         let decided = if decisions.is_some() { Decided::Elsewhere } else { Decided::Here };
         let key = Key::Job {
             graph: graph.id(),
@@ -381,10 +400,6 @@ impl Engine {
             statistic: job.statistic,
             decided,
         };
-        let node = match job.at {
-            At::Input => graph.input(),
-            At::Node(node) => node,
-        };
         let plan = self.plan(key, || {
             let mut b = Builder::new(graph, decided)?;
             let seed = b.seed(job.score);
@@ -392,50 +407,35 @@ impl Engine {
             let read = match job.reading {
                 Reading::Signal => signal,
                 Reading::MeanWeightedActivation => {
-                    let weights = b.spatial_mean(signal);
+                    let weights = b.spatial_mean(signal)?;
                     let activation = b.output(node);
-                    b.weighted_channel_sum(weights, activation)
+                    b.weighted_channel_sum(weights, activation)?
                 }
             };
-            b.aggregate(read, job.statistic);
+            b.aggregate(read, job.statistic)?;
             Ok(b.finish())
         })?;
-        let shape = match job.reading {
-            Reading::Signal => graph.node(node).shape,
-            Reading::MeanWeightedActivation => Shape { c: 1, ..graph.node(node).shape },
-        };
-        let run = Run {
-            plan: &plan,
-            graph,
-            x,
-            targets,
-            copies: &job.copies,
-            loads: &[],
-            decisions: decisions.unwrap_or(&[]),
-        };
+        let decisions = decisions.unwrap_or(&[]);
+        let run = Run { decisions, ..Run::plain(&plan, graph, x, targets, &job.copies) };
         let mut scores = vec![Vec::with_capacity(job.copies.weights.len()); x.len()];
         let mut maps: Vec<Option<Tensor>> = vec![None; x.len()];
         let precision = self.device.describe().precision;
-        let mut failed = None;
         self.run(&run, vec![(job.statistic, shape.len()); x.len()], |harvest, slots| {
             for (slot, &score) in slots.iter().zip(&harvest.scores) {
                 scores[slot.item].push(score);
                 if slot.copy + 1 == job.copies.weights.len() {
                     let sum = std::mem::take(&mut harvest.sums[slot.item]);
-                    let values = times(sum.finish(job.statistic), job, x, slot.item);
-                    match values.and_then(|v| Tensor::rounded(shape.dims(), v, precision)) {
-                        Ok(map) if map.first_not_finite().is_some() => {
-                            failed = Some(Error::device(format!("the map of picture {} overflowed", slot.item)));
-                        }
-                        Ok(map) => maps[slot.item] = Some(map),
-                        Err(e) => failed = Some(e),
+                    let mut values = sum.finish(job.statistic);
+                    multiply(&mut values, job, x, slot.item);
+                    let map = Tensor::rounded(shape.dims(), values, precision)?;
+                    if map.first_not_finite().is_some() {
+                        return Err(Error::device(format!("the map of picture {} overflowed", slot.item)));
                     }
+                    maps[slot.item] = Some(map);
                 }
             }
+            Ok(())
         })?;
-        if let Some(e) = failed {
-            return Err(e);
-        }
         let maps = maps.into_iter().flatten().collect();
         Ok(Answer { maps, scores })
     }
@@ -446,67 +446,55 @@ impl Engine {
     /// As [`Engine::forward`].
     pub fn node_outputs(&mut self, graph: &Graph, x: &Batch, nodes: &[NodeId]) -> Result<Vec<Tensor>> {
         check_shapes(graph, x)?;
+        nodes.iter().try_for_each(|&node| graph.check(node))?;
         let plan = self.plan(Key::Outputs(graph.id(), nodes.to_vec()), || {
             let mut b = Builder::new(graph, Decided::Here)?;
             for (slot, &node) in nodes.iter().enumerate() {
                 let value = b.output(node);
-                b.store(value, slot);
+                b.store(value, slot)?;
             }
             Ok(b.finish())
         })?;
-        let run = Run {
-            plan: &plan,
-            graph,
-            x,
-            targets: &vec![0; x.len()],
-            copies: &Copies::one(),
-            loads: &[],
-            decisions: &[],
-        };
+        let (targets, copies) = (vec![0; x.len()], Copies::one());
+        let run = Run::plain(&plan, graph, x, &targets, &copies);
         let mut outputs = vec![Vec::new(); nodes.len()];
         self.run(&run, Vec::new(), |harvest, _| {
             harvest.stores.drain(..).zip(&mut outputs).for_each(|(new, all)| all.extend(new));
+            Ok(())
         })?;
         outputs.iter().map(|o| Tensor::stack(o)).collect()
     }
 
-    /// The signal at `to` when `signal` (`[N, c, h, w]`) arrives at `from`: `[N, c, h, w]`.
+    /// What a signal becomes on its way back: `[N, c, h, w]` at the node where it ends.
     ///
     /// # Errors
-    /// As [`Engine::forward`], and when `to` is not upstream of `from`.
-    pub fn pullback(
-        &mut self,
-        graph: &Graph,
-        x: &Batch,
-        from: NodeId,
-        signal: &Tensor,
-        rules: &Composite,
-        to: NodeId,
-    ) -> Result<Tensor> {
+    /// As [`Engine::forward`], and when the end is not upstream of the start.
+    pub fn pullback(&mut self, graph: &Graph, x: &Batch, way: &Pullback<'_>) -> Result<Tensor> {
+        let &Pullback { from, signal, rules, to } = way;
         check_shapes(graph, x)?;
+        graph.check(from)?;
+        graph.check(to)?;
         let shape = graph.node(from).shape;
         if signal.dims() != [&[x.len()][..], &shape.dims()[..]].concat() {
             return Err(Error::input(format!("a signal of shape {:?} at a node of {shape}", signal.dims())));
         }
         let plan = self.plan(Key::Pullback { graph: graph.id(), from, rules: rules.id(), to }, || {
             let mut b = Builder::new(graph, Decided::Here)?;
-            let up = b.load(0, shape);
+            let up = b.load(0, shape)?;
             let down = pull_back(&mut b, rules, from, up, to)?;
-            b.store(down, 0);
+            b.store(down, 0)?;
+            // An overflow shows in the logits only: a signal passes what a NaN decided.
+            b.score(Score::Logit);
             Ok(b.finish())
         })?;
         let loads = [(0..x.len()).map(|i| signal.item(i)).collect::<Result<Vec<_>>>()?];
-        let run = Run {
-            plan: &plan,
-            graph,
-            x,
-            targets: &vec![0; x.len()],
-            copies: &Copies::one(),
-            loads: &loads,
-            decisions: &[],
-        };
+        let (targets, copies) = (vec![0; x.len()], Copies::one());
+        let run = Run { loads: &loads, ..Run::plain(&plan, graph, x, &targets, &copies) };
         let mut out = Vec::new();
-        self.run(&run, Vec::new(), |harvest, _| out.extend(harvest.stores.drain(..).flatten()))?;
+        self.run(&run, Vec::new(), |harvest, _| {
+            out.extend(harvest.stores.drain(..).flatten());
+            Ok(())
+        })?;
         Tensor::stack(&out)
     }
 
@@ -519,19 +507,17 @@ impl Engine {
         let plan = self.plan(Key::Decisions(graph.id()), || {
             let mut b = Builder::new(graph, Decided::Here)?;
             b.store_decisions()?;
+            // An overflow shows in the logits only: a NaN has decisions too.
+            b.score(Score::Logit);
             Ok(b.finish())
         })?;
-        let run = Run {
-            plan: &plan,
-            graph,
-            x,
-            targets: &vec![0; x.len()],
-            copies: &Copies::one(),
-            loads: &[],
-            decisions: &[],
-        };
+        let (targets, copies) = (vec![0; x.len()], Copies::one());
+        let run = Run::plain(&plan, graph, x, &targets, &copies);
         let mut out = Vec::with_capacity(x.len());
-        self.run(&run, Vec::new(), |harvest, _| out.append(&mut harvest.decisions))?;
+        self.run(&run, Vec::new(), |harvest, _| {
+            out.append(&mut harvest.decisions);
+            Ok(())
+        })?;
         Ok(out)
     }
 
@@ -540,7 +526,7 @@ impl Engine {
         &mut self,
         run: &Run<'_>,
         sums: Vec<(Statistic, usize)>,
-        mut gather: impl FnMut(&mut Harvest, &[Slot]),
+        mut gather: impl FnMut(&mut Harvest, &[Slot]) -> Result<()>,
     ) -> Result<()> {
         let copies = run.copies.weights.len();
         let total = run.x.len() * copies;
@@ -574,7 +560,7 @@ impl Engine {
                 return Err(self.explain_not_finite(run, &chunk));
             }
             done += slots.len();
-            gather(&mut harvest, &slots);
+            gather(&mut harvest, &slots)?;
         }
         Ok(())
     }
@@ -609,6 +595,13 @@ struct Run<'a> {
     decisions: &'a [Decisions],
 }
 
+impl<'a> Run<'a> {
+    /// Nothing is loaded and nothing is decided elsewhere.
+    fn plain(plan: &'a Arc<Plan>, graph: &'a Graph, x: &'a Batch, targets: &'a [usize], copies: &'a Copies) -> Self {
+        Self { plan, graph, x, targets, copies, loads: &[], decisions: &[] }
+    }
+}
+
 fn check_shapes(graph: &Graph, x: &Batch) -> Result<()> {
     if x.shape() == graph.input_shape() {
         return Ok(());
@@ -625,30 +618,40 @@ fn finite(harvest: &Harvest) -> bool {
 
 /// The step in words: its primitive and the layer it belongs to.
 fn step_name(graph: &Graph, plan: &Plan, i: usize) -> String {
-    let step = &plan.steps()[i];
-    match step.layer() {
-        Some(name) => format!("layer '{name}' ({})", step.kind()),
-        None => format!(
-            "step {} of {} ({}) of a net with {} nodes",
-            i + 1,
-            plan.steps().len(),
-            step.kind(),
-            graph.nodes().len()
-        ),
+    let kind = plan.steps()[i].kind();
+    match plan.program().node(i) {
+        Some(node) => format!("layer '{}' ({kind})", graph.node(node).name),
+        None => format!("step {} of {} ({kind})", i + 1, plan.steps().len()),
     }
 }
 
-fn times(values: Vec<f64>, job: &Job, x: &Batch, item: usize) -> Result<Vec<f64>> {
+/// Whether maps of `shape` can be multiplied by what the job says.
+fn check_factor(job: &Job, shape: Shape, x: &Batch) -> Result<()> {
+    let path = matches!(job.copies.perturbation, Perturbation::Path { .. });
+    match job.times {
+        Times::One => Ok(()),
+        _ if shape != x.shape => Err(Error::settings(format!(
+            "a map of {shape} cannot be multiplied by pictures of {}: only one of their shape can",
+            x.shape
+        ))),
+        Times::InputMinusBaseline if !path => {
+            Err(Error::settings("only copies on a path from a baseline can be multiplied by the way from it"))
+        }
+        Times::Input | Times::InputMinusBaseline => Ok(()),
+    }
+}
+
+/// Multiplies a map by the job's factor, which [`check_factor`] has let pass.
+fn multiply(values: &mut [f64], job: &Job, x: &Batch, item: usize) {
     let picture = &x.items[item];
-    let factor: Box<dyn Fn(usize) -> f64> = match (job.times, &job.copies.perturbation) {
-        (Times::One, _) => return Ok(values),
-        _ if values.len() != picture.len() => {
-            return Err(Error::settings("only a map of the picture's shape can be multiplied by the picture"));
-        }
+    match (job.times, &job.copies.perturbation) {
+        (Times::One, _) => {}
         (Times::InputMinusBaseline, Perturbation::Path { baselines, .. }) => {
-            Box::new(move |i| picture.at(i) - baselines[item].at(i))
+            let baseline = &baselines[item];
+            values.iter_mut().enumerate().for_each(|(i, v)| *v *= picture.at(i) - baseline.at(i));
         }
-        _ => Box::new(|i| picture.at(i)),
-    };
-    Ok(values.into_iter().enumerate().map(|(i, v)| v * factor(i)).collect())
+        (Times::Input | Times::InputMinusBaseline, _) => {
+            values.iter_mut().enumerate().for_each(|(i, v)| *v *= picture.at(i));
+        }
+    }
 }

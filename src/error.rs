@@ -34,8 +34,6 @@ pub enum ErrorKind {
     NoDevice,
     /// A device failed while running.
     Device,
-    /// A kernel could not be built.
-    Kernel,
     /// Reading or writing a file failed.
     Io,
 }
@@ -74,8 +72,6 @@ impl Error {
         no_device => NoDevice,
         /// Device failure.
         device => Device,
-        /// Kernel build failure.
-        kernel => Kernel,
     }
 
     /// A failed read or write of `path`.

@@ -79,6 +79,7 @@ pub mod image;
 pub mod map;
 pub mod method;
 pub mod model;
+mod near;
 pub mod perturb;
 pub mod program;
 pub mod random;

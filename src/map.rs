@@ -1,6 +1,6 @@
 //! [`Map`]: what a saliency method found, raw, and the named rescalings that pictures and metrics apply to it.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -26,14 +26,14 @@ pub enum Space {
 }
 
 /// By how much a method missed what it promises.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Gap {
     /// What was promised, such as `completeness`.
     pub promise: String,
     /// The miss, in the units of the score.
     pub value: f64,
-    /// The miss as a share of what was promised.
-    pub relative: f64,
+    /// The miss as a share of what was promised; none where that is zero.
+    pub relative: Option<f64>,
 }
 
 /// A saliency map as its method computed it.

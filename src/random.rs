@@ -19,7 +19,7 @@ const LANES: usize = 16;
 
 /// One block of Philox4x32-10: four words of 32 random bits.
 #[inline(always)]
-pub fn philox(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
+fn philox(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     let [mut c0, mut c1, mut c2, mut c3] = counter;
     let [mut k0, mut k1] = key;
     let mut round = 0;
@@ -36,7 +36,7 @@ pub fn philox(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
 
 /// The bits of elements `4 * block .. 4 * block + 4` of one sample of one image.
 #[inline(always)]
-pub fn bits(seed: u64, image: u64, sample: u32, block: u32) -> [u32; 4] {
+fn bits(seed: u64, image: u64, sample: u32, block: u32) -> [u32; 4] {
     philox([block, sample, image as u32, (image >> 32) as u32], [seed as u32, (seed >> 32) as u32])
 }
 
@@ -60,13 +60,13 @@ fn odd24(word: u32) -> i32 {
 
 /// Uniform in (0, 1): an odd multiple of 2^-24, so neither end occurs and the distribution is symmetric about 1/2.
 #[inline(always)]
-pub fn uniform(word: u32) -> f32 {
+fn uniform(word: u32) -> f32 {
     odd24(word) as f32 * (1.0 / 16_777_216.0)
 }
 
 /// Four uniform numbers in (0, 1) from the bits of a block.
 #[inline(always)]
-pub fn uniforms(block: [u32; 4]) -> [f32; 4] {
+fn uniforms(block: [u32; 4]) -> [f32; 4] {
     let [a, b, c, d] = block;
     [uniform(a), uniform(b), uniform(c), uniform(d)]
 }
@@ -130,7 +130,7 @@ fn normal_pair(u: u32, v: u32) -> [f32; 2] {
 ///
 /// None is farther from 0 than 5.77 = `sqrt(48 ln 2)`.
 #[inline(always)]
-pub fn normals(block: [u32; 4]) -> [f32; 4] {
+fn normals(block: [u32; 4]) -> [f32; 4] {
     let [a, b, c, d] = block;
     let [x, y] = normal_pair(a, b);
     let [z, w] = normal_pair(c, d);

@@ -7,6 +7,9 @@ use std::process::Command;
 
 use safetensors::SafeTensors;
 
+/// Folder of the data that is not part of the repository.
+const DATA: Option<&str> = option_env!("VERILUME_TEST_DATA");
+
 /// Row of the golden file, method, score.
 const ROWS: &[(&str, &str, &str)] = &[
     ("gradient", "gradient", "logit"),
@@ -172,8 +175,8 @@ fn embedded_model() {
 }
 
 #[test]
-#[cfg_attr(not(shared_data), ignore = "needs ../shared/data")]
+#[cfg_attr(not(shared_data), ignore = "needs the data that VERILUME_TEST_DATA names")]
 fn cifar_resnet20() {
-    let weights = std::fs::canonicalize("../shared/data/cifar10-resnet20.safetensors").unwrap();
+    let weights = Path::new(DATA.unwrap()).join("cifar10-resnet20.safetensors");
     check("cifar10-resnet20", "tests/golden/real/cifar10-resnet20.cases.safetensors", Some(weights));
 }

@@ -8,7 +8,7 @@ use verilume::ErrorKind;
 use verilume::device::Perturbation;
 use verilume::engine::{Batch, Copies, Engine, Job, Settings};
 use verilume::graph::{Conv, Graph, GraphBuilder, Linear, Op, Weight};
-use verilume::method::registry;
+use verilume::method::{Spec, registry};
 use verilume::program::Score;
 use verilume::random;
 use verilume::tensor::{Padding, Precision, Shape, Tensor, Window};
@@ -107,8 +107,7 @@ fn seeds_change_what_is_drawn_and_nothing_else() {
     let mut engine = Engine::new(&Settings::default()).unwrap();
     for spec in specs().into_iter().chain(["ig:steps=3,baseline=noise".into()]) {
         let [a, b] = [1, 2].map(|seed| all_bits(&net, &mut engine, &spec, seed));
-        let draws = spec.contains("sigma") || spec.contains("noise") || spec.contains("grad:n=");
-        assert_eq!(a != b, draws, "{spec}");
+        assert_eq!(a != b, Spec::parse(&spec).unwrap().draws(), "{spec}");
         assert!(a == all_bits(&net, &mut engine, &spec, 1), "{spec} again");
     }
 }

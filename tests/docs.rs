@@ -35,9 +35,10 @@ fn section(entry: &Entry) -> String {
     let aliases: Vec<String> = entry.aliases.iter().map(|a| format!("`{a}`")).collect();
     fact("Also named", &aliases.join(", "));
     fact("Passes a picture", entry.passes);
-    let promises: Vec<&str> = entry.promises.iter().map(|p| p.describe()).collect();
+    let promises = entry.promised();
     fact("Promise", if promises.is_empty() { "none" } else { "" });
     fact("Promise", &promises.join("; "));
+    fact("Random", &entry.drawn().unwrap_or_default());
     fact("Caution", entry.caution);
     if entry.parameters.is_empty() {
         fact("Parameters", "none");

@@ -15,6 +15,9 @@ use verilume::model::Model;
 use verilume::program::Score;
 use verilume::tensor::Precision;
 
+/// Folder of the data that is not part of the repository.
+const DATA: Option<&str> = option_env!("VERILUME_TEST_DATA");
+
 /// Golden name, method, score.
 const ROWS: [(&str, &str, Score); 11] = [
     ("gradient", "gradient", Score::Logit),
@@ -163,9 +166,9 @@ fn efficientnet_lite0() {
 }
 
 #[test]
-#[cfg_attr(not(shared_data), ignore = "needs ../shared/data")]
+#[cfg_attr(not(shared_data), ignore = "needs the data that VERILUME_TEST_DATA names")]
 fn cifar10_resnet20() {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/cifar10-resnet20.safetensors");
+    let path = std::path::Path::new(DATA.unwrap()).join("cifar10-resnet20.safetensors");
     let model = verilume::model::Model::open(&path, None).unwrap();
     check(&Net::real("cifar10-resnet20", &model), &ROWS[..1]);
 }

@@ -8,19 +8,22 @@ use verilume::engine::{Batch, Engine, Settings};
 use verilume::image::{DecodeLimits, Picture};
 use verilume::model::Model;
 
+/// Folder of the data that is not part of the repository.
+const DATA: Option<&str> = option_env!("VERILUME_TEST_DATA");
+
 /// Right answers asked for; the reference pipeline gives 48 of 59.
 const RIGHT: usize = 47;
 
 /// File names carry the class: `n02091467_Norwegian_elkhound.JPEG`.
 #[test]
-#[cfg_attr(not(shared_data), ignore = "needs ../shared/data")]
+#[cfg_attr(not(shared_data), ignore = "needs the data that VERILUME_TEST_DATA names")]
 fn most_pictures_are_labelled_right() {
     let model = Model::embedded().unwrap();
     let graph = model.graph(model.default_input()).unwrap();
     let mut engine = Engine::new(&Settings::default()).unwrap();
     let (mut right, mut wrong) = (0, Vec::new());
     let mut files: Vec<_> =
-        std::fs::read_dir(Path::new("../shared/data/imagenet")).unwrap().map(|f| f.unwrap().path()).collect();
+        std::fs::read_dir(Path::new(DATA.unwrap()).join("imagenet")).unwrap().map(|f| f.unwrap().path()).collect();
     files.sort();
     for file in &files {
         let stem = file.file_stem().unwrap().to_string_lossy().into_owned();

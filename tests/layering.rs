@@ -6,59 +6,31 @@ use std::path::{Path, PathBuf};
 /// Modules from the lowest up, with what each may import.
 const LAYERS: &[(&str, &[&str])] = &[
     ("error", &[]),
+    ("near", &[]),
     ("tensor", &["error"]),
     ("random", &["error", "tensor"]),
     ("image", &["error", "tensor"]),
     ("graph", &["error", "tensor"]),
-    ("model", &["error", "tensor", "graph", "image"]),
+    ("model", &["error", "near", "tensor", "graph", "image"]),
     ("program", &["error", "tensor", "graph"]),
     ("rule", &["error", "tensor", "graph", "program"]),
     ("device", &["error", "tensor", "random", "graph", "program", "rule"]),
     ("engine", &["error", "tensor", "random", "graph", "program", "rule", "device"]),
     ("perturb", &["error", "tensor", "random", "image", "graph", "program", "rule", "device", "engine"]),
-    ("aggregate", &["error", "tensor", "random", "image", "graph", "program", "rule", "device", "engine"]),
     ("map", &["error", "tensor"]),
     ("render", &["error", "tensor", "image", "map"]),
     (
         "method",
         &[
-            "error",
-            "tensor",
-            "random",
-            "image",
-            "graph",
-            "program",
-            "rule",
-            "device",
-            "engine",
-            "perturb",
-            "aggregate",
+            "error", "near", "tensor", "random", "image", "graph", "program", "rule", "device", "engine", "perturb",
             "map",
         ],
     ),
-    (
-        "reliability",
-        &[
-            "error",
-            "tensor",
-            "random",
-            "image",
-            "graph",
-            "model",
-            "program",
-            "rule",
-            "device",
-            "engine",
-            "perturb",
-            "aggregate",
-            "map",
-            "method",
-        ],
-    ),
+    ("report", &["error", "map"]),
 ];
 
 /// Modules that may import everything.
-const ON_ALL: [&str; 3] = ["report", "bin", "lib"];
+const ON_ALL: [&str; 2] = ["bin", "lib"];
 
 struct Source {
     /// Below `src/`, with `/`.

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use nets::{Net, SMALL, build, machines};
 use verilume::ErrorKind;
 use verilume::device::Perturbation;
-use verilume::engine::{Batch, Copies, Engine, Job, Settings};
+use verilume::engine::{At, Batch, Copies, Engine, Job, Pullback, Settings};
 use verilume::graph::{Conv, Graph, GraphBuilder, Linear, Op, Weight};
 use verilume::map::{Map, Sign, Space};
-use verilume::method::{Promise, registry};
-use verilume::program::{Score, Statistic};
+use verilume::method::{Promise, Spec, registry};
+use verilume::program::{Score, Statistic, Times};
 use verilume::tensor::{Precision, Shape, Tensor, Window};
 
 fn sum(map: &Map) -> f64 {
@@ -31,6 +31,7 @@ fn every_method_runs_and_keeps_its_promises() {
                     continue;
                 }
                 let what = format!("{} on {name}", entry.id);
+                let promises = Spec::parse(entry.id).unwrap().promises();
                 let maps = net.explain(&mut engine, entry.id, score, 1).unwrap_or_else(|e| panic!("{what}: {e}"));
                 assert_eq!(maps.len(), net.x.len(), "{what}");
                 for (map, &target) in maps.iter().zip(&net.targets) {
@@ -41,10 +42,10 @@ fn every_method_runs_and_keeps_its_promises() {
                     let whole = map.values.dims() == shape.dims() || map.values.dims() == [shape.h, shape.w];
                     assert!(whole, "{what}: {:?} for {shape}", map.values.dims());
                     let negative = map.values.to_f64().iter().any(|&v| v < 0.0);
-                    let promised = entry.promises.contains(&Promise::NotNegative);
+                    let promised = promises.contains(&Promise::NotNegative);
                     assert!(!(promised && negative), "{what} promised not to be negative");
                     assert_eq!(map.sign == Sign::Unsigned, promised, "{what}");
-                    assert_eq!(map.gap.is_some(), entry.promises.contains(&Promise::Completeness), "{what}");
+                    assert_eq!(map.gap.is_some(), promises.contains(&Promise::Completeness), "{what}");
                     // The class a CAM looks for may have no evidence at all.
                     let zero = map.values.to_f64().iter().all(|&v| v == 0.0);
                     assert!(!zero || entry.id.contains("cam"), "{what} is all zero");
@@ -52,6 +53,30 @@ fn every_method_runs_and_keeps_its_promises() {
             }
         }
     }
+}
+
+#[test]
+fn promises_depend_on_the_values() {
+    let promises = |spec: &str| Spec::parse(spec).unwrap().promises();
+    assert_eq!(promises("grad_cam"), [Promise::NotNegative]);
+    assert_eq!(promises("grad_cam:relu=no"), []);
+    let mut engine = Engine::new(&Settings::default()).unwrap();
+    let maps = Net::small("vgg").explain(&mut engine, "grad_cam:relu=no", Score::Logit, 0).unwrap();
+    assert!(maps.iter().all(|m| m.sign == Sign::Signed));
+    let draws = |spec: &str| Spec::parse(spec).unwrap().draws();
+    assert!(draws("ig:baseline=noise") && !draws("ig") && draws("vargrad") && !draws("gradient"));
+}
+
+/// A path between equal scores has nothing of which a gap could be a share.
+#[test]
+fn a_gap_of_nothing_has_no_share() {
+    let net = Net::small("vgg");
+    let flat = Tensor::f32(net.x.shape().dims(), vec![0.0; net.x.shape().len()]).unwrap();
+    let method = build("ig:steps=3", Score::Logit, 0, &net.preprocess).unwrap();
+    let mut engine = Engine::new(&Settings::default()).unwrap();
+    let maps = method.explain(&mut engine, &net.graph, &Batch::of(vec![flat]).unwrap(), &[0]).unwrap();
+    let gap = maps[0].gap.as_ref().unwrap();
+    assert_eq!((gap.value, gap.relative), (0.0, None));
 }
 
 #[test]
@@ -75,7 +100,7 @@ fn completeness_is_measured_and_kept() {
                         let gap = map.gap.as_ref().unwrap();
                         assert_eq!(gap.promise, "completeness");
                         assert_eq!(gap.value.to_bits(), (sum(map) - difference).to_bits());
-                        assert_eq!(gap.relative.to_bits(), (gap.value.abs() / difference.abs()).to_bits());
+                        assert_eq!(gap.relative, Some(gap.value.abs() / difference.abs()));
                     }
                     let gap = map.gap.as_ref().unwrap();
                     // The gradient jumps along the path, so the gap shrinks as one over the steps and no faster.
@@ -108,6 +133,14 @@ fn what_makes_no_sense_is_refused() {
         ("smoothgrad:n=-1", "n=-1"),
         ("smoothgrad:sigma=-0.1", "sigma=-0.1"),
         ("smoothgrad:sigma=NaN", "sigma=NaN"),
+        ("smoothgrad:n=4294967295", "smoothgrad:n=4294967295"),
+        ("squaregrad:n=1048577", "squaregrad:n=1048577"),
+        ("vargrad:n=18446744073709551615", "vargrad:n=18446744073709551615"),
+        ("ig:steps=2000000000", "integrated_gradients:steps=2000000000"),
+        ("ig:steps=9000000000000000000", "integrated_gradients:steps=9000000000000000000"),
+        ("ig:steps=100000,rule=gausslegendre", "at most 16384 steps"),
+        ("ig:baseline=blur:1e18", "integrated_gradients: baseline=blur:1e18"),
+        ("ig:baseline=blur:10000", "larger side"),
         ("vargrad:n=1", "too few"),
         ("ig:steps=0", "0"),
         ("ig:steps=1,rule=trapezoid", "trapezoid"),
@@ -169,6 +202,14 @@ fn jobs_that_do_not_fit_their_pictures_are_refused() {
         let error = engine.explain(&net.graph, &job, &net.x, &net.targets).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Settings, "{error}");
     }
+    // Found before anything runs: a byte of memory would do for nothing.
+    let mut tight = Engine::new(&Settings { memory: Some(1), ..Settings::default() }).unwrap();
+    let deep = At::Node(net.graph.stages()[0].1);
+    for (times, at) in [(Times::InputMinusBaseline, At::Input), (Times::Input, deep)] {
+        let job = Job { times, at, ..Job::gradient(Score::Logit) };
+        let error = tight.explain(&net.graph, &job, &net.x, &net.targets).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Settings, "{error}");
+    }
     for (statistic, weights) in [(Statistic::Sum, vec![]), (Statistic::Variance, vec![1.0])] {
         let copies = Copies { perturbation: Perturbation::None, weights };
         let job = Job { copies, statistic, ..Job::gradient(Score::Logit) };
@@ -197,6 +238,7 @@ fn chain(second: f32, third: f32) -> Arc<Graph> {
 fn numbers_that_are_not_finite_are_traced_to_their_layer() {
     let x = Batch::new(&Tensor::f32([1, 2, 5, 5], vec![1e10; 50]).unwrap()).unwrap();
     let job = Job::gradient(Score::Logit);
+    let signal = Tensor::f32([1, 2, 5, 5], vec![1.0; 50]).unwrap();
     for settings in machines() {
         let mut engine = Engine::new(&settings).unwrap();
         assert!(engine.explain(&chain(1.0, 1.0), &job, &x, &[0]).is_ok());
@@ -208,9 +250,14 @@ fn numbers_that_are_not_finite_are_traced_to_their_layer() {
                 continue;
             }
             let graph = chain(second, third);
+            // The signal itself stays finite: it does not meet the layers that overflow.
+            let from = graph.find("first.relu").unwrap();
+            let way = Pullback { from, signal: &signal, rules: &job.rules, to: graph.input() };
             let errors = [
                 engine.explain(&graph, &job, &x, &[0]).map(|_| ()).unwrap_err(),
                 engine.forward(&graph, &x).map(|_| ()).unwrap_err(),
+                engine.decisions(&graph, &x).map(|_| ()).unwrap_err(),
+                engine.pullback(&graph, &x, &way).map(|_| ()).unwrap_err(),
             ];
             for error in errors {
                 assert_eq!(error.kind(), ErrorKind::Device, "{error}");
@@ -218,6 +265,17 @@ fn numbers_that_are_not_finite_are_traced_to_their_layer() {
             }
         }
     }
+}
+
+#[test]
+fn overflows_outside_layers_with_weights_are_named_too() {
+    let mut b = GraphBuilder::new(Shape::new(1, 1, 1));
+    let sum = b.push("twice", Op::Add, &[b.input(); 2]).unwrap();
+    let flat = b.push("flatten", Op::Flatten, &[sum]).unwrap();
+    let graph = b.finish(flat).unwrap();
+    let x = Batch::new(&Tensor::f32([1, 1, 1, 1], vec![f32::MAX]).unwrap()).unwrap();
+    let error = Engine::new(&Settings::default()).unwrap().forward(&graph, &x).unwrap_err();
+    assert!(error.to_string().ends_with("layer 'twice' (add)"), "{error}");
 }
 
 #[test]

@@ -11,6 +11,9 @@ use verilume::model::{ARCHITECTURES, Labels, Model, blueprint, known_nets};
 use verilume::tensor::{Padding, Shape};
 use verilume::{Error, ErrorKind};
 
+/// Folder of the data that is not part of the repository.
+const DATA: Option<&str> = option_env!("VERILUME_TEST_DATA");
+
 /// Names and shapes of a weights file.
 type Layout = Vec<(String, Vec<usize>)>;
 
@@ -800,9 +803,9 @@ fn dumps_name_every_node() {
 }
 
 #[test]
-#[cfg_attr(not(shared_data), ignore = "needs ../shared/data")]
+#[cfg_attr(not(shared_data), ignore = "needs the data that VERILUME_TEST_DATA names")]
 fn trained_nets_load() {
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data");
+    let data = Path::new(DATA.unwrap());
     let cases = [
         ("cifar10-resnet20", "cifar-resnet20 [3,3,3]", 269_722),
         ("cifar10-resnet56", "cifar-resnet56 [9,9,9]", 853_018),
@@ -953,10 +956,10 @@ fn embedded_net_answers_as_pytorch() {
 }
 
 #[test]
-#[cfg_attr(not(shared_data), ignore = "needs ../shared/data")]
+#[cfg_attr(not(shared_data), ignore = "needs the data that VERILUME_TEST_DATA names")]
 fn trained_cifar_net_answers_as_pytorch() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let model = Model::open(&root.join("../shared/data/cifar10-resnet20.safetensors"), None).unwrap();
+    let model = Model::open(&Path::new(DATA.unwrap()).join("cifar10-resnet20.safetensors"), None).unwrap();
     answers_as_pytorch(&model, &root.join("tests/golden/real/cifar10-resnet20.cases.safetensors"), 2);
 }
 

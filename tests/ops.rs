@@ -15,7 +15,7 @@ use reference::{
 };
 use verilume::ErrorKind;
 use verilume::device::cpu::Kernels;
-use verilume::engine::{Batch, Engine, Settings};
+use verilume::engine::{Batch, Engine, Pullback, Settings};
 use verilume::graph::{Graph, NodeId, Op};
 use verilume::rule::Composite;
 use verilume::tensor::{Padding, Precision, Shape, Tensor, Window};
@@ -85,24 +85,6 @@ impl Subject for Reference {
     }
 }
 
-/// Everyone who is tested.
-fn subjects() -> Vec<Box<dyn Subject>> {
-    let mut all: Vec<Box<dyn Subject>> = vec![Box::new(Reference)];
-    for (precision, kernels) in [
-        (Precision::F64, Kernels::Portable),
-        (Precision::F32, Kernels::Portable),
-        (Precision::F32, Kernels::Avx2),
-        (Precision::F32, Kernels::Avx512),
-    ] {
-        let settings = Settings { precision, kernels, threads: Some(2), ..Settings::default() };
-        match Engine::new(&settings) {
-            Ok(engine) => all.push(Box::new(Cpu { engine: RefCell::new(engine), precision, kernels })),
-            Err(e) => eprintln!("skipped {kernels:?} {precision}: {e}"),
-        }
-    }
-    all
-}
-
 /// The engine on the CPU.
 struct Cpu {
     engine: RefCell<Engine>,
@@ -111,6 +93,11 @@ struct Cpu {
 }
 
 impl Cpu {
+    fn new(precision: Precision, kernels: Kernels) -> Self {
+        let settings = Settings { precision, kernels, threads: Some(2), ..Settings::default() };
+        Self { engine: RefCell::new(Engine::new(&settings).unwrap()), precision, kernels }
+    }
+
     fn tensor(&self, d: &Dense) -> Tensor {
         let [c, h, w] = d.shape.dims();
         Tensor::rounded([d.n(), c, h, w], d.data.clone(), self.precision).unwrap()
@@ -162,7 +149,11 @@ impl Subject for Cpu {
             ReluRule::Deconvnet => Composite::deconvnet(),
         };
         let x = Batch::new(&self.tensor(x)).unwrap();
-        let down = self.engine.borrow_mut().pullback(graph, &x, from, &self.tensor(seed), &rules, want);
+        let down = self.engine.borrow_mut().pullback(
+            graph,
+            &x,
+            &Pullback { from, signal: &self.tensor(seed), rules: &rules, to: want },
+        );
         match down {
             Ok(down) => Dense::from_tensor(&down),
             // A node that does not influence another has a derivative of zero there.
@@ -229,69 +220,61 @@ fn check_on(subject: &dyn Subject, case: &Case, numbers: Numbers, x: &Dense, sal
     Ok(())
 }
 
-fn check_all(make: impl Fn(Numbers) -> Vec<Case>) {
-    for subject in subjects() {
-        let cases = [Numbers::Integers, Numbers::Reals].map(|numbers| (numbers, make(numbers)));
-        let results = cases.iter().flat_map(|(numbers, cases)| {
-            cases.iter().enumerate().map(|(i, case)| check(&*subject, case, *numbers, 100 + 2 * i as u64))
-        });
-        let failures: Vec<String> = results.filter_map(Result::err).collect();
-        let count: usize = cases.iter().map(|(_, c)| c.len()).sum();
-        println!("{}: {count} cases, {} failures", subject.name(), failures.len());
-        assert!(failures.is_empty(), "{} of {count} cases failed:\n{}", failures.len(), failures.join("\n"));
-    }
+fn check_all(subject: &dyn Subject, make: impl Fn(Numbers) -> Vec<Case>) {
+    let cases = [Numbers::Integers, Numbers::Reals].map(|numbers| (numbers, make(numbers)));
+    let results = cases.iter().flat_map(|(numbers, cases)| {
+        cases.iter().enumerate().map(|(i, case)| check(subject, case, *numbers, 100 + 2 * i as u64))
+    });
+    let failures: Vec<String> = results.filter_map(Result::err).collect();
+    let count: usize = cases.iter().map(|(_, c)| c.len()).sum();
+    println!("{}: {count} cases, {} failures", subject.name(), failures.len());
+    assert!(failures.is_empty(), "{} of {count} cases failed:\n{}", failures.len(), failures.join("\n"));
 }
 
-#[test]
-fn convolutions_and_linear_layers() {
-    check_all(cases::convolutions);
+fn convolutions_and_linear_layers(subject: &dyn Subject) {
+    check_all(subject, cases::convolutions);
 }
 
-#[test]
-fn pools() {
-    check_all(|_| cases::pools());
+fn pools(subject: &dyn Subject) {
+    check_all(subject, |_| cases::pools());
 }
 
-#[test]
-fn pointwise_and_moving_operations() {
-    check_all(cases::pointwise);
+fn pointwise_and_moving_operations(subject: &dyn Subject) {
+    check_all(subject, cases::pointwise);
 }
 
-#[test]
-fn every_node_of_small_nets_is_exact_on_integers() {
-    for subject in subjects() {
-        for (i, graph) in cases::nets(Numbers::Integers).iter().enumerate() {
-            for n in [1, 3] {
-                let x = Numbers::Integers.maps(50 + i as u64, n, graph.input_shape());
-                let outputs = forward(graph, &x);
-                let slack = graph.nodes().iter().any(|node| {
-                    [Direction::Forward, Direction::Backward].iter().any(|&d| subject.slack(&node.op, d) > 1.0)
-                });
-                let limit = |d: &Dense| {
-                    let largest = d.data.iter().fold(0.0f64, |m, v| m.max(v.abs()));
-                    if slack { 1e4 * subject.unit_roundoff() * largest } else { 0.0 }
-                };
-                let who = format!("{}, net {i}, batch {n}", subject.name());
-                let ids: Vec<NodeId> = graph.ids().collect();
-                let got = subject.outputs(graph, &x, &ids);
-                for (id, got) in ids.iter().zip(&got) {
-                    let (want, name) = (&outputs[id.index()], &graph.node(*id).name);
-                    want.assert_informative(name);
-                    compare(&format!("{who}, {name}"), got, want, |_| limit(want)).unwrap();
-                }
-                // From the logits and from the middle to every node before.
-                for from in [graph.output(), ids[ids.len() / 2]] {
-                    for rule in ReluRule::ALL {
-                        let seed = Numbers::Integers.maps(60, n, outputs[from.index()].shape);
-                        let back = backward(graph, &outputs, from, seed.clone(), rule);
-                        for &want in ids.iter().filter(|&&id| id < from) {
-                            let got = subject.pullback(graph, &x, from, &seed, rule, want);
-                            let (from, to) = (&graph.node(from).name, &graph.node(want).name);
-                            let what = format!("{who}, {rule:?}, {from} to {to}");
-                            compare(&what, &got, &back[want.index()], |_| limit(&back[want.index()])).unwrap();
-                        }
-                        back[0].assert_informative(&who);
+fn every_node_of_small_nets_is_exact_on_integers(subject: &dyn Subject) {
+    for (i, graph) in cases::nets(Numbers::Integers).iter().enumerate() {
+        for n in [1, 3] {
+            let x = Numbers::Integers.maps(50 + i as u64, n, graph.input_shape());
+            let outputs = forward(graph, &x);
+            let slack = graph.nodes().iter().any(|node| {
+                [Direction::Forward, Direction::Backward].iter().any(|&d| subject.slack(&node.op, d) > 1.0)
+            });
+            let limit = |d: &Dense| {
+                let largest = d.data.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+                if slack { 1e4 * subject.unit_roundoff() * largest } else { 0.0 }
+            };
+            let who = format!("{}, net {i}, batch {n}", subject.name());
+            let ids: Vec<NodeId> = graph.ids().collect();
+            let got = subject.outputs(graph, &x, &ids);
+            for (id, got) in ids.iter().zip(&got) {
+                let (want, name) = (&outputs[id.index()], &graph.node(*id).name);
+                want.assert_informative(name);
+                compare(&format!("{who}, {name}"), got, want, |_| limit(want)).unwrap();
+            }
+            // From the logits and from the middle to every node before.
+            for from in [graph.output(), ids[ids.len() / 2]] {
+                for rule in ReluRule::ALL {
+                    let seed = Numbers::Integers.maps(60, n, outputs[from.index()].shape);
+                    let back = backward(graph, &outputs, from, seed.clone(), rule);
+                    for &want in ids.iter().filter(|&&id| id < from) {
+                        let got = subject.pullback(graph, &x, from, &seed, rule, want);
+                        let (from, to) = (&graph.node(from).name, &graph.node(want).name);
+                        let what = format!("{who}, {rule:?}, {from} to {to}");
+                        compare(&what, &got, &back[want.index()], |_| limit(&back[want.index()])).unwrap();
                     }
+                    back[0].assert_informative(&who);
                 }
             }
         }
@@ -299,21 +282,18 @@ fn every_node_of_small_nets_is_exact_on_integers() {
 }
 
 /// With stride 2 and one row of padding the windows step over the only pixel.
-#[test]
-fn pixels_that_no_window_reads_have_no_gradient() {
-    for subject in subjects() {
-        for groups in [1, 20] {
-            let geometry = Geometry { c: 20, k: 20, kernel: [1; 2], stride: [2; 2], groups, ..Geometry::default() };
-            let op = geometry.conv(Numbers::Integers);
-            let case = Case::of("stepped over", 2, Shape::new(20, 1, 1), op);
-            let x = Numbers::Integers.maps(1, 2, case.graph.input_shape());
-            let want = forward(&case.graph, &x).swap_remove(case.node.index());
-            let got = subject.outputs(&case.graph, &x, &[case.node]);
-            compare(&subject.name(), &got[0], &want, |_| 0.0).unwrap();
-            let seed = Numbers::Integers.maps(2, 2, want.shape);
-            let got = subject.pullback(&case.graph, &x, case.node, &seed, ReluRule::Vjp, case.graph.input());
-            assert!(got.data.iter().all(|&v| v == 0.0), "{}, {groups} groups", subject.name());
-        }
+fn pixels_that_no_window_reads_have_no_gradient(subject: &dyn Subject) {
+    for groups in [1, 20] {
+        let geometry = Geometry { c: 20, k: 20, kernel: [1; 2], stride: [2; 2], groups, ..Geometry::default() };
+        let op = geometry.conv(Numbers::Integers);
+        let case = Case::of("stepped over", 2, Shape::new(20, 1, 1), op);
+        let x = Numbers::Integers.maps(1, 2, case.graph.input_shape());
+        let want = forward(&case.graph, &x).swap_remove(case.node.index());
+        let got = subject.outputs(&case.graph, &x, &[case.node]);
+        compare(&subject.name(), &got[0], &want, |_| 0.0).unwrap();
+        let seed = Numbers::Integers.maps(2, 2, want.shape);
+        let got = subject.pullback(&case.graph, &x, case.node, &seed, ReluRule::Vjp, case.graph.input());
+        assert!(got.data.iter().all(|&v| v == 0.0), "{}, {groups} groups", subject.name());
     }
 }
 
@@ -337,13 +317,10 @@ fn assert_items_do_not_meet(subject: &dyn Subject, graph: &Arc<Graph>, node: Nod
     Ok(())
 }
 
-#[test]
-fn results_do_not_depend_on_the_batch() {
-    for subject in subjects() {
-        for graph in cases::nets(Numbers::Reals) {
-            for n in [2, 5, 17] {
-                assert_items_do_not_meet(&*subject, &graph, graph.output(), n).unwrap();
-            }
+fn results_do_not_depend_on_the_batch(subject: &dyn Subject) {
+    for graph in cases::nets(Numbers::Reals) {
+        for n in [2, 5, 17] {
+            assert_items_do_not_meet(subject, &graph, graph.output(), n).unwrap();
         }
     }
 }
@@ -416,32 +393,25 @@ fn assert_adjoint(subject: &dyn Subject, case: &Case) -> Result<(), String> {
     }
 }
 
-#[test]
-fn convolutions_that_skip_the_whole_input() {
+fn convolutions_that_skip_the_whole_input(subject: &dyn Subject) {
     let padding = Padding::Explicit { top: 0, bottom: 0, left: 1, right: 0 };
     for groups in [1, 2] {
         let geometry = Geometry { c: 2, k: 2, kernel: [1, 1], stride: [1, 2], padding, groups, ..Geometry::default() };
-        for subject in subjects() {
-            for bias in [false, true] {
-                let conv = Geometry { bias, ..geometry }.conv(Numbers::Reals);
-                let case = Case::of(format!("{groups} groups"), 3, Shape::new(2, 1, 1), conv);
-                let x = Numbers::Reals.maps(95, case.n, case.graph.input_shape());
-                let out = subject.outputs(&case.graph, &x, &[case.node]).swap_remove(0);
-                assert_eq!(out, forward(&case.graph, &x)[case.node.index()], "{}", subject.name());
-                let back = subject.pullback(&case.graph, &x, case.node, &out, ReluRule::Vjp, case.graph.input());
-                assert!(back.data.iter().all(|&v| v == 0.0), "{}", subject.name());
-            }
+        for bias in [false, true] {
+            let conv = Geometry { bias, ..geometry }.conv(Numbers::Reals);
+            let case = Case::of(format!("{groups} groups"), 3, Shape::new(2, 1, 1), conv);
+            let x = Numbers::Reals.maps(95, case.n, case.graph.input_shape());
+            let out = subject.outputs(&case.graph, &x, &[case.node]).swap_remove(0);
+            assert_eq!(out, forward(&case.graph, &x)[case.node.index()], "{}", subject.name());
+            let back = subject.pullback(&case.graph, &x, case.node, &out, ReluRule::Vjp, case.graph.input());
+            assert!(back.data.iter().all(|&v| v == 0.0), "{}", subject.name());
         }
     }
 }
 
-proptest! {
-    #![proptest_config(config(64))]
-
-    #[test]
-    fn convolutions_of_any_geometry((n, input, geometry) in convolution()) {
-        for subject in subjects() {
-            for numbers in [Numbers::Integers, Numbers::Reals] {
+fn convolutions_of_any_geometry(subject: &dyn Subject) {
+    proptest!(config(64), |((n, input, geometry) in convolution())| {
+                    for numbers in [Numbers::Integers, Numbers::Reals] {
                 let case = Case::of(format!("{n}x{input} {geometry:?}"), n, input, geometry.conv(numbers));
                 // A window may see nothing but padding and a stride may skip the input: such references are zero.
                 let x = numbers.maps(90, n, input);
@@ -450,49 +420,102 @@ proptest! {
                 let back = backward(&case.graph, &outputs, case.node, seed, ReluRule::Vjp);
                 let zero = |d: &Dense| d.data.iter().all(|&v| v == 0.0);
                 prop_assume!(!zero(&outputs[case.node.index()]) && !zero(&back[0]));
-                check_on(&*subject, &case, numbers, &x, 90).map_err(TestCaseError::fail)?;
+                check_on(subject, &case, numbers, &x, 90).map_err(TestCaseError::fail)?;
             }
-        }
-    }
+    });
+}
 
-    #[test]
-    fn pools_of_any_geometry((n, input, op) in pool()) {
-        for subject in subjects() {
-            for numbers in [Numbers::Integers, Numbers::Reals] {
+fn pools_of_any_geometry(subject: &dyn Subject) {
+    proptest!(config(64), |((n, input, op) in pool())| {
+                    for numbers in [Numbers::Integers, Numbers::Reals] {
                 let case = Case::of(format!("{n}x{input} {op:?}"), n, input, op.clone());
                 let x = numbers.maps(92, n, input).map(|v| if v == 0.0 { 1.0 } else { v });
                 let sum: f64 = forward(&case.graph, &x)[case.node.index()].data.iter().map(|v| v.abs()).sum();
                 prop_assume!(sum > 0.0);
                 let seeds = numbers.maps(93, n, forward(&case.graph, &x)[case.node.index()].shape);
                 prop_assume!(seeds.data.iter().any(|&v| v != 0.0));
-                check_on(&*subject, &case, numbers, &x, 92).map_err(TestCaseError::fail)?;
+                check_on(subject, &case, numbers, &x, 92).map_err(TestCaseError::fail)?;
             }
-        }
-    }
+    });
+}
 
-    #[test]
-    fn linear_operations_and_their_pullbacks_are_adjoint((n, input, geometry) in convolution(), (m, map, op) in pool()) {
-        for subject in subjects() {
-            let conv = Geometry { bias: false, ..geometry }.conv(Numbers::Reals);
+fn linear_operations_and_their_pullbacks_are_adjoint(subject: &dyn Subject) {
+    proptest!(config(64), |((n, input, geometry) in convolution(), (m, map, op) in pool())| {
+                    let conv = Geometry { bias: false, ..geometry }.conv(Numbers::Reals);
             let case = Case::of(format!("{n}x{input} {geometry:?}"), n, input, conv);
-            assert_adjoint(&*subject, &case).map_err(TestCaseError::fail)?;
+            assert_adjoint(subject, &case).map_err(TestCaseError::fail)?;
             if !matches!(op, Op::MaxPool(_)) {
                 let case = Case::of(format!("{m}x{map} {op:?}"), m, map, op.clone());
-                assert_adjoint(&*subject, &case).map_err(TestCaseError::fail)?;
+                assert_adjoint(subject, &case).map_err(TestCaseError::fail)?;
             }
-        }
-    }
+    });
+}
 
-    #[test]
-    fn items_of_a_batch_do_not_meet((n, input, geometry) in convolution(), (m, map, op) in pool()) {
-        for subject in subjects() {
-            let conv = Case::of("conv", n + 1, input, geometry.conv(Numbers::Reals));
-            assert_items_do_not_meet(&*subject, &conv.graph, conv.node, conv.n).map_err(TestCaseError::fail)?;
+fn items_of_a_batch_do_not_meet(subject: &dyn Subject) {
+    proptest!(config(64), |((n, input, geometry) in convolution(), (m, map, op) in pool())| {
+                    let conv = Case::of("conv", n + 1, input, geometry.conv(Numbers::Reals));
+            assert_items_do_not_meet(subject, &conv.graph, conv.node, conv.n).map_err(TestCaseError::fail)?;
             let pool = Case::of("pool", m + 1, map, op.clone());
-            assert_items_do_not_meet(&*subject, &pool.graph, pool.node, pool.n).map_err(TestCaseError::fail)?;
+            assert_items_do_not_meet(subject, &pool.graph, pool.node, pool.n).map_err(TestCaseError::fail)?;
+    });
+}
+
+/// Linear layers read weights where they are stored: aligned and not, in every encoding.
+fn every_way_that_weights_are_stored(subject: &dyn Subject) {
+    for numbers in [Numbers::Integers, Numbers::Reals] {
+        for (i, case) in cases::stored(numbers).iter().enumerate() {
+            check(subject, case, numbers, 300 + 2 * i as u64).unwrap();
         }
     }
 }
+
+/// Every test on one subject: a set of kernels that this machine lacks is shown as ignored.
+macro_rules! tests_of {
+    ($name:ident, $subject:expr $(, $attribute:meta)?) => {
+        mod $name {
+            use super::*;
+
+            tests_of!(@ $subject, [$($attribute)?],
+                convolutions_and_linear_layers,
+                pools,
+                pointwise_and_moving_operations,
+                every_node_of_small_nets_is_exact_on_integers,
+                pixels_that_no_window_reads_have_no_gradient,
+                results_do_not_depend_on_the_batch,
+                convolutions_that_skip_the_whole_input,
+                every_way_that_weights_are_stored,
+                convolutions_of_any_geometry,
+                pools_of_any_geometry,
+                linear_operations_and_their_pullbacks_are_adjoint,
+                items_of_a_batch_do_not_meet,
+            );
+        }
+    };
+    (@ $subject:expr, $attributes:tt, $($test:ident,)+) => {
+        $(tests_of!(@one $subject, $attributes, $test);)+
+    };
+    (@one $subject:expr, [$($attribute:meta)?], $test:ident) => {
+        #[test]
+        $(#[$attribute])?
+        fn $test() {
+            super::$test(&$subject);
+        }
+    };
+}
+
+tests_of!(the_reference, Reference);
+tests_of!(portable_f64, Cpu::new(Precision::F64, Kernels::Portable));
+tests_of!(portable_f32, Cpu::new(Precision::F32, Kernels::Portable));
+tests_of!(
+    avx2,
+    Cpu::new(Precision::F32, Kernels::Avx2),
+    cfg_attr(not(host_avx2), ignore = "this machine has no AVX2 with FMA and F16C")
+);
+tests_of!(
+    avx512,
+    Cpu::new(Precision::F32, Kernels::Avx512),
+    cfg_attr(not(host_avx512), ignore = "this machine has no AVX-512 (F, BW, DQ, VL)")
+);
 
 /// A subject that is wrong in one way: the comparison must notice.
 struct Wrong(fn(&mut Dense));

@@ -7,6 +7,9 @@ use std::path::PathBuf;
 use verilume::ErrorKind;
 use verilume::image::{DecodeLimits, Interpolation, Picture, Preprocess};
 
+/// Folder of the data that is not part of the repository.
+const DATA: Option<&str> = option_env!("VERILUME_TEST_DATA");
+
 fn golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pillow").join(name)
 }
@@ -170,10 +173,11 @@ fn broken_files_never_panic() {
 }
 
 #[test]
-#[cfg_attr(not(shared_data), ignore = "needs ../shared/data")]
+#[cfg_attr(not(shared_data), ignore = "needs the data that VERILUME_TEST_DATA names")]
 fn photographs_are_prepared_as_by_pillow_and_torchvision() {
-    let shared = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared");
-    let file = std::fs::read(shared.join("golden/real/efficientnet-lite0.cases.safetensors")).unwrap();
+    let data = PathBuf::from(DATA.unwrap());
+    let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let file = std::fs::read(golden.join("real/efficientnet-lite0.cases.safetensors")).unwrap();
     let cases = safetensors::SafeTensors::deserialize(&file).unwrap();
     let input = cases.tensor("input").unwrap();
     assert_eq!(input.shape(), [4, 3, 224, 224]);
@@ -188,7 +192,7 @@ fn photographs_are_prepared_as_by_pillow_and_torchvision() {
     };
     let names = ["n01608432_kite", "n02099712_Labrador_retriever", "n02105162_malinois", "n03787032_mortarboard"];
     for (name, expected) in names.iter().zip(expected.chunks_exact(3 * 224 * 224)) {
-        let path = shared.join(format!("data/imagenet/{name}.JPEG"));
+        let path = data.join(format!("imagenet/{name}.JPEG"));
         let picture = Picture::open(path, &DecodeLimits::default()).unwrap();
         let prepared = preprocess.apply(&picture).unwrap();
         assert_eq!(prepared.tensor.dims(), [3, 224, 224]);

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use proptest::test_runner::Config;
 use reference::cases::{Geometry, Numbers, batch_norm, nets as mixed_nets, scrambled};
 use reference::{Dense, ReluRule, backward, forward, weight_f64};
-use verilume::engine::{Batch, Engine};
+use verilume::engine::{Batch, Engine, Pullback};
 use verilume::graph::{Graph, GraphBuilder, Linear, NodeId, Op};
 use verilume::program::{Builder, Decided, Form, Plan, Program, Score, Statistic, Step, Value};
 use verilume::rule::{Composite, pull_back};
@@ -32,7 +32,7 @@ fn gradient_of(graph: &Graph, rules: &Composite, to: NodeId, decided: Decided) -
     let mut b = Builder::new(graph, decided).unwrap();
     let seed = b.seed(Score::Logit);
     let signal = pull_back(&mut b, rules, graph.output(), seed, to).unwrap();
-    b.aggregate(signal, Statistic::Sum);
+    b.aggregate(signal, Statistic::Sum).unwrap();
     b.finish()
 }
 
@@ -41,7 +41,7 @@ fn gradient(graph: &Graph, rules: &Composite) -> Program {
 }
 
 fn kinds(program: &Program) -> Vec<&'static str> {
-    program.steps.iter().map(Step::kind).collect()
+    program.steps().iter().map(Step::kind).collect()
 }
 
 fn conv(c: usize, k: usize) -> Op {
@@ -89,16 +89,16 @@ fn convolutions_take_in_what_follows_them() {
     let graph = residual();
     let program = gradient(&graph, &Composite::gradient());
     assert_eq!(kinds(&program), RESIDUAL_STEPS);
-    let [Step::Conv { epilogue: stem, .. }, Step::Conv { epilogue: sum, x, .. }] = &program.steps[1..3] else {
+    let [Step::Conv { epilogue: stem, .. }, Step::Conv { epilogue: sum, x, .. }] = &program.steps()[1..3] else {
         panic!()
     };
     assert!(stem.clamp.is_some() && stem.bits.is_some() && stem.add.is_none());
     assert_eq!(sum.add, Some(*x), "the shortcut");
     assert_eq!(sum.clamp.unwrap().hi, 6.0);
     assert_eq!(sum.bits.unwrap().1, sum.clamp.unwrap());
-    let Step::ConvAdjoint { epilogue, s, .. } = &program.steps[11] else { panic!() };
+    let Step::ConvAdjoint { epilogue, s, .. } = &program.steps()[11] else { panic!() };
     assert_eq!((epilogue.add, epilogue.gate), (Some(*s), stem.bits.map(|b| b.0)), "the shortcut's signal and the gate");
-    let Step::ConvAdjoint { epilogue, .. } = &program.steps[12] else { panic!() };
+    let Step::ConvAdjoint { epilogue, .. } = &program.steps()[12] else { panic!() };
     assert_eq!(*epilogue, Default::default());
 }
 
@@ -109,7 +109,7 @@ fn rectified_signals_are_fused_too() {
     let mut with_clamp = RESIDUAL_STEPS.to_vec();
     with_clamp.insert(10, "clamp");
     assert_eq!(kinds(&guided), with_clamp);
-    let Step::ConvAdjoint { epilogue, .. } = &guided.steps[12] else { panic!() };
+    let Step::ConvAdjoint { epilogue, .. } = &guided.steps()[12] else { panic!() };
     assert!(epilogue.clamp.is_some() && epilogue.gate.is_some() && epilogue.add.is_some());
 
     let deconvnet = gradient(&graph, &Composite::deconvnet());
@@ -117,7 +117,7 @@ fn rectified_signals_are_fused_too() {
     assert_eq!(kinds(&deconvnet), replaced);
     let no_bits = |f: &Form| !matches!(f, Form::Bits(_));
     let written: Vec<Form> =
-        deconvnet.steps.iter().flat_map(Step::writes).map(|v| deconvnet.forms[v.index()]).collect();
+        deconvnet.steps().iter().flat_map(Step::writes).map(|v| deconvnet.forms()[v.index()]).collect();
     assert!(written.iter().all(no_bits), "deconvnet does not ask who was active");
 }
 
@@ -140,16 +140,16 @@ fn steps_nobody_needs_are_left_out() {
     let graph = residual();
     let mut b = Builder::new(&graph, Decided::Here).unwrap();
     let stem = b.output(graph.find("stem.relu").unwrap());
-    b.store(stem, 0);
+    b.store(stem, 0).unwrap();
     assert_eq!(kinds(&b.finish()), ["perturb", "conv", "store"]);
     // Only the layers above the stage are sent through backward.
     let program = gradient_of(&graph, &Composite::gradient(), graph.find("stem.relu").unwrap(), Decided::Here);
     assert_eq!(kinds(&program).iter().filter(|k| **k == "conv_adjoint").count(), 1);
-    let Step::Conv { epilogue, .. } = &program.steps[1] else { panic!() };
+    let Step::Conv { epilogue, .. } = &program.steps()[1] else { panic!() };
     assert!(epilogue.bits.is_none(), "nobody asks whether the stem was active");
     // Decisions that are given are not made.
     let program = gradient_of(&graph, &Composite::gradient(), graph.input(), Decided::Elsewhere);
-    let made = program.steps.iter().any(|s| matches!(s, Step::Conv { epilogue, .. } if epilogue.bits.is_some()));
+    let made = program.steps().iter().any(|s| matches!(s, Step::Conv { epilogue, .. } if epilogue.bits.is_some()));
     assert!(!made);
     assert_eq!(kinds(&program).iter().filter(|k| **k == "load_decisions").count(), 2);
 }
@@ -161,11 +161,11 @@ fn real_architectures_are_fused() {
         let graph = Net::small(name).graph;
         let program = gradient(&graph, &Composite::gradient());
         let written_by: BTreeMap<Value, &Step> =
-            program.steps.iter().flat_map(|s| s.writes().into_iter().map(move |v| (v, s))).collect();
+            program.steps().iter().flat_map(|s| s.writes().into_iter().map(move |v| (v, s))).collect();
         let mut reads = BTreeMap::new();
-        program.steps.iter().flat_map(Step::reads).for_each(|v| *reads.entry(v).or_insert(0) += 1);
+        program.steps().iter().flat_map(Step::reads).for_each(|v| *reads.entry(v).or_insert(0) += 1);
         let mut left = 0;
-        for step in &program.steps {
+        for step in program.steps() {
             let inputs = match step {
                 Step::Clamp { x, .. } | Step::Inside { x, .. } => vec![*x],
                 Step::Gate { s, .. } => vec![*s],
@@ -178,14 +178,14 @@ fn real_architectures_are_fused() {
                 assert!(!fusable, "{name}: {} after {}", step.kind(), written_by[&v].kind());
             }
         }
-        println!("{name}: {} steps, {left} of them pointwise", program.steps.len());
+        println!("{name}: {} steps, {left} of them pointwise", program.steps().len());
     }
 }
 
 /// Defined at and last used at, for each value that is written.
 fn lifetimes(program: &Program) -> BTreeMap<Value, (usize, usize)> {
     let mut lives = BTreeMap::new();
-    for (i, step) in program.steps.iter().enumerate() {
+    for (i, step) in program.steps().iter().enumerate() {
         for v in step.reads() {
             let life: &mut (usize, usize) =
                 lives.get_mut(&v).unwrap_or_else(|| panic!("step {i} reads {v:?} too early"));
@@ -200,12 +200,12 @@ fn lifetimes(program: &Program) -> BTreeMap<Value, (usize, usize)> {
 
 /// Bytes alive together at most, what is taken over counted once.
 fn most_alive(plan: &Plan) -> usize {
-    let lives = lifetimes(&plan.program);
+    let lives = lifetimes(plan.program());
     let alive = |i: usize| {
         let places: BTreeMap<usize, usize> = lives
             .iter()
             .filter(|(_, life)| life.0 <= i && i <= life.1)
-            .map(|(v, _)| (plan.places[v.index()].offset, plan.places[v.index()].bytes))
+            .map(|(v, _)| (plan.place(*v).offset, plan.place(*v).bytes))
             .collect();
         places.values().sum()
     };
@@ -214,15 +214,19 @@ fn most_alive(plan: &Plan) -> usize {
 
 fn assert_little_is_wasted(name: &str, plan: &Plan) {
     let alive = most_alive(plan);
-    println!("{name}: arena {} bytes, {alive} alive together", plan.copy_bytes);
-    assert!(plan.copy_bytes >= alive && plan.copy_bytes <= alive * 5 / 4, "{name}: {} for {alive}", plan.copy_bytes);
+    println!("{name}: arena {} bytes, {alive} alive together", plan.copy_bytes());
+    assert!(
+        plan.copy_bytes() >= alive && plan.copy_bytes() <= alive * 5 / 4,
+        "{name}: {} for {alive}",
+        plan.copy_bytes()
+    );
 }
 
 /// Forms that are kept from the forward pass for the backward pass.
 fn kept(program: &Program) -> Vec<Form> {
-    let head = program.steps.iter().position(|s| matches!(s, Step::Head { .. })).unwrap();
+    let head = program.steps().iter().position(|s| matches!(s, Step::Head { .. })).unwrap();
     let lives = lifetimes(program);
-    lives.iter().filter(|(_, life)| life.0 < head && life.1 > head).map(|(v, _)| program.forms[v.index()]).collect()
+    lives.iter().filter(|(_, life)| life.0 < head && life.1 > head).map(|(v, _)| program.forms()[v.index()]).collect()
 }
 
 #[test]
@@ -260,10 +264,10 @@ fn a_gradient_keeps_bits_and_winners() {
 
 /// Fails unless values that are alive together lie apart, save for a result that takes over what dies under it.
 fn assert_places_are_apart(plan: &Plan) {
-    let lives: Vec<(Value, (usize, usize))> = lifetimes(&plan.program).into_iter().collect();
+    let lives: Vec<(Value, (usize, usize))> = lifetimes(plan.program()).into_iter().collect();
     for &(v, _) in &lives {
-        let place = plan.places[v.index()];
-        assert!(place.bytes >= bytes_of(plan.form(v)) && place.offset + place.bytes <= plan.copy_bytes);
+        let place = plan.place(v);
+        assert!(place.bytes >= bytes_of(plan.form(v)) && place.offset + place.bytes <= plan.copy_bytes());
         assert!(place.offset.is_multiple_of(64));
     }
     for (i, &(a, life_a)) in lives.iter().enumerate() {
@@ -271,7 +275,7 @@ fn assert_places_are_apart(plan: &Plan) {
             if life_a.1 < life_b.0 || life_b.1 < life_a.0 {
                 continue;
             }
-            let [p, q] = [a, b].map(|v| plan.places[v.index()]);
+            let [p, q] = [a, b].map(|v| plan.place(v));
             if p.offset + p.bytes <= q.offset || q.offset + q.bytes <= p.offset {
                 continue;
             }
@@ -332,7 +336,7 @@ proptest! {
                 let mut b = Builder::new(&graph, decided).unwrap();
                 let seed = b.seed(Score::Prob);
                 let Ok(signal) = pull_back(&mut b, &rules, graph.output(), seed, to) else { continue };
-                b.aggregate(signal, Statistic::Sum);
+                b.aggregate(signal, Statistic::Sum).unwrap();
                 assert_places_are_apart(&Plan::new(b.finish(), bytes_of));
             }
         }
@@ -340,11 +344,46 @@ proptest! {
         let mut b = Builder::new(&graph, Decided::Here).unwrap();
         for (slot, id) in graph.ids().enumerate() {
             let out = b.output(id);
-            b.store(out, slot);
+            b.store(out, slot).unwrap();
         }
         b.store_decisions().unwrap();
         assert_places_are_apart(&Plan::new(b.finish(), bytes_of));
     }
+}
+
+/// Packed weights are kept by id: a batch norm must be the same convolution in every program and at every size.
+#[test]
+fn batch_norms_keep_their_weight_id() {
+    let mut b = GraphBuilder::new(Shape::new(3, 8, 8));
+    let relu = b.push("relu", Op::Relu, &[b.input()]).unwrap();
+    let norm = b.push("norm", batch_norm(3, Numbers::Reals), &[relu]).unwrap();
+    let pool = b.push("pool", Op::AdaptiveAvgPool { out: [1, 1] }, &[norm]).unwrap();
+    let flat = b.push("flatten", Op::Flatten, &[pool]).unwrap();
+    let graph = b.finish(flat).unwrap();
+    let resized = graph.resized(Shape::new(3, 9, 5)).unwrap();
+    let ids = |graph: &Graph| -> Vec<u64> {
+        let program = gradient(graph, &Composite::gradient());
+        let of = |step: &Step| match step {
+            Step::Conv { layer, .. } | Step::ConvAdjoint { layer, .. } => Some(layer.weight.id()),
+            _ => None,
+        };
+        program.steps().iter().filter_map(of).collect()
+    };
+    let first = ids(&graph);
+    assert_eq!(first, [first[0]; 2]);
+    assert_eq!(ids(&graph), first);
+    assert_eq!(ids(&resized), first);
+}
+
+#[test]
+fn steps_know_their_nodes() {
+    let graph = residual();
+    let program = gradient(&graph, &Composite::gradient());
+    let name = |i: usize| program.node(i).map_or("-", |id| graph.node(id).name.as_str());
+    let names: Vec<&str> = (0..program.steps().len()).map(name).collect();
+    let there = ["input", "stem", "inner", "pool", "flatten", "fc"];
+    let back = ["fc", "flatten", "pool", "relu", "inner", "stem"];
+    assert_eq!(names, [&there[..], &["-"], &back[..], &["-"]].concat());
 }
 
 #[test]
@@ -384,8 +423,9 @@ fn tangled_nets_compute_what_they_say() {
             close("logits", &engine.node_outputs(&graph, &x, &[graph.output()]).unwrap()[0], logits);
             for (rule, composite) in composites() {
                 let want = backward(&graph, &outputs, graph.output(), seed.clone(), rule);
-                let to = graph.input();
-                match engine.pullback(&graph, &x, graph.output(), &tensor(&seed), &composite, to) {
+                let signal = tensor(&seed);
+                let way = Pullback { from: graph.output(), signal: &signal, rules: &composite, to: graph.input() };
+                match engine.pullback(&graph, &x, &way) {
                     Ok(got) => close(&format!("{rule:?}"), &got, &want[0]),
                     Err(e) => assert!(want[0].data.iter().all(|&v| v == 0.0), "net {salt}: {e}"),
                 }

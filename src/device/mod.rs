@@ -31,7 +31,7 @@ pub struct Description {
 
 /// One copy of one picture in a chunk.
 #[derive(Debug, Clone, Copy)]
-pub struct Slot {
+pub(crate) struct Slot {
     /// Which picture, an index into [`Chunk::pictures`].
     pub item: usize,
     /// Which copy of it.
@@ -91,7 +91,7 @@ impl Decisions {
 
 /// What a chunk is made from.
 #[derive(Debug, Clone, Copy)]
-pub struct Chunk<'a> {
+pub(crate) struct Chunk<'a> {
     /// Copies to compute, in order.
     pub slots: &'a [Slot],
     /// `[C, H, W]` each.
@@ -106,7 +106,7 @@ pub struct Chunk<'a> {
 
 /// Running statistic of one picture's signals, dense, in double precision.
 #[derive(Debug, Clone, Default)]
-pub struct Sum {
+pub(crate) struct Sum {
     /// Sum, or mean so far (variance).
     pub first: Vec<f64>,
     /// Sum of squared deviations (variance only).
@@ -136,7 +136,7 @@ impl Sum {
 
 /// What chunks leave behind.
 #[derive(Debug, Default)]
-pub struct Harvest {
+pub(crate) struct Harvest {
     /// Score of each slot of the chunk (from a `Head` step).
     pub scores: Vec<f64>,
     /// Logits of each slot of the chunk (from a `Head` step).
@@ -150,7 +150,7 @@ pub struct Harvest {
 }
 
 /// Carries out programs.
-pub trait Device: Send {
+pub(crate) trait Device: Send {
     /// What it is.
     fn describe(&self) -> Description;
 

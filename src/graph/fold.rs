@@ -60,7 +60,10 @@ impl Graph {
                     builder.push(node.name.clone(), Op::Conv(conv), &inputs)?
                 }
                 (Op::BatchNorm(_), None) if merges(node.inputs[0]).is_some() => inputs[0],
-                (Op::BatchNorm(norm), None) => builder.push(node.name.clone(), Op::Conv(norm.as_conv()?), &inputs)?,
+                (Op::BatchNorm(norm), None) => {
+                    let conv = node.conv().map_or_else(|| norm.as_conv(), |conv| Ok(conv.clone()))?;
+                    builder.push(node.name.clone(), Op::Conv(conv), &inputs)?
+                }
                 _ => builder.push(node.name.clone(), node.op.clone(), &inputs)?,
             };
             new_id.push(new);

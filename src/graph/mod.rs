@@ -36,6 +36,18 @@ pub struct Node {
     pub inputs: Vec<NodeId>,
     /// Shape of its output.
     pub shape: Shape,
+    /// What a batch norm is as a convolution; made once, so that its weight keeps its id.
+    norm: Option<Conv>,
+}
+
+impl Node {
+    /// The convolution that this node is: its own, or what a batch norm comes to.
+    pub(crate) fn conv(&self) -> Option<&Conv> {
+        match &self.op {
+            Op::Conv(conv) => Some(conv),
+            _ => self.norm.as_ref(),
+        }
+    }
 }
 
 /// A net for one input size.
@@ -58,7 +70,22 @@ impl Graph {
         &self.nodes
     }
 
+    /// Refuses the id of a node that is not there.
+    pub(crate) fn check(&self, id: NodeId) -> Result<()> {
+        if id.0 < self.nodes.len() {
+            return Ok(());
+        }
+        Err(Error::settings(format!(
+            "node {} of a net with {} nodes: ids are of one graph only",
+            id.0,
+            self.nodes.len()
+        )))
+    }
+
     /// One node.
+    ///
+    /// # Panics
+    /// When there is no such node.
     pub fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.0]
     }
@@ -122,7 +149,7 @@ impl Graph {
         }
         let mut builder = GraphBuilder::new(input);
         for node in &self.nodes[1..] {
-            builder.push(node.name.clone(), node.op.clone(), &node.inputs)?;
+            builder.add(node.name.clone(), node.op.clone(), &node.inputs, node.norm.clone())?;
         }
         self.stages.iter().for_each(|(name, id)| builder.stage(name, *id));
         builder.finish(self.output)
@@ -159,7 +186,7 @@ pub struct GraphBuilder {
 impl GraphBuilder {
     /// A graph for pictures of shape `input`; its node is named `input`.
     pub fn new(input: Shape) -> Self {
-        let node = Node { name: "input".into(), op: Op::Input, inputs: Vec::new(), shape: input };
+        let node = Node { name: "input".into(), op: Op::Input, inputs: Vec::new(), shape: input, norm: None };
         Self { nodes: vec![node], stages: Vec::new(), names: ["input".to_string()].into() }
     }
 
@@ -169,6 +196,9 @@ impl GraphBuilder {
     }
 
     /// Shape of a node's output.
+    ///
+    /// # Panics
+    /// When there is no such node.
     pub fn shape(&self, id: NodeId) -> Shape {
         self.nodes[id.0].shape
     }
@@ -178,7 +208,11 @@ impl GraphBuilder {
     /// # Errors
     /// When the name is taken, an input does not exist or the shapes do not suit; names the node.
     pub fn push(&mut self, name: impl Into<String>, op: Op, inputs: &[NodeId]) -> Result<NodeId> {
-        let name = name.into();
+        self.add(name.into(), op, inputs, None)
+    }
+
+    /// As [`GraphBuilder::push`], with what a batch norm is as a convolution where that is known.
+    fn add(&mut self, name: String, op: Op, inputs: &[NodeId], norm: Option<Conv>) -> Result<NodeId> {
         if inputs.iter().any(|i| i.0 >= self.nodes.len()) {
             return Err(Error::model(format!("node '{name}' reads a node that is not there yet")));
         }
@@ -187,11 +221,15 @@ impl GraphBuilder {
         if !self.names.insert(name.clone()) {
             return Err(Error::model(format!("two nodes are named '{name}'")));
         }
-        self.nodes.push(Node { name, op, inputs: inputs.to_vec(), shape });
+        let norm = match &op {
+            Op::BatchNorm(batch_norm) if norm.is_none() => Some(batch_norm.as_conv()?),
+            _ => norm,
+        };
+        self.nodes.push(Node { name, op, inputs: inputs.to_vec(), shape, norm });
         Ok(NodeId(self.nodes.len() - 1))
     }
 
-    /// Names `id` a stage.
+    /// Names `id` a stage; [`GraphBuilder::finish`] refuses one that is no node.
     pub fn stage(&mut self, name: impl Into<String>, id: NodeId) {
         self.stages.push((name.into(), id));
     }
@@ -199,9 +237,17 @@ impl GraphBuilder {
     /// The graph whose logits are `output`.
     ///
     /// # Errors
-    /// When `output` is not a vector.
+    /// When `output` is not a vector, it or a stage is no node of this graph, or the pictures are empty.
     pub fn finish(self, output: NodeId) -> Result<Graph> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
+        self.nodes[0].shape.checked().map_err(|e| e.within("the input"))?;
+        let foreign = |id: NodeId| id.0 >= self.nodes.len();
+        if foreign(output) {
+            return Err(Error::model("the logits are no node of this graph"));
+        }
+        if let Some((stage, _)) = self.stages.iter().find(|(_, id)| foreign(*id)) {
+            return Err(Error::model(format!("stage '{stage}' is no node of this graph")));
+        }
         let shape = self.shape(output);
         if shape != Shape::vector(shape.c) {
             return Err(Error::model(format!(

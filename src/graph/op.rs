@@ -144,6 +144,11 @@ impl Op {
     /// # Errors
     /// When the inputs do not suit the operation.
     pub fn output(&self, inputs: &[Shape]) -> Result<Shape> {
+        inputs.iter().try_for_each(|x| x.checked().map(|_| ()))?;
+        self.shape_of(inputs)?.checked()
+    }
+
+    fn shape_of(&self, inputs: &[Shape]) -> Result<Shape> {
         let arity = match self {
             Op::Input => 0..=0,
             Op::Add | Op::Concat => 1..=usize::MAX,
@@ -170,7 +175,7 @@ impl Op {
             Op::Input => unreachable_input(),
             Op::Conv(conv) => {
                 let [k, c, kh, kw] = conv.weight.dims();
-                if conv.groups == 0 || k % conv.groups != 0 || c * conv.groups != x.c {
+                if conv.groups == 0 || k % conv.groups != 0 || c.checked_mul(conv.groups) != Some(x.c) {
                     return Err(Error::model(format!(
                         "a weight of shape [{k}, {c}, {kh}, {kw}] in {} groups does not take {} channels",
                         conv.groups, x.c
@@ -209,9 +214,11 @@ impl Op {
                 let out = windowed(window, x.c)?;
                 let pads = window.pads(x.h, x.w);
                 let hollow = |a: usize, windows: usize, extent: usize| {
-                    let position = |o: usize, k: usize| o * window.stride[a] + k * window.dilation[a];
-                    let inside = |at: usize| (pads[a][0]..pads[a][0] + extent).contains(&at);
-                    (0..windows).any(|o| !(0..window.kernel[a]).any(|k| inside(position(o, k))))
+                    let (start, end) = (pads[a][0], pads[a][0] + extent);
+                    (0..windows).map(|o| o * window.stride[a]).any(|first| {
+                        let tap = start.saturating_sub(first).div_ceil(window.dilation[a]);
+                        tap >= window.kernel[a] || first + tap * window.dilation[a] >= end
+                    })
                 };
                 if hollow(0, out.h, x.h) || hollow(1, out.w, x.w) {
                     return Err(Error::model(format!("padding {pads:?} leaves windows of {:?} empty", window.kernel)));
@@ -231,7 +238,10 @@ impl Op {
             Op::Flatten => Ok(Shape::vector(x.len())),
             Op::Concat => match inputs.iter().find(|s| (s.h, s.w) != (x.h, x.w)) {
                 Some(odd) => Err(Error::model(format!("cannot concatenate {x} and {odd}"))),
-                None => Ok(Shape::new(inputs.iter().map(|s| s.c).sum(), x.h, x.w)),
+                None => {
+                    let channels = inputs.iter().try_fold(0usize, |sum, s| sum.checked_add(s.c));
+                    Ok(Shape::new(channels.ok_or_else(too_many)?, x.h, x.w))
+                }
             },
             Op::Subsample { stride: [sy, sx] } => {
                 if *sy == 0 || *sx == 0 {
@@ -239,9 +249,16 @@ impl Op {
                 }
                 Ok(Shape::new(x.c, x.h.div_ceil(*sy), x.w.div_ceil(*sx)))
             }
-            Op::PadChannels { before, after } => Ok(Shape::new(before + x.c + after, x.h, x.w)),
+            Op::PadChannels { before, after } => {
+                let channels = before.checked_add(x.c).and_then(|n| n.checked_add(*after));
+                Ok(Shape::new(channels.ok_or_else(too_many)?, x.h, x.w))
+            }
         }
     }
+}
+
+fn too_many() -> Error {
+    Error::model("more channels than can be counted")
 }
 
 fn unreachable_input() -> Result<Shape> {

@@ -1,8 +1,6 @@
 //! Grad-CAM (Selvaraju et al. 2017): a layer's activations, each channel weighted by its mean gradient.
 
-use std::sync::Arc;
-
-use super::{Entry, Method, Parameter, Promise};
+use super::{Entry, Method, Parameter, Promise, When};
 use crate::engine::{At, Batch, Engine, Job, Reading};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId, Op};
@@ -33,8 +31,9 @@ pub(super) const ENTRY: Entry = Entry {
         },
         Parameter { key: "relu", unit: "yes|no", default: "yes", help: "no: the signed sum" },
     ],
-    promises: &[Promise::NotNegative],
-    caution: "as coarse as the layer; with relu=yes all zero where the evidence is negative; relu=no is signed",
+    promises: &[(Promise::NotNegative, When::With("relu", "yes"))],
+    draws: When::Never,
+    caution: "as coarse as the layer; with relu=yes all zero where the evidence is negative",
     build: |values, context| {
         let rectify = match values.text("relu")? {
             "yes" => Rectify::Yes,
@@ -65,7 +64,7 @@ struct GradCam {
 }
 
 impl Method for GradCam {
-    fn explain(&self, engine: &mut Engine, graph: &Arc<Graph>, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
+    fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         let node = match self.layer.as_str() {
             "last" => graph
                 .stages()

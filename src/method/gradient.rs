@@ -1,8 +1,6 @@
 //! The gradient of the score with respect to the picture (Simonyan et al. 2014).
 
-use std::sync::Arc;
-
-use super::{Entry, Method, input_maps};
+use super::{Entry, Method, When, input_maps};
 use crate::engine::{Batch, Engine, Job};
 use crate::error::Result;
 use crate::graph::Graph;
@@ -18,6 +16,7 @@ pub(super) const ENTRY: Entry = Entry {
     passes: "1 forward, 1 backward",
     parameters: &[],
     promises: &[],
+    draws: When::Never,
     caution: "noisy on deep nets; small where the score saturates",
     build: |_, context| Ok(Box::new(Gradient(context.score))),
 };
@@ -26,7 +25,7 @@ pub(super) const ENTRY: Entry = Entry {
 struct Gradient(Score);
 
 impl Method for Gradient {
-    fn explain(&self, engine: &mut Engine, graph: &Arc<Graph>, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
+    fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         input_maps(engine, graph, &Job::gradient(self.0), x, targets, Sign::Signed, ENTRY.id)
     }
 }

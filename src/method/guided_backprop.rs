@@ -1,8 +1,6 @@
 //! Guided backpropagation (Springenberg et al. 2015).
 
-use std::sync::Arc;
-
-use super::{Entry, Method, input_maps};
+use super::{Entry, Method, When, input_maps};
 use crate::engine::{Batch, Engine, Job};
 use crate::error::Result;
 use crate::graph::Graph;
@@ -19,6 +17,7 @@ pub(super) const ENTRY: Entry = Entry {
     passes: "1 forward, 1 backward",
     parameters: &[],
     promises: &[],
+    draws: When::Never,
     caution: "close to a picture of edges; hardly depends on the class or on upper layers' weights (Adebayo 2018)",
     build: |_, context| Ok(Box::new(GuidedBackprop(context.score))),
 };
@@ -27,7 +26,7 @@ pub(super) const ENTRY: Entry = Entry {
 struct GuidedBackprop(Score);
 
 impl Method for GuidedBackprop {
-    fn explain(&self, engine: &mut Engine, graph: &Arc<Graph>, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
+    fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         let job = Job { rules: Composite::guided(), ..Job::gradient(self.0) };
         input_maps(engine, graph, &job, x, targets, Sign::Signed, ENTRY.id)
     }

@@ -1,8 +1,6 @@
 //! Picture times gradient, element by element (Shrikumar et al. 2016).
 
-use std::sync::Arc;
-
-use super::{Entry, Method, input_maps};
+use super::{Entry, Method, When, input_maps};
 use crate::engine::{Batch, Engine, Job};
 use crate::error::Result;
 use crate::graph::Graph;
@@ -18,6 +16,7 @@ pub(super) const ENTRY: Entry = Entry {
     passes: "1 forward, 1 backward",
     parameters: &[],
     promises: &[],
+    draws: When::Never,
     caution: "changes when the same picture is shifted and the net compensates (Kindermans 2017)",
     build: |_, context| Ok(Box::new(InputXGradient(context.score))),
 };
@@ -26,7 +25,7 @@ pub(super) const ENTRY: Entry = Entry {
 struct InputXGradient(Score);
 
 impl Method for InputXGradient {
-    fn explain(&self, engine: &mut Engine, graph: &Arc<Graph>, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
+    fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         let job = Job { times: Times::Input, ..Job::gradient(self.0) };
         input_maps(engine, graph, &job, x, targets, Sign::Signed, ENTRY.id)
     }

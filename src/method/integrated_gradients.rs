@@ -1,9 +1,7 @@
 //! Integrated gradients (Sundararajan et al. 2017): the gradient averaged along the straight path from a baseline, times
 //! the way from the baseline.
 
-use std::sync::Arc;
-
-use super::{Entry, Method, Parameter, Promise, input_maps};
+use super::{Entry, Method, Parameter, Promise, When, input_maps};
 use crate::device::Perturbation;
 use crate::engine::{Batch, Copies, Engine, Job};
 use crate::error::{Error, Result};
@@ -11,7 +9,7 @@ use crate::graph::Graph;
 use crate::image::Preprocess;
 use crate::map::{Gap, Map, Sign};
 use crate::perturb::baseline::Baseline;
-use crate::perturb::quadrature::Rule;
+use crate::perturb::quadrature::Quadrature;
 use crate::program::{Score, Statistic, Times};
 use crate::tensor::Tensor;
 
@@ -38,7 +36,8 @@ pub(super) const ENTRY: Entry = Entry {
                    uniform noise, the blurred picture, one value, a picture",
         },
     ],
-    promises: &[Promise::Completeness],
+    promises: &[(Promise::Completeness, When::Always)],
+    draws: When::With("baseline", "noise"),
     caution: "depends on the baseline: pixels that look like it get nothing",
     build: |values, context| {
         let baseline: Baseline = values.text("baseline")?.parse()?;
@@ -46,8 +45,8 @@ pub(super) const ENTRY: Entry = Entry {
             Baseline::File(path) => Some((context.load)(path)?),
             _ => None,
         };
-        let rule: Rule = values.parse("rule")?;
-        let (alphas, weights) = rule.points(values.parse("steps")?).map_err(|e| e.within(ENTRY.id))?;
+        let rule: Quadrature = values.parse("rule")?;
+        let (alphas, weights) = rule.points(values.count("steps")?).map_err(|e| e.within(ENTRY.id))?;
         Ok(Box::new(IntegratedGradients {
             score: context.score,
             alphas,
@@ -72,8 +71,11 @@ struct IntegratedGradients {
 }
 
 impl Method for IntegratedGradients {
-    fn explain(&self, engine: &mut Engine, graph: &Arc<Graph>, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
-        let baselines = self.baseline.tensors(x, &self.preprocess, self.file.as_ref(), self.seed)?;
+    fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
+        let baselines = self
+            .baseline
+            .tensors(x, &self.preprocess, self.file.as_ref(), self.seed)
+            .map_err(|e| e.within(ENTRY.id))?;
         let start = Batch::of(baselines.clone())?;
         let perturbation = Perturbation::Path { alphas: self.alphas.clone(), baselines };
         let job = Job {
@@ -94,8 +96,8 @@ impl Method for IntegratedGradients {
                 return Err(Error::device("the scores at the path's ends are not finite"));
             }
             // A path between equal scores has no scale of its own.
-            let scale = difference.abs().max(f64::MIN_POSITIVE);
-            map.gap = Some(Gap { promise: "completeness".into(), value, relative: value.abs() / scale });
+            let relative = Some(value.abs() / difference.abs()).filter(|share| share.is_finite());
+            map.gap = Some(Gap { promise: "completeness".into(), value, relative });
         }
         Ok(maps)
     }

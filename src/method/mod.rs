@@ -9,13 +9,13 @@ mod gradient;
 mod guided_backprop;
 mod input_x_gradient;
 mod integrated_gradients;
+mod noisy;
 mod parameters;
 mod smoothgrad;
 mod squaregrad;
 mod vargrad;
 
 use std::path::Path;
-use std::sync::Arc;
 
 pub use parameters::{Spec, Values};
 
@@ -34,7 +34,7 @@ pub trait Method: Send + Sync {
     ///
     /// # Errors
     /// When the method makes no sense on this net, shapes or targets do not suit, or memory does not suffice.
-    fn explain(&self, engine: &mut Engine, graph: &Arc<Graph>, x: &Batch, targets: &[usize]) -> Result<Vec<Map>>;
+    fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>>;
 }
 
 /// What a method is given besides its parameters.
@@ -68,6 +68,37 @@ impl Promise {
     }
 }
 
+/// With which values of its parameters something is true of a method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// None.
+    Never,
+    /// All.
+    Always,
+    /// Where this key has this value.
+    With(&'static str, &'static str),
+}
+
+impl When {
+    /// Whether it is true with `values`.
+    pub fn holds(self, values: &Values) -> bool {
+        match self {
+            When::Never => false,
+            When::Always => true,
+            When::With(key, value) => values.text(key).is_ok_and(|v| v == value),
+        }
+    }
+
+    /// `what` and its condition in words.
+    pub fn describe(self, what: &str) -> String {
+        match self {
+            When::Never => format!("never {what}"),
+            When::Always => what.to_string(),
+            When::With(key, value) => format!("{what} with {key}={value}"),
+        }
+    }
+}
+
 /// One parameter of a method.
 #[derive(Debug)]
 pub struct Parameter {
@@ -97,12 +128,26 @@ pub struct Entry {
     pub passes: &'static str,
     /// Parameters in order of importance.
     pub parameters: &'static [Parameter],
-    /// What its maps keep to.
-    pub promises: &'static [Promise],
+    /// What its maps keep to, and with which values.
+    pub promises: &'static [(Promise, When)],
+    /// With which values random numbers are drawn, so that maps depend on the seed.
+    pub draws: When,
     /// When it misleads, as far as is known.
     pub caution: &'static str,
     /// Makes it.
     pub build: fn(&Values, &Context<'_>) -> Result<Box<dyn Method>>,
+}
+
+impl Entry {
+    /// Its promises in words, with their conditions.
+    pub fn promised(&self) -> Vec<String> {
+        self.promises.iter().map(|(promise, when)| when.describe(promise.describe())).collect()
+    }
+
+    /// In words whether maps depend on the seed; nothing where they do not.
+    pub fn drawn(&self) -> Option<String> {
+        (self.draws != When::Never).then(|| self.draws.describe("maps depend on the seed"))
+    }
 }
 
 impl std::fmt::Debug for Entry {

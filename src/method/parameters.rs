@@ -1,7 +1,9 @@
 //! `name:key=value,…` to a registry entry with all its parameters.
 
-use super::{Context, Entry, Method, registry};
+use super::{Context, Entry, Method, Promise, registry};
 use crate::error::{Error, Result};
+use crate::near;
+use crate::perturb::MOST_COPIES;
 
 /// A method with all its parameters, by default or as given.
 #[derive(Debug, Clone)]
@@ -48,6 +50,17 @@ impl Values {
         })
     }
 
+    /// The value of `key` as a number of copies or points.
+    ///
+    /// # Errors
+    /// When it is no such number or there are more than 2²⁰; names method and key.
+    pub fn count(&self, key: &str) -> Result<usize> {
+        match self.parse(key)? {
+            n if n <= MOST_COPIES => Ok(n),
+            n => Err(Error::settings(format!("{}:{key}={n}: there can be {MOST_COPIES} at most", self.method))),
+        }
+    }
+
     /// All keys and values.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.values.iter().map(|(k, v)| (*k, v.as_str()))
@@ -88,6 +101,16 @@ impl Spec {
     /// The value of every parameter.
     pub fn values(&self) -> &Values {
         &self.values
+    }
+
+    /// What the method promises with these values.
+    pub fn promises(&self) -> Vec<Promise> {
+        self.entry.promises.iter().filter(|(_, when)| when.holds(&self.values)).map(|&(promise, _)| promise).collect()
+    }
+
+    /// Whether the method draws random numbers with these values.
+    pub fn draws(&self) -> bool {
+        self.entry.draws.holds(&self.values)
     }
 
     /// The method.
@@ -151,7 +174,7 @@ fn split(text: &str) -> Result<Vec<&str>> {
 
 /// The names most like `name`, or all if none is near.
 fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> String {
-    let mut scored: Vec<(usize, &str)> = names.map(|n| (distance(name, n), n)).collect();
+    let mut scored: Vec<(usize, &str)> = names.map(|n| (near::edits(name, n), n)).collect();
     scored.sort_unstable();
     let near: Vec<&str> =
         scored.iter().filter(|(d, n)| *d <= n.len().max(name.len()) / 2).take(3).map(|s| s.1).collect();
@@ -160,21 +183,6 @@ fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> String {
         [] => format!("there are {}", scored.iter().map(|s| s.1).collect::<Vec<_>>().join(", ")),
         _ => format!("did you mean {}?", near.join(", ")),
     }
-}
-
-/// Levenshtein distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, &cb) in b.iter().enumerate() {
-            let substitute = diagonal + usize::from(ca != cb);
-            diagonal = row[j + 1];
-            row[j + 1] = substitute.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::error::{Error, Result, open_file};
+use crate::near;
 
 /// English names of the ImageNet-1k classes, one a line.
 const IMAGENET: &str = include_str!("../../weights/imagenet-labels.txt");
@@ -26,22 +27,6 @@ fn plain(text: &str) -> String {
         .collect::<Vec<_>>()
         .join(" ")
         .to_lowercase()
-}
-
-/// Insertions, deletions and substitutions that turn `a` into `b`.
-fn edits(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, &y) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 impl Labels {
@@ -151,7 +136,7 @@ impl Labels {
         }
         let distance = |synonym: &str| {
             let synonym = plain(synonym);
-            let edits = edits(wanted, &synonym);
+            let edits = near::edits(wanted, &synonym);
             let shares_word = wanted.split(' ').any(|word| word.len() > 2 && synonym.split(' ').any(|w| w == word));
             let near = edits <= wanted.chars().count().div_ceil(3) || shares_word || synonym.contains(wanted);
             near.then_some(edits)
@@ -174,12 +159,5 @@ mod tests {
     fn a_word_in_common_is_near() {
         let labels = Labels::named(["tabby", "tiger cat", "lorry"], 3);
         assert_eq!(labels.near("tabby cat"), ["tabby", "tiger cat"]);
-    }
-
-    #[test]
-    fn edits_are_counted() {
-        assert_eq!(edits("kitten", "sitting"), 3);
-        assert_eq!(edits("", "abc"), 3);
-        assert_eq!(edits("abc", "abc"), 0);
     }
 }

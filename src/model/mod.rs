@@ -161,7 +161,7 @@ impl AsRef<[u8]> for Aligned<[u8]> {
 static EMBEDDED_WEIGHTS: &Aligned<[u8]> = &Aligned(*include_bytes!("../../weights/efficientnet-lite0.safetensors"));
 
 impl Model {
-    /// Maps a weights file into memory. Its architecture is read from names and shapes unless `arch` (a name of
+    /// Maps a weights file into memory; it must not be changed in place while the model lives. Its architecture is read from names and shapes unless `arch` (a name of
     /// [`ARCHITECTURES`]) is given.
     ///
     /// # Errors
@@ -179,9 +179,10 @@ impl Model {
         let bytes: Bytes = if metadata.len() == 0 {
             Arc::new(Vec::new())
         } else {
-            // SAFETY: the mapping is read-only and private to this process's view; the bytes are only ever read as
-            // plain numbers, for which any bit pattern is valid. A weights file must not be changed in place while it
-            // is in use: as for every mapped file, that is the user's side of the contract.
+            // SAFETY: the mapping is shared and read-only; its bytes are only ever read as plain numbers, for which any
+            // bit pattern is valid. What others write to the file later shows through, as changed weights; a file
+            // that is truncated ends the process with SIGBUS where a page that is gone is read. Not to change the
+            // file in place while it is in use is the user's side of the contract.
             let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
             Arc::new(map)
         };

@@ -76,9 +76,16 @@ impl Baseline {
     /// One baseline `[C, H, W]` for each picture, in the pictures' precision. `file` is the loaded file, if one is named.
     ///
     /// # Errors
-    /// When a file's shape is not the input's or the preprocessing has other channels than the input.
+    /// When a blur is larger than the pictures' larger side, a file's shape is not the input's or the preprocessing has other channels than the input.
     pub fn tensors(&self, x: &Batch, preprocess: &Preprocess, file: Option<&Tensor>, seed: u64) -> Result<Vec<Tensor>> {
         let shape = x.shape();
+        if let Baseline::Blur(sigma) = self
+            && *sigma > shape.h.max(shape.w) as f64
+        {
+            return Err(Error::settings(format!(
+                "baseline=blur:{sigma:?} blurs over more than the larger side of {shape}"
+            )));
+        }
         let colour = |values: Vec<f64>| {
             if values.len() != shape.c {
                 return Err(Error::settings(format!(

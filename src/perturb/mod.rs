@@ -3,3 +3,6 @@
 pub mod baseline;
 pub mod noise;
 pub mod quadrature;
+
+/// Copies of a picture, or points on a path, that there can be at most.
+pub const MOST_COPIES: usize = 1 << 20;

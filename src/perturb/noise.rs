@@ -1,5 +1,6 @@
 //! Gaussian noise around a picture.
 
+use super::MOST_COPIES;
 use crate::device::Perturbation;
 use crate::engine::{Batch, Copies};
 use crate::error::{Error, Result};
@@ -9,10 +10,10 @@ use crate::error::{Error, Result};
 /// Draws depend on (seed, picture, copy, element) and nothing else.
 ///
 /// # Errors
-/// When there are no copies or the share is negative or not finite.
+/// When there are no copies or more than [`MOST_COPIES`], or the share is negative or not finite.
 pub fn gaussian(x: &Batch, n: usize, share: f64, seed: u64) -> Result<Copies> {
-    if n == 0 || u32::try_from(n).is_err() {
-        return Err(Error::settings(format!("n={n} copies; there must be at least 1 and fewer than 2^32")));
+    if !(1..=MOST_COPIES).contains(&n) {
+        return Err(Error::settings(format!("n={n} copies; there must be at least 1 and at most {MOST_COPIES}")));
     }
     if !(share >= 0.0 && share.is_finite()) {
         return Err(Error::settings(format!("sigma={share} must be a share of the picture's range, 0 or more")));

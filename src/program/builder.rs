@@ -32,7 +32,10 @@ pub struct Builder<'g> {
     outputs: Vec<Value>,
     bits: HashMap<NodeId, Value>,
     winners: HashMap<NodeId, Value>,
-    after: Vec<Step>,
+    /// Steps after the forward pass, each with the node whose work it does.
+    after: Vec<(Step, Option<NodeId>)>,
+    /// Node whose rule is writing.
+    pulling: Option<NodeId>,
 }
 
 impl<'g> Builder<'g> {
@@ -50,6 +53,7 @@ impl<'g> Builder<'g> {
             bits: HashMap::new(),
             winners: HashMap::new(),
             after: Vec::new(),
+            pulling: None,
         };
         for id in graph.ids() {
             let out = b.dense(graph.node(id).shape);
@@ -108,11 +112,7 @@ impl<'g> Builder<'g> {
 
     fn conv_layer(&self, id: NodeId) -> Result<Arc<ConvLayer>> {
         let node = self.graph.node(id);
-        let conv = match &node.op {
-            Op::Conv(conv) => conv.clone(),
-            Op::BatchNorm(norm) => norm.as_conv()?,
-            _ => return Err(self.not("a convolution", id)),
-        };
+        let conv = node.conv().ok_or_else(|| self.not("a convolution", id))?.clone();
         Ok(Arc::new(ConvLayer {
             name: node.name.clone(),
             weight: conv.weight,
@@ -146,8 +146,42 @@ impl<'g> Builder<'g> {
         Value(self.forms.len() as u32 - 1)
     }
 
+    fn write(&mut self, step: Step) {
+        self.after.push((step, self.pulling));
+    }
+
+    /// Steps written from now on are the work of this node's rule.
+    pub(crate) fn pull(&mut self, node: Option<NodeId>) {
+        self.pulling = node;
+    }
+
     fn dense(&mut self, shape: Shape) -> Value {
         self.value(Form::Dense(shape))
+    }
+
+    /// Refuses a value that is not of this program or holds something else. Devices rely on it: they read as many bytes
+    /// as the form they expect has.
+    fn expect(&self, what: &str, v: Value, want: Form) -> Result<()> {
+        match self.forms.get(v.index()) {
+            Some(&form) if form == want => Ok(()),
+            Some(form) => Err(Error::model(format!("{what} takes {want:?}, not {form:?}"))),
+            None => Err(Error::model(format!("{what} takes a value of this program"))),
+        }
+    }
+
+    /// Shape of a value that must hold numbers.
+    fn numbers(&self, what: &str, v: Value) -> Result<Shape> {
+        match self.forms.get(v.index()) {
+            Some(&Form::Dense(shape)) => Ok(shape),
+            Some(form) => Err(Error::model(format!("{what} takes numbers, not {form:?}"))),
+            None => Err(Error::model(format!("{what} takes a value of this program"))),
+        }
+    }
+
+    /// Refuses a signal that does not have the shape of `node`'s output.
+    pub(crate) fn expect_signal(&self, node: NodeId, s: Value) -> Result<()> {
+        let node = self.graph.node(node);
+        self.expect(&format!("the signal at '{}'", node.name), s, Form::Dense(node.shape))
     }
 
     /// The graph.
@@ -155,12 +189,18 @@ impl<'g> Builder<'g> {
         self.graph
     }
 
-    /// Shape of a dense value.
+    /// Shape of a value.
+    ///
+    /// # Panics
+    /// When the value is of another program.
     pub fn shape(&self, v: Value) -> Shape {
         self.forms[v.index()].shape()
     }
 
     /// The forward value of `node`, kept until its last use.
+    ///
+    /// # Panics
+    /// When the graph has no such node.
     pub fn output(&self, node: NodeId) -> Value {
         self.outputs[node.index()]
     }
@@ -169,6 +209,9 @@ impl<'g> Builder<'g> {
     ///
     /// # Errors
     /// When `node` is no activation.
+    ///
+    /// # Panics
+    /// When the graph has no such node.
     pub fn active(&mut self, node: NodeId) -> Result<Value> {
         let range = match self.graph.node(node).op {
             Op::Relu => Range::POSITIVE,
@@ -193,6 +236,9 @@ impl<'g> Builder<'g> {
     ///
     /// # Errors
     /// When `node` is no max-pool or its windows have more than 65536 taps.
+    ///
+    /// # Panics
+    /// When the graph has no such node.
     pub fn winners(&mut self, node: NodeId) -> Result<Value> {
         let Op::MaxPool(window) = self.graph.node(node).op else { return Err(self.not("a max-pool", node)) };
         if let Some(&winners) = self.winners.get(&node) {
@@ -217,57 +263,72 @@ impl<'g> Builder<'g> {
     }
 
     /// Numbers given with the run as its `slot`-th list of tensors, one a picture.
-    pub fn load(&mut self, slot: usize, shape: Shape) -> Value {
-        let out = self.dense(shape);
-        self.after.push(Step::Load { slot, out });
-        out
+    ///
+    /// # Errors
+    /// When `shape` is empty or too large.
+    pub fn load(&mut self, slot: usize, shape: Shape) -> Result<Value> {
+        let out = self.dense(shape.checked()?);
+        self.write(Step::Load { slot, out });
+        Ok(out)
     }
 
     /// Scores the logits; the result is the score's gradient with respect to them.
     pub fn seed(&mut self, score: Score) -> Value {
         let logits = self.output(self.graph.output());
         let out = self.dense(self.shape(logits));
-        self.after.push(Step::Head { logits, score, seed: Some(out) });
+        self.write(Step::Head { logits, score, seed: Some(out) });
         out
     }
 
     /// Scores the logits, nothing more.
     pub fn score(&mut self, score: Score) {
         let logits = self.output(self.graph.output());
-        self.after.push(Step::Head { logits, score, seed: None });
+        self.write(Step::Head { logits, score, seed: None });
     }
 
     /// `s` sent back through the linear part of `node` (a convolution or a batch norm).
     ///
     /// # Errors
-    /// When `node` is neither.
+    /// When `node` is neither or `s` has not the shape of its output.
+    ///
+    /// # Panics
+    /// When the graph has no such node.
     pub fn conv_adjoint(&mut self, node: NodeId, s: Value) -> Result<Value> {
         let layer = self.conv_layer(node)?;
+        self.expect_signal(node, s)?;
         let out = self.dense(layer.input);
-        self.after.push(Step::ConvAdjoint { layer, s, out, epilogue: Epilogue::default() });
+        self.write(Step::ConvAdjoint { layer, s, out, epilogue: Epilogue::default() });
         Ok(out)
     }
 
     /// `s` sent back through the linear part of `node` (a linear layer).
     ///
     /// # Errors
-    /// When `node` is no linear layer.
+    /// When `node` is no linear layer or `s` has not the shape of its output.
+    ///
+    /// # Panics
+    /// When the graph has no such node.
     pub fn linear_adjoint(&mut self, node: NodeId, s: Value) -> Result<Value> {
         let layer = self.linear_layer(node)?;
+        self.expect_signal(node, s)?;
         let out = self.dense(Shape::vector(layer.weight.row_len()));
-        self.after.push(Step::LinearAdjoint { layer, s, out });
+        self.write(Step::LinearAdjoint { layer, s, out });
         Ok(out)
     }
 
     /// `s` sent to the winners of `node` (a max-pool).
     ///
     /// # Errors
-    /// When `node` is no max-pool.
+    /// When `node` is no max-pool or `s` has not the shape of its output.
+    ///
+    /// # Panics
+    /// When the graph has no such node.
     pub fn max_pool_adjoint(&mut self, node: NodeId, s: Value) -> Result<Value> {
         let winners = self.winners(node)?;
         let layer = self.pool_layer(node)?;
+        self.expect_signal(node, s)?;
         let out = self.dense(layer.input);
-        self.after.push(Step::MaxPoolAdjoint { layer, s, winners, out });
+        self.write(Step::MaxPoolAdjoint { layer, s, winners, out });
         Ok(out)
     }
 
@@ -275,74 +336,121 @@ impl<'g> Builder<'g> {
     /// a subsampling, zero channels.
     ///
     /// # Errors
-    /// When `node` is none of these.
+    /// When `node` is none of these or `s` has not the shape of its output.
+    ///
+    /// # Panics
+    /// When the graph has no such node.
     pub fn fixed_adjoint(&mut self, node: NodeId, s: Value) -> Result<Value> {
         let graph = self.graph;
         let Some(&input) = graph.node(node).inputs.first() else { return Err(self.not("linear", node)) };
+        self.expect_signal(node, s)?;
         let pool = self.pool_layer(node);
-        let out = self.dense(graph.node(input).shape);
-        self.after.push(match graph.node(node).op {
+        let out = Value(self.forms.len() as u32);
+        let step = match graph.node(node).op {
             Op::AvgPool { count_padding, .. } => Step::AvgPoolAdjoint { layer: pool?, count_padding, s, out },
             Op::AdaptiveAvgPool { .. } => Step::AdaptiveAvgPoolAdjoint { s, out },
             Op::Flatten => Step::Unflatten { s, out },
             Op::Subsample { stride } => Step::SubsampleAdjoint { s, stride, out },
             Op::PadChannels { before, .. } => Step::Channels { x: s, first: before as isize, out },
             _ => return Err(self.not("linear without weights", node)),
-        });
+        };
+        // Only now: a value that no step writes would lie nowhere.
+        self.forms.push(Form::Dense(graph.node(input).shape));
+        self.write(step);
         Ok(out)
     }
 
     /// Channels `first ..` of `x`, as many as `shape` has.
-    pub fn channels(&mut self, x: Value, first: usize, shape: Shape) -> Value {
+    ///
+    /// # Errors
+    /// When `x` has not these channels, other rows or columns, or holds no numbers.
+    pub fn channels(&mut self, x: Value, first: usize, shape: Shape) -> Result<Value> {
+        let from = self.numbers("a choice of channels", x)?;
+        let inside = first.checked_add(shape.c).is_some_and(|end| end <= from.c);
+        if !inside || (shape.h, shape.w) != (from.h, from.w) || shape.is_empty() {
+            return Err(Error::model(format!("there is no {shape} in {from} from channel {first} on")));
+        }
         let out = self.dense(shape);
-        self.after.push(Step::Channels { x, first: first as isize, out });
-        out
+        self.write(Step::Channels { x, first: first as isize, out });
+        Ok(out)
     }
 
     /// `a + b`.
-    pub fn add(&mut self, a: Value, b: Value) -> Value {
-        let out = self.dense(self.shape(a));
-        self.after.push(Step::Add { a, b, out });
-        out
+    ///
+    /// # Errors
+    /// When they are not numbers of one shape.
+    pub fn add(&mut self, a: Value, b: Value) -> Result<Value> {
+        let shape = self.numbers("a sum", a)?;
+        self.expect("a sum", b, Form::Dense(shape))?;
+        let out = self.dense(shape);
+        self.write(Step::Add { a, b, out });
+        Ok(out)
     }
 
     /// `s` where the bit is set, else 0.
-    pub fn gate(&mut self, s: Value, bits: Value) -> Value {
-        let out = self.dense(self.shape(s));
-        self.after.push(Step::Gate { s, bits, out });
-        out
+    ///
+    /// # Errors
+    /// When `s` holds no numbers or `bits` not one bit for each of them.
+    pub fn gate(&mut self, s: Value, bits: Value) -> Result<Value> {
+        let shape = self.numbers("a gate", s)?;
+        self.expect("a gate", bits, Form::Bits(shape))?;
+        let out = self.dense(shape);
+        self.write(Step::Gate { s, bits, out });
+        Ok(out)
     }
 
     /// `max(s, 0)`.
-    pub fn positive(&mut self, s: Value) -> Value {
-        let out = self.dense(self.shape(s));
-        self.after.push(Step::Clamp { x: s, range: Range::POSITIVE, out });
-        out
+    ///
+    /// # Errors
+    /// When `s` holds no numbers.
+    pub fn positive(&mut self, s: Value) -> Result<Value> {
+        let shape = self.numbers("a clamp", s)?;
+        let out = self.dense(shape);
+        self.write(Step::Clamp { x: s, range: Range::POSITIVE, out });
+        Ok(out)
     }
 
     /// Mean over each channel's plane.
-    pub fn spatial_mean(&mut self, x: Value) -> Value {
-        let out = self.dense(Shape::vector(self.shape(x).c));
-        self.after.push(Step::SpatialMean { x, out });
-        out
+    ///
+    /// # Errors
+    /// When `x` holds no numbers.
+    pub fn spatial_mean(&mut self, x: Value) -> Result<Value> {
+        let shape = self.numbers("a mean", x)?;
+        let out = self.dense(Shape::vector(shape.c));
+        self.write(Step::SpatialMean { x, out });
+        Ok(out)
     }
 
     /// `Σ_c weights[c] · x[c]`, one channel.
-    pub fn weighted_channel_sum(&mut self, weights: Value, x: Value) -> Value {
-        let shape = self.shape(x);
+    ///
+    /// # Errors
+    /// When `x` holds no numbers or `weights` not one for each of its channels.
+    pub fn weighted_channel_sum(&mut self, weights: Value, x: Value) -> Result<Value> {
+        let shape = self.numbers("a sum over channels", x)?;
+        self.expect("a sum over channels", weights, Form::Dense(Shape::vector(shape.c)))?;
         let out = self.dense(Shape::new(1, shape.h, shape.w));
-        self.after.push(Step::WeightedChannelSum { weights, x, out });
-        out
+        self.write(Step::WeightedChannelSum { weights, x, out });
+        Ok(out)
     }
 
     /// Folds `x` into the picture's map.
-    pub fn aggregate(&mut self, x: Value, statistic: Statistic) {
-        self.after.push(Step::Aggregate { x, statistic });
+    ///
+    /// # Errors
+    /// When `x` holds no numbers.
+    pub fn aggregate(&mut self, x: Value, statistic: Statistic) -> Result<()> {
+        self.numbers("a map", x)?;
+        self.write(Step::Aggregate { x, statistic });
+        Ok(())
     }
 
     /// Hands `x` out as the run's `slot`-th list of tensors.
-    pub fn store(&mut self, x: Value, slot: usize) {
-        self.after.push(Step::Store { x, slot });
+    ///
+    /// # Errors
+    /// When `x` holds no numbers.
+    pub fn store(&mut self, x: Value, slot: usize) -> Result<()> {
+        self.numbers("a result", x)?;
+        self.write(Step::Store { x, slot });
+        Ok(())
     }
 
     /// Hands the decisions of every activation and max-pool out.
@@ -356,14 +464,16 @@ impl<'g> Builder<'g> {
                 Op::MaxPool(_) => self.winners(id)?,
                 _ => continue,
             };
-            self.after.push(Step::StoreDecisions { x, node: id });
+            self.write(Step::StoreDecisions { x, node: id });
         }
         Ok(())
     }
 
     /// The program, fused and without steps nobody needs.
     pub fn finish(self) -> Program {
-        let steps = self.forward.into_iter().flatten().chain(self.after).collect();
-        super::lower::lower(Program { steps, forms: self.forms })
+        let forward = self.graph.ids().zip(self.forward);
+        let forward = forward.flat_map(|(id, steps)| steps.into_iter().map(move |step| (step, Some(id))));
+        let (steps, nodes) = super::lower::lower(forward.chain(self.after).collect(), self.forms.len());
+        Program { steps, nodes, forms: self.forms }
     }
 }

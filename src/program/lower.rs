@@ -2,16 +2,21 @@
 
 use std::collections::HashSet;
 
-use super::{Epilogue, Program, Step, Value};
+use super::{Epilogue, Step, Value};
+use crate::graph::NodeId;
 
-pub(super) fn lower(program: Program) -> Program {
-    fuse(without_dead_steps(program))
+/// A step and the node whose work it does.
+type Work = (Step, Option<NodeId>);
+
+/// The steps that are left, and the node of each; `values` is the number of values.
+pub(super) fn lower(steps: Vec<Work>, values: usize) -> (Vec<Step>, Vec<Option<NodeId>>) {
+    fuse(without_dead_steps(steps), values)
 }
 
-fn without_dead_steps(mut program: Program) -> Program {
+fn without_dead_steps(steps: Vec<Work>) -> Vec<Work> {
     let mut needed: HashSet<Value> = HashSet::new();
-    let mut kept: Vec<Step> = Vec::with_capacity(program.steps.len());
-    for mut step in program.steps.into_iter().rev() {
+    let mut kept: Vec<Work> = Vec::with_capacity(steps.len());
+    for (mut step, node) in steps.into_iter().rev() {
         if !step.has_effect() && !step.writes().iter().any(|v| needed.contains(v)) {
             continue;
         }
@@ -19,31 +24,30 @@ fn without_dead_steps(mut program: Program) -> Program {
             *winners = winners.filter(|w| needed.contains(w));
         }
         needed.extend(step.reads());
-        kept.push(step);
+        kept.push((step, node));
     }
     kept.reverse();
-    program.steps = kept;
-    program
+    kept
 }
 
 /// Merges `Add`, `Clamp`, `Inside` and `Gate` into the epilogue of the convolution that computed their input.
-fn fuse(program: Program) -> Program {
-    let mut uses = vec![0usize; program.forms.len()];
-    program.steps.iter().flat_map(Step::reads).for_each(|v| uses[v.index()] += 1);
+fn fuse(work: Vec<Work>, values: usize) -> (Vec<Step>, Vec<Option<NodeId>>) {
+    let mut uses = vec![0usize; values];
+    work.iter().flat_map(|(step, _)| step.reads()).for_each(|v| uses[v.index()] += 1);
     // Position in `steps` of the step that defines a value; values given by merged steps move to their convolution.
-    let mut defined = vec![usize::MAX; program.forms.len()];
-    let mut steps: Vec<Step> = Vec::with_capacity(program.steps.len());
-    for step in program.steps {
-        if !merge(&step, &mut steps, &defined, &uses) {
-            steps.push(step.clone());
-        }
-        for v in step.writes() {
-            // A merged step's result is now defined where its convolution is.
-            let at = steps.iter().rposition(|s| s.writes().contains(&v));
-            defined[v.index()] = at.unwrap_or(usize::MAX);
-        }
+    let mut defined = vec![usize::MAX; values];
+    let mut steps: Vec<Step> = Vec::with_capacity(work.len());
+    let mut nodes = Vec::with_capacity(work.len());
+    for (step, node) in work {
+        let written = step.writes();
+        let at = merge(&step, &mut steps, &defined, &uses).unwrap_or_else(|| {
+            steps.push(step);
+            nodes.push(node);
+            steps.len() - 1
+        });
+        written.into_iter().for_each(|v| defined[v.index()] = at);
     }
-    Program { steps, forms: program.forms }
+    (steps, nodes)
 }
 
 fn epilogue_of(step: &mut Step) -> Option<(&mut Value, &mut Epilogue)> {
@@ -53,58 +57,55 @@ fn epilogue_of(step: &mut Step) -> Option<(&mut Value, &mut Epilogue)> {
     }
 }
 
-/// Whether `step` now happens in an earlier convolution's epilogue.
-fn merge(step: &Step, steps: &mut [Step], defined: &[usize], uses: &[usize]) -> bool {
+/// Position of the earlier convolution in whose epilogue `step` now happens, if there is one.
+fn merge(step: &Step, steps: &mut [Step], defined: &[usize], uses: &[usize]) -> Option<usize> {
     match *step {
         Step::Add { a, b, out } => {
             // The later of the two operands must come from a convolution whose result nobody else reads.
             let (late, early) = if defined[a.index()] > defined[b.index()] { (a, b) } else { (b, a) };
             if a == b || uses[late.index()] != 1 || defined[early.index()] == defined[late.index()] {
-                return false;
+                return None;
             }
-            let Some((target, epilogue)) = steps.get_mut(defined[late.index()]).and_then(epilogue_of) else {
-                return false;
-            };
+            let at = defined[late.index()];
+            let (target, epilogue) = steps.get_mut(at).and_then(epilogue_of)?;
             if *epilogue != Epilogue::default() {
-                return false;
+                return None;
             }
             epilogue.add = Some(early);
             *target = out;
-            true
+            Some(at)
         }
         Step::Clamp { x, range, out } => {
-            let Some((target, epilogue)) = steps.get_mut(defined[x.index()]).and_then(epilogue_of) else {
-                return false;
-            };
+            let at = defined[x.index()];
+            let (target, epilogue) = steps.get_mut(at).and_then(epilogue_of)?;
             if uses[x.index()] != 1 || *target != x || epilogue.clamp.is_some() || epilogue.gate.is_some() {
-                return false;
+                return None;
             }
             epilogue.clamp = Some(range);
             *target = out;
-            true
+            Some(at)
         }
         Step::Inside { x, range, out } => {
-            let Some((target, epilogue)) = steps.get_mut(defined[x.index()]).and_then(epilogue_of) else {
-                return false;
-            };
+            let at = defined[x.index()];
+            let (target, epilogue) = steps.get_mut(at).and_then(epilogue_of)?;
             // Bits are taken before clamping; the clamp must not change what they say.
             let same = epilogue.clamp.is_none_or(|c| c == range);
             if *target != x || !same || epilogue.gate.is_some() || epilogue.bits.is_some() {
-                return false;
+                return None;
             }
             epilogue.bits = Some((out, range));
-            true
+            Some(at)
         }
         Step::Gate { s, bits, out } => {
             let at = defined[s.index()];
-            let Some((target, epilogue)) = steps.get_mut(at).and_then(epilogue_of) else { return false };
+            let (target, epilogue) = steps.get_mut(at).and_then(epilogue_of)?;
             if uses[s.index()] != 1 || *target != s || epilogue.gate.is_some() || defined[bits.index()] >= at {
-                return false;
+                return None;
             }
             epilogue.gate = Some(bits);
             *target = out;
-            true
+            Some(at)
         }
-        _ => false,
+        _ => None,
     }
 }

@@ -24,7 +24,7 @@ use crate::tensor::{Shape, Window};
 pub struct Value(u32);
 
 impl Value {
-    /// Position in [`Plan::places`].
+    /// Position in [`Program::forms`].
     pub fn index(self) -> usize {
         self.0 as usize
     }
@@ -155,7 +155,7 @@ pub enum Times {
     One,
     /// The unperturbed picture.
     Input,
-    /// The picture less its baseline.
+    /// The picture less its baseline, for copies on a path from one.
     InputMinusBaseline,
 }
 
@@ -486,8 +486,25 @@ impl Step {
 /// A list of primitives and the forms of its values.
 #[derive(Debug, Clone)]
 pub struct Program {
+    steps: Vec<Step>,
+    /// For each step the node that it computes or sends a signal back through.
+    nodes: Vec<Option<NodeId>>,
+    forms: Vec<Form>,
+}
+
+impl Program {
     /// In the order of execution.
-    pub steps: Vec<Step>,
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// The node that step `i` computes or sends a signal back through; none for a score, a statistic or a result.
+    pub fn node(&self, i: usize) -> Option<NodeId> {
+        self.nodes.get(i).copied().flatten()
+    }
+
     /// Form of each value.
-    pub forms: Vec<Form>,
+    pub fn forms(&self) -> &[Form] {
+        &self.forms
+    }
 }

@@ -20,12 +20,10 @@ pub struct Place {
 /// A program and its memory: `copy_bytes · n` bytes hold a chunk of `n` copies.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// What to do.
-    pub program: Program,
+    program: Program,
     /// Where each value lies; values that are never written lie nowhere (0 bytes).
-    pub places: Vec<Place>,
-    /// Arena bytes of one copy.
-    pub copy_bytes: usize,
+    pub(crate) places: Vec<Place>,
+    pub(crate) copy_bytes: usize,
 }
 
 /// Bytes held from one step to another, by a value or by several that take each other over.
@@ -69,7 +67,7 @@ impl Plan {
                 });
             }
         }
-        let copy_bytes = place(&mut blocks);
+        let copy_bytes = lay_out(&mut blocks);
         let place = |b: &Option<usize>| match b {
             Some(b) => Place { offset: blocks[*b].offset, bytes: blocks[*b].bytes },
             None => Place { offset: 0, bytes: 0 },
@@ -83,6 +81,21 @@ impl Plan {
         self.program.forms[v.index()]
     }
 
+    /// What to do.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// Where a value lies; one that is never written lies nowhere (0 bytes).
+    pub fn place(&self, v: Value) -> Place {
+        self.places[v.index()]
+    }
+
+    /// Arena bytes of one copy.
+    pub fn copy_bytes(&self) -> usize {
+        self.copy_bytes
+    }
+
     /// The steps in order.
     pub fn steps(&self) -> &[Step] {
         &self.program.steps
@@ -90,7 +103,7 @@ impl Plan {
 }
 
 /// Gives each block its offset: the largest first, each as low as those already placed allow. Returns the bytes of all.
-fn place(blocks: &mut [Block]) -> usize {
+fn lay_out(blocks: &mut [Block]) -> usize {
     let mut order: Vec<usize> = (0..blocks.len()).collect();
     order.sort_by_key(|&b| (std::cmp::Reverse(blocks[b].bytes), b));
     let mut top = 0;

@@ -244,7 +244,7 @@ mod tests {
         let seed = b.seed(Score::Logit);
         let fc = graph.output();
         let down = b.linear_adjoint(fc, seed).unwrap();
-        b.aggregate(down, Statistic::Sum);
+        b.aggregate(down, Statistic::Sum).unwrap();
         let program = b.finish();
         let passes = Pass::of(&program.steps);
         let flops = |pass: Pass| -> u64 {

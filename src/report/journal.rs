@@ -48,17 +48,28 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// What `path` holds. A missing file holds nothing; a last line that was cut off is left out.
+    /// What `path` holds. A missing file holds nothing; a last line that was cut off, which is all that a kill leaves
+    /// behind, is left out.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the file cannot be read or any other line is no record: the file has been changed by somebody else, and the
+    /// message says which line. Without the line, or without the file, a run can go on.
     pub fn read(path: &Path) -> Result<Vec<Line>> {
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(e) => return Err(Error::io(path, e)),
         };
-        Ok(bytes.split(|&b| b == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
+        let mut lines: Vec<&[u8]> = bytes.split(|&b| b == b'\n').collect();
+        // What follows the last line end: nothing, or a line whose end was not written.
+        let torn = lines.pop().unwrap_or_default();
+        let record = |(i, line): (usize, &&[u8])| {
+            serde_json::from_slice(line).map_err(|e| {
+                Error::input(format!("{}: line {} is no record ({e}); mend or delete it", path.display(), i + 1))
+            })
+        };
+        let whole: Vec<Line> = lines.iter().enumerate().map(record).collect::<Result<_>>()?;
+        Ok(whole.into_iter().chain(serde_json::from_slice(torn).ok()).collect())
     }
 
     /// A journal at `path` that holds `kept` and nothing else.
@@ -109,5 +120,25 @@ mod tests {
         let kept = Journal::read(&path).unwrap();
         Journal::start(&path, &kept).unwrap().append(&line("d")).unwrap();
         assert_eq!(Journal::read(&path).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn damage_that_no_kill_leaves_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("records.jsonl");
+        let line =
+            encode(&Line { record: Record::failed("a", None, "no"), settings: "ab".into(), stamp: None }).unwrap();
+        let read = |middle: &[u8]| {
+            std::fs::write(&path, [&line[..], middle, &line].concat()).unwrap();
+            Journal::read(&path)
+        };
+        for middle in [&b"{\"input\":\"c\",\"ind\n"[..], b"\n", b"\xff\n", b"{}\n"] {
+            let message = read(middle).unwrap_err().to_string();
+            assert!(message.contains("records.jsonl: line 2 "), "{message}");
+        }
+        assert_eq!(read(b"").unwrap().len(), 2);
+        // Only the line end is missing.
+        std::fs::write(&path, &line[..line.len() - 1]).unwrap();
+        assert_eq!(Journal::read(&path).unwrap().len(), 1);
     }
 }

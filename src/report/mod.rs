@@ -6,7 +6,7 @@ mod record;
 
 pub use journal::{Journal, Line, Stamp};
 pub use manifest::{FileStatus, Manifest, MethodUsed, ModelUsed, Status};
-pub use record::{Gap, Prediction, Record};
+pub use record::{Prediction, Record};
 
 use std::fs::File;
 use std::io::Write;

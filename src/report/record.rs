@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::map::Gap;
+
 /// A class among the best for an input.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Prediction {
@@ -11,17 +13,6 @@ pub struct Prediction {
     pub label: Option<String>,
     /// Its score, of the kind asked for.
     pub score: f64,
-}
-
-/// How far a map is from what its method promises.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Gap {
-    /// The promise, such as completeness.
-    pub promise: String,
-    /// Difference between the two sides of the promise.
-    pub value: f64,
-    /// The same as a share of the side that the net gives.
-    pub relative: f64,
 }
 
 /// One result, or the reason why there is none.

@@ -18,7 +18,7 @@ impl Rule for Deconvnet {
     fn pull(&self, node: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
         let node = b.graph().node(node);
         match node.op {
-            Op::Relu | Op::Clamp { .. } => Ok(vec![b.positive(up)]),
+            Op::Relu | Op::Clamp { .. } => Ok(vec![b.positive(up)?]),
             _ => {
                 Err(Error::model(format!("deconvnet is a rule for activations, '{}' is {}", node.name, node.op.kind())))
             }

@@ -17,7 +17,7 @@ impl Rule for Guided {
 
     fn pull(&self, node: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
         let bits = b.active(node)?;
-        let positive = b.positive(up);
-        Ok(vec![b.gate(positive, bits)])
+        let positive = b.positive(up)?;
+        Ok(vec![b.gate(positive, bits)?])
     }
 }

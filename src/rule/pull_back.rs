@@ -8,9 +8,13 @@ use crate::program::{Builder, Value};
 /// The signal at `to` when `signal` arrives at the output of `from` and every node in between obeys `rules`.
 ///
 /// # Errors
-/// When a rule refuses a node or `to` is not upstream of `from`.
+/// When a rule refuses a node or sends a signal of the wrong shape, `signal` has not the shape of `from`'s output, or `to` is
+/// not upstream of `from`.
 pub fn pull_back(b: &mut Builder<'_>, rules: &Composite, from: NodeId, signal: Value, to: NodeId) -> Result<Value> {
     let graph = b.graph();
+    graph.check(from)?;
+    graph.check(to)?;
+    b.expect_signal(from, signal)?;
     // Signals matter only on ways that lead to `to`.
     let mut leads = vec![false; graph.nodes().len()];
     leads[to.index()] = true;
@@ -25,17 +29,20 @@ pub fn pull_back(b: &mut Builder<'_>, rules: &Composite, from: NodeId, signal: V
         }
         let Some(up) = signals[id.index()] else { continue };
         let node = graph.node(id);
+        b.pull(Some(id));
         let down = rules.select(graph, id)?.pull(id, up, b).map_err(|e| e.within(format!("node '{}'", node.name)))?;
         if down.len() != node.inputs.len() {
             return Err(Error::model(format!("node '{}': a rule must send one signal to each input", node.name)));
         }
         for (&input, s) in node.inputs.iter().zip(down) {
+            b.expect_signal(input, s).map_err(|e| e.within(format!("node '{}'", node.name)))?;
             signals[input.index()] = Some(match signals[input.index()] {
                 None => s,
-                Some(before) => b.add(before, s),
+                Some(before) => b.add(before, s)?,
             });
         }
     }
+    b.pull(None);
     signals[to.index()].ok_or_else(|| {
         Error::settings(format!("'{}' does not influence '{}'", graph.node(to).name, graph.node(from).name))
     })

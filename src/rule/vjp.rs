@@ -24,7 +24,7 @@ impl Rule for Vjp {
         Ok(match &node.op {
             Op::Relu | Op::Clamp { .. } => {
                 let bits = b.active(id)?;
-                vec![b.gate(up, bits)]
+                vec![b.gate(up, bits)?]
             }
             Op::Conv(_) | Op::BatchNorm(_) => vec![b.conv_adjoint(id, up)?],
             Op::Linear(_) => vec![b.linear_adjoint(id, up)?],
@@ -42,7 +42,7 @@ impl Rule for Vjp {
                 let shapes: Vec<Shape> = node.inputs.iter().map(|&i| graph.node(i).shape).collect();
                 let mut down = Vec::with_capacity(shapes.len());
                 for shape in shapes {
-                    down.push(b.channels(up, first, shape));
+                    down.push(b.channels(up, first, shape)?);
                     first += shape.c;
                 }
                 down

@@ -13,7 +13,25 @@ pub struct Shape {
     pub w: usize,
 }
 
+/// Elements that a feature map may have: bytes of whole programs must not leave the range of `usize`.
+const MOST_ELEMENTS: u64 = 1 << 36;
+
+/// Extent that a window may reach over or step by.
+const MOST_REACH: usize = 1 << 24;
+
 impl Shape {
+    /// The same shape if it can be a feature map's.
+    ///
+    /// # Errors
+    /// When there is no element or more than 2³⁶.
+    pub fn checked(self) -> Result<Self> {
+        match self.c.checked_mul(self.h).and_then(|n| n.checked_mul(self.w)) {
+            Some(0) => Err(Error::model(format!("the shape {self} is empty"))),
+            Some(n) if n as u64 <= MOST_ELEMENTS => Ok(self),
+            _ => Err(Error::model(format!("the shape {self} is too large"))),
+        }
+    }
+
     /// `c × h × w`.
     pub const fn new(c: usize, h: usize, w: usize) -> Self {
         Self { c, h, w }
@@ -125,12 +143,23 @@ impl Window {
     /// Rows and columns of the output for an input of `h × w`.
     ///
     /// # Errors
-    /// When kernel, stride or dilation is zero or the window does not fit into the padded input.
+    /// When kernel, stride or dilation is zero, the window does not fit into the padded input, or a number is absurd.
     pub fn output(&self, h: usize, w: usize) -> Result<[usize; 2]> {
         if self.kernel.contains(&0) || self.stride.contains(&0) || self.dilation.contains(&0) {
             return Err(Error::model(format!(
                 "a window needs kernel, stride and dilation of at least 1, got {self:?}"
             )));
+        }
+        let reach = |a: usize| self.kernel[a].checked_mul(self.dilation[a]);
+        let taps = self.kernel[0].checked_mul(self.kernel[1]);
+        let sides = match self.padding {
+            Padding::Explicit { top, bottom, left, right } => [top, bottom, left, right],
+            Padding::Same => [0; 4],
+        };
+        let sizes =
+            [reach(0), reach(1), taps].into_iter().chain(sides.into_iter().chain(self.stride).chain([h, w]).map(Some));
+        if sizes.into_iter().any(|n| n.is_none_or(|n| n > MOST_REACH)) {
+            return Err(Error::model(format!("{self:?} on an input of {h}x{w} reaches too far")));
         }
         let pads = self.pads(h, w);
         let axis = |n: usize, a: usize| -> Result<usize> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use verilume::graph::{BatchNorm, Conv, Graph, GraphBuilder, Linear, NodeId, Op};
+use verilume::graph::{BatchNorm, Conv, Encoding, Graph, GraphBuilder, Linear, NodeId, Op, Weight};
 use verilume::tensor::{Padding, Shape, Window};
 
 use super::{Dense, weight_f64};
@@ -219,6 +219,10 @@ pub fn convolutions(numbers: Numbers) -> Vec<Case> {
         add("depthwise 3x3, stride 2", 1, [9, 14], Geometry { stride: [2; 2], kernel: [3; 2], ..g });
         add("depthwise, dilation 2", 1, [9, 14], Geometry { dilation: [2; 2], kernel: [3; 2], ..g });
     }
+    // More than one band of rows.
+    for stride in [1, 2] {
+        add("bands", 1, [40, 130], Geometry { c: 64, k: 64, stride: [stride; 2], ..plain });
+    }
     add("whole picture", 3, [5, 3], Geometry { c: 7, k: 10, kernel: [5, 3], padding: Padding::all(0), ..plain });
     add("one pixel", 1, [1, 1], Geometry { c: 17, k: 31, ..plain });
     for (c, k) in [(1, 1), (7, 3), (17, 31), (40, 10), (257, 33)] {
@@ -228,6 +232,37 @@ pub fn convolutions(numbers: Numbers) -> Vec<Case> {
                 bias: bias.then(|| numbers.fill(14, k, 9).into()),
             };
             cases.push(Case::of(format!("linear: {n}x{c} to {k}"), n, Shape::vector(c), Op::Linear(linear)));
+        }
+    }
+    cases
+}
+
+/// Linear layers whose weights are stored in every encoding, at aligned and odd places.
+pub fn stored(numbers: Numbers) -> Vec<Case> {
+    let (c, k) = (37, 19);
+    // Eighths are numbers of every encoding.
+    let values: Vec<f64> = numbers.fill(21, k * c, 3).iter().map(|v| (v * 8.0).round() / 8.0).collect();
+    let bytes = |encoding| -> Vec<u8> {
+        let each = |v: &f64| match encoding {
+            Encoding::F16 => half::f16::from_f64(*v).to_le_bytes().to_vec(),
+            Encoding::Bf16 => half::bf16::from_f64(*v).to_le_bytes().to_vec(),
+            Encoding::F32 => (*v as f32).to_le_bytes().to_vec(),
+            Encoding::F64 => v.to_le_bytes().to_vec(),
+        };
+        values.iter().flat_map(each).collect()
+    };
+    let mut cases = Vec::new();
+    for encoding in [Encoding::F16, Encoding::Bf16, Encoding::F32, Encoding::F64] {
+        for odd in [0, 1] {
+            let stored = bytes(encoding);
+            // A multiple of eight in memory, plus one byte where the place is to be odd.
+            let mut all = vec![0u8; 8 + stored.len() + odd];
+            let start = all.as_ptr().align_offset(8) + odd;
+            all[start..start + stored.len()].copy_from_slice(&stored);
+            let weight = Weight::stored([k, c, 1, 1], Arc::new(all), start, encoding).unwrap();
+            let linear = Linear { weight, bias: Some(numbers.fill(22, k, 9).into()) };
+            let name = format!("linear: {} at {odd} of 8", encoding.name());
+            cases.push(Case::of(name, 3, Shape::vector(c), Op::Linear(linear)));
         }
     }
     cases
@@ -256,6 +291,9 @@ pub fn pools() -> Vec<Case> {
     let ceil: Vec<_> = windows.iter().map(|&(w, input)| (Window { ceil: true, ..w }, input)).collect();
     windows.extend(ceil);
     windows.push((Window { ceil: true, ..Window::square(3, 2, 1) }, [6, 28]));
+    // More than 256 taps: a winner's number takes two bytes.
+    windows.push((Window::square(17, 3, 0), [23, 19]));
+    windows.push((Window::square(17, 2, 8), [19, 23]));
     windows.push((Window { ceil: true, ..Window::square(2, 3, 0) }, [6, 8]));
     for (i, (window, [h, w])) in windows.into_iter().enumerate() {
         let input = Shape::new(CHANNELS[i % CHANNELS.len()], h, w);

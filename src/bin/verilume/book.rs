@@ -118,7 +118,7 @@ impl Book {
             "{input:path$}  {:method$}  {:>10}  {:>8}  {:>8.3}  {target}",
             record.method.as_deref().unwrap_or("-"),
             record.score.map_or_else(dash, |s| format!("{s:.4}")),
-            record.gap.as_ref().map_or_else(dash, |g| format!("{:.1e}", g.relative)),
+            record.gap.as_ref().and_then(|g| g.relative).map_or_else(dash, |r| format!("{r:.1e}")),
             record.seconds,
         ))
     }

@@ -11,11 +11,14 @@ pub fn methods_text() -> String {
     for entry in method::registry() {
         let aliases = if entry.aliases.is_empty() { String::new() } else { format!(" ({})", entry.aliases.join(", ")) };
         let _ = writeln!(text, "\n  {}{aliases}: {}", entry.id, entry.title);
-        let promises: Vec<&str> = entry.promises.iter().map(|p| p.describe()).collect();
+        let promises = entry.promised();
+        let draws = entry.drawn().map_or_else(String::new, |drawn| format!("Random: {drawn}"));
         let passes = format!("Passes: {}", entry.passes);
         let promises = if promises.is_empty() { String::new() } else { format!("Promise: {}", promises.join("; ")) };
         let caution = if entry.caution.is_empty() { String::new() } else { format!("Caution: {}", entry.caution) };
-        for line in [entry.summary, entry.paper, &passes, &promises, &caution].into_iter().filter(|l| !l.is_empty()) {
+        for line in
+            [entry.summary, entry.paper, &passes, &promises, &draws, &caution].into_iter().filter(|l| !l.is_empty())
+        {
             let _ = writeln!(text, "      {line}");
         }
         for p in entry.parameters {
@@ -36,7 +39,7 @@ pub fn methods_json() -> serde_json::Value {
             .collect();
         json!({
             "id": e.id, "aliases": e.aliases, "title": e.title, "summary": e.summary, "paper": e.paper,
-            "passes": e.passes, "promises": e.promises.iter().map(|p| p.describe()).collect::<Vec<_>>(),
+            "passes": e.passes, "promises": e.promised(), "draws": e.drawn(),
             "caution": e.caution, "parameters": parameters,
         })
     });

@@ -293,7 +293,7 @@ fn rows(engine: &Engine, calls: &[Profile], peaks: &Peaks) -> Vec<StepRow> {
                 chunks.map(|c| c.steps[position].as_secs_f64()).sum::<f64>()
             };
             let seconds = Times::new(calls.iter().map(of_call).collect()).median();
-            let work = Work::of(step, &plan.program.forms, scalar_bytes);
+            let work = Work::of(step, plan.program().forms(), scalar_bytes);
             let chunks = calls[0].chunks.iter().filter(|c| Arc::ptr_eq(&c.plan, plan));
             let (flops, bytes) =
                 chunks.fold((0, 0), |(f, b), c| (f + work.chunk_flops(c.copies), b + work.chunk_bytes(c.copies)));

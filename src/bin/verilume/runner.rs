@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -15,7 +14,7 @@ use verilume::method::Method;
 use verilume::model::{Labels, Model};
 use verilume::program::Score;
 use verilume::render::Look;
-use verilume::report::{Gap, Line, Prediction, Record};
+use verilume::report::{Line, Prediction, Record};
 use verilume::tensor::{Shape, Tensor};
 
 use crate::args::Format;
@@ -223,11 +222,7 @@ impl Runner<'_> {
                     let mut record = self.record(s, m, rank, seconds);
                     match made.and_then(|map| Ok((self.store(s, m, rank, &map, rows.as_deref_mut())?, map))) {
                         Ok((files, map)) => {
-                            record.gap = map.gap.as_ref().map(|g| Gap {
-                                promise: g.promise.clone(),
-                                value: g.value,
-                                relative: g.relative,
-                            });
+                            record.gap = map.gap.clone();
                             record.files = files;
                             if sheets {
                                 panels[i].push(Panel {
@@ -268,7 +263,7 @@ impl Runner<'_> {
     }
 
     /// The net's scores; items that it cannot take are recorded and left out.
-    fn score(&mut self, graph: &Arc<Graph>, items: Vec<Item>, progress: &Progress) -> Result<Vec<Scored>> {
+    fn score(&mut self, graph: &Graph, items: Vec<Item>, progress: &Progress) -> Result<Vec<Scored>> {
         let inputs: Vec<&Tensor> = items.iter().map(|i| &i.input).collect();
         let together = self.forward(graph, &inputs);
         let mut scored = Vec::new();
@@ -295,14 +290,14 @@ impl Runner<'_> {
         Ok(scored)
     }
 
-    fn forward(&mut self, graph: &Arc<Graph>, inputs: &[&Tensor]) -> verilume::Result<Tensor> {
+    fn forward(&mut self, graph: &Graph, inputs: &[&Tensor]) -> verilume::Result<Tensor> {
         self.engine.forward(graph, &batch(inputs)?)
     }
 
     /// One map an item for its `rank`-th target, and the seconds that took.
     fn explain(
         &mut self,
-        graph: &Arc<Graph>,
+        graph: &Graph,
         m: usize,
         items: &[&Scored],
         rank: usize,

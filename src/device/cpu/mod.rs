@@ -103,7 +103,7 @@ const MOST_THREADS: usize = 4096;
 ///
 /// # Errors
 /// When the machine lacks the kernels asked for or threads cannot be started.
-pub fn open(
+pub(crate) fn open(
     precision: Precision,
     kernels: Kernels,
     convolution: Convolution,
