@@ -219,10 +219,6 @@ pub fn convolutions(numbers: Numbers) -> Vec<Case> {
         add("depthwise 3x3, stride 2", 1, [9, 14], Geometry { stride: [2; 2], kernel: [3; 2], ..g });
         add("depthwise, dilation 2", 1, [9, 14], Geometry { dilation: [2; 2], kernel: [3; 2], ..g });
     }
-    // More than one band of rows.
-    for stride in [1, 2] {
-        add("bands", 1, [40, 130], Geometry { c: 64, k: 64, stride: [stride; 2], ..plain });
-    }
     add("whole picture", 3, [5, 3], Geometry { c: 7, k: 10, kernel: [5, 3], padding: Padding::all(0), ..plain });
     add("one pixel", 1, [1, 1], Geometry { c: 17, k: 31, ..plain });
     for (c, k) in [(1, 1), (7, 3), (17, 31), (40, 10), (257, 33)] {
@@ -233,6 +229,11 @@ pub fn convolutions(numbers: Numbers) -> Vec<Case> {
             };
             cases.push(Case::of(format!("linear: {n}x{c} to {k}"), n, Shape::vector(c), Op::Linear(linear)));
         }
+    }
+    // More than one band of rows.
+    for stride in [1, 2] {
+        let g = Geometry { c: 64, k: 64, stride: [stride; 2], ..plain };
+        cases.push(Case::of(format!("bands: {g:?}"), 1, Shape::new(64, 40, 130), g.conv(numbers)));
     }
     cases
 }
