@@ -306,6 +306,33 @@ fn maps_that_overflow_are_refused() {
     assert!(error.to_string().contains("picture 0"), "{error}");
 }
 
+/// A window of more than 256 taps: a winner's number takes two bytes.
+#[test]
+fn winners_of_large_windows_are_the_first_largest() {
+    let [h, w] = [23, 19];
+    let window = Window::square(17, 3, 0);
+    let mut b = GraphBuilder::new(Shape::new(2, h, w));
+    let pool = b.push("pool", Op::MaxPool(window), &[b.input()]).unwrap();
+    let flat = b.push("flatten", Op::Flatten, &[pool]).unwrap();
+    let graph = b.finish(flat).unwrap();
+    // The lower rows are larger, so that late taps win.
+    let number = |i: usize| (i * 7919 % 1009 / 3 + if i / w % h > 14 { 400 } else { 0 }) as f32;
+    let numbers: Vec<f32> = (0..2 * h * w).map(number).collect();
+    let [rows, columns] = window.output(h, w).unwrap();
+    let mut want = Vec::new();
+    for (c, y, x) in (0..2).flat_map(|c| (0..rows).flat_map(move |y| (0..columns).map(move |x| (c, 3 * y, 3 * x)))) {
+        let at = |tap: usize| numbers[(c * h + y + tap / 17) * w + x + tap % 17];
+        let first = (0..289).reduce(|best, tap| if at(tap) > at(best) { tap } else { best }).unwrap();
+        want.push(first as u16);
+    }
+    assert!(want.iter().any(|&tap| tap > 255), "no winner needs two bytes");
+    let x = Batch::new(&Tensor::f32([1, 2, h, w], numbers.clone()).unwrap()).unwrap();
+    for settings in machines() {
+        let decisions = Engine::new(&settings).unwrap().decisions(&graph, &x).unwrap();
+        assert_eq!(decisions[0].nodes[&pool], want, "{:?}", settings.kernels);
+    }
+}
+
 /// Decisions come from the caller: whatever they say, nothing outside the feature maps is touched.
 #[test]
 fn given_decisions_cannot_point_outside() {
