@@ -24,7 +24,7 @@ const BLOCK_BYTES: usize = 1 << 20;
 /// Read or written channels below which transforms cost more than they save.
 const LEAST_CHANNELS: usize = 16;
 
-/// `Gᵀ`: filter to transformed filter.
+/// `G`: a filter `g` becomes `G g Gᵀ`.
 const G: [[f64; 3]; N] = [
     [1.0 / 4.0, 0.0, 0.0],
     [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
