@@ -11,7 +11,7 @@ use crate::device::cpu::{self, Convolution, Kernels};
 use crate::device::{Chunk, Decisions, Description, Device, Harvest, Perturbation, Slot, Sum};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId};
-use crate::program::{Builder, Decided, Plan, Program, Score, Statistic, Times};
+use crate::program::{Builder, Decided, Plan, Program, Score, Statistic, Step, Times};
 use crate::random;
 use crate::rule::{Composite, pull_back};
 use crate::tensor::{Precision, Shape, Tensor};
@@ -186,11 +186,22 @@ impl Copies {
     }
 }
 
+/// With which signal the backward pass starts at the logits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Start {
+    /// The gradient of the score.
+    Gradient,
+    /// The gradient of the score times the logits: a target's logit at its place, for rules that pass relevance on.
+    Relevance,
+}
+
 /// Perturb → differentiate → aggregate, as plain data.
 #[derive(Debug, Clone)]
 pub struct Job {
     /// What is explained.
     pub score: Score,
+    /// With which signal the backward pass starts.
+    pub start: Start,
     /// Backward rules.
     pub rules: Composite,
     /// Copies of each picture.
@@ -210,6 +221,7 @@ impl Job {
     pub fn gradient(score: Score) -> Self {
         Self {
             score,
+            start: Start::Gradient,
             rules: Composite::gradient(),
             copies: Copies::one(),
             at: At::Input,
@@ -233,6 +245,35 @@ pub struct Pullback<'a> {
     pub to: NodeId,
 }
 
+/// A program of a method's own, run on copies of pictures.
+#[derive(Debug, Clone, Copy)]
+pub struct Task<'a> {
+    /// Names what is built: equal names on one graph must mean equal programs. Parameters that change the program belong
+    /// into it.
+    pub name: &'a str,
+    /// The pictures.
+    pub x: &'a Batch,
+    /// Class scored on each picture.
+    pub targets: &'a [usize],
+    /// Copies of each picture.
+    pub copies: &'a Copies,
+    /// What the program loads: by slot, one tensor a picture, each in the shape it is loaded as.
+    pub loads: &'a [Vec<Tensor>],
+}
+
+/// What a [`Task`] left behind.
+#[derive(Debug, Clone, Default)]
+pub struct Outcome {
+    /// By slot of the program's stores; within, by picture and copy.
+    pub stores: Vec<Vec<Tensor>>,
+    /// Score of every copy, by picture; the last head's, zeros without one.
+    pub scores: Vec<Vec<f64>>,
+    /// Logits of every copy, by picture; the last head's, empty without one.
+    pub logits: Vec<Vec<Vec<f64>>>,
+    /// If the program aggregates: the statistic of each picture's copies.
+    pub maps: Vec<Tensor>,
+}
+
 /// One map a picture, and the scores of its copies.
 #[derive(Debug, Clone)]
 pub struct Answer {
@@ -246,10 +287,25 @@ pub struct Answer {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Key {
     Scores(u64, Score),
-    Job { graph: u64, score: Score, rules: String, at: At, reading: Reading, statistic: Statistic, decided: Decided },
+    Job {
+        graph: u64,
+        score: Score,
+        start: Start,
+        rules: String,
+        at: At,
+        reading: Reading,
+        statistic: Statistic,
+        decided: Decided,
+    },
     Outputs(u64, Vec<NodeId>),
-    Pullback { graph: u64, from: NodeId, rules: String, to: NodeId },
+    Pullback {
+        graph: u64,
+        from: NodeId,
+        rules: String,
+        to: NodeId,
+    },
     Decisions(u64),
+    Task(u64, String),
 }
 
 /// A device, its limits, and the programs made for it so far.
@@ -371,13 +427,7 @@ impl Engine {
             At::Node(node) => node,
         };
         graph.check(node)?;
-        if targets.len() != x.len() || targets.iter().any(|&t| t >= graph.classes()) {
-            return Err(Error::settings(format!(
-                "{} pictures need one class each below {}, got {targets:?}",
-                x.len(),
-                graph.classes()
-            )));
-        }
+        check_targets(graph, x, targets)?;
         if decisions.is_some_and(|d| d.len() != x.len()) {
             return Err(Error::settings(format!("{} pictures need decisions each", x.len())));
         }
@@ -394,6 +444,7 @@ impl Engine {
         let key = Key::Job {
             graph: graph.id(),
             score: job.score,
+            start: job.start,
             rules: job.rules.id(),
             at: job.at,
             reading: job.reading,
@@ -402,7 +453,11 @@ impl Engine {
         };
         let plan = self.plan(key, || {
             let mut b = Builder::new(graph, decided)?;
-            let seed = b.seed(job.score);
+            let mut seed = b.seed(job.score);
+            if job.start == Start::Relevance {
+                let logits = b.output(graph.output());
+                seed = b.mul(seed, logits)?;
+            }
             let signal = pull_back(&mut b, &job.rules, graph.output(), seed, node)?;
             let read = match job.reading {
                 Reading::Signal => signal,
@@ -521,6 +576,77 @@ impl Engine {
         Ok(out)
     }
 
+    /// Runs a program that `build` writes: any forward passes, scores, rules, loads and stores of a method's own.
+    ///
+    /// The program is kept under the task's name and built once.
+    ///
+    /// # Errors
+    /// When `build` fails, shapes, targets or loads do not suit, memory does not suffice or a result is not finite.
+    pub fn evaluate(
+        &mut self,
+        graph: &Graph,
+        task: &Task<'_>,
+        build: impl FnOnce(&mut Builder<'_>) -> Result<()>,
+    ) -> Result<Outcome> {
+        let &Task { name, x, targets, copies, loads } = task;
+        check_shapes(graph, x)?;
+        check_targets(graph, x, targets)?;
+        copies.check(x)?;
+        let plan = self.plan(Key::Task(graph.id(), name.to_string()), || {
+            let mut b = Builder::new(graph, Decided::Here)?;
+            build(&mut b)?;
+            Ok(b.finish())
+        })?;
+        let mut statistic = None;
+        for step in plan.steps() {
+            match step {
+                Step::Load { slot, out } => {
+                    let dims = plan.form(*out).shape().dims();
+                    let suits =
+                        |given: &Vec<Tensor>| given.len() == x.len() && given.iter().all(|t| is_of(t.dims(), dims));
+                    if !loads.get(*slot).is_some_and(suits) {
+                        return Err(Error::settings(format!(
+                            "{name}: load {slot} wants {} tensors of shape {dims:?}",
+                            x.len()
+                        )));
+                    }
+                }
+                Step::Aggregate { x: read, statistic: s } => {
+                    let shape = plan.form(*read).shape();
+                    if statistic.replace((*s, shape)).is_some() {
+                        return Err(Error::settings(format!("{name}: a program has one statistic at most")));
+                    }
+                }
+                _ => {}
+            }
+        }
+        let n = copies.weights.len();
+        let run = Run { loads, ..Run::plain(&plan, graph, x, targets, copies) };
+        let mut outcome = Outcome {
+            scores: vec![Vec::with_capacity(n); x.len()],
+            logits: vec![Vec::with_capacity(n); x.len()],
+            ..Outcome::default()
+        };
+        let precision = self.device.describe().precision;
+        let sums = statistic.map_or(Vec::new(), |(s, shape)| vec![(s, shape.len()); x.len()]);
+        self.run(&run, sums, |harvest, slots| {
+            for (i, slot) in slots.iter().enumerate() {
+                outcome.scores[slot.item].push(harvest.scores[i]);
+                outcome.logits[slot.item].push(std::mem::take(&mut harvest.logits[i]));
+                if let Some((statistic, shape)) = statistic
+                    && slot.copy + 1 == n
+                {
+                    let values = std::mem::take(&mut harvest.sums[slot.item]).finish(statistic);
+                    outcome.maps.push(Tensor::rounded(shape.dims(), values, precision)?);
+                }
+            }
+            outcome.stores.resize(outcome.stores.len().max(harvest.stores.len()), Vec::new());
+            harvest.stores.drain(..).zip(&mut outcome.stores).for_each(|(new, all)| all.extend(new));
+            Ok(())
+        })?;
+        Ok(outcome)
+    }
+
     /// Runs every copy of every picture, chunk by chunk in order, and hands each chunk's harvest to `gather`.
     fn run(
         &mut self,
@@ -607,6 +733,19 @@ fn check_shapes(graph: &Graph, x: &Batch) -> Result<()> {
         return Ok(());
     }
     Err(Error::input(format!("the net was made for pictures of {}, not {}", graph.input_shape(), x.shape())))
+}
+
+fn check_targets(graph: &Graph, x: &Batch, targets: &[usize]) -> Result<()> {
+    if targets.len() == x.len() && targets.iter().all(|&t| t < graph.classes()) {
+        return Ok(());
+    }
+    Err(Error::settings(format!("{} pictures need one class each below {}, got {targets:?}", x.len(), graph.classes())))
+}
+
+/// Whether a tensor of `dims` can be loaded as a value of shape `[c, h, w]`: equal but for leading or trailing ones.
+fn is_of(dims: &[usize], shape: [usize; 3]) -> bool {
+    let bare = |d: &[usize]| d.iter().copied().filter(|&n| n != 1).collect::<Vec<_>>();
+    bare(dims) == bare(&shape)
 }
 
 fn finite(harvest: &Harvest) -> bool {

@@ -293,7 +293,7 @@ fn golden_files_load() {
 #[test]
 fn sizes_share_weights() {
     let model = Model::open(&golden("resnet_basic"), None).unwrap();
-    let ids = |shape| -> Vec<u64> {
+    let ids = |shape| -> Vec<_> {
         let graph = model.graph(shape).unwrap();
         graph
             .nodes()

@@ -361,7 +361,7 @@ fn batch_norms_keep_their_weight_id() {
     let flat = b.push("flatten", Op::Flatten, &[pool]).unwrap();
     let graph = b.finish(flat).unwrap();
     let resized = graph.resized(Shape::new(3, 9, 5)).unwrap();
-    let ids = |graph: &Graph| -> Vec<u64> {
+    let ids = |graph: &Graph| -> Vec<verilume::graph::WeightId> {
         let program = gradient(graph, &Composite::gradient());
         let of = |step: &Step| match step {
             Step::Conv { layer, .. } | Step::ConvAdjoint { layer, .. } => Some(layer.weight.id()),

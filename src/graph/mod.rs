@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use dump::Dump;
 pub use op::{BatchNorm, Conv, Linear, Op};
-pub use weight::{Bytes, Encoding, Weight};
+pub use weight::{Bytes, Encoding, Factor, Part, Weight, WeightId};
 
 use crate::error::{Error, Result};
 use crate::tensor::Shape;

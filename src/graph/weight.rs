@@ -44,6 +44,62 @@ impl Encoding {
     }
 }
 
+/// What is read in place of a weight's numbers, element by element.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Part {
+    /// The numbers themselves.
+    #[default]
+    Whole,
+    /// `max(w, 0)`.
+    Positive,
+    /// `min(w, 0)`.
+    Negative,
+    /// `w²`.
+    Square,
+    /// 1, whatever the weight.
+    Ones,
+    /// `w + γ·max(w, 0)`.
+    PositiveRaised(Factor),
+    /// `w + γ·min(w, 0)`.
+    NegativeRaised(Factor),
+}
+
+/// A factor that can be compared and hashed: a double by its bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Factor(u64);
+
+impl From<f64> for Factor {
+    fn from(x: f64) -> Self {
+        Self(x.to_bits())
+    }
+}
+
+impl Factor {
+    /// The number.
+    pub const fn get(self) -> f64 {
+        f64::from_bits(self.0)
+    }
+}
+
+impl Part {
+    /// What stands for `w`.
+    pub fn of(self, w: f64) -> f64 {
+        match self {
+            Part::Whole => w,
+            Part::Positive => w.max(0.0),
+            Part::Negative => w.min(0.0),
+            Part::Square => w * w,
+            Part::Ones => 1.0,
+            Part::PositiveRaised(gamma) => w + gamma.get() * w.max(0.0),
+            Part::NegativeRaised(gamma) => w + gamma.get() * w.min(0.0),
+        }
+    }
+}
+
+/// Names the numbers of a weight: equal ids mean equal numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct WeightId(u64, Part);
+
 /// The weight of a convolution `[k, c / groups, kh, kw]` or a linear layer `[k, c, 1, 1]`.
 ///
 /// The numbers stay where they are stored; devices convert the rows they ask for. Folding a batch norm multiplies
@@ -56,6 +112,7 @@ pub struct Weight {
     offset: usize,
     encoding: Encoding,
     row_scale: Option<Arc<[f64]>>,
+    part: Part,
 }
 
 impl std::fmt::Debug for Weight {
@@ -87,7 +144,7 @@ impl Weight {
         if end.is_none_or(|end| end > have) {
             return Err(Error::model(format!("a weight of shape {dims:?} does not fit into {have} bytes")));
         }
-        Ok(Self { id: next_id(), dims, bytes, offset, encoding, row_scale: None })
+        Ok(Self { id: next_id(), dims, bytes, offset, encoding, row_scale: None, part: Part::Whole })
     }
 
     /// From numbers in C order; errors as [`Weight::stored`].
@@ -97,8 +154,13 @@ impl Weight {
     }
 
     /// Names these numbers: equal ids mean equal numbers.
-    pub fn id(&self) -> u64 {
-        self.id
+    pub fn id(&self) -> WeightId {
+        WeightId(self.id, self.part)
+    }
+
+    /// The same weight with some part of its numbers in their place; of a weight that is a part already, of the whole.
+    pub fn part(&self, part: Part) -> Self {
+        Self { part, ..self.clone() }
     }
 
     /// `[k, c / groups, kh, kw]`.
@@ -134,8 +196,11 @@ impl Weight {
     /// The same weight with output channel `k` multiplied by `scale[k]`.
     ///
     /// # Errors
-    /// When `scale` has not one factor an output channel.
+    /// When `scale` has not one factor an output channel, or the weight is a part of another.
     pub fn scaled(&self, scale: &[f64]) -> Result<Self> {
+        if self.part != Part::Whole {
+            return Err(Error::model("scale the whole weight before taking a part of it"));
+        }
         if scale.len() != self.rows() {
             return Err(Error::model(format!("{} factors for {} output channels", scale.len(), self.rows())));
         }
@@ -152,7 +217,7 @@ impl Weight {
         let size = self.encoding.bytes();
         let start = self.offset + (row * self.row_len() + columns.start) * size;
         let raw = &(*self.bytes).as_ref()[start..start + columns.len() * size];
-        let convert = |x: f64| T::from_f64(x * scale);
+        let convert = |x: f64| T::from_f64(self.part.of(x * scale));
         let out = &mut out[..columns.len()];
         match self.encoding {
             Encoding::F16 => {
@@ -185,7 +250,7 @@ impl Weight {
             Encoding::F64 => T::PRECISION == crate::tensor::Precision::F64,
             Encoding::F16 | Encoding::Bf16 => false,
         };
-        if !matches || self.row_scale.is_some() || cfg!(target_endian = "big") {
+        if !matches || self.row_scale.is_some() || self.part != Part::Whole || cfg!(target_endian = "big") {
             return None;
         }
         let raw = &(*self.bytes).as_ref()[self.offset..self.offset + self.len() * self.encoding.bytes()];

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{
-    ConvLayer, Epilogue, Form, LinearLayer, PoolLayer, Program, Range, Score, Statistic, Step, Value, WinnerWidth,
+    ConvLayer, Elementwise, Epilogue, Form, LinearLayer, PoolLayer, Program, Range, Score, Statistic, Step, Value,
+    WinnerWidth,
 };
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId, Op};
@@ -19,21 +20,38 @@ pub enum Decided {
     Elsewhere,
 }
 
+/// A forward pass of a [`Builder`]'s program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forward(usize);
+
+/// Where a forward pass's values are.
+#[derive(Debug, Clone)]
+struct Values {
+    decided: Decided,
+    /// What each node computes.
+    own: Vec<Value>,
+    /// What the readers of each node get: its own value, unless it was replaced.
+    read: Vec<Value>,
+    /// Section of each node's steps.
+    sections: Vec<usize>,
+    bits: HashMap<NodeId, Value>,
+    winners: HashMap<NodeId, Value>,
+}
+
 /// Builds a [`Program`] over one graph.
 ///
-/// Forward values are computed only if something reads them, and kept only as long as something will.
+/// Forward values are computed only if something reads them, and kept only as long as something will. There is one forward
+/// pass at first, on the copy of the picture; [`Builder::replace`] makes others.
 #[derive(Debug)]
 pub struct Builder<'g> {
     graph: &'g Graph,
-    decided: Decided,
     forms: Vec<Form>,
-    /// Forward steps of each node.
-    forward: Vec<Vec<Step>>,
-    outputs: Vec<Value>,
-    bits: HashMap<NodeId, Value>,
-    winners: HashMap<NodeId, Value>,
-    /// Steps after the forward pass, each with the node whose work it does.
-    after: Vec<(Step, Option<NodeId>)>,
+    /// Steps, each with the node whose work it does: one section a forward node, so that what is asked of a node later is
+    /// done where its value is at hand, and one section for all that follows a forward pass.
+    sections: Vec<Vec<(Step, Option<NodeId>)>>,
+    forwards: Vec<Values>,
+    /// Of which forward pass is spoken.
+    current: usize,
     /// Node whose rule is writing.
     pulling: Option<NodeId>,
 }
@@ -44,33 +62,86 @@ impl<'g> Builder<'g> {
     /// # Errors
     /// None for a graph that was built by [`crate::graph::GraphBuilder`].
     pub fn new(graph: &'g Graph, decided: Decided) -> Result<Self> {
-        let mut b = Builder {
-            graph,
+        let mut b =
+            Builder { graph, forms: Vec::new(), sections: Vec::new(), forwards: Vec::new(), current: 0, pulling: None };
+        let mut values = Values {
             decided,
-            forms: Vec::new(),
-            forward: Vec::new(),
-            outputs: Vec::new(),
+            own: Vec::new(),
+            read: Vec::new(),
+            sections: Vec::new(),
             bits: HashMap::new(),
             winners: HashMap::new(),
-            after: Vec::new(),
-            pulling: None,
         };
         for id in graph.ids() {
             let out = b.dense(graph.node(id).shape);
-            b.outputs.push(out);
-            let steps = b.forward_steps(id, out)?;
-            b.forward.push(steps);
+            values.own.push(out);
+            values.read.push(out);
+            values.sections.push(b.sections.len());
+            let steps = b.forward_steps(id, out, &values.read)?;
+            b.sections.push(steps);
         }
+        b.forwards.push(values);
+        b.sections.push(Vec::new());
         Ok(b)
     }
 
-    fn forward_steps(&mut self, id: NodeId, out: Value) -> Result<Vec<Step>> {
-        let node = self.graph.node(id);
-        if matches!(node.op, Op::Add) {
-            return Ok(self.sum_steps(id, out));
+    /// Starts another forward pass: as the current one, but readers of `node` get `value`, and whatever depends on it is
+    /// computed anew (and decided by itself). What `node` itself computes and decides stays. From now on this pass is the
+    /// one that is spoken of.
+    ///
+    /// With the picture's node replaced the whole net runs on another input; with a deeper one's only the layers behind it.
+    ///
+    /// # Errors
+    /// When `value` has not the shape of `node`'s output.
+    ///
+    /// # Panics
+    /// When the graph has no such node.
+    pub fn replace(&mut self, node: NodeId, value: Value) -> Result<Forward> {
+        self.expect_signal(node, value)?;
+        let mut values = self.forwards[self.current].clone();
+        values.decided = Decided::Here;
+        values.read[node.index()] = value;
+        let mut changed = vec![false; self.graph.nodes().len()];
+        changed[node.index()] = true;
+        for id in self.graph.ids().skip(node.index() + 1) {
+            if !self.graph.node(id).inputs.iter().any(|i| changed[i.index()]) {
+                continue;
+            }
+            changed[id.index()] = true;
+            let out = self.dense(self.graph.node(id).shape);
+            values.own[id.index()] = out;
+            values.read[id.index()] = out;
+            values.sections[id.index()] = self.sections.len();
+            values.bits.remove(&id);
+            values.winners.remove(&id);
+            let steps = self.forward_steps(id, out, &values.read)?;
+            self.sections.push(steps);
         }
-        let input = |i: usize| self.outputs[node.inputs[i].index()];
+        self.forwards.push(values);
+        self.current = self.forwards.len() - 1;
+        self.sections.push(Vec::new());
+        Ok(Forward(self.current))
+    }
+
+    /// The forward pass that is spoken of.
+    pub fn forward(&self) -> Forward {
+        Forward(self.current)
+    }
+
+    /// Speaks of another forward pass: its outputs, decisions and scores.
+    ///
+    /// # Panics
+    /// When it is of another builder.
+    pub fn enter(&mut self, forward: Forward) {
+        assert!(forward.0 < self.forwards.len(), "a forward pass of another builder");
+        self.current = forward.0;
+    }
+
+    fn forward_steps(&mut self, id: NodeId, out: Value, read: &[Value]) -> Result<Vec<(Step, Option<NodeId>)>> {
+        let node = self.graph.node(id);
+        let input = |i: usize| read[node.inputs[i].index()];
         let step = match &node.op {
+            Op::Add => return Ok(self.sum_steps(id, out, read)),
             Op::Input => Step::Perturb { out },
             Op::Conv(_) | Op::BatchNorm(_) => {
                 Step::Conv { layer: self.conv_layer(id)?, x: input(0), out, epilogue: Epilogue::default() }
@@ -87,30 +158,41 @@ impl<'g> Builder<'g> {
             Op::Concat => Step::Concat { xs: (0..node.inputs.len()).map(input).collect(), out },
             Op::Subsample { stride } => Step::Subsample { x: input(0), stride: *stride, out },
             Op::PadChannels { before, .. } => Step::Channels { x: input(0), first: -(*before as isize), out },
-            Op::Add => return Err(self.not("a step of its own", id)),
         };
-        Ok(vec![step])
+        Ok(vec![(step, Some(id))])
     }
 
     /// Inputs added two at a time, in order; a sum of one is a copy.
-    fn sum_steps(&mut self, id: NodeId, out: Value) -> Vec<Step> {
+    fn sum_steps(&mut self, id: NodeId, out: Value, read: &[Value]) -> Vec<(Step, Option<NodeId>)> {
         let node = self.graph.node(id);
-        let inputs: Vec<Value> = node.inputs.iter().map(|i| self.outputs[i.index()]).collect();
+        let inputs: Vec<Value> = node.inputs.iter().map(|i| read[i.index()]).collect();
         let [first, rest @ ..] = &inputs[..] else { return Vec::new() };
         if rest.is_empty() {
-            return vec![Step::Channels { x: *first, first: 0, out }];
+            return vec![(Step::Channels { x: *first, first: 0, out }, Some(id))];
         }
         let mut steps = Vec::with_capacity(rest.len());
         let mut sum = *first;
         for (i, &b) in rest.iter().enumerate() {
             let to = if i + 1 == rest.len() { out } else { self.dense(node.shape) };
-            steps.push(Step::Add { a: sum, b, out: to });
+            steps.push((Step::Add { a: sum, b, out: to }, Some(id)));
             sum = to;
         }
         steps
     }
 
-    fn conv_layer(&self, id: NodeId) -> Result<Arc<ConvLayer>> {
+    fn values(&self) -> &Values {
+        &self.forwards[self.current]
+    }
+
+    /// The convolution that `id` (a convolution or a batch norm) is; with another weight or bias it can be given to
+    /// [`Builder::conv`] and [`Builder::conv_adjoint_of`].
+    ///
+    /// # Errors
+    /// When `id` is neither.
+    ///
+    /// # Panics
+    /// When the graph has no such node.
+    pub fn conv_layer(&self, id: NodeId) -> Result<Arc<ConvLayer>> {
         let node = self.graph.node(id);
         let conv = node.conv().ok_or_else(|| self.not("a convolution", id))?.clone();
         Ok(Arc::new(ConvLayer {
@@ -124,7 +206,15 @@ impl<'g> Builder<'g> {
         }))
     }
 
-    fn linear_layer(&self, id: NodeId) -> Result<Arc<LinearLayer>> {
+    /// The linear layer `id`; with another weight or bias it can be given to [`Builder::linear`] and
+    /// [`Builder::linear_adjoint_of`].
+    ///
+    /// # Errors
+    /// When `id` is none.
+    ///
+    /// # Panics
+    /// When the graph has no such node.
+    pub fn linear_layer(&self, id: NodeId) -> Result<Arc<LinearLayer>> {
         let node = self.graph.node(id);
         let Op::Linear(linear) = &node.op else { return Err(self.not("a linear layer", id)) };
         Ok(Arc::new(LinearLayer { name: node.name.clone(), weight: linear.weight.clone(), bias: linear.bias.clone() }))
@@ -147,7 +237,9 @@ impl<'g> Builder<'g> {
     }
 
     fn write(&mut self, step: Step) {
-        self.after.push((step, self.pulling));
+        if let Some(section) = self.sections.last_mut() {
+            section.push((step, self.pulling));
+        }
     }
 
     /// Steps written from now on are the work of this node's rule.
@@ -197,12 +289,20 @@ impl<'g> Builder<'g> {
         self.forms[v.index()].shape()
     }
 
-    /// The forward value of `node`, kept until its last use.
+    /// The forward value of `node` that its readers get, kept until its last use.
     ///
     /// # Panics
     /// When the graph has no such node.
     pub fn output(&self, node: NodeId) -> Value {
-        self.outputs[node.index()]
+        self.values().read[node.index()]
+    }
+
+    /// The forward value that `node` gets as its `i`-th input.
+    ///
+    /// # Panics
+    /// When the graph has no such node or the node no such input.
+    pub fn input(&self, node: NodeId, i: usize) -> Value {
+        self.output(self.graph.node(node).inputs[i])
     }
 
     /// Bits of `node` (a ReLU or clamp): set where its input lay strictly inside the range it passes.
@@ -218,17 +318,18 @@ impl<'g> Builder<'g> {
             Op::Clamp { lo, hi } => Range { lo, hi },
             _ => return Err(self.not("an activation", node)),
         };
-        if let Some(&bits) = self.bits.get(&node) {
+        if let Some(&bits) = self.values().bits.get(&node) {
             return Ok(bits);
         }
         let out = self.value(Form::Bits(self.graph.node(node).shape));
-        let step = match self.decided {
+        let values = &mut self.forwards[self.current];
+        let step = match values.decided {
             // What an activation puts out lies strictly inside exactly where what it took in did.
-            Decided::Here => Step::Inside { x: self.output(node), range, out },
+            Decided::Here => Step::Inside { x: values.own[node.index()], range, out },
             Decided::Elsewhere => Step::LoadDecisions { node, out },
         };
-        self.forward[node.index()].push(step);
-        self.bits.insert(node, out);
+        self.sections[values.sections[node.index()]].push((step, Some(node)));
+        values.bits.insert(node, out);
         Ok(out)
     }
 
@@ -241,7 +342,7 @@ impl<'g> Builder<'g> {
     /// When the graph has no such node.
     pub fn winners(&mut self, node: NodeId) -> Result<Value> {
         let Op::MaxPool(window) = self.graph.node(node).op else { return Err(self.not("a max-pool", node)) };
-        if let Some(&winners) = self.winners.get(&node) {
+        if let Some(&winners) = self.values().winners.get(&node) {
             return Ok(winners);
         }
         let width = match window.taps() {
@@ -250,15 +351,21 @@ impl<'g> Builder<'g> {
             taps => return Err(Error::model(format!("a max-pool over {taps} elements is not supported"))),
         };
         let value = self.value(Form::Winners(self.graph.node(node).shape, width));
-        match self.decided {
-            Decided::Here => {
-                if let Some(Step::MaxPool { winners, .. }) = self.forward[node.index()].first_mut() {
-                    *winners = Some(value);
+        let values = &mut self.forwards[self.current];
+        let section = &mut self.sections[values.sections[node.index()]];
+        match values.decided {
+            Decided::Here => match section.first_mut() {
+                // Another forward pass that shares the node's value may have asked before.
+                Some((Step::MaxPool { winners, .. }, _)) => {
+                    let winners = *winners.get_or_insert(value);
+                    values.winners.insert(node, winners);
+                    return Ok(winners);
                 }
-            }
-            Decided::Elsewhere => self.forward[node.index()].push(Step::LoadDecisions { node, out: value }),
+                _ => return Err(self.not("a max-pool", node)),
+            },
+            Decided::Elsewhere => section.push((Step::LoadDecisions { node, out: value }, Some(node))),
         }
-        self.winners.insert(node, value);
+        values.winners.insert(node, value);
         Ok(value)
     }
 
@@ -295,7 +402,28 @@ impl<'g> Builder<'g> {
     /// When the graph has no such node.
     pub fn conv_adjoint(&mut self, node: NodeId, s: Value) -> Result<Value> {
         let layer = self.conv_layer(node)?;
-        self.expect_signal(node, s)?;
+        self.conv_adjoint_of(layer, s)
+    }
+
+    /// A convolution of `x`, plus bias, with a layer of the caller's own.
+    ///
+    /// # Errors
+    /// When `x` has not the shape of the layer's input, or the layer's parts do not suit each other.
+    pub fn conv(&mut self, layer: Arc<ConvLayer>, x: Value) -> Result<Value> {
+        layer.check()?;
+        self.expect("a convolution", x, Form::Dense(layer.input))?;
+        let out = self.dense(layer.output);
+        self.write(Step::Conv { layer, x, out, epilogue: Epilogue::default() });
+        Ok(out)
+    }
+
+    /// `s` sent back through the linear part of a layer of the caller's own.
+    ///
+    /// # Errors
+    /// When `s` has not the shape of the layer's output, or the layer's parts do not suit each other.
+    pub fn conv_adjoint_of(&mut self, layer: Arc<ConvLayer>, s: Value) -> Result<Value> {
+        layer.check()?;
+        self.expect("a convolution's adjoint", s, Form::Dense(layer.output))?;
         let out = self.dense(layer.input);
         self.write(Step::ConvAdjoint { layer, s, out, epilogue: Epilogue::default() });
         Ok(out)
@@ -310,7 +438,28 @@ impl<'g> Builder<'g> {
     /// When the graph has no such node.
     pub fn linear_adjoint(&mut self, node: NodeId, s: Value) -> Result<Value> {
         let layer = self.linear_layer(node)?;
-        self.expect_signal(node, s)?;
+        self.linear_adjoint_of(layer, s)
+    }
+
+    /// `W x + b` with a layer of the caller's own.
+    ///
+    /// # Errors
+    /// When `x` is no vector of the layer's inputs, or the layer's parts do not suit each other.
+    pub fn linear(&mut self, layer: Arc<LinearLayer>, x: Value) -> Result<Value> {
+        layer.check()?;
+        self.expect("a linear layer", x, Form::Dense(Shape::vector(layer.weight.row_len())))?;
+        let out = self.dense(Shape::vector(layer.weight.rows()));
+        self.write(Step::Linear { layer, x, out });
+        Ok(out)
+    }
+
+    /// `Wᵀ s` with a layer of the caller's own.
+    ///
+    /// # Errors
+    /// When `s` is no vector of the layer's outputs, or the layer's parts do not suit each other.
+    pub fn linear_adjoint_of(&mut self, layer: Arc<LinearLayer>, s: Value) -> Result<Value> {
+        layer.check()?;
+        self.expect("a linear layer's adjoint", s, Form::Dense(Shape::vector(layer.weight.rows())))?;
         let out = self.dense(Shape::vector(layer.weight.row_len()));
         self.write(Step::LinearAdjoint { layer, s, out });
         Ok(out)
@@ -410,6 +559,90 @@ impl<'g> Builder<'g> {
         Ok(out)
     }
 
+    /// `a · b`, element by element.
+    ///
+    /// # Errors
+    /// When they are not numbers of one shape.
+    pub fn mul(&mut self, a: Value, b: Value) -> Result<Value> {
+        self.elementwise(Elementwise::Mul, vec![a, b])
+    }
+
+    /// `a − b`.
+    ///
+    /// # Errors
+    /// When they are not numbers of one shape.
+    pub fn sub(&mut self, a: Value, b: Value) -> Result<Value> {
+        self.elementwise(Elementwise::Sub, vec![a, b])
+    }
+
+    /// `r / (z + δ·sign(z))` with `sign(0) = +1`, and 0 where that divides by zero: the division of relevance rules.
+    ///
+    /// # Errors
+    /// When they are not numbers of one shape.
+    pub fn divide(&mut self, r: Value, z: Value, delta: f64) -> Result<Value> {
+        self.elementwise(Elementwise::Divide(delta), vec![r, z])
+    }
+
+    /// `k · a`.
+    ///
+    /// # Errors
+    /// When `a` holds no numbers.
+    pub fn scale(&mut self, a: Value, k: f64) -> Result<Value> {
+        self.elementwise(Elementwise::Scale(k), vec![a])
+    }
+
+    /// One of the closed set of functions, element by element.
+    ///
+    /// # Errors
+    /// When there are not as many values as it takes, or they are not numbers of one shape.
+    pub fn elementwise(&mut self, op: Elementwise, xs: Vec<Value>) -> Result<Value> {
+        let (Some(&first), true) = (xs.first(), xs.len() == op.arity()) else {
+            return Err(Error::model(format!("{} takes {} values, not {}", op.name(), op.arity(), xs.len())));
+        };
+        let shape = self.numbers(op.name(), first)?;
+        xs.iter().try_for_each(|&x| self.expect(op.name(), x, Form::Dense(shape)))?;
+        let out = self.dense(shape);
+        self.write(Step::Elementwise { op, xs, out });
+        Ok(out)
+    }
+
+    /// `min(s, 0)`.
+    ///
+    /// # Errors
+    /// When `s` holds no numbers.
+    pub fn negative(&mut self, s: Value) -> Result<Value> {
+        let shape = self.numbers("a clamp", s)?;
+        let out = self.dense(shape);
+        self.write(Step::Clamp { x: s, range: Range { lo: f64::NEG_INFINITY, hi: 0.0 }, out });
+        Ok(out)
+    }
+
+    /// Numbers known beforehand, one a channel and the same everywhere.
+    ///
+    /// # Errors
+    /// When there is not one finite number a channel.
+    pub fn fill(&mut self, shape: Shape, values: impl Into<Arc<[f64]>>) -> Result<Value> {
+        let values = values.into();
+        if values.len() != shape.c || values.iter().any(|v| !v.is_finite()) {
+            return Err(Error::model(format!("{} numbers, all finite, fill {shape}, not {values:?}", shape.c)));
+        }
+        let out = self.dense(shape.checked()?);
+        self.write(Step::Fill { values, out });
+        Ok(out)
+    }
+
+    /// `weights[c] · x[c]`.
+    ///
+    /// # Errors
+    /// When `x` holds no numbers or `weights` not one for each of its channels.
+    pub fn scale_channels(&mut self, weights: Value, x: Value) -> Result<Value> {
+        let shape = self.numbers("channels to be scaled", x)?;
+        self.expect("channels to be scaled", weights, Form::Dense(Shape::vector(shape.c)))?;
+        let out = self.dense(shape);
+        self.write(Step::ScaleChannels { weights, x, out });
+        Ok(out)
+    }
+
     /// Mean over each channel's plane.
     ///
     /// # Errors
@@ -471,9 +704,8 @@ impl<'g> Builder<'g> {
 
     /// The program, fused and without steps nobody needs.
     pub fn finish(self) -> Program {
-        let forward = self.graph.ids().zip(self.forward);
-        let forward = forward.flat_map(|(id, steps)| steps.into_iter().map(move |step| (step, Some(id))));
-        let (steps, nodes) = super::lower::lower(forward.chain(self.after).collect(), self.forms.len());
+        let steps = self.sections.into_iter().flatten().collect();
+        let (steps, nodes) = super::lower::lower(steps, self.forms.len());
         Program { steps, nodes, forms: self.forms }
     }
 }

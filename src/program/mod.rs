@@ -11,12 +11,13 @@ mod work;
 
 use std::sync::Arc;
 
-pub use builder::{Builder, Decided};
+pub use builder::{Builder, Decided, Forward};
 pub use plan::{Place, Plan};
 pub use score::{Score, softmax};
 pub use work::{Pass, Work};
 
-use crate::graph::{NodeId, Weight};
+use crate::error::{Error, Result};
+use crate::graph::{NodeId, Part, Weight};
 use crate::tensor::{Shape, Window};
 
 /// A value of a program, one for each copy of a picture.
@@ -102,6 +103,29 @@ pub struct ConvLayer {
     pub output: Shape,
 }
 
+impl ConvLayer {
+    /// Refuses a weight, bias and shapes that do not suit each other; devices rely on them.
+    pub(crate) fn check(&self) -> Result<()> {
+        let [k, c, kh, kw] = self.weight.dims();
+        let [h, w] = self.window.output(self.input.h, self.input.w)?;
+        let suits = self.groups > 0
+            && c.checked_mul(self.groups) == Some(self.input.c)
+            && k.is_multiple_of(self.groups)
+            && self.window.kernel == [kh, kw]
+            && self.output == Shape::new(k, h, w)
+            && self.bias.as_ref().is_none_or(|b| b.len() == k);
+        if suits {
+            return Ok(());
+        }
+        Err(Error::model(format!("layer '{}': weight, bias and shapes do not suit each other", self.name)))
+    }
+
+    /// The same layer with some part of its weight's numbers and another bias.
+    pub fn with(&self, part: Part, bias: Option<Arc<[f64]>>) -> Arc<Self> {
+        Arc::new(Self { weight: self.weight.part(part), bias, ..self.clone() })
+    }
+}
+
 /// A linear layer.
 #[derive(Debug, Clone)]
 pub struct LinearLayer {
@@ -111,6 +135,22 @@ pub struct LinearLayer {
     pub weight: Weight,
     /// One number an output.
     pub bias: Option<Arc<[f64]>>,
+}
+
+impl LinearLayer {
+    /// Refuses a weight and bias that do not suit each other; devices rely on them.
+    pub(crate) fn check(&self) -> Result<()> {
+        let [k, _, kh, kw] = self.weight.dims();
+        if [kh, kw] == [1, 1] && self.bias.as_ref().is_none_or(|b| b.len() == k) {
+            return Ok(());
+        }
+        Err(Error::model(format!("layer '{}': weight and bias do not suit each other", self.name)))
+    }
+
+    /// The same layer with some part of its weight's numbers and another bias.
+    pub fn with(&self, part: Part, bias: Option<Arc<[f64]>>) -> Arc<Self> {
+        Arc::new(Self { weight: self.weight.part(part), bias, ..self.clone() })
+    }
 }
 
 /// A pooling window between known shapes.
@@ -135,6 +175,45 @@ pub struct Epilogue {
     pub clamp: Option<Range>,
     /// Zero where the bit is not set.
     pub gate: Option<Value>,
+}
+
+/// A function of one or two numbers, element by element.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Elementwise {
+    /// `a · b`.
+    Mul,
+    /// `a − b`.
+    Sub,
+    /// `a / (b + δ·sign(b))` with `sign(0) = +1`; 0 where that divides by zero.
+    Divide(f64),
+    /// `k · a`.
+    Scale(f64),
+    /// `|a|`.
+    Abs,
+    /// `a²`.
+    Square,
+}
+
+impl Elementwise {
+    /// Numbers it takes.
+    pub const fn arity(self) -> usize {
+        match self {
+            Elementwise::Mul | Elementwise::Sub | Elementwise::Divide(_) => 2,
+            Elementwise::Scale(_) | Elementwise::Abs | Elementwise::Square => 1,
+        }
+    }
+
+    /// Lower-case name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Elementwise::Mul => "mul",
+            Elementwise::Sub => "sub",
+            Elementwise::Divide(_) => "divide",
+            Elementwise::Scale(_) => "scale",
+            Elementwise::Abs => "abs",
+            Elementwise::Square => "square",
+        }
+    }
 }
 
 /// How the signals of a picture's copies become one map.
@@ -225,6 +304,23 @@ pub enum Step {
     Gate {
         s: Value,
         bits: Value,
+        out: Value,
+    },
+    /// A function of the values' numbers, element by element.
+    Elementwise {
+        op: Elementwise,
+        xs: Vec<Value>,
+        out: Value,
+    },
+    /// One number a channel, the same everywhere.
+    Fill {
+        values: Arc<[f64]>,
+        out: Value,
+    },
+    /// `weights[c] · x[c]`.
+    ScaleChannels {
+        weights: Value,
+        x: Value,
         out: Value,
     },
     /// Largest number of each window and, if somebody reads them, which tap it was (the first of equals).
@@ -337,14 +433,14 @@ impl Step {
     pub fn reads(&self) -> Vec<Value> {
         let epilogue = |x: &Value, e: &Epilogue| [Some(*x), e.add, e.gate].into_iter().flatten().collect();
         match self {
-            Step::Perturb { .. } | Step::Load { .. } | Step::LoadDecisions { .. } => Vec::new(),
+            Step::Perturb { .. } | Step::Load { .. } | Step::LoadDecisions { .. } | Step::Fill { .. } => Vec::new(),
             Step::Conv { x, epilogue: e, .. } => epilogue(x, e),
             Step::ConvAdjoint { s, epilogue: e, .. } => epilogue(s, e),
             Step::Add { a, b, .. } => vec![*a, *b],
             Step::Gate { s, bits, .. } => vec![*s, *bits],
             Step::MaxPoolAdjoint { s, winners, .. } => vec![*s, *winners],
-            Step::Concat { xs, .. } => xs.clone(),
-            Step::WeightedChannelSum { weights, x, .. } => vec![*weights, *x],
+            Step::Concat { xs, .. } | Step::Elementwise { xs, .. } => xs.clone(),
+            Step::WeightedChannelSum { weights, x, .. } | Step::ScaleChannels { weights, x, .. } => vec![*weights, *x],
             Step::Linear { x, .. }
             | Step::Clamp { x, .. }
             | Step::Inside { x, .. }
@@ -385,6 +481,9 @@ impl Step {
             | Step::Clamp { out, .. }
             | Step::Inside { out, .. }
             | Step::Gate { out, .. }
+            | Step::Elementwise { out, .. }
+            | Step::Fill { out, .. }
+            | Step::ScaleChannels { out, .. }
             | Step::MaxPoolAdjoint { out, .. }
             | Step::AvgPool { out, .. }
             | Step::AvgPoolAdjoint { out, .. }
@@ -416,6 +515,8 @@ impl Step {
             Step::Add { a, b, .. } => vec![*a, *b],
             Step::Clamp { x, .. } => vec![*x],
             Step::Gate { s, .. } => vec![*s],
+            Step::Elementwise { xs, .. } => xs.clone(),
+            Step::ScaleChannels { x, .. } => vec![*x],
             _ => Vec::new(),
         }
     }
@@ -461,6 +562,9 @@ impl Step {
             Step::Clamp { .. } => "clamp",
             Step::Inside { .. } => "inside",
             Step::Gate { .. } => "gate",
+            Step::Elementwise { op, .. } => op.name(),
+            Step::Fill { .. } => "fill",
+            Step::ScaleChannels { .. } => "scale_channels",
             Step::MaxPool { .. } => "max_pool",
             Step::MaxPoolAdjoint { .. } => "max_pool_adjoint",
             Step::AvgPool { .. } => "avg_pool",

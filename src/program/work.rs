@@ -47,6 +47,7 @@ impl Work {
             }
             Step::LinearAdjoint { layer, .. } => work.linear(layer, scalar_bytes),
             Step::WeightedChannelSum { x, .. } => work.flops = 2 * numbers(x),
+            Step::Fill { values, .. } => work.weight_bytes = (values.len() * scalar_bytes) as u64,
             // Numbers that come from or go to the host.
             Step::Perturb { .. } | Step::Load { .. } => work.read_bytes = work.written_bytes,
             Step::Store { .. } => work.written_bytes = work.read_bytes,

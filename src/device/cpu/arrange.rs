@@ -66,6 +66,16 @@ pub(super) fn weighted_channel_sum<T: Scalar>(weights: &[T], x: &[T], from: Shap
     }
 }
 
+/// `values[c]` at every pixel of channel `c`.
+pub(super) fn fill<T: Scalar>(values: &[T], shape: Shape, lanes: usize, out: &mut [T]) {
+    out.fill(T::ZERO);
+    for (c, &value) in values.iter().enumerate() {
+        for pixel in 0..shape.plane() {
+            out[index(shape, lanes, c, pixel)] = value;
+        }
+    }
+}
+
 /// Every `stride`-th row and column of `x`.
 pub(super) fn subsample<T: Scalar>(x: &[T], from: Shape, stride: [usize; 2], out: &mut [T], to: Shape, lanes: usize) {
     each_kept(from, stride, to, lanes, |big, small| out[small..small + lanes].copy_from_slice(&x[big..big + lanes]));

@@ -5,6 +5,7 @@
 //! on how work was cut, so maps are bit-identical for any number of threads, chunk size and batch.
 
 mod arrange;
+mod choice;
 mod conv;
 mod fitting;
 mod isa;
@@ -21,80 +22,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use conv::{ConvPlan, Direction, PackKey, Products};
+pub use choice::{Convolution, Kernels};
+
+use conv::{ConvPlan, Direction, PackKey};
 use isa::{Isa, Portable};
 use memory::{Buffer, Shared};
 use pointwise::Pointwise;
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use super::{Chunk, Description, Device, Harvest, Perturbation, Sum};
 use crate::error::{Error, Result};
+use crate::graph::WeightId;
 use crate::program::{ConvLayer, Epilogue, Form, LinearLayer, Plan, Range, Step, Value, WinnerWidth};
 use crate::tensor::{Precision, Scalar, Shape, Tensor, Window};
-
-/// Which kernels the CPU device uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Kernels {
-    /// The fastest the machine has.
-    #[default]
-    Auto,
-    /// AVX-512 F, BW, DQ, VL.
-    Avx512,
-    /// AVX2, FMA, F16C.
-    Avx2,
-    /// Plain Rust.
-    Portable,
-}
-
-impl std::str::FromStr for Kernels {
-    type Err = Error;
-
-    fn from_str(s: &str) -> Result<Self> {
-        match s {
-            "auto" => Ok(Kernels::Auto),
-            "avx512" => Ok(Kernels::Avx512),
-            "avx2" => Ok(Kernels::Avx2),
-            "portable" => Ok(Kernels::Portable),
-            _ => {
-                Err(Error::settings(format!("no CPU kernels are named '{s}'; there are auto, avx512, avx2, portable")))
-            }
-        }
-    }
-}
-
-/// How the CPU computes large 3×3 convolutions of stride 1 in single precision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Convolution {
-    /// By Winograd's transforms, forward and backward: a quarter of the products, a few times the rounding error.
-    #[default]
-    Fast,
-    /// Forward by plain sums, so that activations are decided as well as single precision can; backward by Winograd's
-    /// transforms, which are linear and cannot flip a decision.
-    Exact,
-}
-
-impl Convolution {
-    fn products(self, direction: Direction) -> Products {
-        match (self, direction) {
-            (Convolution::Exact, Direction::Forward) => Products::Plain,
-            _ => Products::Few,
-        }
-    }
-}
-
-impl std::str::FromStr for Convolution {
-    type Err = Error;
-
-    fn from_str(s: &str) -> Result<Self> {
-        match s {
-            "fast" => Ok(Convolution::Fast),
-            "exact" => Ok(Convolution::Exact),
-            _ => Err(Error::settings(format!("no way to convolve is named '{s}'; there are fast and exact"))),
-        }
-    }
-}
 
 /// Threads beyond any machine's.
 const MOST_THREADS: usize = 4096;
@@ -179,7 +119,7 @@ pub fn detected() -> Kernels {
 /// Names a convolution on one input shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct ConvKey {
-    weight: u64,
+    weight: WeightId,
     direction: Direction,
     window: Window,
     groups: usize,
@@ -408,12 +348,11 @@ impl<I: Isa> Cpu<I> {
                 let tensors =
                     chunk.loads.get(*slot).ok_or_else(|| Error::device(format!("nothing was given to load {slot}")))?;
                 let shape = v.shape(*out);
-                for (n, s) in chunk.slots.iter().enumerate() {
+                self.copies(*out, v, |n, to| {
                     let mut dense = vec![I::T::ZERO; shape.len()];
-                    tensors[s.item].write_to(&mut dense);
-                    // SAFETY: no other task runs.
-                    arrange::block(&dense, shape, I::LANES, unsafe { v.slice_mut(*out, n) });
-                }
+                    tensors[chunk.slots[n].item].write_to(&mut dense);
+                    arrange::block(&dense, shape, I::LANES, to);
+                });
             }
             Step::LoadDecisions { node, out } => {
                 for (n, s) in chunk.slots.iter().enumerate() {
@@ -436,6 +375,34 @@ impl<I: Isa> Cpu<I> {
                 self.pointwise(*out, v, |n| Pointwise::Clamp(v.at(*x, n), bounds));
             }
             Step::Gate { s, bits, out } => self.pointwise(*out, v, |n| Pointwise::Gate(v.at(*s, n), v.at(*bits, n))),
+            Step::Elementwise { op, xs, out } => {
+                let (Some(&a), Some(&b)) = (xs.first(), xs.last()) else {
+                    return Err(Error::device("a function of nothing"));
+                };
+                self.vectors(*out, v, |n, first, count| {
+                    let (first, count) = (first * I::LANES, count * I::LANES);
+                    let (a, b, out) = (v.at(a, n), v.at(b, n), v.at(*out, n));
+                    // SAFETY: the elements lie inside all values; features were detected.
+                    unsafe { I::run(pointwise::Function::<I> { op: *op, a, b, out, first, count }) };
+                });
+            }
+            Step::Fill { values, out } => {
+                let values: Vec<I::T> = values.iter().map(|&x| I::T::from_f64(x)).collect();
+                let shape = v.shape(*out);
+                self.copies(*out, v, |_, to| arrange::fill(&values, shape, I::LANES, to));
+            }
+            Step::ScaleChannels { weights, x, out } => self.blocks(*out, v, |n, b| {
+                let plane = v.shape(*x).plane();
+                // SAFETY: block `b` lies inside the values; features were detected.
+                unsafe {
+                    I::run(pointwise::ScaleBlock::<I> {
+                        weights: v.at::<I::T>(*weights, n).add(b * I::LANES),
+                        x: v.at::<I::T>(*x, n).add(b * plane * I::LANES),
+                        out: v.at::<I::T>(*out, n).add(b * plane * I::LANES),
+                        plane,
+                    });
+                }
+            }),
             Step::Inside { x, range, out } => {
                 let range = bounds::<I::T>(*range);
                 self.vectors(*out, v, |n, first, count| {

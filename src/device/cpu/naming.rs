@@ -12,7 +12,12 @@ impl<I: Isa> Cpu<I> {
             Step::Conv { layer, .. } => self.conv_kernel(layer, Direction::Forward),
             Step::ConvAdjoint { layer, .. } => self.conv_kernel(layer, Direction::Adjoint),
             Step::Linear { .. } | Step::LinearAdjoint { .. } => "linear",
-            Step::Add { .. } | Step::Clamp { .. } | Step::Inside { .. } | Step::Gate { .. } => "pointwise",
+            Step::Add { .. }
+            | Step::Clamp { .. }
+            | Step::Inside { .. }
+            | Step::Gate { .. }
+            | Step::Elementwise { .. }
+            | Step::ScaleChannels { .. } => "pointwise",
             Step::MaxPool { .. } | Step::MaxPoolAdjoint { .. } => "max_pool",
             Step::AvgPool { .. }
             | Step::AvgPoolAdjoint { .. }
@@ -23,6 +28,7 @@ impl<I: Isa> Cpu<I> {
             | Step::Unflatten { .. }
             | Step::Concat { .. }
             | Step::Channels { .. }
+            | Step::Fill { .. }
             | Step::Subsample { .. }
             | Step::SubsampleAdjoint { .. } => "arrange",
             Step::Perturb { .. }

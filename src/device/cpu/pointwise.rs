@@ -1,6 +1,8 @@
 //! Element-by-element primitives, a run of vectors at a time.
 
 use super::isa::{Isa, Kernel};
+use crate::program::Elementwise;
+use crate::tensor::Scalar;
 
 /// What is done to each vector.
 pub(super) enum Pointwise<T> {
@@ -55,6 +57,75 @@ impl<I: Isa> Kernel<I> for Inside<I> {
             let [lo, hi] = self.range.map(|x| I::splat(x));
             for v in self.first..self.first + self.count {
                 I::store_bits(self.bits, v, I::between(I::load(self.x.add(v * I::LANES)), lo, hi));
+            }
+        }
+    }
+}
+
+/// A function of numbers, over elements `first .. first + count`.
+pub(super) struct Function<I: Isa> {
+    pub op: Elementwise,
+    pub a: *const I::T,
+    /// As `a` for functions of one number.
+    pub b: *const I::T,
+    pub out: *mut I::T,
+    pub first: usize,
+    pub count: usize,
+}
+
+impl<I: Isa> Function<I> {
+    #[inline(always)]
+    unsafe fn each(&self, f: impl Fn(I::T, I::T) -> I::T) {
+        for i in self.first..self.first + self.count {
+            // SAFETY: the device gives pointers to values that hold these elements; `out` may be one of the others.
+            unsafe { *self.out.add(i) = f(*self.a.add(i), *self.b.add(i)) };
+        }
+    }
+}
+
+impl<I: Isa> Kernel<I> for Function<I> {
+    #[inline(always)]
+    unsafe fn call(self) {
+        let zero = I::T::ZERO;
+        // SAFETY: as for `each`.
+        unsafe {
+            match self.op {
+                Elementwise::Mul => self.each(|a, b| a * b),
+                Elementwise::Sub => self.each(|a, b| a - b),
+                Elementwise::Divide(delta) => {
+                    let delta = I::T::from_f64(delta);
+                    self.each(|r, z| {
+                        let z = if z < zero { z - delta } else { z + delta };
+                        if z == zero { zero } else { r / z }
+                    });
+                }
+                Elementwise::Scale(k) => {
+                    let k = I::T::from_f64(k);
+                    self.each(|a, _| k * a);
+                }
+                Elementwise::Abs => self.each(|a, _| if a < zero { zero - a } else { a }),
+                Elementwise::Square => self.each(|a, _| a * a),
+            }
+        }
+    }
+}
+
+/// One block of channels, each multiplied by its weight.
+pub(super) struct ScaleBlock<I: Isa> {
+    pub weights: *const I::T,
+    pub x: *const I::T,
+    pub out: *mut I::T,
+    pub plane: usize,
+}
+
+impl<I: Isa> Kernel<I> for ScaleBlock<I> {
+    #[inline(always)]
+    unsafe fn call(self) {
+        // SAFETY: the device gives pointers to a block of channels and a vector of weights.
+        unsafe {
+            let weights = I::load(self.weights);
+            for i in (0..self.plane * I::LANES).step_by(I::LANES) {
+                I::store(self.out.add(i), I::mul(I::load(self.x.add(i)), weights));
             }
         }
     }

@@ -16,6 +16,7 @@ pub(crate) use pack::{Form, Group};
 pub(crate) use winograd::WinogradTask;
 
 use super::isa::{Isa, Kernel};
+use crate::graph::WeightId;
 use crate::program::ConvLayer;
 use crate::tensor::Scalar;
 use merged::Merged;
@@ -54,7 +55,7 @@ pub(crate) enum Products {
 /// Names packed weights: equal keys mean equal numbers in equal order.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct PackKey {
-    weight: u64,
+    weight: WeightId,
     direction: Direction,
     groups: usize,
     form: std::mem::Discriminant<Form>,
