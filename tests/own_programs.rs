@@ -113,8 +113,9 @@ fn channels_are_filled_and_scaled() {
             let product = w.mul(constant, input)?;
             // What lies in the unused lanes of the last block must not leak into sums over channels.
             let total = w.weighted_channel_sum(mean, scaled)?;
-            (w.store(scaled, 0)?, w.store(product, 1)?, w.store(total, 2)?);
-            Ok(())
+            w.store(scaled, 0)?;
+            w.store(product, 1)?;
+            w.store(total, 2)
         })
         .unwrap();
         for i in 0..shape.len() {
@@ -129,7 +130,8 @@ fn channels_are_filled_and_scaled() {
 
 #[test]
 fn layers_with_parts_of_their_weights() {
-    let parts: [(Part, fn(f64) -> f64); 6] = [
+    type Of = fn(f64) -> f64;
+    let parts: [(Part, Of); 6] = [
         (Part::Positive, |w| w.max(0.0)),
         (Part::Negative, |w| w.min(0.0)),
         (Part::Square, |w| w * w),
