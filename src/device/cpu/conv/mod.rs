@@ -230,15 +230,23 @@ impl<I: Isa> Kernel<I> for Task<'_, I> {
                     let source = self.source(all, &rows);
                     let mut taps = Vec::new();
                     for group in &groups[self.share.clone()] {
-                        match group.blocks {
-                            2 => self.group::<2>(group, source, &rows, &columns, &mut taps),
-                            _ => self.group::<1>(group, source, &rows, &columns, &mut taps),
+                        match (group.blocks, geometry.read_step[1]) {
+                            (2, 1) => self.group::<2, 1>(group, source, &rows, &columns, &mut taps),
+                            (2, 2) => self.group::<2, 2>(group, source, &rows, &columns, &mut taps),
+                            (2, _) => self.group::<2, ANY>(group, source, &rows, &columns, &mut taps),
+                            (_, 1) => self.group::<1, 1>(group, source, &rows, &columns, &mut taps),
+                            (_, 2) => self.group::<1, 2>(group, source, &rows, &columns, &mut taps),
+                            _ => self.group::<1, ANY>(group, source, &rows, &columns, &mut taps),
                         }
                     }
                 }
                 Form::Merged(merged) => {
                     let source = self.source(0..geometry.read.c.div_ceil(I::LANES), &rows);
-                    self.merged(merged, source, &rows);
+                    match geometry.read_step[1] {
+                        1 => self.merged::<1>(merged, source, &rows),
+                        2 => self.merged::<2>(merged, source, &rows),
+                        _ => self.merged::<ANY>(merged, source, &rows),
+                    }
                 }
                 // Tiles are tasks of their own kind.
                 Form::Winograd(_) => {}
@@ -315,7 +323,7 @@ impl<I: Isa> Task<'_, I> {
     }
 
     #[inline(always)]
-    unsafe fn group<const Q: usize>(
+    unsafe fn group<const Q: usize, const STEP: usize>(
         &self,
         group: &Group,
         source: Source<I::T>,
@@ -345,7 +353,7 @@ impl<I: Isa> Task<'_, I> {
                         ($($p:literal),+) => {
                             $(if $p <= I::PIXELS && ($p < 6 || I::PIXELS.is_multiple_of($p)) && left >= $p {
                                 // SAFETY: `left` positions follow.
-                                unsafe { self.tile::<$p, Q>(at, source, taps, &group.channels, weights) };
+                                unsafe { self.tile::<$p, Q, STEP>(at, source, taps, &group.channels, weights) };
                                 j += $p;
                                 continue;
                             })+
@@ -358,7 +366,7 @@ impl<I: Isa> Task<'_, I> {
     }
 
     #[inline(always)]
-    unsafe fn tile<const P: usize, const Q: usize>(
+    unsafe fn tile<const P: usize, const Q: usize, const STEP: usize>(
         &self,
         at: TileAt<I::T>,
         source: Source<I::T>,
@@ -378,7 +386,7 @@ impl<I: Isa> Task<'_, I> {
                     }
                 }
             }
-            accumulate::<I, P, Q>(&mut sum, at.x, source.block, source.pixel, taps, channels, weights);
+            accumulate::<I, P, Q, STEP>(&mut sum, at.x, source.block, source.pixel, taps, channels, weights);
             self.store::<P, Q>(at, sum);
         }
     }
@@ -400,7 +408,7 @@ impl<I: Isa> Task<'_, I> {
 
     /// All positions of some rows, each a vector of neighbouring pixels.
     #[inline(always)]
-    unsafe fn merged(&self, merged: &Merged, source: Source<I::T>, rows: &Range<usize>) {
+    unsafe fn merged<const STEP: usize>(&self, merged: &Merged, source: Source<I::T>, rows: &Range<usize>) {
         let geometry = &self.plan.geometry;
         let grid = &geometry.grids[0];
         let mut taps = Vec::new();
@@ -418,7 +426,7 @@ impl<I: Isa> Task<'_, I> {
                         ($($p:literal),+) => {
                             $(if $p <= I::PIXELS && left >= $p {
                                 let mut sum = [[I::zero(); 1]; $p];
-                                accumulate::<I, $p, 1>(
+                                accumulate::<I, $p, 1, STEP>(
                                     &mut sum, x, source.block, source.pixel, &taps, &channels, self.weights,
                                 );
                                 for (p, sum) in sum.iter().enumerate() {
@@ -577,9 +585,13 @@ struct TileAt<T> {
     block: usize,
 }
 
-/// Adds all read channels and taps, in this order, to a tile's sums.
+/// A distance between neighbouring positions that is only known at run time.
+const ANY: usize = 0;
+
+/// Adds all read channels and taps, in this order, to a tile's sums. Neighbouring positions read `STEP` pixels apart (or
+/// [`ANY`]: `pixel` elements), which the compiler must know, lest addresses take up all registers.
 #[inline(always)]
-unsafe fn accumulate<I: Isa, const P: usize, const Q: usize>(
+unsafe fn accumulate<I: Isa, const P: usize, const Q: usize, const STEP: usize>(
     sum: &mut [[I::V; Q]; P],
     x: *const I::T,
     block: usize,
@@ -588,6 +600,7 @@ unsafe fn accumulate<I: Isa, const P: usize, const Q: usize>(
     channels: &Range<usize>,
     weights: *const I::T,
 ) {
+    let pixel = if STEP == ANY { pixel } else { STEP * I::LANES };
     // SAFETY: the caller's tile covers `P` positions at every tap and channel, and weights for each of them in order.
     unsafe {
         let mut w = weights;
