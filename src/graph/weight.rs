@@ -4,6 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use half::slice::HalfFloatSliceExt;
+
 use crate::error::{Error, Result};
 use crate::tensor::Scalar;
 
@@ -154,6 +156,13 @@ impl Weight {
         let raw = &(*self.bytes).as_ref()[start..start + columns.len() * size];
         let convert = |x: f64| T::from_f64(x * scale);
         let out = &mut out[..columns.len()];
+        if self.row_scale.is_none()
+            && let Ok(singles) = bytemuck::try_cast_slice_mut::<T, f32>(out)
+            && T::PRECISION == crate::tensor::Precision::F32
+            && self.widen(raw, singles)
+        {
+            return;
+        }
         match self.encoding {
             Encoding::F16 => {
                 for (o, b) in out.iter_mut().zip(raw.as_chunks().0) {
@@ -176,6 +185,26 @@ impl Weight {
                 }
             }
         }
+    }
+
+    /// Half-precision numbers as single-precision ones, many at a time; false where that cannot be done.
+    fn widen(&self, raw: &[u8], out: &mut [f32]) -> bool {
+        if cfg!(target_endian = "big") {
+            return false;
+        }
+        match self.encoding {
+            Encoding::F16 => {
+                let Ok(halves) = bytemuck::try_cast_slice::<u8, half::f16>(raw) else { return false };
+                halves.convert_to_f32_slice(out);
+            }
+            Encoding::Bf16 => {
+                for (o, b) in out.iter_mut().zip(raw.as_chunks().0) {
+                    *o = f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16);
+                }
+            }
+            Encoding::F32 | Encoding::F64 => return false,
+        }
+        true
     }
 
     /// All numbers `[k][row]` where they are stored, if they are stored as aligned, unscaled `T`.
