@@ -242,7 +242,7 @@ impl<I: Isa> WinogradTask<'_, I> {
                             $(if $p <= I::PIXELS && left >= $p && (left != 16 || $p <= 8) {
                                 let mut sum = [[I::zero(); Q]; $p];
                                 let source = x.add(t * I::LANES);
-                                accumulate::<I, $p, Q>(&mut sum, source, count * I::LANES, I::LANES, &[0], &group.channels, w);
+                                accumulate::<I, $p, Q, 1>(&mut sum, source, count * I::LANES, I::LANES, &[0], &group.channels, w);
                                 for (p, sum) in sum.iter().enumerate() {
                                     for (q, &v) in sum.iter().enumerate() {
                                         I::store(to.add((q * count + t + p) * I::LANES), v);
