@@ -8,6 +8,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("near", &[]),
     ("tensor", &["error"]),
+    ("optimiser", &[]),
     ("random", &["error", "tensor"]),
     ("image", &["error", "tensor"]),
     ("graph", &["error", "tensor"]),
@@ -22,8 +23,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "method",
         &[
-            "error", "near", "tensor", "random", "image", "graph", "program", "rule", "device", "engine", "perturb",
-            "map",
+            "error", "near", "tensor", "optimiser", "random", "image", "graph", "program", "rule", "device", "engine",
+            "perturb", "map",
         ],
     ),
     ("report", &["error", "map"]),
