@@ -7,10 +7,13 @@ mod deconvnet;
 mod grad_cam;
 mod gradient;
 mod guided_backprop;
+pub mod haf;
 mod input_x_gradient;
 mod integrated_gradients;
 mod noisy;
 mod parameters;
+mod preset;
+pub mod relex;
 mod smoothgrad;
 mod squaregrad;
 mod vargrad;
@@ -56,6 +59,8 @@ pub enum Promise {
     Completeness,
     /// No element is negative.
     NotNegative,
+    /// What the map keeps of the net or picture leaves the score as it is; the gap is reported.
+    Preservation,
 }
 
 impl Promise {
@@ -64,6 +69,7 @@ impl Promise {
         match self {
             Promise::Completeness => "sums to f(x) − f(baseline); the gap is reported",
             Promise::NotNegative => "never negative",
+            Promise::Preservation => "what is kept leaves the score as it is; the gap is reported",
         }
     }
 }
@@ -168,6 +174,8 @@ pub fn registry() -> &'static [Entry] {
         deconvnet::ENTRY,
         guided_backprop::ENTRY,
         grad_cam::ENTRY,
+        haf::ENTRY,
+        relex::ENTRY,
     ]
 }
 
@@ -184,4 +192,22 @@ fn input_maps(
     let answer = engine.explain(graph, job, x, targets)?;
     let map = |(values, &target)| Map { values, sign, space: Space::Input, target, gap: None, method: method.into() };
     Ok(answer.maps.into_iter().zip(targets).map(map).collect())
+}
+
+/// Runs `explain` on at most `most` pictures at a time, so that what it holds does not grow with the batch.
+fn in_groups<T>(
+    x: &Batch,
+    targets: &[usize],
+    most: usize,
+    mut explain: impl FnMut(&Batch, &[usize]) -> Result<Vec<T>>,
+) -> Result<Vec<T>> {
+    let most = most.max(1);
+    if x.len() <= most || targets.len() != x.len() {
+        return explain(x, targets);
+    }
+    let mut all = Vec::with_capacity(x.len());
+    for (items, targets) in x.items().chunks(most).zip(targets.chunks(most)) {
+        all.extend(explain(&Batch::of(items.to_vec())?, targets)?);
+    }
+    Ok(all)
 }
