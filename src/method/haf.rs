@@ -1,6 +1,7 @@
 //! Output-preserving hierarchical masks (Wang, Su, Zhang, Hu 2020): each stage's activations are multiplied by a mask; the
 //! masks that are smallest and leave the score as it is show what the score needs.
 
+use super::descent::{Course, in_groups};
 use super::{Entry, Method, Parameter, Promise, When, preset::Preset};
 use crate::engine::{Batch, Copies, Engine, Task};
 use crate::error::{Error, Result};
@@ -179,7 +180,13 @@ impl Haf {
         let stages = Stages::of(graph)?;
         // Masks, two moments, gradient, and what goes to the device and comes back.
         let bytes = 6 * stages.len() * size_of::<f64>();
-        super::in_groups(x, targets, MOST_BYTES / bytes, |x, targets| self.group(engine, graph, &stages, x, targets))
+        in_groups(
+            (ENTRY.id, self.iterations),
+            engine,
+            (x, targets),
+            MOST_BYTES / bytes,
+            |engine, x, targets, course| self.group(engine, graph, &stages, (x, targets), course),
+        )
     }
 
     fn group(
@@ -187,8 +194,8 @@ impl Haf {
         engine: &mut Engine,
         graph: &Graph,
         stages: &Stages,
-        x: &Batch,
-        targets: &[usize],
+        (x, targets): (&Batch, &[usize]),
+        course: Course,
     ) -> Result<Vec<StageMasks>> {
         let reference = engine.forward(graph, x)?;
         let mut masks = vec![vec![1.0; stages.len()]; x.len()];
@@ -198,6 +205,7 @@ impl Haf {
         for iteration in 0..=self.iterations {
             let want = if iteration < self.iterations { Want::Gradient } else { Want::Value };
             let evaluations = self.evaluate(engine, graph, stages, (x, targets, &reference), &masks, want)?;
+            course.report(engine, iteration, evaluations.iter().map(|e| e.objective));
             for (i, mut here) in evaluations.into_iter().enumerate() {
                 objectives[i].push(here.objective);
                 let gradient = std::mem::take(&mut here.gradient);

@@ -4,6 +4,7 @@
 //! line's help, the generated documentation and the generic tests.
 
 mod deconvnet;
+mod descent;
 mod grad_cam;
 mod gradient;
 mod guided_backprop;
@@ -192,22 +193,4 @@ fn input_maps(
     let answer = engine.explain(graph, job, x, targets)?;
     let map = |(values, &target)| Map { values, sign, space: Space::Input, target, gap: None, method: method.into() };
     Ok(answer.maps.into_iter().zip(targets).map(map).collect())
-}
-
-/// Runs `explain` on at most `most` pictures at a time, so that what it holds does not grow with the batch.
-fn in_groups<T>(
-    x: &Batch,
-    targets: &[usize],
-    most: usize,
-    mut explain: impl FnMut(&Batch, &[usize]) -> Result<Vec<T>>,
-) -> Result<Vec<T>> {
-    let most = most.max(1);
-    if x.len() <= most || targets.len() != x.len() {
-        return explain(x, targets);
-    }
-    let mut all = Vec::with_capacity(x.len());
-    for (items, targets) in x.items().chunks(most).zip(targets.chunks(most)) {
-        all.extend(explain(&Batch::of(items.to_vec())?, targets)?);
-    }
-    Ok(all)
 }

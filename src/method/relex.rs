@@ -1,5 +1,6 @@
 //! RelEx (Lim, Lee, Kim 2021): the mask that keeps the prediction on noisy copies, and whose complement loses it.
 
+use super::descent::{Course, in_groups};
 use super::{Entry, Method, Parameter, Promise, Values, When, preset::Preset};
 use crate::engine::{Batch, Engine, Task};
 use crate::error::{Error, Result};
@@ -180,16 +181,29 @@ impl RelEx {
     pub fn masks(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Found>> {
         // Mask, velocity, gradient, and what goes to the device and comes back.
         let bytes = 6 * x.shape().len() * size_of::<f64>();
-        super::in_groups(x, targets, MOST_BYTES / bytes, |x, targets| self.group(engine, graph, x, targets))
+        in_groups(
+            (ENTRY.id, self.iterations),
+            engine,
+            (x, targets),
+            MOST_BYTES / bytes,
+            |engine, x, targets, course| self.group(engine, graph, (x, targets), course),
+        )
     }
 
-    fn group(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Found>> {
+    fn group(
+        &self,
+        engine: &mut Engine,
+        graph: &Graph,
+        (x, targets): (&Batch, &[usize]),
+        course: Course,
+    ) -> Result<Vec<Found>> {
         let len = x.shape().len();
         let mut masks: Vec<Vec<f64>> = x.keys().iter().map(|&key| self.start(key, len)).collect();
         let mut descents = vec![Momentum::new(self.lr, self.momentum, len); x.len()];
         let mut objectives = vec![Vec::with_capacity(self.iterations); x.len()];
         for iteration in 0..self.iterations {
             let evaluations = self.objective(engine, graph, (x, targets), &masks, iteration)?;
+            course.report(engine, iteration + 1, evaluations.iter().map(|e| e.objective));
             for (i, Evaluation { objective, mut gradient }) in evaluations.into_iter().enumerate() {
                 objectives[i].push(objective);
                 let norm = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
