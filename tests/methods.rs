@@ -189,7 +189,7 @@ fn jobs_that_do_not_fit_their_pictures_are_refused() {
     let whole = Tensor::f32(shape.dims(), vec![0.0; shape.len()]).unwrap();
     let small = Tensor::f32([3, 1, 1], vec![0.0; 3]).unwrap();
     let path = |alphas, baselines| Perturbation::Path { alphas, baselines };
-    let noise = |images, sigmas| Perturbation::Noise { seed: 0, images, sigmas };
+    let noise = |images, sigmas| Perturbation::Noise { seed: 0, first: 0, images, sigmas };
     for perturbation in [
         path(vec![0.5], vec![whole.clone(); 2]),
         path(vec![0.5; 3], vec![whole.clone()]),

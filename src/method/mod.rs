@@ -4,13 +4,17 @@
 //! line's help, the generated documentation and the generic tests.
 
 mod deconvnet;
+mod descent;
 mod grad_cam;
 mod gradient;
 mod guided_backprop;
+pub mod haf;
 mod input_x_gradient;
 mod integrated_gradients;
 mod noisy;
 mod parameters;
+mod preset;
+pub mod relex;
 mod smoothgrad;
 mod squaregrad;
 mod vargrad;
@@ -56,6 +60,8 @@ pub enum Promise {
     Completeness,
     /// No element is negative.
     NotNegative,
+    /// What the map keeps of the net or picture leaves the score as it is; the gap is reported.
+    Preservation,
 }
 
 impl Promise {
@@ -64,6 +70,7 @@ impl Promise {
         match self {
             Promise::Completeness => "sums to f(x) − f(baseline); the gap is reported",
             Promise::NotNegative => "never negative",
+            Promise::Preservation => "what is kept leaves the score as it is; the gap is reported",
         }
     }
 }
@@ -168,6 +175,8 @@ pub fn registry() -> &'static [Entry] {
         deconvnet::ENTRY,
         guided_backprop::ENTRY,
         grad_cam::ENTRY,
+        haf::ENTRY,
+        relex::ENTRY,
     ]
 }
 

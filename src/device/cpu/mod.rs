@@ -655,10 +655,10 @@ impl<I: Isa> Cpu<I> {
             let (picture, baseline) = &pictures[&slot.item];
             let copy = match chunk.perturbation {
                 Perturbation::None => source::Copy::Same,
-                Perturbation::Noise { seed, images, sigmas } => source::Copy::Noise {
+                Perturbation::Noise { seed, first, images, sigmas } => source::Copy::Noise {
                     seed: *seed,
                     image: images[slot.item],
-                    sample: slot.copy as u32,
+                    sample: first.wrapping_add(slot.copy as u32),
                     sigma: I::T::from_f64(sigmas[slot.item]),
                 },
                 Perturbation::Path { alphas, .. } => {
