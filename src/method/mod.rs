@@ -3,20 +3,27 @@
 //! A method lives in one file with its registry [`Entry`]: name, paper, parameters, promises. The entry feeds the command
 //! line's help, the generated documentation and the generic tests.
 
+mod conservation;
+mod contrastive_ebp;
 mod deconvnet;
+mod deep_taylor;
+mod excitation_backprop;
 mod grad_cam;
 mod gradient;
 mod guided_backprop;
 mod input_x_gradient;
 mod integrated_gradients;
+mod lrp;
 mod noisy;
 mod parameters;
+mod rect_grad;
 mod smoothgrad;
 mod squaregrad;
 mod vargrad;
 
 use std::path::Path;
 
+pub use conservation::{LayerBalance, conservation};
 pub use parameters::{Spec, Values};
 
 use crate::engine::{Batch, Engine, Job};
@@ -54,6 +61,8 @@ pub struct Context<'a> {
 pub enum Promise {
     /// The map sums to the difference of the scores of picture and baseline; the gap is reported.
     Completeness,
+    /// The map and what biases keep sum to the relevance that it started from; the gap is reported.
+    Conservation,
     /// No element is negative.
     NotNegative,
 }
@@ -63,6 +72,7 @@ impl Promise {
     pub fn describe(self) -> &'static str {
         match self {
             Promise::Completeness => "sums to f(x) − f(baseline); the gap is reported",
+            Promise::Conservation => "sums to its start less what biases keep; the gap is reported",
             Promise::NotNegative => "never negative",
         }
     }
@@ -168,6 +178,11 @@ pub fn registry() -> &'static [Entry] {
         deconvnet::ENTRY,
         guided_backprop::ENTRY,
         grad_cam::ENTRY,
+        lrp::ENTRY,
+        deep_taylor::ENTRY,
+        excitation_backprop::ENTRY,
+        contrastive_ebp::ENTRY,
+        rect_grad::ENTRY,
     ]
 }
 
