@@ -19,7 +19,7 @@ use verilume::tensor::Precision;
 const DATA: Option<&str> = option_env!("VERILUME_TEST_DATA");
 
 /// Golden name, method, score.
-const ROWS: [(&str, &str, Score); 11] = [
+const ROWS: [(&str, &str, Score); 15] = [
     ("gradient", "gradient", Score::Logit),
     ("gradient_prob", "gradient", Score::Prob),
     ("gradient_logprob", "gradient", Score::LogProb),
@@ -31,6 +31,10 @@ const ROWS: [(&str, &str, Score); 11] = [
     ("ig_midpoint_16_black", "ig:steps=16,rule=midpoint,baseline=value:-2", Score::Logit),
     ("grad_cam", "grad_cam:upsample=none", Score::Logit),
     ("grad_cam_raw", "grad_cam:upsample=none,relu=no", Score::Logit),
+    ("lrp_epsilon", "lrp:preset=epsilon,epsilon=1e-2", Score::Logit),
+    ("lrp_epsilon_plus", "lrp:preset=epsilon_plus", Score::Logit),
+    ("lrp_alpha2_beta1", "lrp:preset=epsilon_alpha2_beta1", Score::Logit),
+    ("lrp_gamma", "lrp:preset=gamma,gamma=0.25", Score::Logit),
 ];
 
 /// Rectified maps that are zero everywhere, by net, row and picture: they prove nothing, so they are named.

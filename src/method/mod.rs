@@ -3,17 +3,23 @@
 //! A method lives in one file with its registry [`Entry`]: name, paper, parameters, promises. The entry feeds the command
 //! line's help, the generated documentation and the generic tests.
 
+mod conservation;
+mod contrastive_ebp;
 mod deconvnet;
+mod deep_taylor;
 mod descent;
+mod excitation_backprop;
 mod grad_cam;
 mod gradient;
 mod guided_backprop;
 pub mod haf;
 mod input_x_gradient;
 mod integrated_gradients;
+mod lrp;
 mod noisy;
 mod parameters;
 mod preset;
+mod rect_grad;
 pub mod relex;
 mod smoothgrad;
 mod squaregrad;
@@ -21,6 +27,7 @@ mod vargrad;
 
 use std::path::Path;
 
+pub use conservation::{LayerBalance, conservation};
 pub use parameters::{Spec, Values};
 
 use crate::engine::{Batch, Engine, Job};
@@ -58,6 +65,8 @@ pub struct Context<'a> {
 pub enum Promise {
     /// The map sums to the difference of the scores of picture and baseline; the gap is reported.
     Completeness,
+    /// The map and what biases keep sum to the relevance that it started from; the gap is reported.
+    Conservation,
     /// No element is negative.
     NotNegative,
     /// What the map keeps of the net or picture leaves the score as it is; the gap is reported.
@@ -69,6 +78,7 @@ impl Promise {
     pub fn describe(self) -> &'static str {
         match self {
             Promise::Completeness => "sums to f(x) − f(baseline); the gap is reported",
+            Promise::Conservation => "sums to its start less what biases keep; the gap is reported",
             Promise::NotNegative => "never negative",
             Promise::Preservation => "what is kept leaves the score as it is; the gap is reported",
         }
@@ -177,6 +187,11 @@ pub fn registry() -> &'static [Entry] {
         grad_cam::ENTRY,
         haf::ENTRY,
         relex::ENTRY,
+        lrp::ENTRY,
+        deep_taylor::ENTRY,
+        excitation_backprop::ENTRY,
+        contrastive_ebp::ENTRY,
+        rect_grad::ENTRY,
     ]
 }
 

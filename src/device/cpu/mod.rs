@@ -16,6 +16,7 @@ mod naming;
 pub mod peaks;
 mod pointwise;
 mod pool;
+mod quantile;
 mod source;
 
 use std::collections::HashMap;
@@ -414,6 +415,10 @@ impl<I: Isa> Cpu<I> {
                     unsafe { I::run(kernel) };
                 });
             }
+            Step::AboveQuantile { x, q, out } => self.each(copies, |n, _| {
+                // SAFETY: every task writes its own copy's bits, of which there is one a number.
+                unsafe { quantile::above(v.slice(*x, n), v.shape(*x), I::LANES, *q, v.at(*out, n)) };
+            }),
             Step::MaxPool { layer, x, out, winners } => {
                 let width = match winners.map(|w| v.plan.form(w)) {
                     Some(Form::Winners(_, width)) => width,

@@ -15,6 +15,7 @@ impl<I: Isa> Cpu<I> {
             Step::Add { .. }
             | Step::Clamp { .. }
             | Step::Inside { .. }
+            | Step::AboveQuantile { .. }
             | Step::Gate { .. }
             | Step::Elementwise { .. }
             | Step::ScaleChannels { .. } => "pointwise",
