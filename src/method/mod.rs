@@ -3,10 +3,16 @@
 //! A method lives in one file with its registry [`Entry`]: name, paper, parameters, promises. The entry feeds the command
 //! line's help, the generated documentation and the generic tests.
 
+mod blur_ig;
 mod deconvnet;
+mod deep_lift;
+mod expected_gradients;
+mod from_baseline;
+mod full_grad;
 mod grad_cam;
 mod gradient;
 mod guided_backprop;
+mod guided_ig;
 mod input_x_gradient;
 mod integrated_gradients;
 mod noisy;
@@ -54,6 +60,8 @@ pub struct Context<'a> {
 pub enum Promise {
     /// The map sums to the difference of the scores of picture and baseline; the gap is reported.
     Completeness,
+    /// Input term and constant terms together are the score; the gap is reported.
+    FullDecomposition,
     /// No element is negative.
     NotNegative,
 }
@@ -63,8 +71,14 @@ impl Promise {
     pub fn describe(self) -> &'static str {
         match self {
             Promise::Completeness => "sums to f(x) − f(baseline); the gap is reported",
+            Promise::FullDecomposition => "its terms (input and biases) sum to f(x); the gap is reported",
             Promise::NotNegative => "never negative",
         }
+    }
+
+    /// Whether maps carry the measured gap.
+    pub fn is_measured(self) -> bool {
+        matches!(self, Promise::Completeness | Promise::FullDecomposition)
     }
 }
 
@@ -162,6 +176,11 @@ pub fn registry() -> &'static [Entry] {
         gradient::ENTRY,
         input_x_gradient::ENTRY,
         integrated_gradients::ENTRY,
+        expected_gradients::ENTRY,
+        blur_ig::ENTRY,
+        guided_ig::ENTRY,
+        deep_lift::ENTRY,
+        full_grad::ENTRY,
         smoothgrad::ENTRY,
         squaregrad::ENTRY,
         vargrad::ENTRY,

@@ -3,15 +3,22 @@
 //! A rule computes nothing: it writes primitives into a [`Builder`] and names the forward values it needs. A
 //! [`Composite`] says which rule each node obeys.
 
+mod constant_terms;
 mod deconvnet;
+mod deep_lift;
 mod guided;
+mod pattern;
 mod pull_back;
+
 mod vjp;
 
 use std::sync::Arc;
 
+pub use constant_terms::ConstantTerms;
 pub use deconvnet::Deconvnet;
+pub use deep_lift::DeepLift;
 pub use guided::Guided;
+pub use pattern::Pattern;
 pub use pull_back::pull_back;
 pub use vjp::Vjp;
 
