@@ -17,6 +17,9 @@ mod input_x_gradient;
 mod integrated_gradients;
 mod noisy;
 mod parameters;
+mod pattern_attribution;
+mod pattern_net;
+pub mod patterns;
 mod smoothgrad;
 mod squaregrad;
 mod vargrad;
@@ -126,6 +129,11 @@ pub struct Parameter {
     pub help: &'static str,
 }
 
+impl Parameter {
+    /// Stands as the default of a parameter that must be given.
+    pub const REQUIRED: &'static str = "required";
+}
+
 /// A method as the registry knows it.
 pub struct Entry {
     /// Name in commands, files and records.
@@ -158,6 +166,11 @@ impl Entry {
         self.promises.iter().map(|(promise, when)| when.describe(promise.describe())).collect()
     }
 
+    /// A parameter that must be given, where there is one.
+    pub fn required(&self) -> Option<&Parameter> {
+        self.parameters.iter().find(|p| p.default == Parameter::REQUIRED)
+    }
+
     /// In words whether maps depend on the seed; nothing where they do not.
     pub fn drawn(&self) -> Option<String> {
         (self.draws != When::Never).then(|| self.draws.describe("maps depend on the seed"))
@@ -181,6 +194,8 @@ pub fn registry() -> &'static [Entry] {
         guided_ig::ENTRY,
         deep_lift::ENTRY,
         full_grad::ENTRY,
+        pattern_net::ENTRY,
+        pattern_attribution::ENTRY,
         smoothgrad::ENTRY,
         squaregrad::ENTRY,
         vargrad::ENTRY,
