@@ -372,6 +372,12 @@ impl Engine {
         Ok(plan)
     }
 
+    /// Refuses pictures of another shape than the net's, and targets that are not one class for each of them.
+    pub(crate) fn check(graph: &Graph, x: &Batch, targets: &[usize]) -> Result<()> {
+        check_shapes(graph, x)?;
+        check_targets(graph, x, targets)
+    }
+
     /// Logits of each picture, `[N, classes]` in double precision.
     ///
     /// # Errors

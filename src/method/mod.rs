@@ -3,21 +3,30 @@
 //! A method lives in one file with its registry [`Entry`]: name, paper, parameters, promises. The entry feeds the command
 //! line's help, the generated documentation and the generic tests.
 
+mod blur_ig;
 mod conservation;
 mod contrastive_ebp;
 mod deconvnet;
+mod deep_lift;
 mod deep_taylor;
 mod descent;
 mod excitation_backprop;
+mod expected_gradients;
+mod from_baseline;
+mod full_grad;
 mod grad_cam;
 mod gradient;
 mod guided_backprop;
+mod guided_ig;
 pub mod haf;
 mod input_x_gradient;
 mod integrated_gradients;
 mod lrp;
 mod noisy;
 mod parameters;
+mod pattern_attribution;
+mod pattern_net;
+pub mod patterns;
 mod preset;
 mod rect_grad;
 pub mod relex;
@@ -67,6 +76,8 @@ pub enum Promise {
     Completeness,
     /// The map and what biases keep sum to the relevance that it started from; the gap is reported.
     Conservation,
+    /// Input term and constant terms together are the score; the gap is reported.
+    FullDecomposition,
     /// No element is negative.
     NotNegative,
     /// What the map keeps of the net or picture leaves the score as it is; the gap is reported.
@@ -79,9 +90,15 @@ impl Promise {
         match self {
             Promise::Completeness => "sums to f(x) − f(baseline); the gap is reported",
             Promise::Conservation => "sums to its start less what biases keep; the gap is reported",
+            Promise::FullDecomposition => "its terms (input and biases) sum to f(x); the gap is reported",
             Promise::NotNegative => "never negative",
             Promise::Preservation => "what is kept leaves the score as it is; the gap is reported",
         }
+    }
+
+    /// Whether maps carry the measured gap.
+    pub fn is_measured(self) -> bool {
+        !matches!(self, Promise::NotNegative)
     }
 }
 
@@ -129,6 +146,11 @@ pub struct Parameter {
     pub help: &'static str,
 }
 
+impl Parameter {
+    /// Stands as the default of a parameter that must be given.
+    pub const REQUIRED: &'static str = "required";
+}
+
 /// A method as the registry knows it.
 pub struct Entry {
     /// Name in commands, files and records.
@@ -161,6 +183,11 @@ impl Entry {
         self.promises.iter().map(|(promise, when)| when.describe(promise.describe())).collect()
     }
 
+    /// A parameter that must be given, where there is one.
+    pub fn required(&self) -> Option<&Parameter> {
+        self.parameters.iter().find(|p| p.default == Parameter::REQUIRED)
+    }
+
     /// In words whether maps depend on the seed; nothing where they do not.
     pub fn drawn(&self) -> Option<String> {
         (self.draws != When::Never).then(|| self.draws.describe("maps depend on the seed"))
@@ -179,6 +206,13 @@ pub fn registry() -> &'static [Entry] {
         gradient::ENTRY,
         input_x_gradient::ENTRY,
         integrated_gradients::ENTRY,
+        expected_gradients::ENTRY,
+        blur_ig::ENTRY,
+        guided_ig::ENTRY,
+        deep_lift::ENTRY,
+        full_grad::ENTRY,
+        pattern_net::ENTRY,
+        pattern_attribution::ENTRY,
         smoothgrad::ENTRY,
         squaregrad::ENTRY,
         vargrad::ENTRY,

@@ -380,14 +380,15 @@ impl<I: Isa> Cpu<I> {
             }
             Step::Gate { s, bits, out } => self.pointwise(*out, v, |n| Pointwise::Gate(v.at(*s, n), v.at(*bits, n))),
             Step::Elementwise { op, xs, out } => {
-                let (Some(&a), Some(&b)) = (xs.first(), xs.last()) else {
+                let (Some(&a), Some(&c)) = (xs.first(), xs.last()) else {
                     return Err(Error::device("a function of nothing"));
                 };
+                let b = xs.get(1).copied().unwrap_or(a);
                 self.vectors(*out, v, |n, first, count| {
                     let (first, count) = (first * I::LANES, count * I::LANES);
-                    let (a, b, out) = (v.at(a, n), v.at(b, n), v.at(*out, n));
+                    let (a, b, c, out) = (v.at(a, n), v.at(b, n), v.at(c, n), v.at(*out, n));
                     // SAFETY: the elements lie inside all values; features were detected.
-                    unsafe { I::run(pointwise::Function::<I> { op: *op, a, b, out, first, count }) };
+                    unsafe { I::run(pointwise::Function::<I> { op: *op, a, b, c, out, first, count }) };
                 });
             }
             Step::Fill { values, out } => {
@@ -435,6 +436,25 @@ impl<I: Isa> Cpu<I> {
                             winners: winners
                                 .map_or(std::ptr::null_mut(), |w| v.at::<u8>(w, n).add(small * width.bytes())),
                             width,
+                        });
+                    }
+                });
+            }
+            Step::PreferWinners { layer, x, winners, preferred, out } => {
+                let Form::Winners(_, width) = v.plan.form(*out) else {
+                    return Err(Error::device("a choice among winners needs winners"));
+                };
+                self.blocks(*out, v, |n, b| {
+                    let small = b * layer.output.plane() * I::LANES * width.bytes();
+                    // SAFETY: block `b` lies inside the values; features were detected.
+                    unsafe {
+                        I::run(pool::Prefer::<I> {
+                            layer: *layer,
+                            x: v.at::<I::T>(*x, n).add(b * layer.input.plane() * I::LANES),
+                            winners: v.at::<u8>(*winners, n).add(small),
+                            preferred: v.at::<u8>(*preferred, n).add(small),
+                            width,
+                            out: v.at::<u8>(*out, n).add(small),
                         });
                     }
                 });
