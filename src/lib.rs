@@ -83,6 +83,7 @@ mod near;
 pub mod perturb;
 pub mod program;
 pub mod random;
+pub mod reliability;
 #[cfg(feature = "pictures")]
 pub mod render;
 pub mod report;

@@ -26,6 +26,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "map",
         ],
     ),
+    ("reliability", &["error", "tensor", "image", "graph", "program", "rule", "device", "engine", "perturb", "map", "method"]),
     ("report", &["error", "map"]),
 ];
 

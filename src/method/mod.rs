@@ -3,7 +3,9 @@
 //! A method lives in one file with its registry [`Entry`]: name, paper, parameters, promises. The entry feeds the command
 //! line's help, the generated documentation and the generic tests.
 
+mod base;
 mod deconvnet;
+mod decoy;
 mod grad_cam;
 mod gradient;
 mod guided_backprop;
@@ -11,6 +13,7 @@ mod input_x_gradient;
 mod integrated_gradients;
 mod noisy;
 mod parameters;
+mod smooth;
 mod smoothgrad;
 mod squaregrad;
 mod vargrad;
@@ -56,6 +59,8 @@ pub enum Promise {
     Completeness,
     /// No element is negative.
     NotNegative,
+    /// The pictures that are compared keep to their constraint; the gap is reported.
+    Constraint,
 }
 
 impl Promise {
@@ -64,12 +69,13 @@ impl Promise {
         match self {
             Promise::Completeness => "sums to f(x) − f(baseline); the gap is reported",
             Promise::NotNegative => "never negative",
+            Promise::Constraint => "decoys keep to their constraint; the gap is reported",
         }
     }
 }
 
 /// With which values of its parameters something is true of a method.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub enum When {
     /// None.
     Never,
@@ -77,6 +83,8 @@ pub enum When {
     Always,
     /// Where this key has this value.
     With(&'static str, &'static str),
+    /// Where this holds, in words.
+    Of(fn(&Values) -> bool, &'static str),
 }
 
 impl When {
@@ -85,6 +93,7 @@ impl When {
         match self {
             When::Never => false,
             When::Always => true,
+            When::Of(holds, _) => holds(values),
             When::With(key, value) => values.text(key).is_ok_and(|v| v == value),
         }
     }
@@ -94,13 +103,17 @@ impl When {
         match self {
             When::Never => format!("never {what}"),
             When::Always => what.to_string(),
+            When::Of(_, words) => format!("{what} {words}"),
             When::With(key, value) => format!("{what} with {key}={value}"),
         }
     }
 }
 
+/// Unit of parameters that are methods with parameters of their own.
+pub const METHOD: &str = "a method";
+
 /// One parameter of a method.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Parameter {
     /// As written on the command line.
     pub key: &'static str,
@@ -146,7 +159,7 @@ impl Entry {
 
     /// In words whether maps depend on the seed; nothing where they do not.
     pub fn drawn(&self) -> Option<String> {
-        (self.draws != When::Never).then(|| self.draws.describe("maps depend on the seed"))
+        (!matches!(self.draws, When::Never)).then(|| self.draws.describe("maps depend on the seed"))
     }
 }
 
@@ -168,6 +181,8 @@ pub fn registry() -> &'static [Entry] {
         deconvnet::ENTRY,
         guided_backprop::ENTRY,
         grad_cam::ENTRY,
+        smooth::ENTRY,
+        decoy::ENTRY,
     ]
 }
 
@@ -182,6 +197,6 @@ fn input_maps(
     method: &str,
 ) -> Result<Vec<Map>> {
     let answer = engine.explain(graph, job, x, targets)?;
-    let map = |(values, &target)| Map { values, sign, space: Space::Input, target, gap: None, method: method.into() };
+    let map = |(values, &target)| Map { values, sign, space: Space::Input, target, gap: None, notes: Vec::new(), method: method.into() };
     Ok(answer.maps.into_iter().zip(targets).map(map).collect())
 }

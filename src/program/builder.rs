@@ -548,6 +548,17 @@ impl<'g> Builder<'g> {
         Ok(out)
     }
 
+    /// Bits set where the number lies strictly inside the range.
+    ///
+    /// # Errors
+    /// When `x` holds no numbers.
+    pub fn inside(&mut self, x: Value, range: Range) -> Result<Value> {
+        let shape = self.numbers("a comparison", x)?;
+        let out = self.value(Form::Bits(shape));
+        self.write(Step::Inside { x, range, out });
+        Ok(out)
+    }
+
     /// `max(s, 0)`.
     ///
     /// # Errors
