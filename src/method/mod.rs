@@ -3,10 +3,12 @@
 //! A method lives in one file with its registry [`Entry`]: name, paper, parameters, promises. The entry feeds the command
 //! line's help, the generated documentation and the generic tests.
 
+mod base;
 mod blur_ig;
 mod conservation;
 mod contrastive_ebp;
 mod deconvnet;
+mod decoy;
 mod deep_lift;
 mod deep_taylor;
 mod descent;
@@ -30,6 +32,7 @@ pub mod patterns;
 mod preset;
 mod rect_grad;
 pub mod relex;
+mod smooth;
 mod smoothgrad;
 mod squaregrad;
 mod vargrad;
@@ -82,6 +85,8 @@ pub enum Promise {
     NotNegative,
     /// What the map keeps of the net or picture leaves the score as it is; the gap is reported.
     Preservation,
+    /// The pictures that are compared keep to their constraint; the gap is reported.
+    Constraint,
 }
 
 impl Promise {
@@ -93,6 +98,7 @@ impl Promise {
             Promise::FullDecomposition => "its terms (input and biases) sum to f(x); the gap is reported",
             Promise::NotNegative => "never negative",
             Promise::Preservation => "what is kept leaves the score as it is; the gap is reported",
+            Promise::Constraint => "decoys keep to their constraint; the gap is reported",
         }
     }
 
@@ -103,7 +109,7 @@ impl Promise {
 }
 
 /// With which values of its parameters something is true of a method.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub enum When {
     /// None.
     Never,
@@ -111,6 +117,8 @@ pub enum When {
     Always,
     /// Where this key has this value.
     With(&'static str, &'static str),
+    /// Where this holds, in words.
+    Of(fn(&Values) -> bool, &'static str),
 }
 
 impl When {
@@ -119,6 +127,7 @@ impl When {
         match self {
             When::Never => false,
             When::Always => true,
+            When::Of(holds, _) => holds(values),
             When::With(key, value) => values.text(key).is_ok_and(|v| v == value),
         }
     }
@@ -128,13 +137,17 @@ impl When {
         match self {
             When::Never => format!("never {what}"),
             When::Always => what.to_string(),
+            When::Of(_, words) => format!("{what} {words}"),
             When::With(key, value) => format!("{what} with {key}={value}"),
         }
     }
 }
 
+/// Unit of parameters that are methods with parameters of their own.
+pub const METHOD: &str = "a method";
+
 /// One parameter of a method.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Parameter {
     /// As written on the command line.
     pub key: &'static str,
@@ -190,7 +203,7 @@ impl Entry {
 
     /// In words whether maps depend on the seed; nothing where they do not.
     pub fn drawn(&self) -> Option<String> {
-        (self.draws != When::Never).then(|| self.draws.describe("maps depend on the seed"))
+        (!matches!(self.draws, When::Never)).then(|| self.draws.describe("maps depend on the seed"))
     }
 }
 
@@ -226,6 +239,8 @@ pub fn registry() -> &'static [Entry] {
         excitation_backprop::ENTRY,
         contrastive_ebp::ENTRY,
         rect_grad::ENTRY,
+        smooth::ENTRY,
+        decoy::ENTRY,
     ]
 }
 
@@ -240,6 +255,14 @@ fn input_maps(
     method: &str,
 ) -> Result<Vec<Map>> {
     let answer = engine.explain(graph, job, x, targets)?;
-    let map = |(values, &target)| Map { values, sign, space: Space::Input, target, gap: None, method: method.into() };
+    let map = |(values, &target)| Map {
+        values,
+        sign,
+        space: Space::Input,
+        target,
+        gap: None,
+        notes: Vec::new(),
+        method: method.into(),
+    };
     Ok(answer.maps.into_iter().zip(targets).map(map).collect())
 }

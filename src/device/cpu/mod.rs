@@ -13,6 +13,7 @@ mod layout;
 mod linear;
 mod memory;
 mod naming;
+mod patches;
 pub mod peaks;
 mod pointwise;
 mod pool;
@@ -31,6 +32,7 @@ use memory::{Buffer, Shared};
 use pointwise::Pointwise;
 use rayon::prelude::*;
 
+use super::patch::{Moved, PatchTask, Stem};
 use super::{Chunk, Description, Device, Harvest, Perturbation, Sum};
 use crate::error::{Error, Result};
 use crate::graph::WeightId;
@@ -310,6 +312,14 @@ impl<I: Isa> Device for Cpu<I> {
             true
         })?;
         Ok(found)
+    }
+
+    fn largest_output(&self, stem: &Stem, pictures: &[Tensor]) -> Result<Vec<f64>> {
+        self.stem_largest(stem, pictures)
+    }
+
+    fn move_patches(&self, task: &PatchTask<'_>) -> Result<Vec<Moved>> {
+        self.patches(task)
     }
 
     fn peak_bytes(&self) -> u64 {
