@@ -1,11 +1,13 @@
 //! Runs programs over pictures: chunking, caching, checks.
 
 mod profile;
+mod progress;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use profile::{ChunkTimes, Profile};
+pub use progress::{Observer, Progress};
 
 use crate::device::cpu::{self, Convolution, Kernels};
 use crate::device::{Chunk, Decisions, Description, Device, Harvest, Perturbation, Slot, Sum};
@@ -170,8 +172,9 @@ impl Copies {
         let copies = self.weights.len();
         let fits = match &self.perturbation {
             Perturbation::None => true,
-            Perturbation::Noise { images, sigmas, .. } => {
-                images.len() == x.len() && sigmas.len() == x.len() && u32::try_from(copies).is_ok()
+            Perturbation::Noise { first, images, sigmas, .. } => {
+                let last = copies.checked_add(*first as usize).and_then(|end| u32::try_from(end).ok());
+                images.len() == x.len() && sigmas.len() == x.len() && last.is_some()
             }
             Perturbation::Path { alphas, baselines } => {
                 alphas.len() == copies
@@ -318,6 +321,7 @@ pub struct Engine {
     plans: HashMap<Key, Arc<Plan>>,
     /// Filled while [`Engine::profile`] runs.
     recorder: Option<profile::Recorder>,
+    observer: Option<Observer>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -342,7 +346,8 @@ impl Engine {
             )));
         }
         let device = cpu::open(settings.precision, settings.kernels, settings.convolution, settings.threads)?;
-        Ok(Self { device, memory: settings.memory.or_else(available_memory), plans: HashMap::new(), recorder: None })
+        let memory = settings.memory.or_else(available_memory);
+        Ok(Self { device, memory, plans: HashMap::new(), recorder: None, observer: None })
     }
 
     /// What it runs on.

@@ -7,16 +7,20 @@ mod conservation;
 mod contrastive_ebp;
 mod deconvnet;
 mod deep_taylor;
+mod descent;
 mod excitation_backprop;
 mod grad_cam;
 mod gradient;
 mod guided_backprop;
+pub mod haf;
 mod input_x_gradient;
 mod integrated_gradients;
 mod lrp;
 mod noisy;
 mod parameters;
+mod preset;
 mod rect_grad;
+pub mod relex;
 mod smoothgrad;
 mod squaregrad;
 mod vargrad;
@@ -65,6 +69,8 @@ pub enum Promise {
     Conservation,
     /// No element is negative.
     NotNegative,
+    /// What the map keeps of the net or picture leaves the score as it is; the gap is reported.
+    Preservation,
 }
 
 impl Promise {
@@ -74,6 +80,7 @@ impl Promise {
             Promise::Completeness => "sums to f(x) − f(baseline); the gap is reported",
             Promise::Conservation => "sums to its start less what biases keep; the gap is reported",
             Promise::NotNegative => "never negative",
+            Promise::Preservation => "what is kept leaves the score as it is; the gap is reported",
         }
     }
 }
@@ -183,6 +190,8 @@ pub fn registry() -> &'static [Entry] {
         excitation_backprop::ENTRY,
         contrastive_ebp::ENTRY,
         rect_grad::ENTRY,
+        haf::ENTRY,
+        relex::ENTRY,
     ]
 }
 
