@@ -21,7 +21,8 @@ pub struct LayerBalance {
     pub r_in: f64,
     /// Kept by its bias.
     pub bias: f64,
-    /// Lost: taken by the stabiliser, or arrived where there was nothing to divide.
+    /// Lost: taken by the stabiliser, or arrived where there was nothing to divide. Negative where αβ hands out α-fold
+    /// what nothing lowers.
     pub lost: f64,
     /// Sum of what arrived.
     pub r_out: f64,

@@ -2,6 +2,10 @@
 //!
 //! A rule computes nothing: it writes primitives into a [`Builder`] and names the forward values it needs. A
 //! [`Composite`] says which rule each node obeys.
+//!
+//! Rules are of two kinds: some send gradients back ([`Vjp`], [`Guided`], [`Deconvnet`], [`Rectified`]), the others share
+//! out relevance ([`Epsilon`] and all that follow its pattern `R_in = x ∘ Wᵀ(R / z)`). These take inputs of any sign, and
+//! say what their layer's bias and stabiliser keep ([`Rule::share`]).
 
 mod alpha_beta;
 mod constant_terms;
