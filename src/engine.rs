@@ -1,11 +1,13 @@
 //! Runs programs over pictures: chunking, caching, checks.
 
 mod profile;
+mod progress;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use profile::{ChunkTimes, Profile};
+pub use progress::{Observer, Progress};
 
 use crate::device::cpu::{self, Convolution, Kernels};
 use crate::device::{Chunk, Decisions, Description, Device, Harvest, Perturbation, Slot, Sum};
@@ -318,6 +320,7 @@ pub struct Engine {
     plans: HashMap<Key, Arc<Plan>>,
     /// Filled while [`Engine::profile`] runs.
     recorder: Option<profile::Recorder>,
+    observer: Option<Observer>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -342,7 +345,8 @@ impl Engine {
             )));
         }
         let device = cpu::open(settings.precision, settings.kernels, settings.convolution, settings.threads)?;
-        Ok(Self { device, memory: settings.memory.or_else(available_memory), plans: HashMap::new(), recorder: None })
+        let memory = settings.memory.or_else(available_memory);
+        Ok(Self { device, memory, plans: HashMap::new(), recorder: None, observer: None })
     }
 
     /// What it runs on.
