@@ -3,17 +3,23 @@
 //! A method lives in one file with its registry [`Entry`]: name, paper, parameters, promises. The entry feeds the command
 //! line's help, the generated documentation and the generic tests.
 
+mod cam;
 mod deconvnet;
 mod grad_cam;
+mod grad_cam_pp;
 mod gradient;
 mod guided_backprop;
+mod guided_grad_cam;
+mod hires_cam;
 mod input_x_gradient;
 mod integrated_gradients;
+mod layer_cam;
 mod noisy;
 mod parameters;
 mod smoothgrad;
 mod squaregrad;
 mod vargrad;
+mod xgrad_cam;
 
 use std::path::Path;
 
@@ -168,6 +174,11 @@ pub fn registry() -> &'static [Entry] {
         deconvnet::ENTRY,
         guided_backprop::ENTRY,
         grad_cam::ENTRY,
+        grad_cam_pp::ENTRY,
+        hires_cam::ENTRY,
+        layer_cam::ENTRY,
+        xgrad_cam::ENTRY,
+        guided_grad_cam::ENTRY,
     ]
 }
 
