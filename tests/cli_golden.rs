@@ -29,7 +29,7 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("layer_cam", "layer_cam:upsample=none", "logit"),
     ("xgrad_cam", "xgrad_cam:upsample=none", "logit"),
     ("xgrad_cam_raw", "xgrad_cam:upsample=none,relu=no", "logit"),
-    //X    ("occlusion_8_4", "occlusion:window=8,stride=4,fill=0", "logit"),
+    ("occlusion_8_4", "occlusion:window=8,stride=4,fill=0", "logit"),
 ];
 
 /// Rectified maps in which every number is zero: they prove only that ours are zero too.

@@ -37,7 +37,7 @@ const ROWS: &[(&str, &str, Score)] = &[
     ("layer_cam", "layer_cam:upsample=none", Score::Logit),
     ("xgrad_cam", "xgrad_cam:upsample=none", Score::Logit),
     ("xgrad_cam_raw", "xgrad_cam:upsample=none,relu=no", Score::Logit),
-    //X    ("occlusion_8_4", "occlusion:window=8,stride=4,fill=0", Score::Logit),
+    ("occlusion_8_4", "occlusion:window=8,stride=4,fill=0", Score::Logit),
 ];
 
 /// Rectified maps that are zero everywhere, by net, row and picture: they prove nothing, so they are named.

@@ -3,8 +3,10 @@
 //! A method lives in one file with its registry [`Entry`]: name, paper, parameters, promises. The entry feeds the command
 //! line's help, the generated documentation and the generic tests.
 
+mod ablation_cam;
 mod cam;
 mod deconvnet;
+mod eigen_cam;
 mod grad_cam;
 mod grad_cam_pp;
 mod gradient;
@@ -15,7 +17,11 @@ mod input_x_gradient;
 mod integrated_gradients;
 mod layer_cam;
 mod noisy;
+mod occlusion;
 mod parameters;
+mod probe;
+mod rise;
+mod score_cam;
 mod smoothgrad;
 mod squaregrad;
 mod vargrad;
@@ -178,7 +184,12 @@ pub fn registry() -> &'static [Entry] {
         hires_cam::ENTRY,
         layer_cam::ENTRY,
         xgrad_cam::ENTRY,
+        score_cam::ENTRY,
+        ablation_cam::ENTRY,
+        eigen_cam::ENTRY,
         guided_grad_cam::ENTRY,
+        occlusion::ENTRY,
+        rise::ENTRY,
     ]
 }
 
