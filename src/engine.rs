@@ -172,8 +172,9 @@ impl Copies {
         let copies = self.weights.len();
         let fits = match &self.perturbation {
             Perturbation::None => true,
-            Perturbation::Noise { images, sigmas, .. } => {
-                images.len() == x.len() && sigmas.len() == x.len() && u32::try_from(copies).is_ok()
+            Perturbation::Noise { first, images, sigmas, .. } => {
+                let last = copies.checked_add(*first as usize).and_then(|end| u32::try_from(end).ok());
+                images.len() == x.len() && sigmas.len() == x.len() && last.is_some()
             }
             Perturbation::Path { alphas, baselines } => {
                 alphas.len() == copies

@@ -38,6 +38,10 @@ const ROWS: &[(&str, &str, Score)] = &[
     ("xgrad_cam", "xgrad_cam:upsample=none", Score::Logit),
     ("xgrad_cam_raw", "xgrad_cam:upsample=none,relu=no", Score::Logit),
     ("occlusion_8_4", "occlusion:window=8,stride=4,fill=0", Score::Logit),
+    ("lrp_epsilon", "lrp:preset=epsilon,epsilon=1e-2", Score::Logit),
+    ("lrp_epsilon_plus", "lrp:preset=epsilon_plus", Score::Logit),
+    ("lrp_alpha2_beta1", "lrp:preset=epsilon_alpha2_beta1", Score::Logit),
+    ("lrp_gamma", "lrp:preset=gamma,gamma=0.25", Score::Logit),
 ];
 
 /// Rectified maps that are zero everywhere, by net, row and picture: they prove nothing, so they are named.
@@ -108,6 +112,24 @@ fn require(failures: &mut Vec<String>, what: String, error: f64, tolerance: f64)
     }
 }
 
+/// Rows of ten steps of an optimiser: an error of single precision grows with each, so they are compared in double only.
+const DOUBLE_ROWS: [(&str, &str, Score); 2] = [
+    ("relex_det_10", "relex:copies=1,noise=0,iterations=10,init=0.005,l1=1e-4", Score::Logit),
+    ("haf_det_10", "haf:iterations=10,lambda=0.5,upsample=nearest,keep=last", Score::Logit),
+];
+
+fn check_double(net: &Net) {
+    let mut failures = Vec::new();
+    let settings = machines().into_iter().find(|s| s.precision == Precision::F64).unwrap();
+    let mut engine = Engine::new(&settings).unwrap();
+    for (row, spec, score) in DOUBLE_ROWS {
+        let e = max_error(row, &maps(net, &mut engine, spec, score), &reference(net, row));
+        println!("{:<22}{row:<22}{e:>8.1e}", net.name);
+        require(&mut failures, format!("{} {row} f64", net.name), e, 1e-5);
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
 fn check(net: &Net, rows: &[(&str, &str, Score)]) {
     let mut failures = Vec::new();
     let mut table: Vec<(String, String)> = Vec::new();
@@ -170,6 +192,13 @@ fn check(net: &Net, rows: &[(&str, &str, Score)]) {
 fn small_nets() {
     for name in SMALL {
         check(&Net::small(name), ROWS);
+    }
+}
+
+#[test]
+fn small_nets_in_double_precision_only() {
+    for name in SMALL {
+        check_double(&Net::small(name));
     }
 }
 

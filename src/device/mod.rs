@@ -51,10 +51,12 @@ pub enum Perturbation {
     /// Not at all.
     #[default]
     None,
-    /// `x + sigma · z` with standard normal `z` drawn by (seed, image, copy, element).
+    /// `x + sigma · z` with standard normal `z` drawn by (seed, image, first + copy, element).
     Noise {
         /// Of the whole run.
         seed: u64,
+        /// Number of the first copy's draw.
+        first: u32,
         /// Key of each picture.
         images: Vec<u64>,
         /// Standard deviation for each picture, in units of the input.

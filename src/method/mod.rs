@@ -5,21 +5,31 @@
 
 mod ablation_cam;
 mod cam;
+mod conservation;
+mod contrastive_ebp;
 mod deconvnet;
+mod deep_taylor;
+mod descent;
 mod eigen_cam;
+mod excitation_backprop;
 mod grad_cam;
 mod grad_cam_pp;
 mod gradient;
 mod guided_backprop;
 mod guided_grad_cam;
+pub mod haf;
 mod hires_cam;
 mod input_x_gradient;
 mod integrated_gradients;
 mod layer_cam;
+mod lrp;
 mod noisy;
 mod occlusion;
 mod parameters;
+mod preset;
 mod probe;
+mod rect_grad;
+pub mod relex;
 mod rise;
 mod score_cam;
 mod smoothgrad;
@@ -29,6 +39,7 @@ mod xgrad_cam;
 
 use std::path::Path;
 
+pub use conservation::{LayerBalance, conservation};
 pub use parameters::{Spec, Values};
 
 use crate::engine::{Batch, Engine, Job};
@@ -66,8 +77,12 @@ pub struct Context<'a> {
 pub enum Promise {
     /// The map sums to the difference of the scores of picture and baseline; the gap is reported.
     Completeness,
+    /// The map and what biases keep sum to the relevance that it started from; the gap is reported.
+    Conservation,
     /// No element is negative.
     NotNegative,
+    /// What the map keeps of the net or picture leaves the score as it is; the gap is reported.
+    Preservation,
 }
 
 impl Promise {
@@ -75,7 +90,9 @@ impl Promise {
     pub fn describe(self) -> &'static str {
         match self {
             Promise::Completeness => "sums to f(x) − f(baseline); the gap is reported",
+            Promise::Conservation => "sums to its start less what biases keep; the gap is reported",
             Promise::NotNegative => "never negative",
+            Promise::Preservation => "what is kept leaves the score as it is; the gap is reported",
         }
     }
 }
@@ -190,6 +207,13 @@ pub fn registry() -> &'static [Entry] {
         guided_grad_cam::ENTRY,
         occlusion::ENTRY,
         rise::ENTRY,
+        haf::ENTRY,
+        relex::ENTRY,
+        lrp::ENTRY,
+        deep_taylor::ENTRY,
+        excitation_backprop::ENTRY,
+        contrastive_ebp::ENTRY,
+        rect_grad::ENTRY,
     ]
 }
 
