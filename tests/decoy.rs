@@ -141,7 +141,7 @@ fn programs_and_patches_solve_the_same_problem() {
     let x = Batch::new(&Tensor::f32([1, 3, 13, 11], x).unwrap()).unwrap();
     let range = || [vec![-2.0; 3], vec![2.0; 3]];
     let settings = Settings { precision: Precision::F64, ..Settings::default() };
-    let mut engine = Engine::new(&settings).unwrap();
+    let engine = Engine::new(&settings).unwrap();
     let decoys = [false, true].map(|shift| {
         let (graph, relu) = net(shift);
         let mut engine = Engine::new(&settings).unwrap();

@@ -221,7 +221,10 @@ impl Method for Dance {
         }
         if self.arm == Arm::None {
             let maps = self.base.explain(engine, graph, x, targets)?;
-            return Ok(maps.into_iter().map(|m| Map { gap: None, method: ENTRY.id.into(), ..m }).collect());
+            return Ok(maps
+                .into_iter()
+                .map(|m| Map { notes: Vec::new(), gap: None, method: ENTRY.id.into(), ..m })
+                .collect());
         }
         let node = match self.layer.as_str() {
             "first" => first_activation(graph)?,
