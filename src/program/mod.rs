@@ -192,12 +192,15 @@ pub enum Elementwise {
     Abs,
     /// `a²`.
     Square,
+    /// `a / b`, and the third number where `|b|` is below this threshold.
+    RatioOr(f64),
 }
 
 impl Elementwise {
     /// Numbers it takes.
     pub const fn arity(self) -> usize {
         match self {
+            Elementwise::RatioOr(_) => 3,
             Elementwise::Mul | Elementwise::Sub | Elementwise::Divide(_) => 2,
             Elementwise::Scale(_) | Elementwise::Abs | Elementwise::Square => 1,
         }
@@ -212,6 +215,7 @@ impl Elementwise {
             Elementwise::Scale(_) => "scale",
             Elementwise::Abs => "abs",
             Elementwise::Square => "square",
+            Elementwise::RatioOr(_) => "ratio_or",
         }
     }
 }
@@ -336,6 +340,14 @@ pub enum Step {
         out: Value,
         winners: Option<Value>,
     },
+    /// The winners, except that the preferred tap wins wherever its number is as great.
+    PreferWinners {
+        layer: PoolLayer,
+        x: Value,
+        winners: Value,
+        preferred: Value,
+        out: Value,
+    },
     /// Each signal to its window's winner; windows that share a winner add up.
     MaxPoolAdjoint {
         layer: PoolLayer,
@@ -445,6 +457,7 @@ impl Step {
             Step::Add { a, b, .. } => vec![*a, *b],
             Step::Gate { s, bits, .. } => vec![*s, *bits],
             Step::MaxPoolAdjoint { s, winners, .. } => vec![*s, *winners],
+            Step::PreferWinners { x, winners, preferred, .. } => vec![*x, *winners, *preferred],
             Step::Concat { xs, .. } | Step::Elementwise { xs, .. } => xs.clone(),
             Step::WeightedChannelSum { weights, x, .. } | Step::ScaleChannels { weights, x, .. } => vec![*weights, *x],
             Step::Linear { x, .. }
@@ -492,6 +505,7 @@ impl Step {
             | Step::Elementwise { out, .. }
             | Step::Fill { out, .. }
             | Step::ScaleChannels { out, .. }
+            | Step::PreferWinners { out, .. }
             | Step::MaxPoolAdjoint { out, .. }
             | Step::AvgPool { out, .. }
             | Step::AvgPoolAdjoint { out, .. }
@@ -575,6 +589,7 @@ impl Step {
             Step::Fill { .. } => "fill",
             Step::ScaleChannels { .. } => "scale_channels",
             Step::MaxPool { .. } => "max_pool",
+            Step::PreferWinners { .. } => "prefer_winners",
             Step::MaxPoolAdjoint { .. } => "max_pool_adjoint",
             Step::AvgPool { .. } => "avg_pool",
             Step::AvgPoolAdjoint { .. } => "avg_pool_adjoint",

@@ -8,8 +8,10 @@
 //! say what their layer's bias and stabiliser keep ([`Rule::share`]).
 
 mod alpha_beta;
+mod constant_terms;
 mod contrast;
 mod deconvnet;
+mod deep_lift;
 mod epsilon;
 mod flat;
 mod gamma;
@@ -17,6 +19,7 @@ mod guided;
 mod layer;
 mod norm;
 mod pass;
+mod pattern;
 mod preset;
 mod pull_back;
 mod rectified;
@@ -28,8 +31,10 @@ mod z_plus;
 use std::sync::Arc;
 
 pub use alpha_beta::AlphaBeta;
+pub use constant_terms::ConstantTerms;
 pub use contrast::Contrast;
 pub use deconvnet::Deconvnet;
+pub use deep_lift::DeepLift;
 pub use epsilon::Epsilon;
 pub use flat::Flat;
 pub use gamma::Gamma;
@@ -37,6 +42,7 @@ pub use guided::Guided;
 pub use layer::{Bias, STABILISER};
 pub use norm::Norm;
 pub use pass::Pass;
+pub use pattern::Pattern;
 pub use preset::{Preset, Relevance};
 pub use pull_back::{pull_back, pull_back_observed};
 pub use rectified::Rectified;

@@ -13,6 +13,7 @@ mod layout;
 mod linear;
 mod memory;
 mod naming;
+mod patches;
 pub mod peaks;
 mod pointwise;
 mod pool;
@@ -31,6 +32,7 @@ use memory::{Buffer, Shared};
 use pointwise::Pointwise;
 use rayon::prelude::*;
 
+use super::patch::{Moved, PatchTask, Stem};
 use super::{Chunk, Description, Device, Harvest, Perturbation, Sum};
 use crate::error::{Error, Result};
 use crate::graph::WeightId;
@@ -312,6 +314,14 @@ impl<I: Isa> Device for Cpu<I> {
         Ok(found)
     }
 
+    fn largest_output(&self, stem: &Stem, pictures: &[Tensor]) -> Result<Vec<f64>> {
+        self.stem_largest(stem, pictures)
+    }
+
+    fn move_patches(&self, task: &PatchTask<'_>) -> Result<Vec<Moved>> {
+        self.patches(task)
+    }
+
     fn peak_bytes(&self) -> u64 {
         self.peak
     }
@@ -380,14 +390,15 @@ impl<I: Isa> Cpu<I> {
             }
             Step::Gate { s, bits, out } => self.pointwise(*out, v, |n| Pointwise::Gate(v.at(*s, n), v.at(*bits, n))),
             Step::Elementwise { op, xs, out } => {
-                let (Some(&a), Some(&b)) = (xs.first(), xs.last()) else {
+                let (Some(&a), Some(&c)) = (xs.first(), xs.last()) else {
                     return Err(Error::device("a function of nothing"));
                 };
+                let b = xs.get(1).copied().unwrap_or(a);
                 self.vectors(*out, v, |n, first, count| {
                     let (first, count) = (first * I::LANES, count * I::LANES);
-                    let (a, b, out) = (v.at(a, n), v.at(b, n), v.at(*out, n));
+                    let (a, b, c, out) = (v.at(a, n), v.at(b, n), v.at(c, n), v.at(*out, n));
                     // SAFETY: the elements lie inside all values; features were detected.
-                    unsafe { I::run(pointwise::Function::<I> { op: *op, a, b, out, first, count }) };
+                    unsafe { I::run(pointwise::Function::<I> { op: *op, a, b, c, out, first, count }) };
                 });
             }
             Step::Fill { values, out } => {
@@ -435,6 +446,25 @@ impl<I: Isa> Cpu<I> {
                             winners: winners
                                 .map_or(std::ptr::null_mut(), |w| v.at::<u8>(w, n).add(small * width.bytes())),
                             width,
+                        });
+                    }
+                });
+            }
+            Step::PreferWinners { layer, x, winners, preferred, out } => {
+                let Form::Winners(_, width) = v.plan.form(*out) else {
+                    return Err(Error::device("a choice among winners needs winners"));
+                };
+                self.blocks(*out, v, |n, b| {
+                    let small = b * layer.output.plane() * I::LANES * width.bytes();
+                    // SAFETY: block `b` lies inside the values; features were detected.
+                    unsafe {
+                        I::run(pool::Prefer::<I> {
+                            layer: *layer,
+                            x: v.at::<I::T>(*x, n).add(b * layer.input.plane() * I::LANES),
+                            winners: v.at::<u8>(*winners, n).add(small),
+                            preferred: v.at::<u8>(*preferred, n).add(small),
+                            width,
+                            out: v.at::<u8>(*out, n).add(small),
                         });
                     }
                 });

@@ -19,7 +19,7 @@ impl<I: Isa> Cpu<I> {
             | Step::Gate { .. }
             | Step::Elementwise { .. }
             | Step::ScaleChannels { .. } => "pointwise",
-            Step::MaxPool { .. } | Step::MaxPoolAdjoint { .. } => "max_pool",
+            Step::MaxPool { .. } | Step::PreferWinners { .. } | Step::MaxPoolAdjoint { .. } => "max_pool",
             Step::AvgPool { .. }
             | Step::AvgPoolAdjoint { .. }
             | Step::AdaptiveAvgPool { .. }

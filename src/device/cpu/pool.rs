@@ -137,6 +137,53 @@ impl<I: Isa> Kernel<I> for Max<I> {
     }
 }
 
+/// Winners of one channel block with another's in their place where these are as great.
+pub(super) struct Prefer<I: Isa> {
+    pub layer: PoolLayer,
+    pub x: *const I::T,
+    pub winners: *const u8,
+    pub preferred: *const u8,
+    pub width: WinnerWidth,
+    pub out: *mut u8,
+}
+
+impl<I: Isa> Kernel<I> for Prefer<I> {
+    #[inline(always)]
+    unsafe fn call(self) {
+        let walk = Walk::new(self.layer);
+        let Shape { h, w, .. } = self.layer.output;
+        let columns = self.layer.window.kernel[1];
+        // SAFETY: as for `Max`; a tap is read only if it lies inside the input.
+        unsafe {
+            for y in 0..h {
+                let (y0, y1) = walk.taps(y, 0);
+                for x in 0..w {
+                    let (x0, x1) = walk.taps(x, 1);
+                    for at in (y * w + x) * I::LANES..(y * w + x + 1) * I::LANES {
+                        let tap = |from: *const u8| match self.width {
+                            WinnerWidth::One => u16::from(*from.add(at)),
+                            WinnerWidth::Two => *from.cast::<u16>().add(at),
+                        };
+                        let number = |tap: u16| {
+                            let (ky, kx) = (usize::from(tap) / columns, usize::from(tap) % columns);
+                            let inside = (y0..y1).contains(&ky) && (x0..x1).contains(&kx);
+                            let pixel = || walk.input(y, ky, 0) * self.layer.input.w + walk.input(x, kx, 1);
+                            inside.then(|| *self.x.add(pixel() * I::LANES + at % I::LANES))
+                        };
+                        let (own, preferred) = (tap(self.winners), tap(self.preferred));
+                        let tied = matches!((number(own), number(preferred)), (Some(a), Some(b)) if a == b);
+                        let chosen = if tied { preferred } else { own };
+                        match self.width {
+                            WinnerWidth::One => *self.out.add(at) = chosen as u8,
+                            WinnerWidth::Two => *self.out.cast::<u16>().add(at) = chosen,
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// Signals to the winners of one channel block: every element sums the windows that it won, in order.
 pub(super) struct MaxAdjoint<I: Isa> {
     pub layer: PoolLayer,
