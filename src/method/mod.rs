@@ -5,12 +5,14 @@
 
 mod deconvnet;
 mod descent;
+mod extremal_perturbation;
 mod grad_cam;
 mod gradient;
 mod guided_backprop;
 pub mod haf;
 mod input_x_gradient;
 mod integrated_gradients;
+mod meaningful_perturbation;
 mod noisy;
 mod parameters;
 mod preset;
@@ -62,15 +64,23 @@ pub enum Promise {
     NotNegative,
     /// What the map keeps of the net or picture leaves the score as it is; the gap is reported.
     Preservation,
+    /// The map's mean is the area that was asked for; the gap is reported.
+    Area,
 }
 
 impl Promise {
+    /// Whether maps carry the measured gap.
+    pub fn is_measured(self) -> bool {
+        self != Promise::NotNegative
+    }
+
     /// In words.
     pub fn describe(self) -> &'static str {
         match self {
             Promise::Completeness => "sums to f(x) − f(baseline); the gap is reported",
             Promise::NotNegative => "never negative",
             Promise::Preservation => "what is kept leaves the score as it is; the gap is reported",
+            Promise::Area => "its mean is the area asked for; the gap is reported",
         }
     }
 }
@@ -177,6 +187,8 @@ pub fn registry() -> &'static [Entry] {
         grad_cam::ENTRY,
         haf::ENTRY,
         relex::ENTRY,
+        meaningful_perturbation::ENTRY,
+        extremal_perturbation::ENTRY,
     ]
 }
 

@@ -140,7 +140,7 @@ impl Baseline {
 }
 
 /// Separable Gaussian blur; pixels beyond an edge repeat the edge.
-fn blur(x: &[f64], shape: Shape, sigma: f64) -> Vec<f64> {
+pub(crate) fn blur(x: &[f64], shape: Shape, sigma: f64) -> Vec<f64> {
     let radius = (4.0 * sigma).ceil() as isize;
     let kernel: Vec<f64> = (-radius..=radius).map(|d| (-(d as f64).powi(2) / (2.0 * sigma * sigma)).exp()).collect();
     let total: f64 = kernel.iter().sum();
