@@ -10,6 +10,7 @@ pub use profile::{ChunkTimes, Profile};
 pub use progress::{Observer, Progress};
 
 use crate::device::cpu::{self, Convolution, Kernels};
+use crate::device::patch::{Moved, PatchTask, Stem};
 use crate::device::{Chunk, Decisions, Description, Device, Harvest, Perturbation, Slot, Sum};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId};
@@ -372,6 +373,12 @@ impl Engine {
         Ok(plan)
     }
 
+    /// Refuses pictures of another shape than the net's, and targets that are not one class for each of them.
+    pub(crate) fn check(graph: &Graph, x: &Batch, targets: &[usize]) -> Result<()> {
+        check_shapes(graph, x)?;
+        check_targets(graph, x, targets)
+    }
+
     /// Logits of each picture, `[N, classes]` in double precision.
     ///
     /// # Errors
@@ -650,6 +657,18 @@ impl Engine {
             Ok(())
         })?;
         Ok(outcome)
+    }
+
+    /// Largest magnitude among the outputs of each picture's first layer.
+    pub(crate) fn largest_output(&self, stem: &Stem, pictures: &[Tensor]) -> Result<Vec<f64>> {
+        stem.check(pictures)?;
+        self.device.largest_output(stem, pictures)
+    }
+
+    /// Moves patches of pictures through the first layer, each by itself.
+    pub(crate) fn move_patches(&self, task: &PatchTask<'_>) -> Result<Vec<Moved>> {
+        task.check()?;
+        self.device.move_patches(task)
     }
 
     /// Runs every copy of every picture, chunk by chunk in order, and hands each chunk's harvest to `gather`.

@@ -84,6 +84,7 @@ pub mod optimiser;
 pub mod perturb;
 pub mod program;
 pub mod random;
+pub mod reliability;
 #[cfg(feature = "pictures")]
 pub mod render;
 pub mod report;

@@ -21,8 +21,13 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("ig_midpoint_16", "ig:steps=16,rule=midpoint", "logit"),
     ("ig_gausslegendre_16", "ig:steps=16,rule=gausslegendre", "logit"),
     ("ig_midpoint_16_black", "ig:steps=16,rule=midpoint,baseline=value:-2", "logit"),
+    ("deep_lift_rescale", "deep_lift", "logit"),
     ("grad_cam", "grad_cam:upsample=none", "logit"),
     ("grad_cam_raw", "grad_cam:upsample=none,relu=no", "logit"),
+    ("lrp_epsilon", "lrp:preset=epsilon,epsilon=1e-2", "logit"),
+    ("lrp_epsilon_plus", "lrp:preset=epsilon_plus", "logit"),
+    ("lrp_alpha2_beta1", "lrp:preset=epsilon_alpha2_beta1", "logit"),
+    ("lrp_gamma", "lrp:preset=gamma,gamma=0.25", "logit"),
 ];
 
 /// Rectified maps in which every number is zero: they prove only that ours are zero too.

@@ -38,6 +38,10 @@ const LAYERS: &[(&str, &[&str])] = &[
             "map",
         ],
     ),
+    (
+        "reliability",
+        &["error", "tensor", "image", "graph", "program", "rule", "device", "engine", "perturb", "map", "method"],
+    ),
     ("report", &["error", "map"]),
 ];
 

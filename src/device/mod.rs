@@ -5,6 +5,7 @@
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+pub(crate) mod patch;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -193,6 +194,18 @@ pub(crate) trait Device: Send {
     /// # Errors
     /// When the device fails.
     fn first_not_finite(&mut self, plan: &Plan, chunk: &Chunk<'_>) -> Result<Option<usize>>;
+
+    /// Largest magnitude among the outputs of each picture's first layer.
+    ///
+    /// # Errors
+    /// When a number is not finite.
+    fn largest_output(&self, stem: &patch::Stem, pictures: &[Tensor]) -> Result<Vec<f64>>;
+
+    /// Moves patches of pictures, each by itself. The stem has one group of channels and takes the pictures.
+    ///
+    /// # Errors
+    /// When a number is not finite.
+    fn move_patches(&self, task: &patch::PatchTask<'_>) -> Result<Vec<patch::Moved>>;
 
     /// Bytes held at most so far.
     fn peak_bytes(&self) -> u64;

@@ -340,7 +340,15 @@ impl Method for ExtremalPerturbation {
             let value = values.iter().sum::<f64>() / values.len() as f64 - self.area;
             let gap = Some(Gap { promise: "area".into(), value, relative: Some(value.abs() / self.area) });
             let values = Tensor::rounded(size, values, precision)?;
-            Ok(Map { values, sign: Sign::Unsigned, space: Space::Input, target, gap, method: ENTRY.id.into() })
+            Ok(Map {
+                values,
+                sign: Sign::Unsigned,
+                space: Space::Input,
+                target,
+                gap,
+                method: ENTRY.id.into(),
+                notes: Vec::new(),
+            })
         };
         found.into_iter().zip(targets).map(map).collect()
     }

@@ -98,7 +98,7 @@ impl Method for GradCam {
                 let space = if self.upsample == Upsample::None { Space::Layer(name.clone()) } else { Space::Input };
                 let sign = if self.rectify == Rectify::Yes { Sign::Unsigned } else { Sign::Signed };
                 let values = Tensor::rounded([h, w], numbers, precision)?;
-                Ok(Map { values, sign, space, target, gap: None, method: ENTRY.id.into() })
+                Ok(Map { values, sign, space, target, gap: None, notes: Vec::new(), method: ENTRY.id.into() })
             })
             .collect()
     }

@@ -372,7 +372,15 @@ impl Method for MeaningfulPerturbation {
         let precision = engine.describe().precision;
         let map = |(values, &target): (Vec<f64>, &usize)| {
             let values = Tensor::rounded([x.shape().h, x.shape().w], values, precision)?;
-            Ok(Map { values, sign: Sign::Unsigned, space: Space::Input, target, gap: None, method: ENTRY.id.into() })
+            Ok(Map {
+                values,
+                sign: Sign::Unsigned,
+                space: Space::Input,
+                target,
+                gap: None,
+                method: ENTRY.id.into(),
+                notes: Vec::new(),
+            })
         };
         found.into_iter().zip(targets).map(map).collect()
     }

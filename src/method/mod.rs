@@ -3,26 +3,45 @@
 //! A method lives in one file with its registry [`Entry`]: name, paper, parameters, promises. The entry feeds the command
 //! line's help, the generated documentation and the generic tests.
 
+mod base;
+mod blur_ig;
+mod conservation;
+mod contrastive_ebp;
 mod deconvnet;
+mod decoy;
+mod deep_lift;
+mod deep_taylor;
 mod descent;
+mod excitation_backprop;
+mod expected_gradients;
 mod extremal_perturbation;
+mod from_baseline;
+mod full_grad;
 mod grad_cam;
 mod gradient;
 mod guided_backprop;
+mod guided_ig;
 pub mod haf;
 mod input_x_gradient;
 mod integrated_gradients;
+mod lrp;
 mod meaningful_perturbation;
 mod noisy;
 mod parameters;
+mod pattern_attribution;
+mod pattern_net;
+pub mod patterns;
 mod preset;
+mod rect_grad;
 pub mod relex;
+mod smooth;
 mod smoothgrad;
 mod squaregrad;
 mod vargrad;
 
 use std::path::Path;
 
+pub use conservation::{LayerBalance, conservation};
 pub use parameters::{Spec, Values};
 
 use crate::engine::{Batch, Engine, Job};
@@ -60,33 +79,42 @@ pub struct Context<'a> {
 pub enum Promise {
     /// The map sums to the difference of the scores of picture and baseline; the gap is reported.
     Completeness,
+    /// The map and what biases keep sum to the relevance that it started from; the gap is reported.
+    Conservation,
+    /// Input term and constant terms together are the score; the gap is reported.
+    FullDecomposition,
     /// No element is negative.
     NotNegative,
     /// What the map keeps of the net or picture leaves the score as it is; the gap is reported.
     Preservation,
     /// The map's mean is the area that was asked for; the gap is reported.
     Area,
+    /// The pictures that are compared keep to their constraint; the gap is reported.
+    Constraint,
 }
 
 impl Promise {
-    /// Whether maps carry the measured gap.
-    pub fn is_measured(self) -> bool {
-        self != Promise::NotNegative
-    }
-
     /// In words.
     pub fn describe(self) -> &'static str {
         match self {
             Promise::Completeness => "sums to f(x) − f(baseline); the gap is reported",
+            Promise::Conservation => "sums to its start less what biases keep; the gap is reported",
+            Promise::FullDecomposition => "its terms (input and biases) sum to f(x); the gap is reported",
             Promise::NotNegative => "never negative",
             Promise::Preservation => "what is kept leaves the score as it is; the gap is reported",
             Promise::Area => "its mean is the area asked for; the gap is reported",
+            Promise::Constraint => "decoys keep to their constraint; the gap is reported",
         }
+    }
+
+    /// Whether maps carry the measured gap.
+    pub fn is_measured(self) -> bool {
+        !matches!(self, Promise::NotNegative)
     }
 }
 
 /// With which values of its parameters something is true of a method.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub enum When {
     /// None.
     Never,
@@ -94,6 +122,8 @@ pub enum When {
     Always,
     /// Where this key has this value.
     With(&'static str, &'static str),
+    /// Where this holds, in words.
+    Of(fn(&Values) -> bool, &'static str),
 }
 
 impl When {
@@ -102,6 +132,7 @@ impl When {
         match self {
             When::Never => false,
             When::Always => true,
+            When::Of(holds, _) => holds(values),
             When::With(key, value) => values.text(key).is_ok_and(|v| v == value),
         }
     }
@@ -111,13 +142,17 @@ impl When {
         match self {
             When::Never => format!("never {what}"),
             When::Always => what.to_string(),
+            When::Of(_, words) => format!("{what} {words}"),
             When::With(key, value) => format!("{what} with {key}={value}"),
         }
     }
 }
 
+/// Unit of parameters that are methods with parameters of their own.
+pub const METHOD: &str = "a method";
+
 /// One parameter of a method.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Parameter {
     /// As written on the command line.
     pub key: &'static str,
@@ -127,6 +162,11 @@ pub struct Parameter {
     pub default: &'static str,
     /// What it does.
     pub help: &'static str,
+}
+
+impl Parameter {
+    /// Stands as the default of a parameter that must be given.
+    pub const REQUIRED: &'static str = "required";
 }
 
 /// A method as the registry knows it.
@@ -161,9 +201,14 @@ impl Entry {
         self.promises.iter().map(|(promise, when)| when.describe(promise.describe())).collect()
     }
 
+    /// A parameter that must be given, where there is one.
+    pub fn required(&self) -> Option<&Parameter> {
+        self.parameters.iter().find(|p| p.default == Parameter::REQUIRED)
+    }
+
     /// In words whether maps depend on the seed; nothing where they do not.
     pub fn drawn(&self) -> Option<String> {
-        (self.draws != When::Never).then(|| self.draws.describe("maps depend on the seed"))
+        (!matches!(self.draws, When::Never)).then(|| self.draws.describe("maps depend on the seed"))
     }
 }
 
@@ -179,6 +224,13 @@ pub fn registry() -> &'static [Entry] {
         gradient::ENTRY,
         input_x_gradient::ENTRY,
         integrated_gradients::ENTRY,
+        expected_gradients::ENTRY,
+        blur_ig::ENTRY,
+        guided_ig::ENTRY,
+        deep_lift::ENTRY,
+        full_grad::ENTRY,
+        pattern_net::ENTRY,
+        pattern_attribution::ENTRY,
         smoothgrad::ENTRY,
         squaregrad::ENTRY,
         vargrad::ENTRY,
@@ -189,6 +241,13 @@ pub fn registry() -> &'static [Entry] {
         relex::ENTRY,
         meaningful_perturbation::ENTRY,
         extremal_perturbation::ENTRY,
+        lrp::ENTRY,
+        deep_taylor::ENTRY,
+        excitation_backprop::ENTRY,
+        contrastive_ebp::ENTRY,
+        rect_grad::ENTRY,
+        smooth::ENTRY,
+        decoy::ENTRY,
     ]
 }
 
@@ -203,6 +262,14 @@ fn input_maps(
     method: &str,
 ) -> Result<Vec<Map>> {
     let answer = engine.explain(graph, job, x, targets)?;
-    let map = |(values, &target)| Map { values, sign, space: Space::Input, target, gap: None, method: method.into() };
+    let map = |(values, &target)| Map {
+        values,
+        sign,
+        space: Space::Input,
+        target,
+        gap: None,
+        notes: Vec::new(),
+        method: method.into(),
+    };
     Ok(answer.maps.into_iter().zip(targets).map(map).collect())
 }

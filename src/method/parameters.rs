@@ -1,6 +1,6 @@
 //! `name:key=value,…` to a registry entry with all its parameters.
 
-use super::{Context, Entry, Method, Parameter, Promise, preset, registry};
+use super::{Context, Entry, METHOD, Method, Parameter, Promise, preset, registry};
 use crate::error::{Error, Result};
 use crate::near;
 use crate::perturb::MOST_COPIES;
@@ -78,13 +78,23 @@ impl Values {
     }
 }
 
+/// Methods inside methods.
+const MOST_NESTED: usize = 4;
+
 impl Spec {
     /// Reads `name` or `name:key=value,key=(value with , or =)`.
     ///
     /// # Errors
     /// When the name or a key is unknown (the message lists the near misses), a key is given twice, or the text is not of
-    /// this form.
+    /// this form. A parameter that is a method is read in the same way; they nest four deep at most.
     pub fn parse(text: &str) -> Result<Self> {
+        Self::nested(text, 0)
+    }
+
+    fn nested(text: &str, depth: usize) -> Result<Self> {
+        if depth > MOST_NESTED {
+            return Err(Error::settings(format!("methods nest {MOST_NESTED} deep at most")));
+        }
         let (name, rest) = text.split_once(':').unwrap_or((text, ""));
         let entry = registry().iter().find(|e| e.id == name || e.aliases.contains(&name)).ok_or_else(|| {
             let names = registry().iter().flat_map(|e| std::iter::once(e.id).chain(e.aliases.iter().copied()));
@@ -108,7 +118,15 @@ impl Spec {
         let by_preset = preset::values(entry.id, name)?;
         let default = |p: &Parameter| by_preset.iter().find(|(k, _)| *k == p.key).map_or(p.default, |(_, v)| *v);
         let resolved = values.into_iter().zip(entry.parameters);
-        let values = resolved.map(|((key, v), p)| (key, v.unwrap_or_else(|| default(p).into()))).collect();
+        let resolve = |((key, v), p): ((&'static str, Option<String>), &Parameter)| {
+            let mut value = v.unwrap_or_else(|| default(p).into());
+            if p.unit == METHOD {
+                let inner = Self::nested(&value, depth + 1);
+                value = inner.map_err(|e| e.within(format!("{}:{key}", entry.id)))?.to_string();
+            }
+            Ok((key, value))
+        };
+        let values = resolved.map(resolve).collect::<Result<_>>()?;
         Ok(Self { entry, values: Values { method: entry.id, values } })
     }
 

@@ -313,6 +313,7 @@ impl Method for RelEx {
             sign: Sign::Unsigned,
             space: Space::Input,
             target,
+            notes: Vec::new(),
             gap: None,
             method: ENTRY.id.into(),
         };

@@ -216,6 +216,10 @@ fn ready(plan: &Plan, model: &Model, preprocess: &Preprocess, labels: &Labels) -
     let mut built = Vec::new();
     for named in &plan.methods {
         let method = named.spec.build(&context).map_err(|e| e.within(format!("-m {}", named.spec)))?;
+        // A file that the method itself reads counts too.
+        if let Ok(path) = named.spec.values().text("patterns") {
+            loaded.borrow_mut().update(std::fs::read(path).map_err(|e| verilume::Error::io(path, e))?);
+        }
         built.push((named, method, hex(&loaded.take().finalize())));
     }
     if plan.wants(Format::Grid) {

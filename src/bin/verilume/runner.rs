@@ -223,6 +223,7 @@ impl Runner<'_> {
                     match made.and_then(|map| Ok((self.store(s, m, rank, &map, rows.as_deref_mut())?, map))) {
                         Ok((files, map)) => {
                             record.gap = map.gap.clone();
+                            record.notes = map.notes.clone();
                             record.files = files;
                             if sheets {
                                 panels[i].push(Panel {
@@ -337,6 +338,7 @@ impl Runner<'_> {
             score: Some(s.scores[target]),
             prediction: s.prediction.clone(),
             gap: None,
+            notes: Vec::new(),
             seconds,
             peak_bytes: self.engine.peak_bytes(),
             files: Vec::new(),
