@@ -19,8 +19,11 @@ fn specs() -> Vec<String> {
         let few: Vec<String> = entry
             .parameters
             .iter()
-            .filter(|p| ["n", "steps"].contains(&p.key))
-            .map(|p| format!("{}=7", p.key))
+            .filter_map(|p| match p.key {
+                "n" | "steps" => Some(format!("{}=7", p.key)),
+                "copies" | "iterations" => Some(format!("{}=3", p.key)),
+                _ => None,
+            })
             .collect();
         if few.is_empty() { entry.id.to_string() } else { format!("{}:{}", entry.id, few.join(",")) }
     };
@@ -32,12 +35,19 @@ fn all_bits(net: &Net, engine: &mut Engine, spec: &str, seed: u64) -> Vec<Vec<u6
     maps.iter().map(bits).collect()
 }
 
-/// The bytes that the message of a refused limit names as enough.
+/// The bytes that the message of a refused limit names as enough, for the largest of a method's programs.
 fn named_as_enough(settings: &Settings, net: &Net, spec: &str) -> u64 {
-    let mut engine = Engine::new(&Settings { memory: Some(1), ..settings.clone() }).unwrap();
-    let error = net.explain(&mut engine, spec, Score::Logit, 1).unwrap_err();
+    let mut limit = 1;
+    loop {
+        let mut engine = Engine::new(&Settings { memory: Some(limit), ..settings.clone() }).unwrap();
+        let Err(error) = net.explain(&mut engine, spec, Score::Logit, 1) else { return limit };
+        assert!(limit > 1 || engine.peak_bytes() == 0, "nothing is held by an engine that refused");
+        limit = named_in(&error).max(limit + 1);
+    }
+}
+
+fn named_in(error: &verilume::Error) -> u64 {
     assert_eq!(error.kind(), ErrorKind::Limit, "{error}");
-    assert_eq!(engine.peak_bytes(), 0, "nothing is held by an engine that refused");
     let message = error.to_string();
     let (_, rest) = message.split_once("one copy needs ").unwrap_or_else(|| panic!("{message}"));
     let mebibytes: f64 = rest.split_once(" MiB").unwrap().0.parse().unwrap();

@@ -273,6 +273,24 @@ fn what_makes_no_sense_is_refused() {
         assert_eq!(error.kind(), ErrorKind::Settings, "{spec}: {error}");
         assert!(error.to_string().contains(part), "{spec}: {error}");
     }
+    for (spec, part) in [
+        ("meaningful_perturbation:beta=0.5", "beta=0.5"),
+        ("meaningful_perturbation:grid=0", "grid=0"),
+        ("meaningful_perturbation:blur=0", "blur=0"),
+        ("meaningful_perturbation:smooth=0", "smooth=0"),
+        ("meaningful_perturbation:init=-1", "init=-1"),
+        ("meaningful_perturbation:jitter=inf", "jitter=inf"),
+        ("extremal_perturbation:area=0", "area=0"),
+        ("extremal_perturbation:area=1", "area=1"),
+        ("extremal_perturbation:levels=1", "levels=1"),
+        ("extremal_perturbation:momentum=1", "momentum=1"),
+        ("extremal_perturbation:growth=10", "growth=10"),
+        ("extremal_perturbation:step=0", "step=0"),
+    ] {
+        let error = build(spec, Score::Logit, 0, &net.preprocess).map(|_| ()).expect_err(spec);
+        assert_eq!(error.kind(), ErrorKind::Settings, "{spec}: {error}");
+        assert!(error.to_string().contains(part), "{spec}: {error}");
+    }
     let error = build("haf:form=vector", Score::Prob, 0, &net.preprocess).map(|_| ()).unwrap_err();
     assert!(error.to_string().contains("the score must be the logit"), "{error}");
 }
@@ -311,7 +329,12 @@ fn nets_without_fitting_stages_are_refused() {
 #[test]
 fn progress_is_told_with_the_objective() {
     let net = Net::small("vgg");
-    for (spec, total) in [("haf:iterations=4", 4), ("relex:copies=2,iterations=3", 3)] {
+    for (spec, total) in [
+        ("haf:iterations=4", 4),
+        ("relex:copies=2,iterations=3", 3),
+        ("meaningful_perturbation:iterations=3", 3),
+        ("extremal_perturbation:iterations=3", 3),
+    ] {
         let mut engine = engine(Precision::F64);
         let heard = Arc::new(Mutex::new(Vec::new()));
         let ear = Arc::clone(&heard);
@@ -372,6 +395,34 @@ fn mean_p(
     let masked = Batch::of(x.items().iter().zip(masks).map(masked).collect()).unwrap();
     let logits = engine.forward(graph, &masked).unwrap().to_f64().into_owned();
     mean(logits.chunks(graph.classes()).zip(targets).map(|(l, &t)| softmax(l)[t]))
+}
+
+/// Without steps a map is what descent starts from.
+#[test]
+fn perturbations_start_where_they_say() {
+    let net = Net::small("vgg_bn");
+    let mut engine = engine(Precision::F64);
+    let mut maps = |spec: &str| net.explain(&mut engine, spec, Score::Logit, 0).unwrap();
+    for map in maps("meaningful_perturbation:iterations=0,init=0.25") {
+        assert!(map.values.to_f64().iter().all(|m| (m - 0.75).abs() <= 1e-12), "1 − M");
+    }
+    for map in maps("meaningful_perturbation:iterations=0") {
+        // A centred circle: symmetric, and nowhere greater than in the middle.
+        let values = map.values.to_f64();
+        let [h, w] = [map.values.dims()[0], map.values.dims()[1]];
+        for (y, x) in (0..h).flat_map(|y| (0..w).map(move |x| (y, x))) {
+            let v = values[y * w + x];
+            assert!((v - values[(h - 1 - y) * w + w - 1 - x]).abs() <= 1e-12);
+            assert!(v <= values[h / 2 * w + w / 2] + 1e-12);
+        }
+    }
+    for map in maps("extremal_perturbation:iterations=0,area=0.3") {
+        let mean = mean(map.values.to_f64().iter().copied());
+        let gap = map.gap.as_ref().unwrap();
+        assert_eq!((gap.promise.as_str(), gap.relative), ("area", Some(gap.value.abs() / 0.3)));
+        assert!((gap.value - (mean - 0.3)).abs() <= 1e-12);
+        assert!(mean > 0.3 && map.values.to_f64().iter().all(|m| (0.0..=0.5).contains(m)));
+    }
 }
 
 /// Share of windows of a tenth of the steps whose mean lies below that of the window before.
@@ -451,5 +502,39 @@ fn figures_of_haf() {
         assert!(miss <= most * score, "{name}: {miss} of {score}");
         assert!(objectives.last().unwrap() < &objectives[0]);
         assert!(falling(&objectives) >= 0.9, "{name}: {objectives:?}");
+    }
+}
+
+#[test]
+#[cfg_attr(not(shared_data), ignore = "needs the data that VERILUME_TEST_DATA names")]
+fn figures_of_perturbations() {
+    let mut engine = engine(Precision::F32);
+    let (graph, x, targets) = cifar(&mut engine, pictures(5));
+    for spec in [
+        "meaningful_perturbation:preset=paper",
+        "meaningful_perturbation:preset=quick",
+        "extremal_perturbation:preset=paper",
+        "extremal_perturbation:preset=quick",
+    ] {
+        let start = std::time::Instant::now();
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let ear = Arc::clone(&heard);
+        engine.observe(Box::new(move |p: &Progress<'_>| ear.lock().unwrap().extend(p.objective)));
+        let method = build(spec, Score::Logit, 1, &Net::small("vgg").preprocess).unwrap();
+        let maps = method.explain(&mut engine, &graph, &x, &targets).unwrap();
+        let seconds = start.elapsed().as_secs_f64();
+        let objectives = heard.lock().unwrap().clone();
+        let (first, last) = (objectives[0], *objectives.last().unwrap());
+        let size = mean(maps.iter().map(|m| mean(m.values.to_f64().iter().copied())));
+        println!(
+            "{spec} on {} pictures: objective {first:.4} to {last:.4}, mean of the map {size:.4}, {seconds:.1} s",
+            x.len()
+        );
+        assert!(last < first, "{spec}: {objectives:?}");
+        if let Some(gap) = &maps[0].gap {
+            let worst = maps.iter().filter_map(|m| m.gap.as_ref()?.relative).fold(0.0, f64::max);
+            println!("worst gap of the {}: {:.1} %", gap.promise, 100.0 * worst);
+            assert!(worst <= 0.5, "{spec}: {worst}");
+        }
     }
 }

@@ -5,7 +5,7 @@ mod nets;
 
 use std::sync::Arc;
 
-use nets::{Net, SMALL, build, machines};
+use nets::{Net, SMALL, brief, build, machines};
 use verilume::ErrorKind;
 use verilume::device::Perturbation;
 use verilume::engine::{At, Batch, Copies, Engine, Job, Pullback, Settings};
@@ -37,9 +37,7 @@ fn every_method_runs_and_keeps_its_promises() {
                 }
                 let what = format!("{} on {name}", entry.id);
                 let promises = Spec::parse(entry.id).unwrap().promises();
-                // Thousands of passes show no more than some do.
-                let spec = if entry.id == "rise" { "rise:n=120" } else { entry.id };
-                let maps = net.explain(&mut engine, spec, score, 1).unwrap_or_else(|e| panic!("{what}: {e}"));
+                let maps = net.explain(&mut engine, &brief(entry), score, 1).unwrap_or_else(|e| panic!("{what}: {e}"));
                 assert_eq!(maps.len(), net.x.len(), "{what}");
                 for (map, &target) in maps.iter().zip(&net.targets) {
                     assert_eq!((map.method.as_str(), map.target), (entry.id, target));

@@ -1,7 +1,12 @@
-//! What methods share that descend on an objective: pictures in groups, and word of how far they have come.
+//! What methods share that descend on an objective: pictures in groups, word of how far they have come, and slopes of the
+//! score at inputs of their own.
 
-use crate::engine::{Batch, Engine, Progress};
+use crate::engine::{Batch, Copies, Engine, Progress, Task};
 use crate::error::Result;
+use crate::graph::Graph;
+use crate::program::Score;
+use crate::rule::{Composite, pull_back};
+use crate::tensor::Tensor;
 
 /// Where one group of pictures stands within a call.
 #[derive(Debug, Clone, Copy)]
@@ -45,4 +50,66 @@ pub(super) fn in_groups<T>(
         all.extend(explain(engine, &Batch::of(items.to_vec())?, targets, course(group))?);
     }
     Ok(all)
+}
+
+/// For each input (`[C, H, W]` in double precision, one a picture of `x`): the target's score, and its gradient with respect to
+/// the input, in its C order.
+pub(super) fn slopes(
+    engine: &mut Engine,
+    graph: &Graph,
+    score: Score,
+    (x, targets): (&Batch, &[usize]),
+    inputs: Vec<Vec<f64>>,
+) -> Result<Vec<(f64, Vec<f64>)>> {
+    let loads = [tensors(x, inputs)?];
+    let name = format!("slopes {score:?}");
+    let task = Task { name: &name, x, targets, copies: &Copies::one(), loads: &loads };
+    let outcome = engine.evaluate(graph, &task, |b| {
+        let (input, output) = (b.graph().input(), b.graph().output());
+        let given = b.load(0, b.graph().input_shape())?;
+        b.replace(input, given)?;
+        let seed = b.seed(score);
+        let signal = pull_back(b, &Composite::gradient(), output, seed, input)?;
+        b.store(signal, 0)
+    })?;
+    let signals = outcome.stores.into_iter().flatten().map(|s| s.to_f64().into_owned());
+    Ok(outcome.scores.into_iter().flatten().zip(signals).collect())
+}
+
+/// As [`slopes`], the scores alone.
+pub(super) fn scores(
+    engine: &mut Engine,
+    graph: &Graph,
+    score: Score,
+    (x, targets): (&Batch, &[usize]),
+    inputs: Vec<Vec<f64>>,
+) -> Result<Vec<f64>> {
+    let loads = [tensors(x, inputs)?];
+    let name = format!("scores {score:?} of given inputs");
+    let task = Task { name: &name, x, targets, copies: &Copies::one(), loads: &loads };
+    let outcome = engine.evaluate(graph, &task, |b| {
+        let given = b.load(0, b.graph().input_shape())?;
+        b.replace(b.graph().input(), given)?;
+        b.score(score);
+        Ok(())
+    })?;
+    Ok(outcome.scores.into_iter().flatten().collect())
+}
+
+/// Refuses shapes and targets that do not suit.
+pub(super) fn check(engine: &mut Engine, graph: &Graph, (x, targets): (&Batch, &[usize])) -> Result<()> {
+    let task = Task { name: "logits", x, targets, copies: &Copies::one(), loads: &[] };
+    engine.evaluate(graph, &task, |b| Ok(b.score(Score::Logit))).map(|_| ())
+}
+
+fn tensors(x: &Batch, inputs: Vec<Vec<f64>>) -> Result<Vec<Tensor>> {
+    inputs.into_iter().map(|input| Tensor::f64(x.shape().dims(), input)).collect()
+}
+
+/// Side of the pictures for which the papers give lengths in pixels; for others they are scaled by the larger side.
+const SIDE: f64 = 224.0;
+
+/// Pixels of a picture of these extents for each pixel of one of 224 x 224.
+pub(super) fn pixel_scale([h, w]: [usize; 2]) -> f64 {
+    h.max(w) as f64 / SIDE
 }

@@ -17,6 +17,7 @@ mod descent;
 mod eigen_cam;
 mod excitation_backprop;
 mod expected_gradients;
+mod extremal_perturbation;
 mod from_baseline;
 mod full_grad;
 mod grad_cam;
@@ -31,6 +32,7 @@ mod input_x_gradient;
 mod integrated_gradients;
 mod layer_cam;
 mod lrp;
+mod meaningful_perturbation;
 mod noisy;
 mod occlusion;
 mod parameters;
@@ -97,6 +99,8 @@ pub enum Promise {
     NotNegative,
     /// What the map keeps of the net or picture leaves the score as it is; the gap is reported.
     Preservation,
+    /// The map's mean is the area that was asked for; the gap is reported.
+    Area,
     /// The pictures that are compared keep to their constraint; the gap is reported.
     Constraint,
 }
@@ -110,6 +114,7 @@ impl Promise {
             Promise::FullDecomposition => "its terms (input and biases) sum to f(x); the gap is reported",
             Promise::NotNegative => "never negative",
             Promise::Preservation => "what is kept leaves the score as it is; the gap is reported",
+            Promise::Area => "its mean is the area asked for; the gap is reported",
             Promise::Constraint => "decoys keep to their constraint; the gap is reported",
         }
     }
@@ -256,6 +261,8 @@ pub fn registry() -> &'static [Entry] {
         rise::ENTRY,
         haf::ENTRY,
         relex::ENTRY,
+        meaningful_perturbation::ENTRY,
+        extremal_perturbation::ENTRY,
         lrp::ENTRY,
         deep_taylor::ENTRY,
         excitation_backprop::ENTRY,

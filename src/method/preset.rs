@@ -2,14 +2,19 @@
 //!
 //! A preset speaks for the parameters that are not given themselves.
 
-use super::{haf, relex};
+use super::{extremal_perturbation, haf, meaningful_perturbation, relex};
 use crate::error::{Error, Result};
 
 /// A preset's name and, by key, the values that differ from the parameters' defaults.
 pub(super) type Preset = (&'static str, &'static [(&'static str, &'static str)]);
 
 /// By method.
-const PRESETS: [(&str, &[Preset]); 2] = [(haf::ENTRY.id, &haf::PRESETS), (relex::ENTRY.id, &relex::PRESETS)];
+const PRESETS: [(&str, &[Preset]); 4] = [
+    (haf::ENTRY.id, &haf::PRESETS),
+    (relex::ENTRY.id, &relex::PRESETS),
+    (meaningful_perturbation::ENTRY.id, &meaningful_perturbation::PRESETS),
+    (extremal_perturbation::ENTRY.id, &extremal_perturbation::PRESETS),
+];
 
 /// Values of the named preset of a method, by key; none where the method has no presets or none is named.
 ///

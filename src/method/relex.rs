@@ -1,6 +1,6 @@
 //! RelEx (Lim, Lee, Kim 2021): the mask that keeps the prediction on noisy copies, and whose complement loses it.
 
-use super::descent::{Course, in_groups};
+use super::descent::{Course, check, in_groups};
 use super::{Entry, Method, Parameter, Promise, Values, When, preset::Preset};
 use crate::engine::{Batch, Engine, Task};
 use crate::error::{Error, Result};
@@ -179,6 +179,7 @@ impl RelEx {
     /// # Errors
     /// When shapes or targets do not suit, memory does not suffice or a number is not finite.
     pub fn masks(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Found>> {
+        check(engine, graph, (x, targets))?;
         // Mask, velocity, gradient, and what goes to the device and comes back.
         let bytes = 6 * x.shape().len() * size_of::<f64>();
         in_groups(
@@ -214,10 +215,6 @@ impl RelEx {
                 descents[i].step(&mut masks[i], &gradient);
                 masks[i].iter_mut().for_each(|m| *m = m.clamp(0.0, 1.0));
             }
-        }
-        if self.iterations == 0 {
-            // Shapes and targets are looked at all the same.
-            self.objective(engine, graph, (x, targets), &masks, 0)?;
         }
         let precision = engine.describe().precision;
         let found = masks.into_iter().zip(objectives);

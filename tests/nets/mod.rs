@@ -10,7 +10,7 @@ use verilume::engine::{Batch, Engine, Settings};
 use verilume::graph::Graph;
 use verilume::image::Preprocess;
 use verilume::map::Map;
-use verilume::method::{Context, Spec};
+use verilume::method::{Context, Entry, Spec};
 use verilume::model::Model;
 use verilume::program::Score;
 use verilume::tensor::{Precision, Shape, Tensor};
@@ -89,6 +89,14 @@ pub fn build(
 ) -> Result<Box<dyn verilume::method::Method>> {
     let load = |path: &Path| Err(Error::input(format!("{} is not there", path.display())));
     Spec::parse(spec)?.build(&Context { seed, score, preprocess, load: &load })
+}
+
+/// A method with its defaults, or by its quickest preset where it has presets.
+pub fn brief(entry: &Entry) -> String {
+    match entry.parameters.iter().find(|p| p.key == "preset" && p.unit.contains("quick")) {
+        Some(_) => format!("{}:preset=quick", entry.id),
+        None => entry.id.into(),
+    }
 }
 
 fn numbers(file: &SafeTensors, name: &str) -> Vec<f64> {
