@@ -19,7 +19,7 @@ fn specs() -> Vec<String> {
         let few: Vec<String> = entry
             .parameters
             .iter()
-            .filter(|p| ["n", "steps"].contains(&p.key))
+            .filter(|p| ["n", "steps"].contains(&p.key) && p.default.parse::<usize>().is_ok())
             .map(|p| format!("{}=7", p.key))
             .collect();
         if few.is_empty() { entry.id.to_string() } else { format!("{}:{}", entry.id, few.join(",")) }
