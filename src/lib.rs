@@ -80,6 +80,7 @@ pub mod map;
 pub mod method;
 pub mod model;
 mod near;
+pub mod optimiser;
 pub mod perturb;
 pub mod program;
 pub mod random;

@@ -54,9 +54,8 @@ fn every_decoy_keeps_to_its_constraint_and_its_mask() {
                 let recipe = Recipe { epsilon, iterations, ..recipe(node) };
                 let generator = Generator::new(&mut engine, &net.graph, &net.x, range(&net), recipe).unwrap();
                 let before = outputs(&net.graph, node, net.x.items().to_vec());
-                let all: Vec<(usize, usize)> = (0..net.x.len())
-                    .flat_map(|i| (0..generator.decoys().min(4)).map(move |d| (i, d)))
-                    .collect();
+                let all: Vec<(usize, usize)> =
+                    (0..net.x.len()).flat_map(|i| (0..generator.decoys().min(4)).map(move |d| (i, d))).collect();
                 let decoys = generator.make(&mut engine, &all).unwrap();
                 let after = outputs(&net.graph, node, decoys.iter().map(|d| d.picture.clone()).collect());
                 let (mut moved, mut most) = (0.0, 0.0f64);
@@ -139,7 +138,8 @@ fn programs_and_patches_solve_the_same_problem() {
         }
         let weight = Weight::owned([5, 3, 3, 3], &values).unwrap();
         let bias = Some(Arc::from([0.1, -0.2, 0.3, 0.0, -0.4]));
-        at = b.push("conv", Op::Conv(Conv { weight, bias, window: Window::square(3, 1, 1), groups: 1 }), &[at]).unwrap();
+        at =
+            b.push("conv", Op::Conv(Conv { weight, bias, window: Window::square(3, 1, 1), groups: 1 }), &[at]).unwrap();
         let relu = b.push("relu", Op::Relu, &[at]).unwrap();
         let flat = b.push("flatten", Op::Flatten, &[relu]).unwrap();
         (b.finish(flat).unwrap(), relu)
@@ -207,7 +207,12 @@ fn decoys_are_counted_by_the_first_layer() {
 fn a_linear_net_has_no_range() {
     let values: Vec<f32> = (0..4 * 27).map(|i| ((i * 29 % 23) as f32 - 11.0) / 16.0).collect();
     let mut b = GraphBuilder::new(Shape::new(3, 12, 12));
-    let conv = Conv { weight: Weight::owned([4, 3, 3, 3], &values).unwrap(), bias: None, window: Window::square(3, 1, 1), groups: 1 };
+    let conv = Conv {
+        weight: Weight::owned([4, 3, 3, 3], &values).unwrap(),
+        bias: None,
+        window: Window::square(3, 1, 1),
+        groups: 1,
+    };
     let conv = b.push("conv", Op::Conv(conv), &[b.input()]).unwrap();
     let pool = b.push("pool", Op::AdaptiveAvgPool { out: [2, 2] }, &[conv]).unwrap();
     let flat = b.push("flatten", Op::Flatten, &[pool]).unwrap();
@@ -234,7 +239,8 @@ fn a_linear_net_has_no_range() {
 fn arms_and_wrappers() {
     let net = Net::small("resnet_basic");
     let mut engine = Engine::new(&Settings { threads: Some(2), ..Settings::default() }).unwrap();
-    let mut maps = |spec: &str| net.explain(&mut engine, spec, Score::Logit, 3).unwrap_or_else(|e| panic!("{spec}: {e}"));
+    let mut maps =
+        |spec: &str| net.explain(&mut engine, spec, Score::Logit, 3).unwrap_or_else(|e| panic!("{spec}: {e}"));
     let plain = maps("gradient");
     let none = maps("decoy:arm=none");
     assert!(plain.iter().zip(&none).all(|(a, b)| a.values == b.values && b.method == "decoy"));
@@ -248,13 +254,17 @@ fn arms_and_wrappers() {
     }
     let mean = maps("decoy:arm=mean");
     let notes = &mean[0].notes;
-    assert!(mean[0].sign == Sign::Signed && notes.iter().map(|n| n.0.as_str()).eq(["copies", "shrunk_patches_share", "mean_move_share"]));
+    assert!(
+        mean[0].sign == Sign::Signed
+            && notes.iter().map(|n| n.0.as_str()).eq(["copies", "shrunk_patches_share", "mean_move_share"])
+    );
     assert_eq!(notes[0].1, 18.0, "a 7×7 first layer");
     assert!(notes[1].1 >= 0.0 && notes[1].1 <= 1.0 && notes[2].1 > 0.0 && notes[2].1 < 1.0, "{notes:?}");
     // A wrapped method is the method on each copy.
     let near = |a: &Map, b: &Map| {
         let largest = b.values.to_f64().iter().fold(0.0f64, |m, v| m.max(v.abs()));
-        a.values.to_f64().iter().zip(b.values.to_f64().iter()).all(|(a, b)| (a - b).abs() <= 1e-5 * largest) && largest > 0.0
+        a.values.to_f64().iter().zip(b.values.to_f64().iter()).all(|(a, b)| (a - b).abs() <= 1e-5 * largest)
+            && largest > 0.0
     };
     let (a, b) = (maps("smooth:base=gradient,n=9,sigma=0.1"), maps("smoothgrad:n=9,sigma=0.1"));
     assert!(a.iter().zip(&b).all(|(a, b)| near(a, b)), "smooth:base=gradient is smoothgrad");
@@ -269,6 +279,22 @@ fn arms_and_wrappers() {
         let maps = maps(spec);
         let promised = Spec::parse(spec).unwrap().promises().contains(&Promise::NotNegative);
         assert_eq!(maps[0].sign == Sign::Unsigned, promised, "{spec}");
+    }
+}
+
+#[test]
+fn wrappers_tell_how_far_they_are() {
+    let net = Net::small("vgg");
+    for (spec, total) in [("decoy", 2 * 8 * net.x.len()), ("smooth:n=20", 20 * net.x.len())] {
+        let (send, heard) = std::sync::mpsc::channel();
+        let mut engine = Engine::new(&Settings::default()).unwrap();
+        engine.observe(Box::new(move |p| send.send((p.method.to_string(), p.done, p.total)).unwrap()));
+        net.explain(&mut engine, spec, Score::Logit, 0).unwrap();
+        drop(engine);
+        let heard: Vec<_> = heard.iter().collect();
+        assert!(heard.iter().all(|h| spec.starts_with(&h.0) && h.2 == total), "{heard:?}");
+        assert!(heard.windows(2).all(|w| w[0].1 < w[1].1), "{heard:?}");
+        assert_eq!((heard[0].1, heard[heard.len() - 1].1), (0, total));
     }
 }
 
@@ -320,7 +346,13 @@ fn nested_methods_are_read_and_refused() {
 #[test]
 fn wrapped_maps_depend_on_the_seed_only_where_they_say_so() {
     let net = Net::small("vgg");
-    for spec in ["decoy", "decoy:arm=noise", "decoy:masks=patch,n=2", "decoy:base=(smoothgrad:n=2)", "decoy:layer=stage1,iterations=2"] {
+    for spec in [
+        "decoy",
+        "decoy:arm=noise",
+        "decoy:masks=patch,n=2",
+        "decoy:base=(smoothgrad:n=2)",
+        "decoy:layer=stage1,iterations=2",
+    ] {
         let maps = |threads: usize, memory: Option<u64>, seed: u64| -> Vec<Vec<u64>> {
             let mut engine = Engine::new(&Settings { threads: Some(threads), memory, ..Settings::default() }).unwrap();
             net.explain(&mut engine, spec, Score::Logit, seed).unwrap().iter().map(bits).collect()

@@ -29,7 +29,10 @@ impl Stem {
         let elements = [positions(0), positions(1), k].iter().try_fold(1usize, |n, &d| n.checked_mul(d));
         self.layer.groups == 1
             && elements.is_some_and(|n| n <= Self::MOST_ELEMENTS)
-            && [k.next_multiple_of(64), c, kh, kw].iter().try_fold(1usize, |n, &d| n.checked_mul(d)).is_some_and(|n| n < 1 << 31)
+            && [k.next_multiple_of(64), c, kh, kw]
+                .iter()
+                .try_fold(1usize, |n, &d| n.checked_mul(d))
+                .is_some_and(|n| n < 1 << 31)
     }
 
     /// Refuses a layer and pictures that do not suit each other; devices rely on it.
@@ -207,7 +210,14 @@ fn tanh(x: f64) -> f64 {
     const ROUND: f64 = 6_755_399_441_055_744.0;
     const LN2: [f64; 2] = [6.931_471_803_691_238e-1, 1.908_214_929_270_587_7e-10];
     // Beyond 20 the result is ±1 in double precision.
-    let x = 2.0 * if x > 20.0 { 20.0 } else if x < -20.0 { -20.0 } else { x };
+    let x = 2.0
+        * if x > 20.0 {
+            20.0
+        } else if x < -20.0 {
+            -20.0
+        } else {
+            x
+        };
     let rounded = x * std::f64::consts::LOG2_E + ROUND;
     let k = rounded - ROUND;
     let r = (x - k * LN2[0]) - k * LN2[1];

@@ -25,7 +25,8 @@ impl Base {
 
     /// Its maps, which must lie in the input's space: maps of different pictures are compared pixel by pixel.
     pub fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
-        let maps = self.method.explain(engine, graph, x, targets).map_err(|e| e.within(format!("base {}", self.name)))?;
+        let maps =
+            self.method.explain(engine, graph, x, targets).map_err(|e| e.within(format!("base {}", self.name)))?;
         if maps.len() != x.len() {
             return Err(Error::device(format!("base {}: {} maps for {} pictures", self.name, maps.len(), x.len())));
         }

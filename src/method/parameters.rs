@@ -1,6 +1,6 @@
 //! `name:key=value,…` to a registry entry with all its parameters.
 
-use super::{Context, Entry, METHOD, Method, Promise, registry};
+use super::{Context, Entry, METHOD, Method, Parameter, Promise, preset, registry};
 use crate::error::{Error, Result};
 use crate::near;
 use crate::perturb::MOST_COPIES;
@@ -61,6 +61,17 @@ impl Values {
         }
     }
 
+    /// The value of `key` as a finite number of at least 0.
+    ///
+    /// # Errors
+    /// When it is none; names method and key.
+    pub fn not_negative(&self, key: &str) -> Result<f64> {
+        match self.parse::<f64>(key)? {
+            v if v >= 0.0 && v.is_finite() => Ok(v),
+            v => Err(Error::settings(format!("{}:{key}={v}: not a finite number of at least 0", self.method))),
+        }
+    }
+
     /// All keys and values.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.values.iter().map(|(k, v)| (*k, v.as_str()))
@@ -103,9 +114,12 @@ impl Spec {
                 return Err(Error::settings(format!("method '{text}' gives {key} twice")));
             }
         }
+        let name = values.iter().find(|(k, _)| *k == "preset").and_then(|(_, v)| v.as_deref());
+        let by_preset = preset::values(entry.id, name)?;
+        let default = |p: &Parameter| by_preset.iter().find(|(k, _)| *k == p.key).map_or(p.default, |(_, v)| *v);
         let resolved = values.into_iter().zip(entry.parameters);
-        let resolve = |((key, v), p): ((&'static str, Option<String>), &super::Parameter)| {
-            let mut value = v.unwrap_or_else(|| p.default.into());
+        let resolve = |((key, v), p): ((&'static str, Option<String>), &Parameter)| {
+            let mut value = v.unwrap_or_else(|| default(p).into());
             if p.unit == METHOD {
                 let inner = Self::nested(&value, depth + 1);
                 value = inner.map_err(|e| e.within(format!("{}:{key}", entry.id)))?.to_string();

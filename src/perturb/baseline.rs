@@ -86,16 +86,7 @@ impl Baseline {
                 "baseline=blur:{sigma:?} blurs over more than the larger side of {shape}"
             )));
         }
-        let colour = |values: Vec<f64>| {
-            if values.len() != shape.c {
-                return Err(Error::settings(format!(
-                    "a baseline of {} channels for an input of {}",
-                    values.len(),
-                    shape.c
-                )));
-            }
-            Ok(values)
-        };
+        let colour = |values: Vec<f64>| one_a_channel(values, shape);
         let fill = |values: &[f64]| -> Vec<f64> { values.iter().flat_map(|&v| vec![v; shape.plane()]).collect() };
         (0..x.len())
             .map(|i| {
@@ -111,16 +102,7 @@ impl Baseline {
                         fill(&numbers.chunks(shape.plane()).map(mean).collect::<Vec<f64>>())
                     }
                     Baseline::Blur(sigma) => blur(&picture.to_f64(), shape, *sigma),
-                    Baseline::Noise => {
-                        let (black, white) = (colour(preprocess.black())?, colour(preprocess.white())?);
-                        let mut draws = vec![0f32; shape.len()];
-                        random::fill_uniforms(seed, x.keys()[i], NOISE_SAMPLE, 0, &mut draws);
-                        let draw = |(e, u): (usize, &f32)| {
-                            let c = e / shape.plane();
-                            black[c] + (white[c] - black[c]) * f64::from(*u)
-                        };
-                        draws.iter().enumerate().map(draw).collect()
-                    }
+                    Baseline::Noise => noise(x, i, preprocess, seed, NOISE_SAMPLE)?,
                     Baseline::File(path) => {
                         let file = file.ok_or_else(|| Error::settings(format!("{} was not loaded", path.display())))?;
                         if file.dims() != shape.dims() {
@@ -139,29 +121,70 @@ impl Baseline {
     }
 }
 
-/// Separable Gaussian blur; pixels beyond an edge repeat the edge.
-fn blur(x: &[f64], shape: Shape, sigma: f64) -> Vec<f64> {
+fn one_a_channel(values: Vec<f64>, shape: Shape) -> Result<Vec<f64>> {
+    if values.len() == shape.c {
+        return Ok(values);
+    }
+    Err(Error::settings(format!("a baseline of {} channels for an input of {}", values.len(), shape.c)))
+}
+
+/// Uniform noise between black and white: the draws of one sample for picture `i`, in C order.
+///
+/// # Errors
+/// When the preprocessing has other channels than the input.
+pub(crate) fn noise(x: &Batch, i: usize, preprocess: &Preprocess, seed: u64, sample: u32) -> Result<Vec<f64>> {
+    let shape = x.shape();
+    let (black, white) = (one_a_channel(preprocess.black(), shape)?, one_a_channel(preprocess.white(), shape)?);
+    let mut draws = vec![0f32; shape.len()];
+    random::fill_uniforms(seed, x.keys()[i], sample, 0, &mut draws);
+    let draw = |(e, u): (usize, &f32)| {
+        let c = e / shape.plane();
+        black[c] + (white[c] - black[c]) * f64::from(*u)
+    };
+    Ok(draws.iter().enumerate().map(draw).collect())
+}
+
+/// For each of `size` elements of a line, the first element it is made of and the weights of that and the next ones; what
+/// would lie beyond an end falls to the end.
+fn line_weights(size: usize, sigma: f64) -> Vec<(usize, Vec<f64>)> {
     let radius = (4.0 * sigma).ceil() as isize;
     let kernel: Vec<f64> = (-radius..=radius).map(|d| (-(d as f64).powi(2) / (2.0 * sigma * sigma)).exp()).collect();
     let total: f64 = kernel.iter().sum();
-    let pass = |x: &[f64], size: usize, step: usize, at: &dyn Fn(usize, usize) -> usize| -> Vec<f64> {
-        let lines = x.len() / size;
-        let mut out = vec![0.0; x.len()];
-        for line in 0..lines {
-            let base = at(line, step);
-            for i in 0..size {
-                let sum: f64 = kernel
-                    .iter()
-                    .zip(-radius..)
-                    .map(|(k, d)| k * x[base + (i as isize + d).clamp(0, size as isize - 1) as usize * step])
-                    .sum();
-                out[base + i * step] = sum / total;
+    let last = size as isize - 1;
+    (0..size as isize)
+        .map(|i| {
+            let first = (i - radius).max(0);
+            let mut weights = vec![0.0; ((i + radius).min(last) - first + 1) as usize];
+            for (k, d) in kernel.iter().zip(-radius..) {
+                weights[((i + d).clamp(0, last) - first) as usize] += k / total;
             }
+            (first as usize, weights)
+        })
+        .collect()
+}
+
+/// Separable Gaussian blur; pixels beyond an edge repeat the edge.
+pub(crate) fn blur(x: &[f64], shape: Shape, sigma: f64) -> Vec<f64> {
+    let (columns, rows) = (line_weights(shape.w, sigma), line_weights(shape.h, sigma));
+    let mut out = Vec::with_capacity(x.len());
+    for plane in x.chunks(shape.plane()) {
+        let wide: Vec<f64> = plane
+            .chunks(shape.w)
+            .flat_map(|row| {
+                columns
+                    .iter()
+                    .map(|(first, weights)| weights.iter().zip(&row[*first..]).map(|(k, x)| k * x).sum::<f64>())
+            })
+            .collect();
+        for (first, weights) in &rows {
+            let mut row = vec![0.0; shape.w];
+            for (k, from) in weights.iter().zip(wide[first * shape.w..].chunks(shape.w)) {
+                row.iter_mut().zip(from).for_each(|(sum, x)| *sum += k * x);
+            }
+            out.extend(row);
         }
-        out
-    };
-    let rows = pass(x, shape.w, 1, &|line, _| line * shape.w);
-    pass(&rows, shape.h, shape.w, &|line, _| line / shape.w * shape.plane() + line % shape.w)
+    }
+    out
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@
 
 use std::ops::Range;
 
-use super::footprint::Footprint;
 use super::MOST_COPIES;
+use super::footprint::Footprint;
 use crate::device::patch::{Ascent, Moved, Mover, PatchTask, Place, Stem};
 use crate::engine::{Batch, Copies, Engine, Task};
 use crate::error::{Error, Result};
@@ -151,7 +151,9 @@ impl<'a> Generator<'a> {
         let masks = match recipe.masks {
             Masks::Lattice => vec![lattice(&starts, (patch + footprint.extent().max(1) - 1).div_ceil(stride))],
             Masks::Patch(None) => vec![each(&starts)],
-            Masks::Patch(Some(n)) => x.keys().iter().map(|&key| drawn(&starts, n, recipe.seed, key)).collect::<Result<_>>()?,
+            Masks::Patch(Some(n)) => {
+                x.keys().iter().map(|&key| drawn(&starts, n, recipe.seed, key)).collect::<Result<_>>()?
+            }
         };
         if masks.iter().any(|m| m.len() > MOST_COPIES / 2) {
             return Err(Error::settings(format!("these patches make more than {MOST_COPIES} decoys")));
@@ -219,7 +221,9 @@ impl<'a> Generator<'a> {
         let precision = engine.describe().precision;
         let mut all = places.iter().zip(&moved);
         let decoys = pictures.iter().zip(&counts).zip(&limits);
-        decoys.map(|((picture, &count), &limit)| self.decoy(picture, all.by_ref().take(count), limit, precision)).collect()
+        decoys
+            .map(|((picture, &count), &limit)| self.decoy(picture, all.by_ref().take(count), limit, precision))
+            .collect()
     }
 
     /// A picture with its patches moved.
@@ -263,9 +267,8 @@ impl<'a> Generator<'a> {
         let plane = self.x.shape().plane();
         for [rows, columns] in self.mask(item, number).0 {
             let place = Place { item, rows, columns, sign: 1.0 };
-            let norm = |f: &dyn Fn(usize) -> f64| {
-                places_of(&place, self.x.shape()).map(|i| f(i) * f(i)).sum::<f64>().sqrt()
-            };
+            let norm =
+                |f: &dyn Fn(usize) -> f64| places_of(&place, self.x.shape()).map(|i| f(i) * f(i)).sum::<f64>().sqrt();
             let size = norm(&|i| to[i] - from[i]) / norm(&|i| f64::from(draws[i])).max(f64::MIN_POSITIVE);
             for i in places_of(&place, self.x.shape()) {
                 let [low, high] = [self.range[0][i / plane].min(from[i]), self.range[1][i / plane].max(from[i])];
@@ -367,7 +370,9 @@ impl<'a> Generator<'a> {
         }
         let pictures = moved(&movers, &shares)?;
         let pixels = |p: usize| elements[p].iter().map(|&at| pictures[places[p].item].at(at)).collect();
-        Ok((0..places.len()).map(|p| Moved { pixels: pixels(p), shrunk: shares[p] < 1.0, change: changes[p] }).collect())
+        Ok((0..places.len())
+            .map(|p| Moved { pixels: pixels(p), shrunk: shares[p] < 1.0, change: changes[p] })
+            .collect())
     }
 
     /// Rows and columns of the layer's outputs that see a patch.
@@ -440,7 +445,8 @@ impl Field<'_> {
             let all = outputs.first().map(Tensor::to_f64).unwrap_or_default();
             let (before, after) = all.split_at(all.len() / 2);
             for (p, [rows, columns]) in self.positions.iter().enumerate().filter(|(p, _)| self.places[*p].item == i) {
-                let at = (0..c).flat_map(|k| rows.iter().flat_map(move |y| columns.iter().map(move |x| k * plane + y * w + x)));
+                let at = (0..c)
+                    .flat_map(|k| rows.iter().flat_map(move |y| columns.iter().map(move |x| k * plane + y * w + x)));
                 changes[p] = at.fold(0.0, |most, at| {
                     let change = (after[at] - before[at]).abs();
                     if change <= most { most } else { change }

@@ -305,6 +305,11 @@ impl<'g> Builder<'g> {
         self.output(self.graph.node(node).inputs[i])
     }
 
+    /// Whether readers of `node` get something else than what it computes.
+    pub(crate) fn is_replaced(&self, node: NodeId) -> bool {
+        self.values().own[node.index()] != self.values().read[node.index()]
+    }
+
     /// Bits of `node` (a ReLU or clamp): set where its input lay strictly inside the range it passes.
     ///
     /// # Errors
@@ -367,6 +372,24 @@ impl<'g> Builder<'g> {
         }
         values.winners.insert(node, value);
         Ok(value)
+    }
+
+    /// The winners of `node` (a max-pool), except that the tap in `preferred` wins wherever its number is as great: who of
+    /// several equals comes first then depends on another forward pass.
+    ///
+    /// # Errors
+    /// As [`Builder::winners`], and when `preferred` does not hold winners of this pool.
+    ///
+    /// # Panics
+    /// When the graph has no such node.
+    pub fn winners_preferring(&mut self, node: NodeId, preferred: Value) -> Result<Value> {
+        let winners = self.winners(node)?;
+        let form = self.forms[winners.index()];
+        self.expect("a choice among winners", preferred, form)?;
+        let (layer, x) = (self.pool_layer(node)?, self.input(node, 0));
+        let out = self.value(form);
+        self.write(Step::PreferWinners { layer, x, winners, preferred, out });
+        Ok(out)
     }
 
     /// Numbers given with the run as its `slot`-th list of tensors, one a picture.
@@ -474,7 +497,20 @@ impl<'g> Builder<'g> {
     /// When the graph has no such node.
     pub fn max_pool_adjoint(&mut self, node: NodeId, s: Value) -> Result<Value> {
         let winners = self.winners(node)?;
+        self.max_pool_adjoint_under(node, winners, s)
+    }
+
+    /// `s` sent to the given winners of `node` (a max-pool).
+    ///
+    /// # Errors
+    /// As [`Builder::max_pool_adjoint`], and when `winners` does not hold winners of this pool.
+    ///
+    /// # Panics
+    /// When the graph has no such node.
+    pub fn max_pool_adjoint_under(&mut self, node: NodeId, winners: Value, s: Value) -> Result<Value> {
         let layer = self.pool_layer(node)?;
+        let own = self.winners(node)?;
+        self.expect("a max-pool's adjoint", winners, self.forms[own.index()])?;
         self.expect_signal(node, s)?;
         let out = self.dense(layer.input);
         self.write(Step::MaxPoolAdjoint { layer, s, winners, out });
@@ -548,7 +584,7 @@ impl<'g> Builder<'g> {
         Ok(out)
     }
 
-    /// Bits set where the number lies strictly inside the range.
+    /// One bit for each number of `x`: set where it lies strictly inside the range.
     ///
     /// # Errors
     /// When `x` holds no numbers.
@@ -556,6 +592,21 @@ impl<'g> Builder<'g> {
         let shape = self.numbers("a comparison", x)?;
         let out = self.value(Form::Bits(shape));
         self.write(Step::Inside { x, range, out });
+        Ok(out)
+    }
+
+    /// One bit for each number of `x`: set where it lies above the `q`-quantile of all numbers of its copy, which lies
+    /// between two of them by linear interpolation. What is not a number counts as above, so that it does not vanish.
+    ///
+    /// # Errors
+    /// When `x` holds no numbers or `q` is not within 0 to 1.
+    pub fn above_quantile(&mut self, x: Value, q: f64) -> Result<Value> {
+        let shape = self.numbers("a quantile", x)?;
+        if !(0.0..=1.0).contains(&q) {
+            return Err(Error::settings(format!("a quantile lies between 0 and 1, not at {q:?}")));
+        }
+        let out = self.value(Form::Bits(shape));
+        self.write(Step::AboveQuantile { x, q, out });
         Ok(out)
     }
 
@@ -592,6 +643,17 @@ impl<'g> Builder<'g> {
     /// When they are not numbers of one shape.
     pub fn divide(&mut self, r: Value, z: Value, delta: f64) -> Result<Value> {
         self.elementwise(Elementwise::Divide(delta), vec![r, z])
+    }
+
+    /// `a / b`, and `other` where `|b|` is below `threshold`.
+    ///
+    /// # Errors
+    /// When they are not numbers of one shape or the threshold is not above 0.
+    pub fn ratio_or(&mut self, a: Value, b: Value, other: Value, threshold: f64) -> Result<Value> {
+        if !(threshold > 0.0) {
+            return Err(Error::settings(format!("a ratio cannot be taken down to {threshold}")));
+        }
+        self.elementwise(Elementwise::RatioOr(threshold), vec![a, b, other])
     }
 
     /// `k · a`.

@@ -192,12 +192,15 @@ pub enum Elementwise {
     Abs,
     /// `a²`.
     Square,
+    /// `a / b`, and the third number where `|b|` is below this threshold.
+    RatioOr(f64),
 }
 
 impl Elementwise {
     /// Numbers it takes.
     pub const fn arity(self) -> usize {
         match self {
+            Elementwise::RatioOr(_) => 3,
             Elementwise::Mul | Elementwise::Sub | Elementwise::Divide(_) => 2,
             Elementwise::Scale(_) | Elementwise::Abs | Elementwise::Square => 1,
         }
@@ -212,6 +215,7 @@ impl Elementwise {
             Elementwise::Scale(_) => "scale",
             Elementwise::Abs => "abs",
             Elementwise::Square => "square",
+            Elementwise::RatioOr(_) => "ratio_or",
         }
     }
 }
@@ -300,6 +304,12 @@ pub enum Step {
         range: Range,
         out: Value,
     },
+    /// Bit set where the number is not within the lower share `q` of the copy's numbers: above their quantile.
+    AboveQuantile {
+        x: Value,
+        q: f64,
+        out: Value,
+    },
     /// Zero where the bit is not set.
     Gate {
         s: Value,
@@ -329,6 +339,14 @@ pub enum Step {
         x: Value,
         out: Value,
         winners: Option<Value>,
+    },
+    /// The winners, except that the preferred tap wins wherever its number is as great.
+    PreferWinners {
+        layer: PoolLayer,
+        x: Value,
+        winners: Value,
+        preferred: Value,
+        out: Value,
     },
     /// Each signal to its window's winner; windows that share a winner add up.
     MaxPoolAdjoint {
@@ -439,11 +457,13 @@ impl Step {
             Step::Add { a, b, .. } => vec![*a, *b],
             Step::Gate { s, bits, .. } => vec![*s, *bits],
             Step::MaxPoolAdjoint { s, winners, .. } => vec![*s, *winners],
+            Step::PreferWinners { x, winners, preferred, .. } => vec![*x, *winners, *preferred],
             Step::Concat { xs, .. } | Step::Elementwise { xs, .. } => xs.clone(),
             Step::WeightedChannelSum { weights, x, .. } | Step::ScaleChannels { weights, x, .. } => vec![*weights, *x],
             Step::Linear { x, .. }
             | Step::Clamp { x, .. }
             | Step::Inside { x, .. }
+            | Step::AboveQuantile { x, .. }
             | Step::MaxPool { x, .. }
             | Step::AvgPool { x, .. }
             | Step::AdaptiveAvgPool { x, .. }
@@ -480,10 +500,12 @@ impl Step {
             | Step::Add { out, .. }
             | Step::Clamp { out, .. }
             | Step::Inside { out, .. }
+            | Step::AboveQuantile { out, .. }
             | Step::Gate { out, .. }
             | Step::Elementwise { out, .. }
             | Step::Fill { out, .. }
             | Step::ScaleChannels { out, .. }
+            | Step::PreferWinners { out, .. }
             | Step::MaxPoolAdjoint { out, .. }
             | Step::AvgPool { out, .. }
             | Step::AvgPoolAdjoint { out, .. }
@@ -561,11 +583,13 @@ impl Step {
             Step::Add { .. } => "add",
             Step::Clamp { .. } => "clamp",
             Step::Inside { .. } => "inside",
+            Step::AboveQuantile { .. } => "above_quantile",
             Step::Gate { .. } => "gate",
             Step::Elementwise { op, .. } => op.name(),
             Step::Fill { .. } => "fill",
             Step::ScaleChannels { .. } => "scale_channels",
             Step::MaxPool { .. } => "max_pool",
+            Step::PreferWinners { .. } => "prefer_winners",
             Step::MaxPoolAdjoint { .. } => "max_pool_adjoint",
             Step::AvgPool { .. } => "avg_pool",
             Step::AvgPoolAdjoint { .. } => "avg_pool_adjoint",

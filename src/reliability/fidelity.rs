@@ -32,9 +32,8 @@ pub fn fidelity(engine: &mut Engine, graph: &Graph, x: &Batch, maps: &[Map]) -> 
         }
         let logits = engine.forward(graph, &Batch::of(both)?)?;
         for (i, map) in maps.iter().enumerate() {
-            let log = |at: usize| -> Result<f64> {
-                Ok(Score::LogProb.evaluate(&logits.item(at)?.to_f64(), map.target).0)
-            };
+            let log =
+                |at: usize| -> Result<f64> { Ok(Score::LogProb.evaluate(&logits.item(at)?.to_f64(), map.target).0) };
             out.push(log(2 * i + 1)? - log(2 * i)?);
         }
     }

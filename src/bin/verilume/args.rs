@@ -31,6 +31,7 @@ pub enum Command {
     Explain(Box<ExplainArgs>),
     Bench(Box<BenchArgs>),
     Profile(Box<ProfileArgs>),
+    Patterns(PatternsArgs),
     Model(ModelArgs),
     Doctor(DoctorArgs),
     Completions(CompletionsArgs),
@@ -342,6 +343,64 @@ pub enum PrecisionArg {
     Bf16,
     F16,
 }
+
+/// Fit to data what the methods pattern_net and pattern_attribution need
+#[derive(Debug, Args)]
+pub struct PatternsArgs {
+    #[command(subcommand)]
+    pub command: PatternsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PatternsCommand {
+    Fit(Box<FitArgs>),
+}
+
+/// Run a net over pictures and write one pattern for every neuron
+///
+/// Pictures are read as they come and forgotten again; memory holds 16 bytes a weight. The file belongs to the net's weights
+/// and is refused by any other net.
+#[derive(Debug, Args)]
+#[command(after_help = FIT_EXAMPLES)]
+pub struct FitArgs {
+    /// Pictures, folders, globs, .npy or .safetensors arrays, as `explain` takes them; may repeat
+    #[arg(long, value_name = "FOLDER|FILE", required = true)]
+    pub data: Vec<OsString>,
+
+    /// Samples that count for a neuron: relu, those that make its output positive, or linear, all
+    #[arg(long, value_name = "NAME", default_value = "relu", value_parser = values::estimator)]
+    pub estimator: verilume::method::patterns::Estimator,
+
+    /// Pictures to take at most, the first in order
+    #[arg(long, value_name = "N", value_parser = values::at_least_one)]
+    pub limit: Option<usize>,
+
+    /// File to write
+    #[arg(short, long = "out", value_name = "FILE", default_value = "patterns.safetensors")]
+    pub out: PathBuf,
+
+    /// No progress and no messages on standard error
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    #[command(flatten)]
+    pub model: ModelChoice,
+    #[command(flatten)]
+    pub preparation: Preparation,
+    #[command(flatten)]
+    pub resources: Resources,
+
+    /// Threads [default: all cores]
+    #[arg(long, value_name = "N", value_parser = values::at_least_one, help_heading = "Resources")]
+    pub threads: Option<usize>,
+}
+
+const FIT_EXAMPLES: &str = "Examples:
+  verilume patterns fit --data photos/ --limit 500 -o lite0.patterns.safetensors
+  verilume explain cat.jpg -m pattern_attribution:patterns=lite0.patterns.safetensors
+  verilume patterns fit --data digits.safetensors --model mlp.safetensors --estimator linear
+
+Exit code: 0 all used, 1 some inputs were left out (each is named), 2 wrong usage or nothing could be done.";
 
 /// Describe a net, write its graph down, or list what is known
 #[derive(Debug, Args)]

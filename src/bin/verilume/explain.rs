@@ -51,7 +51,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     let preprocess = plan::preparation(&model, &args.preparation)?;
     let labels = plan::labels(&model, &args.preparation)?;
     let targets = plan.target.resolve(&labels, model.classes())?;
-    let engine = Engine::new(&plan.settings)?;
+    let mut engine = Engine::new(&plan.settings)?;
     let methods = ready(&plan, &model, &preprocess, &labels)?;
     std::fs::create_dir_all(&plan.out).map_err(|e| verilume::Error::io(&plan.out, e))?;
     let _lock = lock(&plan)?;
@@ -75,6 +75,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
         Earlier::Forget => Done::default(),
     };
     let mut progress = Progress::new(plan.voice, sources.len());
+    engine.observe(progress.listener());
     if ignored > 0 {
         progress.say(&format!("{ignored} files that are neither pictures nor arrays are left out"));
     }
@@ -215,6 +216,10 @@ fn ready(plan: &Plan, model: &Model, preprocess: &Preprocess, labels: &Labels) -
     let mut built = Vec::new();
     for named in &plan.methods {
         let method = named.spec.build(&context).map_err(|e| e.within(format!("-m {}", named.spec)))?;
+        // A file that the method itself reads counts too.
+        if let Ok(path) = named.spec.values().text("patterns") {
+            loaded.borrow_mut().update(std::fs::read(path).map_err(|e| verilume::Error::io(path, e))?);
+        }
         built.push((named, method, hex(&loaded.take().finalize())));
     }
     if plan.wants(Format::Grid) {

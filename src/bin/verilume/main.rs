@@ -14,6 +14,7 @@ mod listing;
 mod model;
 mod outputs;
 mod paths;
+mod patterns;
 mod plan;
 mod profile;
 mod resume;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => explain::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Profile(args) => profile::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Patterns(args) => patterns::run(&args),
         Command::Model(args) => model::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args).map(|()| ExitCode::SUCCESS),

@@ -462,5 +462,6 @@ fn head(score: Score, logits: &[f64]) -> Vec<f64> {
         Score::Logit => logits.to_vec(),
         Score::Prob => logits.iter().map(|l| (l - largest).exp() / sum).collect(),
         Score::LogProb => logits.iter().map(|l| l - largest - sum.ln()).collect(),
+        Score::LogOthers => (0..logits.len()).map(|target| score.evaluate(logits, target).0).collect(),
     }
 }

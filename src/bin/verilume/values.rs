@@ -92,6 +92,11 @@ pub fn kernels(text: &str) -> Result<Kernels, String> {
     text.parse().map_err(|e: verilume::Error| e.to_string())
 }
 
+/// `relu`, `linear`.
+pub fn estimator(text: &str) -> Result<verilume::method::patterns::Estimator, String> {
+    text.parse().map_err(|e: verilume::Error| e.to_string())
+}
+
 /// A percentile in the upper half.
 pub fn percentile(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {

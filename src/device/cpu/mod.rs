@@ -11,12 +11,14 @@ mod fitting;
 mod isa;
 mod layout;
 mod linear;
+mod masked;
 mod memory;
 mod naming;
 mod patches;
 pub mod peaks;
 mod pointwise;
 mod pool;
+mod quantile;
 mod source;
 
 use std::collections::HashMap;
@@ -37,6 +39,9 @@ use crate::error::{Error, Result};
 use crate::graph::WeightId;
 use crate::program::{ConvLayer, Epilogue, Form, LinearLayer, Plan, Range, Step, Value, WinnerWidth};
 use crate::tensor::{Precision, Scalar, Shape, Tensor, Window};
+
+/// Vectors or pixels that are worth a task.
+const PIECE: usize = 2048;
 
 /// Threads beyond any machine's.
 const MOST_THREADS: usize = 4096;
@@ -386,14 +391,15 @@ impl<I: Isa> Cpu<I> {
             }
             Step::Gate { s, bits, out } => self.pointwise(*out, v, |n| Pointwise::Gate(v.at(*s, n), v.at(*bits, n))),
             Step::Elementwise { op, xs, out } => {
-                let (Some(&a), Some(&b)) = (xs.first(), xs.last()) else {
+                let (Some(&a), Some(&c)) = (xs.first(), xs.last()) else {
                     return Err(Error::device("a function of nothing"));
                 };
+                let b = xs.get(1).copied().unwrap_or(a);
                 self.vectors(*out, v, |n, first, count| {
                     let (first, count) = (first * I::LANES, count * I::LANES);
-                    let (a, b, out) = (v.at(a, n), v.at(b, n), v.at(*out, n));
+                    let (a, b, c, out) = (v.at(a, n), v.at(b, n), v.at(c, n), v.at(*out, n));
                     // SAFETY: the elements lie inside all values; features were detected.
-                    unsafe { I::run(pointwise::Function::<I> { op: *op, a, b, out, first, count }) };
+                    unsafe { I::run(pointwise::Function::<I> { op: *op, a, b, c, out, first, count }) };
                 });
             }
             Step::Fill { values, out } => {
@@ -421,6 +427,10 @@ impl<I: Isa> Cpu<I> {
                     unsafe { I::run(kernel) };
                 });
             }
+            Step::AboveQuantile { x, q, out } => self.each(copies, |n, _| {
+                // SAFETY: every task writes its own copy's bits, of which there is one a number.
+                unsafe { quantile::above(v.slice(*x, n), v.shape(*x), I::LANES, *q, v.at(*out, n)) };
+            }),
             Step::MaxPool { layer, x, out, winners } => {
                 let width = match winners.map(|w| v.plan.form(w)) {
                     Some(Form::Winners(_, width)) => width,
@@ -437,6 +447,25 @@ impl<I: Isa> Cpu<I> {
                             winners: winners
                                 .map_or(std::ptr::null_mut(), |w| v.at::<u8>(w, n).add(small * width.bytes())),
                             width,
+                        });
+                    }
+                });
+            }
+            Step::PreferWinners { layer, x, winners, preferred, out } => {
+                let Form::Winners(_, width) = v.plan.form(*out) else {
+                    return Err(Error::device("a choice among winners needs winners"));
+                };
+                self.blocks(*out, v, |n, b| {
+                    let small = b * layer.output.plane() * I::LANES * width.bytes();
+                    // SAFETY: block `b` lies inside the values; features were detected.
+                    unsafe {
+                        I::run(pool::Prefer::<I> {
+                            layer: *layer,
+                            x: v.at::<I::T>(*x, n).add(b * layer.input.plane() * I::LANES),
+                            winners: v.at::<u8>(*winners, n).add(small),
+                            preferred: v.at::<u8>(*preferred, n).add(small),
+                            width,
+                            out: v.at::<u8>(*out, n).add(small),
                         });
                     }
                 });
@@ -570,11 +599,15 @@ impl<I: Isa> Cpu<I> {
                     let (first, second) = (Shared(sum.first.as_mut_ptr()), Shared(sum.second.as_mut_ptr()));
                     folds.push((n, source::Fold { first, second, count: sum.count, weight: slot.weight }));
                 }
-                // Copies of a picture follow one another; channels are apart.
-                self.each(shape.c, |channel, _| {
+                // Copies of a picture follow one another; pixels are apart.
+                self.each(shape.plane().div_ceil(PIECE), |piece, _| {
+                    let pixels = piece * PIECE..shape.plane().min((piece + 1) * PIECE);
                     for (n, fold) in &folds {
-                        // SAFETY: the signal was written by an earlier step; a task has one channel of every statistic.
-                        unsafe { fold.channel(v.slice(*x, *n), shape, I::LANES, channel, *statistic) };
+                        for channel in 0..shape.c {
+                            let pixels = pixels.clone();
+                            // SAFETY: the signal was written by an earlier step; a task has some pixels of every statistic.
+                            unsafe { fold.pixels(v.slice(*x, *n), shape, I::LANES, channel, pixels, *statistic) };
+                        }
                     }
                 });
             }
@@ -613,7 +646,6 @@ impl<I: Isa> Cpu<I> {
 
     /// Runs `task(copy, first vector, vectors)` over pieces of `out` of a size worth a task.
     fn vectors(&self, out: Value, v: &Values<'_, I>, task: impl Fn(usize, usize, usize) + Sync) {
-        const PIECE: usize = 2048;
         let all = layout::elements(v.shape(out), I::LANES) / I::LANES;
         let pieces = all.div_ceil(PIECE);
         self.each(v.copies * pieces, |t, _| {
@@ -631,6 +663,11 @@ impl<I: Isa> Cpu<I> {
     }
 
     fn perturb(&self, out: Value, v: &Values<'_, I>, chunk: &Chunk<'_>) {
+        match chunk.perturbation {
+            Perturbation::Boxes(boxes) => return self.boxes(boxes, out, v, chunk),
+            Perturbation::Masks(masks) => return self.masks(masks, out, v, chunk),
+            _ => {}
+        }
         let shape = v.shape(out);
         let typed = |t: &Tensor| {
             let mut numbers = vec![I::T::ZERO; shape.len()];
@@ -651,27 +688,25 @@ impl<I: Isa> Cpu<I> {
                 (item, (typed(&chunk.pictures[item]), baseline))
             })
             .collect();
-        if !shape.c.is_multiple_of(I::LANES) {
-            // SAFETY: every task writes its own copy.
-            self.each(v.copies, |n, _| unsafe { v.slice_mut(out, n) }.fill(I::T::ZERO));
-        }
-        self.each(v.copies * shape.c, |t, _| {
-            let (n, channel) = (t / shape.c, t % shape.c);
+        let pieces = shape.plane().div_ceil(PIECE);
+        self.each(v.copies * pieces, |t, _| {
+            let (n, first) = (t / pieces, t % pieces * PIECE);
+            let pixels = first..shape.plane().min(first + PIECE);
             let slot = chunk.slots[n];
             let (picture, baseline) = &pictures[&slot.item];
             let copy = match chunk.perturbation {
-                Perturbation::None => source::Copy::Same,
-                Perturbation::Noise { seed, images, sigmas } => source::Copy::Noise {
+                Perturbation::None | Perturbation::Boxes(_) | Perturbation::Masks(_) => source::Copy::Same,
+                Perturbation::Noise { seed, first, images, sigmas } => source::Copy::Noise {
                     seed: *seed,
                     image: images[slot.item],
-                    sample: slot.copy as u32,
+                    sample: first.wrapping_add(slot.copy as u32),
                     sigma: I::T::from_f64(sigmas[slot.item]),
                 },
                 Perturbation::Path { alphas, .. } => {
                     source::Copy::Path { alpha: I::T::from_f64(alphas[slot.copy]), baseline }
                 }
             };
-            let kernel = source::Perturb::<I> { picture, shape, channel, copy: &copy, out: v.at(out, n) };
+            let kernel = source::Perturb::<I> { picture, shape, pixels, copy: &copy, out: v.at(out, n) };
             // SAFETY: the copy holds the shape; features were detected.
             unsafe { I::run(kernel) };
         });
@@ -759,7 +794,7 @@ impl<I: Isa> Cpu<I> {
         let rows = layer.weight.rows();
         let bias = layer.bias.as_ref().map_or(Vec::new(), |b| padded::<I>(b));
         let bias = SendPointer(if bias.is_empty() { std::ptr::null() } else { bias.as_ptr() }, bias);
-        let piece = rows.div_ceil(8 * self.threads).next_multiple_of(linear::ROWS).min(256);
+        let piece = rows.div_ceil(8 * self.threads).next_multiple_of(linear::BLOCK_ROWS).min(256);
         self.each(rows.div_ceil(piece), |t, scratch| {
             let kernel = linear::Forward::<I> {
                 weight: &layer.weight,

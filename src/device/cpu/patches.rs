@@ -526,8 +526,20 @@ fn change<T: Scalar>(
             }
         }
         for (a, b) in after.iter().zip(&before) {
-            let a = if *a < low { low } else if *a > high { high } else { *a };
-            let b = if *b < low { low } else if *b > high { high } else { *b };
+            let a = if *a < low {
+                low
+            } else if *a > high {
+                high
+            } else {
+                *a
+            };
+            let b = if *b < low {
+                low
+            } else if *b > high {
+                high
+            } else {
+                *b
+            };
             let size = (a - b).abs();
             // A NaN stays.
             most = if size <= most { most } else { size };

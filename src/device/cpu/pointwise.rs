@@ -68,6 +68,8 @@ pub(super) struct Function<I: Isa> {
     pub a: *const I::T,
     /// As `a` for functions of one number.
     pub b: *const I::T,
+    /// As `b` for functions of fewer than three.
+    pub c: *const I::T,
     pub out: *mut I::T,
     pub first: usize,
     pub count: usize,
@@ -79,6 +81,14 @@ impl<I: Isa> Function<I> {
         for i in self.first..self.first + self.count {
             // SAFETY: the device gives pointers to values that hold these elements; `out` may be one of the others.
             unsafe { *self.out.add(i) = f(*self.a.add(i), *self.b.add(i)) };
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn each3(&self, f: impl Fn(I::T, I::T, I::T) -> I::T) {
+        for i in self.first..self.first + self.count {
+            // SAFETY: as for `each`.
+            unsafe { *self.out.add(i) = f(*self.a.add(i), *self.b.add(i), *self.c.add(i)) };
         }
     }
 }
@@ -105,6 +115,10 @@ impl<I: Isa> Kernel<I> for Function<I> {
                 }
                 Elementwise::Abs => self.each(|a, _| if a < zero { zero - a } else { a }),
                 Elementwise::Square => self.each(|a, _| a * a),
+                Elementwise::RatioOr(threshold) => {
+                    let threshold = I::T::from_f64(threshold);
+                    self.each3(|a, b, c| if b < threshold && b > zero - threshold { c } else { a / b });
+                }
             }
         }
     }

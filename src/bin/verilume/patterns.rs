@@ -1,0 +1,162 @@
+//! `verilume patterns`: fits what `pattern_net` and `pattern_attribution` need.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use verilume::engine::{Batch, Engine};
+use verilume::graph::Graph;
+use verilume::method::patterns::Fit;
+use verilume::report::replace;
+use verilume::tensor::Shape;
+use verilume::{Error, ErrorKind};
+
+use crate::args::{FitArgs, PatternsArgs, PatternsCommand};
+use crate::arrays::ArrayFile;
+use crate::inputs::{self, Source};
+use crate::items::{Item, Net};
+use crate::outputs;
+use crate::paths;
+use crate::plan;
+use crate::talk::{Progress, Voice, counted};
+
+/// Some inputs could not be used.
+const SOME_FAILED: u8 = 1;
+
+/// Rows of an array read at a time.
+const ROWS: usize = 32;
+
+/// Runs the command.
+pub fn run(args: &PatternsArgs) -> Result<ExitCode> {
+    match &args.command {
+        PatternsCommand::Fit(args) => fit(args),
+    }
+}
+
+/// A fit that is under way.
+struct Run {
+    engine: Engine,
+    graph: Arc<Graph>,
+    fit: Fit,
+    /// Pictures still wanted.
+    left: usize,
+    failed: usize,
+}
+
+impl Run {
+    /// Adds what could be read of `items`; the rest is said and counted.
+    fn add(&mut self, items: Vec<verilume::Result<Item>>, progress: &Progress) -> Result<()> {
+        let mut inputs = Vec::new();
+        for item in items {
+            let shape = self.graph.input_shape();
+            let usable = item.and_then(|item| match item.input.dims() == shape.dims() {
+                true => Ok(item.input),
+                false => Err(Error::input(format!("an input of {:?} among those of {shape}", item.input.dims()))),
+            });
+            match usable {
+                Ok(input) => inputs.push(input),
+                Err(e) => {
+                    self.failed += 1;
+                    progress.say(&format!("left out: {e}"));
+                }
+            }
+        }
+        inputs.truncate(self.left);
+        self.left -= inputs.len();
+        if inputs.is_empty() {
+            return Ok(());
+        }
+        Ok(self.fit.add(&mut self.engine, &self.graph, &Batch::of(inputs)?)?)
+    }
+
+    fn source(&mut self, at: usize, source: &Source, net: Net, progress: &Progress) -> Result<()> {
+        if !source.is_array() || source.refused.is_some() {
+            return self.add(vec![Item::picture(at, source, net)], progress);
+        }
+        let mut array = match ArrayFile::open(&source.path) {
+            Ok(array) => array,
+            Err(e) => return self.add(vec![Err(e)], progress),
+        };
+        let rows = array.rows();
+        for first in (0..rows).step_by(ROWS) {
+            if self.left == 0 {
+                break;
+            }
+            progress.at(&format!("{} [{first} of {rows}]", source.shown));
+            let last = rows.min(first + ROWS.min(self.left));
+            let items = (first..last).map(|row| Item::row(at, source, &mut array, row, net)).collect();
+            self.add(items, progress)?;
+        }
+        Ok(())
+    }
+}
+
+fn fit(args: &FitArgs) -> Result<ExitCode> {
+    let model = plan::open_model(&args.model)?;
+    let preprocess = plan::preparation(&model, &args.preparation)?;
+    let engine = Engine::new(&plan::settings(&args.resources, args.threads)?)?;
+    let default = model.default_input();
+    let [c, h, w] = preprocess.dims();
+    // Nets on vectors have one size.
+    let resized = preprocess.takes_pictures() && default != Shape::vector(default.c);
+    let graph = model.graph(if resized { Shape::new(c, h, w) } else { default })?;
+    let fit = Fit::new(&graph, args.estimator, engine.describe().threads)?;
+    let mut found = inputs::find(&args.data, &args.out);
+    // The file of an earlier fit is no data.
+    let own = args.out.canonicalize().ok();
+    found.sources.retain(|s| own.is_none() || s.path.canonicalize().ok() != own);
+    let model_file = args.model.model.as_deref().and_then(|name| Path::new(name).canonicalize().ok());
+    if own.is_some() && own == model_file {
+        bail!("--out {}: this is the model's file", args.out.display());
+    }
+    let voice = if args.quiet { Voice::Quiet } else { Voice::Normal };
+    let mut progress = Progress::new(voice, found.sources.len());
+    if found.ignored > 0 {
+        progress.say(&format!("{} files that are neither pictures nor arrays are left out", found.ignored));
+    }
+    let mut run = Run { engine, graph, fit, left: args.limit.unwrap_or(usize::MAX), failed: 0 };
+    let net = Net { preprocess: &preprocess, input: default };
+    for (at, source) in found.sources.iter().enumerate() {
+        if run.left == 0 {
+            break;
+        }
+        progress.at(&source.shown);
+        let before = run.fit.pictures();
+        run.source(at, source, net, &progress)?;
+        progress.step(&format!("{}: {}", source.shown, counted(run.fit.pictures() - before, "picture")));
+    }
+    progress.finish();
+    let data: Vec<String> = args.data.iter().map(|name| paths::shown(Path::new(name))).collect();
+    let notes = [
+        ("model", model.name().to_string()),
+        ("architecture", model.architecture().to_string()),
+        ("model_sha256", model.sha256().to_string()),
+        ("data", data.join(", ")),
+        ("preprocessing", serde_json::to_string(&preprocess)?),
+    ];
+    let notes: BTreeMap<String, String> = notes.into_iter().map(|(key, value)| (key.to_string(), value)).collect();
+    let patterns = run.fit.finish(&run.graph, notes).map_err(|e| match e.kind() {
+        ErrorKind::Input => e.within("--data"),
+        _ => e,
+    })?;
+    outputs::make_room(&args.out)?;
+    replace(&args.out, &patterns.to_bytes()?)?;
+    let dead: usize = patterns.provenance.dead.values().sum();
+    if dead > 0 {
+        progress.say(&format!(
+            "{} never varied ({} estimator) and got the pattern 0: {}",
+            counted(dead, "neuron"),
+            args.estimator,
+            patterns.provenance.dead.iter().map(|(name, n)| format!("{n} of {name}")).collect::<Vec<_>>().join(", ")
+        ));
+    }
+    progress.say(&format!(
+        "patterns of {}, fitted to {}, in {}",
+        model.name(),
+        counted(patterns.provenance.pictures, "picture"),
+        args.out.display()
+    ));
+    Ok(if run.failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(SOME_FAILED) })
+}

@@ -1,0 +1,68 @@
+//! DeepLIFT's rescale rule (Shrikumar, Greenside, Kundaje 2017, section 3.5.1): an activation multiplies the signal by
+//! Δout/Δin, the slope between its values on the picture and on the baseline.
+//!
+//! What is linear sends back its adjoint. A max-pool's window sends up·Δout to one element, the picture's winner where
+//! Δout ≥ 0 and the baseline's where Δout < 0 (the picture's, if it is among the baseline's greatest), and every element
+//! divides the sum it got by its own Δ: then Σ multiplier·Δ is the same before and behind every node. Only the activation's
+//! rule is the paper's; the pool's is this project's own choice.
+
+use super::{Rule, Vjp};
+use crate::error::Result;
+use crate::graph::{NodeId, Op};
+use crate::program::{Builder, Forward, Value};
+
+/// A smaller |Δin| has no slope of its own: the gradient takes its place.
+const SMALLEST_DIFFERENCE: f64 = 1e-10;
+
+/// The rescale rule between two forward passes of one program.
+#[derive(Debug, Clone, Copy)]
+pub struct DeepLift {
+    /// On the picture: the pass that signals are pulled back through.
+    pub picture: Forward,
+    /// On the baseline.
+    pub baseline: Forward,
+}
+
+impl DeepLift {
+    /// What `node` gets as its only input on the picture less what it gets on the baseline, and the same of its output.
+    fn differences(&self, node: NodeId, b: &mut Builder<'_>) -> Result<[Value; 2]> {
+        b.enter(self.baseline);
+        let before = [b.input(node, 0), b.output(node)];
+        b.enter(self.picture);
+        let after = [b.input(node, 0), b.output(node)];
+        Ok([b.sub(after[0], before[0])?, b.sub(after[1], before[1])?])
+    }
+}
+
+impl Rule for DeepLift {
+    fn id(&self) -> String {
+        "deep_lift".into()
+    }
+
+    fn pull(&self, node: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
+        match b.graph().node(node).op {
+            Op::Relu | Op::Clamp { .. } => {
+                let bits = b.active(node)?;
+                let gradient = b.gate(up, bits)?;
+                let [d_in, d_out] = self.differences(node, b)?;
+                let moved = b.mul(up, d_out)?;
+                Ok(vec![b.ratio_or(moved, d_in, gradient, SMALLEST_DIFFERENCE)?])
+            }
+            Op::MaxPool(_) => {
+                let gradient = b.max_pool_adjoint(node, up)?;
+                let here = b.winners(node)?;
+                b.enter(self.baseline);
+                let there = b.winners_preferring(node, here)?;
+                b.enter(self.picture);
+                let [d_in, d_out] = self.differences(node, b)?;
+                let (rise, fall) = (b.positive(d_out)?, b.negative(d_out)?);
+                let (rise, fall) = (b.mul(up, rise)?, b.mul(up, fall)?);
+                let risen = b.max_pool_adjoint_under(node, here, rise)?;
+                let fallen = b.max_pool_adjoint_under(node, there, fall)?;
+                let moved = b.add(risen, fallen)?;
+                Ok(vec![b.ratio_or(moved, d_in, gradient, SMALLEST_DIFFERENCE)?])
+            }
+            _ => Vjp.pull(node, up, b),
+        }
+    }
+}

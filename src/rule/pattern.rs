@@ -1,0 +1,43 @@
+//! PatternNet and PatternAttribution (Kindermans et al. 2018, section 4): the gradient with other numbers in place of each
+//! layer's weight, the patterns a themselves or w ∘ a.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{Rule, Vjp};
+use crate::error::{Error, Result};
+use crate::graph::{NodeId, Op, Weight};
+use crate::program::{Builder, ConvLayer, LinearLayer, Value};
+
+/// The gradient with these weights in place of the layers' own.
+#[derive(Debug, Clone)]
+pub struct Pattern {
+    /// Unique among patterns.
+    pub name: String,
+    /// One weight for every convolution, batch norm and linear layer, in its shape.
+    pub weights: HashMap<NodeId, Weight>,
+}
+
+impl Rule for Pattern {
+    fn id(&self) -> String {
+        format!("pattern {}", self.name)
+    }
+
+    fn pull(&self, node: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
+        let weight = || {
+            let name = &b.graph().node(node).name;
+            self.weights.get(&node).cloned().ok_or_else(|| Error::settings(format!("'{name}' has no pattern")))
+        };
+        match b.graph().node(node).op {
+            Op::Conv(_) | Op::BatchNorm(_) => {
+                let layer = ConvLayer { weight: weight()?, bias: None, ..(*b.conv_layer(node)?).clone() };
+                Ok(vec![b.conv_adjoint_of(Arc::new(layer), up)?])
+            }
+            Op::Linear(_) => {
+                let layer = LinearLayer { weight: weight()?, bias: None, ..(*b.linear_layer(node)?).clone() };
+                Ok(vec![b.linear_adjoint_of(Arc::new(layer), up)?])
+            }
+            _ => Vjp.pull(node, up, b),
+        }
+    }
+}
