@@ -1,14 +1,17 @@
 //! Runs programs over pictures: chunking, caching, checks.
 
 mod profile;
+mod progress;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use profile::{ChunkTimes, Profile};
+pub use progress::{Observer, Progress};
 
 use crate::device::cpu::{self, Convolution, Kernels};
-use crate::device::{Chunk, Decisions, Description, Device, Harvest, Perturbation, Slot, Sum};
+use crate::device::patch::{Moved, PatchTask, Stem};
+use crate::device::{Boxes, Chunk, Decisions, Description, Device, Harvest, Perturbation, Slot, Sum};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId};
 use crate::program::{Builder, Decided, Plan, Program, Score, Statistic, Step, Times};
@@ -170,14 +173,19 @@ impl Copies {
         let copies = self.weights.len();
         let fits = match &self.perturbation {
             Perturbation::None => true,
-            Perturbation::Noise { images, sigmas, .. } => {
-                images.len() == x.len() && sigmas.len() == x.len() && u32::try_from(copies).is_ok()
+            Perturbation::Noise { first, images, sigmas, .. } => {
+                let last = copies.checked_add(*first as usize).and_then(|end| u32::try_from(end).ok());
+                images.len() == x.len() && sigmas.len() == x.len() && last.is_some()
             }
             Perturbation::Path { alphas, baselines } => {
                 alphas.len() == copies
                     && baselines.len() == x.len()
                     && baselines.iter().all(|b| b.dims() == x.shape.dims())
             }
+            Perturbation::Boxes(Boxes { boxes, fills }) => {
+                boxes.len() == copies && fills.len() == x.len() && fills.iter().all(|f| f.dims() == x.shape.dims())
+            }
+            Perturbation::Masks(masks) => masks.cover(x.len(), copies, [x.shape.h, x.shape.w]),
         };
         if fits {
             return Ok(());
@@ -318,6 +326,7 @@ pub struct Engine {
     plans: HashMap<Key, Arc<Plan>>,
     /// Filled while [`Engine::profile`] runs.
     recorder: Option<profile::Recorder>,
+    observer: Option<Observer>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -342,7 +351,8 @@ impl Engine {
             )));
         }
         let device = cpu::open(settings.precision, settings.kernels, settings.convolution, settings.threads)?;
-        Ok(Self { device, memory: settings.memory.or_else(available_memory), plans: HashMap::new(), recorder: None })
+        let memory = settings.memory.or_else(available_memory);
+        Ok(Self { device, memory, plans: HashMap::new(), recorder: None, observer: None })
     }
 
     /// What it runs on.
@@ -653,6 +663,18 @@ impl Engine {
         Ok(outcome)
     }
 
+    /// Largest magnitude among the outputs of each picture's first layer.
+    pub(crate) fn largest_output(&self, stem: &Stem, pictures: &[Tensor]) -> Result<Vec<f64>> {
+        stem.check(pictures)?;
+        self.device.largest_output(stem, pictures)
+    }
+
+    /// Moves patches of pictures through the first layer, each by itself.
+    pub(crate) fn move_patches(&self, task: &PatchTask<'_>) -> Result<Vec<Moved>> {
+        task.check()?;
+        self.device.move_patches(task)
+    }
+
     /// Runs every copy of every picture, chunk by chunk in order, and hands each chunk's harvest to `gather`.
     fn run(
         &mut self,
@@ -732,6 +754,15 @@ impl<'a> Run<'a> {
     fn plain(plan: &'a Arc<Plan>, graph: &'a Graph, x: &'a Batch, targets: &'a [usize], copies: &'a Copies) -> Self {
         Self { plan, graph, x, targets, copies, loads: &[], decisions: &[] }
     }
+}
+
+/// Refuses pictures or targets that do not suit the net, for methods that do something else first.
+///
+/// # Errors
+/// When they do not.
+pub(crate) fn check(graph: &Graph, x: &Batch, targets: &[usize]) -> Result<()> {
+    check_shapes(graph, x)?;
+    check_targets(graph, x, targets)
 }
 
 fn check_shapes(graph: &Graph, x: &Batch) -> Result<()> {

@@ -80,9 +80,11 @@ pub mod map;
 pub mod method;
 pub mod model;
 mod near;
+pub mod optimiser;
 pub mod perturb;
 pub mod program;
 pub mod random;
+pub mod reliability;
 #[cfg(feature = "pictures")]
 pub mod render;
 pub mod report;

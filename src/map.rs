@@ -49,6 +49,8 @@ pub struct Map {
     pub target: usize,
     /// The measured gap of the method's promise, where it makes one.
     pub gap: Option<Gap>,
+    /// What else the method measured, by name, in the order of importance.
+    pub notes: Vec<(String, f64)>,
     /// The method's id.
     pub method: String,
 }

@@ -24,6 +24,17 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("deep_lift_rescale", "deep_lift", "logit"),
     ("grad_cam", "grad_cam:upsample=none", "logit"),
     ("grad_cam_raw", "grad_cam:upsample=none,relu=no", "logit"),
+    ("grad_cam_pp", "grad_cam_pp:upsample=none", "logit"),
+    ("hires_cam", "hires_cam:upsample=none", "logit"),
+    ("hires_cam_raw", "hires_cam:upsample=none,relu=no", "logit"),
+    ("layer_cam", "layer_cam:upsample=none", "logit"),
+    ("xgrad_cam", "xgrad_cam:upsample=none", "logit"),
+    ("xgrad_cam_raw", "xgrad_cam:upsample=none,relu=no", "logit"),
+    ("occlusion_8_4", "occlusion:window=8,stride=4,fill=0", "logit"),
+    ("lrp_epsilon", "lrp:preset=epsilon,epsilon=1e-2", "logit"),
+    ("lrp_epsilon_plus", "lrp:preset=epsilon_plus", "logit"),
+    ("lrp_alpha2_beta1", "lrp:preset=epsilon_alpha2_beta1", "logit"),
+    ("lrp_gamma", "lrp:preset=gamma,gamma=0.25", "logit"),
 ];
 
 /// Rectified maps in which every number is zero: they prove only that ours are zero too.

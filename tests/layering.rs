@@ -8,6 +8,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("near", &[]),
     ("tensor", &["error"]),
+    ("optimiser", &[]),
     ("random", &["error", "tensor"]),
     ("image", &["error", "tensor"]),
     ("graph", &["error", "tensor"]),
@@ -22,9 +23,24 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "method",
         &[
-            "error", "near", "tensor", "random", "image", "graph", "program", "rule", "device", "engine", "perturb",
+            "error",
+            "near",
+            "tensor",
+            "optimiser",
+            "random",
+            "image",
+            "graph",
+            "program",
+            "rule",
+            "device",
+            "engine",
+            "perturb",
             "map",
         ],
+    ),
+    (
+        "reliability",
+        &["error", "tensor", "image", "graph", "program", "rule", "device", "engine", "perturb", "map", "method"],
     ),
     ("report", &["error", "map"]),
 ];

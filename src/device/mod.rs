@@ -5,11 +5,15 @@
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+mod mask;
+pub(crate) mod patch;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
+
+pub use mask::{Boxes, GridMask, Masks, Rectangle};
 
 use crate::error::Result;
 use crate::graph::NodeId;
@@ -48,10 +52,12 @@ pub enum Perturbation {
     /// Not at all.
     #[default]
     None,
-    /// `x + sigma · z` with standard normal `z` drawn by (seed, image, copy, element).
+    /// `x + sigma · z` with standard normal `z` drawn by (seed, image, first + copy, element).
     Noise {
         /// Of the whole run.
         seed: u64,
+        /// Number of the first copy's draw.
+        first: u32,
         /// Key of each picture.
         images: Vec<u64>,
         /// Standard deviation for each picture, in units of the input.
@@ -64,6 +70,10 @@ pub enum Perturbation {
         /// One `[C, H, W]` a picture.
         baselines: Vec<Tensor>,
     },
+    /// The picture with a rectangle of other pixels.
+    Boxes(Boxes),
+    /// The picture times a mask.
+    Masks(Masks),
 }
 
 /// Decisions of a forward pass on one picture: for an activation 1 where active, for a max-pool the winning tap
@@ -191,6 +201,18 @@ pub(crate) trait Device: Send {
     /// # Errors
     /// When the device fails.
     fn first_not_finite(&mut self, plan: &Plan, chunk: &Chunk<'_>) -> Result<Option<usize>>;
+
+    /// Largest magnitude among the outputs of each picture's first layer.
+    ///
+    /// # Errors
+    /// When a number is not finite.
+    fn largest_output(&self, stem: &patch::Stem, pictures: &[Tensor]) -> Result<Vec<f64>>;
+
+    /// Moves patches of pictures, each by itself. The stem has one group of channels and takes the pictures.
+    ///
+    /// # Errors
+    /// When a number is not finite.
+    fn move_patches(&self, task: &patch::PatchTask<'_>) -> Result<Vec<patch::Moved>>;
 
     /// Bytes held at most so far.
     fn peak_bytes(&self) -> u64;

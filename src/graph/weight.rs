@@ -4,6 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use half::slice::HalfFloatSliceExt;
+
 use crate::error::{Error, Result};
 use crate::tensor::Scalar;
 
@@ -219,6 +221,14 @@ impl Weight {
         let raw = &(*self.bytes).as_ref()[start..start + columns.len() * size];
         let convert = |x: f64| T::from_f64(self.part.of(x * scale));
         let out = &mut out[..columns.len()];
+        if self.row_scale.is_none()
+            && self.part == Part::Whole
+            && let Ok(singles) = bytemuck::try_cast_slice_mut::<T, f32>(out)
+            && T::PRECISION == crate::tensor::Precision::F32
+            && self.widen(raw, singles)
+        {
+            return;
+        }
         match self.encoding {
             Encoding::F16 => {
                 for (o, b) in out.iter_mut().zip(raw.as_chunks().0) {
@@ -243,6 +253,26 @@ impl Weight {
         }
     }
 
+    /// Half-precision numbers as single-precision ones, many at a time; false where that cannot be done.
+    fn widen(&self, raw: &[u8], out: &mut [f32]) -> bool {
+        if cfg!(target_endian = "big") {
+            return false;
+        }
+        match self.encoding {
+            Encoding::F16 => {
+                let Ok(halves) = bytemuck::try_cast_slice::<u8, half::f16>(raw) else { return false };
+                halves.convert_to_f32_slice(out);
+            }
+            Encoding::Bf16 => {
+                for (o, b) in out.iter_mut().zip(raw.as_chunks().0) {
+                    *o = f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16);
+                }
+            }
+            Encoding::F32 | Encoding::F64 => return false,
+        }
+        true
+    }
+
     /// All numbers `[k][row]` where they are stored, if they are stored as aligned, unscaled `T`.
     pub(crate) fn in_place<T: Scalar>(&self) -> Option<&[T]> {
         let matches = match self.encoding {
@@ -265,5 +295,33 @@ impl Weight {
             self.read(k, 0..row, out);
         }
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_is_taken_whatever_the_encoding() {
+        let numbers = [1.5f32, -2.0, 0.25, -0.5];
+        let encode = |encoding: Encoding| -> Vec<u8> {
+            let bytes = |v: f32| match encoding {
+                Encoding::F16 => half::f16::from_f32(v).to_le_bytes().to_vec(),
+                Encoding::Bf16 => half::bf16::from_f32(v).to_le_bytes().to_vec(),
+                Encoding::F32 => v.to_le_bytes().to_vec(),
+                Encoding::F64 => f64::from(v).to_le_bytes().to_vec(),
+            };
+            numbers.iter().flat_map(|&v| bytes(v)).collect()
+        };
+        for encoding in [Encoding::F16, Encoding::Bf16, Encoding::F32, Encoding::F64] {
+            let weight = Weight::stored([2, 2, 1, 1], Arc::new(encode(encoding)), 0, encoding).unwrap();
+            let mut out = [0f32; 2];
+            weight.part(Part::Negative).read(1, 0..2, &mut out);
+            assert_eq!(out, [0.0, -0.5], "{encoding:?}");
+            weight.read(1, 0..2, &mut out);
+            assert_eq!(out, [0.25, -0.5], "{encoding:?}");
+            assert!(weight.part(Part::Ones).in_place::<f32>().is_none(), "{encoding:?}");
+        }
     }
 }

@@ -110,7 +110,7 @@ impl Method for BlurIg {
             let gap = from_baseline::completeness(map.iter().sum(), here[i] - there[0])?;
             let values = Tensor::rounded(shape.dims(), map, precision)?;
             let (space, method) = (Space::Input, ENTRY.id.into());
-            maps.push(Map { values, sign: Sign::Signed, space, target, gap: Some(gap), method });
+            maps.push(Map { values, sign: Sign::Signed, space, target, notes: Vec::new(), gap: Some(gap), method });
         }
         Ok(maps)
     }

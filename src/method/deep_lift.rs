@@ -103,7 +103,15 @@ impl Method for Rescale {
             let difference = score(0, i) - score(1, i);
             let gap = from_baseline::completeness(values.to_f64().iter().sum(), difference)?;
             let (values, method) = (values.clone(), ENTRY.id.into());
-            Ok(Map { values, sign: Sign::Signed, space: Space::Input, target: targets[i], gap: Some(gap), method })
+            Ok(Map {
+                values,
+                sign: Sign::Signed,
+                space: Space::Input,
+                target: targets[i],
+                notes: Vec::new(),
+                gap: Some(gap),
+                method,
+            })
         });
         maps.collect()
     }

@@ -173,7 +173,7 @@ impl Method for ExpectedGradients {
             let gap = from_baseline::completeness(sum.iter().sum(), here[i] - there / n)?;
             let values = Tensor::rounded(dims, sum, precision)?;
             let (space, method) = (Space::Input, ENTRY.id.into());
-            maps.push(Map { values, sign: Sign::Signed, space, target, gap: Some(gap), method });
+            maps.push(Map { values, sign: Sign::Signed, space, target, notes: Vec::new(), gap: Some(gap), method });
         }
         Ok(maps)
     }

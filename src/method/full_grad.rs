@@ -103,6 +103,7 @@ impl Method for FullGrad {
                 sign: Sign::Unsigned,
                 space: Space::Input,
                 target,
+                notes: Vec::new(),
                 gap: Some(Gap { promise: "full_decomposition".into(), value, relative }),
                 method: ENTRY.id.into(),
             });

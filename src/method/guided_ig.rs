@@ -165,7 +165,7 @@ impl Method for GuidedIg {
             let gap = from_baseline::completeness(path.map.iter().sum(), here[i] - there[i])?;
             let values = Tensor::rounded(dims, path.map, precision)?;
             let (space, method) = (Space::Input, ENTRY.id.into());
-            Ok(Map { values, sign: Sign::Signed, space, target: targets[i], gap: Some(gap), method })
+            Ok(Map { values, sign: Sign::Signed, space, target: targets[i], notes: Vec::new(), gap: Some(gap), method })
         });
         maps.collect()
     }

@@ -3,29 +3,55 @@
 //! A method lives in one file with its registry [`Entry`]: name, paper, parameters, promises. The entry feeds the command
 //! line's help, the generated documentation and the generic tests.
 
+mod ablation_cam;
+mod base;
 mod blur_ig;
+mod cam;
+mod conservation;
+mod contrastive_ebp;
 mod deconvnet;
+mod decoy;
 mod deep_lift;
+mod deep_taylor;
+mod descent;
+mod eigen_cam;
+mod excitation_backprop;
 mod expected_gradients;
 mod from_baseline;
 mod full_grad;
 mod grad_cam;
+mod grad_cam_pp;
 mod gradient;
 mod guided_backprop;
+mod guided_grad_cam;
 mod guided_ig;
+pub mod haf;
+mod hires_cam;
 mod input_x_gradient;
 mod integrated_gradients;
+mod layer_cam;
+mod lrp;
 mod noisy;
+mod occlusion;
 mod parameters;
 mod pattern_attribution;
 mod pattern_net;
 pub mod patterns;
+mod preset;
+mod probe;
+mod rect_grad;
+pub mod relex;
+mod rise;
+mod score_cam;
+mod smooth;
 mod smoothgrad;
 mod squaregrad;
 mod vargrad;
+mod xgrad_cam;
 
 use std::path::Path;
 
+pub use conservation::{LayerBalance, conservation};
 pub use parameters::{Spec, Values};
 
 use crate::engine::{Batch, Engine, Job};
@@ -63,10 +89,16 @@ pub struct Context<'a> {
 pub enum Promise {
     /// The map sums to the difference of the scores of picture and baseline; the gap is reported.
     Completeness,
+    /// The map and what biases keep sum to the relevance that it started from; the gap is reported.
+    Conservation,
     /// Input term and constant terms together are the score; the gap is reported.
     FullDecomposition,
     /// No element is negative.
     NotNegative,
+    /// What the map keeps of the net or picture leaves the score as it is; the gap is reported.
+    Preservation,
+    /// The pictures that are compared keep to their constraint; the gap is reported.
+    Constraint,
 }
 
 impl Promise {
@@ -74,19 +106,22 @@ impl Promise {
     pub fn describe(self) -> &'static str {
         match self {
             Promise::Completeness => "sums to f(x) − f(baseline); the gap is reported",
+            Promise::Conservation => "sums to its start less what biases keep; the gap is reported",
             Promise::FullDecomposition => "its terms (input and biases) sum to f(x); the gap is reported",
             Promise::NotNegative => "never negative",
+            Promise::Preservation => "what is kept leaves the score as it is; the gap is reported",
+            Promise::Constraint => "decoys keep to their constraint; the gap is reported",
         }
     }
 
     /// Whether maps carry the measured gap.
     pub fn is_measured(self) -> bool {
-        matches!(self, Promise::Completeness | Promise::FullDecomposition)
+        !matches!(self, Promise::NotNegative)
     }
 }
 
 /// With which values of its parameters something is true of a method.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub enum When {
     /// None.
     Never,
@@ -94,6 +129,8 @@ pub enum When {
     Always,
     /// Where this key has this value.
     With(&'static str, &'static str),
+    /// Where this holds, in words.
+    Of(fn(&Values) -> bool, &'static str),
 }
 
 impl When {
@@ -102,6 +139,7 @@ impl When {
         match self {
             When::Never => false,
             When::Always => true,
+            When::Of(holds, _) => holds(values),
             When::With(key, value) => values.text(key).is_ok_and(|v| v == value),
         }
     }
@@ -111,13 +149,17 @@ impl When {
         match self {
             When::Never => format!("never {what}"),
             When::Always => what.to_string(),
+            When::Of(_, words) => format!("{what} {words}"),
             When::With(key, value) => format!("{what} with {key}={value}"),
         }
     }
 }
 
+/// Unit of parameters that are methods with parameters of their own.
+pub const METHOD: &str = "a method";
+
 /// One parameter of a method.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Parameter {
     /// As written on the command line.
     pub key: &'static str,
@@ -173,7 +215,7 @@ impl Entry {
 
     /// In words whether maps depend on the seed; nothing where they do not.
     pub fn drawn(&self) -> Option<String> {
-        (self.draws != When::Never).then(|| self.draws.describe("maps depend on the seed"))
+        (!matches!(self.draws, When::Never)).then(|| self.draws.describe("maps depend on the seed"))
     }
 }
 
@@ -202,6 +244,25 @@ pub fn registry() -> &'static [Entry] {
         deconvnet::ENTRY,
         guided_backprop::ENTRY,
         grad_cam::ENTRY,
+        grad_cam_pp::ENTRY,
+        hires_cam::ENTRY,
+        layer_cam::ENTRY,
+        xgrad_cam::ENTRY,
+        score_cam::ENTRY,
+        ablation_cam::ENTRY,
+        eigen_cam::ENTRY,
+        guided_grad_cam::ENTRY,
+        occlusion::ENTRY,
+        rise::ENTRY,
+        haf::ENTRY,
+        relex::ENTRY,
+        lrp::ENTRY,
+        deep_taylor::ENTRY,
+        excitation_backprop::ENTRY,
+        contrastive_ebp::ENTRY,
+        rect_grad::ENTRY,
+        smooth::ENTRY,
+        decoy::ENTRY,
     ]
 }
 
@@ -216,6 +277,14 @@ fn input_maps(
     method: &str,
 ) -> Result<Vec<Map>> {
     let answer = engine.explain(graph, job, x, targets)?;
-    let map = |(values, &target)| Map { values, sign, space: Space::Input, target, gap: None, method: method.into() };
+    let map = |(values, &target)| Map {
+        values,
+        sign,
+        space: Space::Input,
+        target,
+        gap: None,
+        notes: Vec::new(),
+        method: method.into(),
+    };
     Ok(answer.maps.into_iter().zip(targets).map(map).collect())
 }

@@ -1,6 +1,6 @@
 //! `name:key=value,…` to a registry entry with all its parameters.
 
-use super::{Context, Entry, Method, Promise, registry};
+use super::{Context, Entry, METHOD, Method, Parameter, Promise, preset, registry};
 use crate::error::{Error, Result};
 use crate::near;
 use crate::perturb::MOST_COPIES;
@@ -61,19 +61,40 @@ impl Values {
         }
     }
 
+    /// The value of `key` as a finite number of at least 0.
+    ///
+    /// # Errors
+    /// When it is none; names method and key.
+    pub fn not_negative(&self, key: &str) -> Result<f64> {
+        match self.parse::<f64>(key)? {
+            v if v >= 0.0 && v.is_finite() => Ok(v),
+            v => Err(Error::settings(format!("{}:{key}={v}: not a finite number of at least 0", self.method))),
+        }
+    }
+
     /// All keys and values.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.values.iter().map(|(k, v)| (*k, v.as_str()))
     }
 }
 
+/// Methods inside methods.
+const MOST_NESTED: usize = 4;
+
 impl Spec {
     /// Reads `name` or `name:key=value,key=(value with , or =)`.
     ///
     /// # Errors
     /// When the name or a key is unknown (the message lists the near misses), a key is given twice, or the text is not of
-    /// this form.
+    /// this form. A parameter that is a method is read in the same way; they nest four deep at most.
     pub fn parse(text: &str) -> Result<Self> {
+        Self::nested(text, 0)
+    }
+
+    fn nested(text: &str, depth: usize) -> Result<Self> {
+        if depth > MOST_NESTED {
+            return Err(Error::settings(format!("methods nest {MOST_NESTED} deep at most")));
+        }
         let (name, rest) = text.split_once(':').unwrap_or((text, ""));
         let entry = registry().iter().find(|e| e.id == name || e.aliases.contains(&name)).ok_or_else(|| {
             let names = registry().iter().flat_map(|e| std::iter::once(e.id).chain(e.aliases.iter().copied()));
@@ -93,8 +114,19 @@ impl Spec {
                 return Err(Error::settings(format!("method '{text}' gives {key} twice")));
             }
         }
+        let name = values.iter().find(|(k, _)| *k == "preset").and_then(|(_, v)| v.as_deref());
+        let by_preset = preset::values(entry.id, name)?;
+        let default = |p: &Parameter| by_preset.iter().find(|(k, _)| *k == p.key).map_or(p.default, |(_, v)| *v);
         let resolved = values.into_iter().zip(entry.parameters);
-        let values = resolved.map(|((key, v), p)| (key, v.unwrap_or_else(|| p.default.into()))).collect();
+        let resolve = |((key, v), p): ((&'static str, Option<String>), &Parameter)| {
+            let mut value = v.unwrap_or_else(|| default(p).into());
+            if p.unit == METHOD {
+                let inner = Self::nested(&value, depth + 1);
+                value = inner.map_err(|e| e.within(format!("{}:{key}", entry.id)))?.to_string();
+            }
+            Ok((key, value))
+        };
+        let values = resolved.map(resolve).collect::<Result<_>>()?;
         Ok(Self { entry, values: Values { method: entry.id, values } })
     }
 

@@ -1,6 +1,8 @@
 //! Where copies of a picture come from: noise, and paths from a baseline.
 
 pub mod baseline;
+pub mod decoy;
+pub mod footprint;
 pub mod noise;
 pub mod quadrature;
 

@@ -5,6 +5,9 @@ use crate::device::Perturbation;
 use crate::engine::{Batch, Copies};
 use crate::error::{Error, Result};
 
+/// Draws that there can be of one picture; numbers above are kept for draws of another kind.
+pub const MOST_DRAWS: usize = 0xFFFF_0000;
+
 /// `n` copies of each picture with independent normal noise of standard deviation `share · (max x − min x)`.
 ///
 /// Draws depend on (seed, picture, copy, element) and nothing else.
@@ -12,12 +15,22 @@ use crate::error::{Error, Result};
 /// # Errors
 /// When there are no copies or more than [`MOST_COPIES`], or the share is negative or not finite.
 pub fn gaussian(x: &Batch, n: usize, share: f64, seed: u64) -> Result<Copies> {
+    gaussian_from(x, 0, n, share, seed)
+}
+
+/// As [`gaussian`] with the draws `first .. first + n`, for methods that draw anew again and again.
+///
+/// # Errors
+/// As [`gaussian`], and when the draws' numbers leave 32 bits.
+pub fn gaussian_from(x: &Batch, first: usize, n: usize, share: f64, seed: u64) -> Result<Copies> {
     if !(1..=MOST_COPIES).contains(&n) {
         return Err(Error::settings(format!("n={n} copies; there must be at least 1 and at most {MOST_COPIES}")));
     }
     if !(share >= 0.0 && share.is_finite()) {
         return Err(Error::settings(format!("sigma={share} must be a share of the picture's range, 0 or more")));
     }
+    let first = first.checked_add(n).filter(|&end| end <= MOST_DRAWS).and(u32::try_from(first).ok());
+    let first = first.ok_or_else(|| Error::settings(format!("more than {MOST_DRAWS} noisy copies of one picture")))?;
     let range = |i: usize| {
         let values = x.items()[i].to_f64();
         let (lo, hi) = values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(lo, hi), &v| (lo.min(v), hi.max(v)));
@@ -25,7 +38,7 @@ pub fn gaussian(x: &Batch, n: usize, share: f64, seed: u64) -> Result<Copies> {
     };
     let sigmas = (0..x.len()).map(|i| share * range(i)).collect();
     Ok(Copies {
-        perturbation: Perturbation::Noise { seed, images: x.keys().to_vec(), sigmas },
+        perturbation: Perturbation::Noise { seed, first, images: x.keys().to_vec(), sigmas },
         weights: vec![1.0 / n as f64; n],
     })
 }

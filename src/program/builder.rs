@@ -305,6 +305,11 @@ impl<'g> Builder<'g> {
         self.output(self.graph.node(node).inputs[i])
     }
 
+    /// Whether readers of `node` get something else than what it computes.
+    pub(crate) fn is_replaced(&self, node: NodeId) -> bool {
+        self.values().own[node.index()] != self.values().read[node.index()]
+    }
+
     /// Bits of `node` (a ReLU or clamp): set where its input lay strictly inside the range it passes.
     ///
     /// # Errors
@@ -576,6 +581,32 @@ impl<'g> Builder<'g> {
         self.expect("a gate", bits, Form::Bits(shape))?;
         let out = self.dense(shape);
         self.write(Step::Gate { s, bits, out });
+        Ok(out)
+    }
+
+    /// One bit for each number of `x`: set where it lies strictly inside the range.
+    ///
+    /// # Errors
+    /// When `x` holds no numbers.
+    pub fn inside(&mut self, x: Value, range: Range) -> Result<Value> {
+        let shape = self.numbers("a comparison", x)?;
+        let out = self.value(Form::Bits(shape));
+        self.write(Step::Inside { x, range, out });
+        Ok(out)
+    }
+
+    /// One bit for each number of `x`: set where it lies above the `q`-quantile of all numbers of its copy, which lies
+    /// between two of them by linear interpolation. What is not a number counts as above, so that it does not vanish.
+    ///
+    /// # Errors
+    /// When `x` holds no numbers or `q` is not within 0 to 1.
+    pub fn above_quantile(&mut self, x: Value, q: f64) -> Result<Value> {
+        let shape = self.numbers("a quantile", x)?;
+        if !(0.0..=1.0).contains(&q) {
+            return Err(Error::settings(format!("a quantile lies between 0 and 1, not at {q:?}")));
+        }
+        let out = self.value(Form::Bits(shape));
+        self.write(Step::AboveQuantile { x, q, out });
         Ok(out)
     }
 

@@ -304,6 +304,12 @@ pub enum Step {
         range: Range,
         out: Value,
     },
+    /// Bit set where the number is not within the lower share `q` of the copy's numbers: above their quantile.
+    AboveQuantile {
+        x: Value,
+        q: f64,
+        out: Value,
+    },
     /// Zero where the bit is not set.
     Gate {
         s: Value,
@@ -457,6 +463,7 @@ impl Step {
             Step::Linear { x, .. }
             | Step::Clamp { x, .. }
             | Step::Inside { x, .. }
+            | Step::AboveQuantile { x, .. }
             | Step::MaxPool { x, .. }
             | Step::AvgPool { x, .. }
             | Step::AdaptiveAvgPool { x, .. }
@@ -493,6 +500,7 @@ impl Step {
             | Step::Add { out, .. }
             | Step::Clamp { out, .. }
             | Step::Inside { out, .. }
+            | Step::AboveQuantile { out, .. }
             | Step::Gate { out, .. }
             | Step::Elementwise { out, .. }
             | Step::Fill { out, .. }
@@ -575,6 +583,7 @@ impl Step {
             Step::Add { .. } => "add",
             Step::Clamp { .. } => "clamp",
             Step::Inside { .. } => "inside",
+            Step::AboveQuantile { .. } => "above_quantile",
             Step::Gate { .. } => "gate",
             Step::Elementwise { op, .. } => op.name(),
             Step::Fill { .. } => "fill",

@@ -13,7 +13,13 @@ pub enum Score {
     Prob,
     /// The logarithm of the target's softmax probability.
     LogProb,
+    /// The logarithm of the other classes' probability together, `log(1 − p_t + 1e-7)`: what an objective maximises that
+    /// wants the target gone.
+    LogOthers,
 }
+
+/// Keeps [`Score::LogOthers`] finite where the target is certain (Lim, Lee, Kim, CVPR 2021).
+const CERTAIN: f64 = 1e-7;
 
 impl Score {
     /// `(score, gradient with respect to the logits)` of `target`.
@@ -30,15 +36,22 @@ impl Score {
         let p = softmax(logits);
         // 1 − p_t summed from its parts: a subtraction would lose all digits of a certain answer.
         let others: f64 = p.iter().enumerate().filter(|(j, _)| *j != target).map(|(_, p)| p).sum();
-        let scale = if self == Score::Prob { p[target] } else { 1.0 };
+        let scale = match self {
+            Score::Prob => p[target],
+            Score::LogOthers => -p[target] / (others + CERTAIN),
+            Score::Logit | Score::LogProb => 1.0,
+        };
         for (j, g) in gradient.iter_mut().enumerate() {
             *g = scale * if j == target { others } else { -p[j] };
         }
-        if self == Score::Prob {
-            return (p[target], gradient);
+        match self {
+            Score::Prob => (p[target], gradient),
+            Score::LogOthers => ((others + CERTAIN).ln(), gradient),
+            Score::Logit | Score::LogProb => {
+                let total: f64 = logits.iter().map(|l| (l - top).exp()).sum();
+                (logits[target] - top - total.ln(), gradient)
+            }
         }
-        let total: f64 = logits.iter().map(|l| (l - top).exp()).sum();
-        (logits[target] - top - total.ln(), gradient)
     }
 }
 
@@ -57,7 +70,7 @@ mod tests {
     #[test]
     fn gradients_match_differences() {
         let logits = [0.3, -1.2, 2.5, 0.0];
-        for kind in [Score::Logit, Score::Prob, Score::LogProb] {
+        for kind in [Score::Logit, Score::Prob, Score::LogProb, Score::LogOthers] {
             for target in 0..4 {
                 let (_, gradient) = kind.evaluate(&logits, target);
                 for j in 0..4 {
@@ -78,5 +91,8 @@ mod tests {
         let (p, gradient) = Score::Prob.evaluate(&[60.0, 0.0], 0);
         assert_eq!(p, 1.0);
         assert!((gradient[0] / (-60f64).exp() - 1.0).abs() < 1e-12);
+        let (score, gradient) = Score::LogOthers.evaluate(&[60.0, 0.0], 0);
+        assert!((score - 1e-7f64.ln()).abs() < 1e-12);
+        assert!((gradient[1] / ((-60f64).exp() / 1e-7) - 1.0).abs() < 1e-12);
     }
 }

@@ -194,7 +194,7 @@ mod tests {
 
     fn map(dims: &[usize], values: Vec<f32>, sign: Sign) -> Map {
         let values = Tensor::f32(dims, values).unwrap();
-        Map { values, sign, space: Space::Input, target: 0, gap: None, method: "made_up".into() }
+        Map { values, sign, space: Space::Input, target: 0, gap: None, notes: Vec::new(), method: "made_up".into() }
     }
 
     #[test]

@@ -34,6 +34,9 @@ pub struct Record {
     pub prediction: Vec<Prediction>,
     /// How far the map is from what the method promises.
     pub gap: Option<Gap>,
+    /// What else the method measured, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<(String, f64)>,
     /// Seconds the method took; a batch's time is shared equally by its items.
     pub seconds: f64,
     /// Most memory the engine has held so far, bytes.
@@ -56,6 +59,7 @@ impl Record {
             score: None,
             prediction: Vec::new(),
             gap: None,
+            notes: Vec::new(),
             seconds: 0.0,
             peak_bytes: 0,
             files: Vec::new(),

@@ -2,25 +2,54 @@
 //!
 //! A rule computes nothing: it writes primitives into a [`Builder`] and names the forward values it needs. A
 //! [`Composite`] says which rule each node obeys.
+//!
+//! Rules are of two kinds: some send gradients back ([`Vjp`], [`Guided`], [`Deconvnet`], [`Rectified`]), the others share
+//! out relevance ([`Epsilon`] and all that follow its pattern `R_in = x ∘ Wᵀ(R / z)`). These take inputs of any sign, and
+//! say what their layer's bias and stabiliser keep ([`Rule::share`]).
 
+mod alpha_beta;
 mod constant_terms;
+mod contrast;
 mod deconvnet;
 mod deep_lift;
+mod epsilon;
+mod flat;
+mod gamma;
 mod guided;
+mod layer;
+mod norm;
+mod pass;
 mod pattern;
+mod preset;
 mod pull_back;
-
+mod rectified;
 mod vjp;
+mod w_square;
+mod z_box;
+mod z_plus;
 
 use std::sync::Arc;
 
+pub use alpha_beta::AlphaBeta;
 pub use constant_terms::ConstantTerms;
+pub use contrast::Contrast;
 pub use deconvnet::Deconvnet;
 pub use deep_lift::DeepLift;
+pub use epsilon::Epsilon;
+pub use flat::Flat;
+pub use gamma::Gamma;
 pub use guided::Guided;
+pub use layer::{Bias, STABILISER};
+pub use norm::Norm;
+pub use pass::Pass;
 pub use pattern::Pattern;
-pub use pull_back::pull_back;
+pub use preset::{Preset, Relevance};
+pub use pull_back::{pull_back, pull_back_observed};
+pub use rectified::Rectified;
 pub use vjp::Vjp;
+pub use w_square::WSquare;
+pub use z_box::ZBox;
+pub use z_plus::ZPlus;
 
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId, Op};
@@ -36,6 +65,25 @@ pub trait Rule: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// When the rule has no meaning for this kind of node.
     fn pull(&self, node: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>>;
+
+    /// As [`Rule::pull`], with what does not go on. Steps for what nobody reads are left out of the program.
+    ///
+    /// # Errors
+    /// As [`Rule::pull`].
+    fn share(&self, node: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Shares> {
+        Ok(Shares { down: self.pull(node, up, b)?, bias: None, lost: None })
+    }
+}
+
+/// What becomes of the relevance that arrives at a node.
+#[derive(Debug, Clone)]
+pub struct Shares {
+    /// Goes on, one signal for each input.
+    pub down: Vec<Value>,
+    /// Stays with the bias: for each channel of the node's output the mean over its positions.
+    pub bias: Option<Value>,
+    /// Nobody gets: taken by a stabiliser, or arrived where there was nothing to divide. Again means.
+    pub lost: Option<Value>,
 }
 
 /// Which nodes a rule is for.
@@ -45,13 +93,35 @@ pub enum Select {
     Every,
     /// ReLUs and clamps.
     Activations,
+    /// Convolutions, and batch norms that were not folded.
+    Convolutions,
+    /// Linear layers.
+    Linears,
+    /// Layers with weights that no other such layer precedes: those at the pixels.
+    FirstLayers,
+    /// Layers with weights that no other such layer follows.
+    LastLayers,
+    /// Additions.
+    Sums,
+    /// Average pools.
+    Averages,
 }
 
 impl Select {
-    fn matches(&self, graph: &Graph, id: NodeId) -> bool {
+    /// Whether it names this node.
+    ///
+    /// # Panics
+    /// When the graph has no such node.
+    pub fn matches(&self, graph: &Graph, id: NodeId) -> bool {
         match self {
             Select::Every => true,
             Select::Activations => matches!(graph.node(id).op, Op::Relu | Op::Clamp { .. }),
+            Select::Convolutions => matches!(graph.node(id).op, Op::Conv(_) | Op::BatchNorm(_)),
+            Select::Linears => matches!(graph.node(id).op, Op::Linear(_)),
+            Select::FirstLayers => layer::is_first_layer(graph, id),
+            Select::LastLayers => layer::is_last_layer(graph, id),
+            Select::Sums => matches!(graph.node(id).op, Op::Add),
+            Select::Averages => matches!(graph.node(id).op, Op::AvgPool { .. } | Op::AdaptiveAvgPool { .. }),
         }
     }
 }

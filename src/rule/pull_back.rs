@@ -1,6 +1,6 @@
 //! The backward pass: a signal sent through a net, node by node, each by its rule.
 
-use super::Composite;
+use super::{Composite, Shares};
 use crate::error::{Error, Result};
 use crate::graph::NodeId;
 use crate::program::{Builder, Value};
@@ -11,6 +11,21 @@ use crate::program::{Builder, Value};
 /// When a rule refuses a node or sends a signal of the wrong shape, `signal` has not the shape of `from`'s output, or `to` is
 /// not upstream of `from`.
 pub fn pull_back(b: &mut Builder<'_>, rules: &Composite, from: NodeId, signal: Value, to: NodeId) -> Result<Value> {
+    pull_back_observed(b, rules, (from, signal), to, &mut |_, _, _, _| Ok(()))
+}
+
+/// As [`pull_back`] of `(from, signal)`; `observe(builder, node, up, shares)` sees what arrives at each node and what
+/// becomes of it, the last node first.
+///
+/// # Errors
+/// As [`pull_back`], and those of `observe`.
+pub fn pull_back_observed(
+    b: &mut Builder<'_>,
+    rules: &Composite,
+    (from, signal): (NodeId, Value),
+    to: NodeId,
+    observe: &mut dyn FnMut(&mut Builder<'_>, NodeId, Value, &Shares) -> Result<()>,
+) -> Result<Value> {
     let graph = b.graph();
     graph.check(from)?;
     graph.check(to)?;
@@ -30,7 +45,10 @@ pub fn pull_back(b: &mut Builder<'_>, rules: &Composite, from: NodeId, signal: V
         let Some(up) = signals[id.index()] else { continue };
         let node = graph.node(id);
         b.pull(Some(id));
-        let down = rules.select(graph, id)?.pull(id, up, b).map_err(|e| e.within(format!("node '{}'", node.name)))?;
+        let shares =
+            rules.select(graph, id)?.share(id, up, b).map_err(|e| e.within(format!("node '{}'", node.name)))?;
+        observe(b, id, up, &shares)?;
+        let down = shares.down;
         if down.len() != node.inputs.len() {
             return Err(Error::model(format!("node '{}': a rule must send one signal to each input", node.name)));
         }

@@ -51,7 +51,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     let preprocess = plan::preparation(&model, &args.preparation)?;
     let labels = plan::labels(&model, &args.preparation)?;
     let targets = plan.target.resolve(&labels, model.classes())?;
-    let engine = Engine::new(&plan.settings)?;
+    let mut engine = Engine::new(&plan.settings)?;
     let methods = ready(&plan, &model, &preprocess, &labels)?;
     std::fs::create_dir_all(&plan.out).map_err(|e| verilume::Error::io(&plan.out, e))?;
     let _lock = lock(&plan)?;
@@ -75,6 +75,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
         Earlier::Forget => Done::default(),
     };
     let mut progress = Progress::new(plan.voice, sources.len());
+    engine.observe(progress.listener());
     if ignored > 0 {
         progress.say(&format!("{ignored} files that are neither pictures nor arrays are left out"));
     }

@@ -105,6 +105,7 @@ impl Plan {
             Score::Logit => "logit",
             Score::Prob => "prob",
             Score::LogProb => "logprob",
+            Score::LogOthers => "logothers",
         }
     }
 }

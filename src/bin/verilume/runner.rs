@@ -223,6 +223,7 @@ impl Runner<'_> {
                     match made.and_then(|map| Ok((self.store(s, m, rank, &map, rows.as_deref_mut())?, map))) {
                         Ok((files, map)) => {
                             record.gap = map.gap.clone();
+                            record.notes = map.notes.clone();
                             record.files = files;
                             if sheets {
                                 panels[i].push(Panel {
@@ -337,6 +338,7 @@ impl Runner<'_> {
             score: Some(s.scores[target]),
             prediction: s.prediction.clone(),
             gap: None,
+            notes: Vec::new(),
             seconds,
             peak_bytes: self.engine.peak_bytes(),
             files: Vec::new(),
@@ -460,5 +462,6 @@ fn head(score: Score, logits: &[f64]) -> Vec<f64> {
         Score::Logit => logits.to_vec(),
         Score::Prob => logits.iter().map(|l| (l - largest).exp() / sum).collect(),
         Score::LogProb => logits.iter().map(|l| l - largest - sum.ln()).collect(),
+        Score::LogOthers => (0..logits.len()).map(|target| score.evaluate(logits, target).0).collect(),
     }
 }

@@ -1,10 +1,12 @@
 //! Words for people: results on standard output, progress and messages on standard error.
 
-use std::cell::Cell;
 use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use verilume::engine;
 
 use crate::paths::one_line;
 
@@ -41,6 +43,28 @@ pub enum Voice {
     Quiet,
 }
 
+/// When something was last said, whoever said it.
+#[derive(Debug, Clone)]
+struct Last {
+    start: Instant,
+    /// Milliseconds after `start`.
+    at: Arc<AtomicU64>,
+}
+
+impl Last {
+    fn now() -> Self {
+        Self { start: Instant::now(), at: Arc::default() }
+    }
+
+    fn set(&self) {
+        self.at.store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.start.elapsed().saturating_sub(Duration::from_millis(self.at.load(Ordering::Relaxed)))
+    }
+}
+
 /// Progress over a known number of input files.
 #[derive(Debug)]
 pub struct Progress {
@@ -48,7 +72,7 @@ pub struct Progress {
     bar: Option<ProgressBar>,
     total: usize,
     done: usize,
-    last: Cell<Instant>,
+    last: Last,
 }
 
 impl Progress {
@@ -56,18 +80,18 @@ impl Progress {
     pub fn new(voice: Voice, total: usize) -> Self {
         let bar = (voice == Voice::Normal && total > 0 && io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::new(total as u64);
-            if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {wide_msg}") {
+            if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {prefix}{wide_msg}") {
                 bar.set_style(style);
             }
             bar.enable_steady_tick(Duration::from_millis(250));
             bar
         });
-        Self { voice, bar, total, done: 0, last: Cell::new(Instant::now()) }
+        Self { voice, bar, total, done: 0, last: Last::now() }
     }
 
     /// A message that stands by itself.
     pub fn say(&self, text: &str) {
-        self.last.set(Instant::now());
+        self.last.set();
         match (&self.bar, self.voice) {
             (_, Voice::Quiet) => {}
             (Some(bar), _) => bar.suspend(|| say(&one_line(text))),
@@ -79,7 +103,7 @@ impl Progress {
     pub fn at(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(one_line(text)),
-            None if self.last.get().elapsed() >= SILENCE => self.say(text),
+            None if self.last.elapsed() >= SILENCE => self.say(text),
             None => {}
         }
     }
@@ -91,6 +115,25 @@ impl Progress {
             Some(bar) => bar.inc(1),
             None => self.say(&format!("[{}/{}] {text}", self.done, self.total)),
         }
+    }
+
+    /// Hears how far long methods have come: on a terminal it stands before what is being done, otherwise it is said when
+    /// nothing has been said for a while, and when quiet never.
+    pub fn listener(&self) -> engine::Observer {
+        let (voice, bar, last) = (self.voice, self.bar.clone(), self.last.clone());
+        let mut pace = Pace::default();
+        Box::new(move |progress| {
+            let text = pace.describe(progress, Instant::now());
+            match &bar {
+                Some(bar) if progress.done >= progress.total => bar.set_prefix(""),
+                Some(bar) => bar.set_prefix(format!("{text}  ")),
+                None if voice == Voice::Normal && last.elapsed() >= SILENCE => {
+                    last.set();
+                    say(&text);
+                }
+                None => {}
+            }
+        })
     }
 
     /// Takes the bar away.
@@ -109,6 +152,38 @@ impl Progress {
     }
 }
 
+/// How fast a long method goes.
+#[derive(Debug, Default)]
+struct Pace {
+    /// Method and total of the present call.
+    call: (String, usize),
+    /// Where it was first heard of: units done and when.
+    first: Option<(usize, Instant)>,
+    done: usize,
+}
+
+impl Pace {
+    /// `rise 400 of 4000, 2 minutes left`.
+    fn describe(&mut self, progress: &engine::Progress<'_>, now: Instant) -> String {
+        let &engine::Progress { method, done, total, objective } = progress;
+        if done < self.done || (self.call.0.as_str(), self.call.1) != (method, total) {
+            self.call = (method.into(), total);
+            self.first = None;
+        }
+        self.done = done;
+        let (since, start) = *self.first.get_or_insert((done, now));
+        let mut text = format!("{method} {done} of {total}");
+        if let Some(value) = objective {
+            text += &format!(", objective {value:.4}");
+        }
+        if done > since && done < total {
+            let share = (total - done) as f64 / (done - since) as f64;
+            text += &format!(", {} left", HumanDuration(now.duration_since(start).mul_f64(share)));
+        }
+        text
+    }
+}
+
 /// `1 map`, `2 maps`.
 pub fn counted(n: usize, one: &str) -> String {
     format!("{n} {one}{}", if n == 1 { "" } else { "s" })
@@ -117,4 +192,26 @@ pub fn counted(n: usize, one: &str) -> String {
 /// A line on standard error; a closed standard error is no reason to stop.
 pub fn say(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_follows_the_pace_of_the_call() {
+        let mut pace = Pace::default();
+        let start = Instant::now();
+        let mut at = |seconds: u64, method: &str, done, objective| {
+            let progress = engine::Progress { method, done, total: 400, objective };
+            pace.describe(&progress, start + Duration::from_secs(seconds))
+        };
+        assert_eq!(at(0, "rise", 0, None), "rise 0 of 400");
+        assert_eq!(at(20, "rise", 100, None), "rise 100 of 400, 60 seconds left");
+        assert_eq!(at(120, "rise", 400, None), "rise 400 of 400");
+        // The next call begins anew.
+        assert_eq!(at(200, "rise", 0, None), "rise 0 of 400");
+        assert_eq!(at(210, "rise", 200, Some(0.5)), "rise 200 of 400, objective 0.5000, 10 seconds left");
+        assert_eq!(at(300, "haf", 300, None), "haf 300 of 400");
+    }
 }

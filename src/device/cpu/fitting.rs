@@ -51,10 +51,8 @@ impl<I: Isa> Cpu<I> {
             let (layer, direction) = match step {
                 Step::Conv { layer, .. } => (layer, Direction::Forward),
                 Step::ConvAdjoint { layer, .. } => (layer, Direction::Adjoint),
-                Step::Linear { layer, .. } => {
-                    if layer.weight.in_place::<I::T>().is_none() {
-                        needs.scratch = needs.scratch.max(linear::ROWS * layer.weight.row_len());
-                    }
+                Step::Linear { .. } => {
+                    needs.scratch = needs.scratch.max(linear::scratch(I::LANES));
                     continue;
                 }
                 Step::LinearAdjoint { .. } => {

@@ -49,6 +49,10 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     unsafe fn between(v: Self::V, lo: Self::V, hi: Self::V) -> u32;
     /// `v[i]` where bit `i` is set, else 0.
     unsafe fn keep(v: Self::V, bits: u32) -> Self::V;
+    /// Lane `i < 4` is the sum of the lanes of `v[i]`, in one fixed order; other lanes are 0.
+    unsafe fn sum_lanes(v: [Self::V; 4]) -> Self::V;
+    /// Bit `i` set where `bytes[i]` is `byte`.
+    unsafe fn equal_bytes(bytes: *const u8, byte: u8) -> u32;
     /// Runs `k` with the features of this instruction set.
     ///
     /// # Safety
@@ -165,6 +169,22 @@ impl<T: Scalar> Isa for Portable<T> {
             v.0[i] = if bits >> i & 1 == 1 { v.0[i] } else { T::ZERO };
         }
         v
+    }
+    #[inline(always)]
+    unsafe fn sum_lanes(v: [Lanes<T>; 4]) -> Lanes<T> {
+        let mut sums = Lanes([T::ZERO; 8]);
+        for (sum, v) in sums.0.iter_mut().zip(&v) {
+            for &x in &v.0 {
+                *sum += x;
+            }
+        }
+        sums
+    }
+    #[inline(always)]
+    unsafe fn equal_bytes(bytes: *const u8, byte: u8) -> u32 {
+        // SAFETY: the caller's pointer holds 8 bytes.
+        let bytes = unsafe { bytes.cast::<[u8; 8]>().read() };
+        bytes.iter().enumerate().fold(0, |bits, (i, &b)| bits | u32::from(b == byte) << i)
     }
     #[inline(always)]
     unsafe fn run<K: Kernel<Self>>(k: K) {
@@ -286,6 +306,23 @@ mod x86 {
             unsafe { _mm512_maskz_mov_ps(bits as u16, v) }
         }
         #[inline(always)]
+        unsafe fn sum_lanes([a, b, c, d]: [__m512; 4]) -> __m512 {
+            unsafe {
+                let ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+                let cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+                let (ab, cd) = (_mm512_castps_pd(ab), _mm512_castps_pd(cd));
+                let (low, high) = (_mm512_unpacklo_pd(ab, cd), _mm512_unpackhi_pd(ab, cd));
+                let quarters = _mm512_add_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high));
+                let halves = _mm256_add_ps(_mm512_castps512_ps256(quarters), _mm512_extractf32x8_ps::<1>(quarters));
+                let whole = _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps::<1>(halves));
+                _mm512_zextps128_ps512(whole)
+            }
+        }
+        #[inline(always)]
+        unsafe fn equal_bytes(bytes: *const u8, byte: u8) -> u32 {
+            unsafe { u32::from(_mm_cmpeq_epi8_mask(_mm_loadu_si128(bytes.cast()), _mm_set1_epi8(byte as i8))) }
+        }
+        #[inline(always)]
         unsafe fn run<K: Kernel<Self>>(k: K) {
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma,f16c")]
             unsafe fn inner<K: Kernel<Avx512>>(k: K) {
@@ -359,6 +396,25 @@ mod x86 {
                 let lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
                 let set = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(bits as i32), lane), lane);
                 _mm256_and_ps(v, _mm256_castsi256_ps(set))
+            }
+        }
+        #[inline(always)]
+        unsafe fn sum_lanes([a, b, c, d]: [__m256; 4]) -> __m256 {
+            unsafe {
+                let ab = _mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+                let cd = _mm256_add_ps(_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+                let (ab, cd) = (_mm256_castps_pd(ab), _mm256_castps_pd(cd));
+                let (low, high) = (_mm256_unpacklo_pd(ab, cd), _mm256_unpackhi_pd(ab, cd));
+                let halves = _mm256_add_ps(_mm256_castpd_ps(low), _mm256_castpd_ps(high));
+                let whole = _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps::<1>(halves));
+                _mm256_zextps128_ps256(whole)
+            }
+        }
+        #[inline(always)]
+        unsafe fn equal_bytes(bytes: *const u8, byte: u8) -> u32 {
+            unsafe {
+                let equal = _mm_cmpeq_epi8(_mm_loadl_epi64(bytes.cast()), _mm_set1_epi8(byte as i8));
+                _mm_movemask_epi8(equal) as u32 & 0xff
             }
         }
         #[inline(always)]

@@ -11,11 +11,14 @@ mod fitting;
 mod isa;
 mod layout;
 mod linear;
+mod masked;
 mod memory;
 mod naming;
+mod patches;
 pub mod peaks;
 mod pointwise;
 mod pool;
+mod quantile;
 mod source;
 
 use std::collections::HashMap;
@@ -30,11 +33,15 @@ use memory::{Buffer, Shared};
 use pointwise::Pointwise;
 use rayon::prelude::*;
 
+use super::patch::{Moved, PatchTask, Stem};
 use super::{Chunk, Description, Device, Harvest, Perturbation, Sum};
 use crate::error::{Error, Result};
 use crate::graph::WeightId;
 use crate::program::{ConvLayer, Epilogue, Form, LinearLayer, Plan, Range, Step, Value, WinnerWidth};
 use crate::tensor::{Precision, Scalar, Shape, Tensor, Window};
+
+/// Vectors or pixels that are worth a task.
+const PIECE: usize = 2048;
 
 /// Threads beyond any machine's.
 const MOST_THREADS: usize = 4096;
@@ -308,6 +315,14 @@ impl<I: Isa> Device for Cpu<I> {
         Ok(found)
     }
 
+    fn largest_output(&self, stem: &Stem, pictures: &[Tensor]) -> Result<Vec<f64>> {
+        self.stem_largest(stem, pictures)
+    }
+
+    fn move_patches(&self, task: &PatchTask<'_>) -> Result<Vec<Moved>> {
+        self.patches(task)
+    }
+
     fn peak_bytes(&self) -> u64 {
         self.peak
     }
@@ -412,6 +427,10 @@ impl<I: Isa> Cpu<I> {
                     unsafe { I::run(kernel) };
                 });
             }
+            Step::AboveQuantile { x, q, out } => self.each(copies, |n, _| {
+                // SAFETY: every task writes its own copy's bits, of which there is one a number.
+                unsafe { quantile::above(v.slice(*x, n), v.shape(*x), I::LANES, *q, v.at(*out, n)) };
+            }),
             Step::MaxPool { layer, x, out, winners } => {
                 let width = match winners.map(|w| v.plan.form(w)) {
                     Some(Form::Winners(_, width)) => width,
@@ -580,11 +599,15 @@ impl<I: Isa> Cpu<I> {
                     let (first, second) = (Shared(sum.first.as_mut_ptr()), Shared(sum.second.as_mut_ptr()));
                     folds.push((n, source::Fold { first, second, count: sum.count, weight: slot.weight }));
                 }
-                // Copies of a picture follow one another; channels are apart.
-                self.each(shape.c, |channel, _| {
+                // Copies of a picture follow one another; pixels are apart.
+                self.each(shape.plane().div_ceil(PIECE), |piece, _| {
+                    let pixels = piece * PIECE..shape.plane().min((piece + 1) * PIECE);
                     for (n, fold) in &folds {
-                        // SAFETY: the signal was written by an earlier step; a task has one channel of every statistic.
-                        unsafe { fold.channel(v.slice(*x, *n), shape, I::LANES, channel, *statistic) };
+                        for channel in 0..shape.c {
+                            let pixels = pixels.clone();
+                            // SAFETY: the signal was written by an earlier step; a task has some pixels of every statistic.
+                            unsafe { fold.pixels(v.slice(*x, *n), shape, I::LANES, channel, pixels, *statistic) };
+                        }
                     }
                 });
             }
@@ -623,7 +646,6 @@ impl<I: Isa> Cpu<I> {
 
     /// Runs `task(copy, first vector, vectors)` over pieces of `out` of a size worth a task.
     fn vectors(&self, out: Value, v: &Values<'_, I>, task: impl Fn(usize, usize, usize) + Sync) {
-        const PIECE: usize = 2048;
         let all = layout::elements(v.shape(out), I::LANES) / I::LANES;
         let pieces = all.div_ceil(PIECE);
         self.each(v.copies * pieces, |t, _| {
@@ -641,6 +663,11 @@ impl<I: Isa> Cpu<I> {
     }
 
     fn perturb(&self, out: Value, v: &Values<'_, I>, chunk: &Chunk<'_>) {
+        match chunk.perturbation {
+            Perturbation::Boxes(boxes) => return self.boxes(boxes, out, v, chunk),
+            Perturbation::Masks(masks) => return self.masks(masks, out, v, chunk),
+            _ => {}
+        }
         let shape = v.shape(out);
         let typed = |t: &Tensor| {
             let mut numbers = vec![I::T::ZERO; shape.len()];
@@ -661,27 +688,25 @@ impl<I: Isa> Cpu<I> {
                 (item, (typed(&chunk.pictures[item]), baseline))
             })
             .collect();
-        if !shape.c.is_multiple_of(I::LANES) {
-            // SAFETY: every task writes its own copy.
-            self.each(v.copies, |n, _| unsafe { v.slice_mut(out, n) }.fill(I::T::ZERO));
-        }
-        self.each(v.copies * shape.c, |t, _| {
-            let (n, channel) = (t / shape.c, t % shape.c);
+        let pieces = shape.plane().div_ceil(PIECE);
+        self.each(v.copies * pieces, |t, _| {
+            let (n, first) = (t / pieces, t % pieces * PIECE);
+            let pixels = first..shape.plane().min(first + PIECE);
             let slot = chunk.slots[n];
             let (picture, baseline) = &pictures[&slot.item];
             let copy = match chunk.perturbation {
-                Perturbation::None => source::Copy::Same,
-                Perturbation::Noise { seed, images, sigmas } => source::Copy::Noise {
+                Perturbation::None | Perturbation::Boxes(_) | Perturbation::Masks(_) => source::Copy::Same,
+                Perturbation::Noise { seed, first, images, sigmas } => source::Copy::Noise {
                     seed: *seed,
                     image: images[slot.item],
-                    sample: slot.copy as u32,
+                    sample: first.wrapping_add(slot.copy as u32),
                     sigma: I::T::from_f64(sigmas[slot.item]),
                 },
                 Perturbation::Path { alphas, .. } => {
                     source::Copy::Path { alpha: I::T::from_f64(alphas[slot.copy]), baseline }
                 }
             };
-            let kernel = source::Perturb::<I> { picture, shape, channel, copy: &copy, out: v.at(out, n) };
+            let kernel = source::Perturb::<I> { picture, shape, pixels, copy: &copy, out: v.at(out, n) };
             // SAFETY: the copy holds the shape; features were detected.
             unsafe { I::run(kernel) };
         });
@@ -769,7 +794,7 @@ impl<I: Isa> Cpu<I> {
         let rows = layer.weight.rows();
         let bias = layer.bias.as_ref().map_or(Vec::new(), |b| padded::<I>(b));
         let bias = SendPointer(if bias.is_empty() { std::ptr::null() } else { bias.as_ptr() }, bias);
-        let piece = rows.div_ceil(8 * self.threads).next_multiple_of(linear::ROWS).min(256);
+        let piece = rows.div_ceil(8 * self.threads).next_multiple_of(linear::BLOCK_ROWS).min(256);
         self.each(rows.div_ceil(piece), |t, scratch| {
             let kernel = linear::Forward::<I> {
                 weight: &layer.weight,

@@ -15,6 +15,7 @@ impl<I: Isa> Cpu<I> {
             Step::Add { .. }
             | Step::Clamp { .. }
             | Step::Inside { .. }
+            | Step::AboveQuantile { .. }
             | Step::Gate { .. }
             | Step::Elementwise { .. }
             | Step::ScaleChannels { .. } => "pointwise",
@@ -47,7 +48,7 @@ impl<I: Isa> Cpu<I> {
             Form::Depthwise => "depthwise",
             Form::Groups(_) => "direct",
             Form::Winograd(_) => "winograd",
-            Form::Merged(_) => "merged",
+            Form::Narrow(_) => "narrow",
         };
         match self.plans.get(&ConvKey::new(layer, direction)) {
             Some(plan) => name(plan),

@@ -40,6 +40,19 @@ impl Walk {
         i * self.layer.window.stride[a] + tap * self.layer.window.dilation[a] - self.pads[a][0]
     }
 
+    /// Windows that cover input row or column `i` on axis `a`, in order, and the tap through which each sees it.
+    fn covering(&self, i: usize, a: usize) -> impl Iterator<Item = (usize, usize)> {
+        let w = &self.layer.window;
+        let (stride, dilation, span) = (w.stride[a], w.dilation[a], w.span()[a]);
+        let at = i + self.pads[a][0];
+        let windows = [self.layer.output.h, self.layer.output.w][a];
+        let first = (at + 1).saturating_sub(span).div_ceil(stride);
+        (first..windows.min(at / stride + 1))
+            .map(move |window| (window, at - window * stride))
+            .filter(move |(_, offset)| offset.is_multiple_of(dilation))
+            .map(move |(window, offset)| (window, offset / dilation))
+    }
+
     /// Elements by which an average pool divides at output `(y, x)`.
     #[inline(always)]
     fn divisor(&self, y: usize, x: usize, count_padding: bool) -> usize {
@@ -171,7 +184,7 @@ impl<I: Isa> Kernel<I> for Prefer<I> {
     }
 }
 
-/// Signals to the winners of one channel block; windows in order.
+/// Signals to the winners of one channel block: every element sums the windows that it won, in order.
 pub(super) struct MaxAdjoint<I: Isa> {
     pub layer: PoolLayer,
     pub s: *const I::T,
@@ -180,39 +193,48 @@ pub(super) struct MaxAdjoint<I: Isa> {
     pub out: *mut I::T,
 }
 
+impl<I: Isa> MaxAdjoint<I> {
+    /// Bit `i` set where lane `i` of window `at` was won by `tap`.
+    #[inline(always)]
+    unsafe fn won(&self, at: usize, tap: usize) -> u32 {
+        // SAFETY: the window lies inside the winners.
+        unsafe {
+            match self.width {
+                WinnerWidth::One => I::equal_bytes(self.winners.add(at * I::LANES), tap as u8),
+                WinnerWidth::Two => {
+                    let winners = self.winners.cast::<u16>().add(at * I::LANES);
+                    (0..I::LANES).fold(0, |bits, i| bits | u32::from(usize::from(*winners.add(i)) == tap) << i)
+                }
+            }
+        }
+    }
+}
+
 impl<I: Isa> Kernel<I> for MaxAdjoint<I> {
     #[inline(always)]
     unsafe fn call(self) {
         let walk = Walk::new(self.layer);
-        let Shape { h, w, .. } = self.layer.output;
-        let kernel = self.layer.window.kernel;
-        // SAFETY: as for `Max`.
-        unsafe {
-            std::ptr::write_bytes(self.out, 0, self.layer.input.plane() * I::LANES);
-            for y in 0..h {
-                let (y0, y1) = walk.taps(y, 0);
-                for x in 0..w {
-                    let (x0, x1) = walk.taps(x, 1);
-                    let at = (y * w + x) * I::LANES;
-                    let mut winner = [0u16; 16];
-                    for (lane, winner) in winner[..I::LANES].iter_mut().enumerate() {
-                        *winner = match self.width {
-                            WinnerWidth::One => u16::from(*self.winners.add(at + lane)),
-                            WinnerWidth::Two => *self.winners.cast::<u16>().add(at + lane),
-                        };
-                    }
-                    // Winners that name what lies in the padding (unused lanes, decisions given with the run) match no tap.
-                    for ky in y0..y1 {
-                        for kx in x0..x1 {
-                            let tap = (ky * kernel[1] + kx) as u16;
-                            let pixel = walk.input(y, ky, 0) * self.layer.input.w + walk.input(x, kx, 1);
-                            let to = self.out.add(pixel * I::LANES);
-                            for (lane, &winner) in winner[..I::LANES].iter().enumerate() {
-                                let s = if winner == tap { *self.s.add(at + lane) } else { I::T::ZERO };
-                                *to.add(lane) += s;
-                            }
+        let Shape { w: windows, .. } = self.layer.output;
+        let Shape { h, w, .. } = self.layer.input;
+        let taps = self.layer.window.kernel[1];
+        // Winners that name what lies in the padding (unused lanes, decisions given with the run) belong to no element.
+        let columns: Vec<Vec<_>> = (0..w).map(|x| walk.covering(x, 1).collect()).collect();
+        let mut rows = Vec::new();
+        for y in 0..h {
+            rows.clear();
+            rows.extend(walk.covering(y, 0));
+            for (x, columns) in columns.iter().enumerate() {
+                // SAFETY: as for `Max`.
+                unsafe {
+                    let mut sum = I::zero();
+                    for &(row, ky) in &rows {
+                        for &(column, kx) in columns {
+                            let at = row * windows + column;
+                            let won = self.won(at, ky * taps + kx);
+                            sum = I::add(sum, I::keep(I::load(self.s.add(at * I::LANES)), won));
                         }
                     }
+                    I::store(self.out.add((y * w + x) * I::LANES), sum);
                 }
             }
         }

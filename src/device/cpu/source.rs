@@ -1,5 +1,7 @@
 //! Pixels of perturbed copies, and what copies leave in their picture's map.
 
+use std::ops::Range;
+
 use super::isa::{Isa, Kernel};
 use super::layout::index;
 use super::memory::Shared;
@@ -14,11 +16,14 @@ pub(super) enum Copy<'a, T> {
     Path { alpha: T, baseline: &'a [T] },
 }
 
-/// One channel of one copy.
+/// Pixels that are made together.
+const RUN: usize = 64;
+
+/// Some pixels of one copy, all channels.
 pub(super) struct Perturb<'a, I: Isa> {
     pub picture: &'a [I::T],
     pub shape: Shape,
-    pub channel: usize,
+    pub pixels: Range<usize>,
     pub copy: &'a Copy<'a, I::T>,
     /// The whole copy in blocks.
     pub out: *mut I::T,
@@ -28,27 +33,36 @@ impl<I: Isa> Kernel<I> for Perturb<'_, I> {
     #[inline(always)]
     unsafe fn call(self) {
         let plane = self.shape.plane();
-        let start = self.channel * plane;
-        let picture = &self.picture[start..start + plane];
-        let mut z = [0f32; 64];
-        for first in (0..plane).step_by(64) {
-            let count = (plane - first).min(64);
-            if let Copy::Noise { seed, image, sample, .. } = *self.copy {
-                random::fill_normals(seed, image, sample, start + first, &mut z[..count]);
-            }
-            for (i, &z) in z[..count].iter().enumerate() {
-                let pixel = first + i;
-                let x = picture[pixel];
-                let v = match *self.copy {
-                    Copy::Same => x,
-                    Copy::Noise { sigma, .. } => sigma.mul_add(I::T::from_f64(f64::from(z)), x),
-                    Copy::Path { alpha, baseline } => {
-                        let b = baseline[start + pixel];
-                        alpha.mul_add(x - b, b)
+        let mut z = [0f32; RUN];
+        // At most 16 lanes a pixel; those without a channel stay zero.
+        let mut block = [I::T::ZERO; 16 * RUN];
+        for first_channel in (0..self.shape.c).step_by(I::LANES) {
+            let channels = first_channel..self.shape.c.min(first_channel + I::LANES);
+            block.fill(I::T::ZERO);
+            for first in self.pixels.clone().step_by(RUN) {
+                let count = (self.pixels.end - first).min(RUN);
+                for (lane, channel) in channels.clone().enumerate() {
+                    let start = channel * plane + first;
+                    if let Copy::Noise { seed, image, sample, .. } = *self.copy {
+                        random::fill_normals(seed, image, sample, start, &mut z[..count]);
                     }
-                };
-                // SAFETY: the copy holds every channel's plane.
-                unsafe { *self.out.add(index(self.shape, I::LANES, self.channel, pixel)) = v };
+                    for (i, &z) in z[..count].iter().enumerate() {
+                        let x = self.picture[start + i];
+                        block[i * I::LANES + lane] = match *self.copy {
+                            Copy::Same => x,
+                            Copy::Noise { sigma, .. } => sigma.mul_add(I::T::from_f64(f64::from(z)), x),
+                            Copy::Path { alpha, baseline } => {
+                                let b = baseline[start + i];
+                                alpha.mul_add(x - b, b)
+                            }
+                        };
+                    }
+                }
+                // SAFETY: the copy holds every block's plane.
+                unsafe {
+                    let to = self.out.add(index(self.shape, I::LANES, first_channel, first));
+                    std::ptr::copy_nonoverlapping(block.as_ptr(), to, count * I::LANES);
+                }
             }
         }
     }
@@ -64,19 +78,20 @@ pub(super) struct Fold {
 }
 
 impl Fold {
-    /// Takes in one channel of a copy's signal.
+    /// Takes in some pixels of one channel of a copy's signal.
     ///
     /// # Safety
-    /// The statistic has the signal's shape, and nobody else uses this channel of it.
-    pub unsafe fn channel<T: Scalar>(
+    /// The statistic has the signal's shape, and nobody else uses these pixels of it.
+    pub unsafe fn pixels<T: Scalar>(
         &self,
         signal: &[T],
         shape: Shape,
         lanes: usize,
         channel: usize,
+        pixels: Range<usize>,
         statistic: Statistic,
     ) {
-        for pixel in 0..shape.plane() {
+        for pixel in pixels {
             let g = signal[index(shape, lanes, channel, pixel)].to_f64();
             // SAFETY: as the caller promises; the second part is only touched where the statistic has one.
             unsafe {

@@ -5,7 +5,7 @@
 //! depend on how work was cut into bands, parts, threads or batches.
 
 mod geometry;
-mod merged;
+mod narrow;
 mod pack;
 mod winograd;
 
@@ -18,8 +18,7 @@ pub(crate) use winograd::WinogradTask;
 use super::isa::{Isa, Kernel};
 use crate::graph::WeightId;
 use crate::program::ConvLayer;
-use crate::tensor::Scalar;
-use merged::Merged;
+use narrow::Narrow;
 
 /// Bytes of a band's copy with halo that should stay in the second-level cache.
 const BAND_BYTES: usize = 384 << 10;
@@ -88,7 +87,7 @@ struct Halo {
 impl ConvPlan {
     pub fn new<I: Isa>(layer: &ConvLayer, direction: Direction, products: Products) -> Self {
         let geometry = Geometry::new(&layer.window, layer.input, layer.output, direction);
-        let (form, geometry, packed_len) = Form::new::<I>(layer, direction, products, geometry);
+        let (form, packed_len) = Form::new::<I>(layer, direction, products, &geometry);
         let key = PackKey::new(layer, direction, &form, &geometry);
         let extent = geometry.extent();
         let flat = geometry.stays_inside()
@@ -144,7 +143,7 @@ impl ConvPlan {
             Form::Depthwise => self.geometry.written.c.div_ceil(lanes),
             Form::Groups(groups) => groups.len(),
             Form::Winograd(winograd) => winograd.groups.len(),
-            Form::Merged(_) => 1,
+            Form::Narrow(_) => 1,
         }
     }
 
@@ -231,15 +230,23 @@ impl<I: Isa> Kernel<I> for Task<'_, I> {
                     let source = self.source(all, &rows);
                     let mut taps = Vec::new();
                     for group in &groups[self.share.clone()] {
-                        match group.blocks {
-                            2 => self.group::<2>(group, source, &rows, &columns, &mut taps),
-                            _ => self.group::<1>(group, source, &rows, &columns, &mut taps),
+                        match (group.blocks, geometry.read_step[1]) {
+                            (2, 1) => self.group::<2, 1>(group, source, &rows, &columns, &mut taps),
+                            (2, 2) => self.group::<2, 2>(group, source, &rows, &columns, &mut taps),
+                            (2, _) => self.group::<2, ANY>(group, source, &rows, &columns, &mut taps),
+                            (_, 1) => self.group::<1, 1>(group, source, &rows, &columns, &mut taps),
+                            (_, 2) => self.group::<1, 2>(group, source, &rows, &columns, &mut taps),
+                            _ => self.group::<1, ANY>(group, source, &rows, &columns, &mut taps),
                         }
                     }
                 }
-                Form::Merged(merged) => {
+                Form::Narrow(narrow) => {
                     let source = self.source(0..geometry.read.c.div_ceil(I::LANES), &rows);
-                    self.merged(merged, source, &rows);
+                    match narrow.width {
+                        1 => self.narrow::<1>(narrow, source, &rows, &columns),
+                        3 => self.narrow::<3>(narrow, source, &rows, &columns),
+                        _ => self.narrow::<{ narrow::MOST_CHANNELS }>(narrow, source, &rows, &columns),
+                    }
                 }
                 // Tiles are tasks of their own kind.
                 Form::Winograd(_) => {}
@@ -316,7 +323,7 @@ impl<I: Isa> Task<'_, I> {
     }
 
     #[inline(always)]
-    unsafe fn group<const Q: usize>(
+    unsafe fn group<const Q: usize, const STEP: usize>(
         &self,
         group: &Group,
         source: Source<I::T>,
@@ -346,7 +353,7 @@ impl<I: Isa> Task<'_, I> {
                         ($($p:literal),+) => {
                             $(if $p <= I::PIXELS && ($p < 6 || I::PIXELS.is_multiple_of($p)) && left >= $p {
                                 // SAFETY: `left` positions follow.
-                                unsafe { self.tile::<$p, Q>(at, source, taps, &group.channels, weights) };
+                                unsafe { self.tile::<$p, Q, STEP>(at, source, taps, &group.channels, weights) };
                                 j += $p;
                                 continue;
                             })+
@@ -359,7 +366,7 @@ impl<I: Isa> Task<'_, I> {
     }
 
     #[inline(always)]
-    unsafe fn tile<const P: usize, const Q: usize>(
+    unsafe fn tile<const P: usize, const Q: usize, const STEP: usize>(
         &self,
         at: TileAt<I::T>,
         source: Source<I::T>,
@@ -379,7 +386,7 @@ impl<I: Isa> Task<'_, I> {
                     }
                 }
             }
-            accumulate::<I, P, Q>(&mut sum, at.x, source.block, source.pixel, taps, channels, weights);
+            accumulate::<I, P, Q, STEP>(&mut sum, at.x, source.block, source.pixel, taps, channels, weights);
             self.store::<P, Q>(at, sum);
         }
     }
@@ -399,59 +406,89 @@ impl<I: Isa> Task<'_, I> {
         }
     }
 
-    /// All positions of some rows, each a vector of neighbouring pixels.
     #[inline(always)]
-    unsafe fn merged(&self, merged: &Merged, source: Source<I::T>, rows: &Range<usize>) {
+    unsafe fn narrow<const C: usize>(
+        &self,
+        narrow: &Narrow,
+        source: Source<I::T>,
+        rows: &Range<usize>,
+        columns: &Range<usize>,
+    ) {
         let geometry = &self.plan.geometry;
-        let grid = &geometry.grids[0];
         let mut taps = Vec::new();
-        self.offsets(0, source, rows, &mut taps);
-        let channels = 0..merged.read;
-        for i in rows.clone() {
-            let base_row = if self.plan.halo.is_some() { i - rows.start } else { i } * geometry.read_step[0];
-            let mut j = 0;
-            while j < grid.extent[1] {
-                let left = grid.extent[1] - j;
-                // SAFETY: row and column lie inside what `source` covers; `left` positions follow.
-                unsafe {
-                    let x = source.base.add(base_row * source.row + j * source.pixel);
+        for (g, grid) in geometry.grids.iter().enumerate() {
+            self.offsets(g, source, rows, &mut taps);
+            // SAFETY: the sub-grid's offset lies inside the packed weights.
+            let weights = unsafe { self.weights.add(narrow.offsets[g]) };
+            for i in rows.start..rows.end.min(grid.extent[0]) {
+                let base_row = if self.plan.halo.is_some() { i - rows.start } else { i } * geometry.read_step[0];
+                let y = grid.origin[0] + i * geometry.write_step[0];
+                let end = if self.plan.flat { columns.end } else { columns.end.min(grid.extent[1]) };
+                let mut j = columns.start;
+                while j < end {
+                    let at = TileAt {
+                        // SAFETY: row and column lie inside what `source` covers.
+                        x: unsafe { source.base.add(base_row * source.row + j * source.pixel) },
+                        index: y * geometry.written.w + grid.origin[1] + j * geometry.write_step[1],
+                        block: 0,
+                    };
+                    let left = end - j;
                     macro_rules! step {
                         ($($p:literal),+) => {
-                            $(if $p <= I::PIXELS && left >= $p {
-                                let mut sum = [[I::zero(); 1]; $p];
-                                accumulate::<I, $p, 1>(
-                                    &mut sum, x, source.block, source.pixel, &taps, &channels, self.weights,
-                                );
-                                for (p, sum) in sum.iter().enumerate() {
-                                    self.spread(merged, i, j + p, sum[0]);
-                                }
+                            $(if left >= $p {
+                                // SAFETY: `left` positions follow.
+                                unsafe { self.narrow_tile::<$p, C>(at, source, &taps, weights) };
                                 j += $p;
                                 continue;
                             })+
                         };
                     }
-                    step!(14, 8, 6, 4, 2, 1);
+                    step!(4, 2, 1);
                 }
             }
         }
     }
 
-    /// Stores the pixels of one merged vector.
     #[inline(always)]
-    unsafe fn spread(&self, merged: &Merged, i: usize, j: usize, sum: I::V) {
-        let written = self.plan.geometry.written;
-        // SAFETY: pixels outside the picture are dropped; a vector has at most 16 lanes.
+    unsafe fn narrow_tile<const P: usize, const C: usize>(
+        &self,
+        at: TileAt<I::T>,
+        source: Source<I::T>,
+        taps: &[isize],
+        weights: *const I::T,
+    ) {
+        // SAFETY: as for `tile`; `C` vectors of weights were packed for each read block and tap.
         unsafe {
-            let out = Out::<I>::new(&self.view);
-            let mut lanes = [I::T::ZERO; 32];
-            I::store(lanes.as_mut_ptr(), sum);
-            for p in 0..merged.factor[0] * merged.factor[1] {
-                let (y, x) = (i * merged.factor[0] + p / merged.factor[1], j * merged.factor[1] + p % merged.factor[1]);
-                if y < written.h && x < written.w {
-                    let v = I::load(lanes.as_ptr().add(p * merged.channels));
-                    out.put(y * written.w + x, I::keep(v, (1 << merged.channels) - 1));
+            let mut sum = [[I::zero(); C]; P];
+            let mut w = weights;
+            for block in 0..self.plan.geometry.read.c.div_ceil(I::LANES) {
+                let x = at.x.add(block * source.block);
+                for &tap in taps {
+                    let x = x.offset(tap);
+                    let mut weights = [I::zero(); C];
+                    for (c, weight) in weights.iter_mut().enumerate() {
+                        *weight = I::load(w.add(c * I::LANES));
+                    }
+                    for (p, sum) in sum.iter_mut().enumerate() {
+                        let x = I::load(x.add(p * I::LANES));
+                        for c in 0..C {
+                            sum[c] = I::fma(x, weights[c], sum[c]);
+                        }
+                    }
+                    w = w.add(C * I::LANES);
                 }
             }
+            let bias = match self.view.finish.bias.is_null() {
+                true => I::zero(),
+                false => I::load(self.view.finish.bias),
+            };
+            let mut tile = [[bias; 1]; P];
+            for (sum, tile) in sum.iter().zip(&mut tile) {
+                let mut four = [I::zero(); 4];
+                four[..C].copy_from_slice(sum);
+                tile[0] = I::add(I::sum_lanes(four), bias);
+            }
+            self.store::<P, 1>(at, tile);
         }
     }
 
@@ -578,9 +615,13 @@ struct TileAt<T> {
     block: usize,
 }
 
-/// Adds all read channels and taps, in this order, to a tile's sums.
+/// A distance between neighbouring positions that is only known at run time.
+const ANY: usize = 0;
+
+/// Adds all read channels and taps, in this order, to a tile's sums. Neighbouring positions read `STEP` pixels apart (or
+/// [`ANY`]: `pixel` elements), which the compiler must know, lest addresses take up all registers.
 #[inline(always)]
-unsafe fn accumulate<I: Isa, const P: usize, const Q: usize>(
+unsafe fn accumulate<I: Isa, const P: usize, const Q: usize, const STEP: usize>(
     sum: &mut [[I::V; Q]; P],
     x: *const I::T,
     block: usize,
@@ -589,6 +630,7 @@ unsafe fn accumulate<I: Isa, const P: usize, const Q: usize>(
     channels: &Range<usize>,
     weights: *const I::T,
 ) {
+    let pixel = if STEP == ANY { pixel } else { STEP * I::LANES };
     // SAFETY: the caller's tile covers `P` positions at every tap and channel, and weights for each of them in order.
     unsafe {
         let mut w = weights;

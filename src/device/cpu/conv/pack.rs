@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::merged::Merged;
+use super::narrow::Narrow;
 use super::winograd::Winograd;
 use super::{ConvPlan, Direction, Geometry, Products};
 use crate::device::cpu::isa::Isa;
@@ -20,8 +20,8 @@ pub(crate) enum Form {
     Groups(Vec<Group>),
     /// Transformed tiles.
     Winograd(Winograd),
-    /// Several pixels of few channels to a vector.
-    Merged(Merged),
+    /// A lane is a read channel.
+    Narrow(Narrow),
 }
 
 /// Up to two neighbouring blocks of written channels.
@@ -60,27 +60,27 @@ impl Channels {
 }
 
 impl Form {
-    /// The form, the geometry it works on and the number of packed elements.
+    /// The form and the number of packed elements.
     pub fn new<I: Isa>(
         layer: &ConvLayer,
         direction: Direction,
         products: Products,
-        geometry: Geometry,
-    ) -> (Self, Geometry, usize) {
+        geometry: &Geometry,
+    ) -> (Self, usize) {
         if products == Products::Few
-            && let Some((winograd, len)) = Winograd::new::<I>(layer, direction, &geometry)
+            && let Some((winograd, len)) = Winograd::new::<I>(layer, direction, geometry)
         {
-            return (Form::Winograd(winograd), geometry, len);
+            return (Form::Winograd(winograd), len);
         }
         let lanes = I::LANES;
-        if let Some((merged, geometry, len)) = Merged::new(layer, direction, &geometry, lanes) {
-            return (Form::Merged(merged), geometry, len);
+        if let Some((narrow, len)) = Narrow::new(layer, geometry, lanes) {
+            return (Form::Narrow(narrow), len);
         }
         let channels = Channels::new(layer, direction);
         let blocks = channels.written.div_ceil(lanes);
         let taps: usize = geometry.grids.iter().map(|g| g.taps.len()).sum();
         if layer.groups > 1 && channels.read_per_group == 1 && channels.written_per_group == 1 {
-            return (Form::Depthwise, geometry, blocks * taps * lanes);
+            return (Form::Depthwise, blocks * taps * lanes);
         }
         let mut groups = Vec::new();
         let mut len = 0;
@@ -98,7 +98,7 @@ impl Form {
             groups.push(Group { first_block: block, blocks: count, channels: range, offsets });
             block += count;
         }
-        (Form::Groups(groups), geometry, len)
+        (Form::Groups(groups), len)
     }
 }
 
@@ -157,7 +157,7 @@ pub(super) fn pack<I: Isa>(
                 winograd.pack_group(&plan.geometry, group, I::LANES, channels.written, element, share);
             });
         }
-        Form::Merged(merged) => merged.pack(I::LANES, element, &mut out[..plan.packed_len]),
+        Form::Narrow(narrow) => narrow.pack(&plan.geometry, I::LANES, element, &mut out[..plan.packed_len]),
         Form::Groups(groups) => {
             // Groups follow one another in `out`.
             let mut shares = Vec::with_capacity(groups.len());

@@ -107,29 +107,38 @@ impl Winograd {
         let width = group.blocks * lanes;
         let panel = group.channels.len() * width;
         let taps = &geometry.grids[0].taps;
+        let first = group.first_block * lanes;
+        let present = width.min(written_channels - first);
         for read in group.channels.clone() {
-            for lane in 0..width {
-                let written = group.first_block * lanes + lane;
-                if written >= written_channels {
-                    (0..POINTS).for_each(|e| out[e * panel + read * width + lane] = T::ZERO);
-                    continue;
+            // All lanes at once: the places of a channel's points are a power of two apart, so that a cache keeps few of
+            // them, and each of their lines is best written whole.
+            let mut g = [[[0.0; WIDEST]; 3]; 3];
+            for tap in taps {
+                let at = [tap.at[0] - self.first[0], tap.at[1] - self.first[1]];
+                let filters = &mut g[at[0] as usize][at[1] as usize][..present];
+                for (lane, filter) in filters.iter_mut().enumerate() {
+                    *filter = element(first + lane, read, tap.kernel).to_f64();
                 }
-                let mut g = [[0.0; 3]; 3];
-                for tap in taps {
-                    let at = [tap.at[0] - self.first[0], tap.at[1] - self.first[1]];
-                    g[at[0] as usize][at[1] as usize] = element(written, read, tap.kernel).to_f64();
-                }
-                let rows: [[f64; 3]; N] =
-                    std::array::from_fn(|i| std::array::from_fn(|x| (0..3).map(|y| G[i][y] * g[y][x]).sum()));
-                for (i, row) in rows.iter().enumerate() {
-                    for (j, column) in G.iter().enumerate() {
-                        let value: f64 = (0..3).map(|x| row[x] * column[x]).sum();
-                        out[(i * N + j) * panel + read * width + lane] = T::from_f64(value);
-                    }
+            }
+            let rows: [[[f64; WIDEST]; 3]; N] =
+                std::array::from_fn(|i| std::array::from_fn(|x| combine(&G[i], [&g[0][x], &g[1][x], &g[2][x]])));
+            for (i, [a, b, c]) in rows.iter().enumerate() {
+                for (j, column) in G.iter().enumerate() {
+                    let values = combine(column, [a, b, c]);
+                    let at = (i * N + j) * panel + read * width;
+                    out[at..at + width].iter_mut().zip(&values).for_each(|(out, &v)| *out = T::from_f64(v));
                 }
             }
         }
     }
+}
+
+/// Lanes of two channel blocks of the widest vectors.
+const WIDEST: usize = 32;
+
+/// `Σ_i k[i] · v[i]`, lane by lane.
+fn combine(k: &[f64; 3], v: [&[f64; WIDEST]; 3]) -> [f64; WIDEST] {
+    std::array::from_fn(|lane| k[0] * v[0][lane] + k[1] * v[1][lane] + k[2] * v[2][lane])
 }
 
 /// Some tiles of all copies, some of the written channels.
@@ -233,7 +242,7 @@ impl<I: Isa> WinogradTask<'_, I> {
                             $(if $p <= I::PIXELS && left >= $p && (left != 16 || $p <= 8) {
                                 let mut sum = [[I::zero(); Q]; $p];
                                 let source = x.add(t * I::LANES);
-                                accumulate::<I, $p, Q>(&mut sum, source, count * I::LANES, I::LANES, &[0], &group.channels, w);
+                                accumulate::<I, $p, Q, 1>(&mut sum, source, count * I::LANES, I::LANES, &[0], &group.channels, w);
                                 for (p, sum) in sum.iter().enumerate() {
                                     for (q, &v) in sum.iter().enumerate() {
                                         I::store(to.add((q * count + t + p) * I::LANES), v);

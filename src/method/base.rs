@@ -1,0 +1,56 @@
+//! A method as a parameter of another: what the wrappers share.
+
+use super::{Context, Method, Spec, Values};
+use crate::engine::{Batch, Engine};
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::map::{Map, Space};
+
+/// Copies that go through a base method together.
+pub(super) const TOGETHER: usize = 16;
+
+/// The parameter `base`, built.
+pub(super) struct Base {
+    name: String,
+    method: Box<dyn Method>,
+}
+
+impl Base {
+    /// The base of the wrapper `id`.
+    pub fn new(id: &str, values: &Values, context: &Context<'_>) -> Result<Self> {
+        let within = |e: Error| e.within(format!("{id}:base={}", values.text("base").unwrap_or_default()));
+        let spec = of(values)?;
+        Ok(Self { name: spec.entry.id.into(), method: spec.build(context).map_err(within)? })
+    }
+
+    /// Its maps, which must lie in the input's space: maps of different pictures are compared pixel by pixel.
+    pub fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
+        let maps =
+            self.method.explain(engine, graph, x, targets).map_err(|e| e.within(format!("base {}", self.name)))?;
+        if maps.len() != x.len() {
+            return Err(Error::device(format!("base {}: {} maps for {} pictures", self.name, maps.len(), x.len())));
+        }
+        match maps.iter().find(|m| m.space != Space::Input || m.values.len() != maps[0].values.len()) {
+            None => Ok(maps),
+            Some(map) => Err(Error::settings(format!(
+                "base {} gives maps of {:?} and not of the input; choose an upsampling",
+                self.name, map.space
+            ))),
+        }
+    }
+}
+
+/// The base with all its parameters.
+fn of(values: &Values) -> Result<Spec> {
+    Spec::parse(values.text("base")?)
+}
+
+/// Whether the base draws random numbers.
+pub(super) fn draws(values: &Values) -> bool {
+    of(values).is_ok_and(|base| base.draws())
+}
+
+/// Whether the base's maps are never negative.
+pub(super) fn not_negative(values: &Values) -> bool {
+    of(values).is_ok_and(|base| base.promises().contains(&super::Promise::NotNegative))
+}

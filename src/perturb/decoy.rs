@@ -1,0 +1,552 @@
+//! Decoys (Lu, Guo, Xing, Noble 2021): pictures that differ in some patches, as much as the outputs of a layer allow.
+//!
+//! A decoy of `x` at layer ℓ under a mask `M`, in direction `s = ±1`, maximises `‖((x̃−x)s)⁺‖₁` over
+//! `x̃ ∈ [x_min, x_max]`, subject to `‖F_ℓ(x̃)−F_ℓ(x)‖∞ ≤ ε` and `(x̃−x)∘(1−M) = 0`. The paper leaves the solver open; this
+//! project's own is `device::patch`: a change of variable, Adam and a penalty whose weight grows where the constraint is
+//! violated, then bisection towards `x`, each patch by itself, until the constraint holds.
+//!
+//! Patches whose footprints at ℓ do not meet have constraints of their own, so that they are solved one by one whatever
+//! mask they are in. Where ℓ is the first convolution or its activation, each is solved on its part of the layer alone;
+//! elsewhere on whole pictures, by a program with the layers up to ℓ.
+
+use std::ops::Range;
+
+use super::MOST_COPIES;
+use super::footprint::Footprint;
+use crate::device::patch::{Ascent, Moved, Mover, PatchTask, Place, Stem};
+use crate::engine::{Batch, Copies, Engine, Task};
+use crate::error::{Error, Result};
+use crate::graph::{Graph, NodeId, Op};
+use crate::program::{self, Builder, Decided};
+use crate::random;
+use crate::rule::{Composite, pull_back};
+use crate::tensor::{Precision, Shape, Tensor};
+
+/// Which patches move together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Masks {
+    /// Patches whose footprints at the layer do not meet, in one picture. This project's own choice.
+    Lattice,
+    /// One patch a decoy: all places, or so many of them, drawn.
+    Patch(Option<usize>),
+}
+
+/// How decoys are made.
+#[derive(Debug, Clone, Copy)]
+pub struct Recipe {
+    /// The layer whose outputs may hardly change.
+    pub node: NodeId,
+    /// Rows and columns of a patch.
+    pub patch: usize,
+    /// Distance of neighbouring patches.
+    pub stride: usize,
+    /// Which patches move together.
+    pub masks: Masks,
+    /// Largest change of an output, as a share of the picture's largest output.
+    pub epsilon: f64,
+    /// Steps of Adam.
+    pub iterations: usize,
+    /// Its step size.
+    pub lr: f64,
+    /// Seed of the places that are drawn.
+    pub seed: u64,
+}
+
+/// One decoy.
+#[derive(Debug, Clone)]
+pub struct Decoy {
+    /// `[C, H, W]`, in the engine's precision.
+    pub picture: Tensor,
+    /// Patches that moved.
+    pub patches: usize,
+    /// Patches that were drawn back to keep to the constraint.
+    pub shrunk: usize,
+    /// Mean move of a masked pixel, as a share of its range.
+    pub moved: f64,
+    /// Largest change of an output, as a share of what is allowed; 0 where nothing is allowed and nothing changed.
+    pub change: f64,
+}
+
+/// Makes the decoys of some pictures.
+#[derive(Debug)]
+pub struct Generator<'a> {
+    graph: &'a Graph,
+    x: &'a Batch,
+    recipe: Recipe,
+    /// Smallest and largest number of each channel.
+    range: [Vec<f64>; 2],
+    footprint: Footprint,
+    /// The layer as the first, where it is.
+    stem: Option<Stem>,
+    /// Largest change of an output, one a picture.
+    limits: Vec<f64>,
+    /// First rows and first columns of patches.
+    starts: [Vec<usize>; 2],
+    /// Masks as lists of patches (row and column among `starts`): of all pictures, or of each.
+    masks: Vec<Vec<Vec<[usize; 2]>>>,
+}
+
+/// The first activation after the first convolution.
+///
+/// # Errors
+/// When there is none.
+pub fn first_activation(graph: &Graph) -> Result<NodeId> {
+    let mut conv: Vec<bool> = Vec::new();
+    for id in graph.ids() {
+        let node = graph.node(id);
+        let behind = node.inputs.iter().any(|i| conv[i.index()]);
+        if behind && matches!(node.op, Op::Relu | Op::Clamp { .. }) {
+            return Ok(id);
+        }
+        conv.push(behind || matches!(node.op, Op::Conv(_)));
+    }
+    Err(Error::settings("no ReLU follows a convolution in this net; name the layer whose outputs decoys must keep"))
+}
+
+/// First elements of patches along an axis: 0, stride, … until one reaches the far edge.
+fn starts(extent: usize, patch: usize, stride: usize) -> Vec<usize> {
+    let mut starts = vec![0];
+    let mut at = 0usize;
+    while at.saturating_add(patch) < extent && at.saturating_add(stride) < extent {
+        at += stride;
+        starts.push(at);
+    }
+    starts
+}
+
+/// A sample's number for the places of patches; no other draw of a method that makes decoys has it.
+const PLACES: u32 = u32::MAX - 1;
+
+impl<'a> Generator<'a> {
+    /// For pictures whose channels reach from `low` to `high`.
+    ///
+    /// # Errors
+    /// When a number of the recipe is out of its range, the pictures have no known range, or a layer's output is not finite.
+    pub fn new(
+        engine: &mut Engine,
+        graph: &'a Graph,
+        x: &'a Batch,
+        range: [Vec<f64>; 2],
+        recipe: Recipe,
+    ) -> Result<Self> {
+        let Recipe { node, patch, stride, epsilon, lr, .. } = recipe;
+        let shape = x.shape();
+        if graph.input_shape() != shape {
+            return Err(Error::input(format!("the net was made for pictures of {}, not {shape}", graph.input_shape())));
+        }
+        if range.iter().any(|r| r.len() != shape.c) || range[0].iter().zip(&range[1]).any(|(l, h)| !(l < h)) {
+            return Err(Error::settings(format!("decoys need the pixels' range in each of {} channels", shape.c)));
+        }
+        if patch == 0 || stride == 0 || patch > 1 << 20 || stride > 1 << 20 {
+            return Err(Error::settings(format!("patch={patch}, stride={stride}: both are at least 1 pixel")));
+        }
+        if !(epsilon >= 0.0 && epsilon.is_finite()) {
+            return Err(Error::settings(format!("epsilon={epsilon} must be a share of the layer's largest output")));
+        }
+        if !(lr > 0.0 && lr.is_finite()) {
+            return Err(Error::settings(format!("lr={lr} must be above 0")));
+        }
+        let footprint = Footprint::of(graph, node)?;
+        let starts = [starts(shape.h, patch, stride), starts(shape.w, patch, stride)];
+        let masks = match recipe.masks {
+            Masks::Lattice => vec![lattice(&starts, (patch + footprint.extent().max(1) - 1).div_ceil(stride))],
+            Masks::Patch(None) => vec![each(&starts)],
+            Masks::Patch(Some(n)) => {
+                x.keys().iter().map(|&key| drawn(&starts, n, recipe.seed, key)).collect::<Result<_>>()?
+            }
+        };
+        if masks.iter().any(|m| m.len() > MOST_COPIES / 2) {
+            return Err(Error::settings(format!("these patches make more than {MOST_COPIES} decoys")));
+        }
+        let stem = stem(graph, node)?.filter(|stem| stem.suits(patch));
+        let largest = match &stem {
+            Some(stem) => engine.largest_output(stem, x.items())?,
+            None => x.items().iter().map(|item| largest(engine, graph, node, item)).collect::<Result<_>>()?,
+        };
+        let limits = largest.iter().map(|m| epsilon * m).collect();
+        Ok(Self { graph, x, recipe, range, footprint, stem, limits, starts, masks })
+    }
+
+    /// Decoys of each picture: two a mask.
+    pub fn decoys(&self) -> usize {
+        2 * self.masks.first().map_or(0, Vec::len)
+    }
+
+    /// Largest change of an output that is allowed, one number a picture.
+    pub fn limits(&self) -> &[f64] {
+        &self.limits
+    }
+
+    /// Rows and columns of the patches of a picture's decoy, 1 or −1 for its direction.
+    pub fn mask(&self, item: usize, decoy: usize) -> (Vec<[Range<usize>; 2]>, f64) {
+        let masks = self.masks.get(item).unwrap_or(&self.masks[0]);
+        let Shape { h, w, .. } = self.x.shape();
+        let side = self.recipe.patch;
+        let span = |axis: usize, i: usize, extent: usize| {
+            let first = self.starts[axis][i];
+            first..extent.min(first.saturating_add(side))
+        };
+        let patches = masks[decoy / 2].iter().map(|&[y, x]| [span(0, y, h), span(1, x, w)]).collect();
+        (patches, if decoy.is_multiple_of(2) { 1.0 } else { -1.0 })
+    }
+
+    /// Some decoys, each given by its picture and its number among that picture's. They do not depend on which are made
+    /// together.
+    ///
+    /// # Errors
+    /// When memory does not suffice or a number is not finite.
+    pub fn make(&self, engine: &mut Engine, wanted: &[(usize, usize)]) -> Result<Vec<Decoy>> {
+        let mut places = Vec::new();
+        let mut counts = Vec::with_capacity(wanted.len());
+        for (i, &(item, decoy)) in wanted.iter().enumerate() {
+            let (patches, sign) = self.mask(item, decoy);
+            counts.push(patches.len());
+            places.extend(patches.into_iter().map(|[rows, columns]| Place { item: i, rows, columns, sign }));
+        }
+        let pictures: Vec<Tensor> = wanted.iter().map(|&(item, _)| self.x.items()[item].clone()).collect();
+        let limits: Vec<f64> = wanted.iter().map(|&(item, _)| self.limits[item]).collect();
+        let ascent = Ascent { iterations: self.recipe.iterations, lr: self.recipe.lr };
+        let moved = match &self.stem {
+            Some(stem) => engine.move_patches(&PatchTask {
+                stem,
+                pictures: &pictures,
+                limits: &limits,
+                low: &self.range[0],
+                high: &self.range[1],
+                places: &places,
+                ascent,
+            })?,
+            None => self.by_program(engine, &pictures, &limits, &places, ascent)?,
+        };
+        let precision = engine.describe().precision;
+        let mut all = places.iter().zip(&moved);
+        let decoys = pictures.iter().zip(&counts).zip(&limits);
+        decoys
+            .map(|((picture, &count), &limit)| self.decoy(picture, all.by_ref().take(count), limit, precision))
+            .collect()
+    }
+
+    /// A picture with its patches moved.
+    fn decoy<'m>(
+        &self,
+        picture: &Tensor,
+        moved: impl Iterator<Item = (&'m Place, &'m Moved)>,
+        limit: f64,
+        precision: Precision,
+    ) -> Result<Decoy> {
+        let mut numbers = picture.to_f64().into_owned();
+        let [low, high] = &self.range;
+        let (mut patches, mut shrunk, mut pixels, mut sum, mut change) = (0, 0, 0usize, 0.0, 0.0f64);
+        for (place, moved) in moved {
+            patches += 1;
+            shrunk += usize::from(moved.shrunk);
+            change = change.max(moved.change);
+            for (at, &to) in places_of(place, self.x.shape()).zip(&moved.pixels) {
+                let channel = at / self.x.shape().plane();
+                sum += (to - numbers[at]).abs() / (high[channel] - low[channel]);
+                pixels += 1;
+                numbers[at] = to;
+            }
+        }
+        let change = if change == 0.0 { 0.0 } else { change / limit };
+        let picture = Tensor::rounded(picture.dims(), numbers, precision)?;
+        Ok(Decoy { picture, patches, shrunk, moved: sum / pixels.max(1) as f64, change })
+    }
+
+    /// A picture's decoy in which each patch moved at random instead, as far (in L2 norm) as in `decoy`; draws depend on
+    /// (seed, picture, decoy, element).
+    ///
+    /// # Errors
+    /// None for decoys of this generator.
+    pub fn random_moves(&self, item: usize, number: usize, decoy: &Decoy) -> Result<Tensor> {
+        let picture = &self.x.items()[item];
+        let (from, to) = (picture.to_f64(), decoy.picture.to_f64());
+        let mut draws = vec![0f32; from.len()];
+        random::fill_normals(self.recipe.seed, self.x.keys()[item], number as u32, 0, &mut draws);
+        let mut numbers = from.to_vec();
+        let plane = self.x.shape().plane();
+        for [rows, columns] in self.mask(item, number).0 {
+            let place = Place { item, rows, columns, sign: 1.0 };
+            let norm =
+                |f: &dyn Fn(usize) -> f64| places_of(&place, self.x.shape()).map(|i| f(i) * f(i)).sum::<f64>().sqrt();
+            let size = norm(&|i| to[i] - from[i]) / norm(&|i| f64::from(draws[i])).max(f64::MIN_POSITIVE);
+            for i in places_of(&place, self.x.shape()) {
+                let [low, high] = [self.range[0][i / plane].min(from[i]), self.range[1][i / plane].max(from[i])];
+                numbers[i] = (from[i] + size * f64::from(draws[i])).clamp(low, high);
+            }
+        }
+        Tensor::rounded(picture.dims(), numbers, decoy.picture.precision())
+    }
+
+    /// A picture with a mask's patches in its mean colour.
+    ///
+    /// # Errors
+    /// None for pictures of this generator.
+    pub fn constant(&self, item: usize, decoy: usize, precision: Precision) -> Result<Tensor> {
+        let picture = &self.x.items()[item];
+        let mut numbers = picture.to_f64().into_owned();
+        let plane = self.x.shape().plane();
+        let means: Vec<f64> = numbers.chunks_exact(plane).map(|c| c.iter().sum::<f64>() / plane as f64).collect();
+        for [rows, columns] in self.mask(item, decoy).0 {
+            let place = Place { item, rows, columns, sign: 1.0 };
+            places_of(&place, self.x.shape()).for_each(|i| numbers[i] = means[i / plane]);
+        }
+        Tensor::rounded(picture.dims(), numbers, precision)
+    }
+
+    /// Moves patches by programs over whole pictures.
+    fn by_program(
+        &self,
+        engine: &mut Engine,
+        pictures: &[Tensor],
+        limits: &[f64],
+        places: &[Place],
+        ascent: Ascent,
+    ) -> Result<Vec<Moved>> {
+        let shape = self.x.shape();
+        let field = Field {
+            graph: self.graph,
+            node: self.recipe.node,
+            x: &Batch::of(pictures.to_vec())?,
+            positions: &places.iter().map(|p| self.positions(p)).collect::<Vec<_>>(),
+            places,
+        };
+        let numbers: Vec<Vec<f64>> = pictures.iter().map(|p| p.to_f64().into_owned()).collect();
+        let elements: Vec<Vec<usize>> = places.iter().map(|p| places_of(p, shape).collect()).collect();
+        let before = |p: usize, i: usize| numbers[places[p].item][elements[p][i]];
+        let bounds = |p: usize, ends: &[f64]| elements[p].iter().map(|i| ends[i / shape.plane()]).collect::<Vec<_>>();
+        let mut movers: Vec<Mover> = (0..places.len())
+            .map(|p| {
+                let start: Vec<f64> = (0..elements[p].len()).map(|i| before(p, i)).collect();
+                Mover::new(&start, &bounds(p, &self.range[0]), &bounds(p, &self.range[1]), places[p].sign, ascent.lr)
+            })
+            .collect();
+        let precision = engine.describe().precision;
+        // The pictures with a share of each patch's move made.
+        let moved = |movers: &[Mover], shares: &[f64]| -> Result<Vec<Tensor>> {
+            let mut all = numbers.clone();
+            for (p, mover) in movers.iter().enumerate() {
+                for (&at, &delta) in elements[p].iter().zip(&mover.delta) {
+                    let channel = at / shape.plane();
+                    let x = all[places[p].item][at];
+                    let [low, high] = [self.range[0][channel].min(x), self.range[1][channel].max(x)];
+                    all[places[p].item][at] = (x + shares[p] * delta).clamp(low, high);
+                }
+            }
+            all.into_iter().map(|n| Tensor::rounded(shape.dims(), n, precision)).collect()
+        };
+        let ones = vec![1.0; places.len()];
+        for _ in 0..ascent.iterations {
+            let (violated, gradients) = field.pull(engine, moved(&movers, &ones)?, limits)?;
+            for (p, mover) in movers.iter_mut().enumerate() {
+                let all = &gradients[places[p].item];
+                let gradient: Vec<f64> = elements[p].iter().map(|&at| all.at(at)).collect();
+                mover.step(&gradient, violated[p]);
+            }
+        }
+        let limits_used: Vec<f64> = limits.iter().map(|l| l * USED).collect();
+        let mut shares = ones.clone();
+        let (mut good, mut bad) = (vec![0.0; places.len()], ones);
+        let mut violated = field.violated(engine, moved(&movers, &shares)?, &limits_used)?;
+        let shrunk = violated.clone();
+        if shrunk.contains(&true) {
+            for _ in 0..HALVINGS {
+                for p in 0..places.len() {
+                    shares[p] = if shrunk[p] { 0.5 * (good[p] + bad[p]) } else { 1.0 };
+                }
+                violated = field.violated(engine, moved(&movers, &shares)?, &limits_used)?;
+                for p in (0..places.len()).filter(|&p| shrunk[p]) {
+                    if violated[p] { bad[p] = shares[p] } else { good[p] = shares[p] }
+                }
+            }
+            (0..places.len()).filter(|&p| shrunk[p]).for_each(|p| shares[p] = good[p]);
+        }
+        // A patch that misses its limit after all stays where it was.
+        let mut changes = field.changes(engine, &moved(&movers, &shares)?)?;
+        for p in 0..places.len() {
+            if !(changes[p] <= limits[places[p].item]) {
+                (shares[p], changes[p]) = (0.0, 0.0);
+            }
+        }
+        let pictures = moved(&movers, &shares)?;
+        let pixels = |p: usize| elements[p].iter().map(|&at| pictures[places[p].item].at(at)).collect();
+        Ok((0..places.len())
+            .map(|p| Moved { pixels: pixels(p), shrunk: shares[p] < 1.0, change: changes[p] })
+            .collect())
+    }
+
+    /// Rows and columns of the layer's outputs that see a patch.
+    fn positions(&self, place: &Place) -> [Vec<usize>; 2] {
+        [
+            self.footprint.positions(0, place.rows.start, place.rows.end),
+            self.footprint.positions(1, place.columns.start, place.columns.end),
+        ]
+    }
+}
+
+/// Share of the limit that a move may use: the rest is for rounding.
+const USED: f64 = 1.0 - 1e-4;
+/// Halvings of the way back.
+const HALVINGS: usize = 24;
+
+/// Patches moved by programs over whole pictures.
+struct Field<'a> {
+    graph: &'a Graph,
+    node: NodeId,
+    x: &'a Batch,
+    places: &'a [Place],
+    /// For each patch, rows and columns of the layer that see it.
+    positions: &'a [[Vec<usize>; 2]],
+}
+
+impl Field<'_> {
+    /// Whether each patch is beyond its limit, and the derivative of `‖(|F(x̃)−F(x)|−ε)⁺‖₁` on each picture.
+    fn pull(&self, engine: &mut Engine, moved: Vec<Tensor>, limits: &[f64]) -> Result<(Vec<bool>, Vec<Tensor>)> {
+        let mut stores = self.run(engine, moved, limits, Pull::Back)?.into_iter();
+        let (counts, gradients) = (stores.next().unwrap_or_default(), stores.next().unwrap_or_default());
+        Ok((self.beyond(&counts), gradients))
+    }
+
+    /// Whether each patch is beyond its limit.
+    fn violated(&self, engine: &mut Engine, moved: Vec<Tensor>, limits: &[f64]) -> Result<Vec<bool>> {
+        let counts = self.run(engine, moved, limits, Pull::Nothing)?.into_iter().next().unwrap_or_default();
+        Ok(self.beyond(&counts))
+    }
+
+    /// From the number of outputs beyond their limit at each position.
+    fn beyond(&self, counts: &[Tensor]) -> Vec<bool> {
+        let w = self.graph.node(self.node).shape.w;
+        let beyond = |(place, [rows, columns]): (&Place, &[Vec<usize>; 2])| {
+            rows.iter().any(|y| columns.iter().any(|x| counts[place.item].at(y * w + x) != 0.0))
+        };
+        self.places.iter().zip(self.positions).map(beyond).collect()
+    }
+
+    fn run(&self, engine: &mut Engine, moved: Vec<Tensor>, limits: &[f64], pull: Pull) -> Result<Vec<Vec<Tensor>>> {
+        let shape = self.graph.node(self.node).shape;
+        // The largest factor keeps differences from overflowing where nothing may change.
+        let scale = |l: &f64| Tensor::f64([shape.c], vec![if *l > 1e-30 { 1.0 / l } else { 1e30 }; shape.c]);
+        let loads = [moved, limits.iter().map(scale).collect::<Result<_>>()?];
+        let name = format!("decoys at {} {pull:?}", self.node.index());
+        let targets = vec![0; self.x.len()];
+        let task = Task { name: &name, x: self.x, targets: &targets, copies: &Copies::one(), loads: &loads };
+        let (graph, node) = (self.graph, self.node);
+        Ok(engine.evaluate(graph, &task, |b| write(b, graph, node, pull))?.stores)
+    }
+
+    /// Largest change of an output for each patch, in the engine's precision.
+    fn changes(&self, engine: &mut Engine, moved: &[Tensor]) -> Result<Vec<f64>> {
+        let Shape { c, w, .. } = self.graph.node(self.node).shape;
+        let plane = self.graph.node(self.node).shape.plane();
+        let mut changes = vec![0.0f64; self.places.len()];
+        for (i, (moved, still)) in moved.iter().zip(self.x.items()).enumerate() {
+            let pair = Batch::of(vec![still.clone(), moved.clone()])?;
+            let outputs = engine.node_outputs(self.graph, &pair, &[self.node])?;
+            let all = outputs.first().map(Tensor::to_f64).unwrap_or_default();
+            let (before, after) = all.split_at(all.len() / 2);
+            for (p, [rows, columns]) in self.positions.iter().enumerate().filter(|(p, _)| self.places[*p].item == i) {
+                let at = (0..c)
+                    .flat_map(|k| rows.iter().flat_map(move |y| columns.iter().map(move |x| k * plane + y * w + x)));
+                changes[p] = at.fold(0.0, |most, at| {
+                    let change = (after[at] - before[at]).abs();
+                    if change <= most { most } else { change }
+                });
+            }
+        }
+        Ok(changes)
+    }
+}
+
+/// What a program does besides counting.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Pull {
+    Nothing,
+    Back,
+}
+
+/// Loads the moved picture and 1/ε; stores how many outputs are beyond ε at each position, and the signal's way back.
+fn write(b: &mut Builder<'_>, graph: &Graph, node: NodeId, pull: Pull) -> Result<()> {
+    let shape = graph.node(node).shape;
+    let before = b.output(node);
+    let moved = b.load(0, graph.input_shape())?;
+    b.replace(graph.input(), moved)?;
+    // Readers of the input get the moved picture; so do those who ask for the input itself.
+    let after = b.output(node);
+    let change = b.sub(after, before)?;
+    let scale = b.load(1, Shape::vector(shape.c))?;
+    let change = b.scale_channels(scale, change)?;
+    let ones = b.fill(shape, vec![1.0; shape.c])?;
+    let above = b.inside(change, program::Range { lo: 1.0, hi: f64::INFINITY })?;
+    let below = b.inside(change, program::Range { lo: f64::NEG_INFINITY, hi: -1.0 })?;
+    let (up, down) = (b.gate(ones, above)?, b.gate(ones, below)?);
+    let either = b.add(up, down)?;
+    let one = b.fill(Shape::vector(shape.c), vec![1.0; shape.c])?;
+    let count = b.weighted_channel_sum(one, either)?;
+    b.store(count, 0)?;
+    if pull == Pull::Back {
+        let signal = b.sub(up, down)?;
+        let gradient = pull_back(b, &Composite::gradient(), node, signal, graph.input())?;
+        b.store(gradient, 1)?;
+    }
+    Ok(())
+}
+
+/// Elements `[c, y, x]` of a place in the picture's C order.
+fn places_of(place: &Place, shape: Shape) -> impl Iterator<Item = usize> + use<> {
+    let Place { rows, columns, .. } = place.clone();
+    (0..shape.c).flat_map(move |c| {
+        let columns = columns.clone();
+        rows.clone().flat_map(move |y| columns.clone().map(move |x| (c * shape.h + y) * shape.w + x))
+    })
+}
+
+/// One mask a colour of a lattice with so many patches from one of its patches to the next.
+fn lattice([rows, columns]: &[Vec<usize>; 2], period: usize) -> Vec<Vec<[usize; 2]>> {
+    let colours = |n: usize| 0..period.min(n);
+    let every = move |n: usize, first: usize| (first..n).step_by(period);
+    let (h, w) = (rows.len(), columns.len());
+    let mask = |a: usize, b: usize| every(h, a).flat_map(|y| every(w, b).map(move |x| [y, x])).collect();
+    colours(h).flat_map(|a| colours(w).map(move |b| (a, b))).map(|(a, b)| mask(a, b)).collect()
+}
+
+/// One mask a patch.
+fn each([rows, columns]: &[Vec<usize>; 2]) -> Vec<Vec<[usize; 2]>> {
+    (0..rows.len()).flat_map(|y| (0..columns.len()).map(move |x| vec![[y, x]])).collect()
+}
+
+/// `n` of them, drawn by (seed, picture), in order.
+fn drawn(starts: &[Vec<usize>; 2], n: usize, seed: u64, key: u64) -> Result<Vec<Vec<[usize; 2]>>> {
+    let all = each(starts);
+    if !(1..=all.len()).contains(&n) {
+        return Err(Error::settings(format!("n={n} patches of {}; at least 1", all.len())));
+    }
+    let mut draws = vec![0f32; all.len()];
+    random::fill_uniforms(seed, key, PLACES, 0, &mut draws);
+    let mut order: Vec<usize> = (0..all.len()).collect();
+    order.sort_by(|&a, &b| draws[a].total_cmp(&draws[b]));
+    order.truncate(n);
+    order.sort_unstable();
+    Ok(order.into_iter().map(|i| all[i].clone()).collect())
+}
+
+/// The layer `node` as a convolution of the picture and a clamp, if it is one.
+fn stem(graph: &Graph, node: NodeId) -> Result<Option<Stem>> {
+    let here = graph.node(node);
+    let (conv, clamp) = match (&here.op, here.inputs.first()) {
+        (Op::Relu, Some(&conv)) => (conv, Some(program::Range::POSITIVE)),
+        (Op::Clamp { lo, hi }, Some(&conv)) => (conv, Some(program::Range { lo: *lo, hi: *hi })),
+        _ => (node, None),
+    };
+    let first = graph.node(conv);
+    if !matches!(first.op, Op::Conv(_)) || first.inputs != [graph.input()] {
+        return Ok(None);
+    }
+    let layer = Builder::new(graph, Decided::Here)?.conv_layer(conv)?;
+    Ok(Some(Stem { layer, clamp }))
+}
+
+/// Largest magnitude of a layer's outputs.
+fn largest(engine: &mut Engine, graph: &Graph, node: NodeId, picture: &Tensor) -> Result<f64> {
+    let outputs = engine.node_outputs(graph, &Batch::of(vec![picture.clone()])?, &[node])?;
+    Ok(outputs.iter().flat_map(|o| o.to_f64().into_owned()).fold(0.0, |m, v| m.max(v.abs())))
+}

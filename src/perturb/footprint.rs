@@ -1,0 +1,95 @@
+//! Which pixels each position of a layer sees: receptive fields, from the windows between the input and the layer.
+
+use crate::error::Result;
+use crate::graph::{Graph, NodeId, Op};
+use crate::tensor::Window;
+
+/// First and last element that a position sees along an axis; nothing where its window lies in the padding.
+type Span = Option<[usize; 2]>;
+
+/// What the positions of a layer see of the picture, rows and columns apart.
+#[derive(Debug, Clone)]
+pub struct Footprint {
+    /// By axis, then by position.
+    spans: [Vec<Span>; 2],
+}
+
+fn union(a: Span, b: Span) -> Span {
+    match (a, b) {
+        (Some([a, b]), Some([c, d])) => Some([a.min(c), b.max(d)]),
+        (one, None) | (None, one) => one,
+    }
+}
+
+fn over(spans: &[Span]) -> Span {
+    spans.iter().copied().fold(None, union)
+}
+
+/// What the windows over `spans` see.
+fn windowed(window: &Window, axis: usize, pad: usize, spans: &[Span], out: usize) -> Vec<Span> {
+    let taps = |o: usize| {
+        (0..window.kernel[axis]).filter_map(move |tap| {
+            let at = (o * window.stride[axis] + tap * window.dilation[axis]).checked_sub(pad)?;
+            spans.get(at).copied()
+        })
+    };
+    (0..out).map(|o| taps(o).fold(None, union)).collect()
+}
+
+impl Footprint {
+    /// Of the layer `node`.
+    ///
+    /// # Errors
+    /// When the graph has no such node.
+    pub fn of(graph: &Graph, node: NodeId) -> Result<Self> {
+        graph.check(node)?;
+        let mut all: Vec<[Vec<Span>; 2]> = Vec::new();
+        for id in graph.ids().take(node.index() + 1) {
+            let here = graph.node(id);
+            let extents = [here.shape.h, here.shape.w];
+            let input = here.inputs.first().map(|i| &all[i.index()]);
+            let from = here.inputs.first().map(|&i| graph.node(i).shape);
+            let spans = std::array::from_fn(|axis| {
+                let out = extents[axis];
+                let (Some(input), Some(from)) = (input, from) else {
+                    return (0..out).map(|i| Some([i, i])).collect();
+                };
+                let slid = |window: &Window| {
+                    let pad = window.pads(from.h, from.w)[axis][0];
+                    windowed(window, axis, pad, &input[axis], out)
+                };
+                match &here.op {
+                    Op::Conv(conv) => slid(&conv.window),
+                    Op::MaxPool(window) | Op::AvgPool { window, .. } => slid(window),
+                    Op::AdaptiveAvgPool { .. } => {
+                        let n = input[axis].len();
+                        (0..out).map(|o| over(&input[axis][o * n / out..((o + 1) * n).div_ceil(out)])).collect()
+                    }
+                    Op::Subsample { stride } => input[axis].iter().copied().step_by(stride[axis].max(1)).collect(),
+                    Op::Add | Op::Concat => {
+                        let of = |i: usize| here.inputs.iter().map(move |n| (n.index(), i));
+                        let seen = |(n, i): (usize, usize)| all[n][axis].get(i).copied().flatten();
+                        (0..out).map(|i| of(i).map(seen).fold(None, union)).collect()
+                    }
+                    Op::Flatten | Op::Linear(_) => vec![over(&input[axis]); out],
+                    Op::Input | Op::BatchNorm(_) | Op::Relu | Op::Clamp { .. } | Op::PadChannels { .. } => {
+                        input[axis].clone()
+                    }
+                }
+            });
+            all.push(spans);
+        }
+        Ok(Self { spans: all.pop().unwrap_or_default() })
+    }
+
+    /// Rows or columns that a position sees at most.
+    pub fn extent(&self) -> usize {
+        self.spans.iter().flatten().flatten().map(|[first, last]| last - first + 1).max().unwrap_or(0)
+    }
+
+    /// Positions along `axis` (0 for rows) that see any of the elements `first .. end`.
+    pub fn positions(&self, axis: usize, first: usize, end: usize) -> Vec<usize> {
+        let sees = |span: &Span| span.is_some_and(|[low, high]| low < end && high >= first);
+        (0..self.spans[axis].len()).filter(|&i| sees(&self.spans[axis][i])).collect()
+    }
+}

@@ -1,0 +1,29 @@
+//! Contrastive excitation (Zhang et al. 2016, section 3.3): what raises a class less what lowers it.
+
+use super::layer::{Bias, Halves, Layer, Parted, STABILISER};
+use super::{Rule, ZPlus};
+use crate::error::Result;
+use crate::graph::{NodeId, Part};
+use crate::program::{Builder, Value};
+
+/// [`ZPlus`] without bias, less the same with `−W` in place of `W`; for layers with weights.
+#[derive(Debug, Clone, Copy)]
+pub struct Contrast;
+
+impl Rule for Contrast {
+    fn id(&self) -> String {
+        "contrast".into()
+    }
+
+    fn pull(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
+        let layer = Layer::of(b, id, "contrast")?;
+        let x = Halves::of(b, id)?;
+        let raised = ZPlus { bias: Bias::Zero }.pull(id, up, b)?;
+        // With −W every share and their sum change sign, so each share of the sum is that of the parts that lower it.
+        let negated = Parted::new(&layer, Part::Negative, Part::Positive, None);
+        let z = negated.forward(b, x)?;
+        let s = b.divide(up, z, STABILISER)?;
+        let lowered = negated.back(b, x, s)?;
+        raised.into_iter().map(|raised| b.sub(raised, lowered)).collect()
+    }
+}

@@ -1,0 +1,26 @@
+//! The flat rule (Lapuschkin et al. 2019): relevance spread evenly over whatever a layer reads.
+
+use super::layer::Layer;
+use super::w_square::spread;
+use super::{Rule, Shares};
+use crate::error::Result;
+use crate::graph::{NodeId, Part};
+use crate::program::{Builder, Value};
+
+/// As [`super::WSquare`] with every weight 1: `R` divided among the taps inside the picture; for layers with weights.
+#[derive(Debug, Clone, Copy)]
+pub struct Flat;
+
+impl Rule for Flat {
+    fn id(&self) -> String {
+        "flat".into()
+    }
+
+    fn pull(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
+        Ok(self.share(id, up, b)?.down)
+    }
+
+    fn share(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Shares> {
+        spread(&Layer::of(b, id, "flat")?, Part::Ones, up, b)
+    }
+}

@@ -1,0 +1,34 @@
+//! Relevance in proportion to each input's part of a sum or mean: what a residual addition and an average pool do in LRP.
+
+use super::layer::{STABILISER, lost};
+use super::{Rule, Shares, Vjp};
+use crate::error::{Error, Result};
+use crate::graph::{NodeId, Op};
+use crate::program::{Builder, Value};
+
+/// `x ∘ (∂y/∂x)ᵀ(R / y)`; for sums and average pools.
+#[derive(Debug, Clone, Copy)]
+pub struct Norm;
+
+impl Rule for Norm {
+    fn id(&self) -> String {
+        "norm".into()
+    }
+
+    fn pull(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
+        Ok(self.share(id, up, b)?.down)
+    }
+
+    fn share(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Shares> {
+        let node = b.graph().node(id);
+        if !matches!(node.op, Op::Add | Op::AvgPool { .. } | Op::AdaptiveAvgPool { .. }) {
+            let kind = node.op.kind();
+            return Err(Error::model(format!("norm is a rule for sums and average pools, '{}' is {kind}", node.name)));
+        }
+        let y = b.output(id);
+        let s = b.divide(up, y, STABILISER)?;
+        let back = Vjp.pull(id, s, b)?;
+        let down = (0..).zip(back).map(|(i, back)| b.mul(b.input(id, i), back)).collect::<Result<_>>()?;
+        Ok(Shares { down, bias: None, lost: Some(lost(b, up, &[(y, s)])?) })
+    }
+}

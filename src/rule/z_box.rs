@@ -1,0 +1,92 @@
+//! The z^B rule of deep Taylor decomposition (Montavon et al. 2017, section 4.3): for inputs that lie in a box, such as
+//! pixels.
+
+use std::sync::Arc;
+
+use super::layer::{Layer, STABILISER, is_first_layer, lost};
+use super::{Rule, Shares};
+use crate::error::{Error, Result};
+use crate::graph::{NodeId, Part};
+use crate::program::{Builder, Value};
+
+/// `z = Wx − W⁺l − W⁻h`, `R_in = x ∘ Wᵀs − l ∘ W⁺ᵀs − h ∘ W⁻ᵀs`; for layers that no other precedes. Biases take no part.
+#[derive(Debug, Clone)]
+pub struct ZBox {
+    low: Arc<[f64]>,
+    high: Arc<[f64]>,
+}
+
+impl ZBox {
+    /// The box: least and greatest number of the picture, one for each of its channels or one for all.
+    ///
+    /// # Errors
+    /// When they are not finite, not as many or not in order.
+    pub fn new(low: &[f64], high: &[f64]) -> Result<Self> {
+        let ordered = |(l, h): (&f64, &f64)| l.is_finite() && h.is_finite() && l <= h;
+        if low.is_empty() || low.len() != high.len() || !low.iter().zip(high).all(ordered) {
+            return Err(Error::settings(format!("pixels cannot lie between {low:?} and {high:?}")));
+        }
+        Ok(Self { low: low.into(), high: high.into() })
+    }
+
+    /// One end of the box at the layer's input.
+    fn bound(values: &Arc<[f64]>, id: NodeId, b: &mut Builder<'_>) -> Result<Value> {
+        let graph = b.graph();
+        let shape = graph.input_shape();
+        let values = match values.len() {
+            1 => vec![values[0]; shape.c].into(),
+            n if n == shape.c => Arc::clone(values),
+            n => {
+                return Err(Error::settings(format!("z_box has bounds for {n} channels, the picture has {}", shape.c)));
+            }
+        };
+        let bound = b.fill(shape, values)?;
+        let input = graph.node(id).inputs[0];
+        if input == graph.input() {
+            return Ok(bound);
+        }
+        // Whatever lies between (flattening, pooling, sums) grows with its inputs, so a bound stays one.
+        let here = b.forward();
+        b.replace(graph.input(), bound)?;
+        let bound = b.output(input);
+        b.enter(here);
+        Ok(bound)
+    }
+}
+
+impl Rule for ZBox {
+    fn id(&self) -> String {
+        format!("z_box({:?},{:?})", self.low, self.high)
+    }
+
+    fn pull(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
+        Ok(self.share(id, up, b)?.down)
+    }
+
+    fn share(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Shares> {
+        let layer = Layer::of(b, id, "z_box")?;
+        if !is_first_layer(b.graph(), id) {
+            return Err(Error::settings(format!("z_box is for first layers; '{}' is none", b.graph().node(id).name)));
+        }
+        let ends = [
+            (layer.with(Part::Positive, None), ZBox::bound(&self.low, id, b)?),
+            (layer.with(Part::Negative, None), ZBox::bound(&self.high, id, b)?),
+        ];
+        let layer = layer.with(Part::Whole, None);
+        let x = b.input(id, 0);
+        let mut z = layer.forward(b, x)?;
+        for (part, bound) in &ends {
+            let least = part.forward(b, *bound)?;
+            z = b.sub(z, least)?;
+        }
+        let s = b.divide(up, z, STABILISER)?;
+        let back = layer.adjoint(b, s)?;
+        let mut down = b.mul(x, back)?;
+        for (part, bound) in &ends {
+            let back = part.adjoint(b, s)?;
+            let least = b.mul(*bound, back)?;
+            down = b.sub(down, least)?;
+        }
+        Ok(Shares { down: vec![down], bias: None, lost: Some(lost(b, up, &[(z, s)])?) })
+    }
+}
