@@ -1,13 +1,16 @@
 //! The guides agree with the code: `docs/methods.md` is what the registry says, the README lists every method, the
 //! dependencies are explained, and no relative link is broken.
 //!
-//! `UPDATE_DOCS=1 cargo test --test docs` rewrites `docs/methods.md`.
+//! `UPDATE_DOCS=1 cargo test --test docs` rewrites `docs/methods.md`, but for what other tests measured and put at its end.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use verilume::method::{Entry, registry};
+
+/// Heading of what other tests measured.
+const MEASURED: &str = "## Measured";
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -51,7 +54,13 @@ fn section(entry: &Entry) -> String {
     out
 }
 
-/// The whole of `docs/methods.md`.
+/// What other tests measured, at the end of `docs/methods.md`.
+fn measured() -> String {
+    let text = read("docs/methods.md");
+    text.find(MEASURED).map_or(String::new(), |at| format!("\n{}", &text[at..]))
+}
+
+/// All of `docs/methods.md` that the registry says.
 fn methods() -> String {
     let mut out = String::from(
         "# Methods\n\n\
@@ -85,7 +94,7 @@ fn anchor(heading: &str) -> String {
 #[test]
 fn methods_are_documented_as_registered() {
     let path = root().join("docs/methods.md");
-    let want = methods();
+    let want = methods() + &measured();
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(&path, &want).unwrap();
     }

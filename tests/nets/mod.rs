@@ -99,6 +99,27 @@ pub fn brief(entry: &Entry) -> String {
     }
 }
 
+/// With `UPDATE_DOCS` set, puts a measured table into `docs/methods.md`, in place of the last one of that name.
+pub fn publish(name: &str, table: &str) {
+    if std::env::var_os("UPDATE_DOCS").is_none() {
+        return;
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/methods.md");
+    let mut text = std::fs::read_to_string(&path).unwrap();
+    let [start, end] = ["", "/"].map(|slash| format!("<!-- {slash}{name} -->\n"));
+    let block = format!("{start}{table}{end}");
+    match (text.find(&start), text.find(&end)) {
+        (Some(a), Some(b)) => text.replace_range(a..b + end.len(), &block),
+        _ => {
+            if !text.contains("\n## Measured\n") {
+                text += "\n## Measured\n";
+            }
+            text += &format!("\n{block}");
+        }
+    }
+    std::fs::write(path, text).unwrap();
+}
+
 fn numbers(file: &SafeTensors, name: &str) -> Vec<f64> {
     let view = file.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
     match view.dtype() {
