@@ -11,7 +11,7 @@ pub use progress::{Observer, Progress};
 
 use crate::device::cpu::{self, Convolution, Kernels};
 use crate::device::patch::{Moved, PatchTask, Stem};
-use crate::device::{Chunk, Decisions, Description, Device, Harvest, Perturbation, Slot, Sum};
+use crate::device::{Boxes, Chunk, Decisions, Description, Device, Harvest, Perturbation, Slot, Sum};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId};
 use crate::program::{Builder, Decided, Plan, Program, Score, Statistic, Step, Times};
@@ -182,6 +182,10 @@ impl Copies {
                     && baselines.len() == x.len()
                     && baselines.iter().all(|b| b.dims() == x.shape.dims())
             }
+            Perturbation::Boxes(Boxes { boxes, fills }) => {
+                boxes.len() == copies && fills.len() == x.len() && fills.iter().all(|f| f.dims() == x.shape.dims())
+            }
+            Perturbation::Masks(masks) => masks.cover(x.len(), copies, [x.shape.h, x.shape.w]),
         };
         if fits {
             return Ok(());
@@ -750,6 +754,15 @@ impl<'a> Run<'a> {
     fn plain(plan: &'a Arc<Plan>, graph: &'a Graph, x: &'a Batch, targets: &'a [usize], copies: &'a Copies) -> Self {
         Self { plan, graph, x, targets, copies, loads: &[], decisions: &[] }
     }
+}
+
+/// Refuses pictures or targets that do not suit the net, for methods that do something else first.
+///
+/// # Errors
+/// When they do not.
+pub(crate) fn check(graph: &Graph, x: &Batch, targets: &[usize]) -> Result<()> {
+    check_shapes(graph, x)?;
+    check_targets(graph, x, targets)
 }
 
 fn check_shapes(graph: &Graph, x: &Batch) -> Result<()> {

@@ -19,6 +19,7 @@ fn specs() -> Vec<String> {
         let few: Vec<String> = entry
             .parameters
             .iter()
+            .filter(|p| p.default.parse::<usize>().is_ok())
             .filter_map(|p| match p.key {
                 "n" | "steps" => Some(format!("{}=7", p.key)),
                 "copies" | "iterations" => Some(format!("{}=3", p.key)),

@@ -19,7 +19,7 @@ use verilume::tensor::Precision;
 const DATA: Option<&str> = option_env!("VERILUME_TEST_DATA");
 
 /// Golden name, method, score.
-const ROWS: [(&str, &str, Score); 15] = [
+const ROWS: &[(&str, &str, Score)] = &[
     ("gradient", "gradient", Score::Logit),
     ("gradient_prob", "gradient", Score::Prob),
     ("gradient_logprob", "gradient", Score::LogProb),
@@ -31,6 +31,13 @@ const ROWS: [(&str, &str, Score); 15] = [
     ("ig_midpoint_16_black", "ig:steps=16,rule=midpoint,baseline=value:-2", Score::Logit),
     ("grad_cam", "grad_cam:upsample=none", Score::Logit),
     ("grad_cam_raw", "grad_cam:upsample=none,relu=no", Score::Logit),
+    ("grad_cam_pp", "grad_cam_pp:upsample=none", Score::Logit),
+    ("hires_cam", "hires_cam:upsample=none", Score::Logit),
+    ("hires_cam_raw", "hires_cam:upsample=none,relu=no", Score::Logit),
+    ("layer_cam", "layer_cam:upsample=none", Score::Logit),
+    ("xgrad_cam", "xgrad_cam:upsample=none", Score::Logit),
+    ("xgrad_cam_raw", "xgrad_cam:upsample=none,relu=no", Score::Logit),
+    ("occlusion_8_4", "occlusion:window=8,stride=4,fill=0", Score::Logit),
     ("lrp_epsilon", "lrp:preset=epsilon,epsilon=1e-2", Score::Logit),
     ("lrp_epsilon_plus", "lrp:preset=epsilon_plus", Score::Logit),
     ("lrp_alpha2_beta1", "lrp:preset=epsilon_alpha2_beta1", Score::Logit),
@@ -41,7 +48,14 @@ const ROWS: [(&str, &str, Score); 15] = [
 const RESIDUAL_ROWS: [(&str, &str, Score); 1] = [("deep_lift_rescale", "deep_lift", Score::Logit)];
 
 /// Rectified maps that are zero everywhere, by net, row and picture: they prove nothing, so they are named.
-const ALL_ZERO: &[(&str, &str, usize)] = &[("resnet_basic", "grad_cam", 1), ("resnext", "grad_cam", 1)];
+const ALL_ZERO: &[(&str, &str, usize)] = &[
+    ("resnet_basic", "grad_cam", 1),
+    ("resnet_basic", "hires_cam", 1),
+    ("resnet_basic", "xgrad_cam", 1),
+    ("resnext", "grad_cam", 1),
+    ("resnext", "hires_cam", 1),
+    ("resnext", "xgrad_cam", 1),
+];
 
 /// Largest difference of any picture, as a share of the picture's largest reference.
 fn max_error(what: &str, got: &[Vec<f64>], want: &[Vec<f64>]) -> f64 {

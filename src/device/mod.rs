@@ -5,12 +5,15 @@
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+mod mask;
 pub(crate) mod patch;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
+
+pub use mask::{Boxes, GridMask, Masks, Rectangle};
 
 use crate::error::Result;
 use crate::graph::NodeId;
@@ -67,6 +70,10 @@ pub enum Perturbation {
         /// One `[C, H, W]` a picture.
         baselines: Vec<Tensor>,
     },
+    /// The picture with a rectangle of other pixels.
+    Boxes(Boxes),
+    /// The picture times a mask.
+    Masks(Masks),
 }
 
 /// Decisions of a forward pass on one picture: for an activation 1 where active, for a max-pool the winning tap

@@ -3,7 +3,7 @@
 
 use super::base::{self, Base, TOGETHER};
 use super::{Context, Entry, METHOD, Method, Parameter, Promise, Values, When};
-use crate::engine::{Batch, Engine};
+use crate::engine::{Batch, Engine, Progress};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::map::{Gap, Map, Sign, Space};
@@ -221,7 +221,10 @@ impl Method for Dance {
         }
         if self.arm == Arm::None {
             let maps = self.base.explain(engine, graph, x, targets)?;
-            return Ok(maps.into_iter().map(|m| Map { gap: None, method: ENTRY.id.into(), ..m }).collect());
+            return Ok(maps
+                .into_iter()
+                .map(|m| Map { notes: Vec::new(), gap: None, method: ENTRY.id.into(), ..m })
+                .collect());
         }
         let node = match self.layer.as_str() {
             "first" => first_activation(graph)?,
@@ -257,13 +260,20 @@ impl Method for Dance {
             change: 0.0,
         };
         let mut folds = vec![empty; x.len()];
+        // A copy is made, then explained.
+        let mut progress = Progress { method: ENTRY.id, done: 0, total: 2 * all.len(), objective: None };
+        engine.progress(&progress);
         for chunk in all.chunks(TOGETHER) {
             let pictures = Batch::of(self.pictures(engine, &generator, chunk, &mut folds, count)?)?;
+            progress.done += chunk.len();
+            engine.progress(&progress);
             let classes: Vec<usize> = chunk.iter().map(|&(item, _)| targets[item]).collect();
             let maps = self.base.explain(engine, graph, &pictures, &classes)?;
             for (&(item, _), map) in chunk.iter().zip(&maps) {
                 folds[item].take(map, self.arm, count);
             }
+            progress.done += chunk.len();
+            engine.progress(&progress);
         }
         let precision = engine.describe().precision;
         let map = |((fold, &target), &limit): ((Fold, &usize), &f64)| {

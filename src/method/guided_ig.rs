@@ -36,8 +36,9 @@ pub(super) const ENTRY: Entry = Entry {
     ],
     promises: &[(Promise::Completeness, When::Always)],
     draws: When::With("baseline", "noise"),
-    caution: "depends on the baseline: pixels that look like it get nothing; a step uses the gradient at its start, so the gap \
-              shrinks as one over the steps",
+    caution: "depends on the baseline: pixels that look like it get nothing; a step moves where the gradient at \
+              its start is small and counts that gradient for all of it, so on deep nets the gap is as large as the \
+              difference or larger, and shrinks slowly with the steps",
     build: |values, context| {
         let steps = values.count("steps")?;
         if steps == 0 {

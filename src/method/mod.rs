@@ -3,8 +3,10 @@
 //! A method lives in one file with its registry [`Entry`]: name, paper, parameters, promises. The entry feeds the command
 //! line's help, the generated documentation and the generic tests.
 
+mod ablation_cam;
 mod base;
 mod blur_ig;
+mod cam;
 mod conservation;
 mod contrastive_ebp;
 mod deconvnet;
@@ -12,32 +14,42 @@ mod decoy;
 mod deep_lift;
 mod deep_taylor;
 mod descent;
+mod eigen_cam;
 mod excitation_backprop;
 mod expected_gradients;
 mod extremal_perturbation;
 mod from_baseline;
 mod full_grad;
 mod grad_cam;
+mod grad_cam_pp;
 mod gradient;
 mod guided_backprop;
+mod guided_grad_cam;
 mod guided_ig;
 pub mod haf;
+mod hires_cam;
 mod input_x_gradient;
 mod integrated_gradients;
+mod layer_cam;
 mod lrp;
 mod meaningful_perturbation;
 mod noisy;
+mod occlusion;
 mod parameters;
 mod pattern_attribution;
 mod pattern_net;
 pub mod patterns;
 mod preset;
+mod probe;
 mod rect_grad;
 pub mod relex;
+mod rise;
+mod score_cam;
 mod smooth;
 mod smoothgrad;
 mod squaregrad;
 mod vargrad;
+mod xgrad_cam;
 
 use std::path::Path;
 
@@ -237,6 +249,16 @@ pub fn registry() -> &'static [Entry] {
         deconvnet::ENTRY,
         guided_backprop::ENTRY,
         grad_cam::ENTRY,
+        grad_cam_pp::ENTRY,
+        hires_cam::ENTRY,
+        layer_cam::ENTRY,
+        xgrad_cam::ENTRY,
+        score_cam::ENTRY,
+        ablation_cam::ENTRY,
+        eigen_cam::ENTRY,
+        guided_grad_cam::ENTRY,
+        occlusion::ENTRY,
+        rise::ENTRY,
         haf::ENTRY,
         relex::ENTRY,
         meaningful_perturbation::ENTRY,

@@ -3,7 +3,7 @@
 use super::base::{self, Base, TOGETHER};
 use super::{Entry, METHOD, Method, Parameter, Promise, When, noisy};
 use crate::device::Perturbation;
-use crate::engine::{Batch, Engine};
+use crate::engine::{Batch, Engine, Progress};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::map::{Map, Sign, Space};
@@ -67,6 +67,8 @@ impl Method for Smooth {
             (0..x.len()).flat_map(|item| (0..self.n).map(move |copy| (item, copy))).collect();
         let mut means: Vec<Vec<f64>> = vec![Vec::new(); x.len()];
         let (mut signs, mut dims) = (vec![Sign::Signed; x.len()], Vec::new());
+        let mut progress = Progress { method: ENTRY.id, done: 0, total: all.len(), objective: None };
+        engine.progress(&progress);
         for chunk in all.chunks(TOGETHER) {
             let noisy = |&(item, copy): &(usize, usize)| {
                 noisy(&x.items()[item], sigmas[item], [self.seed, x.keys()[item]], copy as u32, precision)
@@ -80,6 +82,8 @@ impl Method for Smooth {
                 means[item].iter_mut().zip(values.iter()).for_each(|(mean, v)| *mean += v / self.n as f64);
                 (signs[item], dims) = (map.sign, map.values.dims().to_vec());
             }
+            progress.done += chunk.len();
+            engine.progress(&progress);
         }
         let map = |((values, sign), &target)| {
             Ok(Map {

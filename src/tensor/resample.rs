@@ -52,7 +52,7 @@ impl std::str::FromStr for Upsample {
 }
 
 /// Two neighbouring source elements and the weight of the second, for each destination element of one axis.
-fn taps(from: usize, to: usize) -> Vec<(usize, usize, f64)> {
+pub(crate) fn taps(from: usize, to: usize) -> Vec<(usize, usize, f64)> {
     let scale = from as f64 / to as f64;
     (0..to)
         .map(|i| {

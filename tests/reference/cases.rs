@@ -147,6 +147,11 @@ pub fn convolutions(numbers: Numbers) -> Vec<Case> {
         add("pointwise", 1, [3, 5], Geometry { c, k, kernel: [1; 2], padding: Padding::all(0), bias: false, ..plain });
         add("depthwise", 3 - i % 2 * 2, [5, 14], Geometry { c, k: c, groups: c, ..plain });
     }
+    for (c, k) in [(1, 17), (2, 33), (3, 40), (4, 16), (40, 3), (33, 1)] {
+        add("few channels", 1, [7, 13], Geometry { c, k, ..plain });
+        let stem = Geometry { c, k, kernel: [7; 2], stride: [2; 2], padding: Padding::all(3), ..plain };
+        add("few channels, stride 2", 1, [11, 17], stem);
+    }
     for (c, k) in [(16, 16), (32, 32), (8, 64), (64, 8)] {
         add("whole vectors", 1, [6, 14], Geometry { c, k, ..plain });
     }
@@ -230,6 +235,10 @@ pub fn convolutions(numbers: Numbers) -> Vec<Case> {
             cases.push(Case::of(format!("linear: {n}x{c} to {k}"), n, Shape::vector(c), Op::Linear(linear)));
         }
     }
+    // More than one block of rows, columns and copies.
+    let (n, c, k) = (18, 1100, 70);
+    let linear = Linear { weight: weight_f64([k, c, 1, 1], &numbers.fill(13, k * c, 3)), bias: None };
+    cases.push(Case::of(format!("linear: {n}x{c} to {k}"), n, Shape::vector(c), Op::Linear(linear)));
     // More than one band of rows.
     for stride in [1, 2] {
         let g = Geometry { c: 33, k: 17, stride: [stride; 2], ..plain };

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use verilume::engine::{Batch, Engine};
 use verilume::graph::Graph;
-use verilume::method::patterns::Fit;
+use verilume::method::patterns::{Estimator, Fit};
+use verilume::model::Model;
 use verilume::report::replace;
-use verilume::tensor::Shape;
+use verilume::tensor::{Shape, Tensor};
 use verilume::{Error, ErrorKind};
 
 use crate::args::{FitArgs, PatternsArgs, PatternsCommand};
@@ -36,26 +37,27 @@ pub fn run(args: &PatternsArgs) -> Result<ExitCode> {
 }
 
 /// A fit that is under way.
-struct Run {
+struct Run<'a> {
+    model: &'a Model,
+    estimator: Estimator,
     engine: Engine,
-    graph: Arc<Graph>,
-    fit: Fit,
+    /// The net for inputs of the first one's size, which all others must have.
+    fit: Option<(Arc<Graph>, Fit)>,
     /// Pictures still wanted.
     left: usize,
     failed: usize,
 }
 
-impl Run {
+impl Run<'_> {
+    fn pictures(&self) -> usize {
+        self.fit.as_ref().map_or(0, |(_, fit)| fit.pictures())
+    }
+
     /// Adds what could be read of `items`; the rest is said and counted.
     fn add(&mut self, items: Vec<verilume::Result<Item>>, progress: &Progress) -> Result<()> {
         let mut inputs = Vec::new();
         for item in items {
-            let shape = self.graph.input_shape();
-            let usable = item.and_then(|item| match item.input.dims() == shape.dims() {
-                true => Ok(item.input),
-                false => Err(Error::input(format!("an input of {:?} among those of {shape}", item.input.dims()))),
-            });
-            match usable {
+            match item.and_then(|item| self.fitting(item.input)) {
                 Ok(input) => inputs.push(input),
                 Err(e) => {
                     self.failed += 1;
@@ -65,10 +67,30 @@ impl Run {
         }
         inputs.truncate(self.left);
         self.left -= inputs.len();
-        if inputs.is_empty() {
-            return Ok(());
+        match &mut self.fit {
+            Some((graph, fit)) if !inputs.is_empty() => Ok(fit.add(&mut self.engine, graph, &Batch::of(inputs)?)?),
+            _ => Ok(()),
         }
-        Ok(self.fit.add(&mut self.engine, &self.graph, &Batch::of(inputs)?)?)
+    }
+
+    /// `input` if it has the size of those before it; the first makes the net.
+    fn fitting(&mut self, input: Tensor) -> verilume::Result<Tensor> {
+        let &[c, h, w] = input.dims() else {
+            return Err(Error::input(format!("an input of shape {:?}", input.dims())));
+        };
+        let (graph, _) = match &mut self.fit {
+            Some(fit) => fit,
+            None => {
+                let graph = self.model.graph(Shape::new(c, h, w))?;
+                let fit = Fit::new(&graph, self.estimator, self.engine.describe().threads)?;
+                self.fit.insert((graph, fit))
+            }
+        };
+        let shape = graph.input_shape();
+        if input.dims() == shape.dims() {
+            return Ok(input);
+        }
+        Err(Error::input(format!("an input of shape {:?} among those of {shape}", input.dims())))
     }
 
     fn source(&mut self, at: usize, source: &Source, net: Net, progress: &Progress) -> Result<()> {
@@ -97,12 +119,6 @@ fn fit(args: &FitArgs) -> Result<ExitCode> {
     let model = plan::open_model(&args.model)?;
     let preprocess = plan::preparation(&model, &args.preparation)?;
     let engine = Engine::new(&plan::settings(&args.resources, args.threads)?)?;
-    let default = model.default_input();
-    let [c, h, w] = preprocess.dims();
-    // Nets on vectors have one size.
-    let resized = preprocess.takes_pictures() && default != Shape::vector(default.c);
-    let graph = model.graph(if resized { Shape::new(c, h, w) } else { default })?;
-    let fit = Fit::new(&graph, args.estimator, engine.describe().threads)?;
     let mut found = inputs::find(&args.data, &args.out);
     // The file of an earlier fit is no data.
     let own = args.out.canonicalize().ok();
@@ -116,16 +132,17 @@ fn fit(args: &FitArgs) -> Result<ExitCode> {
     if found.ignored > 0 {
         progress.say(&format!("{} files that are neither pictures nor arrays are left out", found.ignored));
     }
-    let mut run = Run { engine, graph, fit, left: args.limit.unwrap_or(usize::MAX), failed: 0 };
-    let net = Net { preprocess: &preprocess, input: default };
+    let left = args.limit.unwrap_or(usize::MAX);
+    let mut run = Run { model: &model, estimator: args.estimator, engine, fit: None, left, failed: 0 };
+    let net = Net { preprocess: &preprocess, input: model.default_input() };
     for (at, source) in found.sources.iter().enumerate() {
         if run.left == 0 {
             break;
         }
         progress.at(&source.shown);
-        let before = run.fit.pictures();
+        let before = run.pictures();
         run.source(at, source, net, &progress)?;
-        progress.step(&format!("{}: {}", source.shown, counted(run.fit.pictures() - before, "picture")));
+        progress.step(&format!("{}: {}", source.shown, counted(run.pictures() - before, "picture")));
     }
     progress.finish();
     let data: Vec<String> = args.data.iter().map(|name| paths::shown(Path::new(name))).collect();
@@ -137,7 +154,8 @@ fn fit(args: &FitArgs) -> Result<ExitCode> {
         ("preprocessing", serde_json::to_string(&preprocess)?),
     ];
     let notes: BTreeMap<String, String> = notes.into_iter().map(|(key, value)| (key.to_string(), value)).collect();
-    let patterns = run.fit.finish(&run.graph, notes).map_err(|e| match e.kind() {
+    let Some((graph, fit)) = run.fit else { bail!("--data: there is no picture that can be used") };
+    let patterns = fit.finish(&graph, notes).map_err(|e| match e.kind() {
         ErrorKind::Input => e.within("--data"),
         _ => e,
     })?;

@@ -145,9 +145,9 @@ unsafe fn dots<I: Isa, const P: usize>(
     unsafe {
         let at = |n: usize, r: usize, half: usize| sums.add(((n * BLOCK_ROWS + r) * 2 + half) * I::LANES);
         let mut sum = [[[I::zero(); 2]; ROWS]; P];
-        for n in 0..P {
-            for r in 0..ROWS {
-                sum[n][r] = [I::load(at(n, r, 0)), I::load(at(n, r, 1))];
+        for (n, sum) in sum.iter_mut().enumerate() {
+            for (r, sum) in sum.iter_mut().enumerate() {
+                *sum = [I::load(at(n, r, 0)), I::load(at(n, r, 1))];
             }
         }
         for c in (0..len).step_by(2 * I::LANES) {

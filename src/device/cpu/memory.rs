@@ -1,26 +1,21 @@
 //! Aligned memory and pointers that worker threads share.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
+use memmap2::{MmapMut, MmapOptions};
 
 use crate::error::{Error, Result};
 
-/// Zeroed bytes at a multiple of 64.
+/// Zeroed bytes that start at a page, in large pages where the system has them: feature maps are walked in strides of many
+/// pages.
 pub(super) struct Buffer {
-    pointer: *mut u8,
-    len: usize,
+    bytes: Option<MmapMut>,
 }
-
-// SAFETY: the buffer owns its bytes.
-unsafe impl Send for Buffer {}
-// SAFETY: shared references only read the pointer and the length.
-unsafe impl Sync for Buffer {}
 
 impl Buffer {
     const ALIGN: usize = 64;
 
     /// No bytes.
     pub const fn empty() -> Self {
-        Self { pointer: std::ptr::without_provenance_mut(Self::ALIGN), len: 0 }
+        Self { bytes: None }
     }
 
     /// `len` zeroed bytes.
@@ -28,19 +23,20 @@ impl Buffer {
     /// # Errors
     /// When the system does not give that many.
     pub fn new(len: usize) -> Result<Self> {
-        let refused = || Error::limit(format!("the system does not give {} MiB of memory", len >> 20));
         if len == 0 {
             return Ok(Self::empty());
         }
-        let layout = Layout::from_size_align(len, Self::ALIGN).map_err(|_| refused())?;
-        // SAFETY: the layout is not empty.
-        let pointer = unsafe { alloc_zeroed(layout) };
-        if pointer.is_null() { Err(refused()) } else { Ok(Self { pointer, len }) }
+        let bytes = MmapOptions::new().len(len).map_anon();
+        let bytes = bytes.map_err(|_| Error::limit(format!("the system does not give {} MiB of memory", len >> 20)))?;
+        // A wish; the system may have no large pages.
+        #[cfg(target_os = "linux")]
+        let _ = bytes.advise(memmap2::Advice::HugePage);
+        Ok(Self { bytes: Some(bytes) })
     }
 
     /// Gives the bytes back if there are more than `most`.
     pub fn shrink(&mut self, most: usize) {
-        if self.len > most {
+        if self.len() > most {
             *self = Self::empty();
         }
     }
@@ -50,7 +46,7 @@ impl Buffer {
     /// # Errors
     /// As [`Buffer::new`].
     pub fn grow(&mut self, least: usize) -> Result<()> {
-        if self.len < least {
+        if self.len() < least {
             *self = Self::empty();
             *self = Self::new(least)?;
         }
@@ -58,30 +54,20 @@ impl Buffer {
     }
 
     pub fn len(&self) -> usize {
-        self.len
+        self.bytes.as_ref().map_or(0, |b| b.len())
     }
 
+    /// Start of the bytes, which nobody may write through two pointers at once.
     pub fn pointer(&self) -> *mut u8 {
-        self.pointer
+        let start = self.bytes.as_ref().map(|b| b.as_ptr().cast_mut());
+        start.unwrap_or(std::ptr::without_provenance_mut(Self::ALIGN))
     }
 
     /// The bytes as numbers.
     pub fn as_mut_slice<T: bytemuck::Pod>(&mut self) -> &mut [T] {
-        // SAFETY: `len` initialised bytes are owned and borrowed mutably.
-        let bytes = unsafe { std::slice::from_raw_parts_mut(self.pointer, self.len) };
+        let bytes = self.bytes.as_deref_mut().unwrap_or_default();
         let whole = bytes.len() / size_of::<T>() * size_of::<T>();
         bytemuck::cast_slice_mut(&mut bytes[..whole])
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        if let Ok(layout) = Layout::from_size_align(self.len, Self::ALIGN)
-            && self.len > 0
-        {
-            // SAFETY: allocated in `new` with this layout.
-            unsafe { dealloc(self.pointer, layout) };
-        }
     }
 }
 

@@ -11,6 +11,7 @@ mod fitting;
 mod isa;
 mod layout;
 mod linear;
+mod masked;
 mod memory;
 mod naming;
 mod patches;
@@ -662,6 +663,11 @@ impl<I: Isa> Cpu<I> {
     }
 
     fn perturb(&self, out: Value, v: &Values<'_, I>, chunk: &Chunk<'_>) {
+        match chunk.perturbation {
+            Perturbation::Boxes(boxes) => return self.boxes(boxes, out, v, chunk),
+            Perturbation::Masks(masks) => return self.masks(masks, out, v, chunk),
+            _ => {}
+        }
         let shape = v.shape(out);
         let typed = |t: &Tensor| {
             let mut numbers = vec![I::T::ZERO; shape.len()];
@@ -689,7 +695,7 @@ impl<I: Isa> Cpu<I> {
             let slot = chunk.slots[n];
             let (picture, baseline) = &pictures[&slot.item];
             let copy = match chunk.perturbation {
-                Perturbation::None => source::Copy::Same,
+                Perturbation::None | Perturbation::Boxes(_) | Perturbation::Masks(_) => source::Copy::Same,
                 Perturbation::Noise { seed, first, images, sigmas } => source::Copy::Noise {
                     seed: *seed,
                     image: images[slot.item],
