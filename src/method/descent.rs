@@ -113,3 +113,43 @@ const SIDE: f64 = 224.0;
 pub(super) fn pixel_scale([h, w]: [usize; 2]) -> f64 {
     h.max(w) as f64 / SIDE
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::engine::Settings;
+
+    #[test]
+    fn groups_are_put_together_again_and_tell_of_the_whole() {
+        let picture = |v: f32| Tensor::f32([1, 1, 2], vec![v, -v]).unwrap();
+        let x = Batch::of((0..5u8).map(|i| picture(f32::from(i))).collect()).unwrap();
+        let targets = [3, 1, 4, 1, 5];
+        let mut engine = Engine::new(&Settings::default()).unwrap();
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let ear = Arc::clone(&heard);
+        engine.observe(Box::new(move |p| ear.lock().unwrap().push((p.done, p.total, p.objective))));
+        let mut sizes = Vec::new();
+        let found = in_groups(("haf", 10), &mut engine, (&x, &targets), 2, |engine, x, targets, course| {
+            sizes.push(x.len());
+            course.report(engine, 10, targets.iter().map(|&t| t as f64));
+            Ok(x.keys().iter().copied().zip(targets.to_vec()).collect())
+        });
+        assert_eq!(found.unwrap(), x.keys().iter().copied().zip(targets).collect::<Vec<_>>());
+        assert_eq!(sizes, [2, 2, 1]);
+        let means = [(0, 30, None), (10, 30, Some(2.0)), (20, 30, Some(2.5)), (30, 30, Some(5.0))];
+        assert_eq!(*heard.lock().unwrap(), means);
+        // One at a time at least, and all together where they fit or their targets do not.
+        let mut count = |most: usize, targets: &[usize]| {
+            let mut groups = 0;
+            let all = in_groups(("haf", 1), &mut engine, (&x, targets), most, |_, x, _, _| {
+                groups += 1;
+                Ok(x.keys().to_vec())
+            });
+            assert_eq!(all.unwrap(), x.keys());
+            groups
+        };
+        assert_eq!((count(0, &targets), count(5, &targets), count(2, &targets[..4])), (5, 1, 1));
+    }
+}
