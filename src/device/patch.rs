@@ -210,14 +210,7 @@ fn tanh(x: f64) -> f64 {
     const ROUND: f64 = 6_755_399_441_055_744.0;
     const LN2: [f64; 2] = [6.931_471_803_691_238e-1, 1.908_214_929_270_587_7e-10];
     // Beyond 20 the result is ±1 in double precision.
-    let x = 2.0
-        * if x > 20.0 {
-            20.0
-        } else if x < -20.0 {
-            -20.0
-        } else {
-            x
-        };
+    let x = 2.0 * x.clamp(-20.0, 20.0);
     let rounded = x * std::f64::consts::LOG2_E + ROUND;
     let k = rounded - ROUND;
     let r = (x - k * LN2[0]) - k * LN2[1];

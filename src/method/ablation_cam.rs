@@ -96,7 +96,7 @@ impl Method for AblationCam {
         let activations = (0..x.len()).map(|i| activations.item(i)).collect::<Result<Vec<_>>>()?;
         let scores = self.scores(engine, graph, layer, (x, targets), &activations)?;
         let weigh = |(i, scores): (usize, &Vec<f64>)| match scores[..] {
-            [whole, ..] if whole == 0.0 => Err(Error::input(format!(
+            [0.0, ..] => Err(Error::input(format!(
                 "ablation_cam divides by the score, and that of class {} on picture {i} is 0",
                 targets[i]
             ))),

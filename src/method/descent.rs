@@ -4,7 +4,7 @@
 use crate::engine::{Batch, Copies, Engine, Progress, Task};
 use crate::error::Result;
 use crate::graph::Graph;
-use crate::program::Score;
+use crate::program::{Builder, Score};
 use crate::rule::{Composite, pull_back};
 use crate::tensor::Tensor;
 
@@ -99,7 +99,11 @@ pub(super) fn scores(
 /// Refuses shapes and targets that do not suit.
 pub(super) fn check(engine: &mut Engine, graph: &Graph, (x, targets): (&Batch, &[usize])) -> Result<()> {
     let task = Task { name: "logits", x, targets, copies: &Copies::one(), loads: &[] };
-    engine.evaluate(graph, &task, |b| Ok(b.score(Score::Logit))).map(|_| ())
+    let build = |b: &mut Builder<'_>| {
+        b.score(Score::Logit);
+        Ok(())
+    };
+    engine.evaluate(graph, &task, build).map(|_| ())
 }
 
 fn tensors(x: &Batch, inputs: Vec<Vec<f64>>) -> Result<Vec<Tensor>> {

@@ -326,7 +326,10 @@ impl Haf {
         }
         let output = b.graph().output();
         let score_gradient = match want {
-            Want::Value => return Ok(b.score(self.score)),
+            Want::Value => {
+                b.score(self.score);
+                return Ok(());
+            }
             Want::Gradient => b.seed(self.score),
         };
         let mut signal = match self.form {

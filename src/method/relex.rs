@@ -252,26 +252,25 @@ impl RelEx {
         let shape = x.shape();
         let mask = |m: &Vec<f64>| Tensor::f64(shape.dims(), m.clone());
         let loads = [masks.iter().map(mask).collect::<Result<Vec<_>>>()?];
-        let first = iteration.checked_mul(self.copies).unwrap_or(usize::MAX);
+        let first = iteration.saturating_mul(self.copies);
         let copies = noise::gaussian_from(x, first, self.copies, self.noise, self.seed)?;
         let name = format!("relex l2={:x}", self.l2.to_bits());
         let task = Task { name: &name, x, targets, copies: &copies, loads: &loads };
         let outcome = engine.evaluate(graph, &task, |b| self.program(b))?;
         let l1 = self.l1.of(shape);
-        let kept = outcome.stores.first().map_or(&[][..], Vec::as_slice).chunks(self.copies);
-        let pictures = outcome.maps.iter().zip(outcome.scores).zip(kept).zip(masks).zip(targets);
-        let evaluation =
-            |((((map, lost), kept), mask), &target): ((((&Tensor, Vec<f64>), &[Tensor]), &Vec<f64>), &usize)| {
-                let copy =
-                    |(kept, lost): (&Tensor, f64)| -Score::LogProb.evaluate(&kept.to_f64(), target).0 - self.l2 * lost;
-                let mean = kept.iter().zip(lost).map(copy).sum::<f64>() / self.copies as f64;
-                let size = l1 * mask.iter().map(|m| m.abs()).sum::<f64>();
-                // |m| has the derivative 0 at 0.
-                let slope = |m: f64| if m == 0.0 { 0.0 } else { l1 * m.signum() };
-                let gradient = map.to_f64().iter().zip(mask).map(|(g, &m)| g + slope(m)).collect();
-                Evaluation { objective: mean + size, gradient }
-            };
-        Ok(pictures.map(evaluation).collect())
+        let stored = outcome.stores.first().map_or(&[][..], Vec::as_slice);
+        let mut evaluations = Vec::with_capacity(x.len());
+        for (i, kept) in stored.chunks(self.copies).enumerate() {
+            let of_copy =
+                |(kept, lost): (&Tensor, &f64)| -Score::LogProb.evaluate(&kept.to_f64(), targets[i]).0 - self.l2 * lost;
+            let mean = kept.iter().zip(&outcome.scores[i]).map(of_copy).sum::<f64>() / self.copies as f64;
+            let size = l1 * masks[i].iter().map(|m| m.abs()).sum::<f64>();
+            // |m| has the derivative 0 at 0.
+            let slope = |m: f64| if m == 0.0 { 0.0 } else { l1 * m.signum() };
+            let gradient = outcome.maps[i].to_f64().iter().zip(&masks[i]).map(|(g, &m)| g + slope(m)).collect();
+            evaluations.push(Evaluation { objective: mean + size, gradient });
+        }
+        Ok(evaluations)
     }
 
     /// Two forward passes of each copy, on `m ∘ x` and on `(1 − m) ∘ x`. Stores the logits of the first, aggregates
