@@ -758,3 +758,32 @@ fn the_z_rule_explains_digits() {
     let method = build("lrp:preset=epsilon_gamma_box", Score::Logit, 0, model.preprocess()).unwrap();
     assert!(method.explain(&mut engine, &graph, &batch, &[3, 7]).is_ok());
 }
+
+/// The same bits whatever the threads, the memory and the batch.
+#[test]
+fn maps_do_not_depend_on_how_work_was_cut() {
+    let net = Net::small("resnet_basic");
+    let specs: Vec<String> = Preset::ALL
+        .iter()
+        .map(|(name, _)| format!("lrp:preset={name}"))
+        .chain(
+            ["deep_taylor", "excitation_backprop", "contrastive_ebp", "rect_grad", "rect_grad:q=0.5"].map(String::from),
+        )
+        .collect();
+    for settings in machines() {
+        let mut one = Engine::new(&Settings { threads: Some(1), ..settings.clone() }).unwrap();
+        let mut three =
+            Engine::new(&Settings { threads: Some(3), memory: Some(24 << 20), ..settings.clone() }).unwrap();
+        for spec in &specs {
+            let want = net.explain(&mut one, spec, Score::Logit, 0).unwrap();
+            let got = net.explain(&mut three, spec, Score::Logit, 9).unwrap();
+            let method = build(spec, Score::Logit, 0, &net.preprocess).unwrap();
+            for (i, (want, got)) in want.iter().zip(&got).enumerate() {
+                assert!(nets::bits(want) == nets::bits(got) && want.gap == got.gap, "{spec}, {:?}", settings.kernels);
+                let alone = Batch::of(vec![net.x.items()[i].clone()]).unwrap();
+                let alone = method.explain(&mut three, &net.graph, &alone, &net.targets[i..=i]).unwrap();
+                assert!(nets::bits(want) == nets::bits(&alone[0]), "{spec} alone, {:?}", settings.kernels);
+            }
+        }
+    }
+}
