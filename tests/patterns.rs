@@ -357,7 +357,8 @@ mod command_line {
         assert!(done.status.success(), "{}", text(&done.stderr));
         let done = explain(other, "pattern_net:patterns=p.safetensors");
         assert_ne!(done.status.code(), Some(0));
-        assert!(text(&done.stdout).contains("other weights"), "{}", text(&done.stdout));
+        let said = text(&done.stdout) + &text(&done.stderr);
+        assert!(said.contains("other weights"), "{said}");
         let done = explain(model, "pattern_net");
         assert_eq!(done.status.code(), Some(2));
         assert!(text(&done.stderr).contains("verilume patterns fit"), "{}", text(&done.stderr));
