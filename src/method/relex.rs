@@ -95,7 +95,7 @@ impl Size {
     }
 }
 
-/// Minimises `⟨−log p_t(m ∘ xᵢ) − λ₂ log(1 − p_t((1−m) ∘ xᵢ) + 1e-7)⟩ + λ₁‖m‖₁` over masks in [0,1] of the picture's shape.
+/// Minimises `⟨−log p_t(m ∘ xᵢ) − λ₂ log(1 − p_t((1−m) ∘ xᵢ) + 1e-7)⟩ + λ₁‖m‖₁` over masks from 0 to 1 of the picture's shape.
 #[derive(Debug, Clone)]
 pub struct RelEx {
     /// Noisy copies in an iteration.
@@ -121,7 +121,7 @@ pub struct RelEx {
 /// The mask found for one picture.
 #[derive(Debug, Clone)]
 pub struct Found {
-    /// `[C, H, W]` in [0,1].
+    /// `[C, H, W]` from 0 to 1.
     pub mask: Tensor,
     /// Objective before each step.
     pub objectives: Vec<f64>,
