@@ -13,6 +13,8 @@ pub enum Sign {
     Signed,
     /// Only the magnitude counts; values are not negative.
     Unsigned,
+    /// Only differences between elements count: all carry an offset that says nothing about a place.
+    Relative,
 }
 
 /// Where a map's elements live.

@@ -189,7 +189,7 @@ impl Method for Rise {
             }
             let numbers = sum.finish(1.0 / (self.p * drawn as f64));
             let values = Tensor::rounded([shape.h, shape.w], numbers, precision)?;
-            let (sign, space, method) = (Sign::Signed, Space::Input, ENTRY.id.into());
+            let (sign, space, method) = (Sign::Relative, Space::Input, ENTRY.id.into());
             maps.push(Map { values, sign, space, target, notes: Vec::new(), gap: None, method });
         }
         progress.done = progress.total;

@@ -109,7 +109,9 @@ pub fn shade(map: &Map, look: &Look) -> Result<Shade> {
     }
     let (plane, palette) = match (look.channels, map.sign) {
         (Channels::Sum | Channels::Auto, Sign::Signed) => (map::channel_sum(&map.values)?, Palette::Diverging),
-        (Channels::Sum, Sign::Unsigned) => (map::channel_sum(&map.values)?, Palette::Sequential),
+        (Channels::Sum, Sign::Unsigned) | (Channels::Sum | Channels::Auto, Sign::Relative) => {
+            (map::channel_sum(&map.values)?, Palette::Sequential)
+        }
         (Channels::MaxAbs, _) | (Channels::Auto, Sign::Unsigned) => {
             (map::channel_max_abs(&map.values)?, Palette::Sequential)
         }
@@ -126,6 +128,12 @@ pub fn shade(map: &Map, look: &Look) -> Result<Shade> {
         Some(percent) => Some(map::percentile_abs(&plane, percent)?).filter(|&v| v > 0.0).unwrap_or(largest),
         None => largest,
     };
+    if map.sign == Sign::Relative {
+        let top = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let scaled = |v: f64| if top > smallest { (v - smallest) / (top - smallest) } else { 0.0 };
+        let values = values.iter().map(|&v| scaled(v)).collect();
+        return Ok(Shade { values, size: [h, w], palette: Palette::Sequential, low: smallest, high: top });
+    }
     let low = match (palette, look.origin) {
         (Palette::Diverging, _) => -high,
         (Palette::Sequential, Origin::Zero) => 0.0,
@@ -195,6 +203,19 @@ mod tests {
     fn map(dims: &[usize], values: Vec<f32>, sign: Sign) -> Map {
         let values = Tensor::f32(dims, values).unwrap();
         Map { values, sign, space: Space::Input, target: 0, gap: None, notes: Vec::new(), method: "made_up".into() }
+    }
+
+    #[test]
+    fn of_a_relative_map_only_differences_are_drawn() {
+        let of = |offset: f32| {
+            let values = [0.0f32, 1.0, 2.0, 4.0].map(|v| v + offset).to_vec();
+            shade(&map(&[2, 2], values, Sign::Relative), &Look::default()).unwrap()
+        };
+        assert_eq!(of(10.0).values, [0.0, 0.25, 0.5, 1.0]);
+        assert_eq!(of(-3.0).values, of(10.0).values);
+        assert_eq!((of(-3.0).low, of(-3.0).high), (-3.0, 1.0));
+        let flat = shade(&map(&[1, 2], vec![5.0; 2], Sign::Relative), &Look::default()).unwrap();
+        assert_eq!(flat.values, [0.0; 2]);
     }
 
     #[test]

@@ -65,7 +65,8 @@ impl Buffer {
 
     /// The bytes as numbers.
     pub fn as_mut_slice<T: bytemuck::Pod>(&mut self) -> &mut [T] {
-        let bytes = self.bytes.as_deref_mut().unwrap_or_default();
+        // An empty slice of bytes need not be aligned for numbers.
+        let Some(bytes) = self.bytes.as_deref_mut() else { return &mut [] };
         let whole = bytes.len() / size_of::<T>() * size_of::<T>();
         bytemuck::cast_slice_mut(&mut bytes[..whole])
     }
