@@ -204,7 +204,7 @@ pub(super) fn weighted(
 }
 
 /// Whether the node's rows and columns are places of the picture: nothing before it flattened them.
-fn has_positions(graph: &Graph, node: NodeId) -> bool {
+pub(super) fn has_positions(graph: &Graph, node: NodeId) -> bool {
     let mut flattened = vec![false; graph.nodes().len()];
     for id in graph.ids().take(node.index() + 1) {
         let here = graph.node(id);

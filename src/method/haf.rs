@@ -53,8 +53,9 @@ pub(super) const ENTRY: Entry = Entry {
     ],
     promises: &[(Promise::NotNegative, When::Always), (Promise::Preservation, When::Always)],
     draws: When::Never,
-    caution: "start at 1, clamping at 0, learning rate, 30 iterations and λ=0.5 are this project's own choice; the score is \
-              kept only as well as λ and the iterations allow: see the gap",
+    caution: "with --score prob the gap is at most 1, so λ must be far smaller or every mask ends at 0; start at 1, \
+              clamping at 0, learning rate, 30 iterations and λ=0.5 are this project's own choice; the score is kept only \
+              as well as λ and the iterations allow: see the gap",
     build: |values, context| Ok(Box::new(Haf::new(values, context.score)?)),
 };
 
@@ -411,6 +412,9 @@ impl Stages {
         nodes.dedup();
         if nodes.is_empty() {
             return Err(Error::settings("haf masks the stages of a net, and this net has no stages"));
+        }
+        if !nodes.iter().any(|&node| super::cam::has_positions(graph, node)) {
+            return Err(Error::settings("haf shows where a net looks, and no stage of this net has positions"));
         }
         for &node in &nodes {
             if !is_passed_by_all(graph, node) {

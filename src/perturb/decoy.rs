@@ -138,7 +138,7 @@ impl<'a> Generator<'a> {
             return Err(Error::settings(format!("decoys need the pixels' range in each of {} channels", shape.c)));
         }
         if patch == 0 || stride == 0 || patch > 1 << 20 || stride > 1 << 20 {
-            return Err(Error::settings(format!("patch={patch}, stride={stride}: both are at least 1 pixel")));
+            return Err(Error::settings(format!("patch={patch}, stride={stride}: both are 1 to 1048576 pixels")));
         }
         if !(epsilon >= 0.0 && epsilon.is_finite()) {
             return Err(Error::settings(format!("epsilon={epsilon} must be a share of the layer's largest output")));

@@ -697,7 +697,11 @@ impl<'g> Builder<'g> {
     pub fn fill(&mut self, shape: Shape, values: impl Into<Arc<[f64]>>) -> Result<Value> {
         let values = values.into();
         if values.len() != shape.c || values.iter().any(|v| !v.is_finite()) {
-            return Err(Error::model(format!("{} numbers, all finite, fill {shape}, not {values:?}", shape.c)));
+            return Err(Error::model(format!(
+                "{} numbers, all finite, fill {shape}, not {} of which some are not",
+                shape.c,
+                values.len()
+            )));
         }
         let out = self.dense(shape.checked()?);
         self.write(Step::Fill { values, out });
