@@ -40,7 +40,22 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     (
         "reliability",
-        &["error", "tensor", "image", "graph", "program", "rule", "device", "engine", "perturb", "map", "method"],
+        &[
+            "error",
+            "near",
+            "tensor",
+            "optimiser",
+            "random",
+            "image",
+            "graph",
+            "program",
+            "rule",
+            "device",
+            "engine",
+            "perturb",
+            "map",
+            "method",
+        ],
     ),
     ("report", &["error", "map"]),
 ];

@@ -1,5 +1,6 @@
 //! How far a map can be believed.
 
 pub mod fidelity;
+pub mod metric;
 
 pub use fidelity::fidelity;

@@ -36,7 +36,7 @@ pub struct FileStatus {
 }
 
 /// The net that was explained.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
 pub struct ModelUsed {
     /// Its name.
     pub name: String,

@@ -1,5 +1,6 @@
 //! What a run leaves behind besides pictures: one line of JSON a result, and a manifest of the whole run.
 
+pub mod check;
 mod journal;
 mod manifest;
 mod record;
