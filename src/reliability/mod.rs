@@ -1,8 +1,16 @@
 //! How far a map can be believed.
 
+mod draws;
 pub mod fidelity;
 pub mod invariance;
 pub mod kindermans;
+pub mod localisation;
 pub mod metric;
+pub mod ranking;
+pub mod removal;
+mod scores;
+pub mod similarity;
+pub mod stability;
 
+pub use draws::Noise;
 pub use fidelity::fidelity;
