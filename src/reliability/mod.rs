@@ -1,5 +1,6 @@
 //! How far a map can be believed.
 
+pub mod attack;
 mod draws;
 pub mod fidelity;
 pub mod invariance;
