@@ -54,8 +54,10 @@ impl Graph {
             let new = match (&node.op, merges(id)) {
                 (_, Some((conv, norm))) => {
                     let (scale, shift) = norm.affine();
-                    let bias = scale.iter().zip(&shift).enumerate();
-                    let bias = bias.map(|(k, (s, t))| conv.bias.as_ref().map_or(0.0, |b| b[k]) * s + t).collect();
+                    // A bias of one number an element has a plane for each channel.
+                    let own = conv.bias.clone().unwrap_or_else(|| vec![0.0; scale.len()].into());
+                    let plane = own.len() / scale.len();
+                    let bias = own.iter().enumerate().map(|(i, b)| b * scale[i / plane] + shift[i / plane]).collect();
                     let conv = Conv { weight: conv.weight.scaled(&scale)?, bias: Some(bias), ..conv.clone() };
                     builder.push(node.name.clone(), Op::Conv(conv), &inputs)?
                 }

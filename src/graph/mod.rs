@@ -3,12 +3,13 @@
 mod dump;
 mod fold;
 mod op;
+mod rewrite;
 mod weight;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use dump::Dump;
-pub use op::{BatchNorm, Conv, Linear, Op};
+pub use op::{BatchNorm, Conv, Linear, Op, SoftClamp};
 pub use weight::{Bytes, Encoding, Factor, Part, Weight, WeightId};
 
 use crate::error::{Error, Result};

@@ -11,7 +11,7 @@ use crate::tensor::{Shape, Window};
 pub struct Conv {
     /// `[k, c / groups, kh, kw]`.
     pub weight: Weight,
-    /// One number an output channel.
+    /// One number an output channel, or one an element of the output (`[k, h, w]` in C order).
     pub bias: Option<Arc<[f64]>>,
     /// Kernel (equal to the weight's), stride, dilation, padding.
     pub window: Window,
@@ -43,6 +43,34 @@ pub struct BatchNorm {
     pub eps: f64,
 }
 
+/// A clamp with rounded corners: `lo + s(x − lo) − s(x − hi)` with softplus `s(t) = ln(1 + exp(β t)) / β`. With `lo = 0`
+/// and no upper bound it is softplus itself, with `hi = 6` a soft ReLU6; it differs from the clamp by `ln 2 / β` at most.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SoftClamp {
+    /// Lower bound; −∞ for none.
+    pub lo: f64,
+    /// Upper bound; ∞ for none.
+    pub hi: f64,
+    /// Sharpness: the larger, the nearer to the clamp.
+    pub beta: f64,
+}
+
+impl SoftClamp {
+    /// Its value at `x`.
+    pub fn value(&self, x: f64) -> f64 {
+        let softplus = |t: f64| t.max(0.0) + (-self.beta * t.abs()).exp().ln_1p() / self.beta;
+        let risen = if self.lo.is_finite() { self.lo + softplus(x - self.lo) } else { x };
+        if self.hi.is_finite() { risen - softplus(x - self.hi) } else { risen }
+    }
+
+    /// Its derivative at `x`.
+    pub fn slope(&self, x: f64) -> f64 {
+        let sigmoid = |t: f64| 1.0 / (1.0 + (-self.beta * t).exp());
+        let rising = if self.lo.is_finite() { sigmoid(x - self.lo) } else { 1.0 };
+        if self.hi.is_finite() { rising - sigmoid(x - self.hi) } else { rising }
+    }
+}
+
 /// What a node computes from its inputs.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -64,6 +92,8 @@ pub enum Op {
         /// Upper bound.
         hi: f64,
     },
+    /// A clamp with rounded corners, which has second derivatives.
+    SoftClamp(SoftClamp),
     /// Maximum over windows; padding never wins; the first of equal elements wins.
     MaxPool(Window),
     /// Mean over windows.
@@ -108,6 +138,7 @@ impl Op {
             Op::BatchNorm(_) => "batch_norm",
             Op::Relu => "relu",
             Op::Clamp { .. } => "clamp",
+            Op::SoftClamp(_) => "soft_clamp",
             Op::MaxPool(_) => "max_pool",
             Op::AvgPool { .. } => "avg_pool",
             Op::AdaptiveAvgPool { .. } => "adaptive_avg_pool",
@@ -184,10 +215,12 @@ impl Op {
                 if conv.window.kernel != [kh, kw] || conv.window.ceil {
                     return Err(Error::model(format!("window {:?} on a {kh}x{kw} kernel", conv.window)));
                 }
-                if let Some(bias) = &conv.bias {
-                    per_channel("the bias", bias.len(), k)?;
+                let out = windowed(&conv.window, k)?;
+                match &conv.bias {
+                    Some(bias) if bias.len() != out.len() => per_channel("the bias", bias.len(), k)?,
+                    _ => {}
                 }
-                windowed(&conv.window, k)
+                Ok(out)
             }
             Op::Linear(linear) => {
                 let [k, c, kh, kw] = linear.weight.dims();
@@ -209,7 +242,10 @@ impl Op {
             Op::Clamp { lo, hi } if lo.partial_cmp(hi) != Some(std::cmp::Ordering::Less) => {
                 Err(Error::model(format!("clamp to [{lo}, {hi}]")))
             }
-            Op::Relu | Op::Clamp { .. } => Ok(x),
+            Op::SoftClamp(SoftClamp { lo, hi, beta }) if !(lo < hi && *beta > 0.0 && beta.is_finite()) => {
+                Err(Error::model(format!("a soft clamp to [{lo}, {hi}] of sharpness {beta}")))
+            }
+            Op::Relu | Op::Clamp { .. } | Op::SoftClamp(_) => Ok(x),
             Op::MaxPool(window) | Op::AvgPool { window, .. } => {
                 let out = windowed(window, x.c)?;
                 let pads = window.pads(x.h, x.w);

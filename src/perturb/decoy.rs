@@ -542,6 +542,10 @@ fn stem(graph: &Graph, node: NodeId) -> Result<Option<Stem>> {
         return Ok(None);
     }
     let layer = Builder::new(graph, Decided::Here)?.conv_layer(conv)?;
+    // The patch solver knows one bias a channel.
+    if layer.bias.as_ref().is_some_and(|b| b.len() != layer.output.c) {
+        return Ok(None);
+    }
     Ok(Some(Stem { layer, clamp }))
 }
 

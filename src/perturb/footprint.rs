@@ -72,9 +72,12 @@ impl Footprint {
                         (0..out).map(|i| of(i).map(seen).fold(None, union)).collect()
                     }
                     Op::Flatten | Op::Linear(_) => vec![over(&input[axis]); out],
-                    Op::Input | Op::BatchNorm(_) | Op::Relu | Op::Clamp { .. } | Op::PadChannels { .. } => {
-                        input[axis].clone()
-                    }
+                    Op::Input
+                    | Op::BatchNorm(_)
+                    | Op::Relu
+                    | Op::Clamp { .. }
+                    | Op::SoftClamp(_)
+                    | Op::PadChannels { .. } => input[axis].clone(),
                 }
             });
             all.push(spans);

@@ -144,11 +144,13 @@ impl<'g> Builder<'g> {
             Op::Add => return Ok(self.sum_steps(id, out, read)),
             Op::Input => Step::Perturb { out },
             Op::Conv(_) | Op::BatchNorm(_) => {
-                Step::Conv { layer: self.conv_layer(id)?, x: input(0), out, epilogue: Epilogue::default() }
+                let layer = self.conv_layer(id)?;
+                return Ok(self.conv_steps(layer, input(0), out).into_iter().map(|step| (step, Some(id))).collect());
             }
             Op::Linear(_) => Step::Linear { layer: self.linear_layer(id)?, x: input(0), out },
             Op::Relu => Step::Clamp { x: input(0), range: Range::POSITIVE, out },
             Op::Clamp { lo, hi } => Step::Clamp { x: input(0), range: Range { lo: *lo, hi: *hi }, out },
+            Op::SoftClamp(soft) => Step::Elementwise { op: Elementwise::SoftClamp(*soft), xs: vec![input(0)], out },
             Op::MaxPool(_) => Step::MaxPool { layer: self.pool_layer(id)?, x: input(0), out, winners: None },
             Op::AvgPool { count_padding, .. } => {
                 Step::AvgPool { layer: self.pool_layer(id)?, count_padding: *count_padding, x: input(0), out }
@@ -160,6 +162,20 @@ impl<'g> Builder<'g> {
             Op::PadChannels { before, .. } => Step::Channels { x: input(0), first: -(*before as isize), out },
         };
         Ok(vec![(step, Some(id))])
+    }
+
+    /// A convolution; a bias of one number an element is added by a step of its own, which devices need not know of.
+    fn conv_steps(&mut self, layer: Arc<ConvLayer>, x: Value, out: Value) -> Vec<Step> {
+        let epilogue = Epilogue::default();
+        let Some(bias) = layer.bias.as_ref().filter(|b| b.len() != layer.output.c).map(Arc::clone) else {
+            return vec![Step::Conv { layer, x, out, epilogue }];
+        };
+        let (plain, values) = (self.dense(layer.output), self.dense(layer.output));
+        vec![
+            Step::Fill { values: bias, out: values },
+            Step::Conv { layer: Arc::new(ConvLayer { bias: None, ..(*layer).clone() }), x, out: plain, epilogue },
+            Step::Add { a: plain, b: values, out },
+        ]
     }
 
     /// Inputs added two at a time, in order; a sum of one is a copy.
@@ -436,7 +452,7 @@ impl<'g> Builder<'g> {
         layer.check()?;
         self.expect("a convolution", x, Form::Dense(layer.input))?;
         let out = self.dense(layer.output);
-        self.write(Step::Conv { layer, x, out, epilogue: Epilogue::default() });
+        self.conv_steps(layer, x, out).into_iter().for_each(|step| self.write(step));
         Ok(out)
     }
 
@@ -690,16 +706,17 @@ impl<'g> Builder<'g> {
         Ok(out)
     }
 
-    /// Numbers known beforehand, one a channel and the same everywhere.
+    /// Numbers known beforehand: one a channel and the same everywhere, or one an element.
     ///
     /// # Errors
-    /// When there is not one finite number a channel.
+    /// When there is not one finite number for each.
     pub fn fill(&mut self, shape: Shape, values: impl Into<Arc<[f64]>>) -> Result<Value> {
         let values = values.into();
-        if values.len() != shape.c || values.iter().any(|v| !v.is_finite()) {
+        if (values.len() != shape.c && values.len() != shape.len()) || values.iter().any(|v| !v.is_finite()) {
             return Err(Error::model(format!(
-                "{} numbers, all finite, fill {shape}, not {} of which some are not",
+                "{} or {} numbers, all finite, fill {shape}, not {} of which some may not be",
                 shape.c,
+                shape.len(),
                 values.len()
             )));
         }

@@ -17,7 +17,7 @@ pub use score::{Score, softmax};
 pub use work::{Pass, Work};
 
 use crate::error::{Error, Result};
-use crate::graph::{NodeId, Part, Weight};
+use crate::graph::{NodeId, Part, SoftClamp, Weight};
 use crate::tensor::{Shape, Window};
 
 /// A value of a program, one for each copy of a picture.
@@ -91,7 +91,7 @@ pub struct ConvLayer {
     pub name: String,
     /// `[k, c / groups, kh, kw]`.
     pub weight: Weight,
-    /// One number an output channel.
+    /// One number an output channel, or one an element of the output.
     pub bias: Option<Arc<[f64]>>,
     /// Kernel, stride, dilation, padding.
     pub window: Window,
@@ -113,7 +113,7 @@ impl ConvLayer {
             && k.is_multiple_of(self.groups)
             && self.window.kernel == [kh, kw]
             && self.output == Shape::new(k, h, w)
-            && self.bias.as_ref().is_none_or(|b| b.len() == k);
+            && self.bias.as_ref().is_none_or(|b| b.len() == k || b.len() == self.output.len());
         if suits {
             return Ok(());
         }
@@ -194,6 +194,10 @@ pub enum Elementwise {
     Square,
     /// `a / b`, and the third number where `|b|` is below this threshold.
     RatioOr(f64),
+    /// A clamp with rounded corners.
+    SoftClamp(SoftClamp),
+    /// Its derivative.
+    SoftClampSlope(SoftClamp),
 }
 
 impl Elementwise {
@@ -202,7 +206,11 @@ impl Elementwise {
         match self {
             Elementwise::RatioOr(_) => 3,
             Elementwise::Mul | Elementwise::Sub | Elementwise::Divide(_) => 2,
-            Elementwise::Scale(_) | Elementwise::Abs | Elementwise::Square => 1,
+            Elementwise::Scale(_)
+            | Elementwise::Abs
+            | Elementwise::Square
+            | Elementwise::SoftClamp(_)
+            | Elementwise::SoftClampSlope(_) => 1,
         }
     }
 
@@ -216,6 +224,8 @@ impl Elementwise {
             Elementwise::Abs => "abs",
             Elementwise::Square => "square",
             Elementwise::RatioOr(_) => "ratio_or",
+            Elementwise::SoftClamp(_) => "soft_clamp",
+            Elementwise::SoftClampSlope(_) => "soft_clamp_slope",
         }
     }
 }
@@ -322,7 +332,7 @@ pub enum Step {
         xs: Vec<Value>,
         out: Value,
     },
-    /// One number a channel, the same everywhere.
+    /// One number a channel, the same everywhere, or one an element.
     Fill {
         values: Arc<[f64]>,
         out: Value,

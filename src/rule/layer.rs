@@ -201,6 +201,12 @@ impl Parted {
 /// `b ∘ ⟨s⟩`: what a bias keeps, as a mean over positions for each channel.
 pub(super) fn kept_by_bias(b: &mut Builder<'_>, bias: Option<&Arc<[f64]>>, s: Value) -> Result<Option<Value>> {
     let Some(bias) = bias else { return Ok(None) };
+    let shape = b.shape(s);
+    if bias.len() == shape.len() {
+        let bias = b.fill(shape, Arc::clone(bias))?;
+        let kept = b.mul(bias, s)?;
+        return b.spatial_mean(kept).map(Some);
+    }
     let mean = b.spatial_mean(s)?;
     let bias = b.fill(Shape::vector(bias.len()), Arc::clone(bias))?;
     b.mul(bias, mean).map(Some)

@@ -6,7 +6,7 @@
 use super::Rule;
 use crate::error::{Error, Result};
 use crate::graph::{NodeId, Op};
-use crate::program::{Builder, Value};
+use crate::program::{Builder, Elementwise, Value};
 use crate::tensor::Shape;
 
 /// The gradient.
@@ -25,6 +25,10 @@ impl Rule for Vjp {
             Op::Relu | Op::Clamp { .. } => {
                 let bits = b.active(id)?;
                 vec![b.gate(up, bits)?]
+            }
+            Op::SoftClamp(soft) => {
+                let slope = b.elementwise(Elementwise::SoftClampSlope(*soft), vec![b.input(id, 0)])?;
+                vec![b.mul(up, slope)?]
             }
             Op::Conv(_) | Op::BatchNorm(_) => vec![b.conv_adjoint(id, up)?],
             Op::Linear(_) => vec![b.linear_adjoint(id, up)?],

@@ -69,11 +69,22 @@ pub(super) fn weighted_channel_sum<T: Scalar>(weights: &[T], x: &[T], from: Shap
 /// `values[c]` at every pixel of channel `c`.
 pub(super) fn fill<T: Scalar>(values: &[T], shape: Shape, lanes: usize, out: &mut [T]) {
     out.fill(T::ZERO);
-    for (c, &value) in values.iter().enumerate() {
-        for pixel in 0..shape.plane() {
-            out[index(shape, lanes, c, pixel)] = value;
+    let plane = shape.plane();
+    for c in 0..shape.c {
+        for pixel in 0..plane {
+            out[index(shape, lanes, c, pixel)] = values[if values.len() == shape.c { c } else { c * plane + pixel }];
         }
     }
+}
+
+/// Unused lanes of the last block become zero.
+pub(super) fn zero_unused<T: Scalar>(shape: Shape, lanes: usize, out: &mut [T]) {
+    let used = shape.c % lanes;
+    if used == 0 {
+        return;
+    }
+    let last = out.len() - shape.plane() * lanes;
+    out[last..].chunks_exact_mut(lanes).for_each(|pixel| pixel[used..].fill(T::ZERO));
 }
 
 /// Every `stride`-th row and column of `x`.

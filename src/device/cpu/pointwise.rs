@@ -115,6 +115,8 @@ impl<I: Isa> Kernel<I> for Function<I> {
                 }
                 Elementwise::Abs => self.each(|a, _| if a < zero { zero - a } else { a }),
                 Elementwise::Square => self.each(|a, _| a * a),
+                Elementwise::SoftClamp(soft) => self.each(|a, _| I::T::from_f64(soft.value(a.to_f64()))),
+                Elementwise::SoftClampSlope(soft) => self.each(|a, _| I::T::from_f64(soft.slope(a.to_f64()))),
                 Elementwise::RatioOr(threshold) => {
                     let threshold = I::T::from_f64(threshold);
                     self.each3(|a, b, c| if b < threshold && b > zero - threshold { c } else { a / b });

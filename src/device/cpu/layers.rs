@@ -1,0 +1,191 @@
+//! Steps with weights, and decisions that come from or go to the host.
+
+use super::conv::{self, Direction};
+use super::isa::Isa;
+use super::memory::Shared;
+use super::{Cpu, Values, bounds, layout, linear};
+use crate::device::Device;
+use crate::program::{ConvLayer, Epilogue, Form, LinearLayer, Range, Value, WinnerWidth};
+use crate::tensor::Scalar;
+
+impl<I: Isa> Cpu<I> {
+    pub(super) fn conv(
+        &mut self,
+        layer: &ConvLayer,
+        direction: Direction,
+        read: Value,
+        out: Value,
+        e: &Epilogue,
+        v: &Values<'_, I>,
+    ) {
+        let plan = self.conv_plan(layer, direction);
+        let weights = match self.resident.get(&plan.key) {
+            Some(buffer) => Shared(buffer.pointer().cast::<I::T>()),
+            None => {
+                let out = &mut self.transient.as_mut_slice::<I::T>()[..plan.packed_len];
+                plan.pack::<I>(layer, direction, self.pool.as_ref(), out);
+                Shared(self.transient.pointer().cast::<I::T>())
+            }
+        };
+        let bias = match (&layer.bias, direction) {
+            (Some(bias), Direction::Forward) => padded::<I>(bias),
+            _ => Vec::new(),
+        };
+        let finish = |n: usize| conv::Finish {
+            bias: if bias.is_empty() { std::ptr::null() } else { bias.as_ptr() },
+            add: e.add.map_or(std::ptr::null(), |a| v.at::<I::T>(a, n).cast_const()),
+            clamp: e.clamp.map(bounds),
+            bits: e.bits.map_or(std::ptr::null_mut(), |(b, _)| v.at(b, n)),
+            bits_range: bounds(e.bits.map_or(Range::POSITIVE, |(_, r)| r)),
+            gate: e.gate.map_or(std::ptr::null(), |g| v.at::<u8>(g, n).cast_const()),
+        };
+        let views: Vec<_> = (0..v.copies)
+            .map(|n| conv::CopyView {
+                read: v.at::<I::T>(read, n).cast_const(),
+                written: v.at(out, n),
+                finish: finish(n),
+            })
+            .collect();
+        let most = plan.parts(I::LANES);
+        // Few large pieces are split by channels, so that every thread has work.
+        let share = |pieces: usize| (2 * self.threads).div_ceil(pieces).clamp(1, most);
+        if let conv::Form::Winograd(winograd) = &plan.form {
+            let tiles = v.copies * winograd.tiles();
+            let cuts = winograd.cuts(v.copies);
+            let parts = if cuts >= 2 * self.threads { 1 } else { share(cuts).min(self.threads.div_ceil(cuts)) };
+            self.each(cuts * parts, |t, scratch| {
+                let (cut, part) = (t / parts, t % parts);
+                let task = conv::WinogradTask::<I> {
+                    plan: winograd,
+                    geometry: &plan.geometry,
+                    weights: weights.get().cast_const(),
+                    copies: &views,
+                    tiles: cut * tiles / cuts..(cut + 1) * tiles / cuts,
+                    share: part * most / parts..(part + 1) * most / parts,
+                    scratch,
+                };
+                // SAFETY: values, weights and scratch were laid out for this plan; features were detected.
+                unsafe { I::run(task) };
+            });
+            return;
+        }
+        let bands = plan.bands();
+        let parts = share(v.copies * bands);
+        self.each(v.copies * bands * parts, |t, scratch| {
+            let (n, rest) = (t / (bands * parts), t % (bands * parts));
+            let (band, part) = (rest / parts, rest % parts);
+            let task = conv::Task::<I> {
+                plan: &plan,
+                weights: weights.get().cast_const(),
+                view: views[n],
+                scratch,
+                band,
+                share: part * most / parts..(part + 1) * most / parts,
+            };
+            // SAFETY: values, weights and scratch were laid out for this plan; features were detected.
+            unsafe { I::run(task) };
+        });
+    }
+
+    pub(super) fn linear(&self, layer: &LinearLayer, x: Value, out: Value, v: &Values<'_, I>) {
+        let rows = layer.weight.rows();
+        let bias = layer.bias.as_ref().map_or(Vec::new(), |b| padded::<I>(b));
+        let bias = SendPointer(if bias.is_empty() { std::ptr::null() } else { bias.as_ptr() }, bias);
+        let piece = rows.div_ceil(8 * self.threads).next_multiple_of(linear::BLOCK_ROWS).min(256);
+        self.each(rows.div_ceil(piece), |t, scratch| {
+            let kernel = linear::Forward::<I> {
+                weight: &layer.weight,
+                bias: bias.get(),
+                x: v.at(x, 0),
+                x_step: v.step(x),
+                out: v.at(out, 0),
+                out_step: v.step(out),
+                copies: v.copies,
+                rows: t * piece..rows.min((t + 1) * piece),
+                scratch,
+            };
+            // SAFETY: vectors have the layer's lengths; scratch was made for it; features were detected.
+            unsafe { I::run(kernel) };
+        });
+        self.zero_tail(out, v);
+    }
+
+    pub(super) fn linear_adjoint(&self, layer: &LinearLayer, s: Value, out: Value, v: &Values<'_, I>) {
+        let columns = layer.weight.row_len();
+        self.each(columns.div_ceil(linear::COLUMNS), |t, scratch| {
+            let kernel = linear::Adjoint::<I> {
+                weight: &layer.weight,
+                s: v.at(s, 0),
+                s_step: v.step(s),
+                out: v.at(out, 0),
+                out_step: v.step(out),
+                copies: v.copies,
+                columns: t * linear::COLUMNS..columns.min((t + 1) * linear::COLUMNS),
+                scratch,
+            };
+            // SAFETY: vectors have the layer's lengths; scratch was made for it; features were detected.
+            unsafe { I::run(kernel) };
+        });
+        self.zero_tail(out, v);
+    }
+
+    /// Unused lanes of a vector become zero.
+    fn zero_tail(&self, out: Value, v: &Values<'_, I>) {
+        let used = v.shape(out).len();
+        for n in 0..v.copies {
+            // SAFETY: no other task runs.
+            let numbers = unsafe { v.slice_mut(out, n) };
+            numbers[used..].fill(I::T::ZERO);
+        }
+    }
+
+    pub(super) fn load_decisions(&self, given: &[u16], out: Value, n: usize, v: &Values<'_, I>) {
+        let shape = v.shape(out);
+        let bytes = self.bytes_of(v.plan.form(out));
+        // SAFETY: no other task runs; the place holds the form's bytes.
+        let raw = unsafe { std::slice::from_raw_parts_mut(v.at::<u8>(out, n), bytes) };
+        raw.fill(0);
+        for (i, &d) in given.iter().enumerate() {
+            let at = layout::index(shape, I::LANES, i / shape.plane(), i % shape.plane());
+            match v.plan.form(out) {
+                Form::Bits(_) => raw[at / 8] |= ((d & 1) as u8) << (at % 8),
+                Form::Winners(_, WinnerWidth::One) => raw[at] = d as u8,
+                _ => raw[2 * at..2 * at + 2].copy_from_slice(&d.to_ne_bytes()),
+            }
+        }
+    }
+
+    pub(super) fn read_decisions(&self, x: Value, n: usize, v: &Values<'_, I>) -> Vec<u16> {
+        let shape = v.shape(x);
+        let bytes = self.bytes_of(v.plan.form(x));
+        // SAFETY: no other task runs; the place holds the form's bytes.
+        let raw = unsafe { std::slice::from_raw_parts(v.at::<u8>(x, n).cast_const(), bytes) };
+        let one = |i: usize| {
+            let at = layout::index(shape, I::LANES, i / shape.plane(), i % shape.plane());
+            match v.plan.form(x) {
+                Form::Bits(_) => u16::from(raw[at / 8] >> (at % 8) & 1),
+                Form::Winners(_, WinnerWidth::One) => u16::from(raw[at]),
+                _ => u16::from_ne_bytes([raw[2 * at], raw[2 * at + 1]]),
+            }
+        };
+        (0..shape.len()).map(one).collect()
+    }
+}
+
+/// A pointer into a vector that is kept beside it.
+struct SendPointer<T>(*const T, #[allow(dead_code)] Vec<T>);
+// SAFETY: the vector is not written while tasks read it.
+unsafe impl<T> Sync for SendPointer<T> {}
+
+impl<T> SendPointer<T> {
+    fn get(&self) -> *const T {
+        self.0
+    }
+}
+
+/// One number a channel, zeros to whole blocks (two blocks are loaded together).
+fn padded<I: Isa>(values: &[f64]) -> Vec<I::T> {
+    let mut out: Vec<I::T> = values.iter().map(|&x| I::T::from_f64(x)).collect();
+    out.resize(values.len().next_multiple_of(2 * I::LANES), I::T::ZERO);
+    out
+}

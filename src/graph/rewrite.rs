@@ -1,0 +1,138 @@
+//! Graphs made from graphs: rounded corners, data that are shifted, other weights.
+
+use std::sync::Arc;
+
+use super::{Conv, Graph, GraphBuilder, Linear, Node, NodeId, Op, SoftClamp};
+use crate::error::{Error, Result};
+use crate::tensor::{Shape, Tensor};
+
+impl Graph {
+    /// The same nodes, but `change` may give some another operation of the same shape.
+    ///
+    /// # Errors
+    /// Those of `change`, and when an operation does not suit its inputs or has another output shape than the one whose
+    /// place it takes.
+    pub fn rewritten(&self, mut change: impl FnMut(NodeId, &Node) -> Result<Option<Op>>) -> Result<Graph> {
+        let mut builder = GraphBuilder::new(self.input_shape());
+        for id in self.ids().skip(1) {
+            let node = self.node(id);
+            let (op, norm) = match change(id, node)? {
+                Some(op) => (op, None),
+                None => (node.op.clone(), node.norm.clone()),
+            };
+            let new = builder.add(node.name.clone(), op, &node.inputs, norm)?;
+            if builder.shape(new) != node.shape {
+                let shape = builder.shape(new);
+                return Err(Error::model(format!("node '{}' gives {shape} in place of {}", node.name, node.shape)));
+            }
+        }
+        self.stages().iter().for_each(|(name, id)| builder.stage(name, *id));
+        builder.finish(self.output())
+    }
+
+    /// The net with rounded corners: every ReLU and clamp becomes a [`SoftClamp`] of sharpness `beta`, so that gradients
+    /// have gradients (Dombrowski et al., NeurIPS 2019, section 3.2). Max-pools stay.
+    ///
+    /// # Errors
+    /// Settings when `beta` is not a positive number.
+    pub fn softened(&self, beta: f64) -> Result<Graph> {
+        if !(beta > 0.0 && beta.is_finite()) {
+            return Err(Error::settings(format!("softplus needs a sharpness above 0, not {beta}")));
+        }
+        self.rewritten(|_, node| {
+            Ok(match node.op {
+                Op::Relu => Some(Op::SoftClamp(SoftClamp { lo: 0.0, hi: f64::INFINITY, beta })),
+                Op::Clamp { lo, hi } => Some(Op::SoftClamp(SoftClamp { lo, hi, beta })),
+                _ => None,
+            })
+        })
+    }
+
+    /// The net for shifted data: what this one says of `x`, it says of `x + shift` (Kindermans et al. 2017, section 2). The
+    /// biases of the layers at the picture become `b − W·shift`. Zeros in a convolution's padding are not shifted, so its
+    /// new bias has one number an element of the output.
+    ///
+    /// # Errors
+    /// Input when `shift` has not the input's shape or is not finite. Model when the picture is read by something else than
+    /// convolutions and linear layers (behind a flattening, where there is one).
+    pub fn shifted(&self, shift: &Tensor) -> Result<Graph> {
+        if shift.dims() != self.input_shape().dims() {
+            return Err(Error::input(format!("a shift of {:?} for pictures of {}", shift.dims(), self.input_shape())));
+        }
+        if let Some(at) = shift.first_not_finite() {
+            return Err(Error::input(format!("element {at} of the shift is {}", shift.at(at))));
+        }
+        let values = shift.to_f64();
+        // Nodes that hand the picture on as it is.
+        let mut same = vec![false; self.nodes().len()];
+        same[0] = true;
+        self.rewritten(|id, node| {
+            if !node.inputs.iter().any(|i| same[i.index()]) {
+                return Ok(None);
+            }
+            match &node.op {
+                Op::Flatten => {
+                    same[id.index()] = true;
+                    Ok(None)
+                }
+                Op::Conv(conv) => {
+                    let input = self.node(node.inputs[0]).shape;
+                    let moved = convolved(conv, input, node.shape, &values);
+                    let plane = node.shape.plane();
+                    let own = |i: usize| match &conv.bias {
+                        Some(bias) if bias.len() == moved.len() => bias[i],
+                        Some(bias) => bias[i / plane],
+                        None => 0.0,
+                    };
+                    let bias = moved.iter().enumerate().map(|(i, v)| own(i) - v).collect();
+                    Ok(Some(Op::Conv(Conv { bias: Some(bias), ..conv.clone() })))
+                }
+                Op::Linear(linear) => {
+                    let mut row = vec![0.0; linear.weight.row_len()];
+                    let bias: Arc<[f64]> = (0..linear.weight.rows())
+                        .map(|k| {
+                            linear.weight.read(k, 0..row.len(), &mut row);
+                            let moved: f64 = row.iter().zip(values.iter()).map(|(w, v)| w * v).sum();
+                            linear.bias.as_ref().map_or(0.0, |b| b[k]) - moved
+                        })
+                        .collect();
+                    Ok(Some(Op::Linear(Linear { bias: Some(bias), ..linear.clone() })))
+                }
+                op => Err(Error::model(format!(
+                    "a shift of the data can be undone in convolutions and linear layers, not in '{}' ({})",
+                    node.name,
+                    op.kind()
+                ))),
+            }
+        })
+    }
+}
+
+/// `W·x` without bias, `[k, h, w]` in double precision.
+fn convolved(conv: &Conv, input: Shape, output: Shape, x: &[f64]) -> Vec<f64> {
+    let [k, c, kh, kw] = conv.weight.dims();
+    let pads = conv.window.pads(input.h, input.w);
+    let (stride, dilation) = (conv.window.stride, conv.window.dilation);
+    let mut out = vec![0.0; output.len()];
+    let mut row = vec![0.0; conv.weight.row_len()];
+    for (channel, plane) in out.chunks_exact_mut(output.plane()).enumerate() {
+        conv.weight.read(channel, 0..row.len(), &mut row);
+        let first = channel / (k / conv.groups) * c;
+        for (tap, &w) in row.iter().enumerate().filter(|(_, w)| **w != 0.0) {
+            let (read, ky, kx) = (first + tap / (kh * kw), tap / kw % kh, tap % kw);
+            for y in 0..output.h {
+                let Some(iy) = (y * stride[0] + ky * dilation[0]).checked_sub(pads[0][0]).filter(|&i| i < input.h)
+                else {
+                    continue;
+                };
+                for ox in 0..output.w {
+                    let at = (ox * stride[1] + kx * dilation[1]).checked_sub(pads[1][0]);
+                    if let Some(ix) = at.filter(|&i| i < input.w) {
+                        plane[y * output.w + ox] += w * x[(read * input.h + iy) * input.w + ix];
+                    }
+                }
+            }
+        }
+    }
+    out
+}

@@ -1,0 +1,167 @@
+//! Graphs made from graphs: the net for shifted data and the net with rounded corners.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod nets;
+
+use nets::{Net, SMALL};
+use verilume::engine::{Batch, Engine, Job, Settings};
+use verilume::graph::{Graph, GraphBuilder, Op, SoftClamp};
+use verilume::model::Model;
+use verilume::program::Score;
+use verilume::random;
+use verilume::tensor::{Precision, Shape, Tensor};
+
+fn twin() -> Engine {
+    Engine::new(&Settings { precision: Precision::F64, ..Settings::default() }).unwrap()
+}
+
+fn noise(shape: Shape, key: u64, size: f64) -> Tensor {
+    let mut values = vec![0.0f32; shape.len()];
+    random::fill_normals(7, key, 0, 0, &mut values);
+    Tensor::f64(shape.dims(), values.iter().map(|&v| f64::from(v) * size).collect()).unwrap()
+}
+
+fn sum(a: &Tensor, b: &Tensor) -> Tensor {
+    let values = a.to_f64().iter().zip(b.to_f64().iter()).map(|(a, b)| a + b).collect();
+    Tensor::f64(a.dims(), values).unwrap()
+}
+
+fn pictures(net: &Graph) -> Vec<Tensor> {
+    (0..2).map(|i| noise(net.input_shape(), i, 1.0)).collect()
+}
+
+/// Largest |f'(x + m) − f(x)| over largest |f(x)|.
+fn difference(engine: &mut Engine, net: &Graph, pictures: &[Tensor], shift: &Tensor) -> f64 {
+    let shifted = net.shifted(shift).unwrap();
+    let before = engine.forward(net, &Batch::of(pictures.to_vec()).unwrap()).unwrap().to_f64().into_owned();
+    let moved = pictures.iter().map(|x| sum(x, shift)).collect();
+    let after = engine.forward(&shifted, &Batch::of(moved).unwrap()).unwrap().to_f64().into_owned();
+    let most = before.iter().zip(&after).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    most / before.iter().fold(0.0, |m: f64, v| m.max(v.abs()))
+}
+
+#[test]
+fn a_net_for_shifted_data_says_the_same() {
+    let mut engine = twin();
+    let mut nets: Vec<(String, Graph)> =
+        SMALL.iter().map(|n| (n.to_string(), (*Net::small(n).graph).clone())).collect();
+    // Batch norms that were not folded, 'same' padding with stride 2, and layers that see the picture as a vector.
+    nets.push(("resnet20 unfolded".into(), Model::random("resnet20", 3).unwrap().unfolded().clone()));
+    let lite = Model::random("efficientnet-lite0", 3).unwrap();
+    nets.push(("lite0".into(), (*lite.graph(Shape::new(3, 64, 48)).unwrap()).clone()));
+    let mlp = Model::random("mlp", 3).unwrap();
+    nets.push(("mlp".into(), (*mlp.graph(mlp.default_input()).unwrap()).clone()));
+    for (name, net) in &nets {
+        let x = pictures(net);
+        for shift in [
+            Tensor::f64(net.input_shape().dims(), vec![-1.0; net.input_shape().len()]).unwrap(),
+            noise(net.input_shape(), 9, 3.0),
+        ] {
+            let off = difference(&mut engine, net, &x, &shift);
+            assert!(off <= 1e-10, "{name}: {off:e}");
+        }
+    }
+}
+
+/// The old biases on the new data would not do: the test above can fail.
+#[test]
+fn the_shift_is_felt_without_new_biases() {
+    let mut engine = twin();
+    let net = Net::small("vgg").graph;
+    let x = pictures(&net);
+    let shift = noise(net.input_shape(), 9, 3.0);
+    let before = engine.forward(&net, &Batch::of(x.clone()).unwrap()).unwrap();
+    let after = engine.forward(&net, &Batch::of(x.iter().map(|x| sum(x, &shift)).collect()).unwrap()).unwrap();
+    let most = before.to_f64().iter().zip(after.to_f64().iter()).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    assert!(most > 1e-3);
+}
+
+#[test]
+fn shifting_twice_is_shifting_by_the_sum() {
+    let mut engine = twin();
+    let net = Net::small("resnet_basic").graph;
+    let (a, b) = (noise(net.input_shape(), 1, 1.0), noise(net.input_shape(), 2, 1.0));
+    let x = pictures(&net);
+    let twice = net.shifted(&a).unwrap().shifted(&b).unwrap();
+    let once = net.shifted(&sum(&a, &b)).unwrap();
+    let batch = Batch::of(x).unwrap();
+    let (twice, once) = (engine.forward(&twice, &batch).unwrap(), engine.forward(&once, &batch).unwrap());
+    for (a, b) in twice.to_f64().iter().zip(once.to_f64().iter()) {
+        assert!((a - b).abs() <= 1e-11 * b.abs().max(1.0), "{a} {b}");
+    }
+}
+
+#[test]
+fn what_cannot_be_shifted_is_refused() {
+    let net = Net::small("vgg").graph;
+    assert!(net.shifted(&Tensor::f64([3, 1, 1], vec![0.0; 3]).unwrap()).is_err());
+    let shape = net.input_shape();
+    let nan = Tensor::f64(shape.dims(), vec![f64::NAN; shape.len()]).unwrap();
+    assert!(net.shifted(&nan).unwrap_err().to_string().contains("element 0"));
+    let mut b = GraphBuilder::new(Shape::new(1, 2, 2));
+    let relu = b.push("relu", Op::Relu, &[b.input()]).unwrap();
+    let flat = b.push("flat", Op::Flatten, &[relu]).unwrap();
+    let odd = b.finish(flat).unwrap();
+    let message = odd.shifted(&Tensor::f64([1, 2, 2], vec![1.0; 4]).unwrap()).unwrap_err().to_string();
+    assert!(message.contains("'relu'"), "{message}");
+    // A bias of one number an element is for one size of pictures.
+    let shifted = net.shifted(&noise(shape, 1, 1.0)).unwrap();
+    assert!(shifted.resized(Shape::new(3, shape.h + 8, shape.w)).is_err());
+    assert!(net.softened(0.0).is_err() && net.softened(f64::NAN).is_err());
+}
+
+#[test]
+fn a_soft_clamp_is_near_its_clamp_and_its_slope_is_its_derivative() {
+    for soft in [
+        SoftClamp { lo: 0.0, hi: f64::INFINITY, beta: 5.0 },
+        SoftClamp { lo: 0.0, hi: 6.0, beta: 3.0 },
+        SoftClamp { lo: f64::NEG_INFINITY, hi: 1.0, beta: 2.0 },
+    ] {
+        for i in -400..=400 {
+            let x = f64::from(i) * 0.05;
+            let hard = x.clamp(soft.lo, soft.hi);
+            assert!((soft.value(x) - hard).abs() <= 2f64.ln() / soft.beta + 1e-12, "{soft:?} at {x}");
+            let slope = (soft.value(x + 1e-5) - soft.value(x - 1e-5)) / 2e-5;
+            assert!((soft.slope(x) - slope).abs() <= 1e-8, "{soft:?} at {x}: {} {slope}", soft.slope(x));
+        }
+        assert!(soft.value(1e300).is_finite() || soft.hi.is_infinite());
+        assert!(!soft.value(-1e300).is_nan() && !soft.slope(1e300).is_nan());
+    }
+}
+
+#[test]
+fn a_softened_net_comes_near_and_has_the_gradient_of_what_it_computes() {
+    let mut engine = twin();
+    let mut nets: Vec<(String, Graph)> =
+        ["vgg", "resnet_basic"].map(|n| (n.into(), (*Net::small(n).graph).clone())).into();
+    let lite = Model::random("efficientnet-lite0", 3).unwrap();
+    nets.push(("lite0".into(), (*lite.graph(Shape::new(3, 32, 32)).unwrap()).clone()));
+    for (name, net) in &nets {
+        let x = noise(net.input_shape(), 5, 1.0);
+        let batch = |x: &Tensor| Batch::of(vec![x.clone()]).unwrap();
+        let hard = engine.forward(net, &batch(&x)).unwrap();
+        let largest = hard.to_f64().iter().fold(0.0f64, |m, v| m.max(v.abs()));
+        let mut last = f64::INFINITY;
+        for beta in [1e2, 1e4, 1e6] {
+            let soft = engine.forward(&net.softened(beta).unwrap(), &batch(&x)).unwrap();
+            let most = hard.to_f64().iter().zip(soft.to_f64().iter()).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            assert!(most < last, "{name}: {most} at {beta} after {last}");
+            last = most;
+        }
+        assert!(last <= 1e-3 * largest, "{name}: {last} of {largest}");
+
+        let soft = net.softened(10.0).unwrap();
+        let answer = engine.explain(&soft, &Job::gradient(Score::Logit), &batch(&x), &[1]).unwrap();
+        let gradient = answer.maps[0].to_f64().into_owned();
+        let direction = noise(net.input_shape(), 6, 1.0).to_f64().into_owned();
+        let along: f64 = gradient.iter().zip(&direction).map(|(g, d)| g * d).sum();
+        // Small enough that no max-pool changes its winner on the way.
+        let h = 1e-7;
+        let mut at = |sign: f64| {
+            let moved = x.to_f64().iter().zip(&direction).map(|(x, d)| x + sign * h * d).collect();
+            engine.forward(&soft, &batch(&Tensor::f64(x.dims(), moved).unwrap())).unwrap().at(1)
+        };
+        let numeric = (at(1.0) - at(-1.0)) / (2.0 * h);
+        assert!((along - numeric).abs() <= 1e-6 * numeric.abs().max(1.0), "{name}: {along} {numeric}");
+    }
+}
