@@ -1,5 +1,6 @@
 //! How far a map can be believed.
 
+pub mod attack;
 pub mod bootstrap;
 pub mod fidelity;
 pub mod metric;
