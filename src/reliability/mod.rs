@@ -2,6 +2,7 @@
 
 pub mod attack;
 pub mod bootstrap;
+pub mod check;
 mod draws;
 pub mod fidelity;
 pub mod invariance;
@@ -9,6 +10,7 @@ pub mod kindermans;
 pub mod localisation;
 pub mod metric;
 pub mod mosaic;
+pub mod randomise;
 pub mod ranking;
 pub mod removal;
 mod scores;
