@@ -57,7 +57,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "method",
         ],
     ),
-    ("report", &["error", "map"]),
+    ("report", &["error", "image", "map", "render"]),
 ];
 
 /// Modules that may import everything.

@@ -1,13 +1,17 @@
 //! What a run leaves behind besides pictures: one line of JSON a result, and a manifest of the whole run.
 
 pub mod check;
+#[cfg(feature = "html")]
+pub mod html;
 mod journal;
 mod manifest;
 mod record;
+mod tally;
 
 pub use journal::{Journal, Line, Stamp};
 pub use manifest::{FileStatus, Manifest, MethodUsed, ModelUsed, Status};
 pub use record::{Prediction, Record};
+pub use tally::Tally;
 
 use std::fs::File;
 use std::io::Write;
