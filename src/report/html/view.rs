@@ -203,7 +203,7 @@ fn plain(text: &str) -> String {
 fn figure(value: f64) -> String {
     let size = value.abs();
     if !value.is_finite() {
-        return "not finite".into();
+        return if value.is_nan() { "no number" } else { "∞" }.into();
     }
     if size == 0.0 {
         return "0".into();
@@ -552,7 +552,8 @@ mod tests {
             (1.04e-14, "1.0e-14"),
             (0.0004, "4.0e-4"),
             (2.5e7, "2.5e7"),
-            (f64::NAN, "not finite"),
+            (f64::NAN, "no number"),
+            (f64::INFINITY, "∞"),
         ] {
             assert_eq!(figure(value), text, "{value}");
         }
