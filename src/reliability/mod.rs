@@ -1,9 +1,12 @@
 //! How far a map can be believed.
 
+pub mod concentration;
 mod draws;
 pub mod fidelity;
+pub mod imputation;
 pub mod localisation;
 pub mod metric;
+pub mod pixel_flipping;
 pub mod ranking;
 pub mod removal;
 mod scores;
@@ -12,3 +15,4 @@ pub mod stability;
 
 pub use draws::Noise;
 pub use fidelity::fidelity;
+pub use pixel_flipping::pixel_flipping;
