@@ -1,7 +1,19 @@
 //! How far a map can be believed.
 
 pub mod attack;
+pub mod concentration;
+mod draws;
 pub mod fidelity;
+pub mod imputation;
+pub mod localisation;
 pub mod metric;
+pub mod pixel_flipping;
+pub mod ranking;
+pub mod removal;
+mod scores;
+pub mod similarity;
+pub mod stability;
 
+pub use draws::Noise;
 pub use fidelity::fidelity;
+pub use pixel_flipping::pixel_flipping;
