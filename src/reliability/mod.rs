@@ -1,12 +1,16 @@
 //! How far a map can be believed.
 
 pub mod attack;
+pub mod bootstrap;
 pub mod concentration;
 mod draws;
 pub mod fidelity;
 pub mod imputation;
+pub mod invariance;
+pub mod kindermans;
 pub mod localisation;
 pub mod metric;
+pub mod mosaic;
 pub mod pixel_flipping;
 pub mod ranking;
 pub mod removal;

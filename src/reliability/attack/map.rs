@@ -162,7 +162,7 @@ impl MapAttack {
         let mut victims = self.victims(engine, [graph, smooth], preprocess, (x, classes))?;
         if self.start == Start::Random {
             let radius = self.epsilon.normalised(preprocess);
-            for (victim, &key) in victims.iter_mut().zip(x.keys()) {
+            for (victim, key) in victims.iter_mut().zip(x.keys()) {
                 let draws = start_draws(self.seed, key, victim.point.len());
                 victim.point = victim.ball.at(&radius, plane, &draws);
             }
