@@ -1,5 +1,7 @@
 //! The command line as typed: one struct a command, shared groups of options beside them.
 
+pub mod attack;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -19,6 +21,7 @@ pub struct Cli {
 const EXAMPLES: &str = "Examples:
   verilume explain cat.jpg                         where the built-in net looks, as an overlay
   verilume explain photos/ -m ig -m smoothgrad     two methods, every picture in a folder
+  verilume attack cat.jpg                          an adversarial picture, and what becomes of its map
   verilume model info                              what the built-in net is
   verilume doctor                                  what this machine offers
   verilume bench -m smoothgrad --batch 1,8         how long a call takes
@@ -29,6 +32,7 @@ const EXAMPLES: &str = "Examples:
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Explain(Box<ExplainArgs>),
+    Attack(Box<attack::AttackArgs>),
     Bench(Box<BenchArgs>),
     Profile(Box<ProfileArgs>),
     Patterns(PatternsArgs),
@@ -478,9 +482,14 @@ pub struct CompletionsArgs {
 impl Cli {
     /// The parser with the methods written into its help.
     pub fn parser() -> clap::Command {
-        Cli::command().mut_subcommand("explain", |explain| {
-            explain.after_long_help(format!("{EXPLAIN_EXAMPLES}\n\n{}", listing::methods_text()))
-        })
+        Cli::command()
+            .mut_subcommand("explain", |explain| {
+                explain.after_long_help(format!("{EXPLAIN_EXAMPLES}\n\n{}", listing::methods_text()))
+            })
+            .mut_subcommand("attack", |attack| {
+                let attacks = crate::attack::attacks_text();
+                attack.after_long_help(format!("{}\n\n{attacks}", attack::ATTACK_EXAMPLES))
+            })
     }
 
     /// What was typed; leaves the process with a message when it has no meaning.
