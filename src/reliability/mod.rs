@@ -2,8 +2,18 @@
 
 pub mod attack;
 pub mod bootstrap;
+mod draws;
 pub mod fidelity;
+pub mod invariance;
+pub mod kindermans;
+pub mod localisation;
 pub mod metric;
 pub mod mosaic;
+pub mod ranking;
+pub mod removal;
+mod scores;
+pub mod similarity;
+pub mod stability;
 
+pub use draws::Noise;
 pub use fidelity::fidelity;

@@ -2,7 +2,7 @@
 //! shows something else.
 //!
 //! - [`fgsm`] and [`pgd`] attack the prediction.
-
+//! - [`MapAttack`] attacks the map and keeps the prediction.
 //!
 //! All move within the L∞ [`Ball`] of ε around the picture, cut by what pictures can hold, by steps along the sign of a
 //! gradient. Draws depend on (seed, picture, element) and nothing else; results do not depend on batches or threads.
@@ -10,10 +10,14 @@
 
 mod ball;
 mod field;
+mod map;
+mod objective;
 mod prediction;
 mod quantise;
 
 pub use ball::{Ball, Size, linf, linf_levels};
+pub use map::{Base, Evaluation, MapAttack};
+pub use objective::{Magnitude, Objective, Region};
 pub use prediction::{Goal, Pgd, Stop, fgsm, pgd};
 pub use quantise::{Quantised, quantise};
 

@@ -191,7 +191,7 @@ impl Run<'_> {
             Start::Random => logits(engine, self.graph, x)?,
         };
         let mut victims = Vec::with_capacity(x.len());
-        for ((picture, &key), before) in x.items().iter().zip(x.keys()).zip(before) {
+        for ((picture, key), before) in x.items().iter().zip(x.keys()).zip(before) {
             let ball = Ball::around(picture, epsilon, self.preprocess)?;
             let point = match start {
                 Start::Picture => ball.centre().to_vec(),
