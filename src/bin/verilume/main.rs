@@ -6,12 +6,15 @@ mod attack;
 mod bench;
 mod book;
 mod completions;
+mod data;
 mod doctor;
 mod drawing;
+mod eval;
 mod explain;
 mod inputs;
 mod items;
 mod listing;
+mod methods;
 mod model;
 mod outputs;
 mod paths;
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
     let done = match Cli::read().command {
         Command::Explain(args) => explain::run(&args),
         Command::Attack(args) => attack::run(&args),
+        Command::Eval(args) => eval::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Profile(args) => profile::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Patterns(args) => patterns::run(&args),

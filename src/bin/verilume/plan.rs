@@ -77,11 +77,7 @@ impl Plan {
             methods: methods(&args.methods)?,
             target: TargetChoice::parse(&args.target)?,
             target_text: args.target.clone(),
-            score: match args.score {
-                ScoreArg::Logit => Score::Logit,
-                ScoreArg::Prob => Score::Prob,
-                ScoreArg::Logprob => Score::LogProb,
-            },
+            score: score(args.score),
             out: args.out.clone(),
             formats,
             winsorise: args.winsorise,
@@ -101,12 +97,26 @@ impl Plan {
 
     /// The score's name.
     pub fn score_name(&self) -> &'static str {
-        match self.score {
-            Score::Logit => "logit",
-            Score::Prob => "prob",
-            Score::LogProb => "logprob",
-            Score::LogOthers => "logothers",
-        }
+        score_name(self.score)
+    }
+}
+
+/// The score that was asked for.
+pub fn score(arg: ScoreArg) -> Score {
+    match arg {
+        ScoreArg::Logit => Score::Logit,
+        ScoreArg::Prob => Score::Prob,
+        ScoreArg::Logprob => Score::LogProb,
+    }
+}
+
+/// A score's name.
+pub fn score_name(score: Score) -> &'static str {
+    match score {
+        Score::Logit => "logit",
+        Score::Prob => "prob",
+        Score::LogProb => "logprob",
+        Score::LogOthers => "logothers",
     }
 }
 

@@ -1,11 +1,14 @@
 //! The command line as typed: one struct a command, shared groups of options beside them.
 
 pub mod attack;
+mod eval;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+pub use eval::{EvalArgs, MosaicSize, TargetArg};
 
 use crate::listing;
 use crate::values::{self, CropSize, Shard};
@@ -22,6 +25,7 @@ const EXAMPLES: &str = "Examples:
   verilume explain cat.jpg                         where the built-in net looks, as an overlay
   verilume explain photos/ -m ig -m smoothgrad     two methods, every picture in a folder
   verilume attack cat.jpg                          an adversarial picture, and what becomes of its map
+  verilume eval --data val/ -m ig -m grad_cam      how good their maps are, with confidence intervals
   verilume model info                              what the built-in net is
   verilume doctor                                  what this machine offers
   verilume bench -m smoothgrad --batch 1,8         how long a call takes
@@ -33,6 +37,7 @@ const EXAMPLES: &str = "Examples:
 pub enum Command {
     Explain(Box<ExplainArgs>),
     Attack(Box<attack::AttackArgs>),
+    Eval(Box<EvalArgs>),
     Bench(Box<BenchArgs>),
     Profile(Box<ProfileArgs>),
     Patterns(PatternsArgs),
