@@ -4,12 +4,14 @@ mod args;
 mod arrays;
 mod bench;
 mod book;
+mod check;
 mod completions;
 mod doctor;
 mod drawing;
 mod explain;
 mod inputs;
 mod items;
+mod kindermans;
 mod listing;
 mod model;
 mod outputs;
@@ -22,9 +24,11 @@ mod runner;
 mod subject;
 mod talk;
 mod targets;
+mod tests_of_trust;
 mod timeline;
 mod timing;
 mod values;
+mod verdicts;
 
 use std::process::ExitCode;
 
@@ -36,6 +40,7 @@ const UNUSABLE: u8 = 2;
 fn main() -> ExitCode {
     let done = match Cli::read().command {
         Command::Explain(args) => explain::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Profile(args) => profile::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Patterns(args) => patterns::run(&args),

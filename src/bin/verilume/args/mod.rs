@@ -1,5 +1,9 @@
 //! The command line as typed: one struct a command, shared groups of options beside them.
 
+mod check;
+
+pub use check::{CheckArgs, ReportFormat};
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -19,6 +23,7 @@ pub struct Cli {
 const EXAMPLES: &str = "Examples:
   verilume explain cat.jpg                         where the built-in net looks, as an overlay
   verilume explain photos/ -m ig -m smoothgrad     two methods, every picture in a folder
+  verilume check cat.jpg                           which methods can be believed, as a table and a page
   verilume model info                              what the built-in net is
   verilume doctor                                  what this machine offers
   verilume bench -m smoothgrad --batch 1,8         how long a call takes
@@ -29,6 +34,7 @@ const EXAMPLES: &str = "Examples:
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Explain(Box<ExplainArgs>),
+    Check(Box<CheckArgs>),
     Bench(Box<BenchArgs>),
     Profile(Box<ProfileArgs>),
     Patterns(PatternsArgs),
