@@ -97,12 +97,26 @@ impl Plan {
 
     /// The score's name.
     pub fn score_name(&self) -> &'static str {
-        match self.score {
-            Score::Logit => "logit",
-            Score::Prob => "prob",
-            Score::LogProb => "logprob",
-            Score::LogOthers => "logothers",
-        }
+        score_name(self.score)
+    }
+}
+
+/// The score that was asked for.
+pub fn score(arg: ScoreArg) -> Score {
+    match arg {
+        ScoreArg::Logit => Score::Logit,
+        ScoreArg::Prob => Score::Prob,
+        ScoreArg::Logprob => Score::LogProb,
+    }
+}
+
+/// A score's name.
+pub fn score_name(score: Score) -> &'static str {
+    match score {
+        Score::Logit => "logit",
+        Score::Prob => "prob",
+        Score::LogProb => "logprob",
+        Score::LogOthers => "logothers",
     }
 }
 
@@ -110,15 +124,6 @@ impl Plan {
 pub fn has_positions(model: &Model) -> bool {
     let net = model.unfolded();
     net.stages().last().is_some_and(|(_, node)| net.node(*node).shape.plane() > 1)
-}
-
-/// The score that is meant.
-pub fn score(score: ScoreArg) -> Score {
-    match score {
-        ScoreArg::Logit => Score::Logit,
-        ScoreArg::Prob => Score::Prob,
-        ScoreArg::Logprob => Score::LogProb,
-    }
 }
 
 /// The methods used when none is named.
