@@ -3,12 +3,15 @@
 //! A metric lives in one file with its registry [`Entry`]. It is given a [`Case`], pictures of one shape with a method and
 //! its maps of them, and answers with named numbers for each picture.
 
+mod attacked;
 mod deletion;
+mod dwsol;
 mod energy_in_box;
 mod fidelity;
 mod grid_pointing;
 mod insertion;
 mod pointing;
+mod retrieval;
 mod spec;
 mod stability;
 mod wsol;
@@ -232,5 +235,7 @@ pub fn registry() -> &'static [Entry] {
         energy_in_box::ENTRY,
         wsol::ENTRY,
         grid_pointing::ENTRY,
+        dwsol::ENTRY,
+        retrieval::ENTRY,
     ]
 }
