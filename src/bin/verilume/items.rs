@@ -91,7 +91,11 @@ impl Item {
         if map.values.len() == self.input.len() { self.dims.clone() } else { map.values.dims().to_vec() }
     }
 
-    fn drawn_dims(&self, preprocess: &Preprocess) -> Result<[usize; 3]> {
+    /// Extents `[C, H, W]` of the picture that the input is.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn drawn_dims(&self, preprocess: &Preprocess) -> Result<[usize; 3]> {
         match *self.dims.as_slice() {
             [c, h, w] => Ok([c, h, w]),
             [n] if n == preprocess.dims().iter().product::<usize>() => Ok(preprocess.dims()),

@@ -2,6 +2,7 @@
 
 mod args;
 mod arrays;
+mod attack;
 mod bench;
 mod book;
 mod completions;
@@ -39,6 +40,7 @@ const UNUSABLE: u8 = 2;
 fn main() -> ExitCode {
     let done = match Cli::read().command {
         Command::Explain(args) => explain::run(&args),
+        Command::Attack(args) => attack::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Profile(args) => profile::run(&args).map(|()| ExitCode::SUCCESS),

@@ -1,5 +1,6 @@
 //! The command line as typed: one struct a command, shared groups of options beside them.
 
+pub mod attack;
 mod eval;
 
 use std::ffi::OsString;
@@ -23,6 +24,7 @@ pub struct Cli {
 const EXAMPLES: &str = "Examples:
   verilume explain cat.jpg                         where the built-in net looks, as an overlay
   verilume explain photos/ -m ig -m smoothgrad     two methods, every picture in a folder
+  verilume attack cat.jpg                          an adversarial picture, and what becomes of its map
   verilume eval --data val/ -m ig -m grad_cam      how good their maps are, with confidence intervals
   verilume model info                              what the built-in net is
   verilume doctor                                  what this machine offers
@@ -34,6 +36,7 @@ const EXAMPLES: &str = "Examples:
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Explain(Box<ExplainArgs>),
+    Attack(Box<attack::AttackArgs>),
     Eval(Box<EvalArgs>),
     Bench(Box<BenchArgs>),
     Profile(Box<ProfileArgs>),
@@ -490,6 +493,10 @@ impl Cli {
             })
             .mut_subcommand("eval", |eval| {
                 eval.after_long_help(format!("{}\n\n{}", eval::EXAMPLES, listing::metrics_text()))
+            })
+            .mut_subcommand("attack", |attack| {
+                let attacks = crate::attack::attacks_text();
+                attack.after_long_help(format!("{}\n\n{attacks}", attack::ATTACK_EXAMPLES))
             })
     }
 
