@@ -36,7 +36,7 @@ fn run(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Outcome> {
             iterations: ITERATIONS,
             score: bench.options.score,
             seed: bench.options.seed,
-            ..MapAttack::new(Objective::TopK(k))
+            ..MapAttack::new(Objective::TopK { k: Some(k) })
         };
         let found = match attack.attack(bench.engine, bench.graph, bench.options.preprocess, &x, &[target]) {
             Ok(mut found) => found.pop().filter(|f| f.succeeded).ok_or_else(|| "the attack found nothing".to_string()),
