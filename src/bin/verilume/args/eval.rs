@@ -14,7 +14,7 @@ use crate::values;
 /// picture; at the end DIR/summary.json holds, for each method and number, the mean over pictures with its 95 % bootstrap
 /// interval (percentiles of 2000 resamples) and the paired difference from the first method.
 #[derive(Debug, Args)]
-#[command(after_help = EVAL_EXAMPLES)]
+#[command(after_help = EXAMPLES)]
 pub struct EvalArgs {
     /// Labelled pictures: a .safetensors array, a folder, pictures, globs; may repeat
     ///
@@ -66,7 +66,8 @@ pub struct EvalArgs {
 
     /// Metric, `name` or `name:key=value,...`; may repeat [default: a quick set that suits the data]
     ///
-    /// `--list-metrics` lists the names.
+    /// `--list-metrics` and the METRICS section below list the names. Pictures get fidelity, deletion and insertion, with --boxes
+    /// pointing, energy_in_box and wsol too; mosaics get grid_pointing, pointing and dwsol.
     #[arg(long = "metric", value_name = "METRIC")]
     pub metrics: Vec<String>,
 
@@ -131,7 +132,7 @@ pub enum MosaicSize {
     Double,
 }
 
-const EVAL_EXAMPLES: &str = "Examples:
+pub(super) const EXAMPLES: &str = "Examples:
   verilume eval --data photos/ -m gradient -m smoothgrad -m grad_cam --limit 200 --shuffle
   verilume eval --data cifar10-test.safetensors --model resnet20.safetensors -m ig --metric deletion --metric insertion
   verilume eval --data val/ --boxes boxes.csv -m grad_cam -m lrp --metric wsol --target label

@@ -489,11 +489,14 @@ pub struct CompletionsArgs {
 }
 
 impl Cli {
-    /// The parser with the methods written into its help.
+    /// The parser with the methods and metrics written into its help.
     pub fn parser() -> clap::Command {
         Cli::command()
             .mut_subcommand("explain", |explain| {
                 explain.after_long_help(format!("{EXPLAIN_EXAMPLES}\n\n{}", listing::methods_text()))
+            })
+            .mut_subcommand("eval", |eval| {
+                eval.after_long_help(format!("{}\n\n{}", eval::EXAMPLES, listing::metrics_text()))
             })
             .mut_subcommand("attack", |attack| {
                 let attacks = crate::attack::attacks_text();
