@@ -6,7 +6,6 @@ use anyhow::{Result, bail};
 use comfy_table::{Table, presets};
 use serde_json::json;
 use verilume::engine::{Batch, Engine, Settings};
-use verilume::model::Model;
 use verilume::reliability::invariance::{SAME_MAP, Shift};
 use verilume::reliability::kindermans::{self, Cell, Subject};
 use verilume::report::figures::{chosen, measured};
@@ -18,6 +17,7 @@ use crate::inputs::{self, Source};
 use crate::items::{Item, Net};
 use crate::plan;
 use crate::talk::{Answer, Progress, Voice, counted};
+use crate::verdicts;
 
 /// Some inputs could not be used, or an outcome is not the expected one and that was asked about.
 const SOME_FAILED: u8 = 1;
@@ -35,7 +35,7 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
 
     let found = inputs::find(&args.data, &args.out);
     let mut progress = Progress::new(if args.quiet { Voice::Quiet } else { Voice::Normal }, found.sources.len());
-    let mut reader = Reader { model: &model, inputs: Vec::new(), failed: 0 };
+    let mut reader = Reader::default();
     let net = Net { preprocess: &preprocess, input: model.default_input() };
     for (at, source) in found.sources.iter().enumerate() {
         progress.at(&source.shown);
@@ -43,7 +43,7 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
         reader.source(at, source, net, &progress);
         progress.step(&format!("{}: {}", source.shown, counted(reader.inputs.len() - before, "picture")));
     }
-    let Reader { inputs, failed, .. } = reader;
+    let Reader { inputs, failed } = reader;
     let Some(first) = inputs.first() else { bail!("--data: there is no picture that can be used") };
     let graph = model.graph(shape(first)?)?;
     let x = Batch::of(inputs.iter().take(args.explained).cloned().collect())?;
@@ -78,13 +78,13 @@ fn shape(input: &Tensor) -> verilume::Result<Shape> {
 }
 
 /// Reads data of one size.
-struct Reader<'a> {
-    model: &'a Model,
+#[derive(Default)]
+struct Reader {
     inputs: Vec<Tensor>,
     failed: usize,
 }
 
-impl Reader<'_> {
+impl Reader {
     fn source(&mut self, at: usize, source: &Source, net: Net, progress: &Progress) {
         if !source.is_array() || source.refused.is_some() {
             return self.add(Item::picture(at, source, net), progress);
@@ -98,14 +98,11 @@ impl Reader<'_> {
     }
 
     fn add(&mut self, item: verilume::Result<Item>, progress: &Progress) {
-        let fits = |input: Tensor| {
-            let wanted =
-                self.inputs.first().map_or_else(|| self.model.default_input().dims().to_vec(), |i| i.dims().to_vec());
-            let first = self.inputs.is_empty();
-            if first || input.dims() == wanted {
-                return Ok(input);
+        let fits = |input: Tensor| match self.inputs.first().map(Tensor::dims) {
+            Some(dims) if dims != input.dims() => {
+                Err(verilume::Error::input(format!("an input of shape {:?} among those of {dims:?}", input.dims())))
             }
-            Err(verilume::Error::input(format!("an input of shape {:?} among those of {wanted:?}", input.dims())))
+            _ => Ok(input),
         };
         match item.and_then(|item| fits(item.input)) {
             Ok(input) => self.inputs.push(input),
@@ -147,7 +144,7 @@ fn table(cells: &[Cell]) -> String {
     format!(
         "{}\n\npass: max |E'-E| / max |E| at most {} on every picture, in double precision, when all data are shifted and the\n\
          net's first biases take the shift back; in brackets the change in single precision",
-        table.trim_fmt(),
+        verdicts::flush(&table),
         chosen(SAME_MAP)
     )
 }

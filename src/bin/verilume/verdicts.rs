@@ -56,7 +56,7 @@ pub fn table(report: &CheckReport) -> String {
         let cells = report.tests.iter().map(|test| cell(report, &method.id, &test.id));
         table.add_row(std::iter::once(method.id.clone()).chain(cells));
     }
-    let mut text = table.trim_fmt();
+    let mut text = flush(&table);
     text.push('\n');
     let width = report.tests.iter().map(|test| test.id.len()).max().unwrap_or(0);
     for test in &report.tests {
@@ -64,6 +64,11 @@ pub fn table(report: &CheckReport) -> String {
         text += &format!("\n{:width$}  {}{asks}", test.id, one_line(&test.question));
     }
     text
+}
+
+/// A table without the space before its first column.
+pub fn flush(table: &Table) -> String {
+    table.trim_fmt().lines().map(|line| line.strip_prefix(' ').unwrap_or(line)).collect::<Vec<_>>().join("\n")
 }
 
 fn cell(report: &CheckReport, method: &str, test: &str) -> String {

@@ -22,7 +22,7 @@ use crate::render;
 pub const LARGEST_SIDE: usize = 224;
 
 /// Up to this side a picture keeps its pixels as they are, and the page shows them large.
-const SMALL_SIDE: usize = 96;
+const SMALL_SIDE: usize = 64;
 
 #[cfg(feature = "jpeg")]
 const QUALITY: u8 = 86;
