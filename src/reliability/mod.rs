@@ -1,5 +1,7 @@
 //! How far a map can be believed.
 
+pub mod auc;
+pub mod detector;
 pub mod fidelity;
 pub mod metric;
 
