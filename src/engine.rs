@@ -71,8 +71,25 @@ pub struct Settings {
 #[derive(Debug, Clone)]
 pub struct Batch {
     items: Vec<Tensor>,
-    keys: Vec<u64>,
+    draws: Vec<Draws>,
     shape: Shape,
+}
+
+/// What the random draws of a picture depend on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Draws {
+    /// The first 64 bits of the SHA-256 of its numbers.
+    pub key: u64,
+    /// Its largest number less its smallest: noise is given as a share of it.
+    pub range: f64,
+}
+
+impl Draws {
+    fn of(picture: &Tensor) -> Self {
+        let ends = |(lo, hi): (f64, f64), &v: &f64| (lo.min(v), hi.max(v));
+        let (lo, hi) = picture.to_f64().iter().fold((f64::INFINITY, f64::NEG_INFINITY), ends);
+        Self { key: random::image_key(picture), range: hi - lo }
+    }
 }
 
 impl Batch {
@@ -106,8 +123,8 @@ impl Batch {
                 )));
             }
         }
-        let keys = items.iter().map(random::image_key).collect();
-        Ok(Self { items, keys, shape })
+        let draws = items.iter().map(Draws::of).collect();
+        Ok(Self { items, draws, shape })
     }
 
     /// Number of pictures.
@@ -130,9 +147,39 @@ impl Batch {
         &self.items
     }
 
+    /// For each picture, what its random draws depend on.
+    pub fn draws(&self) -> &[Draws] {
+        &self.draws
+    }
+
     /// For each picture, the number that its random draws depend on.
-    pub fn keys(&self) -> &[u64] {
-        &self.keys
+    pub fn keys(&self) -> Vec<u64> {
+        self.draws.iter().map(|d| d.key).collect()
+    }
+
+    /// The same pictures with the draws of others: whatever is random about them happens to these too, so that a
+    /// difference between their maps is none of the noise.
+    ///
+    /// # Errors
+    /// When there is not one for each picture.
+    pub fn drawn_as(self, others: &Batch) -> Result<Self> {
+        if others.len() != self.len() {
+            return Err(Error::settings(format!("draws of {} pictures for {}", others.len(), self.len())));
+        }
+        Ok(Self { draws: others.draws.clone(), ..self })
+    }
+
+    /// Some of the pictures, with their draws.
+    ///
+    /// # Errors
+    /// When there are none in `range`, or it goes beyond the last.
+    pub fn part(&self, range: std::ops::Range<usize>) -> Result<Self> {
+        match (self.items.get(range.clone()), self.draws.get(range.clone())) {
+            (Some(items), Some(draws)) if !items.is_empty() => {
+                Ok(Self { items: items.to_vec(), draws: draws.to_vec(), shape: self.shape })
+            }
+            _ => Err(Error::settings(format!("pictures {range:?} of {}", self.len()))),
+        }
     }
 }
 

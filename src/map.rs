@@ -112,6 +112,52 @@ pub fn channel_mean_abs(values: &Tensor) -> Result<Tensor> {
     over_channels(values, |sum, v| sum + v.abs(), |sum, c| sum / c as f64)
 }
 
+/// How `[C, H, W]` becomes one number a pixel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reduction {
+    /// [`channel_sum`].
+    Sum,
+    /// [`channel_max_abs`].
+    MaxAbs,
+    /// [`channel_mean_abs`].
+    MeanAbs,
+}
+
+impl Reduction {
+    /// `[H, W]` in double precision; errors as [`channel_sum`].
+    pub fn apply(self, values: &Tensor) -> Result<Tensor> {
+        match self {
+            Reduction::Sum => channel_sum(values),
+            Reduction::MaxAbs => channel_max_abs(values),
+            Reduction::MeanAbs => channel_mean_abs(values),
+        }
+    }
+}
+
+impl std::fmt::Display for Reduction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Reduction::Sum => "channel_sum",
+            Reduction::MaxAbs => "channel_max_abs",
+            Reduction::MeanAbs => "channel_mean_abs",
+        })
+    }
+}
+
+impl std::str::FromStr for Reduction {
+    type Err = Error;
+
+    fn from_str(s: &str) -> Result<Self> {
+        [Reduction::Sum, Reduction::MaxAbs, Reduction::MeanAbs].into_iter().find(|r| r.to_string() == s).ok_or_else(
+            || {
+                Error::settings(format!(
+                    "no reduction is named '{s}'; there are channel_sum, channel_max_abs and channel_mean_abs"
+                ))
+            },
+        )
+    }
+}
+
 /// The `percent`-th percentile of the magnitudes, between two of them by linear interpolation (NumPy's default).
 ///
 /// # Errors

@@ -57,7 +57,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "method",
         ],
     ),
-    ("report", &["error", "map"]),
+    ("report", &["error", "map", "reliability"]),
 ];
 
 /// Modules that may import everything.

@@ -9,5 +9,5 @@ mod resize;
 #[cfg(feature = "pictures")]
 pub use decode::DecodeLimits;
 pub use picture::Picture;
-pub use preprocess::{Prepared, Preprocess};
+pub use preprocess::{Placement, Prepared, Preprocess};
 pub use resize::Interpolation;

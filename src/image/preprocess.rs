@@ -31,6 +31,55 @@ pub struct Prepared {
     pub tensor: Tensor,
     /// The same pixels before normalisation (grey ones as RGB), to draw maps over.
     pub view: Picture,
+    /// Where the picture's pixels went.
+    pub placement: Placement,
+}
+
+/// Where the pixels of a picture lie in what a net sees of it. Axes are `[y, x]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placement {
+    /// Extents of the picture.
+    from: [usize; 2],
+    /// Extents it is resized to.
+    to: [usize; 2],
+    /// First row and column of the resized picture that the crop holds.
+    cut: [usize; 2],
+    /// Rows and columns of it that the crop holds.
+    held: [usize; 2],
+    /// Rows and columns of black before them.
+    frame: [usize; 2],
+}
+
+impl Placement {
+    /// Of a picture of `size` = `[h, w]` that is seen as it is.
+    pub fn identity(size: [usize; 2]) -> Self {
+        Self { from: size, to: size, cut: [0; 2], held: size, frame: [0; 2] }
+    }
+
+    /// `[h, w]` of the picture.
+    pub fn original(&self) -> [usize; 2] {
+        self.from
+    }
+
+    /// Where a rectangle of the picture lies in what the net sees: `[left, top, right, bottom]`, edges in pixels counted
+    /// from the upper left corner (the whole picture is `[0, 0, w, h]`), become edges there, cut off where the crop
+    /// ends. What lies outside of the crop has an extent of 0.
+    pub fn edges(&self, rectangle: [f64; 4]) -> [f64; 4] {
+        std::array::from_fn(|i| {
+            // Left and right lie on the second axis.
+            let axis = 1 - i % 2;
+            let resized = rectangle[i] * self.to[axis] as f64 / self.from[axis] as f64;
+            let (cut, held) = (self.cut[axis] as f64, self.held[axis] as f64);
+            (resized - cut).clamp(0.0, held) + self.frame[axis] as f64
+        })
+    }
+
+    /// As [`edges`](Self::edges), each edge moved to the nearest between two pixels: `[top, left, height, width]`; nothing
+    /// where no pixel is left.
+    pub fn pixels(&self, rectangle: [f64; 4]) -> Option<[usize; 4]> {
+        let [left, top, right, bottom] = self.edges(rectangle).map(|edge| edge.round() as usize);
+        (right > left && bottom > top).then(|| [top, left, bottom - top, right - left])
+    }
 }
 
 /// `n / 2` rounded to the even neighbour, as Python's `round(n / 2.0)`.
@@ -137,15 +186,16 @@ impl Preprocess {
         Tensor::f32([self.channels, h, w], values)
     }
 
-    /// `picture` resized, cropped and normalised.
+    /// Where the pixels of a picture of `size` = `[h, w]` lie in what the net sees.
     ///
     /// # Errors
-    /// As [`check`](Self::check).
-    pub fn apply(&self, picture: &Picture) -> Result<Prepared> {
-        self.check()?;
-        let from = [picture.height(), picture.width()];
+    /// When the picture is empty or the resized one would be too large.
+    pub fn placement(&self, size: [usize; 2]) -> Result<Placement> {
+        if size.contains(&0) {
+            return Err(Error::input(format!("a picture of {}x{} pixels", size[0], size[1])));
+        }
         let to = match self.resize {
-            0 => from,
+            0 => size,
             side => {
                 let scaled = |long: usize, short: usize| -> Result<usize> {
                     side.checked_mul(long)
@@ -153,11 +203,29 @@ impl Preprocess {
                         .filter(|&n| n <= 1 << 31)
                         .ok_or_else(|| Error::settings(format!("a short side of {side} pixels")))
                 };
-                if from[0] <= from[1] { [side, scaled(from[1], from[0])?] } else { [scaled(from[0], from[1])?, side] }
+                if size[0] <= size[1] { [side, scaled(size[1], size[0])?] } else { [scaled(size[0], size[1])?, side] }
             }
         };
-        let [(y0, rows, top), (x0, columns, left)] = [0, 1].map(|a| centre(to[a], self.crop[a]));
-        let part = Part { offset: [y0, x0], size: [rows, columns] };
+        let axes = [0, 1].map(|a| centre(to[a], self.crop[a]));
+        Ok(Placement {
+            from: size,
+            to,
+            cut: axes.map(|(first, _, _)| first),
+            held: axes.map(|(_, held, _)| held),
+            frame: axes.map(|(_, _, frame)| frame),
+        })
+    }
+
+    /// `picture` resized, cropped and normalised.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn apply(&self, picture: &Picture) -> Result<Prepared> {
+        self.check()?;
+        let from = [picture.height(), picture.width()];
+        let placement = self.placement(from)?;
+        let ([rows, columns], [top, left]) = (placement.held, placement.frame);
+        let part = Part { offset: placement.cut, size: placement.held };
         let grey;
         let pixels = if self.channels == 1 {
             grey = picture.grey();
@@ -165,7 +233,7 @@ impl Preprocess {
         } else {
             picture.rgb()
         };
-        let inner = resize::resize(pixels, from, self.channels, to, part, self.interpolation);
+        let inner = resize::resize(pixels, from, self.channels, placement.to, part, self.interpolation);
         let [h, w] = self.crop;
         let framed = if [rows, columns] == self.crop {
             inner
@@ -178,7 +246,7 @@ impl Preprocess {
         };
         let levels = planes(&framed, self.channels);
         let view = Picture::new(w, h, packed(&levels, self.channels))?.cut_from(picture.original_size());
-        Ok(Prepared { tensor: self.tensor(&levels, h, w)?, view })
+        Ok(Prepared { tensor: self.tensor(&levels, h, w)?, view, placement })
     }
 
     /// Levels `[C, H, W]` of one or three channels, rows and columns `h` and `w`: only normalised when they have the
@@ -302,6 +370,42 @@ mod tests {
         let view = p.apply(&picture).unwrap().view;
         assert_eq!(view.pixel(0, 0), picture.pixel(0, 2));
         assert_eq!(view.pixel(1, 1), picture.pixel(1, 3));
+    }
+
+    /// A white rectangle in a black picture is where its edges are said to be.
+    #[test]
+    fn rectangles_are_carried_along() {
+        let rectangle = [6.0, 4.0, 18.0, 20.0];
+        let paint = |width: usize, height: usize| {
+            let inside = |i: usize| (6..18).contains(&(i % width)) && (4..20).contains(&(i / width));
+            let rgb = (0..width * height).flat_map(|i| if inside(i) { [255; 3] } else { [0; 3] }).collect();
+            Picture::new(width, height, rgb).unwrap()
+        };
+        let none = Preprocess { mean: vec![0.0; 3], std: vec![1.0; 3], ..imagenet() };
+        // Halved and cropped, doubled and cropped into the rectangle, framed, as it is.
+        for (resize, crop, want) in [
+            (12, [10, 10], [1, 1, 8, 6]),
+            (48, [20, 30], [0, 0, 20, 21]),
+            (0, [40, 30], [12, 6, 16, 12]),
+            (24, [24, 30], [4, 6, 16, 12]),
+        ] {
+            let p = Preprocess { resize, crop, ..none.clone() };
+            let prepared = p.apply(&paint(30, 24)).unwrap();
+            let [top, left, height, width] = prepared.placement.pixels(rectangle).unwrap();
+            let white = |i: usize| prepared.view.pixel(i / crop[1], i % crop[1]).unwrap()[0] > 127;
+            let inside = |i: usize| {
+                (top..top + height).contains(&(i / crop[1])) && (left..left + width).contains(&(i % crop[1]))
+            };
+            assert!((0..crop[0] * crop[1]).all(|i| white(i) == inside(i)), "{resize} {crop:?}");
+            assert_eq!([top, left, height, width], want, "{resize} {crop:?}");
+        }
+        let p = Preprocess { resize: 24, crop: [10, 10], ..none };
+        let placement = p.placement([24, 30]).unwrap();
+        assert_eq!(placement.pixels([0.0, 0.0, 9.0, 24.0]), None);
+        assert_eq!(placement.pixels([0.0, 0.0, 30.0, 24.0]), Some([0, 0, 10, 10]));
+        // Edges do not round: a quarter of a pixel stays one.
+        assert_eq!(placement.edges([11.25, 7.5, 12.5, 9.0]), [1.25, 0.5, 2.5, 2.0]);
+        assert!(p.placement([0, 3]).is_err());
     }
 
     #[test]

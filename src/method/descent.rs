@@ -46,8 +46,9 @@ pub(super) fn in_groups<T>(
         return explain(engine, x, targets, course(0));
     }
     let mut all = Vec::with_capacity(x.len());
-    for (group, (items, targets)) in x.items().chunks(most).zip(targets.chunks(most)).enumerate() {
-        all.extend(explain(engine, &Batch::of(items.to_vec())?, targets, course(group))?);
+    for (group, targets) in targets.chunks(most).enumerate() {
+        let first = group * most;
+        all.extend(explain(engine, &x.part(first..first + targets.len())?, targets, course(group))?);
     }
     Ok(all)
 }

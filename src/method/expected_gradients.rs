@@ -117,7 +117,7 @@ impl ExpectedGradients {
     fn draw(&self, x: &Batch, i: usize, s: u32) -> Result<(Vec<f64>, f64)> {
         let len = x.shape().len();
         let mut behind = [0f32; 2];
-        random::fill_uniforms(self.seed, x.keys()[i], s, len, &mut behind);
+        random::fill_uniforms(self.seed, x.draws()[i].key, s, len, &mut behind);
         let [alpha, which] = behind.map(f64::from);
         let values = match &self.source {
             Source::Noise => baseline::noise(x, i, &self.preprocess, self.seed, s)?,

@@ -54,6 +54,7 @@ mod xgrad_cam;
 use std::path::Path;
 
 pub use conservation::{LayerBalance, conservation};
+pub(crate) use parameters::{Registered, read};
 pub use parameters::{Spec, Values};
 
 use crate::engine::{Batch, Engine, Job};
@@ -163,7 +164,7 @@ impl When {
 /// Unit of parameters that are methods with parameters of their own.
 pub const METHOD: &str = "a method";
 
-/// One parameter of a method.
+/// One parameter of a method or metric.
 #[derive(Debug, Clone, Copy)]
 pub struct Parameter {
     /// As written on the command line.

@@ -13,10 +13,10 @@ pub struct Spec {
     values: Values,
 }
 
-/// The value of every parameter of a method.
+/// The value of every parameter of a method or metric.
 #[derive(Debug, Clone)]
 pub struct Values {
-    method: &'static str,
+    owner: &'static str,
     /// In the registry's order.
     values: Vec<(&'static str, String)>,
 }
@@ -25,22 +25,22 @@ impl Values {
     /// The value of `key` as written.
     ///
     /// # Errors
-    /// When the method has no such parameter.
+    /// When there is no such parameter.
     pub fn text(&self, key: &str) -> Result<&str> {
         let found = self.values.iter().find(|(k, _)| *k == key).map(|(_, v)| v.as_str());
-        found.ok_or_else(|| Error::settings(format!("{} has no parameter '{key}'", self.method)))
+        found.ok_or_else(|| Error::settings(format!("{} has no parameter '{key}'", self.owner)))
     }
 
     /// The value of `key` parsed.
     ///
     /// # Errors
-    /// When it does not parse; names method and key.
+    /// When it does not parse; names owner and key.
     pub fn parse<T: std::str::FromStr>(&self, key: &str) -> Result<T>
     where
         T::Err: std::fmt::Display,
     {
         let text = self.text(key)?;
-        let wrong = |why: String| Error::settings(format!("{}:{key}={text}: {why}", self.method));
+        let wrong = |why: String| Error::settings(format!("{}:{key}={text}: {why}", self.owner));
         text.parse().map_err(|e: T::Err| {
             wrong(match std::any::type_name::<T>() {
                 "usize" | "u32" | "u64" => "not a whole number of at least 0".into(),
@@ -53,28 +53,49 @@ impl Values {
     /// The value of `key` as a number of copies or points.
     ///
     /// # Errors
-    /// When it is no such number or there are more than 2²⁰; names method and key.
+    /// When it is no such number or there are more than 2²⁰; names owner and key.
     pub fn count(&self, key: &str) -> Result<usize> {
         match self.parse(key)? {
             n if n <= MOST_COPIES => Ok(n),
-            n => Err(Error::settings(format!("{}:{key}={n}: there can be {MOST_COPIES} at most", self.method))),
+            n => Err(Error::settings(format!("{}:{key}={n}: there can be {MOST_COPIES} at most", self.owner))),
         }
     }
 
     /// The value of `key` as a finite number of at least 0.
     ///
     /// # Errors
-    /// When it is none; names method and key.
+    /// When it is none; names owner and key.
     pub fn not_negative(&self, key: &str) -> Result<f64> {
         match self.parse::<f64>(key)? {
             v if v >= 0.0 && v.is_finite() => Ok(v),
-            v => Err(Error::settings(format!("{}:{key}={v}: not a finite number of at least 0", self.method))),
+            v => Err(Error::settings(format!("{}:{key}={v}: not a finite number of at least 0", self.owner))),
         }
+    }
+
+    /// Of `owner`, in the order of its parameters.
+    pub(crate) fn new(owner: &'static str, values: Vec<(&'static str, String)>) -> Self {
+        Self { owner, values }
     }
 
     /// All keys and values.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.values.iter().map(|(k, v)| (*k, v.as_str()))
+    }
+}
+
+/// `name:key=value,…` with every parameter.
+impl std::fmt::Display for Values {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.owner)?;
+        for (i, (key, value)) in self.iter().enumerate() {
+            let separator = if i == 0 { ':' } else { ',' };
+            if value.contains([',', '=', '(']) {
+                write!(f, "{separator}{key}=({value})")?;
+            } else {
+                write!(f, "{separator}{key}={value}")?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -95,25 +116,7 @@ impl Spec {
         if depth > MOST_NESTED {
             return Err(Error::settings(format!("methods nest {MOST_NESTED} deep at most")));
         }
-        let (name, rest) = text.split_once(':').unwrap_or((text, ""));
-        let entry = registry().iter().find(|e| e.id == name || e.aliases.contains(&name)).ok_or_else(|| {
-            let names = registry().iter().flat_map(|e| std::iter::once(e.id).chain(e.aliases.iter().copied()));
-            Error::settings(format!("no method is named '{name}'; {}", nearest(name, names)))
-        })?;
-        let mut values: Vec<(&'static str, Option<String>)> = entry.parameters.iter().map(|p| (p.key, None)).collect();
-        for part in split(rest).map_err(|e| e.within(format!("method '{text}'")))? {
-            let (key, value) = part
-                .split_once('=')
-                .ok_or_else(|| Error::settings(format!("method '{text}': '{part}' is not of the form key=value")))?;
-            let slot = values.iter_mut().find(|(k, _)| *k == key).ok_or_else(|| {
-                let keys = nearest(key, entry.parameters.iter().map(|p| p.key));
-                Error::settings(format!("{} has no parameter '{key}'; {keys}", entry.id))
-            })?;
-            let inner = value.strip_prefix('(').and_then(|v| v.strip_suffix(')')).unwrap_or(value);
-            if slot.1.replace(inner.to_string()).is_some() {
-                return Err(Error::settings(format!("method '{text}' gives {key} twice")));
-            }
-        }
+        let (entry, values) = read::<Entry>(text)?;
         let name = values.iter().find(|(k, _)| *k == "preset").and_then(|(_, v)| v.as_deref());
         let by_preset = preset::values(entry.id, name)?;
         let default = |p: &Parameter| by_preset.iter().find(|(k, _)| *k == p.key).map_or(p.default, |(_, v)| *v);
@@ -127,7 +130,7 @@ impl Spec {
             Ok((key, value))
         };
         let values = resolved.map(resolve).collect::<Result<_>>()?;
-        Ok(Self { entry, values: Values { method: entry.id, values } })
+        Ok(Self { entry, values: Values::new(entry.id, values) })
     }
 
     /// The value of every parameter.
@@ -165,17 +168,80 @@ impl std::str::FromStr for Spec {
 /// With every parameter, as [`Spec::parse`] reads it.
 impl std::fmt::Display for Spec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.entry.id)?;
-        for (i, (key, value)) in self.values.iter().enumerate() {
-            let separator = if i == 0 { ':' } else { ',' };
-            if value.contains([',', '=', '(']) {
-                write!(f, "{separator}{key}=({value})")?;
-            } else {
-                write!(f, "{separator}{key}={value}")?;
-            }
-        }
-        Ok(())
+        self.values.fmt(f)
     }
+}
+
+impl Registered for Entry {
+    const KIND: &'static str = "method";
+
+    fn registry() -> &'static [Self] {
+        registry()
+    }
+
+    fn id(&self) -> &'static str {
+        self.id
+    }
+
+    fn aliases(&self) -> &'static [&'static str] {
+        self.aliases
+    }
+
+    fn parameters(&self) -> &'static [Parameter] {
+        self.parameters
+    }
+}
+
+/// What is written `name:key=value,…`: an entry of a registry.
+pub(crate) trait Registered: Sized + 'static {
+    /// What an entry is called in messages.
+    const KIND: &'static str;
+
+    /// All entries.
+    fn registry() -> &'static [Self];
+
+    /// Its name.
+    fn id(&self) -> &'static str;
+
+    /// Other names for it.
+    fn aliases(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// In the registry's order.
+    fn parameters(&self) -> &'static [Parameter];
+}
+
+/// The value of each parameter, in the registry's order, where one is given.
+pub(crate) type Given = Vec<(&'static str, Option<String>)>;
+
+/// The entry that `text` names and what it says of its parameters.
+///
+/// # Errors
+/// When the name or a key is unknown (the message lists the near misses), a key is given twice, or the text is not of the
+/// form `name` or `name:key=value,key=(value with , or =)`.
+pub(crate) fn read<E: Registered>(text: &str) -> Result<(&'static E, Given)> {
+    let kind = E::KIND;
+    let (name, rest) = text.split_once(':').unwrap_or((text, ""));
+    let entry = E::registry().iter().find(|e| e.id() == name || e.aliases().contains(&name)).ok_or_else(|| {
+        let names = E::registry().iter().flat_map(|e| std::iter::once(e.id()).chain(e.aliases().iter().copied()));
+        Error::settings(format!("no {kind} is named '{name}'; {}", nearest(name, names)))
+    })?;
+    let mut values: Given = entry.parameters().iter().map(|p| (p.key, None)).collect();
+    for part in split(rest).map_err(|e| e.within(format!("{kind} '{text}'")))? {
+        let (key, value) = part
+            .split_once('=')
+            .ok_or_else(|| Error::settings(format!("{kind} '{text}': '{part}' is not of the form key=value")))?;
+        let slot = values.iter_mut().find(|(k, _)| *k == key).ok_or_else(|| {
+            let keys = nearest(key, entry.parameters().iter().map(|p| p.key));
+            Error::settings(format!("{} has no parameter '{key}'; {keys}", entry.id()))
+        })?;
+        let inner = value.strip_prefix('(').and_then(|v| v.strip_suffix(')')).unwrap_or(value);
+        if slot.1.replace(inner.to_string()).is_some() {
+            return Err(Error::settings(format!("{kind} '{text}' gives {key} twice")));
+        }
+    }
+    Ok((entry, values))
 }
 
 /// Parts between commas that are not inside parentheses.

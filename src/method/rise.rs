@@ -163,15 +163,15 @@ impl Method for Rise {
         let mut progress = Progress { method: ENTRY.id, done: 0, total: self.n * x.len(), objective: None };
         engine.progress(&progress);
         let mut maps = Vec::with_capacity(x.len());
-        for (i, (item, &target)) in x.items().iter().zip(targets).enumerate() {
+        for (i, &target) in targets.iter().enumerate() {
             // Pictures stop by themselves, so that none depends on its neighbours.
-            let alone = Batch::of(vec![item.clone()])?;
+            let alone = x.part(i..i + 1)?;
             let mut sum = WeightedMasks::new(shape, self.grid, cell, size);
             let mut before: Option<Vec<f64>> = None;
             let mut drawn = 0;
             while drawn < self.n {
                 let next = self.n.min(drawn + BLOCK);
-                let block: Vec<GridMask> = (drawn..next).map(|k| self.mask(x.keys()[i], k, cell)).collect();
+                let block: Vec<GridMask> = (drawn..next).map(|k| self.mask(x.draws()[i].key, k, cell)).collect();
                 let perturbation = Perturbation::Masks(Masks { grid, size, masks: vec![block.clone()] });
                 let scored = scores(engine, graph, &alone, &[target], self.score, (perturbation, block.len()))?;
                 scored.iter().flatten().zip(&block).for_each(|(&score, mask)| sum.add(score, mask));

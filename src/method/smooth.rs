@@ -71,7 +71,7 @@ impl Method for Smooth {
         engine.progress(&progress);
         for chunk in all.chunks(TOGETHER) {
             let noisy = |&(item, copy): &(usize, usize)| {
-                noisy(&x.items()[item], sigmas[item], [self.seed, x.keys()[item]], copy as u32, precision)
+                noisy(&x.items()[item], sigmas[item], [self.seed, x.draws()[item].key], copy as u32, precision)
             };
             let pictures = Batch::of(chunk.iter().map(noisy).collect::<Result<_>>()?)?;
             let classes: Vec<usize> = chunk.iter().map(|&(item, _)| targets[item]).collect();

@@ -136,7 +136,7 @@ pub(crate) fn noise(x: &Batch, i: usize, preprocess: &Preprocess, seed: u64, sam
     let shape = x.shape();
     let (black, white) = (one_a_channel(preprocess.black(), shape)?, one_a_channel(preprocess.white(), shape)?);
     let mut draws = vec![0f32; shape.len()];
-    random::fill_uniforms(seed, x.keys()[i], sample, 0, &mut draws);
+    random::fill_uniforms(seed, x.draws()[i].key, sample, 0, &mut draws);
     let draw = |(e, u): (usize, &f32)| {
         let c = e / shape.plane();
         black[c] + (white[c] - black[c]) * f64::from(*u)

@@ -262,7 +262,7 @@ impl<'a> Generator<'a> {
         let picture = &self.x.items()[item];
         let (from, to) = (picture.to_f64(), decoy.picture.to_f64());
         let mut draws = vec![0f32; from.len()];
-        random::fill_normals(self.recipe.seed, self.x.keys()[item], number as u32, 0, &mut draws);
+        random::fill_normals(self.recipe.seed, self.x.draws()[item].key, number as u32, 0, &mut draws);
         let mut numbers = from.to_vec();
         let plane = self.x.shape().plane();
         for [rows, columns] in self.mask(item, number).0 {

@@ -31,14 +31,9 @@ pub fn gaussian_from(x: &Batch, first: usize, n: usize, share: f64, seed: u64) -
     }
     let first = first.checked_add(n).filter(|&end| end <= MOST_DRAWS).and(u32::try_from(first).ok());
     let first = first.ok_or_else(|| Error::settings(format!("more than {MOST_DRAWS} noisy copies of one picture")))?;
-    let range = |i: usize| {
-        let values = x.items()[i].to_f64();
-        let (lo, hi) = values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(lo, hi), &v| (lo.min(v), hi.max(v)));
-        hi - lo
-    };
-    let sigmas = (0..x.len()).map(|i| share * range(i)).collect();
+    let sigmas = x.draws().iter().map(|d| share * d.range).collect();
     Ok(Copies {
-        perturbation: Perturbation::Noise { seed, first, images: x.keys().to_vec(), sigmas },
+        perturbation: Perturbation::Noise { seed, first, images: x.keys(), sigmas },
         weights: vec![1.0 / n as f64; n],
     })
 }

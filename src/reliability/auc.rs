@@ -1,5 +1,6 @@
 //! Area under the receiver operating characteristic: how well a score tells two kinds apart.
 
+use super::bootstrap::{Bootstrap, index, quantile};
 use crate::error::{Error, Result};
 use crate::random;
 
@@ -35,16 +36,16 @@ pub struct Interval {
     pub high: f64,
 }
 
-/// Number in the generator of the bootstrap's draws.
-const DRAWS: u64 = 0x0061_7563_5f62_6f6f;
+/// The stream of the generator that resamples are drawn from: `auc_boot` in ASCII.
+const STREAM: u64 = 0x6175_635f_626f_6f74;
 
-/// [`auc`] with a percentile bootstrap interval (Efron and Tibshirani 1993, chapter 13): `resamples` times, as many groups as
-/// there are are drawn with replacement, each with all of its cases; samples that lack one kind are left out. `None` without a
-/// positive or without a negative case.
+/// [`auc`] with its percentile interval: for each resample as many groups as there are are drawn with replacement, each with
+/// all of its cases; resamples that lack one kind are left out. `None` without a positive or without a negative case.
 ///
 /// # Errors
-/// When a score is NaN, there is no resample or `level` does not lie between 0 and 1.
-pub fn interval(cases: &[Scored], resamples: u32, level: f64, seed: u64) -> Result<Option<Interval>> {
+/// When a score is NaN, there is no resample or the level does not lie between 0 and 1.
+pub fn interval(cases: &[Scored], bootstrap: &Bootstrap) -> Result<Option<Interval>> {
+    let Bootstrap { resamples, level, seed } = *bootstrap;
     if resamples == 0 || !(level > 0.0 && level < 1.0) {
         return Err(Error::settings(format!("no interval of level {level} comes from {resamples} resamples")));
     }
@@ -54,31 +55,21 @@ pub fn interval(cases: &[Scored], resamples: u32, level: f64, seed: u64) -> Resu
     groups.sort_unstable();
     groups.dedup();
     let group_of: Vec<usize> = cases.iter().map(|c| groups.partition_point(|&g| g < c.group)).collect();
-    let (mut draws, mut counts) = (vec![0f32; groups.len()], vec![0.0f64; groups.len()]);
+    let (mut draws, mut counts) = (vec![0f32; 2 * groups.len()], vec![0.0f64; groups.len()]);
     let mut areas = Vec::with_capacity(resamples as usize);
     for resample in 0..resamples {
-        random::fill_uniforms(seed, DRAWS, resample, 0, &mut draws);
+        random::fill_uniforms(seed, STREAM, resample, 0, &mut draws);
         counts.fill(0.0);
-        for draw in &draws {
-            let drawn = (f64::from(*draw) * groups.len() as f64) as usize;
-            counts[drawn.min(groups.len() - 1)] += 1.0;
-        }
+        draws.as_chunks::<2>().0.iter().for_each(|&pair| counts[index(pair, groups.len())] += 1.0);
         areas.extend(area(cases, &order, |i| counts[group_of[i]]));
     }
+    if areas.is_empty() {
+        // Every resample lacked one kind: nothing is known.
+        return Ok(Some(Interval { auc, low: 0.0, high: 1.0 }));
+    }
     areas.sort_unstable_by(f64::total_cmp);
-    // A sample may lack one kind, hardly all of them.
-    let (low, high) = match areas.len() {
-        0 => (0.0, 1.0),
-        n => {
-            let at = |share: f64| {
-                let rank = share * (n - 1) as f64;
-                let below = rank.floor() as usize;
-                areas[below] + (areas[(below + 1).min(n - 1)] - areas[below]) * (rank - below as f64)
-            };
-            (at((1.0 - level) / 2.0), at((1.0 + level) / 2.0))
-        }
-    };
-    Ok(Some(Interval { auc, low, high }))
+    let tail = (1.0 - level) / 2.0;
+    Ok(Some(Interval { auc, low: quantile(&areas, tail), high: quantile(&areas, 1.0 - tail) }))
 }
 
 /// Positions of the cases from the lowest score to the highest.
@@ -116,6 +107,10 @@ mod tests {
         negative.iter().enumerate().map(of(false)).chain(positive.iter().enumerate().map(of(true))).collect()
     }
 
+    fn bootstrap(resamples: u32, level: f64) -> Bootstrap {
+        Bootstrap { resamples, level, seed: 3 }
+    }
+
     #[test]
     fn areas_by_hand() {
         let of = |negative: &[f64], positive: &[f64]| auc(&cases(negative, positive)).unwrap();
@@ -142,7 +137,7 @@ mod tests {
         };
         let width = |n: usize| {
             let shifted: Vec<f64> = noise(n, 2).iter().map(|v| v + 1.0).collect();
-            let found = interval(&cases(&noise(n, 1), &shifted), 500, 0.95, 3).unwrap().unwrap();
+            let found = interval(&cases(&noise(n, 1), &shifted), &bootstrap(500, 0.95)).unwrap().unwrap();
             assert!(found.low < found.auc && found.auc < found.high, "{found:?}");
             // Two normal distributions a standard deviation apart: Φ(1/√2).
             let within = found.low < 0.7602 && 0.7602 < found.high;
@@ -151,9 +146,9 @@ mod tests {
         };
         let (few, many) = (width(40), width(1000));
         assert!(many < few / 3.0, "{many} {few}");
-        assert!(interval(&cases(&[0.0], &[1.0]), 0, 0.95, 0).is_err());
-        assert!(interval(&cases(&[0.0], &[1.0]), 9, 1.0, 0).is_err());
-        assert_eq!(interval(&[], 9, 0.9, 0).unwrap(), None);
+        assert!(interval(&cases(&[0.0], &[1.0]), &bootstrap(0, 0.95)).is_err());
+        assert!(interval(&cases(&[0.0], &[1.0]), &bootstrap(9, 1.0)).is_err());
+        assert_eq!(interval(&[], &bootstrap(9, 0.9)).unwrap(), None);
     }
 
     #[test]
@@ -166,7 +161,7 @@ mod tests {
                 [case(false, at), case(true, at + 0.5)]
             })
             .collect();
-        let found = interval(&cases, 200, 0.9, 5).unwrap().unwrap();
+        let found = interval(&cases, &bootstrap(200, 0.9)).unwrap().unwrap();
         assert_eq!(found.auc, 0.51);
         assert!(found.high - found.low < 0.02, "{found:?}");
     }

@@ -1,8 +1,21 @@
 //! How far a map can be believed.
 
+pub mod attack;
 pub mod auc;
+pub mod bootstrap;
 pub mod detector;
+mod draws;
 pub mod fidelity;
+pub mod invariance;
+pub mod kindermans;
+pub mod localisation;
 pub mod metric;
+pub mod mosaic;
+pub mod ranking;
+pub mod removal;
+mod scores;
+pub mod similarity;
+pub mod stability;
 
+pub use draws::Noise;
 pub use fidelity::fidelity;

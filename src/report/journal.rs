@@ -1,9 +1,11 @@
-//! [`Journal`]: the records of a run, one line of JSON each, safe against being killed at any moment.
+//! [`Journal`]: the records of a run, one line of JSON each, safe against being killed at any moment. Lines are of any one
+//! type, such as [`Line`] or [`Evaluated`](super::eval::Evaluated).
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Record, replace};
@@ -40,7 +42,7 @@ pub struct Line {
     pub stamp: Option<Stamp>,
 }
 
-/// A file of [`Line`]s that grows.
+/// A file of lines that grows.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
@@ -54,7 +56,7 @@ impl Journal {
     /// # Errors
     /// When the file cannot be read or any other line is no record: the file has been changed by somebody else, and the
     /// message says which line. Without the line, or without the file, a run can go on.
-    pub fn read(path: &Path) -> Result<Vec<Line>> {
+    pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -68,7 +70,7 @@ impl Journal {
                 Error::input(format!("{}: line {} is no record ({e}); mend or delete it", path.display(), i + 1))
             })
         };
-        let whole: Vec<Line> = lines.iter().enumerate().map(record).collect::<Result<_>>()?;
+        let whole: Vec<T> = lines.iter().enumerate().map(record).collect::<Result<_>>()?;
         Ok(whole.into_iter().chain(serde_json::from_slice(torn).ok()).collect())
     }
 
@@ -76,7 +78,7 @@ impl Journal {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn start(path: &Path, kept: &[Line]) -> Result<Self> {
+    pub fn start<T: Serialize>(path: &Path, kept: &[T]) -> Result<Self> {
         let mut bytes = Vec::new();
         for line in kept {
             bytes.extend(encode(line)?);
@@ -90,13 +92,13 @@ impl Journal {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn append(&mut self, line: &Line) -> Result<()> {
+    pub fn append<T: Serialize>(&mut self, line: &T) -> Result<()> {
         // One write for the whole line: a kill leaves at most one torn line, the last.
         self.file.write_all(&encode(line)?).map_err(|e| Error::io(&self.path, e))
     }
 }
 
-fn encode(line: &Line) -> Result<Vec<u8>> {
+fn encode<T: Serialize>(line: &T) -> Result<Vec<u8>> {
     let mut bytes = serde_json::to_vec(line).map_err(|e| Error::settings(format!("a record is not JSON: {e}")))?;
     bytes.push(b'\n');
     Ok(bytes)
@@ -110,16 +112,16 @@ mod tests {
     fn a_torn_last_line_is_left_out() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("records.jsonl");
-        assert_eq!(Journal::read(&path).unwrap(), []);
+        assert_eq!(Journal::read::<Line>(&path).unwrap(), []);
         let line =
             |input: &str| Line { record: Record::failed(input, Some(3), "no"), settings: "ab".into(), stamp: None };
         let mut journal = Journal::start(&path, &[line("a")]).unwrap();
         journal.append(&line("b")).unwrap();
         journal.file.write_all(b"{\"input\":\"c\",\"ind").unwrap();
-        assert_eq!(Journal::read(&path).unwrap(), [line("a"), line("b")]);
-        let kept = Journal::read(&path).unwrap();
+        assert_eq!(Journal::read::<Line>(&path).unwrap(), [line("a"), line("b")]);
+        let kept: Vec<Line> = Journal::read(&path).unwrap();
         Journal::start(&path, &kept).unwrap().append(&line("d")).unwrap();
-        assert_eq!(Journal::read(&path).unwrap().len(), 3);
+        assert_eq!(Journal::read::<Line>(&path).unwrap().len(), 3);
     }
 
     #[test]
@@ -130,7 +132,7 @@ mod tests {
             encode(&Line { record: Record::failed("a", None, "no"), settings: "ab".into(), stamp: None }).unwrap();
         let read = |middle: &[u8]| {
             std::fs::write(&path, [&line[..], middle, &line].concat()).unwrap();
-            Journal::read(&path)
+            Journal::read::<Line>(&path)
         };
         for middle in [&b"{\"input\":\"c\",\"ind\n"[..], b"\n", b"\xff\n", b"{}\n"] {
             let message = read(middle).unwrap_err().to_string();
@@ -139,6 +141,6 @@ mod tests {
         assert_eq!(read(b"").unwrap().len(), 2);
         // Only the line end is missing.
         std::fs::write(&path, &line[..line.len() - 1]).unwrap();
-        assert_eq!(Journal::read(&path).unwrap().len(), 1);
+        assert_eq!(Journal::read::<Line>(&path).unwrap().len(), 1);
     }
 }

@@ -1,6 +1,7 @@
 //! What a run leaves behind besides pictures: one line of JSON a result, and a manifest of the whole run.
 
 pub mod check;
+pub mod eval;
 mod journal;
 mod manifest;
 mod record;

@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 use verilume::Error;
-use verilume::report::{Journal, Stamp};
+use verilume::report::{Journal, Line, Stamp};
 use walkdir::WalkDir;
 
 use crate::arrays::{ArrayFile, extension};
@@ -91,7 +91,7 @@ impl Results {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
                 name.starts_with("records.") && name.ends_with(".jsonl")
             });
-            let lines = journals.flat_map(|path| Journal::read(&path).unwrap_or_default());
+            let lines = journals.flat_map(|path| Journal::read::<Line>(&path).unwrap_or_default());
             lines
                 .flat_map(|line| line.record.files)
                 .filter_map(|file| paths::named(&file).canonicalize().ok())

@@ -227,7 +227,8 @@ struct Back {
     id: &'static str,
     score: Score,
     stand_in: StandIn,
-    path: PathBuf,
+    /// What errors call the patterns.
+    source: String,
     patterns: Patterns,
     /// The rules for the graph of this id, made when it is first met.
     ready: Mutex<Option<(u64, Composite)>>,
@@ -250,7 +251,22 @@ pub(super) fn build(
         path => PathBuf::from(path),
     };
     let patterns = Patterns::open(&path).map_err(|e| e.within(id))?;
-    Ok(Box::new(Back { id, score: context.score, stand_in, path, patterns, ready: Mutex::new(None) }))
+    let source = format!("{id}:patterns={}", path.display());
+    Ok(Box::new(Back { id, score: context.score, stand_in, source, patterns, ready: Mutex::new(None) }))
+}
+
+/// `pattern_net` with patterns that were fitted just now.
+pub fn pattern_net(patterns: Patterns, score: Score) -> Box<dyn Method> {
+    fitted("pattern_net", StandIn::Pattern, patterns, score)
+}
+
+/// `pattern_attribution` with patterns that were fitted just now.
+pub fn pattern_attribution(patterns: Patterns, score: Score) -> Box<dyn Method> {
+    fitted("pattern_attribution", StandIn::WeightTimesPattern, patterns, score)
+}
+
+fn fitted(id: &'static str, stand_in: StandIn, patterns: Patterns, score: Score) -> Box<dyn Method> {
+    Box::new(Back { id, score, stand_in, source: id.into(), patterns, ready: Mutex::new(None) })
 }
 
 impl Back {
@@ -261,7 +277,7 @@ impl Back {
         {
             return Ok(rules.clone());
         }
-        let within = |e: Error| e.within(format!("{}:patterns={}", self.id, self.path.display()));
+        let within = |e: Error| e.within(&self.source);
         self.patterns.check(graph).map_err(within)?;
         let rules = self.patterns.rules(graph, self.stand_in)?;
         *ready = Some((graph.id(), rules.clone()));
@@ -276,9 +292,8 @@ impl Back {
         match targets.iter().find(dead) {
             None => Ok(()),
             Some(target) => Err(Error::settings(format!(
-                "{}: class {target} has no pattern in {}: no picture it was fitted to made that logit vary (relu: above 0)",
-                self.id,
-                self.path.display()
+                "{}: class {target} has no pattern: no picture it was fitted to made that logit vary (relu: above 0)",
+                self.source
             ))),
         }
     }

@@ -3,12 +3,26 @@
 //! A metric lives in one file with its registry [`Entry`]. It is given a [`Case`], pictures of one shape with a method and
 //! its maps of them, and answers with named numbers for each picture.
 
+mod deletion;
+mod energy_in_box;
+mod fidelity;
+mod grid_pointing;
+mod insertion;
+mod pointing;
+mod spec;
+mod stability;
+mod wsol;
+
+pub use spec::Spec;
+
 use crate::engine::{Batch, Engine};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::image::Preprocess;
-use crate::map::Map;
+use crate::map::{Map, Reduction, Space};
 use crate::method::{Method, Parameter, Values};
+use crate::perturb::baseline::Baseline;
+use crate::tensor::Tensor;
 
 /// A rectangle of the net's input, in its pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +66,88 @@ pub struct Case<'a> {
     pub maps: &'a [Map],
     /// Seed of every draw.
     pub seed: u64,
+}
+
+impl Case<'_> {
+    /// Refuses maps, targets, labels or regions that are not one for each picture, and classes that the net has not.
+    fn check(&self) -> Result<()> {
+        Engine::check(self.graph, self.x, self.targets)?;
+        let n = self.x.len();
+        let counts = [Some(self.maps.len()), self.labels.map(<[_]>::len), self.regions.map(<[_]>::len)];
+        for (what, count) in ["maps", "labels", "lists of regions"].into_iter().zip(counts) {
+            if let Some(count) = count.filter(|&c| c != n) {
+                return Err(Error::input(format!("{count} {what} of {n} pictures")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every map as `[H, W]` on the pixels of its picture.
+    ///
+    /// # Errors
+    /// When a map does not lie on the picture's pixels or is not finite.
+    fn planes(&self, reduction: Reduction) -> Result<Vec<Tensor>> {
+        self.check()?;
+        self.maps.iter().map(|map| plane(map, self.x, reduction)).collect()
+    }
+
+    /// Regions of each picture.
+    fn regions(&self, metric: &str) -> Result<&[Vec<Region>]> {
+        self.check()?;
+        self.regions.ok_or_else(|| Error::input(format!("{metric} needs to know what is to be seen where")))
+    }
+
+    /// Boxes of the class explained on picture `i`.
+    fn boxes(&self, regions: &[Vec<Region>], i: usize) -> Vec<Bounds> {
+        regions[i].iter().filter(|r| r.class == self.targets[i]).map(|r| r.bounds).collect()
+    }
+}
+
+/// A map as `[H, W]`, if it lies on the pixels of pictures like those of `x`.
+fn plane(map: &Map, x: &Batch, reduction: Reduction) -> Result<Tensor> {
+    let shape = x.shape();
+    let place = match &map.space {
+        Space::Input if map.values.dims().ends_with(&[shape.h, shape.w]) => {
+            if let Some(at) = map.values.first_not_finite() {
+                return Err(Error::input(format!("element {at} of a map of {} is not a finite number", map.method)));
+            }
+            return reduction.apply(&map.values);
+        }
+        Space::Input => String::new(),
+        Space::Layer(layer) => format!(" of layer '{layer}' (upsample=bilinear brings it to the picture's)"),
+    };
+    let (method, dims) = (&map.method, map.values.dims());
+    Err(Error::input(format!(
+        "a map of {method} has {dims:?} positions{place}, not the picture's {}x{}",
+        shape.h, shape.w
+    )))
+}
+
+/// Parameter `reduce` with this default.
+const fn reduce(default: &'static str) -> Parameter {
+    Parameter {
+        key: "reduce",
+        unit: "channel_sum|channel_max_abs|channel_mean_abs",
+        default,
+        help: "how the channels of a map become one number a pixel; a sum keeps the sign",
+    }
+}
+
+/// The baseline that parameter `key` names.
+fn baseline(values: &Values, key: &str) -> Result<Baseline> {
+    let named = values.parse(key)?;
+    match named {
+        Baseline::File(_) => Err(Error::settings(format!("{values}: metrics take no baseline from a file"))),
+        _ => Ok(named),
+    }
+}
+
+/// A number within a range, named in words, of parameter `key`.
+fn within(values: &Values, key: &str, holds: impl Fn(f64) -> bool, words: &str) -> Result<f64> {
+    match values.parse::<f64>(key)? {
+        v if holds(v) => Ok(v),
+        v => Err(Error::settings(format!("{values}: {key}={v} is not {words}"))),
+    }
 }
 
 /// Named numbers of one picture, in the order of [`Entry::outputs`]; `None` where a number has no meaning on it.
@@ -127,5 +223,14 @@ impl std::fmt::Debug for Entry {
 
 /// All metrics.
 pub fn registry() -> &'static [Entry] {
-    &[]
+    &[
+        fidelity::ENTRY,
+        deletion::ENTRY,
+        insertion::ENTRY,
+        stability::ENTRY,
+        pointing::ENTRY,
+        energy_in_box::ENTRY,
+        wsol::ENTRY,
+        grid_pointing::ENTRY,
+    ]
 }

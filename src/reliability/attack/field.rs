@@ -1,0 +1,55 @@
+//! Gradients of a score at points that an attack has come to.
+
+use crate::engine::{Batch, Copies, Engine, Task};
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::program::{Score, Statistic};
+use crate::rule::{Composite, pull_back};
+use crate::tensor::Tensor;
+
+/// A score's gradient at a point, and the logits there.
+#[derive(Debug, Clone)]
+pub(super) struct Slope {
+    /// One an element of the point, in its C order.
+    pub gradient: Vec<f64>,
+    /// Of the last copy; the point's own where there is one copy.
+    pub logits: Vec<f64>,
+}
+
+/// For each point, the gradient of `score` of its class, summed over copies with their weights.
+///
+/// # Errors
+/// When shapes or classes do not suit, memory does not suffice or a number is not finite.
+pub(super) fn gradients(
+    engine: &mut Engine,
+    graph: &Graph,
+    score: Score,
+    (points, classes): (&Batch, &[usize]),
+    copies: &Copies,
+) -> Result<Vec<Slope>> {
+    let name = format!("attack: gradient of {score:?}");
+    let task = Task { name: &name, x: points, targets: classes, copies, loads: &[] };
+    let outcome = engine.evaluate(graph, &task, |b| {
+        let (input, output) = (b.graph().input(), b.graph().output());
+        let seed = b.seed(score);
+        let signal = pull_back(b, &Composite::gradient(), output, seed, input)?;
+        b.aggregate(signal, Statistic::Sum)
+    })?;
+    let logits = outcome.logits.into_iter().map(|mut of_copies| of_copies.pop().unwrap_or_default());
+    let slopes = outcome.maps.iter().zip(logits).map(|(map, logits)| {
+        if let Some(i) = map.first_not_finite() {
+            return Err(Error::device(format!("element {i} of a gradient overflowed")));
+        }
+        Ok(Slope { gradient: map.to_f64().into_owned(), logits })
+    });
+    slopes.collect()
+}
+
+/// Logits at each point.
+///
+/// # Errors
+/// As [`gradients`].
+pub(super) fn logits(engine: &mut Engine, graph: &Graph, points: &Batch) -> Result<Vec<Vec<f64>>> {
+    let all: Tensor = engine.forward(graph, points)?;
+    (0..points.len()).map(|i| Ok(all.item(i)?.to_f64().into_owned())).collect()
+}

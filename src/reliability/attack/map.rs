@@ -1,0 +1,454 @@
+//! Attacks on maps that keep the prediction (Ghorbani, Abid, Zou 2019; Dombrowski et al. 2019).
+
+use super::ball::{Ball, Size, linf, plane};
+use super::field::{Slope, gradients, logits};
+use super::objective::{Aim, Magnitude, Objective};
+use super::{Adversarial, Start, Told, check_iterations, in_groups, start_draws, step, top};
+use crate::device::Perturbation;
+use crate::engine::{Batch, Copies, Engine, Pullback};
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::image::Preprocess;
+use crate::perturb::baseline::Baseline;
+use crate::perturb::quadrature::Quadrature;
+use crate::program::Score;
+use crate::rule::Composite;
+use crate::tensor::{Precision, Shape, Tensor};
+
+/// Whose map is attacked, as a function of `ḡ`, a gradient of the score or a mean of gradients.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Base {
+    /// `E = g(x)`.
+    Gradient,
+    /// `E = x ∘ g(x)`.
+    InputXGradient,
+    /// `E = (x − b) ∘ ḡ(x)`, `ḡ` the mean of the gradients at the midpoints of `steps` parts of the path from `b` to `x`.
+    IntegratedGradients {
+        /// Points on the path.
+        steps: usize,
+        /// `b`: one that does not depend on the picture.
+        baseline: Baseline,
+    },
+}
+
+impl Base {
+    /// The method, as it is given on the command line.
+    pub fn spec(&self) -> String {
+        match self {
+            Base::Gradient => "gradient".into(),
+            Base::InputXGradient => "input_x_gradient".into(),
+            Base::IntegratedGradients { steps, baseline } => {
+                let baseline = match baseline {
+                    Baseline::Black => "black".into(),
+                    Baseline::White => "white".into(),
+                    Baseline::Value(v) => format!("value:{v}"),
+                    _ => "zero".to_string(),
+                };
+                format!("integrated_gradients:steps={steps},baseline={baseline}")
+            }
+        }
+    }
+}
+
+/// Steps by the sign of the gradient of an [`Objective`] of the map, within the ball of ε, that keep the prediction.
+///
+/// The objective is a function `D(s)` of the map `s` of one class, magnitudes of `E` (see [`Base`]) folded over channels and
+/// brought to sum 1. ReLUs have no second derivatives to follow, so it is differentiated on [`Graph::softened`], the net with
+/// softplus for ReLU, as both papers do. With `v = ∂D/∂E` and `u = v ∘ ∂E/∂ḡ` the gradient is
+///
+/// `∂D/∂x = v ∘ ∂E/∂x|_ḡ + [ḡ(x + h u) − ḡ(x − h u)] / 2h`,
+///
+/// the second term by a central difference, since the Hessian of a score is symmetric: no second-order differentiation is
+/// needed. `h` makes the way `h u` `∛ε_m · rms(x)` long in the root of its mean square, `ε_m` the engine's rounding error.
+///
+/// Predictions and maps of the iterates are those of the net itself. Kept is the iterate that serves the objective best of
+/// those whose predicted class is that of the original picture; where none does better than the original picture, the result
+/// is that picture, not succeeded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MapAttack {
+    /// What is done to the map.
+    pub objective: Objective,
+    /// Whose map it is.
+    pub base: Base,
+    /// How its channels are folded.
+    pub magnitude: Magnitude,
+    /// Of which number of the class it is the map.
+    pub score: Score,
+    /// Sharpness of the softplus.
+    pub beta: f64,
+    /// ε, radius of the L∞ ball.
+    pub epsilon: Size,
+    /// Length of a step in each element.
+    pub step: Size,
+    /// Steps.
+    pub iterations: usize,
+    /// Where the attack begins.
+    pub start: Start,
+    /// Seed of the random start.
+    pub seed: u64,
+}
+
+impl MapAttack {
+    /// On the gradient of the logit, of radius 8/255 by 100 steps of 1/255 from the picture, with β = 30.
+    pub fn new(objective: Objective) -> Self {
+        Self {
+            objective,
+            base: Base::Gradient,
+            magnitude: Magnitude::Sum,
+            score: Score::Logit,
+            beta: 30.0,
+            epsilon: Size::Levels(8.0),
+            step: Size::Levels(1.0),
+            iterations: 100,
+            start: Start::Picture,
+            seed: 0,
+        }
+    }
+
+    /// One result for each picture of `x`; `classes[i]` is the class whose map is attacked on picture `i`.
+    ///
+    /// # Errors
+    /// When a setting means nothing or does not suit the pictures, the net's input has no positions, shapes, channels or
+    /// classes do not suit, memory does not suffice or a number is not finite.
+    pub fn attack(
+        &self,
+        engine: &mut Engine,
+        graph: &Graph,
+        preprocess: &Preprocess,
+        x: &Batch,
+        classes: &[usize],
+    ) -> Result<Vec<Adversarial>> {
+        check_iterations(self.iterations)?;
+        self.epsilon.positive("epsilon")?;
+        self.step.positive("step")?;
+        Engine::check(graph, x, classes)?;
+        let smooth = graph.softened(self.beta)?;
+        in_groups((self.objective.name(), self.iterations), engine, x, |engine, x, at, told| {
+            self.group(engine, [graph, &smooth], preprocess, (x, &classes[at]), told)
+        })
+    }
+
+    /// The objective on the softened net at `points`, one a picture of `x`, whose own maps say what the objective begins from;
+    /// and its gradient with respect to the point, by the central difference.
+    ///
+    /// # Errors
+    /// As [`MapAttack::attack`].
+    pub fn objective(
+        &self,
+        engine: &mut Engine,
+        graph: &Graph,
+        preprocess: &Preprocess,
+        (x, classes): (&Batch, &[usize]),
+        points: &[Tensor],
+    ) -> Result<Vec<Evaluation>> {
+        Engine::check(graph, x, classes)?;
+        let smooth = graph.softened(self.beta)?;
+        let victims = self.victims(engine, [graph, &smooth], preprocess, (x, classes))?;
+        let points = Batch::of(points.to_vec())?;
+        Engine::check(graph, &points, classes)?;
+        self.evaluate(engine, &smooth, (&points, classes), &victims)
+    }
+
+    fn group(
+        &self,
+        engine: &mut Engine,
+        [graph, smooth]: [&Graph; 2],
+        preprocess: &Preprocess,
+        (x, classes): (&Batch, &[usize]),
+        told: &Told<'_>,
+    ) -> Result<Vec<Adversarial>> {
+        let plane = plane(preprocess, x.shape().len())?;
+        let length = self.step.normalised(preprocess);
+        let mut victims = self.victims(engine, [graph, smooth], preprocess, (x, classes))?;
+        if self.start == Start::Random {
+            let radius = self.epsilon.normalised(preprocess);
+            for (victim, key) in victims.iter_mut().zip(x.keys()) {
+                let draws = start_draws(self.seed, key, victim.point.len());
+                victim.point = victim.ball.at(&radius, plane, &draws);
+            }
+        }
+        for done in 1..=self.iterations {
+            let here = victims.iter().map(|v| v.ball.tensor(&v.point)).collect::<Result<Vec<_>>>()?;
+            let evaluations = self.evaluate(engine, smooth, (&Batch::of(here)?, classes), &victims)?;
+            for (victim, evaluation) in victims.iter_mut().zip(&evaluations) {
+                step(&mut victim.point, &evaluation.gradient, &length, plane);
+                victim.ball.project(&mut victim.point);
+            }
+            let there = victims.iter().map(|v| v.ball.tensor(&v.point)).collect::<Result<Vec<_>>>()?;
+            let there = Batch::of(there)?;
+            let maps = self.maps(engine, graph, (&there, classes), &victims)?;
+            for ((victim, (e, logits)), picture) in victims.iter_mut().zip(maps).zip(there.items()) {
+                let s = self.magnitude.normalised(&e, x.shape().plane());
+                victim.judge(&s, logits, picture, done);
+            }
+            told.iteration(engine, done, victims.iter().map(|v| v.best.value));
+        }
+        let originals = x.items().iter();
+        Ok(victims.into_iter().zip(originals).map(|(victim, original)| victim.finish(original)).collect())
+    }
+
+    /// What is known of the pictures before the attack.
+    fn victims(
+        &self,
+        engine: &mut Engine,
+        [graph, smooth]: [&Graph; 2],
+        preprocess: &Preprocess,
+        (x, classes): (&Batch, &[usize]),
+    ) -> Result<Vec<Victim>> {
+        let Shape { h, w, .. } = x.shape();
+        if h * w < 2 {
+            let why = format!(
+                "{}: an input of {} has no positions that a map could point to",
+                self.objective.name(),
+                x.shape()
+            );
+            return Err(Error::settings(why));
+        }
+        let baselines: Vec<Option<Tensor>> = match &self.base {
+            Base::IntegratedGradients { baseline, .. } => {
+                if !matches!(baseline, Baseline::Zero | Baseline::Black | Baseline::White | Baseline::Value(_)) {
+                    return Err(Error::settings("the baseline of an attacked map is zero, black, white or value:V"));
+                }
+                baseline.tensors(x, preprocess, None, self.seed)?.into_iter().map(Some).collect()
+            }
+            _ => vec![None; x.len()],
+        };
+        let maps = self.maps_with(engine, graph, (x, classes), &baselines)?;
+        let soft = logits(engine, smooth, x)?;
+        let mut victims = Vec::with_capacity(x.len());
+        for ((picture, baseline), ((e, logits), soft)) in
+            x.items().iter().zip(baselines).zip(maps.into_iter().zip(soft))
+        {
+            let s = self.magnitude.normalised(&e, h * w);
+            let aim = Aim::new(&self.objective, [h, w], &s, &logits, self.magnitude)?;
+            let still = vec![0.0; logits.len()];
+            let best = Best {
+                picture: picture.clone(),
+                value: aim.value(&s, &still),
+                rank: aim.rank(&s, &still),
+                logits: logits.clone(),
+                iterations: 0,
+            };
+            let ball = Ball::around(picture, self.epsilon, preprocess)?;
+            let point = ball.centre().to_vec();
+            let value = best.value;
+            victims.push(Victim { ball, point, aim, baseline, soft, logits, value, best });
+        }
+        Ok(victims)
+    }
+
+    /// `E` and the logits at each point.
+    fn maps(
+        &self,
+        engine: &mut Engine,
+        graph: &Graph,
+        points: (&Batch, &[usize]),
+        victims: &[Victim],
+    ) -> Result<Vec<(Vec<f64>, Vec<f64>)>> {
+        let baselines: Vec<Option<Tensor>> = victims.iter().map(|v| v.baseline.clone()).collect();
+        self.maps_with(engine, graph, points, &baselines)
+    }
+
+    fn maps_with(
+        &self,
+        engine: &mut Engine,
+        graph: &Graph,
+        (points, classes): (&Batch, &[usize]),
+        baselines: &[Option<Tensor>],
+    ) -> Result<Vec<(Vec<f64>, Vec<f64>)>> {
+        let slopes = self.slopes(engine, graph, (points, classes), baselines)?;
+        let logits = self.logits(engine, graph, points, &slopes)?;
+        let made = points.items().iter().zip(baselines).zip(slopes.into_iter().zip(logits));
+        Ok(made
+            .map(|((x, b), (slope, logits))| (times(&slope.gradient, &self.factor(x, b.as_ref())), logits))
+            .collect())
+    }
+
+    /// `ḡ` at each point.
+    fn slopes(
+        &self,
+        engine: &mut Engine,
+        graph: &Graph,
+        points: (&Batch, &[usize]),
+        baselines: &[Option<Tensor>],
+    ) -> Result<Vec<Slope>> {
+        let copies = match &self.base {
+            Base::IntegratedGradients { steps, .. } => {
+                let (alphas, weights) = Quadrature::Midpoint.points(*steps)?;
+                let baselines = baselines.iter().flatten().cloned().collect();
+                Copies { perturbation: Perturbation::Path { alphas, baselines }, weights }
+            }
+            _ => Copies::one(),
+        };
+        gradients(engine, graph, self.score, points, &copies)
+    }
+
+    /// Logits at the points, whose slopes are known.
+    fn logits(&self, engine: &mut Engine, graph: &Graph, points: &Batch, slopes: &[Slope]) -> Result<Vec<Vec<f64>>> {
+        match self.base {
+            Base::IntegratedGradients { .. } => logits(engine, graph, points),
+            _ => Ok(slopes.iter().map(|s| s.logits.clone()).collect()),
+        }
+    }
+
+    /// `∂E/∂ḡ`, by which `ḡ` is multiplied; nothing stands for 1.
+    fn factor(&self, x: &Tensor, baseline: Option<&Tensor>) -> Option<Vec<f64>> {
+        match self.base {
+            Base::Gradient => None,
+            Base::InputXGradient => Some(x.to_f64().into_owned()),
+            Base::IntegratedGradients { .. } => {
+                let from = |i: usize| baseline.map_or(0.0, |b| b.at(i));
+                Some((0..x.len()).map(|i| x.at(i) - from(i)).collect())
+            }
+        }
+    }
+
+    fn evaluate(
+        &self,
+        engine: &mut Engine,
+        smooth: &Graph,
+        (points, classes): (&Batch, &[usize]),
+        victims: &[Victim],
+    ) -> Result<Vec<Evaluation>> {
+        let pixels = points.shape().plane();
+        let precision = engine.describe().precision;
+        let baselines: Vec<Option<Tensor>> = victims.iter().map(|v| v.baseline.clone()).collect();
+        let slopes = self.slopes(engine, smooth, (points, classes), &baselines)?;
+        let logits = self.logits(engine, smooth, points, &slopes)?;
+
+        let mut evaluations = Vec::with_capacity(victims.len());
+        let mut probes = Vec::with_capacity(2 * victims.len());
+        let mut ways = Vec::with_capacity(victims.len());
+        let mut by_logits = Vec::new();
+        for (i, (victim, point)) in victims.iter().zip(points.items()).enumerate() {
+            let g = &slopes[i].gradient;
+            let factor = self.factor(point, victim.baseline.as_ref());
+            let e = times(g, &factor);
+            let s = self.magnitude.normalised(&e, pixels);
+            let moved: Vec<f64> = logits[i].iter().zip(&victim.soft).map(|(a, b)| a - b).collect();
+            let v = self.magnitude.back(&e, pixels, &victim.aim.slope(&s));
+            let direct =
+                if factor.is_some() { v.iter().zip(g).map(|(v, g)| v * g).collect() } else { vec![0.0; g.len()] };
+            evaluations.push(Evaluation { objective: victim.aim.value(&s, &moved), gradient: direct });
+            by_logits.push(victim.aim.logit_slope(&moved));
+            let u = times(&v, &factor);
+            let h = difference(&u, point, precision);
+            let probe = |sign: f64| {
+                let values = u.iter().enumerate().map(|(k, u)| point.at(k) + sign * h * u).collect();
+                Tensor::f64(point.dims(), values)
+            };
+            probes.push(probe(1.0)?);
+            probes.push(probe(-1.0)?);
+            ways.push(h);
+        }
+        let twice: Vec<usize> = classes.iter().flat_map(|&c| [c, c]).collect();
+        let baselines: Vec<Option<Tensor>> = baselines.into_iter().flat_map(|b| [b.clone(), b]).collect();
+        let slopes = self.slopes(engine, smooth, (&Batch::of(probes)?, &twice), &baselines)?;
+        for ((evaluation, pair), &h) in evaluations.iter_mut().zip(slopes.chunks(2)).zip(&ways) {
+            if let [plus, minus] = pair
+                && h > 0.0
+            {
+                for (d, (a, b)) in evaluation.gradient.iter_mut().zip(plus.gradient.iter().zip(&minus.gradient)) {
+                    *d += (a - b) / (2.0 * h);
+                }
+            }
+        }
+        if by_logits.iter().all(Option::is_some) && !by_logits.is_empty() {
+            let shape = smooth.node(smooth.output()).shape;
+            let signal = by_logits.into_iter().flatten().flatten().collect();
+            let dims = [points.len(), shape.c, shape.h, shape.w];
+            let signal = Tensor::f64(dims, signal)?;
+            let rules = Composite::gradient();
+            let way = Pullback { from: smooth.output(), signal: &signal, rules: &rules, to: smooth.input() };
+            let back = engine.pullback(smooth, points, &way)?;
+            let len = points.shape().len();
+            for (i, evaluation) in evaluations.iter_mut().enumerate() {
+                evaluation.gradient.iter_mut().enumerate().for_each(|(k, d)| *d += back.at(i * len + k));
+            }
+        }
+        Ok(evaluations)
+    }
+}
+
+/// An objective at a point.
+#[derive(Debug, Clone)]
+pub struct Evaluation {
+    /// Its value.
+    pub objective: f64,
+    /// Its gradient with respect to the point, in its C order.
+    pub gradient: Vec<f64>,
+}
+
+/// One picture under attack.
+struct Victim {
+    ball: Ball,
+    point: Vec<f64>,
+    aim: Aim,
+    baseline: Option<Tensor>,
+    /// Logits of the softened net on the original picture.
+    soft: Vec<f64>,
+    /// Logits of the net on it.
+    logits: Vec<f64>,
+    value: f64,
+    best: Best,
+}
+
+struct Best {
+    picture: Tensor,
+    value: f64,
+    rank: f64,
+    logits: Vec<f64>,
+    iterations: usize,
+}
+
+impl Victim {
+    /// Keeps the iterate if its prediction is the original one and nothing better was kept.
+    fn judge(&mut self, s: &[f64], logits: Vec<f64>, picture: &Tensor, iterations: usize) {
+        if top(&logits) != top(&self.logits) {
+            return;
+        }
+        let moved: Vec<f64> = logits.iter().zip(&self.logits).map(|(a, b)| a - b).collect();
+        let rank = self.aim.rank(s, &moved);
+        if rank > self.best.rank {
+            let value = self.aim.value(s, &moved);
+            self.best = Best { picture: picture.clone(), value, rank, logits, iterations };
+        }
+    }
+
+    fn finish(self, original: &Tensor) -> Adversarial {
+        let best = self.best;
+        Adversarial {
+            succeeded: best.iterations > 0,
+            linf: linf(&best.picture, original),
+            objective: [self.value, best.value],
+            logits: [self.logits, best.logits],
+            picture: best.picture,
+            iterations: best.iterations,
+        }
+    }
+}
+
+fn times(values: &[f64], factor: &Option<Vec<f64>>) -> Vec<f64> {
+    match factor {
+        None => values.to_vec(),
+        Some(factor) => values.iter().zip(factor).map(|(v, f)| v * f).collect(),
+    }
+}
+
+/// `h` of the central difference along `u` at `x`; 0 where `u` leads nowhere.
+fn difference(u: &[f64], x: &Tensor, precision: Precision) -> f64 {
+    let rms = |squares: f64| (squares / u.len().max(1) as f64).sqrt();
+    // Scaled before squaring: `u` may be very small.
+    let largest = u.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+    if !(largest > 0.0) {
+        return 0.0;
+    }
+    let along = largest * rms(u.iter().map(|v| (v / largest).powi(2)).sum());
+    let size = rms(x.to_f64().iter().map(|v| v * v).sum());
+    let rounding = match precision {
+        Precision::F32 => f64::from(f32::EPSILON),
+        Precision::F64 => f64::EPSILON,
+    };
+    // A picture that is 0 nearly everywhere has no scale of its own; inputs are normalised to about 1.
+    rounding.cbrt() * size.max(0.1) / along
+}

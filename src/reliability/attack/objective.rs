@@ -1,0 +1,281 @@
+//! What attacks on maps make large, as functions of a map that is normalised to sum 1, and their derivatives.
+
+use crate::error::{Error, Result};
+use crate::reliability::metric::Bounds;
+use crate::tensor::Tensor;
+
+/// Pixels of the net's input.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Region {
+    /// A rectangle.
+    Bounds(Bounds),
+    /// `[H, W]` of the net's input: what is not 0 belongs to it.
+    Mask(Tensor),
+}
+
+impl Region {
+    /// Whether each pixel of `[h, w]` belongs to it.
+    ///
+    /// # Errors
+    /// When the region lies outside, a mask has other extents, or no pixel or every pixel belongs to it.
+    pub fn inside(&self, [h, w]: [usize; 2]) -> Result<Vec<bool>> {
+        let inside: Vec<bool> = match self {
+            Region::Bounds(b) => {
+                let fits =
+                    |first: usize, extent: usize, n: usize| first.checked_add(extent).is_some_and(|end| end <= n);
+                if !fits(b.top, b.height, h) || !fits(b.left, b.width, w) {
+                    return Err(Error::settings(format!(
+                        "a region of rows {} to {} and columns {} to {} lies outside of an input of {h}x{w}",
+                        b.top,
+                        b.top.saturating_add(b.height),
+                        b.left,
+                        b.left.saturating_add(b.width)
+                    )));
+                }
+                let within = |at: usize, first: usize, extent: usize| (first..first + extent).contains(&at);
+                (0..h * w).map(|i| within(i / w, b.top, b.height) && within(i % w, b.left, b.width)).collect()
+            }
+            Region::Mask(mask) => {
+                if *mask.dims() != [h, w] {
+                    let dims = mask.dims();
+                    return Err(Error::settings(format!("a region of shape {dims:?} for an input of {h}x{w}")));
+                }
+                (0..h * w).map(|i| mask.at(i) != 0.0).collect()
+            }
+        };
+        match inside.iter().filter(|&&i| i).count() {
+            0 => Err(Error::settings("a region without pixels")),
+            n if n == h * w => Err(Error::settings("a region of all pixels: the map's mass always lies inside")),
+            _ => Ok(inside),
+        }
+    }
+}
+
+/// What an attack does to the map `s`: magnitudes over channels, one number a pixel, of sum 1.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Objective {
+    /// Takes mass from the `k` pixels that have most of it on the original picture (Ghorbani, Abid, Zou 2019, "top-k
+    /// attack"): makes `−Σ_{i∈B} sᵢ` large. Of its iterates the one is kept whose own top `k` have least in common with them.
+    TopK(usize),
+    /// Moves the centre of mass away from where it is on the original picture ("mass-center attack"): makes `‖C(s) − C‖₂`
+    /// large, in pixels.
+    MassCentre,
+    /// Moves mass into a region ("targeted attack"): makes `Σ_{i∈A} sᵢ` large.
+    TargetRegion(Region),
+    /// Brings the map near another one while the logits `f` stay (Dombrowski et al. 2019, equation 3): makes
+    /// `−‖s − t‖² / ‖s₀ − t‖² − γ ‖f − f₀‖² / ‖f₀‖²` large. Both terms are divided by what they begin from, which the paper
+    /// does not do, so that γ has the same meaning on every net.
+    Manipulate {
+        /// The map to come near to, `[C, H, W]` or `[H, W]`; its magnitudes count, brought to sum 1.
+        map: Tensor,
+        /// γ.
+        logits: f64,
+    },
+}
+
+impl Objective {
+    /// Name in commands and records.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Objective::TopK(_) => "top_k",
+            Objective::MassCentre => "mass_centre",
+            Objective::TargetRegion(_) => "target_region",
+            Objective::Manipulate { .. } => "manipulate",
+        }
+    }
+}
+
+/// How channels become one magnitude a pixel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Magnitude {
+    /// `Σ_c |E_c|`.
+    #[default]
+    Sum,
+    /// `max_c |E_c|`.
+    Max,
+}
+
+impl std::str::FromStr for Magnitude {
+    type Err = Error;
+
+    fn from_str(s: &str) -> Result<Self> {
+        match s {
+            "sum" => Ok(Magnitude::Sum),
+            "max" => Ok(Magnitude::Max),
+            _ => Err(Error::settings(format!("channels are folded by sum or max, not by '{s}'"))),
+        }
+    }
+}
+
+impl Magnitude {
+    /// One number a pixel of `e`, which has `plane` of them in each channel.
+    pub(super) fn of(self, e: &[f64], plane: usize) -> Vec<f64> {
+        let mut out = vec![0.0f64; plane];
+        for channel in e.chunks(plane) {
+            for (o, v) in out.iter_mut().zip(channel) {
+                match self {
+                    Magnitude::Sum => *o += v.abs(),
+                    Magnitude::Max => *o = o.max(v.abs()),
+                }
+            }
+        }
+        out
+    }
+
+    /// `s` of sum 1; all 0 where there is nothing.
+    pub(super) fn normalised(self, e: &[f64], plane: usize) -> Vec<f64> {
+        let mut s = self.of(e, plane);
+        let total: f64 = s.iter().sum();
+        s.iter_mut().for_each(|v| *v = if total > 0.0 { *v / total } else { 0.0 });
+        s
+    }
+
+    /// The derivative with respect to `e` of a function of `s` whose derivative with respect to `s` is `slope`.
+    pub(super) fn back(self, e: &[f64], plane: usize, slope: &[f64]) -> Vec<f64> {
+        let a = self.of(e, plane);
+        let total: f64 = a.iter().sum();
+        if total <= 0.0 {
+            return vec![0.0; e.len()];
+        }
+        let mean = a.iter().zip(slope).map(|(a, d)| a * d).sum::<f64>() / total;
+        let mut taken = vec![false; plane];
+        let mut out = vec![0.0; e.len()];
+        for (i, (o, &v)) in out.iter_mut().zip(e).enumerate() {
+            let at = i % plane;
+            // Of equal magnitudes the first is the largest.
+            let counts = v != 0.0 && (self == Magnitude::Sum || (!taken[at] && v.abs() == a[at]));
+            if counts {
+                taken[at] = true;
+                *o = (slope[at] - mean) / total * v.signum();
+            }
+        }
+        out
+    }
+}
+
+/// An [`Objective`] on one picture.
+#[derive(Debug, Clone)]
+pub(super) enum Aim {
+    TopK { top: Vec<bool>, k: usize },
+    MassCentre { centre: [f64; 2], width: usize },
+    TargetRegion { inside: Vec<bool> },
+    Manipulate { map: Vec<f64>, scale: f64, weight: f64, scale_logits: f64 },
+}
+
+impl Aim {
+    /// On a picture of `[h, w]` pixels whose normalised map is `s` and whose logits are `f`.
+    pub fn new(objective: &Objective, [h, w]: [usize; 2], s: &[f64], f: &[f64], magnitude: Magnitude) -> Result<Self> {
+        Ok(match objective {
+            &Objective::TopK(k) => {
+                if !(1..h * w).contains(&k) {
+                    return Err(Error::settings(format!("top_k:k={k}: there are {} pixels", h * w)));
+                }
+                Aim::TopK { top: top(s, k), k }
+            }
+            Objective::MassCentre => Aim::MassCentre { centre: centre(s, w), width: w },
+            Objective::TargetRegion(region) => Aim::TargetRegion { inside: region.inside([h, w])? },
+            Objective::Manipulate { map, logits } => {
+                let suits = match *map.dims() {
+                    [a, b] | [_, a, b] => [a, b] == [h, w],
+                    _ => false,
+                };
+                if !suits || map.first_not_finite().is_some() {
+                    return Err(Error::settings(format!(
+                        "manipulate: a map of shape {:?}, all finite, for an input of {h}x{w}",
+                        map.dims()
+                    )));
+                }
+                if !(*logits >= 0.0 && logits.is_finite()) {
+                    return Err(Error::settings(format!("manipulate: the weight {logits} of the logits")));
+                }
+                let map = magnitude.normalised(&map.to_f64(), h * w);
+                let scale = distance(s, &map);
+                let scale = if scale > 0.0 { scale } else { 1.0 };
+                let size: f64 = f.iter().map(|f| f * f).sum();
+                let scale_logits = if size > 0.0 { size } else { 1.0 };
+                Aim::Manipulate { map, scale, weight: *logits, scale_logits }
+            }
+        })
+    }
+
+    /// What is made large, for a map `s` and logits that changed by `moved`.
+    pub fn value(&self, s: &[f64], moved: &[f64]) -> f64 {
+        let mass = |inside: &[bool]| s.iter().zip(inside).filter(|(_, i)| **i).map(|(s, _)| s).sum::<f64>();
+        match self {
+            Aim::TopK { top, .. } => -mass(top),
+            Aim::MassCentre { centre: from, width } => {
+                let to = centre(s, *width);
+                (to[0] - from[0]).hypot(to[1] - from[1])
+            }
+            Aim::TargetRegion { inside } => mass(inside),
+            Aim::Manipulate { map, scale, weight, scale_logits } => {
+                -distance(s, map) / scale - weight * moved.iter().map(|d| d * d).sum::<f64>() / scale_logits
+            }
+        }
+    }
+
+    /// By what iterates are compared: the larger, the better.
+    pub fn rank(&self, s: &[f64], moved: &[f64]) -> f64 {
+        match self {
+            Aim::TopK { top: before, k } => {
+                let common = top(s, *k).iter().zip(before).filter(|(a, b)| **a && **b).count();
+                // The mass, at most 1, decides among equal intersections.
+                self.value(s, moved) - common as f64
+            }
+            _ => self.value(s, moved),
+        }
+    }
+
+    /// Derivative of what is made large with respect to `s`.
+    pub fn slope(&self, s: &[f64]) -> Vec<f64> {
+        match self {
+            Aim::TopK { top, .. } => top.iter().map(|&i| if i { -1.0 } else { 0.0 }).collect(),
+            Aim::TargetRegion { inside } => inside.iter().map(|&i| if i { 1.0 } else { 0.0 }).collect(),
+            Aim::MassCentre { centre: from, width } => {
+                let to = centre(s, *width);
+                let way = [to[0] - from[0], to[1] - from[1]];
+                let length = way[0].hypot(way[1]);
+                let rows = s.len() / width;
+                // Where the centre has not moved yet it goes to the farther side.
+                let unit = if length > 0.0 {
+                    way.map(|d| d / length)
+                } else {
+                    let far = |c: f64, n: usize| if 2.0 * c > (n - 1) as f64 { -1.0 } else { 1.0 };
+                    [far(from[0], rows), far(from[1], *width)].map(|d: f64| d / std::f64::consts::SQRT_2)
+                };
+                (0..s.len()).map(|i| unit[0] * (i / width) as f64 + unit[1] * (i % width) as f64).collect()
+            }
+            Aim::Manipulate { map, scale, .. } => s.iter().zip(map).map(|(s, t)| -2.0 * (s - t) / scale).collect(),
+        }
+    }
+
+    /// Derivative with respect to the logits, where there is one.
+    pub fn logit_slope(&self, moved: &[f64]) -> Option<Vec<f64>> {
+        match self {
+            Aim::Manipulate { weight, scale_logits, .. } if *weight > 0.0 => {
+                Some(moved.iter().map(|d| -2.0 * weight * d / scale_logits).collect())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The `k` pixels that have most; of equal ones the first.
+fn top(s: &[f64], k: usize) -> Vec<bool> {
+    let mut order: Vec<usize> = (0..s.len()).collect();
+    order.sort_by(|&a, &b| s[b].total_cmp(&s[a]).then(a.cmp(&b)));
+    let mut top = vec![false; s.len()];
+    order.iter().take(k).for_each(|&i| top[i] = true);
+    top
+}
+
+/// `[y, x]` of the centre of mass, in pixels.
+fn centre(s: &[f64], width: usize) -> [f64; 2] {
+    let sum = |of: &dyn Fn(usize) -> usize| s.iter().enumerate().map(|(i, v)| v * of(i) as f64).sum();
+    [sum(&|i| i / width), sum(&|i| i % width)]
+}
+
+/// `‖a − b‖²`.
+fn distance(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum()
+}

@@ -1,0 +1,268 @@
+//! Attacks on the prediction: FGSM (Goodfellow, Shlens, Szegedy 2015) and PGD (Madry et al. 2018).
+
+use super::ball::{Ball, Size, linf, plane};
+use super::field::{gradients, logits};
+use super::{Adversarial, Start, Told, check_iterations, in_groups, start_draws, step, top};
+use crate::engine::{Batch, Copies, Engine};
+use crate::error::Result;
+use crate::graph::Graph;
+use crate::image::Preprocess;
+use crate::program::Score;
+use crate::tensor::Tensor;
+
+/// What the prediction is to become; one class a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goal<'a> {
+    /// Any class but this one: the cross-entropy of it is raised.
+    Untargeted(&'a [usize]),
+    /// This class: the cross-entropy of it is lowered.
+    Targeted(&'a [usize]),
+}
+
+impl Goal<'_> {
+    fn classes(&self) -> &[usize] {
+        match self {
+            Goal::Untargeted(classes) | Goal::Targeted(classes) => classes,
+        }
+    }
+
+    /// Whether a picture with these logits is what was wanted.
+    fn reached(&self, i: usize, logits: &[f64]) -> bool {
+        match self {
+            Goal::Untargeted(classes) => top(logits) != classes[i],
+            Goal::Targeted(classes) => top(logits) == classes[i],
+        }
+    }
+
+    /// The sign by which `log p` of the class enters what is made large.
+    fn sign(&self) -> f64 {
+        match self {
+            Goal::Untargeted(_) => -1.0,
+            Goal::Targeted(_) => 1.0,
+        }
+    }
+
+    /// What is made large: the cross-entropy, or `log p`, of the class.
+    fn objective(&self, i: usize, logits: &[f64]) -> f64 {
+        self.sign() * Score::LogProb.evaluate(logits, self.classes()[i]).0
+    }
+}
+
+/// When an attack on a picture ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Stop {
+    /// After all iterations.
+    #[default]
+    Last,
+    /// As soon as the prediction is what was wanted.
+    Reached,
+}
+
+/// Projected gradient steps on the cross-entropy (Madry, Makelov, Schmidt, Tsipras, Vladu 2018, section 2.1):
+/// `x ← Π(x ± step · sign ∇ log p)`, `Π` onto the ball of ε around the picture, cut by what pictures hold.
+///
+/// The paper ends with the last iterate. Here the best one is returned: one whose prediction is what was wanted before one
+/// whose is not, then the one of the largest objective.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pgd {
+    /// ε, radius of the L∞ ball.
+    pub epsilon: Size,
+    /// Length of a step in each element.
+    pub step: Size,
+    /// Steps.
+    pub iterations: usize,
+    /// Where the attack begins.
+    pub start: Start,
+    /// When it ends.
+    pub stop: Stop,
+    /// Seed of the random start.
+    pub seed: u64,
+}
+
+impl Default for Pgd {
+    /// Of radius 8/255 by 40 steps of 2/255 from a random start.
+    fn default() -> Self {
+        Self {
+            epsilon: Size::Levels(8.0),
+            step: Size::Levels(2.0),
+            iterations: 40,
+            start: Start::Random,
+            stop: Stop::Last,
+            seed: 0,
+        }
+    }
+}
+
+/// The fast gradient sign method (Goodfellow, Shlens, Szegedy 2015, section 4): `x + ε · sign ∇ J` with the cross-entropy `J`
+/// of the class, or `x − ε · sign ∇ J` for a wanted class, cut by what pictures hold. One result a picture.
+///
+/// # Errors
+/// When ε is not a finite number above 0, shapes, channels or classes do not suit, memory does not suffice or a number is not
+/// finite.
+pub fn fgsm(
+    engine: &mut Engine,
+    graph: &Graph,
+    preprocess: &Preprocess,
+    x: &Batch,
+    goal: Goal<'_>,
+    epsilon: Size,
+) -> Result<Vec<Adversarial>> {
+    let once = Pgd { epsilon, step: epsilon, iterations: 1, start: Start::Picture, stop: Stop::Last, seed: 0 };
+    attack(engine, graph, preprocess, x, goal, &once, Keep::Last)
+}
+
+/// [`Pgd`] on every picture: one result each, whether the prediction is what was wanted or not.
+///
+/// # Errors
+/// As [`fgsm`], and when there is no iteration or the step is not a finite number above 0.
+pub fn pgd(
+    engine: &mut Engine,
+    graph: &Graph,
+    preprocess: &Preprocess,
+    x: &Batch,
+    goal: Goal<'_>,
+    settings: &Pgd,
+) -> Result<Vec<Adversarial>> {
+    attack(engine, graph, preprocess, x, goal, settings, Keep::Best)
+}
+
+/// Which iterate is the result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    Best,
+    Last,
+}
+
+fn attack(
+    engine: &mut Engine,
+    graph: &Graph,
+    preprocess: &Preprocess,
+    x: &Batch,
+    goal: Goal<'_>,
+    settings: &Pgd,
+    keep: Keep,
+) -> Result<Vec<Adversarial>> {
+    check_iterations(settings.iterations)?;
+    settings.step.positive("step")?;
+    settings.epsilon.positive("epsilon")?;
+    Engine::check(graph, x, goal.classes())?;
+    let name = if keep == Keep::Last { "fgsm" } else { "pgd" };
+    let run = Run { graph, preprocess, settings, keep };
+    in_groups((name, settings.iterations), engine, x, |engine, x, at, told| {
+        let goal = match goal {
+            Goal::Untargeted(classes) => Goal::Untargeted(&classes[at]),
+            Goal::Targeted(classes) => Goal::Targeted(&classes[at]),
+        };
+        run.group(engine, x, goal, told)
+    })
+}
+
+struct Run<'a> {
+    graph: &'a Graph,
+    preprocess: &'a Preprocess,
+    settings: &'a Pgd,
+    keep: Keep,
+}
+
+/// One picture under attack.
+struct Victim {
+    ball: Ball,
+    point: Vec<f64>,
+    before: Vec<f64>,
+    best: Option<Best>,
+}
+
+struct Best {
+    picture: Tensor,
+    logits: Vec<f64>,
+    reached: bool,
+    objective: f64,
+    iterations: usize,
+}
+
+impl Run<'_> {
+    fn group(&self, engine: &mut Engine, x: &Batch, goal: Goal<'_>, told: &Told<'_>) -> Result<Vec<Adversarial>> {
+        let Pgd { epsilon, step: length, iterations, start, stop, seed } = *self.settings;
+        let plane = plane(self.preprocess, x.shape().len())?;
+        let (radius, length) = (epsilon.normalised(self.preprocess), length.normalised(self.preprocess));
+        // An attack that begins at the picture meets its logits on the way.
+        let before = match start {
+            Start::Picture => vec![Vec::new(); x.len()],
+            Start::Random => logits(engine, self.graph, x)?,
+        };
+        let mut victims = Vec::with_capacity(x.len());
+        for ((picture, key), before) in x.items().iter().zip(x.keys()).zip(before) {
+            let ball = Ball::around(picture, epsilon, self.preprocess)?;
+            let point = match start {
+                Start::Picture => ball.centre().to_vec(),
+                Start::Random => ball.at(&radius, plane, &start_draws(seed, key, picture.len())),
+            };
+            victims.push(Victim { ball, point, before, best: None });
+        }
+        for done in 0..iterations {
+            let active = self.active(&victims, stop);
+            if active.is_empty() {
+                break;
+            }
+            let (points, classes) = self.points(&victims, &active, goal)?;
+            let slopes = gradients(engine, self.graph, Score::LogProb, (&points, &classes), &Copies::one())?;
+            for ((&i, slope), picture) in active.iter().zip(slopes).zip(points.items()) {
+                let victim = &mut victims[i];
+                if victim.before.is_empty() {
+                    victim.before.clone_from(&slope.logits);
+                }
+                self.judge(victim, picture, slope.logits, goal, i, done);
+                let up: Vec<f64> = slope.gradient.iter().map(|g| goal.sign() * g).collect();
+                step(&mut victim.point, &up, &length, plane);
+                victim.ball.project(&mut victim.point);
+            }
+            told.iteration(engine, done + 1, victims.iter().filter_map(|v| v.best.as_ref().map(|b| b.objective)));
+        }
+        let active = self.active(&victims, stop);
+        if !active.is_empty() {
+            let (points, _) = self.points(&victims, &active, goal)?;
+            let last = logits(engine, self.graph, &points)?;
+            for ((&i, logits), picture) in active.iter().zip(last).zip(points.items()) {
+                self.judge(&mut victims[i], picture, logits, goal, i, iterations);
+            }
+        }
+        let found = victims.into_iter().zip(x.items()).enumerate();
+        Ok(found.filter_map(|(i, (victim, original))| finish(victim, original, goal, i)).collect())
+    }
+
+    /// Pictures that are still under attack.
+    fn active(&self, victims: &[Victim], stop: Stop) -> Vec<usize> {
+        let goes_on = |v: &Victim| stop == Stop::Last || !v.best.as_ref().is_some_and(|b| b.reached);
+        (0..victims.len()).filter(|&i| goes_on(&victims[i])).collect()
+    }
+
+    fn points(&self, victims: &[Victim], active: &[usize], goal: Goal<'_>) -> Result<(Batch, Vec<usize>)> {
+        let points = active.iter().map(|&i| victims[i].ball.tensor(&victims[i].point)).collect::<Result<Vec<_>>>()?;
+        Ok((Batch::of(points)?, active.iter().map(|&i| goal.classes()[i]).collect()))
+    }
+
+    /// Keeps the iterate if it is the one to be kept.
+    fn judge(&self, victim: &mut Victim, picture: &Tensor, logits: Vec<f64>, goal: Goal<'_>, i: usize, done: usize) {
+        let (reached, objective) = (goal.reached(i, &logits), goal.objective(i, &logits));
+        let better = match &victim.best {
+            None => true,
+            Some(_) if self.keep == Keep::Last => true,
+            Some(best) => (reached, objective) > (best.reached, best.objective),
+        };
+        if better {
+            victim.best = Some(Best { picture: picture.clone(), logits, reached, objective, iterations: done });
+        }
+    }
+}
+
+fn finish(victim: Victim, original: &Tensor, goal: Goal<'_>, i: usize) -> Option<Adversarial> {
+    let best = victim.best?;
+    Some(Adversarial {
+        linf: linf(&best.picture, original),
+        objective: [goal.objective(i, &victim.before), best.objective],
+        logits: [victim.before, best.logits],
+        picture: best.picture,
+        succeeded: best.reached,
+        iterations: best.iterations,
+    })
+}

@@ -1,0 +1,95 @@
+//! Deletion (Petsiuk, Das, Saenko 2018): how quickly the class is lost when the most important pixels go.
+
+use super::{Better, Case, Entry, Metric, Needs, Output, Readings, baseline, reduce};
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::map::Reduction;
+use crate::method::{Parameter, Values};
+use crate::perturb::baseline::Baseline;
+use crate::program::Score;
+use crate::reliability::ranking::ranking;
+use crate::reliability::removal::{Amount, Order, Way, area, curves};
+
+pub(super) const ENTRY: Entry = Entry {
+    id: "deletion",
+    title: "Deletion",
+    paper: "Petsiuk, Das, Saenko 2018: RISE: Randomized input sampling for explanation of black-box models, BMVC",
+    summary: "area under the target's softmax probability while pixels go over to a baseline, the most important first; \
+              the axis runs from 0 to 1 in equal steps",
+    parameters: &PARAMETERS,
+    outputs: &[Output { key: "deletion", better: Better::Lower }],
+    needs: Needs::Maps,
+    build: |values| Ok(Box::new(Deletion(Pixels::new(values)?))),
+};
+
+const PARAMETERS: [Parameter; 3] = [
+    STEP,
+    Parameter {
+        key: "baseline",
+        unit: "zero|black|white|mean|noise|value:V|blur:SIGMA",
+        default: "zero",
+        help: "what is left of a deleted pixel; zero, in the net's space, is the paper's",
+    },
+    reduce("channel_sum"),
+];
+
+/// How many pixels go over at once.
+pub(super) const STEP: Parameter = Parameter {
+    key: "step",
+    unit: "pixels or PERCENT%",
+    default: "1%",
+    help: "pixels of a step, or their share; the paper has one row, 0.45% of 224 x 224. Of equally important pixels the \
+           first in C order goes first",
+};
+
+/// Pixels that go over in steps.
+pub(super) struct Pixels {
+    step: Amount,
+    baseline: Baseline,
+    reduction: Reduction,
+}
+
+/// Which end of the way is the picture.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    FromPicture,
+    ToPicture,
+}
+
+impl Pixels {
+    pub fn new(values: &Values) -> Result<Self> {
+        Ok(Self {
+            step: values.parse("step")?,
+            baseline: baseline(values, "baseline")?,
+            reduction: values.parse("reduce")?,
+        })
+    }
+
+    /// Each picture's curve of the target's probability, the most important pixels first.
+    pub fn curves(&self, engine: &mut Engine, case: &Case<'_>, direction: Direction) -> Result<Vec<Vec<f64>>> {
+        let planes = case.planes(self.reduction)?;
+        let orders: Vec<Vec<u32>> = planes.iter().map(|p| ranking(&p.to_f64())).collect();
+        let baselines = self.baseline.tensors(case.x, case.preprocess, None, case.seed)?;
+        let way = |i: usize| {
+            let (picture, baseline, order) = (&case.x.items()[i], &baselines[i], Order::Pixels(&orders[i]));
+            let [from, to] = match direction {
+                Direction::FromPicture => [picture, baseline],
+                Direction::ToPicture => [baseline, picture],
+            };
+            Way { from, to, order, step: self.step.of(orders[i].len()), target: case.targets[i] }
+        };
+        curves(engine, case.graph, Score::Prob, &(0..case.x.len()).map(way).collect::<Vec<_>>())
+    }
+
+    pub fn measure(&self, engine: &mut Engine, case: &Case<'_>, direction: Direction) -> Result<Vec<Readings>> {
+        Ok(self.curves(engine, case, direction)?.iter().map(|curve| vec![Some(area(curve))]).collect())
+    }
+}
+
+struct Deletion(Pixels);
+
+impl Metric for Deletion {
+    fn measure(&self, engine: &mut Engine, case: &Case<'_>) -> Result<Vec<Readings>> {
+        self.0.measure(engine, case, Direction::FromPicture)
+    }
+}

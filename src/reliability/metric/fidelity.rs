@@ -1,0 +1,29 @@
+//! `S_F`: see [`crate::reliability::fidelity()`].
+
+use super::{Better, Case, Entry, Metric, Needs, Output, Readings};
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::map::Reduction;
+
+pub(super) const ENTRY: Entry = Entry {
+    id: "fidelity",
+    title: "Fidelity S_F",
+    paper: "Lu, Guo, Xing, Noble 2021: DANCE: Enhancing saliency maps using decoys, ICML",
+    summary: "−log p(E ∘ x) + log p(mean(E) · x), E the map's largest magnitude over the channels, winsorised at the 95th \
+              percentile, scaled to 0 to 1; x as the net sees it",
+    parameters: &[],
+    outputs: &[Output { key: "fidelity", better: Better::Lower }],
+    needs: Needs::Maps,
+    build: |_| Ok(Box::new(Fidelity)),
+};
+
+struct Fidelity;
+
+impl Metric for Fidelity {
+    fn measure(&self, engine: &mut Engine, case: &Case<'_>) -> Result<Vec<Readings>> {
+        // Refuses what lies elsewhere: paper_scale reduces by itself.
+        case.planes(Reduction::MaxAbs)?;
+        let found = crate::reliability::fidelity(engine, case.graph, case.x, case.maps)?;
+        Ok(found.into_iter().map(|v| vec![Some(v)]).collect())
+    }
+}

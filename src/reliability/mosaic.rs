@@ -1,0 +1,177 @@
+//! Mosaics of four pictures of different classes: where a class is to be seen is known without anybody drawing boxes
+//! (grid pointing game: Böhle, Fritz, Schiele 2021: Convolutional dynamic alignment networks, CVPR).
+
+use std::collections::BTreeMap;
+
+use super::metric::{Bounds, Region};
+use crate::error::{Error, Result};
+use crate::image::{Interpolation, Picture};
+use crate::random;
+
+/// Pictures of a mosaic: top left, top right, bottom left, bottom right.
+pub const CELLS: usize = 4;
+
+/// The generator's streams for classes and for pictures, apart from every picture's own: `mosaicsC` and `mosaicsP`.
+const CLASSES: u64 = 0x6d6f_7361_6963_7343;
+const PICTURES: u64 = 0x6d6f_7361_6963_7350;
+
+/// How large a mosaic is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Size {
+    /// As one picture, each of the four at half its sides: what a net of any kind takes.
+    #[default]
+    Native,
+    /// Twice a picture's sides, each of the four as it is: only for nets that take any size, and the usual form of the grid
+    /// pointing game.
+    Double,
+}
+
+/// Pictures by class, to draw mosaics from.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    by_class: BTreeMap<usize, Vec<usize>>,
+}
+
+impl Pool {
+    /// Of pictures 0, 1, 2 … of `classes[0]`, `classes[1]` …
+    ///
+    /// # Errors
+    /// Settings when there are fewer than four classes.
+    pub fn new(classes: &[usize]) -> Result<Self> {
+        let mut by_class: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (picture, &class) in classes.iter().enumerate() {
+            by_class.entry(class).or_default().push(picture);
+        }
+        match by_class.len() {
+            n if n < CELLS => {
+                Err(Error::settings(format!("a mosaic needs pictures of {CELLS} different classes; there are {n}")))
+            }
+            _ => Ok(Self { by_class }),
+        }
+    }
+
+    /// The pictures of mosaic `number`: four different classes, each as likely as any other, and of each class one picture.
+    /// Mosaic `number` is the same however many are drawn.
+    pub fn draw(&self, number: u32, seed: u64) -> [usize; CELLS] {
+        let mut order = vec![0.0f32; self.by_class.len()];
+        random::fill_uniforms(seed, CLASSES, number, 0, &mut order);
+        let mut classes: Vec<(f32, &Vec<usize>)> = order.into_iter().zip(self.by_class.values()).collect();
+        // Stable: of equal numbers the smaller class comes first.
+        classes.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let mut which = [0.0f32; CELLS];
+        random::fill_uniforms(seed, PICTURES, number, 0, &mut which);
+        std::array::from_fn(|cell| {
+            let pictures = classes[cell].1;
+            pictures[((f64::from(which[cell]) * pictures.len() as f64) as usize).min(pictures.len() - 1)]
+        })
+    }
+}
+
+/// The mosaic of four pictures of one size, and the cell of each class. Where a side is odd the lower and right cells
+/// have the odd pixel.
+///
+/// # Errors
+/// Input when the pictures differ in size or are too small to be halved.
+pub fn compose(
+    pictures: [&Picture; CELLS],
+    classes: [usize; CELLS],
+    size: Size,
+    interpolation: Interpolation,
+) -> Result<(Picture, Vec<Region>)> {
+    let (h, w) = (pictures[0].height(), pictures[0].width());
+    if let Some(odd) = pictures.iter().find(|p| (p.height(), p.width()) != (h, w)) {
+        return Err(Error::input(format!("pictures of {h}x{w} and {}x{} in one mosaic", odd.height(), odd.width())));
+    }
+    if size == Size::Native && (h < 2 || w < 2) {
+        return Err(Error::input(format!("a picture of {h}x{w} has no half")));
+    }
+    let [rows, columns] = match size {
+        Size::Native => [[h / 2, h - h / 2], [w / 2, w - w / 2]],
+        Size::Double => [[h, h], [w, w]],
+    };
+    let (height, width) = (rows[0] + rows[1], columns[0] + columns[1]);
+    let mut rgb = vec![0; height * width * 3];
+    let mut regions = Vec::with_capacity(CELLS);
+    for (cell, (picture, class)) in pictures.into_iter().zip(classes).enumerate() {
+        let (y, x) = (cell / 2, cell % 2);
+        let bounds = Bounds {
+            top: if y == 0 { 0 } else { rows[0] },
+            left: if x == 0 { 0 } else { columns[0] },
+            height: rows[y],
+            width: columns[x],
+        };
+        let part = picture.resized(bounds.width, bounds.height, interpolation)?;
+        for (row, line) in part.rgb().chunks_exact(3 * bounds.width).enumerate() {
+            let at = ((bounds.top + row) * width + bounds.left) * 3;
+            rgb[at..at + line.len()].copy_from_slice(line);
+        }
+        regions.push(Region { class, bounds });
+    }
+    Ok((Picture::new(width, height, rgb)?, regions))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(width: usize, height: usize, seed: u32) -> Picture {
+        let level = |i: usize| ((i as u32 + 7919 * seed).wrapping_mul(2_654_435_761) >> 24) as u8;
+        Picture::new(width, height, (0..width * height * 3).map(level).collect()).unwrap()
+    }
+
+    /// What a region of the mosaic shows.
+    fn cut(mosaic: &Picture, b: Bounds) -> Vec<[u8; 3]> {
+        (0..b.height * b.width).map(|i| mosaic.pixel(b.top + i / b.width, b.left + i % b.width).unwrap()).collect()
+    }
+
+    #[test]
+    fn regions_hold_what_they_say() {
+        let pictures: [Picture; 4] = std::array::from_fn(|i| noise(9, 6, i as u32));
+        let all = std::array::from_fn(|i| &pictures[i]);
+        let classes = [5, 3, 8, 1];
+        let (double, regions) = compose(all, classes, Size::Double, Interpolation::Bilinear).unwrap();
+        assert_eq!((double.height(), double.width()), (12, 18));
+        for (picture, (region, class)) in pictures.iter().zip(regions.iter().zip(classes)) {
+            assert_eq!(region.class, class);
+            assert_eq!(cut(&double, region.bounds).concat(), picture.rgb());
+        }
+        let (native, regions) = compose(all, classes, Size::Native, Interpolation::Bilinear).unwrap();
+        assert_eq!((native.height(), native.width()), (6, 9));
+        let covered: usize = regions.iter().map(|r| r.bounds.height * r.bounds.width).sum();
+        assert_eq!(covered, 6 * 9);
+        for (picture, region) in pictures.iter().zip(&regions) {
+            let b = region.bounds;
+            let small = picture.resized(b.width, b.height, Interpolation::Bilinear).unwrap();
+            assert_eq!(cut(&native, b).concat(), small.rgb());
+        }
+        assert_eq!(regions[3].bounds, Bounds { top: 3, left: 4, height: 3, width: 5 });
+        let other = noise(8, 6, 9);
+        assert!(
+            compose([&pictures[0], &other, &other, &other], classes, Size::Native, Interpolation::Nearest).is_err()
+        );
+    }
+
+    #[test]
+    fn four_classes_are_drawn_evenly_and_by_number() {
+        let classes: Vec<usize> = (0..60).map(|i| [0, 2, 2, 4, 7, 7, 7, 9][i % 8]).collect();
+        let pool = Pool::new(&classes).unwrap();
+        let mut times = [0usize; 10];
+        for number in 0..2000 {
+            let mut drawn = pool.draw(number, 11).map(|picture| classes[picture]);
+            drawn.iter().for_each(|&class| times[class] += 1);
+            drawn.sort_unstable();
+            assert!(drawn.windows(2).all(|w| w[0] < w[1]), "{drawn:?}");
+        }
+        // Each of five classes in four mosaics of five; five standard deviations are 90.
+        for class in [0, 2, 4, 7, 9] {
+            assert!(times[class].abs_diff(1600) < 90, "{times:?}");
+        }
+        assert_eq!(pool.draw(5, 11), pool.draw(5, 11));
+        assert_ne!(
+            (0..9).map(|n| pool.draw(n, 11)).collect::<Vec<_>>(),
+            (0..9).map(|n| pool.draw(n, 12)).collect::<Vec<_>>()
+        );
+        let why = Pool::new(&[1, 2, 3, 3]).unwrap_err();
+        assert_eq!(why.kind(), crate::ErrorKind::Settings, "{why}");
+    }
+}

@@ -1,0 +1,188 @@
+//! Curves of a class's score while pixels go from one picture over to another, the most important first.
+
+use super::scores::Scores;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::program::Score;
+use crate::tensor::{Data, Shape, Tensor};
+
+/// How many of something there are to be, once it is known how many there are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Amount {
+    /// So many.
+    Count(usize),
+    /// This share, 0 to 1.
+    Share(f64),
+}
+
+impl Amount {
+    /// Of `total`: rounded, at least 1 and at most all.
+    pub fn of(self, total: usize) -> usize {
+        let n = match self {
+            Amount::Count(n) => n,
+            Amount::Share(share) => (share * total as f64).round() as usize,
+        };
+        n.clamp(1, total.max(1))
+    }
+}
+
+/// A whole number above 0, or a percentage above 0 such as `2.5%`.
+impl std::str::FromStr for Amount {
+    type Err = Error;
+
+    fn from_str(s: &str) -> Result<Self> {
+        let wrong = || Error::settings(format!("'{s}' is neither a whole number above 0 nor a percentage up to 100%"));
+        match s.strip_suffix('%') {
+            Some(percent) => match percent.parse::<f64>() {
+                Ok(p) if p > 0.0 && p <= 100.0 => Ok(Amount::Share(p / 100.0)),
+                _ => Err(wrong()),
+            },
+            None => s.parse().ok().filter(|&n| n > 0).map(Amount::Count).ok_or_else(wrong),
+        }
+    }
+}
+
+/// What goes over, and in which order.
+#[derive(Debug, Clone, Copy)]
+pub struct Way<'a> {
+    /// `[C, H, W]` where it begins.
+    pub from: &'a Tensor,
+    /// `[C, H, W]` where it ends.
+    pub to: &'a Tensor,
+    /// What goes over first and last.
+    pub order: Order<'a>,
+    /// How many of them in a step.
+    pub step: usize,
+    /// Class whose score is followed.
+    pub target: usize,
+}
+
+/// In which order what goes over.
+#[derive(Debug, Clone, Copy)]
+pub enum Order<'a> {
+    /// Positions `y · W + x`, all channels at once.
+    Pixels(&'a [u32]),
+    /// Elements in C order, each channel by itself.
+    Elements(&'a [u32]),
+}
+
+impl Order<'_> {
+    fn indices(&self) -> &[u32] {
+        match self {
+            Order::Pixels(i) | Order::Elements(i) => i,
+        }
+    }
+}
+
+impl Way<'_> {
+    /// Pictures on the way, both ends among them.
+    pub fn points(&self) -> usize {
+        self.order.indices().len().div_ceil(self.step.max(1)) + 1
+    }
+
+    fn check(&self, shape: Shape, classes: usize) -> Result<()> {
+        if self.target >= classes {
+            return Err(Error::input(format!("class {} of a net with {classes}", self.target)));
+        }
+        let positions = match self.order {
+            Order::Pixels(_) => shape.plane(),
+            Order::Elements(_) => shape.len(),
+        };
+        if self.from.dims() != shape.dims() || self.to.dims() != shape.dims() {
+            return Err(Error::input(format!(
+                "a way from {:?} to {:?} for a net that takes {shape}",
+                self.from.dims(),
+                self.to.dims()
+            )));
+        }
+        if self.step == 0 {
+            return Err(Error::settings("a step of 0 pixels leads nowhere"));
+        }
+        match self.order.indices().iter().find(|&&i| i as usize >= positions) {
+            Some(i) => Err(Error::input(format!("position {i} of {positions}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Hands every picture on the way to `visit`: each differs from the one before by one step's elements alone.
+    fn walk<T: Copy>(
+        &self,
+        [from, to]: [&[T]; 2],
+        plane: usize,
+        wrap: impl Fn(Vec<T>) -> Data,
+        visit: &mut impl FnMut(Tensor) -> Result<()>,
+    ) -> Result<()> {
+        let mut now = from.to_vec();
+        visit(Tensor::new(self.from.dims(), wrap(now.clone()))?)?;
+        for step in self.order.indices().chunks(self.step) {
+            match self.order {
+                Order::Elements(_) => step.iter().for_each(|&i| now[i as usize] = to[i as usize]),
+                Order::Pixels(_) => {
+                    for (now, to) in now.chunks_mut(plane).zip(to.chunks(plane)) {
+                        step.iter().for_each(|&i| now[i as usize] = to[i as usize]);
+                    }
+                }
+            }
+            visit(Tensor::new(self.from.dims(), wrap(now.clone()))?)?;
+        }
+        Ok(())
+    }
+}
+
+/// For each way, the target's score at every picture on it: at the start, after each step, at the end. Steps of several
+/// ways go through the net together.
+///
+/// # Errors
+/// When a way does not suit the net; what [`Engine::forward`] refuses.
+pub fn curves(engine: &mut Engine, graph: &Graph, score: Score, ways: &[Way<'_>]) -> Result<Vec<Vec<f64>>> {
+    let shape = graph.input_shape();
+    let mut scores = Scores::new(engine, graph, score);
+    for way in ways {
+        way.check(shape, graph.classes())?;
+        let mut visit = |picture: Tensor| scores.push(picture, way.target);
+        match (way.from.data(), way.to.data()) {
+            (Data::F32(from), Data::F32(to)) => way.walk([from, to], shape.plane(), Data::F32, &mut visit)?,
+            _ => way.walk([&way.from.to_f64(), &way.to.to_f64()], shape.plane(), Data::F64, &mut visit)?,
+        }
+    }
+    let scores = scores.finish()?;
+    let mut rest = &scores[..];
+    let mut curve = |way: &Way<'_>| {
+        let (head, tail) = rest.split_at(way.points());
+        rest = tail;
+        head.to_vec()
+    };
+    Ok(ways.iter().map(&mut curve).collect())
+}
+
+/// Area under a curve by trapezoids, its ends 1 apart whatever the number of its points: so the mean height. A single point
+/// is its own height.
+pub fn area(curve: &[f64]) -> f64 {
+    match curve {
+        [] => 0.0,
+        [only] => *only,
+        [first, .., last] => (curve.iter().sum::<f64>() - (first + last) / 2.0) / (curve.len() - 1) as f64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts() {
+        let of = |s: &str, n: usize| s.parse::<Amount>().unwrap().of(n);
+        assert_eq!([of("1%", 1024), of("1%", 10), of("100%", 9), of("7", 100), of("7", 3)], [10, 1, 9, 7, 3]);
+        for bad in ["0", "-1", "0%", "101%", "x", "nan%", "1.5", ""] {
+            assert!(bad.parse::<Amount>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn areas_are_mean_heights() {
+        assert_eq!(area(&[1.0, 0.0]), 0.5);
+        assert_eq!(area(&[1.0, 0.5, 0.0, 0.0]), 1.0 / 3.0);
+        assert_eq!(area(&[0.7]), 0.7);
+    }
+}

@@ -1,0 +1,68 @@
+//! Scores of many altered pictures, in well-filled batches.
+
+use crate::engine::{Batch, Engine};
+use crate::error::Result;
+use crate::graph::Graph;
+use crate::program::Score;
+use crate::tensor::{Shape, Tensor};
+
+/// Bytes of pictures that go through the net together, about; never fewer than [`FEWEST`] pictures nor more than [`MOST`].
+const TOGETHER_BYTES: usize = 8 << 20;
+const FEWEST: usize = 16;
+const MOST: usize = 256;
+
+/// Takes pictures one by one and runs the net whenever enough of them wait.
+///
+/// A picture's score does not depend on which others wait with it.
+pub(crate) struct Scores<'a> {
+    engine: &'a mut Engine,
+    graph: &'a Graph,
+    score: Score,
+    waiting: Vec<Tensor>,
+    classes: Vec<usize>,
+    scores: Vec<f64>,
+    room: usize,
+}
+
+/// How many pictures of `shape` go through the net together.
+pub(crate) fn together(shape: Shape) -> usize {
+    (TOGETHER_BYTES / (4 * shape.len()).max(1)).clamp(FEWEST, MOST)
+}
+
+impl<'a> Scores<'a> {
+    pub fn new(engine: &'a mut Engine, graph: &'a Graph, score: Score) -> Self {
+        let room = together(graph.input_shape());
+        Self { engine, graph, score, waiting: Vec::new(), classes: Vec::new(), scores: Vec::new(), room }
+    }
+
+    /// One more picture, `[C, H, W]`, and the class whose score is asked for, one of the net's.
+    ///
+    /// # Errors
+    /// What [`Engine::forward`] refuses.
+    pub fn push(&mut self, picture: Tensor, class: usize) -> Result<()> {
+        self.waiting.push(picture);
+        self.classes.push(class);
+        if self.waiting.len() < self.room { Ok(()) } else { self.flush() }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        let logits = self.engine.forward(self.graph, &Batch::of(std::mem::take(&mut self.waiting))?)?;
+        let logits = logits.to_f64();
+        for (row, class) in logits.chunks(self.graph.classes()).zip(self.classes.drain(..)) {
+            self.scores.push(self.score.evaluate(row, class).0);
+        }
+        Ok(())
+    }
+
+    /// The score of every picture, in the order in which they came.
+    ///
+    /// # Errors
+    /// As [`Scores::push`].
+    pub fn finish(mut self) -> Result<Vec<f64>> {
+        self.flush()?;
+        Ok(self.scores)
+    }
+}

@@ -1,0 +1,126 @@
+//! How much a map moves when its picture does.
+
+use super::similarity::{mass_centre_shift, spearman, top_k_intersection};
+use crate::engine::{Batch, Engine};
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::map::{Map, Reduction, paper_scale};
+use crate::method::Method;
+use crate::tensor::Tensor;
+
+/// In which numbers maps are subtracted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scale {
+    /// As [`paper_scale`] makes them: methods whose maps have other units can be compared.
+    Paper,
+    /// As the method computed them.
+    Raw,
+}
+
+impl std::str::FromStr for Scale {
+    type Err = Error;
+
+    fn from_str(s: &str) -> Result<Self> {
+        match s {
+            "paper" => Ok(Scale::Paper),
+            "raw" => Ok(Scale::Raw),
+            _ => Err(Error::settings(format!("no scale is named '{s}'; there are paper and raw"))),
+        }
+    }
+}
+
+/// How two maps are compared.
+#[derive(Debug, Clone, Copy)]
+pub struct Comparison {
+    /// What is subtracted.
+    pub scale: Scale,
+    /// Share of the pixels that are a map's top.
+    pub k: f64,
+    /// How channels are folded for everything but the difference.
+    pub reduction: Reduction,
+}
+
+/// By how much a map moved.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Stability {
+    /// `S_S = ‖E(x) − E(x̂)‖₂ / ‖x − x̂‖₂`; `None` where the pictures are equal.
+    pub ratio: Option<f64>,
+    /// Share of the top pixels that stayed.
+    pub top_k: f64,
+    /// Spearman's rank correlation; `None` where a map is constant.
+    pub spearman: Option<f64>,
+    /// Way of the mass centre, in the map's pixels; `None` where a map is 0.
+    pub mass_shift: Option<f64>,
+}
+
+/// `‖a − b‖₂`.
+pub(crate) fn distance(a: &Tensor, b: &Tensor) -> f64 {
+    let largest = (0..a.len()).map(|i| (a.at(i) - b.at(i)).abs()).fold(0.0, f64::max);
+    if largest == 0.0 {
+        return 0.0;
+    }
+    // Squares of very small numbers would vanish.
+    largest * (0..a.len()).map(|i| ((a.at(i) - b.at(i)) / largest).powi(2)).sum::<f64>().sqrt()
+}
+
+/// Compares the maps of a picture `x` and of what it was moved to; maps need no positions in the picture.
+///
+/// # Errors
+/// When maps or pictures differ in shape, or a map is empty or not finite.
+pub fn compare([map, moved]: [&Map; 2], [x, x_moved]: [&Tensor; 2], how: &Comparison) -> Result<Stability> {
+    if map.values.dims() != moved.values.dims() || x.dims() != x_moved.dims() {
+        return Err(Error::input(format!(
+            "maps of {:?} and {:?} of pictures of {:?} and {:?} cannot be compared",
+            map.values.dims(),
+            moved.values.dims(),
+            x.dims(),
+            x_moved.dims()
+        )));
+    }
+    let difference = match how.scale {
+        Scale::Raw => distance(&map.values, &moved.values),
+        Scale::Paper => distance(&paper_scale(&map.values)?, &paper_scale(&moved.values)?),
+    };
+    let way = distance(x, x_moved);
+    let [a, b] = [how.reduction.apply(&map.values)?, how.reduction.apply(&moved.values)?];
+    Ok(Stability {
+        ratio: (way > 0.0).then(|| difference / way),
+        top_k: top_k_intersection(&a, &b, how.k)?,
+        spearman: spearman(&a, &b)?,
+        mass_shift: mass_centre_shift(&a, &b)?,
+    })
+}
+
+/// What [`stability`] starts from: maps of pictures, and how they were made.
+#[derive(Clone, Copy)]
+pub struct Explained<'a> {
+    /// The net.
+    pub graph: &'a Graph,
+    /// The method.
+    pub method: &'a dyn Method,
+    /// The pictures.
+    pub x: &'a Batch,
+    /// Class explained on each.
+    pub targets: &'a [usize],
+    /// The method's map of each.
+    pub maps: &'a [Map],
+}
+
+/// Explains `moved`, one picture for each of the batch (attacked, noisy, …), for the same classes and compares.
+///
+/// # Errors
+/// As [`compare`]; what the method refuses.
+pub fn stability(
+    engine: &mut Engine,
+    explained: &Explained<'_>,
+    moved: &Batch,
+    how: &Comparison,
+) -> Result<Vec<Stability>> {
+    let &Explained { graph, method, x, targets, maps } = explained;
+    if moved.len() != x.len() || maps.len() != x.len() {
+        return Err(Error::input(format!("{} maps of {} pictures, {} moved", maps.len(), x.len(), moved.len())));
+    }
+    let after = method.explain(engine, graph, moved, targets)?;
+    let one = |i: usize| compare([&maps[i], &after[i]], [&x.items()[i], &moved.items()[i]], how);
+    (0..x.len()).map(one).collect()
+}

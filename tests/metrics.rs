@@ -1,0 +1,410 @@
+//! Metrics of maps, each against a plain recomputation of its definition in double precision.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod nets;
+
+use std::collections::BTreeMap;
+
+use nets::{Net, build};
+use verilume::engine::{Batch, Engine, Settings};
+use verilume::graph::Graph;
+use verilume::map::{Map, Sign, Space, channel_max_abs, channel_sum, paper_scale};
+use verilume::method::Method;
+use verilume::program::{Score, softmax};
+use verilume::reliability::metric::{Bounds, Case, Needs, Readings, Region, Spec, registry};
+use verilume::reliability::removal::{Order, Way, area, curves};
+use verilume::reliability::similarity;
+use verilume::reliability::stability::{Comparison, Explained, Scale, compare, stability};
+use verilume::tensor::{Precision, Tensor};
+use verilume::{ErrorKind, Result};
+
+const SEED: u64 = 5;
+
+fn twin() -> Engine {
+    Engine::new(&Settings { precision: Precision::F64, threads: Some(2), ..Settings::default() }).unwrap()
+}
+
+/// A net with a method, its maps, and something to be seen.
+struct Bench {
+    net: Net,
+    method: Box<dyn Method>,
+    maps: Vec<Map>,
+    regions: Vec<Vec<Region>>,
+}
+
+impl Bench {
+    fn new(name: &str, method: &str, engine: &mut Engine) -> Self {
+        let mut net = Net::small(name);
+        // The metrics are tested on what double precision makes of single-precision pictures.
+        net.x = Batch::of(net.x.items().to_vec()).unwrap();
+        let method = build(method, Score::Logit, 3, &net.preprocess).unwrap();
+        let maps = method.explain(engine, &net.graph, &net.x, &net.targets).unwrap();
+        let shape = net.x.shape();
+        let classes = net.graph.classes();
+        let regions = net.targets.iter().map(|&t| {
+            let cell = |k: usize, class: usize| Region {
+                class,
+                bounds: Bounds {
+                    top: k / 2 * (shape.h / 2),
+                    left: k % 2 * (shape.w / 2),
+                    height: shape.h / 2,
+                    width: shape.w / 2,
+                },
+            };
+            (0..4).map(|k| cell(k, (t + k) % classes)).collect()
+        });
+        let regions = regions.collect();
+        Self { net, method, maps, regions }
+    }
+
+    fn case<'a>(&'a self, maps: &'a [Map]) -> Case<'a> {
+        Case {
+            graph: &self.net.graph,
+            preprocess: &self.net.preprocess,
+            x: &self.net.x,
+            targets: &self.net.targets,
+            labels: Some(&self.net.targets),
+            regions: Some(&self.regions),
+            method: &*self.method,
+            maps,
+            seed: SEED,
+        }
+    }
+
+    fn measure(&self, engine: &mut Engine, spec: &str) -> Result<Vec<Readings>> {
+        self.measure_maps(engine, spec, &self.maps)
+    }
+
+    fn measure_maps(&self, engine: &mut Engine, spec: &str, maps: &[Map]) -> Result<Vec<Readings>> {
+        Spec::parse(spec).unwrap().build().unwrap().measure(engine, &self.case(maps))
+    }
+
+    /// The same maps with other numbers: `number` of picture and position.
+    fn painted(&self, number: impl Fn(usize, usize) -> f64) -> Vec<Map> {
+        let shape = self.net.x.shape();
+        let paint = |(i, map): (usize, &Map)| Map {
+            values: Tensor::f64([shape.h, shape.w], (0..shape.plane()).map(|p| number(i, p)).collect()).unwrap(),
+            ..map.clone()
+        };
+        self.maps.iter().enumerate().map(paint).collect()
+    }
+}
+
+fn made_up(dims: &[usize], values: Vec<f64>) -> Map {
+    Map {
+        values: Tensor::f64(dims, values).unwrap(),
+        sign: Sign::Signed,
+        space: Space::Input,
+        target: 0,
+        gap: None,
+        notes: Vec::new(),
+        method: "made_up".into(),
+    }
+}
+
+/// A class's logit or probability on one picture given as numbers.
+fn score(engine: &mut Engine, graph: &Graph, values: &[f64], target: usize, score: Score) -> f64 {
+    let x = Tensor::f64(graph.input_shape().dims(), values.to_vec()).unwrap();
+    let logits = engine.forward(graph, &Batch::of(vec![x]).unwrap()).unwrap().to_f64().into_owned();
+    match score {
+        Score::Logit => logits[target],
+        _ => softmax(&logits)[target],
+    }
+}
+
+/// Positions of a plane, the largest number first.
+fn sorted(plane: &[f64]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..plane.len()).collect();
+    order.sort_by(|&a, &b| plane[b].partial_cmp(&plane[a]).unwrap());
+    order
+}
+
+fn close(is: f64, want: f64, tolerance: f64, what: &str) {
+    let difference = (is - want).abs();
+    if !(difference <= tolerance * want.abs().max(1.0)) {
+        panic!("{what}: {is} instead of {want}");
+    }
+}
+
+/// `from` with the pixels of `order[..n]` taken from `to`.
+fn mixed(from: &[f64], to: &[f64], order: &[usize], n: usize) -> Vec<f64> {
+    let plane = order.len();
+    let mut out = from.to_vec();
+    for &p in &order[..n] {
+        for at in (p..from.len()).step_by(plane) {
+            out[at] = to[at];
+        }
+    }
+    out
+}
+
+#[test]
+fn deletion_and_insertion_follow_their_definition() {
+    let mut engine = twin();
+    let bench = Bench::new("vgg", "gradient", &mut engine);
+    let graph = bench.net.graph.clone();
+    let deletion = bench.measure(&mut engine, "deletion:step=100").unwrap();
+    let insertion =
+        bench.measure(&mut engine, "insertion:step=100,baseline=value:-0.5,reduce=channel_max_abs").unwrap();
+    for i in 0..bench.net.x.len() {
+        let (x, target) = (bench.net.x.items()[i].to_f64().into_owned(), bench.net.targets[i]);
+        let mut walk = |from: &[f64], to: &[f64], order: &[usize]| {
+            let total = order.len();
+            let mut heights = Vec::new();
+            let mut n = 0;
+            loop {
+                heights.push(score(&mut engine, &graph, &mixed(from, to, order, n), target, Score::Prob));
+                if n == total {
+                    break;
+                }
+                n = total.min(n + 100);
+            }
+            let trapezoids: f64 = heights.windows(2).map(|p| (p[0] + p[1]) / 2.0).sum();
+            trapezoids / (heights.len() - 1) as f64
+        };
+        let by_sum = sorted(&channel_sum(&bench.maps[i].values).unwrap().to_f64());
+        let by_max = sorted(&channel_max_abs(&bench.maps[i].values).unwrap().to_f64());
+        close(deletion[i][0].unwrap(), walk(&x, &vec![0.0; x.len()], &by_sum), 1e-12, "deletion");
+        close(insertion[i][0].unwrap(), walk(&vec![-0.5; x.len()], &x, &by_max), 1e-12, "insertion");
+        assert_ne!(by_sum, by_max);
+    }
+}
+
+#[test]
+fn curves_go_from_end_to_end() {
+    let mut engine = twin();
+    let bench = Bench::new("vgg", "gradient", &mut engine);
+    let (from, to) = (&bench.net.x.items()[0], &bench.net.x.items()[1]);
+    let order: Vec<u32> = (0..from.len() as u32).collect();
+    let way = |step, order| Way { from, to, order, step, target: 2 };
+    let ways =
+        [way(1000, Order::Elements(&order)), way(2000, Order::Pixels(&order[..1024])), way(1, Order::Pixels(&[]))];
+    let found = curves(&mut engine, &bench.net.graph, Score::Logit, &ways).unwrap();
+    assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), [5, 2, 1]);
+    let ends = [from, to].map(|t| score(&mut engine, &bench.net.graph, &t.to_f64(), 2, Score::Logit));
+    for curve in &found[..2] {
+        assert_eq!([curve[0], *curve.last().unwrap()], ends);
+    }
+    let mut half = from.to_f64().into_owned();
+    half[..2000].copy_from_slice(&to.to_f64()[..2000]);
+    assert_eq!(found[0][2], score(&mut engine, &bench.net.graph, &half, 2, Score::Logit));
+    assert_eq!(area(&found[2]), ends[0]);
+    for bad in [way(0, Order::Pixels(&order[..4])), way(1, Order::Pixels(&order)), Way { target: 10, ..ways[0] }] {
+        assert!(curves(&mut engine, &bench.net.graph, Score::Prob, &[bad]).is_err());
+    }
+}
+
+#[test]
+fn fidelity_is_the_librarys() {
+    let mut engine = twin();
+    let bench = Bench::new("vgg", "gradient", &mut engine);
+    let found = bench.measure(&mut engine, "fidelity").unwrap();
+    for i in 0..bench.net.x.len() {
+        let (x, target) = (bench.net.x.items()[i].to_f64().into_owned(), bench.net.targets[i]);
+        let scaled = paper_scale(&bench.maps[i].values).unwrap().to_f64().into_owned();
+        let mean = scaled.iter().sum::<f64>() / scaled.len() as f64;
+        let mut log = |weight: &dyn Fn(usize) -> f64| {
+            // Products are rounded to the picture's precision.
+            let product: Vec<f64> = x.iter().enumerate().map(|(j, v)| f64::from((v * weight(j)) as f32)).collect();
+            score(&mut engine, &bench.net.graph, &product, target, Score::Prob).ln()
+        };
+        let want = log(&|_| mean) - log(&|j| scaled[j % scaled.len()]);
+        close(found[i][0].unwrap(), want, 1e-9, "fidelity");
+    }
+}
+
+#[test]
+fn stability_compares_with_any_moved_picture() {
+    let mut engine = twin();
+    let bench = Bench::new("vgg", "gradient", &mut engine);
+    let moved: Vec<Tensor> = bench.net.x.items().iter().map(|x| x.clone().map(|v| v * 0.9 + 0.01)).collect();
+    let moved = Batch::of(moved).unwrap();
+    let Net { graph, x, targets, .. } = &bench.net;
+    let explained = Explained { graph, method: &*bench.method, x, targets, maps: &bench.maps };
+    let how = |scale| Comparison { scale, k: 0.1, reduction: verilume::map::Reduction::MaxAbs };
+    let found = stability(&mut engine, &explained, &moved, &how(Scale::Raw)).unwrap();
+    let after = bench.method.explain(&mut engine, graph, &moved, targets).unwrap();
+    let norm = |a: &Tensor, b: &Tensor| {
+        a.to_f64().iter().zip(b.to_f64().iter()).map(|(p, q)| (p - q).powi(2)).sum::<f64>().sqrt()
+    };
+    for i in 0..x.len() {
+        let (before, after) = (&bench.maps[i].values, &after[i].values);
+        let way = norm(&x.items()[i], &moved.items()[i]);
+        close(found[i].ratio.unwrap(), norm(before, after) / way, 1e-12, "raw");
+        let (a, b) = (channel_max_abs(before).unwrap(), channel_max_abs(after).unwrap());
+        assert_eq!(found[i].top_k, similarity::top_k_intersection(&a, &b, 0.1).unwrap());
+        assert_eq!(found[i].spearman, similarity::spearman(&a, &b).unwrap());
+        assert!(found[i].mass_shift.unwrap() > 0.0);
+    }
+    let scaled = stability(&mut engine, &explained, &moved, &how(Scale::Paper)).unwrap();
+    let want = norm(&paper_scale(&bench.maps[0].values).unwrap(), &paper_scale(&after[0].values).unwrap());
+    close(scaled[0].ratio.unwrap(), want / norm(&x.items()[0], &moved.items()[0]), 1e-12, "scaled");
+    // A picture that did not move has no ratio, but is alike.
+    let still = stability(&mut engine, &explained, x, &how(Scale::Raw)).unwrap();
+    assert_eq!((still[0].ratio, still[0].top_k, still[0].mass_shift), (None, 1.0, Some(0.0)));
+    close(still[0].spearman.unwrap(), 1.0, 1e-12, "the same map");
+    let other = made_up(&[2, 2], vec![0.0; 4]);
+    assert!(compare([&bench.maps[0], &other], [&x.items()[0]; 2], &how(Scale::Raw)).is_err());
+}
+
+#[test]
+fn stability_of_a_linear_change_is_known() {
+    let mut engine = twin();
+    let bench = Bench::new("vgg", "smoothgrad:n=2", &mut engine);
+    let found = bench.measure(&mut engine, "stability:n=2,size=0.1,scale=raw").unwrap();
+    let again = bench.measure(&mut engine, "stability:n=2,size=0.1,scale=raw").unwrap();
+    assert_eq!(found, again);
+    for readings in &found {
+        assert!(readings.iter().all(|v| v.is_some_and(|v| v.is_finite() && v > 0.0)), "{readings:?}");
+        assert!(readings[1].unwrap() <= 1.0);
+    }
+    let uniform = bench.measure(&mut engine, "stability:n=2,size=0.1,scale=raw,noise=uniform").unwrap();
+    assert_ne!(found, uniform);
+}
+
+#[test]
+fn localisation_on_painted_maps() {
+    let mut engine = twin();
+    let mut bench = Bench::new("vgg", "gradient", &mut engine);
+    let (shape, targets) = (bench.net.x.shape(), bench.net.targets.clone());
+    let bounds = |top, left, height, width| Bounds { top, left, height, width };
+    bench.regions = vec![
+        vec![Region { class: targets[0], bounds: bounds(4, 6, 8, 10) }],
+        // Not the class that is explained.
+        vec![Region { class: targets[1] + 1, bounds: bounds(0, 0, 9, 9) }],
+    ];
+    // 2 in rows 4..12 and columns 6..14, a larger number alone far away, less than nothing elsewhere.
+    let maps = bench.painted(|_, p| match (p / shape.w, p % shape.w) {
+        (4..12, 6..14) => 2.0,
+        (30, 30) => 8.0,
+        _ => -1.0,
+    });
+    let mut of = |spec: &str| bench.measure_maps(&mut engine, spec, &maps).unwrap();
+    assert_eq!(of("pointing"), [[Some(0.0)], [None]]);
+    assert_eq!(of("energy_in_box"), [[Some(128.0 / 136.0)], [None]]);
+    assert_eq!(of("wsol"), [[Some(1.0), Some(64.0 / 80.0)], [None, None]]);
+    assert_eq!(of("wsol:threshold=0.5"), [[Some(0.0), Some(0.0)], [None, None]]);
+    // The far point lies 19 rows and 15 columns beside the box.
+    assert_eq!(of("pointing:tolerance=24")[0], [Some(0.0)]);
+    assert_eq!(of("pointing:tolerance=25")[0], [Some(1.0)]);
+    // A constant map points everywhere.
+    let flat = bench.painted(|_, _| 3.0);
+    let mut of = |spec: &str| bench.measure_maps(&mut engine, spec, &flat).unwrap()[0].clone();
+    let share = 80.0 / 1024.0;
+    assert_eq!(of("pointing"), [Some(share)]);
+    assert_eq!(of("energy_in_box"), [Some(share)]);
+    assert_eq!(of("wsol"), [Some(0.0), Some(share)]);
+    let negative = bench.painted(|_, p| -1.0 - p as f64);
+    let mut of = |spec: &str| bench.measure_maps(&mut engine, spec, &negative).unwrap()[0].clone();
+    assert_eq!(of("energy_in_box"), [None]);
+    assert_eq!(of("wsol"), [Some(0.0), Some(0.0)]);
+    assert_eq!(of("pointing"), [Some(0.0)]);
+    assert_eq!(of("energy_in_box:reduce=channel_mean_abs").len(), 1);
+}
+
+#[test]
+fn every_class_of_a_mosaic_is_explained() {
+    let mut engine = twin();
+    let mut bench = Bench::new("vgg", "input_x_gradient", &mut engine);
+    let found = bench.measure(&mut engine, "grid_pointing").unwrap();
+    let shape = bench.net.x.shape();
+    for (i, readings) in found.iter().enumerate() {
+        let picture = Batch::of(vec![bench.net.x.items()[i].clone()]).unwrap();
+        let mut shares = Vec::new();
+        for region in &bench.regions[i] {
+            let map = bench.method.explain(&mut engine, &bench.net.graph, &picture, &[region.class]).unwrap();
+            let plane = channel_sum(&map[0].values).unwrap();
+            let (mut inside, mut all) = (0.0, 0.0);
+            for (p, v) in plane.to_f64().iter().enumerate().filter(|(_, v)| **v > 0.0) {
+                all += v;
+                if region.bounds.contains(p / shape.w, p % shape.w) {
+                    inside += v;
+                }
+            }
+            shares.push(inside / all);
+        }
+        close(readings[0].unwrap(), shares.iter().sum::<f64>() / 4.0, 1e-12, "grid pointing");
+    }
+    bench.regions[0].truncate(1);
+    assert!(bench.measure(&mut engine, "grid_pointing").unwrap_err().to_string().contains("no mosaic"));
+}
+
+/// All metrics with few copies.
+fn briefly(id: &str) -> String {
+    let few: BTreeMap<&str, &str> =
+        [("stability", "n=2"), ("deletion", "step=10%"), ("insertion", "step=10%")].into_iter().collect();
+    few.get(id).map_or(id.to_string(), |parameters| format!("{id}:{parameters}"))
+}
+
+#[test]
+fn every_metric_answers_and_does_not_depend_on_the_batch() {
+    let mut engine = Engine::new(&Settings { threads: Some(2), ..Settings::default() }).unwrap();
+    let mut alone = Engine::new(&Settings { threads: Some(1), ..Settings::default() }).unwrap();
+    for name in ["vgg", "vgg_bn"] {
+        let bench = Bench::new(name, "input_x_gradient", &mut engine);
+        for entry in registry() {
+            let spec = briefly(entry.id);
+            let found = bench.measure(&mut engine, &spec).unwrap_or_else(|e| panic!("{spec}: {e}"));
+            assert_eq!(found.len(), bench.net.x.len(), "{spec}");
+            for (i, readings) in found.iter().enumerate() {
+                assert_eq!(readings.len(), entry.outputs.len(), "{spec}");
+                assert!(readings.iter().flatten().all(|v| v.is_finite()), "{spec}: {readings:?}");
+                let x = Batch::of(vec![bench.net.x.items()[i].clone()]).unwrap();
+                let one = Case {
+                    x: &x,
+                    targets: &bench.net.targets[i..=i],
+                    labels: Some(&bench.net.targets[i..=i]),
+                    regions: Some(&bench.regions[i..=i]),
+                    ..bench.case(&bench.maps[i..=i])
+                };
+                let metric = Spec::parse(&spec).unwrap().build().unwrap();
+                assert_eq!(
+                    metric.measure(&mut alone, &one).unwrap(),
+                    std::slice::from_ref(readings),
+                    "{spec} on {name}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let mut engine = twin();
+    let bench = Bench::new("vgg", "gradient", &mut engine);
+    let cam = build("grad_cam:upsample=none", Score::Logit, 0, &bench.net.preprocess).unwrap();
+    let small = cam.explain(&mut engine, &bench.net.graph, &bench.net.x, &bench.net.targets).unwrap();
+    let nan = bench.painted(|_, p| if p == 7 { f64::NAN } else { 1.0 });
+    for entry in registry() {
+        let metric = Spec::parse(&briefly(entry.id)).unwrap().build().unwrap();
+        let few = metric.measure(&mut engine, &bench.case(&bench.maps[..1])).unwrap_err();
+        assert!(few.to_string().contains("1 maps of 2 pictures"), "{}: {few}", entry.id);
+        let blind = metric.measure(&mut engine, &Case { regions: None, ..bench.case(&bench.maps) });
+        assert_eq!(blind.is_err(), matches!(entry.needs, Needs::Regions | Needs::Mosaic), "{}", entry.id);
+        // Some ask the method again and do not look at the maps' numbers.
+        if entry.id != "grid_pointing" {
+            assert!(metric.measure(&mut engine, &bench.case(&nan)).is_err(), "{} takes a NaN", entry.id);
+        }
+    }
+    for spec in ["deletion", "insertion", "fidelity", "pointing", "wsol", "energy_in_box"] {
+        let error = bench.measure_maps(&mut engine, spec, &small).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Input);
+        assert!(error.to_string().contains("grad_cam") && error.to_string().contains("layer"), "{spec}: {error}");
+    }
+    for bad in [
+        "deletion:step=0",
+        "deletion:baseline=file:x.png",
+        "deletion:baseline=blue",
+        "insertion:reduce=sum",
+        "stability:n=0",
+        "stability:size=0",
+        "stability:k=2",
+        "stability:noise=pink",
+        "stability:scale=large",
+        "pointing:tolerance=-1",
+        "wsol:threshold=1.5",
+    ] {
+        let error = Spec::parse(bad).unwrap().build().err().unwrap_or_else(|| panic!("{bad} was built"));
+        assert_eq!(error.kind(), ErrorKind::Settings, "{bad}: {error}");
+    }
+}
