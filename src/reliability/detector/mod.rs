@@ -2,27 +2,33 @@
 //! Learning reliable visual saliency for model explanations, IEEE Transactions on Multimedia; the text is not public, so
 //! net, training and form of the input are this project's own).
 //!
-//! [`Features`] makes a stack of maps of a picture, [`train`] fits a small net ([`Net`]) to stacks of clean and attacked
-//! pictures, a [`Detector`] is that net with what its stacks were standardised with and where it comes from.
+//! [`Features`] makes a stack of maps of a picture, a [`Laboratory`] those of pictures and their attacked versions, [`train`]
+//! fits a small net ([`Net`]) to them, a [`Detector`] is that net with what its stacks were standardised with and where it
+//! comes from.
 
+mod attack;
 mod features;
 mod net;
+mod specimen;
 mod split;
 mod train;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+pub use attack::Attack;
 pub use features::{Features, SIDE};
 pub use net::{ATTACKED, CLEAN, Net};
-pub use split::{Part, split};
+pub use specimen::{Kind, Laboratory, Origin, Specimen};
+pub use split::{Part, part};
 pub use train::{Epoch, Example, Scaling, Trained, Training, train};
 
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
-use super::auc::Interval;
+use super::auc::{Interval, Scored, interval};
+use super::bootstrap::Bootstrap;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::image::Preprocess;
@@ -99,6 +105,32 @@ impl Detector {
         let verdict =
             |log: [f64; 2]| Verdict { probability: log[ATTACKED].exp(), log_odds: log[ATTACKED] - log[CLEAN] };
         Ok(logs.into_iter().map(verdict).collect())
+    }
+
+    /// AUC on the pictures of the test part and their attacked versions of one kind, with its interval over pictures; `None`
+    /// where one of the two is missing.
+    ///
+    /// # Errors
+    /// As [`Detector::scores`].
+    pub fn test(
+        &self,
+        engine: &mut Engine,
+        specimens: &[Specimen],
+        kind: usize,
+        bootstrap: &Bootstrap,
+    ) -> Result<Option<Interval>> {
+        let tested: Vec<&Specimen> = specimens.iter().filter(|s| s.part == Part::Test).collect();
+        let mut cases = Vec::with_capacity(2 * tested.len());
+        for positive in [false, true] {
+            let maps =
+                |s: &Specimen| if positive { s.attacked.get(kind).cloned().flatten() } else { Some(s.clean.clone()) };
+            // Equal pictures are drawn together.
+            let (keys, stacks): (Vec<u64>, Vec<Tensor>) = tested.iter().filter_map(|s| Some((s.key, maps(s)?))).unzip();
+            let verdicts = self.scores(engine, &stacks)?;
+            let case = |(key, v): (u64, Verdict)| Scored { group: key as usize, positive, score: v.log_odds };
+            cases.extend(keys.into_iter().zip(verdicts).map(case));
+        }
+        interval(&cases, bootstrap)
     }
 
     /// Refuses a net, or a way to prepare pictures, other than the one whose maps it was trained on.

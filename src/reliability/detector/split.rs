@@ -1,11 +1,11 @@
 //! Which pictures a detector is trained on, chosen on, and measured on.
 
-use std::collections::HashMap;
+use serde::{Deserialize, Serialize};
 
 use crate::random;
 
 /// What a picture is used for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Part {
     /// Weights are fitted to it.
     Training,
@@ -15,31 +15,19 @@ pub enum Part {
     Test,
 }
 
-/// Number in the generator of the split's draws; the key of a picture takes the place of the picture.
+/// Number in the generator of the split's draw; the key of a picture takes the place of the picture.
 const SPLIT: u32 = u32::MAX - 7;
 
-/// The part of each picture, given by its key ([`crate::engine::Batch::keys`]): three fifths of the different pictures are for
-/// training, a fifth for validation, a fifth for the test. Equal pictures are of one part, and neither their order nor how
-/// they were read matters.
-pub fn split(keys: &[u64], seed: u64) -> Vec<Part> {
-    let mut different = keys.to_vec();
-    different.sort_unstable();
-    different.dedup();
-    let draw = |key: u64| {
-        let mut draw = [0f32];
-        random::fill_uniforms(seed, key, SPLIT, 0, &mut draw);
-        draw[0]
-    };
-    let mut drawn: Vec<(f32, u64)> = different.iter().map(|&key| (draw(key), key)).collect();
-    drawn.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-    let n = drawn.len();
-    let part = |i: usize| match i {
-        _ if i < (3 * n).div_ceil(5) => Part::Training,
-        _ if i < (4 * n).div_ceil(5) => Part::Validation,
+/// The part of the picture with this key ([`crate::engine::Batch::keys`]): by a draw training (three fifths of all pictures),
+/// validation or test (a fifth each). Equal pictures are of one part, however often, where and in which order they are read.
+pub fn part(key: u64, seed: u64) -> Part {
+    let mut draw = [0f32];
+    random::fill_uniforms(seed, key, SPLIT, 0, &mut draw);
+    match draw[0] {
+        d if d < 0.6 => Part::Training,
+        d if d < 0.8 => Part::Validation,
         _ => Part::Test,
-    };
-    let parts: HashMap<u64, Part> = drawn.iter().enumerate().map(|(i, d)| (d.1, part(i))).collect();
-    keys.iter().map(|key| parts.get(key).copied().unwrap_or(Part::Test)).collect()
+    }
 }
 
 #[cfg(test)]
@@ -47,18 +35,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_pictures_are_of_one_part_whatever_their_order() {
-        let keys: Vec<u64> = (0..100u64).map(|i| (i / 2).wrapping_mul(0x9E37_79B9_7F4A_7C15)).collect();
-        let parts = split(&keys, 3);
-        assert!(parts.chunks(2).all(|twins| twins[0] == twins[1]));
-        let count = |part| parts.iter().filter(|&&p| p == part).count();
-        assert_eq!([Part::Training, Part::Validation, Part::Test].map(count), [60, 20, 20]);
-        let mut reversed: Vec<u64> = keys.clone();
-        reversed.reverse();
-        let mut again = split(&reversed, 3);
-        again.reverse();
-        assert_eq!(again, parts);
-        assert_ne!(split(&keys, 4), parts);
-        assert!(split(&[], 0).is_empty());
+    fn parts_are_drawn_by_key() {
+        let keys: Vec<u64> = (0..5000u64).map(|i| i.wrapping_mul(0x9E37_79B9_7F4A_7C15)).collect();
+        let count = |part_: Part, seed| keys.iter().filter(|&&k| part(k, seed) == part_).count() as f64 / 5000.0;
+        for (p, share) in [(Part::Training, 0.6), (Part::Validation, 0.2), (Part::Test, 0.2)] {
+            // Four standard deviations are at most 0.028.
+            let within = (count(p, 3) - share).abs() < 0.028;
+            assert!(within, "{p:?} {}", count(p, 3));
+        }
+        assert!(keys.iter().all(|&k| part(k, 3) == part(k, 3)));
+        assert!(keys.iter().any(|&k| part(k, 3) != part(k, 4)));
     }
 }
