@@ -5,6 +5,7 @@ mod arrays;
 mod bench;
 mod book;
 mod completions;
+mod detector;
 mod doctor;
 mod drawing;
 mod explain;
@@ -19,6 +20,7 @@ mod plan;
 mod profile;
 mod resume;
 mod runner;
+mod stream;
 mod subject;
 mod talk;
 mod targets;
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Profile(args) => profile::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Patterns(args) => patterns::run(&args),
+        Command::Detector(args) => detector::run(&args),
         Command::Model(args) => model::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args).map(|()| ExitCode::SUCCESS),

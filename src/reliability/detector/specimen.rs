@@ -87,7 +87,7 @@ impl Laboratory<'_> {
         let logits = logits(engine, self.graph, x)?;
         let predicted: Vec<usize> = logits.iter().map(|l| top(l)).collect();
         let clean = self.features.of(engine, self.graph, x, &predicted)?;
-        let new = |(clean, &key): (Tensor, &u64)| {
+        let new = |(clean, key)| {
             let (attacked, tried) = (vec![None; self.kinds.len()], vec![false; self.kinds.len()]);
             Specimen { key, part: part(key, self.seed), clean, attacked, tried }
         };

@@ -1,9 +1,13 @@
 //! The command line as typed: one struct a command, shared groups of options beside them.
 
+mod detector;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+pub use detector::{ApplyArgs, DetectorArgs, DetectorCommand, TrainArgs};
 
 use crate::listing;
 use crate::values::{self, CropSize, Shard};
@@ -32,6 +36,7 @@ pub enum Command {
     Bench(Box<BenchArgs>),
     Profile(Box<ProfileArgs>),
     Patterns(PatternsArgs),
+    Detector(DetectorArgs),
     Model(ModelArgs),
     Doctor(DoctorArgs),
     Completions(CompletionsArgs),
