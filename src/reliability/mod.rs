@@ -2,6 +2,7 @@
 
 pub mod attack;
 pub mod bootstrap;
+pub mod check;
 pub mod concentration;
 mod draws;
 pub mod fidelity;
@@ -12,6 +13,7 @@ pub mod localisation;
 pub mod metric;
 pub mod mosaic;
 pub mod pixel_flipping;
+pub mod randomise;
 pub mod ranking;
 pub mod removal;
 mod scores;

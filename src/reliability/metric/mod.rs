@@ -3,8 +3,10 @@
 //! A metric lives in one file with its registry [`Entry`]. It is given a [`Case`], pictures of one shape with a method and
 //! its maps of them, and answers with named numbers for each picture.
 
+mod attacked;
 mod complexity;
 mod deletion;
+mod dwsol;
 mod energy_in_box;
 mod fidelity;
 mod grid_pointing;
@@ -13,6 +15,7 @@ mod insertion;
 mod max_sensitivity;
 mod pixel_flipping;
 mod pointing;
+mod retrieval;
 mod road;
 mod sensitivity_n;
 mod sparseness;
@@ -283,5 +286,7 @@ pub fn registry() -> &'static [Entry] {
         energy_in_box::ENTRY,
         wsol::ENTRY,
         grid_pointing::ENTRY,
+        dwsol::ENTRY,
+        retrieval::ENTRY,
     ]
 }

@@ -28,7 +28,7 @@ pub(super) const ENTRY: Entry = Entry {
             key: "baseline",
             unit: "zero|black|white|mean|noise|value:V|blur:SIGMA",
             default: "black",
-            help: "what is left of an element; black is the preprocessed 0 (in Quantus the batch's smallest number)",
+            help: "what is left of an element; black is the preprocessed 0 (in Quantus the picture's smallest number)",
         },
     ],
     outputs: &[Output { key: "pixel_flipping", better: Better::Lower }],
