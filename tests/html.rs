@@ -428,6 +428,8 @@ fn a_browser_shows_it_without_complaint() {
         let loaded = "Promise.all([...document.images].map(i => { i.loading = 'eager'; return i.decode(); })).then(d => d.length)";
         assert_eq!(browser.evaluate(loaded), 93);
         browser.open(&path);
+        // Pictures far below are loaded late.
+        assert_eq!(browser.evaluate(loaded), 93);
         browser.picture(&left(&format!("check-{width}-{scheme}.png")));
         let paper = browser.evaluate("getComputedStyle(document.body).backgroundColor");
         assert_eq!(paper == "rgb(19, 21, 24)", scheme == "dark", "{paper}");

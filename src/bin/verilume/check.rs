@@ -316,7 +316,7 @@ impl<'a> Run<'a> {
         Ok(Panel {
             method: seen.method.clone(),
             test: seen.test.unwrap_or_default().into(),
-            name: tests_of_trust::kind(seen.kind).into(),
+            name: tests_of_trust::caption(seen).into(),
             caption,
             drawing: Drawing::of(&drawn)?,
         })

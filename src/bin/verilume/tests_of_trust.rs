@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use anyhow::{Result, bail};
 use serde_json::json;
-use verilume::reliability::check::{PanelKind, Test, Threshold, registry};
+use verilume::reliability::check::{Panel, Test, Threshold, registry};
 use verilume::report::check;
 use verilume::report::figures::chosen;
 
@@ -36,16 +36,10 @@ pub fn described(test: &Test) -> check::Test {
     }
 }
 
-/// What a map is, under its picture.
-pub fn kind(kind: PanelKind) -> &'static str {
-    match kind {
-        PanelKind::Original => "original",
-        PanelKind::Shifted => "shifted",
-        PanelKind::WrongClass => "wrong class",
-        PanelKind::Randomised => "randomised",
-        PanelKind::Noisy => "noisy",
-        PanelKind::Attacked => "attacked",
-    }
+/// What a panel shows, under its picture: the title of its test.
+pub fn caption(panel: &Panel) -> &'static str {
+    let test = registry().iter().find(|test| Some(test.id) == panel.test);
+    test.map_or("Original", |test| test.title)
 }
 
 /// `at most 0.5`.
@@ -63,12 +57,12 @@ pub fn text() -> String {
         // Writing to a String cannot fail.
         let _ = write!(
             text,
-            "\n  {}: {}\n      {}\n      Passes with: {}, {}\n      {}\n",
+            "\n  {}: {}\n      {}\n      To pass: {}, {}\n      {}\n",
             test.id,
             test.title,
             test.question,
-            test.measure,
             bound(test.threshold),
+            test.measure,
             test.paper
         );
     }

@@ -60,7 +60,7 @@ pub fn table(report: &CheckReport) -> String {
     text.push('\n');
     let width = report.tests.iter().map(|test| test.id.len()).max().unwrap_or(0);
     for test in &report.tests {
-        let asks = asks(report, &test.id).map_or_else(String::new, |asks| format!("; passes with {asks}"));
+        let asks = asks(report, &test.id).map_or_else(String::new, |asks| format!(" To pass: {asks}"));
         text += &format!("\n{:width$}  {}{asks}", test.id, one_line(&test.question));
     }
     text
@@ -78,7 +78,7 @@ fn cell(report: &CheckReport, method: &str, test: &str) -> String {
     format!("{word}{count} {worst}").trim_end().into()
 }
 
-/// `|Spearman| at most 0.5`, as the first finding with a bound has it.
+/// `at most 0.5, |Spearman|`, as the first finding with a bound has it.
 fn asks(report: &CheckReport, test: &str) -> Option<String> {
     let findings = report.pictures.iter().flat_map(|picture| &picture.findings);
     let finding = findings.filter(|f| f.test == test).find(|f| f.threshold.is_some())?;
@@ -86,7 +86,7 @@ fn asks(report: &CheckReport, test: &str) -> Option<String> {
         Threshold::AtMost(bound) => format!("at most {}", chosen(bound)),
         Threshold::AtLeast(bound) => format!("at least {}", chosen(bound)),
     };
-    Some(format!("{} {bound}", one_line(&finding.measure)))
+    Some(format!("{bound}, {}", one_line(&finding.measure)))
 }
 
 #[cfg(test)]
@@ -140,7 +140,7 @@ mod tests {
         assert_eq!(rows[1], ["gradient", "pass", "2/2", "0.1"]);
         assert_eq!(rows[2], ["grad_cam", "FAIL", "0.9"]);
         assert_eq!(rows[3], ["haf", "n/a"]);
-        let legend = "wrong_class  Does another class give another map?; passes with |Spearman| at most 0.5";
+        let legend = "wrong_class  Does another class give another map? To pass: at most 0.5, |Spearman|";
         assert_eq!(text.lines().last(), Some(legend));
     }
 

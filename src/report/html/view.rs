@@ -7,8 +7,8 @@ use sha2::{Digest, Sha256};
 
 use super::base64::Base64;
 use super::{Drawing, Page, Plate};
-use crate::report::check::{CheckReport, Finding, Threshold, Verdict};
-use crate::report::figures::{asked, chosen, measured, number, relation};
+use crate::report::check::{CheckReport, Finding, Verdict};
+use crate::report::figures::{asked, measured, number, relation};
 use crate::report::tally::{Tally, is_worse};
 
 const STYLE: &str = include_str!("../../../templates/check.css");
@@ -121,8 +121,9 @@ struct TestView {
     title: String,
     question: String,
     paper: String,
-    /// `|Spearman| at most 0.5`.
-    asks: String,
+    /// `≤ 0.5`.
+    bound: String,
+    measure: String,
 }
 
 struct MethodView<'a> {
@@ -328,23 +329,16 @@ fn test(report: &CheckReport, at: usize) -> TestView {
     let test = &report.tests[at];
     let all = || report.pictures.iter().flat_map(|p| &p.findings).filter(|f| f.test == test.id);
     let bounded = all().find(|f| f.threshold.is_some());
-    let asks = bounded.map(|f| {
-        let (word, value) = match f.threshold {
-            Some(Threshold::AtMost(value)) => ("at most", value),
-            Some(Threshold::AtLeast(value)) => ("at least", value),
-            None => ("", 0.0),
-        };
-        let differs = all().any(|g| g.threshold.is_some() && g.threshold != f.threshold);
-        let others = if differs { ", other bounds for some methods" } else { "" };
-        format!("{} {word} {}{others}", plain(&f.measure), chosen(value))
-    });
+    let differs = |f: &Finding| all().any(|g| g.threshold.is_some() && g.threshold != f.threshold);
+    let others = if bounded.is_some_and(differs) { " (other bounds for some methods)" } else { "" };
     TestView {
         number: at + 1,
         id: plain(&test.id),
         title: plain(&test.title),
         question: plain(&test.question),
         paper: plain(&test.paper),
-        asks: asks.unwrap_or_default(),
+        bound: bounded.and_then(|f| f.threshold).map(asked).unwrap_or_default(),
+        measure: bounded.map(|f| format!("{}{others}", plain(&f.measure))).unwrap_or_default(),
     }
 }
 
