@@ -26,8 +26,7 @@
     button.setAttribute("aria-expanded", open);
     document.getElementById(button.getAttribute("aria-controls")).hidden = !open;
   };
-  const unfolders = all(".unfold", table);
-  unfolders.forEach((button) => {
+  all(".unfold", table).forEach((button) => {
     fold(button, false);
     button.closest("tr").addEventListener("click", (event) => {
       if (getSelection().isCollapsed && !event.target.closest("a")) fold(button, button.getAttribute("aria-expanded") !== "true");
@@ -69,12 +68,11 @@
   addEventListener("hashchange", reveal);
   reveal();
 
-  // Paper shows everything.
+  // Paper shows every picture; the table's rows stay as the reader left them.
   let folded = [];
   addEventListener("beforeprint", () => {
-    folded = [...all("details:not([open])").map((d) => () => { d.open = false; }), ...unfolders.filter((b) => b.getAttribute("aria-expanded") !== "true").map((b) => () => fold(b, false))];
-    all("details").forEach((d) => { d.open = true; });
-    unfolders.forEach((b) => fold(b, true));
+    folded = all("details:not([open])");
+    folded.forEach((d) => { d.open = true; });
   });
-  addEventListener("afterprint", () => { folded.forEach((undo) => undo()); });
+  addEventListener("afterprint", () => { folded.forEach((d) => { d.open = false; }); });
 })();

@@ -292,7 +292,7 @@ fn attacks_on_maps_keep_the_prediction_and_move_the_map() {
                 let Objective::TopK { k: Some(k) } = attack.objective else { continue };
                 // A random step of full length to either side, in every element.
                 let radius = attack.epsilon.normalised(&net.preprocess);
-                let noisy = x.items().iter().zip(x.keys()).map(|(picture, &key)| {
+                let noisy = x.items().iter().zip(x.keys()).map(|(picture, key)| {
                     let mut draws = vec![0f32; picture.len()];
                     verilume::random::fill_uniforms(7, key, 0, 0, &mut draws);
                     let ball = attack::Ball::around(picture, attack.epsilon, &net.preprocess).unwrap();

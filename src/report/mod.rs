@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod eval;
+pub mod figures;
 #[cfg(feature = "html")]
 pub mod html;
 mod journal;

@@ -73,8 +73,12 @@ impl Item {
         if let Some(view) = &self.view {
             return Ok(view.clone());
         }
-        let dims = self.drawn_dims(preprocess)?;
-        preprocess.picture(&self.input.clone().reshape(dims)?)
+        self.pictured(&self.input, preprocess)
+    }
+
+    /// Numbers in the place of the item's own, as a picture.
+    pub fn pictured(&self, input: &Tensor, preprocess: &Preprocess) -> Result<Picture> {
+        preprocess.picture(&input.clone().reshape(self.drawn_dims(preprocess)?)?)
     }
 
     /// `map` in the extents of the picture where it has one number an element of the input.

@@ -5,6 +5,7 @@ mod arrays;
 mod attack;
 mod bench;
 mod book;
+mod check;
 mod completions;
 mod data;
 mod doctor;
@@ -13,6 +14,7 @@ mod eval;
 mod explain;
 mod inputs;
 mod items;
+mod kindermans;
 mod listing;
 mod methods;
 mod model;
@@ -26,9 +28,11 @@ mod runner;
 mod subject;
 mod talk;
 mod targets;
+mod tests_of_trust;
 mod timeline;
 mod timing;
 mod values;
+mod verdicts;
 
 use std::process::ExitCode;
 
@@ -40,6 +44,7 @@ const UNUSABLE: u8 = 2;
 fn main() -> ExitCode {
     let done = match Cli::read().command {
         Command::Explain(args) => explain::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Attack(args) => attack::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Bench(args) => bench::run(&args),

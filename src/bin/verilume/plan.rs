@@ -120,11 +120,15 @@ pub fn score_name(score: Score) -> &'static str {
     }
 }
 
+/// Whether the net's last stage has positions.
+pub fn has_positions(model: &Model) -> bool {
+    let net = model.unfolded();
+    net.stages().last().is_some_and(|(_, node)| net.node(*node).shape.plane() > 1)
+}
+
 /// The methods used when none is named.
 pub fn default_methods(model: &Model) -> Result<Vec<Named>> {
-    let net = model.unfolded();
-    let has_positions = net.stages().last().is_some_and(|(_, node)| net.node(*node).shape.plane() > 1);
-    methods(&[if has_positions { DEFAULT_METHOD } else { DEFAULT_METHOD_OF_VECTORS }.to_string()])
+    methods(&[if has_positions(model) { DEFAULT_METHOD } else { DEFAULT_METHOD_OF_VECTORS }.to_string()])
 }
 
 /// Methods with their names, repeated names numbered.

@@ -3,6 +3,7 @@
 //! A metric lives in one file with its registry [`Entry`]. It is given a [`Case`], pictures of one shape with a method and
 //! its maps of them, and answers with named numbers for each picture.
 
+mod attack_stability;
 mod attacked;
 mod complexity;
 mod deletion;
@@ -280,6 +281,7 @@ pub fn registry() -> &'static [Entry] {
         infidelity::ENTRY,
         max_sensitivity::ENTRY,
         stability::ENTRY,
+        attack_stability::ENTRY,
         sparseness::ENTRY,
         complexity::ENTRY,
         pointing::ENTRY,

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use super::base64::Base64;
 use super::{Drawing, Page, Plate};
 use crate::report::check::{CheckReport, Finding, Threshold, Verdict};
+use crate::report::figures::{asked, chosen, measured, number, relation};
 use crate::report::tally::{Tally, is_worse};
 
 const STYLE: &str = include_str!("../../../templates/check.css");
@@ -17,8 +18,14 @@ const SCRIPT: &str = include_str!("../../../templates/check.js");
 const FEW: usize = 3;
 
 /// Panels side by side on a wide screen.
-const LEAST_COLUMNS: usize = 5;
+const LEAST_COLUMNS: usize = 4;
 const MOST_COLUMNS: usize = 7;
+
+/// Columns of `panels`, so that rows are about equally long.
+fn columns(panels: usize) -> usize {
+    let rows = panels.div_ceil(MOST_COLUMNS).max(1);
+    panels.div_ceil(rows).clamp(LEAST_COLUMNS, MOST_COLUMNS)
+}
 
 /// A verdict, on one picture or on several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,52 +206,8 @@ fn plain(text: &str) -> String {
     text.chars().map(shown).collect()
 }
 
-/// A measured number: three digits.
-fn figure(value: f64) -> String {
-    let size = value.abs();
-    if !value.is_finite() {
-        return if value.is_nan() { "no number" } else { "∞" }.into();
-    }
-    if size == 0.0 {
-        return "0".into();
-    }
-    if !(1e-3..1e5).contains(&size) {
-        return format!("{value:.1e}");
-    }
-    let decimals = (2 - size.log10().floor() as i32).max(0) as usize;
-    let text = format!("{value:.decimals$}");
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').into() } else { text }
-}
-
-/// A number that somebody chose: as short as it can be said.
-fn chosen(value: f64) -> String {
-    if value == 0.0 || (1e-3..1e5).contains(&value.abs()) { format!("{value}") } else { format!("{value:e}") }
-}
-
-fn bound(threshold: Option<Threshold>) -> String {
-    match threshold {
-        Some(Threshold::AtMost(value)) => format!("≤ {}", chosen(value)),
-        Some(Threshold::AtLeast(value)) => format!("≥ {}", chosen(value)),
-        None => String::new(),
-    }
-}
-
-/// How the number of `finding` lies to its bound.
-fn relation(finding: &Finding) -> String {
-    match (finding.value, finding.threshold) {
-        (Some(value), Some(Threshold::AtMost(bound))) if value > bound => format!("> {}", chosen(bound)),
-        (Some(value), Some(Threshold::AtLeast(bound))) if value < bound => format!("< {}", chosen(bound)),
-        (Some(value), Some(threshold)) if value.is_nan() => format!("not {}", bound(Some(threshold))),
-        (_, threshold) => bound(threshold),
-    }
-}
-
 fn counted(n: usize, one: &str) -> String {
     format!("{n} {one}{}", if n == 1 { "" } else { "s" })
-}
-
-fn value(finding: &Finding) -> String {
-    finding.value.map(figure).unwrap_or_default()
 }
 
 /// `Base64(SHA-256)`, as a page's policy names what may stand in it.
@@ -443,7 +406,7 @@ fn cell(report: &CheckReport, method: &str, test: &str, tally: &Tally<'_>) -> Ce
         .filter(|(_, p)| several && fails(p))
         .map(|(at, _)| (anchor(at), name(report, at)));
     let (value, relation, bound) =
-        decided.map_or_else(Default::default, |f| (value(f), relation(f), bound(f.threshold)));
+        decided.map_or_else(Default::default, |f| (number(f), relation(f), f.threshold.map(asked).unwrap_or_default()));
     let measure = worst.map(|f| plain(&f.measure)).unwrap_or_default();
     let detail = worst.map(|f| plain(&f.detail)).unwrap_or_default();
     let whose = if several { "worst of all pictures: " } else { "" };
@@ -491,11 +454,11 @@ fn picture<'a>(report: &'a CheckReport, at: usize, plate: Option<&'a Plate>) -> 
         error: picture.error.as_deref().map(plain),
         plate,
         prediction: (picture.prediction.iter())
-            .map(|p| (p.label.as_deref().map_or_else(|| format!("class {}", p.index), plain), figure(p.score)))
+            .map(|p| (p.label.as_deref().map_or_else(|| format!("class {}", p.index), plain), measured(p.score)))
             .collect(),
         passed: count(Verdict::Pass),
         failed: count(Verdict::Fail),
-        columns: methods.iter().map(|m| m.panels.len()).max().unwrap_or(0).clamp(LEAST_COLUMNS, MOST_COLUMNS),
+        columns: columns(methods.iter().map(|m| m.panels.len()).max().unwrap_or(0)),
         methods,
     }
 }
@@ -514,17 +477,17 @@ fn explained<'a>(
             caption: plain(&panel.caption),
             drawing: &panel.drawing,
             state: finding.map(|f| State::of_one(f.verdict)),
-            value: finding.map(|f| value(f)).unwrap_or_default(),
+            value: finding.map(|f| number(f)).unwrap_or_default(),
         }
     });
     let shown = findings.iter().map(|f| FindingView {
         title: plain(report.tests.iter().find(|t| t.id == f.test).map_or(&f.test, |t| &t.title)),
         state: State::of_one(f.verdict),
-        value: value(f),
-        bound: bound(f.threshold),
+        value: number(f),
+        bound: f.threshold.map(asked).unwrap_or_default(),
         measure: plain(&f.measure),
         detail: plain(&f.detail),
-        notes: f.notes.iter().map(|(key, value)| (plain(key), figure(*value))).collect(),
+        notes: f.notes.iter().map(|(key, value)| (plain(key), measured(*value))).collect(),
     });
     let failed = findings.iter().filter(|f| f.verdict == Verdict::Fail).count();
     let passed = findings.iter().filter(|f| f.verdict == Verdict::Pass).count();
@@ -541,48 +504,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_have_the_digits_that_count() {
-        for (value, text) in [
-            (0.0, "0"),
-            (0.42, "0.42"),
-            (0.98765, "0.988"),
-            (-3.0, "-3"),
-            (17.25, "17.2"),
-            (1234.5, "1234"),
-            (1.04e-14, "1.0e-14"),
-            (0.0004, "4.0e-4"),
-            (2.5e7, "2.5e7"),
-            (f64::NAN, "no number"),
-            (f64::INFINITY, "∞"),
-        ] {
-            assert_eq!(figure(value), text, "{value}");
-        }
-        assert_eq!(bound(Some(Threshold::AtMost(1e-6))), "≤ 1e-6");
-        assert_eq!(bound(Some(Threshold::AtLeast(0.5))), "≥ 0.5");
-        assert_eq!(figure(1230.0), "1230");
-    }
-
-    #[test]
-    fn a_number_and_its_relation_are_a_true_sentence() {
-        let finding = |value, threshold| Finding {
-            test: String::new(),
-            method: String::new(),
-            verdict: Verdict::Fail,
-            value: Some(value),
-            threshold: Some(threshold),
-            measure: String::new(),
-            detail: String::new(),
-            notes: Vec::new(),
-        };
-        assert_eq!(relation(&finding(0.5, Threshold::AtMost(0.5))), "≤ 0.5");
-        assert_eq!(relation(&finding(0.6, Threshold::AtMost(0.5))), "> 0.5");
-        assert_eq!(relation(&finding(0.4, Threshold::AtLeast(0.5))), "< 0.5");
-        assert_eq!(relation(&finding(f64::NAN, Threshold::AtLeast(0.5))), "not ≥ 0.5");
-    }
-
-    #[test]
     fn no_character_moves_its_neighbours() {
         assert_eq!(plain("a\u{202e}gpj.exe\n\0é"), "a\\u{202e}gpj.exe\\n\\u{0}é");
+    }
+
+    #[test]
+    fn rows_of_panels_are_about_equally_long() {
+        assert_eq!([0, 2, 5, 7, 8, 9, 13].map(columns), [4, 4, 5, 7, 4, 5, 7]);
     }
 
     #[test]

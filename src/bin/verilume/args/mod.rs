@@ -1,6 +1,7 @@
 //! The command line as typed: one struct a command, shared groups of options beside them.
 
 pub mod attack;
+mod check;
 mod eval;
 
 use std::ffi::OsString;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+pub use check::{CheckArgs, ReportFormat};
 pub use eval::{EvalArgs, MosaicSize, TargetArg};
 
 use crate::listing;
@@ -24,6 +26,7 @@ pub struct Cli {
 const EXAMPLES: &str = "Examples:
   verilume explain cat.jpg                         where the built-in net looks, as an overlay
   verilume explain photos/ -m ig -m smoothgrad     two methods, every picture in a folder
+  verilume check cat.jpg                           which methods can be believed, as a table and a page
   verilume attack cat.jpg                          an adversarial picture, and what becomes of its map
   verilume eval --data val/ -m ig -m grad_cam      how good their maps are, with confidence intervals
   verilume model info                              what the built-in net is
@@ -36,6 +39,7 @@ const EXAMPLES: &str = "Examples:
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Explain(Box<ExplainArgs>),
+    Check(Box<CheckArgs>),
     Attack(Box<attack::AttackArgs>),
     Eval(Box<EvalArgs>),
     Bench(Box<BenchArgs>),
