@@ -1,15 +1,20 @@
-//! Tells the tests what there is: the instruction sets of this machine, and the data that is not part of the repository.
+//! Tells the tests what there is: the instruction sets of this machine, a browser, and the data that is not part of the
+//! repository.
 
 use std::path::{Path, PathBuf};
 
 /// Names the folder with the tests' data, if it lies elsewhere.
 const DATA: &str = "VERILUME_TEST_DATA";
 
+/// Names the browser, if it is not on the path or another one is meant.
+const BROWSER: &str = "VERILUME_CHROMIUM";
+
 fn main() {
-    println!("cargo::rustc-check-cfg=cfg(shared_data, host_avx2, host_avx512)");
+    println!("cargo::rustc-check-cfg=cfg(shared_data, chromium, host_avx2, host_avx512)");
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed={DATA}");
     instruction_sets();
+    browser();
     let Some(root) = std::env::var_os("CARGO_MANIFEST_DIR") else { return };
     let data = std::env::var_os(DATA).map_or_else(|| Path::new(&root).join("../shared/data"), PathBuf::from);
     println!("cargo::rerun-if-changed={}", data.display());
@@ -18,6 +23,22 @@ fn main() {
     {
         println!("cargo::rustc-cfg=shared_data");
         println!("cargo::rustc-env={DATA}={}", data.display());
+    }
+}
+
+/// Chromium, for the tests of pages. `scripts/test` touches this file when it has installed one.
+fn browser() {
+    println!("cargo::rerun-if-env-changed={BROWSER}");
+    let on_path = |name: &&str| {
+        let path = std::env::var_os("PATH")?;
+        std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
+    };
+    let names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
+    let named = std::env::var_os(BROWSER).map(PathBuf::from);
+    if let Some(file) = named.or_else(|| names.iter().find_map(on_path)) {
+        println!("cargo::rerun-if-changed={}", file.display());
+        println!("cargo::rustc-cfg=chromium");
+        println!("cargo::rustc-env={BROWSER}={}", file.display());
     }
 }
 

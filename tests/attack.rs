@@ -5,8 +5,14 @@ mod nets;
 
 use nets::Net;
 use verilume::engine::{Batch, Engine, Settings};
-use verilume::reliability::attack::{self, Adversarial, Goal, Pgd, Size, Start, Stop};
-use verilume::tensor::{Precision, Tensor};
+use verilume::graph::{Conv, Graph, GraphBuilder, Linear, NodeId, Op, Weight};
+use verilume::image::Preprocess;
+use verilume::perturb::baseline::Baseline;
+use verilume::reliability::attack::{
+    self, Adversarial, Base, Goal, Magnitude, MapAttack, MapTarget, Objective, Pgd, Region, Size, Start, Stop,
+};
+use verilume::reliability::metric::Bounds;
+use verilume::tensor::{Precision, Shape, Tensor, Window};
 
 fn engine(precision: Precision, threads: usize) -> Engine {
     Engine::new(&Settings { precision, threads: Some(threads), ..Settings::default() }).unwrap()
@@ -14,12 +20,16 @@ fn engine(precision: Precision, threads: usize) -> Engine {
 
 /// The classes that the net predicts.
 fn predicted(net: &Net, engine: &mut Engine) -> Vec<usize> {
-    let logits = engine.forward(&net.graph, &net.x).unwrap();
+    predicted_on(net, engine, &net.x)
+}
+
+fn predicted_on(net: &Net, engine: &mut Engine, x: &Batch) -> Vec<usize> {
+    let logits = engine.forward(&net.graph, x).unwrap();
     let best = |i: usize| {
         let row = logits.item(i).unwrap().to_f64().into_owned();
         (0..row.len()).fold(0, |best, k| if row[k] > row[best] { k } else { best })
     };
-    (0..net.x.len()).map(best).collect()
+    (0..x.len()).map(best).collect()
 }
 
 /// The net's pictures, moved into the range of what pictures hold, in the given precision.
@@ -62,15 +72,7 @@ fn attacks_on_predictions_stay_inside_and_flip() {
         for precision in [Precision::F32, Precision::F64] {
             let mut engine = engine(precision, 2);
             let x = pictures(&net, precision);
-            let classes = {
-                let logits = engine.forward(&net.graph, &x).unwrap();
-                (0..x.len())
-                    .map(|i| {
-                        let row = logits.item(i).unwrap().to_f64().into_owned();
-                        (0..row.len()).fold(0, |best, k| if row[k] > row[best] { k } else { best })
-                    })
-                    .collect::<Vec<usize>>()
-            };
+            let classes = predicted_on(&net, &mut engine, &x);
             let goal = Goal::Untargeted(&classes);
             let (graph, p) = (&net.graph, &net.preprocess);
             for epsilon in [Size::Levels(8.0), Size::Normalised(0.07)] {
@@ -149,4 +151,225 @@ fn settings_without_meaning_are_errors() {
     assert!(attack::pgd(&mut engine, &net.graph, &net.preprocess, &net.x, Goal::Untargeted(few), &good).is_err());
     let none = vec![net.graph.classes(); net.x.len()];
     assert!(attack::pgd(&mut engine, &net.graph, &net.preprocess, &net.x, Goal::Targeted(&none), &good).is_err());
+}
+
+/// Every objective, for inputs of `[h, w]` pixels; `manipulate` towards a map with its mass in one corner.
+fn objectives([h, w]: [usize; 2]) -> [Objective; 4] {
+    let bounds = Bounds { top: 1, left: 2, height: h / 2, width: w / 3 };
+    let corner = (0..h * w).map(|i| if i / w < h / 3 && i % w < w / 3 { 1.0 } else { 0.1 }).collect();
+    [
+        Objective::TopK { k: Some(h * w / 10) },
+        Objective::MassCentre,
+        Objective::TargetRegion(Region::Bounds(bounds)),
+        Objective::Manipulate { target: MapTarget::Map(Tensor::f64([h, w], corner).unwrap()), logits: 1.0 },
+    ]
+}
+
+/// A net without pools that choose: a convolution, a residual block with batch norm folded away, a clamp, two layers more.
+fn smooth_net() -> (Graph, Preprocess) {
+    let mut seed = 1u64;
+    let mut weight = |dims: [usize; 4]| {
+        let fan: usize = dims[1..].iter().product();
+        let values: Vec<f32> = (0..dims.iter().product())
+            .map(|_| {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                ((seed >> 40) as f32 / 16_777_216.0 - 0.5) * (6.0 / fan as f32).sqrt()
+            })
+            .collect();
+        Weight::owned(dims, &values).unwrap()
+    };
+    let mut conv = |k, c, stride| {
+        let window = Window::square(3, stride, 1);
+        Op::Conv(Conv { weight: weight([k, c, 3, 3]), bias: Some(vec![0.05; k].into()), window, groups: 1 })
+    };
+    let (first, inner, last) = (conv(8, 3, 2), conv(8, 8, 1), conv(6, 8, 2));
+    let linear = Op::Linear(Linear { weight: weight([5, 6, 1, 1]), bias: None });
+    let mut b = GraphBuilder::new(Shape::new(3, 16, 20));
+    let input = b.input();
+    let mut push = |name: &str, op: Op, inputs: &[NodeId]| b.push(name, op, inputs).unwrap();
+    let x = push("first", first, &[input]);
+    let stem = push("stem", Op::Relu, &[x]);
+    let x = push("inner", inner, &[stem]);
+    let x = push("sum", Op::Add, &[x, stem]);
+    let x = push("clamp", Op::Clamp { lo: 0.0, hi: 6.0 }, &[x]);
+    let x = push("last", last, &[x]);
+    let x = push("relu", Op::Relu, &[x]);
+    let x = push("mean", Op::AdaptiveAvgPool { out: [1, 1] }, &[x]);
+    let x = push("flat", Op::Flatten, &[x]);
+    let x = push("logits", linear, &[x]);
+    let preprocess = Net::small("vgg").preprocess;
+    (b.finish(x).unwrap(), preprocess)
+}
+
+/// The objective's gradient, made of a central difference of gradients, against differences of the objective itself.
+#[test]
+fn second_order_gradients_are_those_of_the_objective() {
+    let bases = [
+        (Base::Gradient, Magnitude::Sum),
+        (Base::Gradient, Magnitude::Max),
+        (Base::InputXGradient, Magnitude::Sum),
+        (Base::IntegratedGradients { steps: 3, baseline: Baseline::Value(0.2) }, Magnitude::Sum),
+    ];
+    let (graph, preprocess) = smooth_net();
+    let mut engine = engine(Precision::F64, 2);
+    let shape = graph.input_shape();
+    let picture = (0..shape.len()).map(|i| (0.7 * i as f64).sin() + 0.5 * (0.013 * (i * i) as f64).cos()).collect();
+    let x = Batch::of(vec![Tensor::f64(shape.dims(), picture).unwrap()]).unwrap();
+    let point = x.items()[0].clone().map(|v| v + 0.05 * (7.0 * v).sin());
+    let mut worst: f64 = 0.0;
+    for objective in objectives([shape.h, shape.w]) {
+        for (base, magnitude) in bases.clone() {
+            let attack = MapAttack { base, magnitude, beta: 5.0, ..MapAttack::new(objective.clone()) };
+            let mut at = |point: Tensor| {
+                attack.objective(&mut engine, &graph, &preprocess, (&x, &[2]), &[point]).unwrap().remove(0)
+            };
+            let gradient = at(point.clone()).gradient;
+            let largest = gradient.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+            assert!(largest > 0.0, "{attack:?}");
+            // Along the gradient, and along single elements.
+            let mut ways: Vec<Vec<f64>> = vec![gradient.iter().map(|g| g / largest).collect()];
+            for k in [0, shape.len() / 3, shape.len() - 1] {
+                ways.push((0..shape.len()).map(|i| if i == k { 1.0 } else { 0.0 }).collect());
+            }
+            for way in ways {
+                let t = 1e-6;
+                let mut moved = |sign: f64| {
+                    let values = (0..shape.len()).map(|i| point.at(i) + sign * t * way[i]).collect();
+                    at(Tensor::f64(point.dims(), values).unwrap()).objective
+                };
+                let naive = (moved(1.0) - moved(-1.0)) / (2.0 * t);
+                let made: f64 = gradient.iter().zip(&way).map(|(g, d)| g * d).sum();
+                let miss = (naive - made).abs() / (largest * way.iter().map(|d| d * d).sum::<f64>());
+                worst = worst.max(miss);
+                let what = (attack.objective.name(), &attack.base, magnitude);
+                assert!(miss <= 1e-5, "{what:?}: {naive} {made}, {miss:e} of the largest element");
+            }
+        }
+    }
+    println!("largest miss {worst:e}");
+}
+
+/// Share of the `k` pixels with the largest summed magnitude of the gradient that two pictures have in common.
+fn intersection(net: &Net, engine: &mut Engine, classes: &[usize], [a, b]: [&Batch; 2], k: usize) -> Vec<f64> {
+    let mut tops = |x: &Batch| -> Vec<Vec<usize>> {
+        let job = verilume::engine::Job::gradient(verilume::program::Score::Logit);
+        let maps = engine.explain(&net.graph, &job, x, classes).unwrap().maps;
+        let plane = x.shape().plane();
+        let top = |map: &Tensor| {
+            let mass: Vec<f64> =
+                (0..plane).map(|i| (0..x.shape().c).map(|c| map.at(c * plane + i).abs()).sum()).collect();
+            let mut order: Vec<usize> = (0..plane).collect();
+            order.sort_by(|&i, &j| mass[j].total_cmp(&mass[i]));
+            order.truncate(k);
+            order
+        };
+        maps.iter().map(top).collect()
+    };
+    let (a, b) = (tops(a), tops(b));
+    let share = |(a, b): (&Vec<usize>, &Vec<usize>)| a.iter().filter(|i| b.contains(i)).count() as f64 / k as f64;
+    a.iter().zip(&b).map(share).collect()
+}
+
+#[test]
+fn attacks_on_maps_keep_the_prediction_and_move_the_map() {
+    for name in ["resnet_basic", "vgg_bn"] {
+        let net = Net::small(name);
+        for precision in [Precision::F32, Precision::F64] {
+            let mut engine = engine(precision, 2);
+            let x = pictures(&net, precision);
+            let classes = predicted_on(&net, &mut engine, &x);
+            let shape = x.shape();
+            for objective in objectives([shape.h, shape.w]) {
+                let attack = MapAttack { iterations: 15, ..MapAttack::new(objective) };
+                let found = attack.attack(&mut engine, &net.graph, &net.preprocess, &x, &classes).unwrap();
+                assert_inside(&net, &x, &found, attack.epsilon);
+                let kept = Batch::of(found.iter().map(|f| f.picture.clone()).collect()).unwrap();
+                assert_eq!(predicted_on(&net, &mut engine, &kept), classes);
+                for f in &found {
+                    assert_eq!(f.succeeded, f.iterations > 0);
+                    assert!(f.succeeded, "{name} {}: {:?}", attack.objective.name(), f.objective);
+                }
+                let Objective::TopK { k: Some(k) } = attack.objective else { continue };
+                // A random step of full length to either side, in every element.
+                let radius = attack.epsilon.normalised(&net.preprocess);
+                let noisy = x.items().iter().zip(x.keys()).map(|(picture, key)| {
+                    let mut draws = vec![0f32; picture.len()];
+                    verilume::random::fill_uniforms(7, key, 0, 0, &mut draws);
+                    let ball = attack::Ball::around(picture, attack.epsilon, &net.preprocess).unwrap();
+                    let side = |u: f32| if u > 0.5 { 1.0 } else { -1.0 };
+                    let mut values: Vec<f64> = (0..picture.len())
+                        .map(|i| picture.at(i) + side(draws[i]) * radius[i / shape.plane()])
+                        .collect();
+                    ball.project(&mut values);
+                    ball.tensor(&values).unwrap()
+                });
+                let noisy = Batch::of(noisy.collect()).unwrap();
+                let attacked = intersection(&net, &mut engine, &classes, [&x, &kept], k);
+                let random = intersection(&net, &mut engine, &classes, [&x, &noisy], k);
+                println!("{name} {precision}: {attacked:.2?} after the attack, {random:.2?} after noise");
+                for (a, r) in attacked.iter().zip(&random) {
+                    assert!(a < r, "{name}: {a} {r}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn attacks_on_maps_depend_on_neither_batch_nor_threads() {
+    let net = Net::small("resnet_basic");
+    let shape = net.x.shape();
+    for objective in objectives([shape.h, shape.w]) {
+        let attack = MapAttack { iterations: 3, start: Start::Random, ..MapAttack::new(objective) };
+        let run = |engine: &mut Engine, x: &Batch, classes: &[usize]| -> Vec<Vec<u64>> {
+            let found = attack.attack(engine, &net.graph, &net.preprocess, x, classes).unwrap();
+            found.iter().map(|f| bits(&f.picture)).collect()
+        };
+        let mut one = engine(Precision::F32, 1);
+        let classes = predicted(&net, &mut one);
+        let alone: Vec<Vec<u64>> = (0..net.x.len())
+            .flat_map(|i| run(&mut one, &Batch::of(vec![net.x.items()[i].clone()]).unwrap(), &classes[i..=i]))
+            .collect();
+        for threads in [1, 3] {
+            assert!(run(&mut engine(Precision::F32, threads), &net.x, &classes) == alone, "{threads} threads");
+        }
+    }
+}
+
+#[test]
+fn objectives_without_meaning_are_errors() {
+    let net = Net::small("vgg");
+    let mut engine = engine(Precision::F32, 1);
+    let shape = net.x.shape();
+    let [h, w] = [shape.h, shape.w];
+    let bounds =
+        |top, left, height, width| Objective::TargetRegion(Region::Bounds(Bounds { top, left, height, width }));
+    let plane = |h: usize, w: usize, v: f64| Tensor::f64([h, w], vec![v; h * w]).unwrap();
+    let towards = |map, logits| Objective::Manipulate { target: MapTarget::Map(map), logits };
+    let mut message = |attack: &MapAttack| {
+        let made = attack.attack(&mut engine, &net.graph, &net.preprocess, &net.x, &net.targets);
+        let error = made.map(|_| ()).unwrap_err();
+        assert_eq!(error.kind(), verilume::ErrorKind::Settings, "{error}");
+        error.to_string()
+    };
+    for (objective, hint) in [
+        (Objective::TopK { k: Some(0) }, "pixels"),
+        (Objective::TopK { k: Some(h * w) }, "pixels"),
+        (bounds(0, 0, h + 1, 1), "outside"),
+        (bounds(usize::MAX, 0, 2, 1), "outside"),
+        (bounds(0, 0, 0, 3), "without pixels"),
+        (bounds(0, 0, h, w), "all pixels"),
+        (Objective::TargetRegion(Region::Mask(plane(h, w + 1, 1.0))), "shape"),
+        (towards(plane(h + 1, w, 1.0), 0.0), "shape"),
+        (towards(plane(h, w, f64::NAN), 0.0), "finite"),
+        (towards(plane(h, w, 1.0), -1.0), "weight"),
+    ] {
+        let found = message(&MapAttack { iterations: 1, ..MapAttack::new(objective) });
+        assert!(found.contains(hint), "{found}");
+    }
+    let good = MapAttack { iterations: 1, ..MapAttack::new(Objective::MassCentre) };
+    message(&MapAttack { beta: 0.0, ..good.clone() });
+    message(&MapAttack { step: Size::Normalised(0.0), ..good.clone() });
+    message(&MapAttack { base: Base::IntegratedGradients { steps: 0, baseline: Baseline::Zero }, ..good.clone() });
+    message(&MapAttack { base: Base::IntegratedGradients { steps: 2, baseline: Baseline::Mean }, ..good });
 }

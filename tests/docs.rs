@@ -1,13 +1,15 @@
-//! The guides agree with the code: `docs/methods.md` is what the registry says, the README lists every method, the
-//! dependencies are explained, and no relative link is broken.
+//! The guides agree with the code: `docs/methods.md` and `docs/metrics.md` are what the registries say, the README lists
+//! every method, the dependencies are explained, and no relative link is broken.
 //!
-//! `UPDATE_DOCS=1 cargo test --test docs` rewrites `docs/methods.md`, but for what other tests measured and put at its end.
+//! `UPDATE_DOCS=1 cargo test --test docs` rewrites both, but for what other tests measured and put at the end of
+//! `docs/methods.md`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use verilume::method::{Entry, registry};
+use verilume::method::{Entry, Parameter, registry};
+use verilume::reliability::metric::{self, Better, Needs};
 
 /// Heading of what other tests measured.
 const MEASURED: &str = "## Measured";
@@ -43,15 +45,73 @@ fn section(entry: &Entry) -> String {
     fact("Promise", &promises.join("; "));
     fact("Random", &entry.drawn().unwrap_or_default());
     fact("Caution", entry.caution);
-    if entry.parameters.is_empty() {
-        fact("Parameters", "none");
-        return out;
+    out + &parameters(entry.parameters)
+}
+
+/// The table of an entry's parameters, or that there are none.
+fn parameters(all: &[Parameter]) -> String {
+    if all.is_empty() {
+        return "- **Parameters**: none\n".into();
     }
-    out.push_str("\n| parameter | default | unit or choices | meaning |\n|---|---|---|---|\n");
-    for p in entry.parameters {
+    let mut out = String::from("\n| parameter | default | unit or choices | meaning |\n|---|---|---|---|\n");
+    for p in all {
         writeln!(out, "| `{}` | `{}` | {} | {} |", p.key, p.default, cell(p.unit), cell(p.help)).unwrap();
     }
     out
+}
+
+/// All of `docs/metrics.md`.
+fn metrics() -> String {
+    let mut out = String::from(
+        "# Metrics\n\n\
+         <!-- Written by `UPDATE_DOCS=1 cargo test --test docs` from the registry in `src/reliability/metric`. Do not edit. -->\n\n\
+         `f` is the target's logit unless said otherwise, `x` the preprocessed picture, `E` the map as the method computed it.\n\
+         Where a metric wants one number a pixel, its parameter `reduce` says how channels are folded. A metric is written\n\
+         `name` or `name:key=value,key=value`.\n\n\
+         | metric | numbers | definition |\n|---|---|---|\n",
+    );
+    let numbers = |entry: &metric::Entry| {
+        let number = |o: &metric::Output| {
+            let sign = match o.better {
+                Better::Lower => " ↓",
+                Better::Higher => " ↑",
+                Better::Neither => "",
+            };
+            format!("`{}`{sign}", o.key)
+        };
+        entry.outputs.iter().map(number).collect::<Vec<_>>().join(", ")
+    };
+    for entry in metric::registry() {
+        let link = anchor(&format!("{} (`{}`)", entry.title, entry.id));
+        writeln!(out, "| [`{}`](#{link}) | {} | {} |", entry.id, numbers(entry), cell(entry.summary)).unwrap();
+    }
+    out.push_str("\n↓ lower is better, ↑ higher is better.\n");
+    for entry in metric::registry() {
+        let needs = match entry.needs {
+            Needs::Maps => "maps",
+            Needs::Labels => "the true class of each picture",
+            Needs::Regions => "boxes of the explained class",
+            Needs::Mosaic => "mosaics: cells of at least two classes a picture",
+        };
+        writeln!(out, "\n## {} (`{}`)\n", entry.title, entry.id).unwrap();
+        writeln!(out, "- **Definition**: {}", entry.summary).unwrap();
+        writeln!(out, "- **Paper**: {}", entry.paper).unwrap();
+        writeln!(out, "- **Numbers**: {}", numbers(entry)).unwrap();
+        writeln!(out, "- **Needs**: {needs}").unwrap();
+        out.push_str(&parameters(entry.parameters));
+    }
+    out
+}
+
+#[test]
+fn metrics_are_documented_as_registered() {
+    let path = root().join("docs/metrics.md");
+    let want = metrics();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, &want).unwrap();
+    }
+    let stale = read("docs/metrics.md") != want;
+    assert!(!stale, "docs/metrics.md is not what the registry says; UPDATE_DOCS=1 cargo test --test docs rewrites it");
 }
 
 /// What other tests measured, at the end of `docs/methods.md`.

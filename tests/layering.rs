@@ -57,7 +57,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "method",
         ],
     ),
-    ("report", &["error", "map", "reliability"]),
+    ("report", &["error", "image", "map", "render", "reliability"]),
 ];
 
 /// Modules that may import everything.

@@ -7,15 +7,19 @@ use std::collections::BTreeMap;
 
 use nets::{Net, build};
 use verilume::engine::{Batch, Engine, Settings};
-use verilume::graph::Graph;
+use verilume::graph::{self, Graph, GraphBuilder, Op, Weight};
+use verilume::image::{Interpolation, Preprocess};
 use verilume::map::{Map, Sign, Space, channel_max_abs, channel_sum, paper_scale};
 use verilume::method::Method;
 use verilume::program::{Score, softmax};
+use verilume::random;
+use verilume::reliability::imputation::impute;
 use verilume::reliability::metric::{Bounds, Case, Needs, Readings, Region, Spec, registry};
+use verilume::reliability::pixel_flipping::element_order;
 use verilume::reliability::removal::{Order, Way, area, curves};
-use verilume::reliability::similarity;
 use verilume::reliability::stability::{Comparison, Explained, Scale, compare, stability};
-use verilume::tensor::{Precision, Tensor};
+use verilume::reliability::{pixel_flipping, similarity};
+use verilume::tensor::{Precision, Shape, Tensor};
 use verilume::{ErrorKind, Result};
 
 const SEED: u64 = 5;
@@ -329,10 +333,325 @@ fn every_class_of_a_mosaic_is_explained() {
     assert!(bench.measure(&mut engine, "grid_pointing").unwrap_err().to_string().contains("no mosaic"));
 }
 
+/// Draw `sample` of a metric for a picture: normal deviates, or uniform numbers between 0 and 1.
+fn draws(metric: &str, picture: &Tensor, sample: u32, len: usize, normal: bool) -> Vec<f64> {
+    let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3);
+    let seed = SEED ^ metric.bytes().fold(0xCBF2_9CE4_8422_2325, mix);
+    let (key, mut out) = (random::image_key(picture), vec![0.0; len]);
+    if normal {
+        random::fill_normals(seed, key, sample, 0, &mut out);
+    } else {
+        random::fill_uniforms(seed, key, sample, 0, &mut out);
+    }
+    out.into_iter().map(f64::from).collect()
+}
+
+fn range(x: &[f64]) -> f64 {
+    x.iter().copied().fold(f64::MIN, f64::max) - x.iter().copied().fold(f64::MAX, f64::min)
+}
+
+/// As pictures are stored.
+fn single(values: Vec<f64>) -> Vec<f64> {
+    values.into_iter().map(|v| f64::from(v as f32)).collect()
+}
+
+#[test]
+fn pixel_flipping_is_quantus() {
+    let mut engine = twin();
+    let bench = Bench::new("vgg", "gradient", &mut engine);
+    let graph = &bench.net.graph;
+    let found = bench.measure(&mut engine, "pixel_flipping:features_in_step=700,baseline=value:-0.25").unwrap();
+    for i in 0..bench.net.x.len() {
+        let (mut x, target) = (bench.net.x.items()[i].to_f64().into_owned(), bench.net.targets[i]);
+        let mut predictions = Vec::new();
+        for step in sorted(&bench.maps[i].values.to_f64()).chunks(700) {
+            step.iter().for_each(|&e| x[e] = -0.25);
+            predictions.push(score(&mut engine, graph, &x, target, Score::Prob));
+        }
+        assert_eq!(predictions.len(), 5);
+        let trapezoids: f64 = predictions.windows(2).map(|p| (p[0] + p[1]) / 2.0).sum();
+        close(found[i][0].unwrap(), trapezoids / 4.0, 1e-12, "area");
+        let baseline = bench.net.x.items()[i].clone().map(|_| -0.25);
+        let curve = pixel_flipping(
+            &mut engine,
+            graph,
+            [std::slice::from_ref(&bench.net.x.items()[i]), &[baseline]],
+            &bench.maps[i..=i],
+            700,
+        );
+        assert_eq!(curve.unwrap(), [predictions]);
+    }
+    // One number a pixel speaks for its channels; all are flipped after as many steps.
+    let planes = bench.painted(|_, p| (p * 37 % 101) as f64);
+    let order = element_order(&planes[0], bench.net.x.shape()).unwrap();
+    let plane = sorted(&planes[0].values.to_f64());
+    // Ties: a pixel's channels among those of the other pixels of its number, in C order.
+    assert_eq!(order[..3], [plane[0], plane[1], plane[2]].map(|p| p as u32));
+    let mut all = order.clone();
+    all.sort_unstable();
+    assert!(all.into_iter().eq(0..3 * 1024));
+}
+
+#[test]
+fn road_removes_by_imputation() {
+    let mut engine = twin();
+    let bench = Bench::new("vgg_bn", "gradient", &mut engine);
+    let shape = bench.net.x.shape();
+    let found = bench.measure(&mut engine, "road:shares=20+60.5").unwrap();
+    for i in 0..bench.net.x.len() {
+        let (x, target) = (&bench.net.x.items()[i], bench.net.targets[i]);
+        let order = sorted(&channel_sum(&bench.maps[i].values).unwrap().to_f64());
+        let total = order.len();
+        let mut probability = |pixels: &[usize], draw: u32| {
+            let mut removed = vec![false; total];
+            pixels.iter().for_each(|&p| removed[p] = true);
+            let mut values = impute(&x.to_f64(), [shape.h, shape.w], &removed).unwrap();
+            let noise = draws("road", x, draw, values.len(), true);
+            for e in 0..values.len() {
+                if removed[e % total] {
+                    values[e] += 0.01 * noise[e];
+                }
+            }
+            score(&mut engine, &bench.net.graph, &single(values), target, Score::Prob)
+        };
+        let counts = [0.2, 0.605].map(|s| (s * total as f64).round() as usize);
+        let morf = (probability(&order[..counts[0]], 0) + probability(&order[..counts[1]], 1)) / 2.0;
+        let lerf = (probability(&order[total - counts[0]..], 2) + probability(&order[total - counts[1]..], 3)) / 2.0;
+        close(found[i][0].unwrap(), (lerf - morf) / 2.0, 1e-12, "road");
+        close(found[i][1].unwrap(), morf, 1e-12, "morf");
+        close(found[i][2].unwrap(), lerf, 1e-12, "lerf");
+        assert_ne!(morf, lerf);
+    }
+    let quiet = bench.measure(&mut engine, "road:shares=20+60.5,noise=0").unwrap();
+    assert_ne!(found, quiet);
+}
+
+#[test]
+fn infidelity_follows_its_definition() {
+    let mut engine = twin();
+    let bench = Bench::new("vgg", "gradient", &mut engine);
+    let found = bench.measure(&mut engine, "infidelity:n=9,sigma=0.2").unwrap();
+    for i in 0..bench.net.x.len() {
+        let (x, target) = (bench.net.x.items()[i].to_f64().into_owned(), bench.net.targets[i]);
+        let map = bench.maps[i].values.to_f64().into_owned();
+        let at_x = score(&mut engine, &bench.net.graph, &x, target, Score::Logit);
+        let pairs: Vec<(f64, f64)> = (0..9)
+            .map(|k| {
+                let z = draws("infidelity", &bench.net.x.items()[i], k, x.len(), true);
+                let size = 0.2 * range(&x);
+                let moved = single(x.iter().zip(&z).map(|(v, z)| v + size * z).collect());
+                let product = x.iter().zip(&moved).zip(&map).map(|((x, m), e)| (x - m) * e).sum();
+                (product, at_x - score(&mut engine, &bench.net.graph, &moved, target, Score::Logit))
+            })
+            .collect();
+        let miss = |factor: f64| pairs.iter().map(|(p, fall)| (factor * p - fall).powi(2)).sum::<f64>() / 9.0;
+        close(found[i][0].unwrap(), miss(1.0), 1e-9, "infidelity");
+        let best = found[i][1].unwrap();
+        assert!(best <= miss(1.0));
+        // Least over all factors: a parabola through three of them says where.
+        let (a, b, c) = (miss(-1.0), miss(0.0), miss(1.0));
+        let factor = (a - c) / (2.0 * (a - 2.0 * b + c));
+        close(best, miss(factor), 1e-9, "scaled");
+    }
+    let of_planes = bench.measure_maps(&mut engine, "infidelity:n=3", &bench.painted(|_, p| p as f64)).unwrap();
+    assert!(of_planes[0][0].unwrap() > of_planes[0][1].unwrap());
+}
+
+#[test]
+fn sensitivity_n_follows_its_definition() {
+    let mut engine = twin();
+    let bench = Bench::new("vgg", "input_x_gradient", &mut engine);
+    let found = bench.measure(&mut engine, "sensitivity_n:n=200,subsets=12,baseline=value:0.5,score=prob").unwrap();
+    for i in 0..bench.net.x.len() {
+        let (x, target) = (bench.net.x.items()[i].to_f64().into_owned(), bench.net.targets[i]);
+        let map = bench.maps[i].values.to_f64().into_owned();
+        let at_x = score(&mut engine, &bench.net.graph, &x, target, Score::Prob);
+        let (mut sums, mut falls) = (Vec::new(), Vec::new());
+        for k in 0..12 {
+            let uniform = draws("sensitivity_n", &bench.net.x.items()[i], k, 1024, false);
+            let mut positions: Vec<usize> = (0..1024).collect();
+            positions.sort_by(|&a, &b| uniform[a].total_cmp(&uniform[b]));
+            let mut moved = x.clone();
+            let mut sum = 0.0;
+            for &p in &positions[..200] {
+                for e in [p, p + 1024, p + 2048] {
+                    moved[e] = 0.5;
+                    sum += map[e];
+                }
+            }
+            sums.push(sum);
+            falls.push(at_x - score(&mut engine, &bench.net.graph, &moved, target, Score::Prob));
+        }
+        let mean = |v: &[f64]| v.iter().sum::<f64>() / 12.0;
+        let (ms, mf) = (mean(&sums), mean(&falls));
+        let dot =
+            |u: &[f64], mu: f64, v: &[f64], mv: f64| u.iter().zip(v).map(|(a, b)| (a - mu) * (b - mv)).sum::<f64>();
+        let want = dot(&sums, ms, &falls, mf) / (dot(&sums, ms, &sums, ms) * dot(&falls, mf, &falls, mf)).sqrt();
+        close(found[i][0].unwrap(), want, 1e-9, "sensitivity-n");
+    }
+    // Sets of all pixels are one set: nothing varies.
+    assert_eq!(bench.measure(&mut engine, "sensitivity_n:n=100%,subsets=3").unwrap(), [[None], [None]]);
+}
+
+#[test]
+fn max_sensitivity_follows_its_definition() {
+    let mut engine = twin();
+    let bench = Bench::new("vgg", "gradient", &mut engine);
+    let found = bench.measure(&mut engine, "max_sensitivity:n=3,radius=0.1").unwrap();
+    for i in 0..bench.net.x.len() {
+        let x = &bench.net.x.items()[i];
+        let norm = |v: &[f64]| v.iter().map(|v| v * v).sum::<f64>().sqrt();
+        let map = bench.maps[i].values.to_f64();
+        let moves = [0, 1, 2].map(|k| {
+            let u = draws("max_sensitivity", x, k, x.len(), false);
+            let size = 0.1 * range(&x.to_f64());
+            // The step from 0..1 to -1..1 is made in single precision.
+            let delta = |u: f64| size * f64::from(2.0 * u as f32 - 1.0);
+            let moved = x.to_f64().iter().zip(&u).map(|(v, &u)| v + delta(u)).collect();
+            let moved = Tensor::rounded(x.dims(), moved, Precision::F32).unwrap();
+            let (graph, targets) = (&bench.net.graph, &bench.net.targets[i..=i]);
+            let after = bench.method.explain(&mut engine, graph, &Batch::of(vec![moved]).unwrap(), targets).unwrap();
+            let difference: Vec<f64> = after[0].values.to_f64().iter().zip(map.iter()).map(|(a, b)| a - b).collect();
+            norm(&difference) / norm(&map)
+        });
+        close(found[i][0].unwrap(), moves.iter().copied().fold(0.0, f64::max), 1e-12, "largest");
+        close(found[i][1].unwrap(), moves.iter().sum::<f64>() / 3.0, 1e-12, "mean");
+        assert!(found[i][0] > found[i][1]);
+    }
+    let zero = bench.painted(|_, _| 0.0);
+    assert!(bench.measure_maps(&mut engine, "max_sensitivity:n=1", &zero).is_err(), "another shape");
+}
+
+/// A net of one linear layer, on pictures of one size.
+struct Linear {
+    graph: Graph,
+    x: Batch,
+    preprocess: Preprocess,
+}
+
+impl Linear {
+    fn new([c, h, w]: [usize; 3]) -> Self {
+        let n = c * h * w;
+        let mut b = GraphBuilder::new(Shape::new(c, h, w));
+        let flat = b.push("flatten", Op::Flatten, &[b.input()]).unwrap();
+        let weights: Vec<f32> = (0..2 * n).map(|i| ((i * 7 + 3) % 11) as f32 - 5.5).collect();
+        let weight = Weight::owned([2, n, 1, 1], &weights).unwrap();
+        let logits = b.push("fc", Op::Linear(graph::Linear { weight, bias: None }), &[flat]).unwrap();
+        let values = (0..2 * n).map(|i| ((i * 5 + 2) % 13) as f32 / 6.0 - 1.0).collect();
+        let preprocess = Preprocess {
+            resize: 0,
+            crop: [h, w],
+            interpolation: Interpolation::Bilinear,
+            mean: vec![0.5; c],
+            std: vec![0.25; c],
+            channels: c,
+        };
+        let x = Batch::new(&Tensor::f32([2, c, h, w], values).unwrap()).unwrap();
+        Self { graph: b.finish(logits).unwrap(), x, preprocess }
+    }
+
+    fn measure(&self, engine: &mut Engine, method: &str, spec: &str, factor: f64) -> Result<Vec<Readings>> {
+        let method = build(method, Score::Logit, 0, &self.preprocess).unwrap();
+        let mut maps = method.explain(engine, &self.graph, &self.x, &[0, 1]).unwrap();
+        for map in &mut maps {
+            map.values = map.values.clone().map(|v| v * factor);
+        }
+        let everywhere = |class| {
+            let shape = self.x.shape();
+            Region { class, bounds: Bounds { top: 0, left: 0, height: shape.h, width: shape.w } }
+        };
+        let regions = [vec![everywhere(0), everywhere(1)], vec![everywhere(0), everywhere(1)]];
+        let case = Case {
+            graph: &self.graph,
+            preprocess: &self.preprocess,
+            x: &self.x,
+            targets: &[0, 1],
+            labels: Some(&[0, 1]),
+            regions: Some(&regions),
+            method: &*method,
+            maps: &maps,
+            seed: SEED,
+        };
+        Spec::parse(spec).unwrap().build().unwrap().measure(engine, &case)
+    }
+}
+
+#[test]
+fn a_linear_net_is_explained_perfectly() {
+    let mut engine = twin();
+    let net = Linear::new([3, 5, 4]);
+    for readings in net.measure(&mut engine, "gradient", "infidelity:n=5", 1.0).unwrap() {
+        assert!(readings.iter().all(|v| v.unwrap().abs() < 1e-20), "{readings:?}");
+    }
+    for readings in net.measure(&mut engine, "gradient", "infidelity:n=5", -3.0).unwrap() {
+        assert!(readings[0].unwrap() > 1.0 && readings[1].unwrap().abs() < 1e-20, "{readings:?}");
+    }
+    for (factor, want) in [(1.0, 1.0), (-2.0, -1.0)] {
+        for readings in net.measure(&mut engine, "input_x_gradient", "sensitivity_n:n=4,subsets=9", factor).unwrap() {
+            close(readings[0].unwrap(), want, 1e-12, "sensitivity-n");
+        }
+    }
+    assert_eq!(net.measure(&mut engine, "gradient", "max_sensitivity:n=2", 1.0).unwrap(), [[Some(0.0); 2]; 2]);
+    assert_eq!(net.measure(&mut engine, "gradient", "max_sensitivity:n=2", 0.0).unwrap(), [[None; 2]; 2]);
+    assert_eq!(net.measure(&mut engine, "gradient", "sensitivity_n", 0.0).unwrap(), [[None]; 2]);
+    let silent = net.measure(&mut engine, "gradient", "infidelity:n=3", 0.0).unwrap();
+    assert_eq!(silent[0][0], silent[0][1]);
+    assert_eq!(net.measure(&mut engine, "gradient", "sparseness", 0.0).unwrap(), [[None]; 2]);
+    let stable = net.measure(&mut engine, "gradient", "stability:n=2,scale=raw", 1.0).unwrap();
+    assert_eq!(stable[0][..2], [Some(0.0), Some(1.0)]);
+}
+
+/// Of one pixel every metric says something or says why not.
+#[test]
+fn one_pixel_is_enough_or_refused() {
+    let mut engine = twin();
+    let net = Linear::new([1, 1, 1]);
+    for entry in registry() {
+        match net.measure(&mut engine, "gradient", &briefly(entry.id), 1.0) {
+            Ok(found) => {
+                assert!(found.iter().flatten().flatten().all(|v| v.is_finite()), "{}: {found:?}", entry.id);
+            }
+            Err(e) => assert!(entry.id == "road" && e.to_string().contains("every pixel removed"), "{}: {e}", entry.id),
+        }
+    }
+    let two = Linear::new([1, 1, 2]);
+    assert!(two.measure(&mut engine, "gradient", "road", 1.0).is_ok());
+}
+
+#[test]
+fn concentration_of_the_summed_channels() {
+    let mut engine = twin();
+    let bench = Bench::new("vgg", "gradient", &mut engine);
+    let [sparseness, complexity] =
+        ["sparseness", "complexity"].map(|spec| bench.measure(&mut engine, spec).unwrap()[1][0].unwrap());
+    let mut sizes: Vec<f64> = channel_sum(&bench.maps[1].values).unwrap().to_f64().iter().map(|v| v.abs()).collect();
+    sizes.sort_by(f64::total_cmp);
+    let (d, total) = (sizes.len() as f64, sizes.iter().sum::<f64>());
+    // As Chalasani et al. write it, k from 1.
+    let lorenz: f64 = sizes.iter().zip(1..).map(|(v, k)| v / total * ((d - f64::from(k) + 0.5) / d)).sum();
+    close(sparseness, 1.0 - 2.0 * lorenz, 1e-12, "Gini");
+    close(complexity, -sizes.iter().map(|v| v / total * (v / total).ln()).sum::<f64>(), 1e-12, "entropy");
+    let flat = bench.measure_maps(&mut engine, "sparseness", &bench.painted(|_, _| -2.0)).unwrap();
+    close(flat[0][0].unwrap(), 0.0, 1e-12, "a constant map");
+    let cam = build("grad_cam:upsample=none", Score::Logit, 0, &bench.net.preprocess).unwrap();
+    let small = cam.explain(&mut engine, &bench.net.graph, &bench.net.x, &bench.net.targets).unwrap();
+    assert!(bench.measure_maps(&mut engine, "complexity", &small).is_ok());
+}
+
 /// All metrics with few copies.
 fn briefly(id: &str) -> String {
-    let few: BTreeMap<&str, &str> =
-        [("stability", "n=2"), ("deletion", "step=10%"), ("insertion", "step=10%")].into_iter().collect();
+    let few: BTreeMap<&str, &str> = [
+        ("stability", "n=2"),
+        ("deletion", "step=10%"),
+        ("insertion", "step=10%,baseline=blur:1"),
+        ("pixel_flipping", "features_in_step=20%"),
+        ("road", "shares=50"),
+        ("sensitivity_n", "subsets=5"),
+        ("infidelity", "n=3"),
+        ("max_sensitivity", "n=2"),
+    ]
+    .into_iter()
+    .collect();
     few.get(id).map_or(id.to_string(), |parameters| format!("{id}:{parameters}"))
 }
 
@@ -377,6 +696,8 @@ fn what_makes_no_sense_is_refused() {
     let nan = bench.painted(|_, p| if p == 7 { f64::NAN } else { 1.0 });
     for entry in registry() {
         let metric = Spec::parse(&briefly(entry.id)).unwrap().build().unwrap();
+        let other: Vec<Map> = bench.maps.iter().map(|m| Map { target: m.target + 1, ..m.clone() }).collect();
+        assert!(metric.measure(&mut engine, &bench.case(&other)).is_err(), "{} takes maps of other classes", entry.id);
         let few = metric.measure(&mut engine, &bench.case(&bench.maps[..1])).unwrap_err();
         assert!(few.to_string().contains("1 maps of 2 pictures"), "{}: {few}", entry.id);
         let blind = metric.measure(&mut engine, &Case { regions: None, ..bench.case(&bench.maps) });
@@ -386,10 +707,22 @@ fn what_makes_no_sense_is_refused() {
             assert!(metric.measure(&mut engine, &bench.case(&nan)).is_err(), "{} takes a NaN", entry.id);
         }
     }
-    for spec in ["deletion", "insertion", "fidelity", "pointing", "wsol", "energy_in_box"] {
+    let on_the_picture = [
+        "deletion",
+        "insertion",
+        "fidelity",
+        "pixel_flipping",
+        "road",
+        "sensitivity_n",
+        "infidelity",
+        "pointing",
+        "wsol",
+        "energy_in_box",
+    ];
+    for spec in on_the_picture {
         let error = bench.measure_maps(&mut engine, spec, &small).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Input);
-        assert!(error.to_string().contains("grad_cam") && error.to_string().contains("layer"), "{spec}: {error}");
+        assert!(error.to_string().contains("a map of grad_cam has [4, 4] positions"), "{spec}: {error}");
     }
     for bad in [
         "deletion:step=0",
@@ -397,6 +730,18 @@ fn what_makes_no_sense_is_refused() {
         "deletion:baseline=blue",
         "insertion:reduce=sum",
         "stability:n=0",
+        "pixel_flipping:features_in_step=x",
+        "road:shares=10+100",
+        "road:shares=",
+        "road:noise=-1",
+        "sensitivity_n:n=0",
+        "sensitivity_n:subsets=1",
+        "sensitivity_n:score=loss",
+        "infidelity:n=0",
+        "infidelity:sigma=0",
+        "max_sensitivity:n=0",
+        "max_sensitivity:radius=inf",
+        "sparseness:reduce=max",
         "stability:size=0",
         "stability:k=2",
         "stability:noise=pink",

@@ -123,20 +123,20 @@ impl Compared {
 
 /// A net, and the same net for data that are shifted.
 #[derive(Debug)]
-pub struct Shifted<'a> {
-    graph: &'a Graph,
+pub struct Shifted {
+    graph: Graph,
     shifted: Graph,
     shift: Tensor,
 }
 
-impl<'a> Shifted<'a> {
+impl Shifted {
     /// `graph` and its twin for data shifted by `shift`.
     ///
     /// # Errors
     /// As [`Shift::tensor`] and [`Graph::shifted`].
-    pub fn new(graph: &'a Graph, shift: &Shift) -> Result<Self> {
+    pub fn new(graph: &Graph, shift: &Shift) -> Result<Self> {
         let shift = shift.tensor(graph.input_shape())?;
-        Ok(Self { graph, shifted: graph.shifted(&shift)?, shift })
+        Ok(Self { graph: graph.clone(), shifted: graph.shifted(&shift)?, shift })
     }
 
     /// The net for shifted data.
@@ -183,8 +183,8 @@ impl<'a> Shifted<'a> {
         [method, after]: [&dyn Method; 2],
     ) -> Result<Vec<Compared>> {
         let moved = self.pictures(x)?;
-        let (f, g) = (engine.forward(self.graph, x)?, engine.forward(&self.shifted, &moved)?);
-        let before = method.explain(engine, self.graph, x, targets)?;
+        let (f, g) = (engine.forward(&self.graph, x)?, engine.forward(&self.shifted, &moved)?);
+        let before = method.explain(engine, &self.graph, x, targets)?;
         let after = after.explain(engine, &self.shifted, &moved, targets)?;
         let classes = self.graph.classes();
         let (f, g) = (f.to_f64(), g.to_f64());

@@ -130,6 +130,23 @@ impl Way<'_> {
     }
 }
 
+/// `[C, H, W]`: `from` with some pixels (`y · W + x`, all channels) of `to`, both of one shape.
+pub(crate) fn replaced(from: &Tensor, to: &Tensor, pixels: &[u32]) -> Result<Tensor> {
+    fn mix<T: Copy>([from, to]: [&[T]; 2], plane: usize, pixels: &[u32]) -> Vec<T> {
+        let mut out = from.to_vec();
+        for (out, to) in out.chunks_mut(plane).zip(to.chunks(plane)) {
+            pixels.iter().for_each(|&p| out[p as usize] = to[p as usize]);
+        }
+        out
+    }
+    let plane = from.dims().iter().skip(1).product::<usize>().max(1);
+    let data = match (from.data(), to.data()) {
+        (Data::F32(from), Data::F32(to)) => Data::F32(mix([from, to], plane, pixels)),
+        _ => Data::F64(mix([&from.to_f64(), &to.to_f64()], plane, pixels)),
+    };
+    Tensor::new(from.dims(), data)
+}
+
 /// For each way, the target's score at every picture on it: at the start, after each step, at the end. Steps of several
 /// ways go through the net together.
 ///

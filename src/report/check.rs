@@ -3,49 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{ModelUsed, Prediction};
-
-/// What a test says of a method on a picture.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// The method keeps to what the test asks for.
-    Pass,
-    /// It does not.
-    Fail,
-    /// The test asks nothing of this method, net or picture, or could not be made; the detail says why.
-    NotApplicable,
-}
-
-/// A bound that a number is held against.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Threshold {
-    /// Passes when it is not above this.
-    AtMost(f64),
-    /// Passes when it is not below this.
-    AtLeast(f64),
-}
-
-/// One test of one method on one picture.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Finding {
-    /// [`Test::id`].
-    pub test: String,
-    /// The method's id, as in [`MethodChecked`].
-    pub method: String,
-    /// What it says.
-    pub verdict: Verdict,
-    /// The number behind the verdict.
-    pub value: Option<f64>,
-    /// The bound it was held against.
-    pub threshold: Option<Threshold>,
-    /// The number's name and unit, such as `max |E′−E| / max |E|`.
-    pub measure: String,
-    /// One sentence: what was seen, or why the test does not apply.
-    pub detail: String,
-    /// Further numbers, by name.
-    pub notes: Vec<(String, f64)>,
-}
+pub use crate::reliability::check::{Finding, Threshold, Verdict};
 
 /// A kind of test.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

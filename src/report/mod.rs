@@ -2,13 +2,18 @@
 
 pub mod check;
 pub mod eval;
+pub mod figures;
+#[cfg(feature = "html")]
+pub mod html;
 mod journal;
 mod manifest;
 mod record;
+mod tally;
 
 pub use journal::{Journal, Line, Stamp};
 pub use manifest::{FileStatus, Manifest, MethodUsed, ModelUsed, Status};
 pub use record::{Prediction, Record};
+pub use tally::Tally;
 
 use std::fs::File;
 use std::io::Write;

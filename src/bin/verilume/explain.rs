@@ -1,6 +1,5 @@
 //! `verilume explain`: opens the net, goes through the inputs, closes the books.
 
-use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -13,7 +12,6 @@ use sha2::{Digest, Sha256};
 use verilume::device::Description;
 use verilume::engine::Engine;
 use verilume::image::Preprocess;
-use verilume::method::Context;
 use verilume::model::{Labels, Model};
 use verilume::report::{Journal, Line, Manifest, MethodUsed, ModelUsed};
 
@@ -22,8 +20,8 @@ use crate::arrays::ArrayFile;
 use crate::book::Book;
 use crate::drawing;
 use crate::inputs::{self, Inputs, Source};
-use crate::items;
 use crate::listing;
+use crate::methods::{self, fingerprint, hex};
 use crate::plan::{self, Earlier, Plan};
 use crate::resume::{Current, Demands, Done, Known};
 use crate::runner::{Ready, Runner};
@@ -54,7 +52,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     let mut engine = Engine::new(&plan.settings)?;
     let methods = ready(&plan, &model, &preprocess, &labels)?;
     std::fs::create_dir_all(&plan.out).map_err(|e| verilume::Error::io(&plan.out, e))?;
-    let _lock = lock(&plan)?;
+    let _lock = lock(&out_file(&plan, ".records", "lock"), &plan.out)?;
 
     let Inputs { mut sources, ignored } = inputs::find(&plan.inputs, &plan.out);
     if sources.is_empty() {
@@ -153,13 +151,12 @@ fn read_files(args: &ExplainArgs, plan: &Plan, sources: &[Source]) -> HashSet<Pa
     paths.into_iter().filter_map(|path| path.canonicalize().ok()).collect()
 }
 
-/// Keeps other runs from writing to the same records until it is dropped.
-fn lock(plan: &Plan) -> Result<File> {
-    let path = out_file(plan, ".records", "lock");
-    let options = File::options().create(true).truncate(false).write(true).open(&path);
-    let file = options.map_err(|e| verilume::Error::io(&path, e))?;
+/// Keeps other runs from writing to the same records in `out` until it is dropped.
+pub fn lock(path: &Path, out: &Path) -> Result<File> {
+    let options = File::options().create(true).truncate(false).write(true).open(path);
+    let file = options.map_err(|e| verilume::Error::io(path, e))?;
     match file.try_lock() {
-        Err(TryLockError::WouldBlock) => bail!("another run is writing to {}", plan.out.display()),
+        Err(TryLockError::WouldBlock) => bail!("another run is writing to {}", out.display()),
         // There are file systems without locks.
         Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
     }
@@ -187,48 +184,22 @@ fn format_names(plan: &Plan) -> Vec<String> {
     plan.formats.iter().map(|f| format!("{f:?}").to_lowercase()).collect()
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-fn fingerprint(settings: &serde_json::Value) -> String {
-    hex(&Sha256::digest(settings.to_string().as_bytes())[..8])
-}
-
 /// The methods, built, with the fingerprint of everything their results depend on.
 fn ready(plan: &Plan, model: &Model, preprocess: &Preprocess, labels: &Labels) -> Result<Vec<Ready>> {
-    // What a parameter's file holds counts, not its name.
-    let loaded = RefCell::new(Sha256::new());
-    let load = |path: &Path| {
-        let tensor = items::load(path, preprocess)?;
-        let mut hash = loaded.borrow_mut();
-        hash.update(format!("{:?}", tensor.dims()));
-        tensor.to_f64().iter().for_each(|v| hash.update(v.to_le_bytes()));
-        Ok(tensor)
-    };
-    let context = Context { seed: plan.seed, score: plan.score, preprocess, load: &load };
     let mut settings = common(plan, model, preprocess);
     settings["labels"] = labels.iter().collect();
     if plan.wants(Format::Grid) {
         // A sheet shows all methods.
         settings["sheet"] = plan.methods.iter().map(|m| m.spec.to_string()).collect();
     }
-    let mut built = Vec::new();
-    for named in &plan.methods {
-        let method = named.spec.build(&context).map_err(|e| e.within(format!("-m {}", named.spec)))?;
-        // A file that the method itself reads counts too.
-        if let Ok(path) = named.spec.values().text("patterns") {
-            loaded.borrow_mut().update(std::fs::read(path).map_err(|e| verilume::Error::io(path, e))?);
-        }
-        built.push((named, method, hex(&loaded.take().finalize())));
-    }
+    let built = methods::build(&plan.methods, plan.seed, plan.score, preprocess)?;
     if plan.wants(Format::Grid) {
-        settings["sheet_files"] = built.iter().map(|(_, _, files)| files.as_str()).collect();
+        settings["sheet_files"] = built.iter().map(|b| b.files.as_str()).collect();
     }
-    let ready = built.into_iter().map(|(named, method, files)| {
+    let ready = plan.methods.iter().zip(built).map(|(named, built)| {
         settings["method"] = named.spec.to_string().into();
-        settings["files"] = files.into();
-        Ready { id: named.id.clone(), settings: fingerprint(&settings), method, proven: false }
+        settings["files"] = built.files.into();
+        Ready { id: named.id.clone(), settings: fingerprint(&settings), method: built.method, proven: false }
     });
     Ok(ready.collect())
 }

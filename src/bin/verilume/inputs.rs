@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 use verilume::Error;
-use verilume::report::{Journal, Line, Stamp};
+use verilume::report::{Journal, Stamp};
 use walkdir::WalkDir;
 
 use crate::arrays::{ArrayFile, extension};
@@ -61,6 +61,13 @@ pub struct Inputs {
     pub ignored: usize,
 }
 
+/// What is asked of a line of a journal, whichever command wrote it.
+#[derive(serde::Deserialize)]
+struct Written {
+    #[serde(default)]
+    files: Vec<String>,
+}
+
 /// Results that earlier runs have left in the output folder.
 struct Results {
     out: Option<PathBuf>,
@@ -91,11 +98,8 @@ impl Results {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
                 name.starts_with("records.") && name.ends_with(".jsonl")
             });
-            let lines = journals.flat_map(|path| Journal::read::<Line>(&path).unwrap_or_default());
-            lines
-                .flat_map(|line| line.record.files)
-                .filter_map(|file| paths::named(&file).canonicalize().ok())
-                .collect()
+            let lines = journals.flat_map(|path| Journal::read::<Written>(&path).unwrap_or_default());
+            lines.flat_map(|line| line.files).filter_map(|file| paths::named(&file).canonicalize().ok()).collect()
         });
         path.canonicalize().is_ok_and(|path| files.contains(&path))
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use verilume::image::{DecodeLimits, Picture, Preprocess};
+use verilume::image::{DecodeLimits, Picture, Placement, Preprocess};
 use verilume::map::Map;
 use verilume::tensor::{Shape, Tensor};
 use verilume::{Error, Result};
@@ -33,6 +33,8 @@ pub struct Item {
     pub input: Tensor,
     /// What maps are drawn over.
     pub view: Option<Picture>,
+    /// Where the picture's pixels lie in the net's input; `None` for numbers that never were a picture.
+    pub placement: Option<Placement>,
 }
 
 impl Item {
@@ -44,13 +46,14 @@ impl Item {
         let prepared = net.preprocess.apply(&picture)?;
         let dims = prepared.tensor.dims().to_vec();
         let input = prepared.tensor.reshape(fit(&dims, net.input)?.dims())?;
-        Ok(Self { source: at, row: None, stem: source.stem.clone(), dims, input, view: Some(prepared.view) })
+        let (stem, view, placement) = (source.stem.clone(), Some(prepared.view), Some(prepared.placement));
+        Ok(Self { source: at, row: None, stem, dims, input, view, placement })
     }
 
     /// Row `row` of an array.
     pub fn row(at: usize, source: &Source, array: &mut ArrayFile, row: usize, net: Net) -> Result<Self> {
         let within = |e: Error| e.within(format!("{}, row {row}", source.shown));
-        let (tensor, view) = numbers(array, row, net.preprocess).map_err(within)?;
+        let (tensor, shown) = numbers(array, row, net.preprocess).map_err(within)?;
         if let Some(k) = tensor.first_not_finite() {
             let what = if tensor.at(k).is_nan() { "NaN" } else { "infinite" };
             return Err(within(Error::input(format!("element {k} is {what}"))));
@@ -61,7 +64,8 @@ impl Item {
         if !array.is_single() {
             stem.push(format!(".{row}"));
         }
-        Ok(Self { source: at, row: Some(row), stem: stem.into(), dims, input, view })
+        let (view, placement) = shown.unzip();
+        Ok(Self { source: at, row: Some(row), stem: stem.into(), dims, input, view, placement })
     }
 
     /// The picture that maps are drawn over, made from the numbers where the input was no picture.
@@ -69,8 +73,12 @@ impl Item {
         if let Some(view) = &self.view {
             return Ok(view.clone());
         }
-        let dims = self.drawn_dims(preprocess)?;
-        preprocess.picture(&self.input.clone().reshape(dims)?)
+        self.pictured(&self.input, preprocess)
+    }
+
+    /// Numbers in the place of the item's own, as a picture.
+    pub fn pictured(&self, input: &Tensor, preprocess: &Preprocess) -> Result<Picture> {
+        preprocess.picture(&input.clone().reshape(self.drawn_dims(preprocess)?)?)
     }
 
     /// `map` in the extents of the picture where it has one number an element of the input.
@@ -87,7 +95,11 @@ impl Item {
         if map.values.len() == self.input.len() { self.dims.clone() } else { map.values.dims().to_vec() }
     }
 
-    fn drawn_dims(&self, preprocess: &Preprocess) -> Result<[usize; 3]> {
+    /// Extents `[C, H, W]` of the picture that the input is.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn drawn_dims(&self, preprocess: &Preprocess) -> Result<[usize; 3]> {
         match *self.dims.as_slice() {
             [c, h, w] => Ok([c, h, w]),
             [n] if n == preprocess.dims().iter().product::<usize>() => Ok(preprocess.dims()),
@@ -115,7 +127,11 @@ fn takes_pictures(preprocess: &Preprocess) -> Result<()> {
     Err(Error::input(format!("the net takes vectors of {} numbers (.npy), not pictures", preprocess.channels)))
 }
 
-fn numbers(array: &mut ArrayFile, row: usize, preprocess: &Preprocess) -> Result<(Tensor, Option<Picture>)> {
+fn numbers(
+    array: &mut ArrayFile,
+    row: usize,
+    preprocess: &Preprocess,
+) -> Result<(Tensor, Option<(Picture, Placement)>)> {
     match array.row(row)? {
         Row::Normalised(tensor) => Ok((tensor, None)),
         Row::Levels(levels) => {
@@ -124,7 +140,7 @@ fn numbers(array: &mut ArrayFile, row: usize, preprocess: &Preprocess) -> Result
                 return Err(Error::input(format!("levels of shape {:?} are no picture", array.dims())));
             };
             let prepared = preprocess.from_u8(&levels, h, w)?;
-            Ok((prepared.tensor, Some(prepared.view)))
+            Ok((prepared.tensor, Some((prepared.view, prepared.placement))))
         }
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use serde_json::json;
 use verilume::method;
+use verilume::reliability::metric::{self, Better, Needs};
 
 /// Every method with its paper and parameters, for `--help` and `--list-methods`.
 pub fn methods_text() -> String {
@@ -44,4 +45,57 @@ pub fn methods_json() -> serde_json::Value {
         })
     });
     methods.collect()
+}
+
+/// Every metric with its paper, numbers and parameters.
+pub fn metrics_text() -> String {
+    let mut text = String::from("METRICS\n");
+    for entry in metric::registry() {
+        let _ = writeln!(text, "\n  {}: {}", entry.id, entry.title);
+        let outputs: Vec<String> = entry.outputs.iter().map(|o| format!("{} ({})", o.key, better(o.better))).collect();
+        let outputs = format!("Numbers: {}", outputs.join(", "));
+        let needs = needs(entry.needs).map(|what| format!("Needs: {what}"));
+        for line in [entry.summary, entry.paper, &outputs].into_iter().chain(needs.as_deref()) {
+            let _ = writeln!(text, "      {line}");
+        }
+        for p in entry.parameters {
+            let unit = if p.unit.is_empty() { String::new() } else { format!(" [{}]", p.unit) };
+            let _ = writeln!(text, "      {}={}{unit}  {}", p.key, p.default, p.help);
+        }
+    }
+    text
+}
+
+/// The same as one JSON array.
+pub fn metrics_json() -> serde_json::Value {
+    let metrics = metric::registry().iter().map(|e| {
+        let parameters: Vec<_> = e
+            .parameters
+            .iter()
+            .map(|p| json!({ "key": p.key, "unit": p.unit, "default": p.default, "help": p.help }))
+            .collect();
+        let outputs: Vec<_> = e.outputs.iter().map(|o| json!({ "key": o.key, "better": better(o.better) })).collect();
+        json!({
+            "id": e.id, "title": e.title, "summary": e.summary, "paper": e.paper, "outputs": outputs,
+            "needs": needs(e.needs), "parameters": parameters,
+        })
+    });
+    metrics.collect()
+}
+
+fn better(which: Better) -> &'static str {
+    match which {
+        Better::Lower => "lower is better",
+        Better::Higher => "higher is better",
+        Better::Neither => "describes",
+    }
+}
+
+fn needs(what: Needs) -> Option<&'static str> {
+    match what {
+        Needs::Maps => None,
+        Needs::Labels => Some("true classes"),
+        Needs::Regions => Some("boxes or mosaics"),
+        Needs::Mosaic => Some("mosaics"),
+    }
 }

@@ -2,16 +2,22 @@
 
 mod args;
 mod arrays;
+mod attack;
 mod bench;
 mod book;
+mod check;
 mod completions;
+mod data;
 mod detector;
 mod doctor;
 mod drawing;
+mod eval;
 mod explain;
 mod inputs;
 mod items;
+mod kindermans;
 mod listing;
+mod methods;
 mod model;
 mod outputs;
 mod paths;
@@ -24,9 +30,11 @@ mod stream;
 mod subject;
 mod talk;
 mod targets;
+mod tests_of_trust;
 mod timeline;
 mod timing;
 mod values;
+mod verdicts;
 
 use std::process::ExitCode;
 
@@ -38,6 +46,9 @@ const UNUSABLE: u8 = 2;
 fn main() -> ExitCode {
     let done = match Cli::read().command {
         Command::Explain(args) => explain::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Attack(args) => attack::run(&args),
+        Command::Eval(args) => eval::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Profile(args) => profile::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Patterns(args) => patterns::run(&args),

@@ -36,13 +36,15 @@ pub fn write_png(path: &Path, picture: &Picture) -> Result<()> {
     replace(path, &bytes)
 }
 
-/// How raw maps are stored.
+/// How raw maps and inputs are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RawFormat {
     /// NumPy.
     Npy,
     /// safetensors, tensor `map`.
     Safetensors,
+    /// safetensors, tensor `input`.
+    SafetensorsInput,
 }
 
 impl RawFormat {
@@ -50,7 +52,7 @@ impl RawFormat {
     pub fn extension(self) -> &'static str {
         match self {
             RawFormat::Npy => "npy",
-            RawFormat::Safetensors => "safetensors",
+            RawFormat::Safetensors | RawFormat::SafetensorsInput => "safetensors",
         }
     }
 }
@@ -84,9 +86,10 @@ impl RawFile {
                 let options = npyz::WriteOptions::<f32>::new().default_dtype().shape(&shape);
                 Body::Npy(options.writer(file).begin_nd().map_err(fail)?)
             }
-            RawFormat::Safetensors => {
+            RawFormat::Safetensors | RawFormat::SafetensorsInput => {
                 let bytes = shape.iter().product::<usize>() * 4;
-                let entry = json!({ "map": { "dtype": "F32", "shape": shape, "data_offsets": [0, bytes] } });
+                let name = if format == RawFormat::SafetensorsInput { "input" } else { "map" };
+                let entry = json!({ name: { "dtype": "F32", "shape": shape, "data_offsets": [0, bytes] } });
                 let mut header = entry.to_string();
                 // The data must begin at a multiple of eight bytes.
                 header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));

@@ -77,11 +77,7 @@ impl Plan {
             methods: methods(&args.methods)?,
             target: TargetChoice::parse(&args.target)?,
             target_text: args.target.clone(),
-            score: match args.score {
-                ScoreArg::Logit => Score::Logit,
-                ScoreArg::Prob => Score::Prob,
-                ScoreArg::Logprob => Score::LogProb,
-            },
+            score: score(args.score),
             out: args.out.clone(),
             formats,
             winsorise: args.winsorise,
@@ -101,20 +97,38 @@ impl Plan {
 
     /// The score's name.
     pub fn score_name(&self) -> &'static str {
-        match self.score {
-            Score::Logit => "logit",
-            Score::Prob => "prob",
-            Score::LogProb => "logprob",
-            Score::LogOthers => "logothers",
-        }
+        score_name(self.score)
     }
+}
+
+/// The score that was asked for.
+pub fn score(arg: ScoreArg) -> Score {
+    match arg {
+        ScoreArg::Logit => Score::Logit,
+        ScoreArg::Prob => Score::Prob,
+        ScoreArg::Logprob => Score::LogProb,
+    }
+}
+
+/// A score's name.
+pub fn score_name(score: Score) -> &'static str {
+    match score {
+        Score::Logit => "logit",
+        Score::Prob => "prob",
+        Score::LogProb => "logprob",
+        Score::LogOthers => "logothers",
+    }
+}
+
+/// Whether the net's last stage has positions.
+pub fn has_positions(model: &Model) -> bool {
+    let net = model.unfolded();
+    net.stages().last().is_some_and(|(_, node)| net.node(*node).shape.plane() > 1)
 }
 
 /// The methods used when none is named.
 pub fn default_methods(model: &Model) -> Result<Vec<Named>> {
-    let net = model.unfolded();
-    let has_positions = net.stages().last().is_some_and(|(_, node)| net.node(*node).shape.plane() > 1);
-    methods(&[if has_positions { DEFAULT_METHOD } else { DEFAULT_METHOD_OF_VECTORS }.to_string()])
+    methods(&[if has_positions(model) { DEFAULT_METHOD } else { DEFAULT_METHOD_OF_VECTORS }.to_string()])
 }
 
 /// Methods with their names, repeated names numbered.

@@ -31,11 +31,11 @@ use crate::talk::Progress;
 use crate::targets::{TargetChoice, Targets, best_first};
 
 /// Rows of an array that go through the net together.
-const ROWS: usize = 16;
+pub const ROWS: usize = 16;
 /// Pictures that go through the net together when they are small.
-const PICTURES: usize = 8;
+pub const PICTURES: usize = 8;
 /// Elements of one channel up to which a picture is small.
-const SMALL: usize = 64 * 64;
+pub const SMALL: usize = 64 * 64;
 /// Classes that a record lists.
 const LISTED: usize = 5;
 
@@ -303,24 +303,9 @@ impl Runner<'_> {
         items: &[&Scored],
         rank: usize,
     ) -> Vec<(verilume::Result<Map>, f64)> {
-        if items.is_empty() {
-            return Vec::new();
-        }
-        let started = Instant::now();
         let inputs: Vec<&Tensor> = items.iter().map(|s| &s.item.input).collect();
         let targets: Vec<usize> = items.iter().map(|s| s.targets[rank]).collect();
-        let engine = &mut self.engine;
-        let made = batch(&inputs).and_then(|x| self.methods[m].method.explain(engine, graph, &x, &targets));
-        let seconds = started.elapsed().as_secs_f64() / items.len() as f64;
-        match made {
-            Ok(maps) if maps.len() == items.len() => maps.into_iter().map(|map| (Ok(map), seconds)).collect(),
-            Ok(maps) => {
-                let why = format!("{} maps for {} inputs", maps.len(), items.len());
-                items.iter().map(|_| (Err(verilume::Error::device(why.clone())), seconds)).collect()
-            }
-            Err(e) if items.len() == 1 => vec![(Err(e), seconds)],
-            Err(_) => items.iter().flat_map(|item| self.explain(graph, m, &[item], rank)).collect(),
-        }
+        maps(&mut self.engine, graph, self.methods[m].method.as_ref(), &inputs, &targets)
     }
 
     fn label(&self, class: usize) -> Option<String> {
@@ -438,16 +423,47 @@ impl Runner<'_> {
     }
 }
 
+/// One map an input, and the seconds that took. Where the method fails on all together each is tried by itself: one bad
+/// input must not take its neighbours along.
+pub fn maps(
+    engine: &mut Engine,
+    graph: &Graph,
+    method: &dyn Method,
+    inputs: &[&Tensor],
+    targets: &[usize],
+) -> Vec<(verilume::Result<Map>, f64)> {
+    if inputs.is_empty() {
+        return Vec::new();
+    }
+    let started = Instant::now();
+    let made = batch(inputs).and_then(|x| method.explain(engine, graph, &x, targets));
+    let seconds = started.elapsed().as_secs_f64() / inputs.len() as f64;
+    match made {
+        Ok(maps) if maps.len() == inputs.len() => maps.into_iter().map(|map| (Ok(map), seconds)).collect(),
+        Ok(maps) => {
+            let why = format!("{} maps for {} inputs", maps.len(), inputs.len());
+            inputs.iter().map(|_| (Err(verilume::Error::device(why.clone())), seconds)).collect()
+        }
+        Err(e) if inputs.len() == 1 => vec![(Err(e), seconds)],
+        Err(_) => {
+            let each = inputs.iter().zip(targets);
+            each.flat_map(|(&input, &target)| maps(engine, graph, method, &[input], &[target])).collect()
+        }
+    }
+}
+
 fn target_text(record: &Record) -> String {
     let index = record.target.map_or_else(String::new, |t| t.to_string());
     record.target_label.clone().unwrap_or(index)
 }
 
-fn batch(inputs: &[&Tensor]) -> verilume::Result<Batch> {
+/// Inputs of one shape, together.
+pub fn batch(inputs: &[&Tensor]) -> verilume::Result<Batch> {
     Batch::of(inputs.iter().map(|&t| t.clone()).collect())
 }
 
-fn input_shape(input: &Tensor) -> verilume::Result<Shape> {
+/// The shape of an input.
+pub fn input_shape(input: &Tensor) -> verilume::Result<Shape> {
     match *input.dims() {
         [c, h, w] => Ok(Shape::new(c, h, w)),
         _ => Err(verilume::Error::input(format!("an input of shape {:?}", input.dims()))),

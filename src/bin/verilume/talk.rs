@@ -117,6 +117,16 @@ impl Progress {
         }
     }
 
+    /// One more of many inputs is finished; without a terminal that is said only when nothing has been said for a while.
+    pub fn pass(&mut self, text: &str) {
+        self.done += 1;
+        match &self.bar {
+            Some(bar) => bar.inc(1),
+            None if self.last.elapsed() >= SILENCE => self.say(&format!("[{}/{}] {text}", self.done, self.total)),
+            None => {}
+        }
+    }
+
     /// Hears how far long methods have come: on a terminal it stands before what is being done, otherwise it is said when
     /// nothing has been said for a while, and when quiet never.
     pub fn listener(&self) -> engine::Observer {

@@ -124,24 +124,39 @@ pub fn best_first(logits: &[f64]) -> Vec<usize> {
 #[derive(Debug)]
 pub struct Listed {
     path: PathBuf,
-    by_file: HashMap<(String, Option<usize>), usize>,
-    by_row: Vec<usize>,
+    /// Class by file and row, or why there is none.
+    by_file: HashMap<(String, Option<usize>), Result<usize, String>>,
+    by_row: Vec<Result<usize, String>>,
+    /// Why the first class that is none is none.
+    first_unknown: Option<String>,
 }
 
 impl Listed {
+    /// As [`Listed::read`], refusing a file with a class that the net has not.
     fn open(path: &Path, labels: &Labels, classes: usize) -> Result<Self> {
-        let mut listed = Self { path: path.to_owned(), by_file: HashMap::new(), by_row: Vec::new() };
+        let mut listed = Self::read(path, labels, classes)?;
+        match listed.first_unknown.take() {
+            Some(why) => Err(Error::settings(why)),
+            None => Ok(listed),
+        }
+    }
+
+    /// Classes from `label`, `file,label` or `file,row,label` lines, or from the tensor `labels` of a .safetensors file. A
+    /// class that the net has not is an error only of those that it is asked for.
+    pub fn read(path: &Path, labels: &Labels, classes: usize) -> Result<Self> {
+        let mut listed =
+            Self { path: path.to_owned(), by_file: HashMap::new(), by_row: Vec::new(), first_unknown: None };
         if extension(path).is_some_and(|e| e == "safetensors") {
             let array = ArrayFile::open(path)?;
             let found = array
                 .labels()
                 .map_err(|e| e.within(path.display()))?
                 .ok_or_else(|| Error::settings(format!("{}: the file has no tensor `labels`", path.display())))?;
-            listed.by_row = found
-                .iter()
-                .map(|&i| usize::try_from(i).map_or_else(|_| Err(no_class(i, classes)), |i| checked(i, classes)))
-                .collect::<Result<_>>()
-                .map_err(|e| e.within(path.display()))?;
+            for &i in found {
+                let class = label(i, classes).map_err(|e| e.within(path.display()).to_string());
+                listed.first_unknown = listed.first_unknown.or_else(|| class.clone().err());
+                listed.by_row.push(class);
+            }
             return Ok(listed);
         }
         let mut text = Vec::new();
@@ -164,18 +179,24 @@ impl Listed {
             if is_heading {
                 continue;
             }
-            let class = |cell: &str| -> Result<usize> {
-                let index = cell.parse().map_or_else(|_| labels.find(cell), Ok);
-                index.and_then(|i| checked(i, classes)).map_err(|e| at(&e))
+            let mut class = |cell: &str| {
+                let class = named(cell, labels, classes).map_err(|e| at(&e).to_string());
+                listed.first_unknown = listed.first_unknown.take().or_else(|| class.clone().err());
+                class
             };
             match cells.as_slice() {
-                [label] => listed.by_row.push(class(label)?),
+                [label] => {
+                    let class = class(label);
+                    listed.by_row.push(class);
+                }
                 [file, label] => {
-                    listed.by_file.insert(((*file).to_owned(), None), class(label)?);
+                    let class = class(label);
+                    listed.by_file.insert(((*file).to_owned(), None), class);
                 }
                 [file, row, label] => {
                     let row = row.parse().map_err(|_| at(&format!("'{row}' is not a row number")))?;
-                    listed.by_file.insert(((*file).to_owned(), Some(row)), class(label)?);
+                    let class = class(label);
+                    listed.by_file.insert(((*file).to_owned(), Some(row)), class);
                 }
                 _ => return Err(at(&"expected `label`, `file,label` or `file,index,label`")),
             }
@@ -183,20 +204,38 @@ impl Listed {
         Ok(listed)
     }
 
-    fn of(&self, source: &Source, row: Option<usize>) -> Result<usize> {
-        let relative = source.relative.to_string_lossy();
-        let name = source.path.file_name().unwrap_or_default().to_string_lossy();
-        let keys = [source.shown.as_str(), &relative, &name];
-        let listed = keys.iter().find_map(|key| {
-            let with = |row| self.by_file.get(&((*key).to_owned(), row)).copied();
+    /// The class of a source, or of a row of it.
+    pub fn of(&self, source: &Source, row: Option<usize>) -> Result<usize> {
+        let listed = names(source).iter().find_map(|key| {
+            let with = |row| self.by_file.get(&(key.clone(), row));
             with(row).or_else(|| with(None))
         });
-        let in_order = row.and_then(|row| self.by_row.get(row).copied());
-        listed.or(in_order).ok_or_else(|| {
-            let row = row.map_or_else(String::new, |r| format!(", row {r}"));
-            Error::input(format!("{} says no class for {}{row}", self.path.display(), source.shown))
-        })
+        let in_order = row.and_then(|row| self.by_row.get(row));
+        match listed.or(in_order) {
+            Some(class) => class.clone().map_err(Error::input),
+            None => {
+                let row = row.map_or_else(String::new, |r| format!(", row {r}"));
+                Err(Error::input(format!("{} says no class for {}{row}", self.path.display(), source.shown)))
+            }
+        }
     }
+}
+
+/// What a table may call a source: its path as it was given or found, its path below the folder, its file's name.
+pub fn names(source: &Source) -> [String; 3] {
+    let name = source.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    [source.shown.clone(), source.relative.to_string_lossy().into_owned(), name]
+}
+
+/// The class that a table's cell names, by index or by label.
+pub fn named(cell: &str, labels: &Labels, classes: usize) -> Result<usize> {
+    let index = cell.parse().map_or_else(|_| labels.find(cell), Ok);
+    index.and_then(|i| checked(i, classes))
+}
+
+/// The class that a number of a tensor `labels` is.
+pub fn label(number: i64, classes: usize) -> Result<usize> {
+    usize::try_from(number).map_or_else(|_| Err(no_class(number, classes)), |i| checked(i, classes))
 }
 
 #[cfg(test)]

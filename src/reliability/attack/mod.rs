@@ -14,12 +14,14 @@ mod map;
 mod objective;
 mod prediction;
 mod quantise;
+mod spec;
 
 pub use ball::{Ball, Size, linf, linf_levels};
 pub use map::{Base, Evaluation, MapAttack};
-pub use objective::{Magnitude, Objective, Region};
+pub use objective::{Magnitude, MapTarget, Objective, Region};
 pub use prediction::{Goal, Pgd, Stop, fgsm, pgd};
 pub use quantise::{Quantised, quantise};
+pub use spec::{Attack, Context, Entry, Kind, Spec, Wanted, registry};
 
 use crate::engine::{Batch, Engine, Progress};
 use crate::error::{Error, Result};

@@ -56,7 +56,10 @@ impl Region {
 pub enum Objective {
     /// Takes mass from the `k` pixels that have most of it on the original picture (Ghorbani, Abid, Zou 2019, "top-k
     /// attack"): makes `−Σ_{i∈B} sᵢ` large. Of its iterates the one is kept whose own top `k` have least in common with them.
-    TopK(usize),
+    TopK {
+        /// Pixels; 2 per cent of all, as the paper's 1000 of 224×224, if not given.
+        k: Option<usize>,
+    },
     /// Moves the centre of mass away from where it is on the original picture ("mass-center attack"): makes `‖C(s) − C‖₂`
     /// large, in pixels.
     MassCentre,
@@ -66,18 +69,35 @@ pub enum Objective {
     /// `−‖s − t‖² / ‖s₀ − t‖² − γ ‖f − f₀‖² / ‖f₀‖²` large. Both terms are divided by what they begin from, which the paper
     /// does not do, so that γ has the same meaning on every net.
     Manipulate {
-        /// The map to come near to, `[C, H, W]` or `[H, W]`; its magnitudes count, brought to sum 1.
-        map: Tensor,
+        /// `t`, the map to come near to.
+        target: MapTarget,
         /// γ.
         logits: f64,
     },
 }
 
+/// A map that another one is brought near to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum MapTarget {
+    /// The map itself, `[C, H, W]` or `[H, W]`: its magnitudes count, brought to sum 1.
+    Map(Tensor),
+    /// The map, of the method under attack, of this picture (`[C, H, W]` in the net's space) and the class predicted on it.
+    Picture(Tensor),
+}
+
 impl Objective {
+    /// The `k` of [`Objective::TopK`] for maps of so many pixels; 2 per cent of them for the others.
+    pub fn top_k(&self, pixels: usize) -> usize {
+        match self {
+            Objective::TopK { k: Some(k) } => *k,
+            _ => (pixels / 50).max(1),
+        }
+    }
+
     /// Name in commands and records.
     pub fn name(&self) -> &'static str {
         match self {
-            Objective::TopK(_) => "top_k",
+            Objective::TopK { .. } => "top_k",
             Objective::MassCentre => "mass_centre",
             Objective::TargetRegion(_) => "target_region",
             Objective::Manipulate { .. } => "manipulate",
@@ -163,10 +183,17 @@ pub(super) enum Aim {
 }
 
 impl Aim {
-    /// On a picture of `[h, w]` pixels whose normalised map is `s` and whose logits are `f`.
-    pub fn new(objective: &Objective, [h, w]: [usize; 2], s: &[f64], f: &[f64], magnitude: Magnitude) -> Result<Self> {
+    /// On a picture of `[h, w]` pixels whose normalised map is `s` and whose logits are `f`; `wanted` is the normalised map
+    /// to come near to.
+    pub fn new(
+        objective: &Objective,
+        [h, w]: [usize; 2],
+        (s, f): (&[f64], &[f64]),
+        wanted: Option<&[f64]>,
+    ) -> Result<Self> {
         Ok(match objective {
-            &Objective::TopK(k) => {
+            Objective::TopK { .. } => {
+                let k = objective.top_k(h * w);
                 if !(1..h * w).contains(&k) {
                     return Err(Error::settings(format!("top_k:k={k}: there are {} pixels", h * w)));
                 }
@@ -174,26 +201,14 @@ impl Aim {
             }
             Objective::MassCentre => Aim::MassCentre { centre: centre(s, w), width: w },
             Objective::TargetRegion(region) => Aim::TargetRegion { inside: region.inside([h, w])? },
-            Objective::Manipulate { map, logits } => {
-                let suits = match *map.dims() {
-                    [a, b] | [_, a, b] => [a, b] == [h, w],
-                    _ => false,
-                };
-                if !suits || map.first_not_finite().is_some() {
-                    return Err(Error::settings(format!(
-                        "manipulate: a map of shape {:?}, all finite, for an input of {h}x{w}",
-                        map.dims()
-                    )));
+            &Objective::Manipulate { logits: weight, .. } => {
+                if !(weight >= 0.0 && weight.is_finite()) {
+                    return Err(Error::settings(format!("manipulate: {weight} cannot be the weight of the logits")));
                 }
-                if !(*logits >= 0.0 && logits.is_finite()) {
-                    return Err(Error::settings(format!("manipulate: the weight {logits} of the logits")));
-                }
-                let map = magnitude.normalised(&map.to_f64(), h * w);
-                let scale = distance(s, &map);
-                let scale = if scale > 0.0 { scale } else { 1.0 };
-                let size: f64 = f.iter().map(|f| f * f).sum();
-                let scale_logits = if size > 0.0 { size } else { 1.0 };
-                Aim::Manipulate { map, scale, weight: *logits, scale_logits }
+                let above = |v: f64| if v > 0.0 { v } else { 1.0 };
+                let map = wanted.unwrap_or_default().to_vec();
+                let (scale, scale_logits) = (above(distance(s, &map)), above(f.iter().map(|f| f * f).sum()));
+                Aim::Manipulate { map, scale, weight, scale_logits }
             }
         })
     }

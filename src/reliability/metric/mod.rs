@@ -3,12 +3,23 @@
 //! A metric lives in one file with its registry [`Entry`]. It is given a [`Case`], pictures of one shape with a method and
 //! its maps of them, and answers with named numbers for each picture.
 
+mod attack_stability;
+mod attacked;
+mod complexity;
 mod deletion;
+mod dwsol;
 mod energy_in_box;
 mod fidelity;
 mod grid_pointing;
+mod infidelity;
 mod insertion;
+mod max_sensitivity;
+mod pixel_flipping;
 mod pointing;
+mod retrieval;
+mod road;
+mod sensitivity_n;
+mod sparseness;
 mod spec;
 mod stability;
 mod wsol;
@@ -22,6 +33,7 @@ use crate::image::Preprocess;
 use crate::map::{Map, Reduction, Space};
 use crate::method::{Method, Parameter, Values};
 use crate::perturb::baseline::Baseline;
+use crate::program::Score;
 use crate::tensor::Tensor;
 
 /// A rectangle of the net's input, in its pixels.
@@ -69,7 +81,8 @@ pub struct Case<'a> {
 }
 
 impl Case<'_> {
-    /// Refuses maps, targets, labels or regions that are not one for each picture, and classes that the net has not.
+    /// Refuses maps, targets, labels or regions that are not one for each picture, classes that the net has not, and
+    /// maps of other classes.
     fn check(&self) -> Result<()> {
         Engine::check(self.graph, self.x, self.targets)?;
         let n = self.x.len();
@@ -79,7 +92,12 @@ impl Case<'_> {
                 return Err(Error::input(format!("{count} {what} of {n} pictures")));
             }
         }
-        Ok(())
+        match self.maps.iter().zip(self.targets).find(|(map, target)| map.target != **target) {
+            Some((map, target)) => {
+                Err(Error::input(format!("a map of class {} where {target} is explained", map.target)))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Every map as `[H, W]` on the pixels of its picture.
@@ -89,6 +107,12 @@ impl Case<'_> {
     fn planes(&self, reduction: Reduction) -> Result<Vec<Tensor>> {
         self.check()?;
         self.maps.iter().map(|map| plane(map, self.x, reduction)).collect()
+    }
+
+    /// Every map as one number a position, wherever it lies.
+    fn reduced(&self, reduction: Reduction) -> Result<Vec<Tensor>> {
+        self.check()?;
+        self.maps.iter().map(|map| finite(map).and_then(|()| reduction.apply(&map.values))).collect()
     }
 
     /// Regions of each picture.
@@ -103,14 +127,20 @@ impl Case<'_> {
     }
 }
 
+/// Refuses a map with a NaN or an infinity.
+fn finite(map: &Map) -> Result<()> {
+    match map.values.first_not_finite() {
+        Some(at) => Err(Error::input(format!("element {at} of a map of {} is not a finite number", map.method))),
+        None => Ok(()),
+    }
+}
+
 /// A map as `[H, W]`, if it lies on the pixels of pictures like those of `x`.
 fn plane(map: &Map, x: &Batch, reduction: Reduction) -> Result<Tensor> {
     let shape = x.shape();
     let place = match &map.space {
         Space::Input if map.values.dims().ends_with(&[shape.h, shape.w]) => {
-            if let Some(at) = map.values.first_not_finite() {
-                return Err(Error::input(format!("element {at} of a map of {} is not a finite number", map.method)));
-            }
+            finite(map)?;
             return reduction.apply(&map.values);
         }
         Space::Input => String::new(),
@@ -130,6 +160,24 @@ const fn reduce(default: &'static str) -> Parameter {
         unit: "channel_sum|channel_max_abs|channel_mean_abs",
         default,
         help: "how the channels of a map become one number a pixel; a sum keeps the sign",
+    }
+}
+
+/// Parameter `score`.
+const SCORE: Parameter = Parameter {
+    key: "score",
+    unit: "logit|prob|logprob",
+    default: "logit",
+    help: "which number of the target the map is held against: best the one that it explains",
+};
+
+/// The score that parameter `score` names.
+fn score(values: &Values) -> Result<Score> {
+    match values.text(SCORE.key)? {
+        "logit" => Ok(Score::Logit),
+        "prob" => Ok(Score::Prob),
+        "logprob" => Ok(Score::LogProb),
+        other => Err(Error::settings(format!("{values}: no score is named '{other}'; there are {}", SCORE.unit))),
     }
 }
 
@@ -227,10 +275,20 @@ pub fn registry() -> &'static [Entry] {
         fidelity::ENTRY,
         deletion::ENTRY,
         insertion::ENTRY,
+        pixel_flipping::ENTRY,
+        road::ENTRY,
+        sensitivity_n::ENTRY,
+        infidelity::ENTRY,
+        max_sensitivity::ENTRY,
         stability::ENTRY,
+        attack_stability::ENTRY,
+        sparseness::ENTRY,
+        complexity::ENTRY,
         pointing::ENTRY,
         energy_in_box::ENTRY,
         wsol::ENTRY,
         grid_pointing::ENTRY,
+        dwsol::ENTRY,
+        retrieval::ENTRY,
     ]
 }

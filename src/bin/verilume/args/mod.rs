@@ -1,13 +1,18 @@
 //! The command line as typed: one struct a command, shared groups of options beside them.
 
+pub mod attack;
+mod check;
 mod detector;
+mod eval;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+pub use check::{CheckArgs, ReportFormat};
 pub use detector::{ApplyArgs, DetectorArgs, DetectorCommand, TrainArgs};
+pub use eval::{EvalArgs, MosaicSize, TargetArg};
 
 use crate::listing;
 use crate::values::{self, CropSize, Shard};
@@ -23,6 +28,9 @@ pub struct Cli {
 const EXAMPLES: &str = "Examples:
   verilume explain cat.jpg                         where the built-in net looks, as an overlay
   verilume explain photos/ -m ig -m smoothgrad     two methods, every picture in a folder
+  verilume check cat.jpg                           which methods can be believed, as a table and a page
+  verilume attack cat.jpg                          an adversarial picture, and what becomes of its map
+  verilume eval --data val/ -m ig -m grad_cam      how good their maps are, with confidence intervals
   verilume model info                              what the built-in net is
   verilume doctor                                  what this machine offers
   verilume bench -m smoothgrad --batch 1,8         how long a call takes
@@ -33,6 +41,9 @@ const EXAMPLES: &str = "Examples:
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Explain(Box<ExplainArgs>),
+    Check(Box<CheckArgs>),
+    Attack(Box<attack::AttackArgs>),
+    Eval(Box<EvalArgs>),
     Bench(Box<BenchArgs>),
     Profile(Box<ProfileArgs>),
     Patterns(PatternsArgs),
@@ -481,11 +492,19 @@ pub struct CompletionsArgs {
 }
 
 impl Cli {
-    /// The parser with the methods written into its help.
+    /// The parser with the methods and metrics written into its help.
     pub fn parser() -> clap::Command {
-        Cli::command().mut_subcommand("explain", |explain| {
-            explain.after_long_help(format!("{EXPLAIN_EXAMPLES}\n\n{}", listing::methods_text()))
-        })
+        Cli::command()
+            .mut_subcommand("explain", |explain| {
+                explain.after_long_help(format!("{EXPLAIN_EXAMPLES}\n\n{}", listing::methods_text()))
+            })
+            .mut_subcommand("eval", |eval| {
+                eval.after_long_help(format!("{}\n\n{}", eval::EXAMPLES, listing::metrics_text()))
+            })
+            .mut_subcommand("attack", |attack| {
+                let attacks = crate::attack::attacks_text();
+                attack.after_long_help(format!("{}\n\n{attacks}", attack::ATTACK_EXAMPLES))
+            })
     }
 
     /// What was typed; leaves the process with a message when it has no meaning.

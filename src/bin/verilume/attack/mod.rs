@@ -1,0 +1,332 @@
+//! `verilume attack`: opens the net, attacks the inputs, closes the books.
+
+mod record;
+mod runner;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt::Write;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use verilume::engine::Engine;
+use verilume::image::{DecodeLimits, Picture, Preprocess};
+use verilume::method::{self, Method};
+use verilume::model::{Labels, Model};
+use verilume::program::Score;
+use verilume::reliability::attack::{self, Attack, Spec, Wanted};
+use verilume::report::{Journal, Manifest, MethodUsed, ModelUsed};
+use verilume::tensor::Tensor;
+
+use crate::args::attack::{AttackArgs, AttackFormat};
+use crate::arrays::{ArrayFile, Row};
+use crate::inputs::{self, Inputs};
+use crate::items;
+use crate::plan;
+use crate::talk::{Answer, Progress, Voice, counted};
+use crate::targets::TargetChoice;
+use record::{AttackRecord, Table};
+use runner::{Book, Runner};
+
+/// Nothing could be done.
+const NOTHING_DONE: u8 = 2;
+/// Some inputs failed.
+const SOME_FAILED: u8 = 1;
+
+/// An attack that can run, under the name that its files and records carry.
+pub struct Ready {
+    pub id: String,
+    pub spec: Spec,
+    pub attack: Attack,
+    /// The class that it wants, where that is the same for all inputs.
+    pub wanted: Option<usize>,
+    /// Whether it has run without complaint.
+    pub proven: bool,
+}
+
+/// A method whose maps are compared.
+pub struct Compared {
+    pub spec: String,
+    pub method: Box<dyn Method>,
+}
+
+/// Runs the command.
+pub fn run(args: &AttackArgs) -> Result<ExitCode> {
+    if args.list_attacks {
+        let text = if args.json { attacks_json().to_string() } else { attacks_text() };
+        Answer::default().line(text.trim_end())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let started = Instant::now();
+    let specs = args.attacks.iter().map(|text| Spec::parse(text)).collect::<verilume::Result<Vec<_>>>()?;
+    let methods = plan::methods(&args.methods)?;
+    let target = TargetChoice::parse(&args.target)?;
+    if matches!(target, TargetChoice::Top(k) if k > 1) {
+        bail!("--target {}: an attack is on one class of an input", args.target);
+    }
+    let settings = plan::settings(&args.resources, args.threads)?;
+    let model = plan::open_model(&args.model)?;
+    let preprocess = plan::preparation(&model, &args.preparation)?;
+    let labels = plan::labels(&model, &args.preparation)?;
+    let targets = target.resolve(&labels, model.classes())?;
+    let seed = args.resources.seed;
+    let mut attacks = ready(specs, &preprocess, &labels, model.classes(), seed)?;
+    let compared = compared(&methods, &attacks, &preprocess, seed)?;
+    let mut formats = args
+        .format
+        .clone()
+        .unwrap_or_else(|| vec![if preprocess.takes_pictures() { AttackFormat::Png } else { AttackFormat::Npy }]);
+    formats.sort_unstable();
+    formats.dedup();
+    let mut engine = Engine::new(&settings)?;
+    std::fs::create_dir_all(&args.out).map_err(|e| verilume::Error::io(&args.out, e))?;
+    let _lock = lock(&args.out)?;
+
+    let Inputs { sources, ignored } = inputs::find(&args.inputs, &args.out);
+    if sources.is_empty() {
+        bail!("no inputs");
+    }
+    let voice = if args.quiet { Voice::Quiet } else { Voice::Normal };
+    let mut progress = Progress::new(voice, sources.len());
+    engine.observe(progress.listener());
+    if ignored > 0 {
+        progress.say(&format!("{ignored} files that are neither pictures nor arrays are left out"));
+    }
+    let manifest_path = args.out.join("manifest.json");
+    // A manifest says that a run has ended: one of an earlier run must not stand beside this run's records.
+    match std::fs::remove_file(&manifest_path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(verilume::Error::io(&manifest_path, e).into()),
+        _ => {}
+    }
+    let journal = Journal::start::<AttackRecord>(&args.out.join("records.jsonl"), &[])?;
+    let longest = |lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or(0);
+    let table = Table::new(
+        longest(&mut sources.iter().map(|s| s.shown.chars().count() + if s.is_array() { 6 } else { 0 })),
+        longest(&mut attacks.iter().map(|a| a.id.len())),
+    );
+    let book = Book::new(journal, (!args.json).then_some(table), sources.len());
+    let mut manifest = manifest(args, &model, &preprocess, &attacks, &engine, &formats)?;
+    let mut runner = Runner {
+        model: &model,
+        preprocess: &preprocess,
+        labels: &labels,
+        targets,
+        engine,
+        attacks: &mut attacks,
+        compared,
+        formats,
+        out: &args.out,
+        sources: &sources,
+        read: read_files(args, &target, &sources),
+        book,
+    };
+    let ended = runner.all(&mut progress);
+    progress.finish();
+    ended?;
+
+    manifest.ignored_files = ignored;
+    manifest.files = runner.book.statuses(&sources);
+    manifest.seconds = started.elapsed().as_secs_f64();
+    manifest.write(&manifest_path)?;
+    let (made, succeeded, failed) = runner.book.totals();
+    let failures = if failed > 0 { format!(", {failed} of {} inputs failed", sources.len()) } else { String::new() };
+    progress.say(&format!("{} in {}, {succeeded} succeeded{failures}", counted(made, "attack"), args.out.display()));
+    Ok(match (made, failed) {
+        (_, 0) => ExitCode::SUCCESS,
+        (0, _) => ExitCode::from(NOTHING_DONE),
+        _ => ExitCode::from(SOME_FAILED),
+    })
+}
+
+/// The attacks, built, repeated names numbered.
+fn ready(specs: Vec<Spec>, preprocess: &Preprocess, labels: &Labels, classes: usize, seed: u64) -> Result<Vec<Ready>> {
+    let load = |path: &Path| items::load(path, preprocess);
+    let context = attack::Context { seed, load: &load, load_map: &load_map };
+    let mut times: HashMap<&'static str, usize> = HashMap::new();
+    let mut all = Vec::new();
+    for spec in specs {
+        let name = spec.entry.id;
+        let time = times.entry(name).and_modify(|n| *n += 1).or_insert(1);
+        let id = if *time == 1 { name.to_string() } else { format!("{name}-{time}") };
+        let attack = spec.build(&context).map_err(|e| e.within(format!("--attack {}", spec.entry.id)))?;
+        let wanted = match attack.wanted() {
+            Some(Wanted::Class(text)) => {
+                Some(class(text, labels, classes).map_err(|e| e.within(format!("{name}:target")))?)
+            }
+            _ => None,
+        };
+        all.push(Ready { id, spec, attack, wanted, proven: false });
+    }
+    Ok(all)
+}
+
+/// A class by index or name.
+fn class(text: &str, labels: &Labels, classes: usize) -> verilume::Result<usize> {
+    match text.parse::<usize>().map_or_else(|_| labels.find(text), Ok)? {
+        index if index < classes => Ok(index),
+        index => Err(verilume::Error::settings(format!(
+            "class {index} does not exist, the net has {classes} (0 to {})",
+            classes - 1
+        ))),
+    }
+}
+
+/// A map or a mask: the numbers of an array as they are, or the grey levels of a picture.
+fn load_map(path: &Path) -> verilume::Result<Tensor> {
+    if !ArrayFile::is_array(path) {
+        let picture = Picture::open(path, &DecodeLimits::default())?;
+        let levels = picture.grey().into_iter().map(f32::from).collect();
+        return Tensor::f32([picture.height(), picture.width()], levels);
+    }
+    let mut array = ArrayFile::open(path)?;
+    let within = |e: verilume::Error| e.within(path.display());
+    // What has two axes is read as rows of vectors.
+    if !array.is_single() && array.dims().len() > 1 && array.rows() > 1 {
+        return Err(within(verilume::Error::settings(format!("{} maps where one is wanted", array.rows()))));
+    }
+    let mut rows = Vec::with_capacity(array.rows());
+    for row in 0..array.rows() {
+        rows.push(match array.row(row).map_err(within)? {
+            Row::Normalised(tensor) => tensor,
+            Row::Levels(levels) => {
+                Tensor::f32(array.dims().to_vec(), levels.into_iter().map(f32::from).collect()).map_err(within)?
+            }
+        });
+    }
+    if rows.len() > 1 { Tensor::stack(&rows) } else { rows.pop().ok_or_else(|| verilume::Error::input("no map")) }
+}
+
+/// The methods whose maps are compared: those asked for, or the one attacked first, or the gradient.
+fn compared(named: &[plan::Named], attacks: &[Ready], preprocess: &Preprocess, seed: u64) -> Result<Vec<Compared>> {
+    let mut specs: Vec<String> = named.iter().map(|n| n.spec.to_string()).collect();
+    if specs.is_empty() {
+        for ready in attacks {
+            let base = match &ready.attack {
+                Attack::Map(attack) => attack.base.spec(),
+                _ => attack::Base::Gradient.spec(),
+            };
+            if !specs.contains(&base) {
+                specs.push(base);
+            }
+        }
+    }
+    let load = |path: &Path| items::load(path, preprocess);
+    let context = method::Context { seed, score: Score::Logit, preprocess, load: &load };
+    let build = |spec: String| {
+        let method = method::Spec::parse(&spec)?.build(&context).map_err(|e| e.within(format!("-m {spec}")))?;
+        Ok(Compared { spec, method })
+    };
+    specs.into_iter().map(build).collect()
+}
+
+/// Files that no result may take the place of.
+fn read_files(args: &AttackArgs, target: &TargetChoice, sources: &[inputs::Source]) -> HashSet<PathBuf> {
+    let mut paths: Vec<&Path> = sources.iter().map(|s| s.path.as_path()).collect();
+    paths.extend(args.model.model.as_deref().map(Path::new));
+    paths.extend(args.preparation.labels.as_deref());
+    if let TargetChoice::File(path) = target {
+        paths.push(path);
+    }
+    paths.into_iter().filter_map(|path| path.canonicalize().ok()).collect()
+}
+
+/// Keeps other runs from writing to the same records until it is dropped.
+fn lock(out: &Path) -> Result<File> {
+    let path = out.join(".records.lock");
+    let options = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = options.map_err(|e| verilume::Error::io(&path, e))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => bail!("another run is writing to {}", out.display()),
+        // There are file systems without locks.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
+    }
+}
+
+fn manifest(
+    args: &AttackArgs,
+    model: &Model,
+    preprocess: &Preprocess,
+    attacks: &[Ready],
+    engine: &Engine,
+    formats: &[AttackFormat],
+) -> Result<Manifest> {
+    let common = json!({
+        "version": env!("CARGO_PKG_VERSION"), "model": model.sha256(), "architecture": model.architecture(),
+        "preprocessing": preprocess, "target": args.target, "seed": args.resources.seed,
+        "precision": engine.describe().precision, "conv": args.resources.convolution,
+    });
+    let used = attacks.iter().map(|ready| {
+        let settings = Sha256::digest(format!("{common} {}", ready.spec).as_bytes());
+        MethodUsed {
+            id: ready.id.clone(),
+            name: ready.spec.entry.id.to_string(),
+            spec: ready.spec.to_string(),
+            parameters: parameters(&ready.spec),
+            settings: settings[..8].iter().map(|b| format!("{b:02x}")).collect(),
+        }
+    });
+    let description = engine.describe();
+    Ok(Manifest {
+        version: env!("CARGO_PKG_VERSION").into(),
+        command: "attack".into(),
+        model: ModelUsed {
+            name: model.name().into(),
+            architecture: model.architecture().into(),
+            sha256: model.sha256().into(),
+        },
+        preprocessing: serde_json::to_value(preprocess)?,
+        methods: used.collect(),
+        target: args.target.clone(),
+        score: "logit".into(),
+        seed: args.resources.seed,
+        device: description.device,
+        kernels: description.kernels,
+        precision: description.precision.to_string(),
+        threads: description.threads,
+        memory_bytes: args.resources.memory,
+        formats: formats.iter().map(|f| format!("{f:?}").to_lowercase()).collect(),
+        shard: None,
+        ignored_files: 0,
+        seconds: 0.0,
+        files: Vec::new(),
+    })
+}
+
+fn parameters(spec: &Spec) -> BTreeMap<String, String> {
+    spec.values().iter().map(|(key, value)| (key.into(), value.into())).collect()
+}
+
+/// Every attack with its paper and parameters, for `--help` and `--list-attacks`.
+pub fn attacks_text() -> String {
+    let mut text = String::from("ATTACKS\n");
+    for entry in attack::registry() {
+        let _ = writeln!(text, "\n  {}: {}\n      {}\n      {}", entry.id, entry.title, entry.summary, entry.paper);
+        for p in entry.parameters {
+            let unit = if p.unit.is_empty() { String::new() } else { format!(" [{}]", p.unit) };
+            let _ = writeln!(text, "      {}={}{unit}  {}", p.key, p.default, p.help);
+        }
+    }
+    text
+}
+
+/// The same as one JSON array.
+fn attacks_json() -> serde_json::Value {
+    let attacks = attack::registry().iter().map(|e| {
+        let parameters = e.parameters.iter();
+        let parameters: Vec<_> =
+            parameters.map(|p| json!({ "key": p.key, "unit": p.unit, "default": p.default, "help": p.help })).collect();
+        let kind = match e.kind {
+            attack::Kind::Prediction => "prediction",
+            attack::Kind::Map => "map",
+        };
+        json!({
+            "id": e.id, "title": e.title, "summary": e.summary, "paper": e.paper, "changes": kind,
+            "parameters": parameters,
+        })
+    });
+    attacks.collect()
+}

@@ -1,0 +1,164 @@
+//! What an attack did to an input, as a record and as a line of a table.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use verilume::report::Prediction;
+
+use crate::paths;
+
+/// How alike the maps of one method are before and after.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MapsCompared {
+    /// The method, with all parameters.
+    pub method: String,
+    /// Pixels of the top.
+    pub k: usize,
+    /// Share of the top pixels that the maps have in common: exact numbers.
+    pub top_k_intersection: f64,
+    /// Spearman's rank correlation; none where a map is constant.
+    pub spearman: Option<f64>,
+    /// The same for the picture of levels.
+    pub top_k_intersection_png: Option<f64>,
+    /// The same for the picture of levels.
+    pub spearman_png: Option<f64>,
+}
+
+/// One attack on one input, or the reason why there is none.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct AttackRecord {
+    /// The input's path as it was given or found.
+    pub input: String,
+    /// Row of an array; none for a picture.
+    pub index: Option<usize>,
+    /// The attack's name, `-2`, `-3` … behind it when it was asked for again; none when the input is unusable.
+    pub attack: Option<String>,
+    /// Every parameter's value.
+    pub parameters: BTreeMap<String, String>,
+    /// Class that was to be left, or whose map was attacked.
+    pub target: Option<usize>,
+    /// Its name.
+    pub target_label: Option<String>,
+    /// Class that was to be predicted, where one was wanted.
+    pub wanted: Option<usize>,
+    /// Its name.
+    pub wanted_label: Option<String>,
+    /// The best five classes of the original.
+    pub prediction_before: Vec<Prediction>,
+    /// Those of the exact adversarial input.
+    pub prediction_after: Vec<Prediction>,
+    /// Those of the picture of levels.
+    pub prediction_png: Option<Vec<Prediction>>,
+    /// Whether the prediction changed.
+    pub flipped: Option<bool>,
+    /// Whether the attack did what it promises.
+    pub succeeded: Option<bool>,
+    /// Whether the prediction on the picture of levels is another.
+    pub flipped_png: Option<bool>,
+    /// Whether the picture's prediction is what the attack promises.
+    pub succeeded_png: Option<bool>,
+    /// What the attack makes large, on the original.
+    pub objective_before: Option<f64>,
+    /// The same on the adversarial input.
+    pub objective_after: Option<f64>,
+    /// Steps that led to the result.
+    pub iterations: Option<usize>,
+    /// Largest change of a number, normalised units.
+    pub linf: Option<f64>,
+    /// The same in levels.
+    pub linf_levels: Option<f64>,
+    /// Largest change in the picture of levels, normalised units.
+    pub linf_png: Option<f64>,
+    /// The same in levels.
+    pub linf_png_levels: Option<f64>,
+    /// Maps before and after.
+    pub maps: Vec<MapsCompared>,
+    /// Seconds of the attack; a batch's time is shared equally by its items.
+    pub seconds: f64,
+    /// Most memory the engine has held so far, bytes.
+    pub peak_bytes: u64,
+    /// Files written.
+    pub files: Vec<String>,
+    /// Why there is no result.
+    pub error: Option<String>,
+}
+
+impl AttackRecord {
+    /// An input that could not be used.
+    pub fn failed(input: &str, index: Option<usize>, why: &str) -> Self {
+        Self { input: input.into(), index, error: Some(why.into()), ..Self::default() }
+    }
+}
+
+/// Characters of a class in the table.
+const CLASS_CHARACTERS: usize = 22;
+
+/// A table with a line a record.
+pub struct Table {
+    input: usize,
+    attack: usize,
+    headed: bool,
+}
+
+impl Table {
+    /// With room for such names.
+    pub fn new(input: usize, attack: usize) -> Self {
+        Self { input: input.clamp(5, 44), attack: attack.max(6), headed: false }
+    }
+
+    /// The heading, the first time.
+    pub fn heading(&mut self) -> Option<String> {
+        let first = !std::mem::replace(&mut self.headed, true);
+        let (input, attack, class) = (self.input, self.attack, CLASS_CHARACTERS);
+        first.then(|| {
+            format!(
+                "{:input$}  {:attack$}  {:class$}  {:class$}  {:4}  {:class$}  {:>7}  {:>5}  {:>8}  {:>8}",
+                "input", "attack", "before", "after", "done", "picture", "levels", "top-k", "spearman", "seconds"
+            )
+        })
+    }
+
+    /// One record.
+    pub fn line(&self, record: &AttackRecord) -> String {
+        let (width, attack, class) = (self.input, self.attack, CLASS_CHARACTERS);
+        let row = record.index.map_or_else(String::new, |i| format!("[{i}]"));
+        let input = last(&format!("{}{row}", paths::one_line(&record.input)), width);
+        if let Some(why) = &record.error {
+            let attack = record.attack.as_deref().map_or_else(String::new, |a| format!("{a}: "));
+            return format!("{input:width$}  failed: {attack}{}", paths::one_line(why));
+        }
+        let top = |prediction: Option<&Vec<Prediction>>| {
+            prediction.and_then(|p| p.first()).map_or_else(
+                || "-".to_string(),
+                |p| {
+                    let name = p.label.clone().unwrap_or_else(|| p.index.to_string());
+                    let name: String = name.chars().take(CLASS_CHARACTERS - 5).collect();
+                    format!("{name} {:.2}", p.score)
+                },
+            )
+        };
+        let number = |n: Option<f64>, digits: usize| n.map_or_else(|| "-".to_string(), |n| format!("{n:.digits$}"));
+        let maps = record.maps.first();
+        format!(
+            "{input:width$}  {:attack$}  {:class$}  {:class$}  {:4}  {:class$}  {:>7}  {:>5}  {:>8}  {:>8.3}",
+            record.attack.as_deref().unwrap_or("-"),
+            top(Some(&record.prediction_before)),
+            top(Some(&record.prediction_after)),
+            if record.succeeded == Some(true) { "yes" } else { "no" },
+            top(record.prediction_png.as_ref()),
+            number(record.linf_levels, 2),
+            number(maps.map(|m| m.top_k_intersection), 2),
+            number(maps.and_then(|m| m.spearman), 2),
+            record.seconds,
+        )
+    }
+}
+
+/// The end of a text that is too long, since paths differ there.
+fn last(text: &str, width: usize) -> String {
+    let count = text.chars().count();
+    if count <= width {
+        return text.to_owned();
+    }
+    format!("…{}", text.chars().skip(count + 1 - width).collect::<String>())
+}

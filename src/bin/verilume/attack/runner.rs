@@ -1,0 +1,585 @@
+//! The work itself: inputs in groups through the net and the attacks, results into files and the book.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::Result;
+use verilume::engine::{Batch, Engine};
+use verilume::graph::Graph;
+use verilume::image::Preprocess;
+use verilume::map::{Map, channel_mean_abs};
+use verilume::model::{Labels, Model};
+use verilume::program::softmax;
+use verilume::reliability::attack::{Adversarial, Attack, Quantised, Wanted, linf_levels, quantise};
+use verilume::reliability::similarity::{spearman, top_k_intersection};
+use verilume::report::{FileStatus, Journal, Prediction, Status};
+use verilume::tensor::{Shape, Tensor};
+use verilume::{Error, ErrorKind};
+
+use super::record::{AttackRecord, MapsCompared, Table};
+use super::{Compared, Ready, parameters};
+use crate::args::attack::AttackFormat;
+use crate::arrays::ArrayFile;
+use crate::inputs::Source;
+use crate::items::{Item, Net, fit};
+use crate::outputs::{self, RawFile, RawFiles, RawFormat};
+use crate::paths;
+use crate::talk::{Answer, Progress};
+use crate::targets::{Targets, best_first};
+
+/// Rows of an array that go through the net together.
+const ROWS: usize = 16;
+/// Pictures that go through the net together when they are small.
+const PICTURES: usize = 8;
+/// Elements of one channel up to which a picture is small.
+const SMALL: usize = 64 * 64;
+/// Classes that a record lists.
+const LISTED: usize = 5;
+
+#[derive(Default)]
+struct Tally {
+    items: usize,
+    made: usize,
+    succeeded: usize,
+    failed: HashSet<Option<usize>>,
+    error: Option<String>,
+}
+
+/// Keeps the records of a run.
+pub struct Book {
+    journal: Journal,
+    answer: Answer,
+    /// Nothing stands for JSON.
+    table: Option<Table>,
+    tallies: Vec<Tally>,
+}
+
+impl Book {
+    /// An empty book over so many sources.
+    pub fn new(journal: Journal, table: Option<Table>, sources: usize) -> Self {
+        let tallies = (0..sources).map(|_| Tally { items: 1, ..Tally::default() }).collect();
+        Self { journal, answer: Answer::default(), table, tallies }
+    }
+
+    /// Records a result: it is in the journal before anybody sees it.
+    fn add(&mut self, at: usize, record: &AttackRecord, progress: &Progress) -> Result<()> {
+        self.journal.append(record)?;
+        let tally = &mut self.tallies[at];
+        match &record.error {
+            Some(why) => {
+                tally.failed.insert(record.index);
+                tally.error.get_or_insert_with(|| why.clone());
+            }
+            None => {
+                tally.made += 1;
+                tally.succeeded += usize::from(record.succeeded == Some(true));
+            }
+        }
+        progress.aside(|| match &mut self.table {
+            None => self.answer.line(&serde_json::to_string(record)?),
+            Some(table) => {
+                if let Some(heading) = table.heading() {
+                    self.answer.line(&heading)?;
+                }
+                self.answer.line(&table.line(record))
+            }
+        })
+    }
+
+    /// What became of every source.
+    pub fn statuses(&self, sources: &[Source]) -> Vec<FileStatus> {
+        let status = |(tally, source): (&Tally, &Source)| FileStatus {
+            input: source.shown.clone(),
+            status: if tally.failed.is_empty() { Status::Done } else { Status::Failed },
+            items: tally.items,
+            failed_items: if tally.failed.contains(&None) { tally.items } else { tally.failed.len() },
+            error: tally.error.clone(),
+        };
+        self.tallies.iter().zip(sources).map(status).collect()
+    }
+
+    /// Attacks made, those that succeeded, sources with a failure.
+    pub fn totals(&self) -> (usize, usize, usize) {
+        let sum = |f: fn(&Tally) -> usize| self.tallies.iter().map(f).sum();
+        (sum(|t| t.made), sum(|t| t.succeeded), sum(|t| usize::from(!t.failed.is_empty())))
+    }
+
+    fn summary(&self, at: usize, source: &Source) -> String {
+        let tally = &self.tallies[at];
+        match (&tally.error, tally.made) {
+            (Some(why), 0) => format!("failed: {why}"),
+            (Some(_), made) => {
+                format!("{}: {made} done, {} of {} inputs failed", source.shown, tally.failed.len(), tally.items)
+            }
+            (None, made) => format!("{}: {} of {made} succeeded", source.shown, tally.succeeded),
+        }
+    }
+}
+
+/// An item and what the net makes of it.
+struct Scored {
+    item: Item,
+    logits: Vec<f64>,
+    class: usize,
+}
+
+/// What came of one attack on one item, and how long it took.
+type Attacked = (verilume::Result<Adversarial>, f64);
+
+/// An adversarial input as numbers and, where one is wanted, as a picture with the net's logits on it.
+struct Outcome {
+    found: Adversarial,
+    quantised: Option<verilume::Result<(Quantised, Vec<f64>)>>,
+}
+
+/// The array that a group of rows comes from.
+struct Rows {
+    single: bool,
+    files: RawFiles,
+}
+
+/// Everything a run holds while it goes through its inputs.
+pub struct Runner<'a> {
+    pub model: &'a Model,
+    pub preprocess: &'a Preprocess,
+    pub labels: &'a Labels,
+    pub targets: Targets,
+    pub engine: Engine,
+    pub attacks: &'a mut [Ready],
+    pub compared: Vec<Compared>,
+    pub formats: Vec<AttackFormat>,
+    pub out: &'a Path,
+    pub sources: &'a [Source],
+    /// Files that no result may take the place of.
+    pub read: HashSet<PathBuf>,
+    pub book: Book,
+}
+
+impl Runner<'_> {
+    /// Goes through all sources.
+    pub fn all(&mut self, progress: &mut Progress) -> Result<()> {
+        let small = self.preprocess.crop.iter().product::<usize>() <= SMALL;
+        let most = if small { PICTURES } else { 1 };
+        let mut waiting: Vec<Item> = Vec::new();
+        for (at, source) in self.sources.iter().enumerate() {
+            progress.at(&source.shown);
+            if source.is_array() && source.refused.is_none() {
+                self.pictures(std::mem::take(&mut waiting), progress)?;
+                self.array(at, source, progress)?;
+                progress.step(&self.book.summary(at, source));
+                continue;
+            }
+            match Item::picture(at, source, self.net()) {
+                Ok(item) => waiting.push(item),
+                Err(e) => {
+                    self.fail(at, None, &e.to_string(), progress)?;
+                    progress.step(&self.book.summary(at, source));
+                }
+            }
+            if waiting.len() >= most {
+                self.pictures(std::mem::take(&mut waiting), progress)?;
+            }
+        }
+        self.pictures(waiting, progress)
+    }
+
+    fn net(&self) -> Net<'_> {
+        Net { preprocess: self.preprocess, input: self.model.default_input() }
+    }
+
+    fn fail(&mut self, at: usize, row: Option<usize>, why: &str, progress: &Progress) -> Result<()> {
+        let record = AttackRecord::failed(&self.sources[at].shown, row, why);
+        self.book.add(at, &record, progress)
+    }
+
+    fn pictures(&mut self, items: Vec<Item>, progress: &mut Progress) -> Result<()> {
+        let at: Vec<usize> = items.iter().map(|i| i.source).collect();
+        let held = self.group(items, None, progress)?;
+        self.write_down(held, progress)?;
+        for at in at {
+            progress.step(&self.book.summary(at, &self.sources[at]));
+        }
+        Ok(())
+    }
+
+    fn array(&mut self, at: usize, source: &Source, progress: &mut Progress) -> Result<()> {
+        let mut array = match ArrayFile::open(&source.path) {
+            Ok(array) => array,
+            Err(e) => return self.fail(at, None, &e.to_string(), progress),
+        };
+        if !array.has_levels()
+            && let Err(e) = fit(array.dims(), self.model.default_input())
+        {
+            return self.fail(at, None, &e.within(&source.shown).to_string(), progress);
+        }
+        let count = array.rows();
+        self.book.tallies[at].items = count;
+        let mut rows = Rows { single: array.is_single(), files: RawFiles::new(count) };
+        let mut last = Vec::new();
+        for first in (0..count).step_by(ROWS) {
+            // The last group is written down after the array's files are in place: records must not promise more.
+            self.write_down(std::mem::take(&mut last), progress)?;
+            progress.at(&format!("{} [{first} of {count}]", source.shown));
+            let mut items = Vec::new();
+            for row in first..count.min(first + ROWS) {
+                let item = Item::row(at, source, &mut array, row, self.net());
+                match item {
+                    Ok(item) => items.push(item),
+                    Err(e) => self.fail(at, Some(row), &e.to_string(), progress)?,
+                }
+            }
+            last = self.group(items, Some(&mut rows), progress)?;
+        }
+        if let Err(e) = rows.files.finish() {
+            for (_, record) in &mut last {
+                record.error = Some(e.to_string());
+            }
+        }
+        self.write_down(last, progress)
+    }
+
+    fn write_down(&mut self, records: Vec<(usize, AttackRecord)>, progress: &Progress) -> Result<()> {
+        records.iter().try_for_each(|(at, record)| self.book.add(*at, record, progress))
+    }
+
+    /// Runs all attacks on items of one shape. Returns the records that have to wait until files are complete.
+    fn group(
+        &mut self,
+        mut items: Vec<Item>,
+        mut rows: Option<&mut Rows>,
+        progress: &Progress,
+    ) -> Result<Vec<(usize, AttackRecord)>> {
+        let Some(first) = items.first() else { return Ok(Vec::new()) };
+        let graph = match input_shape(&first.input).and_then(|shape| self.model.graph(shape)) {
+            Ok(graph) => graph,
+            Err(e) => {
+                for item in &items {
+                    self.fail(item.source, item.row, &e.to_string(), progress)?;
+                }
+                return Ok(Vec::new());
+            }
+        };
+        // Files hold single precision: what is attacked is what they can hold, so that epsilon holds for them.
+        for item in &mut items {
+            item.input = Tensor::f32(item.input.dims(), item.input.to_f32().into_owned())?;
+        }
+        let scored = self.score(&graph, items, progress)?;
+        if scored.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut before = Vec::new();
+        for m in 0..self.compared.len() {
+            before.push(self.maps(&graph, m, &scored)?);
+        }
+        let mut held = Vec::new();
+        for a in 0..self.attacks.len() {
+            let wanted: Vec<Option<usize>> = scored.iter().map(|s| self.wanted(a, s)).collect();
+            let every: Vec<usize> = (0..scored.len()).collect();
+            for (i, (made, seconds)) in self.attack(&graph, a, &scored, &wanted, &every).into_iter().enumerate() {
+                let s = &scored[i];
+                match &made {
+                    Ok(_) => self.attacks[a].proven = true,
+                    // Settings that have never worked are no fault of the input: they would fail on every other.
+                    Err(e) if e.kind() == ErrorKind::Settings && !self.attacks[a].proven => {
+                        return made.map(|_| Vec::new()).map_err(|e| e.within(&self.attacks[a].id).into());
+                    }
+                    Err(_) => {}
+                }
+                let mut record = self.record(a, s, wanted[i], seconds);
+                let maps: Vec<&verilume::Result<Map>> = before.iter().map(|of_method| &of_method[i]).collect();
+                if let Err(e) =
+                    made.and_then(|found| self.describe(&graph, (a, s), found, &maps, &mut record, rows.as_deref_mut()))
+                {
+                    record.error = Some(e.to_string());
+                }
+                held.push((s.item.source, record));
+            }
+            if rows.is_none() {
+                self.write_down(std::mem::take(&mut held), progress)?;
+            }
+        }
+        Ok(held)
+    }
+
+    /// The net's logits and the class attacked; items that it cannot take are recorded and left out.
+    fn score(&mut self, graph: &Graph, items: Vec<Item>, progress: &Progress) -> Result<Vec<Scored>> {
+        let inputs: Vec<&Tensor> = items.iter().map(|i| &i.input).collect();
+        let together = self.forward(graph, &inputs);
+        let mut scored = Vec::new();
+        for (i, item) in items.into_iter().enumerate() {
+            // One bad item must not take its neighbours along.
+            let logits = match &together {
+                Ok(logits) => logits.item(i),
+                Err(_) => self.forward(graph, &[&item.input]).and_then(|logits| logits.item(0)),
+            };
+            let source = &self.sources[item.source];
+            let made = logits.and_then(|logits| {
+                let logits = logits.to_f64().into_owned();
+                let class = self.targets.of(source, item.row, &logits)?.first().copied();
+                Ok((class.ok_or_else(|| Error::model("the net has no classes"))?, logits))
+            });
+            match made {
+                Ok((class, logits)) => scored.push(Scored { item, logits, class }),
+                Err(e) => self.fail(item.source, item.row, &e.to_string(), progress)?,
+            }
+        }
+        Ok(scored)
+    }
+
+    fn forward(&mut self, graph: &Graph, inputs: &[&Tensor]) -> verilume::Result<Tensor> {
+        self.engine.forward(graph, &batch(inputs)?)
+    }
+
+    /// The class that an attack wants to be predicted.
+    fn wanted(&self, a: usize, s: &Scored) -> Option<usize> {
+        match self.attacks[a].attack.wanted() {
+            None | Some(Wanted::Other) => None,
+            Some(Wanted::Class(_)) => self.attacks[a].wanted,
+            Some(Wanted::Least) => (0..s.logits.len()).min_by(|&i, &j| s.logits[i].total_cmp(&s.logits[j])),
+        }
+    }
+
+    /// One result for each of the items `which`.
+    fn attack(
+        &mut self,
+        graph: &Graph,
+        a: usize,
+        scored: &[Scored],
+        wanted: &[Option<usize>],
+        which: &[usize],
+    ) -> Vec<Attacked> {
+        let started = Instant::now();
+        let inputs: Vec<&Tensor> = which.iter().map(|&i| &scored[i].item.input).collect();
+        let classes: Vec<usize> = which.iter().map(|&i| wanted[i].unwrap_or(scored[i].class)).collect();
+        let (engine, attack) = (&mut self.engine, &self.attacks[a].attack);
+        let made = batch(&inputs).and_then(|x| attack.run(engine, graph, self.preprocess, &x, &classes));
+        let seconds = started.elapsed().as_secs_f64() / which.len().max(1) as f64;
+        match made {
+            Ok(found) => found.into_iter().map(|found| (Ok(found), seconds)).collect(),
+            Err(e) if which.len() <= 1 => vec![(Err(e), seconds)],
+            Err(_) => which.iter().flat_map(|&i| self.attack(graph, a, scored, wanted, &[i])).collect(),
+        }
+    }
+
+    /// Maps of the originals.
+    fn maps(&mut self, graph: &Graph, m: usize, scored: &[Scored]) -> Result<Vec<verilume::Result<Map>>> {
+        let mut all = Vec::with_capacity(scored.len());
+        for s in scored {
+            match self.map(graph, m, &s.item.input, s.class) {
+                // As with attacks: no input would do better.
+                Err(e) if e.kind() == ErrorKind::Settings => {
+                    return Err(e.within(format!("-m {}", self.compared[m].spec)).into());
+                }
+                made => all.push(made),
+            }
+        }
+        Ok(all)
+    }
+
+    fn map(&mut self, graph: &Graph, m: usize, input: &Tensor, class: usize) -> verilume::Result<Map> {
+        let x = batch(&[input])?;
+        let maps = self.compared[m].method.explain(&mut self.engine, graph, &x, &[class])?;
+        maps.into_iter().next().ok_or_else(|| Error::device("a method gave no map"))
+    }
+
+    fn record(&self, a: usize, s: &Scored, wanted: Option<usize>, seconds: f64) -> AttackRecord {
+        let ready = &self.attacks[a];
+        AttackRecord {
+            input: self.sources[s.item.source].shown.clone(),
+            index: s.item.row,
+            attack: Some(ready.id.clone()),
+            parameters: parameters(&ready.spec),
+            target: Some(s.class),
+            target_label: self.label(s.class),
+            wanted,
+            wanted_label: wanted.and_then(|class| self.label(class)),
+            prediction_before: self.prediction(&s.logits),
+            seconds,
+            peak_bytes: self.engine.peak_bytes(),
+            ..AttackRecord::default()
+        }
+    }
+
+    fn label(&self, class: usize) -> Option<String> {
+        self.labels.get(class).map(str::to_owned)
+    }
+
+    fn prediction(&self, logits: &[f64]) -> Vec<Prediction> {
+        let p = softmax(logits);
+        let of = |&index: &usize| Prediction { index, label: self.label(index), score: p[index] };
+        best_first(logits).iter().take(LISTED).map(of).collect()
+    }
+
+    /// Fills the record in and writes the files. Files written before something fails are in the record.
+    fn describe(
+        &mut self,
+        graph: &Graph,
+        (a, s): (usize, &Scored),
+        found: Adversarial,
+        before: &[&verilume::Result<Map>],
+        record: &mut AttackRecord,
+        rows: Option<&mut Rows>,
+    ) -> verilume::Result<()> {
+        let goal = record.wanted;
+        let promised = |ready: &Ready, logits: &[f64]| match (&ready.attack, goal) {
+            (Attack::Map(_), _) => best_first(logits).first() == best_first(&s.logits).first(),
+            (_, Some(class)) => best_first(logits).first() == Some(&class),
+            (_, None) => best_first(logits).first() != Some(&s.class),
+        };
+        let [was, is] = found.predicted();
+        record.prediction_after = self.prediction(&found.logits[1]);
+        record.flipped = Some(was != is);
+        record.succeeded = Some(found.succeeded);
+        record.objective_before = Some(found.objective[0]);
+        record.objective_after = Some(found.objective[1]);
+        record.iterations = Some(found.iterations);
+        record.linf = Some(found.linf);
+        record.linf_levels = linf_levels(&found.picture, &s.item.input, self.preprocess).ok();
+        let quantised =
+            self.formats.contains(&AttackFormat::Png).then(|| self.quantised(graph, (a, s), &found.picture));
+        let made = Outcome { found, quantised };
+        let written = self.write(&made, (a, s), rows, record);
+        if let Some(Ok((q, logits))) = &made.quantised {
+            record.prediction_png = Some(self.prediction(logits));
+            record.flipped_png = Some(best_first(logits).first() != best_first(&s.logits).first());
+            record.succeeded_png = Some(promised(&self.attacks[a], logits));
+            record.linf_png = Some(q.linf);
+            record.linf_png_levels = Some(q.linf_levels);
+        }
+        for (m, map) in before.iter().enumerate() {
+            let map = match map {
+                Ok(map) => map,
+                Err(e) => return Err(Error::new(e.kind(), e.to_string())),
+            };
+            let compared = self.compare(graph, (m, a, s), map, &made)?;
+            record.maps.push(compared);
+        }
+        written
+    }
+
+    /// The picture of levels and the net's logits on it.
+    fn quantised(
+        &mut self,
+        graph: &Graph,
+        (a, s): (usize, &Scored),
+        adversarial: &Tensor,
+    ) -> verilume::Result<(Quantised, Vec<f64>)> {
+        let dims = s.item.drawn_dims(self.preprocess)?;
+        let [original, adversarial] = [&s.item.input, adversarial].map(|t| t.clone().reshape(dims));
+        let epsilon = self.attacks[a].attack.epsilon();
+        let q = quantise(&original?, &adversarial?, epsilon, self.preprocess)
+            .map_err(|e| e.within("no .png can be written"))?;
+        let seen = q.tensor.clone().reshape(s.item.input.dims())?;
+        let logits = self.forward(graph, &[&seen])?.item(0)?.to_f64().into_owned();
+        Ok((q, logits))
+    }
+
+    fn write(
+        &self,
+        made: &Outcome,
+        (a, s): (usize, &Scored),
+        mut rows: Option<&mut Rows>,
+        record: &mut AttackRecord,
+    ) -> verilume::Result<()> {
+        let id = self.attacks[a].id.as_str();
+        let several = rows.as_deref().is_some_and(|rows| !rows.single);
+        for &format in &self.formats {
+            let raw = match format {
+                AttackFormat::Npy => RawFormat::Npy,
+                AttackFormat::Safetensors => RawFormat::SafetensorsInput,
+                AttackFormat::Png => {
+                    let q = match &made.quantised {
+                        Some(Ok((q, _))) => q,
+                        Some(Err(e)) => return Err(Error::new(e.kind(), e.to_string())),
+                        None => continue,
+                    };
+                    let path = outputs::path(self.out, &s.item.stem, &[id, "png"]);
+                    self.spare(&path)?;
+                    outputs::write_png(&path, &q.picture)?;
+                    record.files.push(paths::shown(&path));
+                    continue;
+                }
+            };
+            let stem = if several { &self.sources[s.item.source].stem } else { &s.item.stem };
+            let path = outputs::path(self.out, stem, &[id, raw.extension()]);
+            self.spare(&path)?;
+            let values = made.found.picture.to_f32();
+            match rows.as_deref_mut() {
+                Some(rows) if several => rows.files.push(&path, raw, s.item.row.unwrap_or(0), &s.item.dims, &values)?,
+                _ => {
+                    let mut file = RawFile::create(&path, raw, None, &s.item.dims)?;
+                    file.push(0, &s.item.dims, &values)?;
+                    file.finish()?;
+                }
+            }
+            record.files.push(paths::shown(&path));
+        }
+        Ok(())
+    }
+
+    /// Refuses a result in the place of a file that this run reads.
+    fn spare(&self, path: &Path) -> verilume::Result<()> {
+        match path.canonicalize() {
+            Ok(place) if self.read.contains(&place) => Err(Error::input(format!(
+                "{}: the result would take the place of a file that this run reads; give another folder with -o",
+                path.display()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// How alike the maps of the original, the adversarial input and its picture are.
+    fn compare(
+        &mut self,
+        graph: &Graph,
+        (m, a, s): (usize, usize, &Scored),
+        before: &Map,
+        made: &Outcome,
+    ) -> verilume::Result<MapsCompared> {
+        let drawn = |map: &Map| -> verilume::Result<Tensor> {
+            let map = s.item.drawn(map, self.preprocess).unwrap_or_else(|_| map.clone());
+            channel_mean_abs(&map.values)
+        };
+        let original = drawn(before)?;
+        let k = match &self.attacks[a].attack {
+            // The attack's own k where the map has the pixels that it counts.
+            Attack::Map(attack) if original.len() == s.item.input.len() / s.item.input.dims()[0].max(1) => {
+                attack.objective.top_k(original.len())
+            }
+            _ => (original.len() / 50).max(1),
+        };
+        let share = k as f64 / original.len() as f64;
+        let preprocess = self.preprocess;
+        let mut alike = |input: &Tensor| -> verilume::Result<(f64, Option<f64>)> {
+            let map = self.map(graph, m, input, s.class)?;
+            let map = s.item.drawn(&map, preprocess).unwrap_or(map);
+            let map = channel_mean_abs(&map.values)?;
+            Ok((top_k_intersection(&original, &map, share)?, spearman(&original, &map)?))
+        };
+        let (top, rank) = alike(&made.found.picture)?;
+        let png = match &made.quantised {
+            Some(Ok((q, _))) => Some(alike(&q.tensor.clone().reshape(s.item.input.dims())?)?),
+            _ => None,
+        };
+        Ok(MapsCompared {
+            method: self.compared[m].spec.clone(),
+            k,
+            top_k_intersection: top,
+            spearman: rank,
+            top_k_intersection_png: png.map(|p| p.0),
+            spearman_png: png.and_then(|p| p.1),
+        })
+    }
+}
+
+fn batch(inputs: &[&Tensor]) -> verilume::Result<Batch> {
+    Batch::of(inputs.iter().map(|&t| t.clone()).collect())
+}
+
+fn input_shape(input: &Tensor) -> verilume::Result<Shape> {
+    match *input.dims() {
+        [c, h, w] => Ok(Shape::new(c, h, w)),
+        _ => Err(Error::input(format!("an input of shape {:?}", input.dims()))),
+    }
+}

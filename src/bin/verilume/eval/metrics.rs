@@ -1,0 +1,82 @@
+//! Which metrics are measured, under which names.
+
+use std::collections::HashMap;
+
+use anyhow::{Result, bail};
+use verilume::reliability::metric::{Better, Metric, Needs, Spec};
+use verilume::report::eval::{Asked, Direction};
+
+use super::units::Kind;
+
+/// Used when no `--metric` is given: a few passes a map each, none of them random.
+const DEFAULT: &[&str] = &["fidelity", "deletion", "insertion"];
+/// Used beside them where there are boxes.
+const DEFAULT_BOXED: &[&str] = &["pointing", "energy_in_box", "wsol"];
+/// Used when no `--metric` is given for mosaics.
+const DEFAULT_MOSAICS: &[&str] = &["grid_pointing", "pointing", "dwsol"];
+
+/// One number of a metric.
+pub struct Column {
+    /// In records and tables.
+    pub name: String,
+    pub better: Direction,
+}
+
+/// A metric that is to be measured.
+pub struct Measure {
+    /// Its name, `-2`, `-3` … behind it when it was asked for again.
+    pub id: String,
+    pub spec: Spec,
+    pub metric: Box<dyn Metric>,
+    pub columns: Vec<Column>,
+}
+
+impl Measure {
+    /// For the summary.
+    pub fn asked(&self) -> Asked {
+        Asked { id: self.id.clone(), spec: self.spec.to_string(), paper: self.spec.entry.paper.into() }
+    }
+}
+
+/// The metrics asked for, or those that suit the data.
+pub fn choose(texts: &[String], kind: Kind, unlabelled: bool) -> Result<Vec<Measure>> {
+    let texts: Vec<String> = match (texts, kind) {
+        ([], Kind::Mosaics { .. }) => DEFAULT_MOSAICS.iter().map(|t| (*t).to_owned()).collect(),
+        ([], Kind::Boxed) => DEFAULT.iter().chain(DEFAULT_BOXED).map(|t| (*t).to_owned()).collect(),
+        ([], Kind::Pictures) => DEFAULT.iter().map(|t| (*t).to_owned()).collect(),
+        (texts, _) => texts.to_vec(),
+    };
+    let mut times: HashMap<&str, usize> = HashMap::new();
+    let mut measures = Vec::new();
+    for text in &texts {
+        let spec = Spec::parse(text)?;
+        let entry = spec.entry;
+        match (entry.needs, kind) {
+            (Needs::Regions, Kind::Pictures) => {
+                bail!("--metric {}: it needs to know what is where; give --boxes FILE or --mosaics N", entry.id)
+            }
+            (Needs::Mosaic, Kind::Pictures | Kind::Boxed) => {
+                bail!("--metric {}: it is measured on mosaics; give --mosaics N", entry.id)
+            }
+            (Needs::Labels, _) if unlabelled => bail!("--metric {}: it needs the true classes", entry.id),
+            _ => {}
+        }
+        let time = times.entry(entry.id).and_modify(|n| *n += 1).or_insert(1);
+        let behind = if *time == 1 { String::new() } else { format!("-{time}") };
+        let column = |output: &verilume::reliability::metric::Output| Column {
+            name: format!("{}{behind}", output.key),
+            better: match output.better {
+                Better::Lower => Direction::Lower,
+                Better::Higher => Direction::Higher,
+                Better::Neither => Direction::Neither,
+            },
+        };
+        measures.push(Measure {
+            id: format!("{}{behind}", entry.id),
+            metric: spec.build()?,
+            columns: entry.outputs.iter().map(column).collect(),
+            spec,
+        });
+    }
+    Ok(measures)
+}

@@ -1,0 +1,161 @@
+//! Verdicts as lines of JSON and as a table.
+
+use comfy_table::{Table, presets};
+use serde::Serialize;
+use verilume::report::check::{CheckReport, Finding, PictureChecked, Threshold, Verdict};
+use verilume::report::figures::{chosen, number};
+
+use crate::paths::one_line;
+
+/// A finding and the picture it was made on.
+#[derive(Serialize)]
+struct Line<'a> {
+    input: &'a str,
+    index: Option<usize>,
+    method: Option<&'a str>,
+    test: Option<&'a str>,
+    verdict: Option<Verdict>,
+    value: Option<f64>,
+    threshold: Option<Threshold>,
+    measure: Option<&'a str>,
+    detail: Option<&'a str>,
+    notes: &'a [(String, f64)],
+    error: Option<&'a str>,
+}
+
+/// One JSON object a finding; one for a picture that could not be checked.
+pub fn lines(picture: &PictureChecked) -> serde_json::Result<Vec<String>> {
+    let line = |finding: Option<&Finding>| {
+        serde_json::to_string(&Line {
+            input: &picture.input,
+            index: picture.index,
+            method: finding.map(|f| f.method.as_str()),
+            test: finding.map(|f| f.test.as_str()),
+            verdict: finding.map(|f| f.verdict),
+            value: finding.and_then(|f| f.value),
+            threshold: finding.and_then(|f| f.threshold),
+            measure: finding.map(|f| f.measure.as_str()),
+            detail: finding.map(|f| f.detail.as_str()),
+            notes: finding.map(|f| f.notes.as_slice()).unwrap_or_default(),
+            error: picture.error.as_deref(),
+        })
+    };
+    match &picture.error {
+        Some(_) => Ok(vec![line(None)?]),
+        None => picture.findings.iter().map(|finding| line(Some(finding))).collect(),
+    }
+}
+
+/// Methods by tests, then what the tests ask for. Of several pictures a cell has how many are passed and the worst number.
+pub fn table(report: &CheckReport) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    let heads = report.tests.iter().map(|test| test.id.clone());
+    table.set_header(std::iter::once("method".to_string()).chain(heads));
+    for method in &report.methods {
+        let cells = report.tests.iter().map(|test| cell(report, &method.id, &test.id));
+        table.add_row(std::iter::once(method.id.clone()).chain(cells));
+    }
+    let mut text = table.trim_fmt();
+    text.push('\n');
+    let width = report.tests.iter().map(|test| test.id.len()).max().unwrap_or(0);
+    for test in &report.tests {
+        let asks = asks(report, &test.id).map_or_else(String::new, |asks| format!("; passes with {asks}"));
+        text += &format!("\n{:width$}  {}{asks}", test.id, one_line(&test.question));
+    }
+    text
+}
+
+fn cell(report: &CheckReport, method: &str, test: &str) -> String {
+    let tally = report.tally(method, test);
+    let word = match tally.verdict() {
+        Verdict::NotApplicable => return "n/a".into(),
+        Verdict::Pass => "pass",
+        Verdict::Fail => "FAIL",
+    };
+    let count = if tally.decided() > 1 { format!(" {}/{}", tally.passed, tally.decided()) } else { String::new() };
+    let worst = tally.worst.map(|(_, finding)| number(finding)).unwrap_or_default();
+    format!("{word}{count} {worst}").trim_end().into()
+}
+
+/// `|Spearman| at most 0.5`, as the first finding with a bound has it.
+fn asks(report: &CheckReport, test: &str) -> Option<String> {
+    let findings = report.pictures.iter().flat_map(|picture| &picture.findings);
+    let finding = findings.filter(|f| f.test == test).find(|f| f.threshold.is_some())?;
+    let bound = match finding.threshold? {
+        Threshold::AtMost(bound) => format!("at most {}", chosen(bound)),
+        Threshold::AtLeast(bound) => format!("at least {}", chosen(bound)),
+    };
+    Some(format!("{} {bound}", one_line(&finding.measure)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use verilume::report::ModelUsed;
+    use verilume::report::check::{MethodChecked, Test};
+
+    fn finding(method: &str, verdict: Verdict, value: Option<f64>) -> Finding {
+        Finding {
+            test: "wrong_class".into(),
+            method: method.into(),
+            verdict,
+            value,
+            threshold: value.map(|_| Threshold::AtMost(0.5)),
+            measure: "|Spearman|".into(),
+            detail: "it is so".into(),
+            notes: vec![("SSIM".into(), 0.25)],
+        }
+    }
+
+    fn picture(input: &str, findings: Vec<Finding>) -> PictureChecked {
+        PictureChecked { input: input.into(), index: None, prediction: Vec::new(), findings, error: None }
+    }
+
+    #[test]
+    fn cells_count_pictures_and_show_the_worst() {
+        let both = |a, b| {
+            vec![
+                finding("gradient", Verdict::Pass, Some(a)),
+                finding("grad_cam", b, Some(0.9).filter(|_| b == Verdict::Fail)),
+            ]
+        };
+        let report = CheckReport {
+            version: String::new(),
+            model: ModelUsed { name: String::new(), architecture: String::new(), sha256: String::new() },
+            device: String::new(),
+            seed: 0,
+            seconds: 0.0,
+            tests: vec![Test {
+                id: "wrong_class".into(),
+                title: "Wrong class".into(),
+                question: "Does another class give another map?".into(),
+                paper: String::new(),
+            }],
+            methods: ["gradient", "grad_cam", "haf"].map(|m| MethodChecked { id: m.into(), spec: m.into() }).to_vec(),
+            pictures: vec![picture("a", both(0.1, Verdict::Fail)), picture("b", both(1e-14, Verdict::NotApplicable))],
+        };
+        let text = table(&report);
+        let rows: Vec<Vec<&str>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
+        assert_eq!(rows[1], ["gradient", "pass", "2/2", "0.1"]);
+        assert_eq!(rows[2], ["grad_cam", "FAIL", "0.9"]);
+        assert_eq!(rows[3], ["haf", "n/a"]);
+        let legend = "wrong_class  Does another class give another map?; passes with |Spearman| at most 0.5";
+        assert_eq!(text.lines().last(), Some(legend));
+    }
+
+    #[test]
+    fn every_finding_is_a_line_and_every_failure_one() {
+        let good =
+            picture("a", vec![finding("gradient", Verdict::Pass, Some(0.1)), finding("haf", Verdict::Fail, None)]);
+        let lines = |picture| -> Vec<serde_json::Value> {
+            super::lines(picture).unwrap().iter().map(|l| serde_json::from_str(l).unwrap()).collect()
+        };
+        let made = lines(&good);
+        assert_eq!(made.len(), 2);
+        assert_eq!((&made[0]["verdict"], &made[0]["threshold"]["at_most"]), (&"pass".into(), &0.5.into()));
+        let broken = PictureChecked { error: Some("cut off".into()), ..picture("b", Vec::new()) };
+        let made = lines(&broken);
+        assert!(made.len() == 1 && made[0]["method"].is_null() && made[0]["error"] == "cut off");
+    }
+}

@@ -1,0 +1,80 @@
+//! Deletion: do the pixels that the map calls important matter more than any?
+
+use super::{Bench, Outcome, Subject, Test, Threshold, Verdict};
+use crate::error::{Error, Result};
+use crate::map::channel_sum;
+use crate::program::Score;
+use crate::random;
+use crate::reliability::ranking::ranking;
+use crate::reliability::removal::{Order, Way, area, curves};
+use crate::tensor::Tensor;
+
+const MOST: Threshold = Threshold::AtMost(0.0);
+
+/// Steps from the picture to nothing.
+const STEPS: usize = 50;
+
+/// Random orders that the map's is held against.
+const RANDOM: u32 = 5;
+
+/// Number of the first random order's draw.
+const DRAW: u32 = u32::MAX - 64;
+
+pub(super) const TEST: Test = Test {
+    id: "deletion",
+    title: "Deletion",
+    question: "Is the class lost sooner when pixels go in the map's order than when they go at random?",
+    paper: "Petsiuk, Das, Saenko 2018: RISE, BMVC (deletion to zeros of the net's space; random orders are this project's bound)",
+    measure: "area under the deletion curve, less that of random orders",
+    threshold: MOST,
+    run,
+};
+
+fn run(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Outcome> {
+    let shape = bench.graph.input_shape();
+    let plane = channel_sum(&subject.map.values)?;
+    if plane.dims() != [shape.h, shape.w] {
+        return Err(Error::settings("the map has no positions in the picture"));
+    }
+    if shape.plane() == 1 {
+        return Err(Error::settings("the net takes vectors: there are no pixels to delete"));
+    }
+    if subject.is_constant() {
+        return Ok(Outcome::not_applicable("the map is the same everywhere"));
+    }
+    let mut measure = |orders: &[Vec<u32>]| -> Result<f64> {
+        let picture = &bench.scene.x.items()[0];
+        let nothing = Tensor::rounded(picture.dims(), vec![0.0; picture.len()], picture.precision())?;
+        let way = |order| Way {
+            from: picture,
+            to: &nothing,
+            order: Order::Pixels(order),
+            step: shape.plane().div_ceil(STEPS),
+            target: bench.scene.target,
+        };
+        let ways: Vec<Way<'_>> = orders.iter().map(|order| way(order)).collect();
+        let curves = curves(bench.engine, bench.graph, Score::Prob, &ways)?;
+        Ok(curves.iter().map(|curve| area(curve)).sum::<f64>() / curves.len().max(1) as f64)
+    };
+    let own = measure(&[ranking(&plane.to_f64())])?;
+    let by_chance = match bench.scene.random_deletion {
+        Some(area) => area,
+        None => {
+            let (seed, key) = (bench.options.seed, bench.scene.x.draws()[0].key);
+            let random = |i: u32| {
+                let mut draws = vec![0f32; shape.plane()];
+                random::fill_uniforms(seed, key, DRAW + i, 0, &mut draws);
+                ranking(&draws.iter().map(|&v| f64::from(v)).collect::<Vec<_>>())
+            };
+            measure(&(0..RANDOM).map(random).collect::<Vec<_>>())?
+        }
+    };
+    bench.scene.random_deletion = Some(by_chance);
+    let detail = match MOST.judge(own - by_chance) {
+        Verdict::Pass => "its pixels matter more than pixels taken at random",
+        _ => "pixels taken at random matter more than its own",
+    };
+    Ok(Outcome::judged(MOST, own - by_chance, detail)
+        .note("area under its curve", own)
+        .note("area under the curves of random orders", by_chance))
+}

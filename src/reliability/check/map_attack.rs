@@ -1,0 +1,67 @@
+//! Stability under an attack on the map.
+
+use super::noise::HOW;
+use super::{Bench, Outcome, PanelKind, Subject, Test, Threshold, Verdict};
+use crate::engine::Batch;
+use crate::error::{ErrorKind, Result};
+use crate::reliability::attack::{MapAttack, Objective, Size};
+use crate::reliability::stability::compare;
+
+const LEAST: Threshold = Threshold::AtLeast(0.3);
+
+/// Steps of the attack.
+const ITERATIONS: usize = 30;
+
+pub(super) const TEST: Test = Test {
+    id: "map_attack",
+    title: "Map attack",
+    question: "Does the map stay when a disturbance of 4/255, made to move the gradient, leaves the prediction as it is?",
+    paper: "Ghorbani, Abid, Zou 2019: Interpretation of neural networks is fragile, AAAI (top-k attack on the gradient; size \
+            and bound are this project's)",
+    measure: "share of the top tenth in common",
+    threshold: LEAST,
+    run,
+};
+
+fn run(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Outcome> {
+    if subject.is_constant() {
+        return Ok(Outcome::not_applicable("the map is the same everywhere"));
+    }
+    let (x, target) = (bench.scene.x.clone(), bench.scene.target);
+    if bench.scene.attacked.is_none() {
+        let k = (HOW.k * x.shape().plane() as f64).round().max(1.0) as usize;
+        let attack = MapAttack {
+            epsilon: Size::Levels(4.0),
+            step: Size::Levels(0.5),
+            iterations: ITERATIONS,
+            score: bench.options.score,
+            seed: bench.options.seed,
+            ..MapAttack::new(Objective::TopK { k: Some(k) })
+        };
+        let found = match attack.attack(bench.engine, bench.graph, bench.options.preprocess, &x, &[target]) {
+            Ok(mut found) => found.pop().filter(|f| f.succeeded).ok_or_else(|| "the attack found nothing".to_string()),
+            Err(e) if matches!(e.kind(), ErrorKind::Input | ErrorKind::Model | ErrorKind::Settings) => {
+                Err(e.to_string())
+            }
+            Err(e) => return Err(e),
+        };
+        bench.scene.attacked = Some(found);
+    }
+    let attacked = match &bench.scene.attacked {
+        Some(Ok(found)) => found.picture.clone(),
+        Some(Err(why)) => return Ok(Outcome::not_applicable(why.clone())),
+        None => return Ok(Outcome::not_applicable("there was no attack")),
+    };
+    let moved = Batch::of(vec![attacked.clone()])?.drawn_as(&x)?;
+    let map = bench.map(subject, bench.graph, &moved, target)?;
+    let compared = compare([subject.map, &map], [&x.items()[0], &attacked], &HOW)?;
+    let detail = match LEAST.judge(compared.top_k) {
+        Verdict::Pass => "the map keeps most of what it shows",
+        _ => "a disturbance that nobody sees moves the map away, and the prediction stays",
+    };
+    let outcome = Outcome::judged(LEAST, compared.top_k, detail)
+        .note("Spearman", compared.spearman.unwrap_or(0.0))
+        .note("S_S = |E(x) - E(x')| / |x - x'|", compared.ratio.unwrap_or(0.0))
+        .note("way of the mass centre, pixels", compared.mass_shift.unwrap_or(0.0));
+    Ok(outcome.panel(subject.panel(TEST.id, PanelKind::Attacked, "after an attack on the map", map, Some(attacked))))
+}

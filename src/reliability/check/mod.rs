@@ -1,0 +1,391 @@
+//! Tests of trust: what `verilume check` asks of a method on a picture, with a verdict, the number behind it and the bound it
+//! was held against.
+//!
+//! A test lives in one file with its registry [`Test`]. Bounds that no paper gives are this project's own; each test says so.
+
+mod completeness;
+mod deletion;
+mod map_attack;
+mod noise;
+mod randomisation;
+mod shift;
+mod wrong_class;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::attack::top;
+use super::invariance::Shifted;
+use crate::engine::{Batch, Engine, Settings};
+use crate::error::{Error, ErrorKind, Result};
+use crate::graph::Graph;
+use crate::image::Preprocess;
+use crate::map::Map;
+use crate::method::{Context, Method, Spec};
+use crate::program::Score;
+use crate::tensor::{Precision, Tensor};
+
+/// What a test says of a method on a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// The method keeps to what the test asks for.
+    Pass,
+    /// It does not.
+    Fail,
+    /// The test asks nothing of this method, net or picture, or could not be made; the detail says why.
+    NotApplicable,
+}
+
+/// A bound that a number is held against.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Threshold {
+    /// Passes when it is not above this.
+    AtMost(f64),
+    /// Passes when it is not below this.
+    AtLeast(f64),
+}
+
+impl Threshold {
+    /// What it says of `value`; what is no number fails.
+    pub fn judge(self, value: f64) -> Verdict {
+        let holds = match self {
+            Threshold::AtMost(most) => value <= most,
+            Threshold::AtLeast(least) => value >= least,
+        };
+        if holds { Verdict::Pass } else { Verdict::Fail }
+    }
+}
+
+/// One test of one method on one picture.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Finding {
+    /// [`Test::id`].
+    pub test: String,
+    /// The method's id, as the caller names it.
+    pub method: String,
+    /// What it says.
+    pub verdict: Verdict,
+    /// The number behind the verdict.
+    pub value: Option<f64>,
+    /// The bound it was held against.
+    pub threshold: Option<Threshold>,
+    /// The number's name and unit, such as `max |E′−E| / max |E|`.
+    pub measure: String,
+    /// One sentence: what was seen, or why the test does not apply.
+    pub detail: String,
+    /// Further numbers, by name.
+    pub notes: Vec<(String, f64)>,
+}
+
+/// What a test found, before it is known on what.
+struct Outcome {
+    verdict: Verdict,
+    value: Option<f64>,
+    detail: String,
+    notes: Vec<(String, f64)>,
+    panels: Vec<Panel>,
+}
+
+impl Outcome {
+    fn judged(threshold: Threshold, value: f64, detail: impl Into<String>) -> Self {
+        Self {
+            verdict: threshold.judge(value),
+            value: Some(value),
+            detail: detail.into(),
+            notes: Vec::new(),
+            panels: Vec::new(),
+        }
+    }
+
+    fn not_applicable(why: impl Into<String>) -> Self {
+        Self { verdict: Verdict::NotApplicable, value: None, detail: why.into(), notes: Vec::new(), panels: Vec::new() }
+    }
+
+    fn note(mut self, name: &str, value: f64) -> Self {
+        self.notes.push((name.into(), value));
+        self
+    }
+
+    fn panel(mut self, panel: Panel) -> Self {
+        self.panels.push(panel);
+        self
+    }
+}
+
+/// A kind of test.
+pub struct Test {
+    /// Name in commands and records.
+    pub id: &'static str,
+    /// Name in prose.
+    pub title: &'static str,
+    /// The question that it answers, in one sentence.
+    pub question: &'static str,
+    /// Authors, year, title, venue.
+    pub paper: &'static str,
+    /// The number's name and unit.
+    pub measure: &'static str,
+    /// The bound it is held against.
+    pub threshold: Threshold,
+    run: fn(&mut Bench<'_>, &Subject<'_>) -> Result<Outcome>,
+}
+
+impl std::fmt::Debug for Test {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Test").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// All tests.
+pub fn registry() -> &'static [Test] {
+    &[
+        shift::CONSTANT,
+        shift::PICTURE,
+        wrong_class::TEST,
+        randomisation::CASCADING,
+        randomisation::INDEPENDENT,
+        completeness::TEST,
+        noise::TEST,
+        map_attack::TEST,
+        deletion::TEST,
+    ]
+}
+
+/// Which of a method's maps a panel shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PanelKind {
+    /// Of the picture for the class predicted.
+    Original,
+    /// Of the shifted picture, by the net for shifted data.
+    Shifted,
+    /// Of the picture for the least likely class.
+    WrongClass,
+    /// Of the picture, by the net with weights drawn anew.
+    Randomised,
+    /// Of the noisy picture.
+    Noisy,
+    /// Of the picture whose map was attacked.
+    Attacked,
+}
+
+/// A map to be looked at.
+#[derive(Debug, Clone)]
+pub struct Panel {
+    /// The test that made it; none for the original.
+    pub test: Option<&'static str>,
+    /// The method's id.
+    pub method: String,
+    /// Which map it is.
+    pub kind: PanelKind,
+    /// In a few words.
+    pub caption: String,
+    /// The map.
+    pub map: Map,
+    /// The picture it belongs to, normalised, where that is not the original.
+    pub picture: Option<Tensor>,
+}
+
+/// How a picture is checked.
+pub struct Options<'a> {
+    /// Seed of every draw.
+    pub seed: u64,
+    /// Which number of the class is explained.
+    pub score: Score,
+    /// How pictures became inputs.
+    pub preprocess: &'a Preprocess,
+    /// Loads a picture or array that a method's parameter names.
+    pub load: &'a dyn Fn(&Path) -> Result<Tensor>,
+    /// The tests to make, in order.
+    pub tests: Vec<&'static Test>,
+}
+
+/// What the tests said of a picture, and the maps they said it of.
+#[derive(Debug, Clone, Default)]
+pub struct Checked {
+    /// The net's logits.
+    pub logits: Vec<f64>,
+    /// Class explained: the one with the largest logit.
+    pub target: usize,
+    /// By method, within it by test.
+    pub findings: Vec<Finding>,
+    /// By method; the original comes first.
+    pub panels: Vec<Panel>,
+}
+
+/// Checks methods on pictures of one size.
+pub struct Checker<'a> {
+    graph: Arc<Graph>,
+    options: Options<'a>,
+    engine: Engine,
+    /// Input invariance can only be told in double precision.
+    double: Engine,
+    nets: Nets,
+}
+
+/// Nets made from the one that is checked; kept, since all pictures and methods need them.
+#[derive(Default)]
+struct Nets {
+    shifted: HashMap<&'static str, Arc<Shifted>>,
+    /// By number of layers drawn anew, or by their places in the net.
+    randomised: HashMap<Vec<usize>, Arc<Graph>>,
+}
+
+/// A method on the picture.
+struct Subject<'s> {
+    id: &'s str,
+    spec: &'s Spec,
+    method: &'s dyn Method,
+    map: &'s Map,
+}
+
+/// What tests work with.
+struct Bench<'b> {
+    graph: &'b Graph,
+    options: &'b Options<'b>,
+    engine: &'b mut Engine,
+    double: &'b mut Engine,
+    nets: &'b mut Nets,
+    scene: &'b mut Scene,
+}
+
+/// The picture, and what all methods share of it.
+struct Scene {
+    x: Batch,
+    target: usize,
+    least: usize,
+    /// The picture whose gradient's map was attacked, or why there is none.
+    attacked: Option<std::result::Result<super::attack::Adversarial, String>>,
+    /// Mean area under the deletion curves of random orders.
+    random_deletion: Option<f64>,
+}
+
+impl<'a> Checker<'a> {
+    /// For pictures of the size that `graph` takes; `settings` are those of the engine that explains. A second engine works in
+    /// double precision.
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    pub fn new(graph: Arc<Graph>, options: Options<'a>, settings: &Settings) -> Result<Self> {
+        let double = Settings { precision: Precision::F64, kernels: Default::default(), ..settings.clone() };
+        let (engine, double) = (Engine::new(settings)?, Engine::new(&double)?);
+        Ok(Self { graph, options, engine, double, nets: Nets::default() })
+    }
+
+    /// The engine that explains.
+    pub fn engine(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+
+    /// Makes every test of every method, each under the name that findings call it by, on the picture `x`, `[C, H, W]`.
+    /// `told(method, test)` hears what comes next.
+    ///
+    /// What a method or test refuses (of kind input, model or settings) is a finding that does not apply and says why.
+    ///
+    /// # Errors
+    /// When `x` does not suit the net, or memory, device or files fail.
+    pub fn check(
+        &mut self,
+        x: &Tensor,
+        methods: &[(String, Spec)],
+        told: &mut dyn FnMut(&str, &str),
+    ) -> Result<Checked> {
+        let x = Batch::of(vec![x.clone()])?;
+        let logits = self.engine.forward(&self.graph, &x)?.to_f64().into_owned();
+        let target = top(&logits);
+        let least = (0..logits.len()).fold(0, |least, i| if logits[i] < logits[least] { i } else { least });
+        let mut scene = Scene { x, target, least, attacked: None, random_deletion: None };
+        let mut checked = Checked { logits, target, ..Checked::default() };
+        for (id, spec) in methods {
+            let context = Context {
+                seed: self.options.seed,
+                score: self.options.score,
+                preprocess: self.options.preprocess,
+                load: self.options.load,
+            };
+            told(id, "map");
+            let made = spec.build(&context).and_then(|method| {
+                let maps = method.explain(&mut self.engine, &self.graph, &scene.x, &[target])?;
+                maps.into_iter().next().map(|map| (method, map)).ok_or_else(|| Error::device("a method without a map"))
+            });
+            let (method, map) = match made {
+                Ok(made) => made,
+                Err(e) if refused(&e) => {
+                    let why = |test: &&'static Test| finding(test, id, Outcome::not_applicable(e.to_string()));
+                    checked.findings.extend(self.options.tests.iter().map(why));
+                    continue;
+                }
+                Err(e) => return Err(e.within(id.clone())),
+            };
+            checked.panels.push(Panel {
+                test: None,
+                method: id.clone(),
+                kind: PanelKind::Original,
+                caption: "original".into(),
+                map: map.clone(),
+                picture: None,
+            });
+            let subject = Subject { id, spec, method: &*method, map: &map };
+            for test in &self.options.tests {
+                told(id, test.id);
+                let mut bench = Bench {
+                    graph: &self.graph,
+                    options: &self.options,
+                    engine: &mut self.engine,
+                    double: &mut self.double,
+                    nets: &mut self.nets,
+                    scene: &mut scene,
+                };
+                let mut outcome = match (test.run)(&mut bench, &subject) {
+                    Err(e) if refused(&e) => Outcome::not_applicable(e.to_string()),
+                    other => other.map_err(|e| e.within(format!("{id}, {}", test.id)))?,
+                };
+                checked.panels.append(&mut outcome.panels);
+                checked.findings.push(finding(test, id, outcome));
+            }
+        }
+        Ok(checked)
+    }
+}
+
+/// Whether an error says that a method or test has no meaning here.
+fn refused(e: &Error) -> bool {
+    matches!(e.kind(), ErrorKind::Input | ErrorKind::Model | ErrorKind::Settings)
+}
+
+fn finding(test: &Test, method: &str, outcome: Outcome) -> Finding {
+    Finding {
+        test: test.id.into(),
+        method: method.into(),
+        verdict: outcome.verdict,
+        value: outcome.value,
+        threshold: outcome.value.map(|_| test.threshold),
+        measure: test.measure.into(),
+        detail: outcome.detail,
+        notes: outcome.notes,
+    }
+}
+
+impl Bench<'_> {
+    /// The subject's map of some picture, for some class, by some net.
+    fn map(&mut self, subject: &Subject<'_>, graph: &Graph, x: &Batch, target: usize) -> Result<Map> {
+        let maps = subject.method.explain(self.engine, graph, x, &[target])?;
+        maps.into_iter().next().ok_or_else(|| Error::device("a method without a map"))
+    }
+}
+
+impl Subject<'_> {
+    fn panel(&self, test: &'static str, kind: PanelKind, caption: &str, map: Map, picture: Option<Tensor>) -> Panel {
+        Panel { test: Some(test), method: self.id.into(), kind, caption: caption.into(), map, picture }
+    }
+
+    /// Whether the map is the same everywhere, so that nothing can be compared with it.
+    fn is_constant(&self) -> bool {
+        let first = self.map.values.at(0);
+        (0..self.map.values.len()).all(|i| self.map.values.at(i) == first)
+    }
+}

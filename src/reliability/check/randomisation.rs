@@ -1,0 +1,143 @@
+//! Parameter randomisation: does the map notice when what the net has learned is thrown away?
+
+use std::sync::Arc;
+
+use super::{Bench, Outcome, PanelKind, Subject, Test, Threshold, Verdict};
+use crate::error::Result;
+use crate::graph::{Graph, NodeId};
+use crate::map::{Map, channel_max_abs, channel_sum, paper_scale};
+use crate::reliability::randomise::{layers, randomised};
+use crate::reliability::similarity::{hog_spearman, spearman, spearman_abs, ssim};
+
+const PAPER: &str = "Adebayo, Gilmer, Muelly, Goodfellow, Hardt, Kim 2018: Sanity checks for saliency maps, NeurIPS (the bound is \
+                     this project's)";
+
+/// Half way between what the gradient keeps on small and large nets (a third at most) and what guided backpropagation does (two
+/// thirds at least).
+const MOST: Threshold = Threshold::AtMost(0.5);
+
+/// Nets that a cascade goes through, and layers that are drawn anew one at a time, at most.
+const STEPS: usize = 8;
+
+pub(super) const CASCADING: Test = Test {
+    id: "cascading_randomisation",
+    title: "Cascading randomisation",
+    question: "Does the map change when layers are drawn anew from the logits down to the picture?",
+    paper: PAPER,
+    measure: "larger of Spearman and |Spearman|, with the upper half of the layers drawn anew",
+    threshold: MOST,
+    run: cascading,
+};
+
+pub(super) const INDEPENDENT: Test = Test {
+    id: "independent_randomisation",
+    title: "Independent randomisation",
+    question: "Does the map change when a single layer is drawn anew?",
+    paper: PAPER,
+    measure: "larger of Spearman and |Spearman|, mean over nets with one layer drawn anew",
+    threshold: Threshold::AtMost(0.9),
+    run: independent,
+};
+
+/// `STEPS` of `n` layers, evenly spread, the last among them.
+fn spread(n: usize) -> impl Iterator<Item = usize> {
+    let steps = n.min(STEPS);
+    (1..=steps).map(move |i| (n * i).div_ceil(steps))
+}
+
+fn net(bench: &mut Bench<'_>, nodes: &[NodeId]) -> Result<Arc<Graph>> {
+    let key: Vec<usize> = nodes.iter().map(|n| n.index()).collect();
+    if let Some(net) = bench.nets.randomised.get(&key) {
+        return Ok(Arc::clone(net));
+    }
+    let net = Arc::new(randomised(bench.graph, nodes, bench.options.seed)?);
+    bench.nets.randomised.insert(key, Arc::clone(&net));
+    Ok(net)
+}
+
+/// Rank correlations of two maps; a map that became constant has nothing in common with the one it was.
+#[derive(Debug, Clone, Copy)]
+struct Likeness {
+    /// Of the magnitudes.
+    magnitudes: f64,
+    /// With sign, of the sums over channels.
+    signed: f64,
+}
+
+impl Likeness {
+    fn of(before: &Map, after: &Map) -> Result<Self> {
+        Ok(Self {
+            magnitudes: spearman_abs(&channel_max_abs(&before.values)?, &channel_max_abs(&after.values)?)?
+                .unwrap_or(0.0),
+            signed: spearman(&channel_sum(&before.values)?, &channel_sum(&after.values)?)?.unwrap_or(0.0),
+        })
+    }
+
+    fn most(self) -> f64 {
+        self.magnitudes.max(self.signed)
+    }
+}
+
+fn cascading(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Outcome> {
+    if subject.is_constant() {
+        return Ok(Outcome::not_applicable("the map is the same everywhere"));
+    }
+    let all = layers(bench.graph);
+    let (x, target) = (bench.scene.x.clone(), bench.scene.target);
+    let mut course = Vec::new();
+    let mut judged = None;
+    for n in spread(all.len()) {
+        let net = net(bench, &all[..n])?;
+        let map = bench.map(subject, &net, &x, target)?;
+        let likeness = Likeness::of(subject.map, &map)?;
+        course.push((n, likeness));
+        if judged.is_none() && 2 * n >= all.len() {
+            judged = Some((likeness, map));
+        }
+    }
+    let Some((likeness, map)) = judged else {
+        return Ok(Outcome::not_applicable("the net has no layer with weights"));
+    };
+    let detail = match MOST.judge(likeness.most()) {
+        Verdict::Pass => "without the upper half of the net it is another map",
+        _ => {
+            "much of the map stays when the upper half of the net is forgotten: it shows the picture rather than the class"
+        }
+    };
+    let mut outcome = Outcome::judged(MOST, likeness.most(), detail);
+    for (n, Likeness { magnitudes, signed }) in course {
+        outcome = outcome
+            .note(&format!("|Spearman| with {n} of {} layers drawn anew", all.len()), magnitudes)
+            .note(&format!("Spearman with {n} of {} layers drawn anew", all.len()), signed);
+    }
+    let hog = hog_spearman(&channel_max_abs(&subject.map.values)?, &channel_max_abs(&map.values)?)?;
+    outcome = outcome
+        .note("SSIM", ssim(&paper_scale(&subject.map.values)?, &paper_scale(&map.values)?)?)
+        .note("Spearman of histograms of gradients", hog.unwrap_or(0.0));
+    Ok(outcome.panel(subject.panel(CASCADING.id, PanelKind::Randomised, "upper half drawn anew", map, None)))
+}
+
+fn independent(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Outcome> {
+    if subject.is_constant() {
+        return Ok(Outcome::not_applicable("the map is the same everywhere"));
+    }
+    let all = layers(bench.graph);
+    let (x, target) = (bench.scene.x.clone(), bench.scene.target);
+    let mut notes = Vec::new();
+    for n in spread(all.len()) {
+        let layer = all[n - 1];
+        let net = net(bench, &[layer])?;
+        let map = bench.map(subject, &net, &x, target)?;
+        notes.push((
+            format!("with '{}' drawn anew", bench.graph.node(layer).name),
+            Likeness::of(subject.map, &map)?.most(),
+        ));
+    }
+    let value = notes.iter().map(|(_, v)| v).sum::<f64>() / notes.len().max(1) as f64;
+    let detail = match INDEPENDENT.threshold.judge(value) {
+        Verdict::Pass => "single layers matter to it",
+        _ => "the map hardly notices when a single layer is drawn anew",
+    };
+    let outcome = Outcome::judged(INDEPENDENT.threshold, value, detail);
+    Ok(notes.into_iter().fold(outcome, |outcome, (name, value)| outcome.note(&name, value)))
+}

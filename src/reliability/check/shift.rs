@@ -1,0 +1,103 @@
+//! Input invariance: does the explanation stay when all data are shifted and the net takes the shift back?
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Bench, Outcome, PanelKind, Subject, Test, Threshold};
+use crate::error::{Error, Result};
+use crate::method::Context;
+use crate::reliability::invariance::{SAME_MAP, SAME_OUTPUT, Shift, Shifted, shifted_preprocess};
+use crate::tensor::Tensor;
+
+const PAPER: &str = "Kindermans, Hooker, Adebayo, Alber, Schütt, Dähne, Erhan, Kim 2017: The (un)reliability of saliency methods, \
+                     arXiv:1711.00867";
+const MEASURE: &str = "max |E'(x+m) - E(x)| / max |E(x)|, in double precision";
+
+pub(super) const CONSTANT: Test = Test {
+    id: "constant_shift",
+    title: "Constant shift",
+    question: "Does the map stay when 1 is taken from every number of every picture and the first biases take that back?",
+    paper: PAPER,
+    measure: MEASURE,
+    threshold: Threshold::AtMost(SAME_MAP),
+    run: |bench, subject| {
+        run(bench, subject, "constant_shift", "shifted by a constant", &|_| Ok(Shift::Constant(-1.0)))
+    },
+};
+
+pub(super) const PICTURE: Test = Test {
+    id: "picture_shift",
+    title: "Picture shift",
+    question: "Does the map stay when one drawing is added to every picture and the first biases take it back?",
+    paper: PAPER,
+    measure: MEASURE,
+    threshold: Threshold::AtMost(SAME_MAP),
+    run: |bench, subject| {
+        run(bench, subject, "picture_shift", "shifted by a drawing", &|b| Shift::drawing(b.graph.input_shape()))
+    },
+};
+
+fn run(
+    bench: &mut Bench<'_>,
+    subject: &Subject<'_>,
+    test: &'static str,
+    caption: &str,
+    shift: &dyn Fn(&Bench<'_>) -> Result<Shift>,
+) -> Result<Outcome> {
+    let shifted = match bench.nets.shifted.get(test) {
+        Some(shifted) => Arc::clone(shifted),
+        None => {
+            let shifted = Arc::new(Shifted::new(bench.graph, &shift(bench)?)?);
+            bench.nets.shifted.insert(test, Arc::clone(&shifted));
+            shifted
+        }
+    };
+    let options = bench.options;
+    let preprocess = shifted_preprocess(options.preprocess, shifted.shift());
+    // A picture that a parameter names is one of the shifted data too.
+    let load = |path: &Path| {
+        let (tensor, shift) = ((options.load)(path)?, shifted.shift());
+        if tensor.len() != shift.len() {
+            return Err(Error::input(format!("{}: {:?} numbers in place of a picture", path.display(), tensor.dims())));
+        }
+        let sum = tensor.to_f64().iter().zip(shift.to_f64().iter()).map(|(a, b)| a + b).collect();
+        Tensor::f64(tensor.dims(), sum)
+    };
+    let context = Context { seed: options.seed, score: options.score, preprocess: &preprocess, load: &load };
+    let after = match subject.spec.build(&context) {
+        Ok(after) => after,
+        Err(e) => return Ok(Outcome::not_applicable(format!("it cannot be made for the shifted data: {e}"))),
+    };
+    let targets = [bench.scene.target];
+    let methods = [subject.method, &*after];
+    if subject.spec.values().text("patterns").is_ok() {
+        return Ok(Outcome::not_applicable(
+            "its patterns were fitted to the data as they are; `check --kindermans` fits them to the shifted data too",
+        ));
+    }
+    let mut compare = |double: bool| {
+        let engine = if double { &mut *bench.double } else { &mut *bench.engine };
+        let mut compared = shifted.compare(engine, &bench.scene.x, &targets, methods)?;
+        compared.pop().ok_or_else(|| Error::device("a method without a map"))
+    };
+    let compared = compare(true)?;
+    if compared.output > SAME_OUTPUT {
+        return Ok(Outcome::not_applicable(format!(
+            "the shift was not undone: the logits differ by {:.1e} of the largest",
+            compared.output
+        )));
+    }
+    let Some(change) = compared.change else {
+        return Ok(Outcome::not_applicable("the map is zero everywhere"));
+    };
+    let single = compare(false)?;
+    let detail = match change <= SAME_MAP {
+        true => "the map of the shifted picture is the map of the picture",
+        false => "the net says the same of the shifted picture, the map does not",
+    };
+    let moved = shifted.pictures(&bench.scene.x)?.items().first().cloned();
+    let outcome = Outcome::judged(Threshold::AtMost(SAME_MAP), change, detail)
+        .note("in single precision", single.change.unwrap_or(0.0))
+        .note("max |f'(x+m) - f(x)| / max |f(x)|", compared.output);
+    Ok(outcome.panel(subject.panel(test, PanelKind::Shifted, caption, compared.after, moved)))
+}

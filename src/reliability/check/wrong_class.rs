@@ -1,0 +1,43 @@
+//! Wrong class: is another class explained by another map?
+
+use super::{Outcome, PanelKind, Test, Threshold};
+use crate::map::{channel_max_abs, paper_scale};
+use crate::reliability::similarity::{spearman_abs, ssim, top_k_intersection};
+
+const MOST: Threshold = Threshold::AtMost(0.9);
+
+/// Share of the pixels that are a map's top.
+const TOP: f64 = 0.1;
+
+pub(super) const TEST: Test = Test {
+    id: "wrong_class",
+    title: "Wrong class",
+    question: "Is the map for the least likely class another one than that for the class predicted?",
+    paper: "Wang, Su, Zhang, Hu 2020: Interpret neural networks by extracting critical subnetworks, IEEE Transactions on \
+            Multimedia (the question; number and bound are this project's)",
+    measure: "|Spearman| of both maps",
+    threshold: MOST,
+    run: |bench, subject| {
+        let (x, least) = (bench.scene.x.clone(), bench.scene.least);
+        if least == bench.scene.target {
+            return Ok(Outcome::not_applicable("the net says the same of all classes"));
+        }
+        if subject.is_constant() {
+            return Ok(Outcome::not_applicable("the map is the same everywhere"));
+        }
+        let wrong = bench.map(subject, bench.graph, &x, least)?;
+        let [a, b] = [channel_max_abs(&subject.map.values)?, channel_max_abs(&wrong.values)?];
+        let size = |t: &crate::tensor::Tensor| t.to_f64().iter().sum::<f64>();
+        // A map that vanishes for a class that is not there is as different as can be.
+        let similarity = spearman_abs(&a, &b)?.unwrap_or(0.0);
+        let detail = match MOST.judge(similarity) {
+            super::Verdict::Pass => "another class has another map",
+            _ => "the map hardly depends on the class",
+        };
+        let outcome = Outcome::judged(MOST, similarity, detail)
+            .note("SSIM", ssim(&paper_scale(&subject.map.values)?, &paper_scale(&wrong.values)?)?)
+            .note("share of the top tenth in common", top_k_intersection(&a, &b, TOP)?)
+            .note("size of the wrong class's map, as a share of the other's", size(&b) / size(&a));
+        Ok(outcome.panel(subject.panel(TEST.id, PanelKind::WrongClass, "for the least likely class", wrong, None)))
+    },
+};

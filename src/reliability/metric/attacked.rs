@@ -1,0 +1,96 @@
+//! What metrics under attack share: the attack as parameters, and maps of pictures and of what they became.
+
+use super::Case;
+use crate::engine::{Batch, Engine};
+use crate::error::{Error, Result};
+use crate::map::Map;
+use crate::method::{Parameter, Values};
+use crate::reliability::attack::{Goal, Pgd, Size, Start, Stop, pgd, top};
+
+pub(super) const EPSILON: Parameter = Parameter {
+    key: "epsilon",
+    unit: "normalised units, or levels such as 8/255",
+    default: "0.07",
+    help: "radius of the L∞ ball that the attack (PGD) stays in",
+};
+pub(super) const STEP: Parameter = Parameter {
+    key: "step",
+    unit: "normalised units, or levels such as 2/255",
+    default: "0.01",
+    help: "length of one of its steps",
+};
+pub(super) const ITERATIONS: Parameter =
+    Parameter { key: "iterations", unit: "steps", default: "40", help: "how many steps it makes" };
+pub(super) const START: Parameter = Parameter {
+    key: "start",
+    unit: "random|picture",
+    default: "random",
+    help: "where it begins: anywhere in the ball, or at the picture",
+};
+
+/// The attack that the parameters describe, its seed not set yet.
+pub(super) fn attack(values: &Values) -> Result<Pgd> {
+    let size = |key: &str| values.parse::<Size>(key)?.positive(key).map_err(|e| e.within(values));
+    let iterations = values.count("iterations")?;
+    if iterations == 0 {
+        return Err(Error::settings(format!("{values}: there must be at least 1 iteration")));
+    }
+    let start = match values.text("start")? {
+        "random" => Start::Random,
+        "picture" => Start::Picture,
+        other => return Err(Error::settings(format!("{values}: start={other}: there are random and picture"))),
+    };
+    Ok(Pgd { epsilon: size("epsilon")?, step: size("step")?, iterations, start, stop: Stop::Last, seed: 0 })
+}
+
+/// Pictures that an attack has moved away from their predictions as far as it could.
+pub(super) struct Attacked {
+    /// Class predicted on each picture before.
+    pub clean: Vec<usize>,
+    /// Class predicted on each picture after; the same where the attack failed.
+    pub after: Vec<usize>,
+    /// The moved pictures.
+    pub x: Batch,
+}
+
+impl Attacked {
+    /// The pictures of a case under `attack`, away from the class predicted on each.
+    pub fn new(engine: &mut Engine, case: &Case<'_>, attack: &Pgd) -> Result<Self> {
+        let logits = engine.forward(case.graph, case.x)?.to_f64().into_owned();
+        let clean: Vec<usize> = logits.chunks(case.graph.classes()).map(top).collect();
+        let settings = Pgd { seed: case.seed, ..*attack };
+        let found = pgd(engine, case.graph, case.preprocess, case.x, Goal::Untargeted(&clean), &settings)?;
+        let after = found.iter().map(|a| a.predicted()[1]).collect();
+        let x = Batch::of(found.into_iter().map(|a| a.picture).collect())?;
+        Ok(Self { clean, after, x })
+    }
+}
+
+/// Maps of `x` for `classes`; those that are `known` already are not made again.
+pub(super) fn explain(
+    engine: &mut Engine,
+    case: &Case<'_>,
+    x: &Batch,
+    classes: &[usize],
+    known: Vec<Option<Map>>,
+) -> Result<Vec<Map>> {
+    let missing: Vec<usize> = (0..known.len()).filter(|&i| known[i].is_none()).collect();
+    let mut made = if missing.is_empty() {
+        Vec::new()
+    } else {
+        let items = missing.iter().map(|&i| x.items()[i].clone()).collect();
+        let targets: Vec<usize> = missing.iter().map(|&i| classes[i]).collect();
+        case.method.explain(engine, case.graph, &Batch::of(items)?, &targets)?
+    };
+    if made.len() != missing.len() {
+        return Err(Error::device(format!("{} maps of {} pictures", made.len(), missing.len())));
+    }
+    let mut made = made.drain(..);
+    Ok(known.into_iter().filter_map(|map| map.or_else(|| made.next())).collect())
+}
+
+/// The maps of a case where they are for `classes`.
+pub(super) fn known(case: &Case<'_>, classes: &[usize]) -> Vec<Option<Map>> {
+    let pairs = case.maps.iter().zip(case.targets.iter().zip(classes));
+    pairs.map(|(map, (target, class))| (target == class).then(|| map.clone())).collect()
+}

@@ -1,0 +1,87 @@
+//! Infidelity (Yeh, Hsieh, Suggala, Inouye, Ravikumar 2019).
+
+use super::{Better, Case, Entry, Metric, Needs, Output, Readings, SCORE, plane, score, within};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::map::{Map, Reduction};
+use crate::method::Parameter;
+use crate::program::Score;
+use crate::reliability::draws::{Draws, Noise, sample};
+use crate::reliability::scores::Scores;
+use crate::tensor::Tensor;
+
+pub(super) const ENTRY: Entry = Entry {
+    id: "infidelity",
+    title: "Infidelity",
+    paper: "Yeh, Hsieh, Suggala, Inouye, Ravikumar 2019: On the (in)fidelity and sensitivity of explanations, NeurIPS",
+    summary: "mean over noise I of (⟨I, E⟩ − (f(x) − f(x − I)))²; scaled: the same with the map times the number that \
+              makes it least, for maps whose units are not those of a gradient",
+    parameters: &[
+        Parameter { key: "n", unit: "copies", default: "100", help: "draws of the noise; the paper has 1000" },
+        Parameter {
+            key: "sigma",
+            unit: "share of max x − min x",
+            default: "0.1",
+            help: "standard deviation of the normal noise; this project's own choice",
+        },
+        SCORE,
+    ],
+    outputs: &[
+        Output { key: "infidelity", better: Better::Lower },
+        Output { key: "infidelity_scaled", better: Better::Lower },
+    ],
+    needs: Needs::Maps,
+    build: |values| {
+        let n = values.count("n")?;
+        if n == 0 {
+            return Err(Error::settings(format!("{values}: there must be at least 1 draw")));
+        }
+        let sigma = within(values, "sigma", |v| v > 0.0 && v.is_finite(), "a finite number above 0")?;
+        Ok(Box::new(Infidelity { n, sigma, score: score(values)? }))
+    },
+};
+
+struct Infidelity {
+    n: usize,
+    sigma: f64,
+    score: Score,
+}
+
+/// `⟨x − moved, E⟩`; the number of a map without channels is that of every channel.
+fn product(map: &Map, x: &Tensor, moved: &Tensor) -> f64 {
+    let n = map.values.len();
+    (0..x.len()).map(|e| (x.at(e) - moved.at(e)) * map.values.at(e % n)).sum()
+}
+
+impl Metric for Infidelity {
+    fn measure(&self, engine: &mut Engine, case: &Case<'_>) -> Result<Vec<Readings>> {
+        case.check()?;
+        let draws = Draws::of(ENTRY.id, case.seed);
+        let mut products = Vec::with_capacity(self.n * case.x.len());
+        let mut scores = Scores::new(engine, case.graph, self.score);
+        for (i, (x, map)) in case.x.items().iter().zip(case.maps).enumerate() {
+            // Refuses what lies elsewhere; channels stay apart here.
+            plane(map, case.x, Reduction::Sum)?;
+            scores.push(x.clone(), case.targets[i])?;
+            for k in 0..self.n {
+                let moved = draws.noisy(Noise::Gaussian, case.x, i, sample(k)?, self.sigma)?;
+                products.push(product(map, x, &moved));
+                scores.push(moved, case.targets[i])?;
+            }
+        }
+        let scores = scores.finish()?;
+        let reading = |(scores, products): (&[f64], &[f64])| {
+            let falls: Vec<f64> = scores[1..].iter().map(|s| scores[0] - s).collect();
+            let miss = |factor: f64| {
+                let squares = products.iter().zip(&falls).map(|(p, fall)| (factor * p - fall).powi(2));
+                squares.sum::<f64>() / self.n as f64
+            };
+            let squares: f64 = products.iter().map(|p| p * p).sum();
+            let shared: f64 = products.iter().zip(&falls).map(|(p, fall)| p * fall).sum();
+            // A map that says nothing stays so.
+            let best = if squares > 0.0 { shared / squares } else { 0.0 };
+            vec![Some(miss(1.0)), Some(miss(best))]
+        };
+        Ok(scores.chunks(self.n + 1).zip(products.chunks(self.n)).map(reading).collect())
+    }
+}
