@@ -17,8 +17,8 @@ use verilume::random;
 use verilume::reliability::auc::{Scored, auc};
 use verilume::reliability::bootstrap::Bootstrap;
 use verilume::reliability::detector::{
-    ATTACKED, Detector, Example, Features, Kind, Laboratory, Net, Origin, Part, Provenance, Trained, Training, part,
-    train,
+    ATTACKED, Attack, Detector, Example, Features, Kind, Laboratory, Net, Origin, Part, Provenance, Rounding, Trained,
+    Training, Verdict, part, train,
 };
 use verilume::tensor::{Precision, Shape, Tensor};
 
@@ -269,11 +269,12 @@ fn features_are_stacks_of_one_size() {
 fn examples_do_not_depend_on_how_pictures_are_grouped() {
     let net = Golden::small("vgg");
     let features = features("gradient", &net, 8);
-    let made = |text: &str, held_out| Kind { origin: Origin::Made(text.parse().unwrap()), held_out };
+    let made =
+        |text: &str, held_out| Kind { origin: Origin::Made(Attack::parse(text, Rounding::None, 3).unwrap()), held_out };
     let kinds = [
-        made("pgd:epsilon=2,step=0.5,iterations=8,levels=no", false),
+        made("pgd:epsilon=2,step=0.5,iterations=8", false),
         Kind { origin: Origin::Given("given".into()), held_out: false },
-        made("fgsm:epsilon=1,levels=no", true),
+        made("fgsm:epsilon=1", true),
     ];
     let laboratory =
         |seed| Laboratory { graph: &net.graph, preprocess: &net.preprocess, features: &features, kinds: &kinds, seed };
@@ -461,6 +462,7 @@ mod commands {
         for (arguments, why) in [
             (vec![], "--attack or --attacked"),
             (vec!["--attack", "fgms"], "did you mean fgsm"),
+            (vec!["--attack", "top_k"], "leaves the prediction as it is"),
             (vec!["--attack", "fgsm:epsilon=0"], "above 0"),
             (vec!["--attack", "fgsm", "--lr", "0"], "above 0"),
             (vec!["--attack", "fgsm", "-m", "gradeint"], "gradient"),
