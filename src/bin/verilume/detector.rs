@@ -18,7 +18,8 @@ use verilume::program::Score;
 use verilume::reliability::auc::Interval;
 use verilume::reliability::bootstrap::Bootstrap;
 use verilume::reliability::detector::{
-    Detector, Example, Features, Kind, Laboratory, Origin, Part, Provenance, SIDE, Specimen, Training, Verdict, train,
+    Attack, Detector, Example, Features, Kind, Laboratory, Origin, Part, Provenance, Rounding, SIDE, Specimen,
+    Training, Verdict, train,
 };
 use verilume::report::replace;
 use verilume::tensor::{Shape, Tensor};
@@ -177,7 +178,7 @@ fn train_one(args: &TrainArgs) -> Result<ExitCode> {
     let seed = args.resources.seed;
     let features = features(&spec, &preprocess, seed)?;
     let mut engine = Engine::new(&plan::settings(&args.resources, args.threads)?)?;
-    let kinds = kinds(args);
+    let kinds = kinds(args)?;
     let voice = if args.quiet { Voice::Quiet } else { Voice::Normal };
     let [clean, given] = [&args.data, &args.attacked].map(|named| sources(named, &args.out));
     let model_file = args.model.model.as_deref().and_then(|name| Path::new(name).canonicalize().ok());
@@ -266,15 +267,21 @@ fn sources(named: &[std::ffi::OsString], out: &Path) -> Vec<Source> {
     found
 }
 
-fn kinds(args: &TrainArgs) -> Vec<Kind> {
-    let made = |held_out: bool| move |attack| Kind { origin: Origin::Made(attack), held_out };
-    let mut kinds: Vec<Kind> = args.attack.iter().cloned().map(made(false)).collect();
+fn kinds(args: &TrainArgs) -> Result<Vec<Kind>> {
+    let rounding = if args.unrounded { Rounding::None } else { Rounding::Levels };
+    let made = |option: &str, text: &String, held_out: bool| -> Result<Kind> {
+        let attack = Attack::parse(text, rounding, args.resources.seed).map_err(|e| e.within(option))?;
+        Ok(Kind { origin: Origin::Made(attack), held_out })
+    };
+    let mut kinds = args.attack.iter().map(|text| made("--attack", text, false)).collect::<Result<Vec<_>>>()?;
     if !args.attacked.is_empty() {
         let names: Vec<String> = args.attacked.iter().map(|name| paths::shown(Path::new(name))).collect();
         kinds.push(Kind { origin: Origin::Given(names.join(", ")), held_out: false });
     }
-    kinds.extend(args.holdout_attack.iter().cloned().map(made(true)));
-    kinds
+    for text in &args.holdout_attack {
+        kinds.push(made("--holdout-attack", text, true)?);
+    }
+    Ok(kinds)
 }
 
 /// Makes the examples, picture after picture; what cannot be used is said and counted.

@@ -16,7 +16,7 @@ mod train;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-pub use attack::Attack;
+pub use attack::{Attack, Rounding};
 pub use features::{Features, SIDE};
 pub use net::{ATTACKED, CLEAN, Net};
 pub use specimen::{Kind, Laboratory, Origin, Specimen};

@@ -48,7 +48,7 @@ pub struct Laboratory<'a> {
     pub features: &'a Features,
     /// Kinds of attacked versions.
     pub kinds: &'a [Kind],
-    /// Seed of the split and of the attacks.
+    /// Seed of the split.
     pub seed: u64,
 }
 
@@ -103,7 +103,7 @@ impl Laboratory<'_> {
                 (Origin::Made(attack), _) => {
                     let items = Batch::of(chosen.iter().map(|&i| x.items()[i].clone()).collect())?;
                     let logits: Vec<Vec<f64>> = chosen.iter().map(|&i| logits[i].clone()).collect();
-                    attack.run(engine, (self.graph, self.preprocess), &items, &logits, self.seed)?
+                    attack.run(engine, (self.graph, self.preprocess), &items, &logits)?
                 }
             };
             let versions = Batch::of(versions)?;

@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use verilume::reliability::detector::Attack;
 
 use super::{ModelChoice, Preparation, Resources};
 use crate::values;
@@ -40,13 +39,20 @@ pub struct TrainArgs {
     #[arg(short, long = "method", value_name = "METHOD", default_value = "haf")]
     pub method: String,
 
-    /// Attack to learn: fgsm or pgd, with :epsilon=8/255 and (pgd) step, iterations, start, stop; goal, levels; may repeat
+    /// Attack on the prediction to learn (fgsm, pgd), as `verilume attack` takes it; may repeat
     #[arg(long, value_name = "ATTACK")]
-    pub attack: Vec<Attack>,
+    pub attack: Vec<String>,
 
     /// Attack that is only measured, on pictures of the test part; may repeat
     #[arg(long, value_name = "ATTACK")]
-    pub holdout_attack: Vec<Attack>,
+    pub holdout_attack: Vec<String>,
+
+    /// Leave attacked pictures as the attack found them
+    ///
+    /// Otherwise they are rounded to levels of 0 to 255, as picture files hold them, within the attack's epsilon; only
+    /// those that the net still takes for another class count. Arrays that are not made of levels need this option.
+    #[arg(long)]
+    pub unrounded: bool,
 
     /// Attacked versions of --data, as many and in the same order; may repeat
     #[arg(long, value_name = "FOLDER|FILE")]
