@@ -1,5 +1,6 @@
 //! Runs programs over pictures: chunking, caching, checks.
 
+mod forget;
 mod profile;
 mod progress;
 

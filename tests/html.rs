@@ -15,6 +15,9 @@ use verilume::report::html::{Drawing, Page, Panel, Plate};
 use verilume::report::{ModelUsed, Prediction};
 use verilume::tensor::Tensor;
 
+/// The browser, found when the tests were compiled.
+const CHROMIUM: Option<&str> = option_env!("VERILUME_CHROMIUM");
+
 /// A name that means mischief wherever it is not escaped.
 const EVIL: &str = "pets/<script>alert('1')</script> \"quoted\" & \u{202e}gnp.\u{732b}é --> <!--.png";
 
@@ -413,7 +416,7 @@ fn left(name: &str) -> PathBuf {
 fn a_browser_shows_it_without_complaint() {
     let path = left("check.html");
     std::fs::write(&path, full_page()).unwrap();
-    let mut browser = browser::Browser::start(option_env!("VERILUME_CHROMIUM").expect("a browser"));
+    let mut browser = browser::Browser::start(CHROMIUM.unwrap());
     for (width, scheme) in [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")] {
         browser.screen(width, scheme);
         browser.open(&path);
@@ -459,7 +462,7 @@ fn check_silence(browser: &browser::Browser, path: &Path) {
 fn the_table_sorts_and_unfolds_by_keyboard() {
     let path = left("check-sorted.html");
     std::fs::write(&path, full_page()).unwrap();
-    let mut browser = browser::Browser::start(option_env!("VERILUME_CHROMIUM").expect("a browser"));
+    let mut browser = browser::Browser::start(CHROMIUM.unwrap());
     browser.screen(1280, "light");
     browser.open(&path);
     let order = "[...document.querySelectorAll('.unfold code')].map(c => c.textContent).join()";

@@ -1,5 +1,6 @@
 //! Metrics of maps, each against a plain recomputation of its definition in double precision.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::needless_range_loop, reason = "one number counts pictures in several lists")]
 
 mod nets;
 
@@ -611,7 +612,14 @@ fn one_pixel_is_enough_or_refused() {
             Ok(found) => {
                 assert!(found.iter().flatten().flatten().all(|v| v.is_finite()), "{}: {found:?}", entry.id);
             }
-            Err(e) => assert!(entry.id == "road" && e.to_string().contains("every pixel removed"), "{}: {e}", entry.id),
+            Err(e) => {
+                let why = match entry.id {
+                    "road" => "every pixel removed",
+                    "attack_stability" => "positions",
+                    _ => "nothing",
+                };
+                assert!(e.to_string().contains(why), "{}: {e}", entry.id);
+            }
         }
     }
     let two = Linear::new([1, 1, 2]);

@@ -8,7 +8,7 @@ pub mod cuda;
 mod mask;
 pub(crate) mod patch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -213,6 +213,9 @@ pub(crate) trait Device: Send {
     /// # Errors
     /// When a number is not finite.
     fn move_patches(&self, task: &patch::PatchTask<'_>) -> Result<Vec<patch::Moved>>;
+
+    /// Gives back what it keeps for weights with these numbers ([`crate::graph::WeightId::stored`]).
+    fn forget(&mut self, weights: &HashSet<u64>);
 
     /// Bytes held at most so far.
     fn peak_bytes(&self) -> u64;

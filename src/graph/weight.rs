@@ -102,6 +102,13 @@ impl Part {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct WeightId(u64, Part);
 
+impl WeightId {
+    /// Names what is stored, whatever part of it.
+    pub(crate) const fn stored(self) -> u64 {
+        self.0
+    }
+}
+
 /// The weight of a convolution `[k, c / groups, kh, kw]` or a linear layer `[k, c, 1, 1]`.
 ///
 /// The numbers stay where they are stored; devices convert the rows they ask for. Folding a batch norm multiplies

@@ -138,7 +138,7 @@ const MOST_BYTES: usize = 256 << 20;
 impl Haf {
     /// # Errors
     /// When a value is out of its range.
-    fn new(values: &super::Values, score: Score) -> Result<Self> {
+    pub(crate) fn new(values: &super::Values, score: Score) -> Result<Self> {
         let wrong = |key: &str, why: &str| {
             Error::settings(format!("haf:{key}={}: {why}", values.text(key).unwrap_or_default()))
         };

@@ -504,6 +504,65 @@ impl<'g> Builder<'g> {
         Ok(out)
     }
 
+    /// Gradient of the weight of `node` (a convolution, a batch norm as one, or a linear layer) when `s` is the gradient at
+    /// its output, from the input that the current forward pass gives it: one number a weight, of shape
+    /// `[k, c / groups · kh, kw]`, in the weight's order.
+    ///
+    /// # Errors
+    /// When `node` has no weight or `s` has not the shape of its output.
+    ///
+    /// # Panics
+    /// When the graph has no such node.
+    pub fn weight_adjoint(&mut self, node: NodeId, s: Value) -> Result<Value> {
+        let linear = matches!(self.graph.node(node).op, Op::Linear(_));
+        if linear {
+            let (layer, x) = (self.linear_layer(node)?, self.input(node, 0));
+            return self.linear_weight_adjoint_of(layer, x, s);
+        }
+        let layer = self.conv_layer(node)?;
+        let x = self.input(node, 0);
+        self.conv_weight_adjoint_of(layer, x, s)
+    }
+
+    /// Gradient of a convolution's weight, `[k, c / groups · kh, kw]`, when `x` is its input and `s` the gradient at its
+    /// output. The weight's numbers do not matter, its extents do.
+    ///
+    /// # Errors
+    /// When `x` and `s` have not the shapes of the layer's input and output, or the layer's parts do not suit each other.
+    pub fn conv_weight_adjoint_of(&mut self, layer: Arc<ConvLayer>, x: Value, s: Value) -> Result<Value> {
+        layer.check()?;
+        self.expect("a weight's gradient", x, Form::Dense(layer.input))?;
+        self.expect("a weight's gradient", s, Form::Dense(layer.output))?;
+        let [k, c, kh, kw] = layer.weight.dims();
+        let out = self.dense(Shape::new(k, c * kh, kw).checked()?);
+        self.write(Step::ConvWeightAdjoint { layer, x, s, out });
+        Ok(out)
+    }
+
+    /// Gradient of a linear layer's weight, `s xᵀ` as `[k, c, 1]`, when `x` is its input and `s` the gradient at its output.
+    ///
+    /// # Errors
+    /// When `x` and `s` are no vectors of the layer's inputs and outputs, or the layer's parts do not suit each other.
+    pub fn linear_weight_adjoint_of(&mut self, layer: Arc<LinearLayer>, x: Value, s: Value) -> Result<Value> {
+        layer.check()?;
+        let [k, c, ..] = layer.weight.dims();
+        self.expect("a weight's gradient", x, Form::Dense(Shape::vector(c)))?;
+        self.expect("a weight's gradient", s, Form::Dense(Shape::vector(k)))?;
+        let out = self.dense(Shape::new(k, c, 1).checked()?);
+        self.write(Step::LinearWeightAdjoint { layer, x, s, out });
+        Ok(out)
+    }
+
+    /// Gradient of a bias when `s` is the gradient at its layer's output: the sum over each channel's plane, a vector.
+    ///
+    /// # Errors
+    /// When `s` holds no numbers.
+    pub fn bias_adjoint(&mut self, s: Value) -> Result<Value> {
+        let shape = self.numbers("a bias's gradient", s)?;
+        let mean = self.spatial_mean(s)?;
+        self.scale(mean, shape.plane() as f64)
+    }
+
     /// `s` sent to the winners of `node` (a max-pool).
     ///
     /// # Errors

@@ -297,6 +297,20 @@ pub enum Step {
         s: Value,
         out: Value,
     },
+    /// Gradient of a convolution's weight, `[k, c / groups · kh, kw]`: sums over positions of `s` times what each tap read.
+    ConvWeightAdjoint {
+        layer: Arc<ConvLayer>,
+        x: Value,
+        s: Value,
+        out: Value,
+    },
+    /// Gradient of a linear layer's weight, `s xᵀ` as `[k, c, 1]`.
+    LinearWeightAdjoint {
+        layer: Arc<LinearLayer>,
+        x: Value,
+        s: Value,
+        out: Value,
+    },
     Add {
         a: Value,
         b: Value,
@@ -467,6 +481,7 @@ impl Step {
             Step::Add { a, b, .. } => vec![*a, *b],
             Step::Gate { s, bits, .. } => vec![*s, *bits],
             Step::MaxPoolAdjoint { s, winners, .. } => vec![*s, *winners],
+            Step::ConvWeightAdjoint { x, s, .. } | Step::LinearWeightAdjoint { x, s, .. } => vec![*x, *s],
             Step::PreferWinners { x, winners, preferred, .. } => vec![*x, *winners, *preferred],
             Step::Concat { xs, .. } | Step::Elementwise { xs, .. } => xs.clone(),
             Step::WeightedChannelSum { weights, x, .. } | Step::ScaleChannels { weights, x, .. } => vec![*weights, *x],
@@ -507,6 +522,8 @@ impl Step {
             | Step::LoadDecisions { out, .. }
             | Step::Linear { out, .. }
             | Step::LinearAdjoint { out, .. }
+            | Step::ConvWeightAdjoint { out, .. }
+            | Step::LinearWeightAdjoint { out, .. }
             | Step::Add { out, .. }
             | Step::Clamp { out, .. }
             | Step::Inside { out, .. }
@@ -553,11 +570,15 @@ impl Step {
         }
     }
 
-    /// Name of the layer whose weights the step applies.
+    /// Name of the layer whose weights the step applies or differentiates by.
     pub fn layer(&self) -> Option<&str> {
         match self {
-            Step::Conv { layer, .. } | Step::ConvAdjoint { layer, .. } => Some(&layer.name),
-            Step::Linear { layer, .. } | Step::LinearAdjoint { layer, .. } => Some(&layer.name),
+            Step::Conv { layer, .. } | Step::ConvAdjoint { layer, .. } | Step::ConvWeightAdjoint { layer, .. } => {
+                Some(&layer.name)
+            }
+            Step::Linear { layer, .. }
+            | Step::LinearAdjoint { layer, .. }
+            | Step::LinearWeightAdjoint { layer, .. } => Some(&layer.name),
             _ => None,
         }
     }
@@ -590,6 +611,8 @@ impl Step {
             Step::ConvAdjoint { .. } => "conv_adjoint",
             Step::Linear { .. } => "linear",
             Step::LinearAdjoint { .. } => "linear_adjoint",
+            Step::ConvWeightAdjoint { .. } => "conv_weight_adjoint",
+            Step::LinearWeightAdjoint { .. } => "linear_weight_adjoint",
             Step::Add { .. } => "add",
             Step::Clamp { .. } => "clamp",
             Step::Inside { .. } => "inside",

@@ -46,6 +46,10 @@ impl Work {
                 work.weight_bytes += layer.bias.as_ref().map_or(0, |b| b.len() * scalar_bytes) as u64;
             }
             Step::LinearAdjoint { layer, .. } => work.linear(layer, scalar_bytes),
+            // No weight is read.
+            Step::ConvWeightAdjoint { layer, .. } => {
+                work.flops = 2 * (layer.output.len() * layer.weight.row_len()) as u64;
+            }
             Step::WeightedChannelSum { x, .. } => work.flops = 2 * numbers(x),
             Step::Fill { values, .. } => work.weight_bytes = (values.len() * scalar_bytes) as u64,
             // Numbers that come from or go to the host.

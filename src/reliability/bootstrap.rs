@@ -85,7 +85,7 @@ impl Bootstrap {
 }
 
 /// One of `n` from two uniform numbers of 23 bits each.
-fn index([coarse, fine]: [f32; 2], n: usize) -> usize {
+pub(super) fn index([coarse, fine]: [f32; 2], n: usize) -> usize {
     const STEP: f64 = 1.0 / (1 << 23) as f64;
     // The first is an odd multiple of half a step; the second fills the step above.
     let u = f64::from(coarse) - STEP / 2.0 + f64::from(fine) * STEP;
@@ -93,7 +93,7 @@ fn index([coarse, fine]: [f32; 2], n: usize) -> usize {
 }
 
 /// Between two of `sorted` by linear interpolation (NumPy's default).
-fn quantile(sorted: &[f64], share: f64) -> f64 {
+pub(super) fn quantile(sorted: &[f64], share: f64) -> f64 {
     let rank = share * (sorted.len() - 1) as f64;
     let below = rank.floor() as usize;
     let above = (below + 1).min(sorted.len() - 1);

@@ -140,13 +140,10 @@ mod tests {
         for k in 0..n {
             let pivot = (k..n).max_by(|&i, &j| a[i][k].abs().total_cmp(&a[j][k].abs())).unwrap();
             a.swap(k, pivot);
-            for i in 0..n {
-                if i != k {
-                    let f = a[i][k] / a[k][k];
-                    for j in k..=n {
-                        a[i][j] -= f * a[k][j];
-                    }
-                }
+            let row = a[k].clone();
+            for (_, other) in a.iter_mut().enumerate().filter(|(i, _)| *i != k) {
+                let f = other[k] / row[k];
+                other.iter_mut().zip(&row).skip(k).for_each(|(v, r)| *v -= f * r);
             }
         }
         (0..n).map(|k| a[k][n] / a[k][k]).collect()

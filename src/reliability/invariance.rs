@@ -67,7 +67,7 @@ impl Shift {
             Shift::CheckeredBox => {
                 let field = |i: usize, n: usize| {
                     let at = (i as f64 + 0.5) / n as f64;
-                    (0.25..0.75).contains(&at).then(|| ((at - 0.25) * 8.0) as usize)
+                    (0.25..0.75).contains(&at).then_some(((at - 0.25) * 8.0) as usize)
                 };
                 let value = |i: usize| match (field(i / shape.w % shape.h, shape.h), field(i % shape.w, shape.w)) {
                     (Some(row), Some(column)) if (row + column) % 2 == 0 => -1.0,
@@ -124,7 +124,7 @@ impl Compared {
 /// A net, and the same net for data that are shifted.
 #[derive(Debug)]
 pub struct Shifted {
-    graph: Graph,
+    original: Graph,
     shifted: Graph,
     shift: Tensor,
 }
@@ -136,11 +136,11 @@ impl Shifted {
     /// As [`Shift::tensor`] and [`Graph::shifted`].
     pub fn new(graph: &Graph, shift: &Shift) -> Result<Self> {
         let shift = shift.tensor(graph.input_shape())?;
-        Ok(Self { graph: graph.clone(), shifted: graph.shifted(&shift)?, shift })
+        Ok(Self { original: graph.clone(), shifted: graph.shifted(&shift)?, shift })
     }
 
     /// The net for shifted data.
-    pub fn graph(&self) -> &Graph {
+    pub fn shifted_graph(&self) -> &Graph {
         &self.shifted
     }
 
@@ -183,10 +183,10 @@ impl Shifted {
         [method, after]: [&dyn Method; 2],
     ) -> Result<Vec<Compared>> {
         let moved = self.pictures(x)?;
-        let (f, g) = (engine.forward(&self.graph, x)?, engine.forward(&self.shifted, &moved)?);
-        let before = method.explain(engine, &self.graph, x, targets)?;
+        let (f, g) = (engine.forward(&self.original, x)?, engine.forward(&self.shifted, &moved)?);
+        let before = method.explain(engine, &self.original, x, targets)?;
         let after = after.explain(engine, &self.shifted, &moved, targets)?;
-        let classes = self.graph.classes();
+        let classes = self.original.classes();
         let (f, g) = (f.to_f64(), g.to_f64());
         let maps = before.into_iter().zip(after).enumerate();
         let compared = maps.map(|(i, (before, after))| {

@@ -106,7 +106,8 @@ pub fn table(double: &mut Engine, single: &mut Engine, subject: &Subject<'_>, sh
         let shifted = Shifted::new(subject.graph, shift)?;
         let preprocess = shifted_preprocess(subject.preprocess, shifted.shift());
         let moved = || subject.data.iter().map(|b| shifted.pictures(b));
-        let moved = [fitted(double, shifted.graph(), moved())?, fitted(single, shifted.graph(), moved())?];
+        let moved =
+            [fitted(double, shifted.shifted_graph(), moved())?, fitted(single, shifted.shifted_graph(), moved())?];
         for row in ROWS {
             let measure = |engine: &mut Engine, i: usize| {
                 let before = make(row.how, subject.preprocess, &plain[i], subject.seed)?;

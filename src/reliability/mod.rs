@@ -1,9 +1,11 @@
 //! How far a map can be believed.
 
 pub mod attack;
+pub mod auc;
 pub mod bootstrap;
 pub mod check;
 pub mod concentration;
+pub mod detector;
 mod draws;
 pub mod fidelity;
 pub mod imputation;

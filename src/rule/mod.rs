@@ -25,6 +25,7 @@ mod pull_back;
 mod rectified;
 mod vjp;
 mod w_square;
+mod weights;
 mod z_box;
 mod z_plus;
 
@@ -48,6 +49,7 @@ pub use pull_back::{pull_back, pull_back_observed};
 pub use rectified::Rectified;
 pub use vjp::Vjp;
 pub use w_square::WSquare;
+pub use weights::{WeightGradient, weight_gradients};
 pub use z_box::ZBox;
 pub use z_plus::ZPlus;
 

@@ -8,6 +8,7 @@ mod book;
 mod check;
 mod completions;
 mod data;
+mod detector;
 mod doctor;
 mod drawing;
 mod eval;
@@ -25,6 +26,7 @@ mod plan;
 mod profile;
 mod resume;
 mod runner;
+mod stream;
 mod subject;
 mod talk;
 mod targets;
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Profile(args) => profile::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Patterns(args) => patterns::run(&args),
+        Command::Detector(args) => detector::run(&args),
         Command::Model(args) => model::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args).map(|()| ExitCode::SUCCESS),

@@ -21,8 +21,9 @@ mod pointwise;
 mod pool;
 mod quantile;
 mod source;
+mod weights;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -324,6 +325,11 @@ impl<I: Isa> Device for Cpu<I> {
         self.patches(task)
     }
 
+    fn forget(&mut self, weights: &HashSet<u64>) {
+        self.plans.retain(|key, _| !weights.contains(&key.weight.stored()));
+        self.resident.retain(|key, _| !weights.contains(&key.weight().stored()));
+    }
+
     fn peak_bytes(&self) -> u64 {
         self.peak
     }
@@ -385,6 +391,8 @@ impl<I: Isa> Cpu<I> {
             }
             Step::Linear { layer, x, out } => self.linear(layer, *x, *out, v),
             Step::LinearAdjoint { layer, s, out } => self.linear_adjoint(layer, *s, *out, v),
+            Step::ConvWeightAdjoint { layer, x, s, out } => self.conv_weight_adjoint(layer, *x, *s, *out, v),
+            Step::LinearWeightAdjoint { x, s, out, .. } => self.linear_weight_adjoint(*x, *s, *out, v),
             Step::Add { a, b, out } => self.pointwise(*out, v, |n| Pointwise::Add(v.at(*a, n), v.at(*b, n))),
             Step::Clamp { x, range, out } => {
                 let bounds = bounds::<I::T>(*range);

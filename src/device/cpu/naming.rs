@@ -12,6 +12,7 @@ impl<I: Isa> Cpu<I> {
             Step::Conv { layer, .. } => self.conv_kernel(layer, Direction::Forward),
             Step::ConvAdjoint { layer, .. } => self.conv_kernel(layer, Direction::Adjoint),
             Step::Linear { .. } | Step::LinearAdjoint { .. } => "linear",
+            Step::ConvWeightAdjoint { .. } | Step::LinearWeightAdjoint { .. } => "weights",
             Step::Add { .. }
             | Step::Clamp { .. }
             | Step::Inside { .. }

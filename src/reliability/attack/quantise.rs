@@ -1,6 +1,6 @@
 //! Adversarial inputs as pictures of levels.
 
-use super::ball::{Size, linf, linf_levels, plane};
+use super::ball::{Size, linf, plane};
 use crate::error::{Error, Result};
 use crate::image::{Picture, Preprocess};
 use crate::tensor::Tensor;
@@ -18,7 +18,7 @@ pub struct Quantised {
     pub linf_levels: f64,
 }
 
-/// Levels may miss a whole number by this much: preparation rounds to single precision.
+/// Prepared levels may miss a whole number by this much: preparation rounds to single precision.
 const ROUNDING: f64 = 1e-3;
 
 /// `adversarial` (`[C, H, W]` in the net's space, near `original`) with every element rounded to a level of 0 to 255, towards
@@ -43,6 +43,7 @@ pub fn quantise(original: &Tensor, adversarial: &Tensor, epsilon: Size, preproce
     }
     let plane = plane(preprocess, original.len())?;
     let mut values = Vec::with_capacity(original.len());
+    let mut levels: f64 = 0.0;
     for i in 0..original.len() {
         let c = i / plane;
         let (x, y) = (original.at(i), adversarial.at(i));
@@ -52,21 +53,23 @@ pub fn quantise(original: &Tensor, adversarial: &Tensor, epsilon: Size, preproce
             ))
         })?;
         values.push(preprocess.normalise(c, level));
+        levels = levels.max((f64::from(level) - snapped(x, c, preprocess)).abs());
     }
     let tensor = Tensor::f32([channels, h, w], values)?;
     let picture = preprocess.picture(&tensor)?;
-    let (linf, linf_levels) = (linf(&tensor, original), linf_levels(&tensor, original, preprocess)?);
-    Ok(Quantised { picture, tensor, linf, linf_levels })
+    Ok(Quantised { linf: linf(&tensor, original), picture, tensor, linf_levels: levels })
+}
+
+/// The level, not always a whole number, that is prepared as `v`.
+fn snapped(v: f64, c: usize, preprocess: &Preprocess) -> f64 {
+    let t = preprocess.denormalise(c, v);
+    if (t - t.round()).abs() < ROUNDING { t.round() } else { t }
 }
 
 /// The level nearest to `y` of those between `x` and `y` and within ε of `x`; where there is none between, the one nearest
 /// to `x`.
 fn toward(x: f64, y: f64, epsilon: Size, c: usize, preprocess: &Preprocess) -> Option<u8> {
-    let snapped = |v: f64| {
-        let t = preprocess.denormalise(c, v);
-        if (t - t.round()).abs() < ROUNDING { t.round() } else { t }
-    };
-    let (from, to) = (snapped(x), snapped(y));
+    let (from, to) = (snapped(x, c, preprocess), snapped(y, c, preprocess));
     let within = |level: f64| {
         (0.0..=255.0).contains(&level)
             && match epsilon {

@@ -186,7 +186,8 @@ static ATTACKS: [Entry; 6] = [
                 key: "region",
                 unit: "(TOP,LEFT,HEIGHT,WIDTH)|mask:FILE",
                 default: Parameter::REQUIRED,
-                help: "pixels of the net's input: a rectangle in parentheses, or what is not 0 in a .npy [H,W]",
+                help: "pixels of the net's input: a rectangle in parentheses, or what is not 0 in a .npy [H,W], not black \
+                           in a picture of that size",
             },
             EPSILON,
             step("1/255"),
@@ -413,7 +414,7 @@ impl Spec {
     }
 
     fn size(&self, key: &str) -> Result<Size> {
-        self.values.parse::<Size>(key)?.positive(key).map_err(|e| e.within(self.entry.id))
+        self.values.parse::<Size>(key)?.positive(&format!("{}:{key}", self.entry.id))
     }
 
     /// At least 1.

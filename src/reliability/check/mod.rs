@@ -231,8 +231,8 @@ pub struct Checker<'a> {
 #[derive(Default)]
 struct Nets {
     shifted: HashMap<&'static str, Arc<Shifted>>,
-    /// By number of layers drawn anew, or by their places in the net.
-    randomised: HashMap<Vec<usize>, Arc<Graph>>,
+    /// By draw and places in the net of the layers drawn anew.
+    randomised: HashMap<(u64, Vec<usize>), Arc<Graph>>,
 }
 
 /// A method on the picture.

@@ -13,7 +13,7 @@ pub(super) const TEST: Test = Test {
     id: "wrong_class",
     title: "Wrong class",
     question: "Is the map for the least likely class another one than that for the class predicted?",
-    paper: "Wang, Su, Zhang, Hu 2020: Interpret neural networks by extracting critical subnetworks, IEEE Transactions on \
+    paper: "Wang, Su, Zhang, Hu 2020: Learning reliable visual saliency for model explanations, IEEE Transactions on \
             Multimedia (the question; number and bound are this project's)",
     measure: "|Spearman| of both maps",
     threshold: MOST,

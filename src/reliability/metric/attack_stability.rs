@@ -61,12 +61,15 @@ pub(super) const ENTRY: Entry = Entry {
 /// Pictures as an attack left them; none where it found nothing.
 type Moved = Vec<Option<Tensor>>;
 
+/// Keys of pictures, the classes they were attacked for, and what became of them.
+type Done = (Vec<u64>, Vec<usize>, Moved);
+
 struct UnderAttack {
     attack: Spec,
     how: Comparison,
     /// What became of the last case's pictures: an attack does not depend on the method, and methods take turns on the
     /// same pictures.
-    last: Mutex<Option<(Vec<u64>, Vec<usize>, Moved)>>,
+    last: Mutex<Option<Done>>,
 }
 
 impl UnderAttack {

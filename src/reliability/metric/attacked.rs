@@ -1,5 +1,7 @@
 //! What metrics under attack share: the attack as parameters, and maps of pictures and of what they became.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use super::Case;
 use crate::engine::{Batch, Engine};
 use crate::error::{Error, Result};
@@ -28,8 +30,8 @@ pub(super) const START: Parameter = Parameter {
     help: "where it begins: anywhere in the ball, or at the picture",
 };
 
-/// The attack that the parameters describe, its seed not set yet.
-pub(super) fn attack(values: &Values) -> Result<Pgd> {
+/// The attack that the parameters describe.
+pub(super) fn attack(values: &Values) -> Result<Attack> {
     let size = |key: &str| values.parse::<Size>(key)?.positive(key).map_err(|e| e.within(values));
     let iterations = values.count("iterations")?;
     if iterations == 0 {
@@ -40,8 +42,21 @@ pub(super) fn attack(values: &Values) -> Result<Pgd> {
         "picture" => Start::Picture,
         other => return Err(Error::settings(format!("{values}: start={other}: there are random and picture"))),
     };
-    Ok(Pgd { epsilon: size("epsilon")?, step: size("step")?, iterations, start, stop: Stop::Last, seed: 0 })
+    let (epsilon, step) = (size("epsilon")?, size("step")?);
+    let pgd = Pgd { epsilon, step, iterations, start, stop: Stop::Last, seed: 0 };
+    Ok(Attack { pgd, last: Mutex::new(None) })
 }
+
+/// An attack on the prediction, and whom it was last made on.
+pub(super) struct Attack {
+    pgd: Pgd,
+    /// What became of the last case's pictures: the attack does not depend on the method, and methods take turns on the
+    /// same pictures.
+    last: Mutex<Option<(Victims, Arc<Attacked>)>>,
+}
+
+/// Net, seed and keys of pictures: what an attack's result depends on.
+type Victims = (u64, u64, Vec<u64>);
 
 /// Pictures that an attack has moved away from their predictions as far as it could.
 pub(super) struct Attacked {
@@ -53,16 +68,25 @@ pub(super) struct Attacked {
     pub x: Batch,
 }
 
-impl Attacked {
-    /// The pictures of a case under `attack`, away from the class predicted on each.
-    pub fn new(engine: &mut Engine, case: &Case<'_>, attack: &Pgd) -> Result<Self> {
+impl Attack {
+    /// The pictures of a case under attack, away from the class predicted on each.
+    pub fn on(&self, engine: &mut Engine, case: &Case<'_>) -> Result<Arc<Attacked>> {
+        let victims = (case.graph.id(), case.seed, case.x.keys());
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, attacked)) = &*last
+            && *of == victims
+        {
+            return Ok(Arc::clone(attacked));
+        }
         let logits = engine.forward(case.graph, case.x)?.to_f64().into_owned();
         let clean: Vec<usize> = logits.chunks(case.graph.classes()).map(top).collect();
-        let settings = Pgd { seed: case.seed, ..*attack };
+        let settings = Pgd { seed: case.seed, ..self.pgd };
         let found = pgd(engine, case.graph, case.preprocess, case.x, Goal::Untargeted(&clean), &settings)?;
         let after = found.iter().map(|a| a.predicted()[1]).collect();
         let x = Batch::of(found.into_iter().map(|a| a.picture).collect())?;
-        Ok(Self { clean, after, x })
+        let attacked = Arc::new(Attacked { clean, after, x });
+        *last = Some((victims, Arc::clone(&attacked)));
+        Ok(attacked)
     }
 }
 

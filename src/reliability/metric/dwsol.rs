@@ -1,13 +1,12 @@
 //! D-WSOL: localisation that has to discriminate, also under attack. The task is that of Wang, Su, Zhang, Hu 2020, whose
 //! protocol is not public; the definition here is this project's own.
 
-use super::attacked::{self, Attacked, EPSILON, ITERATIONS, START, STEP};
+use super::attacked::{self, Attack, EPSILON, ITERATIONS, START, STEP};
 use super::{Better, Bounds, Case, Entry, Metric, Needs, Output, Readings, plane, reduce, within};
 use crate::engine::{Batch, Engine};
 use crate::error::{Error, Result};
 use crate::map::{Map, Reduction, Sign};
 use crate::method::Parameter;
-use crate::reliability::attack::Pgd;
 use crate::reliability::draws::Draws;
 use crate::reliability::localisation::largest_component;
 
@@ -64,7 +63,7 @@ struct DWsol {
     threshold: f64,
     reduction: Reduction,
     share: f64,
-    attack: Pgd,
+    attack: Attack,
 }
 
 /// What one picture is asked.
@@ -95,7 +94,7 @@ impl Metric for DWsol {
         }
         let present: Vec<usize> = questions.iter().map(|q| q.present).collect();
         let clean = self.ask(engine, case, case.x, &questions, attacked::known(case, &present))?;
-        let attacked = Attacked::new(engine, case, &self.attack)?;
+        let attacked = self.attack.on(engine, case)?;
         let moved: Vec<usize> = (0..questions.len()).filter(|&i| attacked.clean[i] != attacked.after[i]).collect();
         let mut disturbed: Vec<[Option<bool>; 2]> = vec![[None; 2]; questions.len()];
         if !moved.is_empty() {

@@ -1,11 +1,11 @@
 //! Class retrieval under attack (Lim, Lee, Kim 2021).
 
-use super::attacked::{self, Attacked, EPSILON, ITERATIONS, START, STEP};
+use super::attacked::{self, Attack, EPSILON, ITERATIONS, START, STEP};
 use super::{Better, Case, Entry, Metric, Needs, Output, Readings, plane};
 use crate::engine::{Batch, Engine};
 use crate::error::Result;
 use crate::map::{Map, Reduction, paper_scale};
-use crate::reliability::attack::{Pgd, top};
+use crate::reliability::attack::top;
 use crate::reliability::scores::together;
 use crate::tensor::Tensor;
 
@@ -37,7 +37,7 @@ pub(super) const ENTRY: Entry = Entry {
     build: |values| Ok(Box::new(Retrieval(attacked::attack(values)?))),
 };
 
-struct Retrieval(Pgd);
+struct Retrieval(Attack);
 
 /// Masked pictures of one kind of class: x by mx, xa by mx, xa by mxa, x by mxa.
 const PRODUCTS: usize = 4;
@@ -45,8 +45,8 @@ const PRODUCTS: usize = 4;
 impl Metric for Retrieval {
     fn measure(&self, engine: &mut Engine, case: &Case<'_>) -> Result<Vec<Readings>> {
         case.check()?;
-        let attacked = Attacked::new(engine, case, &self.0)?;
-        let Attacked { clean, after, x: moved } = &attacked;
+        let attacked = self.0.on(engine, case)?;
+        let (clean, after, moved) = (&attacked.clean, &attacked.after, &attacked.x);
         let oracle_x = attacked::explain(engine, case, case.x, clean, attacked::known(case, clean))?;
         let oracle_xa = attacked::explain(engine, case, moved, clean, vec![None; clean.len()])?;
         // Where the attack has failed both classes are one, and so are the maps.

@@ -2,6 +2,7 @@
 
 pub mod attack;
 mod check;
+mod detector;
 mod eval;
 
 use std::ffi::OsString;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use check::{CheckArgs, ReportFormat};
+pub use detector::{ApplyArgs, DetectorArgs, DetectorCommand, TrainArgs};
 pub use eval::{EvalArgs, MosaicSize, TargetArg};
 
 use crate::listing;
@@ -45,6 +47,7 @@ pub enum Command {
     Bench(Box<BenchArgs>),
     Profile(Box<ProfileArgs>),
     Patterns(PatternsArgs),
+    Detector(DetectorArgs),
     Model(ModelArgs),
     Doctor(DoctorArgs),
     Completions(CompletionsArgs),

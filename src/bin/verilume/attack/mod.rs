@@ -152,10 +152,10 @@ fn ready(specs: Vec<Spec>, preprocess: &Preprocess, labels: &Labels, classes: us
         let name = spec.entry.id;
         let time = times.entry(name).and_modify(|n| *n += 1).or_insert(1);
         let id = if *time == 1 { name.to_string() } else { format!("{name}-{time}") };
-        let attack = spec.build(&context).map_err(|e| e.within(format!("--attack {}", spec.entry.id)))?;
+        let attack = spec.build(&context).map_err(|e| e.within("--attack"))?;
         let wanted = match attack.wanted() {
             Some(Wanted::Class(text)) => {
-                Some(class(text, labels, classes).map_err(|e| e.within(format!("{name}:target")))?)
+                Some(class(text, labels, classes).map_err(|e| e.within(format!("--attack: {name}:target")))?)
             }
             _ => None,
         };

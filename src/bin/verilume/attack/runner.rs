@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::Result;
 use verilume::engine::{Batch, Engine};
 use verilume::graph::Graph;
-use verilume::image::Preprocess;
+use verilume::image::{Picture, Preprocess};
 use verilume::map::{Map, channel_mean_abs};
 use verilume::model::{Labels, Model};
 use verilume::program::softmax;
@@ -127,10 +127,11 @@ struct Scored {
 /// What came of one attack on one item, and how long it took.
 type Attacked = (verilume::Result<Adversarial>, f64);
 
-/// An adversarial input as numbers and, where one is wanted, as a picture with the net's logits on it.
+/// What was found for item `at`, as numbers and, where one is wanted, as a picture and what the net sees of it.
 struct Outcome {
+    at: usize,
     found: Adversarial,
-    quantised: Option<verilume::Result<(Quantised, Vec<f64>)>>,
+    quantised: Option<verilume::Result<(Picture, Tensor)>>,
 }
 
 /// The array that a group of rows comes from.
@@ -268,16 +269,23 @@ impl Runner<'_> {
         if scored.is_empty() {
             return Ok(Vec::new());
         }
+        let originals: Vec<&Tensor> = scored.iter().map(|s| &s.item.input).collect();
         let mut before = Vec::new();
         for m in 0..self.compared.len() {
-            before.push(self.maps(&graph, m, &scored)?);
+            let maps = self.maps(&graph, m, &originals, &scored);
+            // As with attacks below: no input would do better.
+            if let Some(Err(e)) = maps.iter().find(|m| matches!(m, Err(e) if e.kind() == ErrorKind::Settings)) {
+                anyhow::bail!("-m {}: {e}", self.compared[m].spec);
+            }
+            before.push(maps);
         }
         let mut held = Vec::new();
         for a in 0..self.attacks.len() {
             let wanted: Vec<Option<usize>> = scored.iter().map(|s| self.wanted(a, s)).collect();
             let every: Vec<usize> = (0..scored.len()).collect();
+            let mut records = Vec::with_capacity(scored.len());
+            let mut outcomes = Vec::with_capacity(scored.len());
             for (i, (made, seconds)) in self.attack(&graph, a, &scored, &wanted, &every).into_iter().enumerate() {
-                let s = &scored[i];
                 match &made {
                     Ok(_) => self.attacks[a].proven = true,
                     // Settings that have never worked are no fault of the input: they would fail on every other.
@@ -286,15 +294,29 @@ impl Runner<'_> {
                     }
                     Err(_) => {}
                 }
-                let mut record = self.record(a, s, wanted[i], seconds);
-                let maps: Vec<&verilume::Result<Map>> = before.iter().map(|of_method| &of_method[i]).collect();
-                if let Err(e) =
-                    made.and_then(|found| self.describe(&graph, (a, s), found, &maps, &mut record, rows.as_deref_mut()))
-                {
+                let mut record = self.record(a, &scored[i], wanted[i], seconds);
+                match made {
+                    Ok(found) => {
+                        self.describe(&scored[i], &found, &mut record);
+                        outcomes.push(Outcome { at: i, found, quantised: None });
+                    }
+                    Err(e) => record.error = Some(e.to_string()),
+                }
+                records.push(record);
+            }
+            if self.formats.contains(&AttackFormat::Png) {
+                self.quantise(&graph, a, &scored, &mut outcomes, &mut records);
+            }
+            for outcome in &outcomes {
+                let (s, record) = (&scored[outcome.at], &mut records[outcome.at]);
+                if let Err(e) = self.write(outcome, (a, s), rows.as_deref_mut(), record) {
                     record.error = Some(e.to_string());
                 }
-                held.push((s.item.source, record));
             }
+            for (m, maps) in before.iter().enumerate() {
+                self.compare(&graph, (m, a), &scored, maps, &outcomes, &mut records);
+            }
+            held.extend(scored.iter().map(|s| s.item.source).zip(records));
             if rows.is_none() {
                 self.write_down(std::mem::take(&mut held), progress)?;
             }
@@ -362,25 +384,34 @@ impl Runner<'_> {
         }
     }
 
-    /// Maps of the originals.
-    fn maps(&mut self, graph: &Graph, m: usize, scored: &[Scored]) -> Result<Vec<verilume::Result<Map>>> {
-        let mut all = Vec::with_capacity(scored.len());
-        for s in scored {
-            match self.map(graph, m, &s.item.input, s.class) {
-                // As with attacks: no input would do better.
-                Err(e) if e.kind() == ErrorKind::Settings => {
-                    return Err(e.within(format!("-m {}", self.compared[m].spec)).into());
-                }
-                made => all.push(made),
-            }
-        }
-        Ok(all)
+    /// A map of each input, one for each of the items.
+    fn maps(&mut self, graph: &Graph, m: usize, inputs: &[&Tensor], items: &[Scored]) -> Vec<verilume::Result<Map>> {
+        let classes: Vec<usize> = items.iter().map(|s| s.class).collect();
+        self.maps_of(graph, m, inputs, &classes)
     }
 
-    fn map(&mut self, graph: &Graph, m: usize, input: &Tensor, class: usize) -> verilume::Result<Map> {
-        let x = batch(&[input])?;
-        let maps = self.compared[m].method.explain(&mut self.engine, graph, &x, &[class])?;
-        maps.into_iter().next().ok_or_else(|| Error::device("a method gave no map"))
+    fn maps_of(
+        &mut self,
+        graph: &Graph,
+        m: usize,
+        inputs: &[&Tensor],
+        classes: &[usize],
+    ) -> Vec<verilume::Result<Map>> {
+        if inputs.is_empty() {
+            return Vec::new();
+        }
+        let (engine, method) = (&mut self.engine, &self.compared[m].method);
+        let made = batch(inputs).and_then(|x| method.explain(engine, graph, &x, classes));
+        match made {
+            Ok(maps) if maps.len() == inputs.len() => maps.into_iter().map(Ok).collect(),
+            Ok(_) => inputs.iter().map(|_| Err(Error::device("a method gave too few maps"))).collect(),
+            Err(e) if inputs.len() == 1 => vec![Err(e)],
+            // One bad input must not take its neighbours along.
+            Err(_) => {
+                let each = inputs.iter().zip(classes);
+                each.flat_map(|(input, &class)| self.maps_of(graph, m, &[input], &[class])).collect()
+            }
+        }
     }
 
     fn record(&self, a: usize, s: &Scored, wanted: Option<usize>, seconds: f64) -> AttackRecord {
@@ -411,22 +442,8 @@ impl Runner<'_> {
         best_first(logits).iter().take(LISTED).map(of).collect()
     }
 
-    /// Fills the record in and writes the files. Files written before something fails are in the record.
-    fn describe(
-        &mut self,
-        graph: &Graph,
-        (a, s): (usize, &Scored),
-        found: Adversarial,
-        before: &[&verilume::Result<Map>],
-        record: &mut AttackRecord,
-        rows: Option<&mut Rows>,
-    ) -> verilume::Result<()> {
-        let goal = record.wanted;
-        let promised = |ready: &Ready, logits: &[f64]| match (&ready.attack, goal) {
-            (Attack::Map(_), _) => best_first(logits).first() == best_first(&s.logits).first(),
-            (_, Some(class)) => best_first(logits).first() == Some(&class),
-            (_, None) => best_first(logits).first() != Some(&s.class),
-        };
+    /// Fills in what the attack itself says.
+    fn describe(&self, s: &Scored, found: &Adversarial, record: &mut AttackRecord) {
         let [was, is] = found.predicted();
         record.prediction_after = self.prediction(&found.logits[1]);
         record.flipped = Some(was != is);
@@ -436,26 +453,38 @@ impl Runner<'_> {
         record.iterations = Some(found.iterations);
         record.linf = Some(found.linf);
         record.linf_levels = linf_levels(&found.picture, &s.item.input, self.preprocess).ok();
-        let quantised =
-            self.formats.contains(&AttackFormat::Png).then(|| self.quantised(graph, (a, s), &found.picture));
-        let made = Outcome { found, quantised };
-        let written = self.write(&made, (a, s), rows, record);
-        if let Some(Ok((q, logits))) = &made.quantised {
-            record.prediction_png = Some(self.prediction(logits));
-            record.flipped_png = Some(best_first(logits).first() != best_first(&s.logits).first());
-            record.succeeded_png = Some(promised(&self.attacks[a], logits));
-            record.linf_png = Some(q.linf);
-            record.linf_png_levels = Some(q.linf_levels);
+    }
+
+    /// Makes pictures of levels and fills in what the net says of them.
+    fn quantise(
+        &mut self,
+        graph: &Graph,
+        a: usize,
+        scored: &[Scored],
+        outcomes: &mut [Outcome],
+        records: &mut [AttackRecord],
+    ) {
+        for outcome in outcomes {
+            let s = &scored[outcome.at];
+            let made = self.quantised(graph, (a, s), &outcome.found.picture);
+            if let Ok((q, logits)) = &made {
+                let record = &mut records[outcome.at];
+                let (is, was) = (best_first(logits).first().copied(), best_first(&s.logits).first().copied());
+                record.flipped_png = Some(is != was);
+                record.succeeded_png = Some(match (&self.attacks[a].attack, record.wanted) {
+                    (Attack::Map(_), _) => is == was,
+                    (_, Some(class)) => is == Some(class),
+                    (_, None) => is != Some(s.class),
+                });
+                record.prediction_png = Some(self.prediction(logits));
+                record.linf_png = Some(q.linf);
+                record.linf_png_levels = Some(q.linf_levels);
+            }
+            outcome.quantised = Some(made.and_then(|(q, _)| {
+                let seen = q.tensor.reshape(s.item.input.dims())?;
+                Ok((q.picture, seen))
+            }));
         }
-        for (m, map) in before.iter().enumerate() {
-            let map = match map {
-                Ok(map) => map,
-                Err(e) => return Err(Error::new(e.kind(), e.to_string())),
-            };
-            let compared = self.compare(graph, (m, a, s), map, &made)?;
-            record.maps.push(compared);
-        }
-        written
     }
 
     /// The picture of levels and the net's logits on it.
@@ -477,7 +506,7 @@ impl Runner<'_> {
 
     fn write(
         &self,
-        made: &Outcome,
+        outcome: &Outcome,
         (a, s): (usize, &Scored),
         mut rows: Option<&mut Rows>,
         record: &mut AttackRecord,
@@ -489,14 +518,14 @@ impl Runner<'_> {
                 AttackFormat::Npy => RawFormat::Npy,
                 AttackFormat::Safetensors => RawFormat::SafetensorsInput,
                 AttackFormat::Png => {
-                    let q = match &made.quantised {
-                        Some(Ok((q, _))) => q,
+                    let picture = match &outcome.quantised {
+                        Some(Ok((picture, _))) => picture,
                         Some(Err(e)) => return Err(Error::new(e.kind(), e.to_string())),
                         None => continue,
                     };
                     let path = outputs::path(self.out, &s.item.stem, &[id, "png"]);
                     self.spare(&path)?;
-                    outputs::write_png(&path, &q.picture)?;
+                    outputs::write_png(&path, picture)?;
                     record.files.push(paths::shown(&path));
                     continue;
                 }
@@ -504,7 +533,7 @@ impl Runner<'_> {
             let stem = if several { &self.sources[s.item.source].stem } else { &s.item.stem };
             let path = outputs::path(self.out, stem, &[id, raw.extension()]);
             self.spare(&path)?;
-            let values = made.found.picture.to_f32();
+            let values = outcome.found.picture.to_f32();
             match rows.as_deref_mut() {
                 Some(rows) if several => rows.files.push(&path, raw, s.item.row.unwrap_or(0), &s.item.dims, &values)?,
                 _ => {
@@ -529,44 +558,73 @@ impl Runner<'_> {
         }
     }
 
-    /// How alike the maps of the original, the adversarial input and its picture are.
+    /// How alike the maps of the originals, the adversarial inputs and their pictures are.
     fn compare(
         &mut self,
         graph: &Graph,
+        (m, a): (usize, usize),
+        scored: &[Scored],
+        before: &[verilume::Result<Map>],
+        outcomes: &[Outcome],
+        records: &mut [AttackRecord],
+    ) {
+        // Numbers first, then pictures, in the order of the outcomes.
+        let seen = |o: &Outcome| o.quantised.as_ref().and_then(|q| q.as_ref().ok()).is_some();
+        let mut inputs: Vec<&Tensor> = outcomes.iter().map(|o| &o.found.picture).collect();
+        inputs.extend(outcomes.iter().flat_map(|o| o.quantised.iter().flatten().map(|(_, seen)| seen)));
+        let numbers = outcomes.iter().map(|o| scored[o.at].class);
+        let pictures = outcomes.iter().filter(|o| seen(o)).map(|o| scored[o.at].class);
+        let classes: Vec<usize> = numbers.chain(pictures).collect();
+        let mut maps = self.maps_of(graph, m, &inputs, &classes);
+        let mut of_pictures = maps.split_off(outcomes.len()).into_iter();
+        for (outcome, after) in outcomes.iter().zip(maps) {
+            let png = if seen(outcome) { of_pictures.next() } else { None };
+            let (s, record) = (&scored[outcome.at], &mut records[outcome.at]);
+            let compared = match &before[outcome.at] {
+                Ok(before) => self.alike((m, a, s), before, after, png),
+                Err(e) => Err(Error::new(e.kind(), e.to_string())),
+            };
+            match compared {
+                Ok(compared) => record.maps.push(compared),
+                Err(e) => {
+                    let why = format!("-m {}: {e}", self.compared[m].spec);
+                    record.error.get_or_insert(why);
+                }
+            }
+        }
+    }
+
+    fn alike(
+        &self,
         (m, a, s): (usize, usize, &Scored),
         before: &Map,
-        made: &Outcome,
+        after: verilume::Result<Map>,
+        png: Option<verilume::Result<Map>>,
     ) -> verilume::Result<MapsCompared> {
-        let drawn = |map: &Map| -> verilume::Result<Tensor> {
-            let map = s.item.drawn(map, self.preprocess).unwrap_or_else(|_| map.clone());
-            channel_mean_abs(&map.values)
+        // One number a pixel, where the input has pixels.
+        let plane = |map: &Map| {
+            let drawn = s.item.drawn(map, self.preprocess);
+            channel_mean_abs(&drawn.as_ref().unwrap_or(map).values)
         };
-        let original = drawn(before)?;
+        let original = plane(before)?;
+        let pixels = s.item.input.len() / s.item.input.dims().first().copied().unwrap_or(1).max(1);
         let k = match &self.attacks[a].attack {
             // The attack's own k where the map has the pixels that it counts.
-            Attack::Map(attack) if original.len() == s.item.input.len() / s.item.input.dims()[0].max(1) => {
-                attack.objective.top_k(original.len())
-            }
+            Attack::Map(attack) if original.len() == pixels => attack.objective.top_k(pixels),
             _ => (original.len() / 50).max(1),
         };
         let share = k as f64 / original.len() as f64;
-        let preprocess = self.preprocess;
-        let mut alike = |input: &Tensor| -> verilume::Result<(f64, Option<f64>)> {
-            let map = self.map(graph, m, input, s.class)?;
-            let map = s.item.drawn(&map, preprocess).unwrap_or(map);
-            let map = channel_mean_abs(&map.values)?;
+        let of = |map: Map| -> verilume::Result<(f64, Option<f64>)> {
+            let map = plane(&map)?;
             Ok((top_k_intersection(&original, &map, share)?, spearman(&original, &map)?))
         };
-        let (top, rank) = alike(&made.found.picture)?;
-        let png = match &made.quantised {
-            Some(Ok((q, _))) => Some(alike(&q.tensor.clone().reshape(s.item.input.dims())?)?),
-            _ => None,
-        };
+        let (top_k_intersection, spearman) = of(after?)?;
+        let png = png.transpose()?.map(of).transpose()?;
         Ok(MapsCompared {
             method: self.compared[m].spec.clone(),
             k,
-            top_k_intersection: top,
-            spearman: rank,
+            top_k_intersection,
+            spearman,
             top_k_intersection_png: png.map(|p| p.0),
             spearman_png: png.and_then(|p| p.1),
         })

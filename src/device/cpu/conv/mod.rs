@@ -63,6 +63,11 @@ pub(crate) struct PackKey {
 }
 
 impl PackKey {
+    /// Whose packed form it names.
+    pub fn weight(&self) -> WeightId {
+        self.weight
+    }
+
     fn new(layer: &ConvLayer, direction: Direction, form: &Form, geometry: &Geometry) -> Self {
         Self {
             weight: layer.weight.id(),

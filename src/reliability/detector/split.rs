@@ -1,0 +1,49 @@
+//! Which pictures a detector is trained on, chosen on, and measured on.
+
+use serde::{Deserialize, Serialize};
+
+use crate::random;
+
+/// What a picture is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Part {
+    /// Weights are fitted to it.
+    Training,
+    /// The best epoch is chosen by it.
+    Validation,
+    /// Nothing is chosen by it.
+    Test,
+}
+
+/// Number in the generator of the split's draw; the key of a picture takes the place of the picture.
+const SPLIT: u32 = u32::MAX - 7;
+
+/// The part of the picture with this key ([`crate::engine::Batch::keys`]): by a draw training (three fifths of all pictures),
+/// validation or test (a fifth each). Equal pictures are of one part, however often, where and in which order they are read.
+pub fn part(key: u64, seed: u64) -> Part {
+    let mut draw = [0f32];
+    random::fill_uniforms(seed, key, SPLIT, 0, &mut draw);
+    match draw[0] {
+        d if d < 0.6 => Part::Training,
+        d if d < 0.8 => Part::Validation,
+        _ => Part::Test,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_drawn_by_key() {
+        let keys: Vec<u64> = (0..5000u64).map(|i| i.wrapping_mul(0x9E37_79B9_7F4A_7C15)).collect();
+        let count = |part_: Part, seed| keys.iter().filter(|&&k| part(k, seed) == part_).count() as f64 / 5000.0;
+        for (p, share) in [(Part::Training, 0.6), (Part::Validation, 0.2), (Part::Test, 0.2)] {
+            // Four standard deviations are at most 0.028.
+            let within = (count(p, 3) - share).abs() < 0.028;
+            assert!(within, "{p:?} {}", count(p, 3));
+        }
+        assert!(keys.iter().all(|&k| part(k, 3) == part(k, 3)));
+        assert!(keys.iter().any(|&k| part(k, 3) != part(k, 4)));
+    }
+}

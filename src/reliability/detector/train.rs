@@ -1,0 +1,231 @@
+//! Training: cross-entropy, Adam, mini-batches in an order that the seed gives, the best epoch kept.
+
+use serde::{Deserialize, Serialize};
+
+use super::net::{ATTACKED, CLEAN, Net};
+use crate::engine::{Engine, Progress};
+use crate::error::{Error, Result};
+use crate::optimiser::Adam;
+use crate::random;
+use crate::reliability::auc::{Scored, auc};
+use crate::tensor::{Shape, Tensor};
+
+/// A stack of maps and what it is of.
+#[derive(Debug, Clone)]
+pub struct Example {
+    /// `[T, side, side]`.
+    pub maps: Tensor,
+    /// Whether the picture was attacked.
+    pub attacked: bool,
+}
+
+/// How a detector is trained.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Training {
+    /// Passes over the training examples, at most.
+    pub epochs: usize,
+    /// Examples a step.
+    pub batch: usize,
+    /// Learning rate of Adam.
+    pub lr: f64,
+    /// Epochs without a better one after which training ends.
+    pub patience: usize,
+    /// Seed of the first weights and of the order of examples.
+    pub seed: u64,
+}
+
+impl Default for Training {
+    /// At most 60 epochs in steps of 32 examples, learning rate 0.001, patience 12.
+    fn default() -> Self {
+        Self { epochs: 60, batch: 32, lr: 1e-3, patience: 12, seed: 0 }
+    }
+}
+
+/// Mean and standard deviation of each map of a stack over all training examples and positions: what a stack is standardised
+/// with before the net sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scaling {
+    /// One number a map.
+    pub mean: Vec<f64>,
+    /// One number a map; 1 for a map that never varies.
+    pub std: Vec<f64>,
+}
+
+impl Scaling {
+    /// Of `examples`, which have one shape `[T, h, w]`; copies, so each picture counts as often as it is there.
+    fn of(examples: &[Example], shape: Shape) -> Self {
+        let (plane, count) = (shape.plane(), (examples.len() * shape.plane()) as f64);
+        let moment = |f: &dyn Fn(usize, f64) -> f64| {
+            let mut sums = vec![0.0; shape.c];
+            for example in examples {
+                for (t, map) in example.maps.to_f64().chunks(plane).enumerate() {
+                    sums[t] += map.iter().map(|&v| f(t, v)).sum::<f64>();
+                }
+            }
+            sums.into_iter().map(|s| s / count).collect::<Vec<_>>()
+        };
+        let mean = moment(&|_, v| v);
+        let variance = moment(&|t, v| (v - mean[t]) * (v - mean[t]));
+        let std = variance.into_iter().map(|v| if v > 0.0 && v.sqrt() > 0.0 { v.sqrt() } else { 1.0 }).collect();
+        Self { mean, std }
+    }
+
+    /// `maps` less the mean, over the standard deviation.
+    ///
+    /// # Errors
+    /// When there are more or fewer maps in the stack.
+    pub fn apply(&self, maps: &Tensor) -> Result<Tensor> {
+        let &[t, h, w] = maps.dims() else {
+            return Err(Error::input(format!("a stack of maps has axes [T, H, W], not {:?}", maps.dims())));
+        };
+        if t != self.mean.len() {
+            return Err(Error::input(format!("a stack of {t} maps where the detector takes {}", self.mean.len())));
+        }
+        let plane = h * w;
+        let values = maps.to_f64();
+        let scaled = values.iter().enumerate().map(|(i, v)| (v - self.mean[i / plane]) / self.std[i / plane]).collect();
+        Tensor::rounded(maps.dims(), scaled, maps.precision())
+    }
+}
+
+/// What an epoch came to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Epoch {
+    /// Mean cross-entropy of the training examples while their weights moved, both kinds counting the same.
+    pub loss: f64,
+    /// Mean cross-entropy of the validation examples after it, both kinds counting the same.
+    pub validation_loss: f64,
+    /// AUC on the validation examples after it.
+    pub validation_auc: f64,
+}
+
+/// A net and how it came about.
+#[derive(Debug, Clone)]
+pub struct Trained {
+    /// With the weights after the best epoch.
+    pub net: Net,
+    /// From the training examples.
+    pub scaling: Scaling,
+    /// Every epoch that was run.
+    pub epochs: Vec<Epoch>,
+    /// Position of the best: the largest AUC on the validation examples, of equal ones the smallest loss.
+    pub best: usize,
+}
+
+/// Number in the generator of the examples' order; the sample is the epoch.
+const ORDER: u64 = 0x6465_7465_6374_5f6f;
+
+/// Trains a detector on `examples` until the AUC on `validation` has not improved for [`Training::patience`] epochs.
+///
+/// Clean and attacked examples count the same, however many there are of each: the probabilities are those under equal odds.
+/// The result depends on the examples, their order and the seed, and on the engine's kernels in the last digits; not on
+/// threads or memory.
+///
+/// # Errors
+/// When either list lacks clean or attacked examples, shapes differ, a setting means nothing, or a number is not finite.
+pub fn train(
+    engine: &mut Engine,
+    examples: &[Example],
+    validation: &[Example],
+    settings: &Training,
+) -> Result<Trained> {
+    let Training { epochs, batch, lr, patience, seed } = *settings;
+    if epochs == 0 || batch == 0 || patience == 0 || !(lr > 0.0 && lr.is_finite()) {
+        return Err(Error::settings("training needs epochs, batch, patience and a learning rate above 0"));
+    }
+    let shape = shape(examples.iter().chain(validation))?;
+    let (own, others) = (Kinds::of(examples, "training")?, Kinds::of(validation, "validation")?);
+    let scaling = Scaling::of(examples, shape);
+    let mut net = Net::new(shape, seed)?;
+    let mut adam = Adam::new(lr, net.parameters().len());
+    let scaled = validation.iter().map(|e| scaling.apply(&e.maps)).collect::<Result<Vec<_>>>()?;
+    let mut run: Vec<Epoch> = Vec::new();
+    let mut best: Option<(usize, Net)> = None;
+    engine.progress(&Progress { method: "training", done: 0, total: epochs, objective: None });
+    for epoch in 0..epochs {
+        let mut loss = 0.0;
+        for members in order(examples.len(), seed, epoch).chunks(batch) {
+            let maps = members.iter().map(|&i| scaling.apply(&examples[i].maps)).collect::<Result<Vec<_>>>()?;
+            let classes: Vec<usize> = members.iter().map(|&i| class(&examples[i])).collect();
+            let weights: Vec<f64> = classes.iter().map(|&c| own.weight(c) / members.len() as f64).collect();
+            let (mean, gradient) = net.loss(engine, &maps, &classes, &weights)?;
+            loss += mean * members.len() as f64 / examples.len() as f64;
+            adam.step(net.parameters_mut(), &gradient);
+        }
+        let logs = net.log_probabilities(engine, &scaled)?;
+        let classes = validation.iter().map(class);
+        let cross = logs.iter().zip(classes).map(|(log, c)| -others.weight(c) * log[c]);
+        let validation_loss = cross.sum::<f64>() / validation.len() as f64;
+        let cases: Vec<Scored> = logs
+            .iter()
+            .zip(validation)
+            .enumerate()
+            .map(|(group, (log, e))| Scored { group, positive: e.attacked, score: log[ATTACKED] - log[CLEAN] })
+            .collect();
+        let validation_auc = auc(&cases)?.unwrap_or(0.5);
+        let here = Epoch { loss, validation_loss, validation_auc };
+        let better = best.as_ref().is_none_or(|(b, _)| {
+            let before = &run[*b];
+            (here.validation_auc, -here.validation_loss) > (before.validation_auc, -before.validation_loss)
+        });
+        run.push(here);
+        if better {
+            best = Some((epoch, net.clone()));
+        }
+        engine.progress(&Progress { method: "training", done: epoch + 1, total: epochs, objective: Some(loss) });
+        if best.as_ref().is_some_and(|(b, _)| epoch - b >= patience) {
+            break;
+        }
+    }
+    let Some((best, net)) = best else { return Err(Error::settings("training needs at least one epoch")) };
+    Ok(Trained { net, scaling, epochs: run, best })
+}
+
+/// How often each kind is there.
+struct Kinds([usize; 2]);
+
+impl Kinds {
+    fn of(examples: &[Example], what: &str) -> Result<Self> {
+        let attacked = examples.iter().filter(|e| e.attacked).count();
+        let clean = examples.len() - attacked;
+        if clean == 0 || attacked == 0 {
+            return Err(Error::input(format!(
+                "a detector learns from both kinds: there are {clean} clean and {attacked} attacked {what} examples"
+            )));
+        }
+        Ok(Self([clean, attacked]))
+    }
+
+    /// Weight of an example, so that both kinds count the same and the mean weight is 1.
+    fn weight(&self, class: usize) -> f64 {
+        (self.0[CLEAN] + self.0[ATTACKED]) as f64 / (2 * self.0[class]) as f64
+    }
+}
+
+fn class(example: &Example) -> usize {
+    if example.attacked { ATTACKED } else { CLEAN }
+}
+
+/// The one shape of all stacks.
+fn shape<'a>(examples: impl Iterator<Item = &'a Example>) -> Result<Shape> {
+    let mut found = None;
+    for example in examples {
+        let &[t, h, w] = example.maps.dims() else {
+            return Err(Error::input(format!("a stack of maps has axes [T, H, W], not {:?}", example.maps.dims())));
+        };
+        let shape = Shape::new(t, h, w);
+        if *found.get_or_insert(shape) != shape {
+            return Err(Error::input(format!("stacks of maps of different shapes, {shape} among them")));
+        }
+    }
+    found.ok_or_else(|| Error::input("there is nothing to train a detector on"))
+}
+
+/// Positions of `n` examples in the order of an epoch.
+fn order(n: usize, seed: u64, epoch: usize) -> Vec<usize> {
+    let mut draws = vec![0f32; n];
+    random::fill_uniforms(seed, ORDER, epoch as u32, 0, &mut draws);
+    let mut order: Vec<usize> = (0..n).collect();
+    order.sort_by(|&a, &b| draws[a].total_cmp(&draws[b]));
+    order
+}

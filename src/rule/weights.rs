@@ -1,0 +1,48 @@
+//! Gradients of what a net was trained for: its weights and biases.
+
+use super::{Composite, pull_back_observed};
+use crate::error::{Error, Result};
+use crate::graph::{NodeId, Op};
+use crate::program::{Builder, Value};
+
+/// Gradients of one layer's weight and bias.
+#[derive(Debug, Clone, Copy)]
+pub struct WeightGradient {
+    /// The convolution or linear layer.
+    pub node: NodeId,
+    /// One number a weight, `[k, c / groups · kh, kw]`.
+    pub weight: Value,
+    /// One number a bias, where the layer has one.
+    pub bias: Option<Value>,
+}
+
+/// Gradients of the weights and biases of every layer on a way from the picture to `from`, in the order of the graph, when
+/// `signal` is the gradient at the output of `from`. Each is of one copy of one picture: whoever asks for a batch's adds up.
+///
+/// # Errors
+/// When `signal` has not the shape of `from`'s output, or a batch norm has not been folded: what it was trained for are other
+/// numbers than those of the convolution it comes to.
+pub fn weight_gradients(b: &mut Builder<'_>, from: NodeId, signal: Value) -> Result<Vec<WeightGradient>> {
+    let (graph, mut found) = (b.graph(), Vec::new());
+    let to = graph.input();
+    pull_back_observed(b, &Composite::gradient(), (from, signal), to, &mut |b, id, up, _| {
+        let node = graph.node(id);
+        let bias = match &node.op {
+            Op::Conv(conv) => match &conv.bias {
+                Some(bias) if bias.len() == node.shape.c => Some(b.bias_adjoint(up)?),
+                // One number an element.
+                Some(_) => Some(up),
+                None => None,
+            },
+            Op::Linear(linear) => linear.bias.as_ref().map(|_| up),
+            Op::BatchNorm(_) => {
+                return Err(Error::model(format!("node '{}': fold batch norms before training", node.name)));
+            }
+            _ => return Ok(()),
+        };
+        found.push(WeightGradient { node: id, weight: b.weight_adjoint(id, up)?, bias });
+        Ok(())
+    })?;
+    found.reverse();
+    Ok(found)
+}
