@@ -5,7 +5,7 @@ mod profile;
 mod progress;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 pub use profile::{ChunkTimes, Profile};
 pub use progress::{Observer, Progress};
@@ -71,7 +71,8 @@ pub struct Settings {
 #[derive(Debug, Clone)]
 pub struct Batch {
     items: Vec<Tensor>,
-    draws: Vec<Draws>,
+    /// Made when they are asked for: most batches are copies that nobody draws for.
+    draws: OnceLock<Vec<Draws>>,
     shape: Shape,
 }
 
@@ -123,8 +124,7 @@ impl Batch {
                 )));
             }
         }
-        let draws = items.iter().map(Draws::of).collect();
-        Ok(Self { items, draws, shape })
+        Ok(Self { items, draws: OnceLock::new(), shape })
     }
 
     /// Number of pictures.
@@ -149,12 +149,12 @@ impl Batch {
 
     /// For each picture, what its random draws depend on.
     pub fn draws(&self) -> &[Draws] {
-        &self.draws
+        self.draws.get_or_init(|| self.items.iter().map(Draws::of).collect())
     }
 
     /// For each picture, the number that its random draws depend on.
     pub fn keys(&self) -> Vec<u64> {
-        self.draws.iter().map(|d| d.key).collect()
+        self.draws().iter().map(|d| d.key).collect()
     }
 
     /// The same pictures with the draws of others: whatever is random about them happens to these too, so that a
@@ -166,7 +166,7 @@ impl Batch {
         if others.len() != self.len() {
             return Err(Error::settings(format!("draws of {} pictures for {}", others.len(), self.len())));
         }
-        Ok(Self { draws: others.draws.clone(), ..self })
+        Ok(Self { draws: others.draws().to_vec().into(), ..self })
     }
 
     /// Some of the pictures, with their draws.
@@ -174,9 +174,9 @@ impl Batch {
     /// # Errors
     /// When there are none in `range`, or it goes beyond the last.
     pub fn part(&self, range: std::ops::Range<usize>) -> Result<Self> {
-        match (self.items.get(range.clone()), self.draws.get(range.clone())) {
+        match (self.items.get(range.clone()), self.draws().get(range.clone())) {
             (Some(items), Some(draws)) if !items.is_empty() => {
-                Ok(Self { items: items.to_vec(), draws: draws.to_vec(), shape: self.shape })
+                Ok(Self { items: items.to_vec(), draws: draws.to_vec().into(), shape: self.shape })
             }
             _ => Err(Error::settings(format!("pictures {range:?} of {}", self.len()))),
         }
