@@ -131,8 +131,13 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
 
 fn exit_code(args: &CheckArgs, report: &CheckReport, usable: usize) -> ExitCode {
     let failed = |p: &PictureChecked| p.findings.iter().any(|f| f.verdict == Verdict::Fail);
+    let says = |p: &PictureChecked| p.findings.iter().any(|f| f.verdict != Verdict::NotApplicable);
     match usable {
         0 => ExitCode::from(NOTHING_DONE),
+        _ if !report.pictures.iter().any(says) => {
+            crate::talk::say("error: no test applies to any method on any picture; --json and the reports say why");
+            ExitCode::from(NOTHING_DONE)
+        }
         n if n < report.pictures.len() => ExitCode::from(SOME_FAILED),
         _ if args.fail_on_verdict && report.pictures.iter().any(failed) => ExitCode::from(SOME_FAILED),
         _ => ExitCode::SUCCESS,

@@ -45,8 +45,8 @@ pub struct Adversarial {
     pub picture: Tensor,
     /// Logits of the net on the original picture and on this one.
     pub logits: [Vec<f64>; 2],
-    /// Whether it is what the attack promises: another prediction, or the same one with a map that is farther from (or
-    /// nearer to) what it was to be moved from (or to).
+    /// Whether it is what the attack promises, and the original picture was not: another prediction, or the same one with a map
+    /// whose objective has grown by a tenth of what it began from at least.
     pub succeeded: bool,
     /// What the attack makes large, on the original picture and on this one.
     pub objective: [f64; 2],

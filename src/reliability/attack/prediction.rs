@@ -257,12 +257,14 @@ impl Run<'_> {
 
 fn finish(victim: Victim, original: &Tensor, goal: Goal<'_>, i: usize) -> Option<Adversarial> {
     let best = victim.best?;
+    // A picture that was what is wanted before is not the attack's doing.
+    let succeeded = best.reached && !goal.reached(i, &victim.before);
     Some(Adversarial {
         linf: linf(&best.picture, original),
         objective: [goal.objective(i, &victim.before), best.objective],
         logits: [victim.before, best.logits],
         picture: best.picture,
-        succeeded: best.reached,
+        succeeded,
         iterations: best.iterations,
     })
 }

@@ -24,7 +24,7 @@ pub(super) const CASCADING: Test = Test {
     title: "Cascading randomisation",
     question: "Does the map change when layers are drawn anew from the logits down to the picture?",
     paper: PAPER,
-    measure: "larger of Spearman and |Spearman|, with the upper half of the layers drawn anew, mean over five draws",
+    measure: "Spearman of the maps or of their magnitudes, the larger, with the upper half of the layers drawn anew, mean over five draws",
     threshold: MOST,
     run: cascading,
 };
@@ -34,7 +34,7 @@ pub(super) const INDEPENDENT: Test = Test {
     title: "Independent randomisation",
     question: "Does the map change when a single layer is drawn anew?",
     paper: PAPER,
-    measure: "larger of Spearman and |Spearman|, mean over nets with one layer drawn anew",
+    measure: "Spearman of the maps or of their magnitudes, the larger, mean over nets with one layer drawn anew",
     threshold: Threshold::AtMost(0.9),
     run: independent,
 };

@@ -15,7 +15,7 @@ pub(super) const TEST: Test = Test {
     question: "Is the map for the least likely class another one than that for the class predicted?",
     paper: "Wang, Su, Zhang, Hu 2020: Learning reliable visual saliency for model explanations, IEEE Transactions on \
             Multimedia (the question; number and bound are this project's)",
-    measure: "|Spearman| of both maps",
+    measure: "Spearman of both maps' magnitudes",
     threshold: MOST,
     run: |bench, subject| {
         let (x, least) = (bench.scene.x.clone(), bench.scene.least);
