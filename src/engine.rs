@@ -4,7 +4,7 @@ mod profile;
 mod progress;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 pub use profile::{ChunkTimes, Profile};
 pub use progress::{Observer, Progress};
@@ -70,7 +70,8 @@ pub struct Settings {
 #[derive(Debug, Clone)]
 pub struct Batch {
     items: Vec<Tensor>,
-    keys: Vec<u64>,
+    /// Made when they are asked for: most batches are copies that nobody draws for.
+    keys: OnceLock<Vec<u64>>,
     shape: Shape,
 }
 
@@ -105,8 +106,7 @@ impl Batch {
                 )));
             }
         }
-        let keys = items.iter().map(random::image_key).collect();
-        Ok(Self { items, keys, shape })
+        Ok(Self { items, keys: OnceLock::new(), shape })
     }
 
     /// Number of pictures.
@@ -131,7 +131,7 @@ impl Batch {
 
     /// For each picture, the number that its random draws depend on.
     pub fn keys(&self) -> &[u64] {
-        &self.keys
+        self.keys.get_or_init(|| self.items.iter().map(random::image_key).collect())
     }
 }
 

@@ -223,6 +223,11 @@ mod tests {
         assert_eq!(channel_sum(&sample()).unwrap(), Tensor::f64([1, 3], vec![-2.0, -2.0, 0.0]).unwrap());
         assert_eq!(channel_max_abs(&sample()).unwrap(), Tensor::f64([1, 3], vec![3.0, 4.0, 0.0]).unwrap());
         assert_eq!(channel_mean_abs(&sample()).unwrap(), Tensor::f64([1, 3], vec![2.0, 3.0, 0.0]).unwrap());
+        for (name, want) in [("channel_sum", -2.0), ("channel_max_abs", 3.0), ("channel_mean_abs", 2.0)] {
+            let reduction: Reduction = name.parse().unwrap();
+            assert_eq!((reduction.apply(&sample()).unwrap().at(0), reduction.to_string().as_str()), (want, name));
+        }
+        assert!("sum".parse::<Reduction>().unwrap_err().to_string().contains("channel_sum"));
         let plane = Tensor::f32([1, 2], vec![-5.0, 6.0]).unwrap();
         assert_eq!(channel_sum(&plane).unwrap().to_f64()[..], [-5.0, 6.0]);
         for dims in [vec![4], vec![0, 3], vec![1, 1, 2, 2]] {
