@@ -46,7 +46,7 @@ pub struct Adversarial {
     /// Logits of the net on the original picture and on this one.
     pub logits: [Vec<f64>; 2],
     /// Whether it is what the attack promises, and the original picture was not: another prediction, or the same one with a map
-    /// whose objective has grown by a tenth of what it began from at least.
+    /// that is farther from (or nearer to) what it was to be moved from (or to), be it by little: `objective` says how much.
     pub succeeded: bool,
     /// What the attack makes large, on the original picture and on this one.
     pub objective: [f64; 2],
