@@ -1,5 +1,8 @@
-//! NVIDIA GPUs, through libraries found at run time. So far they are looked for, not computed on.
+//! NVIDIA GPUs, through libraries found at run time.
 
+mod arguments;
 mod probe;
+mod runtime;
+mod source;
 
 pub use probe::{CudaReport, Driver, Nvrtc, probe};
