@@ -65,7 +65,7 @@ macro_rules! pointer {
         }
         impl<T: Argument> Argument for $name<T> {
             fn declare(name: &str) -> String {
-                format!(concat!($constness, "{}"), T::declare(&format!("*{name}")))
+                format!("{}{}", $constness, T::declare(&format!("*{name}")))
             }
         }
         impl<T> std::fmt::Debug for $name<T> {
@@ -118,6 +118,12 @@ macro_rules! arguments {
             #[repr(C)]
             pub(crate) struct $name { $($(#[$about])* pub $field: $type,)+ }
 
+            impl Argument for $name {
+                fn declare(name: &str) -> String {
+                    format!("{} {name}", stringify!($name))
+                }
+            }
+
             impl Arguments for $name {
                 const NAME: &'static str = stringify!($name);
 
@@ -126,10 +132,13 @@ macro_rules! arguments {
                     $(text += &format!("    {};\n", <$type as Argument>::declare(stringify!($field)));)+
                     text += "};\n";
                     text += &format!("static_assert(sizeof({}) == {}, \"layout\");\n", Self::NAME, size_of::<Self>());
+                    // CUDA lays structures out as the host's compiler does, and only that one can be asked for offsets.
+                    text += "#ifdef EMULATED\n";
                     $(text += &format!(
                         "static_assert(__builtin_offsetof({}, {}) == {}, \"layout\");\n",
                         Self::NAME, stringify!($field), std::mem::offset_of!($name, $field)
                     );)+
+                    text += "#endif\n";
                     text
                 }
             }
@@ -153,5 +162,421 @@ arguments! {
         n: i32,
         /// What an index is multiplied by.
         factor: f32,
+    }
+
+    /// What is done to sums before they are stored: bias, then another value, then bits, clamp, gate.
+    ///
+    /// Values are `[copy][row][column][channel]`; bits are `[copy][row][column][channel / 32]`, the lowest first.
+    EpilogueArgs {
+        /// One number a channel, or one an element if `bias_elements`; or null.
+        bias: In<f32>,
+        /// A value of the output's shape, or null.
+        add: In<f32>,
+        /// Bits of the output's shape: numbers without theirs become zero; or null.
+        gate: In<u32>,
+        /// Where the bits of numbers strictly inside the range go, or null.
+        bits: Out<u32>,
+        /// From one copy to the next, in numbers.
+        add_stride: i32,
+        /// In words.
+        gate_stride: i32,
+        /// In words.
+        bits_stride: i32,
+        /// Whether the bias has one number an element.
+        bias_elements: i32,
+        /// Range of the bits.
+        inside: [f32; 2],
+        /// Whether to clamp.
+        clamps: i32,
+        /// To what.
+        clamp: [f32; 2],
+    }
+
+    /// A convolution, or its adjoint, as a sum over taps: output position `q` of an axis reads source position
+    /// `q · mul + add + i · step` through tap `first + i · every` and lands at `q · out_mul + out_add`.
+    ConvArgs {
+        /// `[copy][h][w][channels]`.
+        x: In<f32>,
+        /// `[group][tap][k_padded][c_padded]` (tensor cores) or `[tap][c][out_channels]`.
+        weight: In<f32>,
+        /// `[copy][out_h][out_w][out_channels]`.
+        out: Out<f32>,
+        /// After the sums.
+        epilogue: EpilogueArgs,
+        /// In numbers.
+        x_stride: i32,
+        /// In numbers.
+        out_stride: i32,
+        /// How many.
+        copies: i32,
+        /// Rows and columns of the source.
+        extent: [i32; 2],
+        /// Channels of the source, all groups.
+        channels: i32,
+        /// Of one group.
+        c: i32,
+        /// Rounded up to whole tiles.
+        c_padded: i32,
+        /// Channels of the output, all groups.
+        out_channels: i32,
+        /// Of one group.
+        k: i32,
+        /// Rounded up to whole tiles.
+        k_padded: i32,
+        /// Rows and columns that this launch computes.
+        grid: [i32; 2],
+        /// Rows and columns of the output.
+        out_extent: [i32; 2],
+        /// Source positions from one output position to the next.
+        mul: [i32; 2],
+        /// Source position of output position 0 through tap 0.
+        add: [i32; 2],
+        /// Source positions from one tap to the next.
+        step: [i32; 2],
+        /// Taps of this launch.
+        taps: [i32; 2],
+        /// The first of them.
+        first: [i32; 2],
+        /// From one of them to the next.
+        every: [i32; 2],
+        /// Output positions from one computed position to the next.
+        out_mul: [i32; 2],
+        /// The first of them.
+        out_add: [i32; 2],
+        /// Taps of the whole kernel.
+        kernel: [i32; 2],
+        /// Whether four channels of the source start at a multiple of 16 bytes.
+        aligned: i32,
+    }
+
+    /// One copy of one picture.
+    CopyArgs {
+        /// Key of the picture's random numbers.
+        image: u64,
+        /// Weight of the copy in its picture's map.
+        weight: f64,
+        /// Which picture of the chunk.
+        item: i32,
+        /// Number of the copy's draw.
+        sample: u32,
+        /// Standard deviation of the noise, or the place on the path.
+        amount: f32,
+        /// Class explained.
+        target: i32,
+        /// Copies of the picture so far, this one included.
+        count: i32,
+        /// Row and column at which the box, or the picture within the mask, begins.
+        corner: [i32; 2],
+        /// Rows and columns of the box.
+        size: [i32; 2],
+        /// Nothing.
+        unused: i32,
+    }
+
+    /// How copies differ from their pictures.
+    PerturbArgs {
+        /// `[item][channel][row][column]`.
+        pictures: In<f32>,
+        /// Baselines or fills, as the pictures.
+        others: In<f32>,
+        /// One a copy.
+        copies: In<CopyArgs>,
+        /// Grids, one a copy.
+        masks: In<f32>,
+        /// Two neighbours of each row of the enlarged grid, then of each column.
+        neighbours: In<i32>,
+        /// Weight of the second neighbour.
+        shares: In<f32>,
+        /// Of the random numbers.
+        seed: u64,
+        /// 0 nothing, 1 noise, 2 path, 3 boxes, 4 masks.
+        kind: i32,
+        /// Channels, rows, columns.
+        extent: [i32; 3],
+        /// Rows and columns of a grid.
+        mask_grid: [i32; 2],
+        /// Rows of the enlarged grid.
+        mask_rows: i32,
+    }
+
+    /// Pixels of copies.
+    PixelsArgs {
+        /// How.
+        perturb: PerturbArgs,
+        /// `[copy][row][column][channel]`.
+        out: Out<f32>,
+        /// In numbers.
+        out_stride: i32,
+    }
+
+    /// The first layer on copies that are made as they are read.
+    FirstArgs {
+        /// The source, if `conv.x` is null.
+        perturb: PerturbArgs,
+        /// The convolution; its weight is `[tap][c][out_channels]`.
+        conv: ConvArgs,
+    }
+
+    /// Running statistics of pictures' signals, in double precision.
+    SumArgs {
+        /// `[item][channel][row][column]`: the sum, or the mean so far.
+        sums: Out<f64>,
+        /// The sum of squared deviations.
+        squares: Out<f64>,
+        /// One a copy; copies of a picture follow one another.
+        copies: In<CopyArgs>,
+        /// 0 sum, 1 sum of squares, 2 variance.
+        statistic: i32,
+        /// How many copies.
+        count: i32,
+    }
+
+    /// A value folded into statistics.
+    AggregateArgs {
+        /// `[copy][row][column][channel]`.
+        x: In<f32>,
+        /// Into what.
+        sum: SumArgs,
+        /// In numbers.
+        x_stride: i32,
+        /// Of the value.
+        channels: i32,
+        /// Rows times columns.
+        plane: i32,
+    }
+
+    /// The first layer's adjoint, either stored or folded into statistics.
+    LastArgs {
+        /// `[copy][h][w][k]`.
+        s: In<f32>,
+        /// `[tap][c][k]`.
+        weight: In<f32>,
+        /// `[copy][row][column][c]`, or null.
+        out: Out<f32>,
+        /// If `out` is null.
+        sum: SumArgs,
+        /// In numbers.
+        s_stride: i32,
+        /// In numbers.
+        out_stride: i32,
+        /// Rows and columns of the signal.
+        extent: [i32; 2],
+        /// Its channels.
+        k: i32,
+        /// Channels of the result, at most four.
+        c: i32,
+        /// Rows and columns of the result.
+        out_extent: [i32; 2],
+        /// Of the convolution.
+        kernel: [i32; 2],
+        /// Of the convolution.
+        stride: [i32; 2],
+        /// Of the convolution.
+        dilation: [i32; 2],
+        /// Rows above, columns to the left.
+        pad: [i32; 2],
+    }
+
+    /// Functions of numbers, element by element.
+    PointwiseArgs {
+        /// First numbers.
+        x: In<f32>,
+        /// Second numbers; for `scale_channels` one a channel.
+        y: In<f32>,
+        /// Third numbers.
+        z: In<f32>,
+        /// Bits, or null.
+        gate: In<u32>,
+        /// Result.
+        out: Out<f32>,
+        /// Result of `inside` and `above`.
+        bits: Out<u32>,
+        /// From one copy to the next.
+        x_stride: i32,
+        /// From one copy to the next.
+        y_stride: i32,
+        /// From one copy to the next.
+        z_stride: i32,
+        /// In words.
+        gate_stride: i32,
+        /// From one copy to the next.
+        out_stride: i32,
+        /// In words.
+        bits_stride: i32,
+        /// Numbers of one copy.
+        count: i32,
+        /// Channels of one copy.
+        channels: i32,
+        /// Numbers of the function.
+        p: [f64; 3],
+    }
+
+    /// Windows over feature maps.
+    PoolArgs {
+        /// What is read: the input, or the signal of an adjoint.
+        x: In<f32>,
+        /// What is written.
+        out: Out<f32>,
+        /// Winners that are written, or null.
+        winners: Out<u8>,
+        /// Winners that are read.
+        won: In<u8>,
+        /// Winners that are preferred.
+        preferred: In<u8>,
+        /// In numbers.
+        x_stride: i32,
+        /// In numbers.
+        out_stride: i32,
+        /// In bytes.
+        winners_stride: i32,
+        /// In bytes.
+        won_stride: i32,
+        /// In bytes.
+        preferred_stride: i32,
+        /// Bytes of a winner.
+        width: i32,
+        /// Channels.
+        channels: i32,
+        /// Rows and columns of the input.
+        extent: [i32; 2],
+        /// Rows and columns of the output.
+        out_extent: [i32; 2],
+        /// Taps.
+        kernel: [i32; 2],
+        /// Between windows.
+        stride: [i32; 2],
+        /// Between taps.
+        dilation: [i32; 2],
+        /// Rows above, columns to the left.
+        pad: [i32; 2],
+        /// Rows below, columns to the right.
+        pad_after: [i32; 2],
+        /// Whether padding counts in a mean.
+        count_padding: i32,
+    }
+
+    /// Numbers moved from one shape to another.
+    MoveArgs {
+        /// `[copy][row][column][channel]`.
+        x: In<f32>,
+        /// `[copy][row][column][channel]`.
+        out: Out<f32>,
+        /// In numbers.
+        x_stride: i32,
+        /// In numbers.
+        out_stride: i32,
+        /// Channels, rows, columns of the source.
+        from: [i32; 3],
+        /// Channels, rows, columns of the result.
+        to: [i32; 3],
+        /// Source channel of the result's channel 0.
+        first: i32,
+        /// Where a source's channels begin in the result.
+        at: i32,
+        /// Of a subsampling.
+        stride: [i32; 2],
+    }
+
+    /// Sums over channels or positions, quantiles, and the search for numbers that are not finite.
+    ReduceArgs {
+        /// `[copy][row][column][channel]`.
+        x: In<f32>,
+        /// Weights, one a channel.
+        weights: In<f32>,
+        /// Result.
+        out: Out<f32>,
+        /// Result of `above_quantile`; flag of `not_finite`.
+        bits: Out<u32>,
+        /// In numbers.
+        x_stride: i32,
+        /// In numbers.
+        weights_stride: i32,
+        /// In numbers.
+        out_stride: i32,
+        /// In words.
+        bits_stride: i32,
+        /// Of the value.
+        channels: i32,
+        /// Rows times columns.
+        plane: i32,
+        /// Which quantile.
+        q: f64,
+    }
+
+    /// Scores and the signal with which the backward pass starts.
+    HeadArgs {
+        /// `[copy][class]`.
+        logits: In<f32>,
+        /// One a copy.
+        copies: In<CopyArgs>,
+        /// One a copy.
+        scores: Out<f64>,
+        /// `[copy][class]`.
+        all: Out<f64>,
+        /// `[copy][class]`, or null.
+        seed: Out<f32>,
+        /// In numbers.
+        logits_stride: i32,
+        /// In numbers.
+        seed_stride: i32,
+        /// How many.
+        classes: i32,
+        /// 0 logit, 1 probability, 2 its logarithm, 3 the logarithm of the others'.
+        score: i32,
+    }
+
+    /// Gradient of a layer's weight.
+    WeightArgs {
+        /// What the layer read.
+        x: In<f32>,
+        /// The signal at its output.
+        s: In<f32>,
+        /// `[copy][c · tap][k]`.
+        out: Out<f32>,
+        /// In numbers.
+        x_stride: i32,
+        /// In numbers.
+        s_stride: i32,
+        /// In numbers.
+        out_stride: i32,
+        /// Rows and columns of the input.
+        extent: [i32; 2],
+        /// All channels of the input.
+        channels: i32,
+        /// Of one group.
+        c: i32,
+        /// All channels of the output.
+        out_channels: i32,
+        /// Of one group.
+        k: i32,
+        /// Rows and columns of the output.
+        out_extent: [i32; 2],
+        /// Taps.
+        kernel: [i32; 2],
+        /// Between positions.
+        stride: [i32; 2],
+        /// Between taps.
+        dilation: [i32; 2],
+        /// Rows above, columns to the left.
+        pad: [i32; 2],
+    }
+}
+
+// SAFETY: `CopyArgs` is `repr(C)`, made of integers and floats, and its fields leave no room between or after them, which
+// the assertion checks.
+unsafe impl bytemuck::NoUninit for CopyArgs {}
+const _: () = assert!(size_of::<CopyArgs>() == 8 + 8 + 5 * 4 + 4 * 4 + 4);
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_header_declares_pointers_and_arrays() {
+        let header = super::header();
+        if let Some(path) = std::env::var_os("VERILUME_HEADER") {
+            std::fs::write(path, &header).unwrap();
+        }
+        for line in ["const float *x;", "u8 *winners;", "int extent[2];", "double p[3];", "EpilogueArgs epilogue;"] {
+            assert!(header.contains(line), "{line}");
+        }
     }
 }

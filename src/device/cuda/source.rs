@@ -42,7 +42,20 @@ macro_rules! embedded {
     };
 }
 
-const EMBEDDED: &[(&str, &str)] = embedded!["dialect.cuh", "mma.cuh", "count.cu"];
+const EMBEDDED: &[(&str, &str)] = embedded![
+    "dialect.cuh",
+    "mma.cuh",
+    "conv.cu",
+    "count.cu",
+    "direct.cu",
+    "first.cu",
+    "last.cu",
+    "move.cu",
+    "pointwise.cu",
+    "pool.cu",
+    "reduce.cu",
+    "weights.cu",
+];
 
 /// Headers that units include, in the order in which they need each other; `arguments.cuh` is made.
 pub(crate) const HEADERS: [&str; 3] = ["arguments.cuh", "dialect.cuh", "mma.cuh"];
@@ -85,12 +98,125 @@ impl Sources {
 }
 
 /// Every unit there is.
-pub(crate) const UNITS: &[&Unit] = &[&COUNT];
+pub(crate) const UNITS: &[&Unit] = &[
+    &CONV_TF32X3,
+    &CONV_TF32,
+    &CONV_F16,
+    &CONV_BF16,
+    &DIRECT,
+    &FIRST,
+    &LAST,
+    &MOVE,
+    &POINTWISE,
+    &POOL,
+    &REDUCE,
+    &WEIGHTS,
+    &COUNT,
+];
 
-/// A kernel that counts, for tests of runtimes.
-pub(crate) const COUNT: Unit = Unit {
-    name: "count",
-    file: "count.cu",
-    defines: &[],
-    kernels: &[Kernel { name: "count", threads: 128, shared_bytes: 0 }],
-};
+/// The unit that has `kernel`, and the kernel.
+pub(crate) fn find(kernel: &str) -> Option<(&'static Unit, &'static Kernel)> {
+    UNITS.iter().find_map(|unit| Some((*unit, unit.kernels.iter().find(|k| k.name == kernel)?)))
+}
+
+/// Kernels with 128 threads and no shared memory.
+macro_rules! plain {
+    ($($name:literal),+ $(,)?) => {
+        &[$(Kernel { name: $name, threads: 128, shared_bytes: 0 }),+]
+    };
+}
+
+/// Three stages of 64 rows and 64 columns of 16 numbers, four of padding each.
+const CONV_SHARED: u32 = 3 * 2 * 64 * 20 * 4;
+
+macro_rules! conv {
+    ($unit:ident, $name:literal, $products:literal) => {
+        /// Convolutions on tensor cores.
+        pub(crate) const $unit: Unit = Unit {
+            name: $name,
+            file: "conv.cu",
+            defines: &[("NAME", $name), ("PRODUCTS", $products)],
+            kernels: &[Kernel { name: $name, threads: 128, shared_bytes: CONV_SHARED }],
+        };
+    };
+}
+
+conv!(CONV_TF32X3, "conv_tf32x3", "3");
+conv!(CONV_TF32, "conv_tf32", "1");
+conv!(CONV_F16, "conv_f16", "16");
+conv!(CONV_BF16, "conv_bf16", "17");
+
+macro_rules! unit {
+    ($(#[$doc:meta])* $unit:ident, $name:literal, $kernels:expr) => {
+        $(#[$doc])*
+        pub(crate) const $unit: Unit =
+            Unit { name: $name, file: concat!($name, ".cu"), defines: &[], kernels: $kernels };
+    };
+}
+
+unit!(
+    /// Convolutions as plain sums.
+    DIRECT, "direct", plain!["conv_direct"]
+);
+unit!(
+    /// Pixels of copies and the first layer; the tile's bytes depend on the layer.
+    FIRST, "first", plain!["pixels", "conv_first"]
+);
+unit!(
+    /// Statistics and the first layer's adjoint.
+    LAST, "last", plain!["aggregate", "last"]
+);
+unit!(
+    /// Moves between shapes.
+    MOVE, "move", plain!["flatten", "unflatten", "channels", "subsample", "spread", "append"]
+);
+unit!(
+    /// Element by element.
+    POINTWISE, "pointwise", plain![
+        "add", "mul", "sub", "divide", "ratio", "scale", "absolute", "square", "clamp", "soft_clamp", "soft_clamp_slope",
+        "scale_channels", "gate", "fill", "inside",
+    ]
+);
+unit!(
+    /// Pools and their adjoints.
+    POOL, "pool", plain![
+        "max_pool", "prefer_winners", "max_pool_adjoint", "avg_pool", "avg_pool_adjoint", "adaptive_avg_pool",
+        "adaptive_avg_pool_adjoint",
+    ]
+);
+unit!(
+    /// Sums, quantiles, scores.
+    REDUCE, "reduce", &[
+        Kernel { name: "spatial_mean", threads: 256, shared_bytes: 1024 },
+        Kernel { name: "weighted_channel_sum", threads: 128, shared_bytes: 0 },
+        Kernel { name: "above_quantile", threads: 256, shared_bytes: 1024 },
+        Kernel { name: "head", threads: 256, shared_bytes: 2048 },
+        Kernel { name: "not_finite", threads: 128, shared_bytes: 0 },
+    ]
+);
+unit!(
+    /// Gradients of weights.
+    WEIGHTS, "weights", plain!["weight_adjoint"]
+);
+unit!(
+    /// A kernel that counts, for tests of runtimes.
+    COUNT, "count", plain!["count"]
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_unique_and_every_file_is_there() {
+        let mut kernels: Vec<&str> = UNITS.iter().flat_map(|u| u.kernels).map(|k| k.name).collect();
+        let all = kernels.len();
+        kernels.sort_unstable();
+        kernels.dedup();
+        assert_eq!(kernels.len(), all);
+        for unit in UNITS {
+            let text = Sources::default().text(unit.file).unwrap();
+            assert!(unit.defines.iter().all(|(name, _)| text.contains(name)), "{}", unit.file);
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Which kernel carries a step out. It depends on the step and its layer, never on the chunk.
+
+use super::constants::{DEPTH, Order, TILE, channels};
+use super::geometry::Direction;
+use super::products::Kernels;
+use crate::graph::Weight;
+use crate::program::{ConvLayer, Elementwise, Epilogue, Plan, Step, Value};
+
+/// Channels of pictures, at most: layers that read or give them have kernels of their own.
+const PICTURE: usize = 4;
+/// Rows and columns of the first layer's tile.
+const SIDE: usize = 8;
+/// Bytes of shared memory that the first layer's tile may take.
+const TILE_BYTES: usize = 48 << 10;
+
+/// How a step is carried out in its program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// By itself.
+    Alone,
+    /// A convolution that makes its copies' pixels itself.
+    Making,
+    /// The first layer's adjoint, folded into the picture's map as the aggregation at this step would.
+    Folding(usize),
+    /// By another step.
+    Elsewhere,
+}
+
+/// Kernels of a convolution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Family {
+    /// Tensor cores.
+    Tensor,
+    /// Plain sums.
+    Direct,
+    /// Plain sums over a tile of pixels in shared memory.
+    First,
+    /// Plain sums, one pixel a warp.
+    Last,
+}
+
+impl Family {
+    /// In which order it reads weights.
+    pub const fn order(self, direction: Direction) -> Order {
+        match self {
+            Family::Tensor => Order::Tiles(direction),
+            Family::Direct => Order::Rows(direction),
+            // The adjoint of the first layer reads what its forward pass reads.
+            Family::First | Family::Last => Order::Rows(Direction::Forward),
+        }
+    }
+}
+
+/// Bytes of the pixels under a tile of the first layer.
+pub(super) fn tile_bytes(layer: &ConvLayer) -> usize {
+    let w = &layer.window;
+    let span = |a: usize| (SIDE - 1) * w.stride[a] + (w.kernel[a] - 1) * w.dilation[a] + 1;
+    layer.input.c * span(0) * span(1) * size_of::<f32>()
+}
+
+/// Which kernels compute `layer` in `direction`.
+pub(super) fn family(layer: &ConvLayer, direction: Direction, epilogue: &Epilogue) -> Family {
+    let picture = layer.groups == 1 && layer.input.c <= PICTURE;
+    match direction {
+        Direction::Forward if picture && tile_bytes(layer) <= TILE_BYTES => return Family::First,
+        Direction::Adjoint if picture && *epilogue == Epilogue::default() => return Family::Last,
+        _ => {}
+    }
+    let [to, from] = channels(&layer.weight, layer.groups, direction);
+    // Words of bits must not be shared by groups, and tiles should not be mostly empty.
+    let filled = to.is_multiple_of(32) && to >= TILE / 2 && from >= DEPTH / 2;
+    if layer.groups == 1 || filled { Family::Tensor } else { Family::Direct }
+}
+
+/// The weight that a step reads, for how many groups, in which order.
+pub(super) fn weight_of(step: &Step) -> Option<(&Weight, usize, Order)> {
+    let conv = |layer: &'_ ConvLayer, direction, epilogue: &Epilogue| family(layer, direction, epilogue).order(direction);
+    match step {
+        Step::Conv { layer, epilogue, .. } => {
+            Some((&layer.weight, layer.groups, conv(layer, Direction::Forward, epilogue)))
+        }
+        Step::ConvAdjoint { layer, epilogue, .. } => {
+            Some((&layer.weight, layer.groups, conv(layer, Direction::Adjoint, epilogue)))
+        }
+        Step::Linear { layer, .. } => Some((&layer.weight, 1, Order::Tiles(Direction::Forward))),
+        Step::LinearAdjoint { layer, .. } => Some((&layer.weight, 1, Order::Tiles(Direction::Adjoint))),
+        _ => None,
+    }
+}
+
+/// Of each step of a program how it is carried out.
+pub(super) fn ways(plan: &Plan) -> Vec<Way> {
+    let steps = plan.steps();
+    let mut ways = vec![Way::Alone; steps.len()];
+    let only_reader = |v: Value| {
+        let mut readers = steps.iter().enumerate().filter(|(_, s)| s.reads().contains(&v));
+        match (readers.next(), readers.next()) {
+            (Some((at, _)), None) => Some(at),
+            _ => None,
+        }
+    };
+    for (i, step) in steps.iter().enumerate() {
+        match step {
+            Step::Perturb { out } => {
+                let Some(at) = only_reader(*out) else { continue };
+                let Step::Conv { layer, x, epilogue, .. } = &steps[at] else { continue };
+                let reads_once = epilogue.add != Some(*out) && x == out;
+                if reads_once && family(layer, Direction::Forward, epilogue) == Family::First {
+                    (ways[i], ways[at]) = (Way::Elsewhere, Way::Making);
+                }
+            }
+            Step::ConvAdjoint { layer, out, epilogue, .. } => {
+                let Some(at) = only_reader(*out) else { continue };
+                let last = family(layer, Direction::Adjoint, epilogue) == Family::Last;
+                if last && matches!(steps[at], Step::Aggregate { .. }) {
+                    (ways[i], ways[at]) = (Way::Folding(at), Way::Elsewhere);
+                }
+            }
+            _ => {}
+        }
+    }
+    ways
+}
+
+/// The kernel of an element-by-element function.
+pub(super) const fn elementwise(op: Elementwise) -> &'static str {
+    match op {
+        Elementwise::Mul => "mul",
+        Elementwise::Sub => "sub",
+        Elementwise::Divide(_) => "divide",
+        Elementwise::Scale(_) => "scale",
+        Elementwise::Abs => "absolute",
+        Elementwise::Square => "square",
+        Elementwise::RatioOr(_) => "ratio",
+        Elementwise::SoftClamp(_) => "soft_clamp",
+        Elementwise::SoftClampSlope(_) => "soft_clamp_slope",
+    }
+}
+
+/// Name of the kernel that carries a step out by itself; empty for what the host does.
+pub(super) fn kernel(step: &Step, products: &Kernels) -> &'static str {
+    let conv = |layer: &ConvLayer, direction, epilogue: &Epilogue| match family(layer, direction, epilogue) {
+        Family::Tensor => products.conv(direction),
+        Family::Direct => "conv_direct",
+        Family::First => "conv_first",
+        Family::Last => "last",
+    };
+    match step {
+        Step::Conv { layer, epilogue, .. } => conv(layer, Direction::Forward, epilogue),
+        Step::ConvAdjoint { layer, epilogue, .. } => conv(layer, Direction::Adjoint, epilogue),
+        Step::Linear { .. } => products.conv(Direction::Forward),
+        Step::LinearAdjoint { .. } => products.conv(Direction::Adjoint),
+        Step::ConvWeightAdjoint { .. } | Step::LinearWeightAdjoint { .. } => "weight_adjoint",
+        Step::Perturb { .. } => "pixels",
+        Step::Add { .. } => "add",
+        Step::Clamp { .. } => "clamp",
+        Step::Inside { .. } => "inside",
+        Step::AboveQuantile { .. } => "above_quantile",
+        Step::Gate { .. } => "gate",
+        Step::Elementwise { op, .. } => elementwise(*op),
+        Step::Fill { .. } => "fill",
+        Step::ScaleChannels { .. } => "scale_channels",
+        Step::MaxPool { .. } => "max_pool",
+        Step::PreferWinners { .. } => "prefer_winners",
+        Step::MaxPoolAdjoint { .. } => "max_pool_adjoint",
+        Step::AvgPool { .. } => "avg_pool",
+        Step::AvgPoolAdjoint { .. } => "avg_pool_adjoint",
+        Step::AdaptiveAvgPool { .. } => "adaptive_avg_pool",
+        Step::AdaptiveAvgPoolAdjoint { .. } => "adaptive_avg_pool_adjoint",
+        Step::Flatten { .. } => "flatten",
+        Step::Unflatten { .. } => "unflatten",
+        Step::Concat { .. } => "append",
+        Step::Channels { .. } => "channels",
+        Step::Subsample { .. } => "subsample",
+        Step::SubsampleAdjoint { .. } => "spread",
+        Step::SpatialMean { .. } => "spatial_mean",
+        Step::WeightedChannelSum { .. } => "weighted_channel_sum",
+        Step::Head { .. } => "head",
+        Step::Aggregate { .. } => "aggregate",
+        Step::Load { .. } | Step::LoadDecisions { .. } | Step::Store { .. } | Step::StoreDecisions { .. } => "copy",
+    }
+}

@@ -1,0 +1,213 @@
+//! Numbers that stay on the device from one run to the next: weights in the order in which kernels read them, biases, fills.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::arguments::Address;
+use super::geometry::Direction;
+use super::layout;
+use super::runtime::{Refusal, Runtime};
+use crate::error::{Error, Result};
+use crate::graph::{Weight, WeightId};
+use crate::tensor::Shape;
+
+/// Rows and columns of the tensor cores' tile.
+pub(super) const TILE: usize = 64;
+/// Numbers of a row that travel together.
+pub(super) const DEPTH: usize = 16;
+/// Biases and fills beyond which those that no running program needs are dropped.
+const MOST_VECTORS: usize = 4096;
+
+/// In which order a weight's numbers lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Order {
+    /// `[group][tap][k][c]`, `k` and `c` padded to whole tiles with zeros; `k` counts what is written, `c` what is read.
+    Tiles(Direction),
+    /// `[tap][c][all channels written]`.
+    Rows(Direction),
+}
+
+/// A weight in some order, for so many groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct WeightKey {
+    weight: WeightId,
+    groups: usize,
+    order: Order,
+}
+
+impl WeightKey {
+    pub fn new(weight: &Weight, groups: usize, order: Order) -> Self {
+        Self { weight: weight.id(), groups, order }
+    }
+}
+
+/// What a vector of the program is on the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum VectorKind {
+    /// One number a channel.
+    Channels,
+    /// One number an element, `[c][h][w]` on the host.
+    Elements(Shape),
+    /// One number a channel or an element, spread over all elements.
+    Filled(Shape),
+}
+
+/// Where a vector lies; the host's numbers are kept, so that their address names them.
+struct Vector {
+    at: Address,
+    bytes: usize,
+    #[allow(dead_code, reason = "its address is the key")]
+    numbers: Arc<[f64]>,
+}
+
+/// Everything that stays.
+#[derive(Default)]
+pub(super) struct Constants {
+    weights: HashMap<WeightKey, (Address, usize)>,
+    vectors: HashMap<(*const f64, VectorKind), Vector>,
+}
+
+// SAFETY: the pointers are keys only; nothing is read through them.
+unsafe impl Send for Constants {}
+
+/// Channels written and read by one group in `direction`.
+pub(super) fn channels(weight: &Weight, groups: usize, direction: Direction) -> [usize; 2] {
+    let [k, c, ..] = weight.dims();
+    match direction {
+        Direction::Forward => [k / groups, c],
+        Direction::Adjoint => [c, k / groups],
+    }
+}
+
+/// Numbers of a weight in some order.
+pub(super) fn packed_len(weight: &Weight, groups: usize, order: Order) -> usize {
+    let [_, _, kh, kw] = weight.dims();
+    match order {
+        Order::Rows(_) => weight.len(),
+        Order::Tiles(direction) => {
+            let [k, c] = channels(weight, groups, direction);
+            groups * kh * kw * k.next_multiple_of(TILE) * c.next_multiple_of(DEPTH)
+        }
+    }
+}
+
+/// A weight's numbers in some order.
+pub(super) fn pack(weight: &Weight, groups: usize, order: Order) -> Vec<f32> {
+    let [all_k, c, kh, kw] = weight.dims();
+    let (taps, row_len, per_group) = (kh * kw, weight.row_len(), all_k / groups);
+    let mut dense = vec![0f32; weight.len()];
+    dense.par_chunks_mut(row_len).enumerate().for_each(|(row, out)| weight.read(row, 0..row_len, out));
+    // The number of output channel `k` (of all) and input channel `i` (of its group) under a tap.
+    let number = |k: usize, i: usize, tap: usize| dense[k * row_len + i * taps + tap];
+    let mut out = vec![0f32; packed_len(weight, groups, order)];
+    match order {
+        Order::Tiles(direction) => {
+            let [to, from] = channels(weight, groups, direction);
+            let (to_padded, from_padded) = (to.next_multiple_of(TILE), from.next_multiple_of(DEPTH));
+            out.par_chunks_mut(to_padded * from_padded).enumerate().for_each(|(n, out)| {
+                let (group, tap) = (n / taps, n % taps);
+                for (k, row) in out.chunks_mut(from_padded).take(to).enumerate() {
+                    for (i, v) in row.iter_mut().take(from).enumerate() {
+                        *v = match direction {
+                            Direction::Forward => number(group * per_group + k, i, tap),
+                            Direction::Adjoint => number(group * per_group + i, k, tap),
+                        };
+                    }
+                }
+            });
+        }
+        Order::Rows(Direction::Forward) => {
+            out.par_chunks_mut(all_k).enumerate().for_each(|(n, out)| {
+                let (tap, i) = (n / c, n % c);
+                out.iter_mut().enumerate().for_each(|(k, v)| *v = number(k, i, tap));
+            });
+        }
+        Order::Rows(Direction::Adjoint) => {
+            out.par_chunks_mut(c * groups).enumerate().for_each(|(n, out)| {
+                let (tap, i) = (n / per_group, n % per_group);
+                out.iter_mut().enumerate().for_each(|(to, v)| *v = number(to / c * per_group + i, to % c, tap));
+            });
+        }
+    }
+    out
+}
+
+impl Constants {
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        self.weights.values().map(|(_, bytes)| bytes).sum::<usize>() + self.vectors.values().map(|v| v.bytes).sum::<usize>()
+    }
+
+    /// Bytes of weights that `keys` do not name.
+    pub fn bytes_besides(&self, keys: &HashSet<WeightKey>) -> usize {
+        self.weights.iter().filter(|(key, _)| !keys.contains(key)).map(|(_, (_, bytes))| bytes).sum()
+    }
+
+    /// The weight in this order, put there if need be.
+    pub fn weight(&mut self, runtime: &mut dyn Runtime, weight: &Weight, groups: usize, order: Order) -> Result<Address> {
+        let key = WeightKey::new(weight, groups, order);
+        if let Some((at, _)) = self.weights.get(&key) {
+            return Ok(*at);
+        }
+        let numbers = pack(weight, groups, order);
+        let (at, bytes) = place(runtime, bytemuck::cast_slice(&numbers), "a layer's weights")?;
+        self.weights.insert(key, (at, bytes));
+        Ok(at)
+    }
+
+    /// The vector, put there if need be.
+    pub fn vector(&mut self, runtime: &mut dyn Runtime, numbers: &Arc<[f64]>, kind: VectorKind) -> Result<Address> {
+        let key = (numbers.as_ptr(), kind);
+        if let Some(vector) = self.vectors.get(&key) {
+            return Ok(vector.at);
+        }
+        let single: Vec<f32> = numbers.iter().map(|&v| v as f32).collect();
+        let laid: Vec<f32> = match kind {
+            VectorKind::Channels => single,
+            VectorKind::Elements(shape) => layout::interleave(&single, shape).collect(),
+            VectorKind::Filled(shape) if single.len() == shape.c => (0..shape.len()).map(|i| single[i % shape.c]).collect(),
+            VectorKind::Filled(shape) => layout::interleave(&single, shape).collect(),
+        };
+        let (at, bytes) = place(runtime, bytemuck::cast_slice(&laid), "a layer's bias")?;
+        self.vectors.insert(key, Vector { at, bytes, numbers: Arc::clone(numbers) });
+        Ok(at)
+    }
+
+    /// Drops all vectors if there are very many.
+    pub fn tidy(&mut self, runtime: &mut dyn Runtime) {
+        if self.vectors.len() > MOST_VECTORS {
+            self.vectors.drain().for_each(|(_, v)| runtime.free(v.at));
+        }
+    }
+
+    /// Drops weights that none of `kept` names.
+    pub fn keep(&mut self, runtime: &mut dyn Runtime, kept: &HashSet<WeightKey>) {
+        self.weights.retain(|key, (at, _)| kept.contains(key) || drop_one(runtime, *at));
+    }
+
+    /// Drops weights with these stored numbers.
+    pub fn forget(&mut self, runtime: &mut dyn Runtime, weights: &HashSet<u64>) {
+        self.weights.retain(|key, (at, _)| !weights.contains(&key.weight.stored()) || drop_one(runtime, *at));
+    }
+}
+
+/// Gives memory back; false, for `retain`.
+fn drop_one(runtime: &mut dyn Runtime, at: Address) -> bool {
+    runtime.free(at);
+    false
+}
+
+/// Memory for `bytes` with them in it.
+fn place(runtime: &mut dyn Runtime, bytes: &[u8], what: &str) -> Result<(Address, usize)> {
+    let at = runtime.allocate(bytes.len()).map_err(|refusal| match refusal {
+        Refusal::Failed(e) => e,
+        Refusal::OutOfMemory => Error::limit(format!(
+            "the device has no room for {what} ({:.1} MiB)",
+            bytes.len() as f64 / f64::from(1 << 20)
+        )),
+    })?;
+    runtime.upload(at, bytes)?;
+    Ok((at, bytes.len()))
+}

@@ -1,0 +1,380 @@
+//! Carries out programs by launching kernels, whatever runs them.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use super::arguments::{Address, Arguments, ReduceArgs};
+use super::constants::{Constants, Order, WeightKey, packed_len};
+use super::layout;
+use super::products::Kernels;
+use super::runtime::{Launch, Refusal, Runtime};
+use super::source;
+use super::tables::Tables;
+use super::choice::{self, Way};
+use crate::device::patch::{Moved, PatchTask, Stem};
+use crate::device::{Chunk, Description, Device, Harvest};
+use crate::error::{Error, Result};
+use crate::graph::Weight;
+use crate::program::{Form, Plan, Step, Value};
+use crate::tensor::{Precision, Tensor};
+
+/// Copies beyond which a chunk gains nothing.
+const MOST_COPIES: usize = 256;
+/// Arena bytes beyond which more copies gain nothing, where the device does not say what it has.
+const ARENA_BYTES: usize = 256 << 20;
+/// Regions start at multiples of this.
+pub(super) const ALIGN: usize = 256;
+
+/// Memory that grows and stays.
+#[derive(Debug, Default)]
+pub(super) struct Region {
+    at: Address,
+    bytes: usize,
+}
+
+impl Region {
+    /// Where it starts.
+    pub const fn at(&self) -> Address {
+        self.at
+    }
+
+    /// Its size.
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// At least `bytes`; what was in it is lost if it grows.
+    pub fn reserve(&mut self, runtime: &mut dyn Runtime, bytes: usize) -> Result<(), Refusal> {
+        if bytes > self.bytes {
+            self.release(runtime);
+            self.at = runtime.allocate(bytes)?;
+            self.bytes = bytes;
+        }
+        Ok(())
+    }
+
+    /// Nothing any more.
+    pub fn release(&mut self, runtime: &mut dyn Runtime) {
+        if self.bytes > 0 {
+            runtime.free(self.at);
+        }
+        *self = Self::default();
+    }
+}
+
+/// A device that computes with CUDA kernels.
+pub(super) struct CudaDevice {
+    pub runtime: Box<dyn Runtime>,
+    pub products: Kernels,
+    pub constants: Constants,
+    pub tables: Tables,
+    /// Values of the chunk that runs.
+    arena: Region,
+    threads: usize,
+    peak: u64,
+}
+
+/// A chunk's values in the arena.
+pub(super) struct Values<'a> {
+    pub plan: &'a Plan,
+    pub copies: usize,
+    arena: Address,
+}
+
+impl Values<'_> {
+    /// Where the first copy's value lies.
+    pub fn at(&self, v: Value) -> Address {
+        self.arena.plus(self.plan.place(v).offset * self.copies)
+    }
+
+    /// Bytes from one copy's value to the next.
+    pub fn bytes(&self, v: Value) -> i32 {
+        self.plan.place(v).bytes as i32
+    }
+
+    /// Numbers (or words) from one copy's value to the next.
+    pub fn stride(&self, v: Value) -> i32 {
+        self.bytes(v) / 4
+    }
+
+    /// Shape of what it tells about.
+    pub fn shape(&self, v: Value) -> crate::tensor::Shape {
+        self.plan.form(v).shape()
+    }
+}
+
+/// Rounded up: what is said to suffice must.
+fn mebibytes(bytes: usize) -> String {
+    format!("{:.1} MiB", (bytes as f64 / f64::from(1 << 20) * 10.0).ceil() / 10.0)
+}
+
+impl CudaDevice {
+    /// A device on `runtime`; `threads` is what it tells of itself.
+    pub fn new(runtime: Box<dyn Runtime>, products: Kernels, threads: usize) -> Self {
+        Self {
+            runtime,
+            products,
+            constants: Constants::default(),
+            tables: Tables::default(),
+            arena: Region::default(),
+            threads,
+            peak: 0,
+        }
+    }
+
+    /// Queues one kernel; `items` threads' worth of blocks along x.
+    pub(super) fn launch<A: Arguments>(
+        &mut self,
+        kernel: &'static str,
+        grid: [usize; 3],
+        shared_bytes: Option<usize>,
+        arguments: &A,
+    ) -> Result<()> {
+        let (unit, found) = source::find(kernel).ok_or_else(|| Error::device(format!("there is no kernel {kernel}")))?;
+        if grid.contains(&0) {
+            return Ok(());
+        }
+        let number = |n: usize| u32::try_from(n).map_err(|_| Error::device(format!("{kernel}: {n} blocks are too many")));
+        let launch = Launch {
+            grid: [number(grid[0])?, number(grid[1])?, number(grid[2])?],
+            threads: found.threads,
+            shared_bytes: shared_bytes.map_or(found.shared_bytes, |b| b as u32),
+        };
+        self.runtime.launch(unit, kernel, launch, arguments.packed())
+    }
+
+    /// Queues a kernel that writes `elements` numbers of each of `copies`, one a thread.
+    pub(super) fn each<A: Arguments>(
+        &mut self,
+        kernel: &'static str,
+        elements: usize,
+        copies: usize,
+        arguments: &A,
+    ) -> Result<()> {
+        let threads = source::find(kernel).map_or(128, |(_, k)| k.threads as usize);
+        self.launch(kernel, [elements.div_ceil(threads), copies, 1], None, arguments)
+    }
+
+    /// Weights that the plan needs, each order once.
+    fn weights<'p>(&self, plan: &'p Plan) -> Vec<(&'p Weight, usize, Order)> {
+        let mut seen = HashSet::new();
+        let mut all = Vec::new();
+        for step in plan.steps() {
+            if let Some((weight, groups, order)) = choice::weight_of(step)
+                && seen.insert(WeightKey::new(weight, groups, order))
+            {
+                all.push((weight, groups, order));
+            }
+        }
+        all
+    }
+
+    /// As [`Device::run`]; `after_step` may end the run.
+    fn walk(
+        &mut self,
+        plan: &Plan,
+        chunk: &Chunk<'_>,
+        harvest: &mut Harvest,
+        after_step: &mut dyn FnMut(&mut Self, usize, &Values<'_>) -> Result<bool>,
+    ) -> Result<()> {
+        let copies = chunk.slots.len();
+        if copies * plan.copy_bytes() > self.arena.bytes() {
+            return Err(Error::device(format!("a chunk of {copies} copies was not made room for")));
+        }
+        harvest.scores = vec![0.0; copies];
+        harvest.logits = vec![Vec::new(); copies];
+        harvest.decisions = vec![Default::default(); copies];
+        harvest.stores.clear();
+        let ways = choice::ways(plan);
+        self.fill_tables(plan, &ways, chunk, harvest)?;
+        let values = Values { plan, copies, arena: self.arena.at() };
+        for (i, step) in plan.steps().iter().enumerate() {
+            self.step(step, ways[i], &values, chunk, harvest)?;
+            if !after_step(self, i, &values)? {
+                return Ok(());
+            }
+        }
+        self.read_tables(plan, chunk, harvest)
+    }
+
+    /// Copies every copy's value to the host.
+    pub(super) fn read_value(&mut self, v: Value, values: &Values<'_>) -> Result<Vec<Vec<u8>>> {
+        let (stride, bytes) = (values.bytes(v) as usize, layout::bytes(values.plan.form(v)));
+        let mut raw = vec![0u8; stride * (values.copies - 1) + bytes];
+        self.runtime.download(values.at(v), &mut raw)?;
+        Ok((0..values.copies).map(|n| raw[n * stride..n * stride + bytes].to_vec()).collect())
+    }
+
+    /// Copies one number array a copy to the device.
+    pub(super) fn write_value(&mut self, v: Value, values: &Values<'_>, copies: &[Vec<u8>]) -> Result<()> {
+        let stride = values.bytes(v) as usize;
+        let mut raw = vec![0u8; stride * copies.len()];
+        for (n, bytes) in copies.iter().enumerate() {
+            raw[n * stride..n * stride + bytes.len()].copy_from_slice(bytes);
+        }
+        self.runtime.upload(values.at(v), &raw)
+    }
+
+    /// Whether all numbers of a value are finite.
+    fn is_finite(&mut self, v: Value, values: &Values<'_>) -> Result<bool> {
+        let shape = values.shape(v);
+        let flag = self.tables.flag(self.runtime.as_mut())?;
+        self.runtime.upload(flag, &0u32.to_ne_bytes())?;
+        let arguments = ReduceArgs {
+            x: values.at(v).into(),
+            weights: Address::NULL.into(),
+            out: Address::NULL.into(),
+            bits: flag.into(),
+            x_stride: values.stride(v),
+            weights_stride: 0,
+            out_stride: 0,
+            bits_stride: 0,
+            channels: shape.c as i32,
+            plane: shape.plane() as i32,
+            q: 0.0,
+        };
+        self.each("not_finite", shape.len(), values.copies, &arguments)?;
+        let mut found = [0u8; 4];
+        self.runtime.download(flag, &mut found)?;
+        Ok(u32::from_ne_bytes(found) == 0)
+    }
+}
+
+impl Device for CudaDevice {
+    fn describe(&self) -> Description {
+        let machine = self.runtime.machine();
+        Description {
+            device: machine.device,
+            kernels: format!("{} {}", machine.architecture, self.products.name()),
+            precision: Precision::F32,
+            threads: self.threads,
+        }
+    }
+
+    fn bytes_of(&self, form: Form) -> usize {
+        layout::bytes(form)
+    }
+
+    fn fit(&mut self, plan: &Plan, wanted: usize, limit: Option<u64>) -> Result<usize> {
+        let limit = limit.map_or(usize::MAX, |l| usize::try_from(l).unwrap_or(usize::MAX));
+        let copy = plan.copy_bytes() + Tables::copy_bytes(plan);
+        if plan.program().forms().iter().any(|f| i32::try_from(layout::bytes(*f)).is_err()) {
+            return Err(Error::limit("a feature map of this net has more than 2^31 bytes"));
+        }
+        self.constants.tidy(self.runtime.as_mut());
+        let needed = self.weights(plan);
+        let size = |(w, g, o): &(&Weight, usize, Order)| packed_len(w, *g, *o) * size_of::<f32>();
+        let mine: usize = needed.iter().map(size).sum();
+        let least = mine.saturating_add(copy);
+        if limit < least {
+            return Err(Error::limit(format!(
+                "{} of memory do not suffice: one copy needs {} ({} for weights, {} for feature maps and pictures)",
+                mebibytes(limit),
+                mebibytes(least),
+                mebibytes(mine),
+                mebibytes(copy)
+            )));
+        }
+        let keys: HashSet<WeightKey> = needed.iter().map(|(w, g, o)| WeightKey::new(w, *g, *o)).collect();
+        let others = self.constants.bytes_besides(&keys);
+        if least.saturating_add(others) > limit {
+            self.constants.keep(self.runtime.as_mut(), &keys);
+        }
+        for (weight, groups, order) in needed {
+            self.constants.weight(self.runtime.as_mut(), weight, groups, order)?;
+        }
+        let held = self.constants.bytes();
+        let free = self.runtime.machine().free_bytes.map(|free| free as usize + self.arena.bytes());
+        let arena = free.map_or(ARENA_BYTES, |free| free / 2).min(limit.saturating_sub(held));
+        let most = (arena / copy.max(1)).clamp(1, wanted.clamp(1, MOST_COPIES));
+        // Chunks of nearly equal size: weights are read once a chunk, however few copies it has.
+        let mut copies = wanted.max(1).div_ceil(wanted.max(1).div_ceil(most));
+        if self.arena.bytes().saturating_add(held) > limit {
+            self.arena.release(self.runtime.as_mut());
+        }
+        loop {
+            let room = self.arena.reserve(self.runtime.as_mut(), copies * plan.copy_bytes());
+            let room = match room {
+                Ok(()) => self.tables.reserve(self.runtime.as_mut(), plan, copies),
+                Err(refusal) => Err(refusal),
+            };
+            match room {
+                Ok(()) => break,
+                Err(Refusal::Failed(e)) => return Err(e),
+                // Fewer copies need less.
+                Err(Refusal::OutOfMemory) if copies > 1 => {
+                    self.arena.release(self.runtime.as_mut());
+                    self.tables.release(self.runtime.as_mut());
+                    copies = copies.div_ceil(2);
+                }
+                Err(Refusal::OutOfMemory) => {
+                    return Err(Error::limit(format!(
+                        "the device has too little memory left: one copy needs {} besides {} of weights",
+                        mebibytes(copy),
+                        mebibytes(held)
+                    )));
+                }
+            }
+        }
+        let all = self.arena.bytes() + self.tables.bytes() + self.constants.bytes();
+        self.peak = self.peak.max(all as u64);
+        Ok(copies)
+    }
+
+    fn run(&mut self, plan: &Plan, chunk: &Chunk<'_>, harvest: &mut Harvest) -> Result<()> {
+        self.walk(plan, chunk, harvest, &mut |_, _, _| Ok(true))
+    }
+
+    fn run_timed(
+        &mut self,
+        plan: &Plan,
+        chunk: &Chunk<'_>,
+        harvest: &mut Harvest,
+        observe: &mut dyn FnMut(usize, Duration),
+    ) -> Result<()> {
+        self.runtime.mark()?;
+        self.walk(plan, chunk, harvest, &mut |device, _, _| device.runtime.mark().map(|()| true))?;
+        self.runtime.elapsed()?.into_iter().enumerate().for_each(|(i, time)| observe(i, time));
+        Ok(())
+    }
+
+    fn kernel(&self, step: &Step) -> &'static str {
+        choice::kernel(step, &self.products)
+    }
+
+    fn first_not_finite(&mut self, plan: &Plan, chunk: &Chunk<'_>) -> Result<Option<usize>> {
+        let mut found = None;
+        let mut harvest = Harvest { sums: super::tables::empty_sums(plan, chunk), ..Harvest::default() };
+        let ways = choice::ways(plan);
+        self.walk(plan, chunk, &mut harvest, &mut |device, i, values| {
+            // What a later step computes as well was not written.
+            if matches!(ways[i], Way::Elsewhere | Way::Folding(_)) {
+                return Ok(true);
+            }
+            for v in plan.steps()[i].writes() {
+                if matches!(plan.form(v), Form::Dense(_)) && !device.is_finite(v, values)? {
+                    found = Some(i);
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })?;
+        Ok(found)
+    }
+
+    fn largest_output(&self, stem: &Stem, pictures: &[Tensor]) -> Result<Vec<f64>> {
+        self.patches.largest_output(stem, pictures)
+    }
+
+    fn move_patches(&self, task: &PatchTask<'_>) -> Result<Vec<Moved>> {
+        self.patches.move_patches(task)
+    }
+
+    fn forget(&mut self, weights: &HashSet<u64>) {
+        self.constants.forget(self.runtime.as_mut(), weights);
+    }
+
+    fn peak_bytes(&self) -> u64 {
+        self.peak
+    }
+}

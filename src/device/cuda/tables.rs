@@ -1,0 +1,331 @@
+//! What a chunk brings along and leaves behind, besides its values: pictures, copies, statistics, scores.
+
+use super::arguments::{Address, CopyArgs, PerturbArgs, SumArgs};
+use super::choice::Way;
+use super::device::{CudaDevice, Region};
+use super::runtime::{Refusal, Runtime};
+use crate::device::{Chunk, Harvest, Perturbation, Sum};
+use crate::error::{Error, Result};
+use crate::program::{Form, Plan, Statistic, Step};
+use crate::tensor::resample::taps;
+use crate::tensor::{Shape, Tensor};
+
+/// Regions of the device's memory.
+#[derive(Debug, Default)]
+pub(super) struct Tables {
+    /// `[item][c][h][w]`.
+    pictures: Region,
+    /// Baselines or fills.
+    others: Region,
+    /// One [`CopyArgs`] a copy.
+    copies: Region,
+    /// Grids, one a copy.
+    masks: Region,
+    /// Neighbours in an enlarged grid.
+    neighbours: Region,
+    /// Weights of the second of them.
+    shares: Region,
+    /// Running statistics, `[item][c][h][w]`.
+    sums: Region,
+    squares: Region,
+    /// One a copy.
+    scores: Region,
+    /// `[copy][class]`.
+    logits: Region,
+    flag: Region,
+    /// How the chunk that runs is perturbed.
+    perturb: Option<PerturbArgs>,
+    /// Into what it aggregates.
+    sum: Option<SumArgs>,
+}
+
+/// Shape of the program's pictures.
+fn picture_shape(plan: &Plan) -> Option<Shape> {
+    plan.steps().iter().find_map(|s| match s {
+        Step::Perturb { out } => Some(plan.form(*out).shape()),
+        _ => None,
+    })
+}
+
+/// What the program aggregates.
+fn aggregated(plan: &Plan) -> Option<(Statistic, Shape)> {
+    plan.steps().iter().find_map(|s| match s {
+        Step::Aggregate { x, statistic } => Some((*statistic, plan.form(*x).shape())),
+        _ => None,
+    })
+}
+
+/// Classes of the program's heads.
+fn classes(plan: &Plan) -> usize {
+    let of = |s: &Step| match s {
+        Step::Head { logits, .. } => plan.form(*logits).shape().c,
+        _ => 0,
+    };
+    plan.steps().iter().map(of).max().unwrap_or(0)
+}
+
+/// Statistics to run `plan` with where what they come to does not matter.
+pub(super) fn empty_sums(plan: &Plan, chunk: &Chunk<'_>) -> Vec<Sum> {
+    let one = match plan.steps().iter().find_map(|s| match s {
+        Step::Aggregate { x, statistic } => Some((*statistic, plan.form(*x))),
+        _ => None,
+    }) {
+        Some((statistic, Form::Dense(shape))) => Sum::new(statistic, shape.len()),
+        _ => Sum::default(),
+    };
+    vec![one; chunk.pictures.len()]
+}
+
+impl Tables {
+    /// Bytes that one copy takes.
+    pub fn copy_bytes(plan: &Plan) -> usize {
+        let picture = picture_shape(plan).map_or(0, |s| 2 * s.len() * size_of::<f32>());
+        let sums = aggregated(plan).map_or(0, |(_, s)| 2 * s.len() * size_of::<f64>());
+        picture + sums + (classes(plan) + 1) * size_of::<f64>() + size_of::<CopyArgs>()
+    }
+
+    /// Room for `copies`.
+    pub fn reserve(&mut self, runtime: &mut dyn Runtime, plan: &Plan, copies: usize) -> Result<(), Refusal> {
+        let picture = picture_shape(plan).map_or(0, |s| copies * s.len() * size_of::<f32>());
+        let sums = aggregated(plan).map_or(0, |(_, s)| copies * s.len() * size_of::<f64>());
+        self.pictures.reserve(runtime, picture)?;
+        self.others.reserve(runtime, picture)?;
+        self.copies.reserve(runtime, copies * size_of::<CopyArgs>())?;
+        self.sums.reserve(runtime, sums)?;
+        self.squares.reserve(runtime, sums)?;
+        self.scores.reserve(runtime, copies * size_of::<f64>())?;
+        self.logits.reserve(runtime, copies * classes(plan) * size_of::<f64>())
+    }
+
+    fn regions(&mut self) -> [&mut Region; 11] {
+        [
+            &mut self.pictures,
+            &mut self.others,
+            &mut self.copies,
+            &mut self.masks,
+            &mut self.neighbours,
+            &mut self.shares,
+            &mut self.sums,
+            &mut self.squares,
+            &mut self.scores,
+            &mut self.logits,
+            &mut self.flag,
+        ]
+    }
+
+    /// Gives all of it back.
+    pub fn release(&mut self, runtime: &mut dyn Runtime) {
+        self.regions().into_iter().for_each(|r| r.release(runtime));
+    }
+
+    /// Bytes held.
+    pub fn bytes(&mut self) -> usize {
+        self.regions().into_iter().map(|r| r.bytes()).sum()
+    }
+
+    /// One word.
+    pub fn flag(&mut self, runtime: &mut dyn Runtime) -> Result<Address> {
+        reserve(&mut self.flag, runtime, size_of::<u32>())?;
+        Ok(self.flag.at())
+    }
+
+    /// One [`CopyArgs`] a copy.
+    pub const fn copies(&self) -> Address {
+        self.copies.at()
+    }
+
+    /// Scores and logits, one row a copy.
+    pub const fn answers(&self) -> [Address; 2] {
+        [self.scores.at(), self.logits.at()]
+    }
+
+    /// How the chunk that runs is perturbed.
+    pub fn perturb(&self) -> Result<PerturbArgs> {
+        self.perturb.ok_or_else(|| Error::device("a program without pictures reads one"))
+    }
+
+    /// Into what the chunk that runs aggregates.
+    pub fn sum(&self) -> Result<SumArgs> {
+        self.sum.ok_or_else(|| Error::device("no statistic was started for a picture"))
+    }
+}
+
+fn reserve(region: &mut Region, runtime: &mut dyn Runtime, bytes: usize) -> Result<()> {
+    region.reserve(runtime, bytes).map_err(|refusal| match refusal {
+        Refusal::Failed(e) => e,
+        Refusal::OutOfMemory => Error::limit("the device has too little memory left for the pictures"),
+    })
+}
+
+fn upload<T: bytemuck::NoUninit>(region: &mut Region, runtime: &mut dyn Runtime, numbers: &[T]) -> Result<()> {
+    reserve(region, runtime, size_of_val(numbers))?;
+    if numbers.is_empty() {
+        return Ok(());
+    }
+    runtime.upload(region.at(), bytemuck::cast_slice(numbers))
+}
+
+/// Pictures of the chunk in order; their numbers in single precision.
+fn singles(all: &[Tensor], items: &[usize]) -> Vec<f32> {
+    let mut out = Vec::new();
+    for &item in items {
+        let start = out.len();
+        out.resize(start + all[item].len(), 0f32);
+        all[item].write_to(&mut out[start..]);
+    }
+    out
+}
+
+impl CudaDevice {
+    /// Uploads what the chunk brings along.
+    pub(super) fn fill_tables(&mut self, plan: &Plan, ways: &[Way], chunk: &Chunk<'_>, harvest: &Harvest) -> Result<()> {
+        debug_assert_eq!(ways.len(), plan.steps().len());
+        let runtime = self.runtime.as_mut();
+        let tables = &mut self.tables;
+        let mut items: Vec<usize> = chunk.slots.iter().map(|s| s.item).collect();
+        items.dedup();
+        let aggregated = aggregated(plan);
+        let mut copies = Vec::with_capacity(chunk.slots.len());
+        let mut local = 0;
+        for (n, slot) in chunk.slots.iter().enumerate() {
+            local += usize::from(n > 0 && chunk.slots[n - 1].item != slot.item);
+            let before = chunk.slots[..n].iter().rev().take_while(|s| s.item == slot.item).count();
+            let started = harvest.sums.get(slot.item).map_or(0, |s| s.count);
+            let mut copy = CopyArgs {
+                image: 0,
+                weight: slot.weight,
+                item: local as i32,
+                sample: 0,
+                amount: 0.0,
+                target: slot.target as i32,
+                count: (started + before + 1) as i32,
+                corner: [0; 2],
+                size: [0; 2],
+                unused: 0,
+            };
+            match chunk.perturbation {
+                Perturbation::None => {}
+                Perturbation::Noise { first, images, sigmas, .. } => {
+                    copy.image = images[slot.item];
+                    copy.sample = first + slot.copy as u32;
+                    copy.amount = sigmas[slot.item] as f32;
+                }
+                Perturbation::Path { alphas, .. } => copy.amount = alphas[slot.copy] as f32,
+                Perturbation::Boxes(boxes) => {
+                    let b = boxes.boxes[slot.copy];
+                    copy.corner = b.corner.map(|v| v as i32);
+                    copy.size = b.size.map(|v| v as i32);
+                }
+                Perturbation::Masks(masks) => {
+                    copy.corner = masks.masks[slot.item][slot.copy].corner.map(|v| v as i32);
+                }
+            }
+            copies.push(copy);
+        }
+        upload(&mut tables.copies, runtime, &copies)?;
+
+        tables.perturb = None;
+        if let Some(shape) = picture_shape(plan) {
+            upload(&mut tables.pictures, runtime, &singles(chunk.pictures, &items))?;
+            let mut args = PerturbArgs {
+                pictures: tables.pictures.at().into(),
+                others: Address::NULL.into(),
+                copies: tables.copies.at().into(),
+                masks: Address::NULL.into(),
+                neighbours: Address::NULL.into(),
+                shares: Address::NULL.into(),
+                seed: 0,
+                kind: 0,
+                extent: [shape.c as i32, shape.h as i32, shape.w as i32],
+                mask_grid: [0; 2],
+                mask_rows: 0,
+            };
+            match chunk.perturbation {
+                Perturbation::None => {}
+                Perturbation::Noise { seed, .. } => (args.kind, args.seed) = (1, *seed),
+                Perturbation::Path { baselines, .. } => {
+                    upload(&mut tables.others, runtime, &singles(baselines, &items))?;
+                    (args.kind, args.others) = (2, tables.others.at().into());
+                }
+                Perturbation::Boxes(boxes) => {
+                    upload(&mut tables.others, runtime, &singles(&boxes.fills, &items))?;
+                    (args.kind, args.others) = (3, tables.others.at().into());
+                }
+                Perturbation::Masks(masks) => {
+                    let all = chunk.slots.iter().flat_map(|s| &masks.masks[s.item][s.copy].values);
+                    let grids: Vec<f32> = all.map(|&v| v as f32).collect();
+                    let axes = [0, 1].map(|a| taps(masks.grid[a], masks.size[a]));
+                    let both = || axes.iter().flatten();
+                    let neighbours: Vec<[i32; 2]> = both().map(|t| [t.0 as i32, t.1 as i32]).collect();
+                    let shares: Vec<f32> = both().map(|t| t.2 as f32).collect();
+                    upload(&mut tables.masks, runtime, &grids)?;
+                    upload(&mut tables.neighbours, runtime, &neighbours)?;
+                    upload(&mut tables.shares, runtime, &shares)?;
+                    args.kind = 4;
+                    args.masks = tables.masks.at().into();
+                    args.neighbours = tables.neighbours.at().into();
+                    args.shares = tables.shares.at().into();
+                    args.mask_grid = masks.grid.map(|v| v as i32);
+                    args.mask_rows = masks.size[0] as i32;
+                }
+            }
+            tables.perturb = Some(args);
+        }
+
+        tables.sum = None;
+        if let Some((statistic, shape)) = aggregated {
+            let (mut first, mut second) = (Vec::new(), Vec::new());
+            for &item in &items {
+                let sum = harvest.sums.get(item).filter(|s| s.first.len() == shape.len());
+                let sum = sum.ok_or_else(|| Error::device("no statistic was started for a picture"))?;
+                first.extend_from_slice(&sum.first);
+                second.extend_from_slice(&sum.second);
+            }
+            upload(&mut tables.sums, runtime, &first)?;
+            upload(&mut tables.squares, runtime, &second)?;
+            tables.sum = Some(SumArgs {
+                sums: tables.sums.at().into(),
+                squares: tables.squares.at().into(),
+                copies: tables.copies.at().into(),
+                statistic: match statistic {
+                    Statistic::Sum => 0,
+                    Statistic::SumOfSquares => 1,
+                    Statistic::Variance => 2,
+                },
+                count: chunk.slots.len() as i32,
+            });
+        }
+        Ok(())
+    }
+
+    /// Downloads what the chunk leaves behind.
+    pub(super) fn read_tables(&mut self, plan: &Plan, chunk: &Chunk<'_>, harvest: &mut Harvest) -> Result<()> {
+        let copies = chunk.slots.len();
+        let heads = plan.steps().iter().filter_map(|s| match s {
+            Step::Head { logits, .. } => Some(plan.form(*logits).shape().c),
+            _ => None,
+        });
+        if let Some(classes) = heads.last() {
+            self.runtime.download(self.tables.scores.at(), bytemuck::cast_slice_mut(&mut harvest.scores))?;
+            let mut logits = vec![0f64; copies * classes];
+            self.runtime.download(self.tables.logits.at(), bytemuck::cast_slice_mut(&mut logits))?;
+            harvest.logits = logits.chunks(classes).map(<[f64]>::to_vec).collect();
+        }
+        let Some((statistic, shape)) = aggregated(plan) else { return self.runtime.wait() };
+        let mut at = 0;
+        for (n, slot) in chunk.slots.iter().enumerate() {
+            let sum = &mut harvest.sums[slot.item];
+            sum.count += 1;
+            if chunk.slots.get(n + 1).is_some_and(|next| next.item == slot.item) {
+                continue;
+            }
+            let place = at * shape.len() * size_of::<f64>();
+            self.runtime.download(self.tables.sums.at().plus(place), bytemuck::cast_slice_mut(&mut sum.first))?;
+            if statistic == Statistic::Variance {
+                self.runtime.download(self.tables.squares.at().plus(place), bytemuck::cast_slice_mut(&mut sum.second))?;
+            }
+            at += 1;
+        }
+        Ok(())
+    }
+}
