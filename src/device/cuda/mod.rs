@@ -1,6 +1,7 @@
 //! NVIDIA GPUs, through libraries found at run time.
 
 mod arguments;
+mod emulated;
 mod probe;
 mod runtime;
 mod source;

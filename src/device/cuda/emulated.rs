@@ -1,0 +1,466 @@
+//! Kernels on a machine without a GPU: the host's C++ compiler makes a library of each unit, and threads are fibres.
+//!
+//! It stands in for a GPU in tests, and is stricter than one: see `kernels/emu/emu.h`.
+
+use std::alloc::{Layout, alloc, dealloc};
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::{CStr, CString, OsString, c_char, c_int, c_void};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use libloading::Library;
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use super::arguments::{Address, Packed};
+use super::runtime::{Launch, Machine, Refusal, Runtime};
+use super::source::{Sources, Unit};
+use crate::error::{Error, Result};
+
+/// What stands in for CUDA.
+const SHIM: [(&str, &str); 3] = [
+    ("emu.h", include_str!("../../../kernels/emu/emu.h")),
+    ("emu_mma.h", include_str!("../../../kernels/emu/emu_mma.h")),
+    ("emu.cpp", include_str!("../../../kernels/emu/emu.cpp")),
+];
+
+/// Rounding as written: no contraction. Shared memory is read as several types: no aliasing rules. Fibres have small
+/// stacks: no large frames.
+const FLAGS: [&str; 13] = [
+    "-std=c++17",
+    "-O2",
+    if cfg!(target_arch = "x86_64") { "-march=native" } else { "-mcpu=native" },
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-strict-aliasing",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-pthread",
+    "-Wno-unknown-pragmas",
+    "-Wno-psabi",
+    "-Werror=frame-larger-than=24576",
+    "-DEMULATED",
+];
+
+const GUARD_BYTES: usize = 4096;
+const ALIGNMENT: usize = 256;
+/// All bits set: a NaN, in single and in half precision.
+const POISON: u8 = 0xff;
+const MESSAGE_BYTES: usize = 1024;
+
+type EmulatedLaunch = unsafe extern "C" fn(
+    kernel: *const c_char,
+    grid: *const u32,
+    threads: u32,
+    shared_bytes: u32,
+    arguments: *const c_void,
+    argument_bytes: usize,
+    os_threads: u32,
+    seed: u64,
+    message: *mut c_char,
+    message_bytes: usize,
+) -> c_int;
+
+/// A runtime that computes on the host.
+pub(crate) struct Emulated {
+    sources: Sources,
+    compiler: Compiler,
+    threads: usize,
+    seed: u64,
+    units: HashMap<&'static str, EmulatedLaunch>,
+    memory: BTreeMap<u64, Memory>,
+    limit: Option<usize>,
+    reserved: usize,
+    marks: Vec<Instant>,
+}
+
+impl Emulated {
+    /// On `threads` threads of this machine. The order of blocks, warps and lanes is drawn from `seed`; 0 is the
+    /// natural order.
+    ///
+    /// # Errors
+    /// When there is no C++ compiler.
+    pub fn new(sources: Sources, threads: usize, seed: u64) -> Result<Self> {
+        Ok(Self {
+            sources,
+            compiler: Compiler::find()?,
+            threads,
+            seed,
+            units: HashMap::new(),
+            memory: BTreeMap::new(),
+            limit: None,
+            reserved: 0,
+            marks: Vec::new(),
+        })
+    }
+
+    /// Memory beyond `bytes` in all is refused.
+    #[must_use]
+    pub fn with_limit(mut self, bytes: usize) -> Self {
+        self.limit = Some(bytes);
+        self
+    }
+
+    /// Compiles units that will be launched, several at a time.
+    ///
+    /// # Errors
+    /// When one does not compile.
+    pub fn prepare(&mut self, units: &[&'static Unit]) -> Result<()> {
+        let missing: Vec<&Unit> = units.iter().copied().filter(|u| !self.units.contains_key(u.name)).collect();
+        let made: Result<Vec<_>> =
+            missing.par_iter().map(|unit| Ok((unit.name, self.compiler.load(&self.sources, unit)?))).collect();
+        self.units.extend(made?);
+        Ok(())
+    }
+
+    /// The memory in which `bytes` from `at` on lie.
+    fn within(&self, at: Address, bytes: usize) -> Result<*mut u8> {
+        let inside = self.memory.range(..=at.0).next_back().and_then(|(start, memory)| {
+            let offset = usize::try_from(at.0 - start).ok()?;
+            (offset <= memory.bytes && bytes <= memory.bytes - offset).then(|| memory.at(offset))
+        });
+        inside.ok_or_else(|| Error::device(format!("{bytes} bytes at {:#x} are not in allocated memory", at.0)))
+    }
+
+    fn check_guards(&self, kernel: &str) -> Result<()> {
+        for memory in self.memory.values() {
+            if let Some(place) = memory.violated() {
+                let bytes = memory.bytes;
+                return Err(Error::device(format!("kernel {kernel} wrote {place} a buffer of {bytes} bytes")));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Runtime for Emulated {
+    fn machine(&self) -> Machine {
+        Machine {
+            device: "emulated".into(),
+            name: "C++ on this machine".into(),
+            architecture: "host".into(),
+            free_bytes: self.limit.map(|limit| (limit - self.reserved) as u64),
+        }
+    }
+
+    fn allocate(&mut self, bytes: usize) -> Result<Address, Refusal> {
+        let fits = self.limit.is_none_or(|limit| bytes <= limit - self.reserved);
+        let memory = if fits { Memory::new(bytes) } else { None };
+        let memory = memory.ok_or(Refusal::OutOfMemory)?;
+        let at = memory.at(0) as u64;
+        self.reserved += bytes;
+        self.memory.insert(at, memory);
+        Ok(Address(at))
+    }
+
+    fn free(&mut self, at: Address) {
+        let memory = self.memory.remove(&at.0);
+        debug_assert!(memory.is_some(), "{:#x} was not allocated", at.0);
+        self.reserved -= memory.map_or(0, |m| m.bytes);
+    }
+
+    fn upload(&mut self, to: Address, bytes: &[u8]) -> Result<()> {
+        let to = self.within(to, bytes.len())?;
+        // SAFETY: `to` begins that many bytes of our own memory, which no Rust reference points into.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
+        Ok(())
+    }
+
+    fn download(&mut self, from: Address, bytes: &mut [u8]) -> Result<()> {
+        let from = self.within(from, bytes.len())?;
+        // SAFETY: as for uploads; the memory was initialised when it was allocated.
+        unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    fn launch(
+        &mut self,
+        unit: &'static Unit,
+        kernel: &'static str,
+        launch: Launch,
+        arguments: Packed<'_>,
+    ) -> Result<()> {
+        self.prepare(&[unit])?;
+        let function = self.units.get(unit.name).ok_or_else(|| Error::device(format!("no unit {}", unit.name)))?;
+        let name = CString::new(kernel).map_err(|_| Error::device("a kernel's name holds a zero"))?;
+        let mut message = [0u8; MESSAGE_BYTES];
+        // SAFETY: the library was made of `emu.cpp`, whose function this is. Pointers are to live memory of the sizes
+        // that are told; the function checks the size of the arguments against the kernel's.
+        let status = unsafe {
+            function(
+                name.as_ptr(),
+                launch.grid.as_ptr(),
+                launch.threads,
+                launch.shared_bytes,
+                arguments.pointer,
+                arguments.bytes,
+                u32::try_from(self.threads).unwrap_or(1),
+                self.seed,
+                message.as_mut_ptr().cast(),
+                MESSAGE_BYTES,
+            )
+        };
+        if status != 0 {
+            let text = CStr::from_bytes_until_nul(&message).map(CStr::to_string_lossy).unwrap_or_default();
+            return Err(Error::device(text));
+        }
+        self.check_guards(kernel)
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn mark(&mut self) -> Result<()> {
+        self.marks.push(Instant::now());
+        Ok(())
+    }
+
+    fn elapsed(&mut self) -> Result<Vec<Duration>> {
+        let marks = std::mem::take(&mut self.marks);
+        Ok(marks.windows(2).map(|pair| pair[1] - pair[0]).collect())
+    }
+}
+
+/// Bytes between two guard zones.
+struct Memory {
+    start: NonNull<u8>,
+    bytes: usize,
+    layout: Layout,
+}
+
+// SAFETY: it owns what it points to, and is only reached through its owner.
+unsafe impl Send for Memory {}
+
+impl Memory {
+    fn new(bytes: usize) -> Option<Self> {
+        let whole = bytes.checked_next_multiple_of(ALIGNMENT)?.checked_add(2 * GUARD_BYTES)?;
+        let layout = Layout::from_size_align(whole, ALIGNMENT).ok()?;
+        // SAFETY: the layout is not empty.
+        let start = NonNull::new(unsafe { alloc(layout) })?;
+        // SAFETY: that many bytes were just given to us.
+        unsafe { start.as_ptr().write_bytes(POISON, whole) };
+        Some(Self { start, bytes, layout })
+    }
+
+    /// The byte `offset` of those between the zones; at most their number.
+    fn at(&self, offset: usize) -> *mut u8 {
+        // SAFETY: the zone before it and all bytes between the zones are in the allocation.
+        unsafe { self.start.as_ptr().add(GUARD_BYTES + offset) }
+    }
+
+    /// Which zone was written.
+    fn violated(&self) -> Option<String> {
+        let untouched = [u64::from_ne_bytes([POISON; 8]); GUARD_BYTES / 8];
+        let untouched: &[u8] = bytemuck::cast_slice(&untouched);
+        let zone = |from: usize, bytes: usize| {
+            // SAFETY: both zones are in the allocation and were initialised; no kernel runs now.
+            unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(from), bytes) }
+        };
+        let before = zone(0, GUARD_BYTES);
+        if before != untouched {
+            let distance = GUARD_BYTES - before.iter().rposition(|&b| b != POISON).unwrap_or(0);
+            return Some(format!("{distance} bytes before the start of"));
+        }
+        let end = GUARD_BYTES + self.bytes;
+        let after = zone(end, self.layout.size() - end);
+        let (whole, rest) = after.split_at(GUARD_BYTES);
+        if whole != untouched || rest.iter().any(|&b| b != POISON) {
+            let distance = after.iter().position(|&b| b != POISON).unwrap_or(0);
+            return Some(format!("{distance} bytes past the end of"));
+        }
+        None
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this layout, once.
+        unsafe { dealloc(self.start.as_ptr(), self.layout) };
+    }
+}
+
+/// A C++ compiler that answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Compiler {
+    /// The program and what always comes first.
+    command: Vec<OsString>,
+    /// What it says of itself.
+    version: String,
+}
+
+/// Each library once in a process, however many engines ask for it; nothing is unloaded.
+static LOADED: Mutex<BTreeMap<String, Arc<Mutex<Option<EmulatedLaunch>>>>> = Mutex::new(BTreeMap::new());
+
+impl Compiler {
+    fn find() -> Result<Self> {
+        static FOUND: OnceLock<Option<Compiler>> = OnceLock::new();
+        let asked = std::env::var("CXX").ok().filter(|c| !c.trim().is_empty());
+        let found = FOUND.get_or_init(|| {
+            let candidates = asked.as_ref().map_or(vec!["c++", "g++", "clang++"], |c| vec![c.as_str()]);
+            candidates.into_iter().find_map(Self::ask)
+        });
+        found.clone().ok_or_else(|| {
+            Error::no_device(match asked {
+                Some(cxx) => format!("there is no emulated device: the C++ compiler {cxx} of CXX does not run"),
+                None => {
+                    "there is no emulated device: no C++ compiler (c++, g++, clang++) was found; CXX names one".into()
+                }
+            })
+        })
+    }
+
+    fn ask(command: &str) -> Option<Self> {
+        let command: Vec<OsString> = command.split_whitespace().map(OsString::from).collect();
+        let (program, first) = command.split_first()?;
+        let answer = Command::new(program).args(first).arg("--version").output().ok()?;
+        let version = String::from_utf8_lossy(&answer.stdout).into_owned();
+        answer.status.success().then_some(Self { command, version })
+    }
+
+    /// The unit's function, from a library that is loaded, kept from an earlier run, or made now.
+    fn load(&self, sources: &Sources, unit: &Unit) -> Result<EmulatedLaunch> {
+        let texts = texts(sources, unit)?;
+        let defines: Vec<String> = unit.defines.iter().map(|(name, value)| format!("-D{name}={value}")).collect();
+        let key = self.key(&texts, &defines);
+        let slot = Arc::clone(LOADED.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_default());
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(function) = *slot {
+            return Ok(function);
+        }
+        let folder = cache();
+        let library = folder.join(format!("{}-{}.so", unit.name, &key[..32]));
+        let kept = if library.is_file() { open(&library).ok() } else { None };
+        let function = match kept {
+            Some(function) => function,
+            None => {
+                self.compile(unit, &texts, &defines, &library)?;
+                open(&library).map_err(|e| Error::device(format!("{}: {e}", library.display())))?
+            }
+        };
+        *slot = Some(function);
+        Ok(function)
+    }
+
+    /// Of everything that a library depends on.
+    fn key(&self, texts: &[(String, String)], defines: &[String]) -> String {
+        let mut hash = Sha256::new();
+        let mut add = |part: &str| {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part.as_bytes());
+        };
+        texts.iter().for_each(|(name, text)| [name, text].into_iter().for_each(|part| add(part)));
+        FLAGS.iter().for_each(|flag| add(flag));
+        defines.iter().for_each(|define| add(define));
+        self.command.iter().for_each(|part| add(&part.to_string_lossy()));
+        add(&self.version);
+        add(processor());
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn compile(&self, unit: &Unit, texts: &[(String, String)], defines: &[String], library: &Path) -> Result<()> {
+        let folder = Workplace::beside(library)?;
+        for (name, text) in texts {
+            let path = folder.0.join(name);
+            std::fs::write(&path, text).map_err(|e| Error::io(&path, e))?;
+        }
+        let (program, first) = self.command.split_first().ok_or_else(|| Error::no_device("no C++ compiler"))?;
+        let mut command = Command::new(program);
+        command.args(first).args(FLAGS).args(defines).current_dir(&folder.0);
+        command.args(["-shared", "-x", "c++", unit.file, "emu.cpp", "-o", "unit.so"]);
+        let done = command.output().map_err(|e| Error::device(format!("the C++ compiler does not run: {e}")))?;
+        if !done.status.success() {
+            let log = String::from_utf8_lossy(&done.stderr).into_owned();
+            return Err(Error::device(format!("{} (unit {}) does not compile:\n{log}", unit.file, unit.name)));
+        }
+        std::fs::rename(folder.0.join("unit.so"), library).map_err(|e| Error::io(library, e))
+    }
+}
+
+/// Every file that a unit needs.
+fn texts(sources: &Sources, unit: &Unit) -> Result<Vec<(String, String)>> {
+    let mut texts: Vec<(String, String)> =
+        sources.headers()?.into_iter().map(|(name, text)| (name.to_string(), text.into_owned())).collect();
+    texts.push((unit.file.to_string(), sources.text(unit.file)?.into_owned()));
+    texts.extend(SHIM.iter().map(|(name, text)| ((*name).to_string(), (*text).to_string())));
+    Ok(texts)
+}
+
+fn open(library: &Path) -> Result<EmulatedLaunch, libloading::Error> {
+    // SAFETY: the library's initialisers only note which kernels it has.
+    let library = unsafe { Library::new(library) }?;
+    // SAFETY: the function has this signature in `emu.cpp`, which is part of what the library is named by.
+    let function = *unsafe { library.get::<EmulatedLaunch>(b"emulated_launch") }?;
+    // The function is called as long as the process lives.
+    std::mem::forget(library);
+    Ok(function)
+}
+
+/// What the compiler makes of `native`.
+fn processor() -> &'static str {
+    static FLAGS: OnceLock<String> = OnceLock::new();
+    FLAGS.get_or_init(|| {
+        let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let line = text.lines().find(|line| line.starts_with("flags") || line.starts_with("Features"));
+        line.unwrap_or_default().to_string()
+    })
+}
+
+/// The folder in which libraries are kept.
+fn cache() -> PathBuf {
+    let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let places = [
+        variable("VERILUME_CACHE_DIR"),
+        variable("XDG_CACHE_HOME").map(|folder| folder.join("verilume")),
+        variable("HOME").map(|folder| folder.join(".cache").join("verilume")),
+    ];
+    let usable = places.into_iter().flatten().map(|place| place.join("emulated"));
+    let usable = usable.into_iter().find(|place| std::fs::create_dir_all(place).is_ok());
+    usable.unwrap_or_else(|| std::env::temp_dir().join("verilume-emulated"))
+}
+
+/// A folder that is gone when the work is done.
+struct Workplace(PathBuf);
+
+impl Workplace {
+    fn beside(file: &Path) -> Result<Self> {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let folder = file.with_extension(format!("{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Workplace {
+    fn drop(&mut self) {
+        // What cannot be removed stays.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::arguments::{Arguments, CountArgs};
+    use super::super::source::COUNT;
+    use super::*;
+
+    #[test]
+    fn count_counts() {
+        for seed in 0..3 {
+            let mut device = Emulated::new(Sources::default(), 2, seed).unwrap();
+            let n = 1000;
+            let at = device.allocate(4 * n).unwrap();
+            let args = CountArgs { out: at.into(), n: n as i32, factor: 0.5 };
+            let launch = Launch { grid: [8, 1, 1], threads: 128, shared_bytes: 0 };
+            device.launch(&COUNT, "count", launch, args.packed()).unwrap();
+            let mut out = vec![0f32; n];
+            device.download(at, bytemuck::cast_slice_mut(&mut out)).unwrap();
+            assert!(out.iter().enumerate().all(|(i, &v)| v == i as f32 * 0.5));
+        }
+    }
+}
