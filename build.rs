@@ -10,11 +10,12 @@ const DATA: &str = "VERILUME_TEST_DATA";
 const BROWSER: &str = "VERILUME_CHROMIUM";
 
 fn main() {
-    println!("cargo::rustc-check-cfg=cfg(shared_data, chromium, host_avx2, host_avx512)");
+    println!("cargo::rustc-check-cfg=cfg(shared_data, chromium, cxx, host_avx2, host_avx512)");
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed={DATA}");
     instruction_sets();
     browser();
+    compiler();
     let Some(root) = std::env::var_os("CARGO_MANIFEST_DIR") else { return };
     let data = std::env::var_os(DATA).map_or_else(|| Path::new(&root).join("../shared/data"), PathBuf::from);
     println!("cargo::rerun-if-changed={}", data.display());
@@ -39,6 +40,19 @@ fn browser() {
         println!("cargo::rerun-if-changed={}", file.display());
         println!("cargo::rustc-cfg=chromium");
         println!("cargo::rustc-env={BROWSER}={}", file.display());
+    }
+}
+
+/// A C++ compiler, for the tests that run CUDA kernels on this machine.
+fn compiler() {
+    println!("cargo::rerun-if-env-changed=CXX");
+    let on_path = |name: &str| {
+        let folders = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&folders).any(|folder| folder.join(name).is_file())
+    };
+    let named = std::env::var("CXX").is_ok_and(|name| Path::new(&name).is_file() || on_path(&name));
+    if named || ["c++", "g++", "clang++"].into_iter().any(on_path) {
+        println!("cargo::rustc-cfg=cxx");
     }
 }
 

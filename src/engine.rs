@@ -1,18 +1,20 @@
 //! Runs programs over pictures: chunking, caching, checks.
 
 mod forget;
+mod open;
 mod profile;
 mod progress;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
+use open::open;
 pub use profile::{ChunkTimes, Profile};
 pub use progress::{Observer, Progress};
 
-use crate::device::cpu::{self, Convolution, Kernels};
+use crate::device::cpu::{Convolution, Kernels};
 use crate::device::patch::{Moved, PatchTask, Stem};
-use crate::device::{Boxes, Chunk, Decisions, Description, Device, Harvest, Perturbation, Slot, Sum};
+use crate::device::{Boxes, Chunk, Decisions, Description, Device, Harvest, Perturbation, Products, Slot, Sum};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId};
 use crate::program::{Builder, Decided, Plan, Program, Score, Statistic, Step, Times};
@@ -23,25 +25,36 @@ use crate::tensor::{Precision, Shape, Tensor};
 /// Which device to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DeviceChoice {
-    /// The fastest there is; in this version always the CPU.
+    /// An NVIDIA GPU if one can be used, else the CPU; [`Engine::fallback`] says why.
     #[default]
     Auto,
     /// The CPU.
     Cpu,
-    /// An NVIDIA GPU by number; an error in this version.
+    /// An NVIDIA GPU by number.
     Cuda(usize),
+    /// The kernels of a GPU, run on the CPU with their threads in an order that the number chooses: slow, for work on
+    /// kernels where there is no GPU. It needs a C++ compiler.
+    Emulated(u64),
 }
 
 impl std::str::FromStr for DeviceChoice {
     type Err = Error;
 
     fn from_str(s: &str) -> Result<Self> {
-        let unknown = || Error::settings(format!("no device is named '{s}'; there are auto, cpu, cuda and cuda:N"));
+        let unknown = || {
+            Error::settings(format!(
+                "no device is named '{s}'; there are auto, cpu, cuda, cuda:N and, for work on kernels, emulated"
+            ))
+        };
         match s {
+            "emulated" => Ok(DeviceChoice::Emulated(0)),
             "auto" => Ok(DeviceChoice::Auto),
             "cpu" => Ok(DeviceChoice::Cpu),
             "cuda" => Ok(DeviceChoice::Cuda(0)),
             _ => {
+                if let Some(seed) = s.strip_prefix("emulated:") {
+                    return Ok(DeviceChoice::Emulated(seed.parse().map_err(|_| unknown())?));
+                }
                 let number = s.strip_prefix("cuda:").ok_or_else(unknown)?;
                 Ok(DeviceChoice::Cuda(number.parse().map_err(|_| unknown())?))
             }
@@ -58,8 +71,12 @@ pub struct Settings {
     pub precision: Precision,
     /// Which vector instructions the CPU uses.
     pub kernels: Kernels,
-    /// How the CPU computes large 3×3 convolutions.
+    /// How the CPU computes large 3×3 convolutions, and a GPU signals on their way back.
     pub convolution: Convolution,
+    /// In which numbers a GPU multiplies.
+    pub products: Products,
+    /// Folder of kernels to use in place of those of the library.
+    pub kernel_dir: Option<std::path::PathBuf>,
     /// Worker threads of the CPU; all cores if not given. Results do not depend on it.
     pub threads: Option<usize>,
     /// Bytes that packed weights, feature maps and scratch may take together; if not given, four fifths of what the
@@ -370,6 +387,7 @@ enum Key {
 /// program at a time. Results do not depend on threads, memory or how pictures are grouped into batches.
 pub struct Engine {
     device: Box<dyn Device>,
+    fallback: Option<String>,
     memory: Option<u64>,
     plans: HashMap<Key, Arc<Plan>>,
     /// Filled while [`Engine::profile`] runs.
@@ -393,14 +411,22 @@ impl Engine {
     /// # Errors
     /// When the device or its kernels do not exist here.
     pub fn new(settings: &Settings) -> Result<Self> {
-        if let DeviceChoice::Cuda(index) = settings.device {
-            return Err(Error::no_device(format!(
-                "cuda:{index} was asked for, but this version computes on the CPU only; `--device cpu` or `auto` does"
-            )));
-        }
-        let device = cpu::open(settings.precision, settings.kernels, settings.convolution, settings.threads)?;
-        let memory = settings.memory.or_else(available_memory);
-        Ok(Self { device, memory, plans: HashMap::new(), recorder: None, observer: None })
+        let opened = open(settings)?;
+        // What a GPU has is its own to know.
+        let memory = settings.memory.or_else(|| if opened.on_host { available_memory() } else { None });
+        Ok(Self {
+            device: opened.device,
+            fallback: opened.fallback,
+            memory,
+            plans: HashMap::new(),
+            recorder: None,
+            observer: None,
+        })
+    }
+
+    /// Why the CPU computes although a driver for GPUs is here; nothing where nobody would wonder.
+    pub fn fallback(&self) -> Option<&str> {
+        self.fallback.as_deref()
     }
 
     /// What it runs on.

@@ -14,7 +14,13 @@ use reference::{
     Dense, ReluRule, backward, backward_magnitude, forward, forward_is_exact, forward_magnitude, op_divides, op_terms,
 };
 use verilume::ErrorKind;
+#[cfg(feature = "cuda")]
+use verilume::device::Products;
 use verilume::device::cpu::Kernels;
+#[cfg(feature = "cuda")]
+use verilume::device::cpu::Convolution;
+#[cfg(feature = "cuda")]
+use verilume::engine::DeviceChoice;
 use verilume::engine::{Batch, Engine, Pullback, Settings};
 use verilume::graph::{Graph, NodeId, Op};
 use verilume::rule::Composite;
@@ -45,6 +51,11 @@ trait Subject {
     /// By how much more than plain summation a direction of `op` may err. More than 1 means that integers may be rounded.
     fn slack(&self, _op: &Op, _direction: Direction) -> f64 {
         1.0
+    }
+
+    /// Largest relative error of a product before it is summed; integers are multiplied exactly.
+    fn product_error(&self, _op: &Op, _direction: Direction) -> f64 {
+        0.0
     }
 }
 
@@ -163,6 +174,77 @@ impl Subject for Cpu {
     }
 }
 
+/// The kernels of a GPU, emulated on the CPU.
+#[cfg(feature = "cuda")]
+struct Emulated {
+    engine: Engine32,
+    products: Products,
+    convolution: Convolution,
+}
+
+/// An engine in single precision.
+#[cfg(feature = "cuda")]
+type Engine32 = Cpu;
+
+#[cfg(feature = "cuda")]
+impl Emulated {
+    fn new(products: Products, convolution: Convolution) -> Self {
+        let settings = Settings {
+            device: DeviceChoice::Emulated(1),
+            products,
+            convolution,
+            threads: Some(2),
+            ..Settings::default()
+        };
+        let engine = RefCell::new(Engine::new(&settings).unwrap());
+        let engine = Cpu { engine, precision: Precision::F32, kernels: Kernels::Auto };
+        Self { engine, products, convolution }
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl Subject for Emulated {
+    fn name(&self) -> String {
+        format!("emulated {:?} {:?}", self.products, self.convolution)
+    }
+
+    fn unit_roundoff(&self) -> f64 {
+        2f64.powi(-24)
+    }
+
+    /// Half precision and bfloat16 have 11 and 8 significant bits, TF32 has 11: each factor is off by half a unit at most.
+    /// Of two parts the last 22nd bits and the product of the smaller parts are lost: three times 2⁻²².
+    fn product_error(&self, op: &Op, direction: Direction) -> f64 {
+        if !matches!(op, Op::Conv(_) | Op::Linear(_)) {
+            return 0.0;
+        }
+        match self.products {
+            Products::F32 if direction == Direction::Forward || self.convolution == Convolution::Exact => {
+                3.0 * 2f64.powi(-22)
+            }
+            Products::Bf16 => 2.0 * 2f64.powi(-8) + 2f64.powi(-16),
+            // Numbers below 2⁻¹⁴ keep fewer bits in half precision; the cases have none that matter.
+            _ => 2.0 * 2f64.powi(-11) + 2f64.powi(-22),
+        }
+    }
+
+    fn outputs(&self, graph: &Arc<Graph>, x: &Dense, nodes: &[NodeId]) -> Vec<Dense> {
+        self.engine.outputs(graph, x, nodes)
+    }
+
+    fn pullback(
+        &self,
+        graph: &Arc<Graph>,
+        x: &Dense,
+        from: NodeId,
+        seed: &Dense,
+        rule: ReluRule,
+        want: NodeId,
+    ) -> Dense {
+        self.engine.pullback(graph, x, from, seed, rule, want)
+    }
+}
+
 /// Fails unless every element of `got` is within `tolerance` of `want`; equal infinities and NaNs are no agreement.
 fn compare(what: &str, got: &Dense, want: &Dense, tolerance: impl Fn(usize) -> f64) -> Result<(), String> {
     if (got.shape, got.n()) != (want.shape, want.n()) {
@@ -198,8 +280,9 @@ fn check_on(subject: &dyn Subject, case: &Case, numbers: Numbers, x: &Dense, sal
     let per_unit = |direction| {
         let slack = subject.slack(&node.op, direction);
         let exact = numbers == Numbers::Integers && !op_divides(&node.op) && slack <= 1.0;
+        let products = subject.product_error(&node.op, direction);
         // The reference is rounded too.
-        if exact { 0.0 } else { (terms + 2.0) * (slack * subject.unit_roundoff() + f64::EPSILON) }
+        if exact { 0.0 } else { (terms + 2.0) * (slack * subject.unit_roundoff() + f64::EPSILON) + products }
     };
     let who = format!("{}, {numbers:?}, {}", subject.name(), case.name);
 
@@ -516,6 +599,15 @@ tests_of!(
     Cpu::new(Precision::F32, Kernels::Avx512),
     cfg_attr(not(host_avx512), ignore = "this machine has no AVX-512 (F, BW, DQ, VL)")
 );
+
+#[cfg(feature = "cuda")]
+tests_of!(emulated_f32, Emulated::new(Products::F32, Convolution::Exact), cfg_attr(not(cxx), ignore = "no C++ compiler"));
+#[cfg(feature = "cuda")]
+tests_of!(emulated_fast, Emulated::new(Products::F32, Convolution::Fast), cfg_attr(not(cxx), ignore = "no C++ compiler"));
+#[cfg(feature = "cuda")]
+tests_of!(emulated_f16, Emulated::new(Products::F16, Convolution::Fast), cfg_attr(not(cxx), ignore = "no C++ compiler"));
+#[cfg(feature = "cuda")]
+tests_of!(emulated_bf16, Emulated::new(Products::Bf16, Convolution::Fast), cfg_attr(not(cxx), ignore = "no C++ compiler"));
 
 /// A subject that is wrong in one way: the comparison must notice.
 struct Wrong(fn(&mut Dense));

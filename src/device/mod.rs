@@ -7,6 +7,7 @@ pub mod cpu;
 pub mod cuda;
 mod mask;
 pub(crate) mod patch;
+mod products;
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 pub use mask::{Boxes, GridMask, Masks, Rectangle};
+pub use products::Products;
 
 use crate::error::Result;
 use crate::graph::NodeId;
@@ -23,9 +25,9 @@ use crate::tensor::{Precision, Tensor};
 /// What a device is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Description {
-    /// `cpu`, `cuda:0`.
+    /// `cpu`, `cuda:0`, `emulated`.
     pub device: String,
-    /// Which kernels it uses (`avx512`, `avx2`, `portable`).
+    /// Which kernels it uses: `avx512`, `avx2`, `portable`; on a GPU its architecture and how it multiplies.
     pub kernels: String,
     /// In which numbers it computes.
     pub precision: Precision,

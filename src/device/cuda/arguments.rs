@@ -58,6 +58,12 @@ macro_rules! pointer {
             }
         }
         impl<T> Copy for $name<T> {}
+        impl<T> $name<T> {
+            /// Whether it points nowhere.
+            pub fn is_null(self) -> bool {
+                self.0 == Address::NULL
+            }
+        }
         impl<T> From<Address> for $name<T> {
             fn from(at: Address) -> Self {
                 Self(at, PhantomData)

@@ -22,8 +22,6 @@ use crate::tensor::{Precision, Tensor};
 const MOST_COPIES: usize = 256;
 /// Arena bytes beyond which more copies gain nothing, where the device does not say what it has.
 const ARENA_BYTES: usize = 256 << 20;
-/// Regions start at multiples of this.
-pub(super) const ALIGN: usize = 256;
 
 /// Memory that grows and stays.
 #[derive(Debug, Default)]
@@ -70,6 +68,8 @@ pub(super) struct CudaDevice {
     pub tables: Tables,
     /// Values of the chunk that runs.
     arena: Region,
+    /// Moves patches: many small problems of their own.
+    patches: Box<dyn Device>,
     threads: usize,
     peak: u64,
 }
@@ -110,13 +110,14 @@ fn mebibytes(bytes: usize) -> String {
 
 impl CudaDevice {
     /// A device on `runtime`; `threads` is what it tells of itself.
-    pub fn new(runtime: Box<dyn Runtime>, products: Kernels, threads: usize) -> Self {
+    pub fn new(runtime: Box<dyn Runtime>, products: Kernels, patches: Box<dyn Device>, threads: usize) -> Self {
         Self {
             runtime,
             products,
             constants: Constants::default(),
             tables: Tables::default(),
             arena: Region::default(),
+            patches,
             threads,
             peak: 0,
         }

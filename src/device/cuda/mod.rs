@@ -1,9 +1,83 @@
-//! NVIDIA GPUs, through libraries found at run time.
+//! NVIDIA GPUs: hand-written kernels (`kernels/`), compiled by NVRTC when they are first needed, through libraries found at
+//! run time. The same kernels can be compiled as C++ for this machine, which is slow and for tests.
+//!
+//! ```text
+//! Plan ─choice→ which kernel ─steps→ arguments, grid ─Runtime→ driver (NVRTC, cubin cache) | emulated (host C++)
+//! ```
 
 mod arguments;
+mod choice;
+mod constants;
+mod device;
 mod emulated;
+mod geometry;
+mod layout;
 mod probe;
+mod products;
 mod runtime;
 mod source;
+mod steps;
+mod tables;
+
+use std::path::Path;
 
 pub use probe::{CudaReport, Driver, Nvrtc, probe};
+
+use device::CudaDevice;
+use emulated::Emulated;
+use source::Sources;
+
+use super::cpu::{self, Convolution, Kernels};
+use super::{Device, Products};
+use crate::error::Result;
+use crate::tensor::Precision;
+
+/// What is asked of a device.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wish<'a> {
+    /// In which numbers tensor cores multiply.
+    pub products: Products,
+    /// Whether the way back is as accurate as the forward pass.
+    pub convolution: Convolution,
+    /// Kernels to use in place of those of the library.
+    pub kernel_dir: Option<&'a Path>,
+    /// Threads of the host.
+    pub threads: Option<usize>,
+}
+
+impl Wish<'_> {
+    fn sources(&self) -> Result<Sources> {
+        self.kernel_dir.map_or_else(|| Ok(Sources::default()), Sources::of_folder)
+    }
+
+    fn device(&self, runtime: Box<dyn runtime::Runtime>) -> Result<Box<dyn Device>> {
+        let kernels = products::Kernels::new(self.products, self.convolution);
+        let patches = cpu::open(Precision::F32, Kernels::Auto, Convolution::Exact, self.threads)?;
+        Ok(Box::new(CudaDevice::new(runtime, kernels, patches, self.host_threads())))
+    }
+
+    fn host_threads(&self) -> usize {
+        self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+    }
+}
+
+/// The kernels on this machine: threads in the order that `seed` says.
+///
+/// # Errors
+/// When there is no C++ compiler, or a kernel does not compile.
+pub(crate) fn open_emulated(seed: u64, wish: &Wish<'_>) -> Result<Box<dyn Device>> {
+    wish.device(Box::new(Emulated::new(wish.sources()?, wish.host_threads(), seed)?))
+}
+
+/// An NVIDIA GPU by number.
+///
+/// # Errors
+/// When driver, device or compiler are missing.
+pub(crate) fn open(index: usize, _wish: &Wish<'_>) -> Result<Box<dyn Device>> {
+    Err(crate::Error::no_device(probe().missing(index).unwrap_or_default()))
+}
+
+/// Whether a GPU can be used; if not, why, unless there is no driver at all.
+pub(crate) fn usable(_index: usize) -> std::result::Result<(), Option<String>> {
+    Err(None)
+}

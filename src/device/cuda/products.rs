@@ -1,31 +1,8 @@
-//! In which numbers tensor cores multiply.
+//! The tensor-core kernels of each direction.
 
 use super::geometry::Direction;
-
-/// In which numbers tensor cores multiply; sums are single precision always.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Products {
-    /// As accurate as single precision: two TF32 parts of each number, three products. With [`Accuracy::Forward`] signals
-    /// on their way back are multiplied in TF32.
-    #[default]
-    F32,
-    /// TF32: ten bits of mantissa.
-    Tf32,
-    /// Half precision: ten bits of mantissa, nothing beyond 65504.
-    F16,
-    /// bfloat16: seven bits of mantissa.
-    Bf16,
-}
-
-/// Which directions [`Products::F32`] computes accurately.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Accuracy {
-    /// The forward pass, which decides which units are active; the way back, linear once that is decided, in TF32.
-    #[default]
-    Forward,
-    /// Both.
-    Both,
-}
+use crate::device::Products;
+use crate::device::cpu::Convolution;
 
 /// Products of both directions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,9 +12,11 @@ pub(super) struct Kernels {
 }
 
 impl Kernels {
-    pub fn new(products: Products, accuracy: Accuracy) -> Self {
-        let adjoint = match (products, accuracy) {
-            (Products::F32, Accuracy::Forward) => Products::Tf32,
+    /// The way back in TF32 where the forward pass is accurate, unless that must be exact too: what it multiplies is
+    /// decided, so that its errors stay as small as they are.
+    pub fn new(products: Products, convolution: Convolution) -> Self {
+        let adjoint = match (products, convolution) {
+            (Products::F32, Convolution::Fast) => Products::Tf32,
             _ => products,
         };
         Self { forward: products, adjoint }

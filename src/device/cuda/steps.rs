@@ -380,12 +380,8 @@ impl CudaDevice {
                 self.each("conv_direct", copies * positions * channels, 1, &arguments)
             }
             Family::First => {
-                let making = self.tables.perturb();
-                let perturb = match making {
-                    Ok(perturb) => perturb,
-                    Err(_) if arguments.x.is_null() => return making.map(|_| ()),
-                    Err(_) => super::tables::no_perturbation(),
-                };
+                let perturb =
+                    if arguments.x.is_null() { self.tables.perturb()? } else { super::tables::no_perturbation() };
                 let tiles = arguments.grid.iter().map(|&g| (g as usize).div_ceil(8)).product();
                 let grid = [tiles, (arguments.out_channels as usize).div_ceil(64), copies];
                 self.launch("conv_first", grid, Some(choice::tile_bytes(layer)), &FirstArgs { perturb, conv: arguments })

@@ -64,6 +64,23 @@ fn classes(plan: &Plan) -> usize {
     plan.steps().iter().map(of).max().unwrap_or(0)
 }
 
+/// For a layer that reads a value.
+pub(super) fn no_perturbation() -> PerturbArgs {
+    PerturbArgs {
+        pictures: Address::NULL.into(),
+        others: Address::NULL.into(),
+        copies: Address::NULL.into(),
+        masks: Address::NULL.into(),
+        neighbours: Address::NULL.into(),
+        shares: Address::NULL.into(),
+        seed: 0,
+        kind: 0,
+        extent: [0; 3],
+        mask_grid: [0; 2],
+        mask_rows: 0,
+    }
+}
+
 /// Statistics to run `plan` with where what they come to does not matter.
 pub(super) fn empty_sums(plan: &Plan, chunk: &Chunk<'_>) -> Vec<Sum> {
     let one = match plan.steps().iter().find_map(|s| match s {
@@ -229,16 +246,9 @@ impl CudaDevice {
             upload(&mut tables.pictures, runtime, &singles(chunk.pictures, &items))?;
             let mut args = PerturbArgs {
                 pictures: tables.pictures.at().into(),
-                others: Address::NULL.into(),
                 copies: tables.copies.at().into(),
-                masks: Address::NULL.into(),
-                neighbours: Address::NULL.into(),
-                shares: Address::NULL.into(),
-                seed: 0,
-                kind: 0,
                 extent: [shape.c as i32, shape.h as i32, shape.w as i32],
-                mask_grid: [0; 2],
-                mask_rows: 0,
+                ..no_perturbation()
             };
             match chunk.perturbation {
                 Perturbation::None => {}
