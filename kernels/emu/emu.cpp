@@ -1,7 +1,5 @@
 // Runs kernels on the host: fibres, the order in which they run, and what they find out about each other.
-#include "emu.h"
-
-#include <stdarg.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -13,142 +11,10 @@
 #include <thread>
 #include <vector>
 
-#if !defined(EMU_PORTABLE) && !defined(__x86_64__) && !defined(__aarch64__)
-#define EMU_PORTABLE
-#endif
-#ifdef EMU_PORTABLE
-#include <ucontext.h>
-#endif
-
-// --- Contexts: a place on a stack where execution can go on ---------------------------------------------------------
+#include "block.h"
+#include "product.h"
 
 namespace emu {
-using Entry = void (*)();
-}
-
-#ifdef EMU_PORTABLE
-
-namespace emu {
-struct Context {
-    ucontext_t state;
-};
-static void change(Context& from, Context& to) { swapcontext(&from.state, &to.state); }
-static void begin_at(Context& context, char* stack, size_t bytes, Entry entry) {
-    getcontext(&context.state);
-    context.state.uc_stack.ss_sp = stack;
-    context.state.uc_stack.ss_size = bytes;
-    context.state.uc_link = nullptr;
-    makecontext(&context.state, entry, 0);
-}
-} // namespace emu
-
-#else
-
-// Keeps the registers that a call preserves on the stack, its pointer at `from`, and takes those of `to`.
-extern "C" __attribute__((visibility("hidden"))) void emu_change(void** from, void* to) __asm__("emu_change");
-
-#ifdef __APPLE__
-#define EMU_FUNCTION ".private_extern emu_change\n"
-#else
-#define EMU_FUNCTION ".hidden emu_change\n.type emu_change, %function\n"
-#endif
-
-namespace emu {
-struct Context {
-    void* stack_pointer;
-};
-static void change(Context& from, Context& to) { emu_change(&from.stack_pointer, to.stack_pointer); }
-} // namespace emu
-
-#ifdef __x86_64__
-
-__asm__(".text\n.globl emu_change\n" EMU_FUNCTION R"(
-emu_change:
-    pushq %rbp
-    pushq %rbx
-    pushq %r12
-    pushq %r13
-    pushq %r14
-    pushq %r15
-    movq %rsp, (%rdi)
-    movq %rsi, %rsp
-    popq %r15
-    popq %r14
-    popq %r13
-    popq %r12
-    popq %rbx
-    popq %rbp
-    ret
-)");
-
-namespace emu {
-static void begin_at(Context& context, char* stack, size_t bytes, Entry entry) {
-    // Above the entry's address the caller's, which is nowhere: a function starts 8 bytes off an address of 16.
-    void** top = reinterpret_cast<void**>(stack + bytes) - 8;
-    top[-1] = nullptr;
-    top[-2] = reinterpret_cast<void*>(entry);
-    for (int i = 3; i <= 8; i++) top[-i] = nullptr;
-    context.stack_pointer = top - 8;
-}
-} // namespace emu
-
-#else
-
-__asm__(".text\n.globl emu_change\n.p2align 2\n" EMU_FUNCTION R"(
-emu_change:
-    sub sp, sp, #160
-    stp x19, x20, [sp, #0]
-    stp x21, x22, [sp, #16]
-    stp x23, x24, [sp, #32]
-    stp x25, x26, [sp, #48]
-    stp x27, x28, [sp, #64]
-    stp x29, x30, [sp, #80]
-    stp d8, d9, [sp, #96]
-    stp d10, d11, [sp, #112]
-    stp d12, d13, [sp, #128]
-    stp d14, d15, [sp, #144]
-    mov x9, sp
-    str x9, [x0]
-    mov sp, x1
-    ldp x19, x20, [sp, #0]
-    ldp x21, x22, [sp, #16]
-    ldp x23, x24, [sp, #32]
-    ldp x25, x26, [sp, #48]
-    ldp x27, x28, [sp, #64]
-    ldp x29, x30, [sp, #80]
-    ldp d8, d9, [sp, #96]
-    ldp d10, d11, [sp, #112]
-    ldp d12, d13, [sp, #128]
-    ldp d14, d15, [sp, #144]
-    add sp, sp, #160
-    ret
-)");
-
-namespace emu {
-static void begin_at(Context& context, char* stack, size_t bytes, Entry entry) {
-    void** bottom = reinterpret_cast<void**>(stack + bytes - 64 - 160);
-    for (int i = 0; i < 20; i++) bottom[i] = nullptr;
-    // x30: where `ret` goes.
-    bottom[11] = reinterpret_cast<void*>(entry);
-    context.stack_pointer = bottom;
-}
-} // namespace emu
-
-#endif
-#endif
-
-namespace emu {
-
-// --- What there is of a block --------------------------------------------------------------------------------------
-
-constexpr u32 LANES = 32;
-constexpr u32 MOST_THREADS = 1024;
-constexpr u32 MOST_SHARED_BYTES = 227 * 1024;
-constexpr u32 GUARD_BYTES = 4096;
-constexpr size_t STACK_BYTES = 64 * 1024;
-// Stacks whose memory an idle block keeps.
-constexpr size_t KEPT_STACKS = 128;
-constexpr u8 POISON = 0xff;
 
 __thread Here* here;
 static const Kernel* kernels;
@@ -157,105 +23,6 @@ Kernel::Kernel(const char* name, void (*body)(const void*), size_t argument_byte
     : name(name), body(body), argument_bytes(argument_bytes), most_threads(most_threads), next(kernels) {
     kernels = this;
 }
-
-enum class State : u32 { ready, at_barrier, in_collective, ended };
-
-// A copy to shared memory that has not landed; zeros if from nowhere.
-struct Copy {
-    void* to;
-    const void* from;
-    u32 bytes, group;
-};
-
-struct Block;
-struct Warp;
-
-struct Thread : Here {
-    Block* block;
-    Warp* warp;
-    u32 lane;
-    // Place in its warp's order, as a bit.
-    u32 bit;
-    bool started;
-    State state;
-    Place at;
-    Context context;
-    // The copies from `landed` on have not landed; `group` is the one that is open.
-    std::vector<Copy> copies;
-    size_t landed;
-    u32 group;
-};
-
-struct Warp {
-    // The positions that can run, and those that there are.
-    u32 ready, all;
-    // Place in the block's order, as a bit.
-    u32 bit;
-    Thread* threads;
-    u32 size;
-    // Of the collective that lanes are arriving at; operands of two in turn, as a lane may be one ahead.
-    const char* operation;
-    Place at;
-    u32 arrived, turn;
-    u32 votes[2];
-    u64 values[2][LANES];
-    struct {
-        float* d;
-        const u32 *a, *b;
-    } operands[LANES];
-};
-
-// SplitMix64.
-struct Random {
-    u64 state;
-    u64 next() {
-        u64 z = state += 0x9e3779b97f4a7c15ull;
-        z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
-        z = (z ^ z >> 27) * 0x94d049bb133111ebull;
-        return z ^ z >> 31;
-    }
-    u32 below(u32 n) { return u32((next() >> 32) * n >> 32); }
-    // An order of `n` things.
-    void shuffle(u8* order, u32 n) {
-        for (u32 i = n; i > 1; i--) {
-            const u32 j = below(i);
-            const u8 other = order[j];
-            order[j] = order[i - 1];
-            order[i - 1] = other;
-        }
-    }
-};
-
-// One OS thread's place of work.
-struct Block {
-    Surroundings around;
-    const Kernel* kernel;
-    const void* arguments;
-    u32 shared_bytes;
-    u32 size;
-    // Warps that have lanes to run, by their place in the order.
-    u32 ready;
-    u8 warp_order[LANES], lane_order[LANES];
-    u32 at_barrier, ended;
-    Place barrier;
-    bool copies_land_at_once;
-    bool failed;
-    Context host;
-    char* stacks;
-    char* starting;
-    std::vector<char*> free_stacks;
-    u8* memory;
-    Warp warps[LANES];
-    Thread threads[MOST_THREADS];
-    char message[512];
-
-    Block();
-    void prepare(const Kernel& kernel, const void* arguments, const u32 grid[3], u32 size, u32 shared_bytes);
-    bool run(u64 number, u64 seed);
-    void check_guards();
-    void complain(const Thread* thread, const char* format, va_list values);
-    void rest();
-};
 
 static Thread& self() { return *static_cast<Thread*>(here); }
 
@@ -283,8 +50,6 @@ static const char* file_name(const char* path) {
     const char* slash = strrchr(path, '/');
     return slash ? slash + 1 : path;
 }
-
-// --- Who runs next -------------------------------------------------------------------------------------------------
 
 static Thread* next_of(Block& b, Warp* w) {
     if (!w->ready) {
@@ -380,8 +145,6 @@ static void run_threads() {
     }
 }
 
-// --- What threads do together --------------------------------------------------------------------------------------
-
 void barrier(Place at) {
     Thread& t = self();
     Block& b = *t.block;
@@ -454,53 +217,6 @@ u32 vote(bool p, Place at) {
     return w.votes[turn];
 }
 
-// --- Products ------------------------------------------------------------------------------------------------------
-
-// Eight columns.
-typedef float Row __attribute__((vector_size(32)));
-
-// Numbers of 16 bits, as single precision.
-static inline float wide_f16(u32 half) {
-    // Exponents of halves start 112 lower; subnormal ones come out right by the product.
-    const float size = float_of((half & 0x7fffu) << 13) * 0x1p112f;
-    const u32 bits = bits_of(size) | (size >= 65536.0f ? 0x7f800000u : 0u);
-    return float_of(bits | (half & 0x8000u) << 16);
-}
-static inline float wide_bf16(u32 v) { return float_of(v << 16); }
-static inline float cut_tf32(u32 v) { return float_of(v & ~0x1fffu); }
-
-template <int K, typename Wide> static void multiply(Warp& w, Wide wide) {
-    constexpr int EACH = K / 8; // numbers in a word
-    float a[16][K];
-    float b[K][8];
-    for (u32 lane = 0; lane < LANES; lane++) {
-        const u32 g = lane / 4, t = lane % 4;
-        const u32 *x = w.operands[lane].a, *y = w.operands[lane].b;
-        for (int i = 0; i < EACH; i++) {
-            const u32 k = t * EACH + i, half = K / 2;
-            a[g][k] = wide(x[0], i);
-            a[g + 8][k] = wide(x[1], i);
-            a[g][k + half] = wide(x[2], i);
-            a[g + 8][k + half] = wide(x[3], i);
-            b[k][g] = wide(y[0], i);
-            b[k + half][g] = wide(y[1], i);
-        }
-    }
-    for (u32 row = 0; row < 16; row++) {
-        float sums[8];
-        for (u32 t = 0; t < 4; t++) memcpy(sums + 2 * t, w.operands[row % 8 * 4 + t].d + row / 8 * 2, 8);
-        Row sum;
-        memcpy(&sum, sums, sizeof sum);
-        for (int k = 0; k < K; k++) {
-            Row other;
-            memcpy(&other, b[k], sizeof other);
-            sum += a[row][k] * other;
-        }
-        memcpy(sums, &sum, sizeof sum);
-        for (u32 t = 0; t < 4; t++) memcpy(w.operands[row % 8 * 4 + t].d + row / 8 * 2, sums + 2 * t, 8);
-    }
-}
-
 void product(Shape shape, float* d, const u32* a, const u32* b, Place at) {
     static const char* const NAMES[] = {"mma_tf32", "mma_f16", "mma_bf16"};
     Thread& t = self();
@@ -509,14 +225,12 @@ void product(Shape shape, float* d, const u32* a, const u32* b, Place at) {
     w.operands[t.lane] = {d, a, b};
     if (w.arrived < LANES) return suspend(t, State::in_collective);
     switch (shape) {
-    case Shape::tf32: multiply<8>(w, [](u32 v, int) { return cut_tf32(v); }); break;
-    case Shape::f16: multiply<16>(w, [](u32 v, int i) { return wide_f16(v >> 16 * i & 0xffffu); }); break;
-    case Shape::bf16: multiply<16>(w, [](u32 v, int i) { return wide_bf16(v >> 16 * i & 0xffffu); }); break;
+    case Shape::tf32: multiply<Tf32>(w); break;
+    case Shape::f16: multiply<F16>(w); break;
+    case Shape::bf16: multiply<Bf16>(w); break;
     }
     complete(t, w);
 }
-
-// --- Shared memory -------------------------------------------------------------------------------------------------
 
 static void check_place(const Block& b, const void* to, u32 bytes, const char* operation, Place at) {
     const u8* p = static_cast<const u8*>(to);
@@ -568,8 +282,6 @@ u32 add(u32* to, u32 v, Place at) {
     *to += v;
     return before;
 }
-
-// --- Blocks --------------------------------------------------------------------------------------------------------
 
 Block::Block() {
     const size_t bytes = MOST_THREADS * STACK_BYTES;
@@ -629,7 +341,6 @@ bool Block::run(u64 number, u64 seed) {
     ready = n < LANES ? (1u << n) - 1 : ~0u;
     at_barrier = ended = 0;
     free_stacks.clear();
-    // Stacks start at different places of the cache's sets.
     for (u32 i = size; i-- > 0;) free_stacks.push_back(stacks + i * STACK_BYTES);
     Thread* first = next_of(*this, &warps[warp_order[0]]);
     here = first;
@@ -663,7 +374,36 @@ void Block::rest() {
     if (size > KEPT_STACKS) madvise(stacks + KEPT_STACKS * STACK_BYTES, (size - KEPT_STACKS) * STACK_BYTES, MADV_DONTNEED);
 }
 
-// --- Launches ------------------------------------------------------------------------------------------------------
+static const int FAULTS[] = {SIGSEGV, SIGBUS, SIGFPE};
+static struct sigaction handled_before[3];
+
+// A fault of a kernel is an error of its launch; any other goes where it went before.
+static void handle_fault(int signal, siginfo_t* info, void* context) {
+    if (here) {
+        if (signal == SIGFPE) fail("divides an integer by zero");
+        fail("reads or writes what is no memory, or is not aligned (%p)", info->si_addr);
+    }
+    for (int i = 0; i < 3; i++) {
+        if (FAULTS[i] != signal) continue;
+        const struct sigaction& before = handled_before[i];
+        if (before.sa_flags & SA_SIGINFO) {
+            before.sa_sigaction(signal, info, context);
+        } else if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN) {
+            before.sa_handler(signal);
+        } else {
+            // The instruction runs again, and then ends the process.
+            sigaction(signal, &before, nullptr);
+        }
+    }
+}
+
+static void handle_faults() {
+    struct sigaction action = {};
+    action.sa_sigaction = handle_fault;
+    // Not held back while it is handled: a kernel's fault is never returned from.
+    action.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK;
+    for (int i = 0; i < 3; i++) sigaction(FAULTS[i], &action, &handled_before[i]);
+}
 
 static std::mutex idle_lock;
 static std::vector<Block*> idle;
@@ -793,6 +533,8 @@ emulated_launch(const char* kernel, const u32 grid[3], u32 threads, u32 shared_b
         snprintf(message, message_bytes, "kernel %s: %s", kernel, problem);
         return 1;
     }
+    static std::once_flag once;
+    std::call_once(once, emu::handle_faults);
     emu::Launch l{*k, arguments, grid, threads, shared_bytes, seed, emu::Order(u64(grid[0]) * grid[1] * grid[2], seed)};
     emu::launch(l, os_threads);
     if (l.failed == ~0ull) return 0;

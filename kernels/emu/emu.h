@@ -3,7 +3,7 @@
 // Mistakes that hardware forgives by luck are made to show. Shared memory starts as NaN in every block. A copy lands
 // only when its group is waited for, or, in some blocks, at once. Blocks, warps and lanes run in an order drawn from a
 // seed. A barrier or collective that some thread never reaches, or reaches elsewhere, is an error, as is a write beyond
-// the shared memory. An access outside of all memory still ends the process.
+// the shared memory and an access that the host's memory refuses.
 #pragma once
 
 #include <math.h>
@@ -87,8 +87,8 @@ u32 add(u32* at, u32 v, Place place);
     static const emu::Kernel name##_kernel(#name, name##_untyped, sizeof(Arguments), threads);                   \
     static void name##_body(const Arguments& a)
 #define SHARED(name) unsigned char* const name = emu::here->around->shared
-// As a default argument: the line of the call.
-#define EMU_PLACE emu::Place at = emu::Place{__builtin_FILE(), __builtin_LINE()}
+// Last parameters of what is called from kernels: the place of the call.
+#define EMU_PLACE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
 DEVICE u32 bits_of(float v) {
     u32 r;
@@ -102,24 +102,24 @@ DEVICE float float_of(u32 v) {
 }
 DEVICE u32 high_product(u32 a, u32 b) { return u32(u64(a) * b >> 32); }
 
-DEVICE void sync(EMU_PLACE) { emu::barrier(at); }
-DEVICE u32 shuffle_xor(u32 v, int mask, EMU_PLACE) { return u32(emu::exchange(v, mask, at)); }
-DEVICE float shuffle_xor(float v, int mask, EMU_PLACE) { return float_of(u32(emu::exchange(bits_of(v), mask, at))); }
+DEVICE void sync(EMU_PLACE) { emu::barrier({file, line}); }
+DEVICE u32 shuffle_xor(u32 v, int mask, EMU_PLACE) { return u32(emu::exchange(v, mask, {file, line})); }
+DEVICE float shuffle_xor(float v, int mask, EMU_PLACE) { return float_of(u32(emu::exchange(bits_of(v), mask, {file, line}))); }
 DEVICE double shuffle_xor(double v, int mask, EMU_PLACE) {
     u64 bits;
     memcpy(&bits, &v, sizeof bits);
-    bits = emu::exchange(bits, mask, at);
+    bits = emu::exchange(bits, mask, {file, line});
     memcpy(&v, &bits, sizeof v);
     return v;
 }
-DEVICE u32 ballot(bool p, EMU_PLACE) { return emu::vote(p, at); }
+DEVICE u32 ballot(bool p, EMU_PLACE) { return emu::vote(p, {file, line}); }
 
-DEVICE void copy16(void* to, const void* from, bool there, EMU_PLACE) { emu::copy(to, there ? from : nullptr, 16, at); }
-DEVICE void copy4(void* to, const void* from, bool there, EMU_PLACE) { emu::copy(to, there ? from : nullptr, 4, at); }
+DEVICE void copy16(void* to, const void* from, bool there, EMU_PLACE) { emu::copy(to, there ? from : nullptr, 16, {file, line}); }
+DEVICE void copy4(void* to, const void* from, bool there, EMU_PLACE) { emu::copy(to, there ? from : nullptr, 4, {file, line}); }
 DEVICE void copies_commit() { emu::commit(); }
 template <int N> DEVICE void copies_wait() { emu::await(N); }
 
-DEVICE u32 add_to_shared(u32* to, u32 v, EMU_PLACE) { return emu::add(to, v, at); }
+DEVICE u32 add_to_shared(u32* to, u32 v, EMU_PLACE) { return emu::add(to, v, {file, line}); }
 // Blocks run on several OS threads.
 DEVICE void or_into(u32* to, u32 v) { __atomic_fetch_or(to, v, __ATOMIC_RELAXED); }
 

@@ -36,11 +36,11 @@ DEVICE u32 pack_f16(float low, float high) { return emu::to_f16(low) | emu::to_f
 DEVICE u32 pack_bf16(float low, float high) { return emu::to_bf16(low) | emu::to_bf16(high) << 16; }
 
 DEVICE void mma_tf32(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2], EMU_PLACE) {
-    emu::product(emu::Shape::tf32, d, a, b, at);
+    emu::product(emu::Shape::tf32, d, a, b, {file, line});
 }
 DEVICE void mma_f16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2], EMU_PLACE) {
-    emu::product(emu::Shape::f16, d, a, b, at);
+    emu::product(emu::Shape::f16, d, a, b, {file, line});
 }
 DEVICE void mma_bf16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2], EMU_PLACE) {
-    emu::product(emu::Shape::bf16, d, a, b, at);
+    emu::product(emu::Shape::bf16, d, a, b, {file, line});
 }

@@ -3,8 +3,9 @@
 //! It stands in for a GPU in tests, and is stricter than one: see `kernels/emu/emu.h`.
 
 use std::alloc::{Layout, alloc, dealloc};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::{CStr, CString, OsString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::ptr::NonNull;
@@ -21,12 +22,14 @@ use super::runtime::{Launch, Machine, Refusal, Runtime};
 use super::source::{Sources, Unit};
 use crate::error::{Error, Result};
 
-/// What stands in for CUDA.
-const SHIM: [(&str, &str); 3] = [
-    ("emu.h", include_str!("../../../kernels/emu/emu.h")),
-    ("emu_mma.h", include_str!("../../../kernels/emu/emu_mma.h")),
-    ("emu.cpp", include_str!("../../../kernels/emu/emu.cpp")),
-];
+macro_rules! shim {
+    ($($file:literal),+ $(,)?) => {
+        &[$(($file, include_str!(concat!("../../../kernels/emu/", $file)))),+]
+    };
+}
+
+/// What stands in for CUDA: the headers that units see, and what runs them.
+const SHIM: &[(&str, &str)] = shim!["emu.h", "emu_mma.h", "fibre.h", "block.h", "product.h", "emu.cpp"];
 
 /// Rounding as written: no contraction. Shared memory is read as several types: no aliasing rules. Fibres have small
 /// stacks: no large frames.
@@ -50,7 +53,9 @@ const GUARD_BYTES: usize = 4096;
 const ALIGNMENT: usize = 256;
 /// All bits set: a NaN, in single and in half precision.
 const POISON: u8 = 0xff;
+const UNTOUCHED: [u8; GUARD_BYTES] = [POISON; GUARD_BYTES];
 const MESSAGE_BYTES: usize = 1024;
+const KEY_DIGITS: usize = 32;
 
 type EmulatedLaunch = unsafe extern "C" fn(
     kernel: *const c_char,
@@ -127,13 +132,8 @@ impl Emulated {
     }
 
     fn check_guards(&self, kernel: &str) -> Result<()> {
-        for memory in self.memory.values() {
-            if let Some(place) = memory.violated() {
-                let bytes = memory.bytes;
-                return Err(Error::device(format!("kernel {kernel} wrote {place} a buffer of {bytes} bytes")));
-            }
-        }
-        Ok(())
+        let Some((memory, byte)) = self.memory.values().find_map(|m| Some((m, m.violated()?))) else { return Ok(()) };
+        Err(Error::device(format!("kernel {kernel} wrote to byte {byte} of a buffer of {} bytes", memory.bytes)))
     }
 }
 
@@ -253,27 +253,16 @@ impl Memory {
         unsafe { self.start.as_ptr().add(GUARD_BYTES + offset) }
     }
 
-    /// Which zone was written.
-    fn violated(&self) -> Option<String> {
-        let untouched = [u64::from_ne_bytes([POISON; 8]); GUARD_BYTES / 8];
-        let untouched: &[u8] = bytemuck::cast_slice(&untouched);
-        let zone = |from: usize, bytes: usize| {
-            // SAFETY: both zones are in the allocation and were initialised; no kernel runs now.
-            unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(from), bytes) }
-        };
-        let before = zone(0, GUARD_BYTES);
-        if before != untouched {
-            let distance = GUARD_BYTES - before.iter().rposition(|&b| b != POISON).unwrap_or(0);
-            return Some(format!("{distance} bytes before the start of"));
-        }
+    /// The first byte of a guard zone that was written, counted from the start of the memory.
+    fn violated(&self) -> Option<isize> {
         let end = GUARD_BYTES + self.bytes;
-        let after = zone(end, self.layout.size() - end);
-        let (whole, rest) = after.split_at(GUARD_BYTES);
-        if whole != untouched || rest.iter().any(|&b| b != POISON) {
-            let distance = after.iter().position(|&b| b != POISON).unwrap_or(0);
-            return Some(format!("{distance} bytes past the end of"));
-        }
-        None
+        [(0, GUARD_BYTES), (end, self.layout.size() - end)].into_iter().find_map(|(from, bytes)| {
+            // SAFETY: both zones are in the allocation and were initialised; no kernel runs now.
+            let zone = unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(from), bytes) };
+            let untouched = zone.chunks(UNTOUCHED.len()).all(|part| part == &UNTOUCHED[..part.len()]);
+            let byte = if untouched { None } else { zone.iter().position(|&b| b != POISON) }?;
+            Some((from + byte) as isize - GUARD_BYTES as isize)
+        })
     }
 }
 
@@ -287,10 +276,12 @@ impl Drop for Memory {
 /// A C++ compiler that answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Compiler {
-    /// The program and what always comes first.
-    command: Vec<OsString>,
+    /// The program and what always comes first; not empty.
+    command: Vec<String>,
     /// What it says of itself.
     version: String,
+    /// Where libraries are kept.
+    cache: PathBuf,
 }
 
 /// Each library once in a process, however many engines ask for it; nothing is unloaded.
@@ -315,11 +306,11 @@ impl Compiler {
     }
 
     fn ask(command: &str) -> Option<Self> {
-        let command: Vec<OsString> = command.split_whitespace().map(OsString::from).collect();
+        let command: Vec<String> = command.split_whitespace().map(String::from).collect();
         let (program, first) = command.split_first()?;
         let answer = Command::new(program).args(first).arg("--version").output().ok()?;
         let version = String::from_utf8_lossy(&answer.stdout).into_owned();
-        answer.status.success().then_some(Self { command, version })
+        answer.status.success().then(|| Self { command, version, cache: cache() })
     }
 
     /// The unit's function, from a library that is loaded, kept from an earlier run, or made now.
@@ -332,13 +323,18 @@ impl Compiler {
         if let Some(function) = *slot {
             return Ok(function);
         }
-        let folder = cache();
-        let library = folder.join(format!("{}-{}.so", unit.name, &key[..32]));
+        let library = self.cache.join(format!("{}-{}.so", unit.name, &key[..KEY_DIGITS]));
         let kept = if library.is_file() { open(&library).ok() } else { None };
         let function = match kept {
             Some(function) => function,
             None => {
-                self.compile(unit, &texts, &defines, &library)?;
+                let object = self.object()?;
+                let mut arguments =
+                    vec![OsStr::new("-shared"), OsStr::new("-x"), OsStr::new("c++"), unit.file.as_ref()];
+                arguments.extend([OsStr::new("-x"), OsStr::new("none"), object.as_os_str()]);
+                arguments.extend(defines.iter().map(OsStr::new));
+                self.compile(&texts, &arguments, &library)
+                    .map_err(|e| e.within(format!("{} (unit {})", unit.file, unit.name)))?;
                 open(&library).map_err(|e| Error::device(format!("{}: {e}", library.display())))?
             }
         };
@@ -346,47 +342,61 @@ impl Compiler {
         Ok(function)
     }
 
-    /// Of everything that a library depends on.
-    fn key(&self, texts: &[(String, String)], defines: &[String]) -> String {
+    /// What runs the kernels of every unit, compiled.
+    fn object(&self) -> Result<PathBuf> {
+        static MAKING: Mutex<()> = Mutex::new(());
+        let texts: Vec<_> = SHIM.iter().map(|&(name, text)| (name, Cow::from(text))).collect();
+        let object = self.cache.join(format!("emu-{}.o", &self.key(&texts, &[])[..KEY_DIGITS]));
+        let making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+        if !object.is_file() {
+            let arguments = ["-c", "emu.cpp"].map(OsStr::new);
+            self.compile(&texts, &arguments, &object).map_err(|e| e.within("emu.cpp"))?;
+        }
+        drop(making);
+        Ok(object)
+    }
+
+    /// Of everything that a compiled file depends on.
+    fn key(&self, texts: &[Text], defines: &[String]) -> String {
         let mut hash = Sha256::new();
         let mut add = |part: &str| {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part.as_bytes());
         };
-        texts.iter().for_each(|(name, text)| [name, text].into_iter().for_each(|part| add(part)));
-        FLAGS.iter().for_each(|flag| add(flag));
-        defines.iter().for_each(|define| add(define));
-        self.command.iter().for_each(|part| add(&part.to_string_lossy()));
+        texts.iter().for_each(|(name, text)| [*name, &**text].into_iter().for_each(&mut add));
+        FLAGS.iter().copied().chain(defines.iter().map(String::as_str)).for_each(&mut add);
+        self.command.iter().for_each(|part| add(part));
         add(&self.version);
         add(processor());
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    fn compile(&self, unit: &Unit, texts: &[(String, String)], defines: &[String], library: &Path) -> Result<()> {
-        let folder = Workplace::beside(library)?;
+    /// Makes `target` of the texts, in a folder of their own.
+    fn compile(&self, texts: &[Text], arguments: &[&OsStr], target: &Path) -> Result<()> {
+        let folder = Workplace::beside(target)?;
         for (name, text) in texts {
             let path = folder.0.join(name);
-            std::fs::write(&path, text).map_err(|e| Error::io(&path, e))?;
+            std::fs::write(&path, text.as_bytes()).map_err(|e| Error::io(&path, e))?;
         }
-        let (program, first) = self.command.split_first().ok_or_else(|| Error::no_device("no C++ compiler"))?;
-        let mut command = Command::new(program);
-        command.args(first).args(FLAGS).args(defines).current_dir(&folder.0);
-        command.args(["-shared", "-x", "c++", unit.file, "emu.cpp", "-o", "unit.so"]);
+        let mut command = Command::new(&self.command[0]);
+        command.args(&self.command[1..]).args(FLAGS).args(arguments).args(["-o", "made"]).current_dir(&folder.0);
         let done = command.output().map_err(|e| Error::device(format!("the C++ compiler does not run: {e}")))?;
         if !done.status.success() {
             let log = String::from_utf8_lossy(&done.stderr).into_owned();
-            return Err(Error::device(format!("{} (unit {}) does not compile:\n{log}", unit.file, unit.name)));
+            return Err(Error::device(format!("this does not compile:\n{log}")));
         }
-        std::fs::rename(folder.0.join("unit.so"), library).map_err(|e| Error::io(library, e))
+        std::fs::rename(folder.0.join("made"), target).map_err(|e| Error::io(target, e))
     }
 }
 
+/// Name and text of a file.
+type Text = (&'static str, Cow<'static, str>);
+
 /// Every file that a unit needs.
-fn texts(sources: &Sources, unit: &Unit) -> Result<Vec<(String, String)>> {
-    let mut texts: Vec<(String, String)> =
-        sources.headers()?.into_iter().map(|(name, text)| (name.to_string(), text.into_owned())).collect();
-    texts.push((unit.file.to_string(), sources.text(unit.file)?.into_owned()));
-    texts.extend(SHIM.iter().map(|(name, text)| ((*name).to_string(), (*text).to_string())));
+fn texts(sources: &Sources, unit: &Unit) -> Result<Vec<Text>> {
+    let mut texts = sources.headers()?;
+    texts.push((unit.file, sources.text(unit.file)?));
+    texts.extend(SHIM.iter().map(|&(name, text)| (name, Cow::from(text))));
     Ok(texts)
 }
 
@@ -444,23 +454,4 @@ impl Drop for Workplace {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::arguments::{Arguments, CountArgs};
-    use super::super::source::COUNT;
-    use super::*;
-
-    #[test]
-    fn count_counts() {
-        for seed in 0..3 {
-            let mut device = Emulated::new(Sources::default(), 2, seed).unwrap();
-            let n = 1000;
-            let at = device.allocate(4 * n).unwrap();
-            let args = CountArgs { out: at.into(), n: n as i32, factor: 0.5 };
-            let launch = Launch { grid: [8, 1, 1], threads: 128, shared_bytes: 0 };
-            device.launch(&COUNT, "count", launch, args.packed()).unwrap();
-            let mut out = vec![0f32; n];
-            device.download(at, bytemuck::cast_slice_mut(&mut out)).unwrap();
-            assert!(out.iter().enumerate().all(|(i, &v)| v == i as f32 * 0.5));
-        }
-    }
-}
+mod tests;
