@@ -1,0 +1,88 @@
+//! The engine on the kernels of a GPU, run on the CPU: every method on every small net beside the CPU device, the same
+//! random bits, and maps that depend on nothing but what was asked.
+#![cfg(feature = "cuda")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod nets;
+
+use nets::{Net, SMALL, bits, machines};
+use verilume::ErrorKind;
+use verilume::device::cpu::Convolution;
+use verilume::device::{Boxes, GridMask, Masks, Perturbation, Products, Rectangle};
+use verilume::engine::{Batch, Copies, DeviceChoice, Engine, Settings, Task};
+use verilume::method::{Entry, registry};
+use verilume::program::Score;
+use verilume::tensor::{Precision, Tensor};
+
+fn settings(seed: u64) -> Settings {
+    Settings {
+        device: DeviceChoice::Emulated(seed),
+        convolution: Convolution::Exact,
+        threads: Some(2),
+        ..Settings::default()
+    }
+}
+
+/// A method with few copies and steps.
+fn brief(entry: &Entry) -> String {
+    let few = entry.parameters.iter().filter_map(|p| match p.key {
+        "preset" if p.unit.contains("quick") => Some("preset=quick".to_string()),
+        "n" if p.default.parse::<usize>().is_ok() => Some("n=3".into()),
+        "steps" => Some("steps=3".into()),
+        "copies" | "iterations" => Some(format!("{}=2", p.key)),
+        "window" | "stride" if entry.id == "occlusion" => Some(format!("{}=12", p.key)),
+        _ => None,
+    });
+    let few: Vec<String> = few.collect();
+    if few.is_empty() { entry.id.into() } else { format!("{}:{}", entry.id, few.join(",")) }
+}
+
+/// `‖a − b‖ / ‖b‖`; NaN where `b` is zero.
+fn apart(a: &Tensor, b: &Tensor) -> f64 {
+    let (a, b) = (a.to_f64(), b.to_f64());
+    let norm = |x: f64, (p, q): (&f64, &f64)| x + (p - q).powi(2);
+    let size: f64 = b.iter().map(|v| v * v).sum();
+    (a.iter().zip(b.iter()).fold(0.0, norm) / size).sqrt()
+}
+
+/// How far single precision is from double on the CPU, by any of its kernels: rounding in other orders, Winograd's
+/// transforms among them.
+fn spread(net: &Net, spec: &str, truth: &[Tensor]) -> f64 {
+    let mut worst = 0.0f64;
+    for settings in machines().into_iter().filter(|s| s.precision == Precision::F32) {
+        let maps = net.explain(&mut Engine::new(&settings).unwrap(), spec, Score::Logit, 1).unwrap();
+        maps.iter().zip(truth).for_each(|(m, t)| worst = worst.max(apart(&m.values, t)));
+    }
+    worst
+}
+
+#[test]
+#[cfg_attr(not(cxx), ignore = "no C++ compiler")]
+fn every_method_agrees_with_the_cpu() {
+    let mut failures = Vec::new();
+    for name in SMALL {
+        let net = Net::small(name);
+        let mut emulated = Engine::new(&settings(0)).unwrap();
+        let mut double =
+            Engine::new(&Settings { precision: Precision::F64, device: DeviceChoice::Cpu, ..Settings::default() }).unwrap();
+        for entry in registry().iter().filter(|e| e.required().is_none()) {
+            let spec = brief(entry);
+            let truth = match net.explain(&mut double, &spec, Score::Logit, 1) {
+                Ok(maps) => maps.into_iter().map(|m| m.values).collect::<Vec<_>>(),
+                Err(e) => {
+                    let same = net.explain(&mut emulated, &spec, Score::Logit, 1).unwrap_err();
+                    assert_eq!(same.to_string(), e.to_string(), "{name} {spec}");
+                    continue;
+                }
+            };
+            let maps = net.explain(&mut emulated, &spec, Score::Logit, 1).unwrap();
+            let limit = spread(&net, &spec, &truth);
+            let worst = maps.iter().zip(&truth).map(|(m, t)| apart(&m.values, t)).fold(0.0f64, f64::max);
+            println!("{name} {spec}: {worst:.1e}, the CPU {limit:.1e}");
+            if !(worst <= 4.0 * limit.max(1e-7)) {
+                failures.push(format!("{name} {spec}: {worst:e} of {limit:e}"));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{failures:#?}");
+}
