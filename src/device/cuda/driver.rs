@@ -468,11 +468,13 @@ impl Drop for Cuda {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 #[path = "../../../tests/stubs/mod.rs"]
 mod stubs;
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use super::*;
     use crate::device::cuda::arguments::{Arguments, CountArgs};
