@@ -1,7 +1,10 @@
-//! Tells the tests what there is: the instruction sets of this machine, a browser, and the data that is not part of the
-//! repository.
+//! Tells the tests what there is: the instruction sets of this machine, a browser, NVIDIA's driver and run-time compiler,
+//! and the data that is not part of the repository.
 
 use std::path::{Path, PathBuf};
+
+#[path = "src/device/cuda/search.rs"]
+mod search;
 
 /// Names the folder with the tests' data, if it lies elsewhere.
 const DATA: &str = "VERILUME_TEST_DATA";
@@ -10,12 +13,13 @@ const DATA: &str = "VERILUME_TEST_DATA";
 const BROWSER: &str = "VERILUME_CHROMIUM";
 
 fn main() {
-    println!("cargo::rustc-check-cfg=cfg(shared_data, chromium, cxx, host_avx2, host_avx512)");
+    println!("cargo::rustc-check-cfg=cfg(shared_data, chromium, cxx, nvrtc, cuda_driver, host_avx2, host_avx512)");
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed={DATA}");
     instruction_sets();
     browser();
     compiler();
+    cuda();
     let Some(root) = std::env::var_os("CARGO_MANIFEST_DIR") else { return };
     let data = std::env::var_os(DATA).map_or_else(|| Path::new(&root).join("../shared/data"), PathBuf::from);
     println!("cargo::rerun-if-changed={}", data.display());
@@ -53,6 +57,27 @@ fn compiler() {
     let named = std::env::var("CXX").is_ok_and(|name| Path::new(&name).is_file() || on_path(&name));
     if named || ["c++", "g++", "clang++"].into_iter().any(on_path) {
         println!("cargo::rustc-cfg=cxx");
+    }
+}
+
+/// NVIDIA's driver, which some tests cannot do with, and NVRTC, for those that compile kernels: where the library looks, and
+/// among the loader's own folders.
+fn cuda() {
+    if ["/proc/driver/nvidia/version", "/dev/dxg"].iter().any(|sign| Path::new(sign).exists()) {
+        println!("cargo::rustc-cfg=cuda_driver");
+    }
+    println!("cargo::rerun-if-changed=src/device/cuda/search.rs");
+    let variable = |name: &str| {
+        println!("cargo::rerun-if-env-changed={name}");
+        std::env::var_os(name)
+    };
+    let found = search::look(&variable, Path::new("/"));
+    let loader = variable("LD_LIBRARY_PATH").filter(|_| !found.named);
+    let mut folders = loader.iter().flat_map(std::env::split_paths);
+    let of_loader = || folders.find_map(|f| search::NAMES.iter().map(|name| f.join(name)).find(|file| file.is_file()));
+    if let Some(file) = found.files.first().cloned().or_else(of_loader) {
+        println!("cargo::rerun-if-changed={}", file.display());
+        println!("cargo::rustc-cfg=nvrtc");
     }
 }
 

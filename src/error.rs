@@ -34,6 +34,8 @@ pub enum ErrorKind {
     NoDevice,
     /// A device failed while running.
     Device,
+    /// A kernel did not compile.
+    Kernel,
     /// Reading or writing a file failed.
     Io,
 }
@@ -72,6 +74,8 @@ impl Error {
         no_device => NoDevice,
         /// Device failure.
         device => Device,
+        /// Kernel that does not compile; the message holds the compiler's log.
+        kernel => Kernel,
     }
 
     /// A failed read or write of `path`.

@@ -5,7 +5,7 @@
 
 mod nets;
 
-use nets::{Net, SMALL, bits, machines};
+use nets::{Net, SMALL, bits, gpu, machines};
 use verilume::ErrorKind;
 use verilume::device::cpu::Convolution;
 use verilume::device::{Boxes, GridMask, Masks, Perturbation, Products, Rectangle};
@@ -13,15 +13,6 @@ use verilume::engine::{Batch, Copies, DeviceChoice, Engine, Settings, Task};
 use verilume::method::{Entry, registry};
 use verilume::program::Score;
 use verilume::tensor::{Precision, Tensor};
-
-fn settings(seed: u64) -> Settings {
-    Settings {
-        device: DeviceChoice::Emulated(seed),
-        convolution: Convolution::Exact,
-        threads: Some(2),
-        ..Settings::default()
-    }
-}
 
 /// A method with few copies and steps.
 fn brief(entry: &Entry) -> String {
@@ -62,9 +53,10 @@ fn every_method_agrees_with_the_cpu() {
     let mut failures = Vec::new();
     for name in SMALL {
         let net = Net::small(name);
-        let mut emulated = Engine::new(&settings(0)).unwrap();
+        let mut emulated = Engine::new(&gpu(0)).unwrap();
         let mut double =
-            Engine::new(&Settings { precision: Precision::F64, device: DeviceChoice::Cpu, ..Settings::default() }).unwrap();
+            Engine::new(&Settings { precision: Precision::F64, device: DeviceChoice::Cpu, ..Settings::default() })
+                .unwrap();
         for entry in registry().iter().filter(|e| e.required().is_none()) {
             let spec = brief(entry);
             let truth = match net.explain(&mut double, &spec, Score::Logit, 1) {

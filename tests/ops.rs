@@ -16,9 +16,9 @@ use reference::{
 use verilume::ErrorKind;
 #[cfg(feature = "cuda")]
 use verilume::device::Products;
-use verilume::device::cpu::Kernels;
 #[cfg(feature = "cuda")]
 use verilume::device::cpu::Convolution;
+use verilume::device::cpu::Kernels;
 #[cfg(feature = "cuda")]
 use verilume::engine::DeviceChoice;
 use verilume::engine::{Batch, Engine, Pullback, Settings};
@@ -189,13 +189,12 @@ type Engine32 = Cpu;
 #[cfg(feature = "cuda")]
 impl Emulated {
     fn new(products: Products, convolution: Convolution) -> Self {
-        let settings = Settings {
-            device: DeviceChoice::Emulated(1),
-            products,
-            convolution,
-            threads: Some(2),
-            ..Settings::default()
+        // As in `nets`: a real GPU, if one is named.
+        let device = match std::env::var("VERILUME_TEST_DEVICE") {
+            Ok(name) => name.parse().unwrap(),
+            Err(_) => DeviceChoice::Emulated(1),
         };
+        let settings = Settings { device, products, convolution, threads: Some(2), ..Settings::default() };
         let engine = RefCell::new(Engine::new(&settings).unwrap());
         let engine = Cpu { engine, precision: Precision::F32, kernels: Kernels::Auto };
         Self { engine, products, convolution }
@@ -601,13 +600,29 @@ tests_of!(
 );
 
 #[cfg(feature = "cuda")]
-tests_of!(emulated_f32, Emulated::new(Products::F32, Convolution::Exact), cfg_attr(not(cxx), ignore = "no C++ compiler"));
+tests_of!(
+    emulated_f32,
+    Emulated::new(Products::F32, Convolution::Exact),
+    cfg_attr(not(cxx), ignore = "no C++ compiler")
+);
 #[cfg(feature = "cuda")]
-tests_of!(emulated_fast, Emulated::new(Products::F32, Convolution::Fast), cfg_attr(not(cxx), ignore = "no C++ compiler"));
+tests_of!(
+    emulated_fast,
+    Emulated::new(Products::F32, Convolution::Fast),
+    cfg_attr(not(cxx), ignore = "no C++ compiler")
+);
 #[cfg(feature = "cuda")]
-tests_of!(emulated_f16, Emulated::new(Products::F16, Convolution::Fast), cfg_attr(not(cxx), ignore = "no C++ compiler"));
+tests_of!(
+    emulated_f16,
+    Emulated::new(Products::F16, Convolution::Fast),
+    cfg_attr(not(cxx), ignore = "no C++ compiler")
+);
 #[cfg(feature = "cuda")]
-tests_of!(emulated_bf16, Emulated::new(Products::Bf16, Convolution::Fast), cfg_attr(not(cxx), ignore = "no C++ compiler"));
+tests_of!(
+    emulated_bf16,
+    Emulated::new(Products::Bf16, Convolution::Fast),
+    cfg_attr(not(cxx), ignore = "no C++ compiler")
+);
 
 /// A subject that is wrong in one way: the comparison must notice.
 struct Wrong(fn(&mut Dense));

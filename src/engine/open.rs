@@ -87,7 +87,9 @@ mod with_cuda {
     use crate::error::{Error, Result};
 
     pub fn cuda(_: &Settings, _: usize) -> Result<Opened> {
-        Err(Error::no_device("this build has no CUDA (feature `cuda` is off); `--device cpu` or `auto` computes on the CPU"))
+        Err(Error::no_device(
+            "this build has no CUDA (feature `cuda` is off); `--device cpu` or `auto` computes on the CPU",
+        ))
     }
 
     pub fn emulated(_: &Settings, _: u64) -> Result<Opened> {

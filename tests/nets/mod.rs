@@ -150,6 +150,17 @@ pub fn machines() -> Vec<Settings> {
     all.into_iter().filter(|all| all.3).map(settings).collect()
 }
 
+/// The GPU whose kernels are tested, with threads in the order that `seed` says where it is emulated:
+/// `VERILUME_TEST_DEVICE` (as `--device`) names another device than the emulated one.
+#[cfg(feature = "cuda")]
+pub fn gpu(seed: u64) -> Settings {
+    let device = match std::env::var("VERILUME_TEST_DEVICE") {
+        Ok(name) => name.parse().unwrap(),
+        Err(_) => verilume::engine::DeviceChoice::Emulated(seed),
+    };
+    Settings { device, convolution: Convolution::Exact, threads: Some(2), ..Settings::default() }
+}
+
 /// Bits of a map's numbers.
 pub fn bits(map: &Map) -> Vec<u64> {
     map.values.to_f64().iter().map(|v| v.to_bits()).collect()

@@ -158,7 +158,10 @@ fn self_test() -> Result<String> {
 fn cuda() -> (Check, Check) {
     let report = verilume::device::cuda::probe();
     let driver = report.driver.map_err(anyhow::Error::msg).map(|d| {
-        let devices = if d.devices.is_empty() { "no device".into() } else { d.devices.join(", ") };
+        let device =
+            |(name, [major, minor]): (&String, &[i32; 2])| format!("{name} (compute capability {major}.{minor})");
+        let devices: Vec<String> = d.devices.iter().zip(&d.capabilities).map(device).collect();
+        let devices = if devices.is_empty() { "no device".into() } else { devices.join(", ") };
         format!("CUDA {}.{}: {devices}", d.version[0], d.version[1])
     });
     let nvrtc = report.nvrtc.map_err(anyhow::Error::msg);

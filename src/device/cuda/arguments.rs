@@ -138,13 +138,10 @@ macro_rules! arguments {
                     $(text += &format!("    {};\n", <$type as Argument>::declare(stringify!($field)));)+
                     text += "};\n";
                     text += &format!("static_assert(sizeof({}) == {}, \"layout\");\n", Self::NAME, size_of::<Self>());
-                    // CUDA lays structures out as the host's compiler does, and only that one can be asked for offsets.
-                    text += "#ifdef EMULATED\n";
                     $(text += &format!(
                         "static_assert(__builtin_offsetof({}, {}) == {}, \"layout\");\n",
                         Self::NAME, stringify!($field), std::mem::offset_of!($name, $field)
                     );)+
-                    text += "#endif\n";
                     text
                 }
             }

@@ -74,7 +74,8 @@ pub(super) fn family(layer: &ConvLayer, direction: Direction, epilogue: &Epilogu
 
 /// The weight that a step reads, for how many groups, in which order.
 pub(super) fn weight_of(step: &Step) -> Option<(&Weight, usize, Order)> {
-    let conv = |layer: &'_ ConvLayer, direction, epilogue: &Epilogue| family(layer, direction, epilogue).order(direction);
+    let conv =
+        |layer: &'_ ConvLayer, direction, epilogue: &Epilogue| family(layer, direction, epilogue).order(direction);
     match step {
         Step::Conv { layer, epilogue, .. } => {
             Some((&layer.weight, layer.groups, conv(layer, Direction::Forward, epilogue)))

@@ -137,7 +137,8 @@ pub(super) fn pack(weight: &Weight, groups: usize, order: Order) -> Vec<f32> {
 impl Constants {
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        self.weights.values().map(|(_, bytes)| bytes).sum::<usize>() + self.vectors.values().map(|v| v.bytes).sum::<usize>()
+        self.weights.values().map(|(_, bytes)| bytes).sum::<usize>()
+            + self.vectors.values().map(|v| v.bytes).sum::<usize>()
     }
 
     /// Bytes of weights that `keys` do not name.
@@ -146,7 +147,13 @@ impl Constants {
     }
 
     /// The weight in this order, put there if need be.
-    pub fn weight(&mut self, runtime: &mut dyn Runtime, weight: &Weight, groups: usize, order: Order) -> Result<Address> {
+    pub fn weight(
+        &mut self,
+        runtime: &mut dyn Runtime,
+        weight: &Weight,
+        groups: usize,
+        order: Order,
+    ) -> Result<Address> {
         let key = WeightKey::new(weight, groups, order);
         if let Some((at, _)) = self.weights.get(&key) {
             return Ok(*at);
@@ -167,7 +174,9 @@ impl Constants {
         let laid: Vec<f32> = match kind {
             VectorKind::Channels => single,
             VectorKind::Elements(shape) => layout::interleave(&single, shape).collect(),
-            VectorKind::Filled(shape) if single.len() == shape.c => (0..shape.len()).map(|i| single[i % shape.c]).collect(),
+            VectorKind::Filled(shape) if single.len() == shape.c => {
+                (0..shape.len()).map(|i| single[i % shape.c]).collect()
+            }
             VectorKind::Filled(shape) => layout::interleave(&single, shape).collect(),
         };
         let (at, bytes) = place(runtime, bytemuck::cast_slice(&laid), "a layer's bias")?;

@@ -4,13 +4,13 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::arguments::{Address, Arguments, ReduceArgs};
+use super::choice::{self, Way};
 use super::constants::{Constants, Order, WeightKey, packed_len};
 use super::layout;
 use super::products::Kernels;
 use super::runtime::{Launch, Refusal, Runtime};
 use super::source;
 use super::tables::Tables;
-use super::choice::{self, Way};
 use crate::device::patch::{Moved, PatchTask, Stem};
 use crate::device::{Chunk, Description, Device, Harvest};
 use crate::error::{Error, Result};
@@ -131,11 +131,13 @@ impl CudaDevice {
         shared_bytes: Option<usize>,
         arguments: &A,
     ) -> Result<()> {
-        let (unit, found) = source::find(kernel).ok_or_else(|| Error::device(format!("there is no kernel {kernel}")))?;
+        let (unit, found) =
+            source::find(kernel).ok_or_else(|| Error::device(format!("there is no kernel {kernel}")))?;
         if grid.contains(&0) {
             return Ok(());
         }
-        let number = |n: usize| u32::try_from(n).map_err(|_| Error::device(format!("{kernel}: {n} blocks are too many")));
+        let number =
+            |n: usize| u32::try_from(n).map_err(|_| Error::device(format!("{kernel}: {n} blocks are too many")));
         let launch = Launch {
             grid: [number(grid[0])?, number(grid[1])?, number(grid[2])?],
             threads: found.threads,

@@ -105,9 +105,15 @@ mod tests {
     /// Every (input, output, tap) triple of the definition is met once, from both sides.
     #[test]
     fn both_directions_meet_the_same_products() {
-        for (input, kernel, stride, dilation, pad) in
-            [(9, 3, 1, 1, 1), (9, 3, 2, 1, 1), (10, 5, 3, 2, 4), (7, 1, 2, 1, 0), (11, 4, 4, 2, 3), (3, 2, 5, 1, 0), (12, 3, 2, 4, 5)]
-        {
+        for (input, kernel, stride, dilation, pad) in [
+            (9, 3, 1, 1, 1),
+            (9, 3, 2, 1, 1),
+            (10, 5, 3, 2, 4),
+            (7, 1, 2, 1, 0),
+            (11, 4, 4, 2, 3),
+            (3, 2, 5, 1, 0),
+            (12, 3, 2, 4, 5),
+        ] {
             let span = (kernel - 1) * dilation + 1;
             let output = (input + 2 * pad - span) / stride + 1;
             let e = Extents { input, output, kernel, stride, dilation, pad };

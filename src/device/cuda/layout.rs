@@ -73,11 +73,8 @@ mod tests {
     #[test]
     fn decisions_come_back() {
         let shape = Shape::new(35, 2, 3);
-        for form in [
-            Form::Bits(shape),
-            Form::Winners(shape, WinnerWidth::One),
-            Form::Winners(shape, WinnerWidth::Two),
-        ] {
+        for form in [Form::Bits(shape), Form::Winners(shape, WinnerWidth::One), Form::Winners(shape, WinnerWidth::Two)]
+        {
             let most = if matches!(form, Form::Bits(_)) { 2 } else { 200 };
             let given: Vec<u16> = (0..shape.len()).map(|i| (i * 7919 % most) as u16).collect();
             let raw = encode_decisions(&given, form);

@@ -6,15 +6,20 @@
 //! ```
 
 mod arguments;
+mod cache;
 mod choice;
 mod constants;
 mod device;
+mod driver;
 mod emulated;
 mod geometry;
 mod layout;
+mod library;
+mod nvrtc;
 mod probe;
 mod products;
 mod runtime;
+mod search;
 mod source;
 mod steps;
 mod tables;
@@ -24,6 +29,7 @@ use std::path::Path;
 pub use probe::{CudaReport, Driver, Nvrtc, probe};
 
 use device::CudaDevice;
+use driver::Cuda;
 use emulated::Emulated;
 use source::Sources;
 
@@ -73,11 +79,15 @@ pub(crate) fn open_emulated(seed: u64, wish: &Wish<'_>) -> Result<Box<dyn Device
 ///
 /// # Errors
 /// When driver, device or compiler are missing.
-pub(crate) fn open(index: usize, _wish: &Wish<'_>) -> Result<Box<dyn Device>> {
-    Err(crate::Error::no_device(probe().missing(index).unwrap_or_default()))
+pub(crate) fn open(index: usize, wish: &Wish<'_>) -> Result<Box<dyn Device>> {
+    wish.device(Box::new(Cuda::open(index, wish.sources()?)?))
 }
 
 /// Whether a GPU can be used; if not, why, unless there is no driver at all.
-pub(crate) fn usable(_index: usize) -> std::result::Result<(), Option<String>> {
-    Err(None)
+pub(crate) fn usable(index: usize) -> Result<(), Option<String>> {
+    let report = probe();
+    match report.missing(index) {
+        None => Ok(()),
+        Some(why) => Err(report.has_driver().then_some(why)),
+    }
 }

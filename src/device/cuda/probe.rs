@@ -1,10 +1,14 @@
-//! Looks for the CUDA driver and the run-time compiler NVRTC without needing either.
+//! What there is of CUDA on this machine, asked without needing any of it.
 
-use std::ffi::{c_char, c_int};
 use std::path::PathBuf;
 
-use libloading::Library;
 use serde::Serialize;
+
+use super::library::{Libcuda, NoDriver};
+use super::nvrtc;
+
+/// Least compute capability: asynchronous copies and TF32 products begin with it.
+pub(super) const LEAST_CAPABILITY: [i32; 2] = [8, 0];
 
 /// What was found of CUDA on this machine.
 #[derive(Debug, Clone, Serialize)]
@@ -13,6 +17,8 @@ pub struct CudaReport {
     pub driver: Result<Driver, String>,
     /// The run-time compiler, or why it cannot be used.
     pub nvrtc: Result<Nvrtc, String>,
+    #[serde(skip)]
+    absent: bool,
 }
 
 /// A driver that answers.
@@ -22,6 +28,8 @@ pub struct Driver {
     pub version: [i32; 2],
     /// Names of the devices; may be empty.
     pub devices: Vec<String>,
+    /// Compute capability `[major, minor]` of each device.
+    pub capabilities: Vec<[i32; 2]>,
 }
 
 /// A run-time compiler that answers.
@@ -38,125 +46,86 @@ impl CudaReport {
     pub fn missing(&self, index: usize) -> Option<String> {
         let driver = match &self.driver {
             Err(why) => Some(why.clone()),
-            Ok(d) if d.devices.is_empty() => Some("the CUDA driver reports no device".into()),
-            Ok(d) if index >= d.devices.len() => {
-                Some(format!("the CUDA driver reports {} device(s), no number {index}", d.devices.len()))
-            }
-            Ok(_) => None,
+            Ok(driver) => driver.refusal(index),
         };
         let both: Vec<String> = driver.into_iter().chain(self.nvrtc.as_ref().err().cloned()).collect();
         (!both.is_empty()).then(|| both.join("; "))
+    }
+
+    /// Whether there is a driver, usable or not: where there is none, nobody expects a GPU to be used.
+    pub fn has_driver(&self) -> bool {
+        !self.absent
+    }
+}
+
+impl Driver {
+    /// Why device `index` cannot be used.
+    pub(super) fn refusal(&self, index: usize) -> Option<String> {
+        let [major, minor] = LEAST_CAPABILITY;
+        match (self.devices.len(), self.capabilities.get(index)) {
+            (0, _) => Some("the CUDA driver reports no device".into()),
+            (n, None) => {
+                let devices = if n == 1 { "1 device".into() } else { format!("{n} devices") };
+                Some(format!("the CUDA driver reports {devices}, no number {index}"))
+            }
+            (_, Some(have)) if *have < LEAST_CAPABILITY => Some(format!(
+                "{} has compute capability {}.{}, {major}.{minor} or newer is needed",
+                self.devices[index], have[0], have[1]
+            )),
+            _ => None,
+        }
     }
 }
 
 /// Asks the driver and the compiler who they are. Loads libraries, never fails.
 pub fn probe() -> CudaReport {
-    CudaReport { driver: driver(), nvrtc: nvrtc() }
+    let found = Libcuda::get();
+    let absent = matches!(found, Err(NoDriver::Absent(_)));
+    let driver = found.map_err(|none| none.why().to_owned()).and_then(describe);
+    let version = driver.as_ref().ok().map(|driver| driver.version);
+    let nvrtc = nvrtc::Nvrtc::open(version).map_err(|e| e.to_string());
+    let nvrtc = nvrtc.map(|found| Nvrtc { version: found.version(), path: found.path().to_path_buf() });
+    CudaReport { driver, nvrtc, absent }
 }
 
-const DRIVER: &[&str] = if cfg!(windows) { &["nvcuda.dll"] } else { &["libcuda.so.1", "libcuda.so"] };
-const NVRTC: &[&str] =
-    if cfg!(windows) { &["nvrtc64_130_0.dll", "nvrtc64_120_0.dll"] } else { &["libnvrtc.so.13", "libnvrtc.so.12"] };
-const NAME_BYTES: usize = 256;
-
-type Init = unsafe extern "C" fn(u32) -> c_int;
-type Int = unsafe extern "C" fn(*mut c_int) -> c_int;
-type DeviceName = unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int;
-type TwoInts = unsafe extern "C" fn(*mut c_int, *mut c_int) -> c_int;
-
-fn load(name: impl AsRef<std::ffi::OsStr>) -> Result<Library, String> {
-    // SAFETY: loading runs the library's initialisers. The names are those of NVIDIA's driver and compiler, whose
-    // initialisers have no precondition; folders other than the loader's come from the person's own environment.
-    unsafe { Library::new(name.as_ref()) }.map_err(|e| {
-        let cause = std::error::Error::source(&e).map_or_else(String::new, |cause| format!(": {cause}"));
-        format!("{e}{cause}")
-    })
-}
-
-fn function<'l, F>(library: &'l Library, name: &'static str) -> Result<libloading::Symbol<'l, F>, String> {
-    // SAFETY: every caller names the documented C signature of `name` as `F`.
-    unsafe { library.get(name.as_bytes()) }.map_err(|_| format!("the library has no {name}"))
-}
-
-fn check(call: &str, status: c_int) -> Result<(), String> {
-    if status == 0 { Ok(()) } else { Err(format!("{call} failed with status {status}")) }
-}
-
-fn driver() -> Result<Driver, String> {
-    let loaded: Vec<_> = DRIVER.iter().map(load).collect();
-    let Some(library) = loaded.into_iter().find_map(Result::ok) else {
-        return Err(format!("the CUDA driver was not found ({} is not on the loader's path)", DRIVER[0]));
-    };
-    let ask = || -> Result<Driver, String> {
-        let init = function::<Init>(&library, "cuInit")?;
-        let driver_version = function::<Int>(&library, "cuDriverGetVersion")?;
-        let device_count = function::<Int>(&library, "cuDeviceGetCount")?;
-        let device_name = function::<DeviceName>(&library, "cuDeviceGetName")?;
-        // SAFETY: cuInit takes flags, which must be 0, and no pointer.
-        check("cuInit", unsafe { init(0) })?;
-        let (mut version, mut count) = (0, 0);
-        // SAFETY: the pointer is to a live integer, which the call writes.
-        check("cuDriverGetVersion", unsafe { driver_version(&raw mut version) })?;
-        // SAFETY: as above, and cuInit has succeeded.
-        check("cuDeviceGetCount", unsafe { device_count(&raw mut count) })?;
-        let mut devices = Vec::new();
-        for device in 0..count {
-            let mut name = [0u8; NAME_BYTES];
-            // SAFETY: `name` is live and its length is passed; `device` is below the count (ordinals are handles).
-            check("cuDeviceGetName", unsafe {
-                device_name(name.as_mut_ptr().cast::<c_char>(), NAME_BYTES as c_int, device)
-            })?;
-            let end = name.iter().position(|&b| b == 0).unwrap_or(NAME_BYTES);
-            devices.push(String::from_utf8_lossy(&name[..end]).into_owned());
-        }
-        Ok(Driver { version: [version / 1000, version % 1000 / 10], devices })
-    };
-    let answer = ask().map_err(|why| format!("the CUDA driver is there but unusable: {why}"));
-    // The driver registers threads and exit handlers: unloading it is not safe.
-    std::mem::forget(library);
-    answer
-}
-
-fn nvrtc() -> Result<Nvrtc, String> {
-    let mut folders: Vec<PathBuf> = Vec::new();
-    folders.extend(std::env::var_os("VERILUME_NVRTC_DIR").map(PathBuf::from));
-    folders.extend(std::env::var_os("CUDA_HOME").map(|home| PathBuf::from(home).join("lib64")));
-    let mut candidates: Vec<PathBuf> = folders.iter().flat_map(|f| NVRTC.iter().map(move |n| f.join(n))).collect();
-    candidates.retain(|path| path.is_file());
-    candidates.extend(NVRTC.iter().map(PathBuf::from));
-    let mut broken = Vec::new();
-    for path in candidates {
-        match load(&path).and_then(|library| nvrtc_version(&library)) {
-            Ok(version) => return Ok(Nvrtc { version, path }),
-            Err(why) if path.is_absolute() => broken.push(format!("{}: {why}", path.display())),
-            Err(_) => {}
-        }
+/// Names and capabilities of a driver's devices.
+pub(super) fn describe(driver: &Libcuda) -> Result<Driver, String> {
+    let mut answer = Driver { version: driver.version, devices: Vec::new(), capabilities: Vec::new() };
+    for index in 0..driver.devices {
+        let device = driver.device(index)?;
+        answer.devices.push(driver.name(device)?);
+        answer.capabilities.push(driver.capability(device)?);
     }
-    let place = "set VERILUME_NVRTC_DIR to the folder that holds it";
-    Err(if broken.is_empty() {
-        format!("NVRTC was not found ({} is not on the loader's path; {place})", NVRTC.join(" or "))
-    } else {
-        format!("NVRTC is there but unusable ({})", broken.join("; "))
-    })
-}
-
-fn nvrtc_version(library: &Library) -> Result<[i32; 2], String> {
-    let ask = function::<TwoInts>(library, "nvrtcVersion")?;
-    let (mut major, mut minor) = (0, 0);
-    // SAFETY: both pointers are to live integers, which the call writes.
-    check("nvrtcVersion", unsafe { ask(&raw mut major, &raw mut minor) })?;
-    Ok([major, minor])
+    Ok(answer)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     #[test]
     fn a_probe_names_what_is_missing() {
         let report = probe();
-        let usable = report.driver.as_ref().is_ok_and(|d| !d.devices.is_empty()) && report.nvrtc.is_ok();
-        assert_eq!(report.missing(0).is_none(), usable);
+        let device = report.driver.as_ref().is_ok_and(|driver| driver.refusal(0).is_none());
+        assert_eq!(report.missing(0).is_none(), device && report.nvrtc.is_ok());
         assert!(report.missing(usize::MAX).is_some());
+        assert_eq!(report.missing(0).is_none(), usable(0).is_ok());
+        assert_eq!(usable(usize::MAX).unwrap_err().kind(), ErrorKind::NoDevice);
+    }
+
+    #[test]
+    fn a_device_is_refused_for_a_reason() {
+        let mut driver = Driver { version: [13, 0], devices: Vec::new(), capabilities: Vec::new() };
+        let why = |driver: &Driver, index| driver.refusal(index).unwrap_or_default();
+        assert!(why(&driver, 0).contains("no device"));
+        driver.devices = vec!["A".into(), "B".into()];
+        driver.capabilities = vec![[7, 5], [9, 0]];
+        assert_eq!(why(&driver, 0), "A has compute capability 7.5, 8.0 or newer is needed");
+        assert_eq!(why(&driver, 1), "");
+        assert_eq!(why(&driver, 2), "the CUDA driver reports 2 devices, no number 2");
+        let nvrtc = Nvrtc { version: [13, 0], path: PathBuf::new() };
+        let report = CudaReport { driver: Ok(driver), nvrtc: Ok(nvrtc), absent: false };
+        assert_eq!((report.missing(1), report.has_driver()), (None, true));
     }
 }

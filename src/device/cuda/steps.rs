@@ -12,14 +12,11 @@ use super::layout;
 use crate::device::{Chunk, Harvest};
 use crate::error::{Error, Result};
 use crate::graph::Weight;
-use crate::program::{
-    ConvLayer, Elementwise, Epilogue, Form, LinearLayer, PoolLayer, Score, Step, Value, WinnerWidth,
-};
+use crate::program::{ConvLayer, Elementwise, Epilogue, Form, LinearLayer, PoolLayer, Score, Step, Value, WinnerWidth};
 use crate::tensor::{Precision, Shape, Tensor};
 
 /// Axes of a map of one position.
-const POINT: Axis =
-    Axis { grid: 1, mul: 1, add: 0, step: 1, taps: 1, first: 0, every: 1, out_mul: 1, out_add: 0 };
+const POINT: Axis = Axis { grid: 1, mul: 1, add: 0, step: 1, taps: 1, first: 0, every: 1, out_mul: 1, out_add: 0 };
 
 fn pair(axes: [Axis; 2], of: impl Fn(Axis) -> i32) -> [i32; 2] {
     axes.map(of)
@@ -77,13 +74,15 @@ impl CudaDevice {
                 for slot in chunk.slots {
                     let given = chunk.decisions.get(slot.item).and_then(|d| d.nodes.get(node));
                     let given = given.filter(|d| d.len() == form.shape().len());
-                    let given =
-                        given.ok_or_else(|| Error::device(format!("no decisions were given for node {}", node.index())))?;
+                    let given = given
+                        .ok_or_else(|| Error::device(format!("no decisions were given for node {}", node.index())))?;
                     copies.push(layout::encode_decisions(given, form));
                 }
                 self.write_value(*out, v, &copies)
             }
-            Step::Conv { layer, x, out, epilogue } => self.conv(layer, Direction::Forward, way, [*x, *out], epilogue, v),
+            Step::Conv { layer, x, out, epilogue } => {
+                self.conv(layer, Direction::Forward, way, [*x, *out], epilogue, v)
+            }
             Step::ConvAdjoint { layer, s, out, epilogue } => {
                 self.conv(layer, Direction::Adjoint, way, [*s, *out], epilogue, v)
             }
@@ -91,7 +90,8 @@ impl CudaDevice {
             Step::LinearAdjoint { layer, s, out } => self.linear(layer, Direction::Adjoint, *s, *out, v),
             Step::ConvWeightAdjoint { layer, x, s, out } => {
                 let pads = layer.window.pads(layer.input.h, layer.input.w);
-                let window = [layer.window.kernel, layer.window.stride, layer.window.dilation, [pads[0][0], pads[1][0]]];
+                let window =
+                    [layer.window.kernel, layer.window.stride, layer.window.dilation, [pads[0][0], pads[1][0]]];
                 self.weight_adjoint(layer.groups, [*x, *s, *out], window, v)
             }
             Step::LinearWeightAdjoint { x, s, out, .. } => {
@@ -273,7 +273,14 @@ impl CudaDevice {
         Ok(())
     }
 
-    fn linear(&mut self, layer: &LinearLayer, direction: Direction, x: Value, out: Value, v: &Values<'_>) -> Result<()> {
+    fn linear(
+        &mut self,
+        layer: &LinearLayer,
+        direction: Direction,
+        x: Value,
+        out: Value,
+        v: &Values<'_>,
+    ) -> Result<()> {
         let point = |v: &Values<'_>, value| Shape::new(v.shape(value).len(), 1, 1);
         let product = Product {
             weight: &layer.weight,
@@ -384,7 +391,12 @@ impl CudaDevice {
                     if arguments.x.is_null() { self.tables.perturb()? } else { super::tables::no_perturbation() };
                 let tiles = arguments.grid.iter().map(|&g| (g as usize).div_ceil(8)).product();
                 let grid = [tiles, (arguments.out_channels as usize).div_ceil(64), copies];
-                self.launch("conv_first", grid, Some(choice::tile_bytes(layer)), &FirstArgs { perturb, conv: arguments })
+                self.launch(
+                    "conv_first",
+                    grid,
+                    Some(choice::tile_bytes(layer)),
+                    &FirstArgs { perturb, conv: arguments },
+                )
             }
             Family::Last => Err(Error::device("the first layer's adjoint has launches of its own")),
         }
@@ -398,8 +410,7 @@ impl CudaDevice {
     }
 
     fn last(&mut self, layer: &ConvLayer, way: Way, s: Value, out: Value, v: &Values<'_>) -> Result<()> {
-        let weight =
-            self.constants.weight(self.runtime.as_mut(), &layer.weight, 1, Order::Rows(Direction::Forward))?;
+        let weight = self.constants.weight(self.runtime.as_mut(), &layer.weight, 1, Order::Rows(Direction::Forward))?;
         let pads = layer.window.pads(layer.input.h, layer.input.w);
         let folds = matches!(way, Way::Folding(_));
         let sum = if folds {
@@ -486,14 +497,7 @@ impl CudaDevice {
         }
     }
 
-    fn pointwise(
-        &mut self,
-        kernel: &'static str,
-        xs: &[Value],
-        out: Value,
-        p: [f64; 3],
-        v: &Values<'_>,
-    ) -> Result<()> {
+    fn pointwise(&mut self, kernel: &'static str, xs: &[Value], out: Value, p: [f64; 3], v: &Values<'_>) -> Result<()> {
         let arguments = self.pointwise_arguments(xs, Some(out), p, v);
         self.each(kernel, v.shape(out).len(), v.copies, &arguments)
     }
@@ -528,7 +532,14 @@ impl CudaDevice {
         self.each(kernel, v.shape(written).len(), v.copies, &pool_arguments(layer, read, written, v))
     }
 
-    fn head(&mut self, logits: Value, score: Score, seed: Option<Value>, v: &Values<'_>, chunk: &Chunk<'_>) -> Result<()> {
+    fn head(
+        &mut self,
+        logits: Value,
+        score: Score,
+        seed: Option<Value>,
+        v: &Values<'_>,
+        chunk: &Chunk<'_>,
+    ) -> Result<()> {
         let classes = v.shape(logits).c;
         if let Some(slot) = chunk.slots.iter().find(|s| s.target >= classes) {
             return Err(Error::settings(format!("class {} of a net with {classes} classes", slot.target)));

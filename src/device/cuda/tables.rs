@@ -195,7 +195,13 @@ fn singles(all: &[Tensor], items: &[usize]) -> Vec<f32> {
 
 impl CudaDevice {
     /// Uploads what the chunk brings along.
-    pub(super) fn fill_tables(&mut self, plan: &Plan, ways: &[Way], chunk: &Chunk<'_>, harvest: &Harvest) -> Result<()> {
+    pub(super) fn fill_tables(
+        &mut self,
+        plan: &Plan,
+        ways: &[Way],
+        chunk: &Chunk<'_>,
+        harvest: &Harvest,
+    ) -> Result<()> {
         debug_assert_eq!(ways.len(), plan.steps().len());
         let runtime = self.runtime.as_mut();
         let tables = &mut self.tables;
@@ -332,7 +338,8 @@ impl CudaDevice {
             let place = at * shape.len() * size_of::<f64>();
             self.runtime.download(self.tables.sums.at().plus(place), bytemuck::cast_slice_mut(&mut sum.first))?;
             if statistic == Statistic::Variance {
-                self.runtime.download(self.tables.squares.at().plus(place), bytemuck::cast_slice_mut(&mut sum.second))?;
+                self.runtime
+                    .download(self.tables.squares.at().plus(place), bytemuck::cast_slice_mut(&mut sum.second))?;
             }
             at += 1;
         }
