@@ -31,9 +31,8 @@ macro_rules! shim {
 /// What stands in for CUDA: the headers that units see, and what runs them.
 const SHIM: &[(&str, &str)] = shim!["emu.h", "emu_mma.h", "fibre.h", "block.h", "product.h", "emu.cpp"];
 
-/// Rounding as written: no contraction. Shared memory is read as several types: no aliasing rules. Fibres have small
-/// stacks: no large frames.
-const FLAGS: [&str; 13] = [
+/// Rounding as written: no contraction. Shared memory is read as several types: no aliasing rules.
+const FLAGS: [&str; 12] = [
     "-std=c++17",
     "-O2",
     if cfg!(target_arch = "x86_64") { "-march=native" } else { "-mcpu=native" },
@@ -45,9 +44,11 @@ const FLAGS: [&str; 13] = [
     "-pthread",
     "-Wno-unknown-pragmas",
     "-Wno-psabi",
-    "-Werror=frame-larger-than=24576",
     "-DEMULATED",
 ];
+/// Fibres have small stacks: no large frames. Each compiler says it in its own way.
+const FRAMES_GCC: &[&str] = &["-Werror=frame-larger-than=24576"];
+const FRAMES_CLANG: &[&str] = &["-Wframe-larger-than=24576", "-Werror=frame-larger-than="];
 
 const GUARD_BYTES: usize = 4096;
 const ALIGNMENT: usize = 256;
@@ -313,6 +314,11 @@ impl Compiler {
         answer.status.success().then(|| Self { command, version, cache: cache() })
     }
 
+    fn flags(&self) -> impl Iterator<Item = &'static str> {
+        let frames = if self.version.contains("clang") { FRAMES_CLANG } else { FRAMES_GCC };
+        FLAGS.iter().chain(frames).copied()
+    }
+
     /// The unit's function, from a library that is loaded, kept from an earlier run, or made now.
     fn load(&self, sources: &Sources, unit: &Unit) -> Result<EmulatedLaunch> {
         let texts = texts(sources, unit)?;
@@ -364,7 +370,8 @@ impl Compiler {
             hash.update(part.as_bytes());
         };
         texts.iter().for_each(|(name, text)| [*name, &**text].into_iter().for_each(&mut add));
-        FLAGS.iter().copied().chain(defines.iter().map(String::as_str)).for_each(&mut add);
+        self.flags().for_each(&mut add);
+        defines.iter().for_each(|define| add(define));
         self.command.iter().for_each(|part| add(part));
         add(&self.version);
         add(processor());
@@ -379,7 +386,7 @@ impl Compiler {
             std::fs::write(&path, text.as_bytes()).map_err(|e| Error::io(&path, e))?;
         }
         let mut command = Command::new(&self.command[0]);
-        command.args(&self.command[1..]).args(FLAGS).args(arguments).args(["-o", "made"]).current_dir(&folder.0);
+        command.args(&self.command[1..]).args(self.flags()).args(arguments).args(["-o", "made"]).current_dir(&folder.0);
         let done = command.output().map_err(|e| Error::device(format!("the C++ compiler does not run: {e}")))?;
         if !done.status.success() {
             let log = String::from_utf8_lossy(&done.stderr).into_owned();

@@ -65,8 +65,9 @@ KERNEL(warp_sums, 64, 1, TrialArgs) {
     words(a.out)[4 * i + 3] = odd;
 }
 
-// Sums of n numbers by 64 threads, 256 in a stage, two stages; PENDING groups may be on their way when one is read.
-template <int PENDING> DEVICE void stages(const TrialArgs& a) {
+// Sums of n numbers by 64 threads, 256 in a stage, two stages; PENDING groups may be on their way when one is read,
+// and a BARRIER comes before one is written again.
+template <int PENDING, bool BARRIER> DEVICE void stages(const TrialArgs& a) {
     SHARED(memory);
     float* const stage = reinterpret_cast<float*>(memory);
     const int i = threadIdx.x, all = (a.n + 255) / 256;
@@ -88,12 +89,13 @@ template <int PENDING> DEVICE void stages(const TrialArgs& a) {
         copies_wait<PENDING>();
         sync();
         for (int k = 0; k < 4; k++) sum += stage[s % 2 * 256 + k * 64 + (i + 17) % 64];
-        sync();
+        if (BARRIER) sync();
     }
     a.out[i] = sum;
 }
-KERNEL(staged_sum, 64, 1, TrialArgs) { stages<1>(a); }
-KERNEL(staged_sum_early, 64, 1, TrialArgs) { stages<2>(a); }
+KERNEL(staged_sum, 64, 1, TrialArgs) { stages<1, true>(a); }
+KERNEL(staged_sum_early, 64, 1, TrialArgs) { stages<2, true>(a); }
+KERNEL(staged_sum_over, 64, 1, TrialArgs) { stages<1, false>(a); }
 
 // out(16, 8) = other + in(16, k) in(k, 8), of 16 k numbers and then 8 k.
 template <typename Pack, typename Multiply>
@@ -386,6 +388,14 @@ fn a_wait_for_too_few_groups_shows() {
         Trial::new(seed).shared(2048).run("staged_sum_early", &input, 64, 0).unwrap() != staged(&input)
     });
     assert!(found.count() > 4);
+}
+
+#[test]
+fn a_copy_onto_what_is_still_read_shows() {
+    let input = integers(1021);
+    let found = (0..2 * SEEDS)
+        .filter(|&seed| Trial::new(seed).shared(2048).run("staged_sum_over", &input, 64, 0).unwrap() != staged(&input));
+    assert!(found.count() > 2, "in blocks whose copies land at once");
 }
 
 #[test]
