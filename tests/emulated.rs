@@ -5,11 +5,8 @@
 
 mod nets;
 
-use nets::{Net, SMALL, bits, gpu, machines};
-use verilume::ErrorKind;
-use verilume::device::cpu::Convolution;
-use verilume::device::{Boxes, GridMask, Masks, Perturbation, Products, Rectangle};
-use verilume::engine::{Batch, Copies, DeviceChoice, Engine, Settings, Task};
+use nets::{Net, SMALL, gpu, machines};
+use verilume::engine::{DeviceChoice, Engine, Settings};
 use verilume::method::{Entry, registry};
 use verilume::program::Score;
 use verilume::tensor::{Precision, Tensor};

@@ -46,6 +46,13 @@ impl<T: Argument, const N: usize> Argument for [T; N] {
 #[repr(transparent)]
 pub(crate) struct In<T>(Address, PhantomData<T>);
 
+impl<T> In<T> {
+    /// Whether it points nowhere.
+    pub fn is_null(self) -> bool {
+        self.0 == Address::NULL
+    }
+}
+
 /// A pointer that a kernel writes through.
 #[repr(transparent)]
 pub(crate) struct Out<T>(Address, PhantomData<T>);
@@ -58,12 +65,6 @@ macro_rules! pointer {
             }
         }
         impl<T> Copy for $name<T> {}
-        impl<T> $name<T> {
-            /// Whether it points nowhere.
-            pub fn is_null(self) -> bool {
-                self.0 == Address::NULL
-            }
-        }
         impl<T> From<Address> for $name<T> {
             fn from(at: Address) -> Self {
                 Self(at, PhantomData)

@@ -106,6 +106,7 @@ impl Emulated {
 
     /// Memory beyond `bytes` in all is refused.
     #[must_use]
+    #[cfg(test)]
     pub fn with_limit(mut self, bytes: usize) -> Self {
         self.limit = Some(bytes);
         self

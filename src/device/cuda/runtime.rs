@@ -69,7 +69,13 @@ pub(crate) trait Runtime: Send {
     ///
     /// # Errors
     /// When the unit does not compile (the error holds the compiler's log) or the launch is refused.
-    fn launch(&mut self, unit: &'static Unit, kernel: &'static str, launch: Launch, arguments: Packed<'_>) -> Result<()>;
+    fn launch(
+        &mut self,
+        unit: &'static Unit,
+        kernel: &'static str,
+        launch: Launch,
+        arguments: Packed<'_>,
+    ) -> Result<()>;
 
     /// Waits for everything that was queued.
     ///

@@ -85,7 +85,9 @@ impl Sources {
             return std::fs::read_to_string(&path).map(Cow::from).map_err(|e| Error::io(path, e));
         }
         let known = EMBEDDED.iter().find(|(name, _)| *name == file);
-        known.map(|(_, text)| Cow::from(*text)).ok_or_else(|| Error::settings(format!("there is no kernel file {file}")))
+        known
+            .map(|(_, text)| Cow::from(*text))
+            .ok_or_else(|| Error::settings(format!("there is no kernel file {file}")))
     }
 
     /// Names and texts of all headers.
