@@ -564,6 +564,42 @@ arguments! {
         /// Rows above, columns to the left.
         pad: [i32; 2],
     }
+
+    /// One product of one warp.
+    FragmentArgs {
+        /// Four words a lane.
+        a: In<u32>,
+        /// Two words a lane.
+        b: In<u32>,
+        /// Four numbers a lane.
+        c: In<f32>,
+        /// Four numbers a lane.
+        out: Out<f32>,
+        /// 0 TF32, 1 half precision, 2 bfloat16.
+        kind: i32,
+    }
+
+    /// Numbers on their way to the tensor cores.
+    ConversionArgs {
+        /// `n` numbers.
+        x: In<f32>,
+        /// Three words a number.
+        out: Out<u32>,
+        /// How many.
+        n: i32,
+    }
+
+    /// A long sum of equal products.
+    LongSumArgs {
+        /// One number a lane.
+        out: Out<f32>,
+        /// First factor.
+        a: f32,
+        /// Second factor.
+        b: f32,
+        /// Products of eight terms.
+        steps: i32,
+    }
 }
 
 // SAFETY: `CopyArgs` is `repr(C)`, made of integers and floats, and its fields leave no room between or after them, which

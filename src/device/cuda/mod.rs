@@ -20,6 +20,7 @@ mod probe;
 mod products;
 mod runtime;
 mod search;
+mod selftest;
 mod source;
 mod steps;
 mod tables;
@@ -27,6 +28,7 @@ mod tables;
 use std::path::Path;
 
 pub use probe::{CudaReport, Driver, Nvrtc, probe};
+pub use selftest::{SelfTest, self_test};
 
 use device::CudaDevice;
 use driver::Cuda;

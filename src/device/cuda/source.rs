@@ -54,6 +54,7 @@ const EMBEDDED: &[(&str, &str)] = embedded![
     "pointwise.cu",
     "pool.cu",
     "reduce.cu",
+    "selftest.cu",
     "weights.cu",
 ];
 
@@ -113,6 +114,7 @@ pub(crate) const UNITS: &[&Unit] = &[
     &POOL,
     &REDUCE,
     &WEIGHTS,
+    &SELFTEST,
     &COUNT,
 ];
 
@@ -199,6 +201,14 @@ unit!(
 unit!(
     /// Gradients of weights.
     WEIGHTS, "weights", plain!["weight_adjoint"]
+);
+unit!(
+    /// What is taken for granted of a device.
+    SELFTEST, "selftest", &[
+        Kernel { name: "fragments", threads: 32, shared_bytes: 0 },
+        Kernel { name: "conversions", threads: 128, shared_bytes: 0 },
+        Kernel { name: "long_sum", threads: 32, shared_bytes: 0 },
+    ]
 );
 unit!(
     /// A kernel that counts, for tests of runtimes.

@@ -321,7 +321,7 @@ impl CudaDevice {
             Step::Head { logits, .. } => Some(plan.form(*logits).shape().c),
             _ => None,
         });
-        if let Some(classes) = heads.last() {
+        if let Some(classes) = heads.max() {
             self.runtime.download(self.tables.scores.at(), bytemuck::cast_slice_mut(&mut harvest.scores))?;
             let mut logits = vec![0f64; copies * classes];
             self.runtime.download(self.tables.logits.at(), bytemuck::cast_slice_mut(&mut logits))?;
