@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! picture ─image→ tensor ─perturb→ copies ─Program(forward)→ scores ─Program(backward, rule)→ signal ─aggregate→ Map ─render→ picture
-//!                                  Graph + Rule ──lower──▶ Program ──plan──▶ Device (cpu)
+//!                                  Graph + Rule ──lower──▶ Program ──plan──▶ Device (cpu | cuda)
 //! ```
 //!
 //! - [`model`] reads a weights file into a [`graph`]: plain data, one node an operation.
@@ -63,7 +63,7 @@
 //! | `png`, `jpeg` | these formats, read and written; each turns `pictures` on |
 //! | `html` | `report::html`, the report of a check as a page |
 //! | `cli` | the program `verilume` and what only it needs |
-//! | `cuda` | looks for an NVIDIA driver at run time; computing on a GPU is not there yet |
+//! | `cuda` | computes on NVIDIA GPUs, with libraries that are found at run time |
 //!
 //! All of them are on by default but can be left out one by one. Without any (`--no-default-features`) the library still
 //! reads weights, runs every method on arrays and returns raw maps.

@@ -149,7 +149,11 @@ pub fn machines() -> Vec<Settings> {
         threads: Some(2),
         ..Settings::default()
     };
-    all.into_iter().filter(|all| all.3).map(settings).collect()
+    let mut machines: Vec<Settings> = all.into_iter().filter(|all| all.3).map(settings).collect();
+    // A GPU that is named is one of them.
+    #[cfg(feature = "cuda")]
+    machines.extend(std::env::var_os("VERILUME_TEST_DEVICE").map(|_| gpu(0)));
+    machines
 }
 
 /// The GPU whose kernels are tested, with threads in the order that `seed` says where it is emulated:
