@@ -106,6 +106,8 @@ DEVICE void pixels_of(const PerturbArgs& p, int n, int block, int count, float* 
             const float above = (1.0f - fx) * upper[left] + fx * upper[right];
             const float below = (1.0f - fx) * lower[left] + fx * lower[right];
             v = ((1.0f - fy) * above + fy * below) * v;
+        } else if (p.kind == 5) {
+            v = p.others[(i64)n * p.extent[0] * plane + 4 * block + i];
         }
         out[i] = v;
     }

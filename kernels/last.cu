@@ -8,12 +8,19 @@ DEVICE void fold(const SumArgs& s, const CopyArgs& copy, double g, double& first
         first += copy.weight * g;
     } else if (s.statistic == 1) {
         first += copy.weight * g * g;
-    } else {
+    } else if (s.statistic == 2) {
         const double delta = g - first;
         first += delta / copy.count;
         second += delta * (g - first);
+    } else {
+        // The largest and the smallest; a NaN stays.
+        if (copy.count == 1 || g > first || g != g) first = g;
+        if (copy.count == 1 || g < second || g != g) second = g;
     }
 }
+
+// Whether a statistic is computed from two running numbers.
+DEVICE bool has_two(const SumArgs& s) { return s.statistic >= 2; }
 
 KERNEL(aggregate, 128, 8, AggregateArgs) {
     const int e = blockIdx.x * blockDim.x + threadIdx.x;
@@ -27,12 +34,12 @@ KERNEL(aggregate, 128, 8, AggregateArgs) {
         const i64 place = (i64)copy.item * size + at;
         if (n == 0 || a.sum.copies[n - 1].item != copy.item) {
             first = a.sum.sums[place];
-            second = a.sum.statistic == 2 ? a.sum.squares[place] : 0.0;
+            second = has_two(a.sum) ? a.sum.squares[place] : 0.0;
         }
         fold(a.sum, copy, (double)a.x[(i64)n * a.x_stride + e], first, second);
         if (n + 1 == a.sum.count || a.sum.copies[n + 1].item != copy.item) {
             a.sum.sums[place] = first;
-            if (a.sum.statistic == 2) a.sum.squares[place] = second;
+            if (has_two(a.sum)) a.sum.squares[place] = second;
         }
     }
 }
@@ -83,12 +90,12 @@ KERNEL(last, 128, 8, LastArgs) {
         const i64 place = ((i64)copy.item * a.c + lane) * plane + pixel;
         if (n == 0 || a.sum.copies[n - 1].item != copy.item) {
             first = a.sum.sums[place];
-            second = a.sum.statistic == 2 ? a.sum.squares[place] : 0.0;
+            second = has_two(a.sum) ? a.sum.squares[place] : 0.0;
         }
         fold(a.sum, copy, (double)g, first, second);
         if (n + 1 == a.sum.count || a.sum.copies[n + 1].item != copy.item) {
             a.sum.sums[place] = first;
-            if (a.sum.statistic == 2) a.sum.squares[place] = second;
+            if (has_two(a.sum)) a.sum.squares[place] = second;
         }
     }
 }

@@ -251,6 +251,10 @@ impl Copies {
                 boxes.len() == copies && fills.len() == x.len() && fills.iter().all(|f| f.dims() == x.shape.dims())
             }
             Perturbation::Masks(masks) => masks.cover(x.len(), copies, [x.shape.h, x.shape.w]),
+            Perturbation::Others(others) => {
+                let fits = |t: &Tensor| t.dims() == x.shape.dims() && t.first_not_finite().is_none();
+                others.len() == x.len() && others.iter().all(|o| o.len() == copies && o.iter().all(fits))
+            }
         };
         if fits {
             return Ok(());

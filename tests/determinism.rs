@@ -9,7 +9,7 @@ use verilume::device::Perturbation;
 use verilume::engine::{Batch, Copies, Engine, Job, Settings};
 use verilume::graph::{Conv, Graph, GraphBuilder, Linear, Op, Weight};
 use verilume::method::{Spec, registry};
-use verilume::program::Score;
+use verilume::program::{Score, Statistic};
 use verilume::random;
 use verilume::tensor::{Padding, Precision, Shape, Tensor, Window};
 
@@ -247,4 +247,46 @@ fn statistics_of_copies() {
             assert!(within, "{method}: {got} for {want}");
         }
     }
+}
+
+/// Other pictures in the place of copies, and the range of their maps, against the pictures one by one: the same bits.
+#[test]
+fn ranges_of_other_pictures() {
+    let net = Net::small("resnet_bottleneck");
+    for settings in machines() {
+        let mut engine = Engine::new(&settings).unwrap();
+        let precision = engine.describe().precision;
+        let other = |item: usize, copy: usize| {
+            let x = net.x.items()[item].to_f64();
+            let moved = x.iter().enumerate().map(|(i, v)| v + ((i * 7 + copy * 31 + item) % 23) as f64 / 40.0);
+            Tensor::rounded(net.x.shape().dims(), moved.collect(), precision).unwrap()
+        };
+        let others: Vec<Vec<Tensor>> =
+            (0..net.x.len()).map(|item| (0..5).map(|copy| other(item, copy)).collect()).collect();
+        let copies = Copies { perturbation: Perturbation::Others(others.clone()), weights: vec![1.0; 5] };
+        let job = Job { copies, statistic: Statistic::Range, ..Job::gradient(Score::Prob) };
+        let got = engine.explain(&net.graph, &job, &net.x, &net.targets).unwrap().maps;
+        for (item, map) in got.iter().enumerate() {
+            let alone: Vec<Vec<f64>> = others[item]
+                .iter()
+                .map(|other| {
+                    let x = Batch::of(vec![other.clone()]).unwrap();
+                    let job = Job::gradient(Score::Prob);
+                    let answer = engine.explain(&net.graph, &job, &x, &net.targets[item..=item]).unwrap();
+                    answer.maps[0].to_f64().into_owned()
+                })
+                .collect();
+            let range = |i: usize| {
+                let all = || alone.iter().map(|map| map[i]);
+                all().fold(f64::NEG_INFINITY, f64::max) - all().fold(f64::INFINITY, f64::min)
+            };
+            let want = Tensor::rounded(map.dims(), (0..map.len()).map(range).collect(), precision).unwrap();
+            assert!(want.to_f64().iter().any(|v| *v > 0.0));
+            assert!(*map == want, "{:?} {}, picture {item}", settings.kernels, settings.precision);
+        }
+    }
+    let wrong = Copies { perturbation: Perturbation::Others(vec![Vec::new(); net.x.len()]), weights: vec![1.0; 5] };
+    let job = Job { copies: wrong, ..Job::gradient(Score::Prob) };
+    let refused = Engine::new(&Settings::default()).unwrap().explain(&net.graph, &job, &net.x, &net.targets);
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Settings);
 }

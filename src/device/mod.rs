@@ -76,6 +76,8 @@ pub enum Perturbation {
     Boxes(Boxes),
     /// The picture times a mask.
     Masks(Masks),
+    /// Other pictures in its place: by picture and copy, `[C, H, W]` each.
+    Others(Vec<Vec<Tensor>>),
 }
 
 /// Decisions of a forward pass on one picture: for an activation 1 where active, for a max-pool the winning tap
@@ -119,9 +121,9 @@ pub(crate) struct Chunk<'a> {
 /// Running statistic of one picture's signals, dense, in double precision.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sum {
-    /// Sum, or mean so far (variance).
+    /// Sum, mean so far (variance), or largest (range).
     pub first: Vec<f64>,
-    /// Sum of squared deviations (variance only).
+    /// Sum of squared deviations (variance) or smallest (range).
     pub second: Vec<f64>,
     /// Copies folded in.
     pub count: usize,
@@ -130,7 +132,7 @@ pub(crate) struct Sum {
 impl Sum {
     /// Nothing yet, for maps of `len` elements.
     pub fn new(statistic: Statistic, len: usize) -> Self {
-        let second = if statistic == Statistic::Variance { len } else { 0 };
+        let second = if statistic.has_two() { len } else { 0 };
         Self { first: vec![0.0; len], second: vec![0.0; second], count: 0 }
     }
 
@@ -141,6 +143,9 @@ impl Sum {
             Statistic::Variance => {
                 let n = self.count.saturating_sub(1) as f64;
                 self.second.into_iter().map(|s| s / n).collect()
+            }
+            Statistic::Range => {
+                self.first.iter().zip(&self.second).map(|(largest, smallest)| largest - smallest).collect()
             }
         }
     }

@@ -1,10 +1,10 @@
 //! A method as a parameter of another: what the wrappers share.
 
 use super::{Context, Method, Spec, Values};
-use crate::engine::{Batch, Engine};
+use crate::engine::{Batch, Engine, Job};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::map::{Map, Space};
+use crate::map::{Map, Sign, Space};
 
 /// Copies that go through a base method together.
 pub(super) const TOGETHER: usize = 16;
@@ -21,6 +21,11 @@ impl Base {
         let within = |e: Error| e.within(format!("{id}:base={}", values.text("base").unwrap_or_default()));
         let spec = of(values)?;
         Ok(Self { name: spec.entry.id.into(), method: spec.build(context).map_err(within)? })
+    }
+
+    /// The job that it is, if it is nothing more.
+    pub fn job(&self) -> Option<(Job, Sign)> {
+        self.method.job()
     }
 
     /// Its maps, which must lie in the input's space: maps of different pictures are compared pixel by pixel.

@@ -3,11 +3,13 @@
 
 use super::base::{self, Base, TOGETHER};
 use super::{Context, Entry, METHOD, Method, Parameter, Promise, Values, When};
-use crate::engine::{Batch, Engine, Progress};
+use crate::device::Perturbation;
+use crate::engine::{Batch, Copies, Engine, Job, Progress};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::map::{Gap, Map, Sign, Space};
 use crate::perturb::decoy::{Decoy, Generator, Masks, Recipe, first_activation};
+use crate::program::Statistic;
 use crate::tensor::Tensor;
 
 pub(super) const ENTRY: Entry = Entry {
@@ -167,6 +169,9 @@ struct Dance {
     seed: u64,
 }
 
+/// Decoys of a picture that are held at once.
+const MOST_AT_ONCE: usize = 64;
+
 /// What a picture's maps have come to.
 #[derive(Clone)]
 struct Fold {
@@ -263,6 +268,32 @@ impl Method for Dance {
         // A copy is made, then explained.
         let mut progress = Progress { method: ENTRY.id, done: 0, total: 2 * all.len(), objective: None };
         engine.progress(&progress);
+        // What the device can aggregate itself leaves no map of a decoy behind.
+        let job = self.base.job().filter(|_| self.arm.is_range() && count <= MOST_AT_ONCE);
+        if let Some((job, sign)) = job {
+            for group in all.chunks((TOGETHER / count).max(1) * count) {
+                let first = group.first().map_or(0, |&(item, _)| item);
+                let range = first..first + group.len() / count;
+                let mut copies = Vec::with_capacity(range.len());
+                for decoys in group.chunks(count) {
+                    copies.push(self.pictures(engine, &generator, decoys, &mut folds, count)?);
+                    progress.done += decoys.len();
+                    engine.progress(&progress);
+                }
+                let copies = Copies { perturbation: Perturbation::Others(copies), weights: vec![1.0; count] };
+                let job = Job { copies, statistic: Statistic::Range, ..job.clone() };
+                let answer = engine.explain(graph, &job, &x.part(range.clone())?, &targets[range.clone()])?;
+                for (fold, map) in folds[range].iter_mut().zip(&answer.maps) {
+                    fold.sign = sign;
+                    fold.dims = map.dims().to_vec();
+                    fold.high = map.to_f64().into_owned();
+                    fold.low = vec![0.0; map.len()];
+                }
+                progress.done += group.len();
+                engine.progress(&progress);
+            }
+            return self.finish(engine, folds, targets, generator.limits(), count);
+        }
         for chunk in all.chunks(TOGETHER) {
             let pictures = Batch::of(self.pictures(engine, &generator, chunk, &mut folds, count)?)?;
             progress.done += chunk.len();
@@ -275,6 +306,20 @@ impl Method for Dance {
             progress.done += chunk.len();
             engine.progress(&progress);
         }
+        self.finish(engine, folds, targets, generator.limits(), count)
+    }
+}
+
+impl Dance {
+    /// What the folds have come to, as maps.
+    fn finish(
+        &self,
+        engine: &Engine,
+        folds: Vec<Fold>,
+        targets: &[usize],
+        limits: &[f64],
+        count: usize,
+    ) -> Result<Vec<Map>> {
         let precision = engine.describe().precision;
         let map = |((fold, &target), &limit): ((Fold, &usize), &f64)| {
             let values = match self.arm.is_range() {
@@ -299,11 +344,9 @@ impl Method for Dance {
                 method: ENTRY.id.into(),
             })
         };
-        folds.into_iter().zip(targets).zip(generator.limits()).map(map).collect()
+        folds.into_iter().zip(targets).zip(limits).map(map).collect()
     }
-}
 
-impl Dance {
     /// What the base explains in place of some copies.
     fn pictures(
         &self,

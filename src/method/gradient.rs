@@ -28,4 +28,8 @@ impl Method for Gradient {
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         input_maps(engine, graph, &Job::gradient(self.0), x, targets, Sign::Signed, ENTRY.id)
     }
+
+    fn job(&self) -> Option<(Job, Sign)> {
+        Some((Job::gradient(self.0), Sign::Signed))
+    }
 }

@@ -25,9 +25,18 @@ pub(super) const ENTRY: Entry = Entry {
 /// Backward with max(·, 0) at every active ReLU.
 struct GuidedBackprop(Score);
 
+impl GuidedBackprop {
+    fn plain(&self) -> Job {
+        Job { rules: Composite::guided(), ..Job::gradient(self.0) }
+    }
+}
+
 impl Method for GuidedBackprop {
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
-        let job = Job { rules: Composite::guided(), ..Job::gradient(self.0) };
-        input_maps(engine, graph, &job, x, targets, Sign::Signed, ENTRY.id)
+        input_maps(engine, graph, &self.plain(), x, targets, Sign::Signed, ENTRY.id)
+    }
+
+    fn job(&self) -> Option<(Job, Sign)> {
+        Some((self.plain(), Sign::Signed))
     }
 }

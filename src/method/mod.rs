@@ -73,6 +73,12 @@ pub trait Method: Send + Sync {
     /// # Errors
     /// When the method makes no sense on this net, shapes or targets do not suit, or memory does not suffice.
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>>;
+
+    /// The job on one copy of each picture that the method is, if it is nothing more: it can then be run on other copies and
+    /// aggregated otherwise.
+    fn job(&self) -> Option<(Job, Sign)> {
+        None
+    }
 }
 
 /// What a method is given besides its parameters.

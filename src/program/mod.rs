@@ -239,6 +239,15 @@ pub enum Statistic {
     SumOfSquares,
     /// Unbiased variance, weights ignored.
     Variance,
+    /// Largest less smallest, weights ignored.
+    Range,
+}
+
+impl Statistic {
+    /// Whether it is computed from two running numbers.
+    pub const fn has_two(self) -> bool {
+        matches!(self, Statistic::Variance | Statistic::Range)
+    }
 }
 
 /// What a finished statistic is multiplied by, element by element.

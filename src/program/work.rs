@@ -1,6 +1,6 @@
 //! Arithmetic and traffic of a step, whatever algorithm carries it out.
 
-use super::{Form, LinearLayer, Statistic, Step, Value};
+use super::{Form, LinearLayer, Step, Value};
 use crate::graph::Weight;
 
 /// What a step has to do: the measure that its time is held against.
@@ -59,7 +59,7 @@ impl Work {
             Step::StoreDecisions { x, .. } => work.written_bytes = 2 * numbers(x),
             // The running statistic is held in double precision: mean, and squared deviations for a variance.
             Step::Aggregate { x, statistic } => {
-                let sums = if *statistic == Statistic::Variance { 2 } else { 1 };
+                let sums = if statistic.has_two() { 2 } else { 1 };
                 work.flops = 2 * sums * numbers(x);
                 work.read_bytes += 8 * sums * numbers(x);
                 work.written_bytes = 8 * sums * numbers(x);
@@ -139,6 +139,7 @@ mod tests {
 
     use super::*;
     use crate::graph::{Conv, Graph, GraphBuilder, Linear, Op};
+    use crate::program::Statistic;
     use crate::program::{Builder, ConvLayer, Decided, Epilogue, PoolLayer, Range, Score, WinnerWidth};
     use crate::tensor::{Shape, Window};
 

@@ -691,6 +691,13 @@ impl<I: Isa> Cpu<I> {
         let mut items: Vec<usize> = chunk.slots.iter().map(|s| s.item).collect();
         items.sort_unstable();
         items.dedup();
+        if let Perturbation::Others(others) = chunk.perturbation {
+            self.copies(out, v, |n, to| {
+                let slot = chunk.slots[n];
+                arrange::block(&typed(&others[slot.item][slot.copy]), shape, I::LANES, to);
+            });
+            return;
+        }
         let pictures: HashMap<usize, _> = items
             .into_iter()
             .map(|item| {
@@ -708,7 +715,9 @@ impl<I: Isa> Cpu<I> {
             let slot = chunk.slots[n];
             let (picture, baseline) = &pictures[&slot.item];
             let copy = match chunk.perturbation {
-                Perturbation::None | Perturbation::Boxes(_) | Perturbation::Masks(_) => source::Copy::Same,
+                Perturbation::None | Perturbation::Boxes(_) | Perturbation::Masks(_) | Perturbation::Others(_) => {
+                    source::Copy::Same
+                }
                 Perturbation::Noise { seed, first, images, sigmas } => source::Copy::Noise {
                     seed: *seed,
                     image: images[slot.item],

@@ -105,6 +105,16 @@ impl Fold {
                         *first += delta / self.count as f64;
                         *self.second.add(channel * shape.plane() + pixel) += delta * (g - *first);
                     }
+                    Statistic::Range => {
+                        let second = self.second.add(channel * shape.plane() + pixel);
+                        // A NaN stays.
+                        if self.count == 1 || g > *first || g.is_nan() {
+                            *first = g;
+                        }
+                        if self.count == 1 || g < *second || g.is_nan() {
+                            *second = g;
+                        }
+                    }
                 }
             }
         }

@@ -281,7 +281,7 @@ arguments! {
     PerturbArgs {
         /// `[item][channel][row][column]`.
         pictures: In<f32>,
-        /// Baselines or fills, as the pictures.
+        /// Baselines or fills, as the pictures; or other pictures, one a copy.
         others: In<f32>,
         /// One a copy.
         copies: In<CopyArgs>,
@@ -293,7 +293,7 @@ arguments! {
         shares: In<f32>,
         /// Of the random numbers.
         seed: u64,
-        /// 0 nothing, 1 noise, 2 path, 3 boxes, 4 masks.
+        /// 0 nothing, 1 noise, 2 path, 3 boxes, 4 masks, 5 other pictures.
         kind: i32,
         /// Channels, rows, columns.
         extent: [i32; 3],
@@ -323,13 +323,13 @@ arguments! {
 
     /// Running statistics of pictures' signals, in double precision.
     SumArgs {
-        /// `[item][channel][row][column]`: the sum, or the mean so far.
+        /// `[item][channel][row][column]`: the sum, the mean so far, or the largest.
         sums: Out<f64>,
-        /// The sum of squared deviations.
+        /// The sum of squared deviations, or the smallest.
         squares: Out<f64>,
         /// One a copy; copies of a picture follow one another.
         copies: In<CopyArgs>,
-        /// 0 sum, 1 sum of squares, 2 variance.
+        /// 0 sum, 1 sum of squares, 2 variance, 3 range.
         statistic: i32,
         /// How many copies.
         count: i32,

@@ -227,7 +227,7 @@ impl CudaDevice {
                 unused: 0,
             };
             match chunk.perturbation {
-                Perturbation::None => {}
+                Perturbation::None | Perturbation::Others(_) => {}
                 Perturbation::Noise { first, images, sigmas, .. } => {
                     copy.image = images[slot.item];
                     copy.sample = first + slot.copy as u32;
@@ -258,6 +258,12 @@ impl CudaDevice {
             };
             match chunk.perturbation {
                 Perturbation::None => {}
+                Perturbation::Others(others) => {
+                    let all: Vec<Tensor> = chunk.slots.iter().map(|s| others[s.item][s.copy].clone()).collect();
+                    let every: Vec<usize> = (0..all.len()).collect();
+                    upload(&mut tables.others, runtime, &singles(&all, &every))?;
+                    (args.kind, args.others) = (5, tables.others.at().into());
+                }
                 Perturbation::Noise { seed, .. } => (args.kind, args.seed) = (1, *seed),
                 Perturbation::Path { baselines, .. } => {
                     upload(&mut tables.others, runtime, &singles(baselines, &items))?;
@@ -307,6 +313,7 @@ impl CudaDevice {
                     Statistic::Sum => 0,
                     Statistic::SumOfSquares => 1,
                     Statistic::Variance => 2,
+                    Statistic::Range => 3,
                 },
                 count: chunk.slots.len() as i32,
             });
@@ -337,7 +344,7 @@ impl CudaDevice {
             }
             let place = at * shape.len() * size_of::<f64>();
             self.runtime.download(self.tables.sums.at().plus(place), bytemuck::cast_slice_mut(&mut sum.first))?;
-            if statistic == Statistic::Variance {
+            if statistic.has_two() {
                 self.runtime
                     .download(self.tables.squares.at().plus(place), bytemuck::cast_slice_mut(&mut sum.second))?;
             }
