@@ -385,7 +385,12 @@ impl Subject<'_> {
 
     /// Whether the map is the same everywhere, so that nothing can be compared with it.
     fn is_constant(&self) -> bool {
-        let first = self.map.values.at(0);
-        (0..self.map.values.len()).all(|i| self.map.values.at(i) == first)
+        is_constant(self.map)
     }
+}
+
+/// Whether a map is the same everywhere.
+fn is_constant(map: &Map) -> bool {
+    let first = map.values.at(0);
+    (0..map.values.len()).all(|i| map.values.at(i) == first)
 }

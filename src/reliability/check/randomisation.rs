@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Bench, Outcome, PanelKind, Subject, Test, Threshold, Verdict};
+use super::{Bench, Outcome, PanelKind, Subject, Test, Threshold, Verdict, is_constant};
 use crate::error::Result;
 use crate::graph::{Graph, NodeId};
 use crate::map::{Map, channel_max_abs, channel_sum, paper_scale};
@@ -59,7 +59,10 @@ fn net(bench: &mut Bench<'_>, nodes: &[NodeId], draw: u64) -> Result<Arc<Graph>>
     Ok(net)
 }
 
-/// Rank correlations of two maps; a map that became constant has nothing in common with the one it was.
+/// Said where no map of a randomised net can be compared.
+const BLANK: &str = "the maps of the randomised nets are the same everywhere: nothing can be compared with them";
+
+/// Rank correlations of two maps.
 #[derive(Debug, Clone, Copy)]
 struct Likeness {
     /// Of the magnitudes.
@@ -69,12 +72,16 @@ struct Likeness {
 }
 
 impl Likeness {
-    fn of(before: &Map, after: &Map) -> Result<Self> {
-        Ok(Self {
+    /// None where the second map is the same everywhere: a net that shows nothing any more says nothing of the method.
+    fn of(before: &Map, after: &Map) -> Result<Option<Self>> {
+        if is_constant(after) {
+            return Ok(None);
+        }
+        Ok(Some(Self {
             magnitudes: spearman_abs(&channel_max_abs(&before.values)?, &channel_max_abs(&after.values)?)?
                 .unwrap_or(0.0),
             signed: spearman(&channel_sum(&before.values)?, &channel_sum(&after.values)?)?.unwrap_or(0.0),
-        })
+        }))
     }
 
     fn most(self) -> f64 {
@@ -91,24 +98,28 @@ fn cascading(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Outcome> {
     let mut course = Vec::new();
     let mut judged = None;
     for n in spread(all.len()) {
-        let mut of = |draw: u64| -> Result<(Likeness, Map)> {
+        let mut of = |draw: u64| -> Result<(Option<Likeness>, Map)> {
             let net = net(bench, &all[..n], draw)?;
             let map = bench.map(subject, &net, &x, target)?;
             Ok((Likeness::of(subject.map, &map)?, map))
         };
         let (likeness, map) = of(0)?;
-        course.push((n, likeness));
+        course.extend(likeness.map(|l| (n, l)));
         if judged.is_none() && 2 * n >= all.len() {
-            let mut sum = likeness.most();
+            let mut drawn: Vec<f64> = likeness.map(Likeness::most).into_iter().collect();
             for draw in 1..DRAWS {
-                sum += of(draw)?.0.most();
+                drawn.extend(of(draw)?.0.map(Likeness::most));
             }
-            judged = Some((sum / DRAWS as f64, map));
+            judged = Some((drawn, map));
         }
     }
-    let Some((likeness, map)) = judged else {
+    let Some((drawn, map)) = judged else {
         return Ok(Outcome::not_applicable("the net has no layer with weights"));
     };
+    if drawn.is_empty() {
+        return Ok(Outcome::not_applicable(BLANK));
+    }
+    let likeness = drawn.iter().sum::<f64>() / drawn.len() as f64;
     let detail = match MOST.judge(likeness) {
         Verdict::Pass => "without the upper half of the net it is another map",
         _ => {
@@ -139,10 +150,12 @@ fn independent(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Outcome> 
         let layer = all[n - 1];
         let net = net(bench, &[layer], 0)?;
         let map = bench.map(subject, &net, &x, target)?;
-        notes.push((
-            format!("with '{}' drawn anew", bench.graph.node(layer).name),
-            Likeness::of(subject.map, &map)?.most(),
-        ));
+        if let Some(likeness) = Likeness::of(subject.map, &map)? {
+            notes.push((format!("with '{}' drawn anew", bench.graph.node(layer).name), likeness.most()));
+        }
+    }
+    if notes.is_empty() {
+        return Ok(Outcome::not_applicable(BLANK));
     }
     let value = notes.iter().map(|(_, v)| v).sum::<f64>() / notes.len().max(1) as f64;
     let detail = match INDEPENDENT.threshold.judge(value) {

@@ -112,6 +112,9 @@ pub fn table(summary: &Summary, lines: &[Evaluated]) -> String {
     if let (true, Some(first)) = (starred, summary.methods.first()) {
         text += &format!("; * the interval of the paired difference from {} leaves 0 out", first.id);
     }
+    // Names alone do not say which of several settings stands where.
+    let asked = summary.methods.iter().filter(|m| m.spec != m.id);
+    asked.for_each(|m| text += &format!("\n{}: {}", m.id, m.spec));
     text
 }
 
