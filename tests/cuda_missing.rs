@@ -194,7 +194,7 @@ fn with_an_nvrtc_that_is_no_library() {
 #[test]
 fn nvrtc_is_found_in_the_users_python_packages() {
     let folder = "home/.local/lib/python3.11/site-packages/nvidia/cu13/lib";
-    let machine = Machine::new().driver(&[]).nvrtc(folder);
+    let machine = Machine::new().driver(&["ABSENT_DEVICES"]).nvrtc(folder);
     let path = machine.folder.path().join(folder).join("libnvrtc.so.13");
     assert_eq!(machine.doctor()[1], (true, format!("13.0 ({})", path.display())));
 }
@@ -203,6 +203,17 @@ fn nvrtc_is_found_in_the_users_python_packages() {
 fn nvrtc_is_found_on_the_loaders_path() {
     let [_, nvrtc] = Machine::new().nvrtc("libraries").doctor();
     assert!(nvrtc.0, "{nvrtc:?}");
+}
+
+#[test]
+fn a_device_that_fails_the_self_test_is_told() {
+    let machine = Machine::new().driver(&[]).nvrtc("libraries");
+    let output = machine.run(&["doctor", "--json"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["device"], &report["self_test"]["ok"]), (&"cuda:0".into(), &true.into()), "{report}");
+    let test = &report["device_self_test"];
+    assert!(!test["ok"].as_bool().unwrap() && test["detail"].as_str().unwrap().contains("cuda:0"), "{report}");
 }
 
 #[test]
@@ -222,6 +233,8 @@ fn a_gpu_that_is_not_used_is_told_with_the_reason() {
     ];
     for (machine, why) in cases {
         let message = machine.goes_on();
-        assert!(message.contains("CPU") && message.contains(why), "'{why}' is not in: {message}");
+        let told = message.lines().find(|line| line.starts_with("computing on the CPU: ")).unwrap_or_default();
+        assert!(told.contains(why), "'{why}' is not in: {message}");
+        assert_eq!(message.matches(why).count(), 1, "{message}");
     }
 }

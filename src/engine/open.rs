@@ -1,8 +1,24 @@
 //! From what is asked for to a device.
 
 use super::{DeviceChoice, Settings};
+use crate::device::cpu::Kernels;
 use crate::device::{Device, Products, cpu};
 use crate::error::{Error, Result};
+use crate::tensor::Precision;
+
+impl Settings {
+    /// The reference for these settings: double precision on the CPU.
+    pub fn twin(&self) -> Settings {
+        Settings {
+            device: DeviceChoice::Cpu,
+            precision: Precision::F64,
+            kernels: Kernels::Auto,
+            products: Products::F32,
+            kernel_dir: None,
+            ..self.clone()
+        }
+    }
+}
 
 /// A device, and how it came to be this one.
 pub(super) struct Opened {
@@ -27,6 +43,10 @@ fn cpu_only(settings: &Settings, fallback: Option<String>) -> Result<Opened> {
     if settings.products != Products::F32 {
         let why = fallback.map_or_else(String::new, |why| format!(" ({why})"));
         return Err(Error::no_device(format!("products in tf32, bf16 or f16 need a CUDA device{why}")));
+    }
+    if let Some(dir) = &settings.kernel_dir {
+        let why = fallback.map_or_else(String::new, |why| format!(" ({why})"));
+        return Err(Error::settings(format!("{}: kernels of a GPU, and the CPU computes{why}", dir.display())));
     }
     let device = cpu::open(settings.precision, settings.kernels, settings.convolution, settings.threads)?;
     Ok(Opened { device, fallback, on_host: true })

@@ -8,6 +8,7 @@ use serde::Serialize;
 use verilume::engine::{Engine, Settings};
 
 use crate::args::BenchArgs;
+use crate::computing;
 use crate::plan::{self, Named};
 use crate::subject::Subject;
 use crate::talk::{Answer, Progress, Voice};
@@ -38,7 +39,10 @@ struct Row {
 /// Runs the command.
 pub fn run(args: &BenchArgs) -> Result<ExitCode> {
     let methods = plan::methods(&args.methods)?;
-    let settings = Settings { kernels: args.measured.kernels, ..plan::settings(&args.resources, None)? };
+    let settings = computing::settings_with(&args.resources, args.measured.kernels, None)?;
+    let voice = if args.quiet { Voice::Quiet } else { Voice::Normal };
+    // What is missing is said once, before the first combination.
+    computing::open(&settings, voice)?;
     let subject = Subject::new(&args.measured, args.resources.seed)?;
     for named in &methods {
         subject.method(&named.spec)?;
@@ -50,7 +54,6 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
         .flat_map(|m| args.batch.iter().map(move |&b| (m, b)))
         .flat_map(|(m, b)| threads.iter().map(move |&t| (m, b, t)))
         .collect();
-    let voice = if args.quiet { Voice::Quiet } else { Voice::Normal };
     let mut progress = Progress::new(voice, combinations.len());
     progress.say(&format!(
         "{}: noise of {}, class {}, 1 call untimed, {} timed",
@@ -104,7 +107,7 @@ fn measure(subject: &Subject, named: &Named, batch: usize, settings: &Settings, 
         threads: on.threads,
         device: on.device,
         kernels: on.kernels,
-        precision: on.precision.to_string(),
+        precision: computing::precision_name(settings).into(),
         median_s: times.median(),
         p10_s: times.quantile(0.1),
         p90_s: times.quantile(0.9),

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use verilume::Error;
-use verilume::engine::{Engine, Settings};
+use verilume::engine::Settings;
 use verilume::image::{Picture, Preprocess};
 use verilume::method::{Context, Spec};
 use verilume::model::{Labels, Model};
@@ -22,6 +22,7 @@ use verilume::tensor::{Shape, Tensor};
 
 use crate::args::{CheckArgs, ReportFormat};
 use crate::arrays::ArrayFile;
+use crate::computing;
 use crate::inputs::{self, Inputs, Source};
 use crate::items::{self, Item, Net};
 use crate::kindermans;
@@ -59,8 +60,9 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
     let named = if named.is_empty() { default_methods(&model)? } else { named };
     let preprocess = plan::preparation(&model, &args.preparation)?;
     let labels = plan::labels(&model, &args.preparation)?;
-    let settings = plan::settings(&args.resources, args.threads)?;
-    let on = Engine::new(&settings)?.describe();
+    let settings = computing::settings(&args.resources, args.threads)?;
+    let voice = if args.quiet { Voice::Quiet } else { Voice::Normal };
+    let on = computing::open(&settings, voice)?.describe();
     let score = plan::score(args.score);
     let seed = args.resources.seed;
     let load = |path: &Path| items::load(path, &preprocess);
@@ -75,11 +77,12 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
     }
     std::fs::create_dir_all(&args.out).map_err(|e| Error::io(&args.out, e))?;
 
-    let mut progress = Progress::new(if args.quiet { Voice::Quiet } else { Voice::Normal }, sources.len());
+    let mut progress = Progress::new(voice, sources.len());
     if ignored > 0 {
         progress.say(&format!("{ignored} files that are neither pictures nor arrays are left out"));
     }
-    let device = format!("{}, {} kernels, {}, {}", on.device, on.kernels, on.precision, counted(on.threads, "thread"));
+    let precision = computing::precision_name(&settings);
+    let device = format!("{}, {} kernels, {precision}, {}", on.device, on.kernels, counted(on.threads, "thread"));
     let mut run = Run {
         args,
         model: &model,

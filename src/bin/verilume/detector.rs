@@ -26,6 +26,7 @@ use verilume::tensor::{Shape, Tensor};
 use verilume::{Error, ErrorKind};
 
 use crate::args::{ApplyArgs, DetectorArgs, DetectorCommand, TrainArgs};
+use crate::computing;
 use crate::inputs::{self, Source};
 use crate::items::{self, Net};
 use crate::outputs;
@@ -177,9 +178,10 @@ fn train_one(args: &TrainArgs) -> Result<ExitCode> {
     let preprocess = plan::preparation(&model, &args.preparation)?;
     let seed = args.resources.seed;
     let features = features(&spec, &preprocess, seed)?;
-    let mut engine = Engine::new(&plan::settings(&args.resources, args.threads)?)?;
-    let kinds = kinds(args)?;
+    let settings = computing::settings(&args.resources, args.threads)?;
     let voice = if args.quiet { Voice::Quiet } else { Voice::Normal };
+    let mut engine = computing::open(&settings, voice)?;
+    let kinds = kinds(args)?;
     let [clean, given] = [&args.data, &args.attacked].map(|named| sources(named, &args.out));
     let model_file = args.model.model.as_deref().and_then(|name| Path::new(name).canonicalize().ok());
     if model_file.is_some() && args.out.canonicalize().ok() == model_file {
@@ -230,7 +232,7 @@ fn train_one(args: &TrainArgs) -> Result<ExitCode> {
         epochs: [epochs, best + 1],
         validation_auc,
         test: BTreeMap::new(),
-        computed_in: [on.precision.to_string(), on.kernels],
+        computed_in: [computing::precision_name(&settings).into(), on.kernels],
         notes: BTreeMap::from([("data".into(), data.join(", "))]),
     };
     let mut detector = Detector::new(trained, provenance);
@@ -518,11 +520,12 @@ fn apply(args: &ApplyArgs) -> Result<ExitCode> {
     let labels = plan::labels(&model, &args.preparation)?;
     let spec = Spec::parse(&detector.provenance.method)?;
     let features = features(&spec, &preprocess, detector.provenance.seed)?;
-    let mut engine = Engine::new(&plan::settings(&args.resources, args.threads)?)?;
+    let voice = if args.quiet { Voice::Quiet } else { Voice::Normal };
+    let mut engine = computing::open(&computing::settings(&args.resources, args.threads)?, voice)?;
     let [c, h, w] = detector.provenance.input;
     let graph = model.graph(Shape::new(c, h, w))?;
     let sources = inputs::find(&args.inputs, Path::new("")).sources;
-    let mut progress = Progress::new(if args.quiet { Voice::Quiet } else { Voice::Normal }, sources.len());
+    let mut progress = Progress::new(voice, sources.len());
     engine.observe(progress.listener());
     let net = Net { preprocess: &preprocess, input: model.default_input() };
     let mut watch = Watch {

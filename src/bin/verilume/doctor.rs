@@ -8,7 +8,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use verilume::device::cpu::Kernels;
 use verilume::device::cpu::peaks::{self, Peaks};
-use verilume::engine::{Batch, Engine, Settings};
+use verilume::engine::{Batch, DeviceChoice, Engine, Settings};
 use verilume::image::Picture;
 use verilume::method::{Context, Spec};
 use verilume::program::Score;
@@ -46,10 +46,17 @@ struct Report {
     memory: Memory,
     features: Vec<&'static str>,
     embedded_model: Check,
+    /// Of the CPU.
     self_test: Check,
     cuda_driver: Check,
     nvrtc: Check,
-    device: &'static str,
+    /// What `--device auto` computes on.
+    device: String,
+    /// Its kernels, and why it is no GPU.
+    device_detail: String,
+    /// Of the device, if it is not the CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_self_test: Option<Check>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     peaks: Vec<Peaks>,
 }
@@ -73,6 +80,7 @@ struct Memory {
 /// Runs the command.
 pub fn run(args: &DoctorArgs) -> Result<ExitCode> {
     let (cuda_driver, nvrtc) = cuda();
+    let (device, device_detail) = automatic();
     let features = [
         ("cli", true),
         ("cuda", cfg!(feature = "cuda")),
@@ -87,17 +95,37 @@ pub fn run(args: &DoctorArgs) -> Result<ExitCode> {
         memory: memory(),
         features: features.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect(),
         embedded_model: Check::of(embedded()),
-        self_test: Check::of(self_test()),
+        self_test: Check::of(self_test(DeviceChoice::Cpu)),
         cuda_driver,
         nvrtc,
-        device: "cpu",
+        device_self_test: (device != "cpu").then(|| Check::of(self_test(DeviceChoice::Auto))),
+        device,
+        device_detail,
         peaks: if args.peaks { peaks()? } else { Vec::new() },
     };
     let text = if args.json { serde_json::to_string_pretty(&report)? } else { described(&report) };
     Answer::default().line(&text)?;
     // A build without an embedded net is a choice, a damaged net is not.
     let whole = report.embedded_model.ok || !cfg!(feature = "embedded-model");
-    Ok(if whole && report.self_test.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let tested = report.self_test.ok && report.device_self_test.as_ref().is_none_or(|test| test.ok);
+    Ok(if whole && tested { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What `--device auto` gives and why.
+fn automatic() -> (String, String) {
+    match Engine::new(&Settings::default()) {
+        Err(e) => ("none".into(), e.to_string()),
+        Ok(engine) => {
+            let on = engine.describe();
+            let why = match (engine.fallback(), on.device == "cpu") {
+                (Some(why), _) => format!("; no GPU is used: {why}"),
+                (None, true) if cfg!(feature = "cuda") => "; there is no NVIDIA driver".into(),
+                (None, true) => "; this build has no CUDA".into(),
+                (None, false) => String::new(),
+            };
+            (on.device, format!("{} kernels{why}", on.kernels))
+        }
+    }
 }
 
 /// Of one thread and of all.
@@ -117,15 +145,15 @@ fn embedded() -> Result<String> {
 }
 
 /// Explains a drawn picture in both precisions, and compares the gradient with a finite difference of the score.
-fn self_test() -> Result<String> {
+fn self_test(device: DeviceChoice) -> Result<String> {
     let model = crate::model::embedded()?;
     let dots: Vec<u8> = Sha256::digest(b"self-test").iter().copied().cycle().take(SIDE * SIDE * 3).collect();
     let small = verilume::image::Preprocess { resize: 0, crop: [SIDE; 2], ..model.preprocess().clone() };
     let x = small.apply(&Picture::new(SIDE, SIDE, dots)?)?.tensor;
     let graph = model.graph(Shape::new(3, SIDE, SIDE))?;
 
-    let mut single = Engine::new(&Settings { precision: Precision::F32, ..Settings::default() })?;
-    let mut double = Engine::new(&Settings { precision: Precision::F64, ..Settings::default() })?;
+    let mut single = Engine::new(&Settings { device, ..Settings::default() })?;
+    let mut double = Engine::new(&Settings::default().twin())?;
     let f32_logits = single.forward(&graph, &Batch::of(vec![x.clone()])?)?;
     let f64_logits = double.forward(&graph, &Batch::of(vec![x.clone()])?)?;
     let largest = f64_logits.to_f64().iter().fold(0.0f64, |m, v| m.max(v.abs()));
@@ -213,7 +241,8 @@ fn cpu() -> Cpu {
         architecture: std::env::consts::ARCH,
         features: cpu_features(),
         cores: std::thread::available_parallelism().ok().map(usize::from),
-        kernels: Engine::new(&Settings::default()).map_or_else(|e| e.to_string(), |engine| engine.describe().kernels),
+        kernels: Engine::new(&Settings { device: DeviceChoice::Cpu, ..Settings::default() })
+            .map_or_else(|e| e.to_string(), |engine| engine.describe().kernels),
     }
 }
 
@@ -252,12 +281,15 @@ fn described(r: &Report) -> String {
         ("self-test", check(&r.self_test)),
         ("CUDA driver", check(&r.cuda_driver)),
         ("NVRTC", check(&r.nvrtc)),
-        ("device (auto)", r.device.to_string()),
+        ("device (auto)", format!("{}, {}", r.device, r.device_detail)),
     ];
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     for (name, value) in rows {
         table.add_row([name.to_string(), value]);
+    }
+    if let Some(test) = &r.device_self_test {
+        table.add_row(["self-test on it".into(), check(test)]);
     }
     for p in &r.peaks {
         let threads = if p.threads == 1 { "1 thread".into() } else { format!("{} threads", p.threads) };

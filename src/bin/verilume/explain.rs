@@ -18,6 +18,7 @@ use verilume::report::{Journal, Line, Manifest, MethodUsed, ModelUsed};
 use crate::args::{ExplainArgs, Format};
 use crate::arrays::ArrayFile;
 use crate::book::Book;
+use crate::computing;
 use crate::drawing;
 use crate::inputs::{self, Inputs, Source};
 use crate::listing;
@@ -49,8 +50,9 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     let preprocess = plan::preparation(&model, &args.preparation)?;
     let labels = plan::labels(&model, &args.preparation)?;
     let targets = plan.target.resolve(&labels, model.classes())?;
-    let mut engine = Engine::new(&plan.settings)?;
-    let methods = ready(&plan, &model, &preprocess, &labels)?;
+    let mut engine = computing::open(&plan.settings, plan.voice)?;
+    let common = common(&plan, &model, &preprocess, &engine)?;
+    let methods = ready(&plan, common.clone(), &preprocess, &labels)?;
     std::fs::create_dir_all(&plan.out).map_err(|e| verilume::Error::io(&plan.out, e))?;
     let _lock = lock(&out_file(&plan, ".records", "lock"), &plan.out)?;
 
@@ -63,7 +65,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
         sources.retain(|s| inputs::belongs(s, shard));
     }
     let records = out_file(&plan, "records", "jsonl");
-    let input_settings = fingerprint(&common(&plan, &model, &preprocess));
+    let input_settings = fingerprint(&common);
     let current = Current {
         methods: methods.iter().map(|m| (m.id.clone(), m.settings.clone())).collect(),
         inputs: input_settings.clone(),
@@ -163,7 +165,7 @@ pub fn lock(path: &Path, out: &Path) -> Result<File> {
 }
 
 /// Every setting that results depend on, whatever the method.
-fn common(plan: &Plan, model: &Model, preprocess: &Preprocess) -> serde_json::Value {
+fn common(plan: &Plan, model: &Model, preprocess: &Preprocess, engine: &Engine) -> Result<serde_json::Value> {
     let target = match &plan.target {
         TargetChoice::File(path) => {
             // The file's content counts, not its name.
@@ -172,12 +174,13 @@ fn common(plan: &Plan, model: &Model, preprocess: &Preprocess) -> serde_json::Va
         }
         _ => plan.target_text.clone(),
     };
-    json!({
+    let mut common = json!({
         "version": env!("CARGO_PKG_VERSION"), "model": model.sha256(), "architecture": model.architecture(),
         "preprocessing": preprocess, "target": target, "score": plan.score_name(), "seed": plan.seed,
-        "precision": plan.settings.precision, "conv": plan.settings.convolution, "device": "cpu",
         "formats": format_names(plan), "winsorise": plan.winsorise,
-    })
+    });
+    computing::note(&mut common, &plan.settings, engine)?;
+    Ok(common)
 }
 
 fn format_names(plan: &Plan) -> Vec<String> {
@@ -185,8 +188,8 @@ fn format_names(plan: &Plan) -> Vec<String> {
 }
 
 /// The methods, built, with the fingerprint of everything their results depend on.
-fn ready(plan: &Plan, model: &Model, preprocess: &Preprocess, labels: &Labels) -> Result<Vec<Ready>> {
-    let mut settings = common(plan, model, preprocess);
+fn ready(plan: &Plan, common: serde_json::Value, preprocess: &Preprocess, labels: &Labels) -> Result<Vec<Ready>> {
+    let mut settings = common;
     settings["labels"] = labels.iter().collect();
     if plan.wants(Format::Grid) {
         // A sheet shows all methods.
@@ -245,7 +248,7 @@ fn manifest(
         seed: plan.seed,
         device: description.device,
         kernels: description.kernels,
-        precision: description.precision.to_string(),
+        precision: computing::precision_name(&plan.settings).into(),
         threads: description.threads,
         memory_bytes: plan.settings.memory,
         formats: format_names(plan),

@@ -13,6 +13,7 @@ use verilume::tensor::{Precision, Shape, Tensor};
 
 use crate::args::CheckArgs;
 use crate::arrays::ArrayFile;
+use crate::computing;
 use crate::inputs::{self, Source};
 use crate::items::{Item, Net};
 use crate::plan;
@@ -29,12 +30,13 @@ const TOGETHER: usize = 32;
 pub fn run(args: &CheckArgs) -> Result<ExitCode> {
     let model = plan::open_model(&args.model)?;
     let preprocess = plan::preparation(&model, &args.preparation)?;
-    let settings = plan::settings(&args.resources, args.threads)?;
-    let mut double = Engine::new(&Settings { precision: Precision::F64, ..settings.clone() })?;
-    let mut single = Engine::new(&Settings { precision: Precision::F32, ..settings })?;
+    let settings = computing::settings(&args.resources, args.threads)?;
+    let voice = if args.quiet { Voice::Quiet } else { Voice::Normal };
+    let mut double = Engine::new(&settings.twin())?;
+    let mut single = computing::open(&Settings { precision: Precision::F32, ..settings }, voice)?;
 
     let found = inputs::find(&args.data, &args.out);
-    let mut progress = Progress::new(if args.quiet { Voice::Quiet } else { Voice::Normal }, found.sources.len());
+    let mut progress = Progress::new(voice, found.sources.len());
     let mut reader = Reader::default();
     let net = Net { preprocess: &preprocess, input: model.default_input() };
     for (at, source) in found.sources.iter().enumerate() {

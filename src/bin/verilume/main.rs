@@ -7,6 +7,7 @@ mod bench;
 mod book;
 mod check;
 mod completions;
+mod computing;
 mod data;
 mod detector;
 mod doctor;

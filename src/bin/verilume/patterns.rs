@@ -16,6 +16,7 @@ use verilume::{Error, ErrorKind};
 
 use crate::args::{FitArgs, PatternsArgs, PatternsCommand};
 use crate::arrays::ArrayFile;
+use crate::computing;
 use crate::inputs::{self, Source};
 use crate::items::{Item, Net};
 use crate::outputs;
@@ -118,7 +119,8 @@ impl Run<'_> {
 fn fit(args: &FitArgs) -> Result<ExitCode> {
     let model = plan::open_model(&args.model)?;
     let preprocess = plan::preparation(&model, &args.preparation)?;
-    let engine = Engine::new(&plan::settings(&args.resources, args.threads)?)?;
+    let voice = if args.quiet { Voice::Quiet } else { Voice::Normal };
+    let engine = computing::open(&computing::settings(&args.resources, args.threads)?, voice)?;
     let mut found = inputs::find(&args.data, &args.out);
     // The file of an earlier fit is no data.
     let own = args.out.canonicalize().ok();
@@ -127,7 +129,6 @@ fn fit(args: &FitArgs) -> Result<ExitCode> {
     if own.is_some() && own == model_file {
         bail!("--out {}: this is the model's file", args.out.display());
     }
-    let voice = if args.quiet { Voice::Quiet } else { Voice::Normal };
     let mut progress = Progress::new(voice, found.sources.len());
     if found.ignored > 0 {
         progress.say(&format!("{} files that are neither pictures nor arrays are left out", found.ignored));

@@ -10,9 +10,9 @@ use verilume::image::{Interpolation, Preprocess};
 use verilume::method::Spec;
 use verilume::model::{Labels, Model};
 use verilume::program::Score;
-use verilume::tensor::Precision;
 
-use crate::args::{ExplainArgs, Format, InterpolationArg, ModelChoice, PrecisionArg, Preparation, Resources, ScoreArg};
+use crate::args::{ExplainArgs, Format, InterpolationArg, ModelChoice, Preparation, ScoreArg};
+use crate::computing;
 use crate::talk::Voice;
 use crate::targets::TargetChoice;
 use crate::values::Shard;
@@ -85,7 +85,7 @@ impl Plan {
             voice: if args.quiet { Voice::Quiet } else { Voice::Normal },
             earlier: if args.resume { Earlier::Resume } else { Earlier::Forget },
             shard: args.shard,
-            settings: settings(&args.resources, args.threads)?,
+            settings: computing::settings(&args.resources, args.threads)?,
             seed: args.resources.seed,
         })
     }
@@ -143,45 +143,6 @@ pub fn methods(texts: &[String]) -> Result<Vec<Named>> {
         methods.push(Named { id, spec });
     }
     Ok(methods)
-}
-
-/// The engine's settings; refuses what this machine or build does not have.
-pub fn settings(args: &Resources, threads: Option<usize>) -> Result<engine::Settings> {
-    let precision = match args.precision {
-        PrecisionArg::F32 => Precision::F32,
-        PrecisionArg::F64 => Precision::F64,
-        PrecisionArg::Tf32 | PrecisionArg::Bf16 | PrecisionArg::F16 => {
-            let name = format!("{:?}", args.precision).to_lowercase();
-            bail!("--precision {name} needs the CUDA device; on the CPU there are f32 and f64")
-        }
-    };
-    if let engine::DeviceChoice::Cuda(index) = args.device {
-        return Err(no_cuda(index).into());
-    }
-    Ok(engine::Settings {
-        device: engine::DeviceChoice::Cpu,
-        precision,
-        threads,
-        memory: args.memory,
-        convolution: args.convolution,
-        ..engine::Settings::default()
-    })
-}
-
-#[cfg(feature = "cuda")]
-fn no_cuda(index: usize) -> verilume::Error {
-    let report = verilume::device::cuda::probe();
-    verilume::Error::no_device(match report.missing(index) {
-        Some(why) => format!("--device cuda:{index}: {why}"),
-        None => format!(
-            "--device cuda:{index}: driver and NVRTC are there, but this version computes on the CPU only; use --device cpu"
-        ),
-    })
-}
-
-#[cfg(not(feature = "cuda"))]
-fn no_cuda(index: usize) -> verilume::Error {
-    verilume::Error::no_device(format!("--device cuda:{index}: this build has no CUDA (feature `cuda` is off)"))
 }
 
 /// The net that was asked for.

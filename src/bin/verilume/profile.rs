@@ -8,11 +8,11 @@ use anyhow::{Context as _, Result};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::{Deserialize, Serialize};
 use verilume::device::cpu::peaks::{self, Peaks};
-use verilume::engine::{Engine, Profile, Settings};
+use verilume::engine::{Engine, Profile};
 use verilume::program::{Pass, Plan, Work};
 
 use crate::args::ProfileArgs;
-use crate::plan;
+use crate::computing;
 use crate::subject::Subject;
 use crate::talk::{Answer, Progress, Voice};
 use crate::timeline;
@@ -65,23 +65,23 @@ pub struct Rate {
     pub bytes: u64,
     pub gflop_s: f64,
     pub gb_s: f64,
-    /// Time that the limits would take, by the time taken.
-    pub roofline_share: f64,
+    /// Time that the limits would take, by the time taken, where they are known.
+    pub roofline_share: Option<f64>,
     /// The limit that takes longer: `fma` or `memory`.
-    pub bound: String,
+    pub bound: Option<String>,
 }
 
 impl Rate {
-    fn new(flops: u64, bytes: u64, seconds: f64, peaks: &Peaks) -> Self {
-        let (arithmetic, traffic) = limits(flops, bytes, peaks);
+    fn new(flops: u64, bytes: u64, seconds: f64, peaks: Option<&Peaks>) -> Self {
+        let limits = peaks.map(|peaks| limits(flops, bytes, peaks));
         let rate = |amount: f64| if seconds > 0.0 { amount / seconds } else { 0.0 };
         Self {
             flops,
             bytes,
             gflop_s: rate(flops as f64 / 1e9),
             gb_s: rate(bytes as f64 / 1e9),
-            roofline_share: rate(arithmetic.max(traffic)),
-            bound: if arithmetic > traffic { "fma" } else { "memory" }.into(),
+            roofline_share: limits.map(|(arithmetic, traffic)| rate(arithmetic.max(traffic))),
+            bound: limits.map(|(arithmetic, traffic)| if arithmetic > traffic { "fma" } else { "memory" }.into()),
         }
     }
 }
@@ -104,14 +104,14 @@ struct Total {
     gflop_s: f64,
     gb_s: f64,
     /// Sum of the times that the steps' limits would take (of a step, at most the time taken), by the time taken.
-    roofline_share: f64,
+    roofline_share: Option<f64>,
 }
 
 impl Total {
     fn new(name: &str, rows: &[&StepRow], all_ms: f64) -> Self {
         let ms: f64 = rows.iter().map(|r| r.ms).sum();
         let (flops, bytes) = rows.iter().fold((0, 0), |(f, b), r| (f + r.rate.flops, b + r.rate.bytes));
-        let ideal_ms: f64 = rows.iter().map(|r| r.rate.roofline_share.min(1.0) * r.ms).sum();
+        let ideal_ms: Option<f64> = rows.iter().map(|r| Some(r.rate.roofline_share?.min(1.0) * r.ms)).sum();
         let by = |amount: f64, by: f64| if by > 0.0 { amount / by } else { 0.0 };
         Self {
             name: name.into(),
@@ -122,7 +122,7 @@ impl Total {
             bytes,
             gflop_s: by(flops as f64 / 1e6, ms),
             gb_s: by(bytes as f64 / 1e6, ms),
-            roofline_share: by(ideal_ms, ms),
+            roofline_share: ideal_ms.map(|ideal_ms| by(ideal_ms, ms)),
         }
     }
 }
@@ -139,7 +139,8 @@ struct Report {
     kernels: String,
     precision: String,
     repeat: usize,
-    peaks: Peaks,
+    /// Of the CPU.
+    peaks: Option<Peaks>,
     peak_bytes: u64,
     /// Median of the whole call.
     total_ms: f64,
@@ -182,14 +183,19 @@ pub fn run(args: &ProfileArgs) -> Result<()> {
     let earlier = args.compare.as_deref().map(read).transpose()?;
     let voice = if args.quiet { Voice::Quiet } else { Voice::Normal };
     let progress = Progress::new(voice, 0);
-    let settings = Settings { kernels: args.measured.kernels, ..plan::settings(&args.resources, args.threads)? };
+    let settings = computing::settings_with(&args.resources, args.measured.kernels, args.threads)?;
     let subject = Subject::new(&args.measured, args.resources.seed)?;
     let spec = args.method.parse()?;
     let method = subject.method(&spec)?;
-    let mut engine = Engine::new(&settings)?;
+    let mut engine = computing::open(&settings, voice)?;
     let on = engine.describe();
-    progress.say(&format!("measuring what {} can do at best", threads(on.threads)));
-    let peaks = peaks::measure(on.precision, settings.kernels, on.threads)?;
+    // What a GPU can do at best is not known here, and kernels that are emulated have no roof.
+    let peaks = if on.device == "cpu" {
+        progress.say(&format!("measuring what {} can do at best", threads(on.threads)));
+        Some(peaks::measure(on.precision, settings.kernels, on.threads)?)
+    } else {
+        None
+    };
 
     let x = subject.batch(args.batch)?;
     let targets = vec![subject.target(); args.batch];
@@ -207,7 +213,7 @@ pub fn run(args: &ProfileArgs) -> Result<()> {
             calls.push(profile);
         }
     }
-    let mut steps = rows(&engine, &calls, &peaks);
+    let mut steps = rows(&engine, &calls, peaks.as_ref());
     let total_ms = Times::new(calls.iter().map(|c| c.elapsed.as_secs_f64() * 1e3).collect()).median();
     let steps_ms: f64 = steps.iter().map(|r| r.ms).sum();
     let by_kernel = totals(&steps, steps_ms, |r| &r.kernel);
@@ -221,7 +227,7 @@ pub fn run(args: &ProfileArgs) -> Result<()> {
         threads: on.threads,
         device: on.device,
         kernels: on.kernels,
-        precision: on.precision.to_string(),
+        precision: computing::precision_name(&settings).into(),
         repeat: args.repeat,
         peaks,
         peak_bytes: engine.peak_bytes(),
@@ -282,7 +288,7 @@ fn plans(calls: &[Profile]) -> Vec<Arc<Plan>> {
     plans
 }
 
-fn rows(engine: &Engine, calls: &[Profile], peaks: &Peaks) -> Vec<StepRow> {
+fn rows(engine: &Engine, calls: &[Profile], peaks: Option<&Peaks>) -> Vec<StepRow> {
     let scalar_bytes = engine.describe().precision.bytes();
     let mut rows = Vec::new();
     for (program, plan) in plans(calls).iter().enumerate() {
@@ -358,7 +364,6 @@ fn compare(earlier: &Earlier, steps: &mut [StepRow], path: &Path, report: &Repor
 
 fn described(r: &Report) -> String {
     let shape = |[c, h, w]: [usize; 3]| if h * w == 1 { c.to_string() } else { format!("{c}x{h}x{w}") };
-    let percent = |share: f64| format!("{:.1}", share * 100.0);
     let mut steps = Table::new();
     steps.load_style(presets::NOTHING);
     let mut header = vec!["step", "pass", "primitive", "layer", "kernel", "in", "out"];
@@ -381,20 +386,18 @@ fn described(r: &Report) -> String {
             percent(if r.steps_ms > 0.0 { row.ms / r.steps_ms } else { 0.0 }),
             format!("{:.1}", row.rate.gflop_s),
             format!("{:.1}", row.rate.gb_s),
-            percent(row.rate.roofline_share),
-            row.rate.bound.clone(),
+            row.rate.roofline_share.map_or_else(unknown, percent),
+            row.rate.bound.clone().unwrap_or_else(unknown),
         ];
         if r.compared.is_some() {
-            cells.push(row.old_ms.map_or_else(|| "-".into(), |ms| format!("{ms:.3}")));
-            cells.push(row.ratio.map_or_else(|| "-".into(), |ratio| format!("{ratio:.2}")));
+            cells.push(row.old_ms.map_or_else(unknown, |ms| format!("{ms:.3}")));
+            cells.push(row.ratio.map_or_else(unknown, |ratio| format!("{ratio:.2}")));
         }
         steps.add_row(cells);
     }
     align(&mut steps, names);
-    let p = &r.peaks;
     let mut text = format!(
-        "{}\n\n{}\n\n{}\n\ncall {:.3} ms (median of {}), steps {:.3} ms, {} on {} with {}, batch {}, peak {:.1} MiB\n\
-         roof {:.0} GFLOP/s, memory {:.1} GB/s (read {:.1}, triad {:.1})",
+        "{}\n\n{}\n\n{}\n\ncall {:.3} ms (median of {}), steps {:.3} ms, {} on {} with {}, batch {}, peak {:.1} MiB",
         steps.trim_fmt(),
         totals_table("kernel", &r.by_kernel),
         totals_table("pass", &r.by_pass),
@@ -406,11 +409,18 @@ fn described(r: &Report) -> String {
         threads(r.threads),
         r.batch,
         r.peak_bytes as f64 / f64::from(1 << 20),
-        p.fma_gflop_s,
-        p.memory_gb_s(),
-        p.read_gb_s,
-        p.triad_gb_s,
     );
+    text.push_str(&match &r.peaks {
+        Some(p) => format!(
+            "\nroof {:.0} GFLOP/s, memory {:.1} GB/s (read {:.1}, triad {:.1})",
+            p.fma_gflop_s,
+            p.memory_gb_s(),
+            p.read_gb_s,
+            p.triad_gb_s,
+        ),
+        None if r.device == "emulated" => "\ntimes are those of the CPU that emulates a GPU".into(),
+        None => "\nroof not known for this device".into(),
+    });
     if let Some(c) = &r.compared {
         text.push_str(&format!(
             "\nagainst {}: call {:.2} of {:.3} ms, steps {:.2} of {:.3} ms, {} steps without counterpart",
@@ -418,6 +428,14 @@ fn described(r: &Report) -> String {
         ));
     }
     text
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1}", share * 100.0)
+}
+
+fn unknown() -> String {
+    "-".into()
 }
 
 fn threads(n: usize) -> String {
@@ -433,10 +451,10 @@ fn totals_table(what: &str, totals: &[Total]) -> String {
             t.name.clone(),
             t.steps.to_string(),
             format!("{:.3}", t.ms),
-            format!("{:.1}", t.time_share * 100.0),
+            percent(t.time_share),
             format!("{:.1}", t.gflop_s),
             format!("{:.1}", t.gb_s),
-            format!("{:.1}", t.roofline_share * 100.0),
+            t.roofline_share.map_or_else(unknown, percent),
         ]);
     }
     align(&mut table, 1);

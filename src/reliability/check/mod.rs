@@ -26,7 +26,7 @@ use crate::image::Preprocess;
 use crate::map::Map;
 use crate::method::{Context, Method, Spec};
 use crate::program::Score;
-use crate::tensor::{Precision, Tensor};
+use crate::tensor::Tensor;
 
 /// What a test says of a method on a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -271,8 +271,7 @@ impl<'a> Checker<'a> {
     /// # Errors
     /// As [`Engine::new`].
     pub fn new(graph: Arc<Graph>, options: Options<'a>, settings: &Settings) -> Result<Self> {
-        let double = Settings { precision: Precision::F64, kernels: Default::default(), ..settings.clone() };
-        let (engine, double) = (Engine::new(settings)?, Engine::new(&double)?);
+        let (engine, double) = (Engine::new(settings)?, Engine::new(&settings.twin())?);
         Ok(Self { graph, options, engine, double, nets: Nets::default() })
     }
 

@@ -181,7 +181,10 @@ pub struct Preparation {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Resources")]
 pub struct Resources {
-    /// auto, cpu, cuda or cuda:i
+    /// auto, cpu, cuda, cuda:i, or emulated (for work on kernels) [:SEED]
+    ///
+    /// `auto` is the first NVIDIA GPU if it can be used, else the CPU. `emulated` runs the kernels of a GPU on the CPU, their
+    /// threads in an order that SEED chooses: slow, and it needs a C++ compiler.
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = values::device)]
     pub device: verilume::engine::DeviceChoice,
 
@@ -190,12 +193,21 @@ pub struct Resources {
     pub memory: Option<u64>,
 
     /// Numbers to compute in; f64 is the reference (CPU), tf32, bf16 and f16 need a CUDA device
+    ///
+    /// On a GPU they say how tensor cores multiply; f32 is as accurate as single precision. Sums are f32 in any case.
     #[arg(long, value_enum, value_name = "P", default_value = "f32")]
     pub precision: PrecisionArg,
 
-    /// Large 3x3 convolutions on the CPU: fast (Winograd) or exact (plain sums forward)
+    /// Convolutions: fast, or exact, which flips fewer decisions
+    ///
+    /// On the CPU `fast` computes large 3x3 convolutions by Winograd's transforms, `exact` forward by plain sums. On a GPU
+    /// `exact` also keeps signals on their way back as accurate as f32, which `fast` multiplies in TF32.
     #[arg(long = "conv", value_name = "HOW", default_value = "fast")]
     pub convolution: verilume::device::cpu::Convolution,
+
+    /// Folder of CUDA kernels to use in place of the built-in ones that have their names
+    #[arg(long, value_name = "DIR")]
+    pub kernel_dir: Option<PathBuf>,
 
     /// Seed of everything random
     #[arg(long, value_name = "N", default_value_t = 0)]

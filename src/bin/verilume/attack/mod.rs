@@ -13,7 +13,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use verilume::engine::Engine;
+use verilume::engine::{Engine, Settings};
 use verilume::image::{DecodeLimits, Picture, Preprocess};
 use verilume::method::{self, Method};
 use verilume::model::{Labels, Model};
@@ -24,6 +24,7 @@ use verilume::tensor::Tensor;
 
 use crate::args::attack::{AttackArgs, AttackFormat};
 use crate::arrays::{ArrayFile, Row};
+use crate::computing;
 use crate::inputs::{self, Inputs};
 use crate::items;
 use crate::plan;
@@ -68,7 +69,7 @@ pub fn run(args: &AttackArgs) -> Result<ExitCode> {
     if matches!(target, TargetChoice::Top(k) if k > 1) {
         bail!("--target {}: an attack is on one class of an input", args.target);
     }
-    let settings = plan::settings(&args.resources, args.threads)?;
+    let settings = computing::settings(&args.resources, args.threads)?;
     let model = plan::open_model(&args.model)?;
     let preprocess = plan::preparation(&model, &args.preparation)?;
     let labels = plan::labels(&model, &args.preparation)?;
@@ -82,7 +83,8 @@ pub fn run(args: &AttackArgs) -> Result<ExitCode> {
         .unwrap_or_else(|| vec![if preprocess.takes_pictures() { AttackFormat::Png } else { AttackFormat::Npy }]);
     formats.sort_unstable();
     formats.dedup();
-    let mut engine = Engine::new(&settings)?;
+    let voice = if args.quiet { Voice::Quiet } else { Voice::Normal };
+    let mut engine = computing::open(&settings, voice)?;
     std::fs::create_dir_all(&args.out).map_err(|e| verilume::Error::io(&args.out, e))?;
     let _lock = lock(&args.out)?;
 
@@ -90,7 +92,6 @@ pub fn run(args: &AttackArgs) -> Result<ExitCode> {
     if sources.is_empty() {
         bail!("no inputs");
     }
-    let voice = if args.quiet { Voice::Quiet } else { Voice::Normal };
     let mut progress = Progress::new(voice, sources.len());
     engine.observe(progress.listener());
     if ignored > 0 {
@@ -109,7 +110,7 @@ pub fn run(args: &AttackArgs) -> Result<ExitCode> {
         longest(&mut attacks.iter().map(|a| a.id.len())),
     );
     let book = Book::new(journal, (!args.json).then_some(table), sources.len());
-    let mut manifest = manifest(args, &model, &preprocess, &attacks, &engine, &formats)?;
+    let mut manifest = manifest(args, &model, &preprocess, &attacks, (&settings, &engine), &formats)?;
     let mut runner = Runner {
         model: &model,
         preprocess: &preprocess,
@@ -251,14 +252,14 @@ fn manifest(
     model: &Model,
     preprocess: &Preprocess,
     attacks: &[Ready],
-    engine: &Engine,
+    (settings, engine): (&Settings, &Engine),
     formats: &[AttackFormat],
 ) -> Result<Manifest> {
-    let common = json!({
+    let mut common = json!({
         "version": env!("CARGO_PKG_VERSION"), "model": model.sha256(), "architecture": model.architecture(),
         "preprocessing": preprocess, "target": args.target, "seed": args.resources.seed,
-        "precision": engine.describe().precision, "conv": args.resources.convolution,
     });
+    computing::note(&mut common, settings, engine)?;
     let used = attacks.iter().map(|ready| {
         let settings = Sha256::digest(format!("{common} {}", ready.spec).as_bytes());
         MethodUsed {
@@ -285,7 +286,7 @@ fn manifest(
         seed: args.resources.seed,
         device: description.device,
         kernels: description.kernels,
-        precision: description.precision.to_string(),
+        precision: computing::precision_name(settings).into(),
         threads: description.threads,
         memory_bytes: args.resources.memory,
         formats: formats.iter().map(|f| format!("{f:?}").to_lowercase()).collect(),

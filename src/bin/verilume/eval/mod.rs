@@ -10,12 +10,12 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use serde_json::json;
-use verilume::engine::Engine;
 use verilume::report::eval::{Asked, Evaluated, Summary};
 use verilume::report::{Journal, ModelUsed, replace};
 use verilume::tensor::Shape;
 
 use crate::args::{EvalArgs, MosaicSize, TargetArg};
+use crate::computing;
 use crate::data::{Data, Reader, Wanted};
 use crate::explain::lock;
 use crate::listing;
@@ -60,7 +60,7 @@ pub fn run(args: &EvalArgs) -> Result<ExitCode> {
     if target == TargetArg::Label && args.unlabelled {
         bail!("--target label: with --unlabelled there may be none");
     }
-    let settings = plan::settings(&args.resources, args.threads)?;
+    let settings = computing::settings(&args.resources, args.threads)?;
     let model = plan::open_model(&args.model)?;
     if model.default_input() == Shape::vector(model.default_input().c) {
         bail!("{}: metrics ask where a map points, and a net on vectors has no places", model.name());
@@ -72,7 +72,8 @@ pub fn run(args: &EvalArgs) -> Result<ExitCode> {
     let labels = plan::labels(&model, &args.preparation)?;
     let (score, seed) = (plan::score(args.score), args.resources.seed);
     let built = methods::build(&named, seed, score, &preprocess)?;
-    let mut engine = Engine::new(&settings)?;
+    let voice = if args.quiet { Voice::Quiet } else { Voice::Normal };
+    let mut engine = computing::open(&settings, voice)?;
     std::fs::create_dir_all(&args.out).map_err(|e| verilume::Error::io(&args.out, e))?;
     let _lock = lock(&args.out.join(".eval.lock"), &args.out)?;
     let wanted = Wanted {
@@ -85,18 +86,17 @@ pub fn run(args: &EvalArgs) -> Result<ExitCode> {
         out: &args.out,
     };
     let data = Data::find(&wanted, &labels, model.classes())?;
-    let common = json!({
+    let mut common = json!({
         "version": env!("CARGO_PKG_VERSION"), "model": model.sha256(), "architecture": model.architecture(),
         "preprocessing": preprocess, "labels": labels.iter().collect::<Vec<_>>(), "target": target_name(target),
-        "score": plan::score_name(score), "seed": seed, "precision": settings.precision, "conv": settings.convolution,
-        "device": "cpu", "kind": kind.name(),
+        "score": plan::score_name(score), "seed": seed, "kind": kind.name(),
         "methods": named.iter().map(|m| m.spec.to_string()).collect::<Vec<_>>(),
         "files": built.iter().map(|b| b.files.as_str()).collect::<Vec<_>>(),
         "metrics": metrics.iter().map(|m| m.spec.to_string()).collect::<Vec<_>>(),
     });
+    computing::note(&mut common, &settings, &engine)?;
     let units = Units::new(&data, kind, seed, &common)?;
 
-    let voice = if args.quiet { Voice::Quiet } else { Voice::Normal };
     let mut progress = Progress::new(voice, units.all.len());
     engine.observe(progress.listener());
     if data.ignored > 0 {
@@ -165,7 +165,7 @@ pub fn run(args: &EvalArgs) -> Result<ExitCode> {
         target: target_name(target).into(),
         score: plan::score_name(score).into(),
         seed,
-        device: format!("{} ({}), {}", device.device, device.kernels, device.precision),
+        device: format!("{} ({}), {}", device.device, device.kernels, computing::precision_name(&settings)),
         scores: summary::scores(&lines, &asked, &metrics, &bootstrap)?,
         methods: asked,
         metrics: metrics.iter().map(Measure::asked).collect(),

@@ -1,0 +1,170 @@
+//! From options to an engine, and what results say of it.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use verilume::device::Products;
+use verilume::device::cpu::Kernels;
+use verilume::engine::{DeviceChoice, Engine, Settings};
+use verilume::tensor::Precision;
+use verilume::{Error, ErrorKind};
+
+use crate::args::{PrecisionArg, Resources};
+use crate::talk::{Progress, Voice};
+
+/// The engine's settings; refuses what contradicts itself.
+pub fn settings(args: &Resources, threads: Option<usize>) -> Result<Settings> {
+    let (precision, products) = match args.precision {
+        PrecisionArg::F32 => (Precision::F32, Products::F32),
+        PrecisionArg::F64 => (Precision::F64, Products::F32),
+        PrecisionArg::Tf32 => (Precision::F32, Products::Tf32),
+        PrecisionArg::Bf16 => (Precision::F32, Products::Bf16),
+        PrecisionArg::F16 => (Precision::F32, Products::F16),
+    };
+    let settings = Settings {
+        device: args.device,
+        precision,
+        products,
+        threads,
+        memory: args.memory,
+        convolution: args.convolution,
+        kernel_dir: args.kernel_dir.clone(),
+        ..Settings::default()
+    };
+    let name = precision_name(&settings);
+    match args.device {
+        DeviceChoice::Cpu if products != Products::F32 => {
+            bail!("--precision {name} needs a CUDA device; on the CPU there are f32 and f64")
+        }
+        DeviceChoice::Cuda(_) | DeviceChoice::Emulated(_) if precision == Precision::F64 => {
+            bail!("--precision f64 is computed on the CPU only; leave --device at auto or cpu")
+        }
+        _ => {}
+    }
+    let on_cpu = args.device == DeviceChoice::Cpu || precision == Precision::F64;
+    if let (Some(dir), true) = (&args.kernel_dir, on_cpu) {
+        bail!(
+            "--kernel-dir {}: these are kernels of a GPU, and the CPU computes; use --device cuda or emulated",
+            dir.display()
+        );
+    }
+    Ok(settings)
+}
+
+/// As [`settings`], with a choice of the CPU's vector instructions.
+pub fn settings_with(args: &Resources, kernels: Kernels, threads: Option<usize>) -> Result<Settings> {
+    if kernels != Kernels::Auto && !matches!(args.device, DeviceChoice::Auto | DeviceChoice::Cpu) {
+        bail!("--kernels chooses vector instructions of the CPU; leave --device at auto or cpu");
+    }
+    Ok(Settings { kernels, ..settings(args, threads)? })
+}
+
+/// The engine; says why it is not on a GPU where one would be expected.
+pub fn open(settings: &Settings, voice: Voice) -> Result<Engine> {
+    let engine = Engine::new(settings).map_err(|e| match settings.device {
+        DeviceChoice::Cuda(index) if e.kind() == ErrorKind::NoDevice => missing(index).unwrap_or(e),
+        DeviceChoice::Emulated(_) => e.within("--device emulated"),
+        _ => e,
+    })?;
+    if let Some(why) = engine.fallback() {
+        Progress::new(voice, 0).say(&format!("computing on the CPU: {why}"));
+    }
+    Ok(engine)
+}
+
+/// Everything that a GPU lacks to be used.
+#[cfg(feature = "cuda")]
+fn missing(index: usize) -> Option<Error> {
+    let why = verilume::device::cuda::probe().missing(index)?;
+    Some(Error::no_device(format!("--device cuda:{index}: {why}")))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn missing(_: usize) -> Option<Error> {
+    None
+}
+
+/// The precision as it was asked for.
+pub fn precision_name(settings: &Settings) -> &'static str {
+    match (settings.precision, settings.products) {
+        (Precision::F64, _) => "f64",
+        (Precision::F32, Products::F32) => "f32",
+        (Precision::F32, Products::Tf32) => "tf32",
+        (Precision::F32, Products::F16) => "f16",
+        (Precision::F32, Products::Bf16) => "bf16",
+    }
+}
+
+/// Writes down everything about computing that results depend on.
+pub fn note(settled: &mut Value, settings: &Settings, engine: &Engine) -> Result<()> {
+    let device = engine.describe().device;
+    settled["precision"] = precision_name(settings).into();
+    settled["conv"] = json!(settings.convolution);
+    // GPUs of one machine are alike, and the order of an emulated GPU's threads changes nothing.
+    settled["device"] = device.split(':').next().unwrap_or_default().into();
+    if let Some(dir) = &settings.kernel_dir {
+        settled["kernel_dir"] = digest(dir)?.into();
+    }
+    Ok(())
+}
+
+/// Of the names and texts of a folder's files.
+fn digest(dir: &Path) -> Result<String> {
+    let fail = |e| Error::io(dir, e);
+    let mut files = std::fs::read_dir(dir).map_err(fail)?.collect::<Result<Vec<_>, _>>().map_err(fail)?;
+    files.retain(|file| file.path().is_file());
+    files.sort_by_key(|file| file.file_name());
+    let mut hash = Sha256::new();
+    for file in files {
+        let text = std::fs::read(file.path()).map_err(|e| Error::io(file.path(), e))?;
+        hash.update(file.file_name().as_encoded_bytes());
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text);
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resources(device: DeviceChoice, precision: PrecisionArg) -> Resources {
+        let convolution = Default::default();
+        Resources { device, memory: None, precision, convolution, kernel_dir: None, seed: 0 }
+    }
+
+    #[test]
+    fn precisions_belong_to_devices() {
+        use DeviceChoice::{Auto, Cpu, Cuda, Emulated};
+        use PrecisionArg::{Bf16, F16, F32, F64, Tf32};
+        for (device, precision, name) in [
+            (Auto, F32, Some("f32")),
+            (Auto, F64, Some("f64")),
+            (Auto, Tf32, Some("tf32")),
+            (Cpu, F64, Some("f64")),
+            (Cpu, F16, None),
+            (Cpu, Bf16, None),
+            (Cuda(1), F64, None),
+            (Emulated(3), F64, None),
+            (Emulated(3), Bf16, Some("bf16")),
+            (Cuda(0), F16, Some("f16")),
+        ] {
+            let got = settings(&resources(device, precision), Some(1));
+            assert_eq!(got.as_ref().ok().map(precision_name), name, "{device:?} {precision:?}");
+        }
+    }
+
+    #[test]
+    fn kernels_of_a_gpu_are_not_for_the_cpu_nor_the_other_way_round() {
+        let with_dir =
+            |device, precision| Resources { kernel_dir: Some("kernels".into()), ..resources(device, precision) };
+        assert!(settings(&with_dir(DeviceChoice::Cpu, PrecisionArg::F32), None).is_err());
+        assert!(settings(&with_dir(DeviceChoice::Auto, PrecisionArg::F64), None).is_err());
+        assert!(settings(&with_dir(DeviceChoice::Emulated(0), PrecisionArg::F32), None).is_ok());
+        let emulated = resources(DeviceChoice::Emulated(0), PrecisionArg::F32);
+        assert!(settings_with(&emulated, Kernels::Avx2, None).is_err());
+        assert!(settings_with(&emulated, Kernels::Auto, None).is_ok());
+    }
+}
