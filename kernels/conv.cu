@@ -2,8 +2,10 @@
 //
 //   out[m][k] = sum over taps and c of x[position(m, tap)][c] weight[tap][k][c]
 //
-// A block makes 64 positions by 64 output channels with four warps of 32 by 32; sixteen channels of one tap at a time
-// travel through three stages of shared memory. The order of every sum depends on the layer alone.
+// A block of four warps, two by two, makes a tile of positions by output channels; a warp's part of it is ROWS fragments
+// of 16 positions by COLUMNS fragments of 8 channels: 64 by 64 in all, or 128 by 128, which reads each number half as
+// often from shared memory. Sixteen channels of one tap at a time travel through three stages. The order of every sum
+// depends on the layer alone, whatever the tile.
 //
 // PRODUCTS   operands                                    relative error of a product
 //  3         two TF32 parts each, three products          2^-21
@@ -12,11 +14,13 @@
 //  17        bfloat16                                     2^-7
 #include "mma.cuh"
 
-#define TILE 64
+// Positions and channels of the tile.
+#define TILE_M (2 * 16 * ROWS)
+#define TILE_K (2 * 8 * COLUMNS)
 #define DEPTH 16
 #define PITCH (DEPTH + 4)
 #define STAGES 3
-#define STAGE (2 * TILE * PITCH)
+#define STAGE ((TILE_M + TILE_K) * PITCH)
 // Depths after which sums on the tensor core, which may truncate, move to registers that round.
 #define PROMOTE 8
 
@@ -41,14 +45,14 @@ struct Walk {
     }
 };
 
-DEVICE void load(const ConvArgs& a, const Row (&rows)[2], const Walk& walk, float* stage, int first_k) {
+DEVICE void load(const ConvArgs& a, const Row (&rows)[TILE_M / 32], const Walk& walk, float* stage, int first_k) {
     const int row = threadIdx.x >> 2, part = (threadIdx.x & 3) * 4;
     const int c = walk.c + part;
     const int tap = (a.first[0] + walk.y * a.every[0]) * a.kernel[1] + a.first[1] + walk.x * a.every[1];
     const float* weight =
         a.weight + (((i64)blockIdx.z * a.kernel[0] * a.kernel[1] + tap) * a.k_padded + first_k) * a.c_padded + c;
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
+    for (int i = 0; i < TILE_M / 32; ++i) {
         const int y = rows[i].y + walk.y * a.step[0], x = rows[i].x + walk.x * a.step[1];
         const bool inside = rows[i].there && (u32)y < (u32)a.extent[0] && (u32)x < (u32)a.extent[1];
         const float* from = rows[i].at + ((y * a.extent[1] + x) * a.channels + c);
@@ -63,12 +67,15 @@ DEVICE void load(const ConvArgs& a, const Row (&rows)[2], const Walk& walk, floa
                 copy4(to + e, there ? from + e : a.x, there);
             }
         }
-        copy16(stage + (TILE + row + 32 * i) * PITCH + part, weight + (row + 32 * i) * a.c_padded, true);
+    }
+#pragma unroll
+    for (int i = 0; i < TILE_K / 32; ++i) {
+        copy16(stage + (TILE_M + row + 32 * i) * PITCH + part, weight + (row + 32 * i) * a.c_padded, true);
     }
 }
 
 // Products of one stage, added to `sums`.
-DEVICE void multiply(const float* rows, const float* columns, float (&sums)[2][4][4]) {
+DEVICE void multiply(const float* rows, const float* columns, float (&sums)[ROWS][COLUMNS][4]) {
     const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
 #if PRODUCTS == 16 || PRODUCTS == 17
 #if PRODUCTS == 16
@@ -78,9 +85,9 @@ DEVICE void multiply(const float* rows, const float* columns, float (&sums)[2][4
 #define PACK pack_bf16
 #define MMA mma_bf16
 #endif
-    u32 a[2][4], b[4][2];
+    u32 a[ROWS][4], b[COLUMNS][2];
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
+    for (int i = 0; i < ROWS; ++i) {
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
             const float* from = rows + (i * 16 + g + (e & 1) * 8) * PITCH + 2 * t + (e >> 1) * 8;
@@ -88,7 +95,7 @@ DEVICE void multiply(const float* rows, const float* columns, float (&sums)[2][4
         }
     }
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
+    for (int j = 0; j < COLUMNS; ++j) {
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
             const float* from = columns + (j * 8 + g) * PITCH + 2 * t + e * 8;
@@ -96,17 +103,17 @@ DEVICE void multiply(const float* rows, const float* columns, float (&sums)[2][4
         }
     }
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
+    for (int i = 0; i < ROWS; ++i) {
 #pragma unroll
-        for (int j = 0; j < 4; ++j) MMA(sums[i][j], a[i], b[j]);
+        for (int j = 0; j < COLUMNS; ++j) MMA(sums[i][j], a[i], b[j]);
     }
 #else
 #pragma unroll
     for (int depth = 0; depth < DEPTH; depth += 8) {
-        float af[2][4], bf[4][2];
-        u32 a[2][4], b[4][2];
+        float af[ROWS][4], bf[COLUMNS][2];
+        u32 a[ROWS][4], b[COLUMNS][2];
 #pragma unroll
-        for (int i = 0; i < 2; ++i) {
+        for (int i = 0; i < ROWS; ++i) {
 #pragma unroll
             for (int e = 0; e < 4; ++e) {
                 af[i][e] = rows[(i * 16 + g + (e & 1) * 8) * PITCH + depth + t + (e >> 1) * 4];
@@ -114,7 +121,7 @@ DEVICE void multiply(const float* rows, const float* columns, float (&sums)[2][4
             }
         }
 #pragma unroll
-        for (int j = 0; j < 4; ++j) {
+        for (int j = 0; j < COLUMNS; ++j) {
 #pragma unroll
             for (int e = 0; e < 2; ++e) {
                 bf[j][e] = columns[(j * 8 + g) * PITCH + depth + t + e * 4];
@@ -122,30 +129,30 @@ DEVICE void multiply(const float* rows, const float* columns, float (&sums)[2][4
             }
         }
 #if PRODUCTS == 3
-        u32 al[2][4], bl[4][2];
+        u32 al[ROWS][4], bl[COLUMNS][2];
 #pragma unroll
-        for (int i = 0; i < 2; ++i) {
+        for (int i = 0; i < ROWS; ++i) {
 #pragma unroll
             for (int e = 0; e < 4; ++e) al[i][e] = to_tf32(af[i][e] - float_of(a[i][e]));
         }
 #pragma unroll
-        for (int j = 0; j < 4; ++j) {
+        for (int j = 0; j < COLUMNS; ++j) {
 #pragma unroll
             for (int e = 0; e < 2; ++e) bl[j][e] = to_tf32(bf[j][e] - float_of(b[j][e]));
         }
 #pragma unroll
-        for (int i = 0; i < 2; ++i) {
+        for (int i = 0; i < ROWS; ++i) {
 #pragma unroll
-            for (int j = 0; j < 4; ++j) {
+            for (int j = 0; j < COLUMNS; ++j) {
                 mma_tf32(sums[i][j], al[i], b[j]);
                 mma_tf32(sums[i][j], a[i], bl[j]);
             }
         }
 #endif
 #pragma unroll
-        for (int i = 0; i < 2; ++i) {
+        for (int i = 0; i < ROWS; ++i) {
 #pragma unroll
-            for (int j = 0; j < 4; ++j) mma_tf32(sums[i][j], a[i], b[j]);
+            for (int j = 0; j < COLUMNS; ++j) mma_tf32(sums[i][j], a[i], b[j]);
         }
     }
 #endif
@@ -195,17 +202,17 @@ DEVICE void store(const ConvArgs& a, int m, int first_k, const float (&sums)[4][
     }
 }
 
-KERNEL(NAME, 128, 4, ConvArgs) {
+KERNEL(NAME, 128, BLOCKS, ConvArgs) {
     SHARED(shared);
     float* stages = (float*)shared;
     const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
-    const int warp_m = (warp & 1) * 32, warp_k = (warp >> 1) * 32;
-    const int first_m = blockIdx.x * TILE, first_k = blockIdx.y * TILE;
+    const int warp_m = (warp & 1) * (TILE_M / 2), warp_k = (warp >> 1) * (TILE_K / 2);
+    const int first_m = blockIdx.x * TILE_M, first_k = blockIdx.y * TILE_K;
     const int positions = a.grid[0] * a.grid[1];
 
-    Row rows[2];
+    Row rows[TILE_M / 32];
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
+    for (int i = 0; i < TILE_M / 32; ++i) {
         const int m = first_m + (threadIdx.x >> 2) + 32 * i;
         const int copy = m / positions, p = m % positions;
         rows[i].there = m < a.copies * positions;
@@ -214,9 +221,9 @@ KERNEL(NAME, 128, 4, ConvArgs) {
         rows[i].x = p % a.grid[1] * a.mul[1] + a.add[1];
     }
 
-    float sums[2][4][4] = {};
+    float sums[ROWS][COLUMNS][4] = {};
 #if PRODUCTS == 3
-    float totals[2][4][4] = {};
+    float totals[ROWS][COLUMNS][4] = {};
 #endif
     const int depths = a.taps[0] * a.taps[1] * (a.c_padded / DEPTH);
     Walk walk = {0, 0, 0};
@@ -238,13 +245,13 @@ KERNEL(NAME, 128, 4, ConvArgs) {
         }
         copies_commit();
         const float* stage = stages + d % STAGES * STAGE;
-        multiply(stage + warp_m * PITCH, stage + (TILE + warp_k) * PITCH, sums);
+        multiply(stage + warp_m * PITCH, stage + (TILE_M + warp_k) * PITCH, sums);
 #if PRODUCTS == 3
         if (d % PROMOTE == PROMOTE - 1 || d == depths - 1) {
 #pragma unroll
-            for (int i = 0; i < 2; ++i) {
+            for (int i = 0; i < ROWS; ++i) {
 #pragma unroll
-                for (int j = 0; j < 4; ++j) {
+                for (int j = 0; j < COLUMNS; ++j) {
 #pragma unroll
                     for (int e = 0; e < 4; ++e) {
                         totals[i][j][e] += sums[i][j][e];
@@ -261,16 +268,19 @@ KERNEL(NAME, 128, 4, ConvArgs) {
 #define RESULT sums
 #endif
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
+    for (int i = 0; i < ROWS; ++i) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            float row[4][2];
 #pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                row[j][0] = RESULT[i][j][2 * half];
-                row[j][1] = RESULT[i][j][2 * half + 1];
+            for (int word = 0; word < COLUMNS / 4; ++word) {
+                float row[4][2];
+#pragma unroll
+                for (int j = 0; j < 4; ++j) {
+                    row[j][0] = RESULT[i][word * 4 + j][2 * half];
+                    row[j][1] = RESULT[i][word * 4 + j][2 * half + 1];
+                }
+                store(a, first_m + warp_m + i * 16 + half * 8 + (lane >> 2), first_k + warp_k + word * 32, row);
             }
-            store(a, first_m + warp_m + i * 16 + half * 8 + (lane >> 2), first_k + warp_k, row);
         }
     }
 }

@@ -68,7 +68,7 @@ int cuDeviceGetCount(int *count) { *count = 2; return OK; }
 int cuDeviceGet(int *device, int ordinal) { *device = ordinal; return OK; }
 int cuDeviceGetName(char *name, int len, int device) { snprintf(name, len, "Pretended GPU %d", device); return OK; }
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
-    *value = attribute == 75 ? MAJOR : attribute == 76 ? MINOR : 0;
+    *value = attribute == 75 ? MAJOR : attribute == 76 ? MINOR : attribute == 16 ? 132 : 0;
     return OK;
 }
 

@@ -64,6 +64,8 @@ impl Region {
 pub(super) struct CudaDevice {
     pub runtime: Box<dyn Runtime>,
     pub products: Kernels,
+    /// Multiprocessors: fewer blocks would leave some idle.
+    pub processors: usize,
     pub constants: Constants,
     pub tables: Tables,
     /// Values of the chunk that runs.
@@ -111,9 +113,11 @@ fn mebibytes(bytes: usize) -> String {
 impl CudaDevice {
     /// A device on `runtime`; `threads` is what it tells of itself.
     pub fn new(runtime: Box<dyn Runtime>, products: Kernels, patches: Box<dyn Device>, threads: usize) -> Self {
+        let processors = runtime.machine().processors;
         Self {
             runtime,
             products,
+            processors,
             constants: Constants::default(),
             tables: Tables::default(),
             arena: Region::default(),

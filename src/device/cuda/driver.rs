@@ -35,6 +35,7 @@ pub(crate) struct Cuda {
     index: usize,
     device: CUdevice,
     name: String,
+    processors: usize,
     target: Target,
     context: CUcontext,
     /// Null only while the device is being opened.
@@ -136,6 +137,7 @@ impl Cuda {
             index,
             device,
             name: found.devices[index].clone(),
+            processors: driver.processors(device).map_err(absent)?,
             target,
             context,
             stream: std::ptr::null_mut(),
@@ -286,6 +288,7 @@ impl Runtime for Cuda {
             device: format!("cuda:{}", self.index),
             name: self.name.clone(),
             architecture: self.target.told.clone(),
+            processors: self.processors,
             free_bytes: asked.then_some(free as u64),
         }
     }
@@ -527,6 +530,7 @@ mod tests {
             device: "cuda:1".into(),
             name: "Pretended GPU 1".into(),
             architecture: "sm_90a".into(),
+            processors: 132,
             free_bytes: Some(7 << 20),
         };
         assert_eq!(cuda.machine(), machine);

@@ -145,6 +145,8 @@ impl Runtime for Emulated {
             device: "emulated".into(),
             name: "C++ on this machine".into(),
             architecture: "host".into(),
+            // Few, so that small layers try large tiles too.
+            processors: 2,
             free_bytes: self.limit.map(|limit| (limit - self.reserved) as u64),
         }
     }

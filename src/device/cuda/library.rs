@@ -263,13 +263,21 @@ impl Libcuda {
         use CUdevice_attribute::{
             CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
         };
-        let ask = |attribute| -> Result<i32, String> {
-            let mut value = 0;
-            // SAFETY: the pointer is to a live integer, which the call writes; the device is from [`Libcuda::device`].
-            Status::check(unsafe { (self.calls.cuDeviceGetAttribute)(&raw mut value, attribute, device) })
-                .map_err(|status| self.failure("cuDeviceGetAttribute", status))?;
-            Ok(value)
-        };
+        let ask = |attribute| self.attribute(attribute, device);
         Ok([ask(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?, ask(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?])
+    }
+
+    /// Multiprocessors of a device.
+    pub fn processors(&self, device: CUdevice) -> Result<usize, String> {
+        let count = self.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, device)?;
+        usize::try_from(count).map_err(|_| format!("the driver reports {count} multiprocessors"))
+    }
+
+    fn attribute(&self, attribute: CUdevice_attribute, device: CUdevice) -> Result<i32, String> {
+        let mut value = 0;
+        // SAFETY: the pointer is to a live integer, which the call writes; the device is from [`Libcuda::device`].
+        Status::check(unsafe { (self.calls.cuDeviceGetAttribute)(&raw mut value, attribute, device) })
+            .map_err(|status| self.failure("cuDeviceGetAttribute", status))?;
+        Ok(value)
     }
 }

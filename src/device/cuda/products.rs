@@ -36,6 +36,20 @@ impl Kernels {
         }
     }
 
+    /// The same with a tile four times as large, where there is one: products in several parts have no registers for it.
+    pub const fn wide(&self, direction: Direction) -> Option<&'static str> {
+        let products = match direction {
+            Direction::Forward => self.forward,
+            Direction::Adjoint => self.adjoint,
+        };
+        match products {
+            Products::F32 => None,
+            Products::Tf32 => Some("conv_tf32_wide"),
+            Products::F16 => Some("conv_f16_wide"),
+            Products::Bf16 => Some("conv_bf16_wide"),
+        }
+    }
+
     /// What both directions multiply in, for reports.
     pub fn name(&self) -> String {
         let name = |products: Products| match products {

@@ -26,6 +26,8 @@ pub(crate) struct Machine {
     pub name: String,
     /// `sm_90a`, `host`.
     pub architecture: String,
+    /// Multiprocessors.
+    pub processors: usize,
     /// Bytes that are free now; none if unknown.
     pub free_bytes: Option<u64>,
 }

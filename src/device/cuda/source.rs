@@ -106,6 +106,9 @@ pub(crate) const UNITS: &[&Unit] = &[
     &CONV_TF32,
     &CONV_F16,
     &CONV_BF16,
+    &CONV_TF32_WIDE,
+    &CONV_F16_WIDE,
+    &CONV_BF16_WIDE,
     &DIRECT,
     &FIRST,
     &LAST,
@@ -130,25 +133,36 @@ macro_rules! plain {
     };
 }
 
-/// Three stages of 64 rows and 64 columns of 16 numbers, four of padding each.
-const CONV_SHARED: u32 = 3 * 2 * 64 * 20 * 4;
+/// Three stages of a square tile's rows and columns, of 16 numbers and four of padding each.
+const fn conv_shared(tile: u32) -> u32 {
+    3 * 2 * tile * 20 * 4
+}
 
 macro_rules! conv {
-    ($unit:ident, $name:literal, $products:literal) => {
+    ($unit:ident, $name:literal, $products:literal, $tile:literal, $rows:literal, $columns:literal, $blocks:literal) => {
         /// Convolutions on tensor cores.
         pub(crate) const $unit: Unit = Unit {
             name: $name,
             file: "conv.cu",
-            defines: &[("NAME", $name), ("PRODUCTS", $products)],
-            kernels: &[Kernel { name: $name, threads: 128, shared_bytes: CONV_SHARED }],
+            defines: &[
+                ("NAME", $name),
+                ("PRODUCTS", $products),
+                ("ROWS", $rows),
+                ("COLUMNS", $columns),
+                ("BLOCKS", $blocks),
+            ],
+            kernels: &[Kernel { name: $name, threads: 128, shared_bytes: conv_shared($tile) }],
         };
     };
 }
 
-conv!(CONV_TF32X3, "conv_tf32x3", "3");
-conv!(CONV_TF32, "conv_tf32", "1");
-conv!(CONV_F16, "conv_f16", "16");
-conv!(CONV_BF16, "conv_bf16", "17");
+conv!(CONV_TF32X3, "conv_tf32x3", "3", 64, "2", "4", "4");
+conv!(CONV_TF32, "conv_tf32", "1", 64, "2", "4", "4");
+conv!(CONV_F16, "conv_f16", "16", 64, "2", "4", "4");
+conv!(CONV_BF16, "conv_bf16", "17", 64, "2", "4", "4");
+conv!(CONV_TF32_WIDE, "conv_tf32_wide", "1", 128, "4", "8", "2");
+conv!(CONV_F16_WIDE, "conv_f16_wide", "16", 128, "4", "8", "2");
+conv!(CONV_BF16_WIDE, "conv_bf16_wide", "17", 128, "4", "8", "2");
 
 macro_rules! unit {
     ($(#[$doc:meta])* $unit:ident, $name:literal, $kernels:expr) => {

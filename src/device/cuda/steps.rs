@@ -405,8 +405,14 @@ impl CudaDevice {
     fn launch_tiles(&mut self, p: &Product<'_>, axes: [Axis; 2], mut arguments: ConvArgs) -> Result<()> {
         set_axes(&mut arguments, axes);
         let rows = arguments.copies as usize * arguments.grid.iter().product::<i32>() as usize;
-        let grid = [rows.div_ceil(TILE), arguments.k_padded as usize / TILE, p.groups];
-        self.launch(self.products.conv(p.direction), grid, None, &arguments)
+        let columns = arguments.k_padded as usize;
+        let blocks = |tile: usize| [rows.div_ceil(tile), columns / tile, p.groups];
+        // The same sums in the same order, so that the choice may depend on how much there is to do.
+        let wide = self.products.wide(p.direction).filter(|_| columns.is_multiple_of(2 * TILE));
+        match wide.filter(|_| blocks(2 * TILE).iter().product::<usize>() >= self.processors) {
+            Some(kernel) => self.launch(kernel, blocks(2 * TILE), None, &arguments),
+            None => self.launch(self.products.conv(p.direction), blocks(TILE), None, &arguments),
+        }
     }
 
     fn last(&mut self, layer: &ConvLayer, way: Way, s: Value, out: Value, v: &Values<'_>) -> Result<()> {
