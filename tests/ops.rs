@@ -465,8 +465,10 @@ fn assert_adjoint(subject: &dyn Subject, case: &Case) -> Result<(), String> {
     let op = case.op();
     let magnitude = forward_magnitude(op, &[&v]).dot(&u.map(f64::abs));
     let terms = op_terms(op, &[&v], &out) as f64 + 2.0;
-    let slack = subject.slack(op, Direction::Forward) + subject.slack(op, Direction::Backward);
-    let limit = terms * (slack * subject.unit_roundoff() + f64::EPSILON) * magnitude
+    let both = [Direction::Forward, Direction::Backward];
+    let slack: f64 = both.iter().map(|&d| subject.slack(op, d)).sum();
+    let products: f64 = both.iter().map(|&d| subject.product_error(op, d)).sum();
+    let limit = (terms * (slack * subject.unit_roundoff() + f64::EPSILON) + products) * magnitude
         + f64::EPSILON * (v.data.len() + u.data.len()) as f64 * magnitude;
     if (left - right).abs() <= limit {
         Ok(())
@@ -551,6 +553,21 @@ fn every_way_that_weights_are_stored(subject: &dyn Subject) {
     }
 }
 
+/// Many positions and channels are computed in other tiles than few: the same numbers, and right ones.
+#[cfg(feature = "cuda")]
+fn large_tiles_do_as_small_ones(subject: &dyn Subject) {
+    for (c, k, stride) in [(20, 128, 1), (128, 24, 2), (7, 256, 1)] {
+        let geometry =
+            Geometry { c, k, kernel: [3, 3], stride: [stride; 2], padding: Padding::all(1), ..Geometry::default() };
+        let input = Shape::new(c, 9, 13);
+        for numbers in [Numbers::Integers, Numbers::Reals] {
+            let case = Case::of(format!("{c} to {k} channels"), 3, input, geometry.conv(numbers));
+            check(subject, &case, numbers, 500).unwrap();
+            assert_items_do_not_meet(subject, &case.graph, case.node, 3).unwrap();
+        }
+    }
+}
+
 /// Every test on one subject: a set of kernels that this machine lacks is shown as ignored.
 macro_rules! tests_of {
     ($name:ident, $subject:expr $(, $attribute:meta)?) => {
@@ -570,6 +587,26 @@ macro_rules! tests_of {
                 pools_of_any_geometry,
                 linear_operations_and_their_pullbacks_are_adjoint,
                 items_of_a_batch_do_not_meet,
+            );
+        }
+    };
+    // Numbers of few bits hold the integers of single layers, not those of whole nets.
+    (few bits: $name:ident, $subject:expr, $attribute:meta) => {
+        mod $name {
+            use super::*;
+
+            tests_of!(@ $subject, [$attribute],
+                convolutions_and_linear_layers,
+                pools,
+                pointwise_and_moving_operations,
+                pixels_that_no_window_reads_have_no_gradient,
+                results_do_not_depend_on_the_batch,
+                convolutions_that_skip_the_whole_input,
+                every_way_that_weights_are_stored,
+                convolutions_of_any_geometry,
+                linear_operations_and_their_pullbacks_are_adjoint,
+                items_of_a_batch_do_not_meet,
+                large_tiles_do_as_small_ones,
             );
         }
     };
@@ -607,19 +644,19 @@ tests_of!(
 );
 #[cfg(feature = "cuda")]
 tests_of!(
-    emulated_fast,
+    few bits: emulated_fast,
     Emulated::new(Products::F32, Convolution::Fast),
     cfg_attr(not(cxx), ignore = "no C++ compiler")
 );
 #[cfg(feature = "cuda")]
 tests_of!(
-    emulated_f16,
+    few bits: emulated_f16,
     Emulated::new(Products::F16, Convolution::Fast),
     cfg_attr(not(cxx), ignore = "no C++ compiler")
 );
 #[cfg(feature = "cuda")]
 tests_of!(
-    emulated_bf16,
+    few bits: emulated_bf16,
     Emulated::new(Products::Bf16, Convolution::Fast),
     cfg_attr(not(cxx), ignore = "no C++ compiler")
 );
