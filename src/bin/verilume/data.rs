@@ -55,6 +55,8 @@ pub struct Data {
     pub ignored: usize,
     pub examples: Vec<Example>,
     pub boxes: Option<Boxes>,
+    /// Files of the table of classes that are not among the data.
+    pub strangers: usize,
 }
 
 impl Data {
@@ -103,7 +105,8 @@ impl Data {
             examples = numbered.into_iter().map(|(_, example)| example).collect();
         }
         examples.truncate(wanted.limit.unwrap_or(usize::MAX));
-        Ok(Self { sources, ignored, examples, boxes })
+        let strangers = listed.map_or(0, |listed| listed.strangers(&sources));
+        Ok(Self { sources, ignored, examples, boxes, strangers })
     }
 
     /// `file` or `file[row]`.

@@ -1,6 +1,6 @@
 //! Which classes to explain.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -202,6 +202,13 @@ impl Listed {
             }
         }
         Ok(listed)
+    }
+
+    /// How many of the table's files are not among `sources`.
+    pub fn strangers(&self, sources: &[Source]) -> usize {
+        let known: HashSet<String> = sources.iter().flat_map(names).collect();
+        let files: HashSet<&String> = self.by_file.keys().map(|(file, _)| file).collect();
+        files.into_iter().filter(|file| !known.contains(*file)).count()
     }
 
     /// The class of a source, or of a row of it.

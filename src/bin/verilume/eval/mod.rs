@@ -108,6 +108,9 @@ pub fn run(args: &EvalArgs) -> Result<ExitCode> {
             n => progress.say(&format!("{}: {} not among the data", boxes.path().display(), counted(n, "file"))),
         }
     }
+    if data.strangers > 0 {
+        progress.say(&format!("--labels-csv: {} not among the data", counted(data.strangers, "file")));
+    }
     let path = args.out.join("eval.jsonl");
     let earlier = if args.resume { Journal::read::<Evaluated>(&path)? } else { Vec::new() };
     let settled = settle(earlier, &units);
