@@ -42,7 +42,7 @@ pub(super) fn open(settings: &Settings) -> Result<Opened> {
 fn cpu_only(settings: &Settings, fallback: Option<String>) -> Result<Opened> {
     if settings.products != Products::F32 {
         let why = fallback.map_or_else(String::new, |why| format!(" ({why})"));
-        return Err(Error::no_device(format!("products in tf32, bf16 or f16 need a CUDA device{why}")));
+        return Err(Error::no_device(format!("tf32, bf16 and f16 are computed on CUDA devices only{why}")));
     }
     if let Some(dir) = &settings.kernel_dir {
         let why = fallback.map_or_else(String::new, |why| format!(" ({why})"));
