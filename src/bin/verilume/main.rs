@@ -16,6 +16,8 @@ mod eval;
 mod explain;
 mod inputs;
 mod items;
+#[cfg(feature = "cuda")]
+mod kernels;
 mod kindermans;
 mod listing;
 mod methods;
@@ -52,6 +54,8 @@ fn main() -> ExitCode {
         Command::Eval(args) => eval::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Profile(args) => profile::run(&args).map(|()| ExitCode::SUCCESS),
+        #[cfg(feature = "cuda")]
+        Command::Kernels(args) => kernels::run(&args),
         Command::Patterns(args) => patterns::run(&args),
         Command::Detector(args) => detector::run(&args),
         Command::Model(args) => model::run(&args).map(|()| ExitCode::SUCCESS),

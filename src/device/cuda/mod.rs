@@ -13,6 +13,7 @@ mod device;
 mod driver;
 mod emulated;
 mod geometry;
+pub mod kernels;
 mod layout;
 mod library;
 mod nvrtc;

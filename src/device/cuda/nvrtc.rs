@@ -259,15 +259,21 @@ struct Parts {
 
 impl Parts {
     fn of(unit: &Unit, sources: &Sources, architecture: &str) -> Result<Self> {
-        let mut options: Vec<String> = vec![format!("--gpu-architecture={architecture}")];
-        // One rounding an operation: kernels name fused operations themselves.
-        options.extend(["--std=c++17", "-default-device", "--fmad=false", "-lineinfo", OFFSETOF].map(String::from));
-        if !is_virtual(architecture) {
-            options.push("--ptxas-options=-v".into());
-        }
-        options.extend(unit.defines.iter().map(|(name, value)| format!("-D{name}={value}")));
+        let options = options(unit, architecture);
         Ok(Self { text: sources.text(unit.file)?, headers: sources.headers()?, options })
     }
+}
+
+/// What the compiler is told of a unit.
+pub(crate) fn options(unit: &Unit, architecture: &str) -> Vec<String> {
+    let mut options: Vec<String> = vec![format!("--gpu-architecture={architecture}")];
+    // One rounding an operation: kernels name fused operations themselves.
+    options.extend(["--std=c++17", "-default-device", "--fmad=false", "-lineinfo", OFFSETOF].map(String::from));
+    if !is_virtual(architecture) {
+        options.push("--ptxas-options=-v".into());
+    }
+    options.extend(unit.defines.iter().map(|(name, value)| format!("-D{name}={value}")));
+    options
 }
 
 /// `compute_NN`: PTX that the driver compiles.

@@ -42,7 +42,8 @@ macro_rules! embedded {
     };
 }
 
-const EMBEDDED: &[(&str, &str)] = embedded![
+/// Files of `kernels/`.
+pub(crate) const EMBEDDED: &[(&str, &str)] = embedded![
     "dialect.cuh",
     "mma.cuh",
     "conv.cu",

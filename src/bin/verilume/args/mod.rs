@@ -4,6 +4,8 @@ pub mod attack;
 mod check;
 mod detector;
 mod eval;
+#[cfg(feature = "cuda")]
+pub mod kernels;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -46,6 +48,8 @@ pub enum Command {
     Eval(Box<EvalArgs>),
     Bench(Box<BenchArgs>),
     Profile(Box<ProfileArgs>),
+    #[cfg(feature = "cuda")]
+    Kernels(kernels::KernelsArgs),
     Patterns(PatternsArgs),
     Detector(DetectorArgs),
     Model(ModelArgs),

@@ -1,0 +1,165 @@
+//! Options of `verilume kernels`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::values::{self, CropSize};
+
+/// List, compile and test the kernels of the GPU; no GPU is needed
+#[derive(Debug, Args)]
+pub struct KernelsArgs {
+    #[command(subcommand)]
+    pub command: KernelsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum KernelsCommand {
+    List(ListArgs),
+    Compile(CompileArgs),
+    Source(SourceArgs),
+    Test(TestArgs),
+    Grad(TestArgs),
+    Perf(PerfArgs),
+}
+
+/// Name every kernel with its unit, file, macros, threads and shared memory
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Print one JSON object a line instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Compile kernels with NVRTC and say what they need: registers, shared memory, spills
+#[derive(Debug, Args)]
+#[command(after_help = COMPILE_EXAMPLES)]
+pub struct CompileArgs {
+    /// Architecture, such as sm_90a; may repeat [default: sm_80, sm_90a, sm_100a]
+    #[arg(long, value_name = "ARCH")]
+    pub arch: Vec<String>,
+
+    /// Kernel or unit; may repeat [default: all]
+    #[arg(long, value_name = "NAME")]
+    pub kernel: Vec<String>,
+
+    /// Fail where a kernel spills or needs more registers than the table of budgets allows
+    #[arg(long)]
+    pub check: bool,
+
+    /// Write what was measured as a table of budgets
+    #[arg(long, value_name = "FILE")]
+    pub write_budget: Option<PathBuf>,
+
+    /// Print one JSON object a line instead of a table
+    ///
+    /// Keys: kernel, arch, registers, shared_bytes (of a block, static and dynamic), spill_bytes, stack_bytes (of a thread),
+    /// unit, seconds (of the whole unit). A unit that does not compile: unit, arch, error.
+    #[arg(long)]
+    pub json: bool,
+
+    /// Folder of CUDA kernels to use in place of the built-in ones that have their names
+    #[arg(long, value_name = "DIR")]
+    pub kernel_dir: Option<PathBuf>,
+}
+
+const COMPILE_EXAMPLES: &str = "Examples:
+  verilume kernels compile --arch sm_90a --kernel conv_tf32x3
+  verilume kernels compile --check
+  verilume kernels compile --kernel-dir mine --json
+
+Exit code: 0 all compiled, 1 some did not or are above their budget, 2 wrong usage or no NVRTC.";
+
+/// Print what the compiler is given for a unit, or write all files for editing
+#[derive(Debug, Args)]
+#[command(after_help = SOURCE_EXAMPLES)]
+pub struct SourceArgs {
+    /// Unit, or a kernel in it [default: all units]
+    #[arg(value_name = "UNIT")]
+    pub unit: Option<String>,
+
+    /// Write all files of kernels into this folder, for --kernel-dir
+    #[arg(long, value_name = "DIR", conflicts_with = "unit")]
+    pub out: Option<PathBuf>,
+
+    /// Folder of CUDA kernels to use in place of the built-in ones that have their names
+    #[arg(long, value_name = "DIR", conflicts_with = "out")]
+    pub kernel_dir: Option<PathBuf>,
+}
+
+const SOURCE_EXAMPLES: &str = "Examples:
+  verilume kernels source pool
+  verilume kernels source --out mine
+  verilume kernels test --kernel-dir mine --filter pool";
+
+/// On what kernels are tried.
+#[derive(Debug, Args)]
+pub struct Subject {
+    /// emulated, cuda or cuda:i
+    #[arg(long, value_name = "DEVICE", default_value = "emulated", value_parser = values::device)]
+    pub device: verilume::engine::DeviceChoice,
+
+    /// How tensor cores multiply: f32, tf32, bf16 or f16
+    #[arg(long, value_enum, value_name = "P", default_value = "f32")]
+    pub precision: super::PrecisionArg,
+
+    /// Folder of CUDA kernels to use in place of the built-in ones that have their names
+    #[arg(long, value_name = "DIR")]
+    pub kernel_dir: Option<PathBuf>,
+
+    /// Print one JSON object a line instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Hold kernels against the CPU in double precision, case by case
+///
+/// First on small integers, where results must be equal, then on reals, where they must lie within the rounding error that
+/// their sums allow. `grad` asks instead whether each adjoint is the transpose of its operation, and whether each gradient
+/// is the slope of the double-precision twin.
+#[derive(Debug, Args)]
+#[command(after_help = TEST_EXAMPLES)]
+pub struct TestArgs {
+    #[command(flatten)]
+    pub subject: Subject,
+
+    /// Only cases whose name holds TEXT
+    #[arg(long, value_name = "TEXT")]
+    pub filter: Option<String>,
+
+    /// Emulated: orders of threads to try
+    #[arg(long, value_name = "N", value_parser = values::at_least_one, default_value = "2")]
+    pub seeds: usize,
+}
+
+const TEST_EXAMPLES: &str = "Examples:
+  verilume kernels test --filter pool
+  verilume kernels test --device cuda --precision f16
+  verilume kernels grad --filter 'conv 3x3'
+
+Exit code: 0 all passed, 1 some failed, 2 wrong usage or no device.";
+
+/// Time the convolutions of a net, forward and backward
+///
+/// A gradient of a net with random weights, of noise. GFLOP/s are of the definition, whatever the kernel does.
+#[derive(Debug, Args)]
+pub struct PerfArgs {
+    #[command(flatten)]
+    pub subject: Subject,
+
+    /// The net, such as resnet50, vgg16 or resnet20
+    #[arg(long, value_name = "NET", default_value = "resnet50")]
+    pub layers: String,
+
+    /// Input size, N or HxW [default: the net's]
+    #[arg(long, value_name = "SIZE", value_parser = CropSize::parse)]
+    pub size: Option<CropSize>,
+
+    /// Pictures in a call
+    #[arg(long, value_name = "N", value_parser = values::at_least_one, default_value = "1")]
+    pub batch: usize,
+
+    /// Timed calls, of which medians are shown
+    #[arg(long, value_name = "R", value_parser = values::at_least_one, default_value = "3")]
+    pub repeat: usize,
+}

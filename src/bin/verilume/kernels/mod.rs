@@ -1,0 +1,116 @@
+//! `verilume kernels`: the kernels of the GPU, listed, compiled, written out, tested and timed.
+
+mod cases;
+mod compile;
+mod grad;
+mod measure;
+mod perf;
+mod test;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use comfy_table::{CellAlignment, Table, presets};
+use verilume::device::cuda::kernels;
+use verilume::engine::{DeviceChoice, Settings};
+
+use crate::args::kernels::{KernelsArgs, KernelsCommand, ListArgs, SourceArgs, Subject};
+use crate::args::{PrecisionArg, Resources};
+use crate::computing;
+use crate::talk::{Answer, say};
+
+/// Something did not compile, or is wrong.
+const SOME_FAILED: u8 = 1;
+
+/// Runs the command.
+pub fn run(args: &KernelsArgs) -> Result<ExitCode> {
+    match &args.command {
+        KernelsCommand::List(args) => list(args).map(|()| ExitCode::SUCCESS),
+        KernelsCommand::Source(args) => source(args).map(|()| ExitCode::SUCCESS),
+        KernelsCommand::Compile(args) => compile::run(args),
+        KernelsCommand::Test(args) => test::run(args),
+        KernelsCommand::Grad(args) => grad::run(args),
+        KernelsCommand::Perf(args) => perf::run(args).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+/// A table whose columns from `numbers` on end at the right.
+fn table<const N: usize>(header: [&str; N], rows: Vec<[String; N]>, numbers: usize) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(header);
+    table.add_rows(rows);
+    for column in table.column_iter_mut().skip(numbers) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table.trim_fmt()
+}
+
+fn list(args: &ListArgs) -> Result<()> {
+    let mut answer = Answer::default();
+    let all = kernels::list();
+    if args.json {
+        for kernel in &all {
+            answer.line(&serde_json::to_string(kernel)?)?;
+        }
+        return Ok(());
+    }
+    let rows = all.iter().map(|k| {
+        let defines: Vec<String> = k.defines.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let [threads, shared] = [k.threads, k.shared_bytes].map(|n| n.to_string());
+        [k.kernel.into(), k.unit.into(), k.file.into(), defines.join(" "), threads, shared]
+    });
+    answer.line(&table(["kernel", "unit", "file", "defines", "threads", "shared bytes"], rows.collect(), 4))
+}
+
+fn source(args: &SourceArgs) -> Result<()> {
+    if let Some(out) = &args.out {
+        std::fs::create_dir_all(out).map_err(|e| verilume::Error::io(out, e))?;
+        for (name, text) in kernels::files() {
+            let path = out.join(name);
+            let file = std::fs::File::create_new(&path).map_err(|e| verilume::Error::io(&path, e))?;
+            std::io::Write::write_all(&mut { file }, text.as_bytes()).map_err(|e| verilume::Error::io(&path, e))?;
+        }
+        say(&format!("{} files in {}", kernels::files().len(), out.display()));
+        return Ok(());
+    }
+    let wanted: Vec<String> = args.unit.iter().cloned().collect();
+    let mut answer = Answer::default();
+    for unit in units(&wanted)? {
+        answer.line(kernels::source(unit, args.kernel_dir.as_deref())?.trim_end())?;
+    }
+    Ok(())
+}
+
+/// Units that are named or have a kernel that is; all if none is named.
+fn units(names: &[String]) -> Result<Vec<&'static str>> {
+    let all = kernels::list();
+    if let Some(name) = names.iter().find(|n| !all.iter().any(|k| k.kernel == n.as_str() || k.unit == n.as_str())) {
+        bail!("no kernel or unit is named '{name}'; `verilume kernels list` names them");
+    }
+    let mut units = kernels::units();
+    units.retain(|unit| {
+        let wanted = |k: &kernels::Listed| names.iter().any(|n| n == k.kernel || n == k.unit);
+        names.is_empty() || all.iter().any(|k| k.unit == *unit && wanted(k))
+    });
+    Ok(units)
+}
+
+/// Settings of the device under test.
+fn settings(subject: &Subject) -> Result<Settings> {
+    if !matches!(subject.device, DeviceChoice::Cuda(_) | DeviceChoice::Emulated(_)) {
+        bail!("--device: kernels of a GPU are tried on emulated, cuda or cuda:i");
+    }
+    if subject.precision == PrecisionArg::F64 {
+        bail!("--precision f64: a GPU multiplies in f32, tf32, bf16 or f16");
+    }
+    let resources = Resources {
+        device: subject.device,
+        memory: None,
+        precision: subject.precision,
+        convolution: Default::default(),
+        kernel_dir: subject.kernel_dir.clone(),
+        seed: 0,
+    };
+    computing::settings(&resources, None)
+}
