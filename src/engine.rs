@@ -738,15 +738,15 @@ impl Engine {
     }
 
     /// Largest magnitude among the outputs of each picture's first layer.
-    pub(crate) fn largest_output(&self, stem: &Stem, pictures: &[Tensor]) -> Result<Vec<f64>> {
+    pub(crate) fn largest_output(&mut self, stem: &Stem, pictures: &[Tensor]) -> Result<Vec<f64>> {
         stem.check(pictures)?;
-        self.device.largest_output(stem, pictures)
+        self.device.largest_output(stem, pictures, self.memory)
     }
 
     /// Moves patches of pictures through the first layer, each by itself.
-    pub(crate) fn move_patches(&self, task: &PatchTask<'_>) -> Result<Vec<Moved>> {
+    pub(crate) fn move_patches(&mut self, task: &PatchTask<'_>) -> Result<Vec<Moved>> {
         task.check()?;
-        self.device.move_patches(task)
+        self.device.move_patches(task, self.memory)
     }
 
     /// Runs every copy of every picture, chunk by chunk in order, and hands each chunk's harvest to `gather`.
