@@ -324,11 +324,11 @@ impl CudaDevice {
     /// Downloads what the chunk leaves behind.
     pub(super) fn read_tables(&mut self, plan: &Plan, chunk: &Chunk<'_>, harvest: &mut Harvest) -> Result<()> {
         let copies = chunk.slots.len();
-        let heads = plan.steps().iter().filter_map(|s| match s {
+        let mut heads = plan.steps().iter().filter_map(|s| match s {
             Step::Head { logits, .. } => Some(plan.form(*logits).shape().c),
             _ => None,
         });
-        if let Some(classes) = heads.last() {
+        if let Some(classes) = heads.next_back() {
             self.runtime.download(self.tables.scores.at(), bytemuck::cast_slice_mut(&mut harvest.scores))?;
             let mut logits = vec![0f64; copies * classes];
             self.runtime.download(self.tables.logits.at(), bytemuck::cast_slice_mut(&mut logits))?;
