@@ -1,5 +1,6 @@
 //! Runs programs over pictures: chunking, caching, checks.
 
+mod copies;
 mod forget;
 mod open;
 mod profile;
@@ -14,7 +15,7 @@ pub use progress::{Observer, Progress};
 
 use crate::device::cpu::{Convolution, Kernels};
 use crate::device::patch::{Moved, PatchTask, Stem};
-use crate::device::{Boxes, Chunk, Decisions, Description, Device, Harvest, Perturbation, Products, Slot, Sum};
+use crate::device::{Chunk, Decisions, Description, Device, Harvest, Perturbation, Products, Slot, Sum};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId};
 use crate::program::{Builder, Decided, Plan, Program, Score, Statistic, Step, Times};
@@ -231,35 +232,6 @@ impl Copies {
     /// The picture itself, once.
     pub fn one() -> Self {
         Self { perturbation: Perturbation::None, weights: vec![1.0] }
-    }
-
-    /// Whether there are numbers for every copy and picture.
-    fn check(&self, x: &Batch) -> Result<()> {
-        let copies = self.weights.len();
-        let fits = match &self.perturbation {
-            Perturbation::None => true,
-            Perturbation::Noise { first, images, sigmas, .. } => {
-                let last = copies.checked_add(*first as usize).and_then(|end| u32::try_from(end).ok());
-                images.len() == x.len() && sigmas.len() == x.len() && last.is_some()
-            }
-            Perturbation::Path { alphas, baselines } => {
-                alphas.len() == copies
-                    && baselines.len() == x.len()
-                    && baselines.iter().all(|b| b.dims() == x.shape.dims())
-            }
-            Perturbation::Boxes(Boxes { boxes, fills }) => {
-                boxes.len() == copies && fills.len() == x.len() && fills.iter().all(|f| f.dims() == x.shape.dims())
-            }
-            Perturbation::Masks(masks) => masks.cover(x.len(), copies, [x.shape.h, x.shape.w]),
-            Perturbation::Others(others) => {
-                let fits = |t: &Tensor| t.dims() == x.shape.dims() && t.first_not_finite().is_none();
-                others.len() == x.len() && others.iter().all(|o| o.len() == copies && o.iter().all(fits))
-            }
-        };
-        if fits {
-            return Ok(());
-        }
-        Err(Error::settings(format!("the perturbation does not describe {copies} copies of {} pictures", x.len())))
     }
 }
 
@@ -742,15 +714,15 @@ impl Engine {
     }
 
     /// Largest magnitude among the outputs of each picture's first layer.
-    pub(crate) fn largest_output(&self, stem: &Stem, pictures: &[Tensor]) -> Result<Vec<f64>> {
+    pub(crate) fn largest_output(&mut self, stem: &Stem, pictures: &[Tensor]) -> Result<Vec<f64>> {
         stem.check(pictures)?;
-        self.device.largest_output(stem, pictures)
+        self.device.largest_output(stem, pictures, self.memory)
     }
 
     /// Moves patches of pictures through the first layer, each by itself.
-    pub(crate) fn move_patches(&self, task: &PatchTask<'_>) -> Result<Vec<Moved>> {
+    pub(crate) fn move_patches(&mut self, task: &PatchTask<'_>) -> Result<Vec<Moved>> {
         task.check()?;
-        self.device.move_patches(task)
+        self.device.move_patches(task, self.memory)
     }
 
     /// Runs every copy of every picture, chunk by chunk in order, and hands each chunk's harvest to `gather`.

@@ -3,7 +3,7 @@
 
 mod nets;
 
-use nets::{Net, bits, build, machines};
+use nets::{Net, bits, build, machines, named_as_enough};
 use verilume::ErrorKind;
 use verilume::device::Perturbation;
 use verilume::engine::{Batch, Copies, Engine, Job, Settings};
@@ -34,25 +34,6 @@ fn specs() -> Vec<String> {
 fn all_bits(net: &Net, engine: &mut Engine, spec: &str, seed: u64) -> Vec<Vec<u64>> {
     let maps = net.explain(engine, spec, Score::Prob, seed).unwrap_or_else(|e| panic!("{spec}: {e}"));
     maps.iter().map(bits).collect()
-}
-
-/// The bytes that the message of a refused limit names as enough, for the largest of a method's programs.
-fn named_as_enough(settings: &Settings, net: &Net, spec: &str) -> u64 {
-    let mut limit = 1;
-    loop {
-        let mut engine = Engine::new(&Settings { memory: Some(limit), ..settings.clone() }).unwrap();
-        let Err(error) = net.explain(&mut engine, spec, Score::Logit, 1) else { return limit };
-        assert!(limit > 1 || engine.peak_bytes() == 0, "nothing is held by an engine that refused");
-        limit = named_in(&error).max(limit + 1);
-    }
-}
-
-fn named_in(error: &verilume::Error) -> u64 {
-    assert_eq!(error.kind(), ErrorKind::Limit, "{error}");
-    let message = error.to_string();
-    let (_, rest) = message.split_once("one copy needs ").unwrap_or_else(|| panic!("{message}"));
-    let mebibytes: f64 = rest.split_once(" MiB").unwrap().0.parse().unwrap();
-    (mebibytes * f64::from(1 << 20)).ceil() as u64
 }
 
 #[test]

@@ -100,6 +100,11 @@ DEVICE float float_of(u32 v) {
     memcpy(&r, &v, sizeof r);
     return r;
 }
+DEVICE double double_of(u64 v) {
+    double r;
+    memcpy(&r, &v, sizeof r);
+    return r;
+}
 DEVICE u32 high_product(u32 a, u32 b) { return u32(u64(a) * b >> 32); }
 
 DEVICE void sync(EMU_PLACE) { emu::barrier({file, line}); }

@@ -209,17 +209,19 @@ pub(crate) trait Device: Send {
     /// When the device fails.
     fn first_not_finite(&mut self, plan: &Plan, chunk: &Chunk<'_>) -> Result<Option<usize>>;
 
-    /// Largest magnitude among the outputs of each picture's first layer.
+    /// Largest magnitude among the outputs of each picture's first layer. A device with memory of its own stays within
+    /// `limit` bytes.
     ///
     /// # Errors
-    /// When a number is not finite.
-    fn largest_output(&self, stem: &patch::Stem, pictures: &[Tensor]) -> Result<Vec<f64>>;
+    /// When a number is not finite, or memory does not suffice.
+    fn largest_output(&mut self, stem: &patch::Stem, pictures: &[Tensor], limit: Option<u64>) -> Result<Vec<f64>>;
 
-    /// Moves patches of pictures, each by itself. The stem has one group of channels and takes the pictures.
+    /// Moves patches of pictures, each by itself. The stem has one group of channels and takes the pictures. A device with
+    /// memory of its own stays within `limit` bytes.
     ///
     /// # Errors
-    /// When a number is not finite.
-    fn move_patches(&self, task: &patch::PatchTask<'_>) -> Result<Vec<patch::Moved>>;
+    /// When a number is not finite, or memory does not suffice.
+    fn move_patches(&mut self, task: &patch::PatchTask<'_>, limit: Option<u64>) -> Result<Vec<patch::Moved>>;
 
     /// Gives back what it keeps for weights with these numbers ([`crate::graph::WeightId::stored`]).
     fn forget(&mut self, weights: &HashSet<u64>);

@@ -44,6 +44,11 @@ impl Stem {
         }
         Err(Error::model(format!("layer '{}' does not take the pictures by itself", self.layer.name)))
     }
+
+    /// What is said where its outputs are too large.
+    pub fn overflow(&self) -> Error {
+        Error::device(format!("a number overflowed or became NaN; it began at layer '{}'", self.layer.name))
+    }
 }
 
 /// A patch of a picture and the way it is to go.
@@ -116,12 +121,18 @@ pub(crate) struct Ascent {
     pub lr: f64,
 }
 
-const BETA: [f64; 2] = [0.9, 0.999];
-const EPSILON: f64 = 1e-8;
+/// Decay of both moments.
+pub(crate) const BETA: [f64; 2] = [0.9, 0.999];
+/// What is added to the divisor.
+pub(crate) const EPSILON: f64 = 1e-8;
 /// The penalty's weight grows by this factor at a step that violates the constraint, from 1 up to the limit.
-const PENALTY: [f64; 2] = [1.3, 1e6];
+pub(crate) const PENALTY: [f64; 2] = [1.3, 1e6];
 /// Pixels start at least this share of their range from its ends, where the change of variable is flat.
-const INSIDE: f64 = 1e-3;
+pub(crate) const INSIDE: f64 = 1e-3;
+/// Share of the limit that a move may use in the device's precision: the rest is for its rounding.
+pub(crate) const USED: f64 = 1.0 - 1e-4;
+/// Halvings of the way back.
+pub(crate) const HALVINGS: usize = 24;
 
 /// The pixels of one patch on their way: maximises `‖((x̃−x)s)⁺‖₁ − λ‖(|F(x̃)−F(x)|−ε)⁺‖₁` over
 /// `x̃ = low + (high−low)·(1+tanh w)/2` by Adam on `w`.

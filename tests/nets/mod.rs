@@ -171,3 +171,22 @@ pub fn gpu(seed: u64) -> Settings {
 pub fn bits(map: &Map) -> Vec<u64> {
     map.values.to_f64().iter().map(|v| v.to_bits()).collect()
 }
+
+/// The bytes that the message of a refused limit names as enough, for the largest of a method's programs.
+pub fn named_as_enough(settings: &Settings, net: &Net, spec: &str) -> u64 {
+    let mut limit = 1;
+    loop {
+        let mut engine = Engine::new(&Settings { memory: Some(limit), ..settings.clone() }).unwrap();
+        let Err(error) = net.explain(&mut engine, spec, Score::Logit, 1) else { return limit };
+        assert!(limit > 1 || engine.peak_bytes() == 0, "nothing is held by an engine that refused");
+        limit = named_in(&error).max(limit + 1);
+    }
+}
+
+fn named_in(error: &Error) -> u64 {
+    assert_eq!(error.kind(), verilume::ErrorKind::Limit, "{error}");
+    let message = error.to_string();
+    let (_, rest) = message.split_once("one copy needs ").unwrap_or_else(|| panic!("{message}"));
+    let mebibytes: f64 = rest.split_once(" MiB").unwrap().0.parse().unwrap();
+    (mebibytes * f64::from(1 << 20)).ceil() as u64
+}

@@ -317,11 +317,11 @@ impl<I: Isa> Device for Cpu<I> {
         Ok(found)
     }
 
-    fn largest_output(&self, stem: &Stem, pictures: &[Tensor]) -> Result<Vec<f64>> {
+    fn largest_output(&mut self, stem: &Stem, pictures: &[Tensor], _limit: Option<u64>) -> Result<Vec<f64>> {
         self.stem_largest(stem, pictures)
     }
 
-    fn move_patches(&self, task: &PatchTask<'_>) -> Result<Vec<Moved>> {
+    fn move_patches(&mut self, task: &PatchTask<'_>, _limit: Option<u64>) -> Result<Vec<Moved>> {
         self.patches(task)
     }
 

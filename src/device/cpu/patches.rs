@@ -9,8 +9,8 @@ use rayon::prelude::*;
 
 use super::Cpu;
 use super::isa::{Isa, Kernel};
-use crate::device::patch::{Ascent, Moved, Mover, PatchTask, Place, Stem};
-use crate::error::{Error, Result};
+use crate::device::patch::{Ascent, HALVINGS, Moved, Mover, PatchTask, Place, Stem, USED};
+use crate::error::Result;
 use crate::tensor::{Scalar, Shape, Tensor};
 
 /// Patches of a task for a thread.
@@ -31,7 +31,7 @@ impl<I: Isa> Cpu<I> {
                     out
                 });
                 let largest = rows.into_iter().fold(0.0, |m, v| if v <= m { m } else { v });
-                if f64::is_finite(largest) { Ok(largest) } else { Err(overflow(stem)) }
+                if f64::is_finite(largest) { Ok(largest) } else { Err(stem.overflow()) }
             })
             .collect()
     }
@@ -63,7 +63,7 @@ impl<I: Isa> Cpu<I> {
         let moved: Vec<Moved> = moved.into_iter().flatten().collect();
         match moved.iter().all(|m| m.change.is_finite()) {
             true => Ok(moved),
-            false => Err(overflow(task.stem)),
+            false => Err(task.stem.overflow()),
         }
     }
 
@@ -80,10 +80,6 @@ fn typed<T: Scalar>(tensor: &Tensor) -> Vec<T> {
     let mut numbers = vec![T::ZERO; tensor.len()];
     tensor.write_to(&mut numbers);
     numbers
-}
-
-fn overflow(stem: &Stem) -> Error {
-    Error::device(format!("a number overflowed or became NaN; it began at layer '{}'", stem.layer.name))
 }
 
 /// The convolution in the order in which patches read it.
@@ -248,11 +244,6 @@ struct Tap {
     pixel: u32,
     weights: u32,
 }
-
-/// Share of the limit that a move may use in the device's precision: the rest is for its rounding.
-const USED: f64 = 1.0 - 1e-4;
-/// Halvings of the way back.
-const HALVINGS: usize = 24;
 
 impl<I: Isa> Kernel<I> for Move<'_, I> {
     #[inline(always)]

@@ -600,7 +600,105 @@ arguments! {
         /// Products of eight terms.
         steps: i32,
     }
+
+    /// The first layer, as patches of its pictures see it.
+    StemArgs {
+        /// `[item][channel][row][column]`.
+        pictures: In<f32>,
+        /// `[tap][c][k]`.
+        weight: In<f32>,
+        /// One number a channel of the output, or null.
+        bias: In<f32>,
+        /// Ends of the clamp after it.
+        range: [f64; 2],
+        /// Channels, rows, columns of a picture.
+        extent: [i32; 3],
+        /// Channels, rows, columns of the output.
+        out_extent: [i32; 3],
+        /// Of the convolution.
+        kernel: [i32; 2],
+        /// Of the convolution.
+        stride: [i32; 2],
+        /// Of the convolution.
+        dilation: [i32; 2],
+        /// Rows above, columns to the left.
+        pad: [i32; 2],
+    }
+
+    /// Largest magnitudes of the first layer's outputs.
+    LargestArgs {
+        /// The layer.
+        stem: StemArgs,
+        /// `[item][block]`.
+        out: Out<f32>,
+    }
+
+    /// A patch of a picture.
+    PlaceArgs {
+        /// 1 to brighter pixels, −1 to darker ones.
+        sign: f64,
+        /// Largest change of an output.
+        limit: f64,
+        /// The first row, and how many.
+        rows: [i32; 2],
+        /// The first column, and how many.
+        columns: [i32; 2],
+        /// Which picture.
+        item: i32,
+        /// Nothing.
+        unused: i32,
+    }
+
+    /// Moves of patches.
+    PatchArgs {
+        /// The layer.
+        stem: StemArgs,
+        /// One a block.
+        places: In<PlaceArgs>,
+        /// Smallest number of each channel.
+        low: In<f64>,
+        /// Largest number of each channel.
+        high: In<f64>,
+        /// As the layer's weight.
+        exact: In<f64>,
+        /// One number a channel of the output.
+        exact_bias: In<f64>,
+        /// Scratch: for each patch `2 · elements + numbers`.
+        singles: Out<f32>,
+        /// Scratch: for each patch `7 · numbers`.
+        doubles: Out<f64>,
+        /// `[patch][channel][row][column]`, `numbers` a patch.
+        pixels: Out<f32>,
+        /// Largest change of an output, one a patch.
+        changes: Out<f64>,
+        /// Whether the patch was drawn back, one a patch.
+        shrunk: Out<i32>,
+        /// Outputs that see one patch, at most.
+        elements: i32,
+        /// Numbers of one patch, at most.
+        numbers: i32,
+        /// Steps.
+        iterations: i32,
+        /// Halvings of the way back.
+        halvings: i32,
+        /// Step size.
+        lr: f64,
+        /// Decay of Adam's moments.
+        beta: [f64; 2],
+        /// What Adam adds to its divisor.
+        epsilon: f64,
+        /// Growth of the penalty, and its end.
+        penalty: [f64; 2],
+        /// Share of the range from whose ends pixels start away.
+        inside: f64,
+        /// Share of the limit that may be used.
+        used: f64,
+    }
 }
+
+// SAFETY: as for `CopyArgs`.
+unsafe impl bytemuck::NoUninit for PlaceArgs {}
+const _: () = assert!(size_of::<PlaceArgs>() == 2 * 8 + 4 * 4 + 2 * 4);
 
 // SAFETY: `CopyArgs` is `repr(C)`, made of integers and floats, and its fields leave no room between or after them, which
 // the assertion checks.

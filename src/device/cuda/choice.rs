@@ -89,6 +89,17 @@ pub(super) fn weight_of(step: &Step) -> Option<(&Weight, usize, Order)> {
     }
 }
 
+/// Bytes of the vectors that a program's steps read: biases and fills.
+pub(super) fn vector_bytes(plan: &Plan) -> usize {
+    let of = |step: &Step| match step {
+        Step::Conv { layer, .. } => layer.bias.as_ref().map_or(0, |b| b.len()),
+        Step::Linear { layer, .. } => layer.bias.as_ref().map_or(0, |b| b.len()),
+        Step::Fill { out, .. } => plan.form(*out).shape().len(),
+        _ => 0,
+    };
+    plan.steps().iter().map(of).sum::<usize>() * size_of::<f32>()
+}
+
 /// Of each step of a program how it is carried out.
 pub(super) fn ways(plan: &Plan) -> Vec<Way> {
     let steps = plan.steps();

@@ -141,9 +141,10 @@ impl Constants {
             + self.vectors.values().map(|v| v.bytes).sum::<usize>()
     }
 
-    /// Bytes of weights that `keys` do not name.
+    /// Bytes of weights that `keys` do not name, and of vectors.
     pub fn bytes_besides(&self, keys: &HashSet<WeightKey>) -> usize {
-        self.weights.iter().filter(|(key, _)| !keys.contains(key)).map(|(_, (_, bytes))| bytes).sum()
+        self.weights.iter().filter(|(key, _)| !keys.contains(key)).map(|(_, (_, bytes))| bytes).sum::<usize>()
+            + self.vectors.values().map(|v| v.bytes).sum::<usize>()
     }
 
     /// The weight in this order, put there if need be.
@@ -187,12 +188,17 @@ impl Constants {
     /// Drops all vectors if there are very many.
     pub fn tidy(&mut self, runtime: &mut dyn Runtime) {
         if self.vectors.len() > MOST_VECTORS {
-            self.vectors.drain().for_each(|(_, v)| runtime.free(v.at));
+            self.drop_vectors(runtime);
         }
     }
 
-    /// Drops weights that none of `kept` names.
+    fn drop_vectors(&mut self, runtime: &mut dyn Runtime) {
+        self.vectors.drain().for_each(|(_, v)| runtime.free(v.at));
+    }
+
+    /// Drops all vectors, and weights that none of `kept` names.
     pub fn keep(&mut self, runtime: &mut dyn Runtime, kept: &HashSet<WeightKey>) {
+        self.drop_vectors(runtime);
         self.weights.retain(|key, (at, _)| kept.contains(key) || drop_one(runtime, *at));
     }
 

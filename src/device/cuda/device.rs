@@ -69,11 +69,9 @@ pub(super) struct CudaDevice {
     pub constants: Constants,
     pub tables: Tables,
     /// Values of the chunk that runs.
-    arena: Region,
-    /// Moves patches: many small problems of their own.
-    patches: Box<dyn Device>,
+    pub(super) arena: Region,
     threads: usize,
-    peak: u64,
+    pub(super) peak: u64,
 }
 
 /// A chunk's values in the arena.
@@ -106,13 +104,13 @@ impl Values<'_> {
 }
 
 /// Rounded up: what is said to suffice must.
-fn mebibytes(bytes: usize) -> String {
+pub(super) fn mebibytes(bytes: usize) -> String {
     format!("{:.1} MiB", (bytes as f64 / f64::from(1 << 20) * 10.0).ceil() / 10.0)
 }
 
 impl CudaDevice {
     /// A device on `runtime`; `threads` is what it tells of itself.
-    pub fn new(runtime: Box<dyn Runtime>, products: Kernels, patches: Box<dyn Device>, threads: usize) -> Self {
+    pub fn new(runtime: Box<dyn Runtime>, products: Kernels, threads: usize) -> Self {
         let processors = runtime.machine().processors;
         Self {
             runtime,
@@ -121,7 +119,6 @@ impl CudaDevice {
             constants: Constants::default(),
             tables: Tables::default(),
             arena: Region::default(),
-            patches,
             threads,
             peak: 0,
         }
@@ -201,7 +198,13 @@ impl CudaDevice {
                 return Ok(());
             }
         }
+        self.note_peak();
         self.read_tables(plan, chunk, harvest)
+    }
+
+    fn note_peak(&mut self) {
+        let held = self.arena.bytes() + self.tables.bytes() + self.constants.bytes();
+        self.peak = self.peak.max(held as u64);
     }
 
     /// Copies every copy's value to the host.
@@ -271,7 +274,8 @@ impl Device for CudaDevice {
         self.constants.tidy(self.runtime.as_mut());
         let needed = self.weights(plan);
         let size = |(w, g, o): &(&Weight, usize, Order)| packed_len(w, *g, *o) * size_of::<f32>();
-        let mine: usize = needed.iter().map(size).sum();
+        let vectors = choice::vector_bytes(plan) + Tables::chunk_bytes(plan);
+        let mine: usize = needed.iter().map(size).sum::<usize>() + vectors;
         let least = mine.saturating_add(copy);
         if limit < least {
             return Err(Error::limit(format!(
@@ -287,17 +291,27 @@ impl Device for CudaDevice {
         if least.saturating_add(others) > limit {
             self.constants.keep(self.runtime.as_mut(), &keys);
         }
+        let before = self.arena.bytes() + self.tables.bytes() + self.constants.bytes();
+        if before.saturating_add(mine) > limit {
+            self.arena.release(self.runtime.as_mut());
+            self.tables.release(self.runtime.as_mut());
+        }
         for (weight, groups, order) in needed {
             self.constants.weight(self.runtime.as_mut(), weight, groups, order)?;
         }
-        let held = self.constants.bytes();
+        // Vectors come when a step needs them first.
+        let held = self.constants.bytes() + vectors;
         let free = self.runtime.machine().free_bytes.map(|free| free as usize + self.arena.bytes());
         let arena = free.map_or(ARENA_BYTES, |free| free / 2).min(limit.saturating_sub(held));
         let most = (arena / copy.max(1)).clamp(1, wanted.clamp(1, MOST_COPIES));
         // Chunks of nearly equal size: weights are read once a chunk, however few copies it has.
         let mut copies = wanted.max(1).div_ceil(wanted.max(1).div_ceil(most));
-        if self.arena.bytes().saturating_add(held) > limit {
+        // What earlier programs made room for counts as well.
+        let arena = self.arena.bytes().max(copies * plan.copy_bytes());
+        let tables = self.tables.bytes() + copies * Tables::copy_bytes(plan);
+        if arena.saturating_add(tables).saturating_add(held) > limit {
             self.arena.release(self.runtime.as_mut());
+            self.tables.release(self.runtime.as_mut());
         }
         loop {
             let room = self.arena.reserve(self.runtime.as_mut(), copies * plan.copy_bytes());
@@ -323,8 +337,7 @@ impl Device for CudaDevice {
                 }
             }
         }
-        let all = self.arena.bytes() + self.tables.bytes() + self.constants.bytes();
-        self.peak = self.peak.max(all as u64);
+        self.note_peak();
         Ok(copies)
     }
 
@@ -369,12 +382,12 @@ impl Device for CudaDevice {
         Ok(found)
     }
 
-    fn largest_output(&self, stem: &Stem, pictures: &[Tensor]) -> Result<Vec<f64>> {
-        self.patches.largest_output(stem, pictures)
+    fn largest_output(&mut self, stem: &Stem, pictures: &[Tensor], limit: Option<u64>) -> Result<Vec<f64>> {
+        self.stem_largest(stem, pictures, limit)
     }
 
-    fn move_patches(&self, task: &PatchTask<'_>) -> Result<Vec<Moved>> {
-        self.patches.move_patches(task)
+    fn move_patches(&mut self, task: &PatchTask<'_>, limit: Option<u64>) -> Result<Vec<Moved>> {
+        self.patches(task, limit)
     }
 
     fn forget(&mut self, weights: &HashSet<u64>) {
@@ -385,3 +398,6 @@ impl Device for CudaDevice {
         self.peak
     }
 }
+
+#[cfg(test)]
+mod tests;

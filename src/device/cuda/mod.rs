@@ -17,6 +17,7 @@ pub mod kernels;
 mod layout;
 mod library;
 mod nvrtc;
+mod patches;
 mod probe;
 mod products;
 mod runtime;
@@ -36,10 +37,9 @@ use driver::Cuda;
 use emulated::Emulated;
 use source::Sources;
 
-use super::cpu::{self, Convolution, Kernels};
+use super::cpu::Convolution;
 use super::{Device, Products};
 use crate::error::Result;
-use crate::tensor::Precision;
 
 /// What is asked of a device.
 #[derive(Debug, Clone, Copy)]
@@ -61,8 +61,7 @@ impl Wish<'_> {
 
     fn device(&self, runtime: Box<dyn runtime::Runtime>) -> Result<Box<dyn Device>> {
         let kernels = products::Kernels::new(self.products, self.convolution);
-        let patches = cpu::open(Precision::F32, Kernels::Auto, Convolution::Exact, self.threads)?;
-        Ok(Box::new(CudaDevice::new(runtime, kernels, patches, self.host_threads())))
+        Ok(Box::new(CudaDevice::new(runtime, kernels, self.host_threads())))
     }
 
     fn host_threads(&self) -> usize {

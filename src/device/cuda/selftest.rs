@@ -1,6 +1,8 @@
 //! Whether a device does what kernels take for granted: which lane holds which number of a product, how numbers are rounded
 //! on their way to the tensor cores. How the cores round their sums is told, not judged: kernels allow for either.
 
+use std::path::Path;
+
 use half::{bf16, f16};
 use serde::Serialize;
 
@@ -22,14 +24,15 @@ pub struct SelfTest {
     pub detail: String,
 }
 
-/// Tries a GPU, by number, or the emulation of one.
+/// Tries a GPU, by number, or the emulation of one, with kernels of `folder` in place of the built-in ones.
 ///
 /// # Errors
 /// When the device cannot be opened, a kernel does not compile, or a launch fails.
-pub fn self_test(gpu: Option<usize>) -> Result<Vec<SelfTest>> {
+pub fn self_test(gpu: Option<usize>, folder: Option<&Path>) -> Result<Vec<SelfTest>> {
+    let sources = folder.map_or_else(|| Ok(Sources::default()), Sources::of_folder)?;
     match gpu {
-        Some(index) => run(&mut Cuda::open(index, Sources::default())?),
-        None => run(&mut Emulated::new(Sources::default(), 1, 1)?),
+        Some(index) => run(&mut Cuda::open(index, sources)?),
+        None => run(&mut Emulated::new(sources, 1, 1)?),
     }
 }
 
@@ -251,7 +254,7 @@ mod tests {
     #[test]
     #[cfg_attr(not(cxx), ignore = "no C++ compiler")]
     fn the_emulation_does_what_kernels_take_for_granted() {
-        for test in super::self_test(None).unwrap() {
+        for test in super::self_test(None, None).unwrap() {
             assert!(test.passed, "{test:?}");
             println!("{}: {}", test.name, test.detail);
         }

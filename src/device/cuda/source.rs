@@ -52,6 +52,7 @@ pub(crate) const EMBEDDED: &[(&str, &str)] = embedded![
     "first.cu",
     "last.cu",
     "move.cu",
+    "patches.cu",
     "pointwise.cu",
     "pool.cu",
     "reduce.cu",
@@ -114,6 +115,7 @@ pub(crate) const UNITS: &[&Unit] = &[
     &FIRST,
     &LAST,
     &MOVE,
+    &PATCHES,
     &POINTWISE,
     &POOL,
     &REDUCE,
@@ -188,6 +190,13 @@ unit!(
 unit!(
     /// Moves between shapes.
     MOVE, "move", plain!["flatten", "unflatten", "channels", "subsample", "spread", "append"]
+);
+unit!(
+    /// Patches moved through the first layer.
+    PATCHES, "patches", &[
+        Kernel { name: "largest_output", threads: 128, shared_bytes: 512 },
+        Kernel { name: "move_patches", threads: 128, shared_bytes: 1024 + 16 },
+    ]
 );
 unit!(
     /// Element by element.

@@ -94,9 +94,16 @@ pub(super) fn empty_sums(plan: &Plan, chunk: &Chunk<'_>) -> Vec<Sum> {
 }
 
 impl Tables {
-    /// Bytes that one copy takes.
+    /// Bytes that a chunk takes however many copies it has: a flag, and how grids are enlarged, which is at most to twice
+    /// the picture.
+    pub fn chunk_bytes(plan: &Plan) -> usize {
+        let enlarged = picture_shape(plan).map_or(0, |s| 2 * (s.h + s.w));
+        size_of::<u32>() + enlarged * (2 * size_of::<i32>() + size_of::<f32>())
+    }
+
+    /// Bytes that one copy takes; its grid has at most as many cells as the picture has pixels.
     pub fn copy_bytes(plan: &Plan) -> usize {
-        let picture = picture_shape(plan).map_or(0, |s| 2 * s.len() * size_of::<f32>());
+        let picture = picture_shape(plan).map_or(0, |s| (2 * s.len() + s.plane()) * size_of::<f32>());
         let sums = aggregated(plan).map_or(0, |(_, s)| 2 * s.len() * size_of::<f64>());
         picture + sums + (classes(plan) + 1) * size_of::<f64>() + size_of::<CopyArgs>()
     }

@@ -325,7 +325,7 @@ fn steps(cases: &mut Vec<Case>) {
 
 fn copies(cases: &mut Vec<Case>) {
     type Perturb = fn(Fill, usize, Shape) -> Result<Perturbation>;
-    let perturbations: [(&str, Perturb); 5] = [
+    let perturbations: [(&str, Perturb); 6] = [
         ("none", |_, _, _| Ok(Perturbation::None)),
         ("noise", |_, n, _| {
             Ok(Perturbation::Noise { seed: 7, first: 0, images: (1..=n as u64).collect(), sigmas: vec![0.25; n] })
@@ -343,13 +343,17 @@ fn copies(cases: &mut Vec<Case>) {
             let masks = vec![(0..COPIES).map(mask).collect(); n];
             Ok(Perturbation::Masks(Masks { grid: [3, 3], size: [shape.h + 4, shape.w + 4], masks }))
         }),
+        ("others", |fill, n, shape| {
+            let of = |i: usize| pictures(fill, 33 + i as u64, COPIES, shape);
+            Ok(Perturbation::Others((0..n).map(of).collect::<Result<_>>()?))
+        }),
     ];
     let three = Geometry { k: 8, ..PLAIN };
     let seven = Geometry { k: 8, kernel: [7; 2], stride: 2, padding: sides([3; 4]), ..PLAIN };
     for (which, perturbation) in perturbations {
-        for statistic in [Statistic::Sum, Statistic::SumOfSquares, Statistic::Variance] {
-            // Equal copies have no variance.
-            if which == "none" && statistic == Statistic::Variance {
+        for statistic in [Statistic::Sum, Statistic::SumOfSquares, Statistic::Variance, Statistic::Range] {
+            // Equal copies do not vary.
+            if which == "none" && statistic.has_two() {
                 continue;
             }
             let g = if statistic == Statistic::Sum { three } else { seven };

@@ -162,6 +162,8 @@ impl Trial<'_> {
                     Statistic::SumOfSquares => 4.0 * 2.0 * m * m * off * (1.0 + off),
                     // Deviations are twice a number at most, their errors too, and few copies are many over one less.
                     Statistic::Variance => 16.0 * m * m * off * (1.0 + off),
+                    // A difference of two numbers.
+                    Statistic::Range => 4.0 * m * off,
                 };
                 vec![scores, maps.iter().map(map).collect()]
             }
@@ -226,6 +228,7 @@ fn around(x: &Batch, perturbation: &Perturbation) -> Result<Batch> {
         Perturbation::Noise { sigmas, .. } => FARTHEST * sigmas[i],
         Perturbation::Path { baselines, .. } => 2.0 * baselines[i].at(at).abs(),
         Perturbation::Boxes(boxes) => boxes.fills[i].at(at).abs(),
+        Perturbation::Others(others) => others[i].iter().map(|o| o.at(at).abs()).sum(),
     };
     let wide = x.items().iter().enumerate().map(|(i, picture)| {
         let values = picture.to_f64().iter().enumerate().map(|(at, v)| v.abs() + more(i, at)).collect();

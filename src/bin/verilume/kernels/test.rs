@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use serde_json::json;
+use verilume::device::cuda::{SelfTest, self_test};
 use verilume::engine::{DeviceChoice, Engine, Settings};
 
 use super::cases::{self, Case, Numbers};
@@ -68,12 +69,30 @@ pub(super) fn report(verdicts: Vec<Verdict>, as_json: bool) -> Result<ExitCode> 
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(SOME_FAILED) })
 }
 
+/// What is taken for granted of the device: fragments, conversions, long sums.
+fn self_tests(settings: &Settings, filter: Option<&str>) -> Result<Vec<Verdict>> {
+    let (gpu, device) = match settings.device {
+        DeviceChoice::Cuda(index) => (Some(index), format!("cuda:{index}")),
+        DeviceChoice::Emulated(_) => (None, "emulated".to_owned()),
+        DeviceChoice::Auto | DeviceChoice::Cpu => return Ok(Vec::new()),
+    };
+    let tests = self_test(gpu, settings.kernel_dir.as_deref())?;
+    let verdict = |t: SelfTest| Verdict {
+        case: format!("{}: {}", t.name, t.detail),
+        device: device.clone(),
+        what: "self-test",
+        failure: (!t.passed).then_some(t.detail),
+    };
+    let wanted = |t: &SelfTest| filter.is_none_or(|text| t.name.contains(text));
+    Ok(tests.into_iter().filter(wanted).map(verdict).collect())
+}
+
 /// Runs the command.
 pub fn run(args: &TestArgs) -> Result<ExitCode> {
     let cases = chosen(args.filter.as_deref())?;
     let (settings, mut engines) = engines(args)?;
     let mut twin = Engine::new(&settings.twin())?;
-    let mut verdicts = Vec::new();
+    let mut verdicts = self_tests(&settings, args.filter.as_deref())?;
     for case in &cases {
         for (numbers, what) in [(Numbers::Integers, "integers"), (Numbers::Reals, "reals")] {
             let trial = Trial { case, numbers };
