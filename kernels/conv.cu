@@ -8,7 +8,7 @@
 // depends on the layer alone, whatever the tile.
 //
 // PRODUCTS   operands                                    relative error of a product
-//  3         two TF32 parts each, three products          2^-21
+//  3         two TF32 parts each, three products          3 * 2^-22
 //  1         TF32                                         2^-10
 //  16        half precision, overflows beyond 65504       2^-10
 //  17        bfloat16                                     2^-7

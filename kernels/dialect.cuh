@@ -1,7 +1,7 @@
 // The language in which kernels are written: types, shared memory, warp and block operations, asynchronous copies.
 // Under NVRTC these are CUDA's own; on the host (EMULATED) the shim in emu/ gives them the same meaning.
 //
-// Kernels use blocks along x only, one argument structure by value, dynamic shared memory, full-warp collectives, and no
+// Kernels use threads of a block along x only (the grid has three axes), one argument structure by value, dynamic shared memory, full-warp collectives, and no
 // contraction: a product and a sum round twice unless `fmaf` or `fma` says otherwise.
 #pragma once
 

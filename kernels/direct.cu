@@ -1,5 +1,4 @@
-// Convolutions and their adjoints as plain sums, one output a thread: grouped and depthwise layers, and the reference for
-// every other.
+// Convolutions and their adjoints as plain sums, one output a thread: depthwise layers and narrow groups.
 //
 // Weights are [tap][c][out channel]: neighbouring threads read neighbouring numbers.
 #include "dialect.cuh"

@@ -80,8 +80,8 @@ pub struct Settings {
     pub kernel_dir: Option<std::path::PathBuf>,
     /// Worker threads of the CPU; all cores if not given. Results do not depend on it.
     pub threads: Option<usize>,
-    /// Bytes that packed weights, feature maps and scratch may take together; if not given, four fifths of what the
-    /// machine has left when the engine is made (where that can be known).
+    /// Bytes that weights, feature maps and scratch may take together; if not given, four fifths of what the machine has
+    /// left when the engine is made (where that can be known), and on a GPU what it has itself.
     pub memory: Option<u64>,
 }
 

@@ -30,7 +30,7 @@ impl<I: Isa> Cpu<I> {
                     unsafe { I::run(kernel) };
                     out
                 });
-                let largest = rows.into_iter().fold(0.0, |m, v| if v <= m { m } else { v });
+                let largest = rows.into_iter().fold(0.0, larger);
                 if f64::is_finite(largest) { Ok(largest) } else { Err(stem.overflow()) }
             })
             .collect()
@@ -74,6 +74,19 @@ impl<I: Isa> Cpu<I> {
             _ => (0..tasks).map(task).collect(),
         }
     }
+}
+
+/// The larger of two numbers; a NaN stays.
+#[inline(always)]
+fn larger(a: f64, b: f64) -> f64 {
+    if b <= a || a.is_nan() { a } else { b }
+}
+
+/// For scalars of any precision.
+#[inline(always)]
+#[allow(clippy::eq_op, reason = "nothing else is unequal to itself")]
+fn is_nan<T: Scalar>(v: T) -> bool {
+    v != v
 }
 
 fn typed<T: Scalar>(tensor: &Tensor) -> Vec<T> {
@@ -219,10 +232,10 @@ impl<I: Isa> Kernel<I> for Largest<'_, I> {
                 let sum = if sum > high { high } else { sum };
                 let size = if sum < I::T::ZERO { I::T::ZERO - sum } else { sum };
                 // A NaN stays.
-                *most = if size <= *most { *most } else { size };
+                *most = if size <= *most || is_nan(*most) { *most } else { size };
             }
         }
-        *self.out = most[..reader.output.c].iter().fold(0.0, |m, v| if v.to_f64() <= m { m } else { v.to_f64() });
+        *self.out = most[..reader.output.c].iter().fold(0.0, |m, v| larger(m, v.to_f64()));
     }
 }
 
@@ -531,9 +544,7 @@ fn change<T: Scalar>(
             } else {
                 *b
             };
-            let size = (a - b).abs();
-            // A NaN stays.
-            most = if size <= most { most } else { size };
+            most = larger(most, (a - b).abs());
         }
     }
     most

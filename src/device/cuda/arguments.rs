@@ -393,7 +393,7 @@ arguments! {
         gate: In<u32>,
         /// Result.
         out: Out<f32>,
-        /// Result of `inside` and `above`.
+        /// Result of `inside`.
         bits: Out<u32>,
         /// From one copy to the next.
         x_stride: i32,

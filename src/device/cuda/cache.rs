@@ -94,7 +94,7 @@ impl Cache {
 }
 
 /// The folder that `variable` names. A relative one of the desktop's standard is ignored, as the standard says.
-fn folder(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+pub(super) fn folder(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     if let Some(own) = variable(FOLDER) {
         return (!own.is_empty()).then(|| PathBuf::from(own));
     }

@@ -1,4 +1,5 @@
-//! Which kernel carries a step out. It depends on the step and its layer, never on the chunk.
+//! Which kernel carries a step out. It depends on the step and its layer; only the size of a tile, which changes no number,
+//! depends on the chunk (see the launches).
 
 use super::constants::{DEPTH, Order, TILE, channels};
 use super::geometry::Direction;
@@ -149,7 +150,7 @@ pub(super) const fn elementwise(op: Elementwise) -> &'static str {
     }
 }
 
-/// Name of the kernel that carries a step out by itself; empty for what the host does.
+/// Name of the kernel that carries a step out by itself; `copy` where the host does it.
 pub(super) fn kernel(step: &Step, products: &Kernels) -> &'static str {
     let conv = |layer: &ConvLayer, direction, epilogue: &Epilogue| match family(layer, direction, epilogue) {
         Family::Tensor => products.conv(direction),

@@ -124,7 +124,7 @@ impl CudaDevice {
         }
     }
 
-    /// Queues one kernel; `items` threads' worth of blocks along x.
+    /// Queues one kernel on a grid of blocks; `shared_bytes` in place of those of the registry, if given.
     pub(super) fn launch<A: Arguments>(
         &mut self,
         kernel: &'static str,

@@ -432,14 +432,8 @@ fn processor() -> &'static str {
 
 /// The folder in which libraries are kept.
 fn cache() -> PathBuf {
-    let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let places = [
-        variable("VERILUME_CACHE_DIR"),
-        variable("XDG_CACHE_HOME").map(|folder| folder.join("verilume")),
-        variable("HOME").map(|folder| folder.join(".cache").join("verilume")),
-    ];
-    let usable = places.into_iter().flatten().map(|place| place.join("emulated"));
-    let usable = usable.into_iter().find(|place| std::fs::create_dir_all(place).is_ok());
+    let usable = super::cache::folder(|name| std::env::var_os(name)).map(|place| place.join("emulated"));
+    let usable = usable.filter(|place| std::fs::create_dir_all(place).is_ok());
     usable.unwrap_or_else(|| std::env::temp_dir().join("verilume-emulated"))
 }
 

@@ -22,7 +22,7 @@ pub(crate) struct Launch {
 pub(crate) struct Machine {
     /// `cuda:0`, `emulated`.
     pub device: String,
-    /// `NVIDIA H200`, `C++ on this machine`.
+    /// The GPU's own, or `C++ on this machine`.
     pub name: String,
     /// `sm_90a`, `host`.
     pub architecture: String,

@@ -106,7 +106,7 @@ pub enum ReportFormat {
 
 const EXAMPLES: &str = "Examples:
   verilume check cat.jpg
-  verilume check photos/ -m gradient -m guided_backprop --tests wrong_class,randomisation -o report
+  verilume check photos/ -m gradient -m guided_backprop --tests wrong_class,cascading_randomisation -o report
   verilume check cat.jpg -m ig:steps=64 --fail-on-verdict --json
   verilume check --kindermans --model mlp.safetensors --data digits.safetensors
 
