@@ -72,7 +72,7 @@ pub struct Settings {
     pub precision: Precision,
     /// Which vector instructions the CPU uses.
     pub kernels: Kernels,
-    /// How the CPU computes large 3×3 convolutions, and a GPU signals on their way back.
+    /// How accurately the CPU computes large 3×3 convolutions, and a GPU signals on their way back.
     pub convolution: Convolution,
     /// In which numbers a GPU multiplies.
     pub products: Products,

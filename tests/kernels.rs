@@ -231,8 +231,8 @@ fn rank_correlation(a: &[f64], b: &[f64]) -> f64 {
 #[cfg_attr(not(cxx), ignore = "no C++ compiler")]
 fn products_cost_what_the_docs_say() {
     let rows = [
-        ("`f32`", Products::F32, Convolution::Fast),
-        ("`f32`, `--conv exact`", Products::F32, Convolution::Exact),
+        ("`f32`", Products::F32, Convolution::Auto),
+        ("`f32`, `--conv fast`", Products::F32, Convolution::Fast),
         ("`tf32`", Products::Tf32, Convolution::Fast),
         ("`f16`", Products::F16, Convolution::Fast),
         ("`bf16`", Products::Bf16, Convolution::Fast),

@@ -374,16 +374,18 @@ void Block::rest() {
     if (size > KEPT_STACKS) madvise(stacks + KEPT_STACKS * STACK_BYTES, (size - KEPT_STACKS) * STACK_BYTES, MADV_DONTNEED);
 }
 
-static const int FAULTS[] = {SIGSEGV, SIGBUS, SIGFPE};
-static struct sigaction handled_before[3];
+static const int FAULTS[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
+static const int FAULT_COUNT = sizeof(FAULTS) / sizeof(*FAULTS);
+static struct sigaction handled_before[FAULT_COUNT];
 
 // A fault of a kernel is an error of its launch; any other goes where it went before.
 static void handle_fault(int signal, siginfo_t* info, void* context) {
     if (here) {
         if (signal == SIGFPE) fail("divides an integer by zero");
+        if (signal == SIGILL || signal == SIGTRAP) fail("runs into a trap");
         fail("reads or writes what is no memory, or is not aligned (%p)", info->si_addr);
     }
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < FAULT_COUNT; i++) {
         if (FAULTS[i] != signal) continue;
         const struct sigaction& before = handled_before[i];
         if (before.sa_flags & SA_SIGINFO) {
@@ -402,7 +404,7 @@ static void handle_faults() {
     action.sa_sigaction = handle_fault;
     // Not held back while it is handled: a kernel's fault is never returned from.
     action.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK;
-    for (int i = 0; i < 3; i++) sigaction(FAULTS[i], &action, &handled_before[i]);
+    for (int i = 0; i < FAULT_COUNT; i++) sigaction(FAULTS[i], &action, &handled_before[i]);
 }
 
 static std::mutex idle_lock;

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Products {
-    /// As accurate as single precision: each number as two TF32 parts, three products. Signals on their way back are
-    /// multiplied in TF32, unless convolutions are to be exact.
+    /// As accurate as single precision: each number as two TF32 parts, three products. With convolutions that are to be
+    /// fast, signals on their way back are multiplied in TF32.
     #[default]
     F32,
     /// TF32: ten bits of mantissa.

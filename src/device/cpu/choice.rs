@@ -35,15 +35,20 @@ impl std::str::FromStr for Kernels {
     }
 }
 
-/// How the CPU computes large 3×3 convolutions of stride 1 in single precision.
+/// How accurately convolutions are computed in single precision: the CPU's large 3×3 ones of stride 1, and the way back on a
+/// GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Convolution {
-    /// By Winograd's transforms, forward and backward: a quarter of the products, a few times the rounding error.
+    /// `Fast` on a CPU, `Exact` on a GPU.
     #[default]
+    Auto,
+    /// CPU: by Winograd's transforms, forward and backward: a quarter of the products, a few times the rounding error. GPU:
+    /// signals on their way back are multiplied in TF32, which does no harm to a plain gradient, whose decisions are taken
+    /// by then, but to whatever compares or cuts signals.
     Fast,
-    /// Forward by plain sums, so that activations are decided as well as single precision can; backward by Winograd's
-    /// transforms, which are linear and cannot flip a decision.
+    /// CPU: forward by plain sums, so that activations are decided as well as single precision can; backward by Winograd's
+    /// transforms, which are linear and cannot flip a decision. GPU: single precision's accuracy both ways.
     Exact,
 }
 
@@ -61,9 +66,10 @@ impl std::str::FromStr for Convolution {
 
     fn from_str(s: &str) -> Result<Self> {
         match s {
+            "auto" => Ok(Convolution::Auto),
             "fast" => Ok(Convolution::Fast),
             "exact" => Ok(Convolution::Exact),
-            _ => Err(Error::settings(format!("no way to convolve is named '{s}'; there are fast and exact"))),
+            _ => Err(Error::settings(format!("no way to convolve is named '{s}'; there are auto, fast and exact"))),
         }
     }
 }

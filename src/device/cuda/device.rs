@@ -66,6 +66,10 @@ pub(super) struct CudaDevice {
     pub products: Kernels,
     /// Multiprocessors: fewer blocks would leave some idle.
     pub processors: usize,
+    /// Whose kernels they are, if not the library's.
+    edited: String,
+    /// Whether steps are timed.
+    timed: bool,
     pub constants: Constants,
     pub tables: Tables,
     /// Values of the chunk that runs.
@@ -116,12 +120,21 @@ impl CudaDevice {
             runtime,
             products,
             processors,
+            edited: String::new(),
+            timed: false,
             constants: Constants::default(),
             tables: Tables::default(),
             arena: Region::default(),
             threads,
             peak: 0,
         }
+    }
+
+    /// The same, saying that its kernels are those of `folder`.
+    #[must_use]
+    pub fn edited(mut self, folder: Option<&std::path::Path>) -> Self {
+        self.edited = folder.map_or_else(String::new, |folder| format!(", kernels of {}", folder.display()));
+        self
     }
 
     /// Queues one kernel on a grid of blocks; `shared_bytes` in place of those of the registry, if given.
@@ -191,6 +204,9 @@ impl CudaDevice {
         harvest.stores.clear();
         let ways = choice::ways(plan);
         self.fill_tables(plan, &ways, chunk, harvest)?;
+        if self.timed {
+            self.runtime.mark()?;
+        }
         let values = Values { plan, copies, arena: self.arena.at() };
         for (i, step) in plan.steps().iter().enumerate() {
             self.step(step, ways[i], &values, chunk, harvest)?;
@@ -255,7 +271,7 @@ impl Device for CudaDevice {
         let machine = self.runtime.machine();
         Description {
             device: machine.device,
-            kernels: format!("{} {}", machine.architecture, self.products.name()),
+            kernels: format!("{} {}{}", machine.architecture, self.products.name(), self.edited),
             precision: Precision::F32,
             threads: self.threads,
         }
@@ -297,7 +313,16 @@ impl Device for CudaDevice {
             self.tables.release(self.runtime.as_mut());
         }
         for (weight, groups, order) in needed {
-            self.constants.weight(self.runtime.as_mut(), weight, groups, order)?;
+            let first = self.constants.weight(self.runtime.as_mut(), weight, groups, order);
+            if first.as_ref().is_err_and(|e| e.kind() == crate::ErrorKind::Limit) {
+                // What earlier programs hold goes first.
+                self.arena.release(self.runtime.as_mut());
+                self.tables.release(self.runtime.as_mut());
+                self.constants.keep(self.runtime.as_mut(), &keys);
+                self.constants.weight(self.runtime.as_mut(), weight, groups, order)?;
+            } else {
+                first?;
+            }
         }
         // Vectors come when a step needs them first.
         let held = self.constants.bytes() + vectors;
@@ -352,8 +377,12 @@ impl Device for CudaDevice {
         harvest: &mut Harvest,
         observe: &mut dyn FnMut(usize, Duration),
     ) -> Result<()> {
-        self.runtime.mark()?;
-        self.walk(plan, chunk, harvest, &mut |device, _, _| device.runtime.mark().map(|()| true))?;
+        // Marks of a run that failed are not this one's.
+        self.runtime.elapsed()?;
+        self.timed = true;
+        let walked = self.walk(plan, chunk, harvest, &mut |device, _, _| device.runtime.mark().map(|()| true));
+        self.timed = false;
+        walked?;
         self.runtime.elapsed()?.into_iter().enumerate().for_each(|(i, time)| observe(i, time));
         Ok(())
     }

@@ -135,7 +135,11 @@ impl Emulated {
 
     fn check_guards(&self, kernel: &str) -> Result<()> {
         let Some((memory, byte)) = self.memory.values().find_map(|m| Some((m, m.violated()?))) else { return Ok(()) };
-        Err(Error::device(format!("kernel {kernel} wrote to byte {byte} of a buffer of {} bytes", memory.bytes)))
+        let error =
+            Error::device(format!("kernel {kernel} wrote to byte {byte} of a buffer of {} bytes", memory.bytes));
+        // The next launch is not to answer for it.
+        self.memory.values().for_each(Memory::guard);
+        Err(error)
     }
 }
 
@@ -251,6 +255,15 @@ impl Memory {
         Some(Self { start, bytes, layout })
     }
 
+    /// Fills the guard zones.
+    fn guard(&self) {
+        let end = GUARD_BYTES + self.bytes;
+        for (from, bytes) in [(0, GUARD_BYTES), (end, self.layout.size() - end)] {
+            // SAFETY: both zones are in the allocation; no kernel runs now.
+            unsafe { self.start.as_ptr().add(from).write_bytes(POISON, bytes) };
+        }
+    }
+
     /// The byte `offset` of those between the zones; at most their number.
     fn at(&self, offset: usize) -> *mut u8 {
         // SAFETY: the zone before it and all bytes between the zones are in the allocation.
@@ -289,7 +302,10 @@ struct Compiler {
 }
 
 /// Each library once in a process, however many engines ask for it; nothing is unloaded.
-static LOADED: Mutex<BTreeMap<String, Arc<Mutex<Option<EmulatedLaunch>>>>> = Mutex::new(BTreeMap::new());
+static LOADED: Mutex<BTreeMap<String, Slot>> = Mutex::new(BTreeMap::new());
+
+/// A unit's function, or why there is none: what does not compile is not tried again.
+type Slot = Arc<Mutex<Option<Result<EmulatedLaunch, String>>>>;
 
 impl Compiler {
     fn find() -> Result<Self> {
@@ -312,6 +328,10 @@ impl Compiler {
     fn ask(command: &str) -> Option<Self> {
         let command: Vec<String> = command.split_whitespace().map(String::from).collect();
         let (program, first) = command.split_first()?;
+        // It will be run from another folder.
+        let program = if program.contains('/') { std::path::absolute(program).ok()? } else { program.into() };
+        let command: Vec<String> = std::iter::once(program.to_str()?.to_owned()).chain(first.iter().cloned()).collect();
+        let (program, first) = command.split_first()?;
         let answer = Command::new(program).args(first).arg("--version").output().ok()?;
         let version = String::from_utf8_lossy(&answer.stdout).into_owned();
         answer.status.success().then(|| Self { command, version, cache: cache() })
@@ -329,26 +349,23 @@ impl Compiler {
         let key = self.key(&texts, &defines);
         let slot = Arc::clone(LOADED.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_default());
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(function) = *slot {
+        let made = slot.get_or_insert_with(|| self.make(&texts, &defines, &key, unit).map_err(|e| e.to_string()));
+        made.clone().map_err(Error::device)
+    }
+
+    fn make(&self, texts: &[Text], defines: &[String], key: &str, unit: &Unit) -> Result<EmulatedLaunch> {
+        let library = self.cache.join(format!("{}-{}.so", unit.name, &key[..KEY_DIGITS]));
+        let kept = if is_whole(&library) { open(&library).ok() } else { None };
+        if let Some(function) = kept {
             return Ok(function);
         }
-        let library = self.cache.join(format!("{}-{}.so", unit.name, &key[..KEY_DIGITS]));
-        let kept = if library.is_file() { open(&library).ok() } else { None };
-        let function = match kept {
-            Some(function) => function,
-            None => {
-                let object = self.object()?;
-                let mut arguments =
-                    vec![OsStr::new("-shared"), OsStr::new("-x"), OsStr::new("c++"), unit.file.as_ref()];
-                arguments.extend([OsStr::new("-x"), OsStr::new("none"), object.as_os_str()]);
-                arguments.extend(defines.iter().map(OsStr::new));
-                self.compile(&texts, &arguments, &library)
-                    .map_err(|e| e.within(format!("{} (unit {})", unit.file, unit.name)))?;
-                open(&library).map_err(|e| Error::device(format!("{}: {e}", library.display())))?
-            }
-        };
-        *slot = Some(function);
-        Ok(function)
+        let object = self.object()?;
+        let mut arguments = vec![OsStr::new("-shared"), OsStr::new("-x"), OsStr::new("c++"), unit.file.as_ref()];
+        arguments.extend([OsStr::new("-x"), OsStr::new("none"), object.as_os_str()]);
+        arguments.extend(defines.iter().map(OsStr::new));
+        self.compile(texts, &arguments, &library)
+            .map_err(|e| e.within(format!("{} (unit {})", unit.file, unit.name)))?;
+        open(&library).map_err(|e| Error::device(format!("{}: {e}", library.display())))
     }
 
     /// What runs the kernels of every unit, compiled.
@@ -357,7 +374,7 @@ impl Compiler {
         let texts: Vec<_> = SHIM.iter().map(|&(name, text)| (name, Cow::from(text))).collect();
         let object = self.cache.join(format!("emu-{}.o", &self.key(&texts, &[])[..KEY_DIGITS]));
         let making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
-        if !object.is_file() {
+        if !is_whole(&object) {
             let arguments = ["-c", "emu.cpp"].map(OsStr::new);
             self.compile(&texts, &arguments, &object).map_err(|e| e.within("emu.cpp"))?;
         }
@@ -395,8 +412,30 @@ impl Compiler {
             let log = String::from_utf8_lossy(&done.stderr).into_owned();
             return Err(Error::device(format!("this does not compile:\n{log}")));
         }
-        std::fs::rename(folder.0.join("made"), target).map_err(|e| Error::io(target, e))
+        let made = folder.0.join("made");
+        let digest = digest(&made).ok_or_else(|| Error::device("the C++ compiler left nothing behind"))?;
+        std::fs::rename(made, target).map_err(|e| Error::io(target, e))?;
+        let beside = folder.0.join("digest");
+        std::fs::write(&beside, digest).map_err(|e| Error::io(&beside, e))?;
+        std::fs::rename(beside, digest_of(target)).map_err(|e| Error::io(target, e))
     }
+}
+
+/// SHA-256 of a file; none if it cannot be read.
+fn digest(path: &Path) -> Option<[u8; 32]> {
+    Some(Sha256::digest(std::fs::read(path).ok()?).into())
+}
+
+/// Where the digest of a kept file lies.
+fn digest_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".sha256");
+    name.into()
+}
+
+/// Whether a kept file is what it was when it was made: loading a damaged library can end the process.
+fn is_whole(path: &Path) -> bool {
+    digest(path).is_some_and(|digest| std::fs::read(digest_of(path)).is_ok_and(|kept| kept == digest))
 }
 
 /// Name and text of a file.
@@ -433,8 +472,21 @@ fn processor() -> &'static str {
 /// The folder in which libraries are kept.
 fn cache() -> PathBuf {
     let usable = super::cache::folder(|name| std::env::var_os(name)).map(|place| place.join("emulated"));
+    // The compiler runs in another folder.
+    let usable = usable.and_then(|place| std::path::absolute(place).ok());
     let usable = usable.filter(|place| std::fs::create_dir_all(place).is_ok());
-    usable.unwrap_or_else(|| std::env::temp_dir().join("verilume-emulated"))
+    usable.unwrap_or_else(own_folder)
+}
+
+/// A folder for this process alone: what others could write must not be loaded.
+fn own_folder() -> PathBuf {
+    let mut builder = std::fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    let name = |n: u32| std::env::temp_dir().join(format!("verilume-{}-{n}", std::process::id()));
+    // A name that is taken already may be somebody else's.
+    let made = (0..100).map(name).find(|folder| builder.create(folder).is_ok());
+    made.unwrap_or_else(|| name(100).join("nowhere"))
 }
 
 /// A folder that is gone when the work is done.

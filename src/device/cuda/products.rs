@@ -12,8 +12,7 @@ pub(super) struct Kernels {
 }
 
 impl Kernels {
-    /// The way back in TF32 where the forward pass is accurate, unless that must be exact too: what it multiplies is
-    /// decided, so that its errors stay as small as they are.
+    /// Both ways alike, but for [`Convolution::Fast`]: the way back in TF32 where the forward pass is accurate.
     pub fn new(products: Products, convolution: Convolution) -> Self {
         let adjoint = match (products, convolution) {
             (Products::F32, Convolution::Fast) => Products::Tf32,

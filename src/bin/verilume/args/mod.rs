@@ -198,15 +198,15 @@ pub struct Resources {
 
     /// Numbers to compute in; f64 is the reference (CPU), tf32, bf16 and f16 need a CUDA device
     ///
-    /// On a GPU they say how tensor cores multiply; f32 is as accurate as single precision. Sums are f32 in any case.
+    /// On a GPU they say how tensor cores multiply; f32 is as accurate as single precision (but see --conv). Sums are f32 in any case.
     #[arg(long, value_enum, value_name = "P", default_value = "f32")]
     pub precision: PrecisionArg,
 
-    /// Convolutions: fast, or exact, which flips fewer decisions
+    /// Convolutions: fast, exact, or auto: fast on the CPU, exact on a GPU
     ///
     /// On the CPU `fast` computes large 3x3 convolutions by Winograd's transforms, `exact` forward by plain sums. On a GPU
-    /// `exact` also keeps signals on their way back as accurate as f32, which `fast` multiplies in TF32.
-    #[arg(long = "conv", value_name = "HOW", default_value = "fast")]
+    /// `exact` is as accurate as single precision both ways; `fast` multiplies signals on their way back in TF32.
+    #[arg(long = "conv", value_name = "HOW", default_value = "auto")]
     pub convolution: verilume::device::cpu::Convolution,
 
     /// Folder of CUDA kernels to use in place of the built-in ones that have their names

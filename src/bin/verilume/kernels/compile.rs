@@ -1,9 +1,9 @@
 //! `verilume kernels compile`: what NVRTC makes of the kernels, held against their budgets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 use serde_json::json;
 use verilume::device::cuda::kernels::{self, Built, Compiler};
@@ -28,12 +28,22 @@ type Budget = BTreeMap<(String, String), u32>;
 
 /// Runs the command.
 pub fn run(args: &CompileArgs) -> Result<ExitCode> {
+    if args.write_budget.is_some() && !args.kernel.is_empty() {
+        bail!("--write-budget writes the table of all kernels; leave --kernel out");
+    }
     let units = units(&args.kernel)?;
     let compiler = Compiler::open(args.kernel_dir.as_deref())?;
     let archs: Vec<&str> = match args.arch.is_empty() {
         true => kernels::ARCHITECTURES.to_vec(),
-        false => args.arch.iter().map(String::as_str).collect(),
+        false => args.arch.iter().map(String::as_str).collect::<BTreeSet<_>>().into_iter().collect(),
     };
+    let is_real = |arch: &str| {
+        let number = arch.strip_prefix("sm_").map(|n| n.trim_end_matches(['a', 'f']));
+        number.is_some_and(|n| n.parse::<u32>().is_ok_and(|n| n >= 50))
+    };
+    if let Some(arch) = archs.iter().find(|arch| !is_real(arch)) {
+        bail!("--arch {arch}: an architecture is sm_80, sm_90a, ...; what is not one has no registers yet");
+    }
     let wanted = |built: &Built| {
         args.kernel.is_empty() || args.kernel.iter().any(|name| name == built.kernel || name == built.unit)
     };

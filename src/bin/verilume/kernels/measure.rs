@@ -36,8 +36,8 @@ fn product_errors(settings: &Settings) -> [f64; 2] {
     let split = 3.0 * 2f64.powi(-22);
     let eleven = 2.0 * 2f64.powi(-11) + 2f64.powi(-22);
     match (settings.products, settings.convolution) {
-        (Products::F32, Convolution::Exact) => [split; 2],
         (Products::F32, Convolution::Fast) => [split, eleven],
+        (Products::F32, _) => [split; 2],
         (Products::Tf32 | Products::F16, _) => [eleven; 2],
         (Products::Bf16, _) => [2.0 * 2f64.powi(-8) + 2f64.powi(-16); 2],
     }
