@@ -19,7 +19,7 @@ pub use products::Products;
 
 use crate::error::Result;
 use crate::graph::NodeId;
-use crate::program::{Form, Plan, Statistic, Step};
+use crate::program::{Form, Plan, Statistic};
 use crate::tensor::{Precision, Tensor};
 
 /// What a device is.
@@ -199,8 +199,8 @@ pub(crate) trait Device: Send {
         observe: &mut dyn FnMut(usize, Duration),
     ) -> Result<()>;
 
-    /// Name of the kernel that carries `step` out (`direct`, `depthwise`, `linear`, …), for reports.
-    fn kernel(&self, step: &Step) -> &'static str;
+    /// Name of the kernel that carries step `position` of `plan` out (`direct`, `depthwise`, `linear`, …), for reports.
+    fn kernel(&self, plan: &Plan, position: usize) -> &'static str;
 
     /// The first step of `plan` whose numbers on this chunk are not all finite, by its position; for saying where a NaN
     /// began.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::Engine;
 use crate::device::{Chunk, Device, Harvest};
 use crate::error::Result;
-use crate::program::{Plan, Step};
+use crate::program::Plan;
 
 /// One chunk of a program, timed step by step.
 #[derive(Debug, Clone)]
@@ -70,8 +70,8 @@ impl Engine {
         done.map(|done| (done, profile.unwrap_or_default()))
     }
 
-    /// Name of the kernel that carries `step` out on this engine's device.
-    pub fn kernel(&self, step: &Step) -> &'static str {
-        self.device.kernel(step)
+    /// Name of the kernel that carries step `position` of `plan` out on this engine's device.
+    pub fn kernel(&self, plan: &Plan, position: usize) -> &'static str {
+        self.device.kernel(plan, position)
     }
 }

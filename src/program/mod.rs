@@ -8,6 +8,7 @@ mod lower;
 mod plan;
 mod score;
 mod work;
+mod zeros;
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ pub use builder::{Builder, Decided, Forward};
 pub use plan::{Place, Plan};
 pub use score::{Score, softmax};
 pub use work::{Pass, Work};
+pub use zeros::Zeros;
 
 use crate::error::{Error, Result};
 use crate::graph::{NodeId, Part, SoftClamp, Weight};

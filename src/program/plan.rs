@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::{Form, Program, Step, Value};
+use super::{Form, Program, Step, Value, Zeros};
 
 /// Values start at multiples of this.
 const ALIGN: usize = 64;
@@ -24,6 +24,7 @@ pub struct Plan {
     /// Where each value lies; values that are never written lie nowhere (0 bytes).
     pub(crate) places: Vec<Place>,
     pub(crate) copy_bytes: usize,
+    zeros: Vec<Zeros>,
 }
 
 /// Bytes held from one step to another, by a value or by several that take each other over.
@@ -73,12 +74,18 @@ impl Plan {
             None => Place { offset: 0, bytes: 0 },
         };
         let places = block_of.iter().map(place).collect();
-        Self { program, places, copy_bytes }
+        let zeros = Zeros::of(&program);
+        Self { program, places, copy_bytes, zeros }
     }
 
     /// Form of a value.
     pub fn form(&self, v: Value) -> Form {
         self.program.forms[v.index()]
+    }
+
+    /// What is known of zeros among a value's numbers.
+    pub fn zeros(&self, v: Value) -> Zeros {
+        self.zeros[v.index()]
     }
 
     /// What to do.

@@ -312,7 +312,7 @@ fn rows(engine: &Engine, calls: &[Profile], peaks: Option<&Peaks>) -> Vec<StepRo
                 primitive: step.kind().into(),
                 fused: step.fused().into_iter().map(String::from).collect(),
                 layer: step.layer().map(String::from),
-                kernel: engine.kernel(step).into(),
+                kernel: engine.kernel(plan, position).into(),
                 input: read.or(written).unwrap_or_default(),
                 output: written.or(read).unwrap_or_default(),
                 ms: seconds * 1e3,

@@ -48,9 +48,9 @@ impl<I: Isa> Cpu<I> {
         let mut needs = Needs { packed: Vec::new(), scratch: 0 };
         let mut seen = HashSet::new();
         for step in plan.steps() {
-            let (layer, direction) = match step {
-                Step::Conv { layer, .. } => (layer, Direction::Forward),
-                Step::ConvAdjoint { layer, .. } => (layer, Direction::Adjoint),
+            let (layer, direction, read) = match step {
+                Step::Conv { layer, x, .. } => (layer, Direction::Forward, *x),
+                Step::ConvAdjoint { layer, s, .. } => (layer, Direction::Adjoint, *s),
                 Step::Linear { .. } => {
                     needs.scratch = needs.scratch.max(linear::scratch(I::LANES));
                     continue;
@@ -61,7 +61,7 @@ impl<I: Isa> Cpu<I> {
                 }
                 _ => continue,
             };
-            let conv = self.conv_plan(layer, direction);
+            let conv = self.conv_plan(layer, direction, plan.zeros(read));
             needs.scratch = needs.scratch.max(conv.scratch_len);
             if seen.insert(conv.key.clone()) {
                 let bytes = conv.packed_len * size_of::<I::T>();

@@ -33,6 +33,9 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     const PIXELS: usize;
     /// Whether large 3×3 convolutions may be computed by Winograd's transforms.
     const WINOGRAD: bool;
+    /// Channel blocks of which two positions' sums and a vector of each fit into registers while zeros are skipped; 0 where
+    /// no product is skipped.
+    const SKIPS: usize;
 
     unsafe fn zero() -> Self::V;
     unsafe fn splat(x: Self::T) -> Self::V;
@@ -45,6 +48,8 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// `min(max(v, lo), hi)`; NaN stays NaN.
     unsafe fn clamp(v: Self::V, lo: Self::V, hi: Self::V) -> Self::V;
+    /// Bit `i` set where `v[i]` is not 0 (NaN is not).
+    unsafe fn nonzero(v: Self::V) -> u32;
     /// Bit `i` set where `lo < v[i] < hi`.
     unsafe fn between(v: Self::V, lo: Self::V, hi: Self::V) -> u32;
     /// `v[i]` where bit `i` is set, else 0.
@@ -99,6 +104,7 @@ impl<T: Scalar> Isa for Portable<T> {
     const NAME: &'static str = "portable";
     const PIXELS: usize = 4;
     const WINOGRAD: bool = false;
+    const SKIPS: usize = 0;
 
     #[inline(always)]
     unsafe fn zero() -> Lanes<T> {
@@ -154,6 +160,10 @@ impl<T: Scalar> Isa for Portable<T> {
             v.0[i] = if x > hi.0[i] { hi.0[i] } else { x };
         }
         v
+    }
+    #[inline(always)]
+    unsafe fn nonzero(v: Lanes<T>) -> u32 {
+        v.0.iter().enumerate().fold(0, |bits, (i, &x)| bits | u32::from(x != T::ZERO) << i)
     }
     #[inline(always)]
     unsafe fn between(v: Lanes<T>, lo: Lanes<T>, hi: Lanes<T>) -> u32 {
@@ -256,6 +266,7 @@ mod x86 {
         const NAME: &'static str = "avx512";
         const PIXELS: usize = 14;
         const WINOGRAD: bool = true;
+        const SKIPS: usize = 8;
 
         #[inline(always)]
         unsafe fn zero() -> __m512 {
@@ -293,6 +304,10 @@ mod x86 {
         unsafe fn clamp(v: __m512, lo: __m512, hi: __m512) -> __m512 {
             // The instruction returns its second operand when either is NaN.
             unsafe { _mm512_min_ps(hi, _mm512_max_ps(lo, v)) }
+        }
+        #[inline(always)]
+        unsafe fn nonzero(v: __m512) -> u32 {
+            unsafe { u32::from(_mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(v, _mm512_setzero_ps())) }
         }
         #[inline(always)]
         unsafe fn between(v: __m512, lo: __m512, hi: __m512) -> u32 {
@@ -345,6 +360,7 @@ mod x86 {
         const NAME: &'static str = "avx2";
         const PIXELS: usize = 6;
         const WINOGRAD: bool = true;
+        const SKIPS: usize = 6;
 
         #[inline(always)]
         unsafe fn zero() -> __m256 {
@@ -382,6 +398,10 @@ mod x86 {
         unsafe fn clamp(v: __m256, lo: __m256, hi: __m256) -> __m256 {
             // The instruction returns its second operand when either is NaN.
             unsafe { _mm256_min_ps(hi, _mm256_max_ps(lo, v)) }
+        }
+        #[inline(always)]
+        unsafe fn nonzero(v: __m256) -> u32 {
+            unsafe { _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NEQ_UQ>(v, _mm256_setzero_ps())) as u32 }
         }
         #[inline(always)]
         unsafe fn between(v: __m256, lo: __m256, hi: __m256) -> u32 {

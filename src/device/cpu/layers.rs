@@ -18,7 +18,7 @@ impl<I: Isa> Cpu<I> {
         e: &Epilogue,
         v: &Values<'_, I>,
     ) {
-        let plan = self.conv_plan(layer, direction);
+        let plan = self.conv_plan(layer, direction, v.plan.zeros(read));
         let weights = match self.resident.get(&plan.key) {
             Some(buffer) => Shared(buffer.pointer().cast::<I::T>()),
             None => {

@@ -39,7 +39,7 @@ use super::patch::{Moved, PatchTask, Stem};
 use super::{Chunk, Description, Device, Harvest, Perturbation, Sum};
 use crate::error::{Error, Result};
 use crate::graph::WeightId;
-use crate::program::{ConvLayer, Elementwise, Form, Plan, Range, Step, Value, WinnerWidth};
+use crate::program::{ConvLayer, Elementwise, Form, Plan, Range, Step, Value, WinnerWidth, Zeros};
 use crate::tensor::{Precision, Scalar, Shape, Tensor, Window};
 
 /// Vectors or pixels that are worth a task.
@@ -133,12 +133,13 @@ struct ConvKey {
     window: Window,
     groups: usize,
     input: Shape,
+    zeros: Zeros,
 }
 
 impl ConvKey {
-    fn new(layer: &ConvLayer, direction: Direction) -> Self {
+    fn new(layer: &ConvLayer, direction: Direction, zeros: Zeros) -> Self {
         let (window, groups, input) = (layer.window, layer.groups, layer.input);
-        Self { weight: layer.weight.id(), direction, window, groups, input }
+        Self { weight: layer.weight.id(), direction, window, groups, input, zeros }
     }
 }
 
@@ -179,14 +180,14 @@ impl<I: Isa> Cpu<I> {
         })
     }
 
-    fn conv_plan(&mut self, layer: &ConvLayer, direction: Direction) -> Arc<ConvPlan> {
-        let key = ConvKey::new(layer, direction);
+    fn conv_plan(&mut self, layer: &ConvLayer, direction: Direction, zeros: Zeros) -> Arc<ConvPlan> {
+        let key = ConvKey::new(layer, direction, zeros);
         if self.plans.len() >= MOST_CONV_PLANS && !self.plans.contains_key(&key) {
             self.plans.clear();
         }
         let products = self.convolution.products(direction);
         let plan = self.plans.entry(key);
-        Arc::clone(plan.or_insert_with(|| Arc::new(ConvPlan::new::<I>(layer, direction, products))))
+        Arc::clone(plan.or_insert_with(|| Arc::new(ConvPlan::new::<I>(layer, direction, products, zeros))))
     }
 
     /// Runs `task(index, scratch)` for every index below `tasks`.
@@ -285,8 +286,8 @@ impl<I: Isa> Device for Cpu<I> {
         })
     }
 
-    fn kernel(&self, step: &Step) -> &'static str {
-        self.kernel_name(step)
+    fn kernel(&self, plan: &Plan, position: usize) -> &'static str {
+        self.kernel_name(plan, &plan.steps()[position])
     }
 
     fn first_not_finite(&mut self, plan: &Plan, chunk: &Chunk<'_>) -> Result<Option<usize>> {

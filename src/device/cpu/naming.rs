@@ -3,14 +3,14 @@
 use super::conv::{ConvPlan, Direction, Form};
 use super::isa::Isa;
 use super::{ConvKey, Cpu};
-use crate::program::{ConvLayer, Step};
+use crate::program::{ConvLayer, Plan, Step, Zeros};
 
 impl<I: Isa> Cpu<I> {
     /// Name of the kernel for reports; a step and its adjoint share it.
-    pub(super) fn kernel_name(&self, step: &Step) -> &'static str {
+    pub(super) fn kernel_name(&self, plan: &Plan, step: &Step) -> &'static str {
         match step {
-            Step::Conv { layer, .. } => self.conv_kernel(layer, Direction::Forward),
-            Step::ConvAdjoint { layer, .. } => self.conv_kernel(layer, Direction::Adjoint),
+            Step::Conv { layer, x, .. } => self.conv_kernel(layer, Direction::Forward, plan.zeros(*x)),
+            Step::ConvAdjoint { layer, s, .. } => self.conv_kernel(layer, Direction::Adjoint, plan.zeros(*s)),
             Step::Linear { .. } | Step::LinearAdjoint { .. } => "linear",
             Step::ConvWeightAdjoint { .. } | Step::LinearWeightAdjoint { .. } => "weights",
             Step::Add { .. }
@@ -44,16 +44,17 @@ impl<I: Isa> Cpu<I> {
         }
     }
 
-    fn conv_kernel(&self, layer: &ConvLayer, direction: Direction) -> &'static str {
+    fn conv_kernel(&self, layer: &ConvLayer, direction: Direction, zeros: Zeros) -> &'static str {
         let name = |plan: &ConvPlan| match &plan.form {
             Form::Depthwise => "depthwise",
             Form::Groups(_) => "direct",
+            Form::Skipping(_) => "skipping",
             Form::Winograd(_) => "winograd",
             Form::Narrow(_) => "narrow",
         };
-        match self.plans.get(&ConvKey::new(layer, direction)) {
+        match self.plans.get(&ConvKey::new(layer, direction, zeros)) {
             Some(plan) => name(plan),
-            None => name(&ConvPlan::new::<I>(layer, direction, self.convolution.products(direction))),
+            None => name(&ConvPlan::new::<I>(layer, direction, self.convolution.products(direction), zeros)),
         }
     }
 }

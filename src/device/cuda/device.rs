@@ -15,7 +15,7 @@ use crate::device::patch::{Moved, PatchTask, Stem};
 use crate::device::{Chunk, Description, Device, Harvest};
 use crate::error::{Error, Result};
 use crate::graph::Weight;
-use crate::program::{Form, Plan, Step, Value};
+use crate::program::{Form, Plan, Value};
 use crate::tensor::{Precision, Tensor};
 
 /// Copies beyond which a chunk gains nothing.
@@ -387,8 +387,8 @@ impl Device for CudaDevice {
         Ok(())
     }
 
-    fn kernel(&self, step: &Step) -> &'static str {
-        choice::kernel(step, &self.products)
+    fn kernel(&self, plan: &Plan, position: usize) -> &'static str {
+        choice::kernel(&plan.steps()[position], &self.products)
     }
 
     fn first_not_finite(&mut self, plan: &Plan, chunk: &Chunk<'_>) -> Result<Option<usize>> {

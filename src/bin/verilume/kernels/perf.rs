@@ -62,7 +62,7 @@ pub fn run(args: &PerfArgs) -> Result<()> {
         rows.push(Row {
             layer: step.layer().unwrap_or_default().into(),
             pass: Pass::of(plan.steps())[at].name(),
-            kernel: engine.kernel(step),
+            kernel: engine.kernel(plan, at),
             output: step.writes().first().map_or([0; 3], |v| plan.form(*v).shape().dims()),
             ms: seconds * 1e3,
             gflop_s: if seconds > 0.0 { flops / seconds / 1e9 } else { 0.0 },

@@ -7,6 +7,7 @@
 mod geometry;
 mod narrow;
 mod pack;
+mod skipping;
 mod winograd;
 
 use std::ops::Range;
@@ -17,7 +18,7 @@ pub(crate) use winograd::WinogradTask;
 
 use super::isa::{Isa, Kernel};
 use crate::graph::WeightId;
-use crate::program::ConvLayer;
+use crate::program::{ConvLayer, Zeros};
 use narrow::Narrow;
 
 /// Bytes of a band's copy with halo that should stay in the second-level cache.
@@ -38,6 +39,8 @@ pub(crate) struct ConvPlan {
     halo: Option<Halo>,
     /// Rows (columns if flat) of one band.
     band: usize,
+    /// Where scratch holds sums that wait for more.
+    sums_at: usize,
     /// Scratch of one task, in elements.
     pub scratch_len: usize,
 }
@@ -90,9 +93,9 @@ struct Halo {
 }
 
 impl ConvPlan {
-    pub fn new<I: Isa>(layer: &ConvLayer, direction: Direction, products: Products) -> Self {
+    pub fn new<I: Isa>(layer: &ConvLayer, direction: Direction, products: Products, zeros: Zeros) -> Self {
         let geometry = Geometry::new(&layer.window, layer.input, layer.output, direction);
-        let (form, packed_len) = Form::new::<I>(layer, direction, products, &geometry);
+        let (form, packed_len) = Form::new::<I>(layer, direction, products, zeros, &geometry);
         let key = PackKey::new(layer, direction, &form, &geometry);
         let extent = geometry.extent();
         let flat = geometry.stays_inside()
@@ -127,13 +130,17 @@ impl ConvPlan {
         if flat {
             band = band.next_multiple_of(I::PIXELS);
         }
-        let scratch_len =
+        let mut sums = 0;
+        if let Form::Skipping(groups) = &form {
+            (band, sums) = skipping::band::<I>(groups, band, if flat { 1 } else { extent[1] }, rows);
+        }
+        let sums_at =
             halo.map_or(0, |h| blocks * ((band - 1) * geometry.read_step[0] + h.extra_rows + 1) * h.width * I::LANES);
         let scratch_len = match &form {
             Form::Winograd(winograd) => winograd.scratch_len(I::LANES),
-            _ => scratch_len,
+            _ => sums_at + sums,
         };
-        Self { geometry, form, key, packed_len, flat, halo, band, scratch_len }
+        Self { geometry, form, key, packed_len, flat, halo, band, sums_at, scratch_len }
     }
 
     /// Independent pieces of one picture's result.
@@ -146,7 +153,7 @@ impl ConvPlan {
     pub fn parts(&self, lanes: usize) -> usize {
         match &self.form {
             Form::Depthwise => self.geometry.written.c.div_ceil(lanes),
-            Form::Groups(groups) => groups.len(),
+            Form::Groups(groups) | Form::Skipping(groups) => groups.len(),
             Form::Winograd(winograd) => winograd.groups.len(),
             Form::Narrow(_) => 1,
         }
@@ -242,6 +249,22 @@ impl<I: Isa> Kernel<I> for Task<'_, I> {
                             (_, 1) => self.group::<1, 1>(group, source, &rows, &columns, &mut taps),
                             (_, 2) => self.group::<1, 2>(group, source, &rows, &columns, &mut taps),
                             _ => self.group::<1, ANY>(group, source, &rows, &columns, &mut taps),
+                        }
+                    }
+                }
+                Form::Skipping(groups) => {
+                    let source = self.source(0..geometry.read.c / I::LANES, &rows);
+                    let mut taps = Vec::new();
+                    for group in &groups[self.share.clone()] {
+                        match group.blocks {
+                            1 => self.skipping::<1>(group, source, &rows, &columns, &mut taps),
+                            2 => self.skipping::<2>(group, source, &rows, &columns, &mut taps),
+                            3 => self.skipping::<3>(group, source, &rows, &columns, &mut taps),
+                            4 => self.skipping::<4>(group, source, &rows, &columns, &mut taps),
+                            5 => self.skipping::<5>(group, source, &rows, &columns, &mut taps),
+                            6 => self.skipping::<6>(group, source, &rows, &columns, &mut taps),
+                            7 => self.skipping::<7>(group, source, &rows, &columns, &mut taps),
+                            _ => self.skipping::<8>(group, source, &rows, &columns, &mut taps),
                         }
                     }
                 }

@@ -5,10 +5,11 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::narrow::Narrow;
+use super::skipping;
 use super::winograd::Winograd;
 use super::{ConvPlan, Direction, Geometry, Products};
 use crate::device::cpu::isa::Isa;
-use crate::program::ConvLayer;
+use crate::program::{ConvLayer, Zeros};
 use crate::tensor::Scalar;
 
 /// Which written channels are computed together, and from which read channels.
@@ -18,13 +19,15 @@ pub(crate) enum Form {
     Depthwise,
     /// One or two channel blocks each.
     Groups(Vec<Group>),
+    /// Some channel blocks each; zeros of what is read are skipped.
+    Skipping(Vec<Group>),
     /// Transformed tiles.
     Winograd(Winograd),
     /// A lane is a read channel.
     Narrow(Narrow),
 }
 
-/// Up to two neighbouring blocks of written channels.
+/// Some neighbouring blocks of written channels.
 #[derive(Debug, Clone)]
 pub(crate) struct Group {
     pub first_block: usize,
@@ -65,9 +68,14 @@ impl Form {
         layer: &ConvLayer,
         direction: Direction,
         products: Products,
+        zeros: Zeros,
         geometry: &Geometry,
     ) -> (Self, usize) {
+        let channels = Channels::new(layer, direction);
+        let skipping = skipping::groups::<I>(layer, &channels, geometry, zeros);
+        // Where three quarters are zeros no more products are left than Winograd's transforms leave, and no transforms.
         if products == Products::Few
+            && !(skipping.is_some() && zeros == Zeros::Most)
             && let Some((winograd, len)) = Winograd::new::<I>(layer, direction, geometry)
         {
             return (Form::Winograd(winograd), len);
@@ -76,7 +84,9 @@ impl Form {
         if let Some((narrow, len)) = Narrow::new(layer, geometry, lanes) {
             return (Form::Narrow(narrow), len);
         }
-        let channels = Channels::new(layer, direction);
+        if let Some((groups, len)) = skipping {
+            return (Form::Skipping(groups), len);
+        }
         let blocks = channels.written.div_ceil(lanes);
         let taps: usize = geometry.grids.iter().map(|g| g.taps.len()).sum();
         if layer.groups > 1 && channels.read_per_group == 1 && channels.written_per_group == 1 {
@@ -158,7 +168,7 @@ pub(super) fn pack<I: Isa>(
             });
         }
         Form::Narrow(narrow) => narrow.pack(&plan.geometry, I::LANES, element, &mut out[..plan.packed_len]),
-        Form::Groups(groups) => {
+        Form::Groups(groups) | Form::Skipping(groups) => {
             // Groups follow one another in `out`.
             let mut shares = Vec::with_capacity(groups.len());
             let mut rest = &mut out[..plan.packed_len];

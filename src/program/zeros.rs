@@ -1,0 +1,45 @@
+//! What a program's steps tell about zeros among their numbers.
+
+use super::{Program, Range, Step, Value};
+
+/// How many of a value's numbers are known to be exactly zero, whatever the picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub enum Zeros {
+    /// Nothing is known.
+    #[default]
+    Unknown,
+    /// What a ReLU left, or its gate on the way back: as a rule about half.
+    Many,
+    /// Three quarters at least: what goes back through a max-pooling to a map four times as large or larger.
+    Most,
+}
+
+impl Zeros {
+    /// For each value of `program`, by [`Value::index`].
+    pub(super) fn of(program: &Program) -> Vec<Zeros> {
+        let mut zeros = vec![Zeros::Unknown; program.forms.len()];
+        for step in &program.steps {
+            if let (Some(out), found) = (step.writes().first(), found(step, program, |v| zeros[v.index()])) {
+                zeros[out.index()] = found;
+            }
+        }
+        zeros
+    }
+}
+
+/// About a step's first result, from what is known of what it reads.
+fn found(step: &Step, program: &Program, of: impl Fn(Value) -> Zeros) -> Zeros {
+    let cut = |range: Range| if range.lo == 0.0 || range.hi == 0.0 { Zeros::Many } else { Zeros::Unknown };
+    let len = |v: Value| program.forms[v.index()].shape().len();
+    match step {
+        Step::Conv { epilogue, .. } | Step::ConvAdjoint { epilogue, .. } => match (epilogue.gate, epilogue.clamp) {
+            (Some(_), _) => Zeros::Many,
+            (None, Some(range)) => cut(range),
+            (None, None) => Zeros::Unknown,
+        },
+        Step::Clamp { x, range, .. } => cut(*range).max(of(*x)),
+        Step::Gate { s, .. } => of(*s).max(Zeros::Many),
+        Step::MaxPoolAdjoint { s, out, .. } if 4 * len(*s) <= len(*out) => Zeros::Most,
+        _ => Zeros::Unknown,
+    }
+}
