@@ -22,7 +22,7 @@ use verilume::device::cpu::Kernels;
 #[cfg(feature = "cuda")]
 use verilume::engine::DeviceChoice;
 use verilume::engine::{Batch, Engine, Pullback, Settings};
-use verilume::graph::{Graph, NodeId, Op};
+use verilume::graph::{Graph, GraphBuilder, NodeId, Op};
 use verilume::rule::Composite;
 use verilume::tensor::{Padding, Precision, Shape, Tensor, Window};
 
@@ -544,6 +544,69 @@ fn items_of_a_batch_do_not_meet(subject: &dyn Subject) {
     });
 }
 
+/// Convolutions of what a ReLU or the adjoint of a pooling left: full of zeros that some kernels skip.
+fn zeros_are_skipped(subject: &dyn Subject) {
+    // Slabs that are full, partly full and several; groups of blocks with and without idle lanes; one and more bands.
+    for (c, k, size, kernel, stride, pooled) in [
+        (16, 48, [9, 13], 1, 1, false),
+        (80, 100, [5, 7], 1, 1, false),
+        (144, 272, [3, 3], 1, 2, false),
+        (32, 64, [30, 31], 1, 1, false),
+        (64, 64, [8, 8], 3, 2, false),
+        (48, 56, [7, 11], 5, 3, true),
+        (64, 64, [18, 15], 3, 1, true),
+        (160, 96, [6, 4], 3, 1, true),
+    ] {
+        let padding = Padding::all(kernel / 2);
+        let geometry = Geometry { c, k, kernel: [kernel; 2], stride: [stride; 2], padding, ..Geometry::default() };
+        for numbers in [Numbers::Integers, Numbers::Reals] {
+            let mut builder = GraphBuilder::new(Shape::new(c, size[0], size[1]));
+            let relu = builder.push("relu", Op::Relu, &[builder.input()]).unwrap();
+            let conv = builder.push("conv", geometry.conv(numbers), &[relu]).unwrap();
+            let last = match pooled {
+                true => Op::MaxPool(Window { ceil: true, ..Window::square(2, 2, 0) }),
+                false => Op::Relu,
+            };
+            let last = builder.push("last", last, &[conv]).unwrap();
+            let flat = builder.push("flatten", Op::Flatten, &[last]).unwrap();
+            let graph = Arc::new(builder.finish(flat).unwrap());
+            let x = numbers.maps(90, 2, graph.input_shape());
+            let outputs = forward(&graph, &x);
+            let op = &graph.node(conv).op;
+            let who = format!("{}, {numbers:?}, {c} to {k} by {kernel}/{stride}", subject.name());
+            if numbers == Numbers::Integers && pooled && subject.slack(op, Direction::Forward) > 1.0 {
+                // Transforms round integers, and the pooling would decide ties between them otherwise.
+                continue;
+            }
+            // The greatest error of a sum of `terms` products whose magnitudes sum to 1.
+            let unit = |direction, terms: usize| {
+                // Where most are zeros nothing is transformed.
+                let transformed = subject.slack(op, direction) > 1.0 && direction == Direction::Forward;
+                let slack = if transformed { subject.slack(op, direction) } else { 1.0 };
+                let exact = numbers == Numbers::Integers && !transformed;
+                let error = (terms + 3) as f64 * (slack * subject.unit_roundoff() + f64::EPSILON);
+                if exact { 0.0 } else { error + subject.product_error(op, direction) }
+            };
+            let got = subject.outputs(&graph, &x, &[conv]);
+            let magnitude = forward_magnitude(op, &[&outputs[relu.index()]]);
+            let forward_unit = unit(Direction::Forward, c * kernel * kernel);
+            compare(&format!("{who}, forward"), &got[0], &outputs[conv.index()], |i| forward_unit * magnitude.data[i])
+                .unwrap();
+            let seed = numbers.maps(91, 2, outputs[last.index()].shape);
+            let want = backward(&graph, &outputs, last, seed.clone(), ReluRule::Vjp);
+            let magnitude = backward_magnitude(&graph, &outputs, last, &seed, ReluRule::Vjp);
+            let back_unit = unit(Direction::Backward, k * kernel * kernel);
+            for to in [relu, graph.input()] {
+                want[to.index()].assert_informative(&who);
+                let got = subject.pullback(&graph, &x, last, &seed, ReluRule::Vjp, to);
+                let bound = |i: usize| back_unit * magnitude[to.index()].data[i];
+                compare(&format!("{who}, backward"), &got, &want[to.index()], bound).unwrap();
+            }
+            assert_items_do_not_meet(subject, &graph, last, 3).unwrap();
+        }
+    }
+}
+
 /// Linear layers read weights where they are stored: aligned and not, in every encoding.
 fn every_way_that_weights_are_stored(subject: &dyn Subject) {
     for numbers in [Numbers::Integers, Numbers::Reals] {
@@ -582,6 +645,7 @@ macro_rules! tests_of {
                 pixels_that_no_window_reads_have_no_gradient,
                 results_do_not_depend_on_the_batch,
                 convolutions_that_skip_the_whole_input,
+                zeros_are_skipped,
                 every_way_that_weights_are_stored,
                 convolutions_of_any_geometry,
                 pools_of_any_geometry,

@@ -12,11 +12,12 @@ use proptest::prelude::*;
 use proptest::test_runner::Config;
 use reference::cases::{Geometry, Numbers, batch_norm, nets as mixed_nets, scrambled};
 use reference::{Dense, ReluRule, backward, forward, weight_f64};
-use verilume::engine::{Batch, Engine, Pullback};
+use verilume::device::cpu::Convolution;
+use verilume::engine::{Batch, DeviceChoice, Engine, Job, Pullback};
 use verilume::graph::{Graph, GraphBuilder, Linear, NodeId, Op};
-use verilume::program::{Builder, Decided, Form, Plan, Program, Score, Statistic, Step, Value};
+use verilume::program::{Builder, Decided, Form, Plan, Program, Score, Statistic, Step, Value, Zeros};
 use verilume::rule::{Composite, pull_back};
-use verilume::tensor::{Shape, Tensor, Window};
+use verilume::tensor::{Padding, Precision, Shape, Tensor, Window};
 
 /// A device of 8 lanes and 4 bytes a number.
 fn bytes_of(form: Form) -> usize {
@@ -431,5 +432,61 @@ fn tangled_nets_compute_what_they_say() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn zeros_are_known_where_a_relu_or_a_pooling_leaves_them() {
+    let conv = |c, k, size: usize| {
+        let padding = Padding::all(size / 2);
+        Geometry { c, k, kernel: [size; 2], padding, ..Geometry::default() }.conv(Numbers::Reals)
+    };
+    let mut b = GraphBuilder::new(Shape::new(3, 16, 16));
+    let mut at = b.input();
+    for (name, op) in [
+        ("one", conv(3, 64, 3)),
+        ("one.relu", Op::Relu),
+        ("two", conv(64, 64, 1)),
+        ("two.relu", Op::Relu),
+        ("three", conv(64, 64, 3)),
+        ("three.relu", Op::Relu),
+        ("pool", Op::MaxPool(Window::square(2, 2, 0))),
+        ("four", conv(64, 48, 1)),
+        ("flatten", Op::Flatten),
+    ] {
+        at = b.push(name, op, &[at]).unwrap();
+    }
+    let graph = Arc::new(b.finish(at).unwrap());
+    let x =
+        Batch::new(&Tensor::rounded([1, 3, 16, 16], Numbers::Reals.fill(1, 768, 8), Precision::F32).unwrap()).unwrap();
+    for settings in machines().into_iter().filter(|m| m.device == DeviceChoice::Auto || m.device == DeviceChoice::Cpu) {
+        let mut engine = Engine::new(&settings).unwrap();
+        let job = Job::gradient(Score::default());
+        let (_, profile) = engine.profile(|engine| engine.explain(&graph, &job, &x, &[0])).unwrap();
+        let plan = profile.chunks[0].plan.clone();
+        let mut found = Vec::new();
+        for (i, step) in plan.steps().iter().enumerate() {
+            if let Step::Conv { x: read, .. } | Step::ConvAdjoint { s: read, .. } = step {
+                found.push((step.kind(), step.layer().unwrap(), plan.zeros(*read), engine.kernel(&plan, i)));
+            }
+        }
+        let vectors = ["avx2", "avx512"].contains(&&*engine.describe().kernels);
+        let skipping = |otherwise| if vectors { "skipping" } else { otherwise };
+        let few = match settings.convolution {
+            Convolution::Fast if vectors => "winograd",
+            _ => skipping("direct"),
+        };
+        let want = [
+            ("conv", "one", Zeros::Unknown, "direct"),
+            ("conv", "two", Zeros::Many, skipping("direct")),
+            ("conv", "three", Zeros::Many, few),
+            // Most of what a pooling lets through is not zero.
+            ("conv", "four", Zeros::Unknown, "direct"),
+            ("conv_adjoint", "four", Zeros::Unknown, "direct"),
+            ("conv_adjoint", "three", Zeros::Most, skipping("direct")),
+            ("conv_adjoint", "two", Zeros::Many, skipping("direct")),
+            ("conv_adjoint", "one", Zeros::Many, "narrow"),
+        ];
+        assert_eq!(found, want, "{:?}", engine.describe());
     }
 }

@@ -10,7 +10,7 @@ pub enum Zeros {
     Unknown,
     /// What a ReLU left, or its gate on the way back: as a rule about half.
     Many,
-    /// Three quarters at least: what goes back through a max-pooling to a map four times as large or larger.
+    /// Two thirds at least: what goes back through a max-pooling to a map at least three times as large.
     Most,
 }
 
@@ -39,7 +39,7 @@ fn found(step: &Step, program: &Program, of: impl Fn(Value) -> Zeros) -> Zeros {
         },
         Step::Clamp { x, range, .. } => cut(*range).max(of(*x)),
         Step::Gate { s, .. } => of(*s).max(Zeros::Many),
-        Step::MaxPoolAdjoint { s, out, .. } if 4 * len(*s) <= len(*out) => Zeros::Most,
+        Step::MaxPoolAdjoint { s, out, .. } if 3 * len(*s) <= len(*out) => Zeros::Most,
         _ => Zeros::Unknown,
     }
 }

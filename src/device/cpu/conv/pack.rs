@@ -73,7 +73,7 @@ impl Form {
     ) -> (Self, usize) {
         let channels = Channels::new(layer, direction);
         let skipping = skipping::groups::<I>(layer, &channels, geometry, zeros);
-        // Where three quarters are zeros no more products are left than Winograd's transforms leave, and no transforms.
+        // Where most are zeros few more products are left than by Winograd's transforms, or fewer, and no transforms.
         if products == Products::Few
             && !(skipping.is_some() && zeros == Zeros::Most)
             && let Some((winograd, len)) = Winograd::new::<I>(layer, direction, geometry)

@@ -162,9 +162,9 @@ impl<I: Isa> Task<'_, I> {
         unsafe {
             let mut sum = [[I::zero(); Q]; P];
             if !slab.first {
-                for p in 0..P {
-                    for q in 0..Q {
-                        sum[p][q] = I::load(sums.add((p * Q + q) * I::LANES));
+                for (p, sum) in sum.iter_mut().enumerate() {
+                    for (q, sum) in sum.iter_mut().enumerate() {
+                        *sum = I::load(sums.add((p * Q + q) * I::LANES));
                     }
                 }
             } else if !self.view.finish.bias.is_null() {
@@ -181,9 +181,9 @@ impl<I: Isa> Task<'_, I> {
                 add_live::<I, P, Q>(&mut sum, x, &slab.from, slab.count, slab.weights);
             }
             // Finished from memory: the loop is too long to be unrolled, and sums that it indexed would not be in registers.
-            for p in 0..P {
-                for q in 0..Q {
-                    I::store(sums.add((p * Q + q) * I::LANES), sum[p][q]);
+            for (p, sum) in sum.iter().enumerate() {
+                for (q, &sum) in sum.iter().enumerate() {
+                    I::store(sums.add((p * Q + q) * I::LANES), sum);
                 }
             }
             if slab.last {
