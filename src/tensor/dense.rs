@@ -178,6 +178,19 @@ impl Tensor {
         }
     }
 
+    /// The numbers as `T`: where they are stored, if they are stored so.
+    pub(crate) fn numbers<T: Scalar>(&self) -> Cow<'_, [T]> {
+        match &self.data {
+            Data::F32(v) if T::PRECISION == Precision::F32 => Cow::Borrowed(bytemuck::cast_slice(v)),
+            Data::F64(v) if T::PRECISION == Precision::F64 => Cow::Borrowed(bytemuck::cast_slice(v)),
+            _ => {
+                let mut numbers = vec![T::ZERO; self.len()];
+                self.write_to(&mut numbers);
+                Cow::Owned(numbers)
+            }
+        }
+    }
+
     /// Writes the numbers into `out` as `T`.
     pub(crate) fn write_to<T: Scalar>(&self, out: &mut [T]) {
         match &self.data {

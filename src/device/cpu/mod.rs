@@ -23,6 +23,7 @@ mod quantile;
 mod source;
 mod weights;
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -683,19 +684,14 @@ impl<I: Isa> Cpu<I> {
             _ => {}
         }
         let shape = v.shape(out);
-        let typed = |t: &Tensor| {
-            let mut numbers = vec![I::T::ZERO; shape.len()];
-            t.write_to(&mut numbers);
-            numbers
-        };
-        // Each picture is converted once a chunk; its copies follow one another.
+        // Each picture is converted once a chunk if at all; its copies follow one another.
         let mut items: Vec<usize> = chunk.slots.iter().map(|s| s.item).collect();
         items.sort_unstable();
         items.dedup();
         if let Perturbation::Others(others) = chunk.perturbation {
             self.copies(out, v, |n, to| {
                 let slot = chunk.slots[n];
-                arrange::block(&typed(&others[slot.item][slot.copy]), shape, I::LANES, to);
+                arrange::block(&others[slot.item][slot.copy].numbers(), shape, I::LANES, to);
             });
             return;
         }
@@ -703,10 +699,10 @@ impl<I: Isa> Cpu<I> {
             .into_iter()
             .map(|item| {
                 let baseline = match chunk.perturbation {
-                    Perturbation::Path { baselines, .. } => typed(&baselines[item]),
-                    _ => Vec::new(),
+                    Perturbation::Path { baselines, .. } => baselines[item].numbers(),
+                    _ => Cow::Borrowed(&[] as &[I::T]),
                 };
-                (item, (typed(&chunk.pictures[item]), baseline))
+                (item, (chunk.pictures[item].numbers(), baseline))
             })
             .collect();
         let pieces = shape.plane().div_ceil(PIECE);
