@@ -20,7 +20,7 @@ use crate::device::patch::{Moved, PatchTask, Stem};
 use crate::device::{Decisions, Description, Device, Perturbation, Products};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId};
-use crate::program::{Builder, Decided, Plan, Program, Score, Statistic, Step, Times};
+use crate::program::{Builder, Decided, LastAdjoint, Plan, Program, Score, Statistic, Step, Times};
 use crate::random;
 use crate::rule::{Composite, pull_back};
 use crate::tensor::{Precision, Shape, Tensor};
@@ -367,7 +367,7 @@ pub struct Engine {
     device: Box<dyn Device>,
     fallback: Option<String>,
     memory: Option<u64>,
-    plans: HashMap<Key, Arc<Plan>>,
+    plans: HashMap<(Key, LastAdjoint), Arc<Plan>>,
     /// Filled while [`Engine::profile`] runs.
     recorder: Option<profile::Recorder>,
     observer: Option<Observer>,
@@ -417,11 +417,32 @@ impl Engine {
         self.device.peak_bytes()
     }
 
+    /// The plan named `key`, whose copies are not summed up or must be one by one.
     fn plan(&mut self, key: Key, build: impl FnOnce() -> Result<Program>) -> Result<Arc<Plan>> {
+        self.plan_ending(key, LastAdjoint::EachCopy, build)
+    }
+
+    /// The plan named `key` for that many copies of each picture.
+    fn plan_for(&mut self, key: Key, copies: usize, build: impl FnOnce() -> Result<Program>) -> Result<Arc<Plan>> {
+        let last = LastAdjoint::paying(self.device.last_adjoint(), copies);
+        self.plan_ending(key, last, build)
+    }
+
+    fn plan_ending(
+        &mut self,
+        key: Key,
+        last: LastAdjoint,
+        build: impl FnOnce() -> Result<Program>,
+    ) -> Result<Arc<Plan>> {
+        let key = (key, last);
         if let Some(plan) = self.plans.get(&key) {
             return Ok(Arc::clone(plan));
         }
-        let plan = Arc::new(Plan::new(build()?, |form| self.device.bytes_of(form)));
+        let (program, bytes_of) = (build()?, |form| self.device.bytes_of(form));
+        let plan = Arc::new(match last {
+            LastAdjoint::EachCopy => Plan::new(program, bytes_of),
+            LastAdjoint::EachPicture => Plan::closed(program, bytes_of),
+        });
         if self.plans.len() >= MOST_PLANS {
             self.plans.clear();
         }
@@ -519,7 +540,7 @@ impl Engine {
             statistic: job.statistic,
             decided,
         };
-        let plan = self.plan(key, || {
+        let plan = self.plan_for(key, job.copies.weights.len(), || {
             let mut b = Builder::new(graph, decided)?;
             let mut seed = b.seed(job.score);
             if job.start == Start::Relevance {
@@ -660,7 +681,7 @@ impl Engine {
         check_shapes(graph, x)?;
         check_targets(graph, x, targets)?;
         copies.check(x)?;
-        let plan = self.plan(Key::Task(graph.id(), name.to_string()), || {
+        let plan = self.plan_for(Key::Task(graph.id(), name.to_string()), copies.weights.len(), || {
             let mut b = Builder::new(graph, Decided::Here)?;
             build(&mut b)?;
             Ok(b.finish())
@@ -680,7 +701,7 @@ impl Engine {
                     }
                 }
                 Step::Aggregate { x: read, statistic: s } => {
-                    let shape = plan.form(*read).shape();
+                    let shape = plan.closing().map_or_else(|| plan.form(*read).shape(), |closing| closing.map);
                     if statistic.replace((*s, shape)).is_some() {
                         return Err(Error::settings(format!("{name}: a program has one statistic at most")));
                     }
