@@ -5,6 +5,7 @@ mod forget;
 mod open;
 mod profile;
 mod progress;
+mod run;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -12,13 +13,14 @@ use std::sync::{Arc, OnceLock};
 use open::open;
 pub use profile::{ChunkTimes, Profile};
 pub use progress::{Observer, Progress};
+use run::Run;
 
 use crate::device::cpu::{Convolution, Kernels};
 use crate::device::patch::{Moved, PatchTask, Stem};
-use crate::device::{Chunk, Decisions, Description, Device, Harvest, Perturbation, Products, Slot, Sum};
+use crate::device::{Decisions, Description, Device, Perturbation, Products};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId};
-use crate::program::{Builder, Decided, Plan, Program, Score, Statistic, Step, Times};
+use crate::program::{Builder, Decided, LastAdjoint, Plan, Program, Score, Statistic, Step, Times};
 use crate::random;
 use crate::rule::{Composite, pull_back};
 use crate::tensor::{Precision, Shape, Tensor};
@@ -365,7 +367,7 @@ pub struct Engine {
     device: Box<dyn Device>,
     fallback: Option<String>,
     memory: Option<u64>,
-    plans: HashMap<Key, Arc<Plan>>,
+    plans: HashMap<(Key, LastAdjoint), Arc<Plan>>,
     /// Filled while [`Engine::profile`] runs.
     recorder: Option<profile::Recorder>,
     observer: Option<Observer>,
@@ -415,11 +417,32 @@ impl Engine {
         self.device.peak_bytes()
     }
 
+    /// The plan named `key`, whose copies are not summed up or must be one by one.
     fn plan(&mut self, key: Key, build: impl FnOnce() -> Result<Program>) -> Result<Arc<Plan>> {
+        self.plan_ending(key, LastAdjoint::EachCopy, build)
+    }
+
+    /// The plan named `key` for that many copies of each picture.
+    fn plan_for(&mut self, key: Key, copies: usize, build: impl FnOnce() -> Result<Program>) -> Result<Arc<Plan>> {
+        let last = LastAdjoint::paying(self.device.last_adjoint(), copies);
+        self.plan_ending(key, last, build)
+    }
+
+    fn plan_ending(
+        &mut self,
+        key: Key,
+        last: LastAdjoint,
+        build: impl FnOnce() -> Result<Program>,
+    ) -> Result<Arc<Plan>> {
+        let key = (key, last);
         if let Some(plan) = self.plans.get(&key) {
             return Ok(Arc::clone(plan));
         }
-        let plan = Arc::new(Plan::new(build()?, |form| self.device.bytes_of(form)));
+        let (program, bytes_of) = (build()?, |form| self.device.bytes_of(form));
+        let plan = Arc::new(match last {
+            LastAdjoint::EachCopy => Plan::new(program, bytes_of),
+            LastAdjoint::EachPicture => Plan::closed(program, bytes_of),
+        });
         if self.plans.len() >= MOST_PLANS {
             self.plans.clear();
         }
@@ -517,7 +540,7 @@ impl Engine {
             statistic: job.statistic,
             decided,
         };
-        let plan = self.plan(key, || {
+        let plan = self.plan_for(key, job.copies.weights.len(), || {
             let mut b = Builder::new(graph, decided)?;
             let mut seed = b.seed(job.score);
             if job.start == Start::Relevance {
@@ -658,7 +681,7 @@ impl Engine {
         check_shapes(graph, x)?;
         check_targets(graph, x, targets)?;
         copies.check(x)?;
-        let plan = self.plan(Key::Task(graph.id(), name.to_string()), || {
+        let plan = self.plan_for(Key::Task(graph.id(), name.to_string()), copies.weights.len(), || {
             let mut b = Builder::new(graph, Decided::Here)?;
             build(&mut b)?;
             Ok(b.finish())
@@ -678,7 +701,7 @@ impl Engine {
                     }
                 }
                 Step::Aggregate { x: read, statistic: s } => {
-                    let shape = plan.form(*read).shape();
+                    let shape = plan.closing().map_or_else(|| plan.form(*read).shape(), |closing| closing.map);
                     if statistic.replace((*s, shape)).is_some() {
                         return Err(Error::settings(format!("{name}: a program has one statistic at most")));
                     }
@@ -724,60 +747,6 @@ impl Engine {
         task.check()?;
         self.device.move_patches(task, self.memory)
     }
-
-    /// Runs every copy of every picture, chunk by chunk in order, and hands each chunk's harvest to `gather`.
-    fn run(
-        &mut self,
-        run: &Run<'_>,
-        sums: Vec<(Statistic, usize)>,
-        mut gather: impl FnMut(&mut Harvest, &[Slot]) -> Result<()>,
-    ) -> Result<()> {
-        let copies = run.copies.weights.len();
-        let total = run.x.len() * copies;
-        let room = self.device.fit(run.plan, total, self.memory)?;
-        let mut harvest = Harvest { sums: vec![Sum::default(); sums.len()], ..Harvest::default() };
-        let mut done = 0;
-        while done < total {
-            let slots: Vec<Slot> = (done..total.min(done + room))
-                .map(|i| {
-                    let (item, copy) = (i / copies, i % copies);
-                    Slot { item, copy, target: run.targets[item], weight: run.copies.weights[copy] }
-                })
-                .collect();
-            for slot in slots.iter().filter(|s| s.copy == 0) {
-                if let Some(&(statistic, len)) = sums.get(slot.item) {
-                    harvest.sums[slot.item] = Sum::new(statistic, len);
-                }
-            }
-            let chunk = Chunk {
-                slots: &slots,
-                pictures: &run.x.items,
-                perturbation: &run.copies.perturbation,
-                loads: run.loads,
-                decisions: run.decisions,
-            };
-            match &mut self.recorder {
-                None => self.device.run(run.plan, &chunk, &mut harvest)?,
-                Some(recorder) => recorder.run(self.device.as_mut(), run.plan, &chunk, &mut harvest)?,
-            }
-            if !finite(&harvest) {
-                return Err(self.explain_not_finite(run, &chunk));
-            }
-            done += slots.len();
-            gather(&mut harvest, &slots)?;
-        }
-        Ok(())
-    }
-
-    fn explain_not_finite(&mut self, run: &Run<'_>, chunk: &Chunk<'_>) -> Error {
-        match self.device.first_not_finite(run.plan, chunk) {
-            Err(e) => e,
-            Ok(at) => {
-                let place = at.map_or("the result".to_string(), |i| step_name(run.graph, run.plan, i));
-                Error::device(format!("a number overflowed or became NaN; it began at {place}"))
-            }
-        }
-    }
 }
 
 /// Four fifths of the memory that Linux says is available.
@@ -786,24 +755,6 @@ fn available_memory() -> Option<u64> {
     let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes * 1024 / 5 * 4)
-}
-
-/// One program over one batch.
-struct Run<'a> {
-    plan: &'a Arc<Plan>,
-    graph: &'a Graph,
-    x: &'a Batch,
-    targets: &'a [usize],
-    copies: &'a Copies,
-    loads: &'a [Vec<Tensor>],
-    decisions: &'a [Decisions],
-}
-
-impl<'a> Run<'a> {
-    /// Nothing is loaded and nothing is decided elsewhere.
-    fn plain(plan: &'a Arc<Plan>, graph: &'a Graph, x: &'a Batch, targets: &'a [usize], copies: &'a Copies) -> Self {
-        Self { plan, graph, x, targets, copies, loads: &[], decisions: &[] }
-    }
 }
 
 /// Refuses pictures or targets that do not suit the net, for methods that do something else first.
@@ -833,22 +784,6 @@ fn check_targets(graph: &Graph, x: &Batch, targets: &[usize]) -> Result<()> {
 fn is_of(dims: &[usize], shape: [usize; 3]) -> bool {
     let bare = |d: &[usize]| d.iter().copied().filter(|&n| n != 1).collect::<Vec<_>>();
     bare(dims) == bare(&shape)
-}
-
-fn finite(harvest: &Harvest) -> bool {
-    harvest.logits.iter().flatten().all(|x| x.is_finite())
-        && harvest.scores.iter().all(|x| x.is_finite())
-        && harvest.sums.iter().all(|s| s.first.iter().chain(&s.second).all(|x| x.is_finite()))
-        && harvest.stores.iter().flatten().all(|t| t.first_not_finite().is_none())
-}
-
-/// The step in words: its primitive and the layer it belongs to.
-fn step_name(graph: &Graph, plan: &Plan, i: usize) -> String {
-    let kind = plan.steps()[i].kind();
-    match plan.program().node(i) {
-        Some(node) => format!("layer '{}' ({kind})", graph.node(node).name),
-        None => format!("step {} of {} ({kind})", i + 1, plan.steps().len()),
-    }
 }
 
 /// Whether maps of `shape` can be multiplied by what the job says.

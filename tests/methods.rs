@@ -5,14 +5,14 @@ mod nets;
 
 use std::sync::Arc;
 
-use nets::{Net, SMALL, brief, build, machines};
+use nets::{Net, SMALL, bits, brief, build, machines};
 use verilume::ErrorKind;
 use verilume::device::Perturbation;
 use verilume::engine::{At, Batch, Copies, Engine, Job, Pullback, Settings};
 use verilume::graph::{Conv, Graph, GraphBuilder, Linear, Op, Weight};
 use verilume::map::{Map, Sign, Space};
 use verilume::method::{Promise, Spec, registry};
-use verilume::program::{Score, Statistic, Times};
+use verilume::program::{Score, Statistic, Step, Times};
 use verilume::tensor::{Precision, Shape, Tensor, Window};
 
 /// Methods that need no file; tests of their own show the others.
@@ -83,6 +83,44 @@ fn a_gap_of_nothing_has_no_share() {
     let maps = method.explain(&mut engine, &net.graph, &Batch::of(vec![flat]).unwrap(), &[0]).unwrap();
     let gap = maps[0].gap.as_ref().unwrap();
     assert_eq!((gap.value, gap.relative), (0.0, None));
+}
+
+/// The gap is measured in one run over pictures and baselines, equal ones once, or not at all; the map is the same.
+#[test]
+fn a_gap_may_be_left_out() {
+    let net = Net::small("vgg");
+    let mut engine = Engine::new(&Settings::default()).unwrap();
+    let pictures = net.x.len();
+    assert!(pictures > 1);
+    // Forward passes for the gap, and the runs they are made in.
+    let cases = [
+        ("ig:steps=3,baseline=zero", pictures + 1, 1),
+        ("ig:steps=3,baseline=noise", 2 * pictures, 1),
+        ("guided_ig:steps=3", pictures + 1, 1),
+        ("blur_ig:steps=3", 2 * pictures, 1),
+        ("expected_gradients:n=3", 4 * pictures, pictures),
+    ];
+    for (spec, passes, runs) in cases {
+        let mut run = |gap: &str| {
+            let spec = format!("{spec},gap={gap}");
+            let (maps, profile) = engine.profile(|e| net.explain(e, &spec, Score::Prob, 2)).unwrap();
+            let forward = |steps: &[Step]| !steps.iter().any(|s| matches!(s, Step::Aggregate { .. }));
+            let alone: Vec<usize> =
+                profile.chunks.iter().filter(|c| forward(c.plan.steps())).map(|c| c.copies).collect();
+            (maps, alone)
+        };
+        let ((with, measured), (without, unmeasured)) = (run("yes"), run("no"));
+        assert_eq!((measured.iter().sum::<usize>(), measured.len()), (passes, runs), "{spec}");
+        assert!(unmeasured.is_empty(), "{spec}: {unmeasured:?}");
+        for (with, without) in with.iter().zip(&without) {
+            assert!(with.gap.is_some() && without.gap.is_none(), "{spec}");
+            assert!(bits(with) == bits(without), "{spec}");
+        }
+        let promises = |gap: &str| Spec::parse(&format!("{spec},gap={gap}")).unwrap().promises();
+        assert_eq!((promises("yes"), promises("no")), (vec![Promise::Completeness], vec![]));
+        let refused = build(&format!("{spec},gap=perhaps"), Score::Prob, 0, &net.preprocess).err().unwrap().to_string();
+        assert!(refused.contains("gap=perhaps"), "{refused}");
+    }
 }
 
 #[test]

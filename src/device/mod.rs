@@ -19,7 +19,7 @@ pub use products::Products;
 
 use crate::error::Result;
 use crate::graph::NodeId;
-use crate::program::{Form, Plan, Statistic};
+use crate::program::{Form, LastAdjoint, Plan, Statistic};
 use crate::tensor::{Precision, Tensor};
 
 /// What a device is.
@@ -174,7 +174,10 @@ pub(crate) trait Device: Send {
     /// Bytes in which it keeps one copy's value of some form.
     fn bytes_of(&self, form: Form) -> usize;
 
-    /// Makes ready for `plan` and says how many copies (at most `wanted`) a chunk may have so that all memory of the device
+    /// Where it best takes an adjoint behind which copies are only summed up: on each copy if it does both at once.
+    fn last_adjoint(&self) -> LastAdjoint;
+
+    /// Makes ready for `plan` and its closing and says how many copies (at most `wanted`) a chunk may have so that all memory of the device
     /// stays within `limit` bytes.
     ///
     /// # Errors

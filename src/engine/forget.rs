@@ -20,7 +20,7 @@ impl Engine {
     /// every step; without this they would pile up. A net that is run again, or another that shares its weights, gets its own
     /// anew; no result depends on it.
     pub fn forget(&mut self, graph: &Graph) {
-        self.plans.retain(|key, _| key.graph() != graph.id());
+        self.plans.retain(|(key, _), _| key.graph() != graph.id());
         let weights = graph.nodes().iter().filter_map(|node| match &node.op {
             Op::Linear(linear) => Some(&linear.weight),
             _ => node.conv().map(|conv| &conv.weight),

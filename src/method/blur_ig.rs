@@ -1,7 +1,7 @@
 //! Blur integrated gradients (Xu et al. 2020): the gradient integrated along the path on which the picture comes into focus.
 
-use super::from_baseline;
-use super::{Entry, Method, Parameter, Promise, When};
+use super::from_baseline::{self, Gaps};
+use super::{Entry, Method, Parameter, When};
 use crate::engine::{Batch, Engine, Job};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -16,7 +16,7 @@ pub(super) const ENTRY: Entry = Entry {
     title: "Blur integrated gradients",
     paper: "Xu, Venugopalan, Sundararajan 2020: Attribution in scale and space, CVPR, equation 4",
     summary: "Σ_k g(L((k + ½)σ/n)) ∘ (L(kσ/n) − L((k + 1)σ/n)), L(s) the picture blurred by a Gaussian of s pixels",
-    passes: "steps forward, steps backward; 2 forward for the gap",
+    passes: "steps forward, steps backward; 2 forward with gap=yes",
     parameters: &[
         Parameter { key: "steps", unit: "points", default: "50", help: "n, points on the path" },
         Parameter {
@@ -25,8 +25,9 @@ pub(super) const ENTRY: Entry = Entry {
             default: "auto",
             help: "of the strongest blur, where the path starts; auto is a sixth of the larger side, the paper's 50 of 299",
         },
+        from_baseline::GAP,
     ],
-    promises: &[(Promise::Completeness, When::Always)],
+    promises: &from_baseline::PROMISES,
     draws: When::Never,
     caution: "compares with the blurred picture: its mean colour gets nothing. Our choices: equal steps of σ, the gradient at \
               the middle of each, whole differences of the blurred pictures in place of derivatives, edges repeated",
@@ -44,7 +45,8 @@ pub(super) const ENTRY: Entry = Entry {
                 }
             },
         };
-        Ok(Box::new(BlurIg { score: context.score, steps, sigma }))
+        let gaps = Gaps::new(ENTRY.id, values)?;
+        Ok(Box::new(BlurIg { score: context.score, steps, sigma, gaps }))
     },
 };
 
@@ -52,6 +54,7 @@ struct BlurIg {
     score: Score,
     steps: usize,
     sigma: Option<f64>,
+    gaps: Gaps,
 }
 
 impl BlurIg {
@@ -80,9 +83,8 @@ impl Method for BlurIg {
         let shape = x.shape();
         let sigma = self.strongest(shape)?;
         let precision = engine.describe().precision;
-        let here = from_baseline::scores(engine, graph, self.score, x, targets)?;
         let job = Job::gradient(self.score);
-        let mut maps = Vec::with_capacity(x.len());
+        let (mut maps, mut starts) = (Vec::with_capacity(x.len()), Vec::with_capacity(x.len()));
         for (i, &target) in targets.iter().enumerate() {
             let picture = x.items()[i].to_f64();
             let at = |k: f64| {
@@ -105,13 +107,17 @@ impl Method for BlurIg {
                     map.iter_mut().zip(gradient.iter().zip(way)).for_each(|(m, (g, d))| *m += g * d);
                 }
             }
-            let start = Batch::of(vec![Tensor::rounded(shape.dims(), sharp, precision)?])?;
-            let there = from_baseline::scores(engine, graph, self.score, &start, &[target])?;
-            let gap = from_baseline::completeness(map.iter().sum(), here[i] - there[0])?;
+            starts.push(Tensor::rounded(shape.dims(), sharp, precision)?);
+            maps.push(map);
+        }
+        let sums: Vec<f64> = maps.iter().map(|map| map.iter().sum()).collect();
+        let gaps =
+            self.gaps.of(&sums, || from_baseline::differences(engine, graph, self.score, x, &starts, targets))?;
+        let maps = maps.into_iter().zip(gaps).zip(targets).map(|((map, gap), &target)| {
             let values = Tensor::rounded(shape.dims(), map, precision)?;
             let (space, method) = (Space::Input, ENTRY.id.into());
-            maps.push(Map { values, sign: Sign::Signed, space, target, notes: Vec::new(), gap: Some(gap), method });
-        }
-        Ok(maps)
+            Ok(Map { values, sign: Sign::Signed, space, target, notes: Vec::new(), gap, method })
+        });
+        maps.collect()
     }
 }

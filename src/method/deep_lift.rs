@@ -87,10 +87,9 @@ impl Method for Rescale {
         let seeds = match self.score {
             Score::Logit => targets.iter().map(|&t| self.score.evaluate(&vec![0.0; classes], t).1).collect(),
             _ => {
-                let start = Batch::of(baselines.clone())?;
-                let [here, there] = [engine.forward(graph, x)?, engine.forward(graph, &start)?];
-                let of =
-                    |(i, &t): (usize, &usize)| head(self.score, &here.item(i)?.to_f64(), &there.item(i)?.to_f64(), t);
+                let ends: Vec<&Tensor> = x.items().iter().chain(&baselines).collect();
+                let logits = from_baseline::logits(engine, graph, &ends)?;
+                let of = |(i, &t): (usize, &usize)| head(self.score, &logits[i], &logits[x.len() + i], t);
                 targets.iter().enumerate().map(of).collect::<Result<Vec<_>>>()?
             }
         };

@@ -3,8 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::from_baseline;
-use super::{Entry, Method, Parameter, Promise, When};
+use super::from_baseline::{self, Gaps};
+use super::{Entry, Method, Parameter, When};
 use crate::engine::{Batch, Engine, Job};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -22,7 +22,7 @@ pub(super) const ENTRY: Entry = Entry {
     paper: "Erion, Janizek, Sturmfels, Lundberg, Lee 2021: Improving performance of deep learning models with axiomatic \
             attribution priors and expected gradients, Nature Machine Intelligence, equation 3",
     summary: "mean over n of (x − b) ∘ g(b + α(x − b)), baseline b drawn anew and α uniform on 0..1 for each",
-    passes: "n forward, n backward; n + 1 forward for the gap",
+    passes: "n forward, n backward; n + 1 forward with gap=yes",
     parameters: &[
         Parameter {
             key: "n",
@@ -37,8 +37,9 @@ pub(super) const ENTRY: Entry = Entry {
             help: "where they are drawn from: uniform noise between black and white, or the pictures and arrays of a folder \
                    (at most 1024; drawn with replacement)",
         },
+        from_baseline::gap("measure the completeness gap, n + 1 more forward passes"),
     ],
-    promises: &[(Promise::Completeness, When::Always)],
+    promises: &from_baseline::PROMISES,
     draws: When::Always,
     caution: "the gap is a sampling error: it shrinks as one over the root of n; f(baseline) is the mean over the baselines \
               drawn. Noise as the source is our choice",
@@ -59,8 +60,8 @@ pub(super) const ENTRY: Entry = Entry {
                     .collect::<Result<_>>()?,
             ),
         };
-        let (score, seed) = (context.score, context.seed);
-        Ok(Box::new(ExpectedGradients { score, seed, n, source, preprocess: context.preprocess.clone() }))
+        let (score, seed, gaps) = (context.score, context.seed, Gaps::new(ENTRY.id, values)?);
+        Ok(Box::new(ExpectedGradients { score, seed, n, source, preprocess: context.preprocess.clone(), gaps }))
     },
 };
 
@@ -76,6 +77,7 @@ struct ExpectedGradients {
     n: usize,
     source: Source,
     preprocess: Preprocess,
+    gaps: Gaps,
 }
 
 /// Pictures that a folder of baselines may have: they are all held in memory.
@@ -141,14 +143,13 @@ impl ExpectedGradients {
 impl Method for ExpectedGradients {
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         Engine::check(graph, x, targets)?;
-        let here = from_baseline::scores(engine, graph, self.score, x, targets)?;
         let (dims, precision) = (x.shape().dims(), engine.describe().precision);
         let job = Job::gradient(self.score);
         let mut maps = Vec::with_capacity(x.len());
         for (i, &target) in targets.iter().enumerate() {
             let picture = x.items()[i].to_f64();
             let mut sum = vec![0.0; picture.len()];
-            let mut there = 0.0;
+            let (mut here, mut there) = (0.0, 0.0);
             for first in (0..self.n).step_by(CHUNK) {
                 let samples = first..self.n.min(first + CHUNK);
                 let (mut points, mut starts) = (Vec::new(), Vec::new());
@@ -165,15 +166,23 @@ impl Method for ExpectedGradients {
                     let terms = picture.iter().zip(start.iter()).zip(gradient.iter());
                     sum.iter_mut().zip(terms).for_each(|(sum, ((x, b), g))| *sum += (x - b) * g);
                 }
-                let scores = from_baseline::scores(engine, graph, self.score, &Batch::of(starts)?, &all)?;
-                there = scores.iter().fold(there, |there, score| there + score);
+                if self.gaps == Gaps::Unmeasured {
+                    continue;
+                }
+                // The picture itself goes with its first baselines.
+                let picture = (first == 0).then_some(&x.items()[i]);
+                let ends: Vec<&Tensor> = starts.iter().chain(picture).collect();
+                let scores = from_baseline::scores(engine, graph, self.score, &ends, &vec![target; ends.len()])?;
+                let (of_starts, of_picture) = scores.split_at(starts.len());
+                there = of_starts.iter().fold(there, |there, score| there + score);
+                here = of_picture.first().copied().unwrap_or(here);
             }
             let n = self.n as f64;
             sum.iter_mut().for_each(|v| *v /= n);
-            let gap = from_baseline::completeness(sum.iter().sum(), here[i] - there / n)?;
+            let gap = self.gaps.of(&[sum.iter().sum()], || Ok(vec![here - there / n]))?.pop().flatten();
             let values = Tensor::rounded(dims, sum, precision)?;
             let (space, method) = (Space::Input, ENTRY.id.into());
-            maps.push(Map { values, sign: Sign::Signed, space, target, notes: Vec::new(), gap: Some(gap), method });
+            maps.push(Map { values, sign: Sign::Signed, space, target, notes: Vec::new(), gap, method });
         }
         Ok(maps)
     }

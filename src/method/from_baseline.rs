@@ -1,6 +1,6 @@
 //! What methods share that compare a picture with a baseline: the parameter, its tensors, and the gap of completeness.
 
-use super::{Context, Parameter, Values};
+use super::{Context, Parameter, Promise, Values, When};
 use crate::engine::{Batch, Engine};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -18,6 +18,47 @@ pub(super) const PARAMETER: Parameter = Parameter {
     help: "what the picture is compared with: zeros in the net's space, preprocessed black or white, the picture's mean \
            colour, uniform noise, the blurred picture, one value, a picture",
 };
+
+/// The parameter `gap`; `help` says what the gap costs.
+pub(super) const fn gap(help: &'static str) -> Parameter {
+    Parameter { key: "gap", unit: "yes|no", default: "yes", help }
+}
+
+/// The parameter `gap` of methods with one baseline a picture.
+pub(super) const GAP: Parameter = gap("measure the completeness gap, two more forward passes");
+
+/// What methods with the parameter `gap` promise.
+pub(super) const PROMISES: [(Promise, When); 1] = [(Promise::Completeness, When::With("gap", "yes"))];
+
+/// Whether the gap of completeness is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gaps {
+    Measured,
+    Unmeasured,
+}
+
+impl Gaps {
+    /// The value of the parameter `gap` of method `id`.
+    pub(super) fn new(id: &str, values: &Values) -> Result<Self> {
+        match values.text("gap")? {
+            "yes" => Ok(Gaps::Measured),
+            "no" => Ok(Gaps::Unmeasured),
+            other => Err(Error::settings(format!("{id}:gap={other}: there are yes and no"))),
+        }
+    }
+
+    /// For each of `sums`, one a picture, by how much it misses the difference of the scores at the path's ends; nothing
+    /// and no pass where gaps are not measured.
+    pub(super) fn of(self, sums: &[f64], differences: impl FnOnce() -> Result<Vec<f64>>) -> Result<Vec<Option<Gap>>> {
+        match self {
+            Gaps::Unmeasured => Ok(vec![None; sums.len()]),
+            Gaps::Measured => {
+                let differences = differences()?;
+                sums.iter().zip(differences).map(|(&sum, d)| completeness(sum, d).map(Some)).collect()
+            }
+        }
+    }
+}
 
 /// A baseline with all that it takes to make it for a picture.
 pub(super) struct Start {
@@ -44,17 +85,45 @@ impl Start {
     }
 }
 
-/// Score of each picture's target.
+/// Logits of each picture, all in one run; equal pictures are computed once.
+pub(super) fn logits(engine: &mut Engine, graph: &Graph, pictures: &[&Tensor]) -> Result<Vec<Vec<f64>>> {
+    let mut apart: Vec<Tensor> = Vec::with_capacity(pictures.len());
+    let mut rows = Vec::with_capacity(pictures.len());
+    for &picture in pictures {
+        rows.push(apart.iter().position(|other| other == picture).unwrap_or_else(|| {
+            apart.push(picture.clone());
+            apart.len() - 1
+        }));
+    }
+    let logits = engine.forward(graph, &Batch::of(apart)?)?;
+    rows.into_iter().map(|row| Ok(logits.item(row)?.to_f64().into_owned())).collect()
+}
+
+/// Score of each picture's target, all in one run; equal pictures are computed once.
 pub(super) fn scores(
     engine: &mut Engine,
     graph: &Graph,
     score: Score,
-    x: &Batch,
+    pictures: &[&Tensor],
     targets: &[usize],
 ) -> Result<Vec<f64>> {
-    let logits = engine.forward(graph, x)?;
-    let of = |(i, &t): (usize, &usize)| Ok(score.evaluate(&logits.item(i)?.to_f64(), t).0);
-    targets.iter().enumerate().map(of).collect()
+    let logits = logits(engine, graph, pictures)?;
+    Ok(logits.iter().zip(targets).map(|(logits, &target)| score.evaluate(logits, target).0).collect())
+}
+
+/// For each picture the score of its target less that on its path's start, all in one run.
+pub(super) fn differences(
+    engine: &mut Engine,
+    graph: &Graph,
+    score: Score,
+    x: &Batch,
+    starts: &[Tensor],
+    targets: &[usize],
+) -> Result<Vec<f64>> {
+    let ends: Vec<&Tensor> = x.items().iter().chain(starts).collect();
+    let scores = scores(engine, graph, score, &ends, &[targets, targets].concat())?;
+    let (here, there) = scores.split_at(x.len());
+    Ok(here.iter().zip(there).map(|(here, there)| here - there).collect())
 }
 
 /// By how much `sum` misses `difference`, what it was promised to be.

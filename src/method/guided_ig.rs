@@ -1,8 +1,8 @@
 //! Guided integrated gradients (Kapishnikov et al. 2021): a path from the baseline that moves first the pixels to which the
 //! score is least sensitive, within a corridor around the straight line.
 
-use super::from_baseline::{self, Start};
-use super::{Entry, Method, Parameter, Promise, Values, When};
+use super::from_baseline::{self, Gaps, Start};
+use super::{Entry, Method, Parameter, Values, When};
 use crate::engine::{Batch, Engine, Job};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -17,7 +17,7 @@ pub(super) const ENTRY: Entry = Entry {
     paper: "Kapishnikov, Venugopalan, Avci, Wedin, Terry, Bolukbasi 2021: Guided integrated gradients, CVPR, algorithm 1",
     summary: "Σ over steps of g ∘ Δx along a path that in each step moves the pixels of least |g|, until the L1 distance to x \
               has shrunk by one step's share; no pixel strays farther than max_dist from the straight path",
-    passes: "steps forward, steps backward, one after the other; 2 forward for the gap",
+    passes: "steps forward, steps backward, one after the other; 2 forward with gap=yes",
     parameters: &[
         Parameter { key: "steps", unit: "points", default: "200", help: "steps of the path" },
         Parameter {
@@ -33,8 +33,9 @@ pub(super) const ENTRY: Entry = Entry {
             help: "how far a pixel may run ahead of the straight path or lag behind it; 1 for no bound",
         },
         from_baseline::PARAMETER,
+        from_baseline::GAP,
     ],
-    promises: &[(Promise::Completeness, When::Always)],
+    promises: &from_baseline::PROMISES,
     draws: When::With("baseline", "noise"),
     caution: "depends on the baseline: pixels that look like it get nothing; a step moves where the gradient at \
               its start is small and counts that gradient for all of it, so on deep nets the gap is as large as the \
@@ -46,7 +47,8 @@ pub(super) const ENTRY: Entry = Entry {
         }
         let (fraction, max_dist) = (share(values, "fraction", 0.001)?, share(values, "max_dist", 0.0)?);
         let start = Start::new(values, context)?;
-        Ok(Box::new(GuidedIg { score: context.score, steps, fraction, max_dist, start }))
+        let gaps = Gaps::new(ENTRY.id, values)?;
+        Ok(Box::new(GuidedIg { score: context.score, steps, fraction, max_dist, start, gaps }))
     },
 };
 
@@ -65,6 +67,7 @@ struct GuidedIg {
     fraction: f64,
     max_dist: f64,
     start: Start,
+    gaps: Gaps,
 }
 
 /// Distances nearer than this are equal.
@@ -159,13 +162,13 @@ impl Method for GuidedIg {
             let gradients = engine.explain(graph, &job, &points, targets)?.maps;
             paths.iter_mut().zip(&gradients).for_each(|(path, g)| path.step(step, self, &g.to_f64()));
         }
-        let here = from_baseline::scores(engine, graph, self.score, x, targets)?;
-        let there = from_baseline::scores(engine, graph, self.score, &Batch::of(baselines)?, targets)?;
-        let maps = paths.into_iter().enumerate().map(|(i, path)| {
-            let gap = from_baseline::completeness(path.map.iter().sum(), here[i] - there[i])?;
+        let sums: Vec<f64> = paths.iter().map(|path| path.map.iter().sum()).collect();
+        let gaps =
+            self.gaps.of(&sums, || from_baseline::differences(engine, graph, self.score, x, &baselines, targets))?;
+        let maps = paths.into_iter().zip(gaps).zip(targets).map(|((path, gap), &target)| {
             let values = Tensor::rounded(dims, path.map, precision)?;
             let (space, method) = (Space::Input, ENTRY.id.into());
-            Ok(Map { values, sign: Sign::Signed, space, target: targets[i], notes: Vec::new(), gap: Some(gap), method })
+            Ok(Map { values, sign: Sign::Signed, space, target, notes: Vec::new(), gap, method })
         });
         maps.collect()
     }

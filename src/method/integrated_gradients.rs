@@ -1,8 +1,8 @@
 //! Integrated gradients (Sundararajan et al. 2017): the gradient averaged along the straight path from a baseline, times
 //! the way from the baseline.
 
-use super::from_baseline::{self, Start};
-use super::{Entry, Method, Parameter, Promise, When, input_maps};
+use super::from_baseline::{self, Gaps, Start};
+use super::{Entry, Method, Parameter, When, input_maps};
 use crate::device::Perturbation;
 use crate::engine::{Batch, Copies, Engine, Job};
 use crate::error::Result;
@@ -17,7 +17,7 @@ pub(super) const ENTRY: Entry = Entry {
     title: "Integrated gradients",
     paper: "Sundararajan, Taly, Yan 2017: Axiomatic attribution for deep networks, ICML, equation 1",
     summary: "(x − b) ∘ ∫₀¹ g(b + α(x − b)) dα, a weighted sum over steps",
-    passes: "steps forward, steps backward; 2 forward for the gap",
+    passes: "steps forward, steps backward; 2 forward with gap=yes",
     parameters: &[
         Parameter { key: "steps", unit: "points", default: "50", help: "points on the path" },
         Parameter {
@@ -27,15 +27,17 @@ pub(super) const ENTRY: Entry = Entry {
             help: "quadrature: where the points lie and what they weigh",
         },
         from_baseline::PARAMETER,
+        from_baseline::GAP,
     ],
-    promises: &[(Promise::Completeness, When::Always)],
+    promises: &from_baseline::PROMISES,
     draws: When::With("baseline", "noise"),
     caution: "depends on the baseline: pixels that look like it get nothing",
     build: |values, context| {
         let start = Start::new(values, context)?;
         let rule: Quadrature = values.parse("rule")?;
         let (alphas, weights) = rule.points(values.count("steps")?).map_err(|e| e.within(ENTRY.id))?;
-        Ok(Box::new(IntegratedGradients { score: context.score, alphas, weights, start }))
+        let gaps = Gaps::new(ENTRY.id, values)?;
+        Ok(Box::new(IntegratedGradients { score: context.score, alphas, weights, start, gaps }))
     },
 };
 
@@ -45,6 +47,7 @@ struct IntegratedGradients {
     alphas: Vec<f64>,
     weights: Vec<f64>,
     start: Start,
+    gaps: Gaps,
 }
 
 impl Method for IntegratedGradients {
@@ -59,12 +62,10 @@ impl Method for IntegratedGradients {
             ..Job::gradient(self.score)
         };
         let mut maps = input_maps(engine, graph, &job, x, targets, Sign::Signed, ENTRY.id)?;
-        let here = from_baseline::scores(engine, graph, self.score, x, targets)?;
-        let there = from_baseline::scores(engine, graph, self.score, &start, targets)?;
-        for (i, map) in maps.iter_mut().enumerate() {
-            let sum = map.values.to_f64().iter().sum();
-            map.gap = Some(from_baseline::completeness(sum, here[i] - there[i])?);
-        }
+        let sums: Vec<f64> = maps.iter().map(|map| map.values.to_f64().iter().sum()).collect();
+        let gaps =
+            self.gaps.of(&sums, || from_baseline::differences(engine, graph, self.score, x, start.items(), targets))?;
+        maps.iter_mut().zip(gaps).for_each(|(map, gap)| map.gap = gap);
         Ok(maps)
     }
 }

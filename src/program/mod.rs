@@ -4,6 +4,7 @@
 //! known beforehand. Only forward values that a backward rule named are kept.
 
 mod builder;
+mod closing;
 mod lower;
 mod plan;
 mod score;
@@ -13,6 +14,7 @@ mod zeros;
 use std::sync::Arc;
 
 pub use builder::{Builder, Decided, Forward};
+pub use closing::{Closing, LastAdjoint};
 pub use plan::{Place, Plan};
 pub use score::{Score, softmax};
 pub use work::{Pass, Work};

@@ -1,8 +1,9 @@
 //! Where each value lies in the arena.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
-use super::{Form, Program, Step, Value, Zeros};
+use super::{Closing, Form, Program, Step, Value, Zeros};
 
 /// Values start at multiples of this.
 const ALIGN: usize = 64;
@@ -25,6 +26,7 @@ pub struct Plan {
     pub(crate) places: Vec<Place>,
     pub(crate) copy_bytes: usize,
     zeros: Vec<Zeros>,
+    closing: Option<Closing>,
 }
 
 /// Bytes held from one step to another, by a value or by several that take each other over.
@@ -75,7 +77,23 @@ impl Plan {
         };
         let places = block_of.iter().map(place).collect();
         let zeros = Zeros::of(&program);
-        Self { program, places, copy_bytes, zeros }
+        Self { program, places, copy_bytes, zeros, closing: None }
+    }
+
+    /// As [`Plan::new`], with what can be done once a picture taken out of what is done on each copy ([`Program::closed`]).
+    pub fn closed(program: Program, bytes_of: impl Fn(Form) -> usize) -> Self {
+        let (program, last) = program.closed();
+        let closing = last.map(|last| {
+            let plan = Arc::new(Self::new(last, &bytes_of));
+            let [signal, map] = [Value(0), Value(1)].map(|v| plan.form(v).shape());
+            Closing { plan, signal, map }
+        });
+        Self { closing, ..Self::new(program, bytes_of) }
+    }
+
+    /// What is left to be done once a picture, on the sum over its copies.
+    pub fn closing(&self) -> Option<&Closing> {
+        self.closing.as_ref()
     }
 
     /// Form of a value.

@@ -47,7 +47,9 @@ impl<I: Isa> Cpu<I> {
     fn needs<'a>(&mut self, plan: &'a Plan) -> Needs<'a> {
         let mut needs = Needs { packed: Vec::new(), scratch: 0 };
         let mut seen = HashSet::new();
-        for step in plan.steps() {
+        let closing = plan.closing().map(|closing| &*closing.plan);
+        let plans = [Some(plan), closing].into_iter().flatten();
+        for (plan, step) in plans.flat_map(|plan| plan.steps().iter().map(move |step| (plan, step))) {
             let (layer, direction, read) = match step {
                 Step::Conv { layer, x, .. } => (layer, Direction::Forward, *x),
                 Step::ConvAdjoint { layer, s, .. } => (layer, Direction::Adjoint, *s),
@@ -75,7 +77,8 @@ impl<I: Isa> Cpu<I> {
     pub(super) fn make_room(&mut self, plan: &Plan, wanted: usize, limit: Option<u64>) -> Result<usize> {
         let limit = limit.map_or(usize::MAX, |l| usize::try_from(l).unwrap_or(usize::MAX));
         let needs = self.needs(plan);
-        let copy = plan.copy_bytes;
+        // Either program runs in the same arena, the closing one on no more pictures than there are copies.
+        let copy = plan.closing().map_or(0, |closing| closing.plan.copy_bytes).max(plan.copy_bytes);
         let scratch = needs.scratch * self.threads * size_of::<I::T>();
         let all: usize = needs.packed.iter().map(|p| p.bytes).sum();
         let largest = needs.packed.iter().map(|p| p.bytes).max().unwrap_or(0);

@@ -40,7 +40,7 @@ use super::patch::{Moved, PatchTask, Stem};
 use super::{Chunk, Description, Device, Harvest, Perturbation, Sum};
 use crate::error::{Error, Result};
 use crate::graph::WeightId;
-use crate::program::{ConvLayer, Elementwise, Form, Plan, Range, Step, Value, WinnerWidth, Zeros};
+use crate::program::{ConvLayer, Elementwise, Form, LastAdjoint, Plan, Range, Step, Value, WinnerWidth, Zeros};
 use crate::tensor::{Precision, Scalar, Shape, Tensor, Window};
 
 /// Vectors or pixels that are worth a task.
@@ -261,6 +261,10 @@ impl<I: Isa> Device for Cpu<I> {
 
     fn bytes_of(&self, form: Form) -> usize {
         layout::bytes(form, I::LANES, size_of::<I::T>())
+    }
+
+    fn last_adjoint(&self) -> LastAdjoint {
+        LastAdjoint::EachPicture
     }
 
     fn fit(&mut self, plan: &Plan, wanted: usize, limit: Option<u64>) -> Result<usize> {

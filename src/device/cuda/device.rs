@@ -15,7 +15,7 @@ use crate::device::patch::{Moved, PatchTask, Stem};
 use crate::device::{Chunk, Description, Device, Harvest};
 use crate::error::{Error, Result};
 use crate::graph::Weight;
-use crate::program::{Form, Plan, Value};
+use crate::program::{Form, LastAdjoint, Plan, Value};
 use crate::tensor::{Precision, Tensor};
 
 /// Copies beyond which a chunk gains nothing.
@@ -279,6 +279,11 @@ impl Device for CudaDevice {
 
     fn bytes_of(&self, form: Form) -> usize {
         layout::bytes(form)
+    }
+
+    fn last_adjoint(&self) -> LastAdjoint {
+        // One kernel takes it and sums up.
+        LastAdjoint::EachCopy
     }
 
     fn fit(&mut self, plan: &Plan, wanted: usize, limit: Option<u64>) -> Result<usize> {

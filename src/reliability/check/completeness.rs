@@ -13,7 +13,9 @@ pub(super) const TEST: Test = Test {
     threshold: MOST,
     run: |_, subject| {
         let Some(gap) = &subject.map.gap else {
-            return Ok(Outcome::not_applicable("the method promises nothing that could be measured"));
+            return Ok(Outcome::not_applicable(
+                "no gap was measured: the method promises nothing that has one, or was told not to",
+            ));
         };
         match gap.relative {
             Some(relative) => {
