@@ -17,7 +17,7 @@ use run::Run;
 
 use crate::device::cpu::{Convolution, Kernels};
 use crate::device::patch::{Moved, PatchTask, Stem};
-use crate::device::{Decisions, Description, Device, Perturbation, Products};
+use crate::device::{Decisions, Description, Device, Perturbation, Products, Spare};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId};
 use crate::program::{Builder, Decided, LastAdjoint, Plan, Program, Score, Statistic, Step, Times};
@@ -370,6 +370,7 @@ pub struct Engine {
     plans: HashMap<(Key, LastAdjoint), Arc<Plan>>,
     /// Filled while [`Engine::profile`] runs.
     recorder: Option<profile::Recorder>,
+    spare: Spare,
     observer: Option<Observer>,
 }
 
@@ -398,6 +399,7 @@ impl Engine {
             memory,
             plans: HashMap::new(),
             recorder: None,
+            spare: Spare::default(),
             observer: None,
         })
     }
@@ -571,7 +573,7 @@ impl Engine {
                     let sum = std::mem::take(&mut harvest.sums[slot.item]);
                     let mut values = sum.finish(job.statistic);
                     multiply(&mut values, job, x, slot.item);
-                    let map = Tensor::rounded(shape.dims(), values, precision)?;
+                    let map = harvest.spare.round(shape.dims(), values, precision)?;
                     if map.first_not_finite().is_some() {
                         return Err(Error::device(format!("the map of picture {} overflowed", slot.item)));
                     }
@@ -726,7 +728,7 @@ impl Engine {
                     && slot.copy + 1 == n
                 {
                     let values = std::mem::take(&mut harvest.sums[slot.item]).finish(statistic);
-                    outcome.maps.push(Tensor::rounded(shape.dims(), values, precision)?);
+                    outcome.maps.push(harvest.spare.round(shape.dims(), values, precision)?);
                 }
             }
             outcome.stores.resize(outcome.stores.len().max(harvest.stores.len()), Vec::new());

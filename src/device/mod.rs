@@ -132,8 +132,13 @@ pub(crate) struct Sum {
 impl Sum {
     /// Nothing yet, for maps of `len` elements.
     pub fn new(statistic: Statistic, len: usize) -> Self {
+        Self::within(&mut Spare::default(), statistic, len)
+    }
+
+    /// As [`Sum::new`], in memory that is to spare.
+    pub fn within(spare: &mut Spare, statistic: Statistic, len: usize) -> Self {
         let second = if statistic.has_two() { len } else { 0 };
-        Self { first: vec![0.0; len], second: vec![0.0; second], count: 0 }
+        Self { first: spare.zeros(len), second: spare.zeros(second), count: 0 }
     }
 
     /// The statistic.
@@ -151,6 +156,36 @@ impl Sum {
     }
 }
 
+/// Memory of statistics that were read out, kept for the next ones: fresh memory comes from the system page by page, which
+/// takes longer than a copy's statistic.
+#[derive(Debug, Default)]
+pub(crate) struct Spare(Vec<Vec<f64>>);
+
+impl Spare {
+    /// Vectors that are kept.
+    const MOST: usize = 16;
+
+    fn zeros(&mut self, len: usize) -> Vec<f64> {
+        let fits = self.0.iter().position(|v| len > 0 && v.capacity() >= len);
+        let mut zeros = fits.map_or_else(|| Vec::with_capacity(len), |i| self.0.swap_remove(i));
+        zeros.clear();
+        zeros.resize(len, 0.0);
+        zeros
+    }
+
+    /// The numbers as a tensor; their memory is kept if the tensor does not take it.
+    pub fn round(&mut self, dims: [usize; 3], values: Vec<f64>, precision: Precision) -> Result<Tensor> {
+        if precision == Precision::F64 {
+            return Tensor::f64(dims, values);
+        }
+        let tensor = Tensor::f32(dims, values.iter().map(|&v| v as f32).collect());
+        if self.0.len() < Self::MOST {
+            self.0.push(values);
+        }
+        tensor
+    }
+}
+
 /// What chunks leave behind.
 #[derive(Debug, Default)]
 pub(crate) struct Harvest {
@@ -160,6 +195,8 @@ pub(crate) struct Harvest {
     pub logits: Vec<Vec<f64>>,
     /// Running statistics, by picture.
     pub sums: Vec<Sum>,
+    /// Where theirs comes from.
+    pub spare: Spare,
     /// Tensors of `Store` steps: by slot of the step, then by slot of the chunk.
     pub stores: Vec<Vec<Tensor>>,
     /// Decisions by slot of the chunk.

@@ -45,7 +45,8 @@ impl Engine {
         let copies = run.copies.weights.len();
         let total = run.x.len() * copies;
         let room = self.device.fit(run.plan, total, self.memory)?;
-        let mut harvest = Harvest { sums: vec![Sum::default(); sums.len()], ..Harvest::default() };
+        let spare = std::mem::take(&mut self.spare);
+        let mut harvest = Harvest { sums: vec![Sum::default(); sums.len()], spare, ..Harvest::default() };
         let closing = run.plan.closing();
         let mut done = 0;
         while done < total {
@@ -58,7 +59,7 @@ impl Engine {
             for slot in slots.iter().filter(|s| s.copy == 0) {
                 if let Some(&(statistic, len)) = sums.get(slot.item) {
                     let len = closing.map_or(len, |closing| closing.signal.len());
-                    harvest.sums[slot.item] = Sum::new(statistic, len);
+                    harvest.sums[slot.item] = Sum::within(&mut harvest.spare, statistic, len);
                 }
             }
             let chunk = Chunk {
@@ -71,23 +72,24 @@ impl Engine {
             self.run_chunk(run.graph, run.plan, &chunk, &mut harvest)?;
             if let Some(closing) = closing {
                 let ended: Vec<Slot> = slots.iter().filter(|s| s.copy + 1 == copies).copied().collect();
-                self.close(run.graph, closing, &ended, &mut harvest.sums)?;
+                self.close(run.graph, closing, &ended, &mut harvest)?;
             }
             done += slots.len();
             gather(&mut harvest, &slots)?;
         }
+        self.spare = harvest.spare;
         Ok(())
     }
 
     /// Turns sums of signals into maps, for pictures that fit into one chunk.
-    fn close(&mut self, graph: &Graph, closing: &Closing, ended: &[Slot], sums: &mut [Sum]) -> Result<()> {
+    fn close(&mut self, graph: &Graph, closing: &Closing, ended: &[Slot], harvest: &mut Harvest) -> Result<()> {
         if ended.is_empty() {
             return Ok(());
         }
         let precision = self.device.describe().precision;
         let signal = |slot: &Slot| {
-            let sum = std::mem::take(&mut sums[slot.item]);
-            Tensor::rounded(closing.signal.dims(), sum.finish(Statistic::Sum), precision)
+            let sum = std::mem::take(&mut harvest.sums[slot.item]);
+            harvest.spare.round(closing.signal.dims(), sum.finish(Statistic::Sum), precision)
         };
         let signals = [ended.iter().map(signal).collect::<Result<Vec<_>>>()?];
         let of_signal = |(item, slot): (usize, &Slot)| Slot { item, copy: 0, target: slot.target, weight: 1.0 };
@@ -95,10 +97,10 @@ impl Engine {
         let perturbation = Perturbation::None;
         let chunk =
             Chunk { slots: &slots, pictures: &[], perturbation: &perturbation, loads: &signals, decisions: &[] };
-        let mut harvest = Harvest::default();
-        self.run_chunk(graph, &closing.plan, &chunk, &mut harvest)?;
-        for (slot, map) in ended.iter().zip(harvest.stores.iter().flatten()) {
-            sums[slot.item].first = map.to_f64().into_owned();
+        let mut closed = Harvest::default();
+        self.run_chunk(graph, &closing.plan, &chunk, &mut closed)?;
+        for (slot, map) in ended.iter().zip(closed.stores.iter().flatten()) {
+            harvest.sums[slot.item].first = map.to_f64().into_owned();
         }
         Ok(())
     }
