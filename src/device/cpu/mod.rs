@@ -377,9 +377,7 @@ impl<I: Isa> Cpu<I> {
                     chunk.loads.get(*slot).ok_or_else(|| Error::device(format!("nothing was given to load {slot}")))?;
                 let shape = v.shape(*out);
                 self.copies(*out, v, |n, to| {
-                    let mut dense = vec![I::T::ZERO; shape.len()];
-                    tensors[chunk.slots[n].item].write_to(&mut dense);
-                    arrange::block(&dense, shape, I::LANES, to);
+                    arrange::block(&tensors[chunk.slots[n].item].numbers(), shape, I::LANES, to);
                 });
             }
             Step::LoadDecisions { node, out } => {
