@@ -294,6 +294,16 @@ impl Weight {
         bytemuck::try_cast_slice(raw).ok()
     }
 
+    /// All numbers `[k][row]` where they are stored, at any address, if they are stored unscaled in half precision.
+    pub(crate) fn halves(&self) -> Option<(Encoding, &[u8])> {
+        let matches = matches!(self.encoding, Encoding::F16 | Encoding::Bf16);
+        if !matches || self.row_scale.is_some() || self.part != Part::Whole || cfg!(target_endian = "big") {
+            return None;
+        }
+        let end = self.offset + self.len() * self.encoding.bytes();
+        Some((self.encoding, &(*self.bytes).as_ref()[self.offset..end]))
+    }
+
     /// All numbers in double precision, `[k, c / groups, kh, kw]` in C order.
     pub fn to_f64(&self) -> Vec<f64> {
         let row = self.row_len();

@@ -29,6 +29,8 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     const LANES: usize;
     /// Name in reports.
     const NAME: &'static str;
+    /// Whether [`Isa::load_f16`] and [`Isa::load_bf16`] are instructions.
+    const HALVES: bool;
     /// Pixels of the widest register tile.
     const PIXELS: usize;
     /// Whether large 3×3 convolutions may be computed by Winograd's transforms.
@@ -41,6 +43,14 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     unsafe fn splat(x: Self::T) -> Self::V;
     unsafe fn load(p: *const Self::T) -> Self::V;
     unsafe fn store(p: *mut Self::T, v: Self::V);
+    /// Numbers stored in half precision, converted exactly; `p` is valid for `LANES` of them, of any alignment.
+    unsafe fn load_f16(p: *const u16) -> Self::V;
+    /// Numbers stored as bfloat16, converted exactly; `p` is valid for `LANES` of them, of any alignment.
+    unsafe fn load_bf16(p: *const u16) -> Self::V;
+    /// Asks for the cache line of `p` in the first cache, where the instruction set can; any address will do.
+    unsafe fn prefetch_near(p: *const u8);
+    /// As [`Isa::prefetch_near`], in the second cache.
+    unsafe fn prefetch_far(p: *const u8);
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
@@ -102,6 +112,7 @@ impl<T: Scalar> Isa for Portable<T> {
     type V = Lanes<T>;
     const LANES: usize = 8;
     const NAME: &'static str = "portable";
+    const HALVES: bool = false;
     const PIXELS: usize = 4;
     const WINOGRAD: bool = false;
     const SKIPS: usize = 0;
@@ -124,6 +135,22 @@ impl<T: Scalar> Isa for Portable<T> {
         // SAFETY: the caller's pointer holds 8 elements.
         unsafe { p.cast::<[T; 8]>().write_unaligned(v.0) }
     }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u16) -> Lanes<T> {
+        // SAFETY: the caller's pointer holds 8 numbers.
+        let bits = unsafe { p.cast::<[u16; 8]>().read_unaligned() };
+        Lanes(bits.map(|bits| T::from_f64(half::f16::from_bits(bits).to_f64())))
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const u16) -> Lanes<T> {
+        // SAFETY: the caller's pointer holds 8 numbers.
+        let bits = unsafe { p.cast::<[u16; 8]>().read_unaligned() };
+        Lanes(bits.map(|bits| T::from_f64(half::bf16::from_bits(bits).to_f64())))
+    }
+    #[inline(always)]
+    unsafe fn prefetch_near(_: *const u8) {}
+    #[inline(always)]
+    unsafe fn prefetch_far(_: *const u8) {}
     #[inline(always)]
     unsafe fn add(mut a: Lanes<T>, b: Lanes<T>) -> Lanes<T> {
         for i in 0..8 {
@@ -264,6 +291,7 @@ mod x86 {
         type V = __m512;
         const LANES: usize = 16;
         const NAME: &'static str = "avx512";
+        const HALVES: bool = true;
         const PIXELS: usize = 14;
         const WINOGRAD: bool = true;
         const SKIPS: usize = 8;
@@ -283,6 +311,25 @@ mod x86 {
         #[inline(always)]
         unsafe fn store(p: *mut f32, v: __m512) {
             unsafe { _mm512_storeu_ps(p, v) }
+        }
+        #[inline(always)]
+        unsafe fn load_f16(p: *const u16) -> __m512 {
+            unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+        }
+        #[inline(always)]
+        unsafe fn load_bf16(p: *const u16) -> __m512 {
+            unsafe {
+                let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+            }
+        }
+        #[inline(always)]
+        unsafe fn prefetch_near(p: *const u8) {
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn prefetch_far(p: *const u8) {
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
         }
         #[inline(always)]
         unsafe fn add(a: __m512, b: __m512) -> __m512 {
@@ -358,6 +405,7 @@ mod x86 {
         type V = __m256;
         const LANES: usize = 8;
         const NAME: &'static str = "avx2";
+        const HALVES: bool = true;
         const PIXELS: usize = 6;
         const WINOGRAD: bool = true;
         const SKIPS: usize = 6;
@@ -377,6 +425,25 @@ mod x86 {
         #[inline(always)]
         unsafe fn store(p: *mut f32, v: __m256) {
             unsafe { _mm256_storeu_ps(p, v) }
+        }
+        #[inline(always)]
+        unsafe fn load_f16(p: *const u16) -> __m256 {
+            unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
+        }
+        #[inline(always)]
+        unsafe fn load_bf16(p: *const u16) -> __m256 {
+            unsafe {
+                let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+            }
+        }
+        #[inline(always)]
+        unsafe fn prefetch_near(p: *const u8) {
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn prefetch_far(p: *const u8) {
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
         }
         #[inline(always)]
         unsafe fn add(a: __m256, b: __m256) -> __m256 {

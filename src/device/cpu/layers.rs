@@ -92,6 +92,8 @@ impl<I: Isa> Cpu<I> {
         let bias = layer.bias.as_ref().map_or(Vec::new(), |b| padded::<I>(b));
         let bias = SendPointer(if bias.is_empty() { std::ptr::null() } else { bias.as_ptr() }, bias);
         let piece = rows.div_ceil(8 * self.threads).next_multiple_of(linear::BLOCK_ROWS).min(256);
+        // SAFETY: the value holds the layer's columns and was written by an earlier step.
+        let live = unsafe { linear::live::<I>(&layer.weight, v.at(x, 0), v.step(x), v.copies) };
         self.each(rows.div_ceil(piece), |t, scratch| {
             let kernel = linear::Forward::<I> {
                 weight: &layer.weight,
@@ -102,6 +104,7 @@ impl<I: Isa> Cpu<I> {
                 out_step: v.step(out),
                 copies: v.copies,
                 rows: t * piece..rows.min((t + 1) * piece),
+                live: &live,
                 scratch,
             };
             // SAFETY: vectors have the layer's lengths; scratch was made for it; features were detected.
