@@ -162,8 +162,8 @@ impl Sum {
 pub(crate) struct Spare(Vec<Vec<f64>>);
 
 impl Spare {
-    /// Vectors that are kept.
-    const MOST: usize = 16;
+    /// Bytes that are kept, at most: a dozen maps of a usual picture.
+    const MOST_BYTES: usize = 16 << 20;
 
     fn zeros(&mut self, len: usize) -> Vec<f64> {
         let fits = self.0.iter().position(|v| len > 0 && v.capacity() >= len);
@@ -179,7 +179,8 @@ impl Spare {
             return Tensor::f64(dims, values);
         }
         let tensor = Tensor::f32(dims, values.iter().map(|&v| v as f32).collect());
-        if self.0.len() < Self::MOST {
+        let kept: usize = self.0.iter().chain([&values]).map(|v| v.capacity() * size_of::<f64>()).sum();
+        if kept <= Self::MOST_BYTES {
             self.0.push(values);
         }
         tensor
