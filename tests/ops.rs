@@ -16,9 +16,7 @@ use reference::{
 use verilume::ErrorKind;
 #[cfg(feature = "cuda")]
 use verilume::device::Products;
-#[cfg(feature = "cuda")]
-use verilume::device::cpu::Convolution;
-use verilume::device::cpu::Kernels;
+use verilume::device::cpu::{Convolution, Kernels};
 #[cfg(feature = "cuda")]
 use verilume::engine::DeviceChoice;
 use verilume::engine::{Batch, Engine, Pullback, Settings};
@@ -101,12 +99,17 @@ struct Cpu {
     engine: RefCell<Engine>,
     precision: Precision,
     kernels: Kernels,
+    convolution: Convolution,
 }
 
 impl Cpu {
     fn new(precision: Precision, kernels: Kernels) -> Self {
-        let settings = Settings { precision, kernels, threads: Some(2), ..Settings::default() };
-        Self { engine: RefCell::new(Engine::new(&settings).unwrap()), precision, kernels }
+        Self::convolving(precision, kernels, Convolution::Fast)
+    }
+
+    fn convolving(precision: Precision, kernels: Kernels, convolution: Convolution) -> Self {
+        let settings = Settings { precision, kernels, convolution, threads: Some(2), ..Settings::default() };
+        Self { engine: RefCell::new(Engine::new(&settings).unwrap()), precision, kernels, convolution }
     }
 
     fn tensor(&self, d: &Dense) -> Tensor {
@@ -121,15 +124,16 @@ impl Subject for Cpu {
     }
 
     /// Winograd's transforms F(4×4, 3×3): the greatest row sums of |Aᵀ|, |G| and |Bᵀ| are 19, 1 and 10 on each axis.
-    fn slack(&self, op: &Op, _direction: Direction) -> f64 {
+    fn slack(&self, op: &Op, direction: Direction) -> f64 {
         let Op::Conv(conv) = op else { return 1.0 };
+        let plain = self.convolution == Convolution::Exact && direction == Direction::Forward;
         let transformed = conv.window.kernel == [3, 3]
             && conv.window.stride == [1, 1]
             && conv.window.dilation == [1, 1]
             && conv.groups == 1
             && conv.weight.dims()[0].min(conv.weight.dims()[1]) >= 16;
         let vectors = matches!(self.kernels, Kernels::Avx2 | Kernels::Avx512);
-        if transformed && vectors { (19.0 * 10.0f64).powi(2) } else { 1.0 }
+        if transformed && vectors && !plain { (19.0 * 10.0f64).powi(2) } else { 1.0 }
     }
 
     fn unit_roundoff(&self) -> f64 {
@@ -196,7 +200,7 @@ impl Emulated {
         };
         let settings = Settings { device, products, convolution, threads: Some(2), ..Settings::default() };
         let engine = RefCell::new(Engine::new(&settings).unwrap());
-        let engine = Cpu { engine, precision: Precision::F32, kernels: Kernels::Auto };
+        let engine = Cpu { engine, precision: Precision::F32, kernels: Kernels::Auto, convolution };
         Self { engine, products, convolution }
     }
 }
@@ -575,12 +579,12 @@ fn zeros_are_skipped(subject: &dyn Subject) {
             let op = &graph.node(conv).op;
             let who = format!("{}, {numbers:?}, {c} to {k} by {kernel}/{stride}", subject.name());
             if numbers == Numbers::Integers && pooled && subject.slack(op, Direction::Forward) > 1.0 {
-                // Transforms round integers, and the pooling would decide ties between them otherwise.
+                // Transforms round integers, and the pooling would decide ties between them otherwise. `exact` does these.
                 continue;
             }
-            // The greatest error of a sum of `terms` products whose magnitudes sum to 1.
+            // The greatest error of a sum of `terms` products, and a bias, whose magnitudes sum to 1.
             let unit = |direction, terms: usize| {
-                // Where most are zeros nothing is transformed.
+                // Backward nothing is transformed: what has one tap or a stride, nor what comes from a pooling.
                 let transformed = subject.slack(op, direction) > 1.0 && direction == Direction::Forward;
                 let slack = if transformed { subject.slack(op, direction) } else { 1.0 };
                 let exact = numbers == Numbers::Integers && !transformed;
@@ -819,6 +823,32 @@ tests_of!(
 tests_of!(
     avx512,
     Cpu::new(Precision::F32, Kernels::Avx512),
+    cfg_attr(not(host_avx512), ignore = "this machine has no AVX-512 (F, BW, DQ, VL)")
+);
+
+/// Without transforms on the way forward, integers are exact where a pooling's adjoint leaves most numbers zero: the way back
+/// is not transformed there, or it would round them.
+macro_rules! exact_tests_of {
+    ($name:ident, $kernels:expr, $attribute:meta) => {
+        mod $name {
+            use super::*;
+
+            tests_of!(@ Cpu::convolving(Precision::F32, $kernels, Convolution::Exact), [$attribute],
+                convolutions_and_linear_layers,
+                zeros_are_skipped,
+            );
+        }
+    };
+}
+
+exact_tests_of!(
+    avx2_exact,
+    Kernels::Avx2,
+    cfg_attr(not(host_avx2), ignore = "this machine has no AVX2 with FMA and F16C")
+);
+exact_tests_of!(
+    avx512_exact,
+    Kernels::Avx512,
     cfg_attr(not(host_avx512), ignore = "this machine has no AVX-512 (F, BW, DQ, VL)")
 );
 

@@ -101,7 +101,7 @@ impl Plan {
         self.program.forms[v.index()]
     }
 
-    /// What is known of zeros among a value's numbers.
+    /// What is to be expected of zeros among a value's numbers.
     pub fn zeros(&self, v: Value) -> Zeros {
         self.zeros[v.index()]
     }

@@ -1,8 +1,8 @@
-//! What a program's steps tell about zeros among their numbers.
+//! What a program's steps tell about zeros among their numbers: which kernel computes a convolution depends on it.
 
 use super::{Program, Range, Step, Value};
 
-/// How many of a value's numbers are known to be exactly zero, whatever the picture.
+/// How many of a value's numbers are expected to be exactly zero, from the steps alone; only [`Zeros::Most`] is a bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub enum Zeros {
     /// Nothing is known.
@@ -19,16 +19,17 @@ impl Zeros {
     pub(super) fn of(program: &Program) -> Vec<Zeros> {
         let mut zeros = vec![Zeros::Unknown; program.forms.len()];
         for step in &program.steps {
-            if let (Some(out), found) = (step.writes().first(), found(step, program, |v| zeros[v.index()])) {
-                zeros[out.index()] = found;
+            let expected = expected(step, program, |v| zeros[v.index()]);
+            if let Some(out) = step.writes().first() {
+                zeros[out.index()] = expected;
             }
         }
         zeros
     }
 }
 
-/// About a step's first result, from what is known of what it reads.
-fn found(step: &Step, program: &Program, of: impl Fn(Value) -> Zeros) -> Zeros {
+/// Of a step's first result, from what is expected of what it reads.
+fn expected(step: &Step, program: &Program, of: impl Fn(Value) -> Zeros) -> Zeros {
     let cut = |range: Range| if range.lo == 0.0 || range.hi == 0.0 { Zeros::Many } else { Zeros::Unknown };
     let len = |v: Value| program.forms[v.index()].shape().len();
     match step {

@@ -25,18 +25,20 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     type T: Scalar;
     /// Vector.
     type V: Copy;
-    /// Elements of a vector; a multiple of 8, also the width of a channel block.
+    /// Elements of a vector: 8 or 16, also the width of a channel block.
     const LANES: usize;
     /// Name in reports.
     const NAME: &'static str;
     /// Whether [`Isa::load_f16`] and [`Isa::load_bf16`] are instructions.
-    const HALVES: bool;
+    const LOADS_HALF: bool;
+    /// Vector registers.
+    const REGISTERS: usize;
     /// Pixels of the widest register tile.
     const PIXELS: usize;
     /// Whether large 3×3 convolutions may be computed by Winograd's transforms.
     const WINOGRAD: bool;
-    /// Channel blocks of which two positions' sums and a vector of each fit into registers while zeros are skipped; 0 where
-    /// no product is skipped.
+    /// Channel blocks whose sums for two positions fit the registers with two numbers read and a vector of weights while zeros
+    /// are skipped, at most 8; 0 where no product is skipped.
     const SKIPS: usize;
 
     unsafe fn zero() -> Self::V;
@@ -58,7 +60,7 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// `min(max(v, lo), hi)`; NaN stays NaN.
     unsafe fn clamp(v: Self::V, lo: Self::V, hi: Self::V) -> Self::V;
-    /// Bit `i` set where `v[i]` is not 0 (NaN is not).
+    /// Bit `i` set where `v[i]` is not 0, as NaN is not.
     unsafe fn nonzero(v: Self::V) -> u32;
     /// Bit `i` set where `lo < v[i] < hi`.
     unsafe fn between(v: Self::V, lo: Self::V, hi: Self::V) -> u32;
@@ -112,7 +114,8 @@ impl<T: Scalar> Isa for Portable<T> {
     type V = Lanes<T>;
     const LANES: usize = 8;
     const NAME: &'static str = "portable";
-    const HALVES: bool = false;
+    const LOADS_HALF: bool = false;
+    const REGISTERS: usize = 16;
     const PIXELS: usize = 4;
     const WINOGRAD: bool = false;
     const SKIPS: usize = 0;
@@ -291,7 +294,8 @@ mod x86 {
         type V = __m512;
         const LANES: usize = 16;
         const NAME: &'static str = "avx512";
-        const HALVES: bool = true;
+        const LOADS_HALF: bool = true;
+        const REGISTERS: usize = 32;
         const PIXELS: usize = 14;
         const WINOGRAD: bool = true;
         const SKIPS: usize = 8;
@@ -405,7 +409,8 @@ mod x86 {
         type V = __m256;
         const LANES: usize = 8;
         const NAME: &'static str = "avx2";
-        const HALVES: bool = true;
+        const LOADS_HALF: bool = true;
+        const REGISTERS: usize = 16;
         const PIXELS: usize = 6;
         const WINOGRAD: bool = true;
         const SKIPS: usize = 6;

@@ -19,6 +19,7 @@ impl<I: Isa> Cpu<I> {
         v: &Values<'_, I>,
     ) {
         let plan = self.conv_plan(layer, direction, v.plan.zeros(read));
+        debug_assert!(plan.scratch_len <= self.scratch_share, "the program was not fitted");
         let weights = match self.resident.get(&plan.key) {
             Some(buffer) => Shared(buffer.pointer().cast::<I::T>()),
             None => {
@@ -90,14 +91,13 @@ impl<I: Isa> Cpu<I> {
     pub(super) fn linear(&self, layer: &LinearLayer, x: Value, out: Value, v: &Values<'_, I>) {
         let rows = layer.weight.rows();
         let bias = layer.bias.as_ref().map_or(Vec::new(), |b| padded::<I>(b));
-        let bias = SendPointer(if bias.is_empty() { std::ptr::null() } else { bias.as_ptr() }, bias);
         let piece = rows.div_ceil(8 * self.threads).next_multiple_of(linear::BLOCK_ROWS).min(256);
         // SAFETY: the value holds the layer's columns and was written by an earlier step.
         let live = unsafe { linear::live::<I>(&layer.weight, v.at(x, 0), v.step(x), v.copies) };
         self.each(rows.div_ceil(piece), |t, scratch| {
             let kernel = linear::Forward::<I> {
                 weight: &layer.weight,
-                bias: bias.get(),
+                bias: if bias.is_empty() { std::ptr::null() } else { bias.as_ptr() },
                 x: v.at(x, 0),
                 x_step: v.step(x),
                 out: v.at(out, 0),
@@ -175,20 +175,9 @@ impl<I: Isa> Cpu<I> {
     }
 }
 
-/// A pointer into a vector that is kept beside it.
-struct SendPointer<T>(*const T, #[allow(dead_code)] Vec<T>);
-// SAFETY: the vector is not written while tasks read it.
-unsafe impl<T> Sync for SendPointer<T> {}
-
-impl<T> SendPointer<T> {
-    fn get(&self) -> *const T {
-        self.0
-    }
-}
-
-/// One number a channel, zeros to whole blocks (two blocks are loaded together).
+/// One number a channel, zeros to whole blocks.
 fn padded<I: Isa>(values: &[f64]) -> Vec<I::T> {
     let mut out: Vec<I::T> = values.iter().map(|&x| I::T::from_f64(x)).collect();
-    out.resize(values.len().next_multiple_of(2 * I::LANES), I::T::ZERO);
+    out.resize(values.len().next_multiple_of(I::LANES), I::T::ZERO);
     out
 }

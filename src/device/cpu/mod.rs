@@ -191,11 +191,13 @@ impl<I: Isa> Cpu<I> {
         Arc::clone(plan.or_insert_with(|| Arc::new(ConvPlan::new::<I>(layer, direction, products, zeros))))
     }
 
-    /// Runs `task(index, scratch)` for every index below `tasks`.
+    /// Runs `task(index, scratch)` for every index below `tasks`; `scratch` holds `scratch_share` numbers, what `Cpu::needs`
+    /// found for the plan that was fitted last.
     fn each(&self, tasks: usize, task: impl Fn(usize, *mut I::T) + Sync) {
         let scratch = Shared(self.scratch.pointer().cast::<I::T>());
         let share = self.scratch_share;
-        // SAFETY: every worker has a share of the scratch buffer.
+        // SAFETY: `install` runs tasks on this pool's workers, whose indices are below `threads`, and each has a share of the
+        // scratch buffer. A task ends before its worker takes another, since tasks do not use rayon.
         let run = |i| task(i, unsafe { scratch.add(rayon::current_thread_index().unwrap_or(0) * share) });
         match &self.pool {
             Some(pool) if tasks > 1 => pool.install(|| (0..tasks).into_par_iter().with_max_len(1).for_each(run)),
@@ -216,8 +218,9 @@ struct Values<'a, I: Isa> {
 }
 
 impl<I: Isa> Values<'_, I> {
-    /// Start of the value of copy `n`.
+    /// Start of the value of copy `n`, which is below `copies`.
     fn at<T>(&self, v: Value, n: usize) -> *mut T {
+        debug_assert!(n < self.copies, "copy {n} of {}", self.copies);
         let place = self.plan.places[v.index()];
         // SAFETY: the arena holds `copies` times `copy_bytes`; places lie inside.
         unsafe { self.arena.add(place.offset * self.copies + n * place.bytes).cast() }
@@ -232,7 +235,7 @@ impl<I: Isa> Values<'_, I> {
     /// Copy `n`'s numbers.
     ///
     /// # Safety
-    /// Nobody writes the value while the slice lives.
+    /// The value is `Form::Dense`, `n` is below `copies`, and nobody writes the value while the slice lives.
     unsafe fn slice(&self, v: Value, n: usize) -> &[I::T] {
         // SAFETY: places hold their form's elements.
         unsafe { std::slice::from_raw_parts(self.at(v, n), layout::elements(self.shape(v), I::LANES)) }
@@ -241,7 +244,7 @@ impl<I: Isa> Values<'_, I> {
     /// Copy `n`'s numbers, to be written.
     ///
     /// # Safety
-    /// Nobody else reads or writes them while the slice lives.
+    /// The value is `Form::Dense`, `n` is below `copies`, and nobody else reads or writes them while the slice lives.
     #[allow(clippy::mut_from_ref)] // distinct parts of the arena behind one shared pointer
     unsafe fn slice_mut(&self, v: Value, n: usize) -> &mut [I::T] {
         // SAFETY: places hold their form's elements.
@@ -616,9 +619,10 @@ impl<I: Isa> Cpu<I> {
                     let (first, second) = (Shared(sum.first.as_mut_ptr()), Shared(sum.second.as_mut_ptr()));
                     folds.push((n, source::Fold { first, second, count: sum.count, weight: slot.weight }));
                 }
-                // Copies of a picture follow one another; pixels are apart.
-                self.each(shape.plane().div_ceil(PIECE), |piece, _| {
-                    let pixels = piece * PIECE..shape.plane().min((piece + 1) * PIECE);
+                // Copies of a picture follow one another; pixels are apart, few enough for their sums to stay in a cache.
+                let few = (4 * PIECE / shape.c.max(4)).max(64);
+                self.each(shape.plane().div_ceil(few), |piece, _| {
+                    let pixels = piece * few..shape.plane().min((piece + 1) * few);
                     for (n, fold) in &folds {
                         for channel in 0..shape.c {
                             let pixels = pixels.clone();

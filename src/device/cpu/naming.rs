@@ -6,7 +6,7 @@ use super::{ConvKey, Cpu};
 use crate::program::{ConvLayer, Plan, Step, Zeros};
 
 impl<I: Isa> Cpu<I> {
-    /// Name of the kernel for reports; a step and its adjoint share it.
+    /// Name of the kernel for reports; a step and its adjoint share it, but for convolutions.
     pub(super) fn kernel_name(&self, plan: &Plan, step: &Step) -> &'static str {
         match step {
             Step::Conv { layer, x, .. } => self.conv_kernel(layer, Direction::Forward, plan.zeros(*x)),

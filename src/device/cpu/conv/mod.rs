@@ -1,6 +1,6 @@
 //! Convolution and its adjoint on channel blocks.
 //!
-//! A result tile of `P` neighbouring pixels times `Q` channel blocks lives in registers while all taps and read channels
+//! (What follows is the direct kernel; [`skipping`], [`winograd`] and [`narrow`] have orders of their own.) A result tile of `P` neighbouring pixels times `Q` channel blocks lives in registers while all taps and read channels
 //! are summed in one fixed order (block, tap, channel). That order is the same for every tile shape, so results do not
 //! depend on how work was cut into bands, parts, threads or batches.
 
@@ -21,7 +21,8 @@ use crate::graph::WeightId;
 use crate::program::{ConvLayer, Zeros};
 use narrow::Narrow;
 
-/// Bytes of a band's copy with halo that should stay in the second-level cache.
+/// Bytes that a band of rows reads, its halo's rows not counted, so that they stay in the second-level cache (1 MiB where this
+/// was tuned).
 const BAND_BYTES: usize = 384 << 10;
 
 /// How one convolution (or adjoint) is computed for one input shape.

@@ -1,13 +1,14 @@
 //! Direct convolutions that multiply nothing by zero.
 //!
-//! About half of what leaves a ReLU, forward or backward, is exactly zero, and no more than a quarter of what leaves the
-//! adjoint of a 2×2 pooling is anything else. Here the sums of two neighbouring positions for some channel blocks live in
+//! About half of what leaves a ReLU, forward or backward, is exactly zero, and at most a quarter of what leaves the adjoint of
+//! a 2×2 pooling is anything else ([`Zeros`]). Here the sums of two neighbouring positions for some channel blocks live in
 //! registers, and the numbers that they read are taken one at a time, zeros left out, each times a row of weights that lies
 //! in the first-level cache. To stay there, weights are taken in slabs of [`ROWS`] rows; between slabs sums wait in scratch.
+//! Weights are finite, so nothing but zeros is left out.
 //!
 //! A row of weights serves both positions where neither reads a zero, so those rows come first within a slab; otherwise
-//! sums run as in all direct convolutions (block, tap, channel). Which positions are neighbours is a matter of the shape
-//! alone.
+//! sums run as in all direct convolutions (block, tap, channel). Pairs are the positions 2i and 2i + 1 of a line: bands of a
+//! single line are cut between pairs.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -19,9 +20,10 @@ use crate::program::{ConvLayer, Zeros};
 
 /// Blocks below which a row of weights is too short to be worth the search for it.
 const LEAST_BLOCKS: usize = 3;
-/// Rows of weights in a slab: as many as a word has bits.
+/// Rows of weights in a slab: as many as a word has bits. With eight blocks of AVX-512 they take 32 KiB, a whole first-level
+/// cache, of which the numbers at hand name half or less.
 const ROWS: usize = 64;
-/// Sums of a band that should stay in the second-level cache beside what is read.
+/// Sums of a band that should stay in the second-level cache (1 MiB where this was tuned) beside what is read.
 const SUM_BYTES: usize = 256 << 10;
 /// Positions of a band that pay for reading a slab.
 const LEAST_POSITIONS: usize = 128;
@@ -56,13 +58,16 @@ pub(super) fn groups<I: Isa>(
     Some((groups, len))
 }
 
-/// Rows (columns if flat) of a band, and elements of its sums: `band` at most, `row` positions each, `rows` in all.
+/// Rows (columns if flat, where `row` is 1) of a band, and elements of its sums: about `band` at most, `row` positions each,
+/// `rows` in all. Where a band starts decides which positions are a pair, and so bits: it is a matter of the shape and the
+/// instruction set alone.
 pub(super) fn band<I: Isa>(groups: &[Group], band: usize, row: usize, rows: usize) -> (usize, usize) {
     let width = groups.iter().map(|g| g.blocks).max().unwrap_or(0) * I::LANES;
     let fits = SUM_BYTES / (width * row * size_of::<I::T>()).max(1);
     // A few bands, so that threads share even a single picture.
     let shared = rows.div_ceil((rows * row / LEAST_POSITIONS).clamp(1, 8));
     let band = band.min(fits).min(shared).max(1);
+    let band = if row == 1 { band.next_multiple_of(2) } else { band };
     (band, band * row * width)
 }
 

@@ -110,7 +110,7 @@ impl<I: Isa> Adjoint<'_, I> {
                     let sums = sums.add(n * COLUMNS + c);
                     macro_rules! step {
                         ($($p:literal),+) => {
-                            $(if ($p <= 2 || I::PIXELS >= 14) && left >= $p {
+                            $(if ($p <= 2 || I::REGISTERS >= 32) && left >= $p {
                                 if whole - c >= 4 * I::LANES {
                                     add_rows::<I, S, $p, 4>(w, s, c, n, sums);
                                 } else {

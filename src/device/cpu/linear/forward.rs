@@ -8,25 +8,23 @@ use super::{BLOCK_ROWS, COLUMNS, COPIES, LINE_BYTES, ROWS, row};
 use crate::graph::Weight;
 use crate::tensor::Scalar;
 
-/// Vectors are left out where at most this share of them is live (numerator, denominator).
-const LIVE_SHARE: [usize; 2] = [3, 4];
-
-/// The most copies, at most `left`, whose sums fit the registers.
+/// The most copies, at most `left`, whose sums fit the registers: with 32, 6 copies of [`ROWS`] rows, a vector of weights of
+/// each row and one of the input.
 #[inline(always)]
 const fn together<I: Isa>(left: usize) -> usize {
     match left {
-        6.. if I::PIXELS >= 14 => 6,
-        4.. if I::PIXELS >= 14 => 4,
-        3.. if I::PIXELS < 14 => 3,
+        6.. if I::REGISTERS >= 32 => 6,
+        4.. if I::REGISTERS >= 32 => 4,
+        3.. if I::REGISTERS < 32 => 3,
         2.. => 2,
         _ => 1,
     }
 }
 
-/// How many of the two halves' sums fit the registers with those of so many copies.
+/// How many of a row's two chains of sums fit the registers with those of so many copies.
 #[inline(always)]
-const fn halves<I: Isa>(copies: usize) -> usize {
-    if copies == 1 || copies == 2 && I::PIXELS >= 14 { 2 } else { 1 }
+const fn chains<I: Isa>(copies: usize) -> usize {
+    if copies == 1 || copies == 2 && I::REGISTERS >= 32 { 2 } else { 1 }
 }
 
 /// Where the vectors of columns lie that a forward pass reads, in order: those of even place beside those of odd place, as
@@ -62,8 +60,10 @@ pub(in super::super) unsafe fn live<I: Isa>(
         }
     }
     let [even, odd] = &mut halves;
+    // The lists are walked together, so the fuller one counts. Scattered vectors are read more slowly than all in order:
+    // with more than three quarters of them nothing is gained.
     let count = even.len().max(odd.len());
-    if LIVE_SHARE[1] * count > LIVE_SHARE[0] * pairs {
+    if 4 * count > 3 * pairs {
         return all();
     }
     // The shorter list lacks at least one vector, whose products are zero.
@@ -75,7 +75,8 @@ pub(in super::super) unsafe fn live<I: Isa>(
 /// `out[k] = bias[k] + Σ_c W[k][c] x[c]` for some rows and all copies.
 ///
 /// Each lane sums every `2 · LANES`-th product, then lanes are added pairwise, then the tail: an order that depends on the
-/// row's length only. A product with zero leaves a sum as it is, so it does not matter which of them are left out.
+/// row's length only. A product of a finite weight with zero leaves a sum as it is, so it does not matter which of them are left
+/// out.
 pub(in super::super) struct Forward<'a, I: Isa> {
     pub weight: &'a Weight,
     pub bias: *const I::T,
@@ -125,7 +126,7 @@ impl<I: Isa> Forward<'_, I> {
     unsafe fn block<S: Stored<I>>(&self, stored: Option<*const u8>, rows: &Range<usize>, copies: Range<usize>) {
         let columns = self.weight.row_len();
         let whole = columns / (2 * I::LANES) * 2 * I::LANES;
-        // SAFETY: as for `all`; packed inputs and then sums, `[copy][row][half]` vectors, lie behind the converted weights.
+        // SAFETY: as for `all`; packed inputs and then sums, `[copy][row][chain]` vectors, lie behind the converted weights.
         unsafe {
             let packed = self.scratch.add(ROWS * COLUMNS);
             let sums = packed.add(COPIES * COLUMNS);
@@ -168,7 +169,7 @@ impl<I: Isa> Forward<'_, I> {
                         if p == copies.len() {
                             dots_of::<I, S, ROWS>(p, &w, x, pairs, &next, next_pairs, sums);
                         } else {
-                            // The next weights are asked for two rows at a time, then none.
+                            // The next weights are asked for two rows at a time, then those at hand, which costs nothing.
                             let some = if fetched < ROWS { &next[fetched..] } else { &w };
                             dots_of::<I, S, 2>(p, &w, x, pairs, &[some[0], some[1]], next_pairs, sums);
                             fetched += 2;
@@ -232,15 +233,15 @@ impl<I: Isa> Forward<'_, I> {
         (std::array::from_fn(row), pairs)
     }
 
-    /// Copies of `x` side by side: `[half][pair][copy]` where halves are summed one after the other, else `[pair][half][copy]`.
+    /// Copies of `x` side by side: `[chain][pair][copy]` where chains are summed one after the other, else `[pair][chain][copy]`.
     #[inline(always)]
     unsafe fn pack(&self, pairs: &[[usize; 2]], copies: Range<usize>, mut to: *mut I::T) {
-        let halves = halves::<I>(copies.len());
+        let chains = chains::<I>(copies.len());
         // SAFETY: `x` holds the pairs' vectors for each copy, `to` has room for them.
         unsafe {
-            for first in (0..2).step_by(halves) {
+            for first in (0..2).step_by(chains) {
                 for pair in pairs {
-                    for &c in &pair[first..first + halves] {
+                    for &c in &pair[first..first + chains] {
                         for n in copies.clone() {
                             I::store(to, I::load(self.x.add(n * self.x_step + c)));
                             to = to.add(I::LANES);
@@ -266,17 +267,17 @@ unsafe fn dots_of<I: Isa, S: Stored<I>, const FETCH: usize>(
     // SAFETY: passed on.
     unsafe {
         match copies {
-            6 if I::PIXELS >= 14 => dots::<I, S, 6, 1, FETCH>(w, x, pairs, next, next_pairs, sums),
-            4 if I::PIXELS >= 14 => dots::<I, S, 4, 1, FETCH>(w, x, pairs, next, next_pairs, sums),
-            3 if I::PIXELS < 14 => dots::<I, S, 3, 1, FETCH>(w, x, pairs, next, next_pairs, sums),
-            2 if I::PIXELS < 14 => dots::<I, S, 2, 1, FETCH>(w, x, pairs, next, next_pairs, sums),
+            6 if I::REGISTERS >= 32 => dots::<I, S, 6, 1, FETCH>(w, x, pairs, next, next_pairs, sums),
+            4 if I::REGISTERS >= 32 => dots::<I, S, 4, 1, FETCH>(w, x, pairs, next, next_pairs, sums),
+            3 if I::REGISTERS < 32 => dots::<I, S, 3, 1, FETCH>(w, x, pairs, next, next_pairs, sums),
+            2 if I::REGISTERS < 32 => dots::<I, S, 2, 1, FETCH>(w, x, pairs, next, next_pairs, sums),
             2 => dots::<I, S, 2, 2, FETCH>(w, x, pairs, next, next_pairs, sums),
             _ => dots::<I, S, 1, 2, FETCH>(w, x, pairs, next, next_pairs, sums),
         }
     }
 }
 
-/// Adds products of `ROWS` rows with `P` copies, packed for `H` halves at a time, to `sums`, `[copy][row of a block][half]`;
+/// Adds products of `ROWS` rows with `P` copies, packed for `H` halves at a time, to `sums`, `[copy][row of a block][chain]`;
 /// asks for the next weights meanwhile.
 #[inline(always)]
 unsafe fn dots<I: Isa, S: Stored<I>, const P: usize, const H: usize, const FETCH: usize>(

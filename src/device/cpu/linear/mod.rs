@@ -1,7 +1,7 @@
 //! Linear layers, straight from the stored weights `[k][c]`: no packed copy.
 //!
-//! Both directions are bound by reading the weights, so each weight is read from memory once for a whole chunk of copies and
-//! then serves some copies at a time from registers. Blocks of rows and columns jump from page to page, which no machine
+//! Both directions are bound by reading the weights, so each weight is read from memory once for up to [`COPIES`] copies and
+//! then serves some of them at a time from registers. Blocks of rows and columns jump from page to page, which no machine
 //! foresees, so the next weights are asked for while the present ones are multiplied. Half precision is converted on its way
 //! into the registers; other weights that are not stored as numbers of the device (scaled rows, parts, the double-precision
 //! twin) are converted a block at a time.

@@ -75,8 +75,8 @@ impl Place {
             return Place::Numbers(numbers.as_ptr().cast());
         }
         match weight.halves() {
-            Some((Encoding::F16, raw)) if I::HALVES => Place::F16(raw.as_ptr()),
-            Some((Encoding::Bf16, raw)) if I::HALVES => Place::Bf16(raw.as_ptr()),
+            Some((Encoding::F16, raw)) if I::LOADS_HALF => Place::F16(raw.as_ptr()),
+            Some((Encoding::Bf16, raw)) if I::LOADS_HALF => Place::Bf16(raw.as_ptr()),
             _ => Place::Scratch,
         }
     }
