@@ -619,10 +619,9 @@ impl<I: Isa> Cpu<I> {
                     let (first, second) = (Shared(sum.first.as_mut_ptr()), Shared(sum.second.as_mut_ptr()));
                     folds.push((n, source::Fold { first, second, count: sum.count, weight: slot.weight }));
                 }
-                // Copies of a picture follow one another; pixels are apart, few enough for their sums to stay in a cache.
-                let few = (4 * PIECE / shape.c.max(4)).max(64);
-                self.each(shape.plane().div_ceil(few), |piece, _| {
-                    let pixels = piece * few..shape.plane().min((piece + 1) * few);
+                // Copies of a picture follow one another; pixels are apart.
+                self.each(shape.plane().div_ceil(PIECE), |piece, _| {
+                    let pixels = piece * PIECE..shape.plane().min((piece + 1) * PIECE);
                     for (n, fold) in &folds {
                         for channel in 0..shape.c {
                             let pixels = pixels.clone();
