@@ -116,20 +116,21 @@ impl Pass {
         }
     }
 
-    /// Of each step: scoring is the forward pass's last, a signal that was given is the backward pass's first.
+    /// Of each step. The last scoring before the first adjoint ends the forward pass; without scoring that adjoint begins the
+    /// backward pass, with the signal that it was given. A program without adjoints has no backward pass.
     pub fn of(steps: &[Step]) -> Vec<Pass> {
-        let mut pass = Pass::Forward;
-        let mut passes = Vec::with_capacity(steps.len());
-        for step in steps {
-            if matches!(step, Step::Load { .. } | Step::Aggregate { .. }) {
-                pass = Pass::Backward;
-            }
-            passes.push(pass);
-            if matches!(step, Step::Head { .. }) {
-                pass = Pass::Backward;
-            }
-        }
-        passes
+        let Some(adjoint) = steps.iter().position(|step| step.kind().ends_with("_adjoint")) else {
+            return vec![Pass::Forward; steps.len()];
+        };
+        let signals = steps[adjoint].reads();
+        let given = |step: &Step| matches!(step, Step::Load { out, .. } if signals.contains(out));
+        let scored = steps[..adjoint].iter().rposition(|step| matches!(step, Step::Head { .. }));
+        let pass = |(i, step): (usize, &Step)| match scored {
+            Some(scored) if i > scored => Pass::Backward,
+            None if i >= adjoint || given(step) => Pass::Backward,
+            _ => Pass::Forward,
+        };
+        steps.iter().enumerate().map(pass).collect()
     }
 }
 
@@ -261,5 +262,15 @@ mod tests {
         // The adjoint of the linear layer, and the map's sum.
         assert_eq!(flops(Pass::Backward), 2 * 6 * 48 + 2 * 48);
         assert!(passes.is_sorted());
+        // A sum of scores' pictures has no way back; a signal that is given begins it.
+        let forward: Vec<Step> = program.steps[..program.steps.len() - 2].to_vec();
+        assert!(Pass::of(&forward).iter().all(|p| *p == Pass::Forward));
+        let (adjoint, aggregate) = (program.steps.len() - 2, program.steps.len() - 1);
+        let given = vec![
+            Step::Load { slot: 0, out: program.steps[adjoint].reads()[0] },
+            program.steps[adjoint].clone(),
+            program.steps[aggregate].clone(),
+        ];
+        assert!(Pass::of(&given).iter().all(|p| *p == Pass::Backward));
     }
 }

@@ -5,13 +5,14 @@ use std::process::ExitCode;
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
+use verilume::device::cpu::Convolution;
 use verilume::engine::{Engine, Settings};
 
 use crate::args::BenchArgs;
 use crate::computing;
 use crate::plan::{self, Named};
 use crate::subject::Subject;
-use crate::talk::{Answer, Progress, Voice};
+use crate::talk::{self, Answer, Progress, Voice};
 use crate::timing::Times;
 
 /// Nothing could be measured.
@@ -30,6 +31,12 @@ struct Row {
     device: String,
     kernels: String,
     precision: String,
+    conv: Convolution,
+    /// The pictures' c × h × w.
+    input: [usize; 3],
+    /// Bytes that were allowed.
+    memory: Option<u64>,
+    seed: u64,
     median_s: f64,
     p10_s: f64,
     p90_s: f64,
@@ -77,7 +84,12 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
                 }
                 rows.push(row);
             }
-            Err(e) => progress.step(&format!("{what}: failed: {e}")),
+            Err(e) => {
+                if args.quiet {
+                    talk::say(&format!("{what}: {e}"));
+                }
+                progress.step(&format!("{what}: failed: {e}"));
+            }
         }
     }
     progress.finish();
@@ -108,6 +120,10 @@ fn measure(subject: &Subject, named: &Named, batch: usize, settings: &Settings, 
         device: on.device,
         kernels: on.kernels,
         precision: computing::precision_name(settings).into(),
+        conv: settings.convolution,
+        input: subject.graph.input_shape().dims(),
+        memory: settings.memory,
+        seed: subject.seed,
         median_s: times.median(),
         p10_s: times.quantile(0.1),
         p90_s: times.quantile(0.9),

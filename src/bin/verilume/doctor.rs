@@ -246,6 +246,12 @@ fn cpu() -> Cpu {
     }
 }
 
+/// Bytes that this process may still take, where the system says so.
+pub fn available_bytes() -> Option<u64> {
+    let memory = memory();
+    memory.available_bytes.into_iter().chain(memory.limit_bytes).min()
+}
+
 fn memory() -> Memory {
     let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kib = |key: &str| {

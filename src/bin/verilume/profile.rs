@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Result, anyhow};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::{Deserialize, Serialize};
+use verilume::device::cpu::Convolution;
 use verilume::device::cpu::peaks::{self, Peaks};
 use verilume::engine::{Engine, Profile};
 use verilume::program::{Pass, Plan, Work};
@@ -138,6 +139,12 @@ struct Report {
     device: String,
     kernels: String,
     precision: String,
+    conv: Convolution,
+    /// The pictures' c × h × w.
+    input: [usize; 3],
+    /// Bytes that were allowed.
+    memory: Option<u64>,
+    seed: u64,
     repeat: usize,
     /// Of the CPU.
     peaks: Option<Peaks>,
@@ -173,9 +180,33 @@ struct Earlier {
     batch: usize,
     threads: usize,
     precision: String,
+    device: String,
+    kernels: String,
+    conv: Convolution,
+    input: [usize; 3],
+    memory: Option<u64>,
     total_ms: f64,
     steps_ms: f64,
     steps: Vec<StepRow>,
+}
+
+impl Earlier {
+    /// What was measured otherwise.
+    fn apart(&self, now: &Report) -> Vec<&'static str> {
+        let settings = [
+            ("net", self.model != now.model),
+            ("method", self.spec != now.spec),
+            ("batch", self.batch != now.batch),
+            ("size", self.input != now.input),
+            ("device", self.device != now.device),
+            ("set of kernels", self.kernels != now.kernels),
+            ("precision", self.precision != now.precision),
+            ("--conv", self.conv != now.conv),
+            ("--memory", self.memory != now.memory),
+            ("number of threads", self.threads != now.threads),
+        ];
+        settings.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
+    }
 }
 
 /// Runs the command.
@@ -228,6 +259,10 @@ pub fn run(args: &ProfileArgs) -> Result<()> {
         device: on.device,
         kernels: on.kernels,
         precision: computing::precision_name(&settings).into(),
+        conv: settings.convolution,
+        input: subject.graph.input_shape().dims(),
+        memory: settings.memory,
+        seed: subject.seed,
         repeat: args.repeat,
         peaks,
         peak_bytes: engine.peak_bytes(),
@@ -239,21 +274,21 @@ pub fn run(args: &ProfileArgs) -> Result<()> {
         compared: None,
     };
     if let (Some(earlier), Some(path)) = (earlier, &args.compare) {
-        let same = (&earlier.model, &earlier.spec, &earlier.precision)
-            == (&report.model, &report.spec, &report.precision)
-            && (earlier.batch, earlier.threads) == (report.batch, report.threads);
-        if !same {
-            progress.say(&format!("{} was made with another net, method or setting", path.display()));
+        let apart = earlier.apart(&report);
+        if !apart.is_empty() {
+            progress.say(&format!("{} was made with another {}", path.display(), apart.join(", ")));
         }
         report.compared = Some(compare(&earlier, &mut steps, path, &report));
     }
-    if let (Some(path), Some(last)) = (&args.trace, calls.last()) {
-        let title = format!("{} {}", report.model, report.spec);
-        write(path, &timeline::json(&title, last, &plans(&calls), &steps).to_string())?;
-    }
+    let title = format!("{} {}", report.model, report.spec);
+    let timeline = calls.last().map(|last| timeline::json(&title, last, &plans(&calls), &steps).to_string());
     report.steps = steps;
     progress.finish();
-    answer(args, &report)
+    answer(args, &report)?;
+    match (&args.trace, timeline) {
+        (Some(path), Some(timeline)) => write(path, &timeline),
+        _ => Ok(()),
+    }
 }
 
 fn answer(args: &ProfileArgs, report: &Report) -> Result<()> {
@@ -263,14 +298,16 @@ fn answer(args: &ProfileArgs, report: &Report) -> Result<()> {
         if path.as_os_str() == "-" {
             return answer.line(&text);
         }
-        write(path, &text)?;
+        // What was measured is shown whether or not it can be written.
+        answer.line(&described(report))?;
+        return write(path, &text);
     }
     answer.line(&described(report))
 }
 
 fn read(path: &Path) -> Result<Earlier> {
     let text = std::fs::read_to_string(path).map_err(|e| verilume::Error::io(path, e))?;
-    serde_json::from_str(&text).with_context(|| format!("{} is not a profile's JSON", path.display()))
+    serde_json::from_str(&text).map_err(|e| anyhow!("{} is not a profile's JSON: {e}", path.display()))
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

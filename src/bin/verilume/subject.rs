@@ -13,7 +13,7 @@ use verilume::random;
 use verilume::tensor::{Shape, Tensor};
 
 use crate::args::Measured;
-use crate::plan;
+use crate::{doctor, plan};
 
 /// The class explained, modulo the number of classes.
 const CLASS: usize = 281;
@@ -22,7 +22,7 @@ const CLASS: usize = 281;
 pub struct Subject {
     pub model: Model,
     pub graph: Arc<Graph>,
-    seed: u64,
+    pub seed: u64,
 }
 
 impl Subject {
@@ -46,6 +46,14 @@ impl Subject {
     /// `n` different pictures of standard normal noise.
     pub fn batch(&self, n: usize) -> Result<Batch> {
         let shape = self.graph.input_shape();
+        // Each picture is drawn once and answered by a map of its size.
+        let bytes = n.checked_mul(2 * size_of::<f32>() * shape.len());
+        let available = doctor::available_bytes().unwrap_or(u64::MAX);
+        if bytes.is_none_or(|bytes| bytes as u64 > available) {
+            let message =
+                format!("a batch of {n} pictures of {shape} and their maps do not fit into {available} bytes");
+            return Err(verilume::Error::limit(message).into());
+        }
         let picture = |i: usize| {
             let mut values = vec![0.0; shape.len()];
             random::fill_normals(self.seed, i as u64, 0, 0, &mut values);

@@ -204,7 +204,8 @@ pub struct Resources {
 
     /// Convolutions: fast, exact, or auto: fast on the CPU, exact on a GPU
     ///
-    /// On the CPU `fast` computes large 3x3 convolutions by Winograd's transforms, `exact` forward by plain sums. On a GPU
+    /// On the CPU `fast` computes large 3x3 convolutions (from 16 channels to 16, 4x4 results or more) by Winograd's transforms,
+    /// `exact` forward by plain sums; portable kernels and f64 have plain sums only. On a GPU
     /// `exact` is as accurate as single precision both ways; `fast` multiplies signals on their way back in TF32.
     #[arg(long = "conv", value_name = "HOW", default_value = "auto")]
     pub convolution: verilume::device::cpu::Convolution,
@@ -268,7 +269,8 @@ Exit code: 0 all measured, 1 some combinations failed, 2 wrong usage or all fail
 /// Show where the time of a call goes, step by step
 ///
 /// Every step of the programs that a method runs, with its kernel, shapes, median time, arithmetic, traffic, and how near
-/// it comes to what this machine can do at best (measured first). Input and class are those of `bench`.
+/// it comes to what this machine can do at best (measured first, in three arrays of 128 MiB beside --memory). Input and class
+/// are those of `bench`.
 #[derive(Debug, Args)]
 #[command(after_help = PROFILE_EXAMPLES)]
 pub struct ProfileArgs {
