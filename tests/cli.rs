@@ -539,15 +539,19 @@ fn bench_rows_hold_together() {
     let rows = lines(&output.stdout);
     let keys = [
         "batch",
+        "conv",
         "device",
+        "input",
         "kernels",
         "median_s",
+        "memory",
         "method",
         "model",
         "p10_s",
         "p90_s",
         "peak_bytes",
         "precision",
+        "seed",
         "spec",
         "threads",
     ];
@@ -578,6 +582,10 @@ fn bench_says_what_it_cannot_measure() {
     };
     let (status, message) = bench(&["--memory", "100KiB"]);
     assert!(status == 2 && message.contains("do not suffice"), "{message}");
+    let (status, message) = bench(&["--memory", "100KiB", "--quiet"]);
+    assert!(status == 2 && message.contains("do not suffice"), "{message}");
+    let (status, message) = bench(&["--batch", "100000000000"]);
+    assert!(status == 2 && message.contains("do not fit"), "{message}");
     let (status, message) = bench(&["--kernels", "sse9"]);
     assert!(status == 2 && message.contains("portable"), "{message}");
     let (status, message) = bench(&["--threads", "0"]);
@@ -643,6 +651,13 @@ fn a_profile_accounts_for_the_call() {
         assert_eq!(step["old_ms"], was["ms"]);
     }
     std::fs::write(folder.path().join("other.json"), "{}").unwrap();
+    let otherwise = ["--compare", "old.json", "--kernels", "portable", "--size", "24"];
+    let output = run(folder.path(), &[&net[..], &otherwise].concat());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("another size, set of kernels"), "{said}");
+    // What was measured is shown even if it cannot be kept.
+    let output = run(folder.path(), &[&net[..], &["--trace", "no/such/folder/trace.json"]].concat());
+    assert!(code(&output) == 2 && String::from_utf8_lossy(&output.stdout).contains("GFLOP/s"));
     let output = run(folder.path(), &[&net[..], &["--compare", "other.json"]].concat());
     assert_eq!(code(&output), 2);
     assert!(String::from_utf8_lossy(&output.stderr).contains("other.json"));
