@@ -169,33 +169,28 @@ pub(super) fn pack<I: Isa>(
         }
         Form::Narrow(narrow) => narrow.pack(&plan.geometry, I::LANES, element, &mut out[..plan.packed_len]),
         Form::Groups(groups) | Form::Skipping(groups) => {
-            // Groups follow one another in `out`.
-            let mut shares = Vec::with_capacity(groups.len());
+            // Groups, their sub-grids and the read blocks of these follow one another in `out`.
+            let mut shares = Vec::new();
             let mut rest = &mut out[..plan.packed_len];
-            let taps: usize = grids.iter().map(|g| g.taps.len()).sum();
             for group in groups {
-                let (share, behind) = rest.split_at_mut(taps * group.channels.len() * group.blocks * I::LANES);
-                shares.push((group, share));
-                rest = behind;
-            }
-            for_each(shares, pool, |(group, share)| {
-                let width = group.blocks * I::LANES;
-                let mut vectors = share.chunks_mut(width);
                 for grid in grids {
                     let mut c = group.channels.start;
                     while c < group.channels.end {
-                        let count = (I::LANES - c % I::LANES).min(group.channels.end - c);
-                        for tap in &grid.taps {
-                            for read in c..c + count {
-                                let Some(vector) = vectors.next() else { return };
-                                for (i, out) in vector.iter_mut().enumerate() {
-                                    let written = group.first_block * I::LANES + i;
-                                    let sees = written < channels.written && channels.read_by(written).contains(&read);
-                                    *out = if sees { element(written, read, tap.kernel) } else { I::T::ZERO };
-                                }
-                            }
-                        }
-                        c += count;
+                        let read = c..group.channels.end.min((c / I::LANES + 1) * I::LANES);
+                        c = read.end;
+                        let (share, behind) = rest.split_at_mut(grid.taps.len() * read.len() * group.blocks * I::LANES);
+                        shares.push((group, grid, read, share));
+                        rest = behind;
+                    }
+                }
+            }
+            for_each(shares, pool, |(group, grid, channels_read, share)| {
+                let reads = grid.taps.iter().flat_map(|tap| channels_read.clone().map(move |read| (tap, read)));
+                for ((tap, read), vectors) in reads.zip(share.chunks_mut(group.blocks * I::LANES)) {
+                    for (i, out) in vectors.iter_mut().enumerate() {
+                        let written = group.first_block * I::LANES + i;
+                        let sees = written < channels.written && channels.read_by(written).contains(&read);
+                        *out = if sees { element(written, read, tap.kernel) } else { I::T::ZERO };
                     }
                 }
             });
