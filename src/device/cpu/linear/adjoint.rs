@@ -49,8 +49,10 @@ impl<I: Isa> Adjoint<'_, I> {
                 for i in 0..copies.len() * COLUMNS {
                     *sums.add(i) = I::T::ZERO;
                 }
-                for k in (0..self.weight.rows()).step_by(ADJOINT_ROWS) {
-                    self.rows::<S>(stored, k..self.weight.rows().min(k + ADJOINT_ROWS), &copies, sums);
+                // Many copies are worth more rows while their sums are in registers.
+                let block = if copies.len() <= 4 { ADJOINT_ROWS / 2 } else { ADJOINT_ROWS };
+                for k in (0..self.weight.rows()).step_by(block) {
+                    self.rows::<S>(stored, k..self.weight.rows().min(k + block), &copies, sums);
                 }
                 for (i, n) in copies.enumerate() {
                     let out = self.out.add(n * self.out_step + self.columns.start);

@@ -28,8 +28,8 @@ pub(super) const COLUMNS: usize = 1024;
 const COPIES: usize = 16;
 /// Bytes of a cache line.
 const LINE_BYTES: usize = 64;
-/// Rows of an adjoint's block.
-const ADJOINT_ROWS: usize = 32;
+/// Rows of an adjoint's block at most: a row's vectors often meet those of others in one set of the first cache.
+const ADJOINT_ROWS: usize = 16;
 
 /// Scratch numbers of a task: converted weights, inputs, and sums of all copies.
 pub(super) const fn scratch(lanes: usize) -> usize {
