@@ -142,8 +142,8 @@ fn next_id() -> u64 {
 }
 
 impl Weight {
-    /// `dims` numbers stored in `bytes` from byte `offset`. The caller knows them to be finite, also in single precision where
-    /// that is computed in: products with zeros are left out, whatever the other factor.
+    /// `dims` numbers stored in `bytes` from byte `offset`. They should be finite in the precision that is computed in: products
+    /// with zeros are left out whatever the other factor, and others make the results an error that names the layer.
     ///
     /// # Errors
     /// When the bytes end before the numbers do or there are none.
@@ -157,14 +157,8 @@ impl Weight {
         Ok(Self { id: next_id(), dims, bytes, offset, encoding, row_scale: None, part: Part::Whole })
     }
 
-    /// From numbers in C order.
-    ///
-    /// # Errors
-    /// As [`Weight::stored`], and when a number is NaN or infinite (names the first).
+    /// From numbers in C order; errors as [`Weight::stored`].
     pub fn owned(dims: [usize; 4], values: &[f32]) -> Result<Self> {
-        if let Some(i) = values.iter().position(|x| !x.is_finite()) {
-            return Err(Error::model(format!("a weight of shape {dims:?} holds {} at position {i}", values[i])));
-        }
         let bytes: Vec<u8> = bytemuck::cast_slice(values).to_vec();
         Self::stored(dims, Arc::new(bytes), 0, Encoding::F32)
     }
