@@ -35,15 +35,7 @@ fn main() -> Result<()> {
     let x = tensors("x")?;
     let targets = file.tensor("targets").map_err(wrong)?;
     let targets = targets.data().as_chunks().0.iter().map(|b| i64::from_le_bytes(*b) as usize);
-    let map = |(values, target)| Map {
-        values,
-        sign: Sign::Signed,
-        space: Space::Input,
-        target,
-        gap: None,
-        notes: Vec::new(),
-        method: "given".into(),
-    };
+    let map = |(values, target)| Map::new(values, Sign::Signed, Space::Input, target, "given");
     let maps: Vec<Map> = tensors("maps")?.into_iter().zip(targets).map(map).collect();
     let smallest = |t: &Tensor| t.to_f64().iter().copied().fold(f64::INFINITY, f64::min);
     let baselines: Vec<Tensor> = x.iter().map(|t| (smallest(t), t.clone())).map(|(v, t)| t.map(|_| v)).collect();

@@ -38,6 +38,17 @@ pub struct Gap {
     pub relative: Option<f64>,
 }
 
+/// Where the score went that a relevance method shares out. The three add up to the score.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Shares {
+    /// What reached the input, in the units of the score.
+    pub input: f64,
+    /// What biases and other constants kept.
+    pub bias: f64,
+    /// What reached neither: taken by a stabiliser, or arrived where every contribution is zero.
+    pub lost: f64,
+}
+
 /// A saliency map as its method computed it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Map {
@@ -53,8 +64,18 @@ pub struct Map {
     pub gap: Option<Gap>,
     /// What else the method measured, by name, in the order of importance.
     pub notes: Vec<(String, f64)>,
+    /// How the score was shared out, for methods that share it out.
+    pub shares: Option<Shares>,
     /// The method's id.
     pub method: String,
+}
+
+impl Map {
+    /// A map without a measured gap, shares or notes.
+    #[must_use]
+    pub fn new(values: Tensor, sign: Sign, space: Space, target: usize, method: impl Into<String>) -> Self {
+        Self { values, sign, space, target, gap: None, notes: Vec::new(), shares: None, method: method.into() }
+    }
 }
 
 /// `[channels, h, w]` of a map's tensor.

@@ -295,15 +295,7 @@ impl<F: Fn(usize, usize, usize) -> f64 + Send + Sync> Method for Known<F> {
         let shape = x.shape();
         let map = |&target: &usize| {
             let values = (0..shape.plane()).map(|i| (self.0)(target, i / shape.w, i % shape.w)).collect();
-            Map {
-                values: Tensor::f64([shape.h, shape.w], values).unwrap(),
-                sign: Sign::Signed,
-                space: Space::Input,
-                target,
-                gap: None,
-                notes: Vec::new(),
-                method: "known".into(),
-            }
+            Map::new(Tensor::f64([shape.h, shape.w], values).unwrap(), Sign::Signed, Space::Input, target, "known")
         };
         Ok(targets.iter().map(map).collect())
     }

@@ -158,6 +158,9 @@ fn report(pictures: usize) -> CheckReport {
             .to_vec(),
         methods: METHODS.map(|(id, spec)| MethodChecked { id: id.into(), spec: spec.into() }).to_vec(),
         pictures: (0..pictures).map(picture).collect(),
+assumed: Vec::new(),
+ warnings: Vec::new(),
+ record_version: verilume::report::RECORD_VERSION,
     }
 }
 
@@ -171,7 +174,7 @@ fn map(m: usize, k: usize, side: usize) -> Map {
     };
     let values = Tensor::f32([side, side], (0..side * side).map(at).collect()).unwrap();
     let sign = if m == 5 { Sign::Unsigned } else { Sign::Signed };
-    Map { values, sign, space: Space::Input, target: 0, gap: None, notes: Vec::new(), method: METHODS[m].0.into() }
+    Map::new(values, sign, Space::Input, 0, METHODS[m].0)
 }
 
 fn plate(view: &Picture) -> Plate {

@@ -96,15 +96,7 @@ impl Bench {
 }
 
 fn made_up(dims: &[usize], values: Vec<f64>) -> Map {
-    Map {
-        values: Tensor::f64(dims, values).unwrap(),
-        sign: Sign::Signed,
-        space: Space::Input,
-        target: 0,
-        gap: None,
-        notes: Vec::new(),
-        method: "made_up".into(),
-    }
+    Map::new(Tensor::f64(dims, values).unwrap(), Sign::Signed, Space::Input, 0, "made_up")
 }
 
 /// A class's logit or probability on one picture given as numbers.

@@ -115,8 +115,7 @@ impl Method for BlurIg {
             self.gaps.of(&sums, || from_baseline::differences(engine, graph, self.score, x, &starts, targets))?;
         let maps = maps.into_iter().zip(gaps).zip(targets).map(|((map, gap), &target)| {
             let values = Tensor::rounded(shape.dims(), map, precision)?;
-            let (space, method) = (Space::Input, ENTRY.id.into());
-            Ok(Map { values, sign: Sign::Signed, space, target, notes: Vec::new(), gap, method })
+            Ok(Map { gap, ..Map::new(values, Sign::Signed, Space::Input, target, ENTRY.id) })
         });
         maps.collect()
     }

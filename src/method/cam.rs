@@ -117,7 +117,7 @@ impl Cam {
             };
             let sign = if self.rectify == Rectify::Yes { Sign::Unsigned } else { Sign::Signed };
             let values = Tensor::rounded([h, w], numbers, plane.precision())?;
-            Ok(Map { values, sign, space, target, notes: Vec::new(), gap: None, method: self.id.into() })
+            Ok(Map::new(values, sign, space, target, self.id))
         };
         planes.iter().zip(targets).map(map).collect()
     }

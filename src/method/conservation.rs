@@ -186,15 +186,7 @@ impl Propagation<'_> {
             let value = values.to_f64().iter().sum::<f64>() + kept - began;
             let relative = Some(value.abs() / began.abs()).filter(|share| share.is_finite());
             let gap = Some(Gap { promise: "conservation".into(), value, relative });
-            maps.push(Map {
-                values,
-                sign: self.sign,
-                space: Space::Input,
-                target,
-                notes: Vec::new(),
-                gap,
-                method: self.id.into(),
-            });
+            maps.push(Map { gap, ..Map::new(values, self.sign, Space::Input, target, self.id) });
         }
         Ok(maps)
     }

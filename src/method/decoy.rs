@@ -226,10 +226,7 @@ impl Method for Dance {
         }
         if self.arm == Arm::None {
             let maps = self.base.explain(engine, graph, x, targets)?;
-            return Ok(maps
-                .into_iter()
-                .map(|m| Map { notes: Vec::new(), gap: None, method: ENTRY.id.into(), ..m })
-                .collect());
+            return Ok(maps.into_iter().map(|m| Map::new(m.values, m.sign, m.space, m.target, ENTRY.id)).collect());
         }
         let node = match self.layer.as_str() {
             "first" => first_activation(graph)?,
@@ -335,13 +332,15 @@ impl Dance {
             let decoys = matches!(self.arm, Arm::Decoys | Arm::Mean);
             let gap = Gap { promise: "constraint".into(), value: over * limit, relative: Some(over) };
             Ok(Map {
-                values: Tensor::rounded(fold.dims, values, precision)?,
-                sign: if self.arm.is_range() { Sign::Unsigned } else { fold.sign },
-                space: Space::Input,
-                target,
                 gap: decoys.then_some(gap),
                 notes,
-                method: ENTRY.id.into(),
+                ..Map::new(
+                    Tensor::rounded(fold.dims, values, precision)?,
+                    if self.arm.is_range() { Sign::Unsigned } else { fold.sign },
+                    Space::Input,
+                    target,
+                    ENTRY.id,
+                )
             })
         };
         folds.into_iter().zip(targets).zip(limits).map(map).collect()

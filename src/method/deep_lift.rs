@@ -101,16 +101,7 @@ impl Method for Rescale {
         let maps = outcome.maps.iter().enumerate().map(|(i, values)| {
             let difference = score(0, i) - score(1, i);
             let gap = from_baseline::completeness(values.to_f64().iter().sum(), difference)?;
-            let (values, method) = (values.clone(), ENTRY.id.into());
-            Ok(Map {
-                values,
-                sign: Sign::Signed,
-                space: Space::Input,
-                target: targets[i],
-                notes: Vec::new(),
-                gap: Some(gap),
-                method,
-            })
+            Ok(Map { gap: Some(gap), ..Map::new(values.clone(), Sign::Signed, Space::Input, targets[i], ENTRY.id) })
         });
         maps.collect()
     }

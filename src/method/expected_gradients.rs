@@ -181,8 +181,7 @@ impl Method for ExpectedGradients {
             sum.iter_mut().for_each(|v| *v /= n);
             let gap = self.gaps.of(&[sum.iter().sum()], || Ok(vec![here - there / n]))?.pop().flatten();
             let values = Tensor::rounded(dims, sum, precision)?;
-            let (space, method) = (Space::Input, ENTRY.id.into());
-            maps.push(Map { values, sign: Sign::Signed, space, target, notes: Vec::new(), gap, method });
+            maps.push(Map { gap, ..Map::new(values, Sign::Signed, Space::Input, target, ENTRY.id) });
         }
         Ok(maps)
     }

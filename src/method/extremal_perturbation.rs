@@ -340,15 +340,7 @@ impl Method for ExtremalPerturbation {
             let value = values.iter().sum::<f64>() / values.len() as f64 - self.area;
             let gap = Some(Gap { promise: "area".into(), value, relative: Some(value.abs() / self.area) });
             let values = Tensor::rounded(size, values, precision)?;
-            Ok(Map {
-                values,
-                sign: Sign::Unsigned,
-                space: Space::Input,
-                target,
-                gap,
-                method: ENTRY.id.into(),
-                notes: Vec::new(),
-            })
+            Ok(Map { gap, ..Map::new(values, Sign::Unsigned, Space::Input, target, ENTRY.id) })
         };
         found.into_iter().zip(targets).map(map).collect()
     }

@@ -99,13 +99,8 @@ impl Method for FullGrad {
             }
             let relative = Some(value.abs() / score.abs()).filter(|share| share.is_finite());
             maps.push(Map {
-                values: Tensor::rounded(to, map, precision)?,
-                sign: Sign::Unsigned,
-                space: Space::Input,
-                target,
-                notes: Vec::new(),
                 gap: Some(Gap { promise: "full_decomposition".into(), value, relative }),
-                method: ENTRY.id.into(),
+                ..Map::new(Tensor::rounded(to, map, precision)?, Sign::Unsigned, Space::Input, target, ENTRY.id)
             });
         }
         Ok(maps)

@@ -167,8 +167,7 @@ impl Method for GuidedIg {
             self.gaps.of(&sums, || from_baseline::differences(engine, graph, self.score, x, &baselines, targets))?;
         let maps = paths.into_iter().zip(gaps).zip(targets).map(|((path, gap), &target)| {
             let values = Tensor::rounded(dims, path.map, precision)?;
-            let (space, method) = (Space::Input, ENTRY.id.into());
-            Ok(Map { values, sign: Sign::Signed, space, target, notes: Vec::new(), gap, method })
+            Ok(Map { gap, ..Map::new(values, Sign::Signed, Space::Input, target, ENTRY.id) })
         });
         maps.collect()
     }

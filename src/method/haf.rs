@@ -382,15 +382,7 @@ impl Method for Haf {
             let value = found.masked_score - found.score;
             let relative = Some(value.abs() / found.score.abs()).filter(|share| share.is_finite());
             let gap = Some(Gap { promise: "preservation".into(), value, relative });
-            Ok(Map {
-                values,
-                sign: Sign::Unsigned,
-                space: Space::Input,
-                target,
-                notes: Vec::new(),
-                gap,
-                method: ENTRY.id.into(),
-            })
+            Ok(Map { gap, ..Map::new(values, Sign::Unsigned, Space::Input, target, ENTRY.id) })
         };
         found.into_iter().zip(targets).map(map).collect()
     }

@@ -372,15 +372,7 @@ impl Method for MeaningfulPerturbation {
         let precision = engine.describe().precision;
         let map = |(values, &target): (Vec<f64>, &usize)| {
             let values = Tensor::rounded([x.shape().h, x.shape().w], values, precision)?;
-            Ok(Map {
-                values,
-                sign: Sign::Unsigned,
-                space: Space::Input,
-                target,
-                gap: None,
-                method: ENTRY.id.into(),
-                notes: Vec::new(),
-            })
+            Ok(Map::new(values, Sign::Unsigned, Space::Input, target, ENTRY.id))
         };
         found.into_iter().zip(targets).map(map).collect()
     }

@@ -291,14 +291,6 @@ fn input_maps(
     method: &str,
 ) -> Result<Vec<Map>> {
     let answer = engine.explain(graph, job, x, targets)?;
-    let map = |(values, &target)| Map {
-        values,
-        sign,
-        space: Space::Input,
-        target,
-        gap: None,
-        notes: Vec::new(),
-        method: method.into(),
-    };
+    let map = |(values, &target)| Map::new(values, sign, Space::Input, target, method);
     Ok(answer.maps.into_iter().zip(targets).map(map).collect())
 }

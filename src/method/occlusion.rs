@@ -137,15 +137,7 @@ impl Method for Occlusion {
         let map = |(fall, &target): (Vec<f64>, &usize)| {
             let plane: Vec<f64> = fall.iter().zip(&times).map(|(fall, &n)| fall / f64::from(n)).collect();
             let values = Tensor::rounded(shape.dims(), plane.repeat(shape.c), precision)?;
-            Ok(Map {
-                values,
-                sign: Sign::Signed,
-                space: Space::Input,
-                target,
-                notes: Vec::new(),
-                gap: None,
-                method: ENTRY.id.into(),
-            })
+            Ok(Map::new(values, Sign::Signed, Space::Input, target, ENTRY.id))
         };
         falls.into_iter().zip(targets).map(map).collect()
     }

@@ -307,15 +307,8 @@ impl RelEx {
 impl Method for RelEx {
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         let found = self.masks(engine, graph, x, targets)?;
-        let map = |(found, &target): (Found, &usize)| Map {
-            values: found.mask,
-            sign: Sign::Unsigned,
-            space: Space::Input,
-            target,
-            notes: Vec::new(),
-            gap: None,
-            method: ENTRY.id.into(),
-        };
+        let map =
+            |(found, &target): (Found, &usize)| Map::new(found.mask, Sign::Unsigned, Space::Input, target, ENTRY.id);
         Ok(found.into_iter().zip(targets).map(map).collect())
     }
 }

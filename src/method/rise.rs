@@ -189,8 +189,7 @@ impl Method for Rise {
             }
             let numbers = sum.finish(1.0 / (self.p * drawn as f64));
             let values = Tensor::rounded([shape.h, shape.w], numbers, precision)?;
-            let (sign, space, method) = (Sign::Relative, Space::Input, ENTRY.id.into());
-            maps.push(Map { values, sign, space, target, notes: Vec::new(), gap: None, method });
+            maps.push(Map::new(values, Sign::Relative, Space::Input, target, ENTRY.id));
         }
         progress.done = progress.total;
         engine.progress(&progress);

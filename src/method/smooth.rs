@@ -86,15 +86,7 @@ impl Method for Smooth {
             engine.progress(&progress);
         }
         let map = |((values, sign), &target)| {
-            Ok(Map {
-                values: Tensor::rounded(dims.clone(), values, precision)?,
-                sign,
-                space: Space::Input,
-                target,
-                gap: None,
-                notes: Vec::new(),
-                method: ENTRY.id.into(),
-            })
+            Ok(Map::new(Tensor::rounded(dims.clone(), values, precision)?, sign, Space::Input, target, ENTRY.id))
         };
         means.into_iter().zip(signs).zip(targets).map(map).collect()
     }

@@ -202,7 +202,7 @@ mod tests {
 
     fn map(dims: &[usize], values: Vec<f32>, sign: Sign) -> Map {
         let values = Tensor::f32(dims, values).unwrap();
-        Map { values, sign, space: Space::Input, target: 0, gap: None, notes: Vec::new(), method: "made_up".into() }
+        Map::new(values, sign, Space::Input, 0, "made_up")
     }
 
     #[test]

@@ -61,4 +61,13 @@ pub struct CheckReport {
     pub methods: Vec<MethodChecked>,
     /// The pictures, in order.
     pub pictures: Vec<PictureChecked>,
+    /// What was assumed because neither the files nor the options say it.
+    #[serde(default)]
+    pub assumed: Vec<String>,
+    /// What is probably not as the user meant it, one sentence each.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+    /// Version of this form, [`RECORD_VERSION`](super::RECORD_VERSION).
+    #[serde(default)]
+    pub record_version: u32,
 }

@@ -151,4 +151,13 @@ pub struct Summary {
     pub bootstrap: Bootstrap,
     /// The net's accuracy, then every method's scores.
     pub scores: Vec<Score>,
+    /// What was assumed because neither the files nor the options say it.
+    #[serde(default)]
+    pub assumed: Vec<String>,
+    /// What is probably not as the user meant it, one sentence each.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+    /// Version of this form, [`RECORD_VERSION`](super::RECORD_VERSION).
+    #[serde(default)]
+    pub record_version: u32,
 }

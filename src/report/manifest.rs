@@ -100,6 +100,12 @@ pub struct Manifest {
     pub seconds: f64,
     /// Every input, in order.
     pub files: Vec<FileStatus>,
+    /// What was assumed because neither the files nor the options say it.
+    pub assumed: Vec<String>,
+    /// What is probably not as the user meant it, one sentence each.
+    pub warnings: Vec<String>,
+    /// Version of this form, [`RECORD_VERSION`](super::RECORD_VERSION).
+    pub record_version: u32,
 }
 
 impl Manifest {

@@ -21,6 +21,9 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
+/// Version of the form of records, manifests and summaries. Within a version keys are only added.
+pub const RECORD_VERSION: u32 = 1;
+
 /// A file in the making. It lies beside its place, so that the rename is atomic, and goes away when it is dropped
 /// before it is [put there](Self::place).
 #[derive(Debug)]

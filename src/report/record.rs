@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::map::Gap;
+use super::RECORD_VERSION;
+use crate::map::{Gap, Shares};
 
 /// A class among the best for an input.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -45,6 +46,18 @@ pub struct Record {
     pub files: Vec<String>,
     /// Why there is no result.
     pub error: Option<String>,
+    /// How the score was shared out, for methods that share it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shares: Option<Shares>,
+    /// What was assumed because neither the files nor the options say it, such as `preparation: ImageNet`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub assumed: Vec<String>,
+    /// What is probably not as the user meant it, one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// Version of this form, [`RECORD_VERSION`](super::RECORD_VERSION); 0 for records from before it was written.
+    #[serde(default)]
+    pub record_version: u32,
 }
 
 impl Record {
@@ -64,6 +77,10 @@ impl Record {
             peak_bytes: 0,
             files: Vec::new(),
             error: Some(error.into()),
+            shares: None,
+            assumed: Vec::new(),
+            warnings: Vec::new(),
+            record_version: RECORD_VERSION,
         }
     }
 }

@@ -109,6 +109,9 @@ mod tests {
             tests: Vec::new(),
             methods: Vec::new(),
             pictures: findings.into_iter().map(picture).collect(),
+            assumed: Vec::new(),
+            warnings: Vec::new(),
+            record_version: crate::report::RECORD_VERSION,
         }
     }
 

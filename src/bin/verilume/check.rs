@@ -119,6 +119,9 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
         tests: tests.iter().map(|test| tests_of_trust::described(test)).collect(),
         methods: named.iter().map(|n| MethodChecked { id: n.id.clone(), spec: n.spec.to_string() }).collect(),
         pictures,
+        assumed: Vec::new(),
+        warnings: Vec::new(),
+        record_version: verilume::report::RECORD_VERSION,
     };
     let files = write(args, &report, &plates)?;
     progress.finish();

@@ -224,6 +224,7 @@ impl Runner<'_> {
                         Ok((files, map)) => {
                             record.gap = map.gap.clone();
                             record.notes = map.notes.clone();
+                            record.shares = map.shares;
                             record.files = files;
                             if sheets {
                                 panels[i].push(Panel {
@@ -328,6 +329,10 @@ impl Runner<'_> {
             peak_bytes: self.engine.peak_bytes(),
             files: Vec::new(),
             error: None,
+            shares: None,
+            assumed: Vec::new(),
+            warnings: Vec::new(),
+            record_version: verilume::report::RECORD_VERSION,
         }
     }
 

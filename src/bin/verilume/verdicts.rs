@@ -139,6 +139,9 @@ mod tests {
             }],
             methods: ["gradient", "grad_cam", "haf"].map(|m| MethodChecked { id: m.into(), spec: m.into() }).to_vec(),
             pictures: vec![picture("a", both(0.1, Verdict::Fail)), picture("b", both(1e-14, Verdict::NotApplicable))],
+            assumed: Vec::new(),
+            warnings: Vec::new(),
+            record_version: verilume::report::RECORD_VERSION,
         };
         let text = table(&report);
         let rows: Vec<Vec<&str>> = text.lines().map(|l| l.split_whitespace().collect()).collect();

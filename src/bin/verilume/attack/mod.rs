@@ -294,6 +294,9 @@ fn manifest(
         ignored_files: 0,
         seconds: 0.0,
         files: Vec::new(),
+        assumed: Vec::new(),
+        warnings: Vec::new(),
+        record_version: verilume::report::RECORD_VERSION,
     })
 }
 

@@ -173,6 +173,9 @@ pub fn run(args: &EvalArgs) -> Result<ExitCode> {
         methods: asked,
         metrics: metrics.iter().map(Measure::asked).collect(),
         bootstrap,
+        assumed: Vec::new(),
+        warnings: Vec::new(),
+        record_version: verilume::report::RECORD_VERSION,
     };
     let mut bytes = serde_json::to_vec_pretty(&summary)?;
     bytes.push(b'\n');
