@@ -618,7 +618,8 @@ impl Engine {
             harvest.stores.drain(..).zip(&mut outputs).for_each(|(new, all)| all.extend(new));
             Ok(())
         })?;
-        outputs.iter().map(|o| Tensor::stack(o)).collect()
+        // One after the other: stacking needs each twice.
+        outputs.into_iter().map(|o| Tensor::stack(&o)).collect()
     }
 
     /// What a signal becomes on its way back: `[N, c, h, w]` at the node where it ends.

@@ -216,7 +216,7 @@ fn map(folder: &Path, record: &Value) -> Vec<f32> {
 fn prob_is_the_sigmoid_and_its_gradient() {
     let folder = folder();
     let folder = folder.path();
-    let methods = ["-m", "gradient", "-m", "ig", "--format", "npy", "-o", "out", "--overwrite"];
+    let methods = ["-m", "gradient", "-m", "ig", "--format", "npy", "-o", "out"];
     let records =
         |score: &str, target: &str| explained(folder, &[&methods[..], &["--score", score, "-t", target]].concat());
     let logit = records("logit", "top1");
@@ -248,7 +248,7 @@ fn prob_is_the_sigmoid_and_its_gradient() {
     assert!(String::from_utf8_lossy(&beyond.stderr).contains("class 2 does not exist, the net has 2 (0 to 1)"));
     // Masks are weighed with probabilities that differ.
     for method in ["rise:n=20", "score_cam", "relex:preset=quick", "meaningful_perturbation:preset=quick"] {
-        let found = explained(folder, &["-m", method, "--format", "npy", "-o", "out", "--overwrite"]);
+        let found = explained(folder, &["-m", method, "--format", "npy", "-o", "out"]);
         let values = map(folder, &found[0]);
         assert!(values.iter().any(|v| *v != values[0]), "{method}");
     }
@@ -274,7 +274,6 @@ fn labels_are_two_lines_or_the_name_of_class_one() {
                 "0",
                 "-o",
                 "out",
-                "--overwrite",
             ],
         )
     };
@@ -285,7 +284,7 @@ fn labels_are_two_lines_or_the_name_of_class_one() {
     assert_eq!(three.status.code(), Some(2));
     let said = String::from_utf8_lossy(&three.stderr).into_owned();
     assert!(said.contains("3 names for a net of 2 classes") && said.contains("the name of class 1 alone"), "{said}");
-    let named = explained(folder, &["-t", "yes", "-o", "out", "--overwrite"]);
+    let named = explained(folder, &["-t", "yes", "-o", "out"]);
     assert_eq!(named[0]["target"].as_u64(), Some(1));
     let info = told(&run_plain(folder, &["model", "info", "--model", "one.safetensors", "--json"]));
     assert_eq!((info[0]["classes"].as_u64(), info[0]["link"].as_str()), (Some(2), Some("sigmoid")));
