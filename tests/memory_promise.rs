@@ -84,8 +84,7 @@ fn run(folder: &Path, arguments: &[&str], memory: Option<f64>) -> Ran {
 
 /// Bytes that the process takes besides what the bound is for: the program, the weights file, a picture and its drawing.
 fn fixed(folder: &Path) -> f64 {
-    let plain =
-        run(folder, &["explain", "a.png", "-m", "gradient", "--json", "-o", "plain"], Some(96.0 * MIB));
+    let plain = run(folder, &["explain", "a.png", "-m", "gradient", "--json", "-o", "plain"], Some(96.0 * MIB));
     assert!(plain.success, "{}", plain.said);
     let record: serde_json::Value = plain.said.lines().find_map(|l| serde_json::from_str(l).ok()).unwrap();
     plain.resident - record["peak_bytes"].as_f64().unwrap()
@@ -128,8 +127,7 @@ fn methods_keep_within_the_bound() {
         "grad_cam",
         "decoy:base=gradient",
     ] {
-        let (memory, ran) =
-            enough(folder, &["explain", "a.png", "-m", method, "-o", "kept", "--format", "npy"], fixed);
+        let (memory, ran) = enough(folder, &["explain", "a.png", "-m", method, "-o", "kept", "--format", "npy"], fixed);
         let (resident, most) = (ran.resident / MIB, (fixed + memory) / MIB);
         println!("{method}: {resident:.0} MiB of {most:.0} under {:.1}", memory / MIB);
         assert!(resident <= most, "{method}: {resident} MiB, {most} are allowed");

@@ -1,18 +1,18 @@
 //! What is kept on the host while programs run: it counts, so that the bound holds for all of it.
 
 use super::{Engine, Run};
-use crate::device::{Perturbation, Spare};
-use crate::error::{Error, Result};
+use crate::device::{Perturbation, Room, Spare};
+use crate::error::{Error, ErrorKind, Result};
 use crate::program::{Statistic, Step};
 use crate::tensor::Tensor;
 
-/// Copies of a chunk on the CPU, about: as many pictures may have a statistic that is not finished.
+/// Copies of a chunk on the CPU: as many pictures may have a statistic that is not finished.
 const CHUNK: usize = 64;
 
 impl Run<'_> {
-    /// Bytes that the run needs on the host: what it is given, what it hands out, statistics. `elem` are the bytes of a
-    /// number handed out.
-    pub(super) fn host_bytes(&self, sums: &[(Statistic, usize)], elem: usize, spare: &Spare) -> usize {
+    /// Bytes that the run needs on the host: what it is given and what it hands out, without and with the statistics.
+    /// `elem` are the bytes of a number handed out.
+    pub(super) fn host_bytes(&self, sums: &[(Statistic, usize)], elem: usize) -> [usize; 2] {
         let all = |tensors: &[Tensor]| tensors.iter().map(bytes).sum::<usize>();
         let (copies, pictures) = (self.copies.weights.len(), self.x.len());
         let given = all(self.x.items()) + self.loads.iter().map(|load| all(load)).sum::<usize>();
@@ -30,13 +30,34 @@ impl Run<'_> {
         });
         let stored = stored.sum::<usize>() * copies * pictures;
         let signal = self.plan.closing().map_or(0, |closing| closing.signal.len());
-        let open = pictures.min(2 + CHUNK / copies.max(1));
         let statistic = |&(statistic, len): &(Statistic, usize)| {
             len.max(signal) * size_of::<f64>() * if statistic.has_two() { 2 } else { 1 }
         };
-        let running: usize = sums.iter().take(open).map(statistic).sum();
+        let running: usize = sums.iter().take(CHUNK).map(statistic).sum();
         let maps: usize = sums.iter().map(|(_, len)| len * elem).sum();
-        given + altered + stored + running.max(spare.bytes()) + maps
+        let rest = given + altered + stored + maps;
+        [rest, rest + running]
+    }
+}
+
+impl Engine {
+    /// How many copies a chunk of the run may have within the bound. Memory of earlier statistics, kept for later ones, goes
+    /// where it would be too much.
+    pub(super) fn chunk(&mut self, run: &Run<'_>, sums: &[(Statistic, usize)], total: usize) -> Result<usize> {
+        if !self.on_host {
+            return self.device.fit(run.plan, total, Room { limit: self.memory, kept: 0 });
+        }
+        let [rest, all] = run.host_bytes(sums, self.device.describe().precision.bytes());
+        let held = usize::try_from(self.kept).unwrap_or(usize::MAX);
+        let room = |bytes: usize| Room { limit: self.memory, kept: held.saturating_add(bytes) };
+        let (tight, roomy) = (room(all), room(all.max(rest + self.spare.bytes())));
+        match self.device.fit(run.plan, total, roomy) {
+            Err(e) if e.kind() == ErrorKind::Limit && roomy.kept > tight.kept => {
+                self.spare = Spare::default();
+                self.device.fit(run.plan, total, tight)
+            }
+            fitted => fitted,
+        }
     }
 }
 

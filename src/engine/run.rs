@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Batch, Copies, Engine};
-use crate::device::{Chunk, Decisions, Harvest, Perturbation, Room, Slot, Sum};
+use crate::device::{Chunk, Decisions, Harvest, Perturbation, Slot, Sum};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::program::{Closing, Plan, Statistic};
@@ -44,16 +44,7 @@ impl Engine {
     ) -> Result<()> {
         let copies = run.copies.weights.len();
         let total = run.x.len() * copies;
-        let elem = self.device.describe().precision.bytes();
-        let kept = match self.on_host {
-            true => usize::try_from(self.kept).unwrap_or(usize::MAX).saturating_add(run.host_bytes(
-                &sums,
-                elem,
-                &self.spare,
-            )),
-            false => 0,
-        };
-        let room = self.device.fit(run.plan, total, Room { limit: self.memory, kept })?;
+        let room = self.chunk(run, &sums, total)?;
         let spare = std::mem::take(&mut self.spare);
         let mut harvest = Harvest { sums: vec![Sum::default(); sums.len()], spare, ..Harvest::default() };
         let closing = run.plan.closing();
