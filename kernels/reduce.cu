@@ -111,30 +111,38 @@ KERNEL(head, 256, 4, HeadArgs) {
     double* slots = (double*)shared;
     const int n = blockIdx.x, target = a.copies[n].target;
     const float* logits = a.logits + (i64)n * a.logits_stride;
-    // The largest; a NaN is found by the host.
-    double top = -1.0 / 0.0;
-    for (int i = threadIdx.x; i < a.classes; i += 256) top = logits[i] > top ? (double)logits[i] : top;
-    slots[threadIdx.x] = top;
-    sync();
-#pragma unroll
-    for (int half = 128; half > 0; half >>= 1) {
-        if (threadIdx.x < half && slots[threadIdx.x + half] > slots[threadIdx.x]) {
-            slots[threadIdx.x] = slots[threadIdx.x + half];
-        }
+    for (int i = threadIdx.x; i < a.classes; i += 256) a.all[(i64)n * a.classes + i] = (double)logits[i];
+    double top, total, others;
+    if (a.sigmoid) {
+        // The softmax of the target's logit beside 0.
+        top = logits[target] > 0.0f ? (double)logits[target] : 0.0;
+        total = exp((double)logits[target] - top) + exp(-top);
+        others = exp(-top) / total;
+    } else {
+        // The largest; a NaN is found by the host.
+        top = -1.0 / 0.0;
+        for (int i = threadIdx.x; i < a.classes; i += 256) top = logits[i] > top ? (double)logits[i] : top;
+        slots[threadIdx.x] = top;
         sync();
+#pragma unroll
+        for (int half = 128; half > 0; half >>= 1) {
+            if (threadIdx.x < half && slots[threadIdx.x + half] > slots[threadIdx.x]) {
+                slots[threadIdx.x] = slots[threadIdx.x + half];
+            }
+            sync();
+        }
+        top = slots[0];
+        sync();
+        double part = 0.0, part_others = 0.0;
+        for (int i = threadIdx.x; i < a.classes; i += 256) {
+            const double e = exp((double)logits[i] - top);
+            part += e;
+            if (i != target) part_others += e;
+        }
+        total = block_sum(part, slots);
+        // Summed from its parts: a difference from 1 would lose all digits of a certain answer.
+        others = block_sum(part_others, slots) / total;
     }
-    top = slots[0];
-    sync();
-    double part = 0.0, part_others = 0.0;
-    for (int i = threadIdx.x; i < a.classes; i += 256) {
-        const double e = exp((double)logits[i] - top);
-        part += e;
-        if (i != target) part_others += e;
-        a.all[(i64)n * a.classes + i] = (double)logits[i];
-    }
-    const double total = block_sum(part, slots);
-    // Summed from its parts: a difference from 1 would lose all digits of a certain answer.
-    const double others = block_sum(part_others, slots) / total;
     const double own = exp((double)logits[target] - top) / total;
     const double certain = 1e-7;
     if (threadIdx.x == 0) {
@@ -148,7 +156,8 @@ KERNEL(head, 256, 4, HeadArgs) {
     const double factor = a.score == 1 ? own : a.score == 3 ? -own / (others + certain) : 1.0;
     for (int i = threadIdx.x; i < a.classes; i += 256) {
         double g = i == target ? 1.0 : 0.0;
-        if (a.score != 0) g = factor * (i == target ? others : -(exp((double)logits[i] - top) / total));
+        if (a.score != 0 && i == target) g = factor * others;
+        if (a.score != 0 && i != target && !a.sigmoid) g = factor * -(exp((double)logits[i] - top) / total);
         a.seed[(i64)n * a.seed_stride + i] = (float)g;
     }
 }

@@ -2,6 +2,7 @@
 
 mod copies;
 mod forget;
+mod keep;
 mod open;
 mod profile;
 mod progress;
@@ -20,6 +21,7 @@ use crate::device::patch::{Moved, PatchTask, Stem};
 use crate::device::{Decisions, Description, Device, Perturbation, Products, Spare};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId};
+use crate::memory::Memory;
 use crate::program::{Builder, Decided, LastAdjoint, Plan, Program, Score, Statistic, Step, Times};
 use crate::random;
 use crate::rule::{Composite, pull_back};
@@ -82,8 +84,9 @@ pub struct Settings {
     pub kernel_dir: Option<std::path::PathBuf>,
     /// Worker threads of the CPU; all cores if not given. Results do not depend on it.
     pub threads: Option<usize>,
-    /// Bytes that weights, feature maps and scratch may take together; if not given, four fifths of what the machine has
-    /// left when the engine is made (where that can be known), and on a GPU what it has itself.
+    /// Bytes that weights, feature maps, scratch and what methods keep beside them may take together; if not given, four
+    /// fifths of what the machine or the process's control group has left when the engine is made (where that can be known).
+    /// On a GPU: bytes of the GPU, and what it has if not given.
     pub memory: Option<u64>,
 }
 
@@ -367,6 +370,10 @@ pub struct Engine {
     device: Box<dyn Device>,
     fallback: Option<String>,
     memory: Option<u64>,
+    /// Whether the device's memory is the machine's.
+    on_host: bool,
+    /// Bytes that methods keep on the host at the moment ([`Engine::keeping`]).
+    kept: u64,
     plans: HashMap<(Key, LastAdjoint), Arc<Plan>>,
     /// Filled while [`Engine::profile`] runs.
     recorder: Option<profile::Recorder>,
@@ -392,11 +399,14 @@ impl Engine {
     pub fn new(settings: &Settings) -> Result<Self> {
         let opened = open(settings)?;
         // What a GPU has is its own to know.
-        let memory = settings.memory.or_else(|| if opened.on_host { available_memory() } else { None });
+        let available = || Memory::now().available.filter(|_| opened.on_host).map(|bytes| bytes / 5 * 4);
+        let memory = settings.memory.or_else(available);
         Ok(Self {
             device: opened.device,
             fallback: opened.fallback,
             memory,
+            on_host: opened.on_host,
+            kept: 0,
             plans: HashMap::new(),
             recorder: None,
             spare: Spare::default(),
@@ -414,7 +424,7 @@ impl Engine {
         self.device.describe()
     }
 
-    /// Bytes of packed weights, feature maps and scratch held at most so far.
+    /// Bytes of packed weights, feature maps, scratch and what methods keep beside them held at most so far.
     pub fn peak_bytes(&self) -> u64 {
         self.device.peak_bytes()
     }
@@ -608,7 +618,8 @@ impl Engine {
             harvest.stores.drain(..).zip(&mut outputs).for_each(|(new, all)| all.extend(new));
             Ok(())
         })?;
-        outputs.iter().map(|o| Tensor::stack(o)).collect()
+        // One after the other: stacking needs each twice.
+        outputs.into_iter().map(|o| Tensor::stack(&o)).collect()
     }
 
     /// What a signal becomes on its way back: `[N, c, h, w]` at the node where it ends.
@@ -749,14 +760,6 @@ impl Engine {
         task.check()?;
         self.device.move_patches(task, self.memory)
     }
-}
-
-/// Four fifths of the memory that Linux says is available.
-fn available_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1024 / 5 * 4)
 }
 
 /// Refuses pictures or targets that do not suit the net, for methods that do something else first.

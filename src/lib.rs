@@ -78,6 +78,7 @@ pub mod error;
 pub mod graph;
 pub mod image;
 pub mod map;
+pub mod memory;
 pub mod method;
 pub mod model;
 mod near;

@@ -165,6 +165,11 @@ impl Spare {
     /// Bytes that are kept, at most: a dozen maps of a usual picture.
     const MOST_BYTES: usize = 16 << 20;
 
+    /// Bytes that are kept now.
+    pub fn bytes(&self) -> usize {
+        self.0.iter().map(|v| v.capacity() * size_of::<f64>()).sum()
+    }
+
     fn zeros(&mut self, len: usize) -> Vec<f64> {
         let fits = self.0.iter().position(|v| len > 0 && v.capacity() >= len);
         let mut zeros = fits.map_or_else(|| Vec::with_capacity(len), |i| self.0.swap_remove(i));
@@ -204,6 +209,23 @@ pub(crate) struct Harvest {
     pub decisions: Vec<Decisions>,
 }
 
+/// Memory that a program may take.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Room {
+    /// Bytes for everything; none where nothing bounds.
+    pub limit: Option<u64>,
+    /// Bytes of it that are kept outside of the device.
+    pub kept: usize,
+}
+
+impl Room {
+    /// The limit, and what is left of it for the device.
+    pub fn bytes(self) -> (usize, usize) {
+        let limit = self.limit.map_or(usize::MAX, |l| usize::try_from(l).unwrap_or(usize::MAX));
+        (limit, limit.saturating_sub(self.kept))
+    }
+}
+
 /// Carries out programs.
 pub(crate) trait Device: Send {
     /// What it is.
@@ -216,11 +238,11 @@ pub(crate) trait Device: Send {
     fn last_adjoint(&self) -> LastAdjoint;
 
     /// Makes ready for `plan` and its closing and says how many copies (at most `wanted`) a chunk may have so that all memory of the device
-    /// stays within `limit` bytes.
+    /// stays within `room`.
     ///
     /// # Errors
     /// When not even one copy fits; the message says what would.
-    fn fit(&mut self, plan: &Plan, wanted: usize, limit: Option<u64>) -> Result<usize>;
+    fn fit(&mut self, plan: &Plan, wanted: usize, room: Room) -> Result<usize>;
 
     /// Runs `plan` on one chunk that fits.
     ///
@@ -267,6 +289,14 @@ pub(crate) trait Device: Send {
     /// Gives back what it keeps for weights with these numbers ([`crate::graph::WeightId::stored`]).
     fn forget(&mut self, weights: &HashSet<u64>);
 
-    /// Bytes held at most so far.
+    /// Bytes held now of the memory that programs take.
+    fn held_bytes(&self) -> u64 {
+        0
+    }
+
+    /// Gives memory back until at most `most` bytes are held. What is needed again is made again.
+    fn release(&mut self, _most: u64) {}
+
+    /// Bytes held at most so far, with those that [`Device::fit`] was told are kept elsewhere.
     fn peak_bytes(&self) -> u64;
 }

@@ -44,7 +44,7 @@ impl Engine {
     ) -> Result<()> {
         let copies = run.copies.weights.len();
         let total = run.x.len() * copies;
-        let room = self.device.fit(run.plan, total, self.memory)?;
+        let room = self.chunk(run, &sums, total)?;
         let spare = std::mem::take(&mut self.spare);
         let mut harvest = Harvest { sums: vec![Sum::default(); sums.len()], spare, ..Harvest::default() };
         let closing = run.plan.closing();

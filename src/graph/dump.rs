@@ -175,6 +175,7 @@ impl Graph {
             "input": self.input_shape().dims(),
             "output": self.node(self.output()).name,
             "classes": self.classes(),
+            "link": self.link().name(),
             "stages": self.stages().iter().map(stage).collect::<Vec<_>>(),
             "parameters": self.parameters(),
             "macs": self.macs(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{BatchNorm, Conv, Graph, GraphBuilder, NodeId, Op, Weight};
+use super::{BatchNorm, Conv, Graph, NodeId, Op, Weight};
 use crate::error::Result;
 use crate::tensor::Window;
 
@@ -34,10 +34,10 @@ impl Graph {
     /// named the batch norm name the convolution.
     ///
     /// # Errors
-    /// None for a graph that was built by [`GraphBuilder`].
+    /// None for a graph that was built by [`super::GraphBuilder`].
     pub fn fold(&self) -> Result<Graph> {
         let consumers = self.consumers();
-        let mut builder = GraphBuilder::new(self.input_shape());
+        let mut builder = self.like(self.input_shape());
         let mut new_id: Vec<NodeId> = Vec::with_capacity(self.nodes().len());
         new_id.push(builder.input());
         // A convolution that a batch norm follows waits for it.

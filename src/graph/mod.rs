@@ -2,6 +2,7 @@
 
 mod dump;
 mod fold;
+mod link;
 mod op;
 mod rewrite;
 mod weight;
@@ -9,6 +10,7 @@ mod weight;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use dump::Dump;
+pub use link::Link;
 pub use op::{BatchNorm, Conv, Linear, Op, SoftClamp};
 pub use weight::{Bytes, Encoding, Factor, Part, Weight, WeightId};
 
@@ -58,6 +60,7 @@ pub struct Graph {
     nodes: Vec<Node>,
     output: NodeId,
     stages: Vec<(String, NodeId)>,
+    link: Link,
 }
 
 impl Graph {
@@ -116,6 +119,11 @@ impl Graph {
         self.node(self.output).shape.len()
     }
 
+    /// How its logits become probabilities.
+    pub fn link(&self) -> Link {
+        self.link
+    }
+
     /// Named places where feature maps are looked at, shallow to deep.
     pub fn stages(&self) -> &[(String, NodeId)] {
         &self.stages
@@ -148,12 +156,17 @@ impl Graph {
                 input.c
             )));
         }
-        let mut builder = GraphBuilder::new(input);
+        let mut builder = self.like(input);
         for node in &self.nodes[1..] {
             builder.add(node.name.clone(), node.op.clone(), &node.inputs, node.norm.clone())?;
         }
         self.stages.iter().for_each(|(name, id)| builder.stage(name, *id));
         builder.finish(self.output)
+    }
+
+    /// A builder for such a net on pictures of shape `input`, without nodes.
+    fn like(&self, input: Shape) -> GraphBuilder {
+        GraphBuilder { link: self.link, ..GraphBuilder::new(input) }
     }
 
     /// For each node, the nodes that read it.
@@ -181,6 +194,7 @@ impl Graph {
 pub struct GraphBuilder {
     nodes: Vec<Node>,
     stages: Vec<(String, NodeId)>,
+    link: Link,
     names: std::collections::HashSet<String>,
 }
 
@@ -188,7 +202,7 @@ impl GraphBuilder {
     /// A graph for pictures of shape `input`; its node is named `input`.
     pub fn new(input: Shape) -> Self {
         let node = Node { name: "input".into(), op: Op::Input, inputs: Vec::new(), shape: input, norm: None };
-        Self { nodes: vec![node], stages: Vec::new(), names: ["input".to_string()].into() }
+        Self { nodes: vec![node], stages: Vec::new(), link: Link::Softmax, names: ["input".to_string()].into() }
     }
 
     /// The picture.
@@ -235,7 +249,7 @@ impl GraphBuilder {
         self.stages.push((name.into(), id));
     }
 
-    /// The graph whose logits are `output`.
+    /// The graph whose logits are `output`. A net with one logit has a sigmoid ([`Link::Sigmoid`]), any other a softmax.
     ///
     /// # Errors
     /// When `output` is not a vector, it or a stage is no node of this graph, or the pictures are empty.
@@ -257,6 +271,7 @@ impl GraphBuilder {
             )));
         }
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Ok(Graph { id, nodes: self.nodes, output, stages: self.stages })
+        let link = if shape.c == 1 { Link::Sigmoid } else { self.link };
+        Ok(Graph { id, nodes: self.nodes, output, stages: self.stages, link })
     }
 }

@@ -152,10 +152,14 @@ impl Op {
 
     /// Trained numbers in this operation.
     pub fn parameters(&self) -> usize {
-        let bias = |b: &Option<Arc<[f64]>>| b.as_ref().map_or(0, |b| b.len());
+        let trained = |weight: &Weight, bias: &Option<Arc<[f64]>>| {
+            // The numbers with the sign changed are no others.
+            let copies = if weight.is_mirrored() { 2 } else { 1 };
+            (weight.len() + bias.as_ref().map_or(0, |b| b.len())) / copies
+        };
         match self {
-            Op::Conv(c) => c.weight.len() + bias(&c.bias),
-            Op::Linear(l) => l.weight.len() + bias(&l.bias),
+            Op::Conv(c) => trained(&c.weight, &c.bias),
+            Op::Linear(l) => trained(&l.weight, &l.bias),
             Op::BatchNorm(b) => 2 * b.gamma.len(),
             _ => 0,
         }

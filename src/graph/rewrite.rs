@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Conv, Graph, GraphBuilder, Linear, Node, NodeId, Op, SoftClamp};
+use super::{Conv, Graph, Linear, Node, NodeId, Op, SoftClamp};
 use crate::error::{Error, Result};
 use crate::tensor::{Shape, Tensor};
 
@@ -13,7 +13,7 @@ impl Graph {
     /// Those of `change`, and when an operation does not suit its inputs or has another output shape than the one whose
     /// place it takes.
     pub fn rewritten(&self, mut change: impl FnMut(NodeId, &Node) -> Result<Option<Op>>) -> Result<Graph> {
-        let mut builder = GraphBuilder::new(self.input_shape());
+        let mut builder = self.like(self.input_shape());
         for id in self.ids().skip(1) {
             let node = self.node(id);
             let (op, norm) = match change(id, node)? {

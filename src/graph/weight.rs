@@ -122,6 +122,7 @@ pub struct Weight {
     encoding: Encoding,
     row_scale: Option<Arc<[f64]>>,
     part: Part,
+    mirrored: bool,
 }
 
 impl std::fmt::Debug for Weight {
@@ -154,13 +155,49 @@ impl Weight {
         if end.is_none_or(|end| end > have) {
             return Err(Error::model(format!("a weight of shape {dims:?} does not fit into {have} bytes")));
         }
-        Ok(Self { id: next_id(), dims, bytes, offset, encoding, row_scale: None, part: Part::Whole })
+        Ok(Self { id: next_id(), dims, bytes, offset, encoding, row_scale: None, part: Part::Whole, mirrored: false })
     }
 
     /// From numbers in C order; errors as [`Weight::stored`].
     pub fn owned(dims: [usize; 4], values: &[f32]) -> Result<Self> {
         let bytes: Vec<u8> = bytemuck::cast_slice(values).to_vec();
         Self::stored(dims, Arc::new(bytes), 0, Encoding::F32)
+    }
+
+    /// From numbers in C order, which it takes; errors as [`Weight::stored`].
+    pub(crate) fn taking(dims: [usize; 4], values: Vec<f32>) -> Result<Self> {
+        struct Floats(Vec<f32>);
+        impl AsRef<[u8]> for Floats {
+            fn as_ref(&self) -> &[u8] {
+                bytemuck::cast_slice(&self.0)
+            }
+        }
+        Self::stored(dims, Arc::new(Floats(values)), 0, Encoding::F32)
+    }
+
+    /// The same numbers with the sign changed, then the numbers themselves: twice as many output channels. Signs are
+    /// changed in the stored bits, so nothing is rounded.
+    ///
+    /// # Errors
+    /// When the weight is a part of another or a mirrored one.
+    pub fn mirrored(&self) -> Result<Self> {
+        if self.part != Part::Whole || self.mirrored {
+            return Err(Error::model("mirror a whole weight, once"));
+        }
+        let size = self.encoding.bytes();
+        let own = &(*self.bytes).as_ref()[self.offset..self.offset + self.len() * size];
+        let mut bytes = own.to_vec();
+        // Little endian: the sign is the highest bit of a number's last byte.
+        bytes.iter_mut().skip(size - 1).step_by(size).for_each(|byte| *byte ^= 0x80);
+        bytes.extend_from_slice(own);
+        let [k, c, kh, kw] = self.dims;
+        let row_scale = self.row_scale.as_ref().map(|scale| [&scale[..], &scale[..]].concat().into());
+        Ok(Self { row_scale, mirrored: true, ..Self::stored([2 * k, c, kh, kw], Arc::new(bytes), 0, self.encoding)? })
+    }
+
+    /// Whether the first half of the output channels are the second half with the sign changed ([`Weight::mirrored`]).
+    pub fn is_mirrored(&self) -> bool {
+        self.mirrored
     }
 
     /// Names these numbers: equal ids mean equal numbers.

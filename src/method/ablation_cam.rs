@@ -78,7 +78,7 @@ impl AblationCam {
             })?;
             for logits in outcome.stores.iter().take(c + 1 - first) {
                 for ((scores, logits), &target) in scores.iter_mut().zip(logits).zip(targets) {
-                    scores.push(self.score.evaluate(&logits.to_f64(), target).0);
+                    scores.push(self.score.linked(graph.link(), &logits.to_f64(), target).0);
                 }
             }
             progress.done = (c + 1).min(first + PASSES) * x.len();

@@ -272,11 +272,15 @@ impl Method for Dance {
                 let first = group.first().map_or(0, |&(item, _)| item);
                 let range = first..first + group.len() / count;
                 let mut copies = Vec::with_capacity(range.len());
-                for decoys in group.chunks(count) {
-                    copies.push(self.pictures(engine, &generator, decoys, &mut folds, count)?);
-                    progress.done += decoys.len();
-                    engine.progress(&progress);
-                }
+                let bytes = group.len() * x.shape().len() * engine.describe().precision.bytes();
+                engine.keeping((ENTRY.id, bytes), |engine| {
+                    for decoys in group.chunks(count) {
+                        copies.push(self.pictures(engine, &generator, decoys, &mut folds, count)?);
+                        progress.done += decoys.len();
+                        engine.progress(&progress);
+                    }
+                    Ok(())
+                })?;
                 let copies = Copies { perturbation: Perturbation::Others(copies), weights: vec![1.0; count] };
                 let job = Job { copies, statistic: Statistic::Range, ..job.clone() };
                 let answer = engine.explain(graph, &job, &x.part(range.clone())?, &targets[range.clone()])?;
@@ -291,12 +295,16 @@ impl Method for Dance {
             }
             return self.finish(engine, folds, targets, generator.limits(), count);
         }
-        for chunk in all.chunks(TOGETHER) {
+        // High and low of each picture.
+        let folded = 2 * x.len() * x.shape().len() * size_of::<f64>();
+        let together = engine.together(2 * x.shape().len() * size_of::<f64>(), TOGETHER);
+        for chunk in all.chunks(together) {
             let pictures = Batch::of(self.pictures(engine, &generator, chunk, &mut folds, count)?)?;
             progress.done += chunk.len();
             engine.progress(&progress);
             let classes: Vec<usize> = chunk.iter().map(|&(item, _)| targets[item]).collect();
-            let maps = self.base.explain(engine, graph, &pictures, &classes)?;
+            let maps =
+                engine.keeping((ENTRY.id, folded), |engine| self.base.explain(engine, graph, &pictures, &classes))?;
             for (&(item, _), map) in chunk.iter().zip(&maps) {
                 folds[item].take(map, self.arm, count);
             }

@@ -7,7 +7,7 @@ use super::from_baseline::{self, Start};
 use super::{Entry, Method, Promise, When};
 use crate::engine::{Batch, Copies, Engine, Task};
 use crate::error::Result;
-use crate::graph::Graph;
+use crate::graph::{Graph, Link};
 use crate::map::{Map, Sign, Space};
 use crate::perturb::quadrature::Quadrature;
 use crate::program::{Builder, Score, Statistic};
@@ -43,12 +43,12 @@ const HEAD_POINTS: usize = 256;
 
 /// One multiplier a logit, so that `Σ m · (z − z0)` is the difference of the scores: the score's gradient, averaged over
 /// the line from `z0` to `z`.
-fn head(score: Score, z: &[f64], z0: &[f64], target: usize) -> Result<Vec<f64>> {
+fn head((score, link): (Score, Link), z: &[f64], z0: &[f64], target: usize) -> Result<Vec<f64>> {
     let mut mean = vec![0.0; z.len()];
     let (alphas, weights) = Quadrature::GaussLegendre.points(HEAD_POINTS)?;
     for (alpha, weight) in alphas.iter().zip(&weights) {
         let between: Vec<f64> = z.iter().zip(z0).map(|(z, z0)| z0 + alpha * (z - z0)).collect();
-        let (_, gradient) = score.evaluate(&between, target);
+        let (_, gradient) = score.linked(link, &between, target);
         mean.iter_mut().zip(gradient).for_each(|(m, g)| *m += weight * g);
     }
     Ok(mean)
@@ -89,7 +89,8 @@ impl Method for Rescale {
             _ => {
                 let ends: Vec<&Tensor> = x.items().iter().chain(&baselines).collect();
                 let logits = from_baseline::logits(engine, graph, &ends)?;
-                let of = |(i, &t): (usize, &usize)| head(self.score, &logits[i], &logits[x.len() + i], t);
+                let of =
+                    |(i, &t): (usize, &usize)| head((self.score, graph.link()), &logits[i], &logits[x.len() + i], t);
                 targets.iter().enumerate().map(of).collect::<Result<Vec<_>>>()?
             }
         };
@@ -97,7 +98,8 @@ impl Method for Rescale {
         let loads = [baselines, seeds];
         let task = Task { name: ENTRY.id, x, targets, copies: &Copies::one(), loads: &loads };
         let outcome = engine.evaluate(graph, &task, program)?;
-        let score = |slot: usize, i: usize| self.score.evaluate(&outcome.stores[slot][i].to_f64(), targets[i]).0;
+        let score =
+            |slot: usize, i: usize| self.score.linked(graph.link(), &outcome.stores[slot][i].to_f64(), targets[i]).0;
         let maps = outcome.maps.iter().enumerate().map(|(i, values)| {
             let difference = score(0, i) - score(1, i);
             let gap = from_baseline::completeness(values.to_f64().iter().sum(), difference)?;
@@ -114,14 +116,20 @@ mod tests {
     #[test]
     fn the_heads_multipliers_are_complete() {
         let (z, z0) = ([40.0, -3.0, 0.5], [-20.0, 1.0, 9.0]);
-        for score in [Score::Logit, Score::Prob, Score::LogProb] {
+        for (score, link) in [Score::Logit, Score::Prob, Score::LogProb]
+            .into_iter()
+            .flat_map(|score| [Link::Softmax, Link::Sigmoid].map(|link| (score, link)))
+        {
             for target in 0..3 {
-                let m = head(score, &z, &z0, target).unwrap();
+                let m = head((score, link), &z, &z0, target).unwrap();
                 let sum: f64 = (0..3).map(|j| m[j] * (z[j] - z0[j])).sum();
-                let want = score.evaluate(&z, target).0 - score.evaluate(&z0, target).0;
+                let want = score.linked(link, &z, target).0 - score.linked(link, &z0, target).0;
                 assert!((sum - want).abs() <= 1e-9 * want.abs().max(1.0), "{score:?} {target}: {sum} for {want}");
             }
         }
-        assert_eq!(head(Score::Logit, &z, &z, 1).unwrap().iter().filter(|m| m.abs() > 1e-12).count(), 1);
+        assert_eq!(
+            head((Score::Logit, Link::Softmax), &z, &z, 1).unwrap().iter().filter(|m| m.abs() > 1e-12).count(),
+            1
+        );
     }
 }

@@ -28,27 +28,33 @@ impl Course {
     }
 }
 
-/// Runs `explain` on at most `most` pictures at a time, so that what it holds does not grow with the batch; each group takes
-/// `iterations`.
+/// Bytes that the pictures worked on together may keep on the host.
+const MOST_BYTES: usize = 256 << 20;
+
+/// Runs `explain` on few pictures at a time, so that what it keeps (`bytes` a picture) does not grow with the batch and stays
+/// within the engine's bound; each group takes `iterations`.
 pub(super) fn in_groups<T>(
     (method, iterations): (&'static str, usize),
     engine: &mut Engine,
     (x, targets): (&Batch, &[usize]),
-    most: usize,
+    bytes: usize,
     mut explain: impl FnMut(&mut Engine, &Batch, &[usize], Course) -> Result<Vec<T>>,
 ) -> Result<Vec<T>> {
-    let most = most.max(1);
+    let most = engine.together(bytes, MOST_BYTES / bytes.max(1));
     // A wrong number of targets is for the engine to refuse.
     let groups = if targets.len() == x.len() { x.len().div_ceil(most) } else { 1 };
     let course = |group: usize| Course { method, before: group * iterations, total: groups * iterations };
     course(0).report(engine, 0, std::iter::empty());
+    let mut kept = |engine: &mut Engine, x: &Batch, targets: &[usize], group: usize| {
+        engine.keeping((method, bytes.saturating_mul(x.len())), |engine| explain(engine, x, targets, course(group)))
+    };
     if groups == 1 {
-        return explain(engine, x, targets, course(0));
+        return kept(engine, x, targets, 0);
     }
     let mut all = Vec::with_capacity(x.len());
     for (group, targets) in targets.chunks(most).enumerate() {
         let first = group * most;
-        all.extend(explain(engine, &x.part(first..first + targets.len())?, targets, course(group))?);
+        all.extend(kept(engine, &x.part(first..first + targets.len())?, targets, group)?);
     }
     Ok(all)
 }

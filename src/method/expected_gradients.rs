@@ -145,13 +145,16 @@ impl Method for ExpectedGradients {
         Engine::check(graph, x, targets)?;
         let (dims, precision) = (x.shape().dims(), engine.describe().precision);
         let job = Job::gradient(self.score);
+        let len = x.shape().len();
+        // Of each sample the point, its start and the gradient.
+        let chunk = engine.together(3 * len * precision.bytes(), CHUNK);
         let mut maps = Vec::with_capacity(x.len());
         for (i, &target) in targets.iter().enumerate() {
             let picture = x.items()[i].to_f64();
             let mut sum = vec![0.0; picture.len()];
             let (mut here, mut there) = (0.0, 0.0);
-            for first in (0..self.n).step_by(CHUNK) {
-                let samples = first..self.n.min(first + CHUNK);
+            for first in (0..self.n).step_by(chunk) {
+                let samples = first..self.n.min(first + chunk);
                 let (mut points, mut starts) = (Vec::new(), Vec::new());
                 for s in samples.clone() {
                     let (start, alpha) = self.draw(x, i, s as u32)?;
@@ -160,7 +163,10 @@ impl Method for ExpectedGradients {
                     starts.push(Tensor::rounded(dims, start, precision)?);
                 }
                 let all = vec![target; samples.len()];
-                let gradients = engine.explain(graph, &job, &Batch::of(points)?, &all)?.maps;
+                let kept = starts.len() * len * precision.bytes() + 2 * len * size_of::<f64>();
+                let points = Batch::of(points)?;
+                let gradients =
+                    engine.keeping((ENTRY.id, kept), |engine| engine.explain(graph, &job, &points, &all))?.maps;
                 for (gradient, start) in gradients.iter().zip(&starts) {
                     let (gradient, start) = (gradient.to_f64(), start.to_f64());
                     let terms = picture.iter().zip(start.iter()).zip(gradient.iter());

@@ -72,9 +72,6 @@ const TEMPERATURE: f64 = 1.0 / 20.0;
 /// Spots end at this many `sigma`, where they have sunk to 1 %.
 const REACH: f64 = 2.0;
 
-/// Bytes that the pictures worked on together may hold on the host.
-const MOST_BYTES: usize = 256 << 20;
-
 /// Spots within reach of a picture's pixels that there can be at most: larger lattices would fill the memory.
 const MOST_SPOTS: usize = 1 << 26;
 
@@ -329,10 +326,10 @@ impl Method for ExtremalPerturbation {
         let size = [x.shape().h, x.shape().w];
         let scale = pixel_scale(size);
         let lattice = Lattice::new(size, self.step * scale, self.sigma * scale)?;
-        // The levels, their mixture, what goes to the device and comes back.
-        let bytes = (self.levels + 5) * x.shape().len() * size_of::<f64>();
+        // The levels, their mixture, the slope in other numbers; what goes to the device and comes back is the engine's.
+        let bytes = (self.levels + 4) * x.shape().len() * size_of::<f64>();
         let what = (ENTRY.id, self.iterations);
-        let found = in_groups(what, engine, (x, targets), MOST_BYTES / bytes, |engine, x, targets, course| {
+        let found = in_groups(what, engine, (x, targets), bytes, |engine, x, targets, course| {
             self.group(engine, graph, (x, targets), &lattice, course)
         })?;
         let precision = engine.describe().precision;

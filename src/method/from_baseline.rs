@@ -108,7 +108,7 @@ pub(super) fn scores(
     targets: &[usize],
 ) -> Result<Vec<f64>> {
     let logits = logits(engine, graph, pictures)?;
-    Ok(logits.iter().zip(targets).map(|(logits, &target)| score.evaluate(logits, target).0).collect())
+    Ok(logits.iter().zip(targets).map(|(logits, &target)| score.linked(graph.link(), logits, target).0).collect())
 }
 
 /// For each picture the score of its target less that on its path's start, all in one run.

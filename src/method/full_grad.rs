@@ -91,7 +91,7 @@ impl Method for FullGrad {
                 }
             }
             let logits = &outcome.logits[0][0];
-            let (score, gradient) = self.0.evaluate(logits, target);
+            let (score, gradient) = self.0.linked(graph.link(), logits, target);
             let head = score - gradient.iter().zip(logits).map(|(g, z)| g * z).sum::<f64>();
             let value = sum + head - score;
             if !value.is_finite() {

@@ -5,7 +5,7 @@ use super::descent::{Course, in_groups};
 use super::{Entry, Method, Parameter, Promise, When, preset::Preset};
 use crate::engine::{Batch, Copies, Engine, Task};
 use crate::error::{Error, Result};
-use crate::graph::{Graph, NodeId};
+use crate::graph::{Graph, Link, NodeId};
 use crate::map::{Gap, Map, Sign, Space};
 use crate::optimiser::Adam;
 use crate::program::{Builder, Score};
@@ -132,9 +132,6 @@ pub enum Want {
     Value,
 }
 
-/// Bytes that the optimisers of the pictures worked on together may hold.
-const MOST_BYTES: usize = 256 << 20;
-
 impl Haf {
     /// # Errors
     /// When a value is out of its range.
@@ -179,15 +176,11 @@ impl Haf {
         targets: &[usize],
     ) -> Result<Vec<StageMasks>> {
         let stages = Stages::of(graph)?;
-        // Masks, two moments, gradient, and what goes to the device and comes back.
-        let bytes = 6 * stages.len() * size_of::<f64>();
-        in_groups(
-            (ENTRY.id, self.iterations),
-            engine,
-            (x, targets),
-            MOST_BYTES / bytes,
-            |engine, x, targets, course| self.group(engine, graph, &stages, (x, targets), course),
-        )
+        // Masks, two moments, gradient, the masks found; what goes to the device and comes back is the engine's.
+        let bytes = 5 * stages.len() * size_of::<f64>();
+        in_groups((ENTRY.id, self.iterations), engine, (x, targets), bytes, |engine, x, targets, course| {
+            self.group(engine, graph, &stages, (x, targets), course)
+        })
     }
 
     fn group(
@@ -228,7 +221,7 @@ impl Haf {
         let found = best.into_iter().flatten().zip(objectives).enumerate();
         found
             .map(|(i, ((evaluation, masks), objectives))| {
-                let score = self.score.evaluate(&reference.item(i)?.to_f64(), targets[i]).0;
+                let score = self.score.linked(graph.link(), &reference.item(i)?.to_f64(), targets[i]).0;
                 let masks = stages.split(&masks);
                 let masks = masks.map(|(shape, m)| Tensor::rounded(shape.dims(), m.to_vec(), precision));
                 Ok(StageMasks {
@@ -283,7 +276,7 @@ impl Haf {
         (0..x.len())
             .map(|i| {
                 let logits = &outcome.logits[i][0];
-                let at = |logits: &[f64]| self.score.evaluate(logits, targets[i]).0;
+                let at = |logits: &[f64]| self.score.linked(graph.link(), logits, targets[i]).0;
                 let there = reference.item(i)?;
                 let there = there.to_f64();
                 let score = at(logits);
@@ -295,7 +288,9 @@ impl Haf {
                     }
                     Form::Vector => {
                         let squares = logits.iter().zip(there.iter()).map(|(a, b)| (a - b) * (a - b));
-                        (squares.sum(), 2.0)
+                        // One output stands in both logits, −z and z.
+                        let times = if graph.link() == Link::Sigmoid { graph.classes() as f64 } else { 1.0 };
+                        (squares.sum::<f64>() / times, 2.0 / times)
                     }
                 };
                 let (mut size, mut gradient) = (0.0, Vec::new());

@@ -86,9 +86,6 @@ const LOST: f64 = 0.99;
 /// Draws of the shifts, apart from those of noisy copies.
 const SHIFT_ELEMENT: usize = 1 << 31;
 
-/// Bytes that the pictures worked on together may hold on the host.
-const MOST_BYTES: usize = 256 << 20;
-
 /// Minimises `p_t(x̃) + λ₁‖1−m‖₁ + λ₂Σ|∇m|^β`, `x̃ = blurred + M∘(x − blurred)`.
 struct MeaningfulPerturbation {
     iterations: usize,
@@ -361,12 +358,12 @@ impl MeaningfulPerturbation {
 
 impl Method for MeaningfulPerturbation {
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
-        // The picture twice, its mixture, what goes to the device and comes back.
-        let bytes = 6 * x.shape().len() * size_of::<f64>();
+        // The picture twice, its mixture, the slope in other numbers; what goes to the device and comes back is the engine's.
+        let bytes = 5 * x.shape().len() * size_of::<f64>();
         let what = (ENTRY.id, self.iterations);
         // What does not suit is refused before any blurring.
         check(engine, graph, (x, targets))?;
-        let found = in_groups(what, engine, (x, targets), MOST_BYTES / bytes, |engine, x, targets, course| {
+        let found = in_groups(what, engine, (x, targets), bytes, |engine, x, targets, course| {
             self.group(engine, graph, (x, targets), course)
         })?;
         let precision = engine.describe().precision;

@@ -139,9 +139,6 @@ pub struct Evaluation {
 /// Number of the draw that the first mask is; those of noise lie below [`MOST_DRAWS`].
 const INIT_DRAW: u32 = u32::MAX - 1;
 
-/// Bytes that the pictures worked on together may hold on the host.
-const MOST_BYTES: usize = 256 << 20;
-
 impl RelEx {
     /// # Errors
     /// When a value is out of its range.
@@ -180,15 +177,11 @@ impl RelEx {
     /// When shapes or targets do not suit, memory does not suffice or a number is not finite.
     pub fn masks(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Found>> {
         check(engine, graph, (x, targets))?;
-        // Mask, velocity, gradient, and what goes to the device and comes back.
-        let bytes = 6 * x.shape().len() * size_of::<f64>();
-        in_groups(
-            (ENTRY.id, self.iterations),
-            engine,
-            (x, targets),
-            MOST_BYTES / bytes,
-            |engine, x, targets, course| self.group(engine, graph, (x, targets), course),
-        )
+        // Mask, velocity, gradient, and both in other numbers; what goes to the device and comes back is the engine's.
+        let bytes = 5 * x.shape().len() * size_of::<f64>();
+        in_groups((ENTRY.id, self.iterations), engine, (x, targets), bytes, |engine, x, targets, course| {
+            self.group(engine, graph, (x, targets), course)
+        })
     }
 
     fn group(
@@ -261,8 +254,9 @@ impl RelEx {
         let stored = outcome.stores.first().map_or(&[][..], Vec::as_slice);
         let mut evaluations = Vec::with_capacity(x.len());
         for (i, kept) in stored.chunks(self.copies).enumerate() {
-            let of_copy =
-                |(kept, lost): (&Tensor, &f64)| -Score::LogProb.evaluate(&kept.to_f64(), targets[i]).0 - self.l2 * lost;
+            let of_copy = |(kept, lost): (&Tensor, &f64)| {
+                -Score::LogProb.linked(graph.link(), &kept.to_f64(), targets[i]).0 - self.l2 * lost
+            };
             let mean = kept.iter().zip(&outcome.scores[i]).map(of_copy).sum::<f64>() / self.copies as f64;
             let size = l1 * masks[i].iter().map(|m| m.abs()).sum::<f64>();
             // |m| has the derivative 0 at 0.

@@ -69,13 +69,17 @@ impl Method for Smooth {
         let (mut signs, mut dims) = (vec![Sign::Signed; x.len()], Vec::new());
         let mut progress = Progress { method: ENTRY.id, done: 0, total: all.len(), objective: None };
         engine.progress(&progress);
-        for chunk in all.chunks(TOGETHER) {
+        let plane = x.shape().len() * size_of::<f64>();
+        let together = engine.together(2 * plane, TOGETHER);
+        for chunk in all.chunks(together) {
             let noisy = |&(item, copy): &(usize, usize)| {
                 noisy(&x.items()[item], sigmas[item], [self.seed, x.draws()[item].key], copy as u32, precision)
             };
             let pictures = Batch::of(chunk.iter().map(noisy).collect::<Result<_>>()?)?;
             let classes: Vec<usize> = chunk.iter().map(|&(item, _)| targets[item]).collect();
-            let maps = self.base.explain(engine, graph, &pictures, &classes)?;
+            // The means.
+            let maps = engine
+                .keeping((ENTRY.id, plane * x.len()), |engine| self.base.explain(engine, graph, &pictures, &classes))?;
             for (&(item, _), map) in chunk.iter().zip(maps) {
                 means[item].resize(map.values.len(), 0.0);
                 let values = map.values.to_f64();

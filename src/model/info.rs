@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::Model;
 use crate::error::Result;
+use crate::graph::Link;
 use crate::image::Preprocess;
 use crate::tensor::Shape;
 
@@ -37,6 +38,8 @@ pub struct ModelInfo {
     pub input: [usize; 3],
     /// Number of classes.
     pub classes: usize,
+    /// How logits become probabilities: a net with one output has a sigmoid.
+    pub link: Link,
     /// What becomes of a picture.
     pub preprocess: Preprocess,
     /// All nodes in order, batch norms not folded.
@@ -77,6 +80,7 @@ impl Model {
             architecture: self.architecture().to_string(),
             input: input.dims(),
             classes: graph.classes(),
+            link: graph.link(),
             preprocess: self.preprocess().clone(),
             layers: graph.nodes().iter().map(layer).collect(),
             stages: graph.stages().iter().map(|(name, _)| name.clone()).collect(),

@@ -60,13 +60,30 @@ impl Labels {
     /// # Errors
     /// When the file cannot be read, has not one name a class, or a name is empty.
     pub fn from_file(path: &Path, classes: usize) -> Result<Self> {
+        Self::read(path, classes, false)
+    }
+
+    /// The names of a net with one output: class 1 is `yes`, class 0 its contrary.
+    pub(super) fn yes_or_not(yes: Option<&str>) -> Self {
+        let not = yes.map_or_else(|| "not".to_string(), |yes| format!("not {yes}"));
+        Self { names: vec![not, yes.unwrap_or("yes").to_string()] }
+    }
+
+    /// As [`Labels::from_file`]; of a net with one output, one line names class 1.
+    pub(super) fn read(path: &Path, classes: usize, one_output: bool) -> Result<Self> {
         let mut text = String::new();
         open_file(path)?.read_to_string(&mut text).map_err(|e| Error::io(path, e))?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text).trim_end();
         let names: Vec<String> = text.lines().map(|line| line.trim().to_string()).collect();
+        if let (true, [yes]) = (one_output, names.as_slice())
+            && !yes.is_empty()
+        {
+            return Ok(Self::yes_or_not(Some(yes)));
+        }
         if names.len() != classes {
+            let either = if one_output { ", or the name of class 1 alone" } else { "" };
             return Err(Error::input(format!(
-                "{}: {} names for a net of {classes} classes; expected one a line",
+                "{}: {} names for a net of {classes} classes; expected one a line{either}",
                 path.display(),
                 names.len()
             )));

@@ -23,7 +23,7 @@ pub use labels::Labels;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
-use crate::graph::{Bytes, Graph};
+use crate::graph::{Bytes, Graph, Link};
 use crate::image::Preprocess;
 use crate::tensor::Shape;
 use tensors::Tensors;
@@ -210,8 +210,12 @@ impl Model {
 
     fn read(name: String, bytes: Bytes, arch: Option<&str>) -> Result<Self> {
         let mut tensors = Tensors::parse(bytes.clone())?;
-        let built = (architecture(&tensors, arch)?.build)(&mut tensors)?;
+        let mut built = (architecture(&tensors, arch)?.build)(&mut tensors)?;
         tensors.finish()?;
+        if built.graph.classes() == 1 {
+            built.graph = built.graph.two_classes()?;
+            built.labels = Labels::yes_or_not(None);
+        }
         Ok(Self {
             name,
             architecture: built.architecture,
@@ -264,7 +268,12 @@ impl Model {
         self.unfolded.input_shape()
     }
 
-    /// Number of classes.
+    /// How the net's logits become probabilities.
+    pub fn link(&self) -> Link {
+        self.unfolded.link()
+    }
+
+    /// Number of classes; two of a net with one output ([`Graph::two_classes`]).
     pub fn classes(&self) -> usize {
         self.unfolded.classes()
     }
@@ -311,6 +320,14 @@ impl Model {
     /// Names of the classes.
     pub fn labels(&self) -> &Labels {
         &self.labels
+    }
+
+    /// Names of the classes from a text file, one a line; for a net with one output, one line is enough: the name of class 1.
+    ///
+    /// # Errors
+    /// As [`Labels::from_file`].
+    pub fn read_labels(&self, path: &Path) -> Result<Labels> {
+        Labels::read(path, self.classes(), self.link() == Link::Sigmoid)
     }
 
     /// Replaces the names of the classes.

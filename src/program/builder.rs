@@ -422,14 +422,14 @@ impl<'g> Builder<'g> {
     pub fn seed(&mut self, score: Score) -> Value {
         let logits = self.output(self.graph.output());
         let out = self.dense(self.shape(logits));
-        self.write(Step::Head { logits, score, seed: Some(out) });
+        self.write(Step::Head { logits, score, link: self.graph.link(), seed: Some(out) });
         out
     }
 
     /// Scores the logits, nothing more.
     pub fn score(&mut self, score: Score) {
         let logits = self.output(self.graph.output());
-        self.write(Step::Head { logits, score, seed: None });
+        self.write(Step::Head { logits, score, link: self.graph.link(), seed: None });
     }
 
     /// `s` sent back through the linear part of `node` (a convolution or a batch norm).

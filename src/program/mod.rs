@@ -21,7 +21,7 @@ pub use work::{Pass, Work};
 pub use zeros::Zeros;
 
 use crate::error::{Error, Result};
-use crate::graph::{NodeId, Part, SoftClamp, Weight};
+use crate::graph::{Link, NodeId, Part, SoftClamp, Weight};
 use crate::tensor::{Shape, Window};
 
 /// A value of a program, one for each copy of a picture.
@@ -464,6 +464,7 @@ pub enum Step {
     Head {
         logits: Value,
         score: Score,
+        link: Link,
         seed: Option<Value>,
     },
     /// Folds the value into the picture's map.

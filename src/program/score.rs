@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::graph::Link;
+
 /// Which number of the logits is explained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -9,9 +11,9 @@ pub enum Score {
     /// The target's logit.
     #[default]
     Logit,
-    /// The target's softmax probability.
+    /// The target's probability: its softmax, or the sigmoid of a net with one output.
     Prob,
-    /// The logarithm of the target's softmax probability.
+    /// The logarithm of the target's probability.
     LogProb,
     /// The logarithm of the other classes' probability together, `log(1 − p_t + 1e-7)`: what an objective maximises that
     /// wants the target gone.
@@ -22,15 +24,31 @@ pub enum Score {
 const CERTAIN: f64 = 1e-7;
 
 impl Score {
-    /// `(score, gradient with respect to the logits)` of `target`.
+    /// `(score, gradient with respect to the logits)` of `target`, of a net whose logits become probabilities by a softmax;
+    /// of a single logit by a sigmoid, as a softmax of one number is always 1.
     ///
     /// # Panics
     /// When `target` names none of the logits.
     pub fn evaluate(self, logits: &[f64], target: usize) -> (f64, Vec<f64>) {
+        self.linked(if logits.len() == 1 { Link::Sigmoid } else { Link::Softmax }, logits, target)
+    }
+
+    /// `(score, gradient with respect to the logits)` of `target`, whose probability is what `link` says. A sigmoid depends on
+    /// the target's logit alone.
+    ///
+    /// # Panics
+    /// When `target` names none of the logits.
+    pub fn linked(self, link: Link, logits: &[f64], target: usize) -> (f64, Vec<f64>) {
         let mut gradient = vec![0.0; logits.len()];
         if self == Score::Logit {
             gradient[target] = 1.0;
             return (logits[target], gradient);
+        }
+        if link == Link::Sigmoid {
+            // σ(z) is the softmax of z beside 0.
+            let (score, both) = self.linked(Link::Softmax, &[logits[target], 0.0], 0);
+            gradient[target] = both[0];
+            return (score, gradient);
         }
         let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let p = softmax(logits);
@@ -51,6 +69,20 @@ impl Score {
                 let total: f64 = logits.iter().map(|l| (l - top).exp()).sum();
                 (logits[target] - top - total.ln(), gradient)
             }
+        }
+    }
+
+    /// The score of every class.
+    pub fn of_all(self, link: Link, logits: &[f64]) -> Vec<f64> {
+        let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        match (self, link) {
+            (Score::Logit, _) => logits.to_vec(),
+            (Score::Prob, Link::Softmax) => softmax(logits),
+            (Score::LogProb, Link::Softmax) => {
+                let sum: f64 = logits.iter().map(|l| (l - top).exp()).sum();
+                logits.iter().map(|l| l - top - sum.ln()).collect()
+            }
+            _ => (0..logits.len()).map(|target| self.linked(link, logits, target).0).collect(),
         }
     }
 }
@@ -84,6 +116,31 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_sigmoid_is_of_its_logit_alone() {
+        let z = 0.2349f64;
+        let sigma = |z: f64| 1.0 / (1.0 + (-z).exp());
+        for (target, z) in [(0, -z), (1, z)] {
+            let (p, q) = (sigma(z), sigma(-z));
+            let want = [
+                (Score::Logit, z, 1.0),
+                (Score::Prob, p, p * q),
+                (Score::LogProb, p.ln(), q),
+                (Score::LogOthers, (q + CERTAIN).ln(), -p * q / (q + CERTAIN)),
+            ];
+            for (score, value, slope) in want {
+                let (found, gradient) = score.linked(Link::Sigmoid, &[-0.2349, 0.2349], target);
+                assert!((found - value).abs() <= 1e-15, "{score:?} {target}: {found} for {value}");
+                assert!((gradient[target] - slope).abs() <= 1e-15, "{score:?} {target}");
+                assert_eq!(gradient[1 - target], 0.0, "{score:?} {target}");
+                assert_eq!(score.of_all(Link::Sigmoid, &[-0.2349, 0.2349])[target], found);
+                assert_eq!(score.evaluate(&[z], 0), (found, vec![gradient[target]]), "one logit, {score:?}");
+            }
+        }
+        let (far, gradient) = Score::LogProb.linked(Link::Sigmoid, &[1000.0, -1000.0], 1);
+        assert_eq!((far, gradient), (-1000.0, vec![0.0, 1.0]));
     }
 
     #[test]

@@ -25,15 +25,17 @@ pub fn fidelity(engine: &mut Engine, graph: &Graph, x: &Batch, maps: &[Map]) -> 
         return Err(Error::input(format!("a map of class {}: the net has {}", map.target, graph.classes())));
     }
     let mut out = Vec::with_capacity(maps.len());
-    for (pictures, maps) in x.items().chunks(TOGETHER).zip(maps.chunks(TOGETHER)) {
+    let together = engine.together(4 * 4 * x.shape().len(), TOGETHER);
+    for (pictures, maps) in x.items().chunks(together).zip(maps.chunks(together)) {
         let mut both = Vec::with_capacity(2 * maps.len());
         for (picture, map) in pictures.iter().zip(maps) {
             both.extend(masked(picture, map)?);
         }
         let logits = engine.forward(graph, &Batch::of(both)?)?;
         for (i, map) in maps.iter().enumerate() {
-            let log =
-                |at: usize| -> Result<f64> { Ok(Score::LogProb.evaluate(&logits.item(at)?.to_f64(), map.target).0) };
+            let log = |at: usize| -> Result<f64> {
+                Ok(Score::LogProb.linked(graph.link(), &logits.item(at)?.to_f64(), map.target).0)
+            };
             out.push(log(2 * i + 1)? - log(2 * i)?);
         }
     }

@@ -11,6 +11,7 @@ use crate::image::Preprocess;
 use crate::method::patterns::{self, Estimator, Fit};
 use crate::method::{Context, Method, Spec};
 use crate::program::Score;
+use crate::reliability::attack::top;
 
 /// How a row's method is made.
 #[derive(Debug, Clone, Copy)]
@@ -95,7 +96,6 @@ pub struct Subject<'a> {
 pub fn table(double: &mut Engine, single: &mut Engine, subject: &Subject<'_>, shifts: &[Shift]) -> Result<Vec<Cell>> {
     let classes = subject.graph.classes();
     let logits = double.forward(subject.graph, subject.x)?.to_f64().into_owned();
-    let top = |row: &[f64]| (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap_or(0);
     let targets: Vec<usize> = logits.chunks(classes).map(top).collect();
     let mut cells = Vec::new();
     let plain = [double as &mut Engine, single]

@@ -28,28 +28,71 @@ pub fn randomised(graph: &Graph, nodes: &[NodeId], seed: u64) -> Result<Graph> {
             return Ok(None);
         }
         let key = id.index() as u64;
+        // Of a layer that stands twice, once with the sign changed, the half that is trained is drawn.
         let weight = |old: &Weight| -> Result<Weight> {
-            let new: Vec<f32> = alike(&old.to_f64(), seed, key, WEIGHTS).iter().map(|&v| v as f32).collect();
-            Weight::owned(old.dims(), &new)
+            let [k, c, kh, kw] = old.dims();
+            let own = if old.is_mirrored() { k / 2 } else { k };
+            let mut row = vec![0.0; old.row_len()];
+            let mut read = |visit: &mut dyn FnMut(f64)| {
+                for r in k - own..k {
+                    old.read(r, 0..row.len(), &mut row);
+                    row.iter().for_each(|&v| visit(v));
+                }
+            };
+            let (mean, deviation) = moments(own * c * kh * kw, &mut read);
+            let mut draws = vec![0f32; own * c * kh * kw];
+            random::fill_normals(seed, key, WEIGHTS, 0, &mut draws);
+            draws.iter_mut().for_each(|z| *z = (mean + deviation * f64::from(*z)) as f32);
+            let new = Weight::taking([own, c, kh, kw], draws)?;
+            if old.is_mirrored() { new.mirrored() } else { Ok(new) }
         };
-        let bias = |old: &Option<Arc<[f64]>>| old.as_ref().map(|old| alike(old, seed, key, BIASES).into());
+        let bias = |old: &Option<Arc<[f64]>>, mirrored: bool| {
+            old.as_ref().map(|old| {
+                if !mirrored {
+                    return alike(old, seed, key, BIASES).into();
+                }
+                let new = alike(&old[old.len() / 2..], seed, key, BIASES);
+                new.iter().map(|v| -v).chain(new.iter().copied()).collect()
+            })
+        };
         Ok(match &node.op {
-            Op::Conv(conv) => {
-                Some(Op::Conv(Conv { weight: weight(&conv.weight)?, bias: bias(&conv.bias), ..conv.clone() }))
-            }
-            Op::Linear(linear) => {
-                Some(Op::Linear(Linear { weight: weight(&linear.weight)?, bias: bias(&linear.bias) }))
-            }
+            Op::Conv(conv) => Some(Op::Conv(Conv {
+                weight: weight(&conv.weight)?,
+                bias: bias(&conv.bias, conv.weight.is_mirrored()),
+                ..conv.clone()
+            })),
+            Op::Linear(linear) => Some(Op::Linear(Linear {
+                weight: weight(&linear.weight)?,
+                bias: bias(&linear.bias, linear.weight.is_mirrored()),
+            })),
             _ => None,
         })
     })
 }
 
+/// Bytes of the weights that [`randomised`] draws.
+pub fn drawn_bytes(graph: &Graph, nodes: &[NodeId]) -> usize {
+    let numbers = |&id: &NodeId| match &graph.node(id).op {
+        Op::Conv(conv) => conv.weight.len(),
+        Op::Linear(linear) => linear.weight.len(),
+        _ => 0,
+    };
+    nodes.iter().map(numbers).sum::<usize>() * size_of::<f32>()
+}
+
+/// Mean and standard deviation of the `n` numbers that `read` visits.
+fn moments(n: usize, read: &mut dyn FnMut(&mut dyn FnMut(f64))) -> (f64, f64) {
+    let n = n.max(1) as f64;
+    let (mut sum, mut squares) = (0.0, 0.0);
+    read(&mut |v| sum += v);
+    let mean = sum / n;
+    read(&mut |v| squares += (v - mean).powi(2));
+    (mean, (squares / n).sqrt())
+}
+
 /// Normal numbers with the mean and standard deviation of `old`.
 fn alike(old: &[f64], seed: u64, key: u64, sample: u32) -> Vec<f64> {
-    let n = old.len().max(1) as f64;
-    let mean = old.iter().sum::<f64>() / n;
-    let deviation = (old.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt();
+    let (mean, deviation) = moments(old.len(), &mut |visit| old.iter().for_each(|&v| visit(v)));
     let mut draws = vec![0f32; old.len()];
     random::fill_normals(seed, key, sample, 0, &mut draws);
     draws.iter().map(|&z| mean + deviation * f64::from(z)).collect()

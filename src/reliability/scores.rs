@@ -6,7 +6,8 @@ use crate::graph::Graph;
 use crate::program::Score;
 use crate::tensor::{Shape, Tensor};
 
-/// Bytes of pictures that go through the net together, about; never fewer than [`FEWEST`] pictures nor more than [`MOST`].
+/// Bytes of pictures that go through the net together, about; never fewer than [`FEWEST`] pictures, if memory allows it, nor
+/// more than [`MOST`].
 const TOGETHER_BYTES: usize = 8 << 20;
 const FEWEST: usize = 16;
 const MOST: usize = 256;
@@ -25,13 +26,14 @@ pub(crate) struct Scores<'a> {
 }
 
 /// How many pictures of `shape` go through the net together.
-pub(crate) fn together(shape: Shape) -> usize {
-    (TOGETHER_BYTES / (4 * shape.len()).max(1)).clamp(FEWEST, MOST)
+pub(crate) fn together(engine: &Engine, shape: Shape) -> usize {
+    let bytes = (4 * shape.len()).max(1);
+    engine.together(2 * bytes, (TOGETHER_BYTES / bytes).clamp(FEWEST, MOST))
 }
 
 impl<'a> Scores<'a> {
     pub fn new(engine: &'a mut Engine, graph: &'a Graph, score: Score) -> Self {
-        let room = together(graph.input_shape());
+        let room = together(engine, graph.input_shape());
         Self { engine, graph, score, waiting: Vec::new(), classes: Vec::new(), scores: Vec::new(), room }
     }
 
@@ -52,7 +54,7 @@ impl<'a> Scores<'a> {
         let logits = self.engine.forward(self.graph, &Batch::of(std::mem::take(&mut self.waiting))?)?;
         let logits = logits.to_f64();
         for (row, class) in logits.chunks(self.graph.classes()).zip(self.classes.drain(..)) {
-            self.scores.push(self.score.evaluate(row, class).0);
+            self.scores.push(self.score.linked(self.graph.link(), row, class).0);
         }
         Ok(())
     }

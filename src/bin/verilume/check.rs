@@ -302,7 +302,7 @@ impl<'a> Run<'a> {
         let of = |&index: &usize| Prediction {
             index,
             label: self.labels.get(index).map(str::to_owned),
-            score: self.score.evaluate(logits, index).0,
+            score: self.score.linked(self.model.unfolded().link(), logits, index).0,
         };
         best_first(logits).iter().take(LISTED).map(of).collect()
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::json;
-use verilume::graph::Dump;
+use verilume::graph::{Dump, Link};
 use verilume::model::{ARCHITECTURES, EMBEDDED, Model, ModelInfo};
 use verilume::tensor::Shape;
 
@@ -95,7 +95,14 @@ fn described(info: &ModelInfo) -> String {
         ("name", info.name.clone()),
         ("architecture", info.architecture.clone()),
         ("input", format!("{c} x {h} x {w}")),
-        ("classes", info.classes.to_string()),
+        (
+            "classes",
+            if info.link == Link::Sigmoid {
+                "2, of one output: 0 is not, 1 is yes".into()
+            } else {
+                info.classes.to_string()
+            },
+        ),
         ("parameters", format!("{:.2} million", info.parameters as f64 / 1e6)),
         ("multiplications", format!("{:.1} million a forward pass", info.macs as f64 / 1e6)),
         ("operations", format!("{:.1} million, additions counted", info.flops as f64 / 1e6)),

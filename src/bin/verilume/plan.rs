@@ -192,7 +192,7 @@ pub fn preparation(model: &Model, args: &Preparation) -> Result<Preprocess> {
 /// Class names: the net's own or those of `--labels`.
 pub fn labels(model: &Model, args: &Preparation) -> Result<Labels> {
     Ok(match &args.labels {
-        Some(path) => Labels::from_file(path, model.classes())?,
+        Some(path) => model.read_labels(path)?,
         None => model.labels().clone(),
     })
 }

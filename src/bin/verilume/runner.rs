@@ -12,7 +12,6 @@ use verilume::image::Preprocess;
 use verilume::map::Map;
 use verilume::method::Method;
 use verilume::model::{Labels, Model};
-use verilume::program::Score;
 use verilume::render::Look;
 use verilume::report::{Line, Prediction, Record};
 use verilume::tensor::{Shape, Tensor};
@@ -278,7 +277,11 @@ impl Runner<'_> {
             let source = &self.sources[item.source];
             let made = logits.and_then(|logits| {
                 let logits = logits.to_f64();
-                Ok((head(self.plan.score, &logits), self.targets.of(source, item.row, &logits)?, best_first(&logits)))
+                Ok((
+                    self.plan.score.of_all(graph.link(), &logits),
+                    self.targets.of(source, item.row, &logits)?,
+                    best_first(&logits),
+                ))
             });
             match made {
                 Ok((scores, targets, best)) => {
@@ -472,17 +475,5 @@ pub fn input_shape(input: &Tensor) -> verilume::Result<Shape> {
     match *input.dims() {
         [c, h, w] => Ok(Shape::new(c, h, w)),
         _ => Err(verilume::Error::input(format!("an input of shape {:?}", input.dims()))),
-    }
-}
-
-/// Scores of the kind asked for, in double precision.
-fn head(score: Score, logits: &[f64]) -> Vec<f64> {
-    let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let sum: f64 = logits.iter().map(|l| (l - largest).exp()).sum();
-    match score {
-        Score::Logit => logits.to_vec(),
-        Score::Prob => logits.iter().map(|l| (l - largest).exp() / sum).collect(),
-        Score::LogProb => logits.iter().map(|l| l - largest - sum.ln()).collect(),
-        Score::LogOthers => (0..logits.len()).map(|target| score.evaluate(logits, target).0).collect(),
     }
 }

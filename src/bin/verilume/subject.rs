@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use verilume::engine::Batch;
 use verilume::graph::Graph;
+use verilume::memory::Memory;
 use verilume::method::{Context, Method, Spec};
 use verilume::model::Model;
 use verilume::program::Score;
@@ -13,7 +14,7 @@ use verilume::random;
 use verilume::tensor::{Shape, Tensor};
 
 use crate::args::Measured;
-use crate::{doctor, plan};
+use crate::plan;
 
 /// The class explained, modulo the number of classes.
 const CLASS: usize = 281;
@@ -48,7 +49,7 @@ impl Subject {
         let shape = self.graph.input_shape();
         // Each picture is drawn once and answered by a map of its size.
         let bytes = n.checked_mul(2 * size_of::<f32>() * shape.len());
-        let available = doctor::available_bytes().unwrap_or(u64::MAX);
+        let available = Memory::now().available.unwrap_or(u64::MAX);
         if bytes.is_none_or(|bytes| bytes as u64 > available) {
             let message =
                 format!("a batch of {n} pictures of {shape} and their maps do not fit into {available} bytes");

@@ -103,21 +103,28 @@ impl Targets {
     pub fn of(&self, source: &Source, row: Option<usize>, logits: &[f64]) -> Result<Vec<usize>> {
         match self {
             Targets::Top(k) => Ok(best_first(logits).into_iter().take(*k).collect()),
-            Targets::Least => {
-                let least = (0..logits.len()).min_by(|&a, &b| logits[a].total_cmp(&logits[b]));
-                Ok(least.into_iter().collect())
-            }
+            Targets::Least => Ok(least(logits).into_iter().collect()),
             Targets::Fixed(index) => Ok(vec![*index]),
             Targets::Listed(listed) => Ok(vec![listed.of(source, row)?]),
         }
     }
 }
 
+/// Order of two scores. Zeros of either sign are equal.
+fn order(a: f64, b: f64) -> std::cmp::Ordering {
+    (a + 0.0).total_cmp(&(b + 0.0))
+}
+
 /// Classes by falling score; of equal scores the smaller index first.
 pub fn best_first(logits: &[f64]) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..logits.len()).collect();
-    order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
-    order
+    let mut classes: Vec<usize> = (0..logits.len()).collect();
+    classes.sort_by(|&a, &b| order(logits[b], logits[a]).then(a.cmp(&b)));
+    classes
+}
+
+/// The class with the least score; of equal scores the smaller index.
+pub fn least(logits: &[f64]) -> Option<usize> {
+    (0..logits.len()).min_by(|&a, &b| order(logits[a], logits[b]))
 }
 
 /// Classes from a file.
@@ -262,5 +269,6 @@ mod tests {
     #[test]
     fn ties_go_to_the_smaller_index() {
         assert_eq!(best_first(&[1.0, 3.0, 3.0, -1.0]), [1, 2, 0, 3]);
+        assert_eq!((best_first(&[-0.0, 0.0]), least(&[0.0, -0.0])), (vec![0, 1], Some(0)));
     }
 }

@@ -7,6 +7,7 @@ use super::conv::{ConvPlan, Direction, PackKey};
 use super::isa::Isa;
 use super::memory::Buffer;
 use super::{Cpu, linear};
+use crate::device::Room;
 use crate::error::{Error, Result};
 use crate::program::{ConvLayer, Plan, Step};
 
@@ -74,8 +75,8 @@ impl<I: Isa> Cpu<I> {
         needs
     }
 
-    pub(super) fn make_room(&mut self, plan: &Plan, wanted: usize, limit: Option<u64>) -> Result<usize> {
-        let limit = limit.map_or(usize::MAX, |l| usize::try_from(l).unwrap_or(usize::MAX));
+    pub(super) fn make_room(&mut self, plan: &Plan, wanted: usize, room: Room) -> Result<usize> {
+        let (all_of_it, limit) = room.bytes();
         let needs = self.needs(plan);
         // Either program runs in the same arena, the closing one on no more pictures than there are copies.
         let copy = plan.closing().map_or(0, |closing| closing.plan.copy_bytes).max(plan.copy_bytes);
@@ -86,12 +87,13 @@ impl<I: Isa> Cpu<I> {
         if limit < least {
             return Err(Error::limit(format!(
                 "{} of memory do not suffice: one copy needs {} ({} for feature maps, {} for scratch, {} for \
-                 the largest layer's packed weights)",
-                mebibytes(limit),
-                mebibytes(least),
+                 the largest layer's packed weights, {} for pictures, maps and what the method keeps)",
+                mebibytes(all_of_it),
+                mebibytes(least.saturating_add(room.kept)),
                 mebibytes(copy),
                 mebibytes(scratch),
-                mebibytes(largest)
+                mebibytes(largest),
+                mebibytes(room.kept)
             )));
         }
         let most = (ARENA_BYTES / copy.max(1)).clamp(1, wanted.clamp(1, MOST_COPIES));
@@ -125,8 +127,14 @@ impl<I: Isa> Cpu<I> {
         self.arena.grow(arena)?;
         self.scratch_share = needs.scratch;
         let held = kept + others + self.transient.len() + self.scratch.len() + self.arena.len();
-        self.peak = self.peak.max(held as u64);
+        self.peak = self.peak.max(held.saturating_add(room.kept) as u64);
         Ok(copies)
+    }
+
+    /// Bytes held now.
+    pub(super) fn held(&self) -> usize {
+        let resident: usize = self.resident.values().map(Buffer::len).sum();
+        resident + self.transient.len() + self.scratch.len() + self.arena.len()
     }
 
     /// Packs the weights that stay within `room` bytes and drops the program's others.

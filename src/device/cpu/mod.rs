@@ -37,7 +37,7 @@ use pointwise::Pointwise;
 use rayon::prelude::*;
 
 use super::patch::{Moved, PatchTask, Stem};
-use super::{Chunk, Description, Device, Harvest, Perturbation, Sum};
+use super::{Chunk, Description, Device, Harvest, Perturbation, Room, Sum};
 use crate::error::{Error, Result};
 use crate::graph::WeightId;
 use crate::program::{ConvLayer, Elementwise, Form, LastAdjoint, Plan, Range, Step, Value, WinnerWidth, Zeros};
@@ -270,8 +270,22 @@ impl<I: Isa> Device for Cpu<I> {
         LastAdjoint::EachPicture
     }
 
-    fn fit(&mut self, plan: &Plan, wanted: usize, limit: Option<u64>) -> Result<usize> {
-        self.make_room(plan, wanted, limit)
+    fn fit(&mut self, plan: &Plan, wanted: usize, room: Room) -> Result<usize> {
+        self.make_room(plan, wanted, room)
+    }
+
+    fn held_bytes(&self) -> u64 {
+        self.held() as u64
+    }
+
+    fn release(&mut self, most: u64) {
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        if self.held() > most {
+            [&mut self.arena, &mut self.transient, &mut self.scratch].into_iter().for_each(|buffer| buffer.shrink(0));
+        }
+        if self.held() > most {
+            self.resident.clear();
+        }
     }
 
     fn run(&mut self, plan: &Plan, chunk: &Chunk<'_>, harvest: &mut Harvest) -> Result<()> {
@@ -590,7 +604,7 @@ impl<I: Isa> Cpu<I> {
                 // SAFETY: as above.
                 arrange::spread(unsafe { v.slice(*s, n) }, v.shape(*s), *stride, to, v.shape(*out), I::LANES);
             }),
-            Step::Head { logits, score, seed } => {
+            Step::Head { logits, score, link, seed } => {
                 let classes = v.shape(*logits).c;
                 for (n, slot) in chunk.slots.iter().enumerate() {
                     // SAFETY: no other task runs.
@@ -598,7 +612,7 @@ impl<I: Isa> Cpu<I> {
                     if slot.target >= classes {
                         return Err(Error::settings(format!("class {} of a net with {classes} classes", slot.target)));
                     }
-                    let (value, gradient) = score.evaluate(&l, slot.target);
+                    let (value, gradient) = score.linked(*link, &l, slot.target);
                     harvest.scores[n] = value;
                     harvest.logits[n] = l;
                     if let Some(seed) = seed {

@@ -527,6 +527,8 @@ arguments! {
         classes: i32,
         /// 0 logit, 1 probability, 2 its logarithm, 3 the logarithm of the others'.
         score: i32,
+        /// 1 where a probability is the sigmoid of its own logit, 0 for a softmax.
+        sigmoid: i32,
     }
 
     /// Gradient of a layer's weight.

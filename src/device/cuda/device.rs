@@ -12,7 +12,7 @@ use super::runtime::{Launch, Refusal, Runtime};
 use super::source;
 use super::tables::Tables;
 use crate::device::patch::{Moved, PatchTask, Stem};
-use crate::device::{Chunk, Description, Device, Harvest};
+use crate::device::{Chunk, Description, Device, Harvest, Room};
 use crate::error::{Error, Result};
 use crate::graph::Weight;
 use crate::program::{Form, LastAdjoint, Plan, Value};
@@ -286,8 +286,8 @@ impl Device for CudaDevice {
         LastAdjoint::EachCopy
     }
 
-    fn fit(&mut self, plan: &Plan, wanted: usize, limit: Option<u64>) -> Result<usize> {
-        let limit = limit.map_or(usize::MAX, |l| usize::try_from(l).unwrap_or(usize::MAX));
+    fn fit(&mut self, plan: &Plan, wanted: usize, room: Room) -> Result<usize> {
+        let (all_of_it, limit) = room.bytes();
         let copy = plan.copy_bytes() + Tables::copy_bytes(plan);
         if plan.program().forms().iter().any(|f| i32::try_from(layout::bytes(*f)).is_err()) {
             return Err(Error::limit("a feature map of this net has more than 2^31 bytes"));
@@ -300,11 +300,17 @@ impl Device for CudaDevice {
         let least = mine.saturating_add(copy);
         if limit < least {
             return Err(Error::limit(format!(
-                "{} of memory do not suffice: one copy needs {} ({} for weights, {} for feature maps and pictures)",
-                mebibytes(limit),
-                mebibytes(least),
+                "{} of memory do not suffice: one copy needs {} ({} for weights, {} for feature maps and pictures{})",
+                mebibytes(all_of_it),
+                mebibytes(least.saturating_add(room.kept)),
                 mebibytes(mine),
-                mebibytes(copy)
+                mebibytes(copy),
+                // The host's memory counts where it is the device's.
+                if room.kept > 0 {
+                    format!(", {} for what is kept beside", mebibytes(room.kept))
+                } else {
+                    String::new()
+                }
             )));
         }
         let keys: HashSet<WeightKey> = needed.iter().map(|(w, g, o)| WeightKey::new(w, *g, *o)).collect();

@@ -11,7 +11,7 @@ use super::geometry::{Axis, Direction, launches};
 use super::layout;
 use crate::device::{Chunk, Harvest};
 use crate::error::{Error, Result};
-use crate::graph::Weight;
+use crate::graph::{Link, Weight};
 use crate::program::{ConvLayer, Elementwise, Epilogue, Form, LinearLayer, PoolLayer, Score, Step, Value, WinnerWidth};
 use crate::tensor::{Precision, Shape, Tensor};
 
@@ -205,7 +205,7 @@ impl CudaDevice {
                 let arguments = MoveArgs { stride: stride.map(|s| s as i32), ..move_arguments(*x, *out, v) };
                 self.each(kernel, v.shape(*out).len(), v.copies, &arguments)
             }
-            Step::Head { logits, score, seed } => self.head(*logits, *score, *seed, v, chunk),
+            Step::Head { logits, score, link, seed } => self.head(*logits, (*score, *link), *seed, v, chunk),
             Step::Aggregate { x, .. } => {
                 let shape = v.shape(*x);
                 let arguments = AggregateArgs {
@@ -541,7 +541,7 @@ impl CudaDevice {
     fn head(
         &mut self,
         logits: Value,
-        score: Score,
+        (score, link): (Score, Link),
         seed: Option<Value>,
         v: &Values<'_>,
         chunk: &Chunk<'_>,
@@ -566,6 +566,7 @@ impl CudaDevice {
                 Score::LogProb => 2,
                 Score::LogOthers => 3,
             },
+            sigmoid: i32::from(link == Link::Sigmoid),
         };
         self.launch("head", [v.copies, 1, 1], None, &arguments)
     }

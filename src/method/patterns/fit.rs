@@ -111,8 +111,8 @@ impl Layer {
         let node = graph.node(id);
         let (weight, _) = layer(node)?;
         let (window, groups) = node.conv().map_or((None, 1), |conv| (Some(conv.window), conv.groups));
-        let row = vec![0.0; weight.row_len()];
-        let sums = Sums { n: 0, y: 0.0, yy: 0.0, x: row.clone(), xy: row };
+        // Their sums grow with the first picture.
+        let sums = Sums { n: 0, y: 0.0, yy: 0.0, x: Vec::new(), xy: Vec::new() };
         Some(Self {
             node: id,
             name: node.name.clone(),
@@ -162,6 +162,9 @@ impl Layer {
             (x, output.chunks(positions).map(mean).collect())
         });
         let (len, row) = (self.sample_len(), self.dims[1] * self.dims[2] * self.dims[3]);
+        for sums in self.neurons.iter_mut().flat_map(|s| [&mut s.x, &mut s.xy]) {
+            sums.resize(row, 0.0);
+        }
         let group = self.neurons.len() / self.groups;
         let step = (BLOCK / len).max(1);
         let mut block = Vec::new();
@@ -243,9 +246,15 @@ impl Fit {
         let numbers: usize = nodes.iter().map(|&id| graph.node(id).shape.len()).sum();
         let precision = engine.describe().precision;
         // Outputs are held twice while they are gathered.
-        let together = (MOST_BYTES / (2 * numbers * precision.bytes())).max(1);
+        let maps = 2 * numbers * precision.bytes();
+        let together = engine.together(maps, MOST_BYTES / maps);
+        // The sums, then the patterns and the file made of them; a block of samples and a layer in double precision.
+        let weights: usize = self.layers.iter().map(|l| l.dims.iter().product::<usize>()).sum();
+        let kept = weights * (4 * size_of::<f64>()) + BLOCK * size_of::<f64>();
         for items in x.items().chunks(together) {
-            let outputs = engine.node_outputs(graph, &Batch::of(items.to_vec())?, &nodes)?;
+            let x = Batch::of(items.to_vec())?;
+            let outputs =
+                engine.keeping(("the fit of patterns", kept), |engine| engine.node_outputs(graph, &x, &nodes))?;
             for layer in &mut self.layers {
                 let (input, output) = (&outputs[at(graph.node(layer.node).inputs[0])?], &outputs[at(layer.node)?]);
                 for i in 0..items.len() {

@@ -302,9 +302,14 @@ impl Back {
 impl Method for Back {
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         Engine::check(graph, x, targets)?;
-        let rules = self.rules(graph)?;
-        self.refuse_dead(graph, targets)?;
-        let job = Job { rules, ..Job::gradient(self.score) };
-        input_maps(engine, graph, &job, x, targets, Sign::Signed, self.id)
+        // The patterns in double precision, and what stands in for the weights.
+        let numbers: usize = self.patterns.layers.values().map(|(_, values)| values.len()).sum();
+        let bytes = numbers * (size_of::<f64>() + engine.describe().precision.bytes());
+        engine.keeping((self.id, bytes), |engine| {
+            let rules = self.rules(graph)?;
+            self.refuse_dead(graph, targets)?;
+            let job = Job { rules, ..Job::gradient(self.score) };
+            input_maps(engine, graph, &job, x, targets, Sign::Signed, self.id)
+        })
     }
 }

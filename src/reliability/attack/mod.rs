@@ -91,18 +91,21 @@ fn in_groups<T>(
 ) -> Result<Vec<T>> {
     // Point, gradient, bounds, best, and what goes to the device and comes back.
     let bytes = 12 * x.shape().len() * size_of::<f64>();
-    let most = (MOST_BYTES / bytes.max(1)).max(1);
+    let most = engine.together(bytes, MOST_BYTES / bytes.max(1));
     let groups = x.len().div_ceil(most);
     let total = groups * iterations;
     engine.progress(&Progress { method, done: 0, total, objective: None });
     let told = |group: usize| Told { method, before: group * iterations, total };
+    let mut kept = |engine: &mut Engine, x: &Batch, range: std::ops::Range<usize>, group: usize| {
+        engine.keeping((method, bytes * x.len()), |engine| attack(engine, x, range, &told(group)))
+    };
     if groups == 1 {
-        return attack(engine, x, 0..x.len(), &told(0));
+        return kept(engine, x, 0..x.len(), 0);
     }
     let mut all = Vec::with_capacity(x.len());
     for (group, items) in x.items().chunks(most).enumerate() {
         let first = group * most;
-        all.extend(attack(engine, &Batch::of(items.to_vec())?, first..first + items.len(), &told(group))?);
+        all.extend(kept(engine, &Batch::of(items.to_vec())?, first..first + items.len(), group)?);
     }
     Ok(all)
 }

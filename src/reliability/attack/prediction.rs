@@ -5,7 +5,7 @@ use super::field::{gradients, logits};
 use super::{Adversarial, Start, Told, check_iterations, in_groups, start_draws, step, top};
 use crate::engine::{Batch, Copies, Engine};
 use crate::error::Result;
-use crate::graph::Graph;
+use crate::graph::{Graph, Link};
 use crate::image::Preprocess;
 use crate::program::Score;
 use crate::tensor::Tensor;
@@ -43,8 +43,8 @@ impl Goal<'_> {
     }
 
     /// What is made large: the cross-entropy, or `log p`, of the class.
-    fn objective(&self, i: usize, logits: &[f64]) -> f64 {
-        self.sign() * Score::LogProb.evaluate(logits, self.classes()[i]).0
+    fn objective(&self, link: Link, i: usize, logits: &[f64]) -> f64 {
+        self.sign() * Score::LogProb.linked(link, logits, self.classes()[i]).0
     }
 }
 
@@ -227,7 +227,7 @@ impl Run<'_> {
             }
         }
         let found = victims.into_iter().zip(x.items()).enumerate();
-        Ok(found.filter_map(|(i, (victim, original))| finish(victim, original, goal, i)).collect())
+        Ok(found.filter_map(|(i, (victim, original))| finish(victim, original, (goal, self.graph.link()), i)).collect())
     }
 
     /// Pictures that are still under attack.
@@ -243,7 +243,7 @@ impl Run<'_> {
 
     /// Keeps the iterate if it is the one to be kept.
     fn judge(&self, victim: &mut Victim, picture: &Tensor, logits: Vec<f64>, goal: Goal<'_>, i: usize, done: usize) {
-        let (reached, objective) = (goal.reached(i, &logits), goal.objective(i, &logits));
+        let (reached, objective) = (goal.reached(i, &logits), goal.objective(self.graph.link(), i, &logits));
         let better = match &victim.best {
             None => true,
             Some(_) if self.keep == Keep::Last => true,
@@ -255,13 +255,13 @@ impl Run<'_> {
     }
 }
 
-fn finish(victim: Victim, original: &Tensor, goal: Goal<'_>, i: usize) -> Option<Adversarial> {
+fn finish(victim: Victim, original: &Tensor, (goal, link): (Goal<'_>, Link), i: usize) -> Option<Adversarial> {
     let best = victim.best?;
     // A picture that was what is wanted before is not the attack's doing.
     let succeeded = best.reached && !goal.reached(i, &victim.before);
     Some(Adversarial {
         linf: linf(&best.picture, original),
-        objective: [goal.objective(i, &victim.before), best.objective],
+        objective: [goal.objective(link, i, &victim.before), best.objective],
         logits: [victim.before, best.logits],
         picture: best.picture,
         succeeded,

@@ -227,12 +227,19 @@ pub struct Checker<'a> {
     nets: Nets,
 }
 
+/// What keeps the nets with weights drawn anew.
+const RANDOMISED: &str = "the test of randomised nets";
+
 /// Nets made from the one that is checked; kept, since all pictures and methods need them.
 #[derive(Default)]
 struct Nets {
     shifted: HashMap<&'static str, Arc<Shifted>>,
     /// By draw and places in the net of the layers drawn anew.
     randomised: HashMap<(u64, Vec<usize>), Arc<Graph>>,
+    /// Bytes of their weights.
+    bytes: usize,
+    /// Of these, what the engine knows of already.
+    counted: usize,
 }
 
 /// A method on the picture.
@@ -308,7 +315,9 @@ impl<'a> Checker<'a> {
             };
             told(id, "map");
             let made = spec.build(&context).and_then(|method| {
-                let maps = method.explain(&mut self.engine, &self.graph, &scene.x, &[target])?;
+                let maps = self.engine.keeping((RANDOMISED, self.nets.bytes), |engine| {
+                    method.explain(engine, &self.graph, &scene.x, &[target])
+                })?;
                 maps.into_iter().next().map(|map| (method, map)).ok_or_else(|| Error::device("a method without a map"))
             });
             let (method, map) = match made {
@@ -331,15 +340,19 @@ impl<'a> Checker<'a> {
             let subject = Subject { id, spec, method: &*method, map: &map };
             for test in &self.options.tests {
                 told(id, test.id);
-                let mut bench = Bench {
-                    graph: &self.graph,
-                    options: &self.options,
-                    engine: &mut self.engine,
-                    double: &mut self.double,
-                    nets: &mut self.nets,
-                    scene: &mut scene,
-                };
-                let mut outcome = match (test.run)(&mut bench, &subject) {
+                self.nets.counted = self.nets.bytes;
+                let made = self.engine.keeping((RANDOMISED, self.nets.bytes), |engine| {
+                    let mut bench = Bench {
+                        graph: &self.graph,
+                        options: &self.options,
+                        engine,
+                        double: &mut self.double,
+                        nets: &mut self.nets,
+                        scene: &mut scene,
+                    };
+                    (test.run)(&mut bench, &subject)
+                });
+                let mut outcome = match made {
                     Err(e) if refused(&e) => Outcome::not_applicable(e.to_string()),
                     other => other.map_err(|e| e.within(format!("{id}, {}", test.id)))?,
                 };

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Bench, Outcome, PanelKind, Subject, Test, Threshold, Verdict, is_constant};
+use super::{Bench, Outcome, PanelKind, RANDOMISED, Subject, Test, Threshold, Verdict, is_constant};
 use crate::error::Result;
-use crate::graph::{Graph, NodeId};
+use crate::graph::NodeId;
 use crate::map::{Map, channel_max_abs, channel_sum, paper_scale};
-use crate::reliability::randomise::{layers, randomised};
+use crate::reliability::randomise::{drawn_bytes, layers, randomised};
 use crate::reliability::similarity::{hog_spearman, spearman, spearman_abs, ssim};
 
 const PAPER: &str = "Adebayo, Gilmer, Muelly, Goodfellow, Hardt, Kim 2018: Sanity checks for saliency maps, NeurIPS (the bound is \
@@ -48,15 +48,35 @@ fn spread(n: usize) -> impl Iterator<Item = usize> {
 /// Draws of the net that the cascade is judged by: two coarse maps may look alike by chance.
 const DRAWS: u64 = 5;
 
-/// The net with `nodes` drawn anew, the `draw`-th time.
-fn net(bench: &mut Bench<'_>, nodes: &[NodeId], draw: u64) -> Result<Arc<Graph>> {
+/// The subject's map by the net with `nodes` drawn anew, the `draw`-th time.
+fn map(bench: &mut Bench<'_>, subject: &Subject<'_>, nodes: &[NodeId], draw: u64) -> Result<Map> {
+    let (x, target) = (bench.scene.x.clone(), bench.scene.target);
     let key = (draw, nodes.iter().map(|n| n.index()).collect());
-    if let Some(net) = bench.nets.randomised.get(&key) {
-        return Ok(Arc::clone(net));
+    if let Some(net) = bench.nets.randomised.get(&key).cloned() {
+        return kept(bench, 0, |bench| bench.map(subject, &net, &x, target));
     }
-    let net = Arc::new(randomised(bench.graph, nodes, bench.options.seed.wrapping_add(draw))?);
-    bench.nets.randomised.insert(key, Arc::clone(&net));
-    Ok(net)
+    let bytes = drawn_bytes(bench.graph, nodes);
+    // Other pictures and methods need it too, but what is kept must leave room.
+    let stays = bench.engine.left().is_none_or(|left| (bench.nets.bytes + bytes) as u64 <= left / 4);
+    kept(bench, bytes, |bench| {
+        let net = Arc::new(randomised(bench.graph, nodes, bench.options.seed.wrapping_add(draw))?);
+        let map = bench.map(subject, &net, &x, target);
+        if stays {
+            bench.nets.bytes += bytes;
+            bench.nets.randomised.insert(key, net);
+        } else {
+            bench.engine.forget(&net);
+        }
+        map
+    })
+}
+
+/// Does `work` while the nets that stay and have not been counted, and `more` bytes, are kept.
+fn kept<T>(bench: &mut Bench<'_>, more: usize, work: impl FnOnce(&mut Bench<'_>) -> Result<T>) -> Result<T> {
+    let Bench { graph, options, engine, double, nets, scene } = bench;
+    engine.keeping((RANDOMISED, nets.bytes - nets.counted + more), |engine| {
+        work(&mut Bench { graph, options, engine, double, nets, scene })
+    })
 }
 
 /// Said where no map of a randomised net can be compared.
@@ -94,13 +114,11 @@ fn cascading(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Outcome> {
         return Ok(Outcome::not_applicable("the map is the same everywhere"));
     }
     let all = layers(bench.graph);
-    let (x, target) = (bench.scene.x.clone(), bench.scene.target);
     let mut course = Vec::new();
     let mut judged = None;
     for n in spread(all.len()) {
         let mut of = |draw: u64| -> Result<(Option<Likeness>, Map)> {
-            let net = net(bench, &all[..n], draw)?;
-            let map = bench.map(subject, &net, &x, target)?;
+            let map = map(bench, subject, &all[..n], draw)?;
             Ok((Likeness::of(subject.map, &map)?, map))
         };
         let (likeness, map) = of(0)?;
@@ -144,12 +162,10 @@ fn independent(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Outcome> 
         return Ok(Outcome::not_applicable("the map is the same everywhere"));
     }
     let all = layers(bench.graph);
-    let (x, target) = (bench.scene.x.clone(), bench.scene.target);
     let mut notes = Vec::new();
     for n in spread(all.len()) {
         let layer = all[n - 1];
-        let net = net(bench, &[layer], 0)?;
-        let map = bench.map(subject, &net, &x, target)?;
+        let map = map(bench, subject, &[layer], 0)?;
         if let Some(likeness) = Likeness::of(subject.map, &map)? {
             notes.push((format!("with '{}' drawn anew", bench.graph.node(layer).name), likeness.most()));
         }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Bench, Outcome, PanelKind, Subject, Test, Threshold};
+use super::{Bench, Outcome, PanelKind, RANDOMISED, Subject, Test, Threshold};
 use crate::error::{Error, Result};
 use crate::method::Context;
 use crate::reliability::invariance::{SAME_MAP, SAME_OUTPUT, Shift, Shifted, shifted_preprocess};
@@ -76,8 +76,15 @@ fn run(
         ));
     }
     let mut compare = |double: bool| {
-        let engine = if double { &mut *bench.double } else { &mut *bench.engine };
-        let mut compared = shifted.compare(engine, &bench.scene.x, &targets, methods)?;
+        // Both engines have the same bound.
+        let (engine, other) = match double {
+            true => (&mut *bench.double, &mut *bench.engine),
+            false => (&mut *bench.engine, &mut *bench.double),
+        };
+        other.make_way(engine.peak_bytes());
+        let randomised = if double { bench.nets.bytes } else { 0 };
+        let mut compared = engine
+            .keeping((RANDOMISED, randomised), |engine| shifted.compare(engine, &bench.scene.x, &targets, methods))?;
         compared.pop().ok_or_else(|| Error::device("a method without a map"))
     };
     let compared = compare(true)?;

@@ -1,6 +1,7 @@
 //! Wrong class: is another class explained by another map?
 
 use super::{Outcome, PanelKind, Test, Threshold};
+use crate::graph::Link;
 use crate::map::{channel_max_abs, paper_scale};
 use crate::reliability::similarity::{spearman_abs, ssim, top_k_intersection};
 
@@ -18,6 +19,11 @@ pub(super) const TEST: Test = Test {
     measure: "Spearman of both maps' magnitudes",
     threshold: MOST,
     run: |bench, subject| {
+        if bench.graph.link() == Link::Sigmoid {
+            return Ok(Outcome::not_applicable(
+                "the net has one output: its other class is the same number with the sign changed",
+            ));
+        }
         let (x, least) = (bench.scene.x.clone(), bench.scene.least);
         if least == bench.scene.target {
             return Ok(Outcome::not_applicable("the net says the same of all classes"));

@@ -131,6 +131,11 @@ impl Net {
         b.finish(at)
     }
 
+    /// Pictures that go through the net together: their gradients are kept.
+    fn together(&self, engine: &Engine) -> usize {
+        engine.together(2 * self.parameters.len() * size_of::<f64>(), TOGETHER)
+    }
+
     /// The cross-entropy `−Σ_i weights[i] · log p(classes[i])` and its gradient, one number a parameter.
     ///
     /// Each picture's gradient comes from the engine; they are added in order in double precision, so that neither depends on
@@ -156,7 +161,8 @@ impl Net {
         let graph = self.graph()?;
         let (mut loss, mut gradient) = (0.0, vec![0.0; self.parameters.len()]);
         let mut add = |engine: &mut Engine| -> Result<()> {
-            let groups = x.chunks(TOGETHER).zip(classes.chunks(TOGETHER)).zip(weights.chunks(TOGETHER));
+            let together = self.together(engine);
+            let groups = x.chunks(together).zip(classes.chunks(together)).zip(weights.chunks(together));
             for ((x, targets), weights) in groups {
                 let x = Batch::of(x.to_vec())?;
                 let copies = Copies::one();
@@ -198,7 +204,7 @@ impl Net {
         let graph = self.graph()?;
         let mut found = Vec::with_capacity(x.len());
         let mut add = |engine: &mut Engine| -> Result<()> {
-            for x in x.chunks(TOGETHER) {
+            for x in x.chunks(self.together(engine)) {
                 let logits = engine.forward(&graph, &Batch::of(x.to_vec())?)?;
                 for i in 0..x.len() {
                     let logits = logits.item(i)?.to_f64().into_owned();

@@ -129,6 +129,14 @@ pub fn train(
     validation: &[Example],
     settings: &Training,
 ) -> Result<Trained> {
+    // The examples, and the validation's scaled.
+    let bytes =
+        |examples: &[Example]| examples.iter().map(|e| e.maps.len() * e.maps.precision().bytes()).sum::<usize>();
+    let kept = bytes(examples) + 2 * bytes(validation);
+    engine.keeping(("training", kept), |engine| train_on(engine, examples, validation, settings))
+}
+
+fn train_on(engine: &mut Engine, examples: &[Example], validation: &[Example], settings: &Training) -> Result<Trained> {
     let Training { epochs, batch, lr, patience, seed } = *settings;
     if epochs == 0 || batch == 0 || patience == 0 || !(lr > 0.0 && lr.is_finite()) {
         return Err(Error::settings("training needs epochs, batch, patience and a learning rate above 0"));

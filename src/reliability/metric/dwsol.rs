@@ -5,6 +5,7 @@ use super::attacked::{self, Attack, EPSILON, ITERATIONS, START, STEP};
 use super::{Better, Bounds, Case, Entry, Metric, Needs, Output, Readings, plane, reduce, within};
 use crate::engine::{Batch, Engine};
 use crate::error::{Error, Result};
+use crate::graph::Link;
 use crate::map::{Map, Reduction, Sign};
 use crate::method::Parameter;
 use crate::reliability::draws::Draws;
@@ -87,7 +88,9 @@ impl Metric for DWsol {
             let there = |class: usize| regions.iter().any(|r| r.class == class);
             let present = if there(case.targets[i]) { case.targets[i] } else { first.class };
             let boxes = regions.iter().filter(|r| r.class == present).map(|r| r.bounds).collect();
-            let others: Vec<usize> = (0..case.graph.classes()).filter(|&class| !there(class)).collect();
+            // The other class of a net with one output is the same number with the sign changed: nothing else to ask for.
+            let classes = if case.graph.link() == Link::Sigmoid { 0 } else { case.graph.classes() };
+            let others: Vec<usize> = (0..classes).filter(|&class| !there(class)).collect();
             let drawn = if others.is_empty() { Vec::new() } else { draws.subset(case.x.keys()[i], 0, others.len(), 1) };
             let absent = drawn.first().and_then(|&k| others.get(k as usize).copied());
             questions.push(Question { present, boxes, absent });

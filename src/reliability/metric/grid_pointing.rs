@@ -33,7 +33,7 @@ impl Metric for GridPointing {
             return Err(Error::input(format!("picture {i} is no mosaic: {} needs two classes at least", ENTRY.id)));
         }
         let mut shares = vec![Vec::new(); regions.len()];
-        for queries in queries.chunks(together(case.x.shape())) {
+        for queries in queries.chunks(together(engine, case.x.shape())) {
             let items = queries.iter().map(|&(i, _)| case.x.items()[i].clone()).collect();
             let classes: Vec<usize> = queries.iter().map(|&(_, class)| class).collect();
             let maps = case.method.explain(engine, case.graph, &Batch::of(items)?, &classes)?;

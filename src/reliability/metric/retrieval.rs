@@ -60,7 +60,7 @@ impl Metric for Retrieval {
 
         let mut right = Vec::with_capacity(2 * PRODUCTS * clean.len());
         let mut waiting = Vec::new();
-        let room = together(case.x.shape());
+        let room = together(engine, case.x.shape());
         for i in 0..clean.len() {
             let (x, xa) = (&case.x.items()[i], &moved.items()[i]);
             for (mx, mxa) in [(&oracle_x[i], &oracle_xa[i]), (&predicted_x[i], &predicted_xa[i])] {

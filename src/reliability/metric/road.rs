@@ -97,8 +97,9 @@ impl Metric for Road {
             let pixels = if draw < shares { &orders[i][..n] } else { &orders[i][total - n..] };
             self.without(case, i, pixels, draw)
         };
+        let room = together(engine, case.x.shape());
         let mut scores = Scores::new(engine, case.graph, Score::Prob);
-        for jobs in jobs.chunks(together(case.x.shape())) {
+        for jobs in jobs.chunks(room) {
             // Each system is solved by itself: the numbers do not depend on threads.
             let pictures = jobs.par_iter().map(one).collect::<Result<Vec<_>>>()?;
             for (&(i, _), picture) in jobs.iter().zip(pictures) {

@@ -47,7 +47,7 @@ pub struct AttackArgs {
     /// Print one JSON object for each input and attack instead of a table
     ///
     /// Keys: input, index, attack, parameters, target, target_label, wanted, wanted_label, prediction_before,
-    /// prediction_after, prediction_png (the best five classes, score: softmax), flipped, succeeded, flipped_png,
+    /// prediction_after, prediction_png (the best five classes, score: softmax or sigmoid), flipped, succeeded, flipped_png,
     /// succeeded_png, objective_before, objective_after, iterations, linf, linf_png (normalised units), linf_levels,
     /// linf_png_levels, maps (for each method the top-k intersection and Spearman's rank correlation with the original's map,
     /// for the exact numbers and for the picture), seconds, peak_bytes, files, error.

@@ -193,6 +193,9 @@ pub struct Resources {
     pub device: verilume::engine::DeviceChoice,
 
     /// Bound of memory beyond the weights file, such as 512MiB, 1GB or plain bytes
+    ///
+    /// Weights as the kernels want them, feature maps, scratch, and what methods, tests and fits keep beside them. What does not
+    /// fit is refused before it is computed. Without it: four fifths of what the machine, or the container's limit, has left.
     #[arg(long, value_name = "SIZE", value_parser = values::bytes)]
     pub memory: Option<u64>,
 
@@ -341,9 +344,9 @@ pub struct Measured {
 pub enum ScoreArg {
     /// The net's output
     Logit,
-    /// Its softmax
+    /// Its softmax; of a net with one output its sigmoid
     Prob,
-    /// The logarithm of its softmax
+    /// The logarithm of its softmax or sigmoid
     Logprob,
 }
 
@@ -392,7 +395,7 @@ pub enum PatternsCommand {
 
 /// Run a net over pictures and write one pattern for every neuron
 ///
-/// Pictures are read as they come and forgotten again; memory holds 16 bytes a weight. The file belongs to the net's weights
+/// Pictures are read as they come and forgotten again; memory holds 32 bytes a weight, which count for --memory. The file belongs to the net's weights
 /// and is refused by any other net.
 #[derive(Debug, Args)]
 #[command(after_help = FIT_EXAMPLES)]

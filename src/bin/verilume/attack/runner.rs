@@ -10,7 +10,7 @@ use verilume::graph::Graph;
 use verilume::image::{Picture, Preprocess};
 use verilume::map::{Map, channel_mean_abs};
 use verilume::model::{Labels, Model};
-use verilume::program::softmax;
+use verilume::program::Score;
 use verilume::reliability::attack::{Adversarial, Attack, Quantised, Wanted, linf_levels, quantise};
 use verilume::reliability::similarity::{spearman, top_k_intersection};
 use verilume::report::{FileStatus, Journal, Prediction, Status};
@@ -26,7 +26,7 @@ use crate::items::{Item, Net, fit};
 use crate::outputs::{self, RawFile, RawFiles, RawFormat};
 use crate::paths;
 use crate::talk::{Answer, Progress};
-use crate::targets::{Targets, best_first};
+use crate::targets::{Targets, best_first, least};
 
 /// Rows of an array that go through the net together.
 const ROWS: usize = 16;
@@ -358,7 +358,7 @@ impl Runner<'_> {
         match self.attacks[a].attack.wanted() {
             None | Some(Wanted::Other) => None,
             Some(Wanted::Class(_)) => self.attacks[a].wanted,
-            Some(Wanted::Least) => (0..s.logits.len()).min_by(|&i, &j| s.logits[i].total_cmp(&s.logits[j])),
+            Some(Wanted::Least) => least(&s.logits),
         }
     }
 
@@ -437,7 +437,7 @@ impl Runner<'_> {
     }
 
     fn prediction(&self, logits: &[f64]) -> Vec<Prediction> {
-        let p = softmax(logits);
+        let p = Score::Prob.of_all(self.model.unfolded().link(), logits);
         let of = |&index: &usize| Prediction { index, label: self.label(index), score: p[index] };
         best_first(logits).iter().take(LISTED).map(of).collect()
     }

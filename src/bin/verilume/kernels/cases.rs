@@ -168,6 +168,10 @@ pub fn all() -> Vec<Case> {
         let name = format!("head {score:?}: 17 to 11, batch 3").to_lowercase();
         let kind = Kind::Score { op: linear(17, 11), score };
         cases.push(Case { name, n: 3, input: Shape::vector(17), terms: 18, kind });
+        // One logit has a sigmoid.
+        let name = format!("head {score:?}: 17 to 1, batch 3").to_lowercase();
+        let kind = Kind::Score { op: linear(17, 1), score };
+        cases.push(Case { name, n: 3, input: Shape::vector(17), terms: 18, kind });
     }
     cases
 }

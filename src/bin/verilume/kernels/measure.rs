@@ -4,7 +4,7 @@ use verilume::Result;
 use verilume::device::cpu::Convolution;
 use verilume::device::{Perturbation, Products};
 use verilume::engine::{Batch, Copies, Engine, Job, Pullback, Settings, Start, Task};
-use verilume::graph::Op;
+use verilume::graph::{Graph, Op};
 use verilume::program::{Score, Statistic};
 use verilume::rule::Composite;
 use verilume::tensor::Tensor;
@@ -109,9 +109,9 @@ impl Trial<'_> {
                 };
                 let copies = Copies { perturbation, weights };
                 let job = Job { start: Start::Relevance, copies, statistic, ..Job::gradient(Score::Logit) };
-                explained(engine, &graph, &job, &x, &targets(case))
+                explained(engine, &graph, &job, &x, &targets(case, &graph))
             }
-            Kind::Score { score, .. } => explained(engine, &graph, &Job::gradient(*score), &x, &targets(case)),
+            Kind::Score { score, .. } => explained(engine, &graph, &Job::gradient(*score), &x, &targets(case, &graph)),
         }
     }
 
@@ -177,7 +177,7 @@ impl Trial<'_> {
                 let Op::Linear(layer) = &graph.node(node).op else { return Ok(Vec::new()) };
                 let (weights, classes) = (layer.weight.to_f64(), graph.classes());
                 let (mut scores, mut maps) = (Vec::new(), Vec::new());
-                for (i, &target) in targets(case).iter().enumerate() {
+                for (i, &target) in targets(case, &graph).iter().enumerate() {
                     let row = |t: &Tensor| t.to_f64()[i * classes..(i + 1) * classes].to_vec();
                     let (value, gradient) = score.evaluate(&row(&logits), target);
                     // What each logit may be off, when products are not rounded on integers.
@@ -201,17 +201,11 @@ impl Trial<'_> {
     }
 }
 
-fn targets(case: &Case) -> Vec<usize> {
-    (0..case.n).map(|i| (3 + 2 * i) % 11).collect()
+fn targets(case: &Case, graph: &Graph) -> Vec<usize> {
+    (0..case.n).map(|i| (3 + 2 * i) % 11 % graph.classes()).collect()
 }
 
-fn explained(
-    engine: &mut Engine,
-    graph: &verilume::graph::Graph,
-    job: &Job,
-    x: &Batch,
-    targets: &[usize],
-) -> Result<Vec<Part>> {
+fn explained(engine: &mut Engine, graph: &Graph, job: &Job, x: &Batch, targets: &[usize]) -> Result<Vec<Part>> {
     let answer = engine.explain(graph, job, x, targets)?;
     let maps: Vec<f64> = answer.maps.iter().flat_map(|map| map.to_f64().into_owned()).collect();
     Ok(vec![part("scores", answer.scores.concat()), part("map", maps)])

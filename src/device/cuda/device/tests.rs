@@ -8,7 +8,7 @@ use super::super::runtime::Machine;
 use super::super::source::{Sources, Unit};
 use super::*;
 use crate::device::cpu::Convolution;
-use crate::device::{Perturbation, Products, Slot, Sum};
+use crate::device::{Perturbation, Products, Room, Slot, Sum};
 use crate::error::ErrorKind;
 use crate::graph::{Conv, Graph, GraphBuilder, Linear, Op};
 use crate::program::{Builder, Decided, Score, Statistic};
@@ -73,7 +73,7 @@ fn smooth(graph: &Graph, bytes: usize) -> Result<(Vec<f64>, usize, u64)> {
     let plan = plan(graph, &device);
     let picture = Tensor::f32([2, 9, 7], (0..126).map(|i| (i * 37 % 41) as f32 / 20.0 - 1.0).collect()).unwrap();
     let noise = Perturbation::Noise { seed: 3, first: 0, images: vec![9], sigmas: vec![0.5] };
-    let room = device.fit(&plan, COPIES, None)?;
+    let room = device.fit(&plan, COPIES, Room::default())?;
     let mut harvest = Harvest { sums: vec![Sum::new(Statistic::Sum, 126)], ..Harvest::default() };
     let all: Vec<Slot> = (0..COPIES).map(|copy| Slot { item: 0, copy, target: 1, weight: 0.25 }).collect();
     for slots in all.chunks(room) {

@@ -1,0 +1,120 @@
+//! What is kept on the host while programs run: it counts, so that the bound holds for all of it.
+
+use super::{Engine, Run};
+use crate::device::{Perturbation, Room, Spare};
+use crate::error::{Error, ErrorKind, Result};
+use crate::program::{Statistic, Step};
+use crate::tensor::Tensor;
+
+/// Copies of a chunk on the CPU: as many pictures may have a statistic that is not finished.
+const CHUNK: usize = 64;
+
+impl Run<'_> {
+    /// Bytes that the run needs on the host: what it is given and what it hands out, without and with the statistics.
+    /// `elem` are the bytes of a number handed out.
+    pub(super) fn host_bytes(&self, sums: &[(Statistic, usize)], elem: usize) -> [usize; 2] {
+        let all = |tensors: &[Tensor]| tensors.iter().map(bytes).sum::<usize>();
+        let (copies, pictures) = (self.copies.weights.len(), self.x.len());
+        let given = all(self.x.items()) + self.loads.iter().map(|load| all(load)).sum::<usize>();
+        let altered = match &self.copies.perturbation {
+            Perturbation::None | Perturbation::Noise { .. } => 0,
+            Perturbation::Path { baselines, .. } => all(baselines),
+            Perturbation::Boxes(boxes) => all(&boxes.fills),
+            Perturbation::Masks(masks) => masks.masks.iter().flatten().map(|m| m.values.len() * size_of::<f64>()).sum(),
+            Perturbation::Others(others) => others.iter().map(|o| all(o)).sum(),
+        };
+        let stored = self.plan.steps().iter().map(|step| match step {
+            Step::Store { x, .. } => self.plan.form(*x).shape().len() * elem,
+            Step::StoreDecisions { x, .. } => self.plan.form(*x).shape().len() * size_of::<u16>(),
+            _ => 0,
+        });
+        let stored = stored.sum::<usize>() * copies * pictures;
+        let signal = self.plan.closing().map_or(0, |closing| closing.signal.len());
+        let statistic = |&(statistic, len): &(Statistic, usize)| {
+            len.max(signal) * size_of::<f64>() * if statistic.has_two() { 2 } else { 1 }
+        };
+        let running: usize = sums.iter().take(CHUNK).map(statistic).sum();
+        let maps: usize = sums.iter().map(|(_, len)| len * elem).sum();
+        let rest = given + altered + stored + maps;
+        [rest, rest + running]
+    }
+}
+
+impl Engine {
+    /// How many copies a chunk of the run may have within the bound. Memory of earlier statistics, kept for later ones, goes
+    /// where it would be too much.
+    pub(super) fn chunk(&mut self, run: &Run<'_>, sums: &[(Statistic, usize)], total: usize) -> Result<usize> {
+        if !self.on_host {
+            return self.device.fit(run.plan, total, Room { limit: self.memory, kept: 0 });
+        }
+        let [rest, all] = run.host_bytes(sums, self.device.describe().precision.bytes());
+        let held = usize::try_from(self.kept).unwrap_or(usize::MAX);
+        let room = |bytes: usize| Room { limit: self.memory, kept: held.saturating_add(bytes) };
+        let (tight, roomy) = (room(all), room(all.max(rest + self.spare.bytes())));
+        match self.device.fit(run.plan, total, roomy) {
+            Err(e) if e.kind() == ErrorKind::Limit && roomy.kept > tight.kept => {
+                self.spare = Spare::default();
+                self.device.fit(run.plan, total, tight)
+            }
+            fitted => fitted,
+        }
+    }
+}
+
+fn bytes(tensor: &Tensor) -> usize {
+    tensor.len() * tensor.precision().bytes()
+}
+
+impl Engine {
+    /// How many things of `bytes` each a method should keep at a time: a quarter of what is left of the bound, at least one
+    /// and at most `most`.
+    pub(crate) fn together(&self, bytes: usize, most: usize) -> usize {
+        let quarter = self.left().map_or(usize::MAX, |left| usize::try_from(left / 4).unwrap_or(usize::MAX));
+        (quarter / bytes.max(1)).clamp(1, most.max(1))
+    }
+
+    /// What is left of the bound on the host's memory; none where nothing bounds it.
+    pub(crate) fn left(&self) -> Option<u64> {
+        self.memory.filter(|_| self.on_host).map(|memory| memory.saturating_sub(self.kept))
+    }
+
+    /// Does `work`, for which `bytes` are kept on the host by `who`: the device has so much less meanwhile.
+    ///
+    /// # Errors
+    /// Limit when the bound has no room for them; those of `work`.
+    pub(crate) fn keeping<T>(
+        &mut self,
+        (who, bytes): (&str, usize),
+        work: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<T> {
+        let before = self.kept;
+        self.kept = before.saturating_add(bytes as u64);
+        let done = self.make_room(who).and_then(|()| work(self));
+        self.kept = before;
+        done
+    }
+
+    /// Takes from the device what the host needs now.
+    fn make_room(&mut self, who: &str) -> Result<()> {
+        let Some(memory) = self.memory.filter(|_| self.on_host) else { return Ok(()) };
+        if self.kept > memory {
+            let mebibytes = |bytes: u64| format!("{:.1} MiB", (bytes as f64 / f64::from(1 << 20) * 10.0).ceil() / 10.0);
+            return Err(Error::limit(format!(
+                "{} of memory do not suffice: one copy needs {} for what {who} keeps, and more for the net",
+                mebibytes(memory),
+                mebibytes(self.kept)
+            )));
+        }
+        self.device.release(memory - self.kept);
+        Ok(())
+    }
+
+    /// Gives everything back that this engine's device holds, where another engine with the same bound, which has held
+    /// `theirs` bytes at most, may otherwise not have enough beside it.
+    pub(crate) fn make_way(&mut self, theirs: u64) {
+        let both = self.device.held_bytes().saturating_add(2 * theirs.max(self.peak_bytes()));
+        if self.memory.is_some_and(|memory| both > memory) {
+            self.device.release(0);
+        }
+    }
+}

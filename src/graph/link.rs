@@ -1,0 +1,74 @@
+//! How logits become probabilities, and nets with one output.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Conv, Graph, Linear, Op};
+use crate::error::{Error, Result};
+
+/// How a net's logits become probabilities.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Link {
+    /// The softmax of all logits.
+    #[default]
+    Softmax,
+    /// The sigmoid of each logit: of a net with one output, whose logit is `z` alone or stands as `−z`, `z`
+    /// ([`Graph::two_classes`]).
+    Sigmoid,
+}
+
+impl Link {
+    /// `softmax` or `sigmoid`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Link::Softmax => "softmax",
+            Link::Sigmoid => "sigmoid",
+        }
+    }
+}
+
+impl Graph {
+    /// A net with one output `z` as a net with two classes: class 0 ("not") has the logit `−z`, class 1 ("yes") the logit
+    /// `z`. The layer that gives `z` has its weights twice then, first with the sign changed; other nodes stay, and other
+    /// nets stay as they are.
+    ///
+    /// # Errors
+    /// Model when the output comes from something else than a convolution or a linear layer, as from a ReLU: names the node.
+    pub fn two_classes(&self) -> Result<Graph> {
+        if self.classes() != 1 {
+            return Ok(self.clone());
+        }
+        // What lies between treats every channel alike.
+        let mut last = self.output();
+        while matches!(self.node(last).op, Op::Flatten | Op::AvgPool { .. } | Op::AdaptiveAvgPool { .. }) {
+            last = self.node(last).inputs[0];
+        }
+        let both = |bias: &Option<Arc<[f64]>>| {
+            bias.as_ref().map(|b| b.iter().map(|v| -v).chain(b.iter().copied()).collect::<Arc<[f64]>>())
+        };
+        let node = self.node(last);
+        let op = match &node.op {
+            Op::Linear(l) => Op::Linear(Linear { weight: l.weight.mirrored()?, bias: both(&l.bias) }),
+            Op::Conv(c) if c.groups == 1 => {
+                Op::Conv(Conv { weight: c.weight.mirrored()?, bias: both(&c.bias), ..c.clone() })
+            }
+            op => {
+                return Err(Error::model(format!(
+                    "the net has one output, which node '{}' ({}) gives; expected a linear layer or a convolution",
+                    node.name,
+                    op.kind()
+                )));
+            }
+        };
+        let mut builder = self.like(self.input_shape());
+        for id in self.ids().skip(1) {
+            let node = self.node(id);
+            let (op, norm) = if id == last { (op.clone(), None) } else { (node.op.clone(), node.norm.clone()) };
+            builder.add(node.name.clone(), op, &node.inputs, norm)?;
+        }
+        self.stages().iter().for_each(|(name, id)| builder.stage(name, *id));
+        builder.finish(self.output())
+    }
+}
