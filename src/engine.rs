@@ -571,7 +571,7 @@ impl Engine {
                 scores[slot.item].push(score);
                 if slot.copy + 1 == job.copies.weights.len() {
                     let sum = std::mem::take(&mut harvest.sums[slot.item]);
-                    let mut values = sum.finish(job.statistic);
+                    let mut values = sum.finish(job.statistic, precision);
                     multiply(&mut values, job, x, slot.item);
                     let map = harvest.spare.round(shape.dims(), values, precision)?;
                     if map.first_not_finite().is_some() {
@@ -727,7 +727,7 @@ impl Engine {
                 if let Some((statistic, shape)) = statistic
                     && slot.copy + 1 == n
                 {
-                    let values = std::mem::take(&mut harvest.sums[slot.item]).finish(statistic);
+                    let values = std::mem::take(&mut harvest.sums[slot.item]).finish(statistic, precision);
                     outcome.maps.push(harvest.spare.round(shape.dims(), values, precision)?);
                 }
             }

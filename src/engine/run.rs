@@ -89,7 +89,7 @@ impl Engine {
         let precision = self.device.describe().precision;
         let signal = |slot: &Slot| {
             let sum = std::mem::take(&mut harvest.sums[slot.item]);
-            harvest.spare.round(closing.signal.dims(), sum.finish(Statistic::Sum), precision)
+            harvest.spare.round(closing.signal.dims(), sum.finish(Statistic::Sum, precision), precision)
         };
         let signals = [ended.iter().map(signal).collect::<Result<Vec<_>>>()?];
         let of_signal = |(item, slot): (usize, &Slot)| Slot { item, copy: 0, target: slot.target, weight: 1.0 };

@@ -10,7 +10,7 @@ use crate::graph::Graph;
 use crate::map::{Gap, Map, Sign, Space};
 use crate::perturb::decoy::{Decoy, Generator, Masks, Recipe, first_activation};
 use crate::program::Statistic;
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, differ_by_rounding};
 
 pub(super) const ENTRY: Entry = Entry {
     id: "decoy",
@@ -319,6 +319,8 @@ impl Dance {
     ) -> Result<Vec<Map>> {
         let precision = engine.describe().precision;
         let map = |((fold, &target), &limit): ((Fold, &usize), &f64)| {
+            let still = self.arm.is_range()
+                && differ_by_rounding(fold.high.iter().copied().zip(fold.low.iter().copied()), precision);
             let values = match self.arm.is_range() {
                 true => fold.high.iter().zip(&fold.low).map(|(high, low)| high - low).collect(),
                 false => fold.high,
@@ -331,7 +333,7 @@ impl Dance {
             let over = (fold.change - 1.0).max(0.0);
             let decoys = matches!(self.arm, Arm::Decoys | Arm::Mean);
             let gap = Gap { promise: "constraint".into(), value: over * limit, relative: Some(over) };
-            Ok(Map {
+            let map = Map {
                 gap: decoys.then_some(gap),
                 notes,
                 ..Map::new(
@@ -341,7 +343,8 @@ impl Dance {
                     target,
                     ENTRY.id,
                 )
-            })
+            };
+            Ok(if still { map.blank() } else { map })
         };
         folds.into_iter().zip(targets).zip(limits).map(map).collect()
     }

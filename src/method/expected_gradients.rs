@@ -13,7 +13,7 @@ use crate::map::{Map, Sign, Space};
 use crate::perturb::baseline;
 use crate::program::Score;
 use crate::random;
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, are_equal_but_for_rounding};
 
 pub(super) const ENTRY: Entry = Entry {
     id: "expected_gradients",
@@ -150,6 +150,7 @@ impl Method for ExpectedGradients {
             let picture = x.items()[i].to_f64();
             let mut sum = vec![0.0; picture.len()];
             let (mut here, mut there) = (0.0, 0.0);
+            let mut all_equal = true;
             for first in (0..self.n).step_by(CHUNK) {
                 let samples = first..self.n.min(first + CHUNK);
                 let (mut points, mut starts) = (Vec::new(), Vec::new());
@@ -159,6 +160,7 @@ impl Method for ExpectedGradients {
                     points.push(Tensor::rounded(dims, point, precision)?);
                     starts.push(Tensor::rounded(dims, start, precision)?);
                 }
+                all_equal = all_equal && starts.iter().all(|start| are_equal_but_for_rounding(&x.items()[i], start));
                 let all = vec![target; samples.len()];
                 let gradients = engine.explain(graph, &job, &Batch::of(points)?, &all)?.maps;
                 for (gradient, start) in gradients.iter().zip(&starts) {
@@ -181,7 +183,8 @@ impl Method for ExpectedGradients {
             sum.iter_mut().for_each(|v| *v /= n);
             let gap = self.gaps.of(&[sum.iter().sum()], || Ok(vec![here - there / n]))?.pop().flatten();
             let values = Tensor::rounded(dims, sum, precision)?;
-            maps.push(Map { gap, ..Map::new(values, Sign::Signed, Space::Input, target, ENTRY.id) });
+            let map = Map { gap, ..Map::new(values, Sign::Signed, Space::Input, target, ENTRY.id) };
+            maps.push(if all_equal { map.blank() } else { map });
         }
         Ok(maps)
     }

@@ -10,7 +10,7 @@ use crate::map::{Gap, Map, Sign, Space};
 use crate::optimiser::Momentum;
 use crate::perturb::baseline;
 use crate::program::Score;
-use crate::tensor::Tensor;
+use crate::tensor::{Precision, Tensor, differ_by_rounding, rounding};
 
 pub(super) const ENTRY: Entry = Entry {
     id: "extremal_perturbation",
@@ -221,6 +221,13 @@ impl Pyramid {
         mask.iter().cycle().take(len).enumerate().map(one).collect()
     }
 
+    /// Whether blurring changes nothing: no region is better than another then.
+    fn is_still(&self) -> bool {
+        let Some((sharp, blurred)) = self.levels.split_last() else { return true };
+        let pairs = blurred.iter().flat_map(|level| level.iter().copied().zip(sharp.iter().copied()));
+        differ_by_rounding(pairs, Precision::F64)
+    }
+
     /// What a signal at `m ⊗ x` is at the mask.
     fn signal(&self, mask: &[f64], at_mixed: &[f64]) -> Vec<f64> {
         let mut out = vec![0.0; mask.len()];
@@ -289,6 +296,7 @@ impl ExtremalPerturbation {
         Pyramid { levels: (0..=last).map(level).collect() }
     }
 
+    /// For each picture the mask, and whether no mask changes anything.
     fn group(
         &self,
         engine: &mut Engine,
@@ -296,7 +304,7 @@ impl ExtremalPerturbation {
         (x, targets): (&Batch, &[usize]),
         lattice: &Lattice,
         course: Course,
-    ) -> Result<Vec<Vec<f64>>> {
+    ) -> Result<Vec<(Vec<f64>, bool)>> {
         let ones = ((self.area * x.shape().plane() as f64).round() as usize).max(1);
         let pyramids: Vec<Pyramid> = x.items().iter().map(|item| self.pyramid(item, x)).collect();
         let mut heights = vec![vec![0.5; lattice.points]; x.len()];
@@ -318,7 +326,7 @@ impl ExtremalPerturbation {
             lambda *= self.growth;
             course.report(engine, iteration + 1, objectives.into_iter());
         }
-        Ok(heights.iter().map(|h| lattice.mask(h)).collect())
+        Ok(heights.iter().zip(&pyramids).map(|(h, pyramid)| (lattice.mask(h), pyramid.is_still())).collect())
     }
 }
 
@@ -336,11 +344,13 @@ impl Method for ExtremalPerturbation {
             self.group(engine, graph, (x, targets), &lattice, course)
         })?;
         let precision = engine.describe().precision;
-        let map = |(values, &target): (Vec<f64>, &usize)| {
+        let map = |((values, still), &target): ((Vec<f64>, bool), &usize)| {
+            let values = if still { vec![0.0; values.len()] } else { values };
             let value = values.iter().sum::<f64>() / values.len() as f64 - self.area;
             let gap = Some(Gap { promise: "area".into(), value, relative: Some(value.abs() / self.area) });
             let values = Tensor::rounded(size, values, precision)?;
-            Ok(Map { gap, ..Map::new(values, Sign::Unsigned, Space::Input, target, ENTRY.id) })
+            let map = Map { gap, ..Map::new(values, Sign::Unsigned, Space::Input, target, ENTRY.id) };
+            Ok(if still { map.blank() } else { map.settled(rounding(1.0, Precision::F64)) })
         };
         found.into_iter().zip(targets).map(map).collect()
     }

@@ -11,7 +11,7 @@ use crate::optimiser::Adam;
 use crate::program::{Builder, Score};
 use crate::rule::{Composite, pull_back};
 use crate::tensor::resample::{Upsample, upsample};
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::{Precision, Shape, Tensor, rounding};
 
 pub(super) const ENTRY: Entry = Entry {
     id: "haf",
@@ -364,7 +364,8 @@ impl Haf {
             }
             let large = upsample(&mean, [h, w], to, self.upsample)?;
             let top = large.iter().copied().fold(0.0, f64::max);
-            if top > 0.0 {
+            // Masks begin at 1: what is left of one by rounding is nothing, and must not be its own maximum.
+            if top > rounding(1.0, Precision::F64) {
                 map.iter_mut().zip(&large).for_each(|(sum, m)| *sum += m / top / masks.len() as f64);
             }
         }

@@ -11,7 +11,7 @@ use crate::optimiser::Adam;
 use crate::perturb::baseline;
 use crate::program::Score;
 use crate::random;
-use crate::tensor::Tensor;
+use crate::tensor::{Precision, Tensor, differ_by_rounding, rounding};
 
 pub(super) const ENTRY: Entry = Entry {
     id: "meaningful_perturbation",
@@ -201,6 +201,11 @@ impl Pair {
         self.sharp.iter().zip(&self.blurred).zip(masks).map(|((x, b), m)| b + m * (x - b)).collect()
     }
 
+    /// Whether blurring changes nothing: no mask is better than another then.
+    fn is_still(&self) -> bool {
+        differ_by_rounding(self.sharp.iter().copied().zip(self.blurred.iter().copied()), Precision::F64)
+    }
+
     /// What a signal at the mixed picture is at the mask.
     fn signal(&self, at_mixed: &[f64], plane: usize) -> Vec<f64> {
         let mut out = vec![0.0; plane];
@@ -314,13 +319,14 @@ impl MeaningfulPerturbation {
         Ok(masks.into_iter().flatten().collect())
     }
 
+    /// For each picture how much of each pixel is deleted, and whether deleting changes nothing.
     fn group(
         &self,
         engine: &mut Engine,
         graph: &Graph,
         (x, targets): (&Batch, &[usize]),
         course: Course,
-    ) -> Result<Vec<Vec<f64>>> {
+    ) -> Result<Vec<(Vec<f64>, bool)>> {
         let size = [x.shape().h, x.shape().w];
         let cells = self.cells(size);
         let sigma = self.blur * pixel_scale(size);
@@ -354,7 +360,11 @@ impl MeaningfulPerturbation {
         let [y, x] = self.axes(size, [0.0; 2]);
         Ok(masks
             .iter()
-            .map(|mask| upsampled(mask, [&y, &x]).into_iter().map(|m| (1.0 - m).max(0.0)).collect())
+            .zip(&pairs)
+            .map(|(mask, pair)| {
+                let deleted = upsampled(mask, [&y, &x]).into_iter().map(|m| (1.0 - m).max(0.0)).collect();
+                (deleted, pair.is_still())
+            })
             .collect())
     }
 }
@@ -370,9 +380,10 @@ impl Method for MeaningfulPerturbation {
             self.group(engine, graph, (x, targets), course)
         })?;
         let precision = engine.describe().precision;
-        let map = |(values, &target): (Vec<f64>, &usize)| {
+        let map = |((values, still), &target): ((Vec<f64>, bool), &usize)| {
             let values = Tensor::rounded([x.shape().h, x.shape().w], values, precision)?;
-            Ok(Map::new(values, Sign::Unsigned, Space::Input, target, ENTRY.id))
+            let map = Map::new(values, Sign::Unsigned, Space::Input, target, ENTRY.id);
+            Ok(if still { map.blank() } else { map.settled(rounding(1.0, Precision::F64)) })
         };
         found.into_iter().zip(targets).map(map).collect()
     }

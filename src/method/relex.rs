@@ -2,7 +2,7 @@
 
 use super::descent::{Course, check, in_groups};
 use super::{Entry, Method, Parameter, Promise, Values, When, preset::Preset};
-use crate::engine::{Batch, Engine, Task};
+use crate::engine::{Batch, Draws, Engine, Task};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::map::{Map, Sign, Space};
@@ -11,7 +11,7 @@ use crate::perturb::noise::{self, MOST_DRAWS};
 use crate::program::{Builder, Score, Statistic};
 use crate::random;
 use crate::rule::{Composite, pull_back};
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::{Precision, Shape, Tensor, rounding};
 
 pub(super) const ENTRY: Entry = Entry {
     id: "relex",
@@ -307,8 +307,12 @@ impl RelEx {
 impl Method for RelEx {
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         let found = self.masks(engine, graph, x, targets)?;
-        let map =
-            |(found, &target): (Found, &usize)| Map::new(found.mask, Sign::Unsigned, Space::Input, target, ENTRY.id);
-        Ok(found.into_iter().zip(targets).map(map).collect())
+        let map = |((found, &target), (picture, draws)): ((Found, &usize), (&Tensor, &Draws))| {
+            let map = Map::new(found.mask, Sign::Unsigned, Space::Input, target, ENTRY.id);
+            // Zeros without noise are the same under every mask.
+            let nothing = self.noise * draws.range == 0.0 && (0..picture.len()).all(|i| picture.at(i) == 0.0);
+            if nothing { map.blank() } else { map.settled(rounding(1.0, Precision::F64)) }
+        };
+        Ok(found.into_iter().zip(targets).zip(x.items().iter().zip(x.draws())).map(map).collect())
     }
 }

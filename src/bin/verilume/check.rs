@@ -10,6 +10,7 @@ use anyhow::{Result, bail};
 use verilume::Error;
 use verilume::engine::Settings;
 use verilume::image::{Picture, Preprocess};
+use verilume::map::showing_nothing;
 use verilume::method::{Context, Spec};
 use verilume::model::{Labels, Model};
 use verilume::program::Score;
@@ -323,6 +324,10 @@ impl<'a> Run<'a> {
         let caption = match seen.kind {
             PanelKind::Original => self.class(seen.map.target),
             _ => seen.caption.clone(),
+        };
+        let caption = match showing_nothing(&seen.map.all_notes()) {
+            Some(words) => format!("{caption}: {words}"),
+            None => caption,
         };
         Ok(Panel {
             method: seen.method.clone(),

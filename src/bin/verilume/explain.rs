@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use verilume::device::Description;
 use verilume::engine::Engine;
 use verilume::image::Preprocess;
+use verilume::method::Promise;
 use verilume::model::{Labels, Model};
 use verilume::report::{Journal, Line, Manifest, MethodUsed, ModelUsed};
 
@@ -93,7 +94,8 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(verilume::Error::io(&manifest_path, e).into()),
         _ => {}
     }
-    let ids: Vec<String> = methods.iter().map(|m| m.id.clone()).collect();
+    let shares = |named: &plan::Named| named.spec.promises().contains(&Promise::Conservation);
+    let ids: Vec<(String, bool)> = plan.methods.iter().map(|named| (named.id.clone(), shares(named))).collect();
     let journal = Journal::start(&records, &done.kept)?;
     let book = Book::new(journal, plan.reply, &sources, &ids, input_settings);
     let mut manifest = manifest(&plan, &model, &preprocess, &methods, engine.describe())?;
@@ -202,7 +204,13 @@ fn ready(plan: &Plan, common: serde_json::Value, preprocess: &Preprocess, labels
     let ready = plan.methods.iter().zip(built).map(|(named, built)| {
         settings["method"] = named.spec.to_string().into();
         settings["files"] = built.files.into();
-        Ready { id: named.id.clone(), settings: fingerprint(&settings), method: built.method, proven: false }
+        Ready {
+            id: named.id.clone(),
+            settings: fingerprint(&settings),
+            method: built.method,
+            proven: false,
+            told: false,
+        }
     });
     Ok(ready.collect())
 }
