@@ -5,6 +5,7 @@ mod forget;
 mod open;
 mod profile;
 mod progress;
+mod reach;
 mod run;
 
 use std::collections::HashMap;
@@ -368,6 +369,8 @@ pub struct Engine {
     fallback: Option<String>,
     memory: Option<u64>,
     plans: HashMap<(Key, LastAdjoint), Arc<Plan>>,
+    /// By graph.
+    reaches: HashMap<u64, Arc<reach::Reach>>,
     /// Filled while [`Engine::profile`] runs.
     recorder: Option<profile::Recorder>,
     spare: Spare,
@@ -398,6 +401,7 @@ impl Engine {
             fallback: opened.fallback,
             memory,
             plans: HashMap::new(),
+            reaches: HashMap::new(),
             recorder: None,
             spare: Spare::default(),
             observer: None,

@@ -40,6 +40,17 @@ impl Engine {
         &mut self,
         run: &Run<'_>,
         sums: Vec<(Statistic, usize)>,
+        gather: impl FnMut(&mut Harvest, &[Slot]) -> Result<()>,
+    ) -> Result<()> {
+        self.refuse_hidden_overflow(run)?;
+        self.run_all(run, sums, gather)
+    }
+
+    /// As [`Engine::run`], whatever may be cut back.
+    pub(super) fn run_all(
+        &mut self,
+        run: &Run<'_>,
+        sums: Vec<(Statistic, usize)>,
         mut gather: impl FnMut(&mut Harvest, &[Slot]) -> Result<()>,
     ) -> Result<()> {
         let copies = run.copies.weights.len();

@@ -66,10 +66,10 @@ pub(super) const ENTRY: Entry = Entry {
             key: "epsilon",
             unit: "share of max |F(x)|",
             default: "0.05",
-            help: "largest change of an output of the layer; our choice",
+            help: "largest change of an output of the layer, more than 0; our choice",
         },
         Parameter { key: "iterations", unit: "steps", default: "60", help: "of Adam on a patch's pixels; our choice" },
-        Parameter { key: "lr", unit: "step size", default: "0.1", help: "of Adam; our choice" },
+        Parameter { key: "lr", unit: "step size", default: "0.1", help: "of Adam, at most 1e12; our choice" },
     ],
     promises: &[
         (Promise::NotNegative, When::Of(not_negative, "except with arm=mean or none, where the base decides")),
@@ -95,6 +95,16 @@ fn build(values: &Values, context: &Context<'_>) -> Result<Box<dyn Method>> {
         ("patch", n) => Masks::Patch(n),
         (other, _) => return Err(Error::settings(format!("decoy:masks={other}: there are lattice and patch"))),
     };
+    let (arm, epsilon): (Arm, f64) = (Arm::of(values)?, values.parse("epsilon")?);
+    if epsilon == 0.0 && matches!(arm, Arm::Decoys | Arm::Noise) {
+        return Err(Error::settings(
+            "decoy:epsilon=0: decoys that may change nothing are the picture, so the map can only be blank",
+        ));
+    }
+    let lr = match values.weight("lr") {
+        Err(e) if values.parse::<f64>("lr").is_ok_and(|lr| lr > 0.0) => return Err(e),
+        _ => values.parse("lr")?,
+    };
     let preprocess = context.preprocess;
     Ok(Box::new(Dance {
         base: Base::new(ENTRY.id, values, context)?,
@@ -102,10 +112,10 @@ fn build(values: &Values, context: &Context<'_>) -> Result<Box<dyn Method>> {
         patch: values.parse("patch")?,
         stride: values.parse("stride")?,
         masks,
-        arm: Arm::of(values)?,
-        epsilon: values.parse("epsilon")?,
+        arm,
+        epsilon,
         iterations: values.count("iterations")?,
-        lr: values.parse("lr")?,
+        lr,
         range: [preprocess.black(), preprocess.white()],
         seed: context.seed,
     }))

@@ -2,7 +2,7 @@
 //! highest.
 
 use super::descent::{Course, check, in_groups, pixel_scale, slopes};
-use super::{Entry, Method, Parameter, Promise, Values, When, preset::Preset};
+use super::{Entry, Method, Parameter, Promise, Values, When, parameters::MOST_WEIGHT, preset::Preset};
 use crate::engine::{Batch, Engine};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -23,14 +23,14 @@ pub(super) const ENTRY: Entry = Entry {
     parameters: &[
         Parameter { key: "area", unit: "share of the pixels", default: "0.1", help: "how much may stay sharp" },
         Parameter { key: "iterations", unit: "steps", default: "800", help: "steps of gradient descent" },
-        Parameter { key: "lr", unit: "mask a step", default: "0.01", help: "learning rate" },
+        Parameter { key: "lr", unit: "mask a step", default: "0.01", help: "learning rate, at most 1e12" },
         Parameter { key: "momentum", unit: "1", default: "0.9", help: "share of the velocity that stays" },
-        Parameter { key: "lambda", unit: "1", default: "300", help: "weight of the area at first" },
+        Parameter { key: "lambda", unit: "1", default: "300", help: "weight of the area at first, at most 1e12" },
         Parameter {
             key: "growth",
             unit: "factor a step",
             default: "1.0035",
-            help: "by which the weight of the area grows",
+            help: "by which the weight of the area grows, to 1e12 at most",
         },
         Parameter {
             key: "blur",
@@ -264,15 +264,15 @@ impl ExtremalPerturbation {
             return Err(wrong("levels", "there must be at least 2 and at most 256"));
         }
         let iterations = values.count("iterations")?;
-        let [lambda, growth] = [values.not_negative("lambda")?, positive("growth")?];
-        if !(lambda * growth.powf(iterations as f64)).is_finite() {
-            return Err(wrong("growth", "the weight of the area grows beyond all numbers"));
+        let [lambda, growth] = [values.weight("lambda")?, positive("growth")?];
+        if !(lambda * growth.powf(iterations as f64) <= MOST_WEIGHT) {
+            return Err(wrong("growth", "the weight of the area grows beyond 1e12, the most that it can be"));
         }
         Ok(Self {
             score,
             area,
             iterations,
-            lr: values.not_negative("lr")?,
+            lr: values.weight("lr")?,
             momentum,
             lambda,
             growth,

@@ -23,9 +23,14 @@ pub(super) const ENTRY: Entry = Entry {
     passes: "iterations forward and backward, about 22 forward for the start (preset=paper 300, preset=quick 60 iterations)",
     parameters: &[
         Parameter { key: "iterations", unit: "steps", default: "300", help: "steps of Adam" },
-        Parameter { key: "lr", unit: "mask a step", default: "0.1", help: "learning rate of Adam" },
-        Parameter { key: "l1", unit: "1", default: "1e-4", help: "λ₁, weight of the region's size" },
-        Parameter { key: "tv", unit: "1", default: "1e-2", help: "λ₂, weight of the mask's total variation" },
+        Parameter { key: "lr", unit: "mask a step", default: "0.1", help: "learning rate of Adam, at most 1e12" },
+        Parameter { key: "l1", unit: "1", default: "1e-4", help: "λ₁, weight of the region's size, at most 1e12" },
+        Parameter {
+            key: "tv",
+            unit: "1",
+            default: "1e-2",
+            help: "λ₂, weight of the mask's total variation, at most 1e12",
+        },
         Parameter { key: "beta", unit: "1", default: "3", help: "β, power of the mask's differences, at least 1" },
         Parameter { key: "grid", unit: "cells", default: "28", help: "cells of the mask along the larger side" },
         Parameter {
@@ -244,9 +249,9 @@ impl MeaningfulPerturbation {
         }
         Ok(Self {
             iterations: values.count("iterations")?,
-            lr: values.not_negative("lr")?,
-            l1: values.not_negative("l1")?,
-            tv: values.not_negative("tv")?,
+            lr: values.weight("lr")?,
+            l1: values.weight("l1")?,
+            tv: values.weight("tv")?,
             beta,
             grid,
             blur: positive("blur")?,

@@ -41,17 +41,19 @@ pub(super) const ENTRY: Entry = Entry {
             key: "lr",
             unit: "mask a step",
             default: "0.1",
-            help: "learning rate; the gradient is divided by its L2 norm",
+            help: "learning rate, at most 1e12; the gradient is divided by its L2 norm",
         },
         Parameter { key: "momentum", unit: "1", default: "0.99", help: "share of the velocity that stays" },
         Parameter {
             key: "l1",
             unit: "1|auto",
             default: "1e-4",
-            help: "λ₁, weight of the mask's size; auto: 1e-4 · 150528/size of the input, this project's own choice for \
+            help: "λ₁, weight of the mask's size, at most 1e12; auto: 1e-4 · 150528/size of the input, this project's own choice for \
                    inputs much smaller than 3x224x224",
         },
-        Parameter { key: "l2", unit: "1", default: "1", help: "λ₂, weight of what the complement loses" },
+        Parameter {
+            key: "l2", unit: "1", default: "1", help: "λ₂, weight of what the complement loses, at most 1e12"
+        },
         Parameter {
             key: "preset",
             unit: "paper|quick",
@@ -155,7 +157,7 @@ impl RelEx {
         };
         let l1 = match values.text("l1")? {
             "auto" => Size::Auto,
-            _ => Size::Given(values.not_negative("l1")?),
+            _ => Size::Given(values.weight("l1")?),
         };
         let [copies, iterations] = [values.count("copies")?, values.count("iterations")?];
         if copies == 0 {
@@ -170,7 +172,7 @@ impl RelEx {
         if momentum >= 1.0 {
             return Err(Error::settings(format!("relex:momentum={momentum}: it must be less than 1")));
         }
-        let [noise, lr, l2] = [values.not_negative("noise")?, values.not_negative("lr")?, values.not_negative("l2")?];
+        let [noise, lr, l2] = [values.not_negative("noise")?, values.weight("lr")?, values.weight("l2")?];
         Ok(Self { copies, noise, iterations, init, lr, momentum, l1, l2, seed })
     }
 

@@ -79,6 +79,7 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
     std::fs::create_dir_all(&args.out).map_err(|e| Error::io(&args.out, e))?;
 
     let mut progress = Progress::new(voice, sources.len());
+    plan::many_passes(&named).for_each(|line| progress.say(&line));
     if ignored > 0 {
         progress.say(&format!("{ignored} files that are neither pictures nor arrays are left out"));
     }

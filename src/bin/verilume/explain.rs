@@ -80,6 +80,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     if ignored > 0 {
         progress.say(&format!("{ignored} files that are neither pictures nor arrays are left out"));
     }
+    plan::many_passes(&plan.methods).for_each(|line| progress.say(&line));
     if done.outdated > 0 {
         progress.say(&format!("{} earlier results have other settings and are made again", done.outdated));
     }
