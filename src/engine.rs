@@ -6,6 +6,7 @@ mod keep;
 mod open;
 mod profile;
 mod progress;
+mod reach;
 mod run;
 
 use std::collections::HashMap;
@@ -375,6 +376,8 @@ pub struct Engine {
     /// Bytes that methods keep on the host at the moment ([`Engine::keeping`]).
     kept: u64,
     plans: HashMap<(Key, LastAdjoint), Arc<Plan>>,
+    /// By graph.
+    reaches: HashMap<u64, Arc<reach::Reach>>,
     /// Filled while [`Engine::profile`] runs.
     recorder: Option<profile::Recorder>,
     spare: Spare,
@@ -408,6 +411,7 @@ impl Engine {
             on_host: opened.on_host,
             kept: 0,
             plans: HashMap::new(),
+            reaches: HashMap::new(),
             recorder: None,
             spare: Spare::default(),
             observer: None,
@@ -581,7 +585,7 @@ impl Engine {
                 scores[slot.item].push(score);
                 if slot.copy + 1 == job.copies.weights.len() {
                     let sum = std::mem::take(&mut harvest.sums[slot.item]);
-                    let mut values = sum.finish(job.statistic);
+                    let mut values = sum.finish(job.statistic, precision);
                     multiply(&mut values, job, x, slot.item);
                     let map = harvest.spare.round(shape.dims(), values, precision)?;
                     if map.first_not_finite().is_some() {
@@ -738,7 +742,7 @@ impl Engine {
                 if let Some((statistic, shape)) = statistic
                     && slot.copy + 1 == n
                 {
-                    let values = std::mem::take(&mut harvest.sums[slot.item]).finish(statistic);
+                    let values = std::mem::take(&mut harvest.sums[slot.item]).finish(statistic, precision);
                     outcome.maps.push(harvest.spare.round(shape.dims(), values, precision)?);
                 }
             }

@@ -38,15 +38,45 @@ pub struct Gap {
     pub relative: Option<f64>,
 }
 
-/// Where the score went that a relevance method shares out. The three add up to the score.
+/// Where the score went that a relevance method shares out, or the 1 that excitation backpropagation starts from. The three
+/// add up to it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Shares {
-    /// What reached the input, in the units of the score.
+    /// What reached the input, in the units of what was shared out: the sum of the map.
     pub input: f64,
     /// What biases and other constants kept.
     pub bias: f64,
     /// What reached neither: taken by a stabiliser, or arrived where every contribution is zero.
     pub lost: f64,
+}
+
+impl Shares {
+    /// What was shared out.
+    #[must_use]
+    pub fn whole(&self) -> f64 {
+        self.input + self.bias + self.lost
+    }
+
+    /// Input, biases and what was lost as shares of the whole; none where that is zero.
+    #[must_use]
+    pub fn relative(&self) -> Option<[f64; 3]> {
+        let whole = self.whole();
+        let shares = [self.input, self.bias, self.lost].map(|part| part / whole);
+        shares.iter().all(|share| share.is_finite()).then_some(shares)
+    }
+}
+
+/// A share in percent, with two digits that count.
+#[must_use]
+pub fn percent(share: f64) -> String {
+    let percent = 100.0 * share;
+    match percent.abs() {
+        0.0 => "0 %".into(),
+        size if size < 0.001 => format!("{percent:.1e} %"),
+        size if size < 1.0 => format!("{percent:.*} %", (1.0 - size.log10().floor()) as usize),
+        size if size < 10.0 => format!("{percent:.1} %"),
+        _ => format!("{percent:.0} %"),
+    }
 }
 
 /// A saliency map as its method computed it.
@@ -76,6 +106,66 @@ impl Map {
     pub fn new(values: Tensor, sign: Sign, space: Space, target: usize, method: impl Into<String>) -> Self {
         Self { values, sign, space, target, gap: None, notes: Vec::new(), shares: None, method: method.into() }
     }
+
+    /// All zero where no value is larger than `bound`, what rounding leaves of the terms that the map is a difference of;
+    /// else as it is.
+    #[must_use]
+    pub(crate) fn settled(self, bound: f64) -> Self {
+        if (0..self.values.len()).all(|i| self.values.at(i).abs() <= bound) { self.blank() } else { self }
+    }
+
+    /// All zero: there is nothing to explain. What was promised of it is nothing too.
+    #[must_use]
+    pub(crate) fn blank(mut self) -> Self {
+        self.values = self.values.map(|_| 0.0);
+        if let Some(gap) = &mut self.gap {
+            gap.relative = None;
+        }
+        self
+    }
+
+    /// Whether every value is zero.
+    #[must_use]
+    pub fn is_zero(&self) -> bool {
+        (0..self.values.len()).all(|i| self.values.at(i) == 0.0)
+    }
+
+    /// The notes, and with them whether the map is [`ALL_ZERO`] or [`CONSTANT`].
+    #[must_use]
+    pub fn all_notes(&self) -> Vec<(String, f64)> {
+        let mut notes = self.notes.clone();
+        if self.is_zero() {
+            notes.push((ALL_ZERO.into(), 0.0));
+        } else if let Some(value) = self.constant() {
+            notes.push((CONSTANT.into(), value));
+        }
+        notes
+    }
+
+    /// The value of a map that is the same at all of its positions, summed over channels where these differ.
+    fn constant(&self) -> Option<f64> {
+        let [c, h, w] = extents(&self.values).ok()?;
+        let (plane, first) = (h * w, |k: usize| self.values.at(k * h * w));
+        let flat = plane > 1 && (0..c).all(|k| (1..plane).all(|i| self.values.at(k * plane + i) == first(k)));
+        let equal = (1..c).all(|k| first(k) == first(0));
+        flat.then(|| if equal { first(0) } else { (0..c).map(first).sum() })
+    }
+}
+
+/// Note of a map that is zero everywhere; its number is 0.
+pub const ALL_ZERO: &str = "all_zero";
+/// Note of a map that is the same everywhere and not zero; its number is the value.
+pub const CONSTANT: &str = "constant";
+/// Note of a map that was read off a layer with one position, which says nothing of places; its number is the value there.
+pub const ONE_POSITION: &str = "one_position";
+
+/// What the notes of a map say of one that shows no place: `blank`, `one position` or `the same everywhere`.
+#[must_use]
+pub fn showing_nothing(notes: &[(String, f64)]) -> Option<&'static str> {
+    [(ALL_ZERO, "blank"), (ONE_POSITION, "one position"), (CONSTANT, "the same everywhere")]
+        .into_iter()
+        .find(|(note, _)| notes.iter().any(|(name, _)| name == note))
+        .map(|(_, words)| words)
 }
 
 /// `[channels, h, w]` of a map's tensor.
@@ -234,6 +324,7 @@ pub fn paper_scale(values: &Tensor) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tensor::{Precision, rounding};
 
     fn sample() -> Tensor {
         Tensor::f32([2, 1, 3], vec![1.0, -4.0, 0.0, -3.0, 2.0, 0.0]).unwrap()
@@ -257,6 +348,39 @@ mod tests {
         }
         let nan = Tensor::f64([2, 1, 1], vec![f64::NAN, 1.0]).unwrap();
         assert!(paper_scale(&nan).is_err());
+    }
+
+    #[test]
+    fn what_rounding_leaves_is_zero_and_what_is_small_is_not() {
+        let map = |values: Vec<f64>| {
+            let values = Tensor::f64([1, values.len()], values).unwrap();
+            Map::new(values, Sign::Signed, Space::Input, 0, "occlusion")
+        };
+        let left = map(vec![1e-14, -3e-15]).settled(rounding(1.0, Precision::F64));
+        assert!(left.is_zero() && left.all_notes() == [("all_zero".to_string(), 0.0)]);
+        for kept in [map(vec![2e-14, 0.0]).settled(rounding(1.0, Precision::F64)), map(vec![1e-300, 2e-300])] {
+            assert!(!kept.is_zero() && kept.all_notes().is_empty());
+        }
+        let flat =
+            Map::new(Tensor::f64([2, 1, 2], vec![3.0, 3.0, -1.0, -1.0]).unwrap(), Sign::Signed, Space::Input, 0, "");
+        assert_eq!(flat.all_notes(), [("constant".to_string(), 2.0)]);
+        assert_eq!(map(vec![-3.0; 4]).all_notes(), [("constant".to_string(), -3.0)]);
+        // A vector has no places.
+        let vector = Map::new(Tensor::f64([2, 1, 1], vec![3.0, 3.0]).unwrap(), Sign::Signed, Space::Input, 0, "");
+        assert!(vector.all_notes().is_empty());
+        let note = |name: &str| (name.to_string(), 0.5);
+        assert_eq!(showing_nothing(&[note("copies")]), None);
+        assert_eq!(showing_nothing(&[note(CONSTANT), note(ONE_POSITION)]), Some("one position"));
+        assert_eq!(showing_nothing(&[note(ONE_POSITION), note(ALL_ZERO)]), Some("blank"));
+    }
+
+    #[test]
+    fn shares_have_two_digits() {
+        let shown = [1.0, 0.5, 0.0321, 0.0012345, 0.000123, 1e-7, 0.0, -2.5].map(percent);
+        assert_eq!(shown, ["100 %", "50 %", "3.2 %", "0.12 %", "0.012 %", "1.0e-5 %", "0 %", "-250 %"]);
+        let shares = Shares { input: 3.0, bias: -1.0, lost: 2.0 };
+        assert_eq!((shares.whole(), shares.relative()), (4.0, Some([0.75, -0.25, 0.5])));
+        assert_eq!(Shares { input: 1.0, bias: -1.0, lost: 0.0 }.relative(), None);
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub use products::Products;
 use crate::error::Result;
 use crate::graph::NodeId;
 use crate::program::{Form, LastAdjoint, Plan, Statistic};
-use crate::tensor::{Precision, Tensor};
+use crate::tensor::{Precision, Tensor, differ_by_rounding, rounding};
 
 /// What a device is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -141,14 +141,23 @@ impl Sum {
         Self { first: spare.zeros(len), second: spare.zeros(second), count: 0 }
     }
 
-    /// The statistic.
-    pub fn finish(self, statistic: Statistic) -> Vec<f64> {
-        match statistic {
-            Statistic::Sum | Statistic::SumOfSquares => self.first,
+    /// The statistic of signals in `precision`; no spread where rounding explains all of it.
+    pub fn finish(self, statistic: Statistic, precision: Precision) -> Vec<f64> {
+        let n = self.count.saturating_sub(1) as f64;
+        let settled = match statistic {
+            Statistic::Sum | Statistic::SumOfSquares => false,
             Statistic::Variance => {
-                let n = self.count.saturating_sub(1) as f64;
-                self.second.into_iter().map(|s| s / n).collect()
+                let explained = |(mean, s): (&f64, &f64)| (s / n).sqrt() <= rounding(*mean, precision);
+                self.first.iter().zip(&self.second).all(explained)
             }
+            Statistic::Range => {
+                differ_by_rounding(self.first.iter().copied().zip(self.second.iter().copied()), precision)
+            }
+        };
+        match statistic {
+            _ if settled => vec![0.0; self.first.len()],
+            Statistic::Sum | Statistic::SumOfSquares => self.first,
+            Statistic::Variance => self.second.into_iter().map(|s| s / n).collect(),
             Statistic::Range => {
                 self.first.iter().zip(&self.second).map(|(largest, smallest)| largest - smallest).collect()
             }

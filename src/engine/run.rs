@@ -40,6 +40,17 @@ impl Engine {
         &mut self,
         run: &Run<'_>,
         sums: Vec<(Statistic, usize)>,
+        gather: impl FnMut(&mut Harvest, &[Slot]) -> Result<()>,
+    ) -> Result<()> {
+        self.refuse_hidden_overflow(run)?;
+        self.run_all(run, sums, gather)
+    }
+
+    /// As [`Engine::run`], whatever may be cut back.
+    pub(super) fn run_all(
+        &mut self,
+        run: &Run<'_>,
+        sums: Vec<(Statistic, usize)>,
         mut gather: impl FnMut(&mut Harvest, &[Slot]) -> Result<()>,
     ) -> Result<()> {
         let copies = run.copies.weights.len();
@@ -89,7 +100,7 @@ impl Engine {
         let precision = self.device.describe().precision;
         let signal = |slot: &Slot| {
             let sum = std::mem::take(&mut harvest.sums[slot.item]);
-            harvest.spare.round(closing.signal.dims(), sum.finish(Statistic::Sum), precision)
+            harvest.spare.round(closing.signal.dims(), sum.finish(Statistic::Sum, precision), precision)
         };
         let signals = [ended.iter().map(signal).collect::<Result<Vec<_>>>()?];
         let of_signal = |(item, slot): (usize, &Slot)| Slot { item, copy: 0, target: slot.target, weight: 1.0 };

@@ -1,6 +1,7 @@
 //! Ablation-CAM (Desai & Ramaswamy 2020): channels weighted by the share of the score that is lost without them.
 
 use super::cam::{self, Cam, Layer};
+use super::probe::Probed;
 use super::{Entry, Method, When};
 use crate::engine::{self, Batch, Copies, Engine, Progress, Task};
 use crate::error::{Error, Result};
@@ -42,7 +43,7 @@ impl AblationCam {
         layer: Layer,
         (x, targets): (&Batch, &[usize]),
         activations: &[Tensor],
-    ) -> Result<Vec<Vec<f64>>> {
+    ) -> Result<Vec<Vec<Probed>>> {
         let c = layer.shape.c;
         let kept = |pass: usize| {
             let mut kept = vec![1.0; c];
@@ -78,7 +79,7 @@ impl AblationCam {
             })?;
             for logits in outcome.stores.iter().take(c + 1 - first) {
                 for ((scores, logits), &target) in scores.iter_mut().zip(logits).zip(targets) {
-                    scores.push(self.score.linked(graph.link(), &logits.to_f64(), target).0);
+                    scores.push(Probed::of((self.score, graph.link()), &logits.to_f64(), target, logits.precision()));
                 }
             }
             progress.done = (c + 1).min(first + PASSES) * x.len();
@@ -95,13 +96,15 @@ impl Method for AblationCam {
         let activations = engine.node_outputs(graph, x, &[layer.node])?.remove(0);
         let activations = (0..x.len()).map(|i| activations.item(i)).collect::<Result<Vec<_>>>()?;
         let scores = self.scores(engine, graph, layer, (x, targets), &activations)?;
-        let weigh = |(i, scores): (usize, &Vec<f64>)| match scores[..] {
-            [0.0, ..] => Err(Error::input(format!(
+        let weigh = |(i, scores): (usize, &Vec<Probed>)| match scores[..] {
+            [Probed { score: 0.0, .. }, ..] => Err(Error::input(format!(
                 "ablation_cam divides by the score, and that of class {} on picture {i} is 0",
                 targets[i]
             ))),
             [whole, ref without @ ..] => {
-                Tensor::f64([layer.shape.c], without.iter().map(|s| (whole - s) / whole).collect())
+                let share = |s: &Probed| (whole.score - s.score) / whole.score;
+                let still = without.iter().all(|s| s.equals(whole));
+                Tensor::f64([layer.shape.c], without.iter().map(|s| if still { 0.0 } else { share(s) }).collect())
             }
             [] => Err(Error::device("no picture was scored")),
         };

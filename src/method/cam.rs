@@ -4,7 +4,7 @@ use super::{Context, Method, Parameter, Promise, Values, When};
 use crate::engine::{Batch, Copies, Engine, Task};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId, Op};
-use crate::map::{Map, Sign, Space};
+use crate::map::{Map, ONE_POSITION, Sign, Space};
 use crate::program::{Builder, Score, Value};
 use crate::rule::{Composite, pull_back};
 use crate::tensor::resample::{Upsample, upsample};
@@ -116,8 +116,12 @@ impl Cam {
                 Upsample::Bilinear | Upsample::Nearest => Space::Input,
             };
             let sign = if self.rectify == Rectify::Yes { Sign::Unsigned } else { Sign::Signed };
+            let mut notes = Vec::new();
+            if layer.shape.plane() == 1 {
+                notes.push((ONE_POSITION.into(), numbers.first().copied().unwrap_or(0.0)));
+            }
             let values = Tensor::rounded([h, w], numbers, plane.precision())?;
-            Ok(Map::new(values, sign, space, target, self.id))
+            Ok(Map { notes, ..Map::new(values, sign, space, target, self.id) })
         };
         planes.iter().zip(targets).map(map).collect()
     }

@@ -3,7 +3,7 @@
 use crate::engine::{Batch, Copies, Engine, Start, Task};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId};
-use crate::map::{Gap, Map, Sign, Space};
+use crate::map::{Gap, Map, Shares, Sign, Space};
 use crate::program::{Builder, Score, Statistic, Value};
 use crate::rule::{Composite, pull_back_observed};
 use crate::tensor::Tensor;
@@ -149,7 +149,8 @@ pub(super) struct Propagation<'a> {
 }
 
 impl Propagation<'_> {
-    /// Maps with their gap of conservation: the map's sum and all biases' parts, less the relevance that it started from.
+    /// Maps with their gap of conservation: the map's sum and all biases' parts, less the relevance that it started from; and
+    /// with these shares of it.
     pub fn maps(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         let write = |b: &mut Builder<'_>| -> Result<Vec<f64>> {
             let mut slots = Vec::new();
@@ -183,10 +184,12 @@ impl Propagation<'_> {
                 sums.push(total(means, positions));
             }
             let (began, kept) = (sums.first().copied().unwrap_or(0.0), sums.iter().skip(1).sum::<f64>());
-            let value = values.to_f64().iter().sum::<f64>() + kept - began;
+            let reached = values.to_f64().iter().sum::<f64>();
+            let value = reached + kept - began;
             let relative = Some(value.abs() / began.abs()).filter(|share| share.is_finite());
             let gap = Some(Gap { promise: "conservation".into(), value, relative });
-            maps.push(Map { gap, ..Map::new(values, self.sign, Space::Input, target, self.id) });
+            let shares = Some(Shares { input: reached, bias: kept, lost: -value });
+            maps.push(Map { gap, shares, ..Map::new(values, self.sign, Space::Input, target, self.id) });
         }
         Ok(maps)
     }

@@ -10,7 +10,7 @@ use crate::graph::Graph;
 use crate::map::{Gap, Map, Sign, Space};
 use crate::perturb::decoy::{Decoy, Generator, Masks, Recipe, first_activation};
 use crate::program::Statistic;
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, differ_by_rounding};
 
 pub(super) const ENTRY: Entry = Entry {
     id: "decoy",
@@ -66,10 +66,10 @@ pub(super) const ENTRY: Entry = Entry {
             key: "epsilon",
             unit: "share of max |F(x)|",
             default: "0.05",
-            help: "largest change of an output of the layer; our choice",
+            help: "largest change of an output of the layer, more than 0; our choice",
         },
         Parameter { key: "iterations", unit: "steps", default: "60", help: "of Adam on a patch's pixels; our choice" },
-        Parameter { key: "lr", unit: "step size", default: "0.1", help: "of Adam; our choice" },
+        Parameter { key: "lr", unit: "step size", default: "0.1", help: "of Adam, at most 1e12; our choice" },
     ],
     promises: &[
         (Promise::NotNegative, When::Of(not_negative, "except with arm=mean or none, where the base decides")),
@@ -95,6 +95,16 @@ fn build(values: &Values, context: &Context<'_>) -> Result<Box<dyn Method>> {
         ("patch", n) => Masks::Patch(n),
         (other, _) => return Err(Error::settings(format!("decoy:masks={other}: there are lattice and patch"))),
     };
+    let (arm, epsilon): (Arm, f64) = (Arm::of(values)?, values.parse("epsilon")?);
+    if epsilon == 0.0 && matches!(arm, Arm::Decoys | Arm::Noise) {
+        return Err(Error::settings(
+            "decoy:epsilon=0: decoys that may change nothing are the picture, so the map can only be blank",
+        ));
+    }
+    let lr = match values.weight("lr") {
+        Err(e) if values.parse::<f64>("lr").is_ok_and(|lr| lr > 0.0) => return Err(e),
+        _ => values.parse("lr")?,
+    };
     let preprocess = context.preprocess;
     Ok(Box::new(Dance {
         base: Base::new(ENTRY.id, values, context)?,
@@ -102,10 +112,10 @@ fn build(values: &Values, context: &Context<'_>) -> Result<Box<dyn Method>> {
         patch: values.parse("patch")?,
         stride: values.parse("stride")?,
         masks,
-        arm: Arm::of(values)?,
-        epsilon: values.parse("epsilon")?,
+        arm,
+        epsilon,
         iterations: values.count("iterations")?,
-        lr: values.parse("lr")?,
+        lr,
         range: [preprocess.black(), preprocess.white()],
         seed: context.seed,
     }))
@@ -327,6 +337,8 @@ impl Dance {
     ) -> Result<Vec<Map>> {
         let precision = engine.describe().precision;
         let map = |((fold, &target), &limit): ((Fold, &usize), &f64)| {
+            let still = self.arm.is_range()
+                && differ_by_rounding(fold.high.iter().copied().zip(fold.low.iter().copied()), precision);
             let values = match self.arm.is_range() {
                 true => fold.high.iter().zip(&fold.low).map(|(high, low)| high - low).collect(),
                 false => fold.high,
@@ -339,7 +351,7 @@ impl Dance {
             let over = (fold.change - 1.0).max(0.0);
             let decoys = matches!(self.arm, Arm::Decoys | Arm::Mean);
             let gap = Gap { promise: "constraint".into(), value: over * limit, relative: Some(over) };
-            Ok(Map {
+            let map = Map {
                 gap: decoys.then_some(gap),
                 notes,
                 ..Map::new(
@@ -349,7 +361,8 @@ impl Dance {
                     target,
                     ENTRY.id,
                 )
-            })
+            };
+            Ok(if still { map.blank() } else { map })
         };
         folds.into_iter().zip(targets).zip(limits).map(map).collect()
     }

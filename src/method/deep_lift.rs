@@ -105,7 +105,7 @@ impl Method for Rescale {
             let gap = from_baseline::completeness(values.to_f64().iter().sum(), difference)?;
             Ok(Map { gap: Some(gap), ..Map::new(values.clone(), Sign::Signed, Space::Input, targets[i], ENTRY.id) })
         });
-        maps.collect()
+        Ok(from_baseline::settled(maps.collect::<Result<_>>()?, x, &loads[BASELINE]))
     }
 }
 

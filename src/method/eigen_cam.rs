@@ -6,7 +6,7 @@ use crate::engine::{self, Batch, Engine};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::map::Map;
-use crate::tensor::Tensor;
+use crate::tensor::{Precision, Tensor, differ_by_rounding};
 
 pub(super) const ENTRY: Entry = Entry {
     id: "eigen_cam",
@@ -100,10 +100,14 @@ fn first_eigenvector(matrix: &[f64], n: usize) -> Vec<f64> {
 }
 
 /// `O v` for activations `[c, plane]`, one number a position.
-fn along_first(activation: &[f64], plane: usize, centre: Centre) -> Vec<f64> {
+fn along_first(activation: &[f64], plane: usize, centre: Centre, precision: Precision) -> Vec<f64> {
     let means: Vec<f64> = activation.chunks_exact(plane).map(|a| a.iter().sum::<f64>() / plane as f64).collect();
     let mut o = activation.to_vec();
     if centre == Centre::Yes {
+        let rows = activation.chunks_exact(plane).zip(&means);
+        if differ_by_rounding(rows.flat_map(|(row, &m)| row.iter().map(move |&v| (v, m))), precision) {
+            return vec![0.0; plane];
+        }
         o.chunks_exact_mut(plane).zip(&means).for_each(|(row, m)| row.iter_mut().for_each(|v| *v -= m));
     }
     let c = means.len();
@@ -147,7 +151,7 @@ impl Method for EigenCam {
         let activations = engine.node_outputs(graph, x, &[layer.node])?.remove(0);
         let plane = |i: usize| {
             let activation = activations.item(i)?;
-            let numbers = along_first(&activation.to_f64(), layer.shape.plane(), self.centre);
+            let numbers = along_first(&activation.to_f64(), layer.shape.plane(), self.centre, activation.precision());
             Tensor::rounded([1, layer.shape.h, layer.shape.w], numbers, activation.precision())
         };
         let planes = (0..x.len()).map(plane).collect::<Result<Vec<_>>>()?;

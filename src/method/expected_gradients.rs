@@ -13,7 +13,7 @@ use crate::map::{Map, Sign, Space};
 use crate::perturb::baseline;
 use crate::program::Score;
 use crate::random;
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, are_equal_but_for_rounding};
 
 pub(super) const ENTRY: Entry = Entry {
     id: "expected_gradients",
@@ -153,6 +153,7 @@ impl Method for ExpectedGradients {
             let picture = x.items()[i].to_f64();
             let mut sum = vec![0.0; picture.len()];
             let (mut here, mut there) = (0.0, 0.0);
+            let mut all_equal = true;
             for first in (0..self.n).step_by(chunk) {
                 let samples = first..self.n.min(first + chunk);
                 let (mut points, mut starts) = (Vec::new(), Vec::new());
@@ -162,6 +163,7 @@ impl Method for ExpectedGradients {
                     points.push(Tensor::rounded(dims, point, precision)?);
                     starts.push(Tensor::rounded(dims, start, precision)?);
                 }
+                all_equal = all_equal && starts.iter().all(|start| are_equal_but_for_rounding(&x.items()[i], start));
                 let all = vec![target; samples.len()];
                 let kept = starts.len() * len * precision.bytes() + 2 * len * size_of::<f64>();
                 let points = Batch::of(points)?;
@@ -187,7 +189,8 @@ impl Method for ExpectedGradients {
             sum.iter_mut().for_each(|v| *v /= n);
             let gap = self.gaps.of(&[sum.iter().sum()], || Ok(vec![here - there / n]))?.pop().flatten();
             let values = Tensor::rounded(dims, sum, precision)?;
-            maps.push(Map { gap, ..Map::new(values, Sign::Signed, Space::Input, target, ENTRY.id) });
+            let map = Map { gap, ..Map::new(values, Sign::Signed, Space::Input, target, ENTRY.id) };
+            maps.push(if all_equal { map.blank() } else { map });
         }
         Ok(maps)
     }

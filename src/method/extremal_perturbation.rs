@@ -2,7 +2,7 @@
 //! highest.
 
 use super::descent::{Course, check, in_groups, pixel_scale, slopes};
-use super::{Entry, Method, Parameter, Promise, Values, When, preset::Preset};
+use super::{Entry, Method, Parameter, Promise, Values, When, parameters::MOST_WEIGHT, preset::Preset};
 use crate::engine::{Batch, Engine};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -10,7 +10,7 @@ use crate::map::{Gap, Map, Sign, Space};
 use crate::optimiser::Momentum;
 use crate::perturb::baseline;
 use crate::program::Score;
-use crate::tensor::Tensor;
+use crate::tensor::{Precision, Tensor, differ_by_rounding, rounding};
 
 pub(super) const ENTRY: Entry = Entry {
     id: "extremal_perturbation",
@@ -23,14 +23,14 @@ pub(super) const ENTRY: Entry = Entry {
     parameters: &[
         Parameter { key: "area", unit: "share of the pixels", default: "0.1", help: "how much may stay sharp" },
         Parameter { key: "iterations", unit: "steps", default: "800", help: "steps of gradient descent" },
-        Parameter { key: "lr", unit: "mask a step", default: "0.01", help: "learning rate" },
+        Parameter { key: "lr", unit: "mask a step", default: "0.01", help: "learning rate, at most 1e12" },
         Parameter { key: "momentum", unit: "1", default: "0.9", help: "share of the velocity that stays" },
-        Parameter { key: "lambda", unit: "1", default: "300", help: "weight of the area at first" },
+        Parameter { key: "lambda", unit: "1", default: "300", help: "weight of the area at first, at most 1e12" },
         Parameter {
             key: "growth",
             unit: "factor a step",
             default: "1.0035",
-            help: "by which the weight of the area grows",
+            help: "by which the weight of the area grows, to 1e12 at most",
         },
         Parameter {
             key: "blur",
@@ -218,6 +218,13 @@ impl Pyramid {
         mask.iter().cycle().take(len).enumerate().map(one).collect()
     }
 
+    /// Whether blurring changes nothing: no region is better than another then.
+    fn is_still(&self) -> bool {
+        let Some((sharp, blurred)) = self.levels.split_last() else { return true };
+        let pairs = blurred.iter().flat_map(|level| level.iter().copied().zip(sharp.iter().copied()));
+        differ_by_rounding(pairs, Precision::F64)
+    }
+
     /// What a signal at `m ⊗ x` is at the mask.
     fn signal(&self, mask: &[f64], at_mixed: &[f64]) -> Vec<f64> {
         let mut out = vec![0.0; mask.len()];
@@ -254,15 +261,15 @@ impl ExtremalPerturbation {
             return Err(wrong("levels", "there must be at least 2 and at most 256"));
         }
         let iterations = values.count("iterations")?;
-        let [lambda, growth] = [values.not_negative("lambda")?, positive("growth")?];
-        if !(lambda * growth.powf(iterations as f64)).is_finite() {
-            return Err(wrong("growth", "the weight of the area grows beyond all numbers"));
+        let [lambda, growth] = [values.weight("lambda")?, positive("growth")?];
+        if !(lambda * growth.powf(iterations as f64) <= MOST_WEIGHT) {
+            return Err(wrong("growth", "the weight of the area grows beyond 1e12, the most that it can be"));
         }
         Ok(Self {
             score,
             area,
             iterations,
-            lr: values.not_negative("lr")?,
+            lr: values.weight("lr")?,
             momentum,
             lambda,
             growth,
@@ -286,6 +293,7 @@ impl ExtremalPerturbation {
         Pyramid { levels: (0..=last).map(level).collect() }
     }
 
+    /// For each picture the mask, and whether no mask changes anything.
     fn group(
         &self,
         engine: &mut Engine,
@@ -293,7 +301,7 @@ impl ExtremalPerturbation {
         (x, targets): (&Batch, &[usize]),
         lattice: &Lattice,
         course: Course,
-    ) -> Result<Vec<Vec<f64>>> {
+    ) -> Result<Vec<(Vec<f64>, bool)>> {
         let ones = ((self.area * x.shape().plane() as f64).round() as usize).max(1);
         let pyramids: Vec<Pyramid> = x.items().iter().map(|item| self.pyramid(item, x)).collect();
         let mut heights = vec![vec![0.5; lattice.points]; x.len()];
@@ -315,7 +323,7 @@ impl ExtremalPerturbation {
             lambda *= self.growth;
             course.report(engine, iteration + 1, objectives.into_iter());
         }
-        Ok(heights.iter().map(|h| lattice.mask(h)).collect())
+        Ok(heights.iter().zip(&pyramids).map(|(h, pyramid)| (lattice.mask(h), pyramid.is_still())).collect())
     }
 }
 
@@ -333,11 +341,13 @@ impl Method for ExtremalPerturbation {
             self.group(engine, graph, (x, targets), &lattice, course)
         })?;
         let precision = engine.describe().precision;
-        let map = |(values, &target): (Vec<f64>, &usize)| {
+        let map = |((values, still), &target): ((Vec<f64>, bool), &usize)| {
+            let values = if still { vec![0.0; values.len()] } else { values };
             let value = values.iter().sum::<f64>() / values.len() as f64 - self.area;
             let gap = Some(Gap { promise: "area".into(), value, relative: Some(value.abs() / self.area) });
             let values = Tensor::rounded(size, values, precision)?;
-            Ok(Map { gap, ..Map::new(values, Sign::Unsigned, Space::Input, target, ENTRY.id) })
+            let map = Map { gap, ..Map::new(values, Sign::Unsigned, Space::Input, target, ENTRY.id) };
+            Ok(if still { map.blank() } else { map.settled(rounding(1.0, Precision::F64)) })
         };
         found.into_iter().zip(targets).map(map).collect()
     }

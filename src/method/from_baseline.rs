@@ -5,10 +5,10 @@ use crate::engine::{Batch, Engine};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::image::Preprocess;
-use crate::map::Gap;
+use crate::map::{Gap, Map};
 use crate::perturb::baseline::Baseline;
 use crate::program::Score;
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, are_equal_but_for_rounding};
 
 /// The parameter `baseline`.
 pub(super) const PARAMETER: Parameter = Parameter {
@@ -83,6 +83,15 @@ impl Start {
     pub(super) fn tensors(&self, x: &Batch) -> Result<Vec<Tensor>> {
         self.baseline.tensors(x, &self.preprocess, self.file.as_ref(), self.seed)
     }
+}
+
+/// Maps of paths from `starts` to the pictures; zero where the path is no longer than rounding explains.
+pub(super) fn settled(maps: Vec<Map>, x: &Batch, starts: &[Tensor]) -> Vec<Map> {
+    let ends = x.items().iter().zip(starts);
+    maps.into_iter()
+        .zip(ends)
+        .map(|(map, (x, b))| if are_equal_but_for_rounding(x, b) { map.blank() } else { map })
+        .collect()
 }
 
 /// Logits of each picture, all in one run; equal pictures are computed once.

@@ -10,7 +10,7 @@ use crate::map::{Gap, Map, Sign, Space};
 use crate::program::{Builder, Score};
 use crate::rule::{Composite, ConstantTerms, Select, pull_back};
 use crate::tensor::resample::{Upsample, upsample};
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::{Shape, Tensor, differ_by_rounding};
 
 pub(super) const ENTRY: Entry = Entry {
     id: "full_grad",
@@ -53,7 +53,7 @@ fn drawn(term: &Tensor, from: Shape, to: [usize; 2]) -> Result<Vec<f64>> {
     let sizes: Vec<f64> = term.to_f64().iter().map(|v| v.abs()).collect();
     let (low, high) = sizes.iter().fold((f64::INFINITY, 0.0f64), |(low, high), &v| (low.min(v), high.max(v)));
     let mut plane = vec![0.0; from.plane()];
-    if high > low {
+    if !differ_by_rounding([(low, high)], term.precision()) {
         for channel in sizes.chunks(from.plane()) {
             plane.iter_mut().zip(channel).for_each(|(sum, v)| *sum += (v - low) / (high - low));
         }

@@ -47,6 +47,7 @@ impl Method for GuidedGradCam {
         let job = Job { rules: Composite::guided(), ..Job::gradient(self.score) };
         let mut maps = input_maps(engine, graph, &job, x, targets, Sign::Signed, ENTRY.id)?;
         for (map, coarse) in maps.iter_mut().zip(&coarse) {
+            map.notes.clone_from(&coarse.notes);
             let (mut numbers, mask) = (map.values.to_f64().into_owned(), coarse.values.to_f64());
             for plane in numbers.chunks_mut(mask.len()) {
                 plane.iter_mut().zip(mask.iter()).for_each(|(v, m)| *v *= m);

@@ -169,6 +169,6 @@ impl Method for GuidedIg {
             let values = Tensor::rounded(dims, path.map, precision)?;
             Ok(Map { gap, ..Map::new(values, Sign::Signed, Space::Input, target, ENTRY.id) })
         });
-        maps.collect()
+        Ok(from_baseline::settled(maps.collect::<Result<_>>()?, x, &baselines))
     }
 }

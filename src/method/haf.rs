@@ -11,7 +11,7 @@ use crate::optimiser::Adam;
 use crate::program::{Builder, Score};
 use crate::rule::{Composite, pull_back};
 use crate::tensor::resample::{Upsample, upsample};
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::{Precision, Shape, Tensor, rounding};
 
 pub(super) const ENTRY: Entry = Entry {
     id: "haf",
@@ -24,8 +24,8 @@ pub(super) const ENTRY: Entry = Entry {
     passes: "iterations + 2 forward, iterations backward (preset=paper 30, preset=quick 10 iterations)",
     parameters: &[
         Parameter { key: "iterations", unit: "steps", default: "30", help: "steps of Adam" },
-        Parameter { key: "lambda", unit: "1", default: "0.5", help: "weight of the masks' size" },
-        Parameter { key: "lr", unit: "mask a step", default: "0.05", help: "learning rate of Adam" },
+        Parameter { key: "lambda", unit: "1", default: "0.5", help: "weight of the masks' size, at most 1e12" },
+        Parameter { key: "lr", unit: "mask a step", default: "0.05", help: "learning rate of Adam, at most 1e12" },
         Parameter {
             key: "form",
             unit: "class|vector",
@@ -159,8 +159,14 @@ impl Haf {
                 "stages of different sizes can only be merged at the input's: bilinear or nearest",
             ));
         }
-        let [lambda, lr] = [values.not_negative("lambda")?, values.not_negative("lr")?];
-        Ok(Self { score, form, iterations: values.count("iterations")?, lambda, lr, keep, upsample })
+        let [lambda, lr] = [values.weight("lambda")?, values.weight("lr")?];
+        let iterations = values.count("iterations")?;
+        for (key, still) in [("iterations", iterations == 0), ("lr", lr == 0.0)] {
+            if still {
+                return Err(wrong(key, "the masks stay at 1, so the map can only be the same everywhere"));
+            }
+        }
+        Ok(Self { score, form, iterations, lambda, lr, keep, upsample })
     }
 
     /// The masks of every stage for each picture and its target.
@@ -359,7 +365,8 @@ impl Haf {
             }
             let large = upsample(&mean, [h, w], to, self.upsample)?;
             let top = large.iter().copied().fold(0.0, f64::max);
-            if top > 0.0 {
+            // Masks begin at 1: what is left of one by rounding is nothing, and must not be its own maximum.
+            if top > rounding(1.0, Precision::F64) {
                 map.iter_mut().zip(&large).for_each(|(sum, m)| *sum += m / top / masks.len() as f64);
             }
         }

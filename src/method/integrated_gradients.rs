@@ -66,6 +66,6 @@ impl Method for IntegratedGradients {
         let gaps =
             self.gaps.of(&sums, || from_baseline::differences(engine, graph, self.score, x, start.items(), targets))?;
         maps.iter_mut().zip(gaps).for_each(|(map, gap)| map.gap = gap);
-        Ok(maps)
+        Ok(from_baseline::settled(maps, x, start.items()))
     }
 }

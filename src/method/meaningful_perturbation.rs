@@ -11,7 +11,7 @@ use crate::optimiser::Adam;
 use crate::perturb::baseline;
 use crate::program::Score;
 use crate::random;
-use crate::tensor::Tensor;
+use crate::tensor::{Precision, Tensor, differ_by_rounding, rounding};
 
 pub(super) const ENTRY: Entry = Entry {
     id: "meaningful_perturbation",
@@ -23,9 +23,14 @@ pub(super) const ENTRY: Entry = Entry {
     passes: "iterations forward and backward, about 22 forward for the start (preset=paper 300, preset=quick 60 iterations)",
     parameters: &[
         Parameter { key: "iterations", unit: "steps", default: "300", help: "steps of Adam" },
-        Parameter { key: "lr", unit: "mask a step", default: "0.1", help: "learning rate of Adam" },
-        Parameter { key: "l1", unit: "1", default: "1e-4", help: "λ₁, weight of the region's size" },
-        Parameter { key: "tv", unit: "1", default: "1e-2", help: "λ₂, weight of the mask's total variation" },
+        Parameter { key: "lr", unit: "mask a step", default: "0.1", help: "learning rate of Adam, at most 1e12" },
+        Parameter { key: "l1", unit: "1", default: "1e-4", help: "λ₁, weight of the region's size, at most 1e12" },
+        Parameter {
+            key: "tv",
+            unit: "1",
+            default: "1e-2",
+            help: "λ₂, weight of the mask's total variation, at most 1e12",
+        },
         Parameter { key: "beta", unit: "1", default: "3", help: "β, power of the mask's differences, at least 1" },
         Parameter { key: "grid", unit: "cells", default: "28", help: "cells of the mask along the larger side" },
         Parameter {
@@ -198,6 +203,11 @@ impl Pair {
         self.sharp.iter().zip(&self.blurred).zip(masks).map(|((x, b), m)| b + m * (x - b)).collect()
     }
 
+    /// Whether blurring changes nothing: no mask is better than another then.
+    fn is_still(&self) -> bool {
+        differ_by_rounding(self.sharp.iter().copied().zip(self.blurred.iter().copied()), Precision::F64)
+    }
+
     /// What a signal at the mixed picture is at the mask.
     fn signal(&self, at_mixed: &[f64], plane: usize) -> Vec<f64> {
         let mut out = vec![0.0; plane];
@@ -236,9 +246,9 @@ impl MeaningfulPerturbation {
         }
         Ok(Self {
             iterations: values.count("iterations")?,
-            lr: values.not_negative("lr")?,
-            l1: values.not_negative("l1")?,
-            tv: values.not_negative("tv")?,
+            lr: values.weight("lr")?,
+            l1: values.weight("l1")?,
+            tv: values.weight("tv")?,
             beta,
             grid,
             blur: positive("blur")?,
@@ -311,13 +321,14 @@ impl MeaningfulPerturbation {
         Ok(masks.into_iter().flatten().collect())
     }
 
+    /// For each picture how much of each pixel is deleted, and whether deleting changes nothing.
     fn group(
         &self,
         engine: &mut Engine,
         graph: &Graph,
         (x, targets): (&Batch, &[usize]),
         course: Course,
-    ) -> Result<Vec<Vec<f64>>> {
+    ) -> Result<Vec<(Vec<f64>, bool)>> {
         let size = [x.shape().h, x.shape().w];
         let cells = self.cells(size);
         let sigma = self.blur * pixel_scale(size);
@@ -351,7 +362,11 @@ impl MeaningfulPerturbation {
         let [y, x] = self.axes(size, [0.0; 2]);
         Ok(masks
             .iter()
-            .map(|mask| upsampled(mask, [&y, &x]).into_iter().map(|m| (1.0 - m).max(0.0)).collect())
+            .zip(&pairs)
+            .map(|(mask, pair)| {
+                let deleted = upsampled(mask, [&y, &x]).into_iter().map(|m| (1.0 - m).max(0.0)).collect();
+                (deleted, pair.is_still())
+            })
             .collect())
     }
 }
@@ -367,9 +382,10 @@ impl Method for MeaningfulPerturbation {
             self.group(engine, graph, (x, targets), course)
         })?;
         let precision = engine.describe().precision;
-        let map = |(values, &target): (Vec<f64>, &usize)| {
+        let map = |((values, still), &target): ((Vec<f64>, bool), &usize)| {
             let values = Tensor::rounded([x.shape().h, x.shape().w], values, precision)?;
-            Ok(Map::new(values, Sign::Unsigned, Space::Input, target, ENTRY.id))
+            let map = Map::new(values, Sign::Unsigned, Space::Input, target, ENTRY.id);
+            Ok(if still { map.blank() } else { map.settled(rounding(1.0, Precision::F64)) })
         };
         found.into_iter().zip(targets).map(map).collect()
     }

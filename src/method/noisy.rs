@@ -2,7 +2,7 @@
 
 use super::{Context, Method, Parameter, Values, input_maps};
 use crate::engine::{Batch, Engine, Job};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::map::{Map, Sign};
 use crate::perturb::noise;
@@ -40,7 +40,12 @@ pub(super) fn build(
     values: &Values,
     context: &Context<'_>,
 ) -> Result<Box<dyn Method>> {
-    let (n, sigma) = (values.count("n")?, values.parse("sigma")?);
+    let (n, sigma): (usize, f64) = (values.count("n")?, values.parse("sigma")?);
+    if statistic == Statistic::Variance && sigma == 0.0 {
+        return Err(Error::settings(format!(
+            "{id}:sigma=0: copies without noise are all the same, so the map can only be blank"
+        )));
+    }
     Ok(Box::new(Noisy { id, statistic, sign, score: context.score, n, sigma, seed: context.seed }))
 }
 

@@ -114,19 +114,23 @@ impl Method for Occlusion {
         let mut progress = Progress { method: ENTRY.id, done: 0, total: windows.len() * x.len(), objective: None };
         engine.progress(&progress);
         let mut falls = vec![vec![0.0; h * w]; x.len()];
+        let mut still = vec![true; x.len()];
         let mut times = vec![0u32; h * w];
         let mut boxes = Boxes { boxes: Vec::new(), fills };
         for block in windows.chunks(BLOCK) {
             boxes.boxes = block.to_vec();
             let perturbation = Perturbation::Boxes(boxes.clone());
             let covered = scores(engine, graph, x, targets, self.score, (perturbation, block.len()))?;
+            for (i, still) in still.iter_mut().enumerate() {
+                *still = *still && covered[i].iter().all(|covered| covered.equals(whole[i][0]));
+            }
             for (k, window) in block.iter().enumerate() {
                 let rows = window.corner[0]..h.min(window.corner[0] + window.size[0]);
                 let columns = window.corner[1]..w.min(window.corner[1] + window.size[1]);
                 for pixel in rows.flat_map(|y| columns.clone().map(move |x| y * w + x)) {
                     times[pixel] += 1;
                     for (i, fall) in falls.iter_mut().enumerate() {
-                        fall[pixel] += whole[i][0] - covered[i][k];
+                        fall[pixel] += whole[i][0].score - covered[i][k].score;
                     }
                 }
             }
@@ -134,11 +138,12 @@ impl Method for Occlusion {
             engine.progress(&progress);
         }
         let precision = engine.describe().precision;
-        let map = |(fall, &target): (Vec<f64>, &usize)| {
+        let map = |((fall, &target), still): ((Vec<f64>, &usize), bool)| {
             let plane: Vec<f64> = fall.iter().zip(&times).map(|(fall, &n)| fall / f64::from(n)).collect();
             let values = Tensor::rounded(shape.dims(), plane.repeat(shape.c), precision)?;
-            Ok(Map::new(values, Sign::Signed, Space::Input, target, ENTRY.id))
+            let map = Map::new(values, Sign::Signed, Space::Input, target, ENTRY.id);
+            Ok(if still { map.blank() } else { map })
         };
-        falls.into_iter().zip(targets).map(map).collect()
+        falls.into_iter().zip(targets).zip(still).map(map).collect()
     }
 }

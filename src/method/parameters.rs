@@ -72,6 +72,17 @@ impl Values {
         }
     }
 
+    /// The value of `key` as a weight of an objective or the length of a step: a finite number from 0 to [`MOST_WEIGHT`].
+    ///
+    /// # Errors
+    /// When it is none; names owner and key.
+    pub fn weight(&self, key: &str) -> Result<f64> {
+        match self.not_negative(key)? {
+            v if v <= MOST_WEIGHT => Ok(v),
+            v => Err(Error::settings(format!("{}:{key}={v:e}: it can be {MOST_WEIGHT:e} at most", self.owner))),
+        }
+    }
+
     /// Of `owner`, in the order of its parameters.
     pub(crate) fn new(owner: &'static str, values: Vec<(&'static str, String)>) -> Self {
         Self { owner, values }
@@ -98,6 +109,18 @@ impl std::fmt::Display for Values {
         Ok(())
     }
 }
+
+/// Largest weight of an objective's term: squares of larger ones leave the numbers there are, and descent stands still.
+pub(super) const MOST_WEIGHT: f64 = 1e12;
+
+/// Forward passes of one map that there can be, more than a hundred days of a quick net.
+const MOST_PASSES: f64 = 1e7;
+
+/// Parameters that say how often a net is run.
+const COUNTS: [&str; 4] = ["n", "steps", "copies", "iterations"];
+
+/// Decoys of a picture where the net decides how many there are: those of a first layer of 7×7 with stride 2.
+const DECOYS: f64 = 18.0;
 
 /// Methods inside methods.
 const MOST_NESTED: usize = 4;
@@ -138,6 +161,44 @@ impl Spec {
         &self.values
     }
 
+    /// Forward passes of one map, as far as the parameters tell: copies, steps and iterations, of a method on copies times
+    /// those of its base. Windows, channels and stages, which depend on net and picture, do not count.
+    #[must_use]
+    pub fn passes(&self) -> f64 {
+        let count = |key: &str| self.values.parse::<usize>(key).ok().map(|n| n as f64);
+        match self.base() {
+            None => COUNTS.iter().filter_map(|key| count(key)).product(),
+            // Decoys go both ways and are fitted; noisy copies are not.
+            Some(base) => match count("iterations") {
+                None => count("n").unwrap_or(1.0) * base.passes(),
+                Some(iterations) => count("n").map_or(DECOYS, |n| 2.0 * n) * base.passes() + iterations,
+            },
+        }
+    }
+
+    /// The method that this one explains copies with, where it does.
+    #[must_use]
+    pub fn base(&self) -> Option<Self> {
+        let parameter = self.entry.parameters.iter().find(|p| p.unit == METHOD)?;
+        Self::parse(self.values.text(parameter.key).ok()?).ok()
+    }
+
+    /// Refuses more passes than anybody can wait for.
+    fn bounded(&self) -> Result<()> {
+        let passes = self.passes();
+        if passes <= MOST_PASSES {
+            return Ok(());
+        }
+        let base = self.entry.parameters.iter().filter(|p| p.unit == METHOD).map(|p| p.key);
+        let keys = COUNTS.iter().copied().filter(|key| self.values.text(key).is_ok()).chain(base);
+        let given = keys.filter_map(|key| Some(format!("{key}={}", self.values.text(key).ok()?)));
+        Err(Error::settings(format!(
+            "{}: {} make {passes:.1e} passes of the net for one map, which are too many: there can be {MOST_PASSES:e} at most",
+            self.entry.id,
+            given.collect::<Vec<_>>().join(", ")
+        )))
+    }
+
     /// What the method promises with these values.
     pub fn promises(&self) -> Vec<Promise> {
         self.entry.promises.iter().filter(|(_, when)| when.holds(&self.values)).map(|&(promise, _)| promise).collect()
@@ -151,8 +212,9 @@ impl Spec {
     /// The method.
     ///
     /// # Errors
-    /// When a value is out of its range.
+    /// When a value is out of its range, or a map would take more than 10⁷ passes.
     pub fn build(&self, context: &Context<'_>) -> Result<Box<dyn Method>> {
+        self.bounded()?;
         (self.entry.build)(&self.values, context)
     }
 }
@@ -308,6 +370,20 @@ mod tests {
         assert!(message("ig:baseline=zero)").contains("closes nothing"));
         assert!(message("gradient:n=1").contains("takes none"));
         assert!(message("smoothgrad:n=1,").contains("key=value"));
+    }
+
+    #[test]
+    fn passes_of_methods_on_copies_multiply() {
+        let passes = |s: &str| Spec::parse(s).unwrap().passes();
+        assert_eq!((passes("gradient"), passes("ig:steps=7"), passes("relex:copies=3,iterations=5")), (1.0, 7.0, 15.0));
+        assert_eq!(passes("smooth:n=4,base=(smooth:n=5,base=(ig:steps=6))"), 120.0);
+        assert_eq!(passes("decoy:masks=patch,n=3,iterations=9,base=(ig:steps=2)"), 21.0);
+        let deep = Spec::parse("smooth:n=1000,base=(smooth:n=1000,base=(smoothgrad:n=1000))").unwrap();
+        let why = deep.bounded().unwrap_err().to_string();
+        assert!(why.starts_with("smooth: n=1000, base=smooth:") && why.contains("1.0e9 passes"), "{why}");
+        for entry in registry() {
+            Spec::parse(entry.id).unwrap().bounded().unwrap();
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub(super) const ENTRY: Entry = Entry {
     passes: "1 forward, 1 backward",
     parameters: &[Parameter {
         key: "q",
-        unit: "share of a layer, 0 to 1",
+        unit: "share of a layer, from 0 and below 1",
         default: "0.98",
         help: "how much of each layer passes nothing",
     }],
@@ -30,6 +30,11 @@ pub(super) const ENTRY: Entry = Entry {
         let q: f64 = values.parse("q")?;
         if !(0.0..=1.0).contains(&q) {
             return Err(Error::settings(format!("rect_grad:q={q:?}: a quantile lies between 0 and 1")));
+        }
+        if q == 1.0 {
+            return Err(Error::settings(
+                "rect_grad:q=1: nothing lies above a layer's largest number, so the map can only be blank",
+            ));
         }
         Ok(Box::new(RectGrad { score: context.score, q }))
     },

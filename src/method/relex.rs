@@ -2,7 +2,7 @@
 
 use super::descent::{Course, check, in_groups};
 use super::{Entry, Method, Parameter, Promise, Values, When, preset::Preset};
-use crate::engine::{Batch, Engine, Task};
+use crate::engine::{Batch, Draws, Engine, Task};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::map::{Map, Sign, Space};
@@ -11,7 +11,7 @@ use crate::perturb::noise::{self, MOST_DRAWS};
 use crate::program::{Builder, Score, Statistic};
 use crate::random;
 use crate::rule::{Composite, pull_back};
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::{Precision, Shape, Tensor, rounding};
 
 pub(super) const ENTRY: Entry = Entry {
     id: "relex",
@@ -41,17 +41,19 @@ pub(super) const ENTRY: Entry = Entry {
             key: "lr",
             unit: "mask a step",
             default: "0.1",
-            help: "learning rate; the gradient is divided by its L2 norm",
+            help: "learning rate, at most 1e12; the gradient is divided by its L2 norm",
         },
         Parameter { key: "momentum", unit: "1", default: "0.99", help: "share of the velocity that stays" },
         Parameter {
             key: "l1",
             unit: "1|auto",
             default: "1e-4",
-            help: "λ₁, weight of the mask's size; auto: 1e-4 · 150528/size of the input, this project's own choice for \
+            help: "λ₁, weight of the mask's size, at most 1e12; auto: 1e-4 · 150528/size of the input, this project's own choice for \
                    inputs much smaller than 3x224x224",
         },
-        Parameter { key: "l2", unit: "1", default: "1", help: "λ₂, weight of what the complement loses" },
+        Parameter {
+            key: "l2", unit: "1", default: "1", help: "λ₂, weight of what the complement loses, at most 1e12"
+        },
         Parameter {
             key: "preset",
             unit: "paper|quick",
@@ -152,7 +154,7 @@ impl RelEx {
         };
         let l1 = match values.text("l1")? {
             "auto" => Size::Auto,
-            _ => Size::Given(values.not_negative("l1")?),
+            _ => Size::Given(values.weight("l1")?),
         };
         let [copies, iterations] = [values.count("copies")?, values.count("iterations")?];
         if copies == 0 {
@@ -167,7 +169,7 @@ impl RelEx {
         if momentum >= 1.0 {
             return Err(Error::settings(format!("relex:momentum={momentum}: it must be less than 1")));
         }
-        let [noise, lr, l2] = [values.not_negative("noise")?, values.not_negative("lr")?, values.not_negative("l2")?];
+        let [noise, lr, l2] = [values.not_negative("noise")?, values.weight("lr")?, values.weight("l2")?];
         Ok(Self { copies, noise, iterations, init, lr, momentum, l1, l2, seed })
     }
 
@@ -301,8 +303,12 @@ impl RelEx {
 impl Method for RelEx {
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         let found = self.masks(engine, graph, x, targets)?;
-        let map =
-            |(found, &target): (Found, &usize)| Map::new(found.mask, Sign::Unsigned, Space::Input, target, ENTRY.id);
-        Ok(found.into_iter().zip(targets).map(map).collect())
+        let map = |((found, &target), (picture, draws)): ((Found, &usize), (&Tensor, &Draws))| {
+            let map = Map::new(found.mask, Sign::Unsigned, Space::Input, target, ENTRY.id);
+            // Zeros without noise are the same under every mask.
+            let nothing = self.noise * draws.range == 0.0 && (0..picture.len()).all(|i| picture.at(i) == 0.0);
+            if nothing { map.blank() } else { map.settled(rounding(1.0, Precision::F64)) }
+        };
+        Ok(found.into_iter().zip(targets).zip(x.items().iter().zip(x.draws())).map(map).collect())
     }
 }

@@ -168,13 +168,18 @@ impl Method for Rise {
             let alone = x.part(i..i + 1)?;
             let mut sum = WeightedMasks::new(shape, self.grid, cell, size);
             let mut before: Option<Vec<f64>> = None;
+            let mut first = None;
+            let mut still = true;
             let mut drawn = 0;
             while drawn < self.n {
                 let next = self.n.min(drawn + BLOCK);
                 let block: Vec<GridMask> = (drawn..next).map(|k| self.mask(x.draws()[i].key, k, cell)).collect();
                 let perturbation = Perturbation::Masks(Masks { grid, size, masks: vec![block.clone()] });
                 let scored = scores(engine, graph, &alone, &[target], self.score, (perturbation, block.len()))?;
-                scored.iter().flatten().zip(&block).for_each(|(&score, mask)| sum.add(score, mask));
+                for (probed, mask) in scored.iter().flatten().zip(&block) {
+                    sum.add(probed.score, mask);
+                    still = still && probed.equals(*first.get_or_insert(*probed));
+                }
                 drawn = next;
                 progress.done = i * self.n + drawn;
                 engine.progress(&progress);
@@ -187,7 +192,11 @@ impl Method for Rise {
                     before = Some(now);
                 }
             }
-            let numbers = sum.finish(1.0 / (self.p * drawn as f64));
+            let mut numbers = sum.finish(1.0 / (self.p * drawn as f64));
+            if let (true, Some(all)) = (still && self.n > 1, first) {
+                // Masks that all leave the same score tell no pixel from another.
+                numbers.fill(all.score);
+            }
             let values = Tensor::rounded([shape.h, shape.w], numbers, precision)?;
             maps.push(Map::new(values, Sign::Relative, Space::Input, target, ENTRY.id));
         }

@@ -9,8 +9,8 @@ use crate::error::Result;
 use crate::graph::Graph;
 use crate::map::Map;
 use crate::program::Score;
-use crate::tensor::Tensor;
 use crate::tensor::resample::{Upsample, upsample};
+use crate::tensor::{Precision, Tensor, differ_by_rounding};
 
 pub(super) const ENTRY: Entry = Entry {
     id: "score_cam",
@@ -32,13 +32,13 @@ pub(super) const ENTRY: Entry = Entry {
 struct ScoreCam(Cam);
 
 /// The mask that a channel makes: affine in its numbers so that it runs from 0 to 1 on the picture; none for a channel that
-/// is the same everywhere.
-fn mask(channel: &[f64], from: [usize; 2], to: [usize; 2]) -> Result<Option<GridMask>> {
+/// is the same everywhere, but for rounding.
+fn mask(channel: &[f64], from: [usize; 2], to: [usize; 2], precision: Precision) -> Result<Option<GridMask>> {
     let large = upsample(channel, from, to, Upsample::Bilinear)?;
     let (lo, hi) = large.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(lo, hi), &v| (lo.min(v), hi.max(v)));
     let range = hi - lo;
     let values = channel.iter().map(|v| (v - lo) / range).collect();
-    Ok((range > 0.0).then_some(GridMask { values, corner: [0, 0] }))
+    Ok((!differ_by_rounding([(lo, hi)], precision)).then_some(GridMask { values, corner: [0, 0] }))
 }
 
 impl Method for ScoreCam {
@@ -59,7 +59,10 @@ impl Method for ScoreCam {
                 let numbers = activation.to_f64();
                 block
                     .clone()
-                    .map(|k| mask(&numbers[k * layer.shape.plane()..][..layer.shape.plane()], grid, size))
+                    .map(|k| {
+                        let channel = &numbers[k * layer.shape.plane()..][..layer.shape.plane()];
+                        mask(channel, grid, size, activation.precision())
+                    })
                     .collect()
             };
             let made = activations.iter().map(of).collect::<Result<Vec<Vec<Option<GridMask>>>>>()?;
@@ -68,7 +71,7 @@ impl Method for ScoreCam {
             let perturbation = Perturbation::Masks(Masks { grid, size, masks });
             let scored = scores(engine, graph, x, targets, Score::Prob, (perturbation, count))?;
             for ((weights, made), scored) in weights.iter_mut().zip(&made).zip(&scored) {
-                weights.extend(made.iter().zip(scored).map(|(m, &p)| if m.is_some() { p } else { 0.0 }));
+                weights.extend(made.iter().zip(scored).map(|(m, p)| if m.is_some() { p.score } else { 0.0 }));
             }
             progress.done += count * x.len();
             engine.progress(&progress);

@@ -45,12 +45,20 @@ pub struct Comparison {
 pub struct Stability {
     /// `S_S = ‖E(x) − E(x̂)‖₂ / ‖x − x̂‖₂`; `None` where the pictures are equal.
     pub ratio: Option<f64>,
-    /// Share of the top pixels that stayed.
+    /// Share of the top pixels that stayed; of no meaning where a map is constant: see [`Stability::top`].
     pub top_k: f64,
     /// Spearman's rank correlation; `None` where a map is constant.
     pub spearman: Option<f64>,
     /// Way of the mass centre, in the map's pixels; `None` where a map is 0.
     pub mass_shift: Option<f64>,
+}
+
+impl Stability {
+    /// Share of the top pixels that stayed; `None` where a map is constant, since its top is the order of rows.
+    #[must_use]
+    pub fn top(&self) -> Option<f64> {
+        self.spearman.map(|_| self.top_k)
+    }
 }
 
 /// `‖a − b‖₂`.

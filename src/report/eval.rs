@@ -59,6 +59,9 @@ pub struct Measured {
     pub seconds: f64,
     /// By output, the number; `None` where it has no meaning on this picture.
     pub readings: BTreeMap<String, Option<f64>>,
+    /// What is to be said of the map, by name, such as `all_zero` or what the method measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<(String, f64)>,
     /// By metric, why there is no number.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub errors: BTreeMap<String, String>,
@@ -103,6 +106,12 @@ pub struct Score {
     pub better: Direction,
     /// Mean over pictures and its bootstrap interval; `None` when no picture has the number.
     pub estimate: Option<Estimate>,
+    /// The estimate's mean; `None` when no picture has the number.
+    #[serde(default)]
+    pub mean: Option<f64>,
+    /// Pictures that have the number.
+    #[serde(default)]
+    pub n: usize,
     /// Pictures on which it could not be measured.
     pub failed: usize,
     /// How the method differs from the first one, on pictures that both have; `None` for the first.

@@ -2,9 +2,11 @@
 
 mod dense;
 pub mod resample;
+mod rounding;
 mod scalar;
 mod shape;
 
 pub use dense::{Data, Tensor};
+pub(crate) use rounding::{are_equal_but_for_rounding, differ_by_rounding, rounding};
 pub use scalar::{Precision, Scalar};
 pub use shape::{Padding, Shape, Window};

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use anyhow::Result;
+use verilume::map::{percent, showing_nothing};
 use verilume::report::{FileStatus, Journal, Line, Record, Status};
 
 use crate::inputs::Source;
@@ -30,19 +31,28 @@ pub struct Book {
     widths: [usize; 2],
     tallies: Vec<Tally>,
     headed: bool,
+    /// Whether a method shares the score out, so that there is a column of what reached the pixels.
+    shares: bool,
     /// Settings of records that no method made.
     input_settings: String,
 }
 
 impl Book {
-    /// An empty book over `sources`, writing to `journal`.
-    pub fn new(journal: Journal, reply: Reply, sources: &[Source], ids: &[String], input_settings: String) -> Self {
+    /// An empty book over `sources`, writing to `journal`; `methods` by id, with whether they share the score out.
+    pub fn new(
+        journal: Journal,
+        reply: Reply,
+        sources: &[Source],
+        methods: &[(String, bool)],
+        input_settings: String,
+    ) -> Self {
         let longest = |lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or(0);
         // Room for the row number of an array.
         let path = longest(&mut sources.iter().map(|s| s.shown.chars().count() + if s.is_array() { 6 } else { 0 }));
-        let widths = [path.clamp(5, PATH_CHARACTERS), longest(&mut ids.iter().map(String::len)).max(6)];
+        let widths = [path.clamp(5, PATH_CHARACTERS), longest(&mut methods.iter().map(|(id, _)| id.len())).max(6)];
         let tallies = sources.iter().map(|_| Tally { items: 1, ..Tally::default() }).collect();
-        Self { journal, answer: Answer::default(), reply, widths, tallies, headed: false, input_settings }
+        let shares = methods.iter().any(|(_, shares)| *shares);
+        Self { journal, answer: Answer::default(), reply, widths, tallies, headed: false, shares, input_settings }
     }
 
     /// Source `at` has `items` rows.
@@ -96,10 +106,10 @@ impl Book {
         let [path, method] = self.widths;
         if !self.headed {
             self.headed = true;
-            let heads = ["input", "method", "score", "gap", "seconds", "target"];
+            let pixels = if self.shares { format!("  {:>8}", "pixels") } else { String::new() };
             self.answer.line(&format!(
-                "{:path$}  {:method$}  {:>10}  {:>8}  {:>8}  {}",
-                heads[0], heads[1], heads[2], heads[3], heads[4], heads[5]
+                "{:path$}  {:method$}  {:>10}  {:>8}{pixels}  {:>8}  target",
+                "input", "method", "score", "gap", "seconds"
             ))?;
         }
         let row = record.index.map_or_else(String::new, |i| format!("[{i}]"));
@@ -114,11 +124,15 @@ impl Book {
             (Some(i), None) => i.to_string(),
             (None, _) => dash(),
         };
+        let nothing = showing_nothing(&record.notes).map_or_else(String::new, |words| format!("  ({words})"));
+        let pixels = |share: String| if self.shares { format!("  {share:>8}") } else { String::new() };
+        let reached = record.shares.and_then(|shares| shares.relative());
         self.answer.line(&format!(
-            "{input:path$}  {:method$}  {:>10}  {:>8}  {:>8.3}  {target}",
+            "{input:path$}  {:method$}  {:>10}  {:>8}{}  {:>8.3}  {target}{nothing}",
             record.method.as_deref().unwrap_or("-"),
             record.score.map_or_else(dash, |s| format!("{s:.4}")),
             record.gap.as_ref().and_then(|g| g.relative).map_or_else(dash, |r| format!("{r:.1e}")),
+            pixels(reached.map_or_else(dash, |[input, ..]| percent(input))),
             record.seconds,
         ))
     }

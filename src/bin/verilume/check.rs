@@ -10,6 +10,7 @@ use anyhow::{Result, bail};
 use verilume::Error;
 use verilume::engine::Settings;
 use verilume::image::{Picture, Preprocess};
+use verilume::map::showing_nothing;
 use verilume::method::{Context, Spec};
 use verilume::model::{Labels, Model};
 use verilume::program::Score;
@@ -78,6 +79,7 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
     std::fs::create_dir_all(&args.out).map_err(|e| Error::io(&args.out, e))?;
 
     let mut progress = Progress::new(voice, sources.len());
+    plan::many_passes(&named).for_each(|line| progress.say(&line));
     if ignored > 0 {
         progress.say(&format!("{ignored} files that are neither pictures nor arrays are left out"));
     }
@@ -323,6 +325,10 @@ impl<'a> Run<'a> {
         let caption = match seen.kind {
             PanelKind::Original => self.class(seen.map.target),
             _ => seen.caption.clone(),
+        };
+        let caption = match showing_nothing(&seen.map.all_notes()) {
+            Some(words) => format!("{caption}: {words}"),
+            None => caption,
         };
         Ok(Panel {
             method: seen.method.clone(),

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use verilume::device::Description;
 use verilume::engine::Engine;
 use verilume::image::Preprocess;
+use verilume::method::Promise;
 use verilume::model::{Labels, Model};
 use verilume::report::{Journal, Line, Manifest, MethodUsed, ModelUsed};
 
@@ -79,6 +80,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     if ignored > 0 {
         progress.say(&format!("{ignored} files that are neither pictures nor arrays are left out"));
     }
+    plan::many_passes(&plan.methods).for_each(|line| progress.say(&line));
     if done.outdated > 0 {
         progress.say(&format!("{} earlier results have other settings and are made again", done.outdated));
     }
@@ -93,7 +95,8 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(verilume::Error::io(&manifest_path, e).into()),
         _ => {}
     }
-    let ids: Vec<String> = methods.iter().map(|m| m.id.clone()).collect();
+    let shares = |named: &plan::Named| named.spec.promises().contains(&Promise::Conservation);
+    let ids: Vec<(String, bool)> = plan.methods.iter().map(|named| (named.id.clone(), shares(named))).collect();
     let journal = Journal::start(&records, &done.kept)?;
     let book = Book::new(journal, plan.reply, &sources, &ids, input_settings);
     let mut manifest = manifest(&plan, &model, &preprocess, &methods, engine.describe())?;
@@ -202,7 +205,13 @@ fn ready(plan: &Plan, common: serde_json::Value, preprocess: &Preprocess, labels
     let ready = plan.methods.iter().zip(built).map(|(named, built)| {
         settings["method"] = named.spec.to_string().into();
         settings["files"] = built.files.into();
-        Ready { id: named.id.clone(), settings: fingerprint(&settings), method: built.method, proven: false }
+        Ready {
+            id: named.id.clone(),
+            settings: fingerprint(&settings),
+            method: built.method,
+            proven: false,
+            told: false,
+        }
     });
     Ok(ready.collect())
 }

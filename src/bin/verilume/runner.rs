@@ -9,7 +9,7 @@ use verilume::ErrorKind;
 use verilume::engine::{Batch, Engine};
 use verilume::graph::Graph;
 use verilume::image::Preprocess;
-use verilume::map::Map;
+use verilume::map::{Map, ONE_POSITION, showing_nothing};
 use verilume::method::Method;
 use verilume::model::{Labels, Model};
 use verilume::render::Look;
@@ -46,6 +46,8 @@ pub struct Ready {
     pub method: Box<dyn Method>,
     /// Whether it has made a map in this run.
     pub proven: bool,
+    /// Whether it was said in this run that it looks at a layer with one position.
+    pub told: bool,
 }
 
 /// An item and what the net makes of it.
@@ -222,7 +224,13 @@ impl Runner<'_> {
                     match made.and_then(|map| Ok((self.store(s, m, rank, &map, rows.as_deref_mut())?, map))) {
                         Ok((files, map)) => {
                             record.gap = map.gap.clone();
-                            record.notes = map.notes.clone();
+                            record.notes = map.all_notes();
+                            if let Some(warning) = self.places(&graph, m, &map) {
+                                if !std::mem::replace(&mut self.methods[m].told, true) {
+                                    progress.say(&format!("warning: {warning}"));
+                                }
+                                record.warnings.push(warning);
+                            }
                             record.shares = map.shares;
                             record.files = files;
                             if sheets {
@@ -257,6 +265,19 @@ impl Runner<'_> {
             }
         }
         Ok(held)
+    }
+
+    /// What is said of a map that was read off a layer with one position: a setting, not the picture, is why it is flat.
+    fn places(&self, graph: &Graph, m: usize, map: &Map) -> Option<String> {
+        map.notes.iter().find(|(name, _)| name == ONE_POSITION)?;
+        let id = &self.methods[m].id;
+        let shape = graph.input_shape();
+        let layer = graph.stages().iter().rev().find(|(_, node)| graph.node(*node).shape.plane() > 1);
+        let other = layer.map_or_else(String::new, |(name, _)| format!("; layer={name} has more"));
+        Some(format!(
+            "{id}: its layer has one position at inputs of {}x{}, so the map says nothing of places{other}",
+            shape.h, shape.w
+        ))
     }
 
     fn fail(&mut self, item: &Item, why: &str, progress: &Progress) -> Result<()> {
@@ -462,7 +483,8 @@ pub fn maps(
 
 fn target_text(record: &Record) -> String {
     let index = record.target.map_or_else(String::new, |t| t.to_string());
-    record.target_label.clone().unwrap_or(index)
+    let target = record.target_label.clone().unwrap_or(index);
+    showing_nothing(&record.notes).map_or(target.clone(), |words| format!("{target} ({words})"))
 }
 
 /// Inputs of one shape, together.

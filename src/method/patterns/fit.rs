@@ -89,6 +89,8 @@ pub struct Fit {
     estimator: Estimator,
     layers: Vec<Layer>,
     pictures: usize,
+    /// The first picture, until another differs from it.
+    all_are: Option<Tensor>,
     precision: Option<String>,
     pool: rayon::ThreadPool,
 }
@@ -231,7 +233,7 @@ impl Fit {
         }
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build();
         let pool = pool.map_err(|e| Error::device(format!("cannot start {threads} threads: {e}")))?;
-        Ok(Self { estimator, layers, pictures: 0, precision: None, pool })
+        Ok(Self { estimator, layers, pictures: 0, all_are: None, precision: None, pool })
     }
 
     /// Adds pictures; `graph` is the net that [`Fit::new`] was given. How pictures are grouped into batches changes nothing.
@@ -245,6 +247,12 @@ impl Fit {
         let at = |id: NodeId| nodes.binary_search(&id).map_err(|_| Error::model("a layer of another net"));
         let numbers: usize = nodes.iter().map(|&id| graph.node(id).shape.len()).sum();
         let precision = engine.describe().precision;
+        if self.pictures == 0 {
+            self.all_are = x.items().first().cloned();
+        }
+        if self.all_are.as_ref().is_some_and(|first| x.items().iter().any(|picture| picture != first)) {
+            self.all_are = None;
+        }
         // Outputs are held twice while they are gathered.
         let maps = 2 * numbers * precision.bytes();
         let together = engine.together(maps, MOST_BYTES / maps);
@@ -275,11 +283,17 @@ impl Fit {
     /// The patterns of `graph`, with `notes` in their provenance.
     ///
     /// # Errors
-    /// When fewer than two pictures were seen.
+    /// When fewer than two pictures were seen, or all were the same.
     pub fn finish(&self, graph: &Graph, notes: BTreeMap<String, String>) -> Result<Patterns> {
         let (Some(precision), 2..) = (&self.precision, self.pictures) else {
             return Err(Error::input(format!("{} pictures are too few for a covariance", self.pictures)));
         };
+        if self.all_are.is_some() {
+            return Err(Error::input(format!(
+                "the {} pictures are all the same: nothing varies from one to another, so there is no covariance",
+                self.pictures
+            )));
+        }
         let mut dead = BTreeMap::new();
         let fitted = self.layers.iter().map(|layer| {
             let (values, none) = layer.patterns(graph);

@@ -1,8 +1,12 @@
 //! Completeness and conservation: does the map keep the method's own promise?
 
-use super::{Outcome, Test, Threshold};
+use super::{Outcome, Subject, Test, Threshold, Verdict, ZERO};
+use crate::map::{Gap, percent};
 
 const MOST: Threshold = Threshold::AtMost(0.05);
+
+/// Share of the score that must have reached the pixels for its conservation to say something of them.
+const LEAST_REACHED: f64 = 0.5;
 
 pub(super) const TEST: Test = Test {
     id: "completeness",
@@ -12,17 +16,52 @@ pub(super) const TEST: Test = Test {
     measure: "gap, as a share of what was promised",
     threshold: MOST,
     run: |_, subject| {
-        let Some(gap) = &subject.map.gap else {
-            return Ok(Outcome::not_applicable(
-                "no gap was measured: the method promises nothing that has one, or was told not to",
-            ));
+        let Some(gap) = &subject.map.gap else { return Ok(Outcome::not_applicable(unmeasured(subject))) };
+        let Some(relative) = gap.relative else {
+            return Ok(Outcome::not_applicable(match subject.map.is_zero() {
+                true => ZERO.into(),
+                false => format!("{} of nothing: gap {:.3e}", gap.promise, gap.value),
+            }));
         };
-        match gap.relative {
-            Some(relative) => {
-                Ok(Outcome::judged(MOST, relative.abs(), format!("{}: gap {:.3e}", gap.promise, gap.value))
-                    .note("gap, in units of the score", gap.value))
-            }
-            None => Ok(Outcome::not_applicable(format!("{} of nothing: gap {:.3e}", gap.promise, gap.value))),
-        }
+        let outcome = judged(subject, gap, relative.abs());
+        Ok(outcome.note("gap, in units of the score", gap.value))
     },
 };
+
+/// Why there is no gap: what would have to be set for one, or that the method promises nothing.
+fn unmeasured(subject: &Subject<'_>) -> String {
+    let Subject { spec, .. } = subject;
+    if spec.values().text("gap").is_ok_and(|gap| gap == "no") {
+        return "no gap was measured: gap=no says so; gap=yes measures it".into();
+    }
+    let possible =
+        spec.entry.promises.iter().find(|(promise, when)| promise.is_measured() && !when.holds(spec.values()));
+    match possible {
+        Some((promise, when)) => {
+            format!(
+                "no gap is measured with these settings; the method promises: {}",
+                when.describe(promise.describe())
+            )
+        }
+        None => "no gap was measured: the method promises nothing that has one".into(),
+    }
+}
+
+fn judged(subject: &Subject<'_>, gap: &Gap, relative: f64) -> Outcome {
+    let Some([input, bias, lost]) = subject.map.shares.and_then(|shares| shares.relative()) else {
+        return Outcome::judged(MOST, relative, format!("{}: gap {:.3e}", gap.promise, gap.value));
+    };
+    let reached = format!("{} of it reached the pixels, {} the biases", percent(input), percent(bias));
+    let conserves = format!("conserves the score; {reached}");
+    let outcome = match MOST.judge(relative) {
+        Verdict::Pass if input.abs() < LEAST_REACHED => {
+            Outcome::not_applicable(format!("{conserves}: the map holds less than half of it"))
+        }
+        Verdict::Pass => Outcome::judged(MOST, relative, conserves),
+        _ => Outcome::judged(MOST, relative, format!("loses {} of the score; {reached}", percent(lost))),
+    };
+    outcome
+        .note("share of the score that reached the pixels", input)
+        .note("share that biases keep", bias)
+        .note("share that was lost", lost)
+}

@@ -1,8 +1,8 @@
 //! Deletion: do the pixels that the map calls important matter more than any?
 
-use super::{Bench, Outcome, Subject, Test, Threshold, Verdict};
+use super::{Bench, Outcome, Subject, Test, Threshold, Verdict, shows_nothing};
 use crate::error::{Error, Result};
-use crate::map::channel_sum;
+use crate::map::{Reduction, channel_sum};
 use crate::program::Score;
 use crate::random;
 use crate::reliability::ranking::ranking;
@@ -39,8 +39,8 @@ fn run(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Outcome> {
     if shape.plane() == 1 {
         return Err(Error::settings("the net takes vectors: there are no pixels to delete"));
     }
-    if subject.is_constant() {
-        return Ok(Outcome::not_applicable("the map is the same everywhere"));
+    if let Some(nothing) = shows_nothing(subject.map, Reduction::Sum)? {
+        return Ok(nothing);
     }
     let mut measure = |orders: &[Vec<u32>]| -> Result<f64> {
         let picture = &bench.scene.x.items()[0];

@@ -24,8 +24,8 @@ pub(super) const TEST: Test = Test {
 };
 
 fn run(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Outcome> {
-    if subject.is_constant() {
-        return Ok(Outcome::not_applicable("the map is the same everywhere"));
+    if let Some(nothing) = subject.shows_nothing()? {
+        return Ok(nothing);
     }
     let (x, target) = (bench.scene.x.clone(), bench.scene.target);
     if bench.scene.attacked.is_none() {
@@ -55,11 +55,13 @@ fn run(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Outcome> {
     let moved = Batch::of(vec![attacked.clone()])?.drawn_as(&x)?;
     let map = bench.map(subject, bench.graph, &moved, target)?;
     let compared = compare([subject.map, &map], [&x.items()[0], &attacked], &HOW)?;
-    let detail = match LEAST.judge(compared.top_k) {
+    // What moves the map to one that is the same everywhere leaves nothing of its top.
+    let kept = compared.top().unwrap_or(0.0);
+    let detail = match LEAST.judge(kept) {
         Verdict::Pass => "the map keeps most of what it shows",
         _ => "a disturbance that nobody sees moves the map away, and the prediction stays",
     };
-    let outcome = Outcome::judged(LEAST, compared.top_k, detail)
+    let outcome = Outcome::judged(LEAST, kept, detail)
         .note("Spearman", compared.spearman.unwrap_or(0.0))
         .note("S_S = |E(x) - E(x')| / |x - x'|", compared.ratio.unwrap_or(0.0))
         .note("way of the mass centre, pixels", compared.mass_shift.unwrap_or(0.0));

@@ -23,7 +23,7 @@ use crate::engine::{Batch, Engine, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Graph;
 use crate::image::Preprocess;
-use crate::map::Map;
+use crate::map::{Map, Reduction};
 use crate::method::{Context, Method, Spec};
 use crate::program::Score;
 use crate::tensor::Tensor;
@@ -109,6 +109,14 @@ impl Outcome {
     fn note(mut self, name: &str, value: f64) -> Self {
         self.notes.push((name.into(), value));
         self
+    }
+
+    /// A note where there is such a number.
+    fn note_of(self, name: &str, value: Option<f64>) -> Self {
+        match value {
+            Some(value) => self.note(name, value),
+            None => self,
+        }
     }
 
     fn panel(mut self, panel: Panel) -> Self {
@@ -395,14 +403,18 @@ impl Subject<'_> {
         Panel { test: Some(test), method: self.id.into(), kind, caption: caption.into(), map, picture }
     }
 
-    /// Whether the map is the same everywhere, so that nothing can be compared with it.
-    fn is_constant(&self) -> bool {
-        is_constant(self.map)
+    /// Why nothing can be compared with the map, where its magnitudes are the same everywhere.
+    fn shows_nothing(&self) -> Result<Option<Outcome>> {
+        shows_nothing(self.map, Reduction::MaxAbs)
     }
 }
 
-/// Whether a map is the same everywhere.
-fn is_constant(map: &Map) -> bool {
-    let first = map.values.at(0);
-    (0..map.values.len()).all(|i| map.values.at(i) == first)
+/// Why a map puts no pixel before another, as `reduction` makes it one number a pixel; nothing where it does.
+fn shows_nothing(map: &Map, reduction: Reduction) -> Result<Option<Outcome>> {
+    let plane = reduction.apply(&map.values)?;
+    let flat = (1..plane.len()).all(|i| plane.at(i) == plane.at(0));
+    Ok(flat.then(|| Outcome::not_applicable(if map.is_zero() { ZERO } else { "the map is the same everywhere" })))
 }
+
+/// Said of a map without anything in it.
+const ZERO: &str = "the map is zero everywhere";

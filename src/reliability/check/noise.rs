@@ -32,8 +32,8 @@ pub(super) const TEST: Test = Test {
 };
 
 fn run(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Outcome> {
-    if subject.is_constant() {
-        return Ok(Outcome::not_applicable("the map is the same everywhere"));
+    if let Some(nothing) = subject.shows_nothing()? {
+        return Ok(nothing);
     }
     let (x, target) = (bench.scene.x.clone(), bench.scene.target);
     let noisy = noisy(&x, bench.options.seed)?;
@@ -49,7 +49,7 @@ fn run(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Outcome> {
         _ => "noise that hardly shows makes another map",
     };
     let outcome = Outcome::judged(LEAST, value, detail)
-        .note("share of the top tenth in common", moved.top_k)
+        .note_of("share of the top tenth in common", moved.top())
         .note("S_S = |E(x) - E(x')| / |x - x'|", moved.ratio.unwrap_or(0.0));
     let picture = noisy.items().first().cloned();
     Ok(outcome.panel(subject.panel(TEST.id, PanelKind::Noisy, "with noise of 2 %", map, picture)))

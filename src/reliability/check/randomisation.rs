@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Bench, Outcome, PanelKind, RANDOMISED, Subject, Test, Threshold, Verdict, is_constant};
+use super::{Bench, Outcome, PanelKind, RANDOMISED, Subject, Test, Threshold, Verdict, shows_nothing};
 use crate::error::Result;
 use crate::graph::NodeId;
-use crate::map::{Map, channel_max_abs, channel_sum, paper_scale};
+use crate::map::{Map, Reduction, channel_max_abs, channel_sum, paper_scale};
 use crate::reliability::randomise::{drawn_bytes, layers, randomised};
 use crate::reliability::similarity::{hog_spearman, spearman, spearman_abs, ssim};
 
@@ -94,7 +94,7 @@ struct Likeness {
 impl Likeness {
     /// None where the second map is the same everywhere: a net that shows nothing any more says nothing of the method.
     fn of(before: &Map, after: &Map) -> Result<Option<Self>> {
-        if is_constant(after) {
+        if shows_nothing(after, Reduction::MaxAbs)?.is_some() {
             return Ok(None);
         }
         Ok(Some(Self {
@@ -110,8 +110,8 @@ impl Likeness {
 }
 
 fn cascading(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Outcome> {
-    if subject.is_constant() {
-        return Ok(Outcome::not_applicable("the map is the same everywhere"));
+    if let Some(nothing) = subject.shows_nothing()? {
+        return Ok(nothing);
     }
     let all = layers(bench.graph);
     let mut course = Vec::new();
@@ -158,8 +158,8 @@ fn cascading(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Outcome> {
 }
 
 fn independent(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Outcome> {
-    if subject.is_constant() {
-        return Ok(Outcome::not_applicable("the map is the same everywhere"));
+    if let Some(nothing) = subject.shows_nothing()? {
+        return Ok(nothing);
     }
     let all = layers(bench.graph);
     let mut notes = Vec::new();

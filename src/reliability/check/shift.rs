@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Bench, Outcome, PanelKind, RANDOMISED, Subject, Test, Threshold};
+use super::{Bench, Outcome, PanelKind, RANDOMISED, Subject, Test, Threshold, ZERO};
 use crate::error::{Error, Result};
 use crate::method::Context;
 use crate::reliability::invariance::{SAME_MAP, SAME_OUTPUT, Shift, Shifted, shifted_preprocess};
@@ -94,8 +94,8 @@ fn run(
             compared.output
         )));
     }
-    let Some(change) = compared.change else {
-        return Ok(Outcome::not_applicable("the map is zero everywhere"));
+    let Some(change) = compared.change.filter(|_| !subject.map.is_zero()) else {
+        return Ok(Outcome::not_applicable(ZERO));
     };
     let single = compare(false)?;
     let detail = match change <= SAME_MAP {

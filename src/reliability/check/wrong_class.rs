@@ -28,21 +28,23 @@ pub(super) const TEST: Test = Test {
         if least == bench.scene.target {
             return Ok(Outcome::not_applicable("the net says the same of all classes"));
         }
-        if subject.is_constant() {
-            return Ok(Outcome::not_applicable("the map is the same everywhere"));
+        if let Some(nothing) = subject.shows_nothing()? {
+            return Ok(nothing);
         }
         let wrong = bench.map(subject, bench.graph, &x, least)?;
         let [a, b] = [channel_max_abs(&subject.map.values)?, channel_max_abs(&wrong.values)?];
         let size = |t: &crate::tensor::Tensor| t.to_f64().iter().sum::<f64>();
         // A map that vanishes for a class that is not there is as different as can be.
-        let similarity = spearman_abs(&a, &b)?.unwrap_or(0.0);
+        let spearman = spearman_abs(&a, &b)?;
+        let similarity = spearman.unwrap_or(0.0);
+        let top = spearman.map(|_| top_k_intersection(&a, &b, TOP)).transpose()?;
         let detail = match MOST.judge(similarity) {
             super::Verdict::Pass => "another class has another map",
             _ => "the map hardly depends on the class",
         };
         let outcome = Outcome::judged(MOST, similarity, detail)
             .note("SSIM", ssim(&paper_scale(&subject.map.values)?, &paper_scale(&wrong.values)?)?)
-            .note("share of the top tenth in common", top_k_intersection(&a, &b, TOP)?)
+            .note_of("share of the top tenth in common", top)
             .note("size of the wrong class's map, as a share of the other's", size(&b) / size(&a));
         Ok(outcome.panel(subject.panel(TEST.id, PanelKind::WrongClass, "for the least likely class", wrong, None)))
     },

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::{Better, Case, Entry, Metric, Needs, Output, Readings, reduce, within};
+use super::{Better, Case, Entry, Metric, Needs, Output, Readings, reduce, within, without};
 use crate::engine::{Batch, Engine};
 use crate::error::{Error, Result};
 use crate::method::Parameter;
@@ -17,7 +17,7 @@ pub(super) const ENTRY: Entry = Entry {
             Interpretation of neural networks is fragile, AAAI",
     summary: "‖E(x) − E(x̂)‖₂ / ‖x − x̂‖₂ for the x̂ that an attack on the gradient's map (not on the method's own) ends at, with \
               the prediction as it was; how much of the map's top stays, the rank correlation of the maps and how far the mass \
-              centre moves in pixels; none where the attack found nothing",
+              centre moves in pixels; none where the attack found nothing or the map is 0 everywhere",
     parameters: &[
         Parameter {
             key: "attack",
@@ -107,8 +107,8 @@ impl Metric for UnderAttack {
         let maps: Vec<_> = found.iter().map(|&i| case.maps[i].clone()).collect();
         let explained = Explained { graph: case.graph, method: case.method, x: &x, targets: &targets, maps: &maps };
         for (i, s) in found.into_iter().zip(stability(engine, &explained, &x_moved, &self.how)?) {
-            readings[i] = vec![s.ratio, Some(s.top_k), s.spearman, s.mass_shift];
+            readings[i] = vec![s.ratio, s.top(), s.spearman, s.mass_shift];
         }
-        Ok(readings)
+        Ok(without(readings, &case.blank()))
     }
 }

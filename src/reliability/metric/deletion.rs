@@ -1,6 +1,6 @@
 //! Deletion (Petsiuk, Das, Saenko 2018): how quickly the class is lost when the most important pixels go.
 
-use super::{Better, Case, Entry, Metric, Needs, Output, Readings, baseline, reduce};
+use super::{Better, Case, Entry, Metric, Needs, Output, Readings, baseline, is_flat, reduce, without};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::map::Reduction;
@@ -9,13 +9,14 @@ use crate::perturb::baseline::Baseline;
 use crate::program::Score;
 use crate::reliability::ranking::ranking;
 use crate::reliability::removal::{Amount, Order, Way, area, curves};
+use crate::tensor::Tensor;
 
 pub(super) const ENTRY: Entry = Entry {
     id: "deletion",
     title: "Deletion",
     paper: "Petsiuk, Das, Saenko 2018: RISE: Randomized input sampling for explanation of black-box models, BMVC",
     summary: "area under the target's softmax probability while pixels go over to a baseline, the most important first; \
-              the axis runs from 0 to 1 in equal steps",
+              the axis runs from 0 to 1 in equal steps; none where the map is the same everywhere",
     parameters: &PARAMETERS,
     outputs: &[Output { key: "deletion", better: Better::Lower }],
     needs: Needs::Maps,
@@ -66,8 +67,13 @@ impl Pixels {
     }
 
     /// Each picture's curve of the target's probability, the most important pixels first.
-    pub fn curves(&self, engine: &mut Engine, case: &Case<'_>, direction: Direction) -> Result<Vec<Vec<f64>>> {
-        let planes = case.planes(self.reduction)?;
+    fn curves(
+        &self,
+        engine: &mut Engine,
+        case: &Case<'_>,
+        planes: &[Tensor],
+        direction: Direction,
+    ) -> Result<Vec<Vec<f64>>> {
         let orders: Vec<Vec<u32>> = planes.iter().map(|p| ranking(&p.to_f64())).collect();
         let baselines = self.baseline.tensors(case.x, case.preprocess, None, case.seed)?;
         let way = |i: usize| {
@@ -82,7 +88,13 @@ impl Pixels {
     }
 
     pub fn measure(&self, engine: &mut Engine, case: &Case<'_>, direction: Direction) -> Result<Vec<Readings>> {
-        Ok(self.curves(engine, case, direction)?.iter().map(|curve| vec![Some(area(curve))]).collect())
+        let planes = case.planes(self.reduction)?;
+        let flat: Vec<bool> = planes.iter().map(is_flat).collect();
+        if flat.iter().all(|&flat| flat) {
+            return Ok(vec![vec![None]; planes.len()]);
+        }
+        let curves = self.curves(engine, case, &planes, direction)?;
+        Ok(without(curves.iter().map(|curve| vec![Some(area(curve))]).collect(), &flat))
     }
 }
 

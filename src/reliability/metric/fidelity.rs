@@ -1,6 +1,6 @@
 //! `S_F`: see [`crate::reliability::fidelity()`].
 
-use super::{Better, Case, Entry, Metric, Needs, Output, Readings};
+use super::{Better, Case, Entry, Metric, Needs, Output, Readings, is_flat, without};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::map::Reduction;
@@ -10,7 +10,7 @@ pub(super) const ENTRY: Entry = Entry {
     title: "Fidelity S_F",
     paper: "Lu, Guo, Xing, Noble 2021: DANCE: Enhancing saliency maps using decoys, ICML",
     summary: "−log p(E ∘ x) + log p(mean(E) · x), E the map's largest magnitude over the channels, winsorised at the 95th \
-              percentile, scaled to 0 to 1; x as the net sees it",
+              percentile, scaled to 0 to 1; x as the net sees it; none where E is the same everywhere",
     parameters: &[],
     outputs: &[Output { key: "fidelity", better: Better::Lower }],
     needs: Needs::Maps,
@@ -22,8 +22,9 @@ struct Fidelity;
 impl Metric for Fidelity {
     fn measure(&self, engine: &mut Engine, case: &Case<'_>) -> Result<Vec<Readings>> {
         // Refuses what lies elsewhere: paper_scale reduces by itself.
-        case.planes(Reduction::MaxAbs)?;
+        let planes = case.planes(Reduction::MaxAbs)?;
+        let flat: Vec<bool> = planes.iter().map(is_flat).collect();
         let found = crate::reliability::fidelity(engine, case.graph, case.x, case.maps)?;
-        Ok(found.into_iter().map(|v| vec![Some(v)]).collect())
+        Ok(without(found.into_iter().map(|v| vec![Some(v)]).collect(), &flat))
     }
 }

@@ -1,6 +1,6 @@
 //! Infidelity (Yeh, Hsieh, Suggala, Inouye, Ravikumar 2019).
 
-use super::{Better, Case, Entry, Metric, Needs, Output, Readings, SCORE, plane, score, within};
+use super::{Better, Case, Entry, Metric, Needs, Output, Readings, SCORE, plane, score, within, without};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::map::{Map, Reduction};
@@ -15,7 +15,7 @@ pub(super) const ENTRY: Entry = Entry {
     title: "Infidelity",
     paper: "Yeh, Hsieh, Suggala, Inouye, Ravikumar 2019: On the (in)fidelity and sensitivity of explanations, NeurIPS",
     summary: "mean over noise I of (⟨I, E⟩ − (f(x) − f(x − I)))²; scaled: the same with the map times the number that \
-              makes it least, for maps whose units are not those of a gradient",
+              makes it least, for maps whose units are not those of a gradient; none where the map is 0 everywhere",
     parameters: &[
         Parameter { key: "n", unit: "copies", default: "100", help: "draws of the noise; the paper has 1000" },
         Parameter {
@@ -82,6 +82,6 @@ impl Metric for Infidelity {
             let best = if squares > 0.0 { shared / squares } else { 0.0 };
             vec![Some(miss(1.0)), Some(miss(best))]
         };
-        Ok(scores.chunks(self.n + 1).zip(products.chunks(self.n)).map(reading).collect())
+        Ok(without(scores.chunks(self.n + 1).zip(products.chunks(self.n)).map(reading).collect(), &case.blank()))
     }
 }

@@ -11,7 +11,7 @@ pub(super) const ENTRY: Entry = Entry {
     title: "Insertion",
     paper: "Petsiuk, Das, Saenko 2018: RISE: Randomized input sampling for explanation of black-box models, BMVC",
     summary: "area under the target's softmax probability while pixels come back to a baseline, the most important first; \
-              the axis runs from 0 to 1 in equal steps",
+              the axis runs from 0 to 1 in equal steps; none where the map is the same everywhere",
     parameters: &[
         STEP,
         Parameter {

@@ -109,6 +109,11 @@ impl Case<'_> {
         self.maps.iter().map(|map| plane(map, self.x, reduction)).collect()
     }
 
+    /// For each picture whether its map is zero everywhere: it says nothing that could be measured.
+    fn blank(&self) -> Vec<bool> {
+        self.maps.iter().map(Map::is_zero).collect()
+    }
+
     /// Every map as one number a position, wherever it lies.
     fn reduced(&self, reduction: Reduction) -> Result<Vec<Tensor>> {
         self.check()?;
@@ -133,6 +138,19 @@ fn finite(map: &Map) -> Result<()> {
         Some(at) => Err(Error::input(format!("element {at} of a map of {} is not a finite number", map.method))),
         None => Ok(()),
     }
+}
+
+/// Whether a map reduced to one number a position is the same everywhere, so that it puts no position before another.
+fn is_flat(plane: &Tensor) -> bool {
+    (1..plane.len()).all(|i| plane.at(i) == plane.at(0))
+}
+
+/// `readings` without the numbers of the pictures that `says_nothing` names.
+fn without(mut readings: Vec<Readings>, says_nothing: &[bool]) -> Vec<Readings> {
+    for (readings, _) in readings.iter_mut().zip(says_nothing).filter(|(_, nothing)| **nothing) {
+        readings.iter_mut().for_each(|number| *number = None);
+    }
+    readings
 }
 
 /// A map as `[H, W]`, if it lies on the pixels of pictures like those of `x`.

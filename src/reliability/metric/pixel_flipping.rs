@@ -1,6 +1,6 @@
 //! Pixel flipping: see [`crate::reliability::pixel_flipping()`], which gives the curve.
 
-use super::{Better, Case, Entry, Metric, Needs, Output, Readings, baseline};
+use super::{Better, Case, Entry, Metric, Needs, Output, Readings, baseline, is_flat, without};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::method::Parameter;
@@ -15,7 +15,7 @@ pub(super) const ENTRY: Entry = Entry {
             decisions by layer-wise relevance propagation, PLOS ONE; as in Hedström et al. 2023: Quantus, JMLR",
     summary: "area under the target's softmax probability after each step of elements (channels of pixels) set to a \
               baseline, the largest in the map first, the untouched picture left out; the axis runs from 0 to 1 (Quantus \
-              counts it in steps)",
+              counts it in steps); none where the map is the same everywhere",
     parameters: &[
         Parameter {
             key: "features_in_step",
@@ -49,6 +49,7 @@ impl Metric for PixelFlipping {
         let baselines = self.baseline.tensors(case.x, case.preprocess, None, case.seed)?;
         let step = self.step.of(case.x.shape().len());
         let curves = pixel_flipping(engine, case.graph, [case.x.items(), &baselines], case.maps, step)?;
-        Ok(curves.iter().map(|curve| vec![Some(area(curve))]).collect())
+        let flat: Vec<bool> = case.maps.iter().map(|map| is_flat(&map.values)).collect();
+        Ok(without(curves.iter().map(|curve| vec![Some(area(curve))]).collect(), &flat))
     }
 }

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{Better, Case, Entry, Metric, Needs, Output, Readings, reduce};
+use super::{Better, Case, Entry, Metric, Needs, Output, Readings, is_flat, reduce, without};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::map::Reduction;
@@ -21,7 +21,8 @@ pub(super) const ENTRY: Entry = Entry {
             methods, ICML",
     summary: "the target's softmax probability, the mean over shares of pixels, after removing the most relevant (morf) or \
               the least relevant ones (lerf): each becomes the weighted mean of its neighbours, removed ones among them, and \
-              noise; and (lerf − morf)/2. The paper's figure is the accuracy over a data set",
+              noise; and (lerf − morf)/2; none where the map is the same everywhere. The paper's figure is the accuracy over a data \
+              set",
     parameters: &[
         Parameter {
             key: "shares",
@@ -85,6 +86,10 @@ impl Road {
 impl Metric for Road {
     fn measure(&self, engine: &mut Engine, case: &Case<'_>) -> Result<Vec<Readings>> {
         let planes = case.planes(self.reduction)?;
+        let flat: Vec<bool> = planes.iter().map(is_flat).collect();
+        if flat.iter().all(|&flat| flat) {
+            return Ok(vec![vec![None; ENTRY.outputs.len()]; planes.len()]);
+        }
         let orders: Vec<Vec<u32>> = planes.iter().map(|p| ranking(&p.to_f64())).collect();
         let total = case.x.shape().plane();
         let shares = self.shares.len();
@@ -111,6 +116,6 @@ impl Metric for Road {
             let (morf, lerf) = (mean(&scores[..shares]), mean(&scores[shares..]));
             vec![Some((lerf - morf) / 2.0), Some(morf), Some(lerf)]
         };
-        Ok(scores.finish()?.chunks(2 * shares).map(reading).collect())
+        Ok(without(scores.finish()?.chunks(2 * shares).map(reading).collect(), &flat))
     }
 }

@@ -1,6 +1,6 @@
 //! `S_S` under noise: see [`crate::reliability::stability`], which also compares with pictures moved in other ways.
 
-use super::{Better, Case, Entry, Metric, Needs, Output, Readings, reduce, within};
+use super::{Better, Case, Entry, Metric, Needs, Output, Readings, reduce, within, without};
 use crate::engine::{Batch, Engine};
 use crate::error::{Error, Result};
 use crate::method::Parameter;
@@ -13,7 +13,8 @@ pub(super) const ENTRY: Entry = Entry {
     paper: "Lu, Guo, Xing, Noble 2021: DANCE: Enhancing saliency maps using decoys, ICML; top-k and mass centre as \
             Ghorbani, Abid, Zou 2019: Interpretation of neural networks is fragile, AAAI",
     summary: "‖E(x) − E(x̂)‖₂ / ‖x − x̂‖₂ for noisy x̂, the mean over n of them; how much of the map's top stays, the rank \
-              correlation of the maps and how far the mass centre moves in pixels",
+              correlation of the maps and how far the mass centre moves in pixels; none where the map is 0 everywhere, nor top and \
+              correlation where a map is the same everywhere",
     parameters: &[
         Parameter { key: "n", unit: "copies", default: "4", help: "noisy copies, each explained anew" },
         Parameter {
@@ -83,9 +84,9 @@ impl Metric for UnderNoise {
         }
         let readings = |i: usize| {
             let mean = |of: fn(&Stability) -> Option<f64>| mean(rounds.iter().map(|round| of(&round[i])));
-            vec![mean(|s| s.ratio), mean(|s| Some(s.top_k)), mean(|s| s.spearman), mean(|s| s.mass_shift)]
+            vec![mean(|s| s.ratio), mean(Stability::top), mean(|s| s.spearman), mean(|s| s.mass_shift)]
         };
-        Ok((0..x.len()).map(readings).collect())
+        Ok(without((0..x.len()).map(readings).collect(), &case.blank()))
     }
 }
 

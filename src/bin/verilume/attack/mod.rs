@@ -94,6 +94,7 @@ pub fn run(args: &AttackArgs) -> Result<ExitCode> {
     }
     let mut progress = Progress::new(voice, sources.len());
     engine.observe(progress.listener());
+    plan::many_passes(&methods).for_each(|line| progress.say(&line));
     if ignored > 0 {
         progress.say(&format!("{ignored} files that are neither pictures nor arrays are left out"));
     }

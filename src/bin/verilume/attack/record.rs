@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use verilume::map::showing_nothing;
 use verilume::report::Prediction;
 
 use crate::paths;
@@ -14,14 +15,21 @@ pub struct MapsCompared {
     pub method: String,
     /// Pixels of the top.
     pub k: usize,
-    /// Share of the top pixels that the maps have in common: exact numbers.
-    pub top_k_intersection: f64,
+    /// Share of the top pixels that the maps have in common: exact numbers; none where a map is constant, since its top is
+    /// the order of rows.
+    pub top_k_intersection: Option<f64>,
     /// Spearman's rank correlation; none where a map is constant.
     pub spearman: Option<f64>,
     /// The same for the picture of levels.
     pub top_k_intersection_png: Option<f64>,
     /// The same for the picture of levels.
     pub spearman_png: Option<f64>,
+    /// Notes of the map before, such as `all_zero`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<(String, f64)>,
+    /// Notes of the map after.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes_after: Vec<(String, f64)>,
 }
 
 /// One attack on one input, or the reason why there is none.
@@ -137,19 +145,24 @@ impl Table {
                 },
             )
         };
+        let plain = record.maps.first().and_then(|m| {
+            let (before, after) = (showing_nothing(&m.notes), showing_nothing(&m.notes_after));
+            before.map(|words| format!("  (map {words})")).or(after.map(|words| format!("  (map {words} after)")))
+        });
         let number = |n: Option<f64>, digits: usize| n.map_or_else(|| "-".to_string(), |n| format!("{n:.digits$}"));
         let maps = record.maps.first();
         format!(
-            "{input:width$}  {:attack$}  {:class$}  {:class$}  {:4}  {:class$}  {:>7}  {:>5}  {:>8}  {:>8.3}",
+            "{input:width$}  {:attack$}  {:class$}  {:class$}  {:4}  {:class$}  {:>7}  {:>5}  {:>8}  {:>8.3}{}",
             record.attack.as_deref().unwrap_or("-"),
             top(Some(&record.prediction_before)),
             top(Some(&record.prediction_after)),
             if record.succeeded == Some(true) { "yes" } else { "no" },
             top(record.prediction_png.as_ref()),
             number(record.linf_levels, 2),
-            number(maps.map(|m| m.top_k_intersection), 2),
+            number(maps.and_then(|m| m.top_k_intersection), 2),
             number(maps.and_then(|m| m.spearman), 2),
             record.seconds,
+            plain.unwrap_or_default(),
         )
     }
 }

@@ -614,19 +614,25 @@ impl Runner<'_> {
             _ => (original.len() / 50).max(1),
         };
         let share = k as f64 / original.len() as f64;
-        let of = |map: Map| -> verilume::Result<(f64, Option<f64>)> {
+        let of = |map: Map| -> verilume::Result<(Option<f64>, Option<f64>)> {
             let map = plane(&map)?;
-            Ok((top_k_intersection(&original, &map, share)?, spearman(&original, &map)?))
+            let spearman = spearman(&original, &map)?;
+            let top = spearman.map(|_| top_k_intersection(&original, &map, share)).transpose()?;
+            Ok((top, spearman))
         };
-        let (top_k_intersection, spearman) = of(after?)?;
+        let after = after?;
+        let notes_after = after.all_notes();
+        let (top_k_intersection, spearman) = of(after)?;
         let png = png.transpose()?.map(of).transpose()?;
         Ok(MapsCompared {
             method: self.compared[m].spec.clone(),
             k,
             top_k_intersection,
             spearman,
-            top_k_intersection_png: png.map(|p| p.0),
+            top_k_intersection_png: png.and_then(|p| p.0),
             spearman_png: png.and_then(|p| p.1),
+            notes: before.all_notes(),
+            notes_after,
         })
     }
 }

@@ -99,6 +99,7 @@ pub fn run(args: &EvalArgs) -> Result<ExitCode> {
 
     let mut progress = Progress::new(voice, units.all.len());
     engine.observe(progress.listener());
+    plan::many_passes(&named).for_each(|line| progress.say(&line));
     if data.ignored > 0 {
         progress.say(&format!("{} files that are neither pictures nor arrays are left out", data.ignored));
     }

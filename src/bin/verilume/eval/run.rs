@@ -175,6 +175,7 @@ impl Runner<'_> {
                 match made {
                     Ok(map) => {
                         self.methods[m].proven = true;
+                        one.notes = map.all_notes();
                         maps.push((i, map));
                     }
                     // Settings that have never worked are no fault of the picture: they would fail on every other.

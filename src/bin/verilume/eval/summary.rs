@@ -1,6 +1,7 @@
 //! What the lines come to: means, intervals, differences, and the table of them.
 
 use comfy_table::{CellAlignment, Table, presets};
+use verilume::map::showing_nothing;
 use verilume::reliability::bootstrap::{Bootstrap, Estimate};
 use verilume::report::eval::{Asked, Difference, Direction, Evaluated, Score, Summary};
 
@@ -14,12 +15,15 @@ pub fn scores(
     bootstrap: &Bootstrap,
 ) -> verilume::Result<Vec<Score>> {
     let right: Vec<f64> = lines.iter().filter_map(|l| l.correct).map(|c| f64::from(u8::from(c))).collect();
+    let accuracy = bootstrap.mean(&right)?;
     let mut scores = vec![Score {
         method: None,
         metric: None,
         output: "accuracy".into(),
         better: Direction::Higher,
-        estimate: bootstrap.mean(&right)?,
+        mean: accuracy.map(|e| e.mean),
+        n: accuracy.map_or(0, |e| e.n),
+        estimate: accuracy,
         failed: lines.iter().filter(|l| l.error.is_some()).count(),
         difference: None,
     }];
@@ -39,12 +43,15 @@ pub fn scores(
                     }),
                     _ => None,
                 };
+                let estimate = bootstrap.mean(&values.into_iter().flatten().collect::<Vec<f64>>())?;
                 scores.push(Score {
                     method: Some(method.id.clone()),
                     metric: Some(metric.id.clone()),
                     output: output.name.clone(),
                     better: output.better,
-                    estimate: bootstrap.mean(&values.into_iter().flatten().collect::<Vec<f64>>())?,
+                    mean: estimate.map(|e| e.mean),
+                    n: estimate.map_or(0, |e| e.n),
+                    estimate,
                     failed,
                     difference,
                 });
@@ -111,6 +118,15 @@ pub fn table(summary: &Summary, lines: &[Evaluated]) -> String {
     text += &format!("\n\nmean over pictures [{:.0} % bootstrap interval]", 100.0 * summary.bootstrap.level);
     if let (true, Some(first)) = (starred, summary.methods.first()) {
         text += &format!("; * the interval of the paired difference from {} leaves 0 out", first.id);
+    }
+    for method in &summary.methods {
+        for words in ["blank", "one position", "the same everywhere"] {
+            let maps = || lines.iter().filter_map(|l| l.methods.get(&method.id)).filter(|of| of.error.is_none());
+            match maps().filter(|of| showing_nothing(&of.notes) == Some(words)).count() {
+                0 => {}
+                n => text += &format!("\n{}: {n} of {} maps: {words}", method.id, maps().count()),
+            }
+        }
     }
     // Names alone do not say which of several settings stands where.
     let asked = summary.methods.iter().filter(|m| m.spec != m.id);

@@ -1,0 +1,149 @@
+//! How large the numbers inside a net can become. An infinity that an upper bound cuts back, as a ReLU6 does, shows in no
+//! result: where one is possible, what is cut is looked at before it is cut.
+
+use std::sync::Arc;
+
+use super::{Batch, Copies, Engine, Key, Run};
+use crate::error::Result;
+use crate::graph::{Graph, Node, NodeId, Op};
+use crate::program::{Builder, Decided};
+use crate::tensor::Precision;
+
+/// How much larger than a picture's numbers those of its copies may be: noise, baselines, fills.
+const COPIES: f64 = 16.0;
+
+/// By node: the largest sum of magnitudes of the weights of one output, and the largest magnitude of a bias.
+#[derive(Debug)]
+pub(super) struct Reach(Vec<[f64; 2]>);
+
+/// Whether the node cuts large numbers back.
+fn cuts(node: &Node) -> bool {
+    match &node.op {
+        Op::Clamp { hi, .. } => hi.is_finite(),
+        Op::SoftClamp(soft) => soft.hi.is_finite(),
+        _ => false,
+    }
+}
+
+/// Largest magnitude of `numbers`.
+fn largest(numbers: impl IntoIterator<Item = f64>) -> f64 {
+    numbers.into_iter().fold(0.0, |most: f64, v| most.max(v.abs()))
+}
+
+impl Reach {
+    fn of(graph: &Graph) -> Self {
+        let gain = |id: NodeId| {
+            let node = graph.node(id);
+            let (weight, bias) = match &node.op {
+                Op::Linear(linear) => (&linear.weight, &linear.bias),
+                _ => match node.conv() {
+                    Some(conv) => (&conv.weight, &conv.bias),
+                    None => return [1.0, 0.0],
+                },
+            };
+            let mut row = vec![0.0f64; weight.row_len()];
+            let sums = (0..weight.rows()).map(|k| {
+                weight.read(k, 0..row.len(), &mut row);
+                row.iter().map(|w| w.abs()).sum()
+            });
+            let most = largest(sums);
+            [most, largest(bias.iter().flat_map(|bias| bias.iter().copied()))]
+        };
+        Self(graph.ids().map(gain).collect())
+    }
+
+    /// Nodes whose outputs are cut and may pass `most` if no number of the picture is larger than `input`.
+    fn beyond(&self, graph: &Graph, input: f64, most: f64) -> Vec<NodeId> {
+        let mut bounds: Vec<f64> = Vec::with_capacity(self.0.len());
+        let mut beyond = Vec::new();
+        for (id, [gain, bias]) in graph.ids().zip(&self.0) {
+            let node = graph.node(id);
+            let before = node.inputs.iter().map(|i| bounds[i.index()]);
+            let before: f64 = if matches!(node.op, Op::Add) { before.sum() } else { largest(before) };
+            if cuts(node) && before >= most {
+                beyond.extend(node.inputs.first());
+            }
+            bounds.push(match &node.op {
+                Op::Input => input,
+                Op::Clamp { lo, hi } if lo.is_finite() && hi.is_finite() => before.min(largest([*lo, *hi])),
+                Op::SoftClamp(soft) if cuts(node) && soft.lo.is_finite() => before.min(largest([soft.lo, soft.hi])),
+                _ => before * gain + bias,
+            });
+        }
+        beyond
+    }
+}
+
+impl Engine {
+    /// Refuses pictures on which a number overflows before it is cut back; `run` is what is about to be computed on them.
+    pub(super) fn refuse_hidden_overflow(&mut self, run: &Run<'_>) -> Result<()> {
+        let (graph, x) = (run.graph, run.x);
+        if !graph.ids().any(|id| cuts(graph.node(id))) {
+            return Ok(());
+        }
+        let most = match self.device.describe().precision {
+            Precision::F32 => f64::from(f32::MAX),
+            Precision::F64 => f64::MAX,
+        };
+        let input = COPIES * largest(x.items.iter().flat_map(|t| (0..t.len()).map(|i| t.at(i))));
+        if self.reaches.len() >= super::MOST_PLANS && !self.reaches.contains_key(&graph.id()) {
+            self.reaches.clear();
+        }
+        let reach = self.reaches.entry(graph.id()).or_insert_with(|| Arc::new(Reach::of(graph)));
+        for node in Arc::clone(reach).beyond(graph, input, most) {
+            self.look_at(graph, x, node)?;
+        }
+        Ok(())
+    }
+
+    /// Computes the outputs of `node`, which are an error where they are not finite.
+    fn look_at(&mut self, graph: &Graph, x: &Batch, node: NodeId) -> Result<()> {
+        let plan = self.plan(Key::Outputs(graph.id(), vec![node]), || {
+            let mut b = Builder::new(graph, Decided::Here)?;
+            let value = b.output(node);
+            b.store(value, 0)?;
+            Ok(b.finish())
+        })?;
+        let (targets, copies) = (vec![0; x.len()], Copies::one());
+        let run = Run::plain(&plan, graph, x, &targets, &copies);
+        self.run_all(&run, Vec::new(), |harvest, _| {
+            harvest.stores.clear();
+            Ok(())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Settings;
+    use crate::graph::{GraphBuilder, Linear, SoftClamp, Weight};
+    use crate::tensor::{Shape, Tensor};
+
+    /// Two layers with a cut between them; the first multiplies by `factor`.
+    fn net(factor: f32, cut: Op) -> Graph {
+        let mut b = GraphBuilder::new(Shape::vector(2));
+        let linear = |w: [f32; 4]| Op::Linear(Linear { weight: Weight::owned([2, 2, 1, 1], &w).unwrap(), bias: None });
+        let first = b.push("first", linear([factor, 0.0, 0.0, 1.0]), &[b.input()]).unwrap();
+        let cut = b.push("cut", cut, &[first]).unwrap();
+        let out = b.push("out", linear([1.0, 0.0, 0.0, 1.0]), &[cut]).unwrap();
+        b.finish(out).unwrap()
+    }
+
+    #[test]
+    fn an_infinity_that_is_cut_back_is_an_error() {
+        let mut engine = Engine::new(&Settings::default()).unwrap();
+        let x = Batch::of(vec![Tensor::f32([2, 1, 1], vec![3.0, 4.0]).unwrap()]).unwrap();
+        let relu6 = Op::Clamp { lo: 0.0, hi: 6.0 };
+        for cut in [relu6.clone(), Op::SoftClamp(SoftClamp { lo: 0.0, hi: 6.0, beta: 2.0 })] {
+            let why = engine.forward(&net(2e38, cut.clone()), &x).unwrap_err().to_string();
+            assert!(why.contains("layer 'first'"), "{why}");
+            // As large as it may be, and a picture of more than the net takes.
+            assert!(engine.forward(&net(1e38, cut.clone()), &x).is_ok());
+            let wild = Batch::of(vec![Tensor::f32([2, 1, 1], vec![3e38, 0.0]).unwrap()]).unwrap();
+            assert!(engine.forward(&net(2.0, cut.clone()), &wild).is_err());
+        }
+        let logits = engine.forward(&net(1e38, relu6), &x).unwrap();
+        assert_eq!(logits.to_f64()[..], [6.0, 4.0]);
+    }
+}
