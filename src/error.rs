@@ -26,8 +26,10 @@ pub enum ErrorKind {
     Input,
     /// A weights file or graph is unusable.
     Model,
-    /// An option or parameter has no meaning here.
+    /// An option or parameter has no meaning here, whatever the input.
     Settings,
+    /// An option or parameter has no meaning for an input of this shape; for others it may have one.
+    Shape,
     /// A resource limit (memory, picture size) would be exceeded.
     Limit,
     /// The device asked for does not exist on this machine.
@@ -68,6 +70,8 @@ impl Error {
         model => Model,
         /// Meaningless option or parameter.
         settings => Settings,
+        /// Option or parameter without a meaning for an input of this shape.
+        shape => Shape,
         /// Resource limit exceeded.
         limit => Limit,
         /// No such device here.

@@ -213,8 +213,7 @@ impl Runner<'_> {
                     let s = &scored[i];
                     match &made {
                         Ok(_) => self.methods[m].proven = true,
-                        // Settings that have never worked are no fault of the input: they would fail on every other.
-                        Err(e) if e.kind() == ErrorKind::Settings && !self.methods[m].proven => {
+                        Err(e) if !self.methods[m].proven && hopeless(e, &graph, self.sources) => {
                             return made.map(|_| Vec::new()).map_err(|e| e.within(&self.methods[m].id).into());
                         }
                         Err(_) => {}
@@ -425,6 +424,19 @@ impl Runner<'_> {
             )
         });
         drawing::sheet(&title, &s.item.view(self.preprocess)?, &panels, &self.look)
+    }
+}
+
+/// Whether what failed on one input fails on every other of `sources`. An error that names the input's shape is that input's
+/// own, unless all of them have the same: the net takes no other, or all are pictures, which are prepared alike.
+pub fn hopeless(e: &verilume::Error, graph: &Graph, sources: &[Source]) -> bool {
+    let Shape { c, h, w } = graph.input_shape();
+    match e.kind() {
+        ErrorKind::Settings => true,
+        ErrorKind::Shape => {
+            !sources.iter().any(Source::is_array) || graph.resized(Shape::new(c, 2 * h, 2 * w)).is_err()
+        }
+        _ => false,
     }
 }
 

@@ -291,7 +291,8 @@ impl Back {
         let dead = |t: &&usize| pattern[**t * row..][..row].iter().all(|&a| a == 0.0);
         match targets.iter().find(dead) {
             None => Ok(()),
-            Some(target) => Err(Error::settings(format!(
+            // Which class is explained may be each input's own.
+            Some(target) => Err(Error::input(format!(
                 "{}: class {target} has no pattern: no picture it was fitted to made that logit vary (relu: above 0)",
                 self.source
             ))),

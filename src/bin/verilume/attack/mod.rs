@@ -53,6 +53,8 @@ pub struct Ready {
 pub struct Compared {
     pub spec: String,
     pub method: Box<dyn Method>,
+    /// Whether it has made a map in this run.
+    pub proven: bool,
 }
 
 /// Runs the command.
@@ -219,7 +221,7 @@ fn compared(named: &[plan::Named], attacks: &[Ready], preprocess: &Preprocess, s
     let context = method::Context { seed, score: Score::Logit, preprocess, load: &load };
     let build = |spec: String| {
         let method = method::Spec::parse(&spec)?.build(&context).map_err(|e| e.within(format!("-m {spec}")))?;
-        Ok(Compared { spec, method })
+        Ok(Compared { spec, method, proven: false })
     };
     specs.into_iter().map(build).collect()
 }

@@ -15,7 +15,7 @@ use verilume::reliability::attack::{Adversarial, Attack, Quantised, Wanted, linf
 use verilume::reliability::similarity::{spearman, top_k_intersection};
 use verilume::report::{FileStatus, Journal, Prediction, Status};
 use verilume::tensor::{Shape, Tensor};
-use verilume::{Error, ErrorKind};
+use verilume::Error;
 
 use super::record::{AttackRecord, MapsCompared, Table};
 use super::{Compared, Ready, parameters};
@@ -25,6 +25,7 @@ use crate::inputs::Source;
 use crate::items::{Item, Net, fit};
 use crate::outputs::{self, RawFile, RawFiles, RawFormat};
 use crate::paths;
+use crate::runner::hopeless;
 use crate::talk::{Answer, Progress};
 use crate::targets::{Targets, best_first};
 
@@ -273,9 +274,14 @@ impl Runner<'_> {
         let mut before = Vec::new();
         for m in 0..self.compared.len() {
             let maps = self.maps(&graph, m, &originals, &scored);
-            // As with attacks below: no input would do better.
-            if let Some(Err(e)) = maps.iter().find(|m| matches!(m, Err(e) if e.kind() == ErrorKind::Settings)) {
-                anyhow::bail!("-m {}: {e}", self.compared[m].spec);
+            for map in &maps {
+                match map {
+                    Ok(_) => self.compared[m].proven = true,
+                    Err(e) if !self.compared[m].proven && hopeless(e, &graph, self.sources) => {
+                        anyhow::bail!("-m {}: {e}", self.compared[m].spec);
+                    }
+                    Err(_) => {}
+                }
             }
             before.push(maps);
         }
@@ -288,8 +294,7 @@ impl Runner<'_> {
             for (i, (made, seconds)) in self.attack(&graph, a, &scored, &wanted, &every).into_iter().enumerate() {
                 match &made {
                     Ok(_) => self.attacks[a].proven = true,
-                    // Settings that have never worked are no fault of the input: they would fail on every other.
-                    Err(e) if e.kind() == ErrorKind::Settings && !self.attacks[a].proven => {
+                    Err(e) if !self.attacks[a].proven && hopeless(e, &graph, self.sources) => {
                         return made.map(|_| Vec::new()).map_err(|e| e.within(&self.attacks[a].id).into());
                     }
                     Err(_) => {}

@@ -13,7 +13,7 @@ use verilume::reliability::mosaic;
 use verilume::report::Journal;
 use verilume::report::eval::{Evaluated, Measured};
 use verilume::tensor::Tensor;
-use verilume::{Error, ErrorKind};
+use verilume::Error;
 
 use super::metrics::Measure;
 use super::units::{Content, Unit, Units};
@@ -177,8 +177,7 @@ impl Runner<'_> {
                         self.methods[m].proven = true;
                         maps.push((i, map));
                     }
-                    // Settings that have never worked are no fault of the picture: they would fail on every other.
-                    Err(e) if e.kind() == ErrorKind::Settings && !self.methods[m].proven => {
+                    Err(e) if !self.methods[m].proven && runner::hopeless(&e, &graph, &self.data.sources) => {
                         return Err(e.within(&self.methods[m].id).into());
                     }
                     Err(e) => one.error = Some(e.to_string()),
