@@ -1,5 +1,7 @@
 //! One error type for the library: who can mend it ([`ErrorKind`]) and one sentence that says what is wrong.
 
+use std::io::Read;
+
 /// Result with the library's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -16,6 +18,26 @@ pub fn open_file(path: &std::path::Path) -> Result<std::fs::File> {
         return Err(Error::input(format!("{}: this is {what}", path.display())));
     }
     std::fs::File::open(path).map_err(fail)
+}
+
+/// The bytes of a file that has an end.
+///
+/// # Errors
+/// As for [`open_file`], and when it cannot be read.
+pub fn read_file(path: &std::path::Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_file(path)?.read_to_end(&mut bytes).map_err(|e| Error::io(path, e))?;
+    Ok(bytes)
+}
+
+/// The text of a file that has an end.
+///
+/// # Errors
+/// As for [`read_file`], and when it is not UTF-8.
+pub fn read_text(path: &std::path::Path) -> Result<String> {
+    let mut text = String::new();
+    open_file(path)?.read_to_string(&mut text).map_err(|e| Error::io(path, e))?;
+    Ok(text)
 }
 
 /// Who can mend an [`Error`].

@@ -1,14 +1,16 @@
 //! What a run has to say: the journal, standard output, and what became of each source.
 
 use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
 use verilume::report::{FileStatus, Journal, Line, Record, Status};
 
 use crate::inputs::Source;
+use crate::keeper::{Keeper, Kept};
 use crate::paths;
 use crate::plan::Reply;
-use crate::talk::{Answer, Progress, counted};
+use crate::talk::{Answer, Beside, counted};
 
 /// Characters of an input's path in the table.
 const PATH_CHARACTERS: usize = 44;
@@ -22,63 +24,37 @@ struct Tally {
     error: Option<String>,
 }
 
-/// Keeps the records of a run.
-pub struct Book {
-    journal: Journal,
-    answer: Answer,
-    reply: Reply,
-    widths: [usize; 2],
-    tallies: Vec<Tally>,
-    headed: bool,
-    /// Settings of records that no method made.
-    input_settings: String,
+impl Kept for Line {
+    fn files(&self) -> &[String] {
+        &self.record.files
+    }
+
+    fn part(&self) -> Option<&str> {
+        self.part.as_deref()
+    }
+
+    fn on_disk(&mut self, bytes: Vec<u64>) {
+        self.record.bytes = bytes;
+    }
+
+    fn lost(&mut self, why: String) -> bool {
+        let fine = self.record.error.is_none();
+        self.record.error.get_or_insert(why);
+        fine
+    }
 }
 
-impl Book {
-    /// An empty book over `sources`, writing to `journal`.
-    pub fn new(journal: Journal, reply: Reply, sources: &[Source], ids: &[String], input_settings: String) -> Self {
-        let longest = |lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or(0);
-        // Room for the row number of an array.
-        let path = longest(&mut sources.iter().map(|s| s.shown.chars().count() + if s.is_array() { 6 } else { 0 }));
-        let widths = [path.clamp(5, PATH_CHARACTERS), longest(&mut ids.iter().map(String::len)).max(6)];
-        let tallies = sources.iter().map(|_| Tally { items: 1, ..Tally::default() }).collect();
-        Self { journal, answer: Answer::default(), reply, widths, tallies, headed: false, input_settings }
+/// What became of every source.
+#[derive(Clone)]
+struct Tallies(Arc<Mutex<Vec<Tally>>>);
+
+impl Tallies {
+    fn all(&self) -> MutexGuard<'_, Vec<Tally>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Source `at` has `items` rows.
-    pub fn set_items(&mut self, at: usize, items: usize) {
-        self.tallies[at].items = items;
-    }
-
-    /// A result that an earlier run has left.
-    pub fn skip(&mut self, at: usize) {
-        self.tallies[at].skipped += 1;
-    }
-
-    /// A failure that an earlier run has recorded.
-    pub fn still_failed(&mut self, at: usize, row: usize, why: &str) {
-        self.tallies[at].failed.insert(Some(row));
-        self.tallies[at].error.get_or_insert_with(|| why.to_owned());
-    }
-
-    /// Records that an input is unusable.
-    pub fn fail(
-        &mut self,
-        at: usize,
-        source: &Source,
-        row: Option<usize>,
-        why: &str,
-        progress: &Progress,
-    ) -> Result<()> {
-        let record = Record::failed(source.shown.clone(), row, why);
-        let settings = self.input_settings.clone();
-        self.add(at, Line { record, settings, stamp: source.stamp }, progress)
-    }
-
-    /// Records a result: it is in the journal before anybody sees it.
-    pub fn add(&mut self, at: usize, line: Line, progress: &Progress) -> Result<()> {
-        self.journal.append(&line)?;
-        let tally = &mut self.tallies[at];
+    fn count(&self, at: usize, line: &Line) {
+        let tally = &mut self.all()[at];
         match &line.record.error {
             Some(why) => {
                 tally.failed.insert(line.record.index);
@@ -86,9 +62,139 @@ impl Book {
             }
             None => tally.made += 1,
         }
-        progress.aside(|| self.show(&line.record))
+    }
+}
+
+/// Keeps the records of a run.
+pub struct Book {
+    keeper: Keeper<Line>,
+    tallies: Tallies,
+    /// Settings of records that no method made.
+    input_settings: String,
+    /// Where the sources are.
+    places: Vec<Option<String>>,
+}
+
+/// Shows records as a table or as lines of JSON.
+struct Shown {
+    answer: Answer,
+    reply: Reply,
+    widths: [usize; 2],
+    headed: bool,
+}
+
+impl Book {
+    /// An empty book over `sources`, which are at `places`, writing to `journal`.
+    pub fn new(
+        journal: Journal,
+        (reply, beside): (Reply, Beside),
+        sources: &[Source],
+        ids: &[String],
+        input_settings: String,
+        places: Vec<Option<String>>,
+    ) -> Self {
+        let longest = |lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or(0);
+        // Room for the row number of an array.
+        let path = longest(&mut sources.iter().map(|s| s.shown.chars().count() + if s.is_array() { 6 } else { 0 }));
+        let widths = [path.clamp(5, PATH_CHARACTERS), longest(&mut ids.iter().map(String::len)).max(6)];
+        let tallies = sources.iter().map(|_| Tally { items: 1, ..Tally::default() }).collect();
+        let tallies = Tallies(Arc::new(Mutex::new(tallies)));
+        let mut shown = Shown { answer: Answer::default(), reply, widths, headed: false };
+        let late = tallies.clone();
+        // What was taken for done is a failure where its files have vanished before they were on disk.
+        let listener = move |at: usize, line: &Line, lost: bool| {
+            if lost {
+                let tally = &mut late.all()[at];
+                tally.made -= 1;
+                tally.failed.insert(line.record.index);
+                tally.error = tally.error.take().or_else(|| line.record.error.clone());
+            }
+            beside.aside(|| shown.show(&line.record))
+        };
+        Self { keeper: Keeper::new(journal, Box::new(listener)), tallies, input_settings, places }
     }
 
+    /// Writes down what is left. Nothing can be added any more.
+    ///
+    /// # Errors
+    /// When the journal cannot be written.
+    pub fn close(&mut self) -> Result<()> {
+        self.keeper.close()
+    }
+
+    /// Hash of the place of source `at`.
+    pub fn place(&self, at: usize) -> Option<String> {
+        self.places.get(at).cloned().flatten()
+    }
+
+    /// Source `at` has `items` rows.
+    pub fn set_items(&mut self, at: usize, items: usize) {
+        self.tallies.all()[at].items = items;
+    }
+
+    /// A result that an earlier run has left.
+    pub fn skip(&mut self, at: usize) {
+        self.tallies.all()[at].skipped += 1;
+    }
+
+    /// A failure that an earlier run has recorded.
+    pub fn still_failed(&mut self, at: usize, row: usize, why: &str) {
+        let tally = &mut self.tallies.all()[at];
+        tally.failed.insert(Some(row));
+        tally.error.get_or_insert_with(|| why.to_owned());
+    }
+
+    /// Records that an input is unusable.
+    pub fn fail(&mut self, at: usize, source: &Source, row: Option<usize>, why: &str) -> Result<()> {
+        let record = Record::failed(source.shown.clone(), row, why);
+        let settings = self.input_settings.clone();
+        self.add(at, Line { record, settings, stamp: source.stamp, place: self.place(at), part: None })
+    }
+
+    /// Records a result: its files are on disk and it is in the journal before anybody sees it.
+    pub fn add(&mut self, at: usize, line: Line) -> Result<()> {
+        self.tallies.count(at, &line);
+        self.keeper.add(at, line)
+    }
+
+    /// One sentence about source `at`, for progress.
+    pub fn summary(&self, at: usize, source: &Source) -> String {
+        let tally = &self.tallies.all()[at];
+        match (&tally.error, tally.made) {
+            (Some(why), 0) => format!("failed: {why}"),
+            (Some(_), made) => {
+                let made = counted(made, "map");
+                format!("{}: {made}, {} of {} inputs failed", source.shown, tally.failed.len(), tally.items)
+            }
+            (None, 0) => format!("{}: done before", source.shown),
+            (None, made) => format!("{}: {}", source.shown, counted(made, "map")),
+        }
+    }
+
+    /// What became of every source.
+    pub fn statuses(&self, sources: &[Source]) -> Vec<FileStatus> {
+        let status = |(tally, source): (&Tally, &Source)| FileStatus {
+            input: source.shown.clone(),
+            status: match (tally.failed.is_empty(), tally.made) {
+                (false, _) => Status::Failed,
+                (true, 0) => Status::Skipped,
+                (true, _) => Status::Done,
+            },
+            items: tally.items,
+            failed_items: if tally.failed.contains(&None) { tally.items } else { tally.failed.len() },
+            error: tally.error.clone(),
+        };
+        self.tallies.all().iter().zip(sources).map(status).collect()
+    }
+
+    /// Maps made, results left by an earlier run, sources with a failure.
+    pub fn totals(&self) -> (usize, usize, usize) {
+        let sum = |f: fn(&Tally) -> usize| self.tallies.all().iter().map(f).sum();
+        (sum(|t| t.made), sum(|t| t.skipped), sum(|t| usize::from(!t.failed.is_empty())))
+    }
+}
+
+impl Shown {
     fn show(&mut self, record: &Record) -> Result<()> {
         if self.reply == Reply::Json {
             return self.answer.line(&serde_json::to_string(record)?);
@@ -121,42 +227,6 @@ impl Book {
             record.gap.as_ref().and_then(|g| g.relative).map_or_else(dash, |r| format!("{r:.1e}")),
             record.seconds,
         ))
-    }
-
-    /// One sentence about source `at`, for progress.
-    pub fn summary(&self, at: usize, source: &Source) -> String {
-        let tally = &self.tallies[at];
-        match (&tally.error, tally.made) {
-            (Some(why), 0) => format!("failed: {why}"),
-            (Some(_), made) => {
-                let made = counted(made, "map");
-                format!("{}: {made}, {} of {} inputs failed", source.shown, tally.failed.len(), tally.items)
-            }
-            (None, 0) => format!("{}: done before", source.shown),
-            (None, made) => format!("{}: {}", source.shown, counted(made, "map")),
-        }
-    }
-
-    /// What became of every source.
-    pub fn statuses(&self, sources: &[Source]) -> Vec<FileStatus> {
-        let status = |(tally, source): (&Tally, &Source)| FileStatus {
-            input: source.shown.clone(),
-            status: match (tally.failed.is_empty(), tally.made) {
-                (false, _) => Status::Failed,
-                (true, 0) => Status::Skipped,
-                (true, _) => Status::Done,
-            },
-            items: tally.items,
-            failed_items: if tally.failed.contains(&None) { tally.items } else { tally.failed.len() },
-            error: tally.error.clone(),
-        };
-        self.tallies.iter().zip(sources).map(status).collect()
-    }
-
-    /// Maps made, results left by an earlier run, sources with a failure.
-    pub fn totals(&self) -> (usize, usize, usize) {
-        let sum = |f: fn(&Tally) -> usize| self.tallies.iter().map(f).sum();
-        (sum(|t| t.made), sum(|t| t.skipped), sum(|t| usize::from(!t.failed.is_empty())))
     }
 }
 

@@ -12,10 +12,12 @@ mod data;
 mod detector;
 mod doctor;
 mod drawing;
+mod earlier;
 mod eval;
 mod explain;
 mod inputs;
 mod items;
+mod keeper;
 #[cfg(feature = "cuda")]
 mod kernels;
 mod kindermans;

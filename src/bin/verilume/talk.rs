@@ -155,6 +155,24 @@ impl Progress {
 
     /// Runs `f` while no bar is drawn, so that its output is not overwritten.
     pub fn aside<T>(&self, f: impl FnOnce() -> T) -> T {
+        self.beside().aside(f)
+    }
+
+    /// What [`aside`](Self::aside) needs, for another thread.
+    pub fn beside(&self) -> Beside {
+        Beside { bar: self.bar.clone() }
+    }
+}
+
+/// Knows whether a bar is drawn.
+#[derive(Debug, Clone, Default)]
+pub struct Beside {
+    bar: Option<ProgressBar>,
+}
+
+impl Beside {
+    /// Runs `f` while no bar is drawn.
+    pub fn aside<T>(&self, f: impl FnOnce() -> T) -> T {
         match &self.bar {
             Some(bar) => bar.suspend(f),
             None => f(),

@@ -3,7 +3,7 @@
 use super::noise::HOW;
 use super::{Bench, Outcome, PanelKind, Subject, Test, Threshold, Verdict};
 use crate::engine::Batch;
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::reliability::attack::{MapAttack, Objective, Size};
 use crate::reliability::stability::compare;
 

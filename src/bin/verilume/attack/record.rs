@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-use verilume::report::Prediction;
+use serde::{Deserialize, Serialize};
+use verilume::report::{Prediction, RECORD_VERSION, Stamp};
 
+use crate::keeper::Kept;
 use crate::paths;
 
 /// How alike the maps of one method are before and after.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MapsCompared {
     /// The method, with all parameters.
     pub method: String,
@@ -25,7 +26,7 @@ pub struct MapsCompared {
 }
 
 /// One attack on one input, or the reason why there is none.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct AttackRecord {
     /// The input's path as it was given or found.
     pub input: String,
@@ -79,14 +80,55 @@ pub struct AttackRecord {
     pub peak_bytes: u64,
     /// Files written.
     pub files: Vec<String>,
+    /// Their sizes, one each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bytes: Vec<u64>,
     /// Why there is no result.
     pub error: Option<String>,
+    /// Version of this form; 0 for records from before it was written.
+    #[serde(default)]
+    pub record_version: u32,
+}
+
+/// A record in the journal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AttackLine {
+    /// The record.
+    #[serde(flatten)]
+    pub record: AttackRecord,
+    /// The input as it was found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stamp: Option<Stamp>,
+    /// Hash of its place in the file system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
+}
+
+impl Kept for AttackLine {
+    fn files(&self) -> &[String] {
+        &self.record.files
+    }
+
+    fn part(&self) -> Option<&str> {
+        None
+    }
+
+    fn on_disk(&mut self, bytes: Vec<u64>) {
+        self.record.bytes = bytes;
+    }
+
+    fn lost(&mut self, why: String) -> bool {
+        let fine = self.record.error.is_none();
+        self.record.error.get_or_insert(why);
+        fine
+    }
 }
 
 impl AttackRecord {
     /// An input that could not be used.
     pub fn failed(input: &str, index: Option<usize>, why: &str) -> Self {
-        Self { input: input.into(), index, error: Some(why.into()), ..Self::default() }
+        let record_version = RECORD_VERSION;
+        Self { input: input.into(), index, error: Some(why.into()), record_version, ..Self::default() }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use verilume::Error;
 use verilume::engine::Engine;
 use verilume::graph::Graph;
 use verilume::image::{Placement, Preprocess};
@@ -13,7 +14,6 @@ use verilume::reliability::mosaic;
 use verilume::report::Journal;
 use verilume::report::eval::{Evaluated, Measured};
 use verilume::tensor::Tensor;
-use verilume::Error;
 
 use super::metrics::Measure;
 use super::units::{Content, Unit, Units};
@@ -348,7 +348,7 @@ impl Runner<'_> {
 
     /// Keeps a line: it is in the journal before anybody hears of it.
     fn add(&mut self, at: usize, line: Evaluated, progress: &mut Progress) -> Result<()> {
-        self.journal.append(&line)?;
+        self.journal.append(std::slice::from_ref(&line))?;
         let name = self.units.all[at].name();
         if let Some(why) = &line.error {
             progress.say(&format!("{name}: failed: {why}"));
