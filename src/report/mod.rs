@@ -19,3 +19,19 @@ pub use tally::Tally;
 
 /// Version of the form of records, manifests and summaries. Within a version keys are only added.
 pub const RECORD_VERSION: u32 = 1;
+
+/// What others read, with the version of its form.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Versioned<T> {
+    /// What is read.
+    #[serde(flatten)]
+    of: T,
+    record_version: u32,
+}
+
+impl<T> Versioned<T> {
+    /// `of`, in the form of today.
+    pub fn new(of: T) -> Self {
+        Self { of, record_version: RECORD_VERSION }
+    }
+}

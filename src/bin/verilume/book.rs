@@ -10,7 +10,7 @@ use crate::inputs::Source;
 use crate::keeper::{Keeper, Kept};
 use crate::paths;
 use crate::plan::Reply;
-use crate::talk::{Answer, Beside, counted};
+use crate::talk::{Answer, Beside, counted, message};
 
 /// Characters of an input's path in the table.
 const PATH_CHARACTERS: usize = 44;
@@ -212,7 +212,7 @@ impl Shown {
         let input = shortened(&format!("{}{row}", paths::one_line(&record.input)), path);
         if let Some(why) = &record.error {
             let method = record.method.as_deref().map_or_else(String::new, |m| format!("{m}: "));
-            return self.answer.line(&format!("{input:path$}  failed: {method}{}", paths::one_line(why)));
+            return self.answer.line(&format!("{input:path$}  failed: {method}{}", message(why)));
         }
         let dash = || "-".to_string();
         let target = match (record.target, &record.target_label) {

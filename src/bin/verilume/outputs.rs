@@ -6,6 +6,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
+use verilume::error::read_file;
 use verilume::image::Picture;
 use verilume::report::{Partial, replace};
 use verilume::{Error, Result};
@@ -26,6 +27,34 @@ pub fn make_room(path: &Path) -> Result<()> {
         Some(folder) => std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e)),
         None => Ok(()),
     }
+}
+
+/// Keeps the report of another run, as `NAME.1.EXT` or with the next free number; its new name. `is_same` says whether a report
+/// is of the same inputs, so that it may be replaced.
+pub fn set_aside(path: &Path, is_same: impl Fn(&serde_json::Value) -> bool) -> Result<Option<PathBuf>> {
+    // Of what is no report nothing is known: it is replaced, as a file of that name is.
+    let Ok(report) = read_file(path)
+        .and_then(|bytes| serde_json::from_slice(&bytes).map_err(|e| Error::input(format!("{}: {e}", path.display()))))
+    else {
+        return Ok(None);
+    };
+    if is_same(&report) {
+        return Ok(None);
+    }
+    let kept = free_beside(path);
+    std::fs::rename(path, &kept).map_err(|e| Error::io(path, e))?;
+    Ok(Some(kept))
+}
+
+/// `NAME.1.EXT`, or with the first number that no file has.
+pub fn free_beside(path: &Path) -> PathBuf {
+    let extension = path.extension().unwrap_or_default().to_string_lossy().into_owned();
+    let numbered = |n: usize| path.with_extension(format!("{n}.{extension}"));
+    let mut n = 1;
+    while numbered(n).symlink_metadata().is_ok() {
+        n += 1;
+    }
+    numbered(n)
 }
 
 /// Writes a picture as PNG.

@@ -7,6 +7,7 @@ use verilume::report::{Prediction, RECORD_VERSION, Stamp};
 
 use crate::keeper::Kept;
 use crate::paths;
+use crate::talk::message;
 
 /// How alike the maps of one method are before and after.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -167,7 +168,7 @@ impl Table {
         let input = last(&format!("{}{row}", paths::one_line(&record.input)), width);
         if let Some(why) = &record.error {
             let attack = record.attack.as_deref().map_or_else(String::new, |a| format!("{a}: "));
-            return format!("{input:width$}  failed: {attack}{}", paths::one_line(why));
+            return format!("{input:width$}  failed: {attack}{}", message(why));
         }
         let top = |prediction: Option<&Vec<Prediction>>| {
             prediction.and_then(|p| p.first()).map_or_else(

@@ -338,6 +338,7 @@ impl Runner<'_> {
             error: None,
             settings: unit.settings.clone(),
             stamps: unit.stamps.clone(),
+            record_version: verilume::report::RECORD_VERSION,
         }
     }
 
