@@ -1,5 +1,7 @@
 //! One error type for the library: who can mend it ([`ErrorKind`]) and one sentence that says what is wrong.
 
+use std::io::Read;
+
 /// Result with the library's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -18,6 +20,26 @@ pub fn open_file(path: &std::path::Path) -> Result<std::fs::File> {
     std::fs::File::open(path).map_err(fail)
 }
 
+/// The bytes of a file that has an end.
+///
+/// # Errors
+/// As for [`open_file`], and when it cannot be read.
+pub fn read_file(path: &std::path::Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_file(path)?.read_to_end(&mut bytes).map_err(|e| Error::io(path, e))?;
+    Ok(bytes)
+}
+
+/// The text of a file that has an end.
+///
+/// # Errors
+/// As for [`read_file`], and when it is not UTF-8.
+pub fn read_text(path: &std::path::Path) -> Result<String> {
+    let mut text = String::new();
+    open_file(path)?.read_to_string(&mut text).map_err(|e| Error::io(path, e))?;
+    Ok(text)
+}
+
 /// Who can mend an [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -26,8 +48,10 @@ pub enum ErrorKind {
     Input,
     /// A weights file or graph is unusable.
     Model,
-    /// An option or parameter has no meaning here.
+    /// An option or parameter has no meaning here, whatever the input.
     Settings,
+    /// An option or parameter has no meaning for an input of this shape; for others it may have one.
+    Shape,
     /// A resource limit (memory, picture size) would be exceeded.
     Limit,
     /// The device asked for does not exist on this machine.
@@ -68,6 +92,8 @@ impl Error {
         model => Model,
         /// Meaningless option or parameter.
         settings => Settings,
+        /// Option or parameter without a meaning for an input of this shape.
+        shape => Shape,
         /// Resource limit exceeded.
         limit => Limit,
         /// No such device here.

@@ -62,11 +62,11 @@ impl BlurIg {
     fn strongest(&self, shape: Shape) -> Result<f64> {
         let side = shape.h.max(shape.w);
         if shape.plane() == 1 {
-            return Err(Error::settings(format!("blur_ig needs a picture; an input of {shape} cannot be blurred")));
+            return Err(Error::shape(format!("blur_ig needs a picture; an input of {shape} cannot be blurred")));
         }
         let sigma = self.sigma.unwrap_or(side as f64 / 6.0);
         if sigma > side as f64 {
-            return Err(Error::settings(format!(
+            return Err(Error::shape(format!(
                 "blur_ig:sigma={sigma:?} blurs over more than the larger side of {shape}"
             )));
         }

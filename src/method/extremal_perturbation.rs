@@ -132,7 +132,7 @@ impl Lattice {
                 lattice.starts.push(lattice.spots.len());
             }
             if lattice.spots.len() > MOST_SPOTS {
-                return Err(Error::settings(format!(
+                return Err(Error::shape(format!(
                     "{}: spots of {sigma} pixels on a lattice of {step} are too many",
                     ENTRY.id
                 )));

@@ -66,7 +66,7 @@ impl Method for FullGrad {
         Engine::check(graph, x, targets)?;
         let shape = x.shape();
         if shape.plane() == 1 {
-            return Err(Error::settings(format!(
+            return Err(Error::shape(format!(
                 "full_grad draws where in a picture the terms lie; an input of {shape} has no positions"
             )));
         }

@@ -93,7 +93,7 @@ impl Occlusion {
         let along = |extent: usize| extent.saturating_sub(self.window).div_ceil(self.stride) + 1;
         let (rows, columns) = (along(h), along(w));
         if rows.checked_mul(columns).is_none_or(|n| n > MOST_COPIES) {
-            return Err(Error::settings(format!(
+            return Err(Error::shape(format!(
                 "occlusion: {rows}x{columns} windows; there can be {MOST_COPIES} at most"
             )));
         }

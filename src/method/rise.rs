@@ -80,7 +80,7 @@ struct Cell([usize; 2]);
 impl Rise {
     fn cell(&self, shape: Shape) -> Result<Cell> {
         if self.grid > shape.h.max(shape.w) {
-            return Err(Error::settings(format!("rise:grid={}: more cells than {shape} has pixels", self.grid)));
+            return Err(Error::shape(format!("rise:grid={}: more cells than {shape} has pixels", self.grid)));
         }
         Ok(Cell([shape.h, shape.w].map(|extent| extent.div_ceil(self.grid))))
     }

@@ -82,7 +82,7 @@ impl Baseline {
         if let Baseline::Blur(sigma) = self
             && *sigma > shape.h.max(shape.w) as f64
         {
-            return Err(Error::settings(format!(
+            return Err(Error::shape(format!(
                 "baseline=blur:{sigma:?} blurs over more than the larger side of {shape}"
             )));
         }

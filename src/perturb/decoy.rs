@@ -156,7 +156,7 @@ impl<'a> Generator<'a> {
             }
         };
         if masks.iter().any(|m| m.len() > MOST_COPIES / 2) {
-            return Err(Error::settings(format!("these patches make more than {MOST_COPIES} decoys")));
+            return Err(Error::shape(format!("these patches make more than {MOST_COPIES} decoys")));
         }
         let stem = stem(graph, node)?.filter(|stem| stem.suits(patch));
         let largest = match &stem {
@@ -517,8 +517,10 @@ fn each([rows, columns]: &[Vec<usize>; 2]) -> Vec<Vec<[usize; 2]>> {
 /// `n` of them, drawn by (seed, picture), in order.
 fn drawn(starts: &[Vec<usize>; 2], n: usize, seed: u64, key: u64) -> Result<Vec<Vec<[usize; 2]>>> {
     let all = each(starts);
-    if !(1..=all.len()).contains(&n) {
-        return Err(Error::settings(format!("n={n} patches of {}; at least 1", all.len())));
+    match n {
+        0 => return Err(Error::settings("n=0 patches; at least 1")),
+        n if n > all.len() => return Err(Error::shape(format!("n={n} patches of {}; at least 1", all.len()))),
+        _ => {}
     }
     let mut draws = vec![0f32; all.len()];
     random::fill_uniforms(seed, key, PLACES, 0, &mut draws);

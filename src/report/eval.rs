@@ -42,6 +42,9 @@ pub struct Evaluated {
     pub settings: String,
     /// The files as they were found.
     pub stamps: Vec<Option<Stamp>>,
+    /// Version of this form, [`RECORD_VERSION`](super::RECORD_VERSION); 0 for lines from before it was written.
+    #[serde(default)]
+    pub record_version: u32,
 }
 
 impl Evaluated {

@@ -1,15 +1,15 @@
 //! [`Journal`]: the records of a run, one line of JSON each, safe against being killed at any moment. Lines are of any one
 //! type, such as [`Line`] or [`Evaluated`](super::eval::Evaluated).
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Record, replace};
-use crate::error::{Error, Result};
+use super::{Partial, Record};
+use crate::error::{Error, ErrorKind, Result, read_file};
 
 /// Size and time of a file: where they differ it is not the same file any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +40,50 @@ pub struct Line {
     /// The input as it was found; `None` when there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stamp: Option<Stamp>,
+    /// Hash of the input's place in the file system, which tells apart inputs of the same relative path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
+    /// Key of the raw files that rows of an array lie in until all are there ([`of_rows`](super::of_rows)).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<String>,
+}
+
+/// What is asked of a line of a journal, whichever command wrote it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct About {
+    /// The input's path as it was given or found.
+    pub input: String,
+    /// Row of an array.
+    #[serde(default)]
+    pub index: Option<usize>,
+    /// Files written.
+    pub files: Vec<String>,
+    /// Their sizes, where the line has them.
+    #[serde(default)]
+    pub bytes: Vec<u64>,
+    /// Why there is no result.
+    #[serde(default)]
+    pub error: Option<String>,
+    /// As in [`Line`].
+    #[serde(default)]
+    pub stamp: Option<Stamp>,
+    /// As in [`Line`].
+    #[serde(default)]
+    pub place: Option<String>,
+    /// As in [`Line`].
+    #[serde(default)]
+    pub part: Option<String>,
+}
+
+/// A line of a journal as it is, and what it says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry<T> {
+    /// The line without its end.
+    pub text: Vec<u8>,
+    /// What any command's line says.
+    pub about: About,
+    /// What it says in full; `None` for a line of another command.
+    pub line: Option<T>,
 }
 
 /// A file of lines that grows.
@@ -57,21 +101,18 @@ impl Journal {
     /// When the file cannot be read or any other line is no record: the file has been changed by somebody else, and the
     /// message says which line. Without the line, or without the file, a run can go on.
     pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
-        let bytes = match std::fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(Error::io(path, e)),
-        };
-        let mut lines: Vec<&[u8]> = bytes.split(|&b| b == b'\n').collect();
-        // What follows the last line end: nothing, or a line whose end was not written.
-        let torn = lines.pop().unwrap_or_default();
-        let record = |(i, line): (usize, &&[u8])| {
-            serde_json::from_slice(line).map_err(|e| {
-                Error::input(format!("{}: line {} is no record ({e}); mend or delete it", path.display(), i + 1))
-            })
-        };
-        let whole: Vec<T> = lines.iter().enumerate().map(record).collect::<Result<_>>()?;
-        Ok(whole.into_iter().chain(serde_json::from_slice(torn).ok()).collect())
+        lines(path, |line| serde_json::from_slice(line))
+    }
+
+    /// As [`read`](Self::read), with lines of other commands and the text of each.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read).
+    pub fn entries<T: DeserializeOwned>(path: &Path) -> Result<Vec<Entry<T>>> {
+        lines(path, |text| {
+            let about = serde_json::from_slice(text)?;
+            Ok(Entry { text: text.to_owned(), about, line: serde_json::from_slice(text).ok() })
+        })
     }
 
     /// A journal at `path` that holds `kept` and nothing else.
@@ -79,23 +120,102 @@ impl Journal {
     /// # Errors
     /// When the file cannot be written.
     pub fn start<T: Serialize>(path: &Path, kept: &[T]) -> Result<Self> {
+        let kept: Vec<Vec<u8>> = kept.iter().map(encode).collect::<Result<_>>()?;
+        Self::start_with(path, kept.iter().map(|line| line.trim_ascii_end()))
+    }
+
+    /// As [`start`](Self::start), with lines as they are.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    pub fn start_with<'a>(path: &Path, kept: impl Iterator<Item = &'a [u8]>) -> Result<Self> {
+        let (partial, mut file) = Partial::create(path)?;
         let mut bytes = Vec::new();
-        for line in kept {
-            bytes.extend(encode(line)?);
-        }
-        replace(path, &bytes)?;
-        let file = OpenOptions::new().append(true).open(path).map_err(|e| Error::io(path, e))?;
+        kept.for_each(|line| bytes.extend([line, b"\n"].concat()));
+        let fail = |e| Error::io(path, e);
+        file.write_all(&bytes).map_err(fail)?;
+        // On disk before it takes the place of the one before it.
+        file.sync_all().or_else(unless_unsupported).map_err(fail)?;
+        partial.place()?;
         Ok(Self { path: path.to_owned(), file })
     }
 
-    /// Adds a line; it is in the file when this returns.
+    /// Adds lines; they are in the file when this returns.
     ///
     /// # Errors
-    /// When the file cannot be written.
-    pub fn append<T: Serialize>(&mut self, line: &T) -> Result<()> {
-        // One write for the whole line: a kill leaves at most one torn line, the last.
-        self.file.write_all(&encode(line)?).map_err(|e| Error::io(&self.path, e))
+    /// When the file cannot be written, or is not at its path any more: somebody has removed or replaced it.
+    pub fn append<T: Serialize>(&mut self, lines: &[T]) -> Result<()> {
+        let mut bytes = Vec::new();
+        for line in lines {
+            bytes.extend(encode(line)?);
+        }
+        // One write for whole lines: a kill leaves at most one torn line, the last.
+        self.file.write_all(&bytes).map_err(|e| Error::io(&self.path, e))?;
+        self.check()
     }
+
+    /// Waits until the lines are on disk.
+    ///
+    /// # Errors
+    /// As for [`append`](Self::append).
+    pub fn sync(&mut self) -> Result<()> {
+        self.file.sync_data().or_else(unless_unsupported).map_err(|e| Error::io(&self.path, e))?;
+        self.check()
+    }
+
+    /// Lines in a file that nobody can find any more are lost.
+    fn check(&self) -> Result<()> {
+        let there = self.path.symlink_metadata().ok();
+        let own = self.file.metadata().map_err(|e| Error::io(&self.path, e))?;
+        if there.is_some_and(|there| is_same(&there, &own)) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Io,
+            format!(
+                "{}: somebody has removed or replaced this file while the run was writing to it",
+                self.path.display()
+            ),
+        ))
+    }
+}
+
+/// Whether both are of one file.
+#[cfg(unix)]
+fn is_same(a: &std::fs::Metadata, b: &std::fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
+}
+
+/// Whether both may be of one file.
+#[cfg(not(unix))]
+fn is_same(a: &std::fs::Metadata, b: &std::fs::Metadata) -> bool {
+    a.is_file() && a.len() == b.len()
+}
+
+/// There are file systems that cannot be waited for.
+pub fn unless_unsupported(e: std::io::Error) -> std::io::Result<()> {
+    use std::io::ErrorKind::{InvalidInput, Unsupported};
+    if matches!(e.kind(), InvalidInput | Unsupported) { Ok(()) } else { Err(e) }
+}
+
+/// What each line of `path` is; see [`Journal::read`].
+fn lines<T>(path: &Path, parse: impl Fn(&[u8]) -> serde_json::Result<T>) -> Result<Vec<T>> {
+    if path.symlink_metadata().is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
+        return Ok(Vec::new());
+    }
+    let bytes = read_file(path)?;
+    let mut lines: Vec<&[u8]> = bytes.split(|&b| b == b'\n').collect();
+    // What follows the last line end: nothing, or a line whose end was not written.
+    let torn = lines.pop().unwrap_or_default();
+    let whole = lines.iter().enumerate().map(|(i, line)| {
+        parse(line).map_err(|e| {
+            Error::input(format!("{}: line {} is no record ({e}); mend or delete it", path.display(), i + 1))
+        })
+    });
+    let mut whole: Vec<T> = whole.collect::<Result<_>>()?;
+    whole.extend(parse(torn).ok());
+    Ok(whole)
 }
 
 fn encode<T: Serialize>(line: &T) -> Result<Vec<u8>> {
@@ -113,14 +233,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("records.jsonl");
         assert_eq!(Journal::read::<Line>(&path).unwrap(), []);
-        let line =
-            |input: &str| Line { record: Record::failed(input, Some(3), "no"), settings: "ab".into(), stamp: None };
+        let line = |input: &str| Line {
+            record: Record::failed(input, Some(3), "no"),
+            settings: "ab".into(),
+            stamp: None,
+            place: None,
+            part: None,
+        };
         let mut journal = Journal::start(&path, &[line("a")]).unwrap();
-        journal.append(&line("b")).unwrap();
+        journal.append(&[line("b")]).unwrap();
         journal.file.write_all(b"{\"input\":\"c\",\"ind").unwrap();
         assert_eq!(Journal::read::<Line>(&path).unwrap(), [line("a"), line("b")]);
         let kept: Vec<Line> = Journal::read(&path).unwrap();
-        Journal::start(&path, &kept).unwrap().append(&line("d")).unwrap();
+        Journal::start(&path, &kept).unwrap().append(&[line("d")]).unwrap();
         assert_eq!(Journal::read::<Line>(&path).unwrap().len(), 3);
     }
 
@@ -128,8 +253,14 @@ mod tests {
     fn damage_that_no_kill_leaves_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("records.jsonl");
-        let line =
-            encode(&Line { record: Record::failed("a", None, "no"), settings: "ab".into(), stamp: None }).unwrap();
+        let line = encode(&Line {
+            record: Record::failed("a", None, "no"),
+            settings: "ab".into(),
+            stamp: None,
+            place: None,
+            part: None,
+        })
+        .unwrap();
         let read = |middle: &[u8]| {
             std::fs::write(&path, [&line[..], middle, &line].concat()).unwrap();
             Journal::read::<Line>(&path)

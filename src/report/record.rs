@@ -44,6 +44,9 @@ pub struct Record {
     pub peak_bytes: u64,
     /// Files written.
     pub files: Vec<String>,
+    /// Their sizes, one each; none for records from before they were written down.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bytes: Vec<u64>,
     /// Why there is no result.
     pub error: Option<String>,
     /// How the score was shared out, for methods that share it out.
@@ -76,6 +79,7 @@ impl Record {
             seconds: 0.0,
             peak_bytes: 0,
             files: Vec::new(),
+            bytes: Vec::new(),
             error: Some(error.into()),
             shares: None,
             assumed: Vec::new(),

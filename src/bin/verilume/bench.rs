@@ -46,7 +46,7 @@ struct Row {
 /// Runs the command.
 pub fn run(args: &BenchArgs) -> Result<ExitCode> {
     let methods = plan::methods(&args.methods)?;
-    let settings = computing::settings_with(&args.resources, args.measured.kernels, None)?;
+    let settings = computing::settings(&args.resources, None)?;
     let voice = if args.quiet { Voice::Quiet } else { Voice::Normal };
     // What is missing is said once, before the first combination.
     computing::open(&settings, voice)?;

@@ -1,5 +1,6 @@
 //! `verilume check`: puts methods to the tests of trust, picture by picture, and writes the reports.
 
+use std::collections::BTreeSet;
 use std::collections::hash_map::{Entry, HashMap};
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -24,9 +25,11 @@ use verilume::tensor::{Shape, Tensor};
 use crate::args::{CheckArgs, ReportFormat};
 use crate::arrays::ArrayFile;
 use crate::computing;
+use crate::explain::lock;
 use crate::inputs::{self, Inputs, Source};
 use crate::items::{self, Item, Net};
 use crate::kindermans;
+use crate::outputs;
 use crate::plan::{self, Named};
 use crate::talk::{Answer, Progress, Voice, counted};
 use crate::targets::best_first;
@@ -77,6 +80,7 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
         bail!("no inputs");
     }
     std::fs::create_dir_all(&args.out).map_err(|e| Error::io(&args.out, e))?;
+    let _lock = lock(&args.out.join(".check.lock"), &args.out)?;
 
     let mut progress = Progress::new(voice, sources.len());
     plan::many_passes(&named).for_each(|line| progress.say(&line));
@@ -125,7 +129,7 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
         warnings: Vec::new(),
         record_version: verilume::report::RECORD_VERSION,
     };
-    let files = write(args, &report, &plates)?;
+    let files = write(args, &report, &plates, &progress)?;
     progress.finish();
     let usable = report.pictures.iter().filter(|p| p.error.is_none()).count();
     if !args.json && usable > 0 {
@@ -172,7 +176,13 @@ fn summary(source: &Source, pictures: &[PictureChecked]) -> String {
 }
 
 /// Writes the reports; their names.
-fn write(args: &CheckArgs, report: &CheckReport, plates: &[Option<Plate>]) -> Result<Vec<&'static str>> {
+fn write(
+    args: &CheckArgs,
+    report: &CheckReport,
+    plates: &[Option<Plate>],
+    progress: &Progress,
+) -> Result<Vec<&'static str>> {
+    set_aside(args, report, progress)?;
     let mut files = Vec::new();
     if args.format.contains(&ReportFormat::Json) {
         let mut bytes = serde_json::to_vec_pretty(report)?;
@@ -191,6 +201,24 @@ fn write(args: &CheckArgs, report: &CheckReport, plates: &[Option<Plate>]) -> Re
         files.push("check.html");
     }
     Ok(files)
+}
+
+/// Keeps the reports of an earlier run on other inputs.
+fn set_aside(args: &CheckArgs, report: &CheckReport, progress: &Progress) -> Result<()> {
+    let of_report = || report.pictures.iter().map(|p| p.input.as_str()).collect::<BTreeSet<_>>();
+    let is_same = |earlier: &serde_json::Value| {
+        let pictures = earlier["pictures"].as_array().map(Vec::as_slice).unwrap_or_default();
+        pictures.iter().filter_map(|p| p["input"].as_str()).collect::<BTreeSet<_>>() == of_report()
+    };
+    let Some(kept) = outputs::set_aside(&args.out.join("check.json"), is_same)? else { return Ok(()) };
+    progress.say(&format!("the report on other inputs is kept as {}", kept.display()));
+    let page = args.out.join("check.html");
+    if page.exists() {
+        let kept = outputs::free_beside(&page);
+        std::fs::rename(&page, &kept).map_err(|e| Error::io(&page, e))?;
+        progress.say(&format!("its page is kept as {}", kept.display()));
+    }
+    Ok(())
 }
 
 /// The command line, as a shell would take it.

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use verilume::device::Products;
 use verilume::device::cpu::Kernels;
 use verilume::engine::{DeviceChoice, Engine, Settings};
+use verilume::error::read_file;
 use verilume::tensor::Precision;
 use verilume::{Error, ErrorKind};
 
@@ -23,8 +24,12 @@ pub fn settings(args: &Resources, threads: Option<usize>) -> Result<Settings> {
         PrecisionArg::Bf16 => (Precision::F32, Products::Bf16),
         PrecisionArg::F16 => (Precision::F32, Products::F16),
     };
+    if args.kernels != Kernels::Auto && !matches!(args.device, DeviceChoice::Auto | DeviceChoice::Cpu) {
+        bail!("--kernels chooses vector instructions of the CPU; leave --device at auto or cpu");
+    }
     let settings = Settings {
         device: args.device,
+        kernels: args.kernels,
         precision,
         products,
         threads,
@@ -51,14 +56,6 @@ pub fn settings(args: &Resources, threads: Option<usize>) -> Result<Settings> {
         );
     }
     Ok(settings)
-}
-
-/// As [`settings`], with a choice of the CPU's vector instructions.
-pub fn settings_with(args: &Resources, kernels: Kernels, threads: Option<usize>) -> Result<Settings> {
-    if kernels != Kernels::Auto && !matches!(args.device, DeviceChoice::Auto | DeviceChoice::Cpu) {
-        bail!("--kernels chooses vector instructions of the CPU; leave --device at auto or cpu");
-    }
-    Ok(Settings { kernels, ..settings(args, threads)? })
 }
 
 /// The engine; says why it is not on a GPU where one would be expected.
@@ -104,6 +101,10 @@ pub fn note(settled: &mut Value, settings: &Settings, engine: &Engine) -> Result
     settled["conv"] = json!(settings.convolution);
     // GPUs of one machine are alike, and the order of an emulated GPU's threads changes nothing.
     settled["device"] = device.split(':').next().unwrap_or_default().into();
+    if settings.kernels != Kernels::Auto {
+        // Other instructions, other roundings.
+        settled["kernels"] = format!("{:?}", settings.kernels).to_lowercase().into();
+    }
     if let Some(dir) = &settings.kernel_dir {
         settled["kernel_dir"] = digest(dir)?.into();
     }
@@ -118,7 +119,7 @@ fn digest(dir: &Path) -> Result<String> {
     files.sort_by_key(|file| file.file_name());
     let mut hash = Sha256::new();
     for file in files {
-        let text = std::fs::read(file.path()).map_err(|e| Error::io(file.path(), e))?;
+        let text = read_file(&file.path())?;
         hash.update(file.file_name().as_encoded_bytes());
         hash.update((text.len() as u64).to_le_bytes());
         hash.update(text);
@@ -132,7 +133,7 @@ mod tests {
 
     fn resources(device: DeviceChoice, precision: PrecisionArg) -> Resources {
         let convolution = Default::default();
-        Resources { device, memory: None, precision, convolution, kernel_dir: None, seed: 0 }
+        Resources { device, memory: None, precision, convolution, kernels: Kernels::Auto, kernel_dir: None, seed: 0 }
     }
 
     #[test]
@@ -164,7 +165,7 @@ mod tests {
         assert!(settings(&with_dir(DeviceChoice::Auto, PrecisionArg::F64), None).is_err());
         assert!(settings(&with_dir(DeviceChoice::Emulated(0), PrecisionArg::F32), None).is_ok());
         let emulated = resources(DeviceChoice::Emulated(0), PrecisionArg::F32);
-        assert!(settings_with(&emulated, Kernels::Avx2, None).is_err());
-        assert!(settings_with(&emulated, Kernels::Auto, None).is_ok());
+        assert!(settings(&emulated, None).is_ok());
+        assert!(settings(&Resources { kernels: Kernels::Avx2, ..emulated }, None).is_err());
     }
 }

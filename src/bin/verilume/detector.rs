@@ -21,7 +21,7 @@ use verilume::reliability::detector::{
     Attack, Detector, Example, Features, Kind, Laboratory, Origin, Part, Provenance, Rounding, SIDE, Specimen,
     Training, Verdict, train,
 };
-use verilume::report::replace;
+use verilume::report::{Versioned, replace};
 use verilume::tensor::{Shape, Tensor};
 use verilume::{Error, ErrorKind};
 
@@ -32,8 +32,8 @@ use crate::items::{self, Net};
 use crate::outputs;
 use crate::paths;
 use crate::plan;
-use crate::stream::{Read, Stream};
-use crate::talk::{Answer, Progress, Voice, counted};
+use crate::stream::{Read, Stream, usual_shape};
+use crate::talk::{Answer, Progress, Voice, counted, message};
 use crate::targets::best_first;
 
 /// Some inputs could not be used.
@@ -67,7 +67,7 @@ struct Collection<'a> {
     kinds: &'a [Kind],
     seed: u64,
     engine: Engine,
-    /// The net for inputs of the first one's size, which all others must have.
+    /// The net for inputs of the size that most have.
     graph: Option<Arc<Graph>>,
     specimens: Vec<Specimen>,
     failed: usize,
@@ -190,6 +190,7 @@ fn train_one(args: &TrainArgs) -> Result<ExitCode> {
     let mut progress = Progress::new(voice, clean.len());
     engine.observe(progress.listener());
     let net = Net { preprocess: &preprocess, input: model.default_input() };
+    let graph = usual_shape(&clean, net).and_then(|shape| model.graph(shape).ok());
     let mut collection = Collection {
         model: &model,
         preprocess: &preprocess,
@@ -197,7 +198,7 @@ fn train_one(args: &TrainArgs) -> Result<ExitCode> {
         kinds: &kinds,
         seed,
         engine,
-        graph: None,
+        graph,
         specimens: Vec::new(),
         failed: 0,
     };
@@ -240,6 +241,9 @@ fn train_one(args: &TrainArgs) -> Result<ExitCode> {
     let tested = attacks.iter().filter_map(|row| Some((row.attack.clone(), row.auc?)));
     detector.provenance.test = tested.collect();
     outputs::make_room(&args.out)?;
+    if args.out.exists() {
+        progress.say(&format!("{}: the file of an earlier run is replaced", args.out.display()));
+    }
     replace(&args.out, &detector.to_bytes()?)?;
     progress.finish();
     let [training, validation, test] = detector.provenance.pictures;
@@ -256,7 +260,7 @@ fn train_one(args: &TrainArgs) -> Result<ExitCode> {
         attacks,
         seconds: started.elapsed().as_secs_f64(),
     };
-    let text = if args.json { serde_json::to_string(&report)? } else { table(&report) };
+    let text = if args.json { serde_json::to_string(&Versioned::new(&report))? } else { table(&report) };
     Answer::default().line(&text)?;
     Ok(if collection.failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(SOME_FAILED) })
 }
@@ -487,7 +491,7 @@ impl Watch<'_> {
     fn say(&mut self, judged: Judged, progress: &Progress) -> Result<()> {
         *(if judged.error.is_none() { &mut self.done } else { &mut self.failed }) += 1;
         if self.args.json {
-            let line = serde_json::to_string(&judged)?;
+            let line = serde_json::to_string(&Versioned::new(&judged))?;
             return progress.aside(|| self.answer.line(&line));
         }
         if !self.headed {
@@ -501,7 +505,7 @@ impl Watch<'_> {
                 let label = judged.prediction_label.unwrap_or_else(|| class.to_string());
                 format!("{:8}  {p:>11.4}  {input}  ({label})", if attacked { "yes" } else { "no" })
             }
-            (why, ..) => format!("failed    {:>11}  {input}: {}", "-", paths::one_line(why.as_deref().unwrap_or(""))),
+            (why, ..) => format!("failed    {:>11}  {input}: {}", "-", message(why.as_deref().unwrap_or(""))),
         };
         progress.aside(|| self.answer.line(&line))
     }

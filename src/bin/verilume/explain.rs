@@ -4,13 +4,14 @@ use std::collections::HashSet;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use verilume::device::Description;
 use verilume::engine::Engine;
+use verilume::error::read_file;
 use verilume::image::Preprocess;
 use verilume::method::Promise;
 use verilume::model::{Labels, Model};
@@ -21,6 +22,7 @@ use crate::arrays::ArrayFile;
 use crate::book::Book;
 use crate::computing;
 use crate::drawing;
+use crate::earlier::{self, Finder, Names, Past, Results};
 use crate::inputs::{self, Inputs, Source};
 use crate::listing;
 use crate::methods::{self, fingerprint, hex};
@@ -34,6 +36,9 @@ use crate::targets::{TargetChoice, Targets};
 const NOTHING_DONE: u8 = 2;
 /// Some inputs failed.
 const SOME_FAILED: u8 = 1;
+
+/// How often a lock is tried.
+const LOOKS: usize = 10;
 
 /// Runs the command.
 pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
@@ -55,26 +60,44 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     let common = common(&plan, &model, &preprocess, &engine)?;
     let methods = ready(&plan, common.clone(), &preprocess, &labels)?;
     std::fs::create_dir_all(&plan.out).map_err(|e| verilume::Error::io(&plan.out, e))?;
-    let _lock = lock(&out_file(&plan, ".records", "lock"), &plan.out)?;
+    let lock_path = out_file(&plan, ".records", "lock");
+    let _lock = lock(&lock_path, &plan.out)?;
 
     let Inputs { mut sources, ignored } = inputs::find(&plan.inputs, &plan.out);
     if sources.is_empty() {
         bail!("no inputs");
     }
     let read = read_files(args, &plan, &sources);
-    if let Some(shard) = plan.shard {
-        sources.retain(|s| inputs::belongs(s, shard));
-    }
     let records = out_file(&plan, "records", "jsonl");
+    let results = Results::new(&plan.out);
+    let past = Past::<Line>::read(&results, &records)?;
+    let mut own_names: HashSet<&str> = methods.iter().map(|m| m.id.as_str()).collect();
+    if plan.wants(Format::Grid) {
+        own_names.insert("grid");
+    }
+    let names = past.names(own_names);
+    let mut places: Vec<Option<String>> = sources.iter().map(|s| earlier::place_of(&s.path)).collect();
+    let renamed = names.keep_apart(&mut sources, &places);
+    if let Some(shard) = plan.shard {
+        (sources, places) = sources.into_iter().zip(places).filter(|(s, _)| inputs::belongs(s, shard)).unzip();
+    }
+    let finder = Finder::new(&sources, &places);
     let input_settings = fingerprint(&common);
     let current = Current {
         methods: methods.iter().map(|m| (m.id.clone(), m.settings.clone())).collect(),
         inputs: input_settings.clone(),
     };
     let done = match plan.earlier {
-        Earlier::Resume => settle(&plan, &sources, &current, &targets, Journal::read(&records)?),
-        Earlier::Forget => Done::default(),
+        Earlier::Resume => settle(&plan, &past, (&sources, &finder, &names), &current, &targets),
+        Earlier::Forget => {
+            let again = |line: &Line| {
+                line.record.method.as_ref().is_none_or(|method| current.methods.iter().any(|(id, _)| id == method))
+            };
+            let stay = past.stay(&finder, &names, |entry| entry.line.as_ref().is_some_and(again));
+            Done::nothing_but(stay)
+        }
     };
+    let others = past.of_others(&results, &finder);
     let mut progress = Progress::new(plan.voice, sources.len());
     engine.observe(progress.listener());
     if ignored > 0 {
@@ -84,6 +107,8 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     if done.outdated > 0 {
         progress.say(&format!("{} earlier results have other settings and are made again", done.outdated));
     }
+    earlier::say(&renamed, &progress);
+    earlier::say_dropped(done.dropped, &progress);
     if let TargetChoice::Top(k) = plan.target
         && k > model.classes()
     {
@@ -97,8 +122,10 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     }
     let shares = |named: &plan::Named| named.spec.promises().contains(&Promise::Conservation);
     let ids: Vec<(String, bool)> = plan.methods.iter().map(|named| (named.id.clone(), shares(named))).collect();
-    let journal = Journal::start(&records, &done.kept)?;
-    let book = Book::new(journal, plan.reply, &sources, &ids, input_settings);
+    let journal = Journal::start_with(&records, done.kept.iter().map(Vec::as_slice))?;
+    earlier::sweep(&results, &lock_path, &sources, &done.parts.iter().cloned().chain(past.parts()).collect());
+    let showing = (plan.reply, progress.beside());
+    let book = Book::new(journal, showing, &sources, &ids, input_settings, places.clone());
     let mut manifest = manifest(&plan, &model, &preprocess, &methods, engine.describe())?;
 
     let look = drawing::look(plan.winsorise);
@@ -115,10 +142,12 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
         book,
         sources: &sources,
         read,
+        others,
     };
     let ended = runner.all(&mut progress);
+    let closed = runner.book.close();
     progress.finish();
-    ended?;
+    ended.and(closed)?;
 
     manifest.ignored_files = ignored;
     manifest.files = runner.book.statuses(&sources);
@@ -158,13 +187,21 @@ fn read_files(args: &ExplainArgs, plan: &Plan, sources: &[Source]) -> HashSet<Pa
 
 /// Keeps other runs from writing to the same records in `out` until it is dropped.
 pub fn lock(path: &Path, out: &Path) -> Result<File> {
+    // Of a link nobody knows where it leads, and a pipe would be waited for.
+    if path.symlink_metadata().is_ok_and(|there| !there.is_file()) {
+        bail!("{}: this is no regular file", path.display());
+    }
     let options = File::options().create(true).truncate(false).write(true).open(path);
     let file = options.map_err(|e| verilume::Error::io(path, e))?;
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => bail!("another run is writing to {}", out.display()),
-        // There are file systems without locks.
-        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
+    // A run that starts may look at this lock for a moment.
+    for _ in 0..LOOKS {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(10)),
+            // There are file systems without locks.
+            Ok(()) | Err(TryLockError::Error(_)) => return Ok(file),
+        }
     }
+    bail!("another run is writing to {}", out.display())
 }
 
 /// Every setting that results depend on, whatever the method.
@@ -172,7 +209,7 @@ fn common(plan: &Plan, model: &Model, preprocess: &Preprocess, engine: &Engine) 
     let target = match &plan.target {
         TargetChoice::File(path) => {
             // The file's content counts, not its name.
-            let content = std::fs::read(path).unwrap_or_default();
+            let content = read_file(path)?;
             format!("file:{}", hex(&Sha256::digest(content)))
         }
         _ => plan.target_text.clone(),
@@ -216,16 +253,23 @@ fn ready(plan: &Plan, common: serde_json::Value, preprocess: &Preprocess, labels
     Ok(ready.collect())
 }
 
-/// What of `lines` still counts.
-fn settle(plan: &Plan, sources: &[Source], current: &Current, targets: &Targets, lines: Vec<Line>) -> Done {
+/// What of the journal still counts.
+fn settle(
+    plan: &Plan,
+    past: &Past<Line>,
+    (sources, finder, names): (&[Source], &Finder, &Names),
+    current: &Current,
+    targets: &Targets,
+) -> Done {
     let rows = |s: &Source| s.is_array().then(|| ArrayFile::open(&s.path).map_or(0, |array| array.rows()));
-    let known: Vec<Known> = sources.iter().map(|source| Known { source, rows: rows(source) }).collect();
+    let rows: Vec<Option<usize>> = sources.iter().map(rows).collect();
     let demands = Demands {
         maps: targets.count(),
         one_file_an_array: plan.wants(Format::Npy) || plan.wants(Format::Safetensors),
         one_sheet_an_item: plan.wants(Format::Grid),
     };
-    Done::settle(lines, &known, current, demands, &plan.out)
+    let known = Known { sources, rows: &rows, finder, names };
+    Done::settle(&past.entries, &past.standing, known, current, demands)
 }
 
 fn manifest(

@@ -12,10 +12,12 @@ mod data;
 mod detector;
 mod doctor;
 mod drawing;
+mod earlier;
 mod eval;
 mod explain;
 mod inputs;
 mod items;
+mod keeper;
 #[cfg(feature = "cuda")]
 mod kernels;
 mod kindermans;
@@ -63,7 +65,8 @@ fn main() -> ExitCode {
         Command::Completions(args) => completions::run(&args).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|e| {
-        talk::say(&format!("error: {e}"));
+        let is_log = e.downcast_ref::<verilume::Error>().is_some_and(|e| e.kind() == verilume::ErrorKind::Kernel);
+        (if is_log { talk::say_log } else { talk::say })(&format!("error: {e}"));
         ExitCode::from(UNUSABLE)
     })
 }

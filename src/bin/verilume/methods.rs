@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use sha2::{Digest, Sha256};
+use verilume::error::read_file;
 use verilume::image::Preprocess;
 use verilume::method::{Context, Method};
 use verilume::program::Score;
@@ -36,7 +37,7 @@ pub fn build(methods: &[Named], seed: u64, score: Score, preprocess: &Preprocess
         let method = named.spec.build(&context).map_err(|e| e.within(format!("-m {}", named.spec)))?;
         // A file that the method itself reads counts too.
         if let Ok(path) = named.spec.values().text("patterns") {
-            loaded.borrow_mut().update(std::fs::read(path).map_err(|e| verilume::Error::io(path, e))?);
+            loaded.borrow_mut().update(read_file(Path::new(path))?);
         }
         built.push(Built { method, files: hex(&loaded.take().finalize()) });
     }

@@ -7,6 +7,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde_json::json;
 use verilume::graph::{Dump, Link};
 use verilume::model::{ARCHITECTURES, EMBEDDED, Model, ModelInfo};
+use verilume::report::Versioned;
 use verilume::tensor::Shape;
 
 use crate::args::{DumpArg, ModelArgs, ModelCommand};
@@ -45,7 +46,7 @@ pub fn run(args: &ModelArgs) -> Result<()> {
         ModelCommand::Info { model, json } => {
             let model = plan::open_model(model)?;
             let info = model.info(model.default_input())?;
-            answer.line(&if *json { serde_json::to_string_pretty(&info)? } else { described(&info) })
+            answer.line(&if *json { serde_json::to_string_pretty(&Versioned::new(&info))? } else { described(&info) })
         }
         ModelCommand::Dump { model, format, size, unfolded } => {
             let model = plan::open_model(model)?;
@@ -89,10 +90,11 @@ fn described(info: &ModelInfo) -> String {
         [first, rest @ ..] if rest.iter().all(|x| x == first) => first.to_string(),
         _ => v.iter().map(f64::to_string).collect::<Vec<_>>().join(", "),
     };
+    let text = |text: &str| crate::paths::one_line(text);
     let interpolation = format!("{:?}", p.interpolation).to_lowercase();
     let encodings: Vec<String> = info.encodings.iter().map(|(name, n)| format!("{n} {name}")).collect();
     let rows = [
-        ("name", info.name.clone()),
+        ("name", text(&info.name)),
         ("architecture", info.architecture.clone()),
         ("input", format!("{c} x {h} x {w}")),
         (
@@ -106,7 +108,7 @@ fn described(info: &ModelInfo) -> String {
         ("parameters", format!("{:.2} million", info.parameters as f64 / 1e6)),
         ("multiplications", format!("{:.1} million a forward pass", info.macs as f64 / 1e6)),
         ("operations", format!("{:.1} million, additions counted", info.flops as f64 / 1e6)),
-        ("stages", info.stages.join(", ")),
+        ("stages", text(&info.stages.join(", "))),
         ("resize", format!("short side {}, {interpolation}, centre crop {} x {}", p.resize, p.crop[0], p.crop[1])),
         ("mean", numbers(&p.mean)),
         ("std", numbers(&p.std)),
@@ -126,7 +128,7 @@ fn described(info: &ModelInfo) -> String {
         let [c, h, w] = layer.output;
         let numbers = [layer.parameters.to_string(), layer.macs.to_string()];
         let [parameters, multiplications] = numbers;
-        layers.add_row([layer.name.clone(), layer.op.clone(), format!("{c} x {h} x {w}"), parameters, multiplications]);
+        layers.add_row([text(&layer.name), layer.op.clone(), format!("{c} x {h} x {w}"), parameters, multiplications]);
     }
     for column in layers.column_iter_mut().skip(3) {
         column.set_cell_alignment(CellAlignment::Right);

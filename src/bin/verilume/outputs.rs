@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use npyz::{NpyWriter, WriterBuilder};
 use serde_json::json;
+use verilume::error::read_file;
 use verilume::image::Picture;
 use verilume::report::{Partial, replace};
 use verilume::{Error, Result};
@@ -27,6 +27,34 @@ pub fn make_room(path: &Path) -> Result<()> {
         Some(folder) => std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e)),
         None => Ok(()),
     }
+}
+
+/// Keeps the report of another run, as `NAME.1.EXT` or with the next free number; its new name. `is_same` says whether a report
+/// is of the same inputs, so that it may be replaced.
+pub fn set_aside(path: &Path, is_same: impl Fn(&serde_json::Value) -> bool) -> Result<Option<PathBuf>> {
+    // Of what is no report nothing is known: it is replaced, as a file of that name is.
+    let Ok(report) = read_file(path)
+        .and_then(|bytes| serde_json::from_slice(&bytes).map_err(|e| Error::input(format!("{}: {e}", path.display()))))
+    else {
+        return Ok(None);
+    };
+    if is_same(&report) {
+        return Ok(None);
+    }
+    let kept = free_beside(path);
+    std::fs::rename(path, &kept).map_err(|e| Error::io(path, e))?;
+    Ok(Some(kept))
+}
+
+/// `NAME.1.EXT`, or with the first number that no file has.
+pub fn free_beside(path: &Path) -> PathBuf {
+    let extension = path.extension().unwrap_or_default().to_string_lossy().into_owned();
+    let numbered = |n: usize| path.with_extension(format!("{n}.{extension}"));
+    let mut n = 1;
+    while numbered(n).symlink_metadata().is_ok() {
+        n += 1;
+    }
+    numbered(n)
 }
 
 /// Writes a picture as PNG.
@@ -57,90 +85,125 @@ impl RawFormat {
     }
 }
 
-enum Body {
-    Npy(NpyWriter<f32, BufWriter<File>>),
-    Safetensors(BufWriter<File>),
-}
-
-/// Raw maps of the rows of an array, written in order as they are made.
+/// Raw maps of the rows of an array, each at its place in the file.
 pub struct RawFile {
     path: PathBuf,
     partial: Partial,
-    body: Body,
-    row_dims: Vec<usize>,
-    rows: usize,
-    written: usize,
+    file: File,
+    /// Bytes before the first row.
+    header: u64,
+    row_bytes: u64,
+    /// Rows that have been written.
+    filled: Vec<bool>,
 }
 
 impl RawFile {
-    /// For `rows` maps of `row_dims`, or, with `rows` `None`, for one map without an axis of rows.
-    pub fn create(path: &Path, format: RawFormat, rows: Option<usize>, row_dims: &[usize]) -> Result<Self> {
+    /// For `rows` maps of `row_dims`, or, with `rows` `None`, for one map without an axis of rows. With a `key` what is
+    /// written stays for [`go_on`](Self::go_on), and an earlier file at `path` goes.
+    pub fn create(
+        (path, key): (&Path, Option<&str>),
+        format: RawFormat,
+        rows: Option<usize>,
+        row_dims: &[usize],
+    ) -> Result<Self> {
         make_room(path)?;
-        let shape: Vec<usize> = rows.into_iter().chain(row_dims.iter().copied()).collect();
         let fail = |e| Error::io(path, e);
-        let (partial, file) = Partial::create(path)?;
-        let mut file = BufWriter::new(file);
-        let body = match format {
-            RawFormat::Npy => {
-                let shape: Vec<u64> = shape.iter().map(|&d| d as u64).collect();
-                let options = npyz::WriteOptions::<f32>::new().default_dtype().shape(&shape);
-                Body::Npy(options.writer(file).begin_nd().map_err(fail)?)
-            }
-            RawFormat::Safetensors | RawFormat::SafetensorsInput => {
-                let bytes = shape.iter().product::<usize>() * 4;
-                let name = if format == RawFormat::SafetensorsInput { "input" } else { "map" };
-                let entry = json!({ name: { "dtype": "F32", "shape": shape, "data_offsets": [0, bytes] } });
-                let mut header = entry.to_string();
-                // The data must begin at a multiple of eight bytes.
-                header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
-                file.write_all(&(header.len() as u64).to_le_bytes()).map_err(fail)?;
-                file.write_all(header.as_bytes()).map_err(fail)?;
-                Body::Safetensors(file)
+        let (partial, mut file) = match key {
+            None => Partial::create(path)?,
+            Some(key) => {
+                // A file at `path` whose rows lie nowhere beside it holds all of them: this one must not be an older one.
+                match std::fs::remove_file(path) {
+                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(fail(e)),
+                    _ => Partial::create_rows(path, key)?,
+                }
             }
         };
-        let (path, row_dims) = (path.to_owned(), row_dims.to_vec());
-        Ok(Self { path, partial, body, row_dims, rows: rows.unwrap_or(1), written: 0 })
+        let shape: Vec<usize> = rows.into_iter().chain(row_dims.iter().copied()).collect();
+        let header = header(format, &shape);
+        let (rows, row_bytes) = (rows.unwrap_or(1), 4 * row_dims.iter().product::<usize>() as u64);
+        file.write_all(&header).map_err(fail)?;
+        let header = header.len() as u64;
+        file.set_len(header + rows as u64 * row_bytes).map_err(fail)?;
+        Ok(Self { path: path.to_owned(), partial, file, header, row_bytes, filled: vec![false; rows] })
     }
 
-    /// Row `row`; rows that were left out before it are filled with NaN.
-    pub fn push(&mut self, row: usize, dims: &[usize], values: &[f32]) -> Result<()> {
-        if dims != self.row_dims {
+    /// Goes on with what an interrupted run has written, whose rows `filled` count; `None` when nothing is there.
+    pub fn go_on(path: &Path, key: &str, filled: &[bool]) -> Result<Option<Self>> {
+        let Some((partial, mut file)) = Partial::open_rows(path, key)? else { return Ok(None) };
+        let fail = |e| Error::io(path, e);
+        let mut start = [0; 10];
+        file.read_exact(&mut start).map_err(fail)?;
+        let header = match start {
+            [0x93, b'N', b'U', b'M', b'P', b'Y', _, _, a, b] => 10 + u64::from(u16::from_le_bytes([a, b])),
+            [length @ .., _, _] => 8 + u64::from_le_bytes(length),
+        };
+        let row_bytes = file.metadata().map_err(fail)?.len().saturating_sub(header) / filled.len().max(1) as u64;
+        Ok(Some(Self { path: path.to_owned(), partial, file, header, row_bytes, filled: filled.to_vec() }))
+    }
+
+    /// Row `row`.
+    pub fn push(&mut self, row: usize, values: &[f32]) -> Result<()> {
+        if 4 * values.len() as u64 != self.row_bytes || row >= self.filled.len() {
             return Err(Error::input(format!(
-                "{}: a map of shape {dims:?} among maps of shape {:?}",
+                "{}: a map of {} numbers in row {row} among {} rows of {}",
                 self.path.display(),
-                self.row_dims
+                values.len(),
+                self.filled.len(),
+                self.row_bytes / 4
             )));
         }
-        self.fill(row)?;
-        self.write(values)
-    }
-
-    /// Fills up with NaN and puts the file in its place.
-    pub fn finish(mut self) -> Result<()> {
-        self.fill(self.rows)?;
-        let done = match self.body {
-            Body::Npy(writer) => writer.finish(),
-            Body::Safetensors(file) => file.into_inner().map(drop).map_err(|e| e.into_error()),
-        };
-        done.map_err(|e| Error::io(&self.path, e))?;
-        self.partial.place()
-    }
-
-    fn fill(&mut self, until: usize) -> Result<()> {
-        while self.written < until {
-            self.write(&vec![f32::NAN; self.row_dims.iter().product()])?;
-        }
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let at = SeekFrom::Start(self.header + row as u64 * self.row_bytes);
+        let written = self.file.seek(at).and_then(|_| self.file.write_all(&bytes));
+        written.map_err(|e| Error::io(&self.path, e))?;
+        self.filled[row] = true;
         Ok(())
     }
 
-    fn write(&mut self, values: &[f32]) -> Result<()> {
-        self.written += 1;
-        let written = match &mut self.body {
-            Body::Npy(writer) => writer.extend(values.iter().copied()),
-            Body::Safetensors(file) => values.iter().try_for_each(|v| file.write_all(&v.to_le_bytes())),
-        };
-        written.map_err(|e| Error::io(&self.path, e))
+    /// Fills rows that were left out with NaN and puts the file in its place.
+    pub fn finish(mut self) -> Result<()> {
+        for row in 0..self.filled.len() {
+            if !self.filled[row] {
+                self.push(row, &vec![f32::NAN; self.row_bytes as usize / 4])?;
+            }
+        }
+        drop(self.file);
+        self.partial.place()
     }
+}
+
+/// What stands before the numbers of an array of `shape`.
+fn header(format: RawFormat, shape: &[usize]) -> Vec<u8> {
+    let (mut header, mut text, align) = match format {
+        RawFormat::Npy => {
+            let extents: String = shape.iter().map(|d| format!("{d}, ")).collect();
+            let extents = if shape.len() == 1 { extents.trim_end() } else { extents.trim_end_matches(", ") };
+            (
+                b"\x93NUMPY\x01\0".to_vec(),
+                format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({extents}), }}"),
+                64,
+            )
+        }
+        RawFormat::Safetensors | RawFormat::SafetensorsInput => {
+            let bytes = 4 * shape.iter().product::<usize>();
+            let name = if format == RawFormat::SafetensorsInput { "input" } else { "map" };
+            let entry = json!({ name: { "dtype": "F32", "shape": shape, "data_offsets": [0, bytes] } });
+            (Vec::new(), entry.to_string(), 8)
+        }
+    };
+    // The data begin at a multiple of so many bytes.
+    let before = if format == RawFormat::Npy { header.len() + 2 } else { 8 };
+    let end = if format == RawFormat::Npy { "\n" } else { "" };
+    let length = (before + text.len() + end.len()).next_multiple_of(align) - before;
+    text.extend(std::iter::repeat_n(' ', length - text.len() - end.len()));
+    text.push_str(end);
+    match format {
+        // An array has four axes at most: its header is short.
+        RawFormat::Npy => header.extend((length as u16).to_le_bytes()),
+        _ => header.extend((length as u64).to_le_bytes()),
+    }
+    header.extend(text.as_bytes());
+    header
 }
 
 /// The raw files of one array input: one a method, rank of target and format.
@@ -155,13 +218,29 @@ impl RawFiles {
         Self { rows, open: HashMap::new() }
     }
 
+    /// Goes on with the file at `path`, whose rows `filled` count.
+    pub fn go_on(&mut self, path: &Path, key: &str, filled: &[bool]) -> Result<()> {
+        if let Some(file) = RawFile::go_on(path, key, filled)? {
+            self.open.insert(path.to_owned(), file);
+        }
+        Ok(())
+    }
+
     /// Adds row `row` to the file at `path`, which begins with the first row that is added.
-    pub fn push(&mut self, path: &Path, format: RawFormat, row: usize, dims: &[usize], values: &[f32]) -> Result<()> {
+    pub fn push(
+        &mut self,
+        (path, key): (&Path, Option<&str>),
+        format: RawFormat,
+        row: usize,
+        dims: &[usize],
+        values: &[f32],
+    ) -> Result<()> {
         if !self.open.contains_key(path) {
-            self.open.insert(path.to_owned(), RawFile::create(path, format, Some(self.rows), dims)?);
+            let file = RawFile::create((path, key), format, Some(self.rows), dims)?;
+            self.open.insert(path.to_owned(), file);
         }
         match self.open.get_mut(path) {
-            Some(file) => file.push(row, dims, values),
+            Some(file) => file.push(row, values),
             None => Ok(()),
         }
     }
@@ -176,12 +255,47 @@ impl RawFiles {
 mod tests {
     use super::*;
 
+    const KEY: &str = "0123456789abcdef";
+
+    #[test]
+    fn what_was_interrupted_is_gone_on_with() {
+        for format in [RawFormat::Npy, RawFormat::Safetensors] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join(format!("x.{}", format.extension()));
+            std::fs::write(&path, "of an older run").unwrap();
+            let mut whole = RawFiles::new(3);
+            (0..3).for_each(|row| whole.push((&path, Some(KEY)), format, row, &[2], &[row as f32; 2]).unwrap());
+            assert!(!path.exists());
+            whole.finish().unwrap();
+            let expected = std::fs::read(&path).unwrap();
+
+            let mut files = RawFiles::new(3);
+            files.push((&path, Some(KEY)), format, 0, &[2], &[0.0; 2]).unwrap();
+            drop(files);
+            assert!(!path.exists());
+            let mut files = RawFiles::new(3);
+            files.go_on(&path, KEY, &[true, false, false]).unwrap();
+            (1..3).for_each(|row| files.push((&path, Some(KEY)), format, row, &[2], &[row as f32; 2]).unwrap());
+            files.finish().unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), expected);
+            assert_eq!(folder.path().read_dir().unwrap().count(), 1);
+
+            // A row of a whole file is made again in its place.
+            let mut files = RawFiles::new(3);
+            files.go_on(&path, KEY, &[true, false, true]).unwrap();
+            assert!(files.push((&path, Some(KEY)), format, 1, &[3], &[1.0; 3]).is_err());
+            files.push((&path, Some(KEY)), format, 1, &[2], &[1.0; 2]).unwrap();
+            files.finish().unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), expected);
+        }
+    }
+
     #[test]
     fn rows_left_out_are_nan() {
         let folder = tempfile::tempdir().unwrap();
         let path = path(folder.path(), Path::new("sub/x"), &["gradient", "npy"]);
         let mut files = RawFiles::new(4);
-        files.push(&path, RawFormat::Npy, 1, &[2], &[1.0, 2.0]).unwrap();
+        files.push((&path, Some(KEY)), RawFormat::Npy, 1, &[2], &[1.0, 2.0]).unwrap();
         assert!(!path.exists());
         files.finish().unwrap();
         let array = npyz::NpyFile::new(File::open(&path).unwrap()).unwrap();
@@ -195,8 +309,8 @@ mod tests {
     fn safetensors_hold_the_map() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.safetensors");
-        let mut file = RawFile::create(&path, RawFormat::Safetensors, None, &[1, 2, 3]).unwrap();
-        file.push(0, &[1, 2, 3], &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]).unwrap();
+        let mut file = RawFile::create((&path, None), RawFormat::Safetensors, None, &[1, 2, 3]).unwrap();
+        file.push(0, &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]).unwrap();
         file.finish().unwrap();
         let bytes = std::fs::read(&path).unwrap();
         let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();

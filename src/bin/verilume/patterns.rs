@@ -22,6 +22,7 @@ use crate::items::{Item, Net};
 use crate::outputs;
 use crate::paths;
 use crate::plan;
+use crate::stream::usual_shape;
 use crate::talk::{Progress, Voice, counted};
 
 /// Some inputs could not be used.
@@ -42,7 +43,7 @@ struct Run<'a> {
     model: &'a Model,
     estimator: Estimator,
     engine: Engine,
-    /// The net for inputs of the first one's size, which all others must have.
+    /// The net for inputs of the size that most have.
     fit: Option<(Arc<Graph>, Fit)>,
     /// Pictures still wanted.
     left: usize,
@@ -136,6 +137,10 @@ fn fit(args: &FitArgs) -> Result<ExitCode> {
     let left = args.limit.unwrap_or(usize::MAX);
     let mut run = Run { model: &model, estimator: args.estimator, engine, fit: None, left, failed: 0 };
     let net = Net { preprocess: &preprocess, input: model.default_input() };
+    if let Some(graph) = usual_shape(&found.sources, net).and_then(|shape| model.graph(shape).ok()) {
+        let fit = Fit::new(&graph, run.estimator, run.engine.describe().threads)?;
+        run.fit = Some((graph, fit));
+    }
     for (at, source) in found.sources.iter().enumerate() {
         if run.left == 0 {
             break;
@@ -155,12 +160,17 @@ fn fit(args: &FitArgs) -> Result<ExitCode> {
         ("preprocessing", serde_json::to_string(&preprocess)?),
     ];
     let notes: BTreeMap<String, String> = notes.into_iter().map(|(key, value)| (key.to_string(), value)).collect();
-    let Some((graph, fit)) = run.fit else { bail!("--data: there is no picture that can be used") };
+    let Some((graph, fit)) = run.fit.filter(|(_, fit)| fit.pictures() > 0) else {
+        bail!("--data: there is no picture that can be used")
+    };
     let patterns = fit.finish(&graph, notes).map_err(|e| match e.kind() {
         ErrorKind::Input => e.within("--data"),
         _ => e,
     })?;
     outputs::make_room(&args.out)?;
+    if own.is_some() {
+        progress.say(&format!("{}: the file of an earlier run is replaced", args.out.display()));
+    }
     replace(&args.out, &patterns.to_bytes()?)?;
     let dead: usize = patterns.provenance.dead.values().sum();
     if dead > 0 {

@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use verilume::device::cpu::Convolution;
 use verilume::device::cpu::peaks::{self, Peaks};
 use verilume::engine::{Engine, Profile};
+use verilume::error::read_text;
 use verilume::program::{Pass, Plan, Work};
+use verilume::report::replace;
 
 use crate::args::ProfileArgs;
 use crate::computing;
@@ -214,7 +216,7 @@ pub fn run(args: &ProfileArgs) -> Result<()> {
     let earlier = args.compare.as_deref().map(read).transpose()?;
     let voice = if args.quiet { Voice::Quiet } else { Voice::Normal };
     let progress = Progress::new(voice, 0);
-    let settings = computing::settings_with(&args.resources, args.measured.kernels, args.threads)?;
+    let settings = computing::settings(&args.resources, args.threads)?;
     let subject = Subject::new(&args.measured, args.resources.seed)?;
     let spec = args.method.parse()?;
     let method = subject.method(&spec)?;
@@ -306,12 +308,12 @@ fn answer(args: &ProfileArgs, report: &Report) -> Result<()> {
 }
 
 fn read(path: &Path) -> Result<Earlier> {
-    let text = std::fs::read_to_string(path).map_err(|e| verilume::Error::io(path, e))?;
+    let text = read_text(path)?;
     serde_json::from_str(&text).map_err(|e| anyhow!("{} is not a profile's JSON: {e}", path.display()))
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
-    std::fs::write(path, text).map_err(|e| verilume::Error::io(path, e).into())
+    Ok(replace(path, text.as_bytes())?)
 }
 
 /// The programs of all calls in the order of their first run.

@@ -1,17 +1,20 @@
 //! What an earlier run has done already.
 
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
 
-use verilume::report::{Line, Stamp};
+use verilume::report::{Entry, Line};
 
+use crate::earlier::{Finder, Names, Standing, Stay};
 use crate::inputs::Source;
-use crate::paths;
 
-/// A source of this run and its number of rows; `None` for a picture.
+/// The sources of this run; the number of rows of each, `None` for a picture.
+#[derive(Clone, Copy)]
 pub struct Known<'a> {
-    pub source: &'a Source,
-    pub rows: Option<usize>,
+    pub sources: &'a [Source],
+    pub rows: &'a [Option<usize>],
+    pub finder: &'a Finder<'a>,
+    /// Names that this run may write.
+    pub names: &'a Names<'a>,
 }
 
 /// What has to be complete before a result counts.
@@ -40,12 +43,21 @@ pub struct Done {
     results: HashSet<(String, Option<usize>, usize)>,
     failed: HashMap<(String, usize), String>,
     /// Lines for the new journal.
-    pub kept: Vec<Line>,
+    pub kept: Vec<Vec<u8>>,
     /// Earlier results that were made with other settings.
     pub outdated: usize,
+    /// Results of other inputs, methods or commands whose files are gone, changed or replaced.
+    pub dropped: usize,
+    /// Keys of half-made raw files that lines count on.
+    pub parts: HashSet<String>,
 }
 
 impl Done {
+    /// All is made again; lines of other results stay.
+    pub fn nothing_but(stay: Stay) -> Self {
+        Self { kept: stay.kept, dropped: stay.dropped, parts: stay.parts, ..Self::default() }
+    }
+
     /// Whether `method` has been done for an item.
     pub fn has(&self, input: &str, row: Option<usize>, method: usize) -> bool {
         !self.results.is_empty() && self.results.contains(&(input.to_owned(), row, method))
@@ -56,91 +68,98 @@ impl Done {
         self.failed.get(&(input.to_owned(), row)).map(String::as_str)
     }
 
-    /// Sorts out `lines` of the journal in `out`.
-    pub fn settle(lines: Vec<Line>, sources: &[Known], current: &Current, demands: Demands, out: &Path) -> Self {
+    /// Sorts out the lines of a journal, whose files are `standing`.
+    pub fn settle(
+        entries: &[Entry<Line>],
+        standing: &[Standing],
+        known: Known,
+        current: &Current,
+        demands: Demands,
+    ) -> Self {
         let settings = &current.methods;
         let mut done = Self::default();
         let method = |line: &Line| settings.iter().position(|(id, _)| Some(id) == line.record.method.as_ref());
-        let mut found: HashMap<(&str, Option<usize>, usize), usize> = HashMap::new();
-        let mut failed: HashMap<(&str, usize), &str> = HashMap::new();
-        let claims = Claims::new(sources, current, demands, out);
-        let stamps: HashMap<&str, Option<Stamp>> =
-            sources.iter().map(|known| (known.source.shown.as_str(), known.source.stamp)).collect();
-        let unchanged = |line: &Line| {
-            let input = line.record.input.as_str();
-            let now = stamps.get(input).copied().unwrap_or_else(|| Stamp::of(&paths::named(input)));
-            now.is_none() || now == line.stamp
-        };
-        let superseded = superseded(&lines);
-        let mut usable = Vec::with_capacity(lines.len());
-        let mut others = Vec::with_capacity(lines.len());
-        for (line, superseded) in lines.iter().zip(superseded) {
+        let whose: Vec<Option<usize>> = entries.iter().map(|entry| known.finder.source(&entry.about)).collect();
+        let superseded = superseded(entries, standing, &whose);
+        // By source, row and method, the maps that are there: all, and those that do not need the array's other rows.
+        let mut found: HashMap<(usize, Option<usize>, usize), [usize; 2]> = HashMap::new();
+        let mut failed: HashMap<(usize, usize), &str> = HashMap::new();
+        let mut usable = vec![false; entries.len()];
+        for (i, entry) in entries.iter().enumerate() {
+            let (Some(line), Some(at)) = (&entry.line, whose[i]) else { continue };
             let record = &line.record;
-            let m = method(line);
-            let same = m.is_some_and(|m| settings[m].1 == line.settings);
-            if m.is_some() && !same {
-                done.outdated += 1;
-            }
-            let holds = record.error.is_none()
-                && record.method.is_some()
-                && !superseded
-                && unchanged(line)
-                && record.files.iter().all(|file| paths::named(file).is_file())
-                && !record.files.iter().any(|file| claims.by_another(file, &record.input, m.is_some()));
-            let whole = same && holds;
-            usable.push(whole);
-            others.push(m.is_none() && holds);
-            match (m, record.index, &record.error) {
-                (Some(m), _, _) if whole => *found.entry((&record.input, record.index, m)).or_default() += 1,
+            let now = known.sources[at].stamp;
+            let unchanged = now.is_none() || now == line.stamp;
+            match (method(line), record.index, &record.error) {
+                (Some(m), _, _) => {
+                    let same = settings[m].1 == line.settings;
+                    done.outdated += usize::from(!same);
+                    usable[i] = same && unchanged && standing[i].is_some() && !superseded[i];
+                    if usable[i] {
+                        let maps = found.entry((at, record.index, m)).or_default();
+                        maps[0] += 1;
+                        maps[1] += usize::from(line.part.is_some());
+                    }
+                }
                 (None, Some(row), Some(why))
-                    if record.method.is_none() && line.settings == current.inputs && unchanged(line) =>
+                    if record.method.is_none() && line.settings == current.inputs && unchanged =>
                 {
-                    failed.insert((&record.input, row), why);
+                    failed.insert((at, row), why);
                 }
                 _ => {}
             }
         }
-        let mut here = HashSet::new();
         let mut settled_arrays = HashSet::new();
-        for known in sources {
-            let input = known.source.shown.as_str();
-            here.insert(input);
-            let rows: Vec<Option<usize>> = known.rows.map_or_else(|| vec![None], |n| (0..n).map(Some).collect());
-            let complete = |row, m| found.get(&(input, row, m)).is_some_and(|&n| n >= demands.maps);
-            let bad = |row: Option<usize>| row.is_some_and(|row| failed.contains_key(&(input, row)));
+        for (at, source) in known.sources.iter().enumerate() {
+            let input = source.shown.as_str();
+            let rows: Vec<Option<usize>> = known.rows[at].map_or_else(|| vec![None], |n| (0..n).map(Some).collect());
+            let maps = |row, m, of: usize| found.get(&(at, row, m)).is_some_and(|n| n[of] >= demands.maps);
+            let complete = |row, m| maps(row, m, 0);
+            let bad = |row: Option<usize>| row.is_some_and(|row| failed.contains_key(&(at, row)));
             let methods = 0..settings.len();
-            let whole_array = known.rows.is_some() && demands.one_file_an_array;
-            let array_done = |m| rows.iter().all(|&row| complete(row, m) || bad(row));
+            let whole_array = known.rows[at].is_some() && demands.one_file_an_array;
             let mut all_settled = true;
             for m in methods.clone() {
-                if whole_array && !array_done(m) {
-                    all_settled = false;
-                    continue;
-                }
+                let settled = !whole_array || rows.iter().all(|&row| complete(row, m) || bad(row));
+                all_settled &= settled;
                 for &row in &rows {
                     let sheet = !demands.one_sheet_an_item || methods.clone().all(|m| complete(row, m));
-                    if complete(row, m) && sheet {
+                    // Without a key nobody knows in which file a row of an unfinished array lies.
+                    if sheet && complete(row, m) && (settled || maps(row, m, 1)) {
                         done.results.insert((input.to_owned(), row, m));
                     }
                 }
             }
             if whole_array && all_settled {
-                settled_arrays.insert(input);
+                settled_arrays.insert(at);
             }
         }
-        for ((input, row), why) in &failed {
-            if settled_arrays.contains(input) {
-                done.failed.insert(((*input).to_owned(), *row), (*why).to_owned());
+        for ((at, row), why) in &failed {
+            if settled_arrays.contains(at) {
+                done.failed.insert((known.sources[*at].shown.clone(), *row), (*why).to_owned());
             }
         }
-        for ((line, usable), other) in lines.iter().zip(usable).zip(others) {
-            let record = &line.record;
-            let result = method(line).is_some_and(|m| done.has(&record.input, record.index, m));
-            let failure =
-                record.method.is_none() && record.index.is_some_and(|row| done.failure(&record.input, row).is_some());
-            let elsewhere = usable && !here.contains(record.input.as_str());
-            if (usable && result) || failure || elsewhere || other {
-                done.kept.push(line.clone());
+        for (i, entry) in entries.iter().enumerate() {
+            let row = entry.about.index;
+            let source = whose[i].map(|at| &known.sources[at]);
+            let m = entry.line.as_ref().and_then(method);
+            let stays = match (source, m, &entry.line) {
+                (Some(source), Some(m), _) => usable[i] && done.has(&source.shown, row, m),
+                (Some(source), None, Some(line)) if line.record.method.is_none() => {
+                    row.is_some_and(|row| done.failure(&source.shown, row).is_some())
+                }
+                // Of another method, input or command.
+                _ => {
+                    let replaced = |file: &String| source.is_some_and(|source| known.names.claims(file, source));
+                    let stands = |files: &Vec<String>| !superseded[i] && !files.iter().any(replaced);
+                    let stays = entry.about.error.is_some() || standing[i].as_ref().is_some_and(stands);
+                    done.dropped += usize::from(!stays);
+                    stays
+                }
+            };
+            if stays {
+                done.kept.push(entry.text.clone());
+                done.parts.extend(entry.about.part.clone());
             }
         }
         done
@@ -148,90 +167,67 @@ impl Done {
 }
 
 /// For each line, whether a later one says that another input's result took the place of one of its files.
-fn superseded(lines: &[Line]) -> Vec<bool> {
-    let mut owners: HashMap<&str, &str> = HashMap::new();
-    let mut superseded: Vec<bool> = lines
-        .iter()
-        .rev()
-        .map(|line| {
-            let input = line.record.input.as_str();
-            let mut lost = false;
-            for file in &line.record.files {
-                lost |= *owners.entry(file).or_insert(input) != input;
-            }
-            lost
-        })
-        .collect();
-    superseded.reverse();
-    superseded
-}
-
-/// Files that this run may write, by their names.
-struct Claims<'a> {
-    out: PathBuf,
-    stems: HashMap<String, &'a str>,
-    methods: HashSet<&'a str>,
-    sheets: bool,
-}
-
-impl<'a> Claims<'a> {
-    fn new(sources: &[Known<'a>], current: &'a Current, demands: Demands, out: &Path) -> Self {
-        let stem = |known: &Known<'a>| (known.source.stem.to_string_lossy().into_owned(), known.source.shown.as_str());
-        Self {
-            out: out.canonicalize().unwrap_or_else(|_| out.to_owned()),
-            stems: sources.iter().map(stem).collect(),
-            methods: current.methods.iter().map(|(id, _)| id.as_str()).collect(),
-            sheets: demands.one_sheet_an_item,
+fn superseded(entries: &[Entry<Line>], standing: &[Standing], whose: &[Option<usize>]) -> Vec<bool> {
+    let mut owners: HashMap<&str, (Option<usize>, &str)> = HashMap::new();
+    let mut superseded: Vec<bool> = vec![false; entries.len()];
+    for i in (0..entries.len()).rev() {
+        let about = &entries[i].about;
+        let owner = (whose[i], if whose[i].is_some() { "" } else { about.input.as_str() });
+        for file in standing[i].iter().flatten() {
+            superseded[i] |= *owners.entry(file).or_insert(owner) != owner;
         }
     }
-
-    /// Whether `file`, a result for `input`, may be written over for something else.
-    fn by_another(&self, file: &str, input: &str, method_runs: bool) -> bool {
-        self.claimant(file).is_some_and(|claimant| claimant != input || !method_runs)
-    }
-
-    fn claimant(&self, file: &str) -> Option<&'a str> {
-        let file = paths::named(file);
-        let path = file.parent()?.canonicalize().ok()?.join(file.file_name()?);
-        let name = path.strip_prefix(&self.out).ok()?.to_string_lossy().into_owned();
-        name.match_indices('.').find_map(|(dot, _)| {
-            let claimant = self.stems.get(&name[..dot])?;
-            let mut parts = name[dot + 1..].split('.');
-            let first = parts.next()?;
-            let is_row = first.bytes().all(|b| b.is_ascii_digit());
-            let id = if is_row { parts.next()? } else { first };
-            (self.methods.contains(id) || self.sheets && id == "grid").then_some(*claimant)
-        })
-    }
+    superseded
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
     use verilume::report::Record;
 
     fn line(input: &str, index: Option<usize>, method: &str, settings: &str) -> Line {
         let record = Record { error: None, method: Some(method.into()), ..Record::failed(input, index, "") };
-        Line { record, settings: settings.into(), stamp: None }
+        Line { record, settings: settings.into(), stamp: None, place: None, part: None }
     }
 
     #[test]
     fn an_array_with_one_file_is_done_as_a_whole() {
-        let source = crate::inputs::find(&["x.npy".into()], Path::new("out")).sources.remove(0);
-        let known = [Known { source: &source, rows: Some(3) }];
+        let mut sources = crate::inputs::find(&["x.npy".into()], Path::new("out")).sources;
+        sources.truncate(1);
+        let places = [None];
+        let finder = Finder::new(&sources, &places);
+        let names = Names::new(std::iter::empty(), HashSet::new());
+        let known = Known { sources: &sources, rows: &[Some(3)], finder: &finder, names: &names };
         let current = Current { methods: vec![("gradient".into(), "s".into())], inputs: "s".into() };
         let demands = Demands { maps: 1, one_file_an_array: true, one_sheet_an_item: false };
+        let settle = |lines: &[Line], demands| {
+            let entry = |line: &Line| {
+                let text = serde_json::to_vec(line).unwrap();
+                Entry { about: serde_json::from_slice(&text).unwrap(), text, line: Some(line.clone()) }
+            };
+            let entries: Vec<Entry<Line>> = lines.iter().map(entry).collect();
+            let standing: Vec<Standing> = lines.iter().map(|line| line.record.error.is_none().then(Vec::new)).collect();
+            Done::settle(&entries, &standing, known, &current, demands)
+        };
         let mut lines = vec![line("x.npy", Some(0), "gradient", "s"), line("x.npy", Some(1), "gradient", "old")];
-        let done = Done::settle(lines.clone(), &known, &current, demands, Path::new("out"));
+        let done = settle(&lines, demands);
         assert_eq!((done.kept.len(), done.outdated), (0, 1));
 
+        // Rows whose half-made file is known count each by itself.
+        lines[0].part = Some("0123456789abcdef".into());
+        let done = settle(&lines, demands);
+        assert!(done.has("x.npy", Some(0), 0) && !done.has("x.npy", Some(1), 0));
+        assert_eq!((done.kept.len(), done.parts.len()), (1, 1));
+        lines[0].part = None;
+
         lines[1].settings = "s".into();
-        lines.push(Line { record: Record::failed("x.npy", Some(2), "NaN"), settings: "s".into(), stamp: None });
-        let done = Done::settle(lines.clone(), &known, &current, demands, Path::new("out"));
+        let failed = Record::failed("x.npy", Some(2), "NaN");
+        lines.push(Line { record: failed, settings: "s".into(), stamp: None, place: None, part: None });
+        let done = settle(&lines, demands);
         assert_eq!((done.kept.len(), done.failure("x.npy", 2)), (3, Some("NaN")));
 
-        let rows = Demands { one_file_an_array: false, ..demands };
-        let done = Done::settle(lines, &known, &current, rows, Path::new("out"));
+        let done = settle(&lines, Demands { one_file_an_array: false, ..demands });
         assert!(done.has("x.npy", Some(1), 0) && !done.has("x.npy", Some(2), 0));
         assert_eq!(done.kept.len(), 2);
     }

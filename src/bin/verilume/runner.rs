@@ -22,6 +22,7 @@ use crate::book::Book;
 use crate::drawing::{self, Panel};
 use crate::inputs::Source;
 use crate::items::{Item, Net, fit};
+use crate::methods::fingerprint;
 use crate::outputs::{self, RawFile, RawFiles, RawFormat};
 use crate::paths;
 use crate::plan::Plan;
@@ -62,6 +63,8 @@ struct Scored {
 struct Rows {
     single: bool,
     files: RawFiles,
+    /// By method, the key of its raw files; none for a single input.
+    keys: Vec<String>,
 }
 
 /// Everything a run holds while it goes through its inputs.
@@ -79,6 +82,8 @@ pub struct Runner<'a> {
     pub sources: &'a [Source],
     /// Files that no result may take the place of.
     pub read: HashSet<PathBuf>,
+    /// Results of other inputs.
+    pub others: HashSet<PathBuf>,
 }
 
 impl Runner<'_> {
@@ -105,7 +110,7 @@ impl Runner<'_> {
             match Item::picture(at, source, net) {
                 Ok(item) => waiting.push(item),
                 Err(e) => {
-                    self.book.fail(at, source, None, &e.to_string(), progress)?;
+                    self.book.fail(at, source, None, &e.to_string())?;
                     progress.step(&self.book.summary(at, source));
                 }
             }
@@ -124,7 +129,7 @@ impl Runner<'_> {
     fn pictures(&mut self, items: Vec<Item>, progress: &mut Progress) -> Result<()> {
         let at: Vec<usize> = items.iter().map(|i| i.source).collect();
         let held = self.group(items, None, progress)?;
-        self.write_down(held, progress)?;
+        self.write_down(held)?;
         for at in at {
             progress.step(&self.book.summary(at, &self.sources[at]));
         }
@@ -134,20 +139,20 @@ impl Runner<'_> {
     fn array(&mut self, at: usize, source: &Source, progress: &mut Progress) -> Result<()> {
         let mut array = match ArrayFile::open(&source.path) {
             Ok(array) => array,
-            Err(e) => return self.book.fail(at, source, None, &e.to_string(), progress),
+            Err(e) => return self.book.fail(at, source, None, &e.to_string()),
         };
         if !array.has_levels()
             && let Err(e) = fit(array.dims(), self.model.default_input())
         {
-            return self.book.fail(at, source, None, &e.within(&source.shown).to_string(), progress);
+            return self.book.fail(at, source, None, &e.within(&source.shown).to_string());
         }
         let count = array.rows();
         self.book.set_items(at, count);
-        let mut rows = Rows { single: array.is_single(), files: RawFiles::new(count) };
+        let mut rows = self.rows(at, source, &array)?;
         let mut last = Vec::new();
         for first in (0..count).step_by(ROWS) {
             // The last group is written down after the array's files are in place: records must not promise more.
-            self.write_down(std::mem::take(&mut last), progress)?;
+            self.write_down(std::mem::take(&mut last))?;
             progress.at(&format!("{} [{first} of {count}]", source.shown));
             let mut items = Vec::new();
             for row in first..count.min(first + ROWS) {
@@ -163,7 +168,7 @@ impl Runner<'_> {
                 let net = Net { preprocess: self.preprocess, input: self.model.default_input() };
                 match Item::row(at, source, &mut array, row, net) {
                     Ok(item) => items.push(item),
-                    Err(e) => self.book.fail(at, source, Some(row), &e.to_string(), progress)?,
+                    Err(e) => self.book.fail(at, source, Some(row), &e.to_string())?,
                 }
             }
             last = self.group(items, Some(&mut rows), progress)?;
@@ -173,11 +178,43 @@ impl Runner<'_> {
                 line.record.error = Some(e.to_string());
             }
         }
-        self.write_down(last, progress)
+        self.write_down(last)
     }
 
-    fn write_down(&mut self, lines: Vec<(usize, Line)>, progress: &Progress) -> Result<()> {
-        lines.into_iter().try_for_each(|(at, line)| self.book.add(at, line, progress))
+    /// The raw files of an array. What an interrupted run has left of them is gone on with, as far as it counts.
+    fn rows(&self, at: usize, source: &Source, array: &ArrayFile) -> Result<Rows> {
+        let count = array.rows();
+        let mut rows = Rows { single: array.is_single(), files: RawFiles::new(count), keys: Vec::new() };
+        if rows.single {
+            return Ok(rows);
+        }
+        for (m, ready) in self.methods.iter().enumerate() {
+            let key = fingerprint(&serde_json::json!([ready.settings, self.sources[at].stamp, count]));
+            let done: Vec<bool> = (0..count).map(|row| self.done.has(&source.shown, Some(row), m)).collect();
+            let failed = |row: usize| self.done.failure(&source.shown, row).is_some();
+            if done.contains(&true) && (0..count).any(|row| !done[row] && !failed(row)) {
+                for format in self.plan.formats.iter().filter_map(|&format| raw_format(format)) {
+                    for rank in 0..self.targets.count() {
+                        let path = self.named(&source.stem, m, &format!("top{}", rank + 1), format.extension());
+                        rows.files.go_on(&path, &key, &done)?;
+                    }
+                }
+            }
+            rows.keys.push(key);
+        }
+        Ok(rows)
+    }
+
+    /// The name of a result of method `m`.
+    fn named(&self, stem: &Path, m: usize, target: &str, extension: &str) -> PathBuf {
+        let id = self.methods[m].id.as_str();
+        let several = matches!(self.plan.target, TargetChoice::Top(_));
+        let parts = if several { vec![id, target, extension] } else { vec![id, extension] };
+        outputs::path(&self.plan.out, stem, &parts)
+    }
+
+    fn write_down(&mut self, lines: Vec<(usize, Line)>) -> Result<()> {
+        lines.into_iter().try_for_each(|(at, line)| self.book.add(at, line))
     }
 
     /// Runs all methods on items of one shape. Returns the records that have to wait until files are complete.
@@ -192,7 +229,7 @@ impl Runner<'_> {
             Ok(graph) => graph,
             Err(e) => {
                 for item in &items {
-                    self.fail(item, &e.to_string(), progress)?;
+                    self.fail(item, &e.to_string())?;
                 }
                 return Ok(Vec::new());
             }
@@ -214,8 +251,7 @@ impl Runner<'_> {
                     let s = &scored[i];
                     match &made {
                         Ok(_) => self.methods[m].proven = true,
-                        // Settings that have never worked are no fault of the input: they would fail on every other.
-                        Err(e) if e.kind() == ErrorKind::Settings && !self.methods[m].proven => {
+                        Err(e) if !self.methods[m].proven && hopeless(e, &graph, self.sources) => {
                             return made.map(|_| Vec::new()).map_err(|e| e.within(&self.methods[m].id).into());
                         }
                         Err(_) => {}
@@ -245,11 +281,14 @@ impl Runner<'_> {
                     }
                     let settings = self.methods[m].settings.clone();
                     let stamp = self.sources[s.item.source].stamp;
-                    held.push((s.item.source, Line { record, settings, stamp }));
+                    let place = self.book.place(s.item.source);
+                    let raw = self.plan.formats.iter().any(|&format| raw_format(format).is_some());
+                    let part = rows.as_deref().filter(|_| raw).and_then(|rows| rows.keys.get(m).cloned());
+                    held.push((s.item.source, Line { record, settings, stamp, place, part }));
                 }
             }
             if !sheets && rows.is_none() {
-                self.write_down(std::mem::take(&mut held), progress)?;
+                self.write_down(std::mem::take(&mut held))?;
             }
         }
         for (s, panels) in scored.iter().zip(panels).filter(|(_, panels)| !panels.is_empty()) {
@@ -280,8 +319,8 @@ impl Runner<'_> {
         ))
     }
 
-    fn fail(&mut self, item: &Item, why: &str, progress: &Progress) -> Result<()> {
-        self.book.fail(item.source, &self.sources[item.source], item.row, why, progress)
+    fn fail(&mut self, item: &Item, why: &str) -> Result<()> {
+        self.book.fail(item.source, &self.sources[item.source], item.row, why)
     }
 
     /// The net's scores; items that it cannot take are recorded and left out.
@@ -310,7 +349,7 @@ impl Runner<'_> {
                     let prediction = best.iter().take(LISTED).map(of).collect();
                     scored.push(Scored { item, scores, targets, prediction });
                 }
-                Err(e) => self.fail(&item, &e.to_string(), progress)?,
+                Err(e) => self.fail(&item, &e.to_string())?,
             }
         }
         Ok(scored)
@@ -352,6 +391,7 @@ impl Runner<'_> {
             seconds,
             peak_bytes: self.engine.peak_bytes(),
             files: Vec::new(),
+            bytes: Vec::new(),
             error: None,
             shares: None,
             assumed: Vec::new(),
@@ -369,23 +409,16 @@ impl Runner<'_> {
         map: &Map,
         mut rows: Option<&mut Rows>,
     ) -> verilume::Result<Vec<String>> {
-        let id = self.methods[m].id.as_str();
-        let several = matches!(self.plan.target, TargetChoice::Top(_));
         let class = map.target.to_string();
-        let named = |stem: &Path, target: &str, extension: &str| {
-            let parts = if several { vec![id, target, extension] } else { vec![id, extension] };
-            outputs::path(&self.plan.out, stem, &parts)
-        };
+        let named = |stem: &Path, target: &str, extension: &str| self.named(stem, m, target, extension);
         let rank = format!("top{}", rank + 1);
         let several_rows = rows.as_deref().is_some_and(|rows| !rows.single);
         let mut planned = Vec::new();
         for &format in &self.plan.formats {
-            let raw = match format {
-                Format::Grid => continue,
-                Format::Npy => Some(RawFormat::Npy),
-                Format::Safetensors => Some(RawFormat::Safetensors),
-                Format::Overlay | Format::Heatmap => None,
-            };
+            if format == Format::Grid {
+                continue;
+            }
+            let raw = raw_format(format);
             let path = match raw {
                 None => {
                     let both = format == Format::Heatmap && self.plan.wants(Format::Overlay);
@@ -409,12 +442,12 @@ impl Runner<'_> {
                 (Some(raw), Some(rows)) if !rows.single => {
                     let row = s.item.row.unwrap_or(0);
                     let (dims, values) = (s.item.raw_dims(map), map.values.to_f32());
-                    rows.files.push(&path, raw, row, &dims, &values)?;
+                    rows.files.push((&path, Some(&rows.keys[m])), raw, row, &dims, &values)?;
                 }
                 (Some(raw), _) => {
                     let dims = s.item.raw_dims(map);
-                    let mut file = RawFile::create(&path, raw, None, &dims)?;
-                    file.push(0, &dims, &map.values.to_f32())?;
+                    let mut file = RawFile::create((&path, None), raw, None, &dims)?;
+                    file.push(0, &map.values.to_f32())?;
                     file.finish()?;
                 }
             }
@@ -428,6 +461,10 @@ impl Runner<'_> {
         match path.canonicalize() {
             Ok(place) if self.read.contains(&place) => Err(verilume::Error::input(format!(
                 "{}: the result would take the place of a file that this run reads; give another folder with -o",
+                path.display()
+            ))),
+            Ok(place) if self.others.contains(&place) => Err(verilume::Error::input(format!(
+                "{}: the result would take the place of another input's; give another folder with -o",
                 path.display()
             ))),
             _ => Ok(()),
@@ -449,6 +486,19 @@ impl Runner<'_> {
             )
         });
         drawing::sheet(&title, &s.item.view(self.preprocess)?, &panels, &self.look)
+    }
+}
+
+/// Whether what failed on one input fails on every other of `sources`. An error that names the input's shape is that input's
+/// own, unless all of them have the same: the net takes no other, or all are pictures, which are prepared alike.
+pub fn hopeless(e: &verilume::Error, graph: &Graph, sources: &[Source]) -> bool {
+    let Shape { c, h, w } = graph.input_shape();
+    match e.kind() {
+        ErrorKind::Settings => true,
+        ErrorKind::Shape => {
+            !sources.iter().any(Source::is_array) || graph.resized(Shape::new(c, 2 * h, 2 * w)).is_err()
+        }
+        _ => false,
     }
 }
 
@@ -478,6 +528,15 @@ pub fn maps(
             let each = inputs.iter().zip(targets);
             each.flat_map(|(&input, &target)| maps(engine, graph, method, &[input], &[target])).collect()
         }
+    }
+}
+
+/// How raw maps are stored, where a format stores them.
+fn raw_format(format: Format) -> Option<RawFormat> {
+    match format {
+        Format::Npy => Some(RawFormat::Npy),
+        Format::Safetensors => Some(RawFormat::Safetensors),
+        Format::Grid | Format::Overlay | Format::Heatmap => None,
     }
 }
 

@@ -1,10 +1,11 @@
 //! Inputs one after the other, whatever they come from.
 
 use verilume::Result;
+use verilume::tensor::Shape;
 
 use crate::arrays::ArrayFile;
 use crate::inputs::Source;
-use crate::items::{Item, Net};
+use crate::items::{Item, Net, fit};
 
 /// One input, or why there is none.
 pub struct Read {
@@ -30,6 +31,27 @@ impl<'a> Stream<'a> {
     pub fn new(sources: &'a [Source], net: Net<'a>) -> Self {
         Self { sources, net, at: 0, array: None }
     }
+}
+
+/// The shape that most inputs have, of equally many the first one's: methods that take one shape only take this one.
+pub fn usual_shape(sources: &[Source], net: Net) -> Option<Shape> {
+    let mut shapes: Vec<(Shape, usize)> = Vec::new();
+    for source in sources.iter().filter(|source| source.refused.is_none()) {
+        let array = source.is_array().then(|| ArrayFile::open(&source.path));
+        let (dims, rows) = match &array {
+            Some(Ok(array)) if !array.has_levels() => (array.dims().to_vec(), array.rows()),
+            Some(Ok(array)) => (net.preprocess.dims().to_vec(), array.rows()),
+            Some(Err(_)) => continue,
+            None => (net.preprocess.dims().to_vec(), 1),
+        };
+        let Ok(shape) = fit(&dims, net.input) else { continue };
+        match shapes.iter_mut().find(|(known, _)| *known == shape) {
+            Some((_, count)) => *count += rows,
+            None => shapes.push((shape, rows)),
+        }
+    }
+    // Of equals the last is the largest.
+    shapes.into_iter().rev().max_by_key(|&(_, count)| count).map(|(shape, _)| shape)
 }
 
 impl Iterator for Stream<'_> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use verilume::engine;
 
-use crate::paths::one_line;
+use crate::paths::{bounded, harmless, one_line};
 
 /// Standard output that a reader may close at any time.
 #[derive(Debug, Default)]
@@ -17,13 +17,14 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Writes a line. Once the reader has gone away nothing is written any more and nothing fails.
+    /// Writes text or JSON and a line end; what a terminal would act on is spelled out. Once the reader has gone away nothing is
+    /// written any more and nothing fails.
     pub fn line(&mut self, text: &str) -> anyhow::Result<()> {
         if self.closed {
             return Ok(());
         }
         let mut out = io::stdout().lock();
-        match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        match writeln!(out, "{}", harmless(text)).and_then(|()| out.flush()) {
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => self.closed = true,
             other => other.map_err(|e| anyhow::anyhow!("standard output: {e}"))?,
         }
@@ -94,15 +95,15 @@ impl Progress {
         self.last.set();
         match (&self.bar, self.voice) {
             (_, Voice::Quiet) => {}
-            (Some(bar), _) => bar.suspend(|| say(&one_line(text))),
-            (None, _) => say(&one_line(text)),
+            (Some(bar), _) => bar.suspend(|| say(text)),
+            (None, _) => say(text),
         }
     }
 
     /// What is being done now; without a terminal it is said only when nothing has been said for a while.
     pub fn at(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.set_message(one_line(text)),
+            Some(bar) => bar.set_message(message(text)),
             None if self.last.elapsed() >= SILENCE => self.say(text),
             None => {}
         }
@@ -155,6 +156,24 @@ impl Progress {
 
     /// Runs `f` while no bar is drawn, so that its output is not overwritten.
     pub fn aside<T>(&self, f: impl FnOnce() -> T) -> T {
+        self.beside().aside(f)
+    }
+
+    /// What [`aside`](Self::aside) needs, for another thread.
+    pub fn beside(&self) -> Beside {
+        Beside { bar: self.bar.clone() }
+    }
+}
+
+/// Knows whether a bar is drawn.
+#[derive(Debug, Clone, Default)]
+pub struct Beside {
+    bar: Option<ProgressBar>,
+}
+
+impl Beside {
+    /// Runs `f` while no bar is drawn.
+    pub fn aside<T>(&self, f: impl FnOnce() -> T) -> T {
         match &self.bar {
             Some(bar) => bar.suspend(f),
             None => f(),
@@ -199,9 +218,22 @@ pub fn counted(n: usize, one: &str) -> String {
     format!("{n} {one}{}", if n == 1 { "" } else { "s" })
 }
 
+/// Longest message, characters.
+const LONGEST: usize = 500;
+
+/// `text` in one line that is not too long.
+pub fn message(text: &str) -> String {
+    bounded(&one_line(text), LONGEST)
+}
+
 /// A line on standard error; a closed standard error is no reason to stop.
 pub fn say(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", message(text));
+}
+
+/// The log of a compiler, line by line and in full.
+pub fn say_log(text: &str) {
+    let _ = writeln!(io::stderr(), "{}", harmless(text));
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use comfy_table::{Table, presets};
 use serde::Serialize;
+use verilume::report::RECORD_VERSION;
 use verilume::report::check::{CheckReport, Finding, PictureChecked, Threshold, Verdict};
 use verilume::report::figures::{chosen, number};
 
@@ -21,6 +22,7 @@ struct Line<'a> {
     detail: Option<&'a str>,
     notes: &'a [(String, f64)],
     error: Option<&'a str>,
+    record_version: u32,
 }
 
 /// One JSON object a finding; one for a picture that could not be checked.
@@ -38,6 +40,7 @@ pub fn lines(picture: &PictureChecked) -> serde_json::Result<Vec<String>> {
             detail: finding.map(|f| f.detail.as_str()),
             notes: finding.map(|f| f.notes.as_slice()).unwrap_or_default(),
             error: picture.error.as_deref(),
+            record_version: RECORD_VERSION,
         })
     };
     match &picture.error {

@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use super::arguments::{Address, Packed};
 use super::runtime::{Launch, Machine, Refusal, Runtime};
 use super::source::{Sources, Unit};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, read_file};
 
 macro_rules! shim {
     ($($file:literal),+ $(,)?) => {
@@ -423,7 +423,7 @@ impl Compiler {
 
 /// SHA-256 of a file; none if it cannot be read.
 fn digest(path: &Path) -> Option<[u8; 32]> {
-    Some(Sha256::digest(std::fs::read(path).ok()?).into())
+    Some(Sha256::digest(read_file(path).ok()?).into())
 }
 
 /// Where the digest of a kept file lies.
@@ -435,7 +435,7 @@ fn digest_of(path: &Path) -> PathBuf {
 
 /// Whether a kept file is what it was when it was made: loading a damaged library can end the process.
 fn is_whole(path: &Path) -> bool {
-    digest(path).is_some_and(|digest| std::fs::read(digest_of(path)).is_ok_and(|kept| kept == digest))
+    digest(path).is_some_and(|digest| read_file(&digest_of(path)).is_ok_and(|kept| kept == digest))
 }
 
 /// Name and text of a file.

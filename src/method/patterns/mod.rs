@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Context, Method, Parameter, Values, input_maps};
 use crate::engine::{Batch, Engine, Job};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, read_file};
 use crate::graph::{Encoding, Graph, Node, NodeId, Op, Weight};
 use crate::map::{Map, Sign};
 use crate::program::Score;
@@ -152,7 +152,7 @@ impl Patterns {
     /// # Errors
     /// As [`Patterns::from_bytes`], and when the file cannot be read.
     pub fn open(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+        let bytes = read_file(path)?;
         Self::from_bytes(&bytes).map_err(|e| e.within(path.display()))
     }
 
@@ -291,7 +291,8 @@ impl Back {
         let dead = |t: &&usize| pattern[**t * row..][..row].iter().all(|&a| a == 0.0);
         match targets.iter().find(dead) {
             None => Ok(()),
-            Some(target) => Err(Error::settings(format!(
+            // Which class is explained may be each input's own.
+            Some(target) => Err(Error::input(format!(
                 "{}: class {target} has no pattern: no picture it was fitted to made that logit vary (relu: above 0)",
                 self.source
             ))),

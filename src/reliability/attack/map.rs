@@ -202,7 +202,7 @@ impl MapAttack {
                 self.objective.name(),
                 x.shape()
             );
-            return Err(Error::settings(why));
+            return Err(Error::shape(why));
         }
         let baselines = self.baselines(preprocess, x)?;
         let maps = self.maps_with(engine, graph, (x, classes), &baselines)?;
@@ -251,16 +251,17 @@ impl MapAttack {
                     _ => false,
                 };
                 if !suits || map.first_not_finite().is_some() {
-                    return Err(Error::settings(format!(
+                    let why = format!(
                         "the target of manipulate: a map of shape {:?} for an input of {shape}; it must suit and be finite",
                         map.dims()
-                    )));
+                    );
+                    return Err(if suits { Error::settings(why) } else { Error::shape(why) });
                 }
                 map.to_f64().into_owned()
             }
             MapTarget::Picture(picture) => {
                 if picture.dims() != shape.dims() {
-                    return Err(Error::settings(format!(
+                    return Err(Error::shape(format!(
                         "the target of manipulate: a picture of shape {:?} for an input of {shape}",
                         picture.dims()
                     )));

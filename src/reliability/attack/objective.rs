@@ -24,7 +24,7 @@ impl Region {
                 let fits =
                     |first: usize, extent: usize, n: usize| first.checked_add(extent).is_some_and(|end| end <= n);
                 if !fits(b.top, b.height, h) || !fits(b.left, b.width, w) {
-                    return Err(Error::settings(format!(
+                    return Err(Error::shape(format!(
                         "a region of rows {} to {} and columns {} to {} lies outside of an input of {h}x{w}",
                         b.top,
                         b.top.saturating_add(b.height),
@@ -38,14 +38,14 @@ impl Region {
             Region::Mask(mask) => {
                 if *mask.dims() != [h, w] {
                     let dims = mask.dims();
-                    return Err(Error::settings(format!("a region of shape {dims:?} for an input of {h}x{w}")));
+                    return Err(Error::shape(format!("a region of shape {dims:?} for an input of {h}x{w}")));
                 }
                 (0..h * w).map(|i| mask.at(i) != 0.0).collect()
             }
         };
         match inside.iter().filter(|&&i| i).count() {
             0 => Err(Error::settings("a region without pixels")),
-            n if n == h * w => Err(Error::settings("a region of all pixels: the map's mass always lies inside")),
+            n if n == h * w => Err(Error::shape("a region of all pixels: the map's mass always lies inside")),
             _ => Ok(inside),
         }
     }
@@ -195,7 +195,8 @@ impl Aim {
             Objective::TopK { .. } => {
                 let k = objective.top_k(h * w);
                 if !(1..h * w).contains(&k) {
-                    return Err(Error::settings(format!("top_k:k={k}: there are {} pixels", h * w)));
+                    let why = format!("top_k:k={k}: there are {} pixels", h * w);
+                    return Err(if k == 0 { Error::settings(why) } else { Error::shape(why) });
                 }
                 Aim::TopK { top: top(s, k), k }
             }

@@ -3,7 +3,7 @@
 use super::noise::HOW;
 use super::{Bench, Outcome, PanelKind, Subject, Test, Threshold, Verdict};
 use crate::engine::Batch;
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::reliability::attack::{MapAttack, Objective, Size};
 use crate::reliability::stability::compare;
 
@@ -40,9 +40,7 @@ fn run(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Outcome> {
         };
         let found = match attack.attack(bench.engine, bench.graph, bench.options.preprocess, &x, &[target]) {
             Ok(mut found) => found.pop().filter(|f| f.succeeded).ok_or_else(|| "the attack found nothing".to_string()),
-            Err(e) if matches!(e.kind(), ErrorKind::Input | ErrorKind::Model | ErrorKind::Settings) => {
-                Err(e.to_string())
-            }
+            Err(e) if super::refused(&e) => Err(e.to_string()),
             Err(e) => return Err(e),
         };
         bench.scene.attacked = Some(found);

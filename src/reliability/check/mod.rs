@@ -374,7 +374,7 @@ impl<'a> Checker<'a> {
 
 /// Whether an error says that a method or test has no meaning here.
 fn refused(e: &Error) -> bool {
-    matches!(e.kind(), ErrorKind::Input | ErrorKind::Model | ErrorKind::Settings)
+    matches!(e.kind(), ErrorKind::Input | ErrorKind::Model | ErrorKind::Settings | ErrorKind::Shape)
 }
 
 fn finding(test: &Test, method: &str, outcome: Outcome) -> Finding {

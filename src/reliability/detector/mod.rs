@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use super::auc::{Interval, Scored, interval};
 use super::bootstrap::Bootstrap;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, read_file};
 use crate::image::Preprocess;
 use crate::tensor::{Shape, Tensor};
 
@@ -231,7 +231,7 @@ impl Detector {
     /// # Errors
     /// As [`Detector::from_bytes`], and when the file cannot be read.
     pub fn open(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+        let bytes = read_file(path)?;
         Self::from_bytes(&bytes).map_err(|e| e.within(path.display()))
     }
 }

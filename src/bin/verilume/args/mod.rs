@@ -16,8 +16,8 @@ pub use check::{CheckArgs, ReportFormat};
 pub use detector::{ApplyArgs, DetectorArgs, DetectorCommand, TrainArgs};
 pub use eval::{EvalArgs, MosaicSize, TargetArg};
 
-use crate::listing;
 use crate::values::{self, CropSize, Shard};
+use crate::{listing, paths, talk};
 
 /// Explains image classifiers, with the evidence whether the explanation can be believed.
 #[derive(Debug, Parser)]
@@ -213,6 +213,12 @@ pub struct Resources {
     #[arg(long = "conv", value_name = "HOW", default_value = "auto")]
     pub convolution: verilume::device::cpu::Convolution,
 
+    /// Vector instructions of the CPU: auto, avx512, avx2 or portable
+    ///
+    /// `avx2` and `portable` give the bits that a machine without the others gives.
+    #[arg(long, value_name = "KERNELS", default_value = "auto", value_parser = values::kernels)]
+    pub kernels: verilume::device::cpu::Kernels,
+
     /// Folder of CUDA kernels to use in place of the built-in ones that have their names
     #[arg(long, value_name = "DIR")]
     pub kernel_dir: Option<PathBuf>,
@@ -322,7 +328,7 @@ const PROFILE_EXAMPLES: &str = "Examples:
 
 /// What is measured.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Model and kernels")]
+#[command(next_help_heading = "Model")]
 pub struct Measured {
     #[command(flatten)]
     pub model: ModelChoice,
@@ -334,10 +340,6 @@ pub struct Measured {
     /// Input size, N or HxW [default: the net's]
     #[arg(long, value_name = "SIZE", value_parser = CropSize::parse)]
     pub size: Option<CropSize>,
-
-    /// Vector instructions of the CPU: auto, avx512, avx2 or portable
-    #[arg(long, value_name = "KERNELS", default_value = "auto", value_parser = values::kernels)]
-    pub kernels: verilume::device::cpu::Kernels,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -530,7 +532,17 @@ impl Cli {
 
     /// What was typed; leaves the process with a message when it has no meaning.
     pub fn read() -> Self {
-        let matches = Self::parser().get_matches();
-        Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit())
+        let read = Self::parser().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+        read.unwrap_or_else(|e| {
+            let hostile = std::env::args_os().any(|word| {
+                let word = word.to_string_lossy();
+                paths::one_line(&word) != word
+            });
+            if hostile && e.use_stderr() {
+                talk::say_log(e.render().to_string().trim_end());
+                std::process::exit(e.exit_code());
+            }
+            e.exit()
+        })
     }
 }

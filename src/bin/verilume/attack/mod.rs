@@ -5,7 +5,6 @@ mod runner;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write;
-use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -25,12 +24,14 @@ use verilume::tensor::Tensor;
 use crate::args::attack::{AttackArgs, AttackFormat};
 use crate::arrays::{ArrayFile, Row};
 use crate::computing;
+use crate::earlier::{self, Finder, Past, Results};
+use crate::explain::lock;
 use crate::inputs::{self, Inputs};
 use crate::items;
 use crate::plan;
 use crate::talk::{Answer, Progress, Voice, counted};
 use crate::targets::TargetChoice;
-use record::{AttackRecord, Table};
+use record::{AttackLine, Table};
 use runner::{Book, Runner};
 
 /// Nothing could be done.
@@ -53,6 +54,8 @@ pub struct Ready {
 pub struct Compared {
     pub spec: String,
     pub method: Box<dyn Method>,
+    /// Whether it has made a map in this run.
+    pub proven: bool,
 }
 
 /// Runs the command.
@@ -86,31 +89,45 @@ pub fn run(args: &AttackArgs) -> Result<ExitCode> {
     let voice = if args.quiet { Voice::Quiet } else { Voice::Normal };
     let mut engine = computing::open(&settings, voice)?;
     std::fs::create_dir_all(&args.out).map_err(|e| verilume::Error::io(&args.out, e))?;
-    let _lock = lock(&args.out)?;
+    let lock_path = args.out.join(".records.lock");
+    let _lock = lock(&lock_path, &args.out)?;
 
-    let Inputs { sources, ignored } = inputs::find(&args.inputs, &args.out);
+    let Inputs { mut sources, ignored } = inputs::find(&args.inputs, &args.out);
     if sources.is_empty() {
         bail!("no inputs");
     }
+    let records = args.out.join("records.jsonl");
+    let results = Results::new(&args.out);
+    let past = Past::<AttackLine>::read(&results, &records)?;
+    let ids: Vec<String> = attacks.iter().map(|attack| attack.id.clone()).collect();
+    let names = past.names(ids.iter().map(String::as_str).collect());
+    let places: Vec<Option<String>> = sources.iter().map(|s| earlier::place_of(&s.path)).collect();
+    let renamed = names.keep_apart(&mut sources, &places);
+    let finder = Finder::new(&sources, &places);
+    let again = |line: &AttackLine| line.record.attack.as_ref().is_none_or(|attack| ids.contains(attack));
+    let stay = past.stay(&finder, &names, |entry| entry.line.as_ref().is_some_and(again));
     let mut progress = Progress::new(voice, sources.len());
     engine.observe(progress.listener());
     plan::many_passes(&methods).for_each(|line| progress.say(&line));
     if ignored > 0 {
         progress.say(&format!("{ignored} files that are neither pictures nor arrays are left out"));
     }
+    earlier::say(&renamed, &progress);
+    earlier::say_dropped(stay.dropped, &progress);
     let manifest_path = args.out.join("manifest.json");
     // A manifest says that a run has ended: one of an earlier run must not stand beside this run's records.
     match std::fs::remove_file(&manifest_path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(verilume::Error::io(&manifest_path, e).into()),
         _ => {}
     }
-    let journal = Journal::start::<AttackRecord>(&args.out.join("records.jsonl"), &[])?;
+    let journal = Journal::start_with(&records, stay.kept.iter().map(Vec::as_slice))?;
+    earlier::sweep(&results, &lock_path, &sources, &stay.parts.iter().cloned().chain(past.parts()).collect());
     let longest = |lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or(0);
     let table = Table::new(
         longest(&mut sources.iter().map(|s| s.shown.chars().count() + if s.is_array() { 6 } else { 0 })),
         longest(&mut attacks.iter().map(|a| a.id.len())),
     );
-    let book = Book::new(journal, (!args.json).then_some(table), sources.len());
+    let book = Book::new(journal, (!args.json).then_some(table), progress.beside(), places.clone());
     let mut manifest = manifest(args, &model, &preprocess, &attacks, (&settings, &engine), &formats)?;
     let mut runner = Runner {
         model: &model,
@@ -124,11 +141,13 @@ pub fn run(args: &AttackArgs) -> Result<ExitCode> {
         out: &args.out,
         sources: &sources,
         read: read_files(args, &target, &sources),
+        others: past.of_others(&results, &finder),
         book,
     };
     let ended = runner.all(&mut progress);
+    let closed = runner.book.close();
     progress.finish();
-    ended?;
+    ended.and(closed)?;
 
     manifest.ignored_files = ignored;
     manifest.files = runner.book.statuses(&sources);
@@ -220,7 +239,7 @@ fn compared(named: &[plan::Named], attacks: &[Ready], preprocess: &Preprocess, s
     let context = method::Context { seed, score: Score::Logit, preprocess, load: &load };
     let build = |spec: String| {
         let method = method::Spec::parse(&spec)?.build(&context).map_err(|e| e.within(format!("-m {spec}")))?;
-        Ok(Compared { spec, method })
+        Ok(Compared { spec, method, proven: false })
     };
     specs.into_iter().map(build).collect()
 }
@@ -234,18 +253,6 @@ fn read_files(args: &AttackArgs, target: &TargetChoice, sources: &[inputs::Sourc
         paths.push(path);
     }
     paths.into_iter().filter_map(|path| path.canonicalize().ok()).collect()
-}
-
-/// Keeps other runs from writing to the same records until it is dropped.
-fn lock(out: &Path) -> Result<File> {
-    let path = out.join(".records.lock");
-    let options = File::options().create(true).truncate(false).write(true).open(&path);
-    let file = options.map_err(|e| verilume::Error::io(&path, e))?;
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => bail!("another run is writing to {}", out.display()),
-        // There are file systems without locks.
-        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
-    }
 }
 
 fn manifest(

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use verilume::map::showing_nothing;
-use verilume::report::Prediction;
+use verilume::report::{Prediction, RECORD_VERSION, Stamp};
 
+use crate::keeper::Kept;
 use crate::paths;
+use crate::talk::message;
 
 /// How alike the maps of one method are before and after.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MapsCompared {
     /// The method, with all parameters.
     pub method: String,
@@ -25,15 +27,15 @@ pub struct MapsCompared {
     /// The same for the picture of levels.
     pub spearman_png: Option<f64>,
     /// Notes of the map before, such as `all_zero`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<(String, f64)>,
     /// Notes of the map after.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes_after: Vec<(String, f64)>,
 }
 
 /// One attack on one input, or the reason why there is none.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct AttackRecord {
     /// The input's path as it was given or found.
     pub input: String,
@@ -87,14 +89,55 @@ pub struct AttackRecord {
     pub peak_bytes: u64,
     /// Files written.
     pub files: Vec<String>,
+    /// Their sizes, one each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bytes: Vec<u64>,
     /// Why there is no result.
     pub error: Option<String>,
+    /// Version of this form; 0 for records from before it was written.
+    #[serde(default)]
+    pub record_version: u32,
+}
+
+/// A record in the journal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AttackLine {
+    /// The record.
+    #[serde(flatten)]
+    pub record: AttackRecord,
+    /// The input as it was found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stamp: Option<Stamp>,
+    /// Hash of its place in the file system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
+}
+
+impl Kept for AttackLine {
+    fn files(&self) -> &[String] {
+        &self.record.files
+    }
+
+    fn part(&self) -> Option<&str> {
+        None
+    }
+
+    fn on_disk(&mut self, bytes: Vec<u64>) {
+        self.record.bytes = bytes;
+    }
+
+    fn lost(&mut self, why: String) -> bool {
+        let fine = self.record.error.is_none();
+        self.record.error.get_or_insert(why);
+        fine
+    }
 }
 
 impl AttackRecord {
     /// An input that could not be used.
     pub fn failed(input: &str, index: Option<usize>, why: &str) -> Self {
-        Self { input: input.into(), index, error: Some(why.into()), ..Self::default() }
+        let record_version = RECORD_VERSION;
+        Self { input: input.into(), index, error: Some(why.into()), record_version, ..Self::default() }
     }
 }
 
@@ -133,7 +176,7 @@ impl Table {
         let input = last(&format!("{}{row}", paths::one_line(&record.input)), width);
         if let Some(why) = &record.error {
             let attack = record.attack.as_deref().map_or_else(String::new, |a| format!("{a}: "));
-            return format!("{input:width$}  failed: {attack}{}", paths::one_line(why));
+            return format!("{input:width$}  failed: {attack}{}", message(why));
         }
         let top = |prediction: Option<&Vec<Prediction>>| {
             prediction.and_then(|p| p.first()).map_or_else(

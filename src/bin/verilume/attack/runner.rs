@@ -2,9 +2,11 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use anyhow::Result;
+use verilume::Error;
 use verilume::engine::{Batch, Engine};
 use verilume::graph::Graph;
 use verilume::image::{Picture, Preprocess};
@@ -13,19 +15,20 @@ use verilume::model::{Labels, Model};
 use verilume::program::Score;
 use verilume::reliability::attack::{Adversarial, Attack, Quantised, Wanted, linf_levels, quantise};
 use verilume::reliability::similarity::{spearman, top_k_intersection};
-use verilume::report::{FileStatus, Journal, Prediction, Status};
+use verilume::report::{FileStatus, Journal, Prediction, RECORD_VERSION, Stamp, Status};
 use verilume::tensor::{Shape, Tensor};
-use verilume::{Error, ErrorKind};
 
-use super::record::{AttackRecord, MapsCompared, Table};
+use super::record::{AttackLine, AttackRecord, MapsCompared, Table};
 use super::{Compared, Ready, parameters};
 use crate::args::attack::AttackFormat;
 use crate::arrays::ArrayFile;
 use crate::inputs::Source;
 use crate::items::{Item, Net, fit};
+use crate::keeper::Keeper;
 use crate::outputs::{self, RawFile, RawFiles, RawFormat};
 use crate::paths;
-use crate::talk::{Answer, Progress};
+use crate::runner::hopeless;
+use crate::talk::{Answer, Beside, Progress};
 use crate::targets::{Targets, best_first, least};
 
 /// Rows of an array that go through the net together.
@@ -46,26 +49,17 @@ struct Tally {
     error: Option<String>,
 }
 
-/// Keeps the records of a run.
-pub struct Book {
-    journal: Journal,
-    answer: Answer,
-    /// Nothing stands for JSON.
-    table: Option<Table>,
-    tallies: Vec<Tally>,
-}
+/// What became of every source.
+#[derive(Clone)]
+struct Tallies(Arc<Mutex<Vec<Tally>>>);
 
-impl Book {
-    /// An empty book over so many sources.
-    pub fn new(journal: Journal, table: Option<Table>, sources: usize) -> Self {
-        let tallies = (0..sources).map(|_| Tally { items: 1, ..Tally::default() }).collect();
-        Self { journal, answer: Answer::default(), table, tallies }
+impl Tallies {
+    fn all(&self) -> MutexGuard<'_, Vec<Tally>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records a result: it is in the journal before anybody sees it.
-    fn add(&mut self, at: usize, record: &AttackRecord, progress: &Progress) -> Result<()> {
-        self.journal.append(record)?;
-        let tally = &mut self.tallies[at];
+    fn count(&self, at: usize, record: &AttackRecord) {
+        let tally = &mut self.all()[at];
         match &record.error {
             Some(why) => {
                 tally.failed.insert(record.index);
@@ -76,15 +70,59 @@ impl Book {
                 tally.succeeded += usize::from(record.succeeded == Some(true));
             }
         }
-        progress.aside(|| match &mut self.table {
-            None => self.answer.line(&serde_json::to_string(record)?),
-            Some(table) => {
-                if let Some(heading) = table.heading() {
-                    self.answer.line(&heading)?;
-                }
-                self.answer.line(&table.line(record))
+    }
+}
+
+/// Keeps the records of a run.
+pub struct Book {
+    keeper: Keeper<AttackLine>,
+    tallies: Tallies,
+    /// Where the sources are.
+    places: Vec<Option<String>>,
+}
+
+impl Book {
+    /// An empty book over sources at `places`; without a table records are shown as JSON.
+    pub fn new(journal: Journal, table: Option<Table>, beside: Beside, places: Vec<Option<String>>) -> Self {
+        let tallies = places.iter().map(|_| Tally { items: 1, ..Tally::default() }).collect();
+        let tallies = Tallies(Arc::new(Mutex::new(tallies)));
+        let (late, mut table, mut answer) = (tallies.clone(), table, Answer::default());
+        // What was taken for done is a failure where its files have vanished before they were on disk.
+        let listener = move |at: usize, line: &AttackLine, lost: bool| {
+            let record = &line.record;
+            if lost {
+                let tally = &mut late.all()[at];
+                tally.made -= 1;
+                tally.succeeded -= usize::from(record.succeeded == Some(true));
+                tally.failed.insert(record.index);
+                tally.error = tally.error.take().or_else(|| record.error.clone());
             }
-        })
+            beside.aside(|| match &mut table {
+                None => answer.line(&serde_json::to_string(record)?),
+                Some(table) => {
+                    if let Some(heading) = table.heading() {
+                        answer.line(&heading)?;
+                    }
+                    answer.line(&table.line(record))
+                }
+            })
+        };
+        Self { keeper: Keeper::new(journal, Box::new(listener)), tallies, places }
+    }
+
+    /// Records a result: its files are on disk and it is in the journal before anybody sees it.
+    fn add(&mut self, at: usize, record: AttackRecord, stamp: Option<Stamp>) -> Result<()> {
+        self.tallies.count(at, &record);
+        let place = self.places.get(at).cloned().flatten();
+        self.keeper.add(at, AttackLine { record, stamp, place })
+    }
+
+    /// Writes down what is left. Nothing can be added any more.
+    ///
+    /// # Errors
+    /// When the journal cannot be written.
+    pub fn close(&mut self) -> Result<()> {
+        self.keeper.close()
     }
 
     /// What became of every source.
@@ -96,17 +134,17 @@ impl Book {
             failed_items: if tally.failed.contains(&None) { tally.items } else { tally.failed.len() },
             error: tally.error.clone(),
         };
-        self.tallies.iter().zip(sources).map(status).collect()
+        self.tallies.all().iter().zip(sources).map(status).collect()
     }
 
     /// Attacks made, those that succeeded, sources with a failure.
     pub fn totals(&self) -> (usize, usize, usize) {
-        let sum = |f: fn(&Tally) -> usize| self.tallies.iter().map(f).sum();
+        let sum = |f: fn(&Tally) -> usize| self.tallies.all().iter().map(f).sum();
         (sum(|t| t.made), sum(|t| t.succeeded), sum(|t| usize::from(!t.failed.is_empty())))
     }
 
     fn summary(&self, at: usize, source: &Source) -> String {
-        let tally = &self.tallies[at];
+        let tally = &self.tallies.all()[at];
         match (&tally.error, tally.made) {
             (Some(why), 0) => format!("failed: {why}"),
             (Some(_), made) => {
@@ -154,6 +192,8 @@ pub struct Runner<'a> {
     pub sources: &'a [Source],
     /// Files that no result may take the place of.
     pub read: HashSet<PathBuf>,
+    /// Results of other inputs.
+    pub others: HashSet<PathBuf>,
     pub book: Book,
 }
 
@@ -174,7 +214,7 @@ impl Runner<'_> {
             match Item::picture(at, source, self.net()) {
                 Ok(item) => waiting.push(item),
                 Err(e) => {
-                    self.fail(at, None, &e.to_string(), progress)?;
+                    self.fail(at, None, &e.to_string())?;
                     progress.step(&self.book.summary(at, source));
                 }
             }
@@ -189,15 +229,15 @@ impl Runner<'_> {
         Net { preprocess: self.preprocess, input: self.model.default_input() }
     }
 
-    fn fail(&mut self, at: usize, row: Option<usize>, why: &str, progress: &Progress) -> Result<()> {
+    fn fail(&mut self, at: usize, row: Option<usize>, why: &str) -> Result<()> {
         let record = AttackRecord::failed(&self.sources[at].shown, row, why);
-        self.book.add(at, &record, progress)
+        self.book.add(at, record, self.sources[at].stamp)
     }
 
     fn pictures(&mut self, items: Vec<Item>, progress: &mut Progress) -> Result<()> {
         let at: Vec<usize> = items.iter().map(|i| i.source).collect();
-        let held = self.group(items, None, progress)?;
-        self.write_down(held, progress)?;
+        let held = self.group(items, None)?;
+        self.write_down(held)?;
         for at in at {
             progress.step(&self.book.summary(at, &self.sources[at]));
         }
@@ -207,56 +247,51 @@ impl Runner<'_> {
     fn array(&mut self, at: usize, source: &Source, progress: &mut Progress) -> Result<()> {
         let mut array = match ArrayFile::open(&source.path) {
             Ok(array) => array,
-            Err(e) => return self.fail(at, None, &e.to_string(), progress),
+            Err(e) => return self.fail(at, None, &e.to_string()),
         };
         if !array.has_levels()
             && let Err(e) = fit(array.dims(), self.model.default_input())
         {
-            return self.fail(at, None, &e.within(&source.shown).to_string(), progress);
+            return self.fail(at, None, &e.within(&source.shown).to_string());
         }
         let count = array.rows();
-        self.book.tallies[at].items = count;
+        self.book.tallies.all()[at].items = count;
         let mut rows = Rows { single: array.is_single(), files: RawFiles::new(count) };
         let mut last = Vec::new();
         for first in (0..count).step_by(ROWS) {
             // The last group is written down after the array's files are in place: records must not promise more.
-            self.write_down(std::mem::take(&mut last), progress)?;
+            self.write_down(std::mem::take(&mut last))?;
             progress.at(&format!("{} [{first} of {count}]", source.shown));
             let mut items = Vec::new();
             for row in first..count.min(first + ROWS) {
                 let item = Item::row(at, source, &mut array, row, self.net());
                 match item {
                     Ok(item) => items.push(item),
-                    Err(e) => self.fail(at, Some(row), &e.to_string(), progress)?,
+                    Err(e) => self.fail(at, Some(row), &e.to_string())?,
                 }
             }
-            last = self.group(items, Some(&mut rows), progress)?;
+            last = self.group(items, Some(&mut rows))?;
         }
         if let Err(e) = rows.files.finish() {
             for (_, record) in &mut last {
                 record.error = Some(e.to_string());
             }
         }
-        self.write_down(last, progress)
+        self.write_down(last)
     }
 
-    fn write_down(&mut self, records: Vec<(usize, AttackRecord)>, progress: &Progress) -> Result<()> {
-        records.iter().try_for_each(|(at, record)| self.book.add(*at, record, progress))
+    fn write_down(&mut self, records: Vec<(usize, AttackRecord)>) -> Result<()> {
+        records.into_iter().try_for_each(|(at, record)| self.book.add(at, record, self.sources[at].stamp))
     }
 
     /// Runs all attacks on items of one shape. Returns the records that have to wait until files are complete.
-    fn group(
-        &mut self,
-        mut items: Vec<Item>,
-        mut rows: Option<&mut Rows>,
-        progress: &Progress,
-    ) -> Result<Vec<(usize, AttackRecord)>> {
+    fn group(&mut self, mut items: Vec<Item>, mut rows: Option<&mut Rows>) -> Result<Vec<(usize, AttackRecord)>> {
         let Some(first) = items.first() else { return Ok(Vec::new()) };
         let graph = match input_shape(&first.input).and_then(|shape| self.model.graph(shape)) {
             Ok(graph) => graph,
             Err(e) => {
                 for item in &items {
-                    self.fail(item.source, item.row, &e.to_string(), progress)?;
+                    self.fail(item.source, item.row, &e.to_string())?;
                 }
                 return Ok(Vec::new());
             }
@@ -265,7 +300,7 @@ impl Runner<'_> {
         for item in &mut items {
             item.input = Tensor::f32(item.input.dims(), item.input.to_f32().into_owned())?;
         }
-        let scored = self.score(&graph, items, progress)?;
+        let scored = self.score(&graph, items)?;
         if scored.is_empty() {
             return Ok(Vec::new());
         }
@@ -273,9 +308,14 @@ impl Runner<'_> {
         let mut before = Vec::new();
         for m in 0..self.compared.len() {
             let maps = self.maps(&graph, m, &originals, &scored);
-            // As with attacks below: no input would do better.
-            if let Some(Err(e)) = maps.iter().find(|m| matches!(m, Err(e) if e.kind() == ErrorKind::Settings)) {
-                anyhow::bail!("-m {}: {e}", self.compared[m].spec);
+            for map in &maps {
+                match map {
+                    Ok(_) => self.compared[m].proven = true,
+                    Err(e) if !self.compared[m].proven && hopeless(e, &graph, self.sources) => {
+                        anyhow::bail!("-m {}: {e}", self.compared[m].spec);
+                    }
+                    Err(_) => {}
+                }
             }
             before.push(maps);
         }
@@ -288,8 +328,7 @@ impl Runner<'_> {
             for (i, (made, seconds)) in self.attack(&graph, a, &scored, &wanted, &every).into_iter().enumerate() {
                 match &made {
                     Ok(_) => self.attacks[a].proven = true,
-                    // Settings that have never worked are no fault of the input: they would fail on every other.
-                    Err(e) if e.kind() == ErrorKind::Settings && !self.attacks[a].proven => {
+                    Err(e) if !self.attacks[a].proven && hopeless(e, &graph, self.sources) => {
                         return made.map(|_| Vec::new()).map_err(|e| e.within(&self.attacks[a].id).into());
                     }
                     Err(_) => {}
@@ -318,14 +357,14 @@ impl Runner<'_> {
             }
             held.extend(scored.iter().map(|s| s.item.source).zip(records));
             if rows.is_none() {
-                self.write_down(std::mem::take(&mut held), progress)?;
+                self.write_down(std::mem::take(&mut held))?;
             }
         }
         Ok(held)
     }
 
     /// The net's logits and the class attacked; items that it cannot take are recorded and left out.
-    fn score(&mut self, graph: &Graph, items: Vec<Item>, progress: &Progress) -> Result<Vec<Scored>> {
+    fn score(&mut self, graph: &Graph, items: Vec<Item>) -> Result<Vec<Scored>> {
         let inputs: Vec<&Tensor> = items.iter().map(|i| &i.input).collect();
         let together = self.forward(graph, &inputs);
         let mut scored = Vec::new();
@@ -343,7 +382,7 @@ impl Runner<'_> {
             });
             match made {
                 Ok((class, logits)) => scored.push(Scored { item, logits, class }),
-                Err(e) => self.fail(item.source, item.row, &e.to_string(), progress)?,
+                Err(e) => self.fail(item.source, item.row, &e.to_string())?,
             }
         }
         Ok(scored)
@@ -428,6 +467,7 @@ impl Runner<'_> {
             prediction_before: self.prediction(&s.logits),
             seconds,
             peak_bytes: self.engine.peak_bytes(),
+            record_version: RECORD_VERSION,
             ..AttackRecord::default()
         }
     }
@@ -535,10 +575,12 @@ impl Runner<'_> {
             self.spare(&path)?;
             let values = outcome.found.picture.to_f32();
             match rows.as_deref_mut() {
-                Some(rows) if several => rows.files.push(&path, raw, s.item.row.unwrap_or(0), &s.item.dims, &values)?,
+                Some(rows) if several => {
+                    rows.files.push((&path, None), raw, s.item.row.unwrap_or(0), &s.item.dims, &values)?
+                }
                 _ => {
-                    let mut file = RawFile::create(&path, raw, None, &s.item.dims)?;
-                    file.push(0, &s.item.dims, &values)?;
+                    let mut file = RawFile::create((&path, None), raw, None, &s.item.dims)?;
+                    file.push(0, &values)?;
                     file.finish()?;
                 }
             }
@@ -552,6 +594,10 @@ impl Runner<'_> {
         match path.canonicalize() {
             Ok(place) if self.read.contains(&place) => Err(Error::input(format!(
                 "{}: the result would take the place of a file that this run reads; give another folder with -o",
+                path.display()
+            ))),
+            Ok(place) if self.others.contains(&place) => Err(Error::input(format!(
+                "{}: the result would take the place of another input's; give another folder with -o",
                 path.display()
             ))),
             _ => Ok(()),

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use serde_json::json;
 use verilume::report::eval::{Asked, Evaluated, Summary};
-use verilume::report::{Journal, ModelUsed, replace};
+use verilume::report::{Journal, ModelUsed, Versioned, replace};
 use verilume::tensor::Shape;
 
 use crate::args::{EvalArgs, MosaicSize, TargetArg};
@@ -20,6 +20,7 @@ use crate::data::{Data, Reader, Wanted};
 use crate::explain::lock;
 use crate::listing;
 use crate::methods;
+use crate::outputs;
 use crate::paths;
 use crate::plan;
 use crate::talk::{Answer, Progress, Voice, counted};
@@ -113,13 +114,16 @@ pub fn run(args: &EvalArgs) -> Result<ExitCode> {
         progress.say(&format!("--labels-csv: {} not among the data", counted(data.strangers, "file")));
     }
     let path = args.out.join("eval.jsonl");
-    let earlier = if args.resume { Journal::read::<Evaluated>(&path)? } else { Vec::new() };
-    let settled = settle(earlier, &units);
+    let settled = settle(Journal::read::<Evaluated>(&path)?, &units, args.resume);
     if settled.outdated > 0 {
         progress.say(&format!("{} earlier results have other settings and are made again", settled.outdated));
     }
     // A summary says that a run has ended: one of an earlier run must not stand beside this run's lines.
     let summary_path = args.out.join("summary.json");
+    let data_named: Vec<String> = args.data.iter().map(|name| paths::shown(std::path::Path::new(name))).collect();
+    if let Some(kept) = outputs::set_aside(&summary_path, |summary| summary["data"] == json!(data_named))? {
+        progress.say(&format!("the summary of other data is kept as {}", kept.display()));
+    }
     match std::fs::remove_file(&summary_path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
             return Err(verilume::Error::io(&summary_path, e).into());
@@ -145,8 +149,10 @@ pub fn run(args: &EvalArgs) -> Result<ExitCode> {
         lines: settled.done,
     };
     let ended = runner.all(&mut progress);
+    let closed = runner.journal.sync();
     progress.finish();
     ended?;
+    closed?;
 
     let lines: Vec<Evaluated> = runner.lines.into_iter().flatten().collect();
     let asked: Vec<Asked> = named
@@ -162,7 +168,7 @@ pub fn run(args: &EvalArgs) -> Result<ExitCode> {
             sha256: model.sha256().into(),
         },
         preprocessing: serde_json::to_value(&preprocess)?,
-        data: args.data.iter().map(|name| paths::shown(std::path::Path::new(name))).collect(),
+        data: data_named,
         kind: kind.name().into(),
         pictures: lines.len(),
         failed: lines.iter().filter(|l| l.error.is_some()).count(),
@@ -183,7 +189,7 @@ pub fn run(args: &EvalArgs) -> Result<ExitCode> {
     replace(&summary_path, &bytes)?;
     if args.json {
         for score in &summary.scores {
-            answer.line(&serde_json::to_string(score)?)?;
+            answer.line(&serde_json::to_string(&Versioned::new(score))?)?;
         }
     } else {
         answer.line(&summary::table(&summary, &lines))?;
@@ -217,8 +223,9 @@ struct Settled {
     outdated: usize,
 }
 
-/// Sorts out the lines of an earlier run. Those of pictures that this run leaves out stay; failures are tried again.
-fn settle(lines: Vec<Evaluated>, units: &Units) -> Settled {
+/// Sorts out the lines of an earlier run. Those of pictures that this run leaves out stay; failures are tried again, and without
+/// `resume` so is everything.
+fn settle(lines: Vec<Evaluated>, units: &Units, resume: bool) -> Settled {
     let key = |input: &str, index: Option<usize>, parts: &[String]| (input.to_owned(), index, parts.to_vec());
     let places: HashMap<_, usize> =
         units.all.iter().enumerate().map(|(at, u)| (key(&u.input, u.index, &u.parts), at)).collect();
@@ -226,6 +233,7 @@ fn settle(lines: Vec<Evaluated>, units: &Units) -> Settled {
     for line in lines {
         match places.get(&key(&line.input, line.index, &line.parts)) {
             None => settled.kept.push(line),
+            Some(_) if !resume => {}
             Some(&at) => {
                 let unit = &units.all[at];
                 // Of what was changed nothing counts; where nobody can tell, everything does.

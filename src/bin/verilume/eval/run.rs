@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use verilume::Error;
 use verilume::engine::Engine;
 use verilume::graph::Graph;
 use verilume::image::{Placement, Preprocess};
@@ -13,7 +14,6 @@ use verilume::reliability::mosaic;
 use verilume::report::Journal;
 use verilume::report::eval::{Evaluated, Measured};
 use verilume::tensor::Tensor;
-use verilume::{Error, ErrorKind};
 
 use super::metrics::Measure;
 use super::units::{Content, Unit, Units};
@@ -178,8 +178,7 @@ impl Runner<'_> {
                         one.notes = map.all_notes();
                         maps.push((i, map));
                     }
-                    // Settings that have never worked are no fault of the picture: they would fail on every other.
-                    Err(e) if e.kind() == ErrorKind::Settings && !self.methods[m].proven => {
+                    Err(e) if !self.methods[m].proven && runner::hopeless(&e, &graph, &self.data.sources) => {
                         return Err(e.within(&self.methods[m].id).into());
                     }
                     Err(e) => one.error = Some(e.to_string()),
@@ -340,6 +339,7 @@ impl Runner<'_> {
             error: None,
             settings: unit.settings.clone(),
             stamps: unit.stamps.clone(),
+            record_version: verilume::report::RECORD_VERSION,
         }
     }
 
@@ -350,7 +350,7 @@ impl Runner<'_> {
 
     /// Keeps a line: it is in the journal before anybody hears of it.
     fn add(&mut self, at: usize, line: Evaluated, progress: &mut Progress) -> Result<()> {
-        self.journal.append(&line)?;
+        self.journal.append(std::slice::from_ref(&line))?;
         let name = self.units.all[at].name();
         if let Some(why) = &line.error {
             progress.say(&format!("{name}: failed: {why}"));

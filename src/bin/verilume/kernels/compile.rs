@@ -11,7 +11,7 @@ use verilume::report::replace;
 
 use super::{SOME_FAILED, table, units};
 use crate::args::kernels::CompileArgs;
-use crate::talk::{Answer, counted, say};
+use crate::talk::{Answer, counted, say, say_log};
 
 /// Registers that each kernel may use, by architecture.
 const BUDGET: &str = include_str!("../../../../kernels/budget.csv");
@@ -64,7 +64,7 @@ pub fn run(args: &CompileArgs) -> Result<ExitCode> {
                 if args.json {
                     answer.line(&json!({"unit": unit, "arch": arch, "error": e.to_string()}).to_string())?;
                 }
-                say(&format!("error: {e}"));
+                say_log(&format!("error: {e}"));
             }
         }
     }

@@ -109,6 +109,7 @@ fn settings(subject: &Subject) -> Result<Settings> {
         memory: None,
         precision: subject.precision,
         convolution: Default::default(),
+        kernels: Default::default(),
         kernel_dir: subject.kernel_dir.clone(),
         seed: 0,
     };
