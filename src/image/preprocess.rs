@@ -337,7 +337,9 @@ mod tests {
     fn constants_of_levels_up_to_255_are_odd() {
         assert_eq!(imagenet().suspicion(), None);
         let levels = Preprocess { mean: vec![123.675, 116.28, 103.53], ..imagenet() };
-        assert!(levels.suspicion().unwrap().contains("mean of 123.675") && levels.suspicion().unwrap().contains("0.4850"));
+        assert!(
+            levels.suspicion().unwrap().contains("mean of 123.675") && levels.suspicion().unwrap().contains("0.4850")
+        );
         let spread = Preprocess { std: vec![0.2, 58.395, 0.2], ..imagenet() };
         assert!(spread.suspicion().unwrap().contains("standard deviation of 58.395"));
         let plain = Preprocess { mean: vec![-1.0], std: vec![1.0], channels: 1, ..imagenet() };

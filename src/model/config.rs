@@ -147,7 +147,8 @@ fn parse(place: &'static str, object: &Map<String, Value>) -> Result<Option<Stat
     let mode = value("crop_mode").and_then(Value::as_str).unwrap_or("center");
     if mode != "center" || said.size.is_some_and(|[h, w]| h != w) {
         let what = if mode == "center" { "not square" } else { mode };
-        said.warnings.push(format!("{place} has a crop that is '{what}'; here the short side is resized and the centre cut"));
+        said.warnings
+            .push(format!("{place} has a crop that is '{what}'; here the short side is resized and the centre cut"));
     }
     let pool = object.get("global_pool").and_then(Value::as_str).filter(|pool| !pool.is_empty() && *pool != "avg");
     said.changes.extend(pool.map(|pool| format!("global_pool={pool}")));
@@ -239,7 +240,8 @@ impl Statement {
         if !preprocess.takes_pictures() {
             return Ok(());
         }
-        let each = |values: &Vec<f64>| if values.len() == 1 { vec![values[0]; preprocess.channels] } else { values.clone() };
+        let each =
+            |values: &Vec<f64>| if values.len() == 1 { vec![values[0]; preprocess.channels] } else { values.clone() };
         let (mean, std) = (self.mean.as_ref().map(each), self.std.as_ref().map(each));
         if let (Some(mean), false) = (mean, told.contains(&Setting::Mean)) {
             preprocess.mean = mean;

@@ -6,8 +6,8 @@
 //! names but other depths; they are not read.
 
 use super::assembly::{Assembly, Bias, ConvSpec, Groups, Pad};
-use super::tensors::Tensors;
 use super::preprocess::{self, Preparation};
+use super::tensors::Tensors;
 use super::{Built, Labels};
 use crate::error::{Error, Result};
 use crate::graph::{NodeId, Op};
@@ -89,7 +89,6 @@ const OF_TIMM: Family = Family {
     assumed: &["relu6", "padding: symmetric", "batch-norm eps 1e-5"],
 };
 
-
 fn listed(depths: [usize; 7]) -> String {
     format!("[{}]", depths.map(|n| n.to_string()).join(","))
 }
@@ -136,7 +135,8 @@ pub(super) fn recognise(tensors: &Tensors) -> Result<bool> {
         return Ok(true);
     }
     let other = OTHERS.iter().find(|(of, _)| *of == depths);
-    let other = other.map_or_else(String::new, |(_, names)| format!("; {names} have these, with other activations or padding"));
+    let other =
+        other.map_or_else(String::new, |(_, names)| format!("; {names} have these, with other activations or padding"));
     let what = if VARIANTS.iter().any(|v| v.depths == depths) { "kernels" } else { "depths" };
     Err(Error::model(format!(
         "the names are those of an EfficientNet-Lite, but none has stages of {} blocks with these {what}{other}; --arch \

@@ -206,7 +206,7 @@ fn read(tensors: &mut Tensors, arch: Option<&str>, beside: Result<Option<Vec<u8>
     let (mut statements, mut warnings) = (Vec::new(), Vec::new());
     // To whom the net is told by an option, a statement that cannot be used is no obstacle.
     let mut spare = |e: Error| match arch {
-        None => Err(e),
+        None => Err(Error::model(format!("{e}; --arch NAME leaves it aside"))),
         Some(_) => {
             warnings.push(format!("{e}; it is left aside, since the architecture is given"));
             Ok(None)

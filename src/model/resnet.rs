@@ -115,8 +115,7 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<Built> {
     x = net.pooled(1, x)?;
     x = net.linear("fc", x, Bias::Present)?;
     let graph = net.builder.finish(x)?;
-    let mut assumed =
-        vec!["relu", "max-pool after the stem", "no dilation", "no anti-aliasing", "batch-norm eps 1e-5"];
+    let mut assumed = vec!["relu", "max-pool after the stem", "no dilation", "no anti-aliasing", "batch-norm eps 1e-5"];
     if convolutions == 3 {
         assumed.push("stride in the 3x3 convolution of a bottleneck");
     }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use verilume::graph::{Graph, Op};
+use verilume::graph::{Graph, Node, Op};
 use verilume::image::Preprocess;
 use verilume::model::{Model, Setting};
 use verilume::reliability::share::Share;
 use verilume::tensor::Tensor;
 
 use crate::args::Preparation;
+use crate::items::Item;
 use crate::talk::Progress;
 
 /// Largest number of an input that is no level of a picture: normalised ones stay far below.
@@ -25,6 +26,8 @@ pub struct Said {
     late: Vec<String>,
     /// Inputs whose class is known.
     share: Share,
+    /// Whether the net brings numbers to scale itself, so that any are as good.
+    scales: bool,
 }
 
 impl Said {
@@ -37,9 +40,10 @@ impl Said {
             (Setting::Interpolation, given.interpolation.is_some()),
             (Setting::Labels, given.labels.is_some()),
         ];
-        let given: Vec<Setting> = settings.into_iter().filter(|(_, given)| *given).map(|(setting, _)| setting).collect();
+        let given: Vec<Setting> =
+            settings.into_iter().filter(|(_, given)| *given).map(|(setting, _)| setting).collect();
         let mut said = Self { assumed: model.assumed(&given), ..Self::of_net(model) };
-        if preprocess.takes_pictures() && !scales_itself(model.unfolded()) {
+        if preprocess.takes_pictures() && !said.scales {
             said.warnings.extend(preprocess.suspicion());
         }
         said
@@ -47,7 +51,8 @@ impl Said {
 
     /// Of a net alone.
     pub fn of_net(model: &Model) -> Self {
-        Self { assumed: model.assumed(&[]), warnings: model.warnings().to_vec(), ..Self::default() }
+        let scales = scales_itself(model.unfolded());
+        Self { assumed: model.assumed(&[]), warnings: model.warnings().to_vec(), scales, ..Self::default() }
     }
 
     /// Says the warnings, once.
@@ -60,6 +65,21 @@ impl Said {
         if !self.late.iter().any(|known| known == warning) {
             progress.say(&format!("warning: {warning}"));
             self.late.push(warning.to_owned());
+        }
+    }
+
+    /// What is odd about one input.
+    pub fn doubt(&self, item: &Item) -> Option<String> {
+        item.doubt.clone().filter(|_| !self.scales)
+    }
+
+    /// Hears of an input and of the class that the net gives it. A `listed` class goes before the one of the input's file.
+    pub fn hear(&mut self, item: &Item, listed: Option<usize>, predicted: Option<usize>, progress: &Progress) {
+        if let Some(doubt) = self.doubt(item) {
+            self.add(&doubt, progress);
+        }
+        if let (Some(class), Some(predicted)) = (listed.or(item.label), predicted) {
+            self.count(class == predicted);
         }
     }
 
@@ -94,13 +114,9 @@ impl Said {
 }
 
 /// Why the numbers of an input, which are taken as normalised, look like levels of a picture. `shown` names the input's file.
-pub fn doubt(shown: &str, input: &Tensor, net: &Graph) -> Option<String> {
-    if scales_itself(net) {
-        return None;
-    }
-    let (low, high) = (0..input.len()).map(|k| input.at(k)).fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| {
-        (low.min(v), high.max(v))
-    });
+pub fn doubt(shown: &str, input: &Tensor) -> Option<String> {
+    let numbers = (0..input.len()).map(|k| input.at(k));
+    let (low, high) = numbers.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
     (low >= 0.0 && high > LARGEST_NORMALISED && high <= 255.0).then(|| {
         format!("{shown}: the numbers look like levels from 0 to 255, but arrays are taken as normalised already")
     })
@@ -108,6 +124,6 @@ pub fn doubt(shown: &str, input: &Tensor, net: &Graph) -> Option<String> {
 
 /// Whether the net brings its input to scale before anything else.
 fn scales_itself(net: &Graph) -> bool {
-    let reads_input = |node: &&verilume::graph::Node| node.inputs.first().is_some_and(|&i| matches!(net.node(i).op, Op::Input));
-    net.nodes().iter().any(|node| reads_input(&node) && matches!(node.op, Op::BatchNorm(_)))
+    let reads_input = |node: &Node| node.inputs.first().is_some_and(|&i| matches!(net.node(i).op, Op::Input));
+    net.nodes().iter().any(|node| reads_input(node) && matches!(node.op, Op::BatchNorm(_)))
 }

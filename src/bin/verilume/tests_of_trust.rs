@@ -25,12 +25,7 @@ pub fn named(names: &[String]) -> Result<Vec<&'static Test>> {
 
 /// A test as reports have it.
 pub fn described(test: &Test) -> Described {
-    Described {
-        id: test.id.into(),
-        title: test.title.into(),
-        question: test.question.into(),
-        paper: test.paper.into(),
-    }
+    Described { id: test.id.into(), title: test.title.into(), question: test.question.into(), paper: test.paper.into() }
 }
 
 /// What a panel shows, under its picture: the title of its test.
