@@ -11,6 +11,7 @@ use crate::inputs::Source;
 use crate::keeper::{Keeper, Kept};
 use crate::paths;
 use crate::plan::Reply;
+use crate::said::Said;
 use crate::talk::{Answer, Beside, counted, message};
 
 /// Characters of an input's path in the table.
@@ -74,6 +75,8 @@ pub struct Book {
     input_settings: String,
     /// Where the sources are.
     places: Vec<Option<String>>,
+    /// What every record says of the run.
+    pub said: Said,
 }
 
 /// Shows records as a table or as lines of JSON.
@@ -96,6 +99,7 @@ impl Book {
         methods: &[(String, bool)],
         input_settings: String,
         places: Vec<Option<String>>,
+        said: Said,
     ) -> Self {
         let longest = |lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or(0);
         // Room for the row number of an array.
@@ -116,7 +120,7 @@ impl Book {
             }
             beside.aside(|| shown.show(&line.record))
         };
-        Self { keeper: Keeper::new(journal, Box::new(listener)), tallies, input_settings, places }
+        Self { keeper: Keeper::new(journal, Box::new(listener)), tallies, input_settings, places, said }
     }
 
     /// Writes down what is left. Nothing can be added any more.
@@ -157,7 +161,8 @@ impl Book {
     }
 
     /// Records a result: its files are on disk and it is in the journal before anybody sees it.
-    pub fn add(&mut self, at: usize, line: Line) -> Result<()> {
+    pub fn add(&mut self, at: usize, mut line: Line) -> Result<()> {
+        self.said.write(&mut line.record.assumed, &mut line.record.warnings);
         self.tallies.count(at, &line);
         self.keeper.add(at, line)
     }

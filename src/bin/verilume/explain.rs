@@ -29,6 +29,7 @@ use crate::methods::{self, fingerprint, hex};
 use crate::plan::{self, Earlier, Plan};
 use crate::resume::{Current, Demands, Done, Known};
 use crate::runner::{Ready, Runner};
+use crate::said::Said;
 use crate::talk::{Answer, Progress, Voice, counted};
 use crate::targets::{TargetChoice, Targets};
 
@@ -99,6 +100,8 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     };
     let others = past.of_others(&results, &finder);
     let mut progress = Progress::new(plan.voice, sources.len());
+    let said = Said::new(&model, &preprocess, &args.preparation);
+    said.tell(&progress);
     engine.observe(progress.listener());
     if ignored > 0 {
         progress.say(&format!("{ignored} files that are neither pictures nor arrays are left out"));
@@ -125,7 +128,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     let journal = Journal::start_with(&records, done.kept.iter().map(Vec::as_slice))?;
     earlier::sweep(&results, &lock_path, &sources, &done.parts.iter().cloned().chain(past.parts()).collect());
     let showing = (plan.reply, progress.beside());
-    let book = Book::new(journal, showing, &sources, &ids, input_settings, places.clone());
+    let book = Book::new(journal, showing, &sources, &ids, input_settings, places.clone(), said);
     let mut manifest = manifest(&plan, &model, &preprocess, &methods, engine.describe())?;
 
     let look = drawing::look(plan.winsorise);
@@ -148,6 +151,9 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     let closed = runner.book.close();
     progress.finish();
     ended.and(closed)?;
+    runner.book.said.judge(model.classes(), &progress);
+    manifest.assumed.clone_from(&runner.book.said.assumed);
+    manifest.warnings = runner.book.said.all();
 
     manifest.ignored_files = ignored;
     manifest.files = runner.book.statuses(&sources);
@@ -242,13 +248,7 @@ fn ready(plan: &Plan, common: serde_json::Value, preprocess: &Preprocess, labels
     let ready = plan.methods.iter().zip(built).map(|(named, built)| {
         settings["method"] = named.spec.to_string().into();
         settings["files"] = built.files.into();
-        Ready {
-            id: named.id.clone(),
-            settings: fingerprint(&settings),
-            method: built.method,
-            proven: false,
-            told: false,
-        }
+        Ready { id: named.id.clone(), settings: fingerprint(&settings), method: built.method, proven: false }
     });
     Ok(ready.collect())
 }

@@ -31,6 +31,7 @@ mod plan;
 mod profile;
 mod resume;
 mod runner;
+mod said;
 mod stream;
 mod subject;
 mod talk;
@@ -40,6 +41,7 @@ mod timeline;
 mod timing;
 mod values;
 mod verdicts;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -60,7 +62,7 @@ fn main() -> ExitCode {
         Command::Kernels(args) => kernels::run(&args),
         Command::Patterns(args) => patterns::run(&args),
         Command::Detector(args) => detector::run(&args),
-        Command::Model(args) => model::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Model(args) => model::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args).map(|()| ExitCode::SUCCESS),
     };

@@ -47,8 +47,6 @@ pub struct Ready {
     pub method: Box<dyn Method>,
     /// Whether it has made a map in this run.
     pub proven: bool,
-    /// Whether it was said in this run that it looks at a layer with one position.
-    pub told: bool,
 }
 
 /// An item and what the net makes of it.
@@ -262,9 +260,7 @@ impl Runner<'_> {
                             record.gap = map.gap.clone();
                             record.notes = map.all_notes();
                             if let Some(warning) = self.places(&graph, m, &map) {
-                                if !std::mem::replace(&mut self.methods[m].told, true) {
-                                    progress.say(&format!("warning: {warning}"));
-                                }
+                                self.book.said.add(&warning, progress);
                                 record.warnings.push(warning);
                             }
                             record.shares = map.shares;
@@ -345,6 +341,7 @@ impl Runner<'_> {
             });
             match made {
                 Ok((scores, targets, best)) => {
+                    self.book.said.hear(&item, self.targets.listed(&targets), best.first().copied(), progress);
                     let of = |&index: &usize| Prediction { index, label: self.label(index), score: scores[index] };
                     let prediction = best.iter().take(LISTED).map(of).collect();
                     scored.push(Scored { item, scores, targets, prediction });
@@ -395,7 +392,7 @@ impl Runner<'_> {
             error: None,
             shares: None,
             assumed: Vec::new(),
-            warnings: Vec::new(),
+            warnings: self.book.said.doubt(&s.item).into_iter().collect(),
             record_version: verilume::report::RECORD_VERSION,
         }
     }

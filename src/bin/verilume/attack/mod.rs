@@ -29,6 +29,7 @@ use crate::explain::lock;
 use crate::inputs::{self, Inputs};
 use crate::items;
 use crate::plan;
+use crate::said::Said;
 use crate::talk::{Answer, Progress, Voice, counted};
 use crate::targets::TargetChoice;
 use record::{AttackLine, Table};
@@ -108,6 +109,8 @@ pub fn run(args: &AttackArgs) -> Result<ExitCode> {
     let stay = past.stay(&finder, &names, |entry| entry.line.as_ref().is_some_and(again));
     let mut progress = Progress::new(voice, sources.len());
     engine.observe(progress.listener());
+    let said = Said::new(&model, &preprocess, &args.preparation);
+    said.tell(&progress);
     plan::many_passes(&methods).for_each(|line| progress.say(&line));
     if ignored > 0 {
         progress.say(&format!("{ignored} files that are neither pictures nor arrays are left out"));
@@ -127,7 +130,7 @@ pub fn run(args: &AttackArgs) -> Result<ExitCode> {
         longest(&mut sources.iter().map(|s| s.shown.chars().count() + if s.is_array() { 6 } else { 0 })),
         longest(&mut attacks.iter().map(|a| a.id.len())),
     );
-    let book = Book::new(journal, (!args.json).then_some(table), progress.beside(), places.clone());
+    let book = Book::new(journal, (!args.json).then_some(table), progress.beside(), places.clone(), said);
     let mut manifest = manifest(args, &model, &preprocess, &attacks, (&settings, &engine), &formats)?;
     let mut runner = Runner {
         model: &model,
@@ -149,6 +152,9 @@ pub fn run(args: &AttackArgs) -> Result<ExitCode> {
     progress.finish();
     ended.and(closed)?;
 
+    runner.book.said.judge(model.classes(), &progress);
+    manifest.assumed.clone_from(&runner.book.said.assumed);
+    manifest.warnings = runner.book.said.all();
     manifest.ignored_files = ignored;
     manifest.files = runner.book.statuses(&sources);
     manifest.seconds = started.elapsed().as_secs_f64();

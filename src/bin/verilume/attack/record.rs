@@ -94,6 +94,12 @@ pub struct AttackRecord {
     pub bytes: Vec<u64>,
     /// Why there is no result.
     pub error: Option<String>,
+    /// What was assumed because neither the files nor the options say it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub assumed: Vec<String>,
+    /// What is probably not as the user meant it, one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// Version of this form; 0 for records from before it was written.
     #[serde(default)]
     pub record_version: u32,

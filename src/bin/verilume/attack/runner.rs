@@ -28,6 +28,7 @@ use crate::keeper::Keeper;
 use crate::outputs::{self, RawFile, RawFiles, RawFormat};
 use crate::paths;
 use crate::runner::hopeless;
+use crate::said::Said;
 use crate::talk::{Answer, Beside, Progress};
 use crate::targets::{Targets, best_first, least};
 
@@ -79,11 +80,19 @@ pub struct Book {
     tallies: Tallies,
     /// Where the sources are.
     places: Vec<Option<String>>,
+    /// What every record says of the run.
+    pub said: Said,
 }
 
 impl Book {
     /// An empty book over sources at `places`; without a table records are shown as JSON.
-    pub fn new(journal: Journal, table: Option<Table>, beside: Beside, places: Vec<Option<String>>) -> Self {
+    pub fn new(
+        journal: Journal,
+        table: Option<Table>,
+        beside: Beside,
+        places: Vec<Option<String>>,
+        said: Said,
+    ) -> Self {
         let tallies = places.iter().map(|_| Tally { items: 1, ..Tally::default() }).collect();
         let tallies = Tallies(Arc::new(Mutex::new(tallies)));
         let (late, mut table, mut answer) = (tallies.clone(), table, Answer::default());
@@ -107,11 +116,12 @@ impl Book {
                 }
             })
         };
-        Self { keeper: Keeper::new(journal, Box::new(listener)), tallies, places }
+        Self { keeper: Keeper::new(journal, Box::new(listener)), tallies, places, said }
     }
 
     /// Records a result: its files are on disk and it is in the journal before anybody sees it.
-    fn add(&mut self, at: usize, record: AttackRecord, stamp: Option<Stamp>) -> Result<()> {
+    fn add(&mut self, at: usize, mut record: AttackRecord, stamp: Option<Stamp>) -> Result<()> {
+        self.said.write(&mut record.assumed, &mut record.warnings);
         self.tallies.count(at, &record);
         let place = self.places.get(at).cloned().flatten();
         self.keeper.add(at, AttackLine { record, stamp, place })
@@ -236,7 +246,7 @@ impl Runner<'_> {
 
     fn pictures(&mut self, items: Vec<Item>, progress: &mut Progress) -> Result<()> {
         let at: Vec<usize> = items.iter().map(|i| i.source).collect();
-        let held = self.group(items, None)?;
+        let held = self.group(items, None, progress)?;
         self.write_down(held)?;
         for at in at {
             progress.step(&self.book.summary(at, &self.sources[at]));
@@ -270,7 +280,7 @@ impl Runner<'_> {
                     Err(e) => self.fail(at, Some(row), &e.to_string())?,
                 }
             }
-            last = self.group(items, Some(&mut rows))?;
+            last = self.group(items, Some(&mut rows), progress)?;
         }
         if let Err(e) = rows.files.finish() {
             for (_, record) in &mut last {
@@ -285,7 +295,12 @@ impl Runner<'_> {
     }
 
     /// Runs all attacks on items of one shape. Returns the records that have to wait until files are complete.
-    fn group(&mut self, mut items: Vec<Item>, mut rows: Option<&mut Rows>) -> Result<Vec<(usize, AttackRecord)>> {
+    fn group(
+        &mut self,
+        mut items: Vec<Item>,
+        mut rows: Option<&mut Rows>,
+        progress: &Progress,
+    ) -> Result<Vec<(usize, AttackRecord)>> {
         let Some(first) = items.first() else { return Ok(Vec::new()) };
         let graph = match input_shape(&first.input).and_then(|shape| self.model.graph(shape)) {
             Ok(graph) => graph,
@@ -300,7 +315,7 @@ impl Runner<'_> {
         for item in &mut items {
             item.input = Tensor::f32(item.input.dims(), item.input.to_f32().into_owned())?;
         }
-        let scored = self.score(&graph, items)?;
+        let scored = self.score(&graph, items, progress)?;
         if scored.is_empty() {
             return Ok(Vec::new());
         }
@@ -364,7 +379,7 @@ impl Runner<'_> {
     }
 
     /// The net's logits and the class attacked; items that it cannot take are recorded and left out.
-    fn score(&mut self, graph: &Graph, items: Vec<Item>) -> Result<Vec<Scored>> {
+    fn score(&mut self, graph: &Graph, items: Vec<Item>, progress: &Progress) -> Result<Vec<Scored>> {
         let inputs: Vec<&Tensor> = items.iter().map(|i| &i.input).collect();
         let together = self.forward(graph, &inputs);
         let mut scored = Vec::new();
@@ -381,7 +396,11 @@ impl Runner<'_> {
                 Ok((class.ok_or_else(|| Error::model("the net has no classes"))?, logits))
             });
             match made {
-                Ok((class, logits)) => scored.push(Scored { item, logits, class }),
+                Ok((class, logits)) => {
+                    let predicted = best_first(&logits).first().copied();
+                    self.book.said.hear(&item, self.targets.listed(&[class]), predicted, progress);
+                    scored.push(Scored { item, logits, class });
+                }
                 Err(e) => self.fail(item.source, item.row, &e.to_string())?,
             }
         }
@@ -461,6 +480,7 @@ impl Runner<'_> {
             attack: Some(ready.id.clone()),
             parameters: parameters(&ready.spec),
             target: Some(s.class),
+            warnings: self.book.said.doubt(&s.item).into_iter().collect(),
             target_label: self.label(s.class),
             wanted,
             wanted_label: wanted.and_then(|class| self.label(class)),

@@ -13,6 +13,7 @@ pub fn scores(
     methods: &[Asked],
     metrics: &[Measure],
     bootstrap: &Bootstrap,
+    warnings: &[String],
 ) -> verilume::Result<Vec<Score>> {
     let right: Vec<f64> = lines.iter().filter_map(|l| l.correct).map(|c| f64::from(u8::from(c))).collect();
     let accuracy = bootstrap.mean(&right)?;
@@ -26,6 +27,7 @@ pub fn scores(
         estimate: accuracy,
         failed: lines.iter().filter(|l| l.error.is_some()).count(),
         difference: None,
+        warnings: warnings.to_vec(),
     }];
     let column = |method: &Asked, name: &str| -> Vec<Option<f64>> {
         lines.iter().map(|l| l.methods.get(&method.id)?.readings.get(name).copied().flatten()).collect()
@@ -54,6 +56,7 @@ pub fn scores(
                     estimate,
                     failed,
                     difference,
+                    warnings: Vec::new(),
                 });
             }
         }
