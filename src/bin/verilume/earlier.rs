@@ -5,12 +5,17 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
+use verilume::method;
+use verilume::reliability::attack;
 use verilume::report::{About, Entry, Journal, left_in, of_rows};
 
 use crate::inputs::Source;
 use crate::methods::hex;
 use crate::paths;
 use crate::talk::{Progress, counted};
+
+/// What a sheet has in the place of a method.
+pub const SHEET: &str = "grid";
 
 /// Hash of where a file is, which of a link is not where it leads; `None` where that cannot be told.
 pub fn place_of(path: &Path) -> Option<String> {
@@ -94,13 +99,13 @@ impl Results {
             return Some(name);
         }
         let mut rest = path.components();
-        while rest.next().is_some() {
+        loop {
             let name = rest.as_path();
-            if !name.as_os_str().is_empty() && suits(&self.out.join(name)) {
+            if name.is_relative() && !name.as_os_str().is_empty() && suits(&self.out.join(name)) {
                 return Some(paths::shown(name));
             }
+            rest.next()?;
         }
-        None
     }
 
     /// What journals in the folder other than `own` say.
@@ -127,12 +132,19 @@ pub struct Past<T> {
 }
 
 impl<T: DeserializeOwned> Past<T> {
-    /// Reads the journal `own` and looks at the others.
+    /// Reads the journal `own`, whose lines of this command have the key `key`, and looks at the others.
     ///
     /// # Errors
     /// When `own` is damaged.
-    pub fn read(results: &Results, own: &Path) -> verilume::Result<Self> {
+    pub fn read(results: &Results, own: &Path, key: &str) -> verilume::Result<Self> {
         let entries = Journal::entries(own)?;
+        let has_key =
+            |text: &[u8]| serde_json::from_slice::<serde_json::Value>(text).is_ok_and(|line| line.get(key).is_some());
+        let damaged = |entry: &Entry<T>| entry.line.is_none() && has_key(&entry.text);
+        if let Some(at) = entries.iter().position(damaged) {
+            let why = format!("{}: line {} is no record; mend or delete it", own.display(), at + 1);
+            return Err(verilume::Error::input(why));
+        }
         let standing = entries.iter().map(|entry: &Entry<T>| results.standing(&entry.about)).collect();
         let others = results.others(own).into_iter();
         let others =
@@ -163,47 +175,63 @@ impl<T: DeserializeOwned> Past<T> {
     }
 }
 
-/// Which stems are in use: for each beginning of a file's name, the lines that have such a file.
+/// Which stems are in use: for each, the lines that have a file whose name begins with it.
 pub struct Names<'a> {
-    /// By beginning, position of the line and whether a row's number follows.
+    /// By stem, position of the line and whether a row's number follows.
     begun: HashMap<String, Vec<(usize, bool)>>,
     abouts: Vec<&'a About>,
     /// Ids of methods or attacks that run now.
     ids: HashSet<&'a str>,
 }
 
+/// The stem of a result's name and what made it. The picture of a row has the stem of its array, too.
+struct Named<'f> {
+    stem: &'f str,
+    of_row: Option<&'f str>,
+    id: &'f str,
+}
+
+impl<'f> Named<'f> {
+    /// `<stem>.<id>.<more>` or `<stem>.<row>.<id>.<more>`, with the last part that may be an id.
+    fn of(file: &'f str) -> Option<Self> {
+        let part = |dot: usize| file[dot + 1..].split('.').next().unwrap_or_default();
+        let (dot, _) = file.rmatch_indices('.').find(|&(dot, _)| is_id(part(dot)))?;
+        let stem = &file[..dot];
+        let row = stem.rsplit_once('.').filter(|(_, row)| !row.is_empty() && row.bytes().all(|b| b.is_ascii_digit()));
+        Some(Self { stem, of_row: row.map(|(array, _)| array), id: part(dot) })
+    }
+}
+
+/// Whether a part of a name says what made the file: a method or an attack, numbered or not, or a sheet.
+fn is_id(part: &str) -> bool {
+    let numbered = part.rsplit_once('-').filter(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+    let id = numbered.map_or(part, |(id, _)| id);
+    id == SHEET || method::registry().iter().any(|e| e.id == id) || attack::registry().iter().any(|e| e.id == id)
+}
+
 impl<'a> Names<'a> {
-    /// Of lines and their files, as far as a run over `ids` may write such names.
+    /// Of lines and their files; `ids` are what runs now.
     pub fn new(lines: impl Iterator<Item = (&'a About, &'a [String])>, ids: HashSet<&'a str>) -> Self {
         let mut names = Self { begun: HashMap::new(), abouts: Vec::new(), ids };
         for (about, files) in lines {
             let at = names.abouts.len();
             names.abouts.push(about);
-            for file in files {
-                for (stem, row) in names.stems(file) {
-                    names.begun.entry(stem.to_owned()).or_default().push((at, row));
-                }
+            for named in files.iter().filter_map(|file| Named::of(file)) {
+                names.begun.entry(named.stem.to_owned()).or_default().push((at, false));
+                let rows = named.of_row.map(|stem| names.begun.entry(stem.to_owned()).or_default());
+                rows.into_iter().for_each(|lines| lines.push((at, true)));
             }
         }
         names
     }
 
-    /// Stems of sources whose results may be called `file`, and whether it would be a row's.
-    fn stems<'f>(&self, file: &'f str) -> Vec<(&'f str, bool)> {
-        let stem = |(dot, _)| {
-            let mut parts = file[dot + 1..].split('.');
-            let first = parts.next()?;
-            let is_row = !first.is_empty() && first.bytes().all(|b| b.is_ascii_digit());
-            let id = if is_row { parts.next()? } else { first };
-            self.ids.contains(id).then_some((&file[..dot], is_row))
-        };
-        file.match_indices('.').filter_map(stem).collect()
-    }
-
-    /// Whether `file` is one that a source of this stem may write.
+    /// Whether `file` is one that a source of this stem may write now.
     pub fn claims(&self, file: &str, source: &Source) -> bool {
         let stem = paths::shown(&source.stem);
-        self.stems(file).iter().any(|&(begun, row)| begun == stem && (!row || source.is_array()))
+        Named::of(file).is_some_and(|named| {
+            let own = named.stem == stem || source.is_array() && named.of_row == Some(&stem);
+            own && self.ids.contains(named.id)
+        })
     }
 
     /// Renames the stems of sources whose results would take the place of another input's; what there is to say of it.
@@ -339,4 +367,20 @@ fn someone_else(out: &Path, own_lock: &Path) -> bool {
         Ok(file) => file.try_lock().is_err(),
         Err(_) => false,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_say_stem_row_and_method() {
+        let of = |file: &'static str| Named::of(file).map(|n| (n.stem, n.of_row, n.id));
+        assert_eq!(of("sub/x.gradient.npy"), Some(("sub/x", None, "gradient")));
+        assert_eq!(of("x.gradient-2.281.heatmap.png"), Some(("x", None, "gradient-2")));
+        assert_eq!(of("a.12.grad_cam.png"), Some(("a.12", Some("a"), "grad_cam")));
+        assert_eq!(of("photo.gradient.pgd.png"), Some(("photo.gradient", None, "pgd")));
+        assert_eq!(of("x.grid.png"), Some(("x", None, "grid")));
+        assert_eq!(of("x.png"), None);
+    }
 }

@@ -26,6 +26,7 @@ use crate::earlier::{self, Finder, Names, Past, Results};
 use crate::inputs::{self, Inputs, Source};
 use crate::listing;
 use crate::methods::{self, fingerprint, hex};
+use crate::outputs;
 use crate::plan::{self, Earlier, Plan};
 use crate::resume::{Current, Demands, Done, Known};
 use crate::runner::{Ready, Runner};
@@ -71,10 +72,10 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     let read = read_files(args, &plan, &sources);
     let records = out_file(&plan, "records", "jsonl");
     let results = Results::new(&plan.out);
-    let past = Past::<Line>::read(&results, &records)?;
+    let past = Past::<Line>::read(&results, &records, "method")?;
     let mut own_names: HashSet<&str> = methods.iter().map(|m| m.id.as_str()).collect();
     if plan.wants(Format::Grid) {
-        own_names.insert("grid");
+        own_names.insert(earlier::SHEET);
     }
     let names = past.names(own_names);
     let mut places: Vec<Option<String>> = sources.iter().map(|s| earlier::place_of(&s.path)).collect();
@@ -119,6 +120,9 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     }
     let manifest_path = out_file(&plan, "manifest", "json");
     // A manifest says that a run has ended: one of an earlier run must not stand beside this run's records.
+    if let Some(kept) = outputs::set_aside(&manifest_path, |manifest| manifest["command"] == "explain")? {
+        progress.say(&format!("the manifest of another command is kept as {}", kept.display()));
+    }
     match std::fs::remove_file(&manifest_path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(verilume::Error::io(&manifest_path, e).into()),
         _ => {}

@@ -28,6 +28,7 @@ use crate::earlier::{self, Finder, Past, Results};
 use crate::explain::lock;
 use crate::inputs::{self, Inputs};
 use crate::items;
+use crate::outputs;
 use crate::plan;
 use crate::said::Said;
 use crate::talk::{Answer, Progress, Voice, counted};
@@ -99,7 +100,7 @@ pub fn run(args: &AttackArgs) -> Result<ExitCode> {
     }
     let records = args.out.join("records.jsonl");
     let results = Results::new(&args.out);
-    let past = Past::<AttackLine>::read(&results, &records)?;
+    let past = Past::<AttackLine>::read(&results, &records, "attack")?;
     let ids: Vec<String> = attacks.iter().map(|attack| attack.id.clone()).collect();
     let names = past.names(ids.iter().map(String::as_str).collect());
     let places: Vec<Option<String>> = sources.iter().map(|s| earlier::place_of(&s.path)).collect();
@@ -119,6 +120,9 @@ pub fn run(args: &AttackArgs) -> Result<ExitCode> {
     earlier::say_dropped(stay.dropped, &progress);
     let manifest_path = args.out.join("manifest.json");
     // A manifest says that a run has ended: one of an earlier run must not stand beside this run's records.
+    if let Some(kept) = outputs::set_aside(&manifest_path, |manifest| manifest["command"] == "attack")? {
+        progress.say(&format!("the manifest of another command is kept as {}", kept.display()));
+    }
     match std::fs::remove_file(&manifest_path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(verilume::Error::io(&manifest_path, e).into()),
         _ => {}
