@@ -23,7 +23,7 @@ use verilume::tensor::{Shape, Tensor};
 use crate::args::{CheckArgs, ReportFormat};
 use crate::arrays::ArrayFile;
 use crate::computing;
-use crate::inputs::{self, Inputs, Source};
+use crate::inputs::{self, Source};
 use crate::items::{self, Item, Net};
 use crate::kindermans;
 use crate::plan::{self, Named};
@@ -71,16 +71,16 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
         // What can be refused before the first picture is.
         method.spec.build(&context).map_err(|e| e.within(format!("-m {}", method.spec)))?;
     }
-    let Inputs { sources, ignored } = inputs::find(&args.inputs, &args.out);
+    let found = inputs::find(&args.inputs, &args.out);
+    let left_out = found.left_out();
+    let sources = found.sources;
     if sources.is_empty() {
         bail!("no inputs");
     }
     std::fs::create_dir_all(&args.out).map_err(|e| Error::io(&args.out, e))?;
 
     let mut progress = Progress::new(voice, sources.len());
-    if ignored > 0 {
-        progress.say(&format!("{ignored} files that are neither pictures nor arrays are left out"));
-    }
+    left_out.iter().for_each(|sentence| progress.say(sentence));
     let precision = computing::precision_name(&settings);
     let device = format!("{}, {} kernels, {precision}, {}", on.device, on.kernels, counted(on.threads, "thread"));
     let mut run = Run {

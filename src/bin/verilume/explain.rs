@@ -20,9 +20,10 @@ use crate::arrays::ArrayFile;
 use crate::book::Book;
 use crate::computing;
 use crate::drawing;
-use crate::inputs::{self, Inputs, Source};
+use crate::inputs::{self, Source};
 use crate::listing;
 use crate::methods::{self, fingerprint, hex};
+use crate::own;
 use crate::plan::{self, Earlier, Plan};
 use crate::resume::{Current, Demands, Done, Known};
 use crate::runner::{Ready, Runner};
@@ -56,13 +57,15 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     std::fs::create_dir_all(&plan.out).map_err(|e| verilume::Error::io(&plan.out, e))?;
     let _lock = lock(&out_file(&plan, ".records", "lock"), &plan.out)?;
 
-    let Inputs { mut sources, ignored } = inputs::find(&plan.inputs, &plan.out);
+    let found = inputs::find(&plan.inputs, &plan.out);
+    let (ignored, left_out) = (found.ignored, found.left_out());
+    let mut sources = found.sources;
     if sources.is_empty() {
         bail!("no inputs");
     }
     let read = read_files(args, &plan, &sources);
     if let Some(shard) = plan.shard {
-        sources.retain(|s| inputs::belongs(s, shard));
+        inputs::deal(&mut sources, shard);
     }
     let records = out_file(&plan, "records", "jsonl");
     let input_settings = fingerprint(&common);
@@ -76,9 +79,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     };
     let mut progress = Progress::new(plan.voice, sources.len());
     engine.observe(progress.listener());
-    if ignored > 0 {
-        progress.say(&format!("{ignored} files that are neither pictures nor arrays are left out"));
-    }
+    left_out.iter().for_each(|sentence| progress.say(sentence));
     if done.outdated > 0 {
         progress.say(&format!("{} earlier results have other settings and are made again", done.outdated));
     }
@@ -94,6 +95,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
         _ => {}
     }
     let ids: Vec<String> = methods.iter().map(|m| m.id.clone()).collect();
+    own::announce(&plan.out, "explain", &sources, ids.iter().map(String::as_str).chain(["grid"]))?;
     let journal = Journal::start(&records, &done.kept)?;
     let book = Book::new(journal, plan.reply, &sources, &ids, input_settings);
     let mut manifest = manifest(&plan, &model, &preprocess, &methods, engine.describe())?;

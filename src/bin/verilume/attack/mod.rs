@@ -25,8 +25,9 @@ use verilume::tensor::Tensor;
 use crate::args::attack::{AttackArgs, AttackFormat};
 use crate::arrays::{ArrayFile, Row};
 use crate::computing;
-use crate::inputs::{self, Inputs};
+use crate::inputs;
 use crate::items;
+use crate::own;
 use crate::plan;
 use crate::talk::{Answer, Progress, Voice, counted};
 use crate::targets::TargetChoice;
@@ -88,21 +89,22 @@ pub fn run(args: &AttackArgs) -> Result<ExitCode> {
     std::fs::create_dir_all(&args.out).map_err(|e| verilume::Error::io(&args.out, e))?;
     let _lock = lock(&args.out)?;
 
-    let Inputs { sources, ignored } = inputs::find(&args.inputs, &args.out);
+    let found = inputs::find(&args.inputs, &args.out);
+    let (ignored, left_out) = (found.ignored, found.left_out());
+    let sources = found.sources;
     if sources.is_empty() {
         bail!("no inputs");
     }
     let mut progress = Progress::new(voice, sources.len());
     engine.observe(progress.listener());
-    if ignored > 0 {
-        progress.say(&format!("{ignored} files that are neither pictures nor arrays are left out"));
-    }
+    left_out.iter().for_each(|sentence| progress.say(sentence));
     let manifest_path = args.out.join("manifest.json");
     // A manifest says that a run has ended: one of an earlier run must not stand beside this run's records.
     match std::fs::remove_file(&manifest_path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(verilume::Error::io(&manifest_path, e).into()),
         _ => {}
     }
+    own::announce(&args.out, "attack", &sources, attacks.iter().map(|attack| attack.id.as_str()))?;
     let journal = Journal::start::<AttackRecord>(&args.out.join("records.jsonl"), &[])?;
     let longest = |lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or(0);
     let table = Table::new(

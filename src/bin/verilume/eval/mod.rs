@@ -99,9 +99,7 @@ pub fn run(args: &EvalArgs) -> Result<ExitCode> {
 
     let mut progress = Progress::new(voice, units.all.len());
     engine.observe(progress.listener());
-    if data.ignored > 0 {
-        progress.say(&format!("{} files that are neither pictures nor arrays are left out", data.ignored));
-    }
+    data.left_out.iter().for_each(|sentence| progress.say(sentence));
     if let Some(boxes) = &data.boxes {
         match boxes.strangers(&data.sources) {
             0 => {}
