@@ -92,6 +92,7 @@ pub mod render;
 pub mod report;
 pub mod rule;
 pub mod tensor;
+pub mod text;
 pub use error::{Error, ErrorKind, Result};
 
 /// Runs the examples of the guides as documentation tests.

@@ -1,13 +1,15 @@
 //! Names of classes.
 
-use std::io::Read;
 use std::path::Path;
 
-use crate::error::{Error, Result, open_file};
-use crate::near;
+use crate::error::{Error, Result};
+use crate::{near, text};
 
 /// English names of the ImageNet-1k classes, one a line.
 const IMAGENET: &str = include_str!("../../weights/imagenet-labels.txt");
+
+/// WordNet's ids of the same classes, one a line, in class order, which is also their own.
+const SYNSETS: &str = include_str!("../../weights/imagenet-synsets.txt");
 
 const CIFAR10: [&str; 10] = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 
@@ -27,6 +29,12 @@ fn plain(text: &str) -> String {
         .collect::<Vec<_>>()
         .join(" ")
         .to_lowercase()
+}
+
+/// Whether `word` has the form of a synset's id: n and eight digits.
+pub fn is_synset(word: &str) -> bool {
+    let digits = word.strip_prefix(['n', 'N']);
+    digits.is_some_and(|digits| digits.len() == 8 && digits.bytes().all(|b| b.is_ascii_digit()))
 }
 
 impl Labels {
@@ -67,7 +75,8 @@ impl Labels {
         Self { names }
     }
 
-    /// Names from a text file, one a line, for a net of `classes` classes; empty lines at the end do not count.
+    /// Names from a text file in UTF-8 or UTF-16, one a line, for a net of `classes` classes; empty lines at the end do not
+    /// count.
     ///
     /// # Errors
     /// When the file cannot be read, has not one name a class, or a name is empty.
@@ -83,10 +92,8 @@ impl Labels {
 
     /// As [`Labels::from_file`]; of a net with one output, one line names class 1.
     pub(super) fn read(path: &Path, classes: usize, one_output: bool) -> Result<Self> {
-        let mut text = String::new();
-        open_file(path)?.read_to_string(&mut text).map_err(|e| Error::io(path, e))?;
-        let text = text.strip_prefix('\u{feff}').unwrap_or(&text).trim_end();
-        let names: Vec<String> = text.lines().map(|line| line.trim().to_string()).collect();
+        let text = text::read(path)?;
+        let names: Vec<String> = text.trim_end().lines().map(|line| line.trim().to_string()).collect();
         if let (true, [yes]) = (one_output, names.as_slice())
             && !yes.is_empty()
         {
@@ -126,7 +133,26 @@ impl Labels {
         self.names.iter().map(String::as_str)
     }
 
-    /// The class of that name: as written, else in any case, else one of its synonyms in any case.
+    /// The class that a synset among the words of `text` names, such as 134 in `n02012849_crane_7`: `None` without a synset,
+    /// and where the names are not those of ImageNet-1k.
+    ///
+    /// # Errors
+    /// When the synset is not of the 1000, or there are two.
+    pub fn of_synset(&self, text: &str) -> Result<Option<usize>> {
+        let mut words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| is_synset(word));
+        let Some(first) = words.next() else { return Ok(None) };
+        if !self.iter().eq(IMAGENET.lines()) {
+            return Ok(None);
+        }
+        if let Some(other) = words.find(|word| !word.eq_ignore_ascii_case(first)) {
+            return Err(Error::settings(format!("'{text}' names two synsets, {first} and {other}")));
+        }
+        let class = SYNSETS.lines().position(|id| id.eq_ignore_ascii_case(first));
+        class.map(Some).ok_or_else(|| Error::settings(format!("the synset {first} is not one of ImageNet's 1000")))
+    }
+
+    /// The class of that name: as written, else in any case, else one of its synonyms in any case, else that of its synset
+    /// ([`Self::of_synset`]).
     ///
     /// # Errors
     /// When no class or more than one has the name; lists near misses or the classes.
@@ -150,6 +176,9 @@ impl Labels {
                 )))
             }
             None => {
+                if let Some(class) = self.of_synset(name)? {
+                    return Ok(class);
+                }
                 let near = self.near(&wanted);
                 let hint = if near.is_empty() { String::new() } else { format!("; near misses: {}", near.join("; ")) };
                 Err(Error::settings(format!("no class is named '{name}'{hint}")))
@@ -183,6 +212,32 @@ impl Labels {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn synsets_are_classes_of_imagenet() {
+        assert_eq!(SYNSETS.lines().count(), 1000);
+        assert!(SYNSETS.lines().all(is_synset) && SYNSETS.lines().is_sorted());
+        let labels = Labels::for_pictures(1000);
+        for (text, class) in [
+            ("n02012849", 134),
+            ("n03126707_crane", 517),
+            ("n03710637_maillot-12", 638),
+            ("N03710721", 639),
+            ("ILSVRC2012_val_00000293_n01440764", 0),
+            ("n01440764_10026_n01440764", 0),
+            ("n15075141", 999),
+        ] {
+            assert_eq!(labels.find(text).unwrap(), class, "{text}");
+        }
+        let why = |text: &str| labels.find(text).unwrap_err().to_string();
+        assert!(why("n00000001_tench").contains("n00000001"));
+        assert!(why("n01440764_n02012849").contains("two synsets"));
+        // The names of another net say nothing of ImageNet's synsets, but may be synsets themselves.
+        let labels = Labels::named(["n02012849", "b"], 2);
+        assert_eq!(labels.of_synset("n02012849").unwrap(), None);
+        assert_eq!(labels.find("n02012849").unwrap(), 0);
+        assert!(labels.find("n03126707").is_err());
+    }
 
     #[test]
     fn a_word_in_common_is_near() {

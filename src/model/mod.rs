@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 pub use blueprint::{Blueprint, blueprint, known_nets};
 pub use info::{LayerInfo, ModelInfo};
-pub use labels::Labels;
+pub use labels::{Labels, is_synset};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};

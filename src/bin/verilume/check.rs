@@ -26,7 +26,7 @@ use crate::args::{CheckArgs, ReportFormat};
 use crate::arrays::ArrayFile;
 use crate::computing;
 use crate::explain::lock;
-use crate::inputs::{self, Inputs, Source};
+use crate::inputs::{self, Source};
 use crate::items::{self, Item, Net};
 use crate::kindermans;
 use crate::outputs;
@@ -76,7 +76,9 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
         // What can be refused before the first picture is.
         method.spec.build(&context).map_err(|e| e.within(format!("-m {}", method.spec)))?;
     }
-    let Inputs { sources, ignored } = inputs::find(&args.inputs, &args.out);
+    let found = inputs::find(&args.inputs, &args.out);
+    let left_out = found.left_out();
+    let sources = found.sources;
     if sources.is_empty() {
         bail!("no inputs");
     }
@@ -84,12 +86,10 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
     let _lock = lock(&args.out.join(".check.lock"), &args.out)?;
 
     let mut progress = Progress::new(voice, sources.len());
-    plan::many_passes(&named).for_each(|line| progress.say(&line));
-    if ignored > 0 {
-        progress.say(&format!("{ignored} files that are neither pictures nor arrays are left out"));
-    }
     let said = Said::new(&model, &preprocess, &args.preparation);
     said.tell(&progress);
+    plan::many_passes(&named).for_each(|line| progress.say(&line));
+    left_out.iter().for_each(|sentence| progress.say(sentence));
     let precision = computing::precision_name(&settings);
     let device = format!("{}, {} kernels, {precision}, {}", on.device, on.kernels, counted(on.threads, "thread"));
     let mut run = Run {

@@ -1,13 +1,11 @@
 //! Labelled pictures: which class each shows, by what names it, and where it is to be seen.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ffi::OsString;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use verilume::error::open_file;
 use verilume::image::Placement;
-use verilume::model::Labels;
+use verilume::model::{Labels, is_synset};
 use verilume::random;
 use verilume::reliability::metric::{Bounds, Region};
 use verilume::{Error, Result};
@@ -15,6 +13,7 @@ use verilume::{Error, Result};
 use crate::arrays::ArrayFile;
 use crate::inputs::{self, Inputs, Source};
 use crate::items::{Item, Net};
+use crate::tables::{self, Table};
 use crate::targets::{self, Listed};
 
 /// The generator's stream for the order of pictures: `shuffled` in ASCII.
@@ -51,8 +50,8 @@ pub struct Example {
 /// The pictures, in order.
 pub struct Data {
     pub sources: Vec<Source>,
-    /// Files in folders that are neither pictures nor arrays.
-    pub ignored: usize,
+    /// What was left out of what was named, a sentence each.
+    pub left_out: Vec<String>,
     pub examples: Vec<Example>,
     pub boxes: Option<Boxes>,
     /// Files of the table of classes that are not among the data.
@@ -65,7 +64,9 @@ impl Data {
         let listed = wanted.labels_csv.map(|path| Listed::read(path, labels, classes));
         let listed = listed.transpose().map_err(|e| e.within("--labels-csv"))?;
         let boxes = wanted.boxes.map(|path| Boxes::read(path, labels, classes)).transpose()?;
-        let Inputs { sources, ignored } = inputs::find(wanted.data, wanted.out);
+        let found = inputs::find(wanted.data, wanted.out);
+        let left_out = found.left_out();
+        let Inputs { sources, .. } = found;
         let mut examples = Vec::new();
         for (at, source) in sources.iter().enumerate() {
             let example = |row, class: Result<Option<usize>>| {
@@ -106,7 +107,7 @@ impl Data {
         }
         examples.truncate(wanted.limit.unwrap_or(usize::MAX));
         let strangers = listed.map_or(0, |listed| listed.strangers(&sources));
-        Ok(Self { sources, ignored, examples, boxes, strangers })
+        Ok(Self { sources, left_out, examples, boxes, strangers })
     }
 
     /// `file` or `file[row]`.
@@ -150,6 +151,8 @@ fn picture_class(source: &Source, labels: &Labels, classes: usize) -> Result<usi
     let by_folder = folder.as_deref().map(|name| folder_class(name, labels, classes));
     match by_folder {
         Some(Ok(class)) => Ok(class),
+        // A synset can be meant for nothing but the class.
+        Some(Err(e)) if folder.is_some_and(|name| labels.of_synset(&name).is_err()) => Err(e),
         // The folder's name is the one that was meant to say it.
         Some(Err(e)) => file_class(&stem, labels, classes).map_err(|_| e),
         None => file_class(&stem, labels, classes),
@@ -157,13 +160,16 @@ fn picture_class(source: &Source, labels: &Labels, classes: usize) -> Result<usi
     .map_err(|e| Error::input(format!("{}: {e}", source.shown)))
 }
 
-/// `207`, `golden_retriever`, `n02099601_golden_retriever`.
+/// `207`, `golden_retriever`, `n02099601`, `n02099601_golden_retriever`.
 fn folder_class(name: &str, labels: &Labels, classes: usize) -> Result<usize> {
     if name.bytes().all(|b| b.is_ascii_digit()) { targets::named(name, labels, classes) } else { worded(name, labels) }
 }
 
 /// `207_1`, `golden_retriever`, `golden_retriever_12`, `n02099601_golden_retriever`; a number alone may just count files.
 fn file_class(stem: &str, labels: &Labels, classes: usize) -> Result<usize> {
+    if let Some(class) = labels.of_synset(stem)? {
+        return Ok(class);
+    }
     let digits = stem.bytes().take_while(u8::is_ascii_digit).count();
     match (digits, stem[digits..].chars().next()) {
         (1.., Some('_' | '-')) => targets::named(&stem[..digits], labels, classes),
@@ -174,21 +180,22 @@ fn file_class(stem: &str, labels: &Labels, classes: usize) -> Result<usize> {
     }
 }
 
-/// The class of a name, with or without a synset id before it and a count behind it.
+/// The class of a name, with or without a synset id before it and a count behind it. Where the synset is known it decides:
+/// two classes are named crane.
 fn worded(name: &str, labels: &Labels) -> Result<usize> {
-    let synset = |text: &str| {
-        let mut bytes = text.bytes();
-        bytes.next() == Some(b'n') && text.len() == 9 && bytes.all(|b| b.is_ascii_digit())
-    };
+    if let Some(class) = labels.of_synset(name)? {
+        return Ok(class);
+    }
     if let Ok(class) = labels.find(name) {
         return Ok(class);
     }
-    if synset(name) {
+    if is_synset(name) {
         return Err(Error::input(format!(
-            "{name} is a synset without a name; write {name}_name or say the classes with --labels-csv"
+            "{name} is a synset without a name, and the net's classes are not those of ImageNet-1k; write {name}_name or say \
+             the classes with --labels-csv"
         )));
     }
-    let bare = name.split_once('_').filter(|(head, _)| synset(head)).map_or(name, |(_, tail)| tail);
+    let bare = name.split_once('_').filter(|(head, _)| is_synset(head)).map_or(name, |(_, tail)| tail);
     let whole = labels.find(bare);
     let uncounted = bare.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches(['_', '-', ' ']);
     match labels.find(uncounted) {
@@ -218,32 +225,27 @@ type Lines = Vec<std::result::Result<Drawn, String>>;
 /// Boxes by file and row.
 pub struct Boxes {
     path: PathBuf,
-    by_file: HashMap<(String, Option<usize>), Lines>,
+    by_file: Table<Lines>,
 }
 
 impl Boxes {
     /// From lines `file,class,left,top,right,bottom` or `file,row,class,left,top,right,bottom`. A class that the net has not
     /// is an error of its file only.
     fn read(path: &Path, labels: &Labels, classes: usize) -> Result<Self> {
-        let mut boxes = Self { path: path.to_owned(), by_file: HashMap::new() };
-        let mut text = Vec::new();
-        open_file(path)?.read_to_end(&mut text).map_err(|e| Error::io(path, e))?;
-        let mut table = csv::ReaderBuilder::new();
-        let mut table = table.has_headers(false).flexible(true).trim(csv::Trim::All).from_reader(text.as_slice());
-        for (n, line) in table.records().enumerate() {
+        let mut boxes = Self { path: path.to_owned(), by_file: Table::default() };
+        for (n, (line, cells)) in tables::lines(path).map_err(|e| e.within("--boxes"))?.into_iter().enumerate() {
             let at = |why: &dyn std::fmt::Display| {
-                Error::settings(format!("--boxes {}, line {}: {why}", path.display(), n + 1))
+                Error::settings(format!("--boxes {}, line {line}: {why}", path.display()))
             };
-            let line = line.map_err(|e| at(&e))?;
-            let cells: Vec<&str> = line.iter().collect();
+            let cells = cells.map_err(|e| at(&e))?;
+            let cells: Vec<&str> = cells.iter().collect();
             if n == 0 && cells.last().is_some_and(|c| c.parse::<f64>().is_err()) {
                 continue;
             }
             let (file, row, class, edges) = match cells.as_slice() {
                 [file, class, edges @ ..] if edges.len() == 4 => (file, None, class, edges),
                 [file, row, class, edges @ ..] if edges.len() == 4 => {
-                    let row = row.parse().map_err(|_| at(&format!("'{row}' is not a row number")))?;
-                    (file, Some(row), class, edges)
+                    (file, Some(tables::row(row).map_err(|e| at(&e))?), class, edges)
                 }
                 _ => return Err(at(&"expected `file,class,left,top,right,bottom`")),
             };
@@ -261,7 +263,7 @@ impl Boxes {
             }
             let class = targets::named(class, labels, classes);
             let drawn = class.map(|class| Drawn { class, edges: numbers }).map_err(|e| at(&e).to_string());
-            boxes.by_file.entry(((*file).to_owned(), row)).or_default().push(drawn);
+            boxes.by_file.entry(file, row).or_default().push(drawn);
         }
         Ok(boxes)
     }
@@ -271,15 +273,12 @@ impl Boxes {
     /// # Errors
     /// When one of them is of a class that the net has not.
     pub fn of(&self, source: &Source, row: Option<usize>) -> std::result::Result<Vec<Drawn>, String> {
-        let lines = targets::names(source).into_iter().find_map(|key| self.by_file.get(&(key, row)));
-        lines.map_or_else(|| Ok(Vec::new()), |lines| lines.iter().cloned().collect())
+        self.by_file.get(source, row).map_or_else(|| Ok(Vec::new()), |lines| lines.iter().cloned().collect())
     }
 
     /// How many of the table's files are not among `sources`.
     pub fn strangers(&self, sources: &[Source]) -> usize {
-        let known: HashSet<String> = sources.iter().flat_map(targets::names).collect();
-        let files: HashSet<&String> = self.by_file.keys().map(|(file, _)| file).collect();
-        files.into_iter().filter(|file| !known.contains(*file)).count()
+        self.by_file.strangers(sources)
     }
 
     /// The table.

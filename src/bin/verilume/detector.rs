@@ -27,7 +27,7 @@ use verilume::{Error, ErrorKind};
 
 use crate::args::{ApplyArgs, DetectorArgs, DetectorCommand, TrainArgs};
 use crate::computing;
-use crate::inputs::{self, Source};
+use crate::inputs::{self, Inputs, Source};
 use crate::items::{self, Net};
 use crate::outputs;
 use crate::paths;
@@ -198,7 +198,9 @@ fn train_one(args: &TrainArgs) -> Result<ExitCode> {
     let voice = if args.quiet { Voice::Quiet } else { Voice::Normal };
     let mut engine = computing::open(&settings, voice)?;
     let kinds = kinds(args)?;
-    let [clean, given] = [&args.data, &args.attacked].map(|named| sources(named, &args.out));
+    let [clean, given] = [&args.data, &args.attacked].map(|named| found(named, &args.out));
+    let left_out = [clean.left_out(), given.left_out()].concat();
+    let [clean, given] = [clean.sources, given.sources];
     let model_file = args.model.model.as_deref().and_then(|name| Path::new(name).canonicalize().ok());
     if model_file.is_some() && args.out.canonicalize().ok() == model_file {
         bail!("--out {}: this is the model's file", args.out.display());
@@ -207,6 +209,7 @@ fn train_one(args: &TrainArgs) -> Result<ExitCode> {
     engine.observe(progress.listener());
     let said = Said::new(&model, &preprocess, &args.preparation);
     said.tell(&progress);
+    left_out.iter().for_each(|sentence| progress.say(sentence));
     let net = Net { preprocess: &preprocess, input: model.default_input() };
     let graph = usual_shape(&clean, net).and_then(|shape| model.graph(shape).ok());
     let mut collection = Collection {
@@ -290,10 +293,10 @@ fn train_one(args: &TrainArgs) -> Result<ExitCode> {
 }
 
 /// The files that were named, without the one that is written.
-fn sources(named: &[std::ffi::OsString], out: &Path) -> Vec<Source> {
+fn found(named: &[std::ffi::OsString], out: &Path) -> Inputs {
     let own = out.canonicalize().ok();
-    let mut found = inputs::find(named, out).sources;
-    found.retain(|s| own.is_none() || s.path.canonicalize().ok() != own);
+    let mut found = inputs::find(named, out);
+    found.sources.retain(|s| own.is_none() || s.path.canonicalize().ok() != own);
     found
 }
 
@@ -572,11 +575,14 @@ fn apply(args: &ApplyArgs) -> Result<ExitCode> {
     let mut engine = computing::open(&computing::settings(&args.resources, args.threads)?, voice)?;
     let [c, h, w] = detector.provenance.input;
     let graph = model.graph(Shape::new(c, h, w))?;
-    let sources = inputs::find(&args.inputs, Path::new("")).sources;
+    let found = inputs::find(&args.inputs, Path::new(""));
+    let left_out = found.left_out();
+    let sources = found.sources;
     let mut progress = Progress::new(voice, sources.len());
     engine.observe(progress.listener());
     let said = Said::new(&model, &preprocess, &args.preparation);
     said.tell(&progress);
+    left_out.iter().for_each(|sentence| progress.say(sentence));
     let net = Net { preprocess: &preprocess, input: model.default_input() };
     let mut watch = Watch {
         detector: &detector,

@@ -23,10 +23,11 @@ use crate::book::Book;
 use crate::computing;
 use crate::drawing;
 use crate::earlier::{self, Finder, Names, Past, Results};
-use crate::inputs::{self, Inputs, Source};
+use crate::inputs::{self, Source};
 use crate::listing;
 use crate::methods::{self, fingerprint, hex};
 use crate::outputs;
+use crate::own;
 use crate::plan::{self, Earlier, Plan};
 use crate::resume::{Current, Demands, Done, Known};
 use crate::runner::{Ready, Runner};
@@ -65,7 +66,9 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     let lock_path = out_file(&plan, ".records", "lock");
     let _lock = lock(&lock_path, &plan.out)?;
 
-    let Inputs { mut sources, ignored } = inputs::find(&plan.inputs, &plan.out);
+    let found = inputs::find(&plan.inputs, &plan.out);
+    let (ignored, left_out) = (found.ignored, found.left_out());
+    let mut sources = found.sources;
     if sources.is_empty() {
         bail!("no inputs");
     }
@@ -81,7 +84,8 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     let mut places: Vec<Option<String>> = sources.iter().map(|s| earlier::place_of(&s.path)).collect();
     let renamed = names.keep_apart(&mut sources, &places);
     if let Some(shard) = plan.shard {
-        (sources, places) = sources.into_iter().zip(places).filter(|(s, _)| inputs::belongs(s, shard)).unzip();
+        inputs::deal(&mut sources, shard);
+        places = sources.iter().map(|s| earlier::place_of(&s.path)).collect();
     }
     let finder = Finder::new(&sources, &places);
     let input_settings = fingerprint(&common);
@@ -104,9 +108,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     let said = Said::new(&model, &preprocess, &args.preparation);
     said.tell(&progress);
     engine.observe(progress.listener());
-    if ignored > 0 {
-        progress.say(&format!("{ignored} files that are neither pictures nor arrays are left out"));
-    }
+    left_out.iter().for_each(|sentence| progress.say(sentence));
     plan::many_passes(&plan.methods).for_each(|line| progress.say(&line));
     if done.outdated > 0 {
         progress.say(&format!("{} earlier results have other settings and are made again", done.outdated));
@@ -129,6 +131,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     }
     let shares = |named: &plan::Named| named.spec.promises().contains(&Promise::Conservation);
     let ids: Vec<(String, bool)> = plan.methods.iter().map(|named| (named.id.clone(), shares(named))).collect();
+    own::announce(&plan.out, "explain", &sources, ids.iter().map(|(id, _)| id.as_str()).chain([earlier::SHEET]))?;
     let journal = Journal::start_with(&records, done.kept.iter().map(Vec::as_slice))?;
     earlier::sweep(&results, &lock_path, &sources, &done.parts.iter().cloned().chain(past.parts()).collect());
     let showing = (plan.reply, progress.beside());

@@ -39,6 +39,7 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
     let found = inputs::find(&args.data, &args.out);
     let mut progress = Progress::new(voice, found.sources.len());
     Said::new(&model, &preprocess, &args.preparation).tell(&progress);
+    found.left_out().iter().for_each(|sentence| progress.say(sentence));
     let mut reader = Reader::default();
     let net = Net { preprocess: &preprocess, input: model.default_input() };
     for (at, source) in found.sources.iter().enumerate() {

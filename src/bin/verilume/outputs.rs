@@ -6,10 +6,33 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use verilume::error::read_file;
 use verilume::image::Picture;
 use verilume::report::{Partial, replace};
 use verilume::{Error, Result};
+
+use crate::methods::hex;
+use crate::paths;
+
+/// Bytes of a stem's last part: with the number of a row (10), an id, a class or rank (10) and `.safetensors` or `.heatmap.png`
+/// behind it, and what the name of a partial file adds, it fits into the 255 bytes of a file's name.
+pub const STEM_BYTES: usize = 140;
+
+/// `stem` with a last part of at most [`STEM_BYTES`]: a longer one is cut, and ends in a hash of the whole of it.
+pub fn fitting(stem: &Path) -> PathBuf {
+    let name = stem.file_name().unwrap_or_default().as_encoded_bytes();
+    if name.len() <= STEM_BYTES {
+        return stem.to_owned();
+    }
+    let hash = format!("~{}", &hex(&Sha256::digest(name))[..16]);
+    let mut end = STEM_BYTES - hash.len();
+    // Not within a character.
+    while name[end] & 0xC0 == 0x80 && end > 0 {
+        end -= 1;
+    }
+    stem.with_file_name(paths::from_bytes([&name[..end], hash.as_bytes()].concat()))
+}
 
 /// `DIR/<stem>.<parts joined by dots>`.
 pub fn path(out: &Path, stem: &Path, parts: &[&str]) -> PathBuf {
@@ -288,6 +311,18 @@ mod tests {
             files.finish().unwrap();
             assert_eq!(std::fs::read(&path).unwrap(), expected);
         }
+    }
+
+    #[test]
+    fn whatever_follows_a_stem_fits() {
+        let methods = verilume::method::registry().iter().map(|entry| entry.id);
+        let attacks = verilume::reliability::attack::registry().iter().map(|entry| entry.id);
+        let longest = methods.chain(attacks).map(str::len).max().unwrap();
+        let end = ".4294967295".len() + 1 + longest + "-999".len() + ".4294967295".len() + ".safetensors".len();
+        let partial = "..4194304.18446744073709551615.partial".len();
+        assert!(STEM_BYTES + end + partial <= 255, "{longest}");
+        let cut = fitting(&Path::new("sub").join("é".repeat(100)));
+        assert!(cut.to_str().is_some_and(|cut| cut.starts_with("sub/éé") && cut.len() <= STEM_BYTES + 4), "{cut:?}");
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! Paths as text without loss, for records and messages.
+//! Paths as text without loss, for records and messages, and in the form in which they are compared.
 
 use std::ffi::OsString;
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
+use std::sync::LazyLock;
 
 /// `path` as text. Of a path that is not UTF-8 the other bytes become `\x` and two digits, a backslash two.
 pub fn shown(path: &Path) -> String {
@@ -45,6 +46,33 @@ pub fn named(text: &str) -> PathBuf {
     }
     bytes.extend_from_slice(rest.as_bytes());
     from_bytes(bytes).into()
+}
+
+/// The working folder.
+static HERE: LazyLock<Option<PathBuf>> = LazyLock::new(|| std::env::current_dir().ok());
+
+/// `path` as it is compared: without `.` and `a/..`, and relative where it lies in the working folder. Links stay as they
+/// are: two links to a file are two paths.
+pub fn normal(path: &Path) -> PathBuf {
+    let mut kept = PathBuf::new();
+    for part in path.components() {
+        match (part, kept.components().next_back()) {
+            (Component::CurDir, _) | (Component::ParentDir, Some(Component::RootDir)) => {}
+            // What is above the target of a link is not what is above the link.
+            (Component::ParentDir, Some(Component::Normal(_))) if !kept.is_symlink() => {
+                kept.pop();
+            }
+            _ => kept.push(part),
+        }
+    }
+    let below = HERE.as_ref().and_then(|here| kept.strip_prefix(here).ok());
+    below.map_or_else(|| kept.clone(), Path::to_path_buf)
+}
+
+/// The [`normal`] form of `path` from the root on.
+pub fn full(path: &Path) -> PathBuf {
+    let normal = normal(path);
+    HERE.as_ref().map_or_else(|| normal.clone(), |here| here.components().chain(normal.components()).collect())
 }
 
 /// A name as the system gives it.
@@ -109,6 +137,26 @@ pub fn bounded(text: &str, most: usize) -> String {
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn normal_paths_are_relative_and_short() {
+        let here = std::env::current_dir().unwrap();
+        for path in ["a/b.png", "./a/b.png", "a/./b.png", "a/c/../b.png", "a//b.png"] {
+            assert_eq!(normal(Path::new(path)), Path::new("a/b.png"), "{path}");
+            assert_eq!(normal(&here.join(path)), Path::new("a/b.png"), "{path}");
+            assert_eq!(full(Path::new(path)), here.join("a/b.png"), "{path}");
+        }
+        assert_eq!((normal(Path::new(".")), full(Path::new("."))), (PathBuf::new(), here));
+        assert_eq!(normal(Path::new("../../x")), Path::new("../../x"));
+        assert_eq!(normal(Path::new("/../x")), Path::new("/x"));
+        assert_eq!(full(Path::new("/x/y")), Path::new("/x/y"));
+
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("deep")).unwrap();
+        std::os::unix::fs::symlink("deep", folder.path().join("link")).unwrap();
+        let kept = normal(&folder.path().join("link/../x"));
+        assert!(kept.ends_with("link/../x"), "{}", kept.display());
+    }
 
     #[test]
     fn no_byte_is_lost() {

@@ -154,9 +154,7 @@ fn fit(args: &FitArgs) -> Result<ExitCode> {
         bail!("--out {}: this is the model's file", args.out.display());
     }
     let mut progress = Progress::new(voice, found.sources.len());
-    if found.ignored > 0 {
-        progress.say(&format!("{} files that are neither pictures nor arrays are left out", found.ignored));
-    }
+    found.left_out().iter().for_each(|sentence| progress.say(sentence));
     let left = args.limit.unwrap_or(usize::MAX);
     let said = Said::new(&model, &preprocess, &args.preparation);
     said.tell(&progress);

@@ -1,15 +1,14 @@
 //! Which classes to explain.
 
-use std::collections::{HashMap, HashSet};
-use std::io::Read;
+use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
 
-use verilume::error::open_file;
 use verilume::model::Labels;
 use verilume::{Error, Result};
 
 use crate::arrays::{ArrayFile, extension};
 use crate::inputs::Source;
+use crate::tables::{self, Table};
 
 /// What `--target` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,27 +136,35 @@ pub fn least(logits: &[f64]) -> Option<usize> {
 pub struct Listed {
     path: PathBuf,
     /// Class by file and row, or why there is none.
-    by_file: HashMap<(String, Option<usize>), Result<usize, String>>,
+    by_file: Table<Class>,
     by_row: Vec<Result<usize, String>>,
     /// Why the first class that is none is none.
-    first_unknown: Option<String>,
+    first_wrong: Option<String>,
+}
+
+/// What a line of a table says.
+#[derive(Debug)]
+struct Class {
+    /// The class, or why there is none.
+    class: Result<usize, String>,
+    line: u64,
 }
 
 impl Listed {
-    /// As [`Listed::read`], refusing a file with a class that the net has not.
+    /// As [`Listed::read`], refusing a file with a class that the net has not, or with two classes for one file.
     fn open(path: &Path, labels: &Labels, classes: usize) -> Result<Self> {
         let mut listed = Self::read(path, labels, classes)?;
-        match listed.first_unknown.take() {
+        match listed.first_wrong.take() {
             Some(why) => Err(Error::settings(why)),
             None => Ok(listed),
         }
     }
 
     /// Classes from `label`, `file,label` or `file,row,label` lines, or from the tensor `labels` of a .safetensors file. A
-    /// class that the net has not is an error only of those that it is asked for.
+    /// class that the net has not, and a second class of a file, is an error only of those that it is asked for.
     pub fn read(path: &Path, labels: &Labels, classes: usize) -> Result<Self> {
         let mut listed =
-            Self { path: path.to_owned(), by_file: HashMap::new(), by_row: Vec::new(), first_unknown: None };
+            Self { path: path.to_owned(), by_file: Table::default(), by_row: Vec::new(), first_wrong: None };
         if extension(path).is_some_and(|e| e == "safetensors") {
             let array = ArrayFile::open(path)?;
             let found = array
@@ -166,23 +173,15 @@ impl Listed {
                 .ok_or_else(|| Error::settings(format!("{}: the file has no tensor `labels`", path.display())))?;
             for &i in found {
                 let class = label(i, classes).map_err(|e| e.within(path.display()).to_string());
-                listed.first_unknown = listed.first_unknown.or_else(|| class.clone().err());
+                listed.first_wrong = listed.first_wrong.or_else(|| class.clone().err());
                 listed.by_row.push(class);
             }
             return Ok(listed);
         }
-        let mut text = Vec::new();
-        open_file(path)?.read_to_end(&mut text).map_err(|e| Error::io(path, e))?;
-        let mut table = csv::ReaderBuilder::new()
-            .has_headers(false)
-            .flexible(true)
-            .trim(csv::Trim::All)
-            .from_reader(text.as_slice());
-        for (n, line) in table.records().enumerate() {
-            let at =
-                |why: &dyn std::fmt::Display| Error::settings(format!("{}, line {}: {why}", path.display(), n + 1));
-            let line = line.map_err(|e| at(&e))?;
-            let cells: Vec<&str> = line.iter().collect();
+        for (n, (line, cells)) in tables::lines(path)?.into_iter().enumerate() {
+            let at = |why: &dyn std::fmt::Display| Error::settings(format!("{}, line {line}: {why}", path.display()));
+            let cells = cells.map_err(|e| at(&e))?;
+            let cells: Vec<&str> = cells.iter().collect();
             let names_a_class = |word: &str| {
                 ["label", "labels", "class", "target", "index", "idx", "id", "name"]
                     .contains(&word.to_ascii_lowercase().as_str())
@@ -193,7 +192,7 @@ impl Listed {
             }
             let mut class = |cell: &str| {
                 let class = named(cell, labels, classes).map_err(|e| at(&e).to_string());
-                listed.first_unknown = listed.first_unknown.take().or_else(|| class.clone().err());
+                listed.first_wrong = listed.first_wrong.take().or_else(|| class.clone().err());
                 class
             };
             match cells.as_slice() {
@@ -203,12 +202,12 @@ impl Listed {
                 }
                 [file, label] => {
                     let class = class(label);
-                    listed.by_file.insert(((*file).to_owned(), None), class);
+                    listed.add(file, None, Class { class, line });
                 }
                 [file, row, label] => {
-                    let row = row.parse().map_err(|_| at(&format!("'{row}' is not a row number")))?;
+                    let row = tables::row(row).map_err(|e| at(&e))?;
                     let class = class(label);
-                    listed.by_file.insert(((*file).to_owned(), Some(row)), class);
+                    listed.add(file, Some(row), Class { class, line });
                 }
                 _ => return Err(at(&"expected `label`, `file,label` or `file,index,label`")),
             }
@@ -216,19 +215,40 @@ impl Listed {
         Ok(listed)
     }
 
+    fn add(&mut self, file: &str, row: Option<usize>, new: Class) {
+        match self.by_file.entry(file, row) {
+            Entry::Vacant(free) => {
+                free.insert(new);
+            }
+            Entry::Occupied(mut said) => {
+                let said = said.get_mut();
+                match (&said.class, &new.class) {
+                    (Ok(a), Ok(b)) if a != b => {
+                        let row = row.map_or_else(String::new, |row| format!(", row {row},"));
+                        let why = format!(
+                            "{}: {file}{row} has class {a} in line {} and class {b} in line {}",
+                            self.path.display(),
+                            said.line,
+                            new.line
+                        );
+                        self.first_wrong.get_or_insert_with(|| why.clone());
+                        said.class = Err(why);
+                    }
+                    (Ok(_), Err(_)) => *said = new,
+                    _ => {}
+                }
+            }
+        }
+    }
+
     /// How many of the table's files are not among `sources`.
     pub fn strangers(&self, sources: &[Source]) -> usize {
-        let known: HashSet<String> = sources.iter().flat_map(names).collect();
-        let files: HashSet<&String> = self.by_file.keys().map(|(file, _)| file).collect();
-        files.into_iter().filter(|file| !known.contains(*file)).count()
+        self.by_file.strangers(sources)
     }
 
     /// The class of a source, or of a row of it.
     pub fn of(&self, source: &Source, row: Option<usize>) -> Result<usize> {
-        let listed = names(source).iter().find_map(|key| {
-            let with = |row| self.by_file.get(&(key.clone(), row));
-            with(row).or_else(|| with(None))
-        });
+        let listed = self.by_file.get(source, row).map(|said| &said.class);
         let in_order = row.and_then(|row| self.by_row.get(row));
         match listed.or(in_order) {
             Some(class) => class.clone().map_err(Error::input),
@@ -238,12 +258,6 @@ impl Listed {
             }
         }
     }
-}
-
-/// What a table may call a source: its path as it was given or found, its path below the folder, its file's name.
-pub fn names(source: &Source) -> [String; 3] {
-    let name = source.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    [source.shown.clone(), source.relative.to_string_lossy().into_owned(), name]
 }
 
 /// The class that a table's cell names, by index or by label.

@@ -61,7 +61,7 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
     said.tell(&progress);
 
     let wanted = logits(&args.logits, model.classes())?;
-    let source = Source::new(args.input.clone(), args.input.clone());
+    let source = Source::named(args.input.clone());
     let mut array = ArrayFile::open(&args.input).map_err(|e| e.within("--input"))?;
     if array.rows() != wanted.len() {
         bail!(

@@ -20,11 +20,14 @@ pub struct EvalArgs {
     ///
     /// A .safetensors file holds `images` (u8 [N,C,H,W]) or `input` (as the net sees it), and `labels`. In a folder a
     /// picture's class is the name of the sub-folder that it is in, or else of its file: an index (207, or 207_1.jpg), a label
-    /// (golden_retriever, golden_retriever_12.jpg), or a synset and a label (n02099601_golden_retriever).
+    /// (golden_retriever, golden_retriever_12.jpg), or a synset with a label or alone (n02099601_golden_retriever, n02099601).
+    /// Where the classes are ImageNet's the synset decides.
     #[arg(long, value_name = "FILE|DIR", required_unless_present = "list_metrics")]
     pub data: Vec<OsString>,
 
-    /// Classes from a table: `file,label` or `file,row,label` a line, the label an index or a name
+    /// Classes from a table: `file,label` or `file,row,label` a line, the label an index, a name or a synset
+    ///
+    /// ./a.png is a.png, accents may be composed or not; a file with two classes is an error.
     #[arg(long, value_name = "FILE", conflicts_with = "unlabelled")]
     pub labels_csv: Option<PathBuf>,
 

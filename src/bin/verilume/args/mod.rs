@@ -64,7 +64,9 @@ pub struct ExplainArgs {
     /// Pictures, folders, globs, .npy or .safetensors arrays; `-` reads a list of paths
     ///
     /// A folder is searched recursively for pictures, .npy and .safetensors; other files in it are counted and skipped.
-    /// A list has a path a line, or ends each with a zero byte, as `find -print0` does.
+    /// Links are inputs of their own. Results of this program in folders, patterns and lists are counted and skipped.
+    /// In a pattern, a part that is the name of something is that name, such as 'set [1]' in 'set [1]/*.png'.
+    /// A list has a path a line (UTF-8 or UTF-16), or ends each with a zero byte, as `find -print0` does.
     /// A .npy file holds f32 or f64 numbers [N,C,H,W] or [C,H,W], already normalised. A .safetensors file holds a tensor
     /// `input` (the same) or `images` (u8 [N,C,H,W], prepared as the model says).
     #[arg(value_name = "INPUT", required_unless_present = "list_methods")]
@@ -80,7 +82,8 @@ pub struct ExplainArgs {
     /// Which class to explain: top1, top:K, least, an index, a label, or file:FILE
     ///
     /// `top:K` gives K maps. FILE is a table `file,label` or `file,index,label` (a heading line is skipped), a list
-    /// of labels for the rows of an array, or a .safetensors file with a tensor `labels`.
+    /// of labels for the rows of an array, or a .safetensors file with a tensor `labels`. Where the classes are ImageNet's, a
+    /// synset (n02123045) is a label too.
     #[arg(short, long, value_name = "TARGET", default_value = "top1")]
     pub target: String,
 
@@ -115,6 +118,9 @@ pub struct ExplainArgs {
     pub resume: bool,
 
     /// Do the i-th of n parts, such as 1/4; files are dealt by a hash of their path
+    ///
+    /// The path is the one below the folder that holds all inputs, so that it does not matter how they are named or where
+    /// the folder is. All parts must be given the same inputs.
     #[arg(long, value_name = "i/n", value_parser = Shard::parse)]
     pub shard: Option<Shard>,
 
@@ -176,7 +182,7 @@ pub struct Preparation {
     #[arg(long, value_enum, value_name = "HOW")]
     pub interpolation: Option<InterpolationArg>,
 
-    /// Class names, one a line
+    /// Class names, one a line (UTF-8 or UTF-16)
     #[arg(long, value_name = "FILE")]
     pub labels: Option<PathBuf>,
 }

@@ -26,9 +26,10 @@ use crate::arrays::{ArrayFile, Row};
 use crate::computing;
 use crate::earlier::{self, Finder, Past, Results};
 use crate::explain::lock;
-use crate::inputs::{self, Inputs};
+use crate::inputs;
 use crate::items;
 use crate::outputs;
+use crate::own;
 use crate::plan;
 use crate::said::Said;
 use crate::talk::{Answer, Progress, Voice, counted};
@@ -94,7 +95,9 @@ pub fn run(args: &AttackArgs) -> Result<ExitCode> {
     let lock_path = args.out.join(".records.lock");
     let _lock = lock(&lock_path, &args.out)?;
 
-    let Inputs { mut sources, ignored } = inputs::find(&args.inputs, &args.out);
+    let found = inputs::find(&args.inputs, &args.out);
+    let (ignored, left_out) = (found.ignored, found.left_out());
+    let mut sources = found.sources;
     if sources.is_empty() {
         bail!("no inputs");
     }
@@ -113,9 +116,7 @@ pub fn run(args: &AttackArgs) -> Result<ExitCode> {
     let said = Said::new(&model, &preprocess, &args.preparation);
     said.tell(&progress);
     plan::many_passes(&methods).for_each(|line| progress.say(&line));
-    if ignored > 0 {
-        progress.say(&format!("{ignored} files that are neither pictures nor arrays are left out"));
-    }
+    left_out.iter().for_each(|sentence| progress.say(sentence));
     earlier::say(&renamed, &progress);
     earlier::say_dropped(stay.dropped, &progress);
     let manifest_path = args.out.join("manifest.json");
@@ -127,6 +128,7 @@ pub fn run(args: &AttackArgs) -> Result<ExitCode> {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(verilume::Error::io(&manifest_path, e).into()),
         _ => {}
     }
+    own::announce(&args.out, "attack", &sources, ids.iter().map(String::as_str))?;
     let journal = Journal::start_with(&records, stay.kept.iter().map(Vec::as_slice))?;
     earlier::sweep(&results, &lock_path, &sources, &stay.parts.iter().cloned().chain(past.parts()).collect());
     let longest = |lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or(0);

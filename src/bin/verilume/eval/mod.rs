@@ -104,9 +104,7 @@ pub fn run(args: &EvalArgs) -> Result<ExitCode> {
     let said = Said::new(&model, &preprocess, &args.preparation);
     said.tell(&progress);
     plan::many_passes(&named).for_each(|line| progress.say(&line));
-    if data.ignored > 0 {
-        progress.say(&format!("{} files that are neither pictures nor arrays are left out", data.ignored));
-    }
+    data.left_out.iter().for_each(|sentence| progress.say(sentence));
     if let Some(boxes) = &data.boxes {
         match boxes.strangers(&data.sources) {
             0 => {}

@@ -1,0 +1,116 @@
+//! Text from files: UTF-8, or UTF-16 as Windows writes it, with a byte order mark or without.
+
+use std::borrow::Cow;
+use std::io::Read;
+use std::path::Path;
+
+use crate::error::{Error, Result, open_file};
+
+/// The text of the file at `path`.
+///
+/// # Errors
+/// When the file cannot be read or is not text, see [`decode`]; the sentence begins with the path.
+pub fn read(path: &Path) -> Result<String> {
+    let mut bytes = Vec::new();
+    open_file(path)?.read_to_end(&mut bytes).map_err(|e| Error::io(path, e))?;
+    decode(&bytes).map_err(|e| e.within(path.display()))
+}
+
+/// The text that `bytes` are, without byte order mark.
+///
+/// # Errors
+/// When they are neither UTF-8 nor UTF-16; the sentence names the line. No text has zero bytes, but for UTF-16.
+pub fn decode(bytes: &[u8]) -> Result<String> {
+    let plain = unmarked(bytes)?;
+    if let Cow::Borrowed(plain) = plain
+        && let Some(text) = utf16_by_zeros(plain)
+    {
+        return Ok(text);
+    }
+    let line = |before: &[u8]| before.iter().filter(|&&b| b == b'\n').count() + 1;
+    if let Some(at) = plain.iter().position(|&b| b == 0) {
+        let line = line(&plain[..at]);
+        return Err(Error::input(format!("line {line} holds a zero byte: this is not text in UTF-8 or UTF-16")));
+    }
+    String::from_utf8(plain.into_owned()).map_err(|e| {
+        let line = line(&e.as_bytes()[..e.utf8_error().valid_up_to()]);
+        Error::input(format!("line {line} is not text in UTF-8 or UTF-16"))
+    })
+}
+
+/// `bytes` without their byte order mark: in UTF-8 (and owned) where the mark says UTF-16, else as they are.
+///
+/// # Errors
+/// When the mark says UTF-16 and the bytes are not.
+pub fn unmarked(bytes: &[u8]) -> Result<Cow<'_, [u8]>> {
+    let units: fn([u8; 2]) -> u16 = match bytes {
+        [0xEF, 0xBB, 0xBF, rest @ ..] => return Ok(Cow::Borrowed(rest)),
+        [0xFF, 0xFE, ..] => u16::from_le_bytes,
+        [0xFE, 0xFF, ..] => u16::from_be_bytes,
+        _ => return Ok(Cow::Borrowed(bytes)),
+    };
+    let text = utf16(&bytes[2..], units);
+    let text = text.ok_or_else(|| Error::input("the byte order mark says UTF-16, but the bytes after it are not"))?;
+    Ok(Cow::Owned(text.into_bytes()))
+}
+
+/// The text of `bytes` that are UTF-16 without a byte order mark; `None` where they may be anything else.
+///
+/// ASCII has a zero in one byte of each two. Bytes that are UTF-8 with zeros among them, such as paths that each end with
+/// a zero, are UTF-16 only if that holds throughout; others also if they have lines.
+pub fn utf16_by_zeros(bytes: &[u8]) -> Option<String> {
+    let zeros = |parity: usize| bytes.iter().skip(parity).step_by(2).filter(|&&b| b == 0).count();
+    let (even, odd) = (zeros(0), zeros(1));
+    let units = if odd > even { u16::from_le_bytes } else { u16::from_be_bytes };
+    if even == odd {
+        return None;
+    }
+    let plain = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t');
+    let text = utf16(bytes, units).filter(|text| text.chars().all(plain))?;
+    let throughout = even.max(odd) * 2 == bytes.len();
+    (throughout || text.contains('\n') && std::str::from_utf8(bytes).is_err()).then_some(text)
+}
+
+fn utf16(bytes: &[u8], units: fn([u8; 2]) -> u16) -> Option<String> {
+    let (pairs, rest) = bytes.as_chunks::<2>();
+    let text = char::decode_utf16(pairs.iter().map(|&pair| units(pair))).collect::<Result<String, _>>().ok()?;
+    rest.is_empty().then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(text: &str, unit: fn(u16) -> [u8; 2]) -> Vec<u8> {
+        text.encode_utf16().flat_map(unit).collect()
+    }
+
+    #[test]
+    fn every_encoding_is_the_same_text() {
+        for text in ["a\nb\r\n", "wolf, café\n一上漢字 \u{1F600}\n", "label"] {
+            assert_eq!(decode(text.as_bytes()).unwrap(), text);
+            assert_eq!(decode(format!("\u{feff}{text}").as_bytes()).unwrap(), text);
+            for unit in [u16::to_le_bytes, u16::to_be_bytes] {
+                assert_eq!(decode(&encoded(text, unit)).unwrap(), text);
+                assert_eq!(decode(&encoded(&format!("\u{feff}{text}"), unit)).unwrap(), text);
+            }
+        }
+        assert_eq!(decode(b"").unwrap(), "");
+    }
+
+    #[test]
+    fn what_is_no_text_is_refused_with_its_line() {
+        let why = |bytes: &[u8]| decode(bytes).unwrap_err().to_string();
+        assert!(why(b"a\nb\0c\n").contains("line 2 holds a zero byte"));
+        assert!(why(b"a\n\xe9\n").contains("line 2 is not text"));
+        assert!(why(b"\xff\xfea").contains("byte order mark"));
+        assert!(why(b"\xff\xfe\0\xd8").contains("byte order mark"));
+        // UTF-32, with a mark and without.
+        assert!(why(b"\xff\xfe\0\0a\0\0\0").contains("zero byte"));
+        assert!(why(b"a\0\0\0b\0\0\0").contains("zero byte"));
+        assert!(why(b"a\0b\0c").contains("zero byte"));
+        // Zeros that would fit UTF-16, were the rest not UTF-8.
+        assert!(why(b"abcd\n\0").contains("line 2 holds a zero byte"));
+        assert!(why("é\n\0".as_bytes()).contains("zero byte"));
+    }
+}
