@@ -36,7 +36,6 @@ pub fn settings(args: &Resources, threads: Option<usize>) -> Result<Settings> {
         memory: args.memory,
         convolution: args.convolution,
         kernel_dir: args.kernel_dir.clone(),
-        ..Settings::default()
     };
     let name = precision_name(&settings);
     match args.device {
