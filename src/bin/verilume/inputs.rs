@@ -397,8 +397,13 @@ impl Inputs {
     /// The path of each source from the part on that tells it apart from all others.
     fn told_apart(&self) -> Vec<PathBuf> {
         let normal = |part: &Component| matches!(part, Component::Normal(_));
-        let whole: Vec<PathBuf> =
-            self.sources.iter().map(|s| paths::normal(&s.path).components().filter(normal).collect()).collect();
+        let whole = |source: &Source| -> PathBuf {
+            let path = paths::normal(&source.path);
+            // The folders above the working folder have names as well.
+            let path = if path.starts_with("..") { paths::full(&path) } else { path };
+            path.components().filter(normal).collect()
+        };
+        let whole: Vec<PathBuf> = self.sources.iter().map(whole).collect();
         let mut kept: Vec<usize> = self.sources.iter().map(|s| s.kept).collect();
         let end = |path: &PathBuf, kept: usize| -> PathBuf {
             path.components().skip(path.components().count().saturating_sub(kept)).collect()

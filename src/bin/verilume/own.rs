@@ -152,8 +152,8 @@ impl Folder {
                     found.files.extend(line.files.iter().filter_map(place));
                 }
             } else if name == LEDGER {
-                found.ours = true;
                 for entry in ledger(&file) {
+                    found.ours = true;
                     let names = found.names.entry(entry.command).or_default();
                     names.stems.extend(entry.stems);
                     names.ids.extend(entry.ids);

@@ -54,6 +54,21 @@ static HERE: LazyLock<Option<PathBuf>> = LazyLock::new(|| std::env::current_dir(
 /// `path` as it is compared: without `.` and `a/..`, and relative where it lies in the working folder. Links stay as they
 /// are: two links to a file are two paths.
 pub fn normal(path: &Path) -> PathBuf {
+    let full = full(path);
+    match HERE.as_ref().and_then(|here| full.strip_prefix(here).ok()) {
+        Some(below) => below.to_owned(),
+        None if path.is_absolute() => full,
+        // The same on every machine.
+        None => lexical(path),
+    }
+}
+
+/// The [`normal`] form of `path` from the root on.
+pub fn full(path: &Path) -> PathBuf {
+    HERE.as_ref().map_or_else(|| lexical(path), |here| lexical(&here.join(path)))
+}
+
+fn lexical(path: &Path) -> PathBuf {
     let mut kept = PathBuf::new();
     for part in path.components() {
         match (part, kept.components().next_back()) {
@@ -65,14 +80,7 @@ pub fn normal(path: &Path) -> PathBuf {
             _ => kept.push(part),
         }
     }
-    let below = HERE.as_ref().and_then(|here| kept.strip_prefix(here).ok());
-    below.map_or_else(|| kept.clone(), Path::to_path_buf)
-}
-
-/// The [`normal`] form of `path` from the root on.
-pub fn full(path: &Path) -> PathBuf {
-    let normal = normal(path);
-    HERE.as_ref().map_or_else(|| normal.clone(), |here| here.components().chain(normal.components()).collect())
+    kept
 }
 
 /// A name as the system gives it.
@@ -146,8 +154,10 @@ mod tests {
             assert_eq!(normal(&here.join(path)), Path::new("a/b.png"), "{path}");
             assert_eq!(full(Path::new(path)), here.join("a/b.png"), "{path}");
         }
-        assert_eq!((normal(Path::new(".")), full(Path::new("."))), (PathBuf::new(), here));
+        assert_eq!((normal(Path::new(".")), full(Path::new("."))), (PathBuf::new(), here.clone()));
         assert_eq!(normal(Path::new("../../x")), Path::new("../../x"));
+        let name = here.file_name().unwrap();
+        assert_eq!(normal(&Path::new("..").join(name).join("x")), Path::new("x"));
         assert_eq!(normal(Path::new("/../x")), Path::new("/x"));
         assert_eq!(full(Path::new("/x/y")), Path::new("/x/y"));
 

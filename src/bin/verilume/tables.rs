@@ -60,15 +60,21 @@ fn names(source: &Source) -> [String; 3] {
 ///
 /// # Errors
 /// When the file cannot be read or is not text.
-pub fn lines(path: &Path) -> Result<Vec<(u64, std::result::Result<StringRecord, csv::Error>)>> {
+pub fn lines(path: &Path) -> Result<Vec<(usize, std::result::Result<StringRecord, csv::Error>)>> {
     let text = text::read(path)?;
     let mut table = csv::ReaderBuilder::new();
     let mut table = table.has_headers(false).flexible(true).trim(csv::Trim::All).from_reader(text.as_bytes());
     let mut lines = Vec::new();
+    // The reader counts an empty line only once it is past the line after it.
+    let (mut number, mut counted) = (1, 0);
     loop {
+        let start = usize::try_from(table.position().byte()).unwrap_or(counted).clamp(counted, text.len());
+        let empty = text[start..].bytes().take_while(|b| matches!(b, b'\r' | b'\n')).count();
+        number += text[counted..start + empty].bytes().filter(|&b| b == b'\n').count();
+        counted = start + empty;
         let mut line = StringRecord::new();
         let read = table.read_record(&mut line);
-        let at = line.position().map_or_else(|| table.position().line(), csv::Position::line);
+        let at = number;
         match read {
             Ok(false) => return Ok(lines),
             Ok(true) => lines.push((at, Ok(line))),

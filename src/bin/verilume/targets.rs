@@ -147,7 +147,7 @@ pub struct Listed {
 struct Class {
     /// The class, or why there is none.
     class: Result<usize, String>,
-    line: u64,
+    line: usize,
 }
 
 impl Listed {
