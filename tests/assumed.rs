@@ -219,12 +219,13 @@ fn constants_and_arrays_of_levels_up_to_255_are_warned_of() {
         assert_eq!(code(&output), 0, "{}", stderr(&output));
         (lines(&output.stdout), stderr(&output))
     };
-    let (records, said) = explain(&["a.png", "--mean", "123.675,116.28,103.53", "--std", "58.395,57.12,57.375"]);
+    let (records, said) =
+        explain(&["a.png", "-o", "1", "--mean", "123.675,116.28,103.53", "--std", "58.395,57.12,57.375"]);
     let warning = records[0]["warnings"][0].as_str().unwrap();
     assert!(warning.contains("123.675") && warning.contains("255") && said.contains(warning), "{said}");
-    let (records, _) = explain(&["a.png", "--std", "58"]);
+    let (records, _) = explain(&["a.png", "-o", "2", "--std", "58"]);
     assert!(records[0]["warnings"][0].as_str().unwrap().contains("standard deviation of 58"));
-    let (records, said) = explain(&["a.png", "--mean", "0.485,0.456,0.406", "--std", "0.229"]);
+    let (records, said) = explain(&["a.png", "-o", "3", "--mean", "0.485,0.456,0.406", "--std", "0.229"]);
     assert!(records[0].get("warnings").is_none() && !said.contains("warning"), "{said}");
 
     let numbers =
@@ -265,6 +266,7 @@ fn a_net_that_only_guesses_is_warned_of_wherever_classes_are_known() {
     };
     let has = |warnings: &Value| warnings.as_array().is_some_and(|w| w.iter().any(|w| *w == json!(sentence)));
     for (classes, warned) in [(&wrong, true), (&right, false)] {
+        let folder = tempfile::tempdir().unwrap();
         labelled(&folder.path().join("set.safetensors"), classes);
         let data =
             ["eval", "--data", "set.safetensors", "-m", "gradient", "--metric", "sparseness", "-o", "e", "--json"];
@@ -274,10 +276,10 @@ fn a_net_that_only_guesses_is_warned_of_wherever_classes_are_known() {
         assert_eq!(has(&lines(&output.stdout)[0]["warnings"]), warned);
 
         let explain = ["explain", "set.safetensors", "-m", "gradient", "--format", "npy"];
-        for target in ["top1", "file:set.safetensors"] {
-            let output = run(folder.path(), &[&explain[..], &["-t", target], &net].concat());
+        for (out, target) in [("x", "top1"), ("y", "file:set.safetensors")] {
+            let output = run(folder.path(), &[&explain[..], &["-t", target, "-o", out], &net].concat());
             once(&output, warned);
-            assert_eq!(has(&json(&folder.path().join("verilume-out/manifest.json"))["warnings"]), warned);
+            assert_eq!(has(&json(&folder.path().join(out).join("manifest.json"))["warnings"]), warned);
         }
         let check = ["check", "set.safetensors", "-m", "gradient", "--tests", "wrong_class", "-o", "c", "--drawn", "1"];
         once(&run(folder.path(), &[&check[..], &net].concat()), warned);

@@ -542,7 +542,7 @@ fn metadata_and_config_say_what_a_net_is() {
     let transformers = r#"{"architectures": ["ResNetForImageClassification"], "model_type": "resnet"}"#;
     says(&refusal(transformers), &["ResNetForImageClassification", "--arch"]);
     says(&refusal(r#"{"architecture": "resnet34"}"#), &["resnet34", "resnet-basic [2,2,2,2]"]);
-    says(&refusal(r#"{"architecture": "vgg11"}"#), &["'features.", "vgg, as config.json says"]);
+    says(&refusal(r#"{"architecture": "vgg11"}"#), &["'classifier.0.weight'", "vgg, as config.json says"]);
     says(&refusal(r#"{"architecture": "resnet18", "num_classes": 7}"#), &["7 classes", "have 10"]);
     says(&refusal(r#"{"architecture": "resnet18", "mean": [0.5, 0.5]}"#), &["`mean`", "3 channels"]);
     says(&refusal(r#"{"architecture": "resnet18", "model_args": {"output_stride": 8}}"#), &["output_stride=8"]);

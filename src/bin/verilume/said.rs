@@ -133,3 +133,33 @@ fn scales_itself(net: &Graph) -> bool {
     let reads_input = |node: &Node| node.inputs.first().is_some_and(|&i| matches!(net.node(i).op, Op::Input));
     net.nodes().iter().any(|node| reads_input(node) && matches!(node.op, Op::BatchNorm(_)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use verilume::graph::{BatchNorm, GraphBuilder};
+    use verilume::tensor::Shape;
+
+    #[test]
+    fn numbers_of_any_size_suit_a_net_that_scales_them() {
+        let net = |first: Op| {
+            let mut builder = GraphBuilder::new(Shape::new(1, 2, 2));
+            let x = builder.input();
+            let scaled = builder.push("first", first, &[x]).unwrap();
+            let out = builder.push("flatten", Op::Flatten, &[scaled]).unwrap();
+            builder.finish(out).unwrap()
+        };
+        let one = |v: f64| -> std::sync::Arc<[f64]> { vec![v].into() };
+        let norm = BatchNorm { gamma: one(1.0), beta: one(0.0), mean: one(127.0), variance: one(4096.0), eps: 0.0 };
+        assert!(scales_itself(&net(Op::BatchNorm(norm))) && !scales_itself(&net(Op::Relu)));
+    }
+
+    #[test]
+    fn levels_are_told_from_normalised_numbers() {
+        let doubted = |values: &[f32]| doubt("x.npy", &Tensor::f32([values.len()], values.to_vec()).unwrap()).is_some();
+        assert!(doubted(&[0.0, 17.0, 255.0]) && doubted(&[16.5, 200.0]));
+        for fine in [&[-2.1, 2.6][..], &[0.0, 1.0], &[0.0, 16.0], &[-1.0, 200.0], &[0.0, 256.0]] {
+            assert!(!doubted(fine), "{fine:?}");
+        }
+    }
+}
