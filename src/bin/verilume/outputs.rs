@@ -5,11 +5,12 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use npyz::{NpyWriter, WriterBuilder};
 use serde_json::json;
 use verilume::image::Picture;
 use verilume::report::{Partial, replace};
 use verilume::{Error, Result};
+
+use crate::npy;
 
 /// `DIR/<stem>.<parts joined by dots>`.
 pub fn path(out: &Path, stem: &Path, parts: &[&str]) -> PathBuf {
@@ -57,16 +58,11 @@ impl RawFormat {
     }
 }
 
-enum Body {
-    Npy(NpyWriter<f32, BufWriter<File>>),
-    Safetensors(BufWriter<File>),
-}
-
 /// Raw maps of the rows of an array, written in order as they are made.
 pub struct RawFile {
     path: PathBuf,
     partial: Partial,
-    body: Body,
+    file: BufWriter<File>,
     row_dims: Vec<usize>,
     rows: usize,
     written: usize,
@@ -80,12 +76,8 @@ impl RawFile {
         let fail = |e| Error::io(path, e);
         let (partial, file) = Partial::create(path)?;
         let mut file = BufWriter::new(file);
-        let body = match format {
-            RawFormat::Npy => {
-                let shape: Vec<u64> = shape.iter().map(|&d| d as u64).collect();
-                let options = npyz::WriteOptions::<f32>::new().default_dtype().shape(&shape);
-                Body::Npy(options.writer(file).begin_nd().map_err(fail)?)
-            }
+        let header = match format {
+            RawFormat::Npy => npy::f32_header(&shape),
             RawFormat::Safetensors | RawFormat::SafetensorsInput => {
                 let bytes = shape.iter().product::<usize>() * 4;
                 let name = if format == RawFormat::SafetensorsInput { "input" } else { "map" };
@@ -93,13 +85,12 @@ impl RawFile {
                 let mut header = entry.to_string();
                 // The data must begin at a multiple of eight bytes.
                 header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
-                file.write_all(&(header.len() as u64).to_le_bytes()).map_err(fail)?;
-                file.write_all(header.as_bytes()).map_err(fail)?;
-                Body::Safetensors(file)
+                [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat()
             }
         };
+        file.write_all(&header).map_err(fail)?;
         let (path, row_dims) = (path.to_owned(), row_dims.to_vec());
-        Ok(Self { path, partial, body, row_dims, rows: rows.unwrap_or(1), written: 0 })
+        Ok(Self { path, partial, file, row_dims, rows: rows.unwrap_or(1), written: 0 })
     }
 
     /// Row `row`; rows that were left out before it are filled with NaN.
@@ -118,11 +109,7 @@ impl RawFile {
     /// Fills up with NaN and puts the file in its place.
     pub fn finish(mut self) -> Result<()> {
         self.fill(self.rows)?;
-        let done = match self.body {
-            Body::Npy(writer) => writer.finish(),
-            Body::Safetensors(file) => file.into_inner().map(drop).map_err(|e| e.into_error()),
-        };
-        done.map_err(|e| Error::io(&self.path, e))?;
+        self.file.into_inner().map_err(|e| Error::io(&self.path, e.into_error()))?;
         self.partial.place()
     }
 
@@ -135,10 +122,7 @@ impl RawFile {
 
     fn write(&mut self, values: &[f32]) -> Result<()> {
         self.written += 1;
-        let written = match &mut self.body {
-            Body::Npy(writer) => writer.extend(values.iter().copied()),
-            Body::Safetensors(file) => values.iter().try_for_each(|v| file.write_all(&v.to_le_bytes())),
-        };
+        let written = values.iter().try_for_each(|v| self.file.write_all(&v.to_le_bytes()));
         written.map_err(|e| Error::io(&self.path, e))
     }
 }
