@@ -17,9 +17,10 @@ use run::Run;
 
 use crate::device::cpu::{Convolution, Kernels};
 use crate::device::patch::{Moved, PatchTask, Stem};
-use crate::device::{Decisions, Description, Device, Perturbation, Products, Spare};
+use crate::device::{Decisions, Description, Device, Perturbation, Products, Spare, threads};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId};
+use crate::memory::Memory;
 use crate::program::{Builder, Decided, LastAdjoint, Plan, Program, Score, Statistic, Step, Times};
 use crate::random;
 use crate::rule::{Composite, pull_back};
@@ -82,8 +83,8 @@ pub struct Settings {
     pub kernel_dir: Option<std::path::PathBuf>,
     /// Worker threads of the CPU; all cores if not given. Results do not depend on it.
     pub threads: Option<usize>,
-    /// Bytes that weights, feature maps and scratch may take together; if not given, four fifths of what the machine has
-    /// left when the engine is made (where that can be known), and on a GPU what it has itself.
+    /// Bytes that weights, feature maps and scratch may take together; if not given, four fifths of what the machine and
+    /// limits on this process leave when the engine is made (where that can be known), and on a GPU what it has itself.
     pub memory: Option<u64>,
 }
 
@@ -391,8 +392,9 @@ impl Engine {
     /// When the device or its kernels do not exist here.
     pub fn new(settings: &Settings) -> Result<Self> {
         let opened = open(settings)?;
-        // What a GPU has is its own to know.
-        let memory = settings.memory.or_else(|| if opened.on_host { available_memory() } else { None });
+        // What a GPU has is its own to know. A fifth is left to others.
+        let memory =
+            settings.memory.or_else(|| if opened.on_host { Some(Memory::now().left()? / 5 * 4) } else { None });
         Ok(Self {
             device: opened.device,
             fallback: opened.fallback,
@@ -412,6 +414,11 @@ impl Engine {
     /// What it runs on.
     pub fn describe(&self) -> Description {
         self.device.describe()
+    }
+
+    /// What `f` makes of every item, in their order, by the threads of this engine.
+    pub(crate) fn spread<T: Send, R: Send>(&self, items: Vec<T>, f: impl Fn(T) -> R + Send + Sync) -> Vec<R> {
+        threads::map(items, self.device.pool(), f)
     }
 
     /// Bytes of packed weights, feature maps and scratch held at most so far.
@@ -749,14 +756,6 @@ impl Engine {
         task.check()?;
         self.device.move_patches(task, self.memory)
     }
-}
-
-/// Four fifths of the memory that Linux says is available.
-fn available_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1024 / 5 * 4)
 }
 
 /// Refuses pictures or targets that do not suit the net, for methods that do something else first.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("near", &[]),
+    ("memory", &[]),
     ("tensor", &["error"]),
     ("optimiser", &[]),
     ("random", &["error", "tensor"]),
@@ -16,7 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("program", &["error", "tensor", "graph"]),
     ("rule", &["error", "tensor", "graph", "program"]),
     ("device", &["error", "tensor", "random", "graph", "program", "rule"]),
-    ("engine", &["error", "tensor", "random", "graph", "program", "rule", "device"]),
+    ("engine", &["error", "memory", "tensor", "random", "graph", "program", "rule", "device"]),
     ("perturb", &["error", "tensor", "random", "image", "graph", "program", "rule", "device", "engine"]),
     ("map", &["error", "tensor"]),
     ("render", &["error", "tensor", "image", "map"]),

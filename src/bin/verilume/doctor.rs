@@ -246,27 +246,9 @@ fn cpu() -> Cpu {
     }
 }
 
-/// Bytes that this process may still take, where the system says so.
-pub fn available_bytes() -> Option<u64> {
-    let memory = memory();
-    memory.available_bytes.into_iter().chain(memory.limit_bytes).min()
-}
-
 fn memory() -> Memory {
-    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = |key: &str| {
-        let line = info.lines().find_map(|l| l.strip_prefix(key))?;
-        line.split_whitespace().next()?.parse::<u64>().ok().map(|n| n << 10)
-    };
-    let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-    let limit = limits.iter().find_map(|path| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok());
-    let total_bytes = kib("MemTotal:");
-    Memory {
-        total_bytes,
-        available_bytes: kib("MemAvailable:"),
-        // Without a limit the second file holds a number larger than the memory.
-        limit_bytes: limit.filter(|&l| total_bytes.is_none_or(|total| l < total)),
-    }
+    let now = verilume::memory::Memory::now();
+    Memory { total_bytes: now.total, available_bytes: now.available, limit_bytes: now.limit }
 }
 
 fn described(r: &Report) -> String {
