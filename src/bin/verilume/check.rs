@@ -119,12 +119,13 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
         tests: tests.iter().map(|test| tests_of_trust::described(test)).collect(),
         methods: named.iter().map(|n| MethodChecked { id: n.id.clone(), spec: n.spec.to_string() }).collect(),
         pictures,
-        assumed: Vec::new(),
-        warnings: Vec::new(),
+        assumed: items::noticed().assumed.into_iter().collect(),
+        warnings: items::noticed().warnings.into_iter().collect(),
         record_version: verilume::report::RECORD_VERSION,
     };
     let files = write(args, &report, &plates)?;
     progress.finish();
+    items::tell(&progress);
     let usable = report.pictures.iter().filter(|p| p.error.is_none()).count();
     if !args.json && usable > 0 {
         answer.line(&verdicts::table(&report))?;

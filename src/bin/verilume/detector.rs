@@ -242,6 +242,7 @@ fn train_one(args: &TrainArgs) -> Result<ExitCode> {
     outputs::make_room(&args.out)?;
     replace(&args.out, &detector.to_bytes()?)?;
     progress.finish();
+    items::tell(&progress);
     let [training, validation, test] = detector.provenance.pictures;
     let report = Trained {
         detector: paths::shown(&args.out),
@@ -572,6 +573,7 @@ fn apply(args: &ApplyArgs) -> Result<ExitCode> {
     }
     watch.group(waiting, &progress)?;
     progress.finish();
+    items::tell(&progress);
     if !args.quiet {
         let failed = if watch.failed > 0 { format!(", {} failed", watch.failed) } else { String::new() };
         crate::talk::say(&format!("{} judged{failed}", counted(watch.done, "picture")));

@@ -115,9 +115,12 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     };
     let ended = runner.all(&mut progress);
     progress.finish();
+    crate::items::tell(&progress);
     ended?;
 
     manifest.ignored_files = ignored;
+    manifest.assumed.extend(crate::items::noticed().assumed);
+    manifest.warnings.extend(crate::items::noticed().warnings);
     manifest.files = runner.book.statuses(&sources);
     manifest.seconds = started.elapsed().as_secs_f64();
     manifest.write(&manifest_path)?;

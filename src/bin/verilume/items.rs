@@ -1,14 +1,52 @@
 //! Inputs as the net sees them and as a person sees them.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
-use verilume::image::{DecodeLimits, Picture, Placement, Preprocess};
+use verilume::image::{Picture, Placement, Preprocess};
 use verilume::map::Map;
 use verilume::tensor::{Shape, Tensor};
 use verilume::{Error, Result};
 
 use crate::arrays::{ArrayFile, Row};
 use crate::inputs::{Source, usable};
+use crate::room;
+use crate::talk::Progress;
+
+/// What was noticed about files while they were read: a command says it once, whatever reads the file how often.
+#[derive(Debug, Clone, Default)]
+pub struct Noticed {
+    /// What was taken from files without being told.
+    pub assumed: BTreeSet<String>,
+    /// What may be wrong with them.
+    pub warnings: BTreeSet<String>,
+}
+
+static NOTICED: Mutex<Noticed> = Mutex::new(Noticed { assumed: BTreeSet::new(), warnings: BTreeSet::new() });
+/// Sentences of either kind that are kept.
+const MOST_NOTICED: usize = 1000;
+
+/// What was noticed so far.
+pub fn noticed() -> Noticed {
+    NOTICED.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// Says what was noticed so far.
+pub fn tell(progress: &Progress) {
+    let Noticed { assumed, warnings } = noticed();
+    assumed.iter().chain(&warnings).for_each(|text| progress.say(text));
+}
+
+fn notice(source: &Source, assumed: &[String], warnings: &[String]) {
+    let mut noticed = NOTICED.lock().unwrap_or_else(PoisonError::into_inner);
+    let noticed = &mut *noticed;
+    for (texts, kept) in [(assumed, &mut noticed.assumed), (warnings, &mut noticed.warnings)] {
+        for text in texts.iter().take(MOST_NOTICED.saturating_sub(kept.len())) {
+            kept.insert(format!("{}: {text}", source.shown));
+        }
+    }
+}
 
 /// What a net takes.
 #[derive(Clone, Copy)]
@@ -35,6 +73,10 @@ pub struct Item {
     pub view: Option<Picture>,
     /// Where the picture's pixels lie in the net's input; `None` for numbers that never were a picture.
     pub placement: Option<Placement>,
+    /// What was taken from the file without being told.
+    pub assumed: Vec<String>,
+    /// What the file may have got wrong.
+    pub warnings: Vec<String>,
 }
 
 impl Item {
@@ -42,12 +84,14 @@ impl Item {
     pub fn picture(at: usize, source: &Source, net: Net) -> Result<Self> {
         usable(source)?;
         takes_pictures(net.preprocess)?;
-        let picture = Picture::open(&source.path, &DecodeLimits::default())?;
+        let picture = room::open_picture(&source.path)?;
+        let warnings: Vec<String> = picture.damage().map(str::to_owned).into_iter().collect();
+        notice(source, &[], &warnings);
         let prepared = net.preprocess.apply(&picture)?;
         let dims = prepared.tensor.dims().to_vec();
         let input = prepared.tensor.reshape(fit(&dims, net.input)?.dims())?;
         let (stem, view, placement) = (source.stem.clone(), Some(prepared.view), Some(prepared.placement));
-        Ok(Self { source: at, row: None, stem, dims, input, view, placement })
+        Ok(Self { source: at, row: None, stem, dims, input, view, placement, assumed: Vec::new(), warnings })
     }
 
     /// Row `row` of an array.
@@ -65,7 +109,10 @@ impl Item {
             stem.push(format!(".{row}"));
         }
         let (view, placement) = shown.unzip();
-        Ok(Self { source: at, row: Some(row), stem: stem.into(), dims, input, view, placement })
+        let assumed: Vec<String> = array.assumed().into_iter().collect();
+        notice(source, &assumed, &[]);
+        let (stem, warnings) = (stem.into(), Vec::new());
+        Ok(Self { source: at, row: Some(row), stem, dims, input, view, placement, assumed, warnings })
     }
 
     /// The picture that maps are drawn over, made from the numbers where the input was no picture.
@@ -117,7 +164,7 @@ pub fn load(path: &Path, preprocess: &Preprocess) -> Result<Tensor> {
         return Ok(numbers(&mut ArrayFile::open(path)?, 0, preprocess)?.0);
     }
     takes_pictures(preprocess)?;
-    Ok(preprocess.apply(&Picture::open(path, &DecodeLimits::default())?)?.tensor)
+    Ok(preprocess.apply(&room::open_picture(path)?)?.tensor)
 }
 
 fn takes_pictures(preprocess: &Preprocess) -> Result<()> {
@@ -152,6 +199,10 @@ pub fn fit(dims: &[usize], default: Shape) -> Result<Shape> {
     let vector = default == Shape::vector(default.c);
     match *dims {
         [_] | [_, _, _] if length == default.len() && (vector || dims.len() == 1) => Ok(default),
+        [h, _, c] if !vector && c == default.c && h != default.c => Err(Error::input(format!(
+            "an input of shape {dims:?} has its channels last; the net takes {default}, channel x height x width: \
+             transpose it"
+        ))),
         [c, h, w] if !vector => Ok(Shape::new(c, h, w)),
         _ => Err(Error::input(format!("an input of shape {dims:?} where the net takes {default}"))),
     }
@@ -169,5 +220,8 @@ mod tests {
         assert_eq!(fit(&[784], Shape::new(1, 28, 28)).unwrap(), Shape::new(1, 28, 28));
         assert_eq!(fit(&[3, 64, 48], Shape::new(3, 32, 32)).unwrap(), Shape::new(3, 64, 48));
         assert!(fit(&[783], vector).is_err() && fit(&[3, 28, 28], vector).is_err());
+        let why = fit(&[64, 48, 3], Shape::new(3, 32, 32)).unwrap_err().to_string();
+        assert!(why.contains("channels last") && why.contains("channel x height x width"), "{why}");
+        assert_eq!(fit(&[3, 5, 3], Shape::new(3, 32, 32)).unwrap(), Shape::new(3, 5, 3));
     }
 }

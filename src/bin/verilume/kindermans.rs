@@ -15,7 +15,7 @@ use crate::args::CheckArgs;
 use crate::arrays::ArrayFile;
 use crate::computing;
 use crate::inputs::{self, Source};
-use crate::items::{Item, Net};
+use crate::items::{self, Item, Net};
 use crate::plan;
 use crate::talk::{Answer, Progress, Voice, counted};
 use crate::verdicts;
@@ -57,6 +57,7 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
     double.observe(progress.listener());
     let cells = kindermans::table(&mut double, &mut single, &subject, &shifts);
     progress.finish();
+    items::tell(&progress);
     let cells = cells?;
 
     let mut answer = Answer::default();

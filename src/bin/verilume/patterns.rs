@@ -18,7 +18,7 @@ use crate::args::{FitArgs, PatternsArgs, PatternsCommand};
 use crate::arrays::ArrayFile;
 use crate::computing;
 use crate::inputs::{self, Source};
-use crate::items::{Item, Net};
+use crate::items::{self, Item, Net};
 use crate::outputs;
 use crate::paths;
 use crate::plan;
@@ -146,6 +146,7 @@ fn fit(args: &FitArgs) -> Result<ExitCode> {
         progress.step(&format!("{}: {}", source.shown, counted(run.pictures() - before, "picture")));
     }
     progress.finish();
+    items::tell(&progress);
     let data: Vec<String> = args.data.iter().map(|name| paths::shown(Path::new(name))).collect();
     let notes = [
         ("model", model.name().to_string()),

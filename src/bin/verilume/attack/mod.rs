@@ -14,7 +14,7 @@ use anyhow::{Result, bail};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use verilume::engine::{Engine, Settings};
-use verilume::image::{DecodeLimits, Picture, Preprocess};
+use verilume::image::Preprocess;
 use verilume::method::{self, Method};
 use verilume::model::{Labels, Model};
 use verilume::program::Score;
@@ -27,9 +27,9 @@ use crate::arrays::{ArrayFile, Row};
 use crate::computing;
 use crate::inputs::{self, Inputs};
 use crate::items;
-use crate::plan;
 use crate::talk::{Answer, Progress, Voice, counted};
 use crate::targets::TargetChoice;
+use crate::{plan, room};
 use record::{AttackRecord, Table};
 use runner::{Book, Runner};
 
@@ -127,9 +127,12 @@ pub fn run(args: &AttackArgs) -> Result<ExitCode> {
     };
     let ended = runner.all(&mut progress);
     progress.finish();
+    items::tell(&progress);
     ended?;
 
     manifest.ignored_files = ignored;
+    manifest.assumed.extend(items::noticed().assumed);
+    manifest.warnings.extend(items::noticed().warnings);
     manifest.files = runner.book.statuses(&sources);
     manifest.seconds = started.elapsed().as_secs_f64();
     manifest.write(&manifest_path)?;
@@ -179,7 +182,7 @@ fn class(text: &str, labels: &Labels, classes: usize) -> verilume::Result<usize>
 /// A map or a mask: the numbers of an array as they are, or the grey levels of a picture.
 fn load_map(path: &Path) -> verilume::Result<Tensor> {
     if !ArrayFile::is_array(path) {
-        let picture = Picture::open(path, &DecodeLimits::default())?;
+        let picture = room::open_picture(path)?;
         let levels = picture.grey().into_iter().map(f32::from).collect();
         return Tensor::f32([picture.height(), picture.width()], levels);
     }

@@ -145,6 +145,7 @@ pub fn run(args: &EvalArgs) -> Result<ExitCode> {
     };
     let ended = runner.all(&mut progress);
     progress.finish();
+    crate::items::tell(&progress);
     ended?;
 
     let lines: Vec<Evaluated> = runner.lines.into_iter().flatten().collect();
@@ -173,8 +174,8 @@ pub fn run(args: &EvalArgs) -> Result<ExitCode> {
         methods: asked,
         metrics: metrics.iter().map(Measure::asked).collect(),
         bootstrap,
-        assumed: Vec::new(),
-        warnings: Vec::new(),
+        assumed: crate::items::noticed().assumed.into_iter().collect(),
+        warnings: crate::items::noticed().warnings.into_iter().collect(),
         record_version: verilume::report::RECORD_VERSION,
     };
     let mut bytes = serde_json::to_vec_pretty(&summary)?;
