@@ -36,6 +36,8 @@ pub const ROWS: usize = 16;
 pub const PICTURES: usize = 8;
 /// Elements of one channel up to which a picture is small.
 pub const SMALL: usize = 64 * 64;
+/// Letters of a name that a sheet has room for.
+const DRAWN_LETTERS: usize = 30;
 /// Classes that a record lists.
 const LISTED: usize = 5;
 
@@ -220,6 +222,8 @@ impl Runner<'_> {
                         Err(_) => {}
                     }
                     let mut record = self.record(s, m, rank, seconds);
+                    record.assumed.extend(s.item.assumed.iter().cloned());
+                    record.warnings.extend(s.item.warnings.iter().cloned());
                     match made.and_then(|map| Ok((self.store(s, m, rank, &map, rows.as_deref_mut())?, map))) {
                         Ok((files, map)) => {
                             record.gap = map.gap.clone();
@@ -229,7 +233,7 @@ impl Runner<'_> {
                             if sheets {
                                 panels[i].push(Panel {
                                     name: self.methods[m].id.clone(),
-                                    caption: target_text(&record),
+                                    caption: self.sheet_name(s.targets[rank]),
                                     map,
                                 });
                             }
@@ -307,6 +311,15 @@ impl Runner<'_> {
         let inputs: Vec<&Tensor> = items.iter().map(|s| &s.item.input).collect();
         let targets: Vec<usize> = items.iter().map(|s| s.targets[rank]).collect();
         maps(&mut self.engine, graph, self.methods[m].method.as_ref(), &inputs, &targets)
+    }
+
+    /// What a sheet calls a class: its name, after its index where the name alone could be taken for another class's.
+    fn sheet_name(&self, class: usize) -> String {
+        let Some(name) = self.labels.get(class) else { return class.to_string() };
+        let others = (0..self.model.classes()).filter(|&other| other != class);
+        let same = others.filter_map(|other| self.labels.get(other)).any(|other| other == name);
+        let plain = !same && name.chars().count() <= DRAWN_LETTERS && verilume::render::is_drawable(name);
+        if plain { name.to_owned() } else { format!("{class} {name}") }
     }
 
     fn label(&self, class: usize) -> Option<String> {
@@ -417,12 +430,7 @@ impl Runner<'_> {
         };
         let panels = panels.iter().map(drawn).collect::<verilume::Result<Vec<_>>>()?;
         let title = s.prediction.first().map_or_else(String::new, |p| {
-            format!(
-                "{} ({} {:.3})",
-                p.label.clone().unwrap_or_else(|| p.index.to_string()),
-                self.plan.score_name(),
-                p.score
-            )
+            format!("{} ({} {:.3})", self.sheet_name(p.index), self.plan.score_name(), p.score)
         });
         drawing::sheet(&title, &s.item.view(self.preprocess)?, &panels, &self.look)
     }
@@ -455,11 +463,6 @@ pub fn maps(
             each.flat_map(|(&input, &target)| maps(engine, graph, method, &[input], &[target])).collect()
         }
     }
-}
-
-fn target_text(record: &Record) -> String {
-    let index = record.target.map_or_else(String::new, |t| t.to_string());
-    record.target_label.clone().unwrap_or(index)
 }
 
 /// Inputs of one shape, together.

@@ -65,8 +65,9 @@ pub struct ExplainArgs {
     ///
     /// A folder is searched recursively for pictures, .npy and .safetensors; other files in it are counted and skipped.
     /// A list has a path a line, or ends each with a zero byte, as `find -print0` does.
-    /// A .npy file holds f32 or f64 numbers [N,C,H,W] or [C,H,W], already normalised. A .safetensors file holds a tensor
-    /// `input` (the same) or `images` (u8 [N,C,H,W], prepared as the model says).
+    /// A .npy file holds f16, f32 or f64 numbers [N,C,H,W] or [C,H,W], already normalised, or u8 levels [N,C,H,W] or
+    /// [N,H,W,C] with 1 or 3 channels, prepared as the model says. A .safetensors file holds a tensor `input` (such
+    /// numbers) or `images` (such levels).
     #[arg(value_name = "INPUT", required_unless_present = "list_methods")]
     pub inputs: Vec<OsString>,
 
@@ -192,7 +193,7 @@ pub struct Resources {
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = values::device)]
     pub device: verilume::engine::DeviceChoice,
 
-    /// Bound of memory beyond the weights file, such as 512MiB, 1GB or plain bytes
+    /// Bound of memory beyond the weights file, such as 512MiB, 1GB or plain bytes; of decoding a picture too
     #[arg(long, value_name = "SIZE", value_parser = values::bytes)]
     pub memory: Option<u64>,
 
