@@ -19,7 +19,7 @@ use run::Run;
 
 use crate::device::cpu::{Convolution, Kernels};
 use crate::device::patch::{Moved, PatchTask, Stem};
-use crate::device::{Decisions, Description, Device, Perturbation, Products, Spare};
+use crate::device::{Decisions, Description, Device, Perturbation, Products, Spare, threads};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId};
 use crate::memory::Memory;
@@ -86,7 +86,7 @@ pub struct Settings {
     /// Worker threads of the CPU; all cores if not given. Results do not depend on it.
     pub threads: Option<usize>,
     /// Bytes that weights, feature maps, scratch and what methods keep beside them may take together; if not given, four
-    /// fifths of what the machine or the process's control group has left when the engine is made (where that can be known).
+    /// fifths of what the machine and limits on this process leave when the engine is made (where that can be known).
     /// On a GPU: bytes of the GPU, and what it has if not given.
     pub memory: Option<u64>,
 }
@@ -401,9 +401,9 @@ impl Engine {
     /// When the device or its kernels do not exist here.
     pub fn new(settings: &Settings) -> Result<Self> {
         let opened = open(settings)?;
-        // What a GPU has is its own to know.
-        let available = || Memory::now().available.filter(|_| opened.on_host).map(|bytes| bytes / 5 * 4);
-        let memory = settings.memory.or_else(available);
+        // What a GPU has is its own to know. A fifth is left to others.
+        let memory =
+            settings.memory.or_else(|| if opened.on_host { Some(Memory::now().left()? / 5 * 4) } else { None });
         Ok(Self {
             device: opened.device,
             fallback: opened.fallback,
@@ -426,6 +426,11 @@ impl Engine {
     /// What it runs on.
     pub fn describe(&self) -> Description {
         self.device.describe()
+    }
+
+    /// What `f` makes of every item, in their order, by the threads of this engine.
+    pub(crate) fn spread<T: Send, R: Send>(&self, items: Vec<T>, f: impl Fn(T) -> R + Send + Sync) -> Vec<R> {
+        threads::map(items, self.device.pool(), f)
     }
 
     /// Bytes of packed weights, feature maps, scratch and what methods keep beside them held at most so far.

@@ -61,6 +61,7 @@
 //! | `embedded-model` | `Model::embedded`: EfficientNet-Lite0, about 9 MB inside the library |
 //! | `pictures` | decoding of picture files and the module `render` |
 //! | `png`, `jpeg` | these formats, read and written; each turns `pictures` on |
+//! | `tiff` | this format, read; turns `pictures` on |
 //! | `html` | `report::html`, the report of a check as a page |
 //! | `cli` | the program `verilume` and what only it needs |
 //! | `cuda` | computes on NVIDIA GPUs, with libraries that are found at run time |

@@ -1,118 +1,124 @@
-//! Memory that this process may take: what the system has left, and what a container allows.
+//! What memory this process may still take: what the machine has left, and what limits of a container, of a service or of
+//! the shell leave.
 
 use std::path::Path;
 
-/// Bytes, where the system says so (Linux).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Memory in bytes, as far as the system says. Only Linux does so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// Of the machine.
+    /// What the machine has.
     pub total: Option<u64>,
-    /// What this process may still take: what is available on the machine, or within its control group if that is less.
+    /// What it has left, caches that it can drop included.
     pub available: Option<u64>,
-    /// The least limit of its control groups (version 1 or 2), where that is below what the machine has.
+    /// The smallest limit that this process stands under, where it is less than the machine has.
     pub limit: Option<u64>,
+    /// What limits leave, at most.
+    pub within_limits: Option<u64>,
 }
 
 impl Memory {
     /// As it is now.
     pub fn now() -> Self {
-        Self::below(Path::new("/"))
+        let total = kibibytes("/proc/meminfo", "MemTotal:");
+        let mut limits = cgroups(Path::new("/sys/fs/cgroup"), &read("/proc/self/cgroup"));
+        limits.extend(address_space());
+        let set = || limits.iter().filter(|(limit, _)| total.is_none_or(|total| *limit < total));
+        Self {
+            total,
+            available: kibibytes("/proc/meminfo", "MemAvailable:"),
+            limit: set().map(|(limit, _)| *limit).min(),
+            within_limits: set().map(|(limit, used)| limit.saturating_sub(*used)).min(),
+        }
     }
 
-    /// As the files below `root` say.
-    fn below(root: &Path) -> Self {
-        let text = |path: &str| std::fs::read_to_string(root.join(path)).ok();
-        let info = text("proc/meminfo").unwrap_or_default();
-        let kib = |key: &str| {
-            let line = info.lines().find_map(|line| line.strip_prefix(key))?;
-            line.split_whitespace().next()?.parse::<u64>().ok().map(|n| n << 10)
+    /// Bytes that this process can still take, where the system says so.
+    pub fn left(&self) -> Option<u64> {
+        self.available.into_iter().chain(self.within_limits).min()
+    }
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+/// The number after `key` in a file of lines such as `VmSize:  1234 kB`.
+fn kibibytes(path: &str, key: &str) -> Option<u64> {
+    let text = read(path);
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// Limit and use of `ulimit -v`.
+fn address_space() -> Option<(u64, u64)> {
+    let text = read("/proc/self/limits");
+    let line = text.lines().find_map(|line| line.strip_prefix("Max address space"))?;
+    let limit = line.split_whitespace().next()?.parse().ok()?;
+    Some((limit, kibibytes("/proc/self/status", "VmSize:")?))
+}
+
+/// Limits and uses of the control groups that `membership`, a `/proc/self/cgroup`, names, and of all groups above them.
+/// Files that can be dropped from the cache are no use.
+fn cgroups(root: &Path, membership: &str) -> Vec<(u64, u64)> {
+    let mut found = Vec::new();
+    for line in membership.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
+        let (base, [limit, used, droppable]) = match controllers {
+            "" => (root.to_owned(), ["memory.max", "memory.current", "inactive_file"]),
+            c if c.split(',').any(|c| c == "memory") => {
+                (root.join("memory"), ["memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"])
+            }
+            _ => continue,
         };
-        let total = kib("MemTotal:");
-        // Limit and room of each control group that the process is in, and of the groups around it.
-        let mut groups: Vec<(u64, u64)> = Vec::new();
-        let own = text("proc/self/cgroup").unwrap_or_default();
-        let places = own.lines().filter_map(|line| {
-            let mut parts = line.splitn(3, ':').skip(1);
-            let (controllers, path) = (parts.next()?, parts.next()?);
-            let files = match controllers {
-                "" => ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
-                c if c.split(',').any(|c| c == "memory") => {
-                    ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-                }
-                _ => return None,
-            };
-            Some((path.trim_matches('/').to_owned(), files))
-        });
-        // Inside a container the path may be the one outside; its own group is the root then.
-        for (path, (folder, limit, usage, cached)) in places {
-            for place in Path::new(&path).ancestors() {
-                let file = |name: &str| text(&format!("{folder}/{}/{name}", place.display()));
-                let number = |name: &str| file(name)?.trim().parse::<u64>().ok();
-                // `max` is no number. Without a limit, version 1 holds one larger than the memory.
-                let Some(limit) = number(limit).filter(|&l| total.is_none_or(|total| l < total)) else { continue };
-                let of = |line: &str| line.strip_prefix(cached)?.trim().parse::<u64>().ok();
-                let reclaimed = file("memory.stat").and_then(|stat| stat.lines().find_map(of)).unwrap_or(0);
-                let used = number(usage).unwrap_or(0).saturating_sub(reclaimed);
-                groups.push((limit, limit.saturating_sub(used)));
+        // Inside a container the path may be the host's; the container's own group is then at the root.
+        let inner = base.join(path.trim_start_matches('/'));
+        let mut group = if inner.is_dir() { inner } else { base.clone() };
+        loop {
+            let number = |file: &str| read(group.join(file)).trim().parse::<u64>().ok();
+            if let Some(limit) = number(limit) {
+                let stat = read(group.join("memory.stat"));
+                let entry = |line: &str| line.strip_prefix(droppable)?.trim().parse::<u64>().ok();
+                let droppable = stat.lines().find_map(entry).unwrap_or(0);
+                found.push((limit, number(used).unwrap_or(0).saturating_sub(droppable)));
+            }
+            if group == base || !group.pop() {
+                break;
             }
         }
-        let available = kib("MemAvailable:").into_iter().chain(groups.iter().map(|g| g.1)).min();
-        Self { total, available, limit: groups.iter().map(|g| g.0).min() }
     }
+    found
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const MIB: u64 = 1 << 20;
-
-    /// What is read where these files are.
-    fn read(files: &[(&str, &str)]) -> Memory {
+    #[test]
+    fn groups_of_both_versions_and_those_above_them() {
         let root = tempfile::tempdir().unwrap();
-        let machine = [("proc/meminfo", "MemTotal:  8388608 kB\nMemFree: 1 kB\nMemAvailable:  4194304 kB\n")];
-        for (path, text) in machine.iter().chain(files) {
+        let write = |path: &str, text: &str| {
             let path = root.path().join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
-        }
-        Memory::below(root.path())
+        };
+        write("a/b/memory.max", "max\n");
+        write("a/b/memory.current", "70\n");
+        write("a/memory.max", "1000\n");
+        write("a/memory.current", "700\n");
+        write("a/memory.stat", "anon 300\ninactive_file 250\nactive_file 20\n");
+        write("memory/memory.limit_in_bytes", "5000\n");
+        write("memory/memory.usage_in_bytes", "60\n");
+        assert_eq!(cgroups(root.path(), "0::/a/b\n"), [(1000, 450)]);
+        assert_eq!(cgroups(root.path(), "3:cpu:/x\n5:hugetlb,memory:/docker/1\n"), [(5000, 60)]);
+        assert_eq!(cgroups(root.path(), "nonsense\n::\n"), []);
     }
 
     #[test]
-    fn containers_limit_what_is_available() {
-        let free = Memory { total: Some(8192 * MIB), available: Some(4096 * MIB), limit: None };
-        assert_eq!(read(&[]), free);
-        let stat = "anon 5\ninactive_file 10485760\n";
-        let second = [
-            ("proc/self/cgroup", "0::/\n"),
-            ("sys/fs/cgroup/memory.max", "536870912\n"),
-            ("sys/fs/cgroup/memory.current", "115343360\n"),
-            ("sys/fs/cgroup/memory.stat", stat),
-        ];
-        let limited = Memory { available: Some(412 * MIB), limit: Some(512 * MIB), ..free };
-        assert_eq!(read(&second), limited, "version 2");
-        let first = [
-            ("proc/self/cgroup", "5:cpu,cpuacct:/a\n4:memory:/docker/abc\n"),
-            ("sys/fs/cgroup/memory/memory.limit_in_bytes", "536870912\n"),
-            ("sys/fs/cgroup/memory/memory.usage_in_bytes", "115343360\n"),
-            ("sys/fs/cgroup/memory/memory.stat", "inactive_file 1\ntotal_inactive_file 10485760\n"),
-        ];
-        assert_eq!(read(&first), limited, "version 1, its path outside");
-        let inner = [
-            ("proc/self/cgroup", "0::/slice/unit\n"),
-            ("sys/fs/cgroup/slice/memory.max", "268435456\n"),
-            ("sys/fs/cgroup/slice/unit/memory.max", "max\n"),
-        ];
-        assert_eq!(
-            read(&inner),
-            Memory { available: Some(256 * MIB), limit: Some(256 * MIB), ..free },
-            "a group around it"
-        );
-        let none = [
-            ("proc/self/cgroup", "4:memory:/\n"),
-            ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
-        ];
-        assert_eq!(read(&none), free, "no limit");
+    fn what_is_left_is_the_least() {
+        let memory = Memory { available: Some(5), within_limits: Some(3), ..Memory::default() };
+        assert_eq!((memory.left(), Memory::default().left()), (Some(3), None));
+        if cfg!(target_os = "linux") {
+            assert!(Memory::now().left().is_some_and(|left| left > 0));
+        }
     }
 }

@@ -8,6 +8,7 @@ pub mod cuda;
 mod mask;
 pub(crate) mod patch;
 mod products;
+pub(crate) mod threads;
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -239,6 +240,9 @@ impl Room {
 pub(crate) trait Device: Send {
     /// What it is.
     fn describe(&self) -> Description;
+
+    /// Its worker threads; none where it has one thread, the caller's.
+    fn pool(&self) -> Option<&rayon::ThreadPool>;
 
     /// Bytes in which it keeps one copy's value of some form.
     fn bytes_of(&self, form: Form) -> usize;

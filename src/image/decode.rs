@@ -2,7 +2,7 @@
 //!
 //! The format is known by content, never by a file's name. Colours follow Pillow's `convert("RGB")`: alpha is dropped,
 //! not blended; 16-bit levels keep their high byte; colour profiles are not applied; of an animation the first frame
-//! counts. Unlike Pillow's plain `open`, the orientation of the EXIF block is applied.
+//! counts. Unlike Pillow's plain `open`, the orientation that EXIF or XMP says is applied.
 
 use std::io::{Cursor, Read};
 use std::path::Path;
@@ -10,7 +10,7 @@ use std::path::Path;
 use image::error::{ImageError, LimitErrorKind, UnsupportedErrorKind};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
-use super::Picture;
+use super::{Picture, orientation};
 use crate::error::{Error, Result, open_file};
 
 /// What a picture file may cost; checked against its header before anything of that size is allocated.
@@ -22,21 +22,22 @@ pub struct DecodeLimits {
     pub height: usize,
     /// Pixels in all.
     pub pixels: u64,
-    /// Bytes of the decoded picture in the file's own sample type.
+    /// Bytes that decoding holds at most beside the file: the picture in the file's own sample type, and the copies that
+    /// make it RGB and upright.
     pub decoded_bytes: u64,
     /// Bytes of the file.
     pub file_bytes: u64,
 }
 
 impl Default for DecodeLimits {
-    /// 32768 pixels a side, 100 million in all, 512 MiB for the file and for what it decodes to.
+    /// 32768 pixels a side, 256 million in all, 1 GiB for what decoding holds, 512 MiB for the file.
     fn default() -> Self {
-        Self { width: 32_768, height: 32_768, pixels: 100_000_000, decoded_bytes: 512 << 20, file_bytes: 512 << 20 }
+        Self { width: 32_768, height: 32_768, pixels: 256_000_000, decoded_bytes: 1 << 30, file_bytes: 512 << 20 }
     }
 }
 
 impl DecodeLimits {
-    fn check(&self, width: u32, height: u32, bytes: u64) -> Result<()> {
+    pub(super) fn check(&self, width: u32, height: u32, bytes: u64) -> Result<()> {
         let (w, h) = (u64::from(width), u64::from(height));
         if w as usize > self.width || h as usize > self.height {
             return Err(Error::limit(format!(
@@ -53,7 +54,7 @@ impl DecodeLimits {
         }
         if bytes > self.decoded_bytes {
             return Err(Error::limit(format!(
-                "a picture of {w}x{h} pixels needs {bytes} bytes decoded, the limit is {}",
+                "a picture of {w}x{h} pixels needs {bytes} bytes to be decoded, the limit is {}",
                 self.decoded_bytes
             )));
         }
@@ -139,6 +140,37 @@ fn jpeg_is_whole(bytes: &[u8]) -> bool {
     false
 }
 
+/// Bytes that decoding holds beside the file at most.
+fn held_bytes(decoder: &impl ImageDecoder, file: &[u8], format: ImageFormat, turned: bool) -> u64 {
+    let (width, height) = decoder.dimensions();
+    let pixels = u64::from(width) * u64::from(height);
+    let (decoded, rgb) = (decoder.total_bytes(), 3 * pixels);
+    let within = match format {
+        // The decoder has a copy of the file, and of progressive ones all coefficients.
+        ImageFormat::Jpeg if is_progressive(file) => 2 * rgb + file.len() as u64,
+        ImageFormat::Jpeg => file.len() as u64,
+        // Frames are put together on a canvas.
+        ImageFormat::WebP | ImageFormat::Gif => 4 * pixels,
+        _ => 0,
+    };
+    let converted = if decoder.color_type() == image::ColorType::Rgb8 { 0 } else { rgb };
+    (decoded + within.max(converted)).max(rgb + if turned { rgb } else { 0 })
+}
+
+/// Whether a JPEG file sends its coefficients in several scans.
+fn is_progressive(bytes: &[u8]) -> bool {
+    let mut at = 2;
+    while let Some(&[0xFF, kind, high, low]) = bytes.get(at..at + 4) {
+        match kind {
+            0xC0 | 0xC1 | 0xDA => return false,
+            0xC2 => return true,
+            _ => at += 2 + usize::from(u16::from_be_bytes([high, low])),
+        }
+    }
+    // What is not understood costs the more.
+    true
+}
+
 /// Packed RGB levels, alpha dropped.
 fn into_rgb(image: DynamicImage) -> Vec<u8> {
     let high = |v: &u16| (v >> 8) as u8;
@@ -172,29 +204,52 @@ impl Picture {
         let mut reader = ImageReader::new(Cursor::new(bytes))
             .with_guessed_format()
             .map_err(|e| Error::input(format!("unreadable picture: {e}")))?;
+        // `image` does not know the magic number of BigTIFF.
+        if cfg!(feature = "tiff") && (bytes.starts_with(b"II\x2b\0") || bytes.starts_with(b"MM\0\x2b")) {
+            reader.set_format(ImageFormat::Tiff);
+        }
         let Some(format) = reader.format() else {
             let text = std::str::from_utf8(bytes).is_ok_and(|t| !t.contains('\0'));
             let what = if text { ", but text" } else { "" };
             return Err(Error::input(format!("not a picture{what} (supported: {})", known_formats())));
         };
+        let orientation = orientation::find(bytes, format);
+        let turned = orientation > 4;
+        #[cfg(feature = "tiff")]
+        if format == ImageFormat::Tiff {
+            let (width, height, rgb) = super::tiff::decode(bytes, limits, turned)?;
+            let (rgb, width, height) = orientation::upright(rgb, width, height, orientation);
+            return Picture::new(width, height, rgb);
+        }
         let mut budget = image::Limits::no_limits();
         budget.max_alloc = Some(limits.decoded_bytes);
         reader.limits(budget);
-        let mut decoder = reader.into_decoder().map_err(|e| complaint(e, format))?;
+        let decoder = reader.into_decoder().map_err(|e| complaint(e, format))?;
         let (width, height) = decoder.dimensions();
         if width == 0 || height == 0 {
             return Err(Error::input(format!("the {} picture has no pixels ({width}x{height})", name(format))));
         }
-        limits.check(width, height, decoder.total_bytes())?;
+        let held = held_bytes(&decoder, bytes, format, turned);
+        limits.check(width, height, held)?;
         if format == ImageFormat::Jpeg && !jpeg_is_whole(bytes) {
             return Err(Error::input("truncated JPEG picture: the file ends before the picture does"));
         }
-        // A broken EXIF block does not make the pixels unusable.
-        let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
-        let mut image = DynamicImage::from_decoder(decoder).map_err(|e| complaint(e, format))?;
-        image.apply_orientation(orientation);
-        let (width, height) = (image.width() as usize, image.height() as usize);
-        Picture::new(width, height, into_rgb(image))
+        #[cfg(feature = "png")]
+        if format == ImageFormat::Png
+            && let Some(kind) = orientation::damaged_chunk(bytes)
+        {
+            let kind = kind.escape_ascii();
+            return Err(Error::input(format!("broken PNG picture: the checksum of its chunk {kind} is wrong")));
+        }
+        let image = DynamicImage::from_decoder(decoder).map_err(|e| complaint(e, format))?;
+        let (rgb, width, height) = orientation::upright(into_rgb(image), width as usize, height as usize, orientation);
+        let picture = Picture::new(width, height, rgb)?;
+        let damaged = format == ImageFormat::Jpeg && !super::scans::are_whole(bytes);
+        Ok(if damaged {
+            picture.damaged("the data of the JPEG file are damaged: parts of the picture may be wrong")
+        } else {
+            picture
+        })
     }
 
     /// Decodes the picture file at `path`.

@@ -2,9 +2,17 @@
 
 #[cfg(feature = "pictures")]
 mod decode;
+#[cfg(feature = "pictures")]
+mod ifd;
+#[cfg(feature = "pictures")]
+mod orientation;
 mod picture;
 mod preprocess;
 mod resize;
+#[cfg(feature = "pictures")]
+mod scans;
+#[cfg(feature = "tiff")]
+mod tiff;
 
 #[cfg(feature = "pictures")]
 pub use decode::DecodeLimits;

@@ -10,6 +10,7 @@ pub struct Picture {
     height: usize,
     rgb: Vec<u8>,
     original_size: [usize; 2],
+    damage: Option<&'static str>,
 }
 
 impl Picture {
@@ -22,7 +23,7 @@ impl Picture {
         if bytes != Some(rgb.len()) || rgb.is_empty() {
             return Err(Error::input(format!("{} bytes are not an RGB picture of {width}x{height}", rgb.len())));
         }
-        Ok(Self { width, height, rgb, original_size: [height, width] })
+        Ok(Self { width, height, rgb, original_size: [height, width], damage: None })
     }
 
     /// A picture of one colour.
@@ -38,6 +39,20 @@ impl Picture {
     pub(crate) fn cut_from(mut self, size: [usize; 2]) -> Self {
         self.original_size = size;
         self
+    }
+
+    /// The same picture, from a file that `what` is wrong with.
+    #[must_use]
+    #[cfg(feature = "pictures")]
+    pub(crate) fn damaged(mut self, what: &'static str) -> Self {
+        self.damage = Some(what);
+        self
+    }
+
+    /// What is wrong with the pixels of the file that this picture was decoded from, where they could be decoded all the
+    /// same.
+    pub fn damage(&self) -> Option<&'static str> {
+        self.damage
     }
 
     /// Columns.

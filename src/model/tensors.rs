@@ -4,13 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use safetensors::Dtype;
-use safetensors::tensor::Metadata;
 
 use crate::error::{Error, Result};
 use crate::graph::{BatchNorm, Bytes, Encoding, Weight};
-
-/// Longest header that is read, in bytes.
-const MAX_HEADER_BYTES: usize = 100_000_000;
+use crate::tensor::{MOST_HEADER_BYTES, safetensors_header};
 
 struct Stored {
     dtype: Dtype,
@@ -95,7 +92,7 @@ impl Tensors {
             return Err(Error::model(format!("{} bytes are too few for a safetensors file", file.len())));
         };
         let length = u64::from_le_bytes(*length);
-        let Some(length) = usize::try_from(length).ok().filter(|&n| n <= MAX_HEADER_BYTES) else {
+        let Some(length) = usize::try_from(length).ok().filter(|&n| n <= MOST_HEADER_BYTES) else {
             return Err(Error::model(format!("not a safetensors file: its header would take {length} bytes")));
         };
         let Some((header, data)) = rest.split_at_checked(length) else {
@@ -107,8 +104,8 @@ impl Tensors {
         if header.first() != Some(&b'{') {
             return Err(Error::model("not a safetensors file: the header is not a JSON object"));
         }
-        let metadata: Metadata = serde_json::from_slice(header)
-            .map_err(|e| Error::model(format!("the safetensors header is damaged: {e}")))?;
+        let metadata =
+            safetensors_header(header).map_err(|e| Error::model(format!("the safetensors header is damaged: {e}")))?;
         if metadata.data_len() != data.len() {
             return Err(Error::model(format!(
                 "{}: the header describes {} bytes of tensors, the file has {}",

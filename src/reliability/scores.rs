@@ -37,6 +37,11 @@ impl<'a> Scores<'a> {
         Self { engine, graph, score, waiting: Vec::new(), classes: Vec::new(), scores: Vec::new(), room }
     }
 
+    /// As [`Engine::spread`].
+    pub fn spread<T: Send, R: Send>(&self, items: Vec<T>, f: impl Fn(T) -> R + Send + Sync) -> Vec<R> {
+        self.engine.spread(items, f)
+    }
+
     /// One more picture, `[C, H, W]`, and the class whose score is asked for, one of the net's.
     ///
     /// # Errors

@@ -14,3 +14,4 @@ pub use encode::jpeg;
 pub use encode::png;
 pub use heatmap::{Channels, Look, Origin, Shade, heatmap, overlay, shade};
 pub use sheet::{Cell, Legend, Sheet, Theme, grid};
+pub use text::is_drawable;

@@ -1,4 +1,5 @@
-//! Lines of text on pictures, in a fixed-width font of Latin letters.
+//! Lines of text on pictures, in a fixed-width font of Latin letters. Letters of other scripts are spelled by their code
+//! point, `\u{732b}`, so that two names never look the same because neither can be drawn.
 
 use noto_sans_mono_bitmap::{FontWeight, RasterHeight, RasterizedChar, get_raster, get_raster_width};
 
@@ -31,8 +32,13 @@ fn spelled(c: char) -> String {
         '\u{2026}' => "...".into(),
         c if c.is_control() => " ".into(),
         c if glyph(c).is_some() => c.into(),
-        _ => "?".into(),
+        c => c.escape_unicode().to_string(),
     }
+}
+
+/// Whether a sheet shows `text` letter by letter: the font has all of them.
+pub fn is_drawable(text: &str) -> bool {
+    text.chars().all(|c| glyph(c).is_some())
 }
 
 fn glyph(c: char) -> Option<RasterizedChar> {
@@ -88,7 +94,10 @@ mod tests {
         assert_eq!(fitted("tabby cat", 9 * ADVANCE), "tabby cat");
         assert_eq!(fitted("tabby cat", 8 * ADVANCE), "tabby...");
         assert_eq!(fitted("tabby", 2 * ADVANCE), "..");
-        assert_eq!(fitted("\u{2212}1\u{2026}\u{732b}é\n", 100 * ADVANCE), "-1...?é ");
+        assert_eq!(fitted("\u{2212}1\u{2026}\u{732b}é\n", 100 * ADVANCE), "-1...\\u{732b}é ");
+        // Czech, Polish and Turkish letters are in the font; Greek, Cyrillic and Chinese are not.
+        assert!(is_drawable("Žluťoučký kůň, łódź, ağaç") && fitted("ąęśżğı", 6 * ADVANCE) == "ąęśżğı");
+        assert!(["γάτα", "кошка", "\u{732b}", "a\u{301}", "a\nb"].iter().all(|text| !is_drawable(text)));
     }
 
     #[test]

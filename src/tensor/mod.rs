@@ -5,8 +5,10 @@ pub mod resample;
 mod rounding;
 mod scalar;
 mod shape;
+mod stored;
 
 pub use dense::{Data, Tensor};
 pub(crate) use rounding::{are_equal_but_for_rounding, differ_by_rounding, rounding};
 pub use scalar::{Precision, Scalar};
 pub use shape::{Padding, Shape, Window};
+pub use stored::{MOST_HEADER_BYTES, check_safetensors, safetensors_header};

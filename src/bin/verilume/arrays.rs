@@ -4,12 +4,13 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use npyz::{DType, Endianness, NpyHeader, Order, TypeChar};
 use safetensors::Dtype;
-use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::tensor::TensorInfo;
 use verilume::error::open_file;
-use verilume::tensor::Tensor;
+use verilume::tensor::{MOST_HEADER_BYTES, Tensor, safetensors_header};
 use verilume::{Error, Result};
+
+use crate::{npy, room};
 
 /// What a row of an array is.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,19 +22,41 @@ pub enum Row {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Endianness {
+    Little,
+    Big,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Number {
-    F16,
+    F16(Endianness),
     Bf16,
     F32(Endianness),
     F64(Endianness),
     Level,
 }
 
+/// Which axis of an array is the fastest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// The last.
+    C,
+    /// The first.
+    Fortran,
+}
+
+/// Where the channels of a row of levels are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Channels {
+    First,
+    Last,
+}
+
 impl Number {
     fn bytes(self) -> usize {
         match self {
             Number::Level => 1,
-            Number::F16 | Number::Bf16 => 2,
+            Number::F16(_) | Number::Bf16 => 2,
             Number::F32(_) => 4,
             Number::F64(_) => 8,
         }
@@ -49,16 +72,17 @@ pub struct ArrayFile {
     order: Order,
     start: u64,
     rows: usize,
+    /// Extents of a row as the file has them.
+    stored: Vec<usize>,
+    /// With the channels first.
     dims: Vec<usize>,
+    channels: Channels,
     single: bool,
     /// Or why they cannot be read: only targets need them.
     labels: Option<Result<Vec<i64>, String>>,
     /// All numbers of a file in Fortran order, where a row lies scattered; empty until a row is read.
     scattered: Vec<u8>,
 }
-
-/// Longest header that is believed.
-const HEADER_BYTES: u64 = 64 << 20;
 
 impl ArrayFile {
     /// Whether `path` ends as an array does.
@@ -80,7 +104,7 @@ impl ArrayFile {
         self.rows
     }
 
-    /// Extents of one row.
+    /// Extents of one row; of levels, `[C, H, W]` in any case.
     pub fn dims(&self) -> &[usize] {
         &self.dims
     }
@@ -108,11 +132,21 @@ impl ArrayFile {
         self.number == Number::Level
     }
 
+    /// What was taken from the extents without being told.
+    pub fn assumed(&self) -> Option<String> {
+        (self.channels == Channels::Last).then(|| "order of bytes: height x width x channel".to_owned())
+    }
+
     /// Row `i`.
+    ///
+    /// # Errors
+    /// When the file cannot be read, and when the row, or an array in Fortran order, is larger than what may be held.
     pub fn row(&mut self, i: usize) -> Result<Row> {
-        let length: usize = self.dims.iter().product();
+        let length: usize = self.stored.iter().product();
         let size = self.number.bytes();
         let path = self.path.clone();
+        // Beside the bytes there is the row made of them, and the net's input.
+        room::check(|| format!("a row of shape {:?}", self.stored), (length as u64).saturating_mul(size as u64 + 8))?;
         let fail = |e| Error::io(&path, e);
         let bytes = match self.order {
             Order::C => self.bytes((i * length * size) as u64, length * size).map_err(fail)?,
@@ -120,17 +154,20 @@ impl ArrayFile {
                 // The row is the fastest axis: its elements lie `rows` apart, and so do those of the row's own axes,
                 // the first of them fastest.
                 if self.scattered.is_empty() {
+                    let what =
+                        || "an array in Fortran order, whose rows lie scattered (C order is read row by row),".into();
+                    room::check(what, (self.rows * length * size) as u64)?;
                     self.scattered = self.bytes(0, self.rows * length * size).map_err(fail)?;
                 }
                 let mut row = Vec::with_capacity(length * size);
                 for flat in 0..length {
                     let (mut rest, mut place, mut step) = (flat, 0, 1);
-                    let mut coordinates = vec![0; self.dims.len()];
-                    for (axis, &extent) in self.dims.iter().enumerate().rev() {
+                    let mut coordinates = vec![0; self.stored.len()];
+                    for (axis, &extent) in self.stored.iter().enumerate().rev() {
                         coordinates[axis] = rest % extent;
                         rest /= extent;
                     }
-                    for (&at, &extent) in coordinates.iter().zip(&self.dims) {
+                    for (&at, &extent) in coordinates.iter().zip(&self.stored) {
                         place += at * step;
                         step *= extent;
                     }
@@ -157,8 +194,17 @@ impl ArrayFile {
         }
         let dims = self.dims.clone();
         let tensor = match self.number {
-            Number::Level => return Ok(Row::Levels(bytes.to_vec())),
-            Number::F16 => Tensor::f32(dims, each(bytes, |b| half::f16::from_le_bytes(b).to_f32())),
+            Number::Level => {
+                let &[channels, _, _] = self.dims.as_slice() else { return Ok(Row::Levels(bytes.to_vec())) };
+                return Ok(Row::Levels(match self.channels {
+                    Channels::First => bytes.to_vec(),
+                    Channels::Last => {
+                        (0..channels).flat_map(|c| bytes.iter().skip(c).step_by(channels)).copied().collect()
+                    }
+                }));
+            }
+            Number::F16(Endianness::Big) => Tensor::f32(dims, each(bytes, |b| half::f16::from_be_bytes(b).to_f32())),
+            Number::F16(_) => Tensor::f32(dims, each(bytes, |b| half::f16::from_le_bytes(b).to_f32())),
             Number::Bf16 => Tensor::f32(dims, each(bytes, |b| half::bf16::from_le_bytes(b).to_f32())),
             Number::F32(Endianness::Big) => Tensor::f32(dims, each(bytes, f32::from_be_bytes)),
             Number::F32(_) => Tensor::f32(dims, each(bytes, f32::from_le_bytes)),
@@ -176,6 +222,28 @@ pub fn extension(path: &Path) -> Option<String> {
 
 type Opened = std::result::Result<ArrayFile, String>;
 
+/// Extents of levels of pictures with their channels first, and where the channels are. What fits both readings is
+/// refused: taking one for the other scrambles every picture.
+fn with_channels_first(shape: &[usize]) -> std::result::Result<(Vec<usize>, Channels), String> {
+    let (leading, a, b, c) = match *shape {
+        [a, b, c] => (vec![], a, b, c),
+        [n, a, b, c] => (vec![n], a, b, c),
+        _ => return Err(format!("levels of shape {shape:?} are not pictures, [N,C,H,W] or [N,H,W,C]")),
+    };
+    let channels = |n| matches!(n, 1 | 3);
+    let row = |dims: [usize; 3]| leading.iter().copied().chain(dims).collect();
+    match (channels(a), channels(c)) {
+        (true, false) => Ok((row([a, b, c]), Channels::First)),
+        (false, true) => Ok((row([c, a, b]), Channels::Last)),
+        (true, true) if a * b * c == 1 => Ok((row([a, b, c]), Channels::First)),
+        (true, true) => Err(format!(
+            "levels of shape {shape:?}: the channels may be the first or the last axis of a picture; normalised numbers \
+             are always [N,C,H,W]"
+        )),
+        (false, false) => Err(format!("levels of shape {shape:?}, not [N,C,H,W] or [N,H,W,C] with 1 or 3 channels")),
+    }
+}
+
 /// Splits the extents of a file into rows and one row: rank 3 and rank 1 are a single input.
 fn assemble(file: File, number: Number, order: Order, start: u64, shape: Vec<usize>) -> Opened {
     let count = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).filter(|&n| n > 0);
@@ -187,9 +255,13 @@ fn assemble(file: File, number: Number, order: Order, start: u64, shape: Vec<usi
     if end > have {
         return Err(format!("the file is cut off: an array of shape {shape:?} ends at byte {end}, the file at {have}"));
     }
-    let (rows, dims, single) = match shape.as_slice() {
-        [_] | [_, _, _] => (1, shape, true),
-        [n, rest @ ..] if matches!(rest.len(), 1 | 3) => (*n, rest.to_vec(), false),
+    let (first, channels) = match number {
+        Number::Level => with_channels_first(&shape)?,
+        _ => (shape.clone(), Channels::First),
+    };
+    let axes = match shape.as_slice() {
+        [_] | [_, _, _] => 0,
+        [_, rest @ ..] if matches!(rest.len(), 1 | 3) => 1,
         _ => return Err(format!("an array of shape {shape:?} is neither [N,C,H,W] nor [C,H,W]")),
     };
     Ok(ArrayFile {
@@ -198,40 +270,43 @@ fn assemble(file: File, number: Number, order: Order, start: u64, shape: Vec<usi
         number,
         order,
         start,
-        rows,
-        dims,
-        single,
+        rows: shape[..axes].iter().product(),
+        stored: shape[axes..].to_vec(),
+        dims: first[axes..].to_vec(),
+        channels,
+        single: axes == 0,
         labels: None,
         scattered: Vec::new(),
     })
 }
 
 fn open_npy(mut file: File) -> Opened {
-    let header = NpyHeader::from_reader(&mut (&mut file).take(HEADER_BYTES)).map_err(|e| match e.kind() {
-        std::io::ErrorKind::UnexpectedEof => "the file is cut off".to_string(),
-        _ => format!("not a .npy array: {e}"),
-    })?;
-    let dtype = header.dtype();
-    let number = match &dtype {
-        DType::Plain(t) if t.type_char() == TypeChar::Float && t.size_field() == 4 => Number::F32,
-        DType::Plain(t) if t.type_char() == TypeChar::Float && t.size_field() == 8 => Number::F64,
-        other => return Err(format!("numbers of type {}, not f32 or f64", other.descr())),
+    let header = npy::read(&mut file)?;
+    let (order, kind) = header.descr.split_at(header.descr.len().min(1));
+    let number = match (order, kind) {
+        ("|" | "<" | ">" | "=", "u1") => Number::Level,
+        ("<" | "=", "f2") => Number::F16(Endianness::Little),
+        ("<" | "=", "f4") => Number::F32(Endianness::Little),
+        ("<" | "=", "f8") => Number::F64(Endianness::Little),
+        (">", "f2") => Number::F16(Endianness::Big),
+        (">", "f4") => Number::F32(Endianness::Big),
+        (">", "f8") => Number::F64(Endianness::Big),
+        _ => {
+            return Err(format!(
+                "numbers of type {}; f2, f4, f8 and, as levels of pictures, u1 are read",
+                header.descr
+            ));
+        }
     };
-    let endianness = match &dtype {
-        DType::Plain(t) if t.endianness() == Endianness::Big => Endianness::Big,
-        _ => Endianness::Little,
-    };
-    let shape = header.shape().iter().map(|&d| usize::try_from(d)).collect::<Result<Vec<_>, _>>();
-    let shape = shape.map_err(|e| e.to_string())?;
     let start = file.stream_position().map_err(|e| e.to_string())?;
-    assemble(file, number(endianness), header.order(), start, shape)
+    assemble(file, number, if header.fortran { Order::Fortran } else { Order::C }, start, header.shape)
 }
 
 fn open_safetensors(mut file: File) -> Opened {
     let mut length = [0; 8];
     file.read_exact(&mut length).map_err(|_| "not a .safetensors file: shorter than its header".to_string())?;
     let length = u64::from_le_bytes(length);
-    if length > HEADER_BYTES {
+    if length > MOST_HEADER_BYTES as u64 {
         return Err(format!("not a .safetensors file: a header of {length} bytes"));
     }
     let mut header = Vec::new();
@@ -239,8 +314,7 @@ fn open_safetensors(mut file: File) -> Opened {
     if header.len() as u64 != length {
         return Err("the file is cut off".into());
     }
-    let metadata: Metadata =
-        serde_json::from_slice(&header).map_err(|e| format!("not a .safetensors file: bad header: {e}"))?;
+    let metadata = safetensors_header(&header).map_err(|e| format!("not a .safetensors file: bad header: {e}"))?;
     let data = 8 + length;
     let labels = metadata.info("labels").map(|info| read_labels(&mut file, data, info));
     let Some(info) = metadata.info("input").or_else(|| metadata.info("images")) else {
@@ -249,17 +323,15 @@ fn open_safetensors(mut file: File) -> Opened {
     let levels = metadata.info("input").is_none();
     let number = match (info.dtype, levels) {
         (Dtype::U8, true) => Number::Level,
-        (Dtype::F16, false) => Number::F16,
+        (Dtype::F16, false) => Number::F16(Endianness::Little),
         (Dtype::BF16, false) => Number::Bf16,
         (Dtype::F32, false) => Number::F32(Endianness::Little),
         (Dtype::F64, false) => Number::F64(Endianness::Little),
         (other, true) => return Err(format!("tensor `images` has type {other:?}, not U8")),
         (other, false) => return Err(format!("tensor `input` has type {other:?}, not a floating-point type")),
     };
-    if levels && !matches!(info.shape.as_slice(), [_, 1 | 3, _, _] | [1 | 3, _, _]) {
-        return Err(format!("tensor `images` has shape {:?}, not [N,C,H,W] with 1 or 3 channels", info.shape));
-    }
-    let array = assemble(file, number, Order::C, data + info.data_offsets.0 as u64, info.shape.clone())?;
+    let array = assemble(file, number, Order::C, data + info.data_offsets.0 as u64, info.shape.clone())
+        .map_err(|why| if levels { format!("tensor `images`: {why}") } else { why })?;
     Ok(ArrayFile { labels, ..array })
 }
 
@@ -270,6 +342,8 @@ fn read_labels(file: &mut File, data: u64, info: &TensorInfo) -> std::result::Re
     if data + info.data_offsets.1 as u64 > have {
         return Err("the file is cut off".into());
     }
+    let held = (length as u64).saturating_mul(9);
+    room::check(|| format!("a tensor `labels` of shape {:?}", info.shape), held).map_err(|e| e.to_string())?;
     let mut bytes = vec![0; length];
     file.seek(SeekFrom::Start(data + info.data_offsets.0 as u64)).map_err(cut)?;
     file.read_exact(&mut bytes).map_err(cut)?;
@@ -296,34 +370,35 @@ fn read_labels(file: &mut File, data: u64, info: &TensorInfo) -> std::result::Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use npyz::WriterBuilder;
+
+    fn write_npy(path: &Path, descr: &str, fortran: bool, shape: &[usize], numbers: &[u8]) {
+        let fortran = if fortran { "True" } else { "False" };
+        let shape: String = shape.iter().map(|n| format!("{n},")).collect();
+        let text = format!("{{'descr': '{descr}', 'fortran_order': {fortran}, 'shape': ({shape})}}\n");
+        let length = (text.len() as u16).to_le_bytes();
+        std::fs::write(path, [b"\x93NUMPY\x01\0", length.as_slice(), text.as_bytes(), numbers].concat()).unwrap();
+    }
 
     #[test]
     fn rows_are_the_same_in_either_order() {
         let folder = tempfile::tempdir().unwrap();
-        let dims = [3u64, 2, 5, 7];
-        let value = |n: u64, c: u64, h: u64, w: u64| (((n * 2 + c) * 5 + h) * 7 + w) as f64;
+        let dims = [3, 2, 5, 7];
+        let value = |n: usize, c: usize, h: usize, w: usize| (((n * 2 + c) * 5 + h) * 7 + w) as f64;
         let mut rows = Vec::new();
         for order in [Order::C, Order::Fortran] {
             let path = folder.path().join(format!("{order:?}.npy"));
-            let mut writer = npyz::WriteOptions::new()
-                .default_dtype()
-                .shape(&dims)
-                .order(order)
-                .writer(File::create(&path).unwrap())
-                .begin_nd()
-                .unwrap();
-            let total: u64 = dims.iter().product();
+            let total: usize = dims.iter().product();
+            let mut bytes = Vec::new();
             for mut k in 0..total {
                 let mut at = [0; 4];
-                let axes: Vec<usize> = if order == Order::C { vec![3, 2, 1, 0] } else { vec![0, 1, 2, 3] };
+                let axes = if order == Order::C { [3, 2, 1, 0] } else { [0, 1, 2, 3] };
                 for axis in axes {
                     at[axis] = k % dims[axis];
                     k /= dims[axis];
                 }
-                writer.push(&value(at[0], at[1], at[2], at[3])).unwrap();
+                bytes.extend(value(at[0], at[1], at[2], at[3]).to_be_bytes());
             }
-            writer.finish().unwrap();
+            write_npy(&path, ">f8", order == Order::Fortran, &dims, &bytes);
             let mut array = ArrayFile::open(&path).unwrap();
             assert_eq!((array.rows(), array.dims(), array.is_single()), (3, [2, 5, 7].as_slice(), false));
             rows.push((0..3).map(|i| array.row(i).unwrap()).collect::<Vec<_>>());
@@ -331,6 +406,36 @@ mod tests {
         assert_eq!(rows[0], rows[1]);
         let Row::Normalised(last) = &rows[0][2] else { panic!("levels") };
         assert_eq!(last.at(69), 209.0);
+    }
+
+    #[test]
+    fn channels_are_found_or_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.npy");
+        let bytes: Vec<u8> = (0..2 * 4 * 5 * 3).collect();
+        write_npy(&path, "|u1", false, &[2, 4, 5, 3], &bytes);
+        let mut last = ArrayFile::open(&path).unwrap();
+        assert_eq!((last.rows(), last.dims()), (2, [3, 4, 5].as_slice()));
+        assert!(last.assumed().is_some_and(|said| said.contains("height x width x channel")));
+        let Row::Levels(levels) = last.row(1).unwrap() else { panic!("numbers") };
+        // Channel 2, row 1, column 3 of picture 1.
+        assert_eq!(levels[(2 * 4 + 1) * 5 + 3], bytes[((4 + 1) * 5 + 3) * 3 + 2]);
+        write_npy(&path, "|u1", false, &[2, 3, 4, 5], &bytes);
+        let mut first = ArrayFile::open(&path).unwrap();
+        assert_eq!((first.dims(), first.assumed()), ([3, 4, 5].as_slice(), None));
+        assert_eq!(first.row(0).unwrap(), Row::Levels(bytes[..60].to_vec()));
+        for (shape, word) in [
+            ([2, 3, 5, 3].as_slice(), "may be the first or the last"),
+            (&[2, 1, 5, 3], "may be the first or the last"),
+            (&[3, 5, 1], "may be the first or the last"),
+            (&[2, 4, 5, 2], "1 or 3 channels"),
+            (&[2, 5, 4], "1 or 3 channels"),
+            (&[2, 9], "not pictures"),
+        ] {
+            write_npy(&path, "|u1", false, shape, &bytes);
+            let message = ArrayFile::open(&path).unwrap_err().to_string();
+            assert!(message.contains(word), "{message}");
+        }
     }
 
     #[test]

@@ -131,7 +131,7 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
         methods: named.iter().map(|n| MethodChecked { id: n.id.clone(), spec: n.spec.to_string() }).collect(),
         pictures,
         warnings: said.all(),
-        assumed: said.assumed,
+        assumed: said.all_assumed(),
         record_version: verilume::report::RECORD_VERSION,
     };
     let files = write(args, &report, &plates, &progress)?;

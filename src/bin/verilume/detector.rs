@@ -285,7 +285,7 @@ fn train_one(args: &TrainArgs) -> Result<ExitCode> {
         attacks,
         seconds: started.elapsed().as_secs_f64(),
         warnings: collection.said.all(),
-        assumed: collection.said.assumed,
+        assumed: collection.said.all_assumed(),
     };
     let text = if args.json { serde_json::to_string(&Versioned::new(&report))? } else { table(&report) };
     Answer::default().line(&text)?;
@@ -497,7 +497,7 @@ impl Watch<'_> {
                             log_odds: Some(verdict.log_odds),
                             attacked: Some(verdict.probability >= self.args.threshold),
                             error: None,
-                            assumed: self.said.assumed.clone(),
+                            assumed: self.said.all_assumed(),
                             warnings: self.said.all(),
                         },
                         progress,
@@ -520,7 +520,7 @@ impl Watch<'_> {
             log_odds: None,
             attacked: None,
             error: Some(error.to_string()),
-            assumed: self.said.assumed.clone(),
+            assumed: self.said.all_assumed(),
             warnings: self.said.all(),
         };
         self.say(judged, progress)

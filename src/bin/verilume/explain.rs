@@ -159,7 +159,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     progress.finish();
     ended.and(closed)?;
     runner.book.said.judge(model.classes(), &progress);
-    manifest.assumed.clone_from(&runner.book.said.assumed);
+    manifest.assumed = runner.book.said.all_assumed();
     manifest.warnings = runner.book.said.all();
 
     manifest.ignored_files = ignored;

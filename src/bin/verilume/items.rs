@@ -2,14 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use verilume::image::{DecodeLimits, Picture, Placement, Preprocess};
+use verilume::image::{Picture, Placement, Preprocess};
 use verilume::map::Map;
 use verilume::tensor::{Shape, Tensor};
 use verilume::{Error, Result};
 
 use crate::arrays::{ArrayFile, Row};
 use crate::inputs::{Source, usable};
-use crate::said;
+use crate::room;
+use crate::said::{self, Noticed};
 
 /// What a net takes.
 #[derive(Clone, Copy)]
@@ -38,8 +39,8 @@ pub struct Item {
     pub placement: Option<Placement>,
     /// Its class, where the array's file says it.
     pub label: Option<usize>,
-    /// Why its numbers look like levels although they are taken as normalised.
-    pub doubt: Option<String>,
+    /// What was noticed while it was read.
+    pub noticed: Noticed,
 }
 
 impl Item {
@@ -47,12 +48,14 @@ impl Item {
     pub fn picture(at: usize, source: &Source, net: Net) -> Result<Self> {
         usable(source)?;
         takes_pictures(net.preprocess)?;
-        let picture = Picture::open(&source.path, &DecodeLimits::default())?;
+        let picture = room::open_picture(&source.path)?;
         let prepared = net.preprocess.apply(&picture)?;
         let dims = prepared.tensor.dims().to_vec();
         let input = prepared.tensor.reshape(fit(&dims, net.input)?.dims())?;
         let (stem, view, placement) = (source.stem.clone(), Some(prepared.view), Some(prepared.placement));
-        Ok(Self { source: at, row: None, stem, dims, input, view, placement, label: None, doubt: None })
+        let warnings = picture.damage().map(|damage| format!("{}: {damage}", source.shown)).into_iter().collect();
+        let noticed = Noticed { warnings, ..Noticed::default() };
+        Ok(Self { source: at, row: None, stem, dims, input, view, placement, label: None, noticed })
     }
 
     /// Row `row` of an array.
@@ -72,8 +75,10 @@ impl Item {
         let (view, placement) = shown.unzip();
         let labels = array.labels().ok().flatten();
         let label = labels.and_then(|labels| usize::try_from(*labels.get(row)?).ok());
+        let assumed = array.assumed().map(|what| format!("{}: {what}", source.shown)).into_iter().collect();
         let doubt = if view.is_none() { said::doubt(&source.shown, &input) } else { None };
-        Ok(Self { source: at, row: Some(row), stem: stem.into(), dims, input, view, placement, label, doubt })
+        let noticed = Noticed { assumed, doubt, ..Noticed::default() };
+        Ok(Self { source: at, row: Some(row), stem: stem.into(), dims, input, view, placement, label, noticed })
     }
 
     /// The picture that maps are drawn over, made from the numbers where the input was no picture.
@@ -125,7 +130,7 @@ pub fn load(path: &Path, preprocess: &Preprocess) -> Result<Tensor> {
         return Ok(numbers(&mut ArrayFile::open(path)?, 0, preprocess)?.0);
     }
     takes_pictures(preprocess)?;
-    Ok(preprocess.apply(&Picture::open(path, &DecodeLimits::default())?)?.tensor)
+    Ok(preprocess.apply(&room::open_picture(path)?)?.tensor)
 }
 
 fn takes_pictures(preprocess: &Preprocess) -> Result<()> {
@@ -160,6 +165,10 @@ pub fn fit(dims: &[usize], default: Shape) -> Result<Shape> {
     let vector = default == Shape::vector(default.c);
     match *dims {
         [_] | [_, _, _] if length == default.len() && (vector || dims.len() == 1) => Ok(default),
+        [h, _, c] if !vector && c == default.c && h != default.c => Err(Error::input(format!(
+            "an input of shape {dims:?} has its channels last; the net takes {default}, channel x height x width: \
+             transpose it"
+        ))),
         [c, h, w] if !vector => Ok(Shape::new(c, h, w)),
         _ => Err(Error::input(format!("an input of shape {dims:?} where the net takes {default}"))),
     }
@@ -177,5 +186,8 @@ mod tests {
         assert_eq!(fit(&[784], Shape::new(1, 28, 28)).unwrap(), Shape::new(1, 28, 28));
         assert_eq!(fit(&[3, 64, 48], Shape::new(3, 32, 32)).unwrap(), Shape::new(3, 64, 48));
         assert!(fit(&[783], vector).is_err() && fit(&[3, 28, 28], vector).is_err());
+        let why = fit(&[64, 48, 3], Shape::new(3, 32, 32)).unwrap_err().to_string();
+        assert!(why.contains("channels last") && why.contains("channel x height x width"), "{why}");
+        assert_eq!(fit(&[3, 5, 3], Shape::new(3, 32, 32)).unwrap(), Shape::new(3, 5, 3));
     }
 }

@@ -38,9 +38,10 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
 
     let found = inputs::find(&args.data, &args.out);
     let mut progress = Progress::new(voice, found.sources.len());
-    Said::new(&model, &preprocess, &args.preparation).tell(&progress);
+    let said = Said::new(&model, &preprocess, &args.preparation);
+    said.tell(&progress);
     found.left_out().iter().for_each(|sentence| progress.say(sentence));
-    let mut reader = Reader::default();
+    let mut reader = Reader { said, ..Reader::default() };
     let net = Net { preprocess: &preprocess, input: model.default_input() };
     for (at, source) in found.sources.iter().enumerate() {
         progress.at(&source.shown);
@@ -48,7 +49,7 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
         reader.source(at, source, net, &progress);
         progress.step(&format!("{}: {}", source.shown, counted(reader.inputs.len() - before, "picture")));
     }
-    let Reader { inputs, failed } = reader;
+    let Reader { inputs, failed, .. } = reader;
     let Some(first) = inputs.first() else { bail!("--data: there is no picture that can be used") };
     let graph = model.graph(shape(first)?)?;
     let x = Batch::of(inputs.iter().take(args.explained).cloned().collect())?;
@@ -87,6 +88,7 @@ fn shape(input: &Tensor) -> verilume::Result<Shape> {
 struct Reader {
     inputs: Vec<Tensor>,
     failed: usize,
+    said: Said,
 }
 
 impl Reader {
@@ -109,6 +111,9 @@ impl Reader {
             }
             _ => Ok(input),
         };
+        if let Ok(item) = &item {
+            self.said.hear(item, None, None, progress);
+        }
         match item.and_then(|item| fits(item.input)) {
             Ok(input) => self.inputs.push(input),
             Err(e) => {

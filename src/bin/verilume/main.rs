@@ -5,6 +5,7 @@ mod arrays;
 mod attack;
 mod bench;
 mod book;
+mod bounds;
 mod check;
 mod completions;
 mod computing;
@@ -25,6 +26,7 @@ mod listing;
 mod lists;
 mod methods;
 mod model;
+mod npy;
 mod outputs;
 mod own;
 mod paths;
@@ -32,6 +34,7 @@ mod patterns;
 mod plan;
 mod profile;
 mod resume;
+mod room;
 mod runner;
 mod said;
 mod stream;
@@ -54,7 +57,9 @@ use args::{Cli, Command};
 const UNUSABLE: u8 = 2;
 
 fn main() -> ExitCode {
-    let done = match Cli::read().command {
+    let mut command = Cli::read().command;
+    bounds::settle(&mut command);
+    let done = match command {
         Command::Explain(args) => explain::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Attack(args) => attack::run(&args),

@@ -13,6 +13,7 @@ use verilume::report::{Partial, replace};
 use verilume::{Error, Result};
 
 use crate::methods::hex;
+use crate::npy;
 use crate::paths;
 
 /// Bytes of a stem's last part: with the number of a row (10), an id, a class or rank (10) and `.safetensors` or `.heatmap.png`
@@ -197,36 +198,18 @@ impl RawFile {
 
 /// What stands before the numbers of an array of `shape`.
 fn header(format: RawFormat, shape: &[usize]) -> Vec<u8> {
-    let (mut header, mut text, align) = match format {
-        RawFormat::Npy => {
-            let extents: String = shape.iter().map(|d| format!("{d}, ")).collect();
-            let extents = if shape.len() == 1 { extents.trim_end() } else { extents.trim_end_matches(", ") };
-            (
-                b"\x93NUMPY\x01\0".to_vec(),
-                format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({extents}), }}"),
-                64,
-            )
-        }
+    match format {
+        RawFormat::Npy => npy::f32_header(shape),
         RawFormat::Safetensors | RawFormat::SafetensorsInput => {
-            let bytes = 4 * shape.iter().product::<usize>();
+            let bytes = shape.iter().product::<usize>() * 4;
             let name = if format == RawFormat::SafetensorsInput { "input" } else { "map" };
             let entry = json!({ name: { "dtype": "F32", "shape": shape, "data_offsets": [0, bytes] } });
-            (Vec::new(), entry.to_string(), 8)
+            let mut header = entry.to_string();
+            // The data must begin at a multiple of eight bytes.
+            header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
+            [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat()
         }
-    };
-    // The data begin at a multiple of so many bytes.
-    let before = if format == RawFormat::Npy { header.len() + 2 } else { 8 };
-    let end = if format == RawFormat::Npy { "\n" } else { "" };
-    let length = (before + text.len() + end.len()).next_multiple_of(align) - before;
-    text.extend(std::iter::repeat_n(' ', length - text.len() - end.len()));
-    text.push_str(end);
-    match format {
-        // An array has four axes at most: its header is short.
-        RawFormat::Npy => header.extend((length as u16).to_le_bytes()),
-        _ => header.extend((length as u64).to_le_bytes()),
     }
-    header.extend(text.as_bytes());
-    header
 }
 
 /// The raw files of one array input: one a method, rank of target and format.

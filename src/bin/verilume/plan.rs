@@ -12,10 +12,10 @@ use verilume::model::{Labels, Model};
 use verilume::program::Score;
 
 use crate::args::{ExplainArgs, Format, InterpolationArg, ModelChoice, Preparation, ScoreArg};
-use crate::computing;
 use crate::talk::Voice;
 use crate::targets::TargetChoice;
 use crate::values::Shard;
+use crate::{computing, room};
 
 /// Used when no `-m` is given: coarse but easy to read, where the net's last stage has positions.
 const DEFAULT_METHOD: &str = "grad_cam";
@@ -194,6 +194,7 @@ pub fn preparation(model: &Model, args: &Preparation) -> Result<Preprocess> {
     }
     if matches!(p.channels, 1 | 3) {
         p.check()?;
+        room::check_prepared(&p)?;
     }
     Ok(p)
 }

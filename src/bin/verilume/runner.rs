@@ -36,6 +36,8 @@ pub const ROWS: usize = 16;
 pub const PICTURES: usize = 8;
 /// Elements of one channel up to which a picture is small.
 pub const SMALL: usize = 64 * 64;
+/// Letters of a name that a sheet has room for.
+const DRAWN_LETTERS: usize = 30;
 /// Classes that a record lists.
 const LISTED: usize = 5;
 
@@ -268,7 +270,7 @@ impl Runner<'_> {
                             if sheets {
                                 panels[i].push(Panel {
                                     name: self.methods[m].id.clone(),
-                                    caption: target_text(&record),
+                                    caption: captioned(self.sheet_name(s.targets[rank]), &record),
                                     map,
                                 });
                             }
@@ -369,12 +371,22 @@ impl Runner<'_> {
         maps(&mut self.engine, graph, self.methods[m].method.as_ref(), &inputs, &targets)
     }
 
+    /// What a sheet calls a class: its name, after its index where the name alone could be taken for another class's.
+    fn sheet_name(&self, class: usize) -> String {
+        let Some(name) = self.labels.get(class) else { return class.to_string() };
+        let others = (0..self.model.classes()).filter(|&other| other != class);
+        let same = others.filter_map(|other| self.labels.get(other)).any(|other| other == name);
+        let plain = !same && name.chars().count() <= DRAWN_LETTERS && verilume::render::is_drawable(name);
+        if plain { name.to_owned() } else { format!("{class} {name}") }
+    }
+
     fn label(&self, class: usize) -> Option<String> {
         self.labels.get(class).map(str::to_owned)
     }
 
     fn record(&self, s: &Scored, m: usize, rank: usize, seconds: f64) -> Record {
         let target = s.targets[rank];
+        let noticed = self.book.said.of(&s.item);
         Record {
             input: self.sources[s.item.source].shown.clone(),
             index: s.item.row,
@@ -391,8 +403,8 @@ impl Runner<'_> {
             bytes: Vec::new(),
             error: None,
             shares: None,
-            assumed: Vec::new(),
-            warnings: self.book.said.doubt(&s.item).into_iter().collect(),
+            assumed: noticed.assumed,
+            warnings: noticed.warnings,
             record_version: verilume::report::RECORD_VERSION,
         }
     }
@@ -475,12 +487,7 @@ impl Runner<'_> {
         };
         let panels = panels.iter().map(drawn).collect::<verilume::Result<Vec<_>>>()?;
         let title = s.prediction.first().map_or_else(String::new, |p| {
-            format!(
-                "{} ({} {:.3})",
-                p.label.clone().unwrap_or_else(|| p.index.to_string()),
-                self.plan.score_name(),
-                p.score
-            )
+            format!("{} ({} {:.3})", self.sheet_name(p.index), self.plan.score_name(), p.score)
         });
         drawing::sheet(&title, &s.item.view(self.preprocess)?, &panels, &self.look)
     }
@@ -537,10 +544,12 @@ fn raw_format(format: Format) -> Option<RawFormat> {
     }
 }
 
-fn target_text(record: &Record) -> String {
-    let index = record.target.map_or_else(String::new, |t| t.to_string());
-    let target = record.target_label.clone().unwrap_or(index);
-    showing_nothing(&record.notes).map_or(target.clone(), |words| format!("{target} ({words})"))
+/// The name of a target under its map, with a word where the map shows nothing.
+fn captioned(target: String, record: &Record) -> String {
+    match showing_nothing(&record.notes) {
+        Some(words) => format!("{target} ({words})"),
+        None => target,
+    }
 }
 
 /// Inputs of one shape, together.

@@ -15,6 +15,20 @@ use crate::talk::Progress;
 /// Largest number of an input that is no level of a picture: normalised ones stay far below.
 const LARGEST_NORMALISED: f64 = 16.0;
 
+/// Sentences of a kind that a run keeps; records have theirs all the same.
+const MOST_LATE: usize = 1000;
+
+/// What was noticed of one input while it was read; each sentence names its file.
+#[derive(Debug, Clone, Default)]
+pub struct Noticed {
+    /// What was taken from the file without being told.
+    pub assumed: Vec<String>,
+    /// What the file may have got wrong.
+    pub warnings: Vec<String>,
+    /// Why its numbers look like levels although they are taken as normalised: nothing odd for a net that scales them itself.
+    pub doubt: Option<String>,
+}
+
 /// What there is to say of a run.
 #[derive(Debug, Clone, Default)]
 pub struct Said {
@@ -24,6 +38,8 @@ pub struct Said {
     pub warnings: Vec<String>,
     /// The same, found on the way: results that were written before do not have it.
     late: Vec<String>,
+    /// What inputs were taken for.
+    late_assumed: Vec<String>,
     /// Inputs whose class is known.
     share: Share,
     /// Whether the net brings numbers to scale itself, so that any are as good.
@@ -62,22 +78,33 @@ impl Said {
 
     /// A warning that is found on the way; each is said once.
     pub fn add(&mut self, warning: &str, progress: &Progress) {
-        if !self.late.iter().any(|known| known == warning) {
+        if self.late.len() < MOST_LATE && !self.late.iter().any(|known| known == warning) {
             progress.say(&format!("warning: {warning}"));
             self.late.push(warning.to_owned());
         }
     }
 
-    /// What is odd about one input.
-    pub fn doubt(&self, item: &Item) -> Option<String> {
-        item.doubt.clone().filter(|_| !self.scales)
+    /// What there is to say of one input.
+    pub fn of(&self, item: &Item) -> Noticed {
+        let mut noticed = item.noticed.clone();
+        noticed.warnings.extend(noticed.doubt.take().filter(|_| !self.scales));
+        noticed
+    }
+
+    /// Says what was noticed of an input, each sentence once.
+    pub fn note(&mut self, noticed: &Noticed, progress: &Progress) {
+        for what in &noticed.assumed {
+            if self.late_assumed.len() < MOST_LATE && !self.late_assumed.contains(what) {
+                progress.say(what);
+                self.late_assumed.push(what.clone());
+            }
+        }
+        noticed.warnings.iter().for_each(|warning| self.add(warning, progress));
     }
 
     /// Hears of an input and of the class that the net gives it. A `listed` class goes before the one of the input's file.
     pub fn hear(&mut self, item: &Item, listed: Option<usize>, predicted: Option<usize>, progress: &Progress) {
-        if let Some(doubt) = self.doubt(item) {
-            self.add(&doubt, progress);
-        }
+        self.note(&self.of(item), progress);
         if let (Some(class), Some(predicted)) = (listed.or(item.label), predicted) {
             self.count(class == predicted);
         }
@@ -105,6 +132,11 @@ impl Said {
         self.warnings.iter().chain(&self.late).cloned().collect()
     }
 
+    /// All that was assumed, of single inputs too.
+    pub fn all_assumed(&self) -> Vec<String> {
+        self.assumed.iter().chain(&self.late_assumed).cloned().collect()
+    }
+
     /// Puts what there is to say of the whole run into a record, before what the record says of its own input.
     pub fn write(&self, assumed: &mut Vec<String>, warnings: &mut Vec<String>) {
         assumed.splice(..0, self.assumed.iter().cloned());
@@ -113,7 +145,7 @@ impl Said {
 
     /// As notes of a file that holds texts.
     pub fn notes(&self) -> BTreeMap<String, String> {
-        let notes = [("assumed", self.assumed.clone()), ("warnings", self.all())];
+        let notes = [("assumed", self.all_assumed()), ("warnings", self.all())];
         let notes = notes.into_iter().filter(|(_, lines)| !lines.is_empty());
         notes.map(|(key, lines)| (key.to_owned(), lines.join("; "))).collect()
     }

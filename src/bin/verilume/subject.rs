@@ -6,7 +6,6 @@ use std::sync::Arc;
 use anyhow::Result;
 use verilume::engine::Batch;
 use verilume::graph::Graph;
-use verilume::memory::Memory;
 use verilume::method::{Context, Method, Spec};
 use verilume::model::Model;
 use verilume::program::Score;
@@ -14,7 +13,7 @@ use verilume::random;
 use verilume::tensor::{Shape, Tensor};
 
 use crate::args::Measured;
-use crate::plan;
+use crate::{plan, room};
 
 /// The class explained, modulo the number of classes.
 const CLASS: usize = 281;
@@ -48,13 +47,8 @@ impl Subject {
     pub fn batch(&self, n: usize) -> Result<Batch> {
         let shape = self.graph.input_shape();
         // Each picture is drawn once and answered by a map of its size.
-        let bytes = n.checked_mul(2 * size_of::<f32>() * shape.len());
-        let available = Memory::now().available.unwrap_or(u64::MAX);
-        if bytes.is_none_or(|bytes| bytes as u64 > available) {
-            let message =
-                format!("a batch of {n} pictures of {shape} and their maps do not fit into {available} bytes");
-            return Err(verilume::Error::limit(message).into());
-        }
+        let each = (2 * size_of::<f32>() * shape.len()) as u64;
+        room::check(|| format!("a batch of {n} pictures of {shape}, with their maps,"), each.saturating_mul(n as u64))?;
         let picture = |i: usize| {
             let mut values = vec![0.0; shape.len()];
             random::fill_normals(self.seed, i as u64, 0, 0, &mut values);

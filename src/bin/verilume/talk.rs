@@ -84,7 +84,10 @@ impl Progress {
             if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {prefix}{wide_msg}") {
                 bar.set_style(style);
             }
-            bar.enable_steady_tick(Duration::from_millis(250));
+            // It ticks on a thread of its own; where none can be had it moves with the steps only.
+            if std::thread::Builder::new().spawn(|| {}).is_ok_and(|thread| thread.join().is_ok()) {
+                bar.enable_steady_tick(Duration::from_millis(250));
+            }
             bar
         });
         Self { voice, bar, total, done: 0, last: Last::now() }

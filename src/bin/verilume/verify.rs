@@ -104,7 +104,7 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
         tolerance: args.tolerance,
         passed: relative <= args.tolerance,
         classes_agree: agree,
-        assumed: &said.assumed,
+        assumed: &said.all_assumed(),
         warnings: &said.all(),
     };
     let text = if args.json { serde_json::to_string(&report)? } else { text(&report, &model) };

@@ -37,6 +37,7 @@ use pointwise::Pointwise;
 use rayon::prelude::*;
 
 use super::patch::{Moved, PatchTask, Stem};
+use super::threads::start_pool;
 use super::{Chunk, Description, Device, Harvest, Perturbation, Room, Sum};
 use crate::error::{Error, Result};
 use crate::graph::WeightId;
@@ -106,15 +107,6 @@ fn with_isa<W: WithIsa>(precision: Precision, kernels: Kernels, work: W) -> Resu
         (Precision::F32, Kernels::Avx512) => Err(missing("AVX-512 (F, BW, DQ, VL)")),
         (Precision::F32, Kernels::Avx2) => Err(missing("AVX2 with FMA and F16C")),
     }
-}
-
-/// Worker threads; none for one thread, which is the caller's.
-fn start_pool(threads: usize) -> Result<Option<rayon::ThreadPool>> {
-    if threads == 1 {
-        return Ok(None);
-    }
-    let builder = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("verilume-{i}"));
-    builder.build().map(Some).map_err(|e| Error::device(format!("cannot start {threads} threads: {e}")))
 }
 
 /// The kernels [`Kernels::Auto`] picks on this machine for single precision.
@@ -258,6 +250,10 @@ impl<I: Isa> Values<'_, I> {
 }
 
 impl<I: Isa> Device for Cpu<I> {
+    fn pool(&self) -> Option<&rayon::ThreadPool> {
+        self.pool.as_ref()
+    }
+
     fn describe(&self) -> Description {
         Description { device: "cpu".into(), kernels: I::NAME.into(), precision: I::T::PRECISION, threads: self.threads }
     }

@@ -10,7 +10,8 @@ use serde::Serialize;
 
 use super::isa::{Isa, Kernel};
 use super::memory::{Buffer, Shared};
-use super::{Kernels, WithIsa, start_pool, with_isa};
+use super::{Kernels, WithIsa, with_isa};
+use crate::device::threads::start_pool;
 use crate::error::Result;
 use crate::tensor::{Precision, Scalar};
 

@@ -3,12 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
 use super::arguments::Address;
 use super::geometry::Direction;
 use super::layout;
 use super::runtime::{Refusal, Runtime};
+use crate::device::threads::for_each;
 use crate::error::{Error, Result};
 use crate::graph::{Weight, WeightId};
 use crate::tensor::Shape;
@@ -67,6 +66,8 @@ struct Vector {
 pub(super) struct Constants {
     weights: HashMap<WeightKey, (Address, usize)>,
     vectors: HashMap<(*const f64, VectorKind), Vector>,
+    /// Threads of the host, which lay weights out.
+    pub pool: Option<rayon::ThreadPool>,
 }
 
 // SAFETY: the pointers are keys only; nothing is read through them.
@@ -94,11 +95,11 @@ pub(super) fn packed_len(weight: &Weight, groups: usize, order: Order) -> usize 
 }
 
 /// A weight's numbers in some order.
-pub(super) fn pack(weight: &Weight, groups: usize, order: Order) -> Vec<f32> {
+fn pack(weight: &Weight, groups: usize, order: Order, pool: Option<&rayon::ThreadPool>) -> Vec<f32> {
     let [all_k, c, kh, kw] = weight.dims();
     let (taps, row_len, per_group) = (kh * kw, weight.row_len(), all_k / groups);
     let mut dense = vec![0f32; weight.len()];
-    dense.par_chunks_mut(row_len).enumerate().for_each(|(row, out)| weight.read(row, 0..row_len, out));
+    for_each(dense.chunks_mut(row_len).enumerate().collect(), pool, |(row, out)| weight.read(row, 0..row_len, out));
     // The number of output channel `k` (of all) and input channel `i` (of its group) under a tap.
     let number = |k: usize, i: usize, tap: usize| dense[k * row_len + i * taps + tap];
     let mut out = vec![0f32; packed_len(weight, groups, order)];
@@ -106,7 +107,7 @@ pub(super) fn pack(weight: &Weight, groups: usize, order: Order) -> Vec<f32> {
         Order::Tiles(direction) => {
             let [to, from] = channels(weight, groups, direction);
             let (to_padded, from_padded) = (to.next_multiple_of(TILE), from.next_multiple_of(DEPTH));
-            out.par_chunks_mut(to_padded * from_padded).enumerate().for_each(|(n, out)| {
+            for_each(out.chunks_mut(to_padded * from_padded).enumerate().collect(), pool, |(n, out)| {
                 let (group, tap) = (n / taps, n % taps);
                 for (k, row) in out.chunks_mut(from_padded).take(to).enumerate() {
                     for (i, v) in row.iter_mut().take(from).enumerate() {
@@ -119,13 +120,13 @@ pub(super) fn pack(weight: &Weight, groups: usize, order: Order) -> Vec<f32> {
             });
         }
         Order::Rows(Direction::Forward) => {
-            out.par_chunks_mut(all_k).enumerate().for_each(|(n, out)| {
+            for_each(out.chunks_mut(all_k).enumerate().collect(), pool, |(n, out)| {
                 let (tap, i) = (n / c, n % c);
                 out.iter_mut().enumerate().for_each(|(k, v)| *v = number(k, i, tap));
             });
         }
         Order::Rows(Direction::Adjoint) => {
-            out.par_chunks_mut(c * groups).enumerate().for_each(|(n, out)| {
+            for_each(out.chunks_mut(c * groups).enumerate().collect(), pool, |(n, out)| {
                 let (tap, i) = (n / per_group, n % per_group);
                 out.iter_mut().enumerate().for_each(|(to, v)| *v = number(to / c * per_group + i, to % c, tap));
             });
@@ -147,6 +148,11 @@ impl Constants {
             + self.vectors.values().map(|v| v.bytes).sum::<usize>()
     }
 
+    /// Nothing yet; `pool` will lay weights out.
+    pub fn new(pool: Option<rayon::ThreadPool>) -> Self {
+        Self { pool, ..Self::default() }
+    }
+
     /// The weight in this order, put there if need be.
     pub fn weight(
         &mut self,
@@ -159,7 +165,7 @@ impl Constants {
         if let Some((at, _)) = self.weights.get(&key) {
             return Ok(*at);
         }
-        let numbers = pack(weight, groups, order);
+        let numbers = pack(weight, groups, order, self.pool.as_ref());
         let (at, bytes) = place(runtime, bytemuck::cast_slice(&numbers), "a layer's weights")?;
         self.weights.insert(key, (at, bytes));
         Ok(at)

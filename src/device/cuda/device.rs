@@ -12,6 +12,7 @@ use super::runtime::{Launch, Refusal, Runtime};
 use super::source;
 use super::tables::Tables;
 use crate::device::patch::{Moved, PatchTask, Stem};
+use crate::device::threads::start_pool;
 use crate::device::{Chunk, Description, Device, Harvest, Room};
 use crate::error::{Error, Result};
 use crate::graph::Weight;
@@ -113,21 +114,24 @@ pub(super) fn mebibytes(bytes: usize) -> String {
 }
 
 impl CudaDevice {
-    /// A device on `runtime`; `threads` is what it tells of itself.
-    pub fn new(runtime: Box<dyn Runtime>, products: Kernels, threads: usize) -> Self {
+    /// A device on `runtime`, with `threads` threads of the host.
+    ///
+    /// # Errors
+    /// When they cannot be started.
+    pub fn new(runtime: Box<dyn Runtime>, products: Kernels, threads: usize) -> Result<Self> {
         let processors = runtime.machine().processors;
-        Self {
+        Ok(Self {
             runtime,
             products,
             processors,
             edited: String::new(),
             timed: false,
-            constants: Constants::default(),
+            constants: Constants::new(start_pool(threads)?),
             tables: Tables::default(),
             arena: Region::default(),
             threads,
             peak: 0,
-        }
+        })
     }
 
     /// The same, saying that its kernels are those of `folder`.
@@ -267,6 +271,10 @@ impl CudaDevice {
 }
 
 impl Device for CudaDevice {
+    fn pool(&self) -> Option<&rayon::ThreadPool> {
+        self.constants.pool.as_ref()
+    }
+
     fn describe(&self) -> Description {
         let machine = self.runtime.machine();
         Description {

@@ -14,12 +14,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use libloading::Library;
-use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::arguments::{Address, Packed};
 use super::runtime::{Launch, Machine, Refusal, Runtime};
 use super::source::{Sources, Unit};
+use crate::device::threads::{map, start_pool};
 use crate::error::{Error, Result, read_file};
 
 macro_rules! shim {
@@ -118,9 +118,9 @@ impl Emulated {
     /// When one does not compile.
     pub fn prepare(&mut self, units: &[&'static Unit]) -> Result<()> {
         let missing: Vec<&Unit> = units.iter().copied().filter(|u| !self.units.contains_key(u.name)).collect();
-        let made: Result<Vec<_>> =
-            missing.par_iter().map(|unit| Ok((unit.name, self.compiler.load(&self.sources, unit)?))).collect();
-        self.units.extend(made?);
+        let pool = start_pool(self.threads.min(missing.len()))?;
+        let made = map(missing, pool.as_ref(), |unit| Ok((unit.name, self.compiler.load(&self.sources, unit)?)));
+        self.units.extend(made.into_iter().collect::<Result<Vec<_>>>()?);
         Ok(())
     }
 

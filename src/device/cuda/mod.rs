@@ -61,7 +61,7 @@ impl Wish<'_> {
 
     fn device(&self, runtime: Box<dyn runtime::Runtime>) -> Result<Box<dyn Device>> {
         let kernels = products::Kernels::new(self.products, self.convolution);
-        Ok(Box::new(CudaDevice::new(runtime, kernels, self.host_threads()).edited(self.kernel_dir)))
+        Ok(Box::new(CudaDevice::new(runtime, kernels, self.host_threads())?.edited(self.kernel_dir)))
     }
 
     fn host_threads(&self) -> usize {

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{Patterns, Provenance, fingerprint, layer, layers};
+use crate::device::threads::{for_each, start_pool};
 use crate::engine::{Batch, Engine};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId};
@@ -92,7 +92,7 @@ pub struct Fit {
     /// The first picture, until another differs from it.
     all_are: Option<Tensor>,
     precision: Option<String>,
-    pool: rayon::ThreadPool,
+    pool: Option<rayon::ThreadPool>,
 }
 
 impl std::fmt::Debug for Fit {
@@ -156,7 +156,7 @@ impl Layer {
     }
 
     /// Adds the positions of one picture, in order.
-    fn add(&mut self, input: &Tensor, output: &Tensor, estimator: Estimator, pool: &rayon::ThreadPool) {
+    fn add(&mut self, input: &Tensor, output: &Tensor, estimator: Estimator, pool: Option<&rayon::ThreadPool>) {
         let (input, output) = (input.to_f64(), output.to_f64());
         let (plane, positions) = (self.input.plane(), self.output.plane());
         let (x_pivots, y_pivots) = self.pivots.take().unwrap_or_else(|| {
@@ -194,7 +194,7 @@ impl Layer {
                     }
                 }
             };
-            pool.install(|| self.neurons.par_iter_mut().enumerate().with_min_len(8).for_each(one));
+            for_each(self.neurons.iter_mut().enumerate().collect(), pool, one);
         }
         self.pivots = Some((x_pivots, y_pivots));
     }
@@ -231,8 +231,7 @@ impl Fit {
         if layers.is_empty() {
             return Err(Error::model("a net without weights has no patterns"));
         }
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build();
-        let pool = pool.map_err(|e| Error::device(format!("cannot start {threads} threads: {e}")))?;
+        let pool = start_pool(threads)?;
         Ok(Self { estimator, layers, pictures: 0, all_are: None, precision: None, pool })
     }
 
@@ -266,7 +265,7 @@ impl Fit {
             for layer in &mut self.layers {
                 let (input, output) = (&outputs[at(graph.node(layer.node).inputs[0])?], &outputs[at(layer.node)?]);
                 for i in 0..items.len() {
-                    layer.add(&input.item(i)?, &output.item(i)?, self.estimator, &self.pool);
+                    layer.add(&input.item(i)?, &output.item(i)?, self.estimator, self.pool.as_ref());
                 }
             }
             self.pictures += items.len();

@@ -22,7 +22,7 @@ use crate::graph::{Encoding, Graph, Node, NodeId, Op, Weight};
 use crate::map::{Map, Sign};
 use crate::program::Score;
 use crate::rule::{Composite, Pattern, Select};
-use crate::tensor::Precision;
+use crate::tensor::{Precision, check_safetensors};
 
 /// Where patterns come from: written beside them in their file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,6 +124,7 @@ impl Patterns {
     /// When the bytes are no such file or hold numbers that are not finite.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let broken = |e: &dyn std::fmt::Display| Error::model(format!("not a file of patterns: {e}"));
+        check_safetensors(bytes).map_err(|e| broken(&e))?;
         let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| broken(&e))?;
         let provenance = metadata.metadata().as_ref().and_then(|m| m.get(PROVENANCE));
         let provenance = provenance.ok_or_else(|| broken(&"its metadata does not say how they were fitted"))?;

@@ -32,7 +32,7 @@ use super::bootstrap::Bootstrap;
 use crate::engine::Engine;
 use crate::error::{Error, Result, read_file};
 use crate::image::Preprocess;
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::{Shape, Tensor, check_safetensors};
 
 /// Where a detector comes from: written beside its weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -192,6 +192,7 @@ impl Detector {
     /// When the bytes are no such file, or hold numbers that are not finite.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let broken = |e: &dyn std::fmt::Display| Error::model(format!("not a file of a detector: {e}"));
+        check_safetensors(bytes).map_err(|e| broken(&e))?;
         let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| broken(&e))?;
         let header = metadata.metadata().as_ref().and_then(|m| m.get(PROVENANCE));
         let header = header.ok_or_else(|| broken(&"its metadata does not say how it was trained"))?;

@@ -1,7 +1,5 @@
 //! ROAD (Rong, Leemann, Borisov, Kasneci, Kasneci 2022): pixels are removed so that nobody sees where.
 
-use rayon::prelude::*;
-
 use super::{Better, Case, Entry, Metric, Needs, Output, Readings, is_flat, reduce, without};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -96,7 +94,7 @@ impl Metric for Road {
         // By picture, end of the order and share.
         let jobs: Vec<(usize, usize)> =
             (0..case.x.len()).flat_map(|i| (0..2 * shares).map(move |draw| (i, draw))).collect();
-        let one = |&(i, draw): &(usize, usize)| {
+        let one = |(i, draw): (usize, usize)| {
             // At least one pixel stays, if there are two.
             let n = ((self.shares[draw % shares] * total as f64).round() as usize).clamp(1, (total - 1).max(1));
             let pixels = if draw < shares { &orders[i][..n] } else { &orders[i][total - n..] };
@@ -106,9 +104,9 @@ impl Metric for Road {
         let mut scores = Scores::new(engine, case.graph, Score::Prob);
         for jobs in jobs.chunks(room) {
             // Each system is solved by itself: the numbers do not depend on threads.
-            let pictures = jobs.par_iter().map(one).collect::<Result<Vec<_>>>()?;
+            let pictures = scores.spread(jobs.to_vec(), one);
             for (&(i, _), picture) in jobs.iter().zip(pictures) {
-                scores.push(picture, case.targets[i])?;
+                scores.push(picture?, case.targets[i])?;
             }
         }
         let mean = |scores: &[f64]| scores.iter().sum::<f64>() / scores.len() as f64;

@@ -67,8 +67,9 @@ pub struct ExplainArgs {
     /// Links are inputs of their own. Results of this program in folders, patterns and lists are counted and skipped.
     /// In a pattern, a part that is the name of something is that name, such as 'set [1]' in 'set [1]/*.png'.
     /// A list has a path a line (UTF-8 or UTF-16), or ends each with a zero byte, as `find -print0` does.
-    /// A .npy file holds f32 or f64 numbers [N,C,H,W] or [C,H,W], already normalised. A .safetensors file holds a tensor
-    /// `input` (the same) or `images` (u8 [N,C,H,W], prepared as the model says).
+    /// A .npy file holds f16, f32 or f64 numbers [N,C,H,W] or [C,H,W], already normalised, or u8 levels [N,C,H,W] or
+    /// [N,H,W,C] with 1 or 3 channels, prepared as the model says. A .safetensors file holds a tensor `input` (such
+    /// numbers) or `images` (such levels).
     #[arg(value_name = "INPUT", required_unless_present = "list_methods")]
     pub inputs: Vec<OsString>,
 
@@ -198,7 +199,7 @@ pub struct Resources {
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = values::device)]
     pub device: verilume::engine::DeviceChoice,
 
-    /// Bound of memory beyond the weights file, such as 512MiB, 1GB or plain bytes
+    /// Bound of memory beyond the weights file, such as 512MiB, 1GB or plain bytes; of decoding a picture too
     ///
     /// Weights as the kernels want them, feature maps, scratch, and what methods, tests and fits keep beside them. What does not
     /// fit is refused before it is computed. Without it: four fifths of what the machine, or the container's limit, has left.

@@ -13,7 +13,7 @@ use anyhow::{Result, bail};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use verilume::engine::{Engine, Settings};
-use verilume::image::{DecodeLimits, Picture, Preprocess};
+use verilume::image::Preprocess;
 use verilume::method::{self, Method};
 use verilume::model::{Labels, Model};
 use verilume::program::Score;
@@ -30,10 +30,10 @@ use crate::inputs;
 use crate::items;
 use crate::outputs;
 use crate::own;
-use crate::plan;
 use crate::said::Said;
 use crate::talk::{Answer, Progress, Voice, counted};
 use crate::targets::TargetChoice;
+use crate::{plan, room};
 use record::{AttackLine, Table};
 use runner::{Book, Runner};
 
@@ -159,7 +159,7 @@ pub fn run(args: &AttackArgs) -> Result<ExitCode> {
     ended.and(closed)?;
 
     runner.book.said.judge(model.classes(), &progress);
-    manifest.assumed.clone_from(&runner.book.said.assumed);
+    manifest.assumed = runner.book.said.all_assumed();
     manifest.warnings = runner.book.said.all();
     manifest.ignored_files = ignored;
     manifest.files = runner.book.statuses(&sources);
@@ -211,7 +211,7 @@ fn class(text: &str, labels: &Labels, classes: usize) -> verilume::Result<usize>
 /// A map or a mask: the numbers of an array as they are, or the grey levels of a picture.
 fn load_map(path: &Path) -> verilume::Result<Tensor> {
     if !ArrayFile::is_array(path) {
-        let picture = Picture::open(path, &DecodeLimits::default())?;
+        let picture = room::open_picture(path)?;
         let levels = picture.grey().into_iter().map(f32::from).collect();
         return Tensor::f32([picture.height(), picture.width()], levels);
     }

@@ -474,13 +474,15 @@ impl Runner<'_> {
 
     fn record(&self, a: usize, s: &Scored, wanted: Option<usize>, seconds: f64) -> AttackRecord {
         let ready = &self.attacks[a];
+        let noticed = self.book.said.of(&s.item);
         AttackRecord {
+            assumed: noticed.assumed,
             input: self.sources[s.item.source].shown.clone(),
             index: s.item.row,
             attack: Some(ready.id.clone()),
             parameters: parameters(&ready.spec),
             target: Some(s.class),
-            warnings: self.book.said.doubt(&s.item).into_iter().collect(),
+            warnings: noticed.warnings,
             target_label: self.label(s.class),
             wanted,
             wanted_label: wanted.and_then(|class| self.label(class)),

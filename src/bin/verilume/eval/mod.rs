@@ -188,7 +188,7 @@ pub fn run(args: &EvalArgs) -> Result<ExitCode> {
         metrics: metrics.iter().map(Measure::asked).collect(),
         bootstrap,
         warnings: said.all(),
-        assumed: said.assumed,
+        assumed: said.all_assumed(),
         record_version: verilume::report::RECORD_VERSION,
     };
     let mut bytes = serde_json::to_vec_pretty(&summary)?;

@@ -21,7 +21,7 @@ use crate::args::TargetArg;
 use crate::data::{Data, Reader};
 use crate::items::{Item, Net};
 use crate::runner::{self, PICTURES, ROWS, SMALL};
-use crate::said::Said;
+use crate::said::{Noticed, Said};
 use crate::talk::Progress;
 use crate::targets::best_first;
 
@@ -70,8 +70,8 @@ struct Shown {
     right: Vec<usize>,
     regions: Vec<Region>,
     notes: Vec<String>,
-    /// What is odd about its numbers.
-    doubt: Option<String>,
+    /// What was noticed while it was read.
+    noticed: Noticed,
 }
 
 /// A picture, what the net makes of it, and its line so far.
@@ -136,8 +136,8 @@ impl Runner<'_> {
                     }
                 };
                 let right = label.into_iter().collect();
-                let doubt = self.said.doubt(&item);
-                Ok(Shown { at, input: item.input, label, right, regions, notes, doubt })
+                let noticed = self.said.of(&item);
+                Ok(Shown { at, input: item.input, label, right, regions, notes, noticed })
             }
             Content::Mosaic { number, cells, size } => {
                 let mut views = Vec::with_capacity(cells.len());
@@ -155,7 +155,15 @@ impl Runner<'_> {
                     Preprocess { resize: 0, crop: [picture.height(), picture.width()], ..self.preprocess.clone() };
                 let input = as_it_is.apply(&picture)?.tensor;
                 let label = Some(classes[number % mosaic::CELLS]);
-                Ok(Shown { at, input, label, right: classes.to_vec(), regions, notes: Vec::new(), doubt: None })
+                Ok(Shown {
+                    at,
+                    input,
+                    label,
+                    right: classes.to_vec(),
+                    regions,
+                    notes: Vec::new(),
+                    noticed: Noticed::default(),
+                })
             }
         }
     }
@@ -243,10 +251,9 @@ impl Runner<'_> {
             line.target = Some(target);
             line.target_name = self.name(target);
             line.notes.clone_from(&shown.notes);
-            if let Some(doubt) = &shown.doubt {
-                self.said.add(doubt, progress);
-                line.warnings.push(doubt.clone());
-            }
+            self.said.note(&shown.noticed, progress);
+            line.assumed.extend(shown.noticed.assumed.iter().cloned());
+            line.warnings.extend(shown.noticed.warnings.iter().cloned());
             scored.push(Scored { shown, target, line });
         }
         Ok(scored)

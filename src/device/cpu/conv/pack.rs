@@ -2,13 +2,12 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::narrow::Narrow;
 use super::skipping;
 use super::winograd::Winograd;
 use super::{ConvPlan, Direction, Geometry, Products};
 use crate::device::cpu::isa::Isa;
+use crate::device::threads::for_each;
 use crate::program::{ConvLayer, Zeros};
 use crate::tensor::Scalar;
 
@@ -109,14 +108,6 @@ impl Form {
             block += count;
         }
         (Form::Groups(groups), len)
-    }
-}
-
-/// Without a pool nothing may run on rayon's global one: the caller chose a single thread.
-fn for_each<T: Send>(items: Vec<T>, pool: Option<&rayon::ThreadPool>, f: impl Fn(T) + Send + Sync) {
-    match pool {
-        Some(pool) => pool.install(|| items.into_par_iter().for_each(f)),
-        None => items.into_iter().for_each(f),
     }
 }
 

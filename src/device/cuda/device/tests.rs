@@ -69,7 +69,7 @@ fn net() -> Graph {
 fn smooth(graph: &Graph, bytes: usize) -> Result<(Vec<f64>, usize, u64)> {
     let runtime = Silent(Emulated::new(Sources::default(), 1, 1).unwrap().with_limit(bytes));
     let kernels = Kernels::new(Products::F32, Convolution::Exact);
-    let mut device = CudaDevice::new(Box::new(runtime), kernels, 1);
+    let mut device = CudaDevice::new(Box::new(runtime), kernels, 1).unwrap();
     let plan = plan(graph, &device);
     let picture = Tensor::f32([2, 9, 7], (0..126).map(|i| (i * 37 % 41) as f32 / 20.0 - 1.0).collect()).unwrap();
     let noise = Perturbation::Noise { seed: 3, first: 0, images: vec![9], sigmas: vec![0.5] };

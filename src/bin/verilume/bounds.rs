@@ -1,0 +1,49 @@
+//! Bounds on what a command line may ask of the machine, set before any command runs.
+
+use crate::args::{Command, DetectorCommand, PatternsCommand};
+use crate::{room, talk};
+
+/// Threads a core: more of them only wait for each other, and thousands take minutes to start.
+const THREADS_A_CORE: usize = 4;
+
+/// What commands share: the memory they may take, the threads they ask for, and whether they are quiet.
+fn shared(command: &mut Command) -> Option<(Option<u64>, Vec<&mut usize>, bool)> {
+    macro_rules! of {
+        ($args:expr) => {
+            Some(($args.resources.memory, $args.threads.iter_mut().collect(), $args.quiet))
+        };
+    }
+    match command {
+        Command::Explain(args) => of!(args),
+        Command::Check(args) => of!(args),
+        Command::Attack(args) => of!(args),
+        Command::Eval(args) => of!(args),
+        Command::Bench(args) => of!(args),
+        Command::Profile(args) => of!(args),
+        Command::Patterns(args) => match &mut args.command {
+            PatternsCommand::Fit(args) => of!(args),
+        },
+        Command::Detector(args) => match &mut args.command {
+            DetectorCommand::Train(args) => of!(args),
+            DetectorCommand::Apply(args) => of!(args),
+        },
+        #[cfg(feature = "cuda")]
+        Command::Kernels(_) => None,
+        Command::Model(_) | Command::Doctor(_) | Command::Completions(_) => None,
+    }
+}
+
+/// Remembers what `--memory` says and bounds what `--threads` asks for.
+pub fn settle(command: &mut Command) {
+    let Some((memory, threads, quiet)) = shared(command) else { return };
+    room::allow(memory);
+    let most = THREADS_A_CORE * std::thread::available_parallelism().map_or(1, usize::from);
+    for asked in threads {
+        if *asked > most {
+            if !quiet {
+                talk::say(&format!("--threads {asked}: {most} are used, {THREADS_A_CORE} for each core"));
+            }
+            *asked = most;
+        }
+    }
+}

@@ -1,0 +1,468 @@
+//! Whether the scans of a JPEG file hold what its header promises.
+//!
+//! Decoders fill what is missing or unreadable with grey and say nothing. Here the Huffman codes are read once more, without
+//! making pixels of them: a code that does not exist, data that end before the picture does, data left over, a restart
+//! marker out of order, or scans that never came.
+
+/// Scans that are read; decoders stop there too.
+const MOST_SCANS: usize = 100;
+/// Codes of up to this many bits are looked up, longer ones searched.
+const LOOKUP: u32 = 9;
+
+/// Codes and their symbols.
+#[derive(Clone)]
+struct Table {
+    /// By the next [`LOOKUP`] bits: length and symbol; length 0 where the code is longer.
+    short: Vec<(u8, u8)>,
+    /// By length: first code, number of codes, position of the first one's symbol.
+    long: [(u32, u32, usize); 17],
+    symbols: Vec<u8>,
+}
+
+impl Table {
+    /// From a segment's counts by length and symbols; and how many bytes that took.
+    fn read(bytes: &[u8]) -> Option<(Self, usize)> {
+        let (counts, rest) = bytes.split_first_chunk::<16>()?;
+        let total: usize = counts.iter().map(|&n| usize::from(n)).sum();
+        let symbols = rest.get(..total)?.to_vec();
+        let mut table = Self { short: vec![(0, 0); 1 << LOOKUP], long: [(0, 0, 0); 17], symbols };
+        let (mut code, mut at) = (0u32, 0);
+        for length in 1..=16u32 {
+            let count = u32::from(counts[length as usize - 1]);
+            if code + count > 1 << length {
+                return None;
+            }
+            table.long[length as usize] = (code, count, at);
+            for i in 0..if length <= LOOKUP { count } else { 0 } {
+                let first = ((code + i) << (LOOKUP - length)) as usize;
+                let entry = (length as u8, table.symbols[at + i as usize]);
+                table.short[first..first + (1 << (LOOKUP - length))].fill(entry);
+            }
+            at += count as usize;
+            code = (code + count) << 1;
+        }
+        Some((table, 16 + total))
+    }
+}
+
+/// Bits of one run of data between two markers.
+struct Bits<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    held: u64,
+    count: u32,
+}
+
+/// A code that does not exist, or data that end too soon.
+struct Broken;
+
+type Read<T> = std::result::Result<T, Broken>;
+
+impl Bits<'_> {
+    fn fill(&mut self) {
+        while self.count <= 48 {
+            let byte = match self.bytes.get(self.at) {
+                Some(&byte) => byte,
+                None => break,
+            };
+            // A stuffed zero follows.
+            self.at += if byte == 0xFF { 2 } else { 1 };
+            self.held = self.held << 8 | u64::from(byte);
+            self.count += 8;
+        }
+    }
+
+    /// The next bits without taking them; zeros beyond the end.
+    fn peek(&mut self, n: u32) -> u32 {
+        if self.count < n {
+            self.fill();
+        }
+        let bits = if self.count >= n { self.held >> (self.count - n) } else { self.held << (n - self.count) };
+        (bits & ((1 << n) - 1)) as u32
+    }
+
+    fn take(&mut self, n: u32) -> Read<u32> {
+        if n == 0 {
+            return Ok(0);
+        }
+        let bits = self.peek(n);
+        if self.count < n {
+            return Err(Broken);
+        }
+        self.count -= n;
+        Ok(bits)
+    }
+
+    fn symbol(&mut self, table: &Table) -> Read<u8> {
+        let ahead = self.peek(16);
+        let (length, symbol) = table.short[(ahead >> (16 - LOOKUP)) as usize];
+        if length > 0 {
+            self.take(u32::from(length))?;
+            return Ok(symbol);
+        }
+        for length in LOOKUP + 1..=16 {
+            let (first, count, at) = table.long[length as usize];
+            let code = ahead >> (16 - length);
+            if code >= first && code - first < count {
+                self.take(length)?;
+                return Ok(table.symbols[at + (code - first) as usize]);
+            }
+        }
+        Err(Broken)
+    }
+
+    /// Whether nothing but padding is left.
+    fn is_done(&self) -> bool {
+        self.at >= self.bytes.len() && self.count < 8
+    }
+}
+
+#[derive(Clone, Default)]
+struct Component {
+    id: u8,
+    /// Blocks of one unit, across and down.
+    sampling: [usize; 2],
+    /// Blocks across and down, of whole units.
+    blocks: [usize; 2],
+    /// Blocks that hold pixels.
+    own: [usize; 2],
+    /// By block, which coefficients are not 0: what refining scans depend on.
+    set: Vec<u64>,
+    /// By coefficient, the bit that the last scan left at; none before the first.
+    left: Vec<Option<u8>>,
+}
+
+struct Scan {
+    /// Positions of components, with their tables.
+    parts: Vec<(usize, usize, usize)>,
+    start: usize,
+    end: usize,
+    high: u8,
+    low: u8,
+}
+
+#[derive(Default)]
+struct Frame {
+    progressive: bool,
+    components: Vec<Component>,
+    units: [usize; 2],
+    dc: [Option<Table>; 4],
+    ac: [Option<Table>; 4],
+    restart: usize,
+}
+
+/// Whether the data of the JPEG file `bytes` are whole. Kinds that are not read here, and files without end, are taken for
+/// whole.
+pub(super) fn are_whole(bytes: &[u8]) -> bool {
+    read(bytes).unwrap_or(true)
+}
+
+fn read(bytes: &[u8]) -> Option<bool> {
+    let mut frame = Frame::default();
+    let mut scans = 0;
+    let mut at = 2;
+    while let Some(&[mark, kind]) = bytes.get(at..at + 2) {
+        if mark != 0xFF {
+            at += 1;
+            continue;
+        }
+        match kind {
+            0xFF => at += 1,
+            0xD9 => break,
+            0x00 | 0x01 | 0xD0..=0xD8 => at += 2,
+            _ => {
+                let length = usize::from(u16::from_be_bytes([*bytes.get(at + 2)?, *bytes.get(at + 3)?]));
+                let body = bytes.get(at + 4..at + 2 + length)?;
+                at += 2 + length;
+                match kind {
+                    0xC0..=0xC2 => frame.begin(body, kind == 0xC2)?,
+                    // Lossless and arithmetic kinds.
+                    0xC3 | 0xC5..=0xC7 | 0xC9..=0xCB | 0xCD..=0xCF => return None,
+                    0xC4 => frame.tables(body)?,
+                    0xDD => frame.restart = usize::from(u16::from_be_bytes([*body.first()?, *body.get(1)?])),
+                    0xDA => {
+                        scans += 1;
+                        if scans > MOST_SCANS {
+                            return None;
+                        }
+                        let runs = runs(&bytes[at..]);
+                        let scan = frame.scan(body)?;
+                        if !frame.holds(&scan, &runs)? {
+                            return Some(false);
+                        }
+                        at += runs.last().map_or(0, |run| run.end);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    let whole = |left: &Option<u8>| *left == Some(0);
+    let wanted = |c: &Component| if frame.progressive { c.left.iter().all(whole) } else { whole(&c.left[0]) };
+    (!frame.components.is_empty()).then(|| frame.components.iter().all(wanted))
+}
+
+/// Data between two restart markers.
+struct Run<'a> {
+    bytes: &'a [u8],
+    /// The marker before them.
+    marker: Option<u8>,
+    /// Where they end, counted from the scan's first byte.
+    end: usize,
+}
+
+/// Cuts a scan's data at its restart markers; any other marker ends it.
+fn runs(bytes: &[u8]) -> Vec<Run<'_>> {
+    let mut runs = Vec::new();
+    let (mut start, mut at, mut marker) = (0, 0, None);
+    loop {
+        let found = bytes[at..].iter().position(|&b| b == 0xFF).map_or(bytes.len(), |n| at + n);
+        match bytes.get(found + 1) {
+            Some(0) => at = found + 2,
+            // Fill bytes before a marker.
+            Some(0xFF) if bytes[found + 1..].iter().find(|&&b| b != 0xFF).is_some_and(|&b| b != 0) => {
+                runs.push(Run { bytes: &bytes[start..found], marker, end: found });
+                let next = bytes[found..].iter().take_while(|&&b| b == 0xFF).count() + found;
+                match bytes.get(next) {
+                    Some(&kind @ 0xD0..=0xD7) => (start, at, marker) = (next + 1, next + 1, Some(kind)),
+                    _ => return runs,
+                }
+            }
+            Some(0xFF) => at = found + 1,
+            Some(&kind @ 0xD0..=0xD7) => {
+                runs.push(Run { bytes: &bytes[start..found], marker, end: found });
+                (start, at, marker) = (found + 2, found + 2, Some(kind));
+            }
+            _ => {
+                runs.push(Run { bytes: &bytes[start..found], marker, end: found });
+                return runs;
+            }
+        }
+    }
+}
+
+impl Frame {
+    fn begin(&mut self, body: &[u8], progressive: bool) -> Option<()> {
+        let &[8, h1, h0, w1, w0, n, ref rest @ ..] = body else { return None };
+        let size = [[w1, w0], [h1, h0]].map(|bytes| usize::from(u16::from_be_bytes(bytes)));
+        if size.contains(&0) || rest.len() < 3 * usize::from(n) || !self.components.is_empty() {
+            return None;
+        }
+        let parts: Vec<(u8, [usize; 2])> = rest
+            .chunks_exact(3)
+            .take(usize::from(n))
+            .map(|part| (part[0], [usize::from(part[1] >> 4), usize::from(part[1] & 15)]))
+            .collect();
+        if parts.iter().any(|(_, s)| s.iter().any(|s| !(1..=4).contains(s))) {
+            return None;
+        }
+        let most = [0, 1].map(|a| parts.iter().map(|(_, s)| s[a]).max().unwrap_or(1));
+        self.progressive = progressive;
+        self.units = [0, 1].map(|a| size[a].div_ceil(8 * most[a]));
+        for (id, sampling) in parts {
+            let blocks = [0, 1].map(|a| self.units[a] * sampling[a]);
+            let own = [0, 1].map(|a| (size[a] * sampling[a]).div_ceil(8 * most[a]));
+            let set = vec![0; if progressive { blocks[0] * blocks[1] } else { 0 }];
+            self.components.push(Component { id, sampling, blocks, own, set, left: vec![None; 64] });
+        }
+        Some(())
+    }
+
+    fn tables(&mut self, mut body: &[u8]) -> Option<()> {
+        while let Some((&place, rest)) = body.split_first() {
+            let (table, length) = Table::read(rest)?;
+            let tables = if place >> 4 == 0 { &mut self.dc } else { &mut self.ac };
+            *tables.get_mut(usize::from(place & 15))? = Some(table);
+            body = &rest[length..];
+        }
+        Some(())
+    }
+
+    fn scan(&self, body: &[u8]) -> Option<Scan> {
+        let (&n, rest) = body.split_first()?;
+        let (parts, rest) = rest.split_at_checked(2 * usize::from(n))?;
+        let &[start, end, bits, ..] = rest else { return None };
+        let part = |part: &[u8]| {
+            let at = self.components.iter().position(|c| c.id == part[0])?;
+            Some((at, usize::from(part[1] >> 4), usize::from(part[1] & 15)))
+        };
+        let parts = parts.chunks_exact(2).map(part).collect::<Option<Vec<_>>>()?;
+        let (start, end) = if self.progressive { (usize::from(start), usize::from(end)) } else { (0, 63) };
+        let (high, low) = if self.progressive { (bits >> 4, bits & 15) } else { (0, 0) };
+        let sound = start <= end && end < 64 && (start > 0 || end == 0 || !self.progressive) && low < 14;
+        (sound && !parts.is_empty() && (start == 0 || parts.len() == 1)).then_some(Scan {
+            parts,
+            start,
+            end,
+            high,
+            low,
+        })
+    }
+
+    /// Reads a scan; whether it was all there. Nothing where its tables are missing.
+    fn holds(&mut self, scan: &Scan, runs: &[Run]) -> Option<bool> {
+        let single = match scan.parts[..] {
+            [(at, _, _)] => Some(self.components[at].own),
+            _ => None,
+        };
+        let units = single.unwrap_or(self.units);
+        let total = units[0] * units[1];
+        let every = if self.restart == 0 { total } else { self.restart };
+        if runs.len() != total.div_ceil(every) {
+            return Some(false);
+        }
+        for &(at, _, _) in &scan.parts {
+            for left in &mut self.components[at].left[scan.start..=scan.end] {
+                *left = Some(scan.low);
+            }
+        }
+        for (i, run) in runs.iter().enumerate() {
+            if i > 0 && run.marker != Some(0xD0 + ((i - 1) % 8) as u8) {
+                return Some(false);
+            }
+            let mut bits = Bits { bytes: run.bytes, at: 0, held: 0, count: 0 };
+            let mut end_of_band = 0u32;
+            for unit in i * every..total.min((i + 1) * every) {
+                let [x, y] = [unit % units[0], unit / units[0]];
+                for &(at, dc, ac) in &scan.parts {
+                    let sampling = if single.is_some() { [1, 1] } else { self.components[at].sampling };
+                    for dy in 0..sampling[1] {
+                        for dx in 0..sampling[0] {
+                            let (dc, ac) = (self.dc.get(dc), self.ac.get(ac));
+                            let tables = (dc.and_then(Option::as_ref), ac.and_then(Option::as_ref));
+                            let component = &mut self.components[at];
+                            let place = (y * sampling[1] + dy) * component.blocks[0] + x * sampling[0] + dx;
+                            let read = if self.progressive {
+                                progressive(&mut bits, scan, tables, component.set.get_mut(place)?, &mut end_of_band)?
+                            } else {
+                                sequential(&mut bits, tables.0?, tables.1?)
+                            };
+                            if read.is_err() {
+                                return Some(false);
+                            }
+                        }
+                    }
+                }
+            }
+            if !bits.is_done() || end_of_band > 0 {
+                return Some(false);
+            }
+        }
+        Some(true)
+    }
+}
+
+fn sequential(bits: &mut Bits, dc: &Table, ac: &Table) -> Read<()> {
+    let length = bits.symbol(dc)?;
+    bits.take(u32::from(length.min(16)))?;
+    let mut k = 1;
+    while k < 64 {
+        let symbol = bits.symbol(ac)?;
+        let (run, length) = (usize::from(symbol >> 4), u32::from(symbol & 15));
+        match (run, length) {
+            (15, 0) => k += 16,
+            (_, 0) => break,
+            _ => {
+                k += run + 1;
+                bits.take(length)?;
+            }
+        }
+    }
+    if k > 64 { Err(Broken) } else { Ok(()) }
+}
+
+/// One block of a progressive scan. Nothing where a table is missing.
+fn progressive(
+    bits: &mut Bits,
+    scan: &Scan,
+    (dc, ac): (Option<&Table>, Option<&Table>),
+    set: &mut u64,
+    end_of_band: &mut u32,
+) -> Option<Read<()>> {
+    let refines = scan.high > 0;
+    Some(match (scan.start, refines) {
+        (0, false) => bits.symbol(dc?).and_then(|length| bits.take(u32::from(length.min(16))).map(drop)),
+        (0, true) => bits.take(1).map(drop),
+        (_, false) => band(bits, scan, ac?, set, end_of_band),
+        (_, true) => refined_band(bits, scan, ac?, set, end_of_band),
+    })
+}
+
+fn band(bits: &mut Bits, scan: &Scan, ac: &Table, set: &mut u64, end_of_band: &mut u32) -> Read<()> {
+    if *end_of_band > 0 {
+        *end_of_band -= 1;
+        return Ok(());
+    }
+    let mut k = scan.start;
+    while k <= scan.end {
+        let symbol = bits.symbol(ac)?;
+        let (run, length) = (u32::from(symbol >> 4), u32::from(symbol & 15));
+        match (run, length) {
+            (15, 0) => k += 16,
+            (_, 0) => {
+                *end_of_band = (1 << run) - 1 + bits.take(run)?;
+                return Ok(());
+            }
+            _ => {
+                k += run as usize;
+                if k > scan.end {
+                    return Err(Broken);
+                }
+                bits.take(length)?;
+                *set |= 1 << k;
+                k += 1;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn refined_band(bits: &mut Bits, scan: &Scan, ac: &Table, set: &mut u64, end_of_band: &mut u32) -> Read<()> {
+    let mut k = scan.start;
+    if *end_of_band == 0 {
+        while k <= scan.end {
+            let symbol = bits.symbol(ac)?;
+            let (mut run, length) = (u32::from(symbol >> 4), u32::from(symbol & 15));
+            let mut new = false;
+            match (run, length) {
+                (15, 0) => {}
+                (_, 0) => {
+                    *end_of_band = (1 << run) + bits.take(run)?;
+                    break;
+                }
+                (_, 1) => {
+                    bits.take(1)?;
+                    new = true;
+                }
+                _ => return Err(Broken),
+            }
+            // Over `run` coefficients that are still 0; those that are not have a bit each.
+            while k <= scan.end {
+                if *set >> k & 1 == 1 {
+                    bits.take(1)?;
+                } else if run == 0 {
+                    break;
+                } else {
+                    run -= 1;
+                }
+                k += 1;
+            }
+            if new {
+                if k > scan.end {
+                    return Err(Broken);
+                }
+                *set |= 1 << k;
+            }
+            k += 1;
+        }
+    }
+    if *end_of_band > 0 {
+        let rest = (*set >> k.min(63)) & (u64::MAX >> (63 - scan.end + k.min(63)));
+        let refined = if k > scan.end { 0 } else { rest.count_ones() };
+        for _ in 0..refined {
+            bits.take(1)?;
+        }
+        *end_of_band -= 1;
+    }
+    Ok(())
+}
