@@ -149,7 +149,7 @@ fn all_text_files_are_read_in_every_encoding() {
     }
     for text in encodings("é.png,282,0,0,40,40\r\n") {
         write(&text);
-        let arguments = ["--data", "é.png", "--boxes", "text", "--unlabelled", "--target", "prediction"];
+        let arguments = ["--data", "é.png", "--boxes", "text", "--unlabelled", "--target", "predicted"];
         let output = run(folder.path(), &[&EVAL[..], &SIZE[..], &arguments[..]].concat(), b"");
         assert!(!said(&output).contains("not among the data"), "{}", said(&output));
         assert_eq!(output.status.code(), Some(0), "{}", said(&output));
@@ -410,7 +410,7 @@ fn tables_name_files_as_people_do() {
     assert_eq!(lines(&explain(folder.path(), &["lab/a.png", "-t", "file:t.csv"]).stdout)[0]["target"], 281);
 
     table("./lab/a.png,281,0,0,40,40\nlab/\u{e9}.png,3,0,0,40,40\nlab/other.png,3,0,0,40,40\n");
-    let arguments = ["--data", "lab", "--boxes", "t.csv", "--unlabelled", "--target", "prediction"];
+    let arguments = ["--data", "lab", "--boxes", "t.csv", "--unlabelled", "--target", "predicted"];
     let output = run(folder.path(), &[&EVAL[..], &SIZE[..], &arguments[..]].concat(), b"");
     assert!(said(&output).contains("1 file not among the data"), "{}", said(&output));
 }

@@ -220,10 +220,11 @@ impl Inputs {
         // Asked after the files: another shard that writes here names its results before they are there.
         own.holds_results(folder);
         for path in files {
-            // A link that leads nowhere may have been one to a folder.
+            // A link that leads nowhere may have been one to a folder; a hidden one is a lock of an editor.
+            let dangles = path.is_symlink() && !path.exists();
             let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-            let dangles = path.is_symlink() && !path.exists() && !hidden;
-            if !is_of_macos(&path) && (is_picture(&path) || ArrayFile::is_array(&path) || dangles) {
+            let suits = if dangles { !hidden } else { is_picture(&path) || ArrayFile::is_array(&path) };
+            if suits && !is_of_macos(&path) {
                 let relative = path.strip_prefix(folder).unwrap_or(&path).to_owned();
                 self.take(path, relative, own);
             } else {
