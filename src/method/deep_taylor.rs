@@ -22,7 +22,7 @@ pub(super) const ENTRY: Entry = Entry {
     promises: &[(Promise::Conservation, When::Always)],
     draws: When::Never,
     caution: "made for positive scores and pixels within the bounds; seldom tells one class from another, since nothing speaks \
-              against a class",
+              against a class; biases may keep most of the score, see the record's shares",
     build: |_, context| {
         let preprocess = context.preprocess;
         let rules = Composite::deep_taylor(&preprocess.black(), &preprocess.white()).map_err(|e| e.within(ENTRY.id))?;

@@ -62,7 +62,8 @@ pub(super) const ENTRY: Entry = Entry {
     promises: &[(Promise::Conservation, When::Always)],
     draws: When::Never,
     caution: "with small ε, outputs near zero make relevance large and noisy, most of all where a residual addition nearly \
-              cancels; the gap is what stabilisers took, large where ε is",
+              cancels; the gap is what stabilisers took, large where ε is; a small gap does not say that the score reached the pixels: on \
+              nets with large biases next to nothing does, see the record's shares",
     build: |values, context| {
         let preset: Preset = values.parse("preset")?;
         let end = |key: &str, colour: &str, levels: Vec<f64>| match values.text(key)? {

@@ -19,7 +19,7 @@ pub(super) const ENTRY: Entry = Entry {
     summary: "a: asked for a class that is there (the explained one, else that of the first region), 1 where the box around the \
               largest component of the map at the threshold overlaps a region of it by an intersection over union above 0.5. \
               b: asked for a class drawn from those that are not there, 1 where the raw map's energy (sum of magnitudes) is at \
-              most a share of that for the class that is. c: the share of the same two questions answered rightly where PGD has \
+              most a share of that for the class that is; none where that has none. c: the share of the same two questions answered rightly where PGD has \
               changed the top class; none where it could not. dwsol: the share of all questions answered rightly",
     parameters: &[
         Parameter {
@@ -137,8 +137,10 @@ impl DWsol {
             let plane = plane(shown, x, self.reduction)?;
             let found = largest_component(&plane.to_f64(), [shape.h, shape.w], self.threshold);
             let localised = found.is_some_and(|found| question.boxes.iter().any(|b| b.iou(&found) > FOUND));
-            let suppressed = energy(hidden) <= self.share * energy(shown);
-            Ok([Some(localised), question.absent.map(|_| suppressed)])
+            // Beside a blank map nothing is suppressed.
+            let whole = energy(shown);
+            let suppressed = (whole > 0.0).then(|| energy(hidden) <= self.share * whole);
+            Ok([Some(localised), question.absent.and(suppressed)])
         };
         questions.iter().zip(&shown).zip(&hidden).map(answer).collect()
     }

@@ -59,6 +59,7 @@ impl Metric for Retrieval {
         let predicted_xa = attacked::explain(engine, case, moved, after, known)?;
 
         let mut right = Vec::with_capacity(2 * PRODUCTS * clean.len());
+        let mut flat = Vec::with_capacity(2 * PRODUCTS * clean.len());
         let mut waiting = Vec::new();
         let room = together(engine, case.x.shape());
         for i in 0..clean.len() {
@@ -67,6 +68,7 @@ impl Metric for Retrieval {
                 let [mx, mxa] = [scaled(mx, case.x)?, scaled(mxa, case.x)?];
                 for (picture, mask) in [(x, &mx), (xa, &mx), (xa, &mxa), (x, &mxa)] {
                     waiting.push((masked(picture, mask)?, clean[i]));
+                    flat.push(mask.iter().all(|v| *v == mask[0]));
                 }
             }
             if waiting.len() >= room {
@@ -74,6 +76,8 @@ impl Metric for Retrieval {
             }
         }
         agree(engine, case, &mut waiting, &mut right)?;
+        // A map that is the same everywhere masks nothing, or all.
+        right.iter_mut().zip(flat).filter(|(_, flat)| *flat).for_each(|(number, _)| *number = None);
         Ok(right.chunks(2 * PRODUCTS).map(<[_]>::to_vec).collect())
     }
 }
