@@ -101,6 +101,10 @@ struct Block {
     Place barrier;
     bool copies_land_at_once;
     bool failed;
+    // What the clock sees: how often it ticked, whether it ended the block, and whether memory is being allocated.
+    volatile u32 ticks;
+    bool endless;
+    volatile bool allocates;
     Context host;
     char* stacks;
     char* starting;

@@ -228,7 +228,7 @@ pub fn run(args: &ProfileArgs) -> Result<()> {
         None
     };
 
-    let x = subject.batch(args.batch)?;
+    let x = subject.batch(args.batch, &settings, &progress)?;
     let targets = vec![subject.target(); args.batch];
     progress.say(&format!(
         "{} {spec}: noise of {}, class {}, 1 call untimed, {} timed",
@@ -237,7 +237,7 @@ pub fn run(args: &ProfileArgs) -> Result<()> {
         subject.target(),
         args.repeat
     ));
-    let mut calls = Vec::with_capacity(args.repeat);
+    let mut calls = Vec::new();
     for timed in 0..=args.repeat {
         let ((), profile) = engine.profile(|e| method.explain(e, &subject.graph, &x, &targets).map(drop))?;
         if timed > 0 {

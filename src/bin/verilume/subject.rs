@@ -4,19 +4,23 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
-use verilume::engine::Batch;
+use verilume::engine::{Batch, Settings};
 use verilume::graph::Graph;
 use verilume::method::{Context, Method, Spec};
 use verilume::model::Model;
 use verilume::program::Score;
 use verilume::random;
-use verilume::tensor::{Shape, Tensor};
+use verilume::tensor::{Precision, Shape, Tensor};
 
 use crate::args::Measured;
+use crate::talk::Progress;
 use crate::{doctor, plan};
 
 /// The class explained, modulo the number of classes.
 const CLASS: usize = 281;
+
+/// A batch of this size takes a while to draw: it is said.
+const SAID_BYTES: u64 = 1 << 30;
 
 /// A net that is ready to be measured.
 pub struct Subject {
@@ -44,15 +48,30 @@ impl Subject {
     }
 
     /// `n` different pictures of standard normal noise.
-    pub fn batch(&self, n: usize) -> Result<Batch> {
+    ///
+    /// # Errors
+    /// When they and their maps need more than `settings` allow or than is there.
+    pub fn batch(&self, n: usize, settings: &Settings, progress: &Progress) -> Result<Batch> {
         let shape = self.graph.input_shape();
         // Each picture is drawn once and answered by a map of its size.
-        let bytes = n.checked_mul(2 * size_of::<f32>() * shape.len());
-        let available = doctor::available_bytes().unwrap_or(u64::MAX);
-        if bytes.is_none_or(|bytes| bytes as u64 > available) {
-            let message =
-                format!("a batch of {n} pictures of {shape} and their maps do not fit into {available} bytes");
-            return Err(verilume::Error::limit(message).into());
+        let number = match settings.precision {
+            Precision::F32 => size_of::<f32>(),
+            Precision::F64 => size_of::<f64>(),
+        };
+        let bytes = (size_of::<f32>() + number).checked_mul(shape.len()).and_then(|one| one.checked_mul(n));
+        let available = doctor::available_bytes().into_iter().chain(settings.memory).min().unwrap_or(u64::MAX);
+        match bytes.map(|bytes| bytes as u64) {
+            Some(bytes) if bytes <= available => {
+                if bytes >= SAID_BYTES {
+                    let mib = bytes >> 20;
+                    progress.say(&format!("a batch of {n} pictures of {shape} and their maps take {mib} MiB"));
+                }
+            }
+            _ => {
+                let message =
+                    format!("a batch of {n} pictures of {shape} and their maps do not fit into {available} bytes");
+                return Err(verilume::Error::limit(message).into());
+            }
         }
         let picture = |i: usize| {
             let mut values = vec![0.0; shape.len()];
