@@ -272,6 +272,7 @@ void copy(void* to, const void* from, u32 bytes, Place at) {
     }
     const Copy c{to, from, bytes, t.group};
     if (t.block->copies_land_at_once) return land(c);
+    if (t.copies.size() == MOST_COPIES) fail("has %zu copies that it never waited for", MOST_COPIES);
     t.block->allocates = true;
     t.copies.push_back(c);
     t.block->allocates = false;

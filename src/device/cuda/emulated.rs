@@ -447,7 +447,12 @@ impl Compiler {
             std::fs::write(&path, bytes).map_err(|e| Error::io(&path, e))?;
         }
         let mut command = Command::new(&self.asked.command[0]);
-        command.args(&self.asked.command[1..]).args(self.flags()).args(arguments).args(["-o", "made"]).current_dir(&folder.0);
+        command
+            .args(&self.asked.command[1..])
+            .args(self.flags())
+            .args(arguments)
+            .args(["-o", "made"])
+            .current_dir(&folder.0);
         let done = command.output().map_err(|e| Error::device(format!("the C++ compiler does not run: {e}")))?;
         if !done.status.success() {
             let log = String::from_utf8_lossy(&done.stderr).into_owned();
