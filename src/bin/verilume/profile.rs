@@ -220,6 +220,7 @@ pub fn run(args: &ProfileArgs) -> Result<()> {
     let method = subject.method(&spec)?;
     let mut engine = computing::open(&settings, voice)?;
     let on = engine.describe();
+    let x = subject.batch(args.batch, &settings, &progress)?;
     // What a GPU can do at best is not known here, and kernels that are emulated have no roof.
     let peaks = if on.device == "cpu" {
         progress.say(&format!("measuring what {} can do at best", threads(on.threads)));
@@ -228,7 +229,6 @@ pub fn run(args: &ProfileArgs) -> Result<()> {
         None
     };
 
-    let x = subject.batch(args.batch, &settings, &progress)?;
     let targets = vec![subject.target(); args.batch];
     progress.say(&format!(
         "{} {spec}: noise of {}, class {}, 1 call untimed, {} timed",
