@@ -30,8 +30,26 @@ const NUMBERS: [u64; 12] =
     [0, 1, 0x7f, 0xff, 0x7fff, 0xffff, 0x7fff_ffff, 0xffff_ffff, 1 << 32, 1 << 53, i64::MAX as u64, u64::MAX];
 /// Pieces of text that mean something.
 const WORDS: [&str; 20] = [
-    "null", "-1", "1e999", "[[[[", "{\"a\":", "\"", "\\u0000", "18446744073709551616", "nan", "inf", "=", ",", ":", "(", ")", "[]",
-    "{}", "\u{feff}", "\u{202e}", "0.0000001",
+    "null",
+    "-1",
+    "1e999",
+    "[[[[",
+    "{\"a\":",
+    "\"",
+    "\\u0000",
+    "18446744073709551616",
+    "nan",
+    "inf",
+    "=",
+    ",",
+    ":",
+    "(",
+    ")",
+    "[]",
+    "{}",
+    "\u{feff}",
+    "\u{202e}",
+    "0.0000001",
 ];
 
 /// `bytes` with a few changes, some of them from `other`.
