@@ -13,7 +13,9 @@ const DATA: &str = "VERILUME_TEST_DATA";
 const BROWSER: &str = "VERILUME_CHROMIUM";
 
 fn main() {
-    println!("cargo::rustc-check-cfg=cfg(shared_data, chromium, cxx, python3, nvrtc, cuda_driver, host_avx2, host_avx512)");
+    println!(
+        "cargo::rustc-check-cfg=cfg(shared_data, chromium, cxx, python3, nvrtc, cuda_driver, host_avx2, host_avx512)"
+    );
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed={DATA}");
     instruction_sets();
