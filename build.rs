@@ -1,5 +1,5 @@
-//! Tells the tests what there is: the instruction sets of this machine, a browser, NVIDIA's driver and run-time compiler,
-//! and the data that is not part of the repository.
+//! Tells the tests what there is: the instruction sets of this machine, a browser, Python, NVIDIA's driver and run-time
+//! compiler, and the data that is not part of the repository.
 
 use std::path::{Path, PathBuf};
 
@@ -13,12 +13,14 @@ const DATA: &str = "VERILUME_TEST_DATA";
 const BROWSER: &str = "VERILUME_CHROMIUM";
 
 fn main() {
-    println!("cargo::rustc-check-cfg=cfg(shared_data, chromium, cxx, nvrtc, cuda_driver, host_avx2, host_avx512)");
+    println!(
+        "cargo::rustc-check-cfg=cfg(shared_data, chromium, cxx, python3, nvrtc, cuda_driver, host_avx2, host_avx512)"
+    );
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed={DATA}");
     instruction_sets();
     browser();
-    compiler();
+    languages();
     cuda();
     let Some(root) = std::env::var_os("CARGO_MANIFEST_DIR") else { return };
     let data = std::env::var_os(DATA).map_or_else(|| Path::new(&root).join("../shared/data"), PathBuf::from);
@@ -47,13 +49,16 @@ fn browser() {
     }
 }
 
-/// A C++ compiler, for the tests that run CUDA kernels on this machine.
-fn compiler() {
+/// A C++ compiler, for the tests that run CUDA kernels on this machine, and Python, for those of the fuzzer.
+fn languages() {
     println!("cargo::rerun-if-env-changed=CXX");
     let on_path = |name: &str| {
         let folders = std::env::var_os("PATH").unwrap_or_default();
         std::env::split_paths(&folders).any(|folder| folder.join(name).is_file())
     };
+    if on_path("python3") {
+        println!("cargo::rustc-cfg=python3");
+    }
     let named = std::env::var("CXX").is_ok_and(|name| Path::new(&name).is_file() || on_path(&name));
     if named || ["c++", "g++", "clang++"].into_iter().any(on_path) {
         println!("cargo::rustc-cfg=cxx");

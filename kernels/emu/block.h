@@ -17,6 +17,8 @@ constexpr u32 GUARD_BYTES = 4096;
 constexpr size_t STACK_BYTES = 64 * 1024;
 // Stacks whose memory an idle block keeps.
 constexpr size_t KEPT_STACKS = 128;
+// Copies of a thread that may be on their way.
+constexpr size_t MOST_COPIES = 1 << 16;
 constexpr u8 POISON = 0xff;
 
 enum class State : u32 { ready, at_barrier, in_collective, ended };
@@ -101,6 +103,10 @@ struct Block {
     Place barrier;
     bool copies_land_at_once;
     bool failed;
+    // What the clock sees: how often it ticked, whether it ended the block, and whether memory is being allocated.
+    volatile u32 ticks;
+    bool endless;
+    volatile bool allocates;
     Context host;
     char* stacks;
     char* starting;

@@ -3,6 +3,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+#ifndef sigev_notify_thread_id
+#define sigev_notify_thread_id _sigev_un._tid
+#endif
+#endif
 
 #include <atomic>
 #include <exception>
@@ -33,6 +41,7 @@ static Thread& self() { return *static_cast<Thread*>(here); }
     t.block->complain(&t, format, values);
     va_end(values);
     // The block's threads are left where they are.
+    here = nullptr;
     change(t.context, t.block->host);
     __builtin_unreachable();
 }
@@ -133,6 +142,7 @@ static void run_threads() {
         Thread* next = next_of(b, t.warp);
         if (!next) {
             if (b.ended < b.size) fail_for_good(b);
+            here = nullptr;
             change(t.context, b.host);
         }
         here = next;
@@ -262,7 +272,10 @@ void copy(void* to, const void* from, u32 bytes, Place at) {
     }
     const Copy c{to, from, bytes, t.group};
     if (t.block->copies_land_at_once) return land(c);
+    if (t.copies.size() == MOST_COPIES) fail("has %zu copies that it never waited for", MOST_COPIES);
+    t.block->allocates = true;
     t.copies.push_back(c);
+    t.block->allocates = false;
 }
 
 void commit() { self().group++; }
@@ -324,7 +337,8 @@ bool Block::run(u64 number, u64 seed) {
     memset(around.shared, POISON, shared_bytes);
     const u32 n = (size + LANES - 1) / LANES;
     for (u32 i = 0; i < LANES; i++) warp_order[i] = lane_order[i] = u8(i);
-    copies_land_at_once = failed = false;
+    copies_land_at_once = failed = endless = allocates = false;
+    ticks = 0;
     if (seed) {
         Random random{seed ^ number * 0xd1342543de82ef95ull};
         random.shuffle(warp_order, n);
@@ -345,7 +359,6 @@ bool Block::run(u64 number, u64 seed) {
     Thread* first = next_of(*this, &warps[warp_order[0]]);
     here = first;
     change(host, context_of(first));
-    here = nullptr;
     if (!failed) check_guards();
     return !failed;
 }
@@ -407,6 +420,63 @@ static void handle_faults() {
     for (int i = 0; i < FAULT_COUNT; i++) sigaction(FAULTS[i], &action, &handled_before[i]);
 }
 
+// A clock that ticks each time the thread that made it has computed for so long. A block that hears two ticks is
+// taken to be endless. Time in which the system runs others does not count. Only Linux has such clocks.
+struct Clock {
+#ifdef __linux__
+    timer_t timer;
+    bool runs;
+
+    explicit Clock(u32 ms) {
+        sigevent event = {};
+        event.sigev_notify = SIGEV_THREAD_ID;
+        event.sigev_signo = SIGURG;
+        event.sigev_value.sival_ptr = &kernels;
+        event.sigev_notify_thread_id = pid_t(syscall(SYS_gettid));
+        runs = timer_create(CLOCK_THREAD_CPUTIME_ID, &event, &timer) == 0;
+        const timespec tick = {time_t(ms / 1000), long(ms % 1000) * 1000000};
+        const itimerspec times = {tick, tick};
+        if (runs) timer_settime(timer, 0, &times, nullptr);
+    }
+    ~Clock() {
+        if (runs) timer_delete(timer);
+    }
+
+    // SIGURG is ignored where nobody asks for it, so that a late tick does no harm.
+    static struct sigaction before;
+
+    static void tick(int signal, siginfo_t* info, void* context) {
+        if (info->si_code != SI_TIMER || info->si_value.sival_ptr != &kernels) {
+            if (before.sa_flags & SA_SIGINFO) {
+                before.sa_sigaction(signal, info, context);
+            } else if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN) {
+                before.sa_handler(signal);
+            }
+            return;
+        }
+        if (!here || ++self().block->ticks < 2) return;
+        Block& b = *self().block;
+        // The allocator must not be left in the middle: the next tick will do.
+        if (b.allocates || b.failed) return;
+        b.endless = true;
+        fail("does not end");
+    }
+
+    static void handle() {
+        struct sigaction action = {};
+        action.sa_sigaction = tick;
+        action.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK | SA_RESTART;
+        sigaction(SIGURG, &action, &before);
+    }
+#else
+    explicit Clock(u32) {}
+    static void handle() {}
+#endif
+};
+#ifdef __linux__
+struct sigaction Clock::before;
+#endif
+
 static std::mutex idle_lock;
 static std::vector<Block*> idle;
 
@@ -457,16 +527,19 @@ struct Launch {
     const u32* grid;
     u32 threads, shared_bytes;
     u64 seed;
+    u32 tick_ms;
     Order order;
     std::atomic<u64> next{0};
     std::mutex lock;
     // The first in order that failed, whichever thread ran it, and what it said.
     std::atomic<u64> failed{~0ull};
+    bool endless = false;
     char message[sizeof Block::message] = "";
 
     void work() {
         Block* b = take();
         b->prepare(kernel, arguments, grid, threads, shared_bytes);
+        const Clock clock(tick_ms);
         for (u64 i; (i = next++) < order.n && i < failed;) {
             if (b->run(order.at(i), seed)) continue;
             // The stacks are given up as they are.
@@ -478,6 +551,7 @@ struct Launch {
             const std::lock_guard<std::mutex> guard(lock);
             if (i < failed) {
                 failed = i;
+                endless = b->endless;
                 memcpy(message, b->message, sizeof message);
             }
         }
@@ -513,10 +587,11 @@ static void launch(Launch& l, u32 os_threads) {
 
 } // namespace emu
 
-// Runs all blocks of a launch. `seed` 0 is the natural order. 0 if all went well, else `message` says what did not.
+// Runs all blocks of a launch. `seed` 0 is the natural order. `tick_ms` is what a block may take at least. 0 if all went
+// well, else `message` says what did not; 2 if a block did not end.
 extern "C" __attribute__((visibility("default"))) int
 emulated_launch(const char* kernel, const u32 grid[3], u32 threads, u32 shared_bytes, const void* arguments,
-                size_t argument_bytes, u32 os_threads, u64 seed, char* message, size_t message_bytes) {
+                size_t argument_bytes, u32 os_threads, u64 seed, u32 tick_ms, char* message, size_t message_bytes) {
     const emu::Kernel* k = emu::kernels;
     while (k && strcmp(k->name, kernel) != 0) k = k->next;
     const char* problem = nullptr;
@@ -536,10 +611,14 @@ emulated_launch(const char* kernel, const u32 grid[3], u32 threads, u32 shared_b
         return 1;
     }
     static std::once_flag once;
-    std::call_once(once, emu::handle_faults);
-    emu::Launch l{*k, arguments, grid, threads, shared_bytes, seed, emu::Order(u64(grid[0]) * grid[1] * grid[2], seed)};
+    std::call_once(once, [] {
+        emu::handle_faults();
+        emu::Clock::handle();
+    });
+    const emu::Order order(u64(grid[0]) * grid[1] * grid[2], seed);
+    emu::Launch l{*k, arguments, grid, threads, shared_bytes, seed, tick_ms, order};
     emu::launch(l, os_threads);
     if (l.failed == ~0ull) return 0;
     snprintf(message, message_bytes, "%s", l.message);
-    return 1;
+    return l.endless ? 2 : 1;
 }

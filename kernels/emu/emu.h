@@ -3,7 +3,7 @@
 // Mistakes that hardware forgives by luck are made to show. Shared memory starts as NaN in every block. A copy lands
 // only when its group is waited for, or, in some blocks, at once. Blocks, warps and lanes run in an order drawn from a
 // seed. A barrier or collective that some thread never reaches, or reaches elsewhere, is an error, as is a write beyond
-// the shared memory and an access that the host's memory refuses.
+// the shared memory, an access that the host's memory refuses and, on Linux, a block that does not end.
 #pragma once
 
 #include <math.h>

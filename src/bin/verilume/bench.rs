@@ -77,7 +77,10 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
         let what =
             format!("{} batch {batch}{}", named.id, threads.map_or_else(String::new, |t| format!(" threads {t}")));
         progress.at(&what);
-        match measure(&subject, named, batch, &Settings { threads, ..settings.clone() }, args.repeat) {
+        // Through the options' own checks, each number of threads by itself.
+        let settings = computing::settings(&args.resources, threads)?;
+        let case = Case { named, batch, settings: &settings, repeat: args.repeat };
+        match measure(&subject, &case, &what, &progress) {
             Ok(row) => {
                 progress.step(&format!("{what}: {:.4} s", row.median_s));
                 if args.json {
@@ -105,13 +108,28 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
     })
 }
 
+/// One combination.
+struct Case<'a> {
+    named: &'a Named,
+    batch: usize,
+    settings: &'a Settings,
+    repeat: usize,
+}
+
 /// An engine of its own for each combination, so that its memory is that combination's.
-fn measure(subject: &Subject, named: &Named, batch: usize, settings: &Settings, repeat: usize) -> Result<Row> {
+fn measure(subject: &Subject, case: &Case<'_>, what: &str, progress: &Progress) -> Result<Row> {
+    let &Case { named, batch, settings, repeat } = case;
     let mut engine = Engine::new(settings)?;
     let method = subject.method(&named.spec)?;
-    let x = subject.batch(batch)?;
+    let x = subject.batch(batch, settings, progress)?;
     let targets = vec![subject.target(); batch];
-    let times = Times::of(repeat, || method.explain(&mut engine, &subject.graph, &x, &targets).map(drop))?;
+    let mut calls = 0;
+    let times = Times::of(repeat, || {
+        method.explain(&mut engine, &subject.graph, &x, &targets)?;
+        calls += 1;
+        progress.at(&format!("{what}: {calls} of {} calls", repeat + 1));
+        Ok(())
+    })?;
     let on = engine.describe();
     Ok(Row {
         model: subject.model.name().into(),

@@ -224,6 +224,7 @@ pub fn run(args: &ProfileArgs) -> Result<()> {
     let method = subject.method(&spec)?;
     let mut engine = computing::open(&settings, voice)?;
     let on = engine.describe();
+    let x = subject.batch(args.batch, &settings, &progress)?;
     // What a GPU can do at best is not known here, and kernels that are emulated have no roof.
     let peaks = if on.device == "cpu" {
         progress.say(&format!("measuring what {} can do at best", threads(on.threads)));
@@ -232,7 +233,6 @@ pub fn run(args: &ProfileArgs) -> Result<()> {
         None
     };
 
-    let x = subject.batch(args.batch)?;
     let targets = vec![subject.target(); args.batch];
     progress.say(&format!(
         "{} {spec}: noise of {}, class {}, 1 call untimed, {} timed",
@@ -241,7 +241,7 @@ pub fn run(args: &ProfileArgs) -> Result<()> {
         subject.target(),
         args.repeat
     ));
-    let mut calls = Vec::with_capacity(args.repeat);
+    let mut calls = Vec::new();
     for timed in 0..=args.repeat {
         let ((), profile) = engine.profile(|e| method.explain(e, &subject.graph, &x, &targets).map(drop))?;
         if timed > 0 {

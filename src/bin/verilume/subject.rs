@@ -4,19 +4,23 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
-use verilume::engine::Batch;
+use verilume::engine::{Batch, Settings};
 use verilume::graph::Graph;
 use verilume::method::{Context, Method, Spec};
 use verilume::model::Model;
 use verilume::program::Score;
 use verilume::random;
-use verilume::tensor::{Shape, Tensor};
+use verilume::tensor::{Precision, Shape, Tensor};
 
 use crate::args::Measured;
+use crate::talk::Progress;
 use crate::{plan, room};
 
 /// The class explained, modulo the number of classes.
 const CLASS: usize = 281;
+
+/// A batch of this size takes a while to draw: it is said.
+const SAID_BYTES: u64 = 1 << 30;
 
 /// A net that is ready to be measured.
 pub struct Subject {
@@ -44,11 +48,22 @@ impl Subject {
     }
 
     /// `n` different pictures of standard normal noise.
-    pub fn batch(&self, n: usize) -> Result<Batch> {
+    ///
+    /// # Errors
+    /// When they and their maps need more than `settings` allow or than is there.
+    pub fn batch(&self, n: usize, settings: &Settings, progress: &Progress) -> Result<Batch> {
         let shape = self.graph.input_shape();
         // Each picture is drawn once and answered by a map of its size.
-        let each = (2 * size_of::<f32>() * shape.len()) as u64;
-        room::check(|| format!("a batch of {n} pictures of {shape}, with their maps,"), each.saturating_mul(n as u64))?;
+        let number = match settings.precision {
+            Precision::F32 => size_of::<f32>(),
+            Precision::F64 => size_of::<f64>(),
+        };
+        let bytes = ((size_of::<f32>() + number) as u64).saturating_mul(shape.len() as u64).saturating_mul(n as u64);
+        room::check(|| format!("a batch of {n} pictures of {shape}, with their maps,"), bytes)?;
+        if bytes >= SAID_BYTES {
+            let size = room::size(bytes);
+            progress.say(&format!("a batch of {n} pictures of {shape} and their maps take {size}"));
+        }
         let picture = |i: usize| {
             let mut values = vec![0.0; shape.len()];
             random::fill_normals(self.seed, i as u64, 0, 0, &mut values);

@@ -18,7 +18,7 @@ impl Times {
     /// Of `repeat` calls after one that is not timed.
     pub fn of(repeat: usize, mut call: impl FnMut() -> verilume::Result<()>) -> Result<Self> {
         call()?;
-        let mut seconds = Vec::with_capacity(repeat);
+        let mut seconds = Vec::new();
         for _ in 0..repeat {
             let start = Instant::now();
             call()?;

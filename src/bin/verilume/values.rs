@@ -110,9 +110,26 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|&n| n > 0).ok_or_else(|| format!("'{text}' is not a whole number of at least 1"))
 }
 
+/// Calls that are timed at most: their times, and in a profile all their steps, are kept.
+const MOST_CALLS: usize = 10_000;
+
+/// A number of calls to time.
+pub fn calls(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if (1..=MOST_CALLS).contains(&n) => Ok(n),
+        _ => Err(format!("'{text}' is not a number of calls from 1 to {MOST_CALLS}")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn calls_are_bounded() {
+        assert_eq!((calls("1"), calls("10000")), (Ok(1), Ok(10_000)));
+        assert!(["0", "10001", "-1", "1e3", "1000000000000000000", ""].iter().all(|t| calls(t).is_err()));
+    }
 
     #[test]
     fn sizes_of_memory() {

@@ -2,11 +2,15 @@
 //!
 //! An entry is a file named after its key: a magic text, the key, the lengths of image and log, their SHA-256, then both.
 //! What is not exactly that is as good as absent. Nothing here is an error: the worst is to compile again.
+//!
+//! The time of a file's last change is that of its last use. [`trim`] keeps what was used last.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{Read, Write};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 
@@ -67,18 +71,23 @@ impl Cache {
         let file = open_file(&path).ok()?;
         let mut bytes = Vec::new();
         file.take(MOST_BYTES).read_to_end(&mut bytes).ok()?;
-        parse(key, &bytes)
+        let found = parse(key, &bytes)?;
+        used(&path);
+        Some(found)
     }
 
     /// Keeps image and log if the folder can be written.
     pub fn put(&self, key: &Key, image: &[u8], log: &str) {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
         let Some(folder) = &self.folder else { return };
         if std::fs::create_dir_all(folder).is_err() {
             return;
         }
         // Others may write the same entry now: each writes its own file, and the name changes hands at once.
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        if number % TRIM_EVERY == 0 {
+            trim(folder, BOUNDS, part);
+        }
         let temporary = folder.join(format!("{}.{}.{number}", key.file(), std::process::id()));
         let written = std::fs::File::create_new(&temporary)
             .and_then(|mut file| {
@@ -90,6 +99,101 @@ impl Cache {
         if written.is_err() {
             std::fs::remove_file(&temporary).ok();
         }
+    }
+}
+
+/// What a folder of compiled files may hold.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// Bytes in all.
+    pub bytes: u64,
+    /// What was not used for longer goes.
+    pub unused: Duration,
+    /// What was used within this time stays in any case: a process may be at it.
+    pub spared: Duration,
+}
+
+/// All kernels of one version for one device take a few per cent of it.
+pub(super) const BOUNDS: Bounds =
+    Bounds { bytes: 256 << 20, unused: Duration::from_secs(30 * 24 * 3600), spared: Duration::from_secs(3600) };
+
+/// Folders are trimmed before the first file that a process adds, and then each time that it added so many.
+pub(super) const TRIM_EVERY: usize = 64;
+
+/// What a file of the cache's folder is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part<'a> {
+    /// It belongs to the entry of that name.
+    Of(&'a str),
+    /// It was never finished, if no process is at it.
+    Unfinished,
+}
+
+/// Notes that a kept file is used now.
+pub(super) fn used(path: &Path) {
+    // Where that is not allowed the file's age is that of its making.
+    let _ = std::fs::File::open(path).and_then(|file| file.set_modified(SystemTime::now()));
+}
+
+/// Removes from `folder` what was not used for long, what was left unfinished, and of the rest what was used longest ago until
+/// it fits. `part` knows the cache's own files by their names; others stay.
+///
+/// Other processes may read and add meanwhile: what they use is spared, what they find gone they make again.
+pub(super) fn trim(folder: &Path, bounds: Bounds, part: impl Fn(&str) -> Option<Part<'_>>) {
+    struct Entry {
+        unused: Duration,
+        bytes: u64,
+        paths: Vec<PathBuf>,
+    }
+    let Ok(files) = std::fs::read_dir(folder) else { return };
+    let now = SystemTime::now();
+    let mut entries = BTreeMap::<String, Entry>::new();
+    for file in files.flatten() {
+        let name = file.file_name();
+        let (Some(name), Ok(metadata)) = (name.to_str(), file.metadata()) else { continue };
+        let Some(part) = part(name) else { continue };
+        let unused = metadata.modified().ok().and_then(|time| now.duration_since(time).ok()).unwrap_or_default();
+        match part {
+            Part::Of(entry) => {
+                let empty = || Entry { unused, bytes: 0, paths: Vec::new() };
+                let entry = entries.entry(entry.into()).or_insert_with(empty);
+                entry.unused = entry.unused.min(unused);
+                entry.bytes += metadata.len();
+                entry.paths.push(file.path());
+            }
+            Part::Unfinished if unused > bounds.spared => remove(&file.path()),
+            Part::Unfinished => {}
+        }
+    }
+    let mut entries: Vec<Entry> = entries.into_values().collect();
+    entries.sort_by_key(|entry| entry.unused);
+    let mut bytes = 0u64;
+    for entry in entries {
+        bytes = bytes.saturating_add(entry.bytes);
+        if entry.unused > bounds.spared && (entry.unused > bounds.unused || bytes > bounds.bytes) {
+            entry.paths.iter().for_each(|path| remove(path));
+        }
+    }
+}
+
+/// What cannot be removed stays.
+fn remove(path: &Path) {
+    let _ = std::fs::remove_file(path).or_else(|_| std::fs::remove_dir_all(path));
+}
+
+/// Whether a text is the digits of a key.
+pub(super) fn is_key(text: &str, digits: usize) -> bool {
+    text.len() == digits && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Which part of an entry a name is.
+fn part(name: &str) -> Option<Part<'_>> {
+    let (key, rest) = name.split_once('.')?;
+    match rest.strip_prefix("kernel") {
+        _ if !is_key(key, 2 * DIGEST_BYTES) => None,
+        Some("") => Some(Part::Of(name)),
+        Some(writer) if writer.starts_with('.') => Some(Part::Unfinished),
+        _ => None,
     }
 }
 
@@ -223,6 +327,72 @@ mod tests {
             cache.put(&key, &image, log);
             assert_eq!(cache.get(&key), None);
         }
+    }
+
+    /// Makes a file of `bytes` that was used so many hours ago.
+    fn aged(path: &Path, bytes: usize, hours: u64) {
+        std::fs::write(path, vec![0; bytes]).unwrap();
+        let time = SystemTime::now() - Duration::from_secs(3600 * hours);
+        std::fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+    }
+
+    #[test]
+    fn a_trimmed_folder_keeps_what_was_used_last_and_what_is_not_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |name: &str| folder.path().join(name);
+        let key = |i: usize| format!("{i:064x}.kernel");
+        let hours = [800, 600, 10, 9, 2, 0, 0];
+        hours.iter().enumerate().for_each(|(i, &hours)| aged(&place(&key(i)), 100, hours));
+        let others = ["notes.txt", "0.kernel", &format!("{:064x}.kernels", 1), &format!("{:063x}.kernel", 1)];
+        others.iter().for_each(|name| aged(&place(name), 1000, 5000));
+        let unfinished = [key(8) + ".4711.0", key(9) + ".4712.0"];
+        aged(&place(&unfinished[0]), 100, 2);
+        aged(&place(&unfinished[1]), 100, 0);
+        let left = || (0..hours.len()).filter(|&i| place(&key(i)).exists()).collect::<Vec<_>>();
+        let trimmed = |bytes| trim(folder.path(), Bounds { bytes, ..BOUNDS }, part);
+        trimmed(u64::MAX);
+        assert_eq!(left(), [1, 2, 3, 4, 5, 6], "33 days without use");
+        assert!(!place(&unfinished[0]).exists() && place(&unfinished[1]).exists());
+        trimmed(600);
+        assert_eq!(left().len(), 6);
+        trimmed(450);
+        assert_eq!(left(), [3, 4, 5, 6]);
+        // Those of the last hour stay.
+        trimmed(0);
+        assert_eq!(left(), [5, 6]);
+        assert!(others.iter().all(|name| place(name).exists()));
+        trim(&place("nowhere"), BOUNDS, part);
+    }
+
+    #[test]
+    fn parts_of_an_entry_stay_or_go_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |name: &str| folder.path().join(name);
+        ["a.so", "b.so"].iter().for_each(|name| aged(&place(name), 10, 3));
+        aged(&place("a.sum"), 10, 2);
+        aged(&place("b.sum"), 10, 4);
+        trim(folder.path(), Bounds { bytes: 20, ..BOUNDS }, |name| Some(Part::Of(name.split_once('.')?.0)));
+        let left = ["a.so", "a.sum", "b.so", "b.sum"].map(|name| place(name).exists());
+        assert_eq!(left, [true, true, false, false]);
+    }
+
+    #[test]
+    fn entries_that_are_read_are_kept_and_additions_trim() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::at(folder.path().to_path_buf());
+        let (key, image, log) = entry();
+        cache.put(&key, &image, log);
+        let path = folder.path().join(key.file());
+        let stale = folder.path().join(format!("{:064x}.kernel", 7));
+        aged(&stale, 100, 24 * 31);
+        let long_ago = SystemTime::now() - Duration::from_secs(3600 * 24 * 29);
+        std::fs::File::options().write(true).open(&path).unwrap().set_modified(long_ago).unwrap();
+        assert!(cache.get(&key).is_some());
+        assert!(path.metadata().unwrap().modified().unwrap() > long_ago + Duration::from_secs(3600));
+        for i in 0..TRIM_EVERY {
+            cache.put(&Key::of(&[&i.to_le_bytes()]), b"", "");
+        }
+        assert!(!stale.exists() && cache.get(&key).is_some());
     }
 
     #[test]

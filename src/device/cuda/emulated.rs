@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use libloading::Library;
 use sha2::{Digest, Sha256};
 
 use super::arguments::{Address, Packed};
+use super::cache::{self, Part};
 use super::runtime::{Launch, Machine, Refusal, Runtime};
 use super::source::{Sources, Unit};
 use crate::device::threads::{map, start_pool};
@@ -46,6 +47,10 @@ const FLAGS: [&str; 12] = [
     "-Wno-psabi",
     "-DEMULATED",
 ];
+/// What runs kernels, beside them where they are compiled.
+const OBJECT: &str = "emu.o";
+/// Timers are in a library of their own in older systems.
+const TIMERS: &[&str] = if cfg!(target_os = "linux") { &["-lrt"] } else { &[] };
 /// Fibres have small stacks: no large frames. Each compiler says it in its own way.
 const FRAMES_GCC: &[&str] = &["-Werror=frame-larger-than=24576"];
 const FRAMES_CLANG: &[&str] = &["-Wframe-larger-than=24576", "-Werror=frame-larger-than="];
@@ -57,6 +62,10 @@ const POISON: u8 = 0xff;
 const UNTOUCHED: [u8; GUARD_BYTES] = [POISON; GUARD_BYTES];
 const MESSAGE_BYTES: usize = 1024;
 const KEY_DIGITS: usize = 32;
+/// Blocks of kernels that end take milliseconds.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// What a launch answers if a block did not end.
+const ENDLESS: c_int = 2;
 
 type EmulatedLaunch = unsafe extern "C" fn(
     kernel: *const c_char,
@@ -67,6 +76,7 @@ type EmulatedLaunch = unsafe extern "C" fn(
     argument_bytes: usize,
     os_threads: u32,
     seed: u64,
+    tick_ms: u32,
     message: *mut c_char,
     message_bytes: usize,
 ) -> c_int;
@@ -77,6 +87,10 @@ pub(crate) struct Emulated {
     compiler: Compiler,
     threads: usize,
     seed: u64,
+    /// Processor time that a block may take at least; from twice of it on it is taken to be endless.
+    patience: Duration,
+    /// Kernels that did not end, and what was said of them: they are not tried again.
+    endless: HashMap<&'static str, String>,
     units: HashMap<&'static str, EmulatedLaunch>,
     memory: BTreeMap<u64, Memory>,
     limit: Option<usize>,
@@ -96,6 +110,8 @@ impl Emulated {
             compiler: Compiler::find()?,
             threads,
             seed,
+            patience: PATIENCE,
+            endless: HashMap::new(),
             units: HashMap::new(),
             memory: BTreeMap::new(),
             limit: None,
@@ -192,6 +208,9 @@ impl Runtime for Emulated {
         launch: Launch,
         arguments: Packed<'_>,
     ) -> Result<()> {
+        if let Some(before) = self.endless.get(kernel) {
+            return Err(Error::device(before.as_str()));
+        }
         self.prepare(&[unit])?;
         let function = self.units.get(unit.name).ok_or_else(|| Error::device(format!("no unit {}", unit.name)))?;
         let name = CString::new(kernel).map_err(|_| Error::device("a kernel's name holds a zero"))?;
@@ -208,12 +227,18 @@ impl Runtime for Emulated {
                 arguments.bytes,
                 u32::try_from(self.threads).unwrap_or(1),
                 self.seed,
+                u32::try_from(self.patience.as_millis()).unwrap_or(u32::MAX),
                 message.as_mut_ptr().cast(),
                 MESSAGE_BYTES,
             )
         };
         if status != 0 {
             let text = CStr::from_bytes_until_nul(&message).map(CStr::to_string_lossy).unwrap_or_default();
+            let mut text = text.into_owned();
+            if status == ENDLESS {
+                text += &format!(": {} s of processor time were not enough for a block", self.patience.as_secs_f64());
+                self.endless.insert(kernel, text.clone());
+            }
             return Err(Error::device(text));
         }
         self.check_guards(kernel)
@@ -291,14 +316,20 @@ impl Drop for Memory {
 }
 
 /// A C++ compiler that answers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 struct Compiler {
+    asked: Asked,
+    /// Where libraries are kept.
+    place: Arc<Place>,
+}
+
+/// A command that compiles C++.
+#[derive(Debug, Clone)]
+struct Asked {
     /// The program and what always comes first; not empty.
     command: Vec<String>,
     /// What it says of itself.
     version: String,
-    /// Where libraries are kept.
-    cache: PathBuf,
 }
 
 /// Each library once in a process, however many engines ask for it; nothing is unloaded.
@@ -309,23 +340,24 @@ type Slot = Arc<Mutex<Option<Result<EmulatedLaunch, String>>>>;
 
 impl Compiler {
     fn find() -> Result<Self> {
-        static FOUND: OnceLock<Option<Compiler>> = OnceLock::new();
+        static FOUND: OnceLock<Option<Asked>> = OnceLock::new();
         let asked = std::env::var("CXX").ok().filter(|c| !c.trim().is_empty());
         let found = FOUND.get_or_init(|| {
             let candidates = asked.as_ref().map_or(vec!["c++", "g++", "clang++"], |c| vec![c.as_str()]);
             candidates.into_iter().find_map(Self::ask)
         });
-        found.clone().ok_or_else(|| {
+        let missing = || {
             Error::no_device(match asked {
                 Some(cxx) => format!("there is no emulated device: the C++ compiler {cxx} of CXX does not run"),
                 None => {
                     "there is no emulated device: no C++ compiler (c++, g++, clang++) was found; CXX names one".into()
                 }
             })
-        })
+        };
+        Ok(Self { asked: found.clone().ok_or_else(missing)?, place: Place::of_user() })
     }
 
-    fn ask(command: &str) -> Option<Self> {
+    fn ask(command: &str) -> Option<Asked> {
         let command: Vec<String> = command.split_whitespace().map(String::from).collect();
         let (program, first) = command.split_first()?;
         // It will be run from another folder.
@@ -334,11 +366,11 @@ impl Compiler {
         let (program, first) = command.split_first()?;
         let answer = Command::new(program).args(first).arg("--version").output().ok()?;
         let version = String::from_utf8_lossy(&answer.stdout).into_owned();
-        answer.status.success().then(|| Self { command, version, cache: cache() })
+        answer.status.success().then_some(Asked { command, version })
     }
 
     fn flags(&self) -> impl Iterator<Item = &'static str> {
-        let frames = if self.version.contains("clang") { FRAMES_CLANG } else { FRAMES_GCC };
+        let frames = if self.asked.version.contains("clang") { FRAMES_CLANG } else { FRAMES_GCC };
         FLAGS.iter().chain(frames).copied()
     }
 
@@ -354,32 +386,36 @@ impl Compiler {
     }
 
     fn make(&self, texts: &[Text], defines: &[String], key: &str, unit: &Unit) -> Result<EmulatedLaunch> {
-        let library = self.cache.join(format!("{}-{}.so", unit.name, &key[..KEY_DIGITS]));
-        let kept = if is_whole(&library) { open(&library).ok() } else { None };
+        let library = self.place.folder.join(format!("{}-{}.so", unit.name, &key[..KEY_DIGITS]));
+        // Another process may trim it away in between: then it is made.
+        let kept = whole(&library).and_then(|_| open(&library).ok());
         if let Some(function) = kept {
             return Ok(function);
         }
-        let object = self.object()?;
+        // A copy of its own: the kept object may be trimmed by another process.
+        let object = (OBJECT, Cow::from(self.object()?));
+        let files = texts.iter().map(bytes_of).chain([object]);
         let mut arguments = vec![OsStr::new("-shared"), OsStr::new("-x"), OsStr::new("c++"), unit.file.as_ref()];
-        arguments.extend([OsStr::new("-x"), OsStr::new("none"), object.as_os_str()]);
+        arguments.extend(["-x", "none", OBJECT].map(OsStr::new));
+        arguments.extend(TIMERS.iter().map(OsStr::new));
         arguments.extend(defines.iter().map(OsStr::new));
-        self.compile(texts, &arguments, &library)
+        self.compile(files, &arguments, &library)
             .map_err(|e| e.within(format!("{} (unit {})", unit.file, unit.name)))?;
         open(&library).map_err(|e| Error::device(format!("{}: {e}", library.display())))
     }
 
     /// What runs the kernels of every unit, compiled.
-    fn object(&self) -> Result<PathBuf> {
+    fn object(&self) -> Result<Vec<u8>> {
         static MAKING: Mutex<()> = Mutex::new(());
         let texts: Vec<_> = SHIM.iter().map(|&(name, text)| (name, Cow::from(text))).collect();
-        let object = self.cache.join(format!("emu-{}.o", &self.key(&texts, &[])[..KEY_DIGITS]));
-        let making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
-        if !is_whole(&object) {
-            let arguments = ["-c", "emu.cpp"].map(OsStr::new);
-            self.compile(&texts, &arguments, &object).map_err(|e| e.within("emu.cpp"))?;
+        let object = self.place.folder.join(format!("emu-{}.o", &self.key(&texts, &[])[..KEY_DIGITS]));
+        let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(whole) = whole(&object) {
+            return Ok(whole);
         }
-        drop(making);
-        Ok(object)
+        let arguments = ["-c", "emu.cpp"].map(OsStr::new);
+        self.compile(texts.iter().map(bytes_of), &arguments, &object).map_err(|e| e.within("emu.cpp"))?;
+        whole(&object).ok_or_else(|| Error::device(format!("{}: it is gone again", object.display())))
     }
 
     /// Of everything that a compiled file depends on.
@@ -392,21 +428,31 @@ impl Compiler {
         texts.iter().for_each(|(name, text)| [*name, &**text].into_iter().for_each(&mut add));
         self.flags().for_each(&mut add);
         defines.iter().for_each(|define| add(define));
-        self.command.iter().for_each(|part| add(part));
-        add(&self.version);
+        self.asked.command.iter().for_each(|part| add(part));
+        add(&self.asked.version);
         add(processor());
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Makes `target` of the texts, in a folder of their own.
-    fn compile(&self, texts: &[Text], arguments: &[&OsStr], target: &Path) -> Result<()> {
+    /// Makes `target` of the files, in a folder of their own.
+    fn compile<'a>(
+        &self,
+        files: impl Iterator<Item = (&'a str, Cow<'a, [u8]>)>,
+        arguments: &[&OsStr],
+        target: &Path,
+    ) -> Result<()> {
         let folder = Workplace::beside(target)?;
-        for (name, text) in texts {
+        for (name, bytes) in files {
             let path = folder.0.join(name);
-            std::fs::write(&path, text.as_bytes()).map_err(|e| Error::io(&path, e))?;
+            std::fs::write(&path, bytes).map_err(|e| Error::io(&path, e))?;
         }
-        let mut command = Command::new(&self.command[0]);
-        command.args(&self.command[1..]).args(self.flags()).args(arguments).args(["-o", "made"]).current_dir(&folder.0);
+        let mut command = Command::new(&self.asked.command[0]);
+        command
+            .args(&self.asked.command[1..])
+            .args(self.flags())
+            .args(arguments)
+            .args(["-o", "made"])
+            .current_dir(&folder.0);
         let done = command.output().map_err(|e| Error::device(format!("the C++ compiler does not run: {e}")))?;
         if !done.status.success() {
             let log = String::from_utf8_lossy(&done.stderr).into_owned();
@@ -433,13 +479,37 @@ fn digest_of(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Whether a kept file is what it was when it was made: loading a damaged library can end the process.
-fn is_whole(path: &Path) -> bool {
-    digest(path).is_some_and(|digest| read_file(&digest_of(path)).is_ok_and(|kept| kept == digest))
+/// A kept file, if it is what it was when it was made: loading a damaged library can end the process.
+fn whole(path: &Path) -> Option<Vec<u8>> {
+    let bytes = read_file(path).ok()?;
+    let kept = read_file(&digest_of(path)).ok()?;
+    if kept != Sha256::digest(&bytes).as_slice() {
+        return None;
+    }
+    cache::used(path);
+    Some(bytes)
+}
+
+/// Which of a kept file's parts a name is.
+fn part(name: &str) -> Option<Part<'_>> {
+    let (stem, rest) = name.split_once('.')?;
+    let (_, key) = stem.rsplit_once('-')?;
+    let rest = rest.strip_suffix(".sha256").unwrap_or(rest);
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    match (rest, rest.split_once('-')) {
+        _ if !cache::is_key(key, KEY_DIGITS) => None,
+        ("so" | "o", _) => Some(Part::Of(stem)),
+        (_, Some((process, of_process))) if number(process) && number(of_process) => Some(Part::Unfinished),
+        _ => None,
+    }
 }
 
 /// Name and text of a file.
 type Text = (&'static str, Cow<'static, str>);
+
+fn bytes_of<'a>((name, text): &'a Text) -> (&'a str, Cow<'a, [u8]>) {
+    (name, Cow::from(text.as_bytes()))
+}
 
 /// Every file that a unit needs.
 fn texts(sources: &Sources, unit: &Unit) -> Result<Vec<Text>> {
@@ -469,13 +539,45 @@ fn processor() -> &'static str {
     })
 }
 
-/// The folder in which libraries are kept.
-fn cache() -> PathBuf {
-    let usable = super::cache::folder(|name| std::env::var_os(name)).map(|place| place.join("emulated"));
-    // The compiler runs in another folder.
-    let usable = usable.and_then(|place| std::path::absolute(place).ok());
-    let usable = usable.filter(|place| std::fs::create_dir_all(place).is_ok());
-    usable.unwrap_or_else(own_folder)
+/// A folder in which libraries are kept.
+#[derive(Debug)]
+struct Place {
+    folder: PathBuf,
+    /// Whether it goes with the last device of this process.
+    passing: bool,
+}
+
+impl Place {
+    fn kept(folder: PathBuf) -> Self {
+        Self { folder, passing: false }
+    }
+
+    /// In the user's folder for caches; where there is none, a folder that all devices of this process share.
+    fn of_user() -> Arc<Self> {
+        static PASSING: Mutex<Weak<Place>> = Mutex::new(Weak::new());
+        let usable = cache::folder(|name| std::env::var_os(name)).map(|place| place.join("emulated"));
+        // The compiler runs in another folder.
+        let usable = usable.and_then(|place| std::path::absolute(place).ok());
+        let usable = usable.filter(|place| std::fs::create_dir_all(place).is_ok());
+        if let Some(folder) = usable {
+            return Arc::new(Self::kept(folder));
+        }
+        let mut shared = PASSING.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.upgrade().unwrap_or_else(|| {
+            let made = Arc::new(Self { folder: own_folder(), passing: true });
+            *shared = Arc::downgrade(&made);
+            made
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.passing {
+            // Libraries that are loaded need no file. What cannot be removed stays.
+            let _ = std::fs::remove_dir_all(&self.folder);
+        }
+    }
 }
 
 /// A folder for this process alone: what others could write must not be loaded.
@@ -496,6 +598,9 @@ impl Workplace {
     fn beside(file: &Path) -> Result<Self> {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        if let (true, Some(folder)) = (number % cache::TRIM_EVERY == 0, file.parent()) {
+            cache::trim(folder, cache::BOUNDS, part);
+        }
         let folder = file.with_extension(format!("{}-{number}", std::process::id()));
         std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
         Ok(Self(folder))

@@ -247,6 +247,8 @@ pub struct BenchArgs {
     pub methods: Vec<String>,
 
     /// Pictures in a call; may repeat or be a list
+    ///
+    /// They and their maps have to fit into the memory that is free, or --memory.
     #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = values::at_least_one, default_value = "1")]
     pub batch: Vec<usize>,
 
@@ -254,8 +256,8 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = values::at_least_one)]
     pub threads: Vec<usize>,
 
-    /// Timed calls
-    #[arg(long, value_name = "R", value_parser = values::at_least_one, default_value = "10")]
+    /// Timed calls, 10000 at most
+    #[arg(long, value_name = "R", value_parser = values::calls, default_value = "10")]
     pub repeat: usize,
 
     /// Print one JSON object a line instead of a table
@@ -302,8 +304,8 @@ pub struct ProfileArgs {
     #[arg(long, value_name = "N", value_parser = values::at_least_one)]
     pub threads: Option<usize>,
 
-    /// Timed calls, of which medians are shown
-    #[arg(long, value_name = "R", value_parser = values::at_least_one, default_value = "5")]
+    /// Timed calls, of which medians are shown, 10000 at most
+    #[arg(long, value_name = "R", value_parser = values::calls, default_value = "5")]
     pub repeat: usize,
 
     /// Write everything as JSON, to FILE beside the table or (`-`, the default) in its place

@@ -212,6 +212,30 @@ KERNEL(before_shared, 64, 1, TrialArgs) {
 }
 KERNEL(nowhere, 64, 1, TrialArgs) { *reinterpret_cast<volatile int*>(size_t(8 * a.other)) = 1; }
 KERNEL(by_zero, 64, 1, TrialArgs) { a.out[0] = float(a.n / a.other); }
+KERNEL(endless_alone, 64, 1, TrialArgs) {
+    volatile const float* const in = a.in;
+    while (in[0] == 1.0f) {}
+}
+KERNEL(endless_last, 64, 1, TrialArgs) {
+    volatile const float* const in = a.in;
+    while (threadIdx.x == 63 && blockIdx.x == 2 && in[0] == 1.0f) {}
+}
+KERNEL(endless_together, 64, 1, TrialArgs) {
+    for (;;) sync();
+}
+KERNEL(endless_copies, 64, 1, TrialArgs) {
+    SHARED(memory);
+    for (;;) {
+        copy16(memory + 16 * threadIdx.x, a.in, true);
+        copies_commit();
+        if (ballot(true) == 0) return;
+        copies_wait<0>();
+    }
+}
+KERNEL(piled_copies, 64, 1, TrialArgs) {
+    SHARED(memory);
+    for (;;) copy4(memory + 4 * threadIdx.x, a.in, true);
+}
 KERNEL(unwritten, 64, 1, TrialArgs) {
     SHARED(memory);
     a.out[threadIdx.x] = reinterpret_cast<float*>(memory)[threadIdx.x];
@@ -531,6 +555,59 @@ fn mistakes_are_told() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn a_kernel_that_does_not_end_is_an_error_that_names_it() {
+    let kernels = ["endless_alone", "endless_last", "endless_together", "endless_copies"];
+    for (kernel, seed) in kernels.into_iter().flat_map(|kernel| [(kernel, 0), (kernel, 3)]) {
+        let mut trial = Trial::new(seed).grid([3, 1, 1]).shared(1024);
+        trial.device.patience = Duration::from_millis(100);
+        let told = trial.run(kernel, &[1.0; 64], 64, 0).expect_err(kernel).to_string();
+        assert!(told.contains(kernel) && told.contains("does not end: 0.1 s of processor time"), "{told}");
+        // It is not waited for again; others run, also those that take several ticks in all.
+        let start = Instant::now();
+        assert_eq!(trial.run(kernel, &[1.0; 64], 64, 0).expect_err(kernel).to_string(), told);
+        assert!(start.elapsed() < Duration::from_millis(100));
+        assert!(trial.run("warp_sums", &[1.0; 64], 256, 0).is_ok());
+    }
+    // In the natural order copies wait, and would fill the memory.
+    let told = Trial::new(0).shared(256).run("piled_copies", &[1.0; 64], 64, 0).unwrap_err().to_string();
+    assert!(told.contains("65536 copies that it never waited for"), "{told}");
+    let mut trial = Trial::new(0).grid([1 << 16, 1, 1]).threads(256).shared(1024);
+    trial.device.patience = Duration::from_millis(20);
+    let start = Instant::now();
+    let sums = trial.run("tree_sum", &vec![1.0; 256 << 16], 1 << 16, 0).unwrap();
+    assert!(sums.iter().all(|&sum| sum == 256.0) && start.elapsed() > Duration::from_millis(50));
+}
+
+#[test]
+fn names_of_kept_files_are_known_and_no_others() {
+    let key = "0123456789abcdef0123456789abcdef";
+    let of = |ending: &str| part(&format!("conv_tf32-{key}{ending}")).map(|part| part == Part::Unfinished);
+    for ending in [".so", ".o", ".so.sha256", ".o.sha256"] {
+        assert_eq!(of(ending), Some(false), "{ending}");
+        assert_eq!(part(&format!("a-{key}{ending}")), Some(Part::Of(&*format!("a-{key}"))));
+    }
+    assert_eq!(of(".4711-0"), Some(true));
+    for ending in ["", ".", ".txt", ".sha256", ".4711", ".4711-", ".-1", ".so.bak", "0.so"] {
+        assert_eq!(of(ending), None, "{ending}");
+    }
+    for name in ["notes.so", "a-b.so", "libm-2.31.so", &format!("{key}.so"), &format!("a-{}.so", key.to_uppercase())] {
+        assert_eq!(part(name), None, "{name}");
+    }
+}
+
+#[test]
+fn a_folder_of_this_process_goes_with_its_last_device() {
+    let first = Arc::new(Place { folder: own_folder(), passing: true });
+    let (folder, second) = (first.folder.clone(), first.clone());
+    std::fs::write(folder.join("kept"), "").unwrap();
+    drop(first);
+    assert!(folder.exists());
+    drop(second);
+    assert!(!folder.exists());
+}
+
+#[test]
 fn memory_starts_as_nan() {
     let out = Trial::new(0).shared(256).run("unwritten", &[], 64, 0).unwrap();
     assert!(out.iter().all(|v| v.is_nan()));
@@ -589,7 +666,7 @@ fn libraries_are_shared_and_kept() {
         let sources = tempfile::tempdir().unwrap();
         std::fs::write(sources.path().join("count.cu"), text).unwrap();
         let mut device = Emulated::new(Sources::of_folder(sources.path()).unwrap(), 1, 0).unwrap();
-        device.compiler.cache = cache.to_path_buf();
+        device.compiler.place = Arc::new(Place::kept(cache.to_path_buf()));
         device.prepare(&[&COUNT]).unwrap();
         device.units["count"] as usize
     };
@@ -629,5 +706,5 @@ fn libraries_are_shared_and_kept() {
     std::fs::write(broken.join(&name), &whole[..whole.len() / 2]).unwrap();
     LOADED.lock().unwrap().clear();
     load(text, broken);
-    assert!(is_whole(&broken.join(&name)), "it was made again");
+    assert!(super::whole(&broken.join(&name)).is_some(), "it was made again");
 }
