@@ -154,7 +154,7 @@ fn parse(place: &'static str, object: &Map<String, Value>) -> Result<Option<Stat
     said.changes.extend(pool.map(|pool| format!("global_pool={pool}")));
     let arguments = object.get("model_args").and_then(Value::as_object);
     let changing = arguments.into_iter().flatten().filter(|(key, value)| {
-        !HARMLESS.contains(&key.as_str()) && !(key.as_str() == "global_pool" && value.as_str() == Some("avg"))
+        !(HARMLESS.contains(&key.as_str()) || key.as_str() == "global_pool" && value.as_str() == Some("avg"))
     });
     said.changes.extend(changing.map(|(key, value)| format!("{key}={value}")));
     Ok(Some(said))

@@ -33,13 +33,13 @@ pub fn randomised(graph: &Graph, nodes: &[NodeId], seed: u64) -> Result<Graph> {
             let [k, c, kh, kw] = old.dims();
             let own = if old.is_mirrored() { k / 2 } else { k };
             let mut row = vec![0.0; old.row_len()];
-            let mut read = |visit: &mut dyn FnMut(f64)| {
+            let read = |visit: &mut dyn FnMut(f64)| {
                 for r in k - own..k {
                     old.read(r, 0..row.len(), &mut row);
                     row.iter().for_each(|&v| visit(v));
                 }
             };
-            let (mean, deviation) = moments(own * c * kh * kw, &mut read);
+            let (mean, deviation) = moments(own * c * kh * kw, read);
             let mut draws = vec![0f32; own * c * kh * kw];
             random::fill_normals(seed, key, WEIGHTS, 0, &mut draws);
             draws.iter_mut().for_each(|z| *z = (mean + deviation * f64::from(*z)) as f32);
@@ -81,7 +81,7 @@ pub fn drawn_bytes(graph: &Graph, nodes: &[NodeId]) -> usize {
 }
 
 /// Mean and standard deviation of the `n` numbers that `read` visits.
-fn moments(n: usize, read: &mut dyn FnMut(&mut dyn FnMut(f64))) -> (f64, f64) {
+fn moments(n: usize, mut read: impl FnMut(&mut dyn FnMut(f64))) -> (f64, f64) {
     let n = n.max(1) as f64;
     let (mut sum, mut squares) = (0.0, 0.0);
     read(&mut |v| sum += v);
@@ -92,7 +92,7 @@ fn moments(n: usize, read: &mut dyn FnMut(&mut dyn FnMut(f64))) -> (f64, f64) {
 
 /// Normal numbers with the mean and standard deviation of `old`.
 fn alike(old: &[f64], seed: u64, key: u64, sample: u32) -> Vec<f64> {
-    let (mean, deviation) = moments(old.len(), &mut |visit| old.iter().for_each(|&v| visit(v)));
+    let (mean, deviation) = moments(old.len(), |visit| old.iter().for_each(|&v| visit(v)));
     let mut draws = vec![0f32; old.len()];
     random::fill_normals(seed, key, sample, 0, &mut draws);
     draws.iter().map(|&z| mean + deviation * f64::from(z)).collect()
