@@ -23,7 +23,7 @@ pub fn read(path: &Path) -> Result<String> {
 pub fn decode(bytes: &[u8]) -> Result<String> {
     let plain = unmarked(bytes)?;
     if let Cow::Borrowed(plain) = plain
-        && let Some(text) = utf16_by_zeros(plain)
+        && let Some(text) = utf16_by_zeros(plain).filter(|text| is_only_reading(text, plain))
     {
         return Ok(text);
     }
@@ -54,10 +54,8 @@ pub fn unmarked(bytes: &[u8]) -> Result<Cow<'_, [u8]>> {
     Ok(Cow::Owned(text.into_bytes()))
 }
 
-/// The text of `bytes` that are UTF-16 without a byte order mark; `None` where they may be anything else.
-///
-/// ASCII has a zero in one byte of each two. Bytes that are UTF-8 with zeros among them, such as paths that each end with
-/// a zero, are UTF-16 only if that holds throughout; others also if they have lines.
+/// The text of `bytes` that look like UTF-16 without a byte order mark, which has a zero in one byte of each two where ASCII
+/// stands: all of them, lines, or at least an end of ASCII. `None` for all others.
 pub fn utf16_by_zeros(bytes: &[u8]) -> Option<String> {
     let zeros = |parity: usize| bytes.iter().skip(parity).step_by(2).filter(|&&b| b == 0).count();
     let (even, odd) = (zeros(0), zeros(1));
@@ -67,8 +65,18 @@ pub fn utf16_by_zeros(bytes: &[u8]) -> Option<String> {
     }
     let plain = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t');
     let text = utf16(bytes, units).filter(|text| text.chars().all(plain))?;
-    let throughout = even.max(odd) * 2 == bytes.len();
-    (throughout || text.contains('\n') && std::str::from_utf8(bytes).is_err()).then_some(text)
+    let ends = text.chars().rev().take(2).all(|c| c.is_ascii());
+    (ends || is_latin(&text) || text.contains('\n')).then_some(text)
+}
+
+/// Whether `text`, found by its zeros, is the only reading of `bytes`: they are not UTF-8 with zeros among them, unless the
+/// zeros are in one byte of each two throughout.
+pub fn is_only_reading(text: &str, bytes: &[u8]) -> bool {
+    is_latin(text) || std::str::from_utf8(bytes).is_err()
+}
+
+fn is_latin(text: &str) -> bool {
+    text.chars().all(|c| c <= '\u{ff}')
 }
 
 fn utf16(bytes: &[u8], units: fn([u8; 2]) -> u16) -> Option<String> {

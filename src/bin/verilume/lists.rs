@@ -20,7 +20,8 @@ pub fn names(list: &[u8]) -> Result<Vec<OsString>> {
     if let Cow::Borrowed(plain) = plain {
         let ended = ended_by_zeros(plain);
         // Letters of UTF-16 may look like paths of one byte, but such paths do not all exist, and none is a line's end.
-        if let Some(text) = text::utf16_by_zeros(plain).filter(|text| ended.is_none() || text.contains('\n')) {
+        let wins = |text: &String| ended.is_none() || text.contains('\n') && text::is_only_reading(text, plain);
+        if let Some(text) = text::utf16_by_zeros(plain).filter(wins) {
             return Ok(lines(text.as_bytes()));
         }
         if let Some(names) = ended {
@@ -79,7 +80,7 @@ mod tests {
 
     #[test]
     fn lists_are_never_split_into_letters() {
-        for text in ["x.png", "x.png\r\n", "a/x.png\nb/é.png\n", "/a/x.png", "../漢/x.png\r\n"] {
+        for text in ["x.png", "x.png\r\n", "a/x.png\nb/é.png\n", "/a/x.png", "../漢/x.png\r\n", "照片/x.png"] {
             let want: Vec<&str> = text.lines().collect();
             for unit in [u16::to_le_bytes, u16::to_be_bytes] {
                 let bytes = |text: &str| text.encode_utf16().flat_map(unit).collect::<Vec<u8>>();
