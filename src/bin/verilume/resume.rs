@@ -89,7 +89,8 @@ impl Done {
             let (Some(line), Some(at)) = (&entry.line, whose[i]) else { continue };
             let record = &line.record;
             let now = known.sources[at].stamp;
-            let unchanged = now.is_none() || now == line.stamp;
+            // A record goes by the path that it has.
+            let unchanged = (now.is_none() || now == line.stamp) && record.input == known.sources[at].shown;
             match (method(line), record.index, &record.error) {
                 (Some(m), _, _) => {
                     let same = settings[m].1 == line.settings;
