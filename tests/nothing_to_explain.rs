@@ -87,7 +87,8 @@ fn a_constant_picture_compared_with_its_blur_or_mean_gives_zeros() {
         plain(&folder.path().join(format!("{name}.png")), colour);
     }
     for precision in ["f32", "f64"] {
-        let mut arguments = vec!["explain", "white.png", "odd.png", "--size", "32", "--format", "heatmap,npy", "-o", "out"];
+        let mut arguments =
+            vec!["explain", "white.png", "odd.png", "--size", "32", "--format", "heatmap,npy", "-o", "out"];
         arguments.extend(["--precision", precision]);
         COMPARING.iter().for_each(|method| arguments.extend(["-m", method]));
         let output = verilume(folder.path(), &arguments);
@@ -207,15 +208,25 @@ fn eval_counts_no_order_of_rows() {
     let folder = tempfile::tempdir().unwrap();
     plain(&folder.path().join("d/0/black.png"), [0; 3]);
     let metrics = [
-        "deletion", "insertion", "road", "pixel_flipping", "sparseness", "complexity", "fidelity", "infidelity:n=2",
-        "max_sensitivity:n=1", "stability:n=1", "sensitivity_n:subsets=3",
+        "deletion",
+        "insertion",
+        "road",
+        "pixel_flipping",
+        "sparseness",
+        "complexity",
+        "fidelity",
+        "infidelity:n=2",
+        "max_sensitivity:n=1",
+        "stability:n=1",
+        "sensitivity_n:subsets=3",
     ];
     let mut arguments = vec!["eval", "--data", "d", "--size", "32", "-m", "ig:steps=4,baseline=black", "-o", "out"];
     metrics.iter().for_each(|metric| arguments.extend(["--metric", metric]));
     let output = verilume(folder.path(), &arguments);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert!(stdout(&output).contains("1 of 1 maps: blank"), "{}", stdout(&output));
-    let summary: Value = serde_json::from_slice(&std::fs::read(folder.path().join("out/summary.json")).unwrap()).unwrap();
+    let summary: Value =
+        serde_json::from_slice(&std::fs::read(folder.path().join("out/summary.json")).unwrap()).unwrap();
     let scores = summary["scores"].as_array().unwrap();
     let of_maps: Vec<&Value> = scores.iter().filter(|s| !s["metric"].is_null()).collect();
     assert!(of_maps.len() >= metrics.len());
@@ -232,8 +243,20 @@ fn a_layer_of_one_position_is_named() {
     let folder = tempfile::tempdir().unwrap();
     busy(&folder.path().join("p.png"));
     let arguments = [
-        "explain", "p.png", "--size", "32", "-m", "grad_cam", "-m", "eigen_cam", "-m", "grad_cam:layer=stage3", "--format",
-        "npy", "-o", "out",
+        "explain",
+        "p.png",
+        "--size",
+        "32",
+        "-m",
+        "grad_cam",
+        "-m",
+        "eigen_cam",
+        "-m",
+        "grad_cam:layer=stage3",
+        "--format",
+        "npy",
+        "-o",
+        "out",
     ];
     let output = verilume(folder.path(), &arguments);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
@@ -245,7 +268,8 @@ fn a_layer_of_one_position_is_named() {
         assert!(record["warnings"][0].as_str().unwrap().contains("layer="), "{record}");
     }
     let table = stdout(&output);
-    let said: Vec<bool> = table.lines().skip(1).map(|l| l.ends_with("(one position)") || l.ends_with("(blank)")).collect();
+    let said: Vec<bool> =
+        table.lines().skip(1).map(|l| l.ends_with("(one position)") || l.ends_with("(blank)")).collect();
     assert_eq!(said[..2], [true, true], "{table}");
     assert!(records[2]["warnings"].is_null(), "{}", records[2]);
 }
@@ -254,7 +278,8 @@ fn a_layer_of_one_position_is_named() {
 fn a_map_that_is_the_same_everywhere_is_said() {
     let folder = tempfile::tempdir().unwrap();
     busy(&folder.path().join("p.png"));
-    let arguments = ["explain", "p.png", "--size", "32", "-m", "occlusion:window=99,stride=9", "--format", "npy", "-o", "out"];
+    let arguments =
+        ["explain", "p.png", "--size", "32", "-m", "occlusion:window=99,stride=9", "--format", "npy", "-o", "out"];
     let output = verilume(folder.path(), &arguments);
     assert!(stdout(&output).trim_end().ends_with("(the same everywhere)"), "{}", stdout(&output));
     let record = &lines(&std::fs::read(folder.path().join("out/records.jsonl")).unwrap())[0];
@@ -267,7 +292,8 @@ fn a_map_that_is_the_same_everywhere_is_said() {
 fn relevance_says_how_the_score_was_shared_out() {
     let folder = tempfile::tempdir().unwrap();
     busy(&folder.path().join("p.png"));
-    let methods = ["lrp", "lrp:preset=epsilon", "lrp:preset=gamma,bias=zero", "deep_taylor", "excitation_backprop", "gradient"];
+    let methods =
+        ["lrp", "lrp:preset=epsilon", "lrp:preset=gamma,bias=zero", "deep_taylor", "excitation_backprop", "gradient"];
     let mut arguments = vec!["explain", "p.png", "--size", "64", "--format", "npy", "-o", "out"];
     methods.iter().for_each(|method| arguments.extend(["-m", method]));
     let output = verilume(folder.path(), &arguments);
@@ -294,12 +320,28 @@ fn relevance_says_how_the_score_was_shared_out() {
             assert_eq!(part("bias"), 0.0);
         }
     }
-    let arguments =
-        ["check", "p.png", "--size", "64", "--tests", "completeness", "--json", "-m", "lrp", "-m", "excitation_backprop", "-o", "c"];
+    let arguments = [
+        "check",
+        "p.png",
+        "--size",
+        "64",
+        "--tests",
+        "completeness",
+        "--json",
+        "-m",
+        "lrp",
+        "-m",
+        "excitation_backprop",
+        "-o",
+        "c",
+    ];
     let output = verilume(folder.path(), &arguments);
     for (finding, record) in lines(&output.stdout).iter().zip([&records[0], &records[4]]) {
         let detail = finding["detail"].as_str().unwrap();
-        assert!(detail.starts_with("conserves the score; ") && detail.contains(" % of it reached the pixels, "), "{detail}");
+        assert!(
+            detail.starts_with("conserves the score; ") && detail.contains(" % of it reached the pixels, "),
+            "{detail}"
+        );
         let part = |key: &str| record["shares"][key].as_f64().unwrap();
         let share = part("input") / (part("input") + part("bias") + part("lost"));
         let verdict = if share.abs() < 0.5 { "not_applicable" } else { "pass" };
@@ -313,8 +355,21 @@ fn relevance_says_how_the_score_was_shared_out() {
 fn check_says_that_the_gap_was_left_out() {
     let folder = tempfile::tempdir().unwrap();
     busy(&folder.path().join("p.png"));
-    let arguments =
-        ["check", "p.png", "--size", "32", "--tests", "completeness", "--json", "-m", "ig:steps=2,gap=no", "-m", "gradient", "-o", "o"];
+    let arguments = [
+        "check",
+        "p.png",
+        "--size",
+        "32",
+        "--tests",
+        "completeness",
+        "--json",
+        "-m",
+        "ig:steps=2,gap=no",
+        "-m",
+        "gradient",
+        "-o",
+        "o",
+    ];
     let output = verilume(folder.path(), &arguments);
     let findings = lines(&output.stdout);
     assert!(findings.iter().all(|f| f["verdict"] == "not_applicable"));
@@ -359,7 +414,8 @@ fn settings_that_can_say_nothing_are_refused() {
 #[test]
 fn many_passes_are_said_before_the_work() {
     let folder = tempfile::tempdir().unwrap();
-    busy(&folder.path().join("p.png"));
+    // Nothing to work on: what is said comes first.
+    std::fs::write(folder.path().join("p.png"), b"no picture").unwrap();
     let method = "smooth:n=40,base=(smooth:n=25)";
     let arguments = ["explain", "p.png", "--size", "32", "-m", method, "--format", "npy", "-o", "out"];
     let output = verilume(folder.path(), &arguments);
