@@ -183,7 +183,8 @@ impl Propagation<'_> {
                 let means = pictures.get(i).ok_or_else(|| Error::device("a layer's sums were not stored"))?;
                 sums.push(total(means, positions));
             }
-            let (began, kept) = (sums.first().copied().unwrap_or(0.0), sums.iter().skip(1).sum::<f64>());
+            let (began, kept) =
+                (sums.first().copied().unwrap_or(0.0), sums.iter().skip(1).fold(0.0, |sum, kept| sum + kept));
             let reached = values.to_f64().iter().sum::<f64>();
             let value = reached + kept - began;
             let relative = Some(value.abs() / began.abs()).filter(|share| share.is_finite());
