@@ -33,7 +33,8 @@ fn folder() -> tempfile::TempDir {
             }
             _ => uniform() * (6.0 / fan as f32).sqrt(),
         });
-        tensors.insert(tensor.name, (tensor.shape, numbers.flat_map(f32::to_le_bytes).collect()));
+        let bytes = numbers.flat_map(f32::to_le_bytes).collect();
+        tensors.insert(tensor.name.clone(), (tensor.shape.clone(), bytes));
     }
     let views = tensors
         .iter()
