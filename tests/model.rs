@@ -564,7 +564,7 @@ fn metadata_and_config_say_what_a_net_is() {
         (std::fs::read(&path).unwrap(), r#"{"architecture":"resnet18.a1_in1k","std":"[0.25]","format":"pt"}"#);
     let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let header =
-        std::str::from_utf8(&bytes[8..8 + length]).unwrap().replacen('{', &format!("{{"__metadata__":{text},"), 1);
+        std::str::from_utf8(&bytes[8..8 + length]).unwrap().replacen('{', &format!(r#"{{"__metadata__":{text},"#), 1);
     std::fs::write(&path, with_header(&header, &bytes[8 + length..])).unwrap();
     let model = with(timm, None).unwrap();
     assert_eq!((model.preprocess().std.as_slice(), model.preprocess().mean[0]), ([0.25; 3].as_slice(), 0.5));
