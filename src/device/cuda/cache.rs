@@ -85,7 +85,7 @@ impl Cache {
         }
         // Others may write the same entry now: each writes its own file, and the name changes hands at once.
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        if number % TRIM_EVERY == 0 {
+        if number.is_multiple_of(TRIM_EVERY) {
             trim(folder, BOUNDS, part);
         }
         let temporary = folder.join(format!("{}.{}.{number}", key.file(), std::process::id()));

@@ -598,7 +598,7 @@ impl Workplace {
     fn beside(file: &Path) -> Result<Self> {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        if let (true, Some(folder)) = (number % cache::TRIM_EVERY == 0, file.parent()) {
+        if let (true, Some(folder)) = (number.is_multiple_of(cache::TRIM_EVERY), file.parent()) {
             cache::trim(folder, cache::BOUNDS, part);
         }
         let folder = file.with_extension(format!("{}-{number}", std::process::id()));

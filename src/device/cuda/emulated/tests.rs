@@ -585,7 +585,7 @@ fn names_of_kept_files_are_known_and_no_others() {
     let of = |ending: &str| part(&format!("conv_tf32-{key}{ending}")).map(|part| part == Part::Unfinished);
     for ending in [".so", ".o", ".so.sha256", ".o.sha256"] {
         assert_eq!(of(ending), Some(false), "{ending}");
-        assert_eq!(part(&format!("a-{key}{ending}")), Some(Part::Of(&*format!("a-{key}"))));
+        assert_eq!(part(&format!("a-{key}{ending}")), Some(Part::Of(&format!("a-{key}"))));
     }
     assert_eq!(of(".4711-0"), Some(true));
     for ending in ["", ".", ".txt", ".sha256", ".4711", ".4711-", ".-1", ".so.bak", "0.so"] {
