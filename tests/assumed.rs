@@ -290,17 +290,67 @@ fn a_net_that_only_guesses_is_warned_of_wherever_classes_are_known() {
         let attack = ["attack", "set.safetensors", "--attack", "fgsm", "-o", "a"];
         once(&run(folder.path(), &[&attack[..], &net].concat()), warned);
         assert_eq!(has(&json(&folder.path().join("a/manifest.json"))["warnings"]), warned);
-
-        let fit = ["patterns", "fit", "--data", "set.safetensors", "-o", "p.safetensors"];
-        once(&run(folder.path(), &[&fit[..], &net].concat()), warned);
-        let bytes = std::fs::read(folder.path().join("p.safetensors")).unwrap();
-        assert_eq!(String::from_utf8_lossy(&bytes[..65_536.min(bytes.len())]).contains("right on 0.0 %"), warned);
     }
     // Fewer say nothing.
     labelled(&folder.path().join("set.safetensors"), &wrong[..19]);
     let output =
         run(folder.path(), &["explain", "set.safetensors", "-m", "gradient", "--format", "npy", "--size", "32"]);
     assert!(!stderr(&output).contains("right on"), "{}", stderr(&output));
+}
+
+/// A safetensors file of f32 tensors and, where there are any, labels.
+fn tensors(path: &Path, floats: &[(&str, &[usize], Vec<f32>)], labels: &[i64]) {
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+    for (name, shape, values) in floats {
+        let from = data.len();
+        data.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+        let entry = json!({ "dtype": "F32", "shape": shape, "data_offsets": [from, data.len()] });
+        header.insert((*name).to_string(), entry);
+    }
+    if !labels.is_empty() {
+        let from = data.len();
+        data.extend(labels.iter().flat_map(|c| c.to_le_bytes()));
+        let entry = json!({ "dtype": "I64", "shape": [labels.len()], "data_offsets": [from, data.len()] });
+        header.insert("labels".into(), entry);
+    }
+    let header = Value::Object(header).to_string();
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat();
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn fitted_patterns_say_what_was_assumed_and_that_the_net_only_guesses() {
+    let folder = tempfile::tempdir().unwrap();
+    let draw = |n: usize, salt: u32| -> Vec<f32> {
+        let level = |i: u32| ((i + salt).wrapping_mul(2_654_435_761) >> 24) as f32;
+        (0..n as u32).map(|i| level(i) / 128.0 - 1.0).collect()
+    };
+    let layers: [(&str, &[usize], Vec<f32>); 2] =
+        [("0.weight", &[16, 16], draw(256, 0)), ("2.weight", &[10, 16], draw(160, 1000))];
+    tensors(&folder.path().join("net.safetensors"), &layers, &[]);
+    let data = |labels: &[i64]| {
+        let inputs: [(&str, &[usize], Vec<f32>); 1] = [("input", &[24, 1, 4, 4], draw(24 * 16, 5000))];
+        tensors(&folder.path().join("data.safetensors"), &inputs, labels);
+    };
+    data(&[0; 24]);
+    let explain =
+        ["explain", "data.safetensors", "--model", "net.safetensors", "-m", "gradient", "--format", "npy", "--json"];
+    let output = run(folder.path(), &explain);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let right: Vec<i64> = lines(&output.stdout).iter().map(|r| r["prediction"][0]["index"].as_i64().unwrap()).collect();
+    let wrong: Vec<i64> = right.iter().map(|class| (class + 1) % 10).collect();
+    for (labels, warned) in [(wrong, true), (right, false)] {
+        data(&labels);
+        let fit =
+            ["patterns", "fit", "--data", "data.safetensors", "--model", "net.safetensors", "-o", "p.safetensors"];
+        let output = run(folder.path(), &fit);
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        assert_eq!(stderr(&output).contains("right on 0.0 % of 24 pictures"), warned, "{}", stderr(&output));
+        let bytes = std::fs::read(folder.path().join("p.safetensors")).unwrap();
+        let text = String::from_utf8_lossy(&bytes);
+        assert_eq!(text.contains("right on 0.0 %"), warned);
+        assert!(text.contains("preparation: levels from 0 to 1"));
+    }
 }
 
 #[test]
