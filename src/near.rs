@@ -1,4 +1,34 @@
-//! Near misses: how far a misspelt name lies from a known one.
+//! Names as people write them: which known name is meant, and which ones are near.
+
+/// Form in which names are compared: lower case, without spaces, `-` and `_`; `+` is the letter p, as in `grad_cam_pp`.
+pub(crate) fn plain(name: &str) -> String {
+    let kept = name.chars().filter(|c| !c.is_whitespace() && !matches!(c, '-' | '_'));
+    kept.flat_map(char::to_lowercase).map(|c| if c == '+' { 'p' } else { c }).collect()
+}
+
+/// The item that `wanted` names: by one of its `names` as written, else by one in its [`plain`] form.
+pub(crate) fn find<T, N>(wanted: &str, items: impl Iterator<Item = T> + Clone, names: impl Fn(&T) -> N) -> Option<T>
+where
+    N: IntoIterator<Item = &'static str>,
+{
+    let named = |suits: &dyn Fn(&str) -> bool| items.clone().find(|item| names(item).into_iter().any(suits));
+    let form = plain(wanted);
+    named(&|name| name == wanted).or_else(|| named(&|name| !form.is_empty() && plain(name) == form))
+}
+
+/// `did you mean …?` with the names most like `name`, or all names where none is near.
+pub(crate) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> String {
+    let form = plain(name);
+    let mut scored: Vec<(usize, &str)> = names.map(|n| (edits(&form, &plain(n)), n)).collect();
+    scored.sort_unstable();
+    let near: Vec<&str> =
+        scored.iter().filter(|(d, n)| *d <= n.len().max(name.len()) / 2).take(3).map(|s| s.1).collect();
+    match near[..] {
+        _ if scored.is_empty() => "it takes none".into(),
+        [] => format!("there are {}", scored.iter().map(|s| s.1).collect::<Vec<_>>().join(", ")),
+        _ => format!("did you mean {}?", near.join(", ")),
+    }
+}
 
 /// Insertions, deletions and substitutions that turn `a` into `b` (Levenshtein 1966).
 pub(crate) fn edits(a: &str, b: &str) -> usize {
@@ -24,5 +54,18 @@ mod tests {
         assert_eq!(edits("kitten", "sitting"), 3);
         assert_eq!(edits("", "abc"), 3);
         assert_eq!(edits("abc", "abc"), 0);
+    }
+
+    #[test]
+    fn case_and_separators_do_not_count() {
+        let known = ["grad_cam", "grad_cam_pp", "integrated_gradients"];
+        let meant = |wanted| find(wanted, known.into_iter(), |name| [*name]);
+        assert_eq!(meant("GradCAM"), Some("grad_cam"));
+        assert_eq!(meant("Grad-CAM++"), Some("grad_cam_pp"));
+        assert_eq!(meant("Integrated Gradients"), Some("integrated_gradients"));
+        assert_eq!(meant("gradcams"), None);
+        assert_eq!(meant(" -"), None);
+        // What is written exactly goes first.
+        assert_eq!(find("A", ["a", "A"].into_iter(), |name| [*name]), Some("A"));
     }
 }

@@ -212,6 +212,15 @@ pub(crate) trait Registered: Sized + 'static {
     fn parameters(&self) -> &'static [Parameter];
 }
 
+impl Parameter {
+    /// `value`, or the word among the parameter's choices that it means.
+    fn choice(&self, value: &str) -> String {
+        // Words in capitals stand for values of their own, such as files.
+        let words = self.unit.split('|').filter(|w| w.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_')));
+        near::find(value, words, |word| [*word]).unwrap_or(value).to_string()
+    }
+}
+
 /// The value of each parameter, in the registry's order, where one is given.
 pub(crate) type Given = Vec<(&'static str, Option<String>)>;
 
@@ -223,21 +232,23 @@ pub(crate) type Given = Vec<(&'static str, Option<String>)>;
 pub(crate) fn read<E: Registered>(text: &str) -> Result<(&'static E, Given)> {
     let kind = E::KIND;
     let (name, rest) = text.split_once(':').unwrap_or((text, ""));
-    let entry = E::registry().iter().find(|e| e.id() == name || e.aliases().contains(&name)).ok_or_else(|| {
-        let names = E::registry().iter().flat_map(|e| std::iter::once(e.id()).chain(e.aliases().iter().copied()));
-        Error::settings(format!("no {kind} is named '{name}'; {}", nearest(name, names)))
+    let names = |e: &&'static E| std::iter::once(e.id()).chain(e.aliases().iter().copied());
+    let entry = near::find(name, E::registry().iter(), names).ok_or_else(|| {
+        let known = E::registry().iter().flat_map(|e| names(&e));
+        Error::settings(format!("no {kind} is named '{name}'; {}", near::nearest(name, known)))
     })?;
     let mut values: Given = entry.parameters().iter().map(|p| (p.key, None)).collect();
     for part in split(rest).map_err(|e| e.within(format!("{kind} '{text}'")))? {
         let (key, value) = part
             .split_once('=')
             .ok_or_else(|| Error::settings(format!("{kind} '{text}': '{part}' is not of the form key=value")))?;
-        let slot = values.iter_mut().find(|(k, _)| *k == key).ok_or_else(|| {
-            let keys = nearest(key, entry.parameters().iter().map(|p| p.key));
+        let parameter = near::find(key, entry.parameters().iter(), |p| [p.key]).ok_or_else(|| {
+            let keys = near::nearest(key, entry.parameters().iter().map(|p| p.key));
             Error::settings(format!("{} has no parameter '{key}'; {keys}", entry.id()))
         })?;
         let inner = value.strip_prefix('(').and_then(|v| v.strip_suffix(')')).unwrap_or(value);
-        if slot.1.replace(inner.to_string()).is_some() {
+        let slots = values.iter_mut().filter(|(k, _)| *k == parameter.key);
+        if slots.filter_map(|slot| slot.1.replace(parameter.choice(inner))).next().is_some() {
             return Err(Error::settings(format!("{kind} '{text}' gives {key} twice")));
         }
     }
@@ -270,19 +281,6 @@ fn split(text: &str) -> Result<Vec<&str>> {
     Ok(parts)
 }
 
-/// The names most like `name`, or all if none is near.
-fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> String {
-    let mut scored: Vec<(usize, &str)> = names.map(|n| (near::edits(name, n), n)).collect();
-    scored.sort_unstable();
-    let near: Vec<&str> =
-        scored.iter().filter(|(d, n)| *d <= n.len().max(name.len()) / 2).take(3).map(|s| s.1).collect();
-    match near[..] {
-        _ if scored.is_empty() => "it takes none".into(),
-        [] => format!("there are {}", scored.iter().map(|s| s.1).collect::<Vec<_>>().join(", ")),
-        _ => format!("did you mean {}?", near.join(", ")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -295,6 +293,47 @@ mod tests {
         assert_eq!(spec.values().parse::<usize>("steps").unwrap(), 7);
         let again = Spec::parse(&spec.to_string()).unwrap();
         assert_eq!(again.to_string(), spec.to_string());
+    }
+
+    #[test]
+    fn names_are_understood_however_they_are_written() {
+        for (text, id) in [
+            ("GradCAM", "grad_cam"),
+            ("IG", "integrated_gradients"),
+            ("grad-cam", "grad_cam"),
+            ("Integrated Gradients", "integrated_gradients"),
+            ("SmoothGrad", "smoothgrad"),
+            ("gradcam++", "grad_cam_pp"),
+            ("Grad-CAM++", "grad_cam_pp"),
+            ("guided-backprop", "guided_backprop"),
+            ("LRP", "lrp"),
+        ] {
+            assert_eq!(Spec::parse(text).unwrap().entry.id, id, "{text}");
+        }
+        let spec = Spec::parse("Integrated-Gradients:Steps=7,rule=Gauss-Legendre").unwrap();
+        assert_eq!(spec.to_string(), Spec::parse("ig:steps=7,rule=gausslegendre").unwrap().to_string());
+        assert_eq!(
+            Spec::parse("LRP:preset=EpsilonPlus").unwrap().to_string(),
+            Spec::parse("lrp:preset=epsilon_plus").unwrap().to_string()
+        );
+        let quick = Spec::parse("HAF:preset=Quick").unwrap().to_string();
+        assert_eq!(quick, Spec::parse("haf:preset=quick").unwrap().to_string());
+        let nested = Spec::parse("Smooth:base=(Grad-CAM)").unwrap();
+        assert_eq!(nested.to_string(), Spec::parse("smooth:base=grad_cam").unwrap().to_string());
+        // A file's name is not a choice.
+        assert_eq!(Spec::parse("ig:baseline=(file:Zero)").unwrap().values().text("baseline").unwrap(), "file:Zero");
+    }
+
+    /// No two entries are the same to somebody who does not see case and separators.
+    #[test]
+    fn names_differ_in_more_than_case_and_separators() {
+        let mut forms = std::collections::BTreeMap::new();
+        for entry in registry() {
+            for name in std::iter::once(entry.id).chain(entry.aliases.iter().copied()) {
+                let first = *forms.entry(near::plain(name)).or_insert(entry.id);
+                assert_eq!(first, entry.id, "{name}");
+            }
+        }
     }
 
     #[test]

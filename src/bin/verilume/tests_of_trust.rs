@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde_json::json;
-use verilume::reliability::check::{Panel, Test, Threshold, registry};
-use verilume::report::check;
+use verilume::reliability::check::{self, Panel, Test, Threshold, registry};
+use verilume::report::check::Test as Described;
 use verilume::report::figures::chosen;
 
 /// The tests that `names` name; all when there is none.
@@ -15,10 +15,7 @@ pub fn named(names: &[String]) -> Result<Vec<&'static Test>> {
     }
     let mut tests: Vec<&'static Test> = Vec::new();
     for name in names {
-        let Some(test) = registry().iter().find(|test| test.id == name.as_str()) else {
-            let all: Vec<&str> = registry().iter().map(|test| test.id).collect();
-            bail!("--tests: there is no test '{name}'; there are {}", all.join(", "));
-        };
+        let test = check::test(name).map_err(|e| e.within("--tests"))?;
         if !tests.iter().any(|t| t.id == test.id) {
             tests.push(test);
         }
@@ -27,13 +24,8 @@ pub fn named(names: &[String]) -> Result<Vec<&'static Test>> {
 }
 
 /// A test as reports have it.
-pub fn described(test: &Test) -> check::Test {
-    check::Test {
-        id: test.id.into(),
-        title: test.title.into(),
-        question: test.question.into(),
-        paper: test.paper.into(),
-    }
+pub fn described(test: &Test) -> Described {
+    Described { id: test.id.into(), title: test.title.into(), question: test.question.into(), paper: test.paper.into() }
 }
 
 /// What a panel shows, under its picture: the title of its test.

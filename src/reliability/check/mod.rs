@@ -25,6 +25,7 @@ use crate::graph::Graph;
 use crate::image::Preprocess;
 use crate::map::Map;
 use crate::method::{Context, Method, Spec};
+use crate::near;
 use crate::program::Score;
 use crate::tensor::Tensor;
 
@@ -138,6 +139,17 @@ impl std::fmt::Debug for Test {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Test").field("id", &self.id).finish_non_exhaustive()
     }
+}
+
+/// The test that `name` names; case, `-`, `_` and spaces do not count.
+///
+/// # Errors
+/// When there is none; says which is near.
+pub fn test(name: &str) -> Result<&'static Test> {
+    near::find(name, registry().iter(), |test| [test.id]).ok_or_else(|| {
+        let near = near::nearest(name, registry().iter().map(|test| test.id));
+        Error::settings(format!("there is no test '{name}'; {near}"))
+    })
 }
 
 /// All tests.
