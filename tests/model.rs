@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use verilume::graph::{Bytes, Dump, Op};
 use verilume::image::{Interpolation, Preprocess};
-use verilume::model::{ARCHITECTURES, Labels, Model, blueprint, known_nets};
+use verilume::model::{ARCHITECTURES, Labels, Model, Setting, blueprint, known_nets};
 use verilume::tensor::{Padding, Shape};
 use verilume::{Error, ErrorKind};
 
@@ -431,7 +431,8 @@ fn efficientnet_lite_0_to_4() {
         assert_eq!(planes, halves);
         assert_eq!(stages(&model)[4].1, "relu2");
     }
-    let model = loaded(&lite([1, 1, 2, 1, 1, 1, 1], [8, 8, 8, 8, 8, 8, 8], 8, 2, 3));
+    let odd = file(&filled(&lite([1, 1, 2, 1, 1, 1, 1], [8, 8, 8, 8, 8, 8, 8], 8, 2, 3)));
+    let model = Model::from_bytes("net", Arc::new(odd), Some("efficientnet-lite")).unwrap();
     assert_eq!(model.architecture(), "efficientnet-lite [1,1,2,1,1,1,1]");
     let graph = model.graph(model.default_input()).unwrap();
     // Only equal channels at stride one are skipped: blocks.2.1, and the first blocks of stages 4 and 6.
@@ -442,10 +443,146 @@ fn efficientnet_lite_0_to_4() {
     assert_eq!((depthwise.window.kernel, depthwise.window.padding), ([5, 5], Padding::Same));
 }
 
+/// MobileNetV2, MNASNet, Single-Path NAS and FBNet have a Lite's names, and other activations or padding.
+#[test]
+fn families_with_the_names_of_a_lite_are_not_taken_for_one() {
+    for (depths, name) in [
+        ([1, 2, 3, 4, 3, 3, 1], "mobilenetv2_100"),
+        ([1, 3, 4, 5, 4, 4, 1], "mobilenetv2_110d"),
+        ([1, 3, 5, 6, 5, 5, 1], "mobilenetv2_120d"),
+        ([1, 3, 3, 3, 2, 4, 1], "mnasnet_100"),
+        ([1, 3, 4, 4, 4, 4, 1], "fbnetc_100"),
+        ([1, 2, 2, 3, 3, 4, 2], "depths"),
+    ] {
+        let bytes = file(&filled(&lite(depths, [8; 7], 8, 1, 3)));
+        says(&refused(bytes.clone()), &[name, "--arch efficientnet-lite", "--arch timm-efficientnet-lite"]);
+        Model::from_bytes("net", Arc::new(bytes), Some("efficientnet-lite")).unwrap();
+    }
+    // A Lite's depths, and kernels of another net.
+    let mut layout = lite([1, 2, 2, 3, 3, 4, 1], [8; 7], 8, 1, 3);
+    let kernel = layout.iter_mut().find(|(name, _)| name == "blocks.3.1.conv_dw.weight").unwrap();
+    kernel.1[2..].copy_from_slice(&[5, 5]);
+    says(&refused(file(&filled(&layout))), &["kernels", "--arch"]);
+}
+
+#[test]
+fn what_names_and_shapes_do_not_say_is_assumed() {
+    let assumed = |layout: &Layout| loaded(layout).assumed(&[]);
+    let resnet18 = resnet(false, [1, 1, 1, 1], 4, 4, 1, 1000);
+    let found = assumed(&resnet18);
+    for what in [
+        "relu",
+        "max-pool after the stem",
+        "no dilation",
+        "no anti-aliasing",
+        "batch-norm eps 1e-5",
+        "preparation: ImageNet",
+        "class names: ImageNet",
+    ] {
+        assert!(found.iter().any(|a| a == what), "{what}: {found:?}");
+    }
+    assert_eq!(assumed(&mlp(&[784, 12, 10])), ["relu", "preparation: levels from 0 to 1", "class names: digits"]);
+    assert_eq!(assumed(&mlp(&[7, 3])), [""; 0]);
+    let model = loaded(&resnet18);
+    assert!(model.warnings().is_empty());
+    // What the caller replaces is not assumed.
+    let left = model.assumed(&[Setting::Mean, Setting::Std, Setting::Labels]);
+    assert_eq!(left.last().unwrap(), "preparation: ImageNet (size, interpolation)");
+    let told = Model::from_bytes("net", Arc::new(file(&filled(&resnet18))), Some("resnet")).unwrap();
+    assert_eq!(told.assumed(&[]), ["preparation: ImageNet", "class names: ImageNet"]);
+    // Two families share all names: one line says so, unless the family is given.
+    let either = file(&filled(&lite([1, 2, 2, 3, 3, 4, 1], [8; 7], 8, 1, 3)));
+    let model = load(either.clone()).unwrap();
+    assert_eq!(model.warnings().len(), 1);
+    says(&model.warnings()[0], &["--arch efficientnet-lite", "--arch timm-efficientnet-lite", "padding"]);
+    assert!(model.assumed(&[]).contains(&"padding: TensorFlow's same".to_string()));
+    for (arch, start) in [("Timm_EfficientNet_Lite", "timm-"), ("efficientnet lite", "efficientnet-lite [")] {
+        let model = Model::from_bytes("net", Arc::new(either.clone()), Some(arch)).unwrap();
+        assert!(model.warnings().is_empty() && model.architecture().starts_with(start), "{}", model.architecture());
+    }
+}
+
+#[test]
+fn metadata_and_config_say_what_a_net_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, config) = (folder.path().join("model.safetensors"), folder.path().join("config.json"));
+    let tensors = filled(&resnet(false, [2, 2, 2, 2], 4, 4, 1, 10));
+    std::fs::write(&path, file(&tensors)).unwrap();
+    let with = |text: &str, arch: Option<&str>| {
+        std::fs::write(&config, text).unwrap();
+        Model::open(&path, arch)
+    };
+    let refusal = |text: &str| with(text, None).unwrap_err().to_string();
+
+    let timm = r#"{"architecture": "resnet18", "num_classes": 10, "global_pool": "avg", "pretrained_cfg": {"tag": "a1_in1k",
+        "input_size": [3, 160, 160], "interpolation": "bicubic", "crop_pct": 0.95, "crop_mode": "center",
+        "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.1], "num_classes": 1000}}"#;
+    let model = with(timm, None).unwrap();
+    let wanted = Preprocess {
+        resize: 168,
+        crop: [160; 2],
+        interpolation: Interpolation::Bicubic,
+        mean: vec![0.5, 0.4, 0.3],
+        std: vec![0.2, 0.3, 0.1],
+        channels: 3,
+    };
+    assert_eq!(model.preprocess(), &wanted);
+    assert_eq!(model.default_input(), Shape::new(3, 160, 160));
+    assert_eq!(model.assumed(&[]), [""; 0]);
+    assert!(model.warnings().is_empty());
+    says(&model.read_beside()[0], &["config.json", "resnet18", "mean", "bicubic"]);
+
+    // A net that is not read, one of other depths, classes or means, and one that is changed.
+    for name in ["resnetblur18", "resnetaa50", "mobilenetv2_100"] {
+        says(
+            &refusal(&format!(r#"{{"architecture": "{name}"}}"#)),
+            &["model.safetensors", "config.json", name, "--arch"],
+        );
+    }
+    let transformers = r#"{"architectures": ["ResNetForImageClassification"], "model_type": "resnet"}"#;
+    says(&refusal(transformers), &["ResNetForImageClassification", "--arch"]);
+    says(&refusal(r#"{"architecture": "resnet34"}"#), &["resnet34", "resnet-basic [2,2,2,2]"]);
+    says(&refusal(r#"{"architecture": "vgg11"}"#), &["'classifier.0.weight'", "vgg, as config.json says"]);
+    says(&refusal(r#"{"architecture": "resnet18", "num_classes": 7}"#), &["7 classes", "have 10"]);
+    says(&refusal(r#"{"architecture": "resnet18", "mean": [0.5, 0.5]}"#), &["`mean`", "3 channels"]);
+    says(&refusal(r#"{"architecture": "resnet18", "model_args": {"output_stride": 8}}"#), &["output_stride=8"]);
+    says(&refusal(r#"{"architecture": "resnet18", "global_pool": "max"}"#), &["global_pool=max"]);
+    says(&refusal(r#"{"architecture": "resnet18", "label_names": ["a", "b"]}"#), &["names 2 classes"]);
+    says(&refusal("{"), &["config.json", "not JSON"]);
+    // To whom the net is told by the caller, none of that is an obstacle, and it is said.
+    for text in [transformers, r#"{"architecture": "resnet34"}"#, "{"] {
+        let model = with(text, Some("resnet")).unwrap();
+        says(&model.warnings()[0], &["config.json", "left aside"]);
+        assert_eq!(model.preprocess().mean, [0.485, 0.456, 0.406]);
+    }
+    // What is about something else says nothing.
+    let model = with(r#"{"mean": "none", "epochs": 3}"#, None).unwrap();
+    assert!(model.read_beside().is_empty() && model.warnings().is_empty());
+
+    // Metadata go before the file beside.
+    let (bytes, text) =
+        (std::fs::read(&path).unwrap(), r#"{"architecture":"resnet18.a1_in1k","std":"[0.25]","format":"pt"}"#);
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header =
+        std::str::from_utf8(&bytes[8..8 + length]).unwrap().replacen('{', &format!(r#"{{"__metadata__":{text},"#), 1);
+    std::fs::write(&path, with_header(&header, &bytes[8 + length..])).unwrap();
+    let model = with(timm, None).unwrap();
+    assert_eq!((model.preprocess().std.as_slice(), model.preprocess().mean[0]), ([0.25; 3].as_slice(), 0.5));
+    assert_eq!(model.read_beside().len(), 2);
+    says(&refusal(r#"{"architecture": "resnet34"}"#), &["config.json", "resnet34"]);
+    std::fs::remove_file(&config).unwrap();
+    let model = Model::open(&path, None).unwrap();
+    assert_eq!(model.assumed(&[]), ["preparation: ImageNet (mean, size, interpolation)"]);
+}
+
 #[cfg(feature = "embedded-model")]
 #[test]
 fn embedded_model_is_what_its_readme_says() {
     let model = Model::embedded().unwrap();
+    assert!(model.assumed(&[]).is_empty() && model.warnings().is_empty(), "everything is known of it");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/efficientnet-lite0.safetensors");
+    let file = Model::open(&path, None).unwrap();
+    assert!(file.assumed(&[]).is_empty() && file.warnings().is_empty(), "its file is as well known");
     assert_eq!((model.name(), model.architecture()), ("efficientnet-lite0", "efficientnet-lite0"));
     assert_eq!(model.unfolded().parameters(), 4_652_008);
     let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/README.md")).unwrap();
@@ -566,6 +703,20 @@ fn only_batch_counters_may_be_surplus() {
     let counter = Tensor { dtype: "I64", shape: vec![], data: 7i64.to_le_bytes().to_vec() };
     tensors.insert("layer1.0.bn1.num_batches_tracked".into(), counter.clone());
     load(file(&tensors)).unwrap();
+
+    // Counters that were converted with all the rest, and such as never were numbers of batches.
+    for (dtype, bytes) in
+        [("I32", 4), ("F32", 4), ("F16", 2), ("BF16", 2), ("F64", 8), ("U8", 1), ("BOOL", 1), ("F8_E4M3", 1)]
+    {
+        for shape in [vec![], vec![1], vec![2, 3]] {
+            let n: usize = shape.iter().product();
+            let counter = Tensor { dtype, shape, data: vec![0xff; n * bytes] };
+            let mut other = tensors.clone();
+            other.insert("layer1.0.bn1.num_batches_tracked".into(), counter);
+            let model = load(file(&other)).unwrap();
+            assert_eq!(model.encodings().keys().collect::<Vec<_>>(), [&"f32"], "{dtype}");
+        }
+    }
 
     let mut elsewhere = tensors.clone();
     elsewhere.insert("fc.num_batches_tracked".into(), counter);

@@ -135,6 +135,18 @@ impl Preprocess {
         Ok(())
     }
 
+    /// What is odd about mean and standard deviation, in one sentence: numbers above 1 are of levels from 0 to 255, and levels
+    /// lie between 0 and 1 here.
+    pub fn suspicion(&self) -> Option<String> {
+        let above = |values: &[f64]| values.iter().copied().find(|v| v.abs() > 1.0);
+        let mean = above(&self.mean).map(|m| ("mean", m));
+        let (what, value) = mean.or_else(|| above(&self.std).map(|s| ("standard deviation", s)))?;
+        Some(format!(
+            "a {what} of {value} is one of levels from 0 to 255; levels lie between 0 and 1 here, so it would be {:.4}",
+            value / 255.0
+        ))
+    }
+
     /// Whether the net takes pictures at all; one on plain vectors has as many channels as its input.
     pub fn takes_pictures(&self) -> bool {
         matches!(self.channels, 1 | 3)
@@ -319,6 +331,19 @@ mod tests {
     fn noise(width: usize, height: usize) -> Picture {
         let rgb = (0..width * height * 3).map(|i| ((i as u32).wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         Picture::new(width, height, rgb).unwrap()
+    }
+
+    #[test]
+    fn constants_of_levels_up_to_255_are_odd() {
+        assert_eq!(imagenet().suspicion(), None);
+        let levels = Preprocess { mean: vec![123.675, 116.28, 103.53], ..imagenet() };
+        assert!(
+            levels.suspicion().unwrap().contains("mean of 123.675") && levels.suspicion().unwrap().contains("0.4850")
+        );
+        let spread = Preprocess { std: vec![0.2, 58.395, 0.2], ..imagenet() };
+        assert!(spread.suspicion().unwrap().contains("standard deviation of 58.395"));
+        let plain = Preprocess { mean: vec![-1.0], std: vec![1.0], channels: 1, ..imagenet() };
+        assert_eq!(plain.suspicion(), None);
     }
 
     #[test]

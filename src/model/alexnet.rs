@@ -11,9 +11,9 @@ use crate::tensor::{Shape, Window};
 const FEATURES: [(usize, usize, usize, usize, bool); 5] =
     [(0, 11, 4, 2, true), (3, 5, 1, 2, true), (6, 3, 1, 1, false), (8, 3, 1, 1, false), (10, 3, 1, 1, true)];
 
-pub(super) fn recognise(tensors: &Tensors) -> bool {
+pub(super) fn recognise(tensors: &Tensors) -> Result<bool> {
     let names = ["features.0.weight", "features.3.weight", "features.10.weight", "classifier.1.weight"];
-    names.iter().all(|n| tensors.has(n)) && !tensors.has("classifier.0.weight")
+    Ok(names.iter().all(|n| tensors.has(n)) && !tensors.has("classifier.0.weight"))
 }
 
 pub(super) fn build(tensors: &mut Tensors) -> Result<Built> {
@@ -41,7 +41,9 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<Built> {
     let graph = net.builder.finish(x)?;
     Ok(Built {
         architecture: "alexnet".into(),
-        preprocess: preprocess::imagenet(channels),
+        form: "alexnet".into(),
+        assumed: vec!["relu", "max-pools", "strides and padding of torchvision's AlexNet"],
+        preparation: preprocess::imagenet(channels),
         labels: Labels::for_pictures(graph.classes()),
         graph,
     })

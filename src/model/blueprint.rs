@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Model, efficientnet_lite};
 use crate::error::{Error, Result};
+use crate::near;
 
 /// One tensor of a net.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,7 +66,7 @@ pub fn known_nets() -> Vec<&'static str> {
     names.extend(BASICS.iter().map(|v| v.0));
     names.extend(BOTTLENECKS.iter().map(|v| v.0));
     names.extend(CIFARS.iter().map(|v| v.0));
-    names.extend(efficientnet_lite::VARIANTS.iter().map(|v| v.0));
+    names.extend(efficientnet_lite::VARIANTS.iter().map(|v| v.name));
     names.push("mlp");
     names
 }
@@ -218,11 +219,19 @@ impl Plan {
     }
 }
 
+/// The well-known net that `net` names; case, `-`, `_` and spaces do not count.
+fn known(net: &str) -> Result<&'static str> {
+    let names = known_nets();
+    near::find(net, names.iter().copied(), |name| [*name])
+        .ok_or_else(|| Error::settings(format!("no net is named '{net}'; known are {}", names.join(", "))))
+}
+
 /// The tensors of a well-known net, in the names of its origin (torchvision, timm).
 ///
 /// # Errors
 /// When no net of that name is known; lists those that are.
 pub fn blueprint(net: &str) -> Result<Vec<Blueprint>> {
+    let net = known(net)?;
     let mut plan = Plan::default();
     if let Some(&(name, blocks)) = VGGS.iter().find(|v| v.0 == net) {
         plan.vgg(blocks, name.ends_with("_bn"));
@@ -232,17 +241,15 @@ pub fn blueprint(net: &str) -> Result<Vec<Blueprint>> {
         plan.resnet(depths, Some((inner, groups)));
     } else if let Some(&(_, depth)) = CIFARS.iter().find(|v| v.0 == net) {
         plan.cifar(depth);
-    } else if let Some(&(_, _, depths, widths)) = efficientnet_lite::VARIANTS.iter().find(|v| v.0 == net) {
-        plan.lite(depths, widths);
+    } else if let Some(variant) = efficientnet_lite::VARIANTS.iter().find(|v| v.name == net) {
+        plan.lite(variant.depths, variant.widths);
     } else if net == "alexnet" {
         plan.alexnet();
-    } else if net == "mlp" {
+    } else {
         let widths = [784, 1024, 1024, 1024, 10];
         for (i, pair) in widths.windows(2).enumerate() {
             plan.linear(&(2 * i).to_string(), pair[1], pair[0]);
         }
-    } else {
-        return Err(Error::settings(format!("no net is named '{net}'; known are {}", known_nets().join(", "))));
     }
     Ok(plan.0)
 }
@@ -268,6 +275,7 @@ impl Model {
     /// # Errors
     /// When no net of that name is known.
     pub fn random(net: &str, seed: u64) -> Result<Self> {
+        let net = known(net)?;
         let tensors = blueprint(net)?;
         let (mut header, mut bytes) = (serde_json::Map::new(), 0usize);
         for t in &tensors {
@@ -295,6 +303,8 @@ impl Model {
                 file.extend_from_slice(&value.to_le_bytes());
             }
         }
-        Self::from_bytes(net, Arc::new(file), None)
+        // Two families have the tensors of a Lite; the names of blueprints are those of the first.
+        let lite = efficientnet_lite::VARIANTS.iter().any(|v| v.name == net);
+        Self::from_bytes(net, Arc::new(file), lite.then_some(efficientnet_lite::TENSORFLOW))
     }
 }

@@ -8,8 +8,17 @@ use crate::error::{Error, Result};
 use crate::graph::{NodeId, Op};
 use crate::tensor::Shape;
 
-pub(super) fn recognise(tensors: &Tensors) -> bool {
-    ["conv1.weight", "layer1.0.conv1.weight", "linear.weight"].iter().all(|n| tensors.has(n))
+/// Published names and the form that each stands for.
+pub(super) const PUBLISHED: &[(&str, &str)] = &[
+    ("resnet20", "cifar-resnet20 [3,3,3]"),
+    ("resnet32", "cifar-resnet32 [5,5,5]"),
+    ("resnet44", "cifar-resnet44 [7,7,7]"),
+    ("resnet56", "cifar-resnet56 [9,9,9]"),
+    ("resnet110", "cifar-resnet110 [18,18,18]"),
+];
+
+pub(super) fn recognise(tensors: &Tensors) -> Result<bool> {
+    Ok(["conv1.weight", "layer1.0.conv1.weight", "linear.weight"].iter().all(|n| tensors.has(n)))
 }
 
 fn block(net: &mut Assembly<'_>, name: &str, x: NodeId, stride: usize) -> Result<NodeId> {
@@ -55,9 +64,12 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<Built> {
     x = net.linear("linear", x, Bias::Present)?;
     let graph = net.builder.finish(x)?;
     let listed: Vec<String> = depths.iter().map(usize::to_string).collect();
+    let architecture = format!("cifar-resnet{} [{}]", 2 * depths.iter().sum::<usize>() + 2, listed.join(","));
     Ok(Built {
-        architecture: format!("cifar-resnet{} [{}]", 2 * depths.iter().sum::<usize>() + 2, listed.join(",")),
-        preprocess: preprocess::small(channels, 32),
+        form: architecture.clone(),
+        architecture,
+        assumed: vec!["relu", "no max-pool", "batch-norm eps 1e-5"],
+        preparation: preprocess::small(channels, 32),
         labels: Labels::cifar(graph.classes()),
         graph,
     })

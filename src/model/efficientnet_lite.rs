@@ -1,38 +1,152 @@
-//! EfficientNet-Lite 0–4 (Liu & Tan 2020) with timm's names of `tf_efficientnet_lite0` … `4`.
+//! EfficientNet-Lite 0–4 (Liu & Tan 2020) with timm's names.
 //!
-//! Inverted residual blocks with ReLU6 and without squeeze-and-excitation; TensorFlow's padding and batch-norm eps.
+//! Inverted residual blocks with ReLU6 and without squeeze-and-excitation. Two families are published with these names and
+//! shapes: timm's `tf_efficientnet_lite0` … `4` with TensorFlow's padding and batch-norm eps, and timm's own
+//! `efficientnet_lite0` … `4` with symmetric padding and PyTorch's eps. Other families (MobileNetV2, MNASNet …) have the same
+//! names but other depths; they are not read.
 
 use super::assembly::{Assembly, Bias, ConvSpec, Groups, Pad};
+use super::preprocess::{self, Preparation};
 use super::tensors::Tensors;
-use super::{Built, Labels, preprocess};
+use super::{Built, Labels};
 use crate::error::{Error, Result};
 use crate::graph::{NodeId, Op};
 use crate::tensor::Shape;
 
+/// What `--arch` calls TensorFlow's family.
+pub(super) const TENSORFLOW: &str = "efficientnet-lite";
+
+/// What `--arch` calls timm's own family.
+pub(super) const TIMM: &str = "timm-efficientnet-lite";
+
 /// Stride of the first block of each stage.
 const STRIDES: [usize; 7] = [1, 2, 2, 2, 1, 2, 1];
+
+/// Side of the depthwise kernels of each stage.
+const KERNELS: [usize; 7] = [3, 3, 5, 3, 5, 5, 3];
 
 /// Stages after which the resolution falls; the last resolution ends with the head.
 const STAGE_ENDS: [usize; 4] = [0, 1, 2, 4];
 
-/// Name, picture side, blocks and output channels of each stage.
-pub(super) type Variant = (&'static str, usize, [usize; 7], [usize; 7]);
-
-pub(super) const VARIANTS: [Variant; 5] = [
-    ("efficientnet-lite0", 224, [1, 2, 2, 3, 3, 4, 1], [16, 24, 40, 80, 112, 192, 320]),
-    ("efficientnet-lite1", 240, [1, 3, 3, 4, 4, 5, 1], [16, 24, 40, 80, 112, 192, 320]),
-    ("efficientnet-lite2", 260, [1, 3, 3, 4, 4, 5, 1], [16, 24, 48, 88, 120, 208, 352]),
-    ("efficientnet-lite3", 280, [1, 3, 3, 5, 5, 6, 1], [24, 32, 48, 96, 136, 232, 384]),
-    ("efficientnet-lite4", 300, [1, 4, 4, 6, 6, 8, 1], [24, 32, 56, 112, 160, 272, 448]),
-];
-
-pub(super) fn recognise(tensors: &Tensors) -> bool {
-    ["conv_stem.weight", "blocks.0.0.conv_dw.weight", "conv_head.weight"].iter().all(|n| tensors.has(n))
+/// A published size.
+pub(super) struct Variant {
+    pub(super) name: &'static str,
+    /// Blocks of each stage.
+    pub(super) depths: [usize; 7],
+    /// Output channels of each stage.
+    pub(super) widths: [usize; 7],
+    /// Side of the pictures of TensorFlow's family.
+    side: usize,
+    /// Side of the crop and short side before it, of timm's family.
+    timm: [usize; 2],
 }
 
-/// How a convolution pads, strides and groups here; the kernel comes from the weight.
-fn spec(stride: usize, groups: Groups, kernel: Option<usize>) -> ConvSpec {
-    ConvSpec { kernel, stride, pad: Pad::Same, groups, bias: Bias::Absent }
+const fn variant(name: &'static str, depths: [usize; 7], widths: [usize; 7], side: usize, timm: [usize; 2]) -> Variant {
+    Variant { name, depths, widths, side, timm }
+}
+
+pub(super) const VARIANTS: [Variant; 5] = [
+    variant("efficientnet-lite0", [1, 2, 2, 3, 3, 4, 1], [16, 24, 40, 80, 112, 192, 320], 224, [224, 256]),
+    variant("efficientnet-lite1", [1, 3, 3, 4, 4, 5, 1], [16, 24, 40, 80, 112, 192, 320], 240, [240, 272]),
+    variant("efficientnet-lite2", [1, 3, 3, 4, 4, 5, 1], [16, 24, 48, 88, 120, 208, 352], 260, [260, 292]),
+    variant("efficientnet-lite3", [1, 3, 3, 5, 5, 6, 1], [24, 32, 48, 96, 136, 232, 384], 280, [300, 331]),
+    variant("efficientnet-lite4", [1, 4, 4, 6, 6, 8, 1], [24, 32, 56, 112, 160, 272, 448], 300, [380, 412]),
+];
+
+/// Depths of other families that have these names.
+const OTHERS: [([usize; 7], &str); 5] = [
+    ([1, 2, 3, 4, 3, 3, 1], "timm's mobilenetv2_100 and its other widths"),
+    ([1, 3, 4, 5, 4, 4, 1], "timm's mobilenetv2_110d"),
+    ([1, 3, 5, 6, 5, 5, 1], "timm's mobilenetv2_120d"),
+    ([1, 3, 3, 3, 2, 4, 1], "timm's mnasnet_100 and its other widths"),
+    ([1, 3, 4, 4, 4, 4, 1], "timm's spnasnet_100 and fbnetc_100"),
+];
+
+/// What the two families differ in.
+struct Family {
+    /// Before the names of the sizes.
+    prefix: &'static str,
+    pad: Pad,
+    eps: f64,
+    /// Side and preparation of a size; `None` where no size matches.
+    prepare: fn(usize, Option<&Variant>) -> Preparation,
+    assumed: &'static [&'static str],
+}
+
+const OF_TENSORFLOW: Family = Family {
+    prefix: "",
+    pad: Pad::Same,
+    eps: 1e-3,
+    prepare: |channels, variant| preprocess::lite(channels, variant.map_or(224, |v| v.side)),
+    assumed: &["relu6", "padding: TensorFlow's same", "batch-norm eps 1e-3"],
+};
+
+const OF_TIMM: Family = Family {
+    prefix: "timm-",
+    pad: Pad::Half,
+    eps: 1e-5,
+    prepare: |channels, variant| preprocess::timm(channels, variant.map_or([224, 256], |v| v.timm)),
+    assumed: &["relu6", "padding: symmetric", "batch-norm eps 1e-5"],
+};
+
+fn listed(depths: [usize; 7]) -> String {
+    format!("[{}]", depths.map(|n| n.to_string()).join(","))
+}
+
+/// Blocks of each stage.
+fn depths(tensors: &Tensors) -> [usize; 7] {
+    let block = |stage: usize, block: usize| tensors.has(&format!("blocks.{stage}.{block}.conv_dw.weight"));
+    std::array::from_fn(|stage| (0..).take_while(|&i| block(stage, i)).count())
+}
+
+/// Published names and the form that each stands for.
+pub(super) const PUBLISHED_OF_TENSORFLOW: &[(&str, &str)] = &[
+    ("tf_efficientnet_lite0", "efficientnet-lite [1,2,2,3,3,4,1]"),
+    ("tf_efficientnet_lite1", "efficientnet-lite [1,3,3,4,4,5,1]"),
+    ("tf_efficientnet_lite2", "efficientnet-lite [1,3,3,4,4,5,1]"),
+    ("tf_efficientnet_lite3", "efficientnet-lite [1,3,3,5,5,6,1]"),
+    ("tf_efficientnet_lite4", "efficientnet-lite [1,4,4,6,6,8,1]"),
+];
+
+/// Published names and the form that each stands for.
+pub(super) const PUBLISHED_OF_TIMM: &[(&str, &str)] = &[
+    ("efficientnet_lite0", "timm-efficientnet-lite [1,2,2,3,3,4,1]"),
+    ("efficientnet_lite1", "timm-efficientnet-lite [1,3,3,4,4,5,1]"),
+    ("efficientnet_lite2", "timm-efficientnet-lite [1,3,3,4,4,5,1]"),
+    ("efficientnet_lite3", "timm-efficientnet-lite [1,3,3,5,5,6,1]"),
+    ("efficientnet_lite4", "timm-efficientnet-lite [1,4,4,6,6,8,1]"),
+];
+
+/// Whether the tensors are of a Lite.
+///
+/// # Errors
+/// When they have a Lite's names, but no Lite has these depths or kernels; says which families have them.
+pub(super) fn recognise(tensors: &Tensors) -> Result<bool> {
+    if !["conv_stem.weight", "blocks.0.0.conv_dw.weight", "conv_head.weight"].iter().all(|n| tensors.has(n)) {
+        return Ok(false);
+    }
+    let depths = depths(tensors);
+    if let Some(stage) = depths.iter().position(|&n| n == 0) {
+        return Err(missing(stage));
+    }
+    let kernel = |stage: usize, i: usize| tensors.shape(&format!("blocks.{stage}.{i}.conv_dw.weight"))?.last().copied();
+    let kernels = (0..7).all(|stage| (0..depths[stage]).all(|i| kernel(stage, i) == Some(KERNELS[stage])));
+    if kernels && VARIANTS.iter().any(|v| v.depths == depths) {
+        return Ok(true);
+    }
+    let other = OTHERS.iter().find(|(of, _)| *of == depths);
+    let other =
+        other.map_or_else(String::new, |(_, names)| format!("; {names} have these, with other activations or padding"));
+    let what = if VARIANTS.iter().any(|v| v.depths == depths) { "kernels" } else { "depths" };
+    Err(Error::model(format!(
+        "the names are those of an EfficientNet-Lite, but none has stages of {} blocks with these {what}{other}; --arch \
+         {TENSORFLOW} or --arch {TIMM} reads the file as one all the same",
+        listed(depths)
+    )))
+}
+
+fn missing(stage: usize) -> Error {
+    Error::model(format!("tensor 'blocks.{stage}.0.conv_dw.weight' is missing; expected shape [*, 1, *, *]"))
 }
 
 fn conv_norm(net: &mut Assembly<'_>, conv: &str, norm: &str, x: NodeId, spec: ConvSpec) -> Result<NodeId> {
@@ -44,70 +158,86 @@ fn relu6(net: &mut Assembly<'_>, name: impl Into<String>, x: NodeId) -> Result<N
     net.op(name, Op::Clamp { lo: 0.0, hi: 6.0 }, &[x])
 }
 
-fn block(net: &mut Assembly<'_>, name: &str, x: NodeId, stride: usize) -> Result<NodeId> {
-    let point = spec(1, Groups::One, Some(1));
-    let depth = spec(stride, Groups::Depthwise, None);
-    let mut y = x;
-    let end = if net.tensors.has(&format!("{name}.conv_pwl.weight")) {
-        y = conv_norm(net, &format!("{name}.conv_pw"), &format!("{name}.bn1"), y, point)?;
-        y = relu6(net, format!("{name}.relu1"), y)?;
-        y = conv_norm(net, &format!("{name}.conv_dw"), &format!("{name}.bn2"), y, depth)?;
-        y = relu6(net, format!("{name}.relu2"), y)?;
-        conv_norm(net, &format!("{name}.conv_pwl"), &format!("{name}.bn3"), y, point)?
-    } else {
-        y = conv_norm(net, &format!("{name}.conv_dw"), &format!("{name}.bn1"), y, depth)?;
-        y = relu6(net, format!("{name}.relu1"), y)?;
-        conv_norm(net, &format!("{name}.conv_pw"), &format!("{name}.bn2"), y, point)?
-    };
-    if stride == 1 && net.channels(x) == net.channels(end) {
-        return net.op(format!("{name}.add"), Op::Add, &[end, x]);
+impl Family {
+    /// How a convolution pads, strides and groups here; the kernel comes from the weight.
+    fn spec(&self, stride: usize, groups: Groups, kernel: Option<usize>) -> ConvSpec {
+        ConvSpec { kernel, stride, pad: self.pad, groups, bias: Bias::Absent }
     }
-    Ok(end)
+
+    fn block(&self, net: &mut Assembly<'_>, name: &str, x: NodeId, stride: usize) -> Result<NodeId> {
+        let point = self.spec(1, Groups::One, Some(1));
+        let depth = self.spec(stride, Groups::Depthwise, None);
+        let mut y = x;
+        let end = if net.tensors.has(&format!("{name}.conv_pwl.weight")) {
+            y = conv_norm(net, &format!("{name}.conv_pw"), &format!("{name}.bn1"), y, point)?;
+            y = relu6(net, format!("{name}.relu1"), y)?;
+            y = conv_norm(net, &format!("{name}.conv_dw"), &format!("{name}.bn2"), y, depth)?;
+            y = relu6(net, format!("{name}.relu2"), y)?;
+            conv_norm(net, &format!("{name}.conv_pwl"), &format!("{name}.bn3"), y, point)?
+        } else {
+            y = conv_norm(net, &format!("{name}.conv_dw"), &format!("{name}.bn1"), y, depth)?;
+            y = relu6(net, format!("{name}.relu1"), y)?;
+            conv_norm(net, &format!("{name}.conv_pw"), &format!("{name}.bn2"), y, point)?
+        };
+        if stride == 1 && net.channels(x) == net.channels(end) {
+            return net.op(format!("{name}.add"), Op::Add, &[end, x]);
+        }
+        Ok(end)
+    }
+
+    fn build(&self, tensors: &mut Tensors) -> Result<Built> {
+        let depths = depths(tensors);
+        let ends: [usize; 7] = std::array::from_fn(|stage| {
+            let end = |conv: &str| tensors.shape(&format!("blocks.{stage}.0.{conv}.weight"));
+            end("conv_pwl").or(end("conv_pw")).and_then(|s| s.first().copied()).unwrap_or(0)
+        });
+        if let Some(stage) = depths.iter().position(|&n| n == 0) {
+            return Err(missing(stage));
+        }
+        let variant = VARIANTS.iter().find(|v| v.depths == depths && v.widths == ends);
+        let channels = Assembly::picture_channels(tensors, "conv_stem.weight");
+        let preparation = (self.prepare)(channels, variant);
+        let [h, w] = preparation.preprocess.crop;
+
+        let mut net = Assembly::new(tensors, Shape::new(channels, h, w), self.eps);
+        let mut x = net.builder.input();
+        x = conv_norm(&mut net, "conv_stem", "bn1", x, self.spec(2, Groups::One, None))?;
+        x = relu6(&mut net, "relu1", x)?;
+        let mut resolutions = 0;
+        for (stage, &blocks) in depths.iter().enumerate() {
+            for i in 0..blocks {
+                let stride = if i == 0 { STRIDES[stage] } else { 1 };
+                x = self.block(&mut net, &format!("blocks.{stage}.{i}"), x, stride)?;
+            }
+            if STAGE_ENDS.contains(&stage) {
+                resolutions += 1;
+                net.builder.stage(format!("stage{resolutions}"), x);
+            }
+        }
+        x = conv_norm(&mut net, "conv_head", "bn2", x, self.spec(1, Groups::One, Some(1)))?;
+        x = relu6(&mut net, "relu2", x)?;
+        net.builder.stage(format!("stage{}", resolutions + 1), x);
+        x = net.pooled(1, x)?;
+        x = net.linear("classifier", x, Bias::Present)?;
+        let graph = net.builder.finish(x)?;
+        let form = format!("{}efficientnet-lite {}", self.prefix, listed(depths));
+        Ok(Built {
+            architecture: variant.map_or_else(|| form.clone(), |v| format!("{}{}", self.prefix, v.name)),
+            form,
+            preparation,
+            labels: Labels::for_pictures(graph.classes()),
+            graph,
+            assumed: self.assumed.to_vec(),
+        })
+    }
 }
 
+/// TensorFlow's family.
 pub(super) fn build(tensors: &mut Tensors) -> Result<Built> {
-    let blocks_of =
-        |stage: usize| (0..).take_while(|block| tensors.has(&format!("blocks.{stage}.{block}.conv_dw.weight"))).count();
-    let depths: [usize; 7] = std::array::from_fn(blocks_of);
-    let ends: [usize; 7] = std::array::from_fn(|stage| {
-        let end = |conv: &str| tensors.shape(&format!("blocks.{stage}.0.{conv}.weight"));
-        end("conv_pwl").or(end("conv_pw")).and_then(|s| s.first().copied()).unwrap_or(0)
-    });
-    if let Some(stage) = depths.iter().position(|&n| n == 0) {
-        return Err(Error::model(format!(
-            "tensor 'blocks.{stage}.0.conv_dw.weight' is missing; expected shape [*, 1, *, *]"
-        )));
-    }
-    let variant = VARIANTS.iter().find(|v| v.2 == depths && v.3 == ends);
-    let side = variant.map_or(224, |v| v.1);
+    OF_TENSORFLOW.build(tensors)
+}
 
-    let channels = Assembly::picture_channels(tensors, "conv_stem.weight");
-    let mut net = Assembly::new(tensors, Shape::new(channels, side, side), 1e-3);
-    let mut x = net.builder.input();
-    x = conv_norm(&mut net, "conv_stem", "bn1", x, spec(2, Groups::One, None))?;
-    x = relu6(&mut net, "relu1", x)?;
-    let mut resolutions = 0;
-    for (stage, &blocks) in depths.iter().enumerate() {
-        for i in 0..blocks {
-            let stride = if i == 0 { STRIDES[stage] } else { 1 };
-            x = block(&mut net, &format!("blocks.{stage}.{i}"), x, stride)?;
-        }
-        if STAGE_ENDS.contains(&stage) {
-            resolutions += 1;
-            net.builder.stage(format!("stage{resolutions}"), x);
-        }
-    }
-    x = conv_norm(&mut net, "conv_head", "bn2", x, spec(1, Groups::One, Some(1)))?;
-    x = relu6(&mut net, "relu2", x)?;
-    net.builder.stage(format!("stage{}", resolutions + 1), x);
-    x = net.pooled(1, x)?;
-    x = net.linear("classifier", x, Bias::Present)?;
-    let graph = net.builder.finish(x)?;
-    let listed: Vec<String> = depths.iter().map(usize::to_string).collect();
-    Ok(Built {
-        architecture: variant.map_or_else(|| format!("efficientnet-lite [{}]", listed.join(",")), |v| v.0.to_string()),
-        preprocess: preprocess::lite(channels, side),
-        labels: Labels::for_pictures(graph.classes()),
-        graph,
-    })
+/// timm's own family.
+pub(super) fn build_timm(tensors: &mut Tensors) -> Result<Built> {
+    OF_TIMM.build(tensors)
 }

@@ -55,6 +55,12 @@ pub struct ModelInfo {
     pub sha256: String,
     /// How many numbers are stored in each encoding.
     pub encodings: BTreeMap<&'static str, usize>,
+    /// What was read beside the tensors, a line each place.
+    pub read: Vec<String>,
+    /// What neither the file nor what lies beside it says.
+    pub assumed: Vec<String>,
+    /// What is probably not as the user meant it, one sentence each.
+    pub warnings: Vec<String>,
 }
 
 impl Model {
@@ -86,6 +92,9 @@ impl Model {
             file_bytes: self.file_bytes(),
             sha256: self.sha256().to_string(),
             encodings: self.encodings().clone(),
+            read: self.read_beside().to_vec(),
+            assumed: self.assumed(&[]),
+            warnings: self.warnings().to_vec(),
         })
     }
 }

@@ -55,6 +55,18 @@ impl Labels {
         if names.len() == classes { Self { names } } else { Self::numbered(classes) }
     }
 
+    /// The set of names that this is, where it is one of those known here.
+    pub(super) fn set(&self) -> Option<&'static str> {
+        let n = self.len();
+        let sets = [("ImageNet", Self::for_pictures(n)), ("CIFAR-10", Self::cifar(n)), ("digits", Self::digits(n))];
+        sets.into_iter().find(|(_, set)| set == self && *set != Self::numbered(n)).map(|(name, _)| name)
+    }
+
+    /// These names in class order.
+    pub(super) fn of(names: Vec<String>) -> Self {
+        Self { names }
+    }
+
     /// Names from a text file, one a line, for a net of `classes` classes; empty lines at the end do not count.
     ///
     /// # Errors

@@ -8,15 +8,15 @@ use crate::error::{Error, Result};
 use crate::graph::Op;
 use crate::tensor::Shape;
 
-pub(super) fn recognise(tensors: &Tensors) -> bool {
+pub(super) fn recognise(tensors: &Tensors) -> Result<bool> {
     let weights = || tensors.names().filter(|n| n.ends_with(".weight"));
     let suits = |name: &str| match tensors.shape(name) {
         Some(shape) => shape.len() == if name.ends_with(".weight") { 2 } else { 1 },
         None => false,
     };
-    weights().next().is_some()
+    Ok(weights().next().is_some()
         && tensors.names().all(|n| n.ends_with(".weight") || n.ends_with(".bias"))
-        && tensors.names().all(suits)
+        && tensors.names().all(suits))
 }
 
 /// A name as its texts and its numbers, so that `fc10` follows `fc9`.
@@ -77,9 +77,12 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<Built> {
     let graph = net.builder.finish(x)?;
     let widths: Vec<String> =
         graph.nodes().iter().filter(|n| matches!(n.op, Op::Linear(_))).map(|n| n.shape.c.to_string()).collect();
+    let architecture = format!("mlp {inputs}-{}", widths.join("-"));
     Ok(Built {
-        architecture: format!("mlp {inputs}-{}", widths.join("-")),
-        preprocess: if square { preprocess::grey(side) } else { preprocess::vector(inputs) },
+        form: architecture.clone(),
+        architecture,
+        assumed: if hidden > 0 { vec!["relu"] } else { Vec::new() },
+        preparation: if square { preprocess::grey(side) } else { preprocess::vector(inputs) },
         labels: if side == 28 && square { Labels::digits(graph.classes()) } else { Labels::numbered(graph.classes()) },
         graph,
     })

@@ -4,6 +4,7 @@ mod alexnet;
 mod assembly;
 mod blueprint;
 mod cifar;
+mod config;
 mod efficientnet_lite;
 mod info;
 mod labels;
@@ -25,7 +26,9 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 use crate::graph::{Bytes, Graph};
 use crate::image::Preprocess;
+use crate::near;
 use crate::tensor::Shape;
+use preprocess::Preparation;
 use tensors::Tensors;
 
 /// Longest side of an input, in elements.
@@ -41,8 +44,41 @@ const SHOWN_NAMES: usize = 6;
 struct Built {
     graph: Graph,
     architecture: String,
-    preprocess: Preprocess,
+    /// Kind and depths, however wide it is: what a published name stands for.
+    form: String,
+    preparation: Preparation,
     labels: Labels,
+    /// What names and shapes do not say of the net.
+    assumed: Vec<&'static str>,
+}
+
+/// A setting that is assumed where nobody says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setting {
+    /// The mean that is subtracted from pictures.
+    Mean,
+    /// The standard deviation that divides them.
+    Std,
+    /// The size of the crop, and the short side before it.
+    Size,
+    /// The filter of the resize.
+    Interpolation,
+    /// The names of the classes.
+    Labels,
+}
+
+/// Everything that can be told.
+const ALL_SETTINGS: [Setting; 5] =
+    [Setting::Mean, Setting::Std, Setting::Size, Setting::Interpolation, Setting::Labels];
+
+impl Setting {
+    /// Those of the preparation of pictures, and their names.
+    const OF_PREPARATION: [(Setting, &'static str); 4] = [
+        (Setting::Mean, "mean"),
+        (Setting::Std, "std"),
+        (Setting::Size, "size"),
+        (Setting::Interpolation, "interpolation"),
+    ];
 }
 
 /// A family of nets that weights files are read as.
@@ -51,8 +87,12 @@ pub struct Architecture {
     pub name: &'static str,
     /// Which nets it covers.
     pub nets: &'static str,
-    recognise: fn(&Tensors) -> bool,
+    recognise: fn(&Tensors) -> Result<bool>,
     build: fn(&mut Tensors) -> Result<Built>,
+    /// Names under which such nets are published (torchvision, timm), and the form that each stands for.
+    published: &'static [(&'static str, &'static str)],
+    /// A published family whose files cannot be told from this one's, by its name in this table, and what it differs in.
+    twin: Option<(&'static str, &'static str)>,
 }
 
 impl std::fmt::Debug for Architecture {
@@ -68,31 +108,56 @@ pub static ARCHITECTURES: &[Architecture] = &[
         nets: "torchvision ResNet-18 to -152, Wide-ResNet, ResNeXt",
         recognise: resnet::recognise,
         build: resnet::build,
+        published: resnet::PUBLISHED,
+        twin: None,
     },
     Architecture {
         name: "cifar-resnet",
         nets: "ResNet-20 to -110 for 32x32 pictures, parameter-free shortcuts",
         recognise: cifar::recognise,
         build: cifar::build,
+        published: cifar::PUBLISHED,
+        twin: None,
     },
     Architecture {
         name: "vgg",
         nets: "torchvision VGG-11 to -19, with or without batch norm",
         recognise: vgg::recognise,
         build: vgg::build,
+        published: vgg::PUBLISHED,
+        twin: None,
     },
-    Architecture { name: "alexnet", nets: "torchvision AlexNet", recognise: alexnet::recognise, build: alexnet::build },
     Architecture {
-        name: "efficientnet-lite",
+        name: "alexnet",
+        nets: "torchvision AlexNet",
+        recognise: alexnet::recognise,
+        build: alexnet::build,
+        published: &[("alexnet", "alexnet")],
+        twin: None,
+    },
+    Architecture {
+        name: efficientnet_lite::TENSORFLOW,
         nets: "timm tf_efficientnet_lite0 to 4",
         recognise: efficientnet_lite::recognise,
         build: efficientnet_lite::build,
+        published: efficientnet_lite::PUBLISHED_OF_TENSORFLOW,
+        twin: Some((efficientnet_lite::TIMM, "padding, batch norm and preparation")),
+    },
+    Architecture {
+        name: efficientnet_lite::TIMM,
+        nets: "timm efficientnet_lite0 to 4, padded symmetrically",
+        recognise: efficientnet_lite::recognise,
+        build: efficientnet_lite::build_timm,
+        published: efficientnet_lite::PUBLISHED_OF_TIMM,
+        twin: None,
     },
     Architecture {
         name: "mlp",
         nets: "linear layers with ReLU between them",
         recognise: mlp::recognise,
         build: mlp::build,
+        published: &[],
+        twin: None,
     },
 ];
 
@@ -101,25 +166,95 @@ fn known() -> String {
     known.join(", ")
 }
 
-fn architecture(tensors: &Tensors, wanted: Option<&str>) -> Result<&'static Architecture> {
-    if let Some(wanted) = wanted {
-        return ARCHITECTURES
-            .iter()
-            .find(|a| a.name.eq_ignore_ascii_case(wanted))
-            .ok_or_else(|| Error::settings(format!("no architecture is named '{wanted}'; known are {}", known())));
+/// The architecture called `wanted`.
+fn named(wanted: &str) -> Result<&'static Architecture> {
+    near::find(wanted, ARCHITECTURES.iter(), |a| [a.name])
+        .ok_or_else(|| Error::settings(format!("no architecture is named '{wanted}'; known are {}", known())))
+}
+
+/// The first architecture that names and shapes suit.
+fn recognised(tensors: &Tensors) -> Result<&'static Architecture> {
+    for architecture in ARCHITECTURES {
+        if (architecture.recognise)(tensors)? {
+            return Ok(architecture);
+        }
     }
-    ARCHITECTURES.iter().find(|a| (a.recognise)(tensors)).ok_or_else(|| {
-        let names: Vec<&str> = tensors.names().take(SHOWN_NAMES).collect();
-        let more = tensors.names().count().saturating_sub(SHOWN_NAMES);
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        let prefixed = tensors.names().next().is_some() && tensors.names().all(|name| name.starts_with("module."));
-        let hint = if prefixed { "; weights saved from within DataParallel: take `module.` off the names" } else { "" };
-        Error::model(format!(
-            "the tensors {}{more} are of no known architecture{hint}; known are {}",
-            names.join(", "),
-            known()
-        ))
-    })
+    let names: Vec<&str> = tensors.names().take(SHOWN_NAMES).collect();
+    let more = tensors.names().count().saturating_sub(SHOWN_NAMES);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let prefixed = tensors.names().next().is_some() && tensors.names().all(|name| name.starts_with("module."));
+    let hint = if prefixed { "; weights saved from within DataParallel: take `module.` off the names" } else { "" };
+    Err(Error::model(format!(
+        "the tensors {}{more} are of no known architecture{hint}; known are {}",
+        names.join(", "),
+        known()
+    )))
+}
+
+/// A net as it was read, and what of it was told and what was not.
+struct Reading {
+    built: Built,
+    /// Of the preparation and the class names, what somebody has said.
+    told: Vec<Setting>,
+    read: Vec<String>,
+    warnings: Vec<String>,
+}
+
+/// Reads the net by what is said of it: the caller's `arch` goes before the metadata, these before the `config.json`
+/// (`beside`), and all before what names and shapes tell.
+fn read(tensors: &mut Tensors, arch: Option<&str>, beside: Result<Option<Vec<u8>>>) -> Result<Reading> {
+    let (mut statements, mut warnings) = (Vec::new(), Vec::new());
+    // To whom the net is told by an option, a statement that cannot be used is no obstacle.
+    let mut spare = |e: Error| match arch {
+        None => Err(Error::model(format!("{e}; --arch NAME leaves it aside"))),
+        Some(_) => {
+            warnings.push(format!("{e}; it is left aside, since the architecture is given"));
+            Ok(None)
+        }
+    };
+    statements.extend(config::of_metadata(tensors.metadata()).or_else(&mut spare)?);
+    let file = beside.and_then(|bytes| bytes.map_or(Ok(None), |bytes| config::of_file(&bytes)));
+    statements.extend(file.or_else(&mut spare)?);
+    let mut said = None;
+    if arch.is_none() {
+        for statement in &statements {
+            said = said.or(statement.named(ARCHITECTURES)?.map(|(architecture, _)| (architecture, statement.place)));
+        }
+    }
+    let given = arch.map(named).transpose()?.or(said.map(|(architecture, _)| architecture));
+    let architecture = given.map_or_else(|| recognised(tensors), Ok)?;
+    let built = (architecture.build)(tensors).and_then(|built| tensors.finish().map(|()| built));
+    let mut built = built.map_err(|e| match said {
+        Some((architecture, place)) => e.within(format!("read as {}, as {place} says", architecture.name)),
+        None => e,
+    })?;
+    let mut told = Vec::new();
+    let mut read = Vec::new();
+    for statement in &statements {
+        match statement.check(ARCHITECTURES, architecture, &built) {
+            Ok(()) => {
+                statement.apply(&mut built, &mut told)?;
+                read.extend(statement.read());
+                warnings.extend(statement.warnings.iter().cloned());
+            }
+            Err(e) => {
+                if arch.is_none() {
+                    return Err(Error::model(format!("{e}; mend it, or give --arch {}", architecture.name)));
+                }
+                warnings.push(format!("{e}; it is left aside, since the architecture is given"));
+            }
+        }
+    }
+    if given.is_some() {
+        built.assumed.clear();
+    } else if let Some((twin, difference)) = architecture.twin {
+        let (name, form) = (architecture.name, &built.architecture);
+        warnings.push(format!(
+            "taken for {form}, but the files of {twin} have the same names and shapes and differ in {difference}: \
+             --arch {name} or --arch {twin} settles it"
+        ));
+    }
+    Ok(Reading { built, told, read, warnings })
 }
 
 /// A net with its weights, and what it expects and names.
@@ -132,6 +267,12 @@ pub struct Model {
     resized: Mutex<HashMap<Shape, Arc<Graph>>>,
     preprocess: Preprocess,
     labels: Labels,
+    assumed: Vec<&'static str>,
+    /// What the preparation is called; empty where there is none.
+    preparation: &'static str,
+    told: Vec<Setting>,
+    read: Vec<String>,
+    warnings: Vec<String>,
     encodings: BTreeMap<&'static str, usize>,
     sha256: OnceLock<String>,
 }
@@ -160,13 +301,28 @@ impl AsRef<[u8]> for Aligned<[u8]> {
 #[cfg(feature = "embedded-model")]
 static EMBEDDED_WEIGHTS: &Aligned<[u8]> = &Aligned(*include_bytes!("../../weights/efficientnet-lite0.safetensors"));
 
+/// Whether `bytes` are the embedded net's, of which everything is known.
+#[cfg(feature = "embedded-model")]
+fn is_embedded(bytes: &Bytes) -> bool {
+    (**bytes).as_ref() == EMBEDDED_WEIGHTS.as_ref()
+}
+
+/// Whether `bytes` are the embedded net's, which this build has not.
+#[cfg(not(feature = "embedded-model"))]
+fn is_embedded(_: &Bytes) -> bool {
+    false
+}
+
 impl Model {
-    /// Maps a weights file into memory; it must not be changed in place while the model lives. Its architecture is read from names and shapes unless `arch` (a name of
-    /// [`ARCHITECTURES`]) is given.
+    /// Maps a weights file into memory; it must not be changed in place while the model lives. Its architecture is `arch` (a
+    /// name of [`ARCHITECTURES`]) where that is given, else what the metadata of the file say, else what a `config.json` of
+    /// timm beside it says, else what names and shapes tell. Metadata and `config.json` also say how pictures are prepared.
+    /// What remains is assumed; [`assumed`](Self::assumed) and [`warnings`](Self::warnings) say so.
     ///
     /// # Errors
     /// When the file cannot be read, is no safetensors file, is damaged, has missing, surplus or mis-shaped tensors
-    /// or a number that is not finite. The message names the file, the tensor and what was expected.
+    /// or a number that is not finite; when metadata or `config.json` contradict the tensors or name a net that is not read,
+    /// and no `arch` is given. The message names the file, the tensor and what was expected.
     pub fn open(path: &Path, arch: Option<&str>) -> Result<Self> {
         // Asked of the path: opening a pipe waits for its other end.
         let metadata = path.metadata().map_err(|e| Error::io(path, e))?;
@@ -187,7 +343,7 @@ impl Model {
             Arc::new(map)
         };
         let name = path.file_stem().map_or(shown.clone(), |stem| stem.to_string_lossy().into_owned());
-        Self::read(name, bytes, arch).map_err(|e| e.within(shown))
+        Self::read(name, bytes, arch, config::beside(path)).map_err(|e| e.within(shown))
     }
 
     /// The embedded EfficientNet-Lite0 (ImageNet-1k).
@@ -199,19 +355,24 @@ impl Model {
         Self::from_bytes(EMBEDDED, Arc::new(EMBEDDED_WEIGHTS), None)
     }
 
-    /// A safetensors file in memory; as [`Model::open`], `name` standing for the file.
+    /// A safetensors file in memory; as [`Model::open`] without a `config.json`, `name` standing for the file.
     ///
     /// # Errors
     /// As [`Model::open`].
     pub fn from_bytes(name: impl Into<String>, bytes: Bytes, arch: Option<&str>) -> Result<Self> {
         let name = name.into();
-        Self::read(name.clone(), bytes, arch).map_err(|e| e.within(name))
+        Self::read(name.clone(), bytes, arch, Ok(None)).map_err(|e| e.within(name))
     }
 
-    fn read(name: String, bytes: Bytes, arch: Option<&str>) -> Result<Self> {
+    fn read(name: String, bytes: Bytes, arch: Option<&str>, beside: Result<Option<Vec<u8>>>) -> Result<Self> {
         let mut tensors = Tensors::parse(bytes.clone())?;
-        let built = (architecture(&tensors, arch)?.build)(&mut tensors)?;
-        tensors.finish()?;
+        let known = arch.is_none() && is_embedded(&bytes);
+        let arch = if known { Some(efficientnet_lite::TENSORFLOW) } else { arch };
+        let Reading { built, told, read, warnings } = read(&mut tensors, arch, if known { Ok(None) } else { beside })?;
+        let Preparation { preprocess, name: preparation } = built.preparation;
+        if preprocess.takes_pictures() {
+            preprocess.check()?;
+        }
         Ok(Self {
             name,
             architecture: built.architecture,
@@ -219,11 +380,45 @@ impl Model {
             folded: Arc::new(built.graph.fold()?),
             unfolded: built.graph,
             resized: Mutex::new(HashMap::new()),
-            preprocess: built.preprocess,
+            preprocess,
             labels: built.labels,
+            assumed: built.assumed,
+            preparation,
+            told: if known { ALL_SETTINGS.to_vec() } else { told },
+            read,
+            warnings,
             encodings: tensors.encodings(),
             sha256: OnceLock::new(),
         })
+    }
+
+    /// What of the net, its preparation of pictures and its class names is assumed, because neither the file nor what lies
+    /// beside it nor the caller says it, such as `relu` or `preparation: ImageNet`. `given` are the settings that the caller
+    /// replaces.
+    pub fn assumed(&self, given: &[Setting]) -> Vec<String> {
+        let open = |setting: &Setting| !self.told.contains(setting) && !given.contains(setting);
+        let mut assumed: Vec<String> = self.assumed.iter().map(|&what| what.to_string()).collect();
+        let parts = Setting::OF_PREPARATION.iter().filter(|(setting, _)| open(setting));
+        let parts: Vec<&str> = parts.map(|&(_, name)| name).collect();
+        match (self.preparation, parts.len()) {
+            ("", _) | (_, 0) => {}
+            (name, n) if n == Setting::OF_PREPARATION.len() => assumed.push(format!("preparation: {name}")),
+            (name, _) => assumed.push(format!("preparation: {name} ({})", parts.join(", "))),
+        }
+        let names = self.labels.set().filter(|_| open(&Setting::Labels));
+        assumed.extend(names.map(|set| format!("class names: {set}")));
+        assumed
+    }
+
+    /// What is probably not as the user meant it, one sentence each: a file that two published families share, a
+    /// `config.json` that was left aside.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// What was read beside the tensors, a line each place, such as `config.json: architecture resnet50, mean, std`.
+    pub fn read_beside(&self) -> &[String] {
+        &self.read
     }
 
     /// Name of the file without its extension, or of the embedded model.

@@ -9,8 +9,27 @@ use crate::error::{Error, Result};
 use crate::graph::{NodeId, Op};
 use crate::tensor::{Shape, Window};
 
-pub(super) fn recognise(tensors: &Tensors) -> bool {
-    ["conv1.weight", "layer1.0.conv1.weight", "fc.weight"].iter().all(|n| tensors.has(n))
+/// Published names and the form that each stands for.
+pub(super) const PUBLISHED: &[(&str, &str)] = &[
+    ("resnet18", "resnet-basic [2,2,2,2]"),
+    ("resnet34", "resnet-basic [3,4,6,3]"),
+    ("resnet26", "resnet-bottleneck [2,2,2,2]"),
+    ("resnet50", "resnet-bottleneck [3,4,6,3]"),
+    ("resnet101", "resnet-bottleneck [3,4,23,3]"),
+    ("resnet152", "resnet-bottleneck [3,8,36,3]"),
+    ("resnet200", "resnet-bottleneck [3,24,36,3]"),
+    ("wide_resnet50_2", "wide-resnet-bottleneck [3,4,6,3]"),
+    ("wide_resnet101_2", "wide-resnet-bottleneck [3,4,23,3]"),
+    ("resnext50_32x4d", "resnext-bottleneck 32x4d [3,4,6,3]"),
+    ("resnext101_32x4d", "resnext-bottleneck 32x4d [3,4,23,3]"),
+    ("resnext101_32x8d", "resnext-bottleneck 32x8d [3,4,23,3]"),
+    ("resnext101_32x16d", "resnext-bottleneck 32x16d [3,4,23,3]"),
+    ("resnext101_32x32d", "resnext-bottleneck 32x32d [3,4,23,3]"),
+    ("resnext101_64x4d", "resnext-bottleneck 64x4d [3,4,23,3]"),
+];
+
+pub(super) fn recognise(tensors: &Tensors) -> Result<bool> {
+    Ok(["conv1.weight", "layer1.0.conv1.weight", "fc.weight"].iter().all(|n| tensors.has(n)))
 }
 
 /// Number of blocks of a layer.
@@ -96,9 +115,15 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<Built> {
     x = net.pooled(1, x)?;
     x = net.linear("fc", x, Bias::Present)?;
     let graph = net.builder.finish(x)?;
+    let mut assumed = vec!["relu", "max-pool after the stem", "no dilation", "no anti-aliasing", "batch-norm eps 1e-5"];
+    if convolutions == 3 {
+        assumed.push("stride in the 3x3 convolution of a bottleneck");
+    }
     Ok(Built {
+        form: architecture.clone(),
         architecture,
-        preprocess: preprocess::imagenet(channels),
+        assumed,
+        preparation: preprocess::imagenet(channels),
         labels: Labels::for_pictures(graph.classes()),
         graph,
     })

@@ -22,6 +22,7 @@ struct Stored {
 /// The tensors of one file and which of them the net has used.
 pub(super) struct Tensors {
     bytes: Bytes,
+    metadata: BTreeMap<String, String>,
     stored: BTreeMap<String, Stored>,
     used: BTreeSet<String>,
 }
@@ -129,7 +130,13 @@ impl Tensors {
         if stored.is_empty() {
             return Err(Error::model("the file holds no tensors"));
         }
-        Ok(Self { bytes, stored, used: BTreeSet::new() })
+        let metadata = metadata.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
+        Ok(Self { bytes, metadata, stored, used: BTreeSet::new() })
+    }
+
+    /// What the header's `__metadata__` says.
+    pub(super) fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
     }
 
     /// All names in alphabetical order.
@@ -147,10 +154,10 @@ impl Tensors {
         self.stored.get(name).map(|t| t.shape.as_slice())
     }
 
-    /// How many numbers are stored in each encoding.
+    /// How many of the numbers that the net uses are stored in each encoding.
     pub(super) fn encodings(&self) -> BTreeMap<&'static str, usize> {
         let mut counts = BTreeMap::new();
-        for tensor in self.stored.values() {
+        for (_, tensor) in self.stored.iter().filter(|(name, _)| self.used.contains(*name)) {
             if let Some(encoding) = encoding(tensor.dtype) {
                 *counts.entry(encoding.name()).or_insert(0) += tensor.shape.iter().product::<usize>();
             }
@@ -233,18 +240,14 @@ impl Tensors {
         Ok(norm)
     }
 
-    /// Refuses tensors that the net has not used; batch norms may count their batches.
+    /// Refuses tensors that the net has not used; batch norms may count their batches, in numbers of any type.
     pub(super) fn finish(&self) -> Result<()> {
-        let counts_batches = |name: &str, tensor: &Stored| {
+        let counts_batches = |name: &str| {
             let norm = name.strip_suffix("num_batches_tracked").map(|norm| format!("{norm}running_mean"));
-            tensor.dtype == Dtype::I64 && norm.is_some_and(|norm| self.used.contains(&norm))
+            norm.is_some_and(|norm| self.used.contains(&norm))
         };
-        let surplus: Vec<&str> = self
-            .stored
-            .iter()
-            .filter(|(name, tensor)| !self.used.contains(*name) && !counts_batches(name, tensor))
-            .map(|(name, _)| name.as_str())
-            .collect();
+        let unused = self.names().filter(|name| !self.used.contains(*name));
+        let surplus: Vec<&str> = unused.filter(|name| !counts_batches(name)).collect();
         match surplus[..] {
             [] => Ok(()),
             [first, ..] => Err(Error::model(format!(

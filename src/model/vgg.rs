@@ -7,8 +7,20 @@ use crate::error::{Error, Result};
 use crate::graph::Op;
 use crate::tensor::{Shape, Window};
 
-pub(super) fn recognise(tensors: &Tensors) -> bool {
-    ["features.0.weight", "classifier.0.weight", "classifier.6.weight"].iter().all(|n| tensors.has(n))
+/// Published names and the form that each stands for.
+pub(super) const PUBLISHED: &[(&str, &str)] = &[
+    ("vgg11", "vgg (8 conv)"),
+    ("vgg11_bn", "vgg (8 conv, batch norm)"),
+    ("vgg13", "vgg (10 conv)"),
+    ("vgg13_bn", "vgg (10 conv, batch norm)"),
+    ("vgg16", "vgg (13 conv)"),
+    ("vgg16_bn", "vgg (13 conv, batch norm)"),
+    ("vgg19", "vgg (16 conv)"),
+    ("vgg19_bn", "vgg (16 conv, batch norm)"),
+];
+
+pub(super) fn recognise(tensors: &Tensors) -> Result<bool> {
+    Ok(["features.0.weight", "classifier.0.weight", "classifier.6.weight"].iter().all(|n| tensors.has(n)))
 }
 
 /// Positions in `features` that hold a convolution, ascending.
@@ -63,9 +75,16 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<Built> {
     x = net.linear("classifier.6", x, Bias::Present)?;
     let graph = net.builder.finish(x)?;
     let norm = if norms > 0 { ", batch norm" } else { "" };
+    let mut assumed = vec!["relu", "max-pools"];
+    if norms > 0 {
+        assumed.push("batch-norm eps 1e-5");
+    }
+    let architecture = format!("vgg ({} conv{norm})", convolutions.len());
     Ok(Built {
-        architecture: format!("vgg ({} conv{norm})", convolutions.len()),
-        preprocess: preprocess::imagenet(channels),
+        form: architecture.clone(),
+        architecture,
+        assumed,
+        preparation: preprocess::imagenet(channels),
         labels: Labels::for_pictures(graph.classes()),
         graph,
     })

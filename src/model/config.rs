@@ -1,0 +1,345 @@
+//! What is said of a net beside its weights: in the metadata of the file, and in a `config.json` as timm and transformers
+//! write it.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::{Architecture, Built, Labels, Setting};
+use crate::error::{Error, ErrorKind, Result, open_file};
+use crate::image::Interpolation;
+use crate::tensor::Shape;
+
+/// Name of the file beside the weights.
+const FILE: &str = "config.json";
+
+/// Longest file that is read, in bytes.
+const MAX_BYTES: u64 = 16 << 20;
+
+/// timm's share of the resized short side that the crop keeps, where a config does not say it.
+const CROP_PCT: f64 = 0.875;
+
+/// Arguments of timm's models that change nothing of a net whose weights are there.
+const HARMLESS: [&str; 6] = ["num_classes", "in_chans", "img_size", "drop_rate", "drop_path_rate", "drop_block_rate"];
+
+/// What one place says of the net. What it does not say is `None`.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Statement {
+    pub(super) place: &'static str,
+    architecture: Option<String>,
+    classes: Option<usize>,
+    labels: Option<Vec<String>>,
+    /// `[h, w]` of the input.
+    size: Option<[usize; 2]>,
+    crop_pct: Option<f64>,
+    mean: Option<Vec<f64>>,
+    std: Option<Vec<f64>>,
+    interpolation: Option<Interpolation>,
+    /// Parts of the net that it makes other than the architecture has them.
+    changes: Vec<String>,
+    /// What it wants and cannot be done, one sentence each.
+    pub(super) warnings: Vec<String>,
+}
+
+/// The bytes of the `config.json` beside the weights at `path`, where there is one.
+///
+/// # Errors
+/// When it cannot be read or is too long.
+pub(super) fn beside(path: &Path) -> Result<Option<Vec<u8>>> {
+    let path = path.with_file_name(FILE);
+    let file = match open_file(&path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == ErrorKind::Io && !path.exists() => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|e| Error::io(&path, e))?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(Error::model(format!("{}: more than {MAX_BYTES} bytes", path.display())));
+    }
+    Ok(Some(bytes))
+}
+
+/// What `__metadata__` says. Values are JSON where they can be read as that, else texts.
+///
+/// # Errors
+/// When a value is of the wrong kind.
+pub(super) fn of_metadata(metadata: &BTreeMap<String, String>) -> Result<Option<Statement>> {
+    let value = |text: &String| serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.clone()));
+    let object = metadata.iter().map(|(key, text)| (key.clone(), value(text))).collect();
+    parse("the metadata", &object)
+}
+
+/// What a `config.json` says; nothing where it is not about a net.
+///
+/// # Errors
+/// When it is not JSON, or a value is of the wrong kind.
+pub(super) fn of_file(bytes: &[u8]) -> Result<Option<Statement>> {
+    match serde_json::from_slice(bytes) {
+        Ok(Value::Object(object)) => parse(FILE, &object),
+        Ok(_) => Ok(None),
+        Err(e) => Err(Error::model(format!("{FILE} beside the weights is not JSON: {e}"))),
+    }
+}
+
+fn parse(place: &'static str, object: &Map<String, Value>) -> Result<Option<Statement>> {
+    let own = ["architecture", "architectures", "pretrained_cfg"];
+    if !own.iter().any(|key| object.get(*key).is_some_and(|v| !v.is_null())) {
+        return Ok(None);
+    }
+    let nested = object.get("pretrained_cfg").and_then(Value::as_object);
+    // Older files of timm have everything on one level.
+    let value = |key: &str| nested.and_then(|n| n.get(key)).or_else(|| object.get(key)).filter(|v| !v.is_null());
+    let wrong = |key: &str, wanted: &str| Error::model(format!("{place}: `{key}` is not {wanted}"));
+    let text = |key: &str, value: &Value| value.as_str().map(str::to_owned).ok_or_else(|| wrong(key, "a text"));
+    let numbers = |key: &str| -> Result<Option<Vec<f64>>> {
+        let Some(value) = value(key) else { return Ok(None) };
+        let each = |v: &Value| v.as_f64().filter(|v| v.is_finite());
+        let list = value.as_array().map_or_else(|| each(value).map(|v| vec![v]), |all| all.iter().map(each).collect());
+        list.filter(|v| !v.is_empty()).map(Some).ok_or_else(|| wrong(key, "a list of numbers"))
+    };
+    let count = |key: &str, value: &Value| {
+        value.as_u64().and_then(|n| usize::try_from(n).ok()).ok_or_else(|| wrong(key, "a whole number"))
+    };
+    let mut said = Statement { place, ..Statement::default() };
+    said.architecture = match (object.get("architecture"), object.get("architectures").and_then(Value::as_array)) {
+        (Some(name), _) if !name.is_null() => Some(text("architecture", name)?),
+        (_, Some(names)) => names.first().map(|name| text("architectures", name)).transpose()?,
+        _ => None,
+    };
+    let classes = ["num_classes", "num_labels"].iter().find_map(|key| Some((*key, object.get(*key)?)));
+    said.classes = classes.map(|(key, value)| count(key, value)).transpose()?;
+    if let Some(names) = value("label_names") {
+        let described = value("label_descriptions").and_then(Value::as_object);
+        let name = |v: &Value| {
+            let name = v.as_str()?;
+            Some(described.and_then(|d| d.get(name)?.as_str()).unwrap_or(name).to_string())
+        };
+        let names = names.as_array().and_then(|all| all.iter().map(name).collect());
+        said.labels = Some(names.ok_or_else(|| wrong("label_names", "a list of texts"))?);
+    }
+    if let Some(size) = numbers("input_size")? {
+        let whole = |v: f64| (v >= 1.0 && v.fract() == 0.0 && v <= 65_536.0).then_some(v as usize);
+        said.size = match size[..] {
+            [_, h, w] | [h, w] => whole(h).zip(whole(w)).map(|(h, w)| [h, w]),
+            [side] => whole(side).map(|side| [side; 2]),
+            _ => None,
+        };
+        if said.size.is_none() {
+            return Err(wrong("input_size", "a list of channels, height and width"));
+        }
+    }
+    if let Some(share) = value("crop_pct") {
+        let share = share.as_f64().filter(|&s| s > 0.01 && s <= 1.0);
+        said.crop_pct = Some(share.ok_or_else(|| wrong("crop_pct", "a share between 0 and 1"))?);
+    }
+    (said.mean, said.std) = (numbers("mean")?, numbers("std")?);
+    if let Some(how) = value("interpolation") {
+        let how = text("interpolation", how)?;
+        let named = Value::String(how.to_lowercase());
+        match serde_json::from_value(named) {
+            Ok(known) => said.interpolation = Some(known),
+            Err(_) => said.warnings.push(format!("{place} resizes by '{how}', which this program does not do")),
+        }
+    }
+    let mode = value("crop_mode").and_then(Value::as_str).unwrap_or("center");
+    if mode != "center" || said.size.is_some_and(|[h, w]| h != w) {
+        let what = if mode == "center" { "not square" } else { mode };
+        said.warnings
+            .push(format!("{place} has a crop that is '{what}'; here the short side is resized and the centre cut"));
+    }
+    let pool = object.get("global_pool").and_then(Value::as_str).filter(|pool| !pool.is_empty() && *pool != "avg");
+    said.changes.extend(pool.map(|pool| format!("global_pool={pool}")));
+    let arguments = object.get("model_args").and_then(Value::as_object);
+    let changing = arguments.into_iter().flatten().filter(|(key, value)| {
+        let average = key.as_str() == "global_pool" && value.as_str() == Some("avg");
+        !(average || HARMLESS.contains(&key.as_str()))
+    });
+    said.changes.extend(changing.map(|(key, value)| format!("{key}={value}")));
+    Ok(Some(said))
+}
+
+/// A published name without its tag and without what names only the source of its weights.
+fn published_name(name: &str) -> String {
+    let name = name.to_lowercase();
+    let name = name.split('.').next().unwrap_or_default();
+    let name = name.strip_prefix("gluon_").map_or(name, |rest| rest.strip_suffix("_v1b").unwrap_or(rest));
+    ["tv_", "ssl_", "swsl_", "ig_"].iter().find_map(|source| name.strip_prefix(source)).unwrap_or(name).to_string()
+}
+
+impl Statement {
+    /// The row of the table that it names, and the form that the file must have then.
+    ///
+    /// # Errors
+    /// When it names a net that is not read.
+    pub(super) fn named<'a>(
+        &self,
+        table: &'a [Architecture],
+    ) -> Result<Option<(&'a Architecture, Option<&'static str>)>> {
+        let Some(name) = &self.architecture else { return Ok(None) };
+        let wanted = published_name(name);
+        let published = table.iter().find_map(|row| {
+            let (_, form) = row.published.iter().find(|(name, _)| *name == wanted)?;
+            Some((row, Some(*form)))
+        });
+        let found = published.or_else(|| table.iter().find(|row| row.name == *name).map(|row| (row, None)));
+        found.map(Some).ok_or_else(|| {
+            Error::model(format!(
+                "{} says that this is a '{name}', which is not read; --arch NAME reads the file as another net",
+                self.place
+            ))
+        })
+    }
+
+    /// Whether it agrees with what the file was read as.
+    ///
+    /// # Errors
+    /// When it does not; says in what.
+    pub(super) fn check(&self, table: &[Architecture], row: &Architecture, built: &Built) -> Result<()> {
+        let Self { place, .. } = self;
+        let fail = |why: String| Err(Error::model(why));
+        if let Some((named, form)) = self.named(table)? {
+            let name = self.architecture.as_deref().unwrap_or_default();
+            if named.name != row.name || form.is_some_and(|form| form != built.form) {
+                return fail(format!("{place} says that this is a '{name}', but it is read as {}", built.architecture));
+            }
+        }
+        if let Some(change) = self.changes.first() {
+            return fail(format!("{place} changes the net by `{change}`, which is not read"));
+        }
+        let classes = built.graph.classes();
+        if let Some(n) = self.classes.filter(|&n| n != classes) {
+            return fail(format!("{place} says {n} classes, the tensors have {classes}"));
+        }
+        if let Some(names) = self.labels.as_ref().filter(|names| names.len() != classes) {
+            return fail(format!("{place} names {} classes, the tensors have {classes}", names.len()));
+        }
+        let channels = built.preparation.preprocess.channels;
+        for (key, values) in [("mean", &self.mean), ("std", &self.std)] {
+            if let Some(n) = values.as_ref().map(Vec::len).filter(|&n| n != 1 && n != channels) {
+                return fail(format!("{place}: `{key}` has {n} numbers, the net has {channels} channels"));
+            }
+        }
+        if let Some(std) = self.std.iter().flatten().find(|std| **std <= 0.0) {
+            return fail(format!("{place}: `std` holds {std}, which cannot divide"));
+        }
+        Ok(())
+    }
+
+    /// Puts what it says in the place of what would be assumed, leaving alone what is `told` already.
+    ///
+    /// # Errors
+    /// When the net does not take pictures of the size that it says.
+    pub(super) fn apply(&self, built: &mut Built, told: &mut Vec<Setting>) -> Result<()> {
+        if let (Some(names), false) = (&self.labels, told.contains(&Setting::Labels)) {
+            built.labels = Labels::of(names.clone());
+            told.push(Setting::Labels);
+        }
+        let preprocess = &mut built.preparation.preprocess;
+        if !preprocess.takes_pictures() {
+            return Ok(());
+        }
+        let each =
+            |values: &Vec<f64>| if values.len() == 1 { vec![values[0]; preprocess.channels] } else { values.clone() };
+        let (mean, std) = (self.mean.as_ref().map(each), self.std.as_ref().map(each));
+        if let (Some(mean), false) = (mean, told.contains(&Setting::Mean)) {
+            preprocess.mean = mean;
+            told.push(Setting::Mean);
+        }
+        if let (Some(std), false) = (std, told.contains(&Setting::Std)) {
+            preprocess.std = std;
+            told.push(Setting::Std);
+        }
+        if let (Some(how), false) = (self.interpolation, told.contains(&Setting::Interpolation)) {
+            preprocess.interpolation = how;
+            told.push(Setting::Interpolation);
+        }
+        if (self.size.is_some() || self.crop_pct.is_some()) && !told.contains(&Setting::Size) {
+            preprocess.crop = self.size.unwrap_or(preprocess.crop);
+            let [h, w] = preprocess.crop;
+            preprocess.resize = (h.min(w) as f64 / self.crop_pct.unwrap_or(CROP_PCT)).floor() as usize;
+            told.push(Setting::Size);
+            let input = Shape::new(built.graph.input_shape().c, h, w);
+            if input != built.graph.input_shape() {
+                built.graph = built
+                    .graph
+                    .resized(input)
+                    .map_err(|e| Error::model(format!("{} says pictures of {h}x{w} pixels: {e}", self.place)))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What was read of it, in one line; nothing where it says nothing that counts.
+    pub(super) fn read(&self) -> Option<String> {
+        let parts = [
+            self.architecture.as_ref().map(|name| format!("architecture {name}")),
+            self.size.map(|[h, w]| format!("size {h}x{w}")),
+            self.crop_pct.map(|share| format!("crop_pct {share}")),
+            self.mean.as_ref().map(|_| "mean".to_string()),
+            self.std.as_ref().map(|_| "std".to_string()),
+            self.interpolation.map(|how| format!("{how:?}").to_lowercase()),
+            self.labels.as_ref().map(|_| "class names".to_string()),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        (!parts.is_empty()).then(|| format!("{}: {}", self.place, parts.join(", ")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> Result<Option<Statement>> {
+        of_file(text.as_bytes())
+    }
+
+    #[test]
+    fn both_forms_of_timm_are_read() {
+        let nested = file(
+            r#"{"architecture": "resnet50", "num_classes": 10, "global_pool": "avg", "pretrained_cfg": {
+                "num_classes": 1000, "input_size": [3, 160, 160], "crop_pct": 0.95, "interpolation": "bicubic",
+                "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2]}}"#,
+        );
+        let flat = file(
+            r#"{"architecture": "resnet50", "num_classes": 10, "input_size": [3, 160, 160], "crop_pct": 0.95,
+                "interpolation": "bicubic", "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2]}"#,
+        );
+        let nested = nested.unwrap().unwrap();
+        assert_eq!(nested, flat.unwrap().unwrap());
+        assert_eq!((nested.classes, nested.size, nested.crop_pct), (Some(10), Some([160; 2]), Some(0.95)));
+        assert_eq!(nested.interpolation, Some(Interpolation::Bicubic));
+        assert!(nested.changes.is_empty() && nested.warnings.is_empty());
+    }
+
+    #[test]
+    fn what_is_not_about_a_net_is_left_alone() {
+        assert_eq!(file(r#"{"learning_rate": 0.1, "mean": "none"}"#).unwrap(), None);
+        assert_eq!(file("[1, 2]").unwrap(), None);
+        assert!(file("{").unwrap_err().to_string().contains("config.json"));
+        for (text, key) in [
+            (r#"{"architecture": 7}"#, "architecture"),
+            (r#"{"architecture": "resnet18", "mean": "grey"}"#, "mean"),
+            (r#"{"architecture": "resnet18", "input_size": [3, 0, 9]}"#, "input_size"),
+            (r#"{"architecture": "resnet18", "crop_pct": 8.75}"#, "crop_pct"),
+            (r#"{"architecture": "resnet18", "num_classes": -1}"#, "num_classes"),
+        ] {
+            assert!(file(text).unwrap_err().to_string().contains(key), "{text}");
+        }
+    }
+
+    #[test]
+    fn sources_of_weights_are_no_part_of_the_name() {
+        for (name, want) in [
+            ("resnet50.a1_in1k", "resnet50"),
+            ("gluon_resnet50_v1b", "resnet50"),
+            ("swsl_resnext50_32x4d", "resnext50_32x4d"),
+            ("tf_efficientnet_lite0", "tf_efficientnet_lite0"),
+            ("gluon_resnet50_v1c", "resnet50_v1c"),
+        ] {
+            assert_eq!(published_name(name), want);
+        }
+    }
+}
