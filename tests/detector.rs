@@ -312,6 +312,7 @@ fn the_test_part_alone_is_measured() {
         let pair = |(i, pair): (usize, &[Example])| verilume::reliability::detector::Specimen {
             key: salt * 100 + i as u64,
             part,
+            predicted: 0,
             clean: pair[0].maps.clone(),
             attacked: vec![Some(pair[1].maps.clone()), None],
             tried: vec![true, true],

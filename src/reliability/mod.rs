@@ -19,6 +19,7 @@ pub mod randomise;
 pub mod ranking;
 pub mod removal;
 mod scores;
+pub mod share;
 pub mod similarity;
 pub mod stability;
 

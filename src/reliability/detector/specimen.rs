@@ -59,7 +59,9 @@ pub struct Specimen {
     pub key: u64,
     /// What it is used for.
     pub part: Part,
-    /// Maps of the class that the net predicts on it.
+    /// The class that the net predicts on it.
+    pub predicted: usize,
+    /// Maps of that class.
     pub clean: Tensor,
     /// By kind: maps of the class that the net predicts on the attacked version, if that is another class than on the picture;
     /// `None` where the prediction stayed or there is no such version.
@@ -87,11 +89,11 @@ impl Laboratory<'_> {
         let logits = logits(engine, self.graph, x)?;
         let predicted: Vec<usize> = logits.iter().map(|l| top(l)).collect();
         let clean = self.features.of(engine, self.graph, x, &predicted)?;
-        let new = |(clean, key)| {
+        let new = |((clean, key), &predicted)| {
             let (attacked, tried) = (vec![None; self.kinds.len()], vec![false; self.kinds.len()]);
-            Specimen { key, part: part(key, self.seed), clean, attacked, tried }
+            Specimen { key, part: part(key, self.seed), predicted, clean, attacked, tried }
         };
-        let mut found: Vec<Specimen> = clean.into_iter().zip(x.keys()).map(new).collect();
+        let mut found: Vec<Specimen> = clean.into_iter().zip(x.keys()).zip(&predicted).map(new).collect();
         for (k, kind) in self.kinds.iter().enumerate() {
             let chosen: Vec<usize> = (0..x.len()).filter(|&i| !kind.held_out || found[i].part == Part::Test).collect();
             if chosen.is_empty() {
