@@ -42,6 +42,12 @@ pub struct Evaluated {
     pub settings: String,
     /// The files as they were found.
     pub stamps: Vec<Option<Stamp>>,
+    /// What was assumed because neither the files nor the options say it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub assumed: Vec<String>,
+    /// What is probably not as the user meant it, one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 impl Evaluated {
@@ -107,6 +113,9 @@ pub struct Score {
     pub failed: usize,
     /// How the method differs from the first one, on pictures that both have; `None` for the first.
     pub difference: Option<Difference>,
+    /// What is probably not as the user meant it, one sentence each; said of what the net alone does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// A paired difference.

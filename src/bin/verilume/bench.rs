@@ -11,6 +11,7 @@ use verilume::engine::{Engine, Settings};
 use crate::args::BenchArgs;
 use crate::computing;
 use crate::plan::{self, Named};
+use crate::said::Said;
 use crate::subject::Subject;
 use crate::talk::{self, Answer, Progress, Voice};
 use crate::timing::Times;
@@ -62,6 +63,7 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
         .flat_map(|(m, b)| threads.iter().map(move |&t| (m, b, t)))
         .collect();
     let mut progress = Progress::new(voice, combinations.len());
+    Said::of_net(&subject.model).tell(&progress);
     progress.say(&format!(
         "{}: noise of {}, class {}, 1 call untimed, {} timed",
         subject.model.name(),

@@ -8,6 +8,7 @@ use verilume::report::{FileStatus, Journal, Line, Record, Status};
 use crate::inputs::Source;
 use crate::paths;
 use crate::plan::Reply;
+use crate::said::Said;
 use crate::talk::{Answer, Progress, counted};
 
 /// Characters of an input's path in the table.
@@ -32,17 +33,26 @@ pub struct Book {
     headed: bool,
     /// Settings of records that no method made.
     input_settings: String,
+    /// What every record says of the run.
+    pub said: Said,
 }
 
 impl Book {
     /// An empty book over `sources`, writing to `journal`.
-    pub fn new(journal: Journal, reply: Reply, sources: &[Source], ids: &[String], input_settings: String) -> Self {
+    pub fn new(
+        journal: Journal,
+        reply: Reply,
+        sources: &[Source],
+        ids: &[String],
+        input_settings: String,
+        said: Said,
+    ) -> Self {
         let longest = |lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or(0);
         // Room for the row number of an array.
         let path = longest(&mut sources.iter().map(|s| s.shown.chars().count() + if s.is_array() { 6 } else { 0 }));
         let widths = [path.clamp(5, PATH_CHARACTERS), longest(&mut ids.iter().map(String::len)).max(6)];
         let tallies = sources.iter().map(|_| Tally { items: 1, ..Tally::default() }).collect();
-        Self { journal, answer: Answer::default(), reply, widths, tallies, headed: false, input_settings }
+        Self { journal, answer: Answer::default(), reply, widths, tallies, headed: false, input_settings, said }
     }
 
     /// Source `at` has `items` rows.
@@ -76,7 +86,9 @@ impl Book {
     }
 
     /// Records a result: it is in the journal before anybody sees it.
-    pub fn add(&mut self, at: usize, line: Line, progress: &Progress) -> Result<()> {
+    pub fn add(&mut self, at: usize, mut line: Line, progress: &Progress) -> Result<()> {
+        line.record.assumed.clone_from(&self.said.assumed);
+        line.record.warnings.splice(..0, self.said.warnings.iter().cloned());
         self.journal.append(&line)?;
         let tally = &mut self.tallies[at];
         match &line.record.error {

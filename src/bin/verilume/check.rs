@@ -27,6 +27,7 @@ use crate::inputs::{self, Inputs, Source};
 use crate::items::{self, Item, Net};
 use crate::kindermans;
 use crate::plan::{self, Named};
+use crate::said::Said;
 use crate::talk::{Answer, Progress, Voice, counted};
 use crate::targets::best_first;
 use crate::tests_of_trust;
@@ -81,6 +82,8 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
     if ignored > 0 {
         progress.say(&format!("{ignored} files that are neither pictures nor arrays are left out"));
     }
+    let said = Said::new(&model, &preprocess, &args.preparation);
+    said.tell(&progress);
     let precision = computing::precision_name(&settings);
     let device = format!("{}, {} kernels, {precision}, {}", on.device, on.kernels, counted(on.threads, "thread"));
     let mut run = Run {
@@ -98,6 +101,7 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
         pictures: Vec::new(),
         plates: Vec::new(),
         answer: Answer::default(),
+        said,
     };
     for (at, source) in sources.iter().enumerate() {
         progress.at(&source.shown);
@@ -105,7 +109,8 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
         run.source(at, source, &progress)?;
         progress.step(&summary(source, &run.pictures[before..]));
     }
-    let Run { pictures, plates, mut answer, .. } = run;
+    let Run { pictures, plates, mut answer, mut said, .. } = run;
+    said.judge(model.classes(), &progress);
     let report = CheckReport {
         version: env!("CARGO_PKG_VERSION").into(),
         model: ModelUsed {
@@ -119,8 +124,8 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
         tests: tests.iter().map(|test| tests_of_trust::described(test)).collect(),
         methods: named.iter().map(|n| MethodChecked { id: n.id.clone(), spec: n.spec.to_string() }).collect(),
         pictures,
-        assumed: Vec::new(),
-        warnings: Vec::new(),
+        warnings: said.all(),
+        assumed: said.assumed,
         record_version: verilume::report::RECORD_VERSION,
     };
     let files = write(args, &report, &plates)?;
@@ -218,6 +223,7 @@ struct Run<'a> {
     pictures: Vec<PictureChecked>,
     plates: Vec<Option<Plate>>,
     answer: Answer,
+    said: Said,
 }
 
 impl<'a> Run<'a> {
@@ -258,13 +264,14 @@ impl<'a> Run<'a> {
         match item.and_then(|item| Ok((self.examine(&item, source, progress)?, item))) {
             Ok((found, item)) => {
                 checked.prediction = self.prediction(&found.logits);
+                self.said.hear(&item, None, checked.prediction.first().map(|p| p.index), progress);
                 plate = self.drawn(&item, &found);
                 checked.findings = found.findings;
             }
             Err(e) => checked.error = Some(e.to_string()),
         }
         if self.args.json {
-            for line in verdicts::lines(&checked)? {
+            for line in verdicts::lines(&checked, &self.said.all())? {
                 progress.aside(|| self.answer.line(&line))?;
             }
         }

@@ -32,6 +32,7 @@ use crate::items::{self, Net};
 use crate::outputs;
 use crate::paths;
 use crate::plan;
+use crate::said::Said;
 use crate::stream::{Read, Stream};
 use crate::talk::{Answer, Progress, Voice, counted};
 use crate::targets::best_first;
@@ -71,7 +72,11 @@ struct Collection<'a> {
     graph: Option<Arc<Graph>>,
     specimens: Vec<Specimen>,
     failed: usize,
+    said: Said,
 }
+
+/// A picture, its attacked version and its class, where these are known.
+type Pair = (Tensor, Option<Tensor>, Option<usize>);
 
 impl Collection<'_> {
     /// The input if it has the size of those before it; the first makes the net.
@@ -90,15 +95,19 @@ impl Collection<'_> {
     }
 
     /// A picture and, where they are given, its attacked version.
-    fn pair(&mut self, clean: Read, attacked: Option<Read>) -> verilume::Result<(Tensor, Option<Tensor>)> {
-        let clean = self.fitting(clean.item?.input)?;
+    fn pair(&mut self, clean: Read, attacked: Option<Read>, progress: &Progress) -> verilume::Result<Pair> {
+        let item = clean.item?;
+        self.said.hear(&item, None, None, progress);
+        let clean = self.fitting(item.input)?;
         let attacked = attacked.map(|read| self.fitting(read.item?.input)).transpose()?;
-        Ok((clean, attacked))
+        Ok((clean, attacked, item.label))
     }
 
-    fn add(&mut self, pairs: Vec<(Tensor, Option<Tensor>)>) -> Result<()> {
+    fn add(&mut self, pairs: Vec<Pair>) -> Result<()> {
         let Some(graph) = self.graph.clone().filter(|_| !pairs.is_empty()) else { return Ok(()) };
-        let (clean, attacked): (Vec<Tensor>, Vec<Option<Tensor>>) = pairs.into_iter().unzip();
+        let labels: Vec<Option<usize>> = pairs.iter().map(|pair| pair.2).collect();
+        let (clean, attacked): (Vec<Tensor>, Vec<Option<Tensor>>) =
+            pairs.into_iter().map(|(clean, attacked, _)| (clean, attacked)).unzip();
         let attacked: Option<Vec<Tensor>> = attacked.into_iter().collect();
         let laboratory = Laboratory {
             graph: &graph,
@@ -108,6 +117,9 @@ impl Collection<'_> {
             seed: self.seed,
         };
         let found = laboratory.specimens(&mut self.engine, &Batch::of(clean)?, attacked.as_deref())?;
+        for (specimen, label) in found.iter().zip(labels) {
+            label.into_iter().for_each(|label| self.said.count(label == specimen.predicted));
+        }
         self.specimens.extend(found);
         Ok(())
     }
@@ -155,6 +167,10 @@ struct Trained {
     seed: u64,
     attacks: Vec<KindRow>,
     seconds: f64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    assumed: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
 /// Pictures of each part.
@@ -189,6 +205,8 @@ fn train_one(args: &TrainArgs) -> Result<ExitCode> {
     }
     let mut progress = Progress::new(voice, clean.len());
     engine.observe(progress.listener());
+    let said = Said::new(&model, &preprocess, &args.preparation);
+    said.tell(&progress);
     let net = Net { preprocess: &preprocess, input: model.default_input() };
     let mut collection = Collection {
         model: &model,
@@ -200,8 +218,10 @@ fn train_one(args: &TrainArgs) -> Result<ExitCode> {
         graph: None,
         specimens: Vec::new(),
         failed: 0,
+        said,
     };
     collect(args, &mut collection, (&clean, &given), net, &mut progress)?;
+    collection.said.judge(model.classes(), &progress);
     let (examples, validation) = (collection.examples(Part::Training), collection.examples(Part::Validation));
     let training = Training { epochs: args.epochs, patience: args.patience, lr: args.lr, seed, ..Training::default() };
     let trained = train(&mut collection.engine, &examples, &validation, &training).map_err(|e| match e.kind() {
@@ -213,6 +233,8 @@ fn train_one(args: &TrainArgs) -> Result<ExitCode> {
     let parts = [Part::Training, Part::Validation, Part::Test];
     let on = collection.engine.describe();
     let data: Vec<String> = args.data.iter().map(|name| paths::shown(Path::new(name))).collect();
+    let mut notes = collection.said.notes();
+    notes.insert("data".into(), data.join(", "));
     let provenance = Provenance {
         version: env!("CARGO_PKG_VERSION").into(),
         method: spec.to_string(),
@@ -233,7 +255,7 @@ fn train_one(args: &TrainArgs) -> Result<ExitCode> {
         validation_auc,
         test: BTreeMap::new(),
         computed_in: [computing::precision_name(&settings).into(), on.kernels],
-        notes: BTreeMap::from([("data".into(), data.join(", "))]),
+        notes,
     };
     let mut detector = Detector::new(trained, provenance);
     let attacks = measured(&mut collection, &detector, &kinds)?;
@@ -255,6 +277,8 @@ fn train_one(args: &TrainArgs) -> Result<ExitCode> {
         seed,
         attacks,
         seconds: started.elapsed().as_secs_f64(),
+        warnings: collection.said.all(),
+        assumed: collection.said.assumed,
     };
     let text = if args.json { serde_json::to_string(&report)? } else { table(&report) };
     Answer::default().line(&text)?;
@@ -315,7 +339,7 @@ fn collect(
                 partner => partner,
             },
         };
-        match collection.pair(read, partner) {
+        match collection.pair(read, partner, progress) {
             Ok(pair) => {
                 pairs.push(pair);
                 left -= 1;
@@ -410,6 +434,10 @@ struct Judged {
     /// Whether the probability reaches the threshold.
     attacked: Option<bool>,
     error: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    assumed: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
 /// A detector at work.
@@ -425,9 +453,11 @@ struct Watch<'a> {
     headed: bool,
     done: usize,
     failed: usize,
+    said: Said,
 }
 
-type Waiting = (usize, Option<usize>, Tensor);
+/// Source, row, input, and the class where it is known.
+type Waiting = (usize, Option<usize>, Tensor, Option<usize>);
 
 impl Watch<'_> {
     fn judge(&mut self, inputs: &[Waiting]) -> verilume::Result<Vec<(usize, Verdict)>> {
@@ -448,7 +478,8 @@ impl Watch<'_> {
         }
         match self.judge(&inputs) {
             Ok(found) => {
-                for ((source, row, _), (class, verdict)) in inputs.iter().zip(found) {
+                for ((source, row, _, label), (class, verdict)) in inputs.iter().zip(found) {
+                    label.iter().for_each(|&label| self.said.count(label == class));
                     self.say(
                         Judged {
                             input: self.sources[*source].shown.clone(),
@@ -459,6 +490,8 @@ impl Watch<'_> {
                             log_odds: Some(verdict.log_odds),
                             attacked: Some(verdict.probability >= self.args.threshold),
                             error: None,
+                            assumed: self.said.assumed.clone(),
+                            warnings: self.said.all(),
                         },
                         progress,
                     )?;
@@ -480,6 +513,8 @@ impl Watch<'_> {
             log_odds: None,
             attacked: None,
             error: Some(error.to_string()),
+            assumed: self.said.assumed.clone(),
+            warnings: self.said.all(),
         };
         self.say(judged, progress)
     }
@@ -517,6 +552,15 @@ fn apply(args: &ApplyArgs) -> Result<ExitCode> {
     detector
         .check(model.sha256(), &preprocess)
         .map_err(|e| e.within(format!("--detector {}", args.detector.display())))?;
+    // The same weights can be read as two nets.
+    if detector.provenance.model[1] != model.architecture() {
+        bail!(
+            "--detector {}: trained on maps of a net read as {}, not as {}",
+            args.detector.display(),
+            detector.provenance.model[1],
+            model.architecture()
+        );
+    }
     let labels = plan::labels(&model, &args.preparation)?;
     let spec = Spec::parse(&detector.provenance.method)?;
     let features = features(&spec, &preprocess, detector.provenance.seed)?;
@@ -527,6 +571,8 @@ fn apply(args: &ApplyArgs) -> Result<ExitCode> {
     let sources = inputs::find(&args.inputs, Path::new("")).sources;
     let mut progress = Progress::new(voice, sources.len());
     engine.observe(progress.listener());
+    let said = Said::new(&model, &preprocess, &args.preparation);
+    said.tell(&progress);
     let net = Net { preprocess: &preprocess, input: model.default_input() };
     let mut watch = Watch {
         detector: &detector,
@@ -540,6 +586,7 @@ fn apply(args: &ApplyArgs) -> Result<ExitCode> {
         headed: false,
         done: 0,
         failed: 0,
+        said,
     };
     let mut waiting: Vec<Waiting> = Vec::new();
     let mut before = 0;
@@ -551,7 +598,10 @@ fn apply(args: &ApplyArgs) -> Result<ExitCode> {
         }
         let shape = [c, h, w];
         let input = item.and_then(|item| match item.input.dims() == shape {
-            true => Ok(item.input),
+            true => {
+                watch.said.hear(&item, None, None, &progress);
+                Ok((item.input, item.label))
+            }
             false => Err(Error::input(format!(
                 "{}: an input of shape {:?}; the detector was trained on {shape:?}",
                 sources[source].shown,
@@ -559,7 +609,7 @@ fn apply(args: &ApplyArgs) -> Result<ExitCode> {
             ))),
         });
         match input {
-            Ok(input) => waiting.push((source, row, input)),
+            Ok((input, label)) => waiting.push((source, row, input, label)),
             Err(e) => {
                 // Records keep the order of the inputs.
                 watch.group(std::mem::take(&mut waiting), &progress)?;
@@ -572,6 +622,7 @@ fn apply(args: &ApplyArgs) -> Result<ExitCode> {
     }
     watch.group(waiting, &progress)?;
     progress.finish();
+    watch.said.judge(model.classes(), &progress);
     if !args.quiet {
         let failed = if watch.failed > 0 { format!(", {} failed", watch.failed) } else { String::new() };
         crate::talk::say(&format!("{} judged{failed}", counted(watch.done, "picture")));

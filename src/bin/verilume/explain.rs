@@ -26,6 +26,7 @@ use crate::methods::{self, fingerprint, hex};
 use crate::plan::{self, Earlier, Plan};
 use crate::resume::{Current, Demands, Done, Known};
 use crate::runner::{Ready, Runner};
+use crate::said::Said;
 use crate::talk::{Answer, Progress, Voice, counted};
 use crate::targets::{TargetChoice, Targets};
 
@@ -75,6 +76,8 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
         Earlier::Forget => Done::default(),
     };
     let mut progress = Progress::new(plan.voice, sources.len());
+    let said = Said::new(&model, &preprocess, &args.preparation);
+    said.tell(&progress);
     engine.observe(progress.listener());
     if ignored > 0 {
         progress.say(&format!("{ignored} files that are neither pictures nor arrays are left out"));
@@ -95,7 +98,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     }
     let ids: Vec<String> = methods.iter().map(|m| m.id.clone()).collect();
     let journal = Journal::start(&records, &done.kept)?;
-    let book = Book::new(journal, plan.reply, &sources, &ids, input_settings);
+    let book = Book::new(journal, plan.reply, &sources, &ids, input_settings, said);
     let mut manifest = manifest(&plan, &model, &preprocess, &methods, engine.describe())?;
 
     let look = drawing::look(plan.winsorise);
@@ -116,6 +119,9 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     let ended = runner.all(&mut progress);
     progress.finish();
     ended?;
+    runner.book.said.judge(model.classes(), &progress);
+    manifest.assumed.clone_from(&runner.book.said.assumed);
+    manifest.warnings = runner.book.said.all();
 
     manifest.ignored_files = ignored;
     manifest.files = runner.book.statuses(&sources);

@@ -36,7 +36,8 @@ pub struct Source {
 }
 
 impl Source {
-    fn new(path: PathBuf, relative: PathBuf) -> Self {
+    /// The file at `path`.
+    pub fn new(path: PathBuf, relative: PathBuf) -> Self {
         let shown = paths::shown(&path);
         let stamp = Stamp::of(&path);
         Self { path, shown, relative, stem: PathBuf::new(), stamp, refused: None }

@@ -9,6 +9,7 @@ use verilume::{Error, Result};
 
 use crate::arrays::{ArrayFile, Row};
 use crate::inputs::{Source, usable};
+use crate::said;
 
 /// What a net takes.
 #[derive(Clone, Copy)]
@@ -35,6 +36,10 @@ pub struct Item {
     pub view: Option<Picture>,
     /// Where the picture's pixels lie in the net's input; `None` for numbers that never were a picture.
     pub placement: Option<Placement>,
+    /// Its class, where the array's file says it.
+    pub label: Option<usize>,
+    /// Why its numbers look like levels although they are taken as normalised.
+    pub doubt: Option<String>,
 }
 
 impl Item {
@@ -47,7 +52,7 @@ impl Item {
         let dims = prepared.tensor.dims().to_vec();
         let input = prepared.tensor.reshape(fit(&dims, net.input)?.dims())?;
         let (stem, view, placement) = (source.stem.clone(), Some(prepared.view), Some(prepared.placement));
-        Ok(Self { source: at, row: None, stem, dims, input, view, placement })
+        Ok(Self { source: at, row: None, stem, dims, input, view, placement, label: None, doubt: None })
     }
 
     /// Row `row` of an array.
@@ -65,7 +70,10 @@ impl Item {
             stem.push(format!(".{row}"));
         }
         let (view, placement) = shown.unzip();
-        Ok(Self { source: at, row: Some(row), stem: stem.into(), dims, input, view, placement })
+        let labels = array.labels().ok().flatten();
+        let label = labels.and_then(|labels| usize::try_from(*labels.get(row)?).ok());
+        let doubt = if view.is_none() { said::doubt(&source.shown, &input) } else { None };
+        Ok(Self { source: at, row: Some(row), stem: stem.into(), dims, input, view, placement, label, doubt })
     }
 
     /// The picture that maps are drawn over, made from the numbers where the input was no picture.

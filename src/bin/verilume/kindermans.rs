@@ -17,6 +17,7 @@ use crate::computing;
 use crate::inputs::{self, Source};
 use crate::items::{Item, Net};
 use crate::plan;
+use crate::said::Said;
 use crate::talk::{Answer, Progress, Voice, counted};
 use crate::verdicts;
 
@@ -37,6 +38,7 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
 
     let found = inputs::find(&args.data, &args.out);
     let mut progress = Progress::new(voice, found.sources.len());
+    Said::new(&model, &preprocess, &args.preparation).tell(&progress);
     let mut reader = Reader::default();
     let net = Net { preprocess: &preprocess, input: model.default_input() };
     for (at, source) in found.sources.iter().enumerate() {

@@ -29,6 +29,7 @@ mod plan;
 mod profile;
 mod resume;
 mod runner;
+mod said;
 mod stream;
 mod subject;
 mod talk;
@@ -38,6 +39,7 @@ mod timeline;
 mod timing;
 mod values;
 mod verdicts;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -58,7 +60,7 @@ fn main() -> ExitCode {
         Command::Kernels(args) => kernels::run(&args),
         Command::Patterns(args) => patterns::run(&args),
         Command::Detector(args) => detector::run(&args),
-        Command::Model(args) => model::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Model(args) => model::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args).map(|()| ExitCode::SUCCESS),
     };

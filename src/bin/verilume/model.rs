@@ -1,6 +1,7 @@
 //! `verilume model`.
 
 use std::path::Path;
+use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use comfy_table::{CellAlignment, Table, presets};
@@ -9,10 +10,12 @@ use verilume::graph::Dump;
 use verilume::model::{ARCHITECTURES, EMBEDDED, Model, ModelInfo};
 use verilume::tensor::Shape;
 
-use crate::args::{DumpArg, ModelArgs, ModelCommand};
+use crate::args::{DumpArg, ModelArgs, ModelCommand, Preparation};
 use crate::plan;
-use crate::talk::Answer;
+use crate::said::Said;
+use crate::talk::{Answer, Progress, Voice};
 use crate::values::CropSize;
+use crate::verify;
 
 /// A weights file, or a built-in net by name. A file of that name goes first.
 pub fn open(name: &str, arch: Option<&str>) -> Result<Model> {
@@ -39,13 +42,15 @@ pub fn embedded() -> Result<Model> {
 }
 
 /// Runs the command.
-pub fn run(args: &ModelArgs) -> Result<()> {
+pub fn run(args: &ModelArgs) -> Result<ExitCode> {
     let mut answer = Answer::default();
     match &args.command {
+        ModelCommand::Verify(args) => return verify::run(args),
         ModelCommand::Info { model, json } => {
             let model = plan::open_model(model)?;
-            let info = model.info(model.default_input())?;
-            answer.line(&if *json { serde_json::to_string_pretty(&info)? } else { described(&info) })
+            let mut info = model.info(model.default_input())?;
+            info.warnings = Said::new(&model, model.preprocess(), &Preparation::default()).all();
+            answer.line(&if *json { serde_json::to_string_pretty(&info)? } else { described(&info) })?;
         }
         ModelCommand::Dump { model, format, size, unfolded } => {
             let model = plan::open_model(model)?;
@@ -58,10 +63,12 @@ pub fn run(args: &ModelArgs) -> Result<()> {
             };
             let text =
                 if *unfolded { model.unfolded().resized(shape)?.dump(form) } else { model.graph(shape)?.dump(form) };
-            answer.line(text.trim_end())
+            Said::of_net(&model).tell(&Progress::new(Voice::Normal, 0));
+            answer.line(text.trim_end())?;
         }
-        ModelCommand::List { json } => answer.line(&list(*json)),
+        ModelCommand::List { json } => answer.line(&list(*json))?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn list(as_json: bool) -> String {
@@ -106,7 +113,11 @@ fn described(info: &ModelInfo) -> String {
         ("stored numbers", encodings.join(", ")),
         ("file", format!("{} bytes", info.file_bytes)),
         ("sha256", info.sha256.clone()),
+        ("read", info.read.join("; ")),
+        ("assumed", info.assumed.join("; ")),
+        ("warning", info.warnings.join("; ")),
     ];
+    let rows = rows.into_iter().filter(|(_, value)| !value.is_empty());
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     for (name, value) in rows {

@@ -22,10 +22,15 @@ use crate::items::{Item, Net};
 use crate::outputs;
 use crate::paths;
 use crate::plan;
+use crate::said::Said;
 use crate::talk::{Progress, Voice, counted};
+use crate::targets::best_first;
 
 /// Some inputs could not be used.
 const SOME_FAILED: u8 = 1;
+
+/// Pictures of known class that are held against the net's predictions: enough to tell a wrong preparation.
+const COMPARED: usize = 256;
 
 /// Rows of an array read at a time.
 const ROWS: usize = 32;
@@ -47,6 +52,9 @@ struct Run<'a> {
     /// Pictures still wanted.
     left: usize,
     failed: usize,
+    said: Said,
+    /// Pictures whose class was held against the net's prediction.
+    compared: usize,
 }
 
 impl Run<'_> {
@@ -56,10 +64,17 @@ impl Run<'_> {
 
     /// Adds what could be read of `items`; the rest is said and counted.
     fn add(&mut self, items: Vec<verilume::Result<Item>>, progress: &Progress) -> Result<()> {
-        let mut inputs = Vec::new();
+        let (mut inputs, mut labels) = (Vec::new(), Vec::new());
         for item in items {
-            match item.and_then(|item| self.fitting(item.input)) {
-                Ok(input) => inputs.push(input),
+            let fitting = item.and_then(|item| {
+                self.said.hear(&item, None, None, progress);
+                Ok((self.fitting(item.input)?, item.label))
+            });
+            match fitting {
+                Ok((input, label)) => {
+                    inputs.push(input);
+                    labels.push(label);
+                }
                 Err(e) => {
                     self.failed += 1;
                     progress.say(&format!("left out: {e}"));
@@ -68,10 +83,18 @@ impl Run<'_> {
         }
         inputs.truncate(self.left);
         self.left -= inputs.len();
-        match &mut self.fit {
-            Some((graph, fit)) if !inputs.is_empty() => Ok(fit.add(&mut self.engine, graph, &Batch::of(inputs)?)?),
-            _ => Ok(()),
+        let Some((graph, fit)) = self.fit.as_mut().filter(|_| !inputs.is_empty()) else { return Ok(()) };
+        let x = Batch::of(inputs)?;
+        if self.compared < COMPARED && labels.iter().any(Option::is_some) {
+            let logits = self.engine.forward(graph, &x)?;
+            for (i, label) in labels.into_iter().take(x.len()).enumerate() {
+                let Some(label) = label else { continue };
+                let predicted = best_first(&logits.item(i)?.to_f64()).first().copied();
+                self.said.count(predicted == Some(label));
+                self.compared += 1;
+            }
         }
+        Ok(fit.add(&mut self.engine, graph, &x)?)
     }
 
     /// `input` if it has the size of those before it; the first makes the net.
@@ -134,7 +157,10 @@ fn fit(args: &FitArgs) -> Result<ExitCode> {
         progress.say(&format!("{} files that are neither pictures nor arrays are left out", found.ignored));
     }
     let left = args.limit.unwrap_or(usize::MAX);
-    let mut run = Run { model: &model, estimator: args.estimator, engine, fit: None, left, failed: 0 };
+    let said = Said::new(&model, &preprocess, &args.preparation);
+    said.tell(&progress);
+    let mut run =
+        Run { model: &model, estimator: args.estimator, engine, fit: None, left, failed: 0, said, compared: 0 };
     let net = Net { preprocess: &preprocess, input: model.default_input() };
     for (at, source) in found.sources.iter().enumerate() {
         if run.left == 0 {
@@ -146,6 +172,7 @@ fn fit(args: &FitArgs) -> Result<ExitCode> {
         progress.step(&format!("{}: {}", source.shown, counted(run.pictures() - before, "picture")));
     }
     progress.finish();
+    run.said.judge(model.classes(), &progress);
     let data: Vec<String> = args.data.iter().map(|name| paths::shown(Path::new(name))).collect();
     let notes = [
         ("model", model.name().to_string()),
@@ -154,7 +181,8 @@ fn fit(args: &FitArgs) -> Result<ExitCode> {
         ("data", data.join(", ")),
         ("preprocessing", serde_json::to_string(&preprocess)?),
     ];
-    let notes: BTreeMap<String, String> = notes.into_iter().map(|(key, value)| (key.to_string(), value)).collect();
+    let mut notes: BTreeMap<String, String> = notes.into_iter().map(|(key, value)| (key.to_string(), value)).collect();
+    notes.extend(run.said.notes());
     let Some((graph, fit)) = run.fit else { bail!("--data: there is no picture that can be used") };
     let patterns = fit.finish(&graph, notes).map_err(|e| match e.kind() {
         ErrorKind::Input => e.within("--data"),

@@ -14,6 +14,7 @@ use verilume::program::{Pass, Plan, Work};
 
 use crate::args::ProfileArgs;
 use crate::computing;
+use crate::said::Said;
 use crate::subject::Subject;
 use crate::talk::{Answer, Progress, Voice};
 use crate::timeline;
@@ -216,6 +217,7 @@ pub fn run(args: &ProfileArgs) -> Result<()> {
     let progress = Progress::new(voice, 0);
     let settings = computing::settings_with(&args.resources, args.measured.kernels, args.threads)?;
     let subject = Subject::new(&args.measured, args.resources.seed)?;
+    Said::of_net(&subject.model).tell(&progress);
     let spec = args.method.parse()?;
     let method = subject.method(&spec)?;
     let mut engine = computing::open(&settings, voice)?;

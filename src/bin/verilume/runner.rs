@@ -282,6 +282,7 @@ impl Runner<'_> {
             });
             match made {
                 Ok((scores, targets, best)) => {
+                    self.book.said.hear(&item, self.targets.listed(&targets), best.first().copied(), progress);
                     let of = |&index: &usize| Prediction { index, label: self.label(index), score: scores[index] };
                     let prediction = best.iter().take(LISTED).map(of).collect();
                     scored.push(Scored { item, scores, targets, prediction });
@@ -331,7 +332,7 @@ impl Runner<'_> {
             error: None,
             shares: None,
             assumed: Vec::new(),
-            warnings: Vec::new(),
+            warnings: self.book.said.doubt(&s.item).into_iter().collect(),
             record_version: verilume::report::RECORD_VERSION,
         }
     }

@@ -99,6 +99,11 @@ impl Targets {
         if let Targets::Top(k) = self { *k } else { 1 }
     }
 
+    /// The class that a file says for an input, of those that [`of`](Self::of) gave.
+    pub fn listed(&self, classes: &[usize]) -> Option<usize> {
+        if matches!(self, Targets::Listed(_)) { classes.first().copied() } else { None }
+    }
+
     /// Classes for an input with `logits`; `row` counts the rows of an array.
     pub fn of(&self, source: &Source, row: Option<usize>, logits: &[f64]) -> Result<Vec<usize>> {
         match self {

@@ -21,10 +21,12 @@ struct Line<'a> {
     detail: Option<&'a str>,
     notes: &'a [(String, f64)],
     error: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    warnings: &'a [String],
 }
 
 /// One JSON object a finding; one for a picture that could not be checked.
-pub fn lines(picture: &PictureChecked) -> serde_json::Result<Vec<String>> {
+pub fn lines(picture: &PictureChecked, warnings: &[String]) -> serde_json::Result<Vec<String>> {
     let line = |finding: Option<&Finding>| {
         serde_json::to_string(&Line {
             input: &picture.input,
@@ -38,6 +40,7 @@ pub fn lines(picture: &PictureChecked) -> serde_json::Result<Vec<String>> {
             detail: finding.map(|f| f.detail.as_str()),
             notes: finding.map(|f| f.notes.as_slice()).unwrap_or_default(),
             error: picture.error.as_deref(),
+            warnings,
         })
     };
     match &picture.error {
@@ -157,7 +160,7 @@ mod tests {
         let good =
             picture("a", vec![finding("gradient", Verdict::Pass, Some(0.1)), finding("haf", Verdict::Fail, None)]);
         let lines = |picture| -> Vec<serde_json::Value> {
-            super::lines(picture).unwrap().iter().map(|l| serde_json::from_str(l).unwrap()).collect()
+            super::lines(picture, &[]).unwrap().iter().map(|l| serde_json::from_str(l).unwrap()).collect()
         };
         let made = lines(&good);
         assert_eq!(made.len(), 2);

@@ -100,6 +100,9 @@ pub(super) struct View<'a> {
     /// Pictures without drawings beside others that have them.
     undrawn: usize,
     seconds: String,
+    warnings: Vec<String>,
+    /// In one line; empty where nothing is.
+    assumed: String,
 }
 
 /// What speaks against a method.
@@ -262,6 +265,8 @@ impl<'a> View<'a> {
                 .collect(),
             undrawn: if drawn == 0 { 0 } else { usable.saturating_sub(drawn) },
             seconds: seconds(report.seconds),
+            warnings: report.warnings.iter().map(|warning| plain(warning)).collect(),
+            assumed: plain(&report.assumed.join("; ")),
         };
         for (method, tallies) in report.methods.iter().zip(&tallies) {
             if tallies.iter().all(|t| t.decided() == 0) {

@@ -157,7 +157,7 @@ pub struct ModelChoice {
 }
 
 /// How pictures become numbers; what is not given follows the model.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Preparation of pictures (default: as the model was trained)")]
 pub struct Preparation {
     /// Size of the crop, N or HxW; RESIZE:N also sets the short side before cropping
@@ -467,12 +467,49 @@ pub enum ModelCommand {
         #[arg(long)]
         unfolded: bool,
     },
+    /// Hold the net's logits against those of another program, to see whether it is read as it should be
+    ///
+    /// Prints the largest difference over the largest logit. Exit code 0 within the tolerance, 1 beyond it, 2 wrong usage.
+    Verify(Box<VerifyArgs>),
     /// Built-in nets and known architectures
     List {
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
+}
+
+/// What `model verify` compares.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Inputs as `explain` takes them: an array [N,C,H,W] or [C,H,W], already normalised
+    #[arg(long, value_name = "FILE")]
+    pub input: PathBuf,
+
+    /// Logits of the other program for these inputs: an array [N,CLASSES] or [CLASSES]
+    #[arg(long, value_name = "FILE")]
+    pub logits: PathBuf,
+
+    /// Largest difference that passes, as a share of the largest logit
+    #[arg(long, value_name = "SHARE", default_value_t = 1e-4)]
+    pub tolerance: f64,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// No messages on standard error
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    #[command(flatten)]
+    pub model: ModelChoice,
+    #[command(flatten)]
+    pub resources: Resources,
+
+    /// Threads [default: all cores]
+    #[arg(long, value_name = "N", value_parser = values::at_least_one, help_heading = "Resources")]
+    pub threads: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -28,6 +28,7 @@ use crate::computing;
 use crate::inputs::{self, Inputs};
 use crate::items;
 use crate::plan;
+use crate::said::Said;
 use crate::talk::{Answer, Progress, Voice, counted};
 use crate::targets::TargetChoice;
 use record::{AttackRecord, Table};
@@ -94,6 +95,8 @@ pub fn run(args: &AttackArgs) -> Result<ExitCode> {
     }
     let mut progress = Progress::new(voice, sources.len());
     engine.observe(progress.listener());
+    let said = Said::new(&model, &preprocess, &args.preparation);
+    said.tell(&progress);
     if ignored > 0 {
         progress.say(&format!("{ignored} files that are neither pictures nor arrays are left out"));
     }
@@ -109,7 +112,7 @@ pub fn run(args: &AttackArgs) -> Result<ExitCode> {
         longest(&mut sources.iter().map(|s| s.shown.chars().count() + if s.is_array() { 6 } else { 0 })),
         longest(&mut attacks.iter().map(|a| a.id.len())),
     );
-    let book = Book::new(journal, (!args.json).then_some(table), sources.len());
+    let book = Book::new(journal, (!args.json).then_some(table), sources.len(), said);
     let mut manifest = manifest(args, &model, &preprocess, &attacks, (&settings, &engine), &formats)?;
     let mut runner = Runner {
         model: &model,
@@ -129,6 +132,9 @@ pub fn run(args: &AttackArgs) -> Result<ExitCode> {
     progress.finish();
     ended?;
 
+    runner.book.said.judge(model.classes(), &progress);
+    manifest.assumed.clone_from(&runner.book.said.assumed);
+    manifest.warnings = runner.book.said.all();
     manifest.ignored_files = ignored;
     manifest.files = runner.book.statuses(&sources);
     manifest.seconds = started.elapsed().as_secs_f64();

@@ -81,6 +81,12 @@ pub struct AttackRecord {
     pub files: Vec<String>,
     /// Why there is no result.
     pub error: Option<String>,
+    /// What was assumed because neither the files nor the options say it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub assumed: Vec<String>,
+    /// What is probably not as the user meant it, one sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 impl AttackRecord {

@@ -25,6 +25,7 @@ use crate::inputs::Source;
 use crate::items::{Item, Net, fit};
 use crate::outputs::{self, RawFile, RawFiles, RawFormat};
 use crate::paths;
+use crate::said::Said;
 use crate::talk::{Answer, Progress};
 use crate::targets::{Targets, best_first};
 
@@ -53,18 +54,22 @@ pub struct Book {
     /// Nothing stands for JSON.
     table: Option<Table>,
     tallies: Vec<Tally>,
+    /// What every record says of the run.
+    pub said: Said,
 }
 
 impl Book {
     /// An empty book over so many sources.
-    pub fn new(journal: Journal, table: Option<Table>, sources: usize) -> Self {
+    pub fn new(journal: Journal, table: Option<Table>, sources: usize, said: Said) -> Self {
         let tallies = (0..sources).map(|_| Tally { items: 1, ..Tally::default() }).collect();
-        Self { journal, answer: Answer::default(), table, tallies }
+        Self { journal, answer: Answer::default(), table, tallies, said }
     }
 
     /// Records a result: it is in the journal before anybody sees it.
-    fn add(&mut self, at: usize, record: &AttackRecord, progress: &Progress) -> Result<()> {
-        self.journal.append(record)?;
+    fn add(&mut self, at: usize, mut record: AttackRecord, progress: &Progress) -> Result<()> {
+        record.assumed.clone_from(&self.said.assumed);
+        record.warnings.splice(..0, self.said.warnings.iter().cloned());
+        self.journal.append(&record)?;
         let tally = &mut self.tallies[at];
         match &record.error {
             Some(why) => {
@@ -77,12 +82,12 @@ impl Book {
             }
         }
         progress.aside(|| match &mut self.table {
-            None => self.answer.line(&serde_json::to_string(record)?),
+            None => self.answer.line(&serde_json::to_string(&record)?),
             Some(table) => {
                 if let Some(heading) = table.heading() {
                     self.answer.line(&heading)?;
                 }
-                self.answer.line(&table.line(record))
+                self.answer.line(&table.line(&record))
             }
         })
     }
@@ -191,7 +196,7 @@ impl Runner<'_> {
 
     fn fail(&mut self, at: usize, row: Option<usize>, why: &str, progress: &Progress) -> Result<()> {
         let record = AttackRecord::failed(&self.sources[at].shown, row, why);
-        self.book.add(at, &record, progress)
+        self.book.add(at, record, progress)
     }
 
     fn pictures(&mut self, items: Vec<Item>, progress: &mut Progress) -> Result<()> {
@@ -241,7 +246,7 @@ impl Runner<'_> {
     }
 
     fn write_down(&mut self, records: Vec<(usize, AttackRecord)>, progress: &Progress) -> Result<()> {
-        records.iter().try_for_each(|(at, record)| self.book.add(*at, record, progress))
+        records.into_iter().try_for_each(|(at, record)| self.book.add(at, record, progress))
     }
 
     /// Runs all attacks on items of one shape. Returns the records that have to wait until files are complete.
@@ -342,7 +347,11 @@ impl Runner<'_> {
                 Ok((class.ok_or_else(|| Error::model("the net has no classes"))?, logits))
             });
             match made {
-                Ok((class, logits)) => scored.push(Scored { item, logits, class }),
+                Ok((class, logits)) => {
+                    let predicted = best_first(&logits).first().copied();
+                    self.book.said.hear(&item, self.targets.listed(&[class]), predicted, progress);
+                    scored.push(Scored { item, logits, class });
+                }
                 Err(e) => self.fail(item.source, item.row, &e.to_string(), progress)?,
             }
         }
@@ -422,6 +431,7 @@ impl Runner<'_> {
             attack: Some(ready.id.clone()),
             parameters: parameters(&ready.spec),
             target: Some(s.class),
+            warnings: self.book.said.doubt(&s.item).into_iter().collect(),
             target_label: self.label(s.class),
             wanted,
             wanted_label: wanted.and_then(|class| self.label(class)),

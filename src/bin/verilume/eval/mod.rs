@@ -22,6 +22,7 @@ use crate::listing;
 use crate::methods;
 use crate::paths;
 use crate::plan;
+use crate::said::Said;
 use crate::talk::{Answer, Progress, Voice, counted};
 use metrics::Measure;
 use run::{Method, Runner};
@@ -99,6 +100,8 @@ pub fn run(args: &EvalArgs) -> Result<ExitCode> {
 
     let mut progress = Progress::new(voice, units.all.len());
     engine.observe(progress.listener());
+    let said = Said::new(&model, &preprocess, &args.preparation);
+    said.tell(&progress);
     if data.ignored > 0 {
         progress.say(&format!("{} files that are neither pictures nor arrays are left out", data.ignored));
     }
@@ -141,12 +144,18 @@ pub fn run(args: &EvalArgs) -> Result<ExitCode> {
         target,
         seed,
         journal,
+        said,
         lines: settled.done,
     };
     let ended = runner.all(&mut progress);
     progress.finish();
     ended?;
 
+    let mut said = runner.said;
+    if matches!(kind, Kind::Pictures | Kind::Boxed) {
+        runner.lines.iter().flatten().filter_map(|line| line.correct).for_each(|right| said.count(right));
+        said.judge(model.classes(), &progress);
+    }
     let lines: Vec<Evaluated> = runner.lines.into_iter().flatten().collect();
     let asked: Vec<Asked> = named
         .iter()
@@ -169,12 +178,12 @@ pub fn run(args: &EvalArgs) -> Result<ExitCode> {
         score: plan::score_name(score).into(),
         seed,
         device: format!("{} ({}), {}", device.device, device.kernels, computing::precision_name(&settings)),
-        scores: summary::scores(&lines, &asked, &metrics, &bootstrap)?,
+        scores: summary::scores(&lines, &asked, &metrics, &bootstrap, &said.all())?,
         methods: asked,
         metrics: metrics.iter().map(Measure::asked).collect(),
         bootstrap,
-        assumed: Vec::new(),
-        warnings: Vec::new(),
+        warnings: said.all(),
+        assumed: said.assumed,
         record_version: verilume::report::RECORD_VERSION,
     };
     let mut bytes = serde_json::to_vec_pretty(&summary)?;

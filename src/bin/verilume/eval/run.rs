@@ -21,6 +21,7 @@ use crate::args::TargetArg;
 use crate::data::{Data, Reader};
 use crate::items::{Item, Net};
 use crate::runner::{self, PICTURES, ROWS, SMALL};
+use crate::said::Said;
 use crate::talk::Progress;
 use crate::targets::best_first;
 
@@ -53,6 +54,7 @@ pub struct Runner<'a> {
     pub target: TargetArg,
     pub seed: u64,
     pub journal: Journal,
+    pub said: Said,
     /// By unit, its line once there is one.
     pub lines: Vec<Option<Evaluated>>,
 }
@@ -68,6 +70,8 @@ struct Shown {
     right: Vec<usize>,
     regions: Vec<Region>,
     notes: Vec<String>,
+    /// What is odd about its numbers.
+    doubt: Option<String>,
 }
 
 /// A picture, what the net makes of it, and its line so far.
@@ -132,7 +136,8 @@ impl Runner<'_> {
                     }
                 };
                 let right = label.into_iter().collect();
-                Ok(Shown { at, input: item.input, label, right, regions, notes })
+                let doubt = self.said.doubt(&item);
+                Ok(Shown { at, input: item.input, label, right, regions, notes, doubt })
             }
             Content::Mosaic { number, cells, size } => {
                 let mut views = Vec::with_capacity(cells.len());
@@ -150,7 +155,7 @@ impl Runner<'_> {
                     Preprocess { resize: 0, crop: [picture.height(), picture.width()], ..self.preprocess.clone() };
                 let input = as_it_is.apply(&picture)?.tensor;
                 let label = Some(classes[number % mosaic::CELLS]);
-                Ok(Shown { at, input, label, right: classes.to_vec(), regions, notes: Vec::new() })
+                Ok(Shown { at, input, label, right: classes.to_vec(), regions, notes: Vec::new(), doubt: None })
             }
         }
     }
@@ -238,6 +243,10 @@ impl Runner<'_> {
             line.target = Some(target);
             line.target_name = self.name(target);
             line.notes.clone_from(&shown.notes);
+            if let Some(doubt) = &shown.doubt {
+                self.said.add(doubt, progress);
+                line.warnings.push(doubt.clone());
+            }
             scored.push(Scored { shown, target, line });
         }
         Ok(scored)
@@ -339,6 +348,8 @@ impl Runner<'_> {
             error: None,
             settings: unit.settings.clone(),
             stamps: unit.stamps.clone(),
+            assumed: self.said.assumed.clone(),
+            warnings: self.said.warnings.clone(),
         }
     }
 

@@ -12,6 +12,7 @@ pub fn scores(
     methods: &[Asked],
     metrics: &[Measure],
     bootstrap: &Bootstrap,
+    warnings: &[String],
 ) -> verilume::Result<Vec<Score>> {
     let right: Vec<f64> = lines.iter().filter_map(|l| l.correct).map(|c| f64::from(u8::from(c))).collect();
     let mut scores = vec![Score {
@@ -22,6 +23,7 @@ pub fn scores(
         estimate: bootstrap.mean(&right)?,
         failed: lines.iter().filter(|l| l.error.is_some()).count(),
         difference: None,
+        warnings: warnings.to_vec(),
     }];
     let column = |method: &Asked, name: &str| -> Vec<Option<f64>> {
         lines.iter().map(|l| l.methods.get(&method.id)?.readings.get(name).copied().flatten()).collect()
@@ -47,6 +49,7 @@ pub fn scores(
                     estimate: bootstrap.mean(&values.into_iter().flatten().collect::<Vec<f64>>())?,
                     failed,
                     difference,
+                    warnings: Vec::new(),
                 });
             }
         }

@@ -1,0 +1,159 @@
+//! What a run takes for granted and what it warns of. It is collected once; every result carries it.
+
+use std::collections::BTreeMap;
+
+use verilume::graph::{Graph, Node, Op};
+use verilume::image::Preprocess;
+use verilume::model::{Model, Setting};
+use verilume::reliability::share::Share;
+use verilume::tensor::Tensor;
+
+use crate::args::Preparation;
+use crate::items::Item;
+use crate::talk::Progress;
+
+/// Largest number of an input that is no level of a picture: normalised ones stay far below.
+const LARGEST_NORMALISED: f64 = 16.0;
+
+/// What there is to say of a run.
+#[derive(Debug, Clone, Default)]
+pub struct Said {
+    /// What nobody has said, as `preparation: ImageNet`.
+    pub assumed: Vec<String>,
+    /// What is probably not as it was meant, one sentence each.
+    pub warnings: Vec<String>,
+    /// The same, found on the way: results that were written before do not have it.
+    late: Vec<String>,
+    /// Inputs whose class is known.
+    share: Share,
+    /// Whether the net brings numbers to scale itself, so that any are as good.
+    scales: bool,
+}
+
+impl Said {
+    /// Of a net and its preparation, some of which is `given` on the command line.
+    pub fn new(model: &Model, preprocess: &Preprocess, given: &Preparation) -> Self {
+        let settings = [
+            (Setting::Mean, given.mean.is_some()),
+            (Setting::Std, given.std.is_some()),
+            (Setting::Size, given.size.is_some()),
+            (Setting::Interpolation, given.interpolation.is_some()),
+            (Setting::Labels, given.labels.is_some()),
+        ];
+        let given: Vec<Setting> =
+            settings.into_iter().filter(|(_, given)| *given).map(|(setting, _)| setting).collect();
+        let mut said = Self { assumed: model.assumed(&given), ..Self::of_net(model) };
+        if preprocess.takes_pictures() && !said.scales {
+            said.warnings.extend(preprocess.suspicion());
+        }
+        said
+    }
+
+    /// Of a net alone.
+    pub fn of_net(model: &Model) -> Self {
+        let scales = scales_itself(model.unfolded());
+        Self { assumed: model.assumed(&[]), warnings: model.warnings().to_vec(), scales, ..Self::default() }
+    }
+
+    /// Says the warnings, once.
+    pub fn tell(&self, progress: &Progress) {
+        self.warnings.iter().for_each(|warning| progress.say(&format!("warning: {warning}")));
+    }
+
+    /// A warning that is found on the way; each is said once.
+    pub fn add(&mut self, warning: &str, progress: &Progress) {
+        if !self.late.iter().any(|known| known == warning) {
+            progress.say(&format!("warning: {warning}"));
+            self.late.push(warning.to_owned());
+        }
+    }
+
+    /// What is odd about one input.
+    pub fn doubt(&self, item: &Item) -> Option<String> {
+        item.doubt.clone().filter(|_| !self.scales)
+    }
+
+    /// Hears of an input and of the class that the net gives it. A `listed` class goes before the one of the input's file.
+    pub fn hear(&mut self, item: &Item, listed: Option<usize>, predicted: Option<usize>, progress: &Progress) {
+        if let Some(doubt) = self.doubt(item) {
+            self.add(&doubt, progress);
+        }
+        if let (Some(class), Some(predicted)) = (listed.or(item.label), predicted) {
+            self.count(class == predicted);
+        }
+    }
+
+    /// Counts an input whose class is known.
+    pub fn count(&mut self, right: bool) {
+        self.share.add(right);
+    }
+
+    /// Warns, at the end, of a net that does no better than guessing among `classes` classes.
+    pub fn judge(&mut self, classes: usize, progress: &Progress) {
+        let Share { right, of } = self.share;
+        if self.share.is_guessing(classes) {
+            let warning = format!(
+                "right on {:.1} % of {of} pictures: is the preparation, or the order of bytes, as the net expects?",
+                100.0 * right as f64 / of as f64
+            );
+            self.add(&warning, progress);
+        }
+    }
+
+    /// All warnings, those found on the way too.
+    pub fn all(&self) -> Vec<String> {
+        self.warnings.iter().chain(&self.late).cloned().collect()
+    }
+
+    /// As notes of a file that holds texts.
+    pub fn notes(&self) -> BTreeMap<String, String> {
+        let notes = [("assumed", self.assumed.clone()), ("warnings", self.all())];
+        let notes = notes.into_iter().filter(|(_, lines)| !lines.is_empty());
+        notes.map(|(key, lines)| (key.to_owned(), lines.join("; "))).collect()
+    }
+}
+
+/// Why the numbers of an input, which are taken as normalised, look like levels of a picture. `shown` names the input's file.
+pub fn doubt(shown: &str, input: &Tensor) -> Option<String> {
+    let numbers = (0..input.len()).map(|k| input.at(k));
+    let (low, high) = numbers.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
+    (low >= 0.0 && high > LARGEST_NORMALISED && high <= 255.0).then(|| {
+        format!("{shown}: the numbers look like levels from 0 to 255, but arrays are taken as normalised already")
+    })
+}
+
+/// Whether the net brings its input to scale before anything else.
+fn scales_itself(net: &Graph) -> bool {
+    let reads_input = |node: &Node| node.inputs.first().is_some_and(|&i| matches!(net.node(i).op, Op::Input));
+    net.nodes().iter().any(|node| reads_input(node) && matches!(node.op, Op::BatchNorm(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use verilume::graph::{BatchNorm, GraphBuilder};
+    use verilume::tensor::Shape;
+
+    #[test]
+    fn numbers_of_any_size_suit_a_net_that_scales_them() {
+        let net = |first: Op| {
+            let mut builder = GraphBuilder::new(Shape::new(1, 2, 2));
+            let x = builder.input();
+            let scaled = builder.push("first", first, &[x]).unwrap();
+            let out = builder.push("flatten", Op::Flatten, &[scaled]).unwrap();
+            builder.finish(out).unwrap()
+        };
+        let one = |v: f64| -> std::sync::Arc<[f64]> { vec![v].into() };
+        let norm = BatchNorm { gamma: one(1.0), beta: one(0.0), mean: one(127.0), variance: one(4096.0), eps: 0.0 };
+        assert!(scales_itself(&net(Op::BatchNorm(norm))) && !scales_itself(&net(Op::Relu)));
+    }
+
+    #[test]
+    fn levels_are_told_from_normalised_numbers() {
+        let doubted = |values: &[f32]| doubt("x.npy", &Tensor::f32([values.len()], values.to_vec()).unwrap()).is_some();
+        assert!(doubted(&[0.0, 17.0, 255.0]) && doubted(&[16.5, 200.0]));
+        for fine in [&[-2.1, 2.6][..], &[0.0, 1.0], &[0.0, 16.0], &[-1.0, 200.0], &[0.0, 256.0]] {
+            assert!(!doubted(fine), "{fine:?}");
+        }
+    }
+}
