@@ -51,12 +51,12 @@ fn picture(path: &Path, seed: u32) {
     image::RgbImage::from_fn(40, 36, |x, y| image::Rgb([0, 1, 2].map(|c| level(x, y, c)))).save(path).unwrap();
 }
 
-/// Pictures of 32 by 32 levels and their classes in one file.
+/// Pictures of 4 by 4 levels and their classes in one file.
 fn labelled(path: &Path, classes: &[i64]) {
     let n = classes.len();
-    let pixels = n * 3 * 32 * 32;
+    let pixels = n * 16;
     let header = json!({
-        "images": { "dtype": "U8", "shape": [n, 3, 32, 32], "data_offsets": [0, pixels] },
+        "images": { "dtype": "U8", "shape": [n, 1, 4, 4], "data_offsets": [0, pixels] },
         "labels": { "dtype": "I64", "shape": [n], "data_offsets": [pixels, pixels + 8 * n] },
     })
     .to_string();
@@ -64,6 +64,21 @@ fn labelled(path: &Path, classes: &[i64]) {
     bytes.extend(header.as_bytes());
     bytes.extend((0..pixels).map(|i| ((i as u32).wrapping_mul(2_654_435_761) >> 24) as u8));
     bytes.extend(classes.iter().flat_map(|c| c.to_le_bytes()));
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// A net of two layers for them.
+fn net(path: &Path) {
+    let draw =
+        |n: u32, salt: u32| (0..n).map(move |i| ((i + salt).wrapping_mul(2_654_435_761) >> 24) as f32 / 128.0 - 1.0);
+    let header = json!({
+        "0.weight": { "dtype": "F32", "shape": [16, 16], "data_offsets": [0, 1024] },
+        "2.weight": { "dtype": "F32", "shape": [10, 16], "data_offsets": [1024, 1664] },
+    })
+    .to_string();
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    bytes.extend(draw(256, 0).chain(draw(160, 1000)).flat_map(f32::to_le_bytes));
     std::fs::write(path, bytes).unwrap();
 }
 
@@ -243,114 +258,72 @@ fn constants_and_arrays_of_levels_up_to_255_are_warned_of() {
     assert_eq!(manifest["warnings"].as_array().unwrap().len(), 1);
 }
 
-/// Classes that the embedded net gives the pictures of [`labelled`].
-fn predicted(folder: &Path, n: usize) -> Vec<i64> {
-    labelled(&folder.join("set.safetensors"), &vec![0; n]);
-    let output =
-        run(folder, &["explain", "set.safetensors", "--size", "32", "-m", "gradient", "--format", "npy", "--json"]);
-    lines(&output.stdout).iter().map(|r| r["prediction"][0]["index"].as_i64().unwrap()).collect()
+/// A folder with a net and `n` pictures, and the classes that the net gives them.
+fn predicted(n: usize) -> (tempfile::TempDir, Vec<i64>) {
+    let folder = tempfile::tempdir().unwrap();
+    net(&folder.path().join("net.safetensors"));
+    labelled(&folder.path().join("set.safetensors"), &vec![0; n]);
+    let explain =
+        ["explain", "set.safetensors", "--model", "net.safetensors", "-m", "gradient", "--json", "--format", "npy"];
+    let output = run(folder.path(), &explain);
+    let class = |record: &Value| record["prediction"][0]["index"].as_i64().unwrap();
+    (folder, lines(&output.stdout).iter().map(class).collect())
 }
 
 #[test]
 fn a_net_that_only_guesses_is_warned_of_wherever_classes_are_known() {
-    let folder = tempfile::tempdir().unwrap();
-    let n = 21;
-    let right = predicted(folder.path(), n);
-    let wrong: Vec<i64> = right.iter().map(|class| (class + 1) % 1000).collect();
-    let net = ["--size", "32"];
-    let sentence =
-        "right on 0.0 % of 21 pictures: is the preparation, or the order of bytes, as the net expects?".to_string();
-    let once = |output: &Output, expected: bool| {
-        assert!(code(output) < 2, "{}", stderr(output));
-        assert_eq!(stderr(output).matches(&sentence).count(), usize::from(expected), "{}", stderr(output));
-    };
-    let has = |warnings: &Value| warnings.as_array().is_some_and(|w| w.iter().any(|w| *w == json!(sentence)));
-    for (classes, warned) in [(&wrong, true), (&right, false)] {
-        let folder = tempfile::tempdir().unwrap();
-        labelled(&folder.path().join("set.safetensors"), classes);
-        let data =
-            ["eval", "--data", "set.safetensors", "-m", "gradient", "--metric", "sparseness", "-o", "e", "--json"];
-        let output = run(folder.path(), &[&data[..], &net].concat());
-        once(&output, warned);
-        assert_eq!(has(&json(&folder.path().join("e/summary.json"))["warnings"]), warned);
-        assert_eq!(has(&lines(&output.stdout)[0]["warnings"]), warned);
-
-        let explain = ["explain", "set.safetensors", "-m", "gradient", "--format", "npy"];
-        for (out, target) in [("x", "top1"), ("y", "file:set.safetensors")] {
-            let output = run(folder.path(), &[&explain[..], &["-t", target, "-o", out], &net].concat());
-            once(&output, warned);
-            assert_eq!(has(&json(&folder.path().join(out).join("manifest.json"))["warnings"]), warned);
-        }
-        let check = ["check", "set.safetensors", "-m", "gradient", "--tests", "wrong_class", "-o", "c", "--drawn", "1"];
-        once(&run(folder.path(), &[&check[..], &net].concat()), warned);
-        assert_eq!(has(&json(&folder.path().join("c/check.json"))["warnings"]), warned);
-        let page = std::fs::read_to_string(folder.path().join("c/check.html")).unwrap();
-        assert_eq!(page.contains("right on 0.0 % of 21 pictures"), warned);
-
-        let attack = ["attack", "set.safetensors", "--attack", "fgsm", "-o", "a"];
-        once(&run(folder.path(), &[&attack[..], &net].concat()), warned);
-        assert_eq!(has(&json(&folder.path().join("a/manifest.json"))["warnings"]), warned);
-    }
-    // Fewer say nothing.
-    labelled(&folder.path().join("set.safetensors"), &wrong[..19]);
-    let output =
-        run(folder.path(), &["explain", "set.safetensors", "-m", "gradient", "--format", "npy", "--size", "32"]);
-    assert!(!stderr(&output).contains("right on"), "{}", stderr(&output));
-}
-
-/// A safetensors file of f32 tensors and, where there are any, labels.
-fn tensors(path: &Path, floats: &[(&str, &[usize], Vec<f32>)], labels: &[i64]) {
-    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
-    for (name, shape, values) in floats {
-        let from = data.len();
-        data.extend(values.iter().flat_map(|v| v.to_le_bytes()));
-        let entry = json!({ "dtype": "F32", "shape": shape, "data_offsets": [from, data.len()] });
-        header.insert((*name).to_string(), entry);
-    }
-    if !labels.is_empty() {
-        let from = data.len();
-        data.extend(labels.iter().flat_map(|c| c.to_le_bytes()));
-        let entry = json!({ "dtype": "I64", "shape": [labels.len()], "data_offsets": [from, data.len()] });
-        header.insert("labels".into(), entry);
-    }
-    let header = Value::Object(header).to_string();
-    let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat();
-    std::fs::write(path, bytes).unwrap();
-}
-
-#[test]
-fn fitted_patterns_say_what_was_assumed_and_that_the_net_only_guesses() {
-    let folder = tempfile::tempdir().unwrap();
-    let draw = |n: usize, salt: u32| -> Vec<f32> {
-        let level = |i: u32| ((i + salt).wrapping_mul(2_654_435_761) >> 24) as f32;
-        (0..n as u32).map(|i| level(i) / 128.0 - 1.0).collect()
-    };
-    let layers: [(&str, &[usize], Vec<f32>); 2] =
-        [("0.weight", &[16, 16], draw(256, 0)), ("2.weight", &[10, 16], draw(160, 1000))];
-    tensors(&folder.path().join("net.safetensors"), &layers, &[]);
-    let data = |labels: &[i64]| {
-        let inputs: [(&str, &[usize], Vec<f32>); 1] = [("input", &[24, 1, 4, 4], draw(24 * 16, 5000))];
-        tensors(&folder.path().join("data.safetensors"), &inputs, labels);
-    };
-    data(&[0; 24]);
-    let explain =
-        ["explain", "data.safetensors", "--model", "net.safetensors", "-m", "gradient", "--format", "npy", "--json"];
-    let output = run(folder.path(), &explain);
-    assert_eq!(code(&output), 0, "{}", stderr(&output));
-    let right: Vec<i64> = lines(&output.stdout).iter().map(|r| r["prediction"][0]["index"].as_i64().unwrap()).collect();
+    let (_, right) = predicted(21);
     let wrong: Vec<i64> = right.iter().map(|class| (class + 1) % 10).collect();
-    for (labels, warned) in [(wrong, true), (right, false)] {
-        data(&labels);
-        let fit =
-            ["patterns", "fit", "--data", "data.safetensors", "--model", "net.safetensors", "-o", "p.safetensors"];
-        let output = run(folder.path(), &fit);
-        assert_eq!(code(&output), 0, "{}", stderr(&output));
-        assert_eq!(stderr(&output).contains("right on 0.0 % of 24 pictures"), warned, "{}", stderr(&output));
-        let bytes = std::fs::read(folder.path().join("p.safetensors")).unwrap();
+    let sentence = "right on 0.0 % of 21 pictures: is the preparation, or the order of bytes, as the net expects?";
+    for (classes, warned) in [(&wrong, true), (&right, false)] {
+        let (folder, _) = predicted(1);
+        labelled(&folder.path().join("set.safetensors"), classes);
+        let has = |warnings: &Value| warnings.as_array().is_some_and(|w| w.iter().any(|w| w == sentence));
+        let inside = |name: &str| folder.path().join(name);
+        let once = |arguments: &[&str]| {
+            let output = run(folder.path(), &[arguments, &["--model", "net.safetensors"]].concat());
+            assert!(code(&output) < 2, "{}", stderr(&output));
+            assert_eq!(stderr(&output).matches(sentence).count(), usize::from(warned), "{}", stderr(&output));
+            output
+        };
+        let output = once(&[
+            "eval",
+            "--data",
+            "set.safetensors",
+            "-m",
+            "gradient",
+            "--metric",
+            "sparseness",
+            "-o",
+            "e",
+            "--json",
+        ]);
+        assert_eq!(has(&json(&inside("e/summary.json"))["warnings"]), warned);
+        assert_eq!(has(&lines(&output.stdout)[0]["warnings"]), warned);
+        for (out, target) in [("x", "top1"), ("y", "file:set.safetensors")] {
+            once(&["explain", "set.safetensors", "-m", "gradient", "--format", "npy", "-t", target, "-o", out]);
+            assert_eq!(has(&json(&inside(out).join("manifest.json"))["warnings"]), warned);
+        }
+        once(&["check", "set.safetensors", "-m", "gradient", "--tests", "wrong_class", "-o", "c", "--drawn", "1"]);
+        assert_eq!(has(&json(&inside("c/check.json"))["warnings"]), warned);
+        let page = std::fs::read_to_string(inside("c/check.html")).unwrap();
+        assert_eq!(page.contains("right on 0.0 % of 21 pictures"), warned);
+        once(&["attack", "set.safetensors", "--attack", "fgsm", "-o", "a"]);
+        assert_eq!(has(&json(&inside("a/manifest.json"))["warnings"]), warned);
+        once(&["patterns", "fit", "--data", "set.safetensors", "-o", "p.safetensors"]);
+        let bytes = std::fs::read(inside("p.safetensors")).unwrap();
         let text = String::from_utf8_lossy(&bytes);
         assert_eq!(text.contains("right on 0.0 %"), warned);
         assert!(text.contains("preparation: levels from 0 to 1"));
     }
+    // Fewer say nothing.
+    let (folder, right) = predicted(19);
+    labelled(&folder.path().join("set.safetensors"), &right.iter().map(|class| (class + 1) % 10).collect::<Vec<_>>());
+    let explain =
+        ["explain", "set.safetensors", "--model", "net.safetensors", "-m", "gradient", "--format", "npy", "-o", "x"];
+    let output = run(folder.path(), &explain);
+    assert_eq!(code(&output), 0);
+    assert!(!stderr(&output).contains("right on"), "{}", stderr(&output));
 }
 
 #[test]
