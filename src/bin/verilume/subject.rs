@@ -48,7 +48,7 @@ impl Subject {
         let shape = self.graph.input_shape();
         // Each picture is drawn once and answered by a map of its size.
         let each = (2 * size_of::<f32>() * shape.len()) as u64;
-        room::check(|| format!("a batch of {n} pictures of {shape}, with their maps,"), each.saturating_mul(n as u64))?;
+        room::check(|| format!("a batch of {n} pictures of {shape} with their maps"), each.saturating_mul(n as u64))?;
         let picture = |i: usize| {
             let mut values = vec![0.0; shape.len()];
             random::fill_normals(self.seed, i as u64, 0, 0, &mut values);
