@@ -317,13 +317,13 @@ fn the_order_of_bytes_is_found_and_said() {
 #[cfg(target_os = "linux")]
 fn no_thread_is_started_that_was_not_asked_for() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir(folder.path().join("281")).unwrap();
-    std::fs::write(folder.path().join("281/a.png"), verilume::render::png(&drawn(700, 900)).unwrap()).unwrap();
+    std::fs::create_dir_all(folder.path().join("data/281")).unwrap();
+    std::fs::write(folder.path().join("data/281/a.png"), verilume::render::png(&drawn(700, 900)).unwrap()).unwrap();
     for (arguments, threads) in [
-        (["explain", "281", "--format", "grid", "-m", "smoothgrad:n=8", "-o", "out"].as_slice(), 1),
-        (&["explain", "281", "-m", "smoothgrad:n=8", "-o", "three"], 3),
-        (&["eval", "--data", "281", "-m", "gradient", "--metric", "road", "-o", "eval"], 1),
-        (&["patterns", "fit", "--data", "281", "-o", "p.safetensors"], 1),
+        (["explain", "data", "--format", "grid", "-m", "smoothgrad:n=8", "-o", "out"].as_slice(), 1),
+        (&["explain", "data", "-m", "smoothgrad:n=8", "-o", "three"], 3),
+        (&["eval", "--data", "data", "-m", "gradient", "--metric", "road", "-o", "eval"], 1),
+        (&["patterns", "fit", "--data", "data", "-o", "p.safetensors"], 1),
     ] {
         let count = threads.to_string();
         let arguments = [arguments, &["--size", SIZE, "--threads", &count, "--device", "cpu"]].concat();

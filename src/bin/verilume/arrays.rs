@@ -155,7 +155,7 @@ impl ArrayFile {
                 // the first of them fastest.
                 if self.scattered.is_empty() {
                     let what =
-                        || "an array in Fortran order, whose rows lie scattered (C order is read row by row),".into();
+                        || "an array in Fortran order, whose rows lie scattered (C order is read row by row)".into();
                     room::check(what, (self.rows * length * size) as u64)?;
                     self.scattered = self.bytes(0, self.rows * length * size).map_err(fail)?;
                 }

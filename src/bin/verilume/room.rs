@@ -26,7 +26,7 @@ fn room() -> (u64, &'static str) {
     let left = Memory::now().left().map_or(u64::MAX, |left| left / 5 * 4);
     match ALLOWED.get() {
         Some(&allowed) if allowed <= left => (allowed, "--memory allows"),
-        _ => (left, "are left on this machine"),
+        _ => (left, "this machine has left"),
     }
 }
 
@@ -40,7 +40,7 @@ pub fn check(what: impl FnOnce() -> String, bytes: u64) -> Result<()> {
     }
     match room() {
         (room, says) if bytes > room => {
-            Err(Error::limit(format!("{} takes {}, and {} {says}", what(), size(bytes), size(room))))
+            Err(Error::limit(format!("{}: {} do not fit into the {} that {says}", what(), size(bytes), size(room))))
         }
         _ => Ok(()),
     }

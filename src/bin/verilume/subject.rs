@@ -59,7 +59,7 @@ impl Subject {
             Precision::F64 => size_of::<f64>(),
         };
         let bytes = ((size_of::<f32>() + number) as u64).saturating_mul(shape.len() as u64).saturating_mul(n as u64);
-        room::check(|| format!("a batch of {n} pictures of {shape}, with their maps,"), bytes)?;
+        room::check(|| format!("a batch of {n} pictures of {shape} with their maps"), bytes)?;
         if bytes >= SAID_BYTES {
             let size = room::size(bytes);
             progress.say(&format!("a batch of {n} pictures of {shape} and their maps take {size}"));
