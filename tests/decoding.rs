@@ -318,7 +318,10 @@ fn the_order_of_bytes_is_found_and_said() {
 fn no_thread_is_started_that_was_not_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(folder.path().join("data/281")).unwrap();
-    std::fs::write(folder.path().join("data/281/a.png"), verilume::render::png(&drawn(700, 900)).unwrap()).unwrap();
+    for (name, width) in [("a", 700), ("b", 650)] {
+        let path = folder.path().join(format!("data/281/{name}.png"));
+        std::fs::write(path, verilume::render::png(&drawn(width, 900)).unwrap()).unwrap();
+    }
     for (arguments, threads) in [
         (["explain", "data", "--format", "grid", "-m", "smoothgrad:n=8", "-o", "out"].as_slice(), 1),
         (&["explain", "data", "-m", "smoothgrad:n=8", "-o", "three"], 3),
