@@ -76,7 +76,7 @@ const COMPARING: [&str; 9] = [
     "occlusion:window=16,stride=16,fill=blur:3",
     "meaningful_perturbation:iterations=2",
     "extremal_perturbation:iterations=2",
-    "smooth:n=2,base=(blur_ig:steps=2)",
+    "smooth:n=2,sigma=0,base=(blur_ig:steps=2)",
 ];
 
 #[test]
@@ -292,8 +292,7 @@ fn a_map_that_is_the_same_everywhere_is_said() {
 fn relevance_says_how_the_score_was_shared_out() {
     let folder = tempfile::tempdir().unwrap();
     busy(&folder.path().join("p.png"));
-    let methods =
-        ["lrp", "lrp:preset=epsilon", "lrp:preset=gamma,bias=zero", "deep_taylor", "excitation_backprop", "gradient"];
+    let methods = ["lrp", "lrp:preset=epsilon", "lrp:preset=gamma", "deep_taylor", "excitation_backprop", "gradient"];
     let mut arguments = vec!["explain", "p.png", "--size", "64", "--format", "npy", "-o", "out"];
     methods.iter().for_each(|method| arguments.extend(["-m", method]));
     let output = verilume(folder.path(), &arguments);
@@ -316,9 +315,6 @@ fn relevance_says_how_the_score_was_shared_out() {
         let file = folder.path().join(record["files"][0].as_str().unwrap());
         let map: f64 = npy(&file).iter().map(|&v| f64::from(v)).sum();
         assert!((part("input") - map).abs() <= 1e-4 * whole.abs(), "{method}: {} in a map of {map}", part("input"));
-        if method.contains("bias=zero") {
-            assert_eq!(part("bias"), 0.0);
-        }
     }
     let arguments = [
         "check",
