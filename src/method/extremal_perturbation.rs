@@ -100,12 +100,10 @@ struct Lattice {
 }
 
 impl Lattice {
-    /// # Errors
-    /// When there are too many spots.
-    fn new(size: [usize; 2], step: f64, sigma: f64) -> Result<Self> {
-        let points = size.map(|side| ((side as f64 / step).ceil() as usize).clamp(1, side));
+    /// Visits the spots of each pixel, and says where a pixel's end.
+    fn walk(size: [usize; 2], [step, sigma]: [f64; 2], visit: &mut dyn FnMut(Option<(u32, f32)>)) {
+        let points = Self::points(size, step);
         let place = |axis: usize, i: usize| (i as f64 + 0.5) * size[axis] as f64 / points[axis] as f64;
-        let mut lattice = Self { points: points[0] * points[1], starts: vec![0], spots: Vec::new() };
         let near = |axis: usize, pixel: usize| {
             let at = pixel as f64 + 0.5;
             // A lattice wider than its spots would leave pixels without any: the nearest point always counts.
@@ -125,20 +123,54 @@ impl Lattice {
                         let d = dy.hypot(dx);
                         if d <= REACH || only {
                             let height = (-2.0 * (d - 0.5).max(0.0).powi(2)).exp();
-                            lattice.spots.push(((row * points[1] + column) as u32, height as f32));
+                            visit(Some(((row * points[1] + column) as u32, height as f32)));
                         }
                     }
                 }
-                lattice.starts.push(lattice.spots.len());
-            }
-            if lattice.spots.len() > MOST_SPOTS {
-                return Err(Error::shape(format!(
-                    "{}: spots of {sigma} pixels on a lattice of {step} are too many",
-                    ENTRY.id
-                )));
+                visit(None);
             }
         }
-        Ok(lattice)
+    }
+
+    /// Rows and columns of the lattice.
+    fn points(size: [usize; 2], step: f64) -> [usize; 2] {
+        size.map(|side| ((side as f64 / step).ceil() as usize).clamp(1, side))
+    }
+
+    /// How many spots there are.
+    ///
+    /// # Errors
+    /// When they are too many.
+    fn count(size: [usize; 2], step: f64, sigma: f64) -> Result<usize> {
+        // No pixel has more than the rows and columns within reach allow.
+        let most = |axis: usize| {
+            let distance = size[axis] as f64 / Self::points(size, step)[axis] as f64;
+            (2.0 * REACH * sigma / distance + 2.0).min(size[axis] as f64)
+        };
+        if most(0) * most(1) * (size[0] * size[1]) as f64 > 16.0 * MOST_SPOTS as f64 {
+            return Err(too_many(step, sigma));
+        }
+        let mut count = 0usize;
+        Self::walk(size, [step, sigma], &mut |spot| count += usize::from(spot.is_some()));
+        if count > MOST_SPOTS { Err(too_many(step, sigma)) } else { Ok(count) }
+    }
+
+    /// Bytes of a lattice of so many spots.
+    fn bytes(size: [usize; 2], spots: usize) -> usize {
+        spots * size_of::<(u32, f32)>() + (size[0] * size[1] + 1) * size_of::<usize>()
+    }
+
+    /// # Errors
+    /// When there are too many spots.
+    fn new(size: [usize; 2], step: f64, sigma: f64) -> Result<Self> {
+        let mut spots = Vec::with_capacity(Self::count(size, step, sigma)?);
+        let mut starts = Vec::with_capacity(size[0] * size[1] + 1);
+        starts.push(0);
+        Self::walk(size, [step, sigma], &mut |spot| match spot {
+            Some(spot) => spots.push(spot),
+            None => starts.push(spots.len()),
+        });
+        Ok(Self { points: Self::points(size, step).iter().product(), starts, spots })
     }
 
     fn spots(&self) -> impl Iterator<Item = &[(u32, f32)]> {
@@ -166,6 +198,10 @@ impl Lattice {
         }
         out
     }
+}
+
+fn too_many(step: f64, sigma: f64) -> Error {
+    Error::shape(format!("{}: spots of {sigma} pixels on a lattice of {step} are too many", ENTRY.id))
 }
 
 /// The smooth maximum and `Σ exp((f − 1)/T)`; no `f` is greater than 1.
@@ -333,12 +369,15 @@ impl Method for ExtremalPerturbation {
         check(engine, graph, (x, targets))?;
         let size = [x.shape().h, x.shape().w];
         let scale = pixel_scale(size);
-        let lattice = Lattice::new(size, self.step * scale, self.sigma * scale)?;
+        let spots = Lattice::count(size, self.step * scale, self.sigma * scale)?;
         // The levels, their mixture, the slope in other numbers; what goes to the device and comes back is the engine's.
         let bytes = (self.levels + 4) * x.shape().len() * size_of::<f64>();
         let what = (ENTRY.id, self.iterations);
-        let found = in_groups(what, engine, (x, targets), bytes, |engine, x, targets, course| {
-            self.group(engine, graph, (x, targets), &lattice, course)
+        let found = engine.keeping((ENTRY.id, Lattice::bytes(size, spots)), |engine| {
+            let lattice = Lattice::new(size, self.step * scale, self.sigma * scale)?;
+            in_groups(what, engine, (x, targets), bytes, |engine, x, targets, course| {
+                self.group(engine, graph, (x, targets), &lattice, course)
+            })
         })?;
         let precision = engine.describe().precision;
         let map = |((values, still), &target): ((Vec<f64>, bool), &usize)| {

@@ -73,12 +73,16 @@ impl Method for FullGrad {
         let nodes = ConstantTerms::of(graph, INPUT_TERM + 1).nodes;
         let name = format!("full_grad {:?}", self.0);
         let (to, precision) = ([shape.h, shape.w], engine.describe().precision);
+        // A layer's terms in double precision, as they are and scaled, and the map.
+        let largest = nodes.iter().map(|&id| graph.node(id).shape.len()).chain([shape.len()]).max().unwrap_or(0);
+        let drawing = (2 * largest + 2 * shape.plane()) * size_of::<f64>();
         let mut maps = Vec::with_capacity(x.len());
         // One picture at a time: every layer's terms leave the device, as many numbers as the net has activations.
         for (picture, &target) in x.items().iter().zip(targets) {
             let one = Batch::of(vec![picture.clone()])?;
             let task = Task { name: &name, x: &one, targets: &[target], copies: &Copies::one(), loads: &[] };
-            let outcome = engine.evaluate(graph, &task, |b| self.program(b))?;
+            let outcome =
+                engine.keeping((ENTRY.id, drawing), |engine| engine.evaluate(graph, &task, |b| self.program(b)))?;
             let mut map = vec![0.0; shape.plane()];
             let mut sum = 0.0;
             let shapes = [shape].into_iter().chain(nodes.iter().map(|&id| graph.node(id).shape));

@@ -56,8 +56,9 @@ fn map(bench: &mut Bench<'_>, subject: &Subject<'_>, nodes: &[NodeId], draw: u64
         return kept(bench, 0, |bench| bench.map(subject, &net, &x, target));
     }
     let bytes = drawn_bytes(bench.graph, nodes);
-    // Other pictures and methods need it too, but what is kept must leave room.
-    let stays = bench.engine.left().is_none_or(|left| (bench.nets.bytes + bytes) as u64 <= left / 4);
+    // Other pictures and methods need it too, but what is kept must leave room for the largest.
+    let largest = drawn_bytes(bench.graph, &layers(bench.graph));
+    let stays = bench.engine.left().is_none_or(|left| (bench.nets.bytes + bytes + largest) as u64 <= left / 4);
     kept(bench, bytes, |bench| {
         let net = Arc::new(randomised(bench.graph, nodes, bench.options.seed.wrapping_add(draw))?);
         let map = bench.map(subject, &net, &x, target);
@@ -69,6 +70,15 @@ fn map(bench: &mut Bench<'_>, subject: &Subject<'_>, nodes: &[NodeId], draw: u64
         }
         map
     })
+}
+
+/// Refuses where the net with all of `nodes` drawn anew would not fit, before any is made.
+fn check_room(bench: &mut Bench<'_>, subject: &Subject<'_>, nodes: &[NodeId]) -> Result<()> {
+    if bench.engine.left().is_none_or(|left| drawn_bytes(bench.graph, nodes) as u64 <= left / 4) {
+        return Ok(());
+    }
+    let (x, graph, target) = (bench.scene.x.clone(), bench.graph, bench.scene.target);
+    kept(bench, drawn_bytes(graph, nodes), |bench| bench.map(subject, graph, &x, target)).map(|_| ())
 }
 
 /// Does `work` while the nets that stay and have not been counted, and `more` bytes, are kept.
@@ -114,6 +124,7 @@ fn cascading(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Outcome> {
         return Ok(nothing);
     }
     let all = layers(bench.graph);
+    check_room(bench, subject, &all)?;
     let mut course = Vec::new();
     let mut judged = None;
     for n in spread(all.len()) {
