@@ -114,6 +114,7 @@ fn bad_inputs_are_records_and_the_rest_goes_on() {
         "method",
         "peak_bytes",
         "prediction",
+        "record_version",
         "score",
         "seconds",
         "target",
