@@ -117,6 +117,9 @@ pub fn run(args: &EvalArgs) -> Result<ExitCode> {
     if settled.outdated > 0 {
         progress.say(&format!("{} earlier results have other settings and are made again", settled.outdated));
     }
+    if settled.dropped > 0 {
+        progress.say(&format!("{} of an earlier run left out", counted(settled.dropped, "mosaic")));
+    }
     // A summary says that a run has ended: one of an earlier run must not stand beside this run's lines.
     let summary_path = args.out.join("summary.json");
     let data_named: Vec<String> = args.data.iter().map(|name| paths::shown(std::path::Path::new(name))).collect();
@@ -220,6 +223,8 @@ struct Settled {
     kept: Vec<Evaluated>,
     /// Lines that were made with other settings.
     outdated: usize,
+    /// Mosaics of other draws.
+    dropped: usize,
 }
 
 /// Sorts out the lines of an earlier run. Those of pictures that this run leaves out stay; failures are tried again, and without
@@ -228,9 +233,11 @@ fn settle(lines: Vec<Evaluated>, units: &Units, resume: bool) -> Settled {
     let key = |input: &str, index: Option<usize>, parts: &[String]| (input.to_owned(), index, parts.to_vec());
     let places: HashMap<_, usize> =
         units.all.iter().enumerate().map(|(at, u)| (key(&u.input, u.index, &u.parts), at)).collect();
-    let mut settled = Settled { done: vec![None; units.all.len()], kept: Vec::new(), outdated: 0 };
+    let mut settled = Settled { done: vec![None; units.all.len()], kept: Vec::new(), outdated: 0, dropped: 0 };
     for line in lines {
         match places.get(&key(&line.input, line.index, &line.parts)) {
+            // A mosaic is drawn by its run: without `resume` those of other draws go.
+            None if !resume && !line.parts.is_empty() => settled.dropped += 1,
             None => settled.kept.push(line),
             Some(_) if !resume => {}
             Some(&at) => {
