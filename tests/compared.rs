@@ -483,7 +483,8 @@ fn what_makes_no_sense_is_refused() {
             Err(e) => e,
             Ok(method) => method.explain(&mut single(), &net.graph, &net.x, &net.targets).map(|_| ()).expect_err(spec),
         };
-        assert_eq!(error.kind(), ErrorKind::Settings, "{spec}: {error}");
+        // What the picture's shape decides is that picture's error.
+        assert!(matches!(error.kind(), ErrorKind::Settings | ErrorKind::Shape), "{spec}: {error}");
         assert!(error.to_string().contains(part), "{spec}: {error}");
     };
     refused("expected_gradients:n=0", "at least one");

@@ -44,7 +44,7 @@ fn absurd_numbers_of_calls_and_pictures_are_refused_with_a_sentence() {
         }
         // 24 KiB a picture with its map.
         let (code, message) = measure(&["--batch", "1000", "--memory", "20MiB"]);
-        assert!(code == 2 && message.contains("do not fit into 20971520 bytes"), "{command}: {message}");
+        assert!(code == 2 && message.contains("do not fit into the 20.0 MiB"), "{command}: {message}");
         let (code, message) = measure(&["--batch", "2e15"]);
         assert!(code == 2 && message.contains("'2e15' is not a whole number"), "{command}: {message}");
     }

@@ -142,7 +142,7 @@ mod tests {
         let ear = Arc::clone(&heard);
         engine.observe(Box::new(move |p| ear.lock().unwrap().push((p.done, p.total, p.objective))));
         let mut sizes = Vec::new();
-        let found = in_groups(("haf", 10), &mut engine, (&x, &targets), 2, |engine, x, targets, course| {
+        let found = in_groups(("haf", 10), &mut engine, (&x, &targets), MOST_BYTES / 2, |engine, x, targets, course| {
             sizes.push(x.len());
             course.report(engine, 10, targets.iter().map(|&t| t as f64));
             Ok(x.keys().iter().copied().zip(targets.to_vec()).collect())
@@ -152,15 +152,16 @@ mod tests {
         let means = [(0, 30, None), (10, 30, Some(2.0)), (20, 30, Some(2.5)), (30, 30, Some(5.0))];
         assert_eq!(*heard.lock().unwrap(), means);
         // One at a time at least, and all together where they fit or their targets do not.
-        let mut count = |most: usize, targets: &[usize]| {
+        let mut count = |bytes: usize, targets: &[usize]| {
             let mut groups = 0;
-            let all = in_groups(("haf", 1), &mut engine, (&x, targets), most, |_, x, _, _| {
+            let all = in_groups(("haf", 1), &mut engine, (&x, targets), bytes, |_, x, _, _| {
                 groups += 1;
                 Ok(x.keys().to_vec())
             });
             assert_eq!(all.unwrap(), x.keys());
             groups
         };
-        assert_eq!((count(0, &targets), count(5, &targets), count(2, &targets[..4])), (5, 1, 1));
+        let counts = (count(2 * MOST_BYTES, &targets), count(MOST_BYTES / 5, &targets), count(MOST_BYTES / 2, &targets[..4]));
+        assert_eq!(counts, (5, 1, 1));
     }
 }
