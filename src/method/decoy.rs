@@ -309,12 +309,14 @@ impl Method for Dance {
         let folded = 2 * x.len() * x.shape().len() * size_of::<f64>();
         let together = engine.together(2 * x.shape().len() * size_of::<f64>(), TOGETHER);
         for chunk in all.chunks(together) {
-            let pictures = Batch::of(self.pictures(engine, &generator, chunk, &mut folds, count)?)?;
-            progress.done += chunk.len();
-            engine.progress(&progress);
             let classes: Vec<usize> = chunk.iter().map(|&(item, _)| targets[item]).collect();
-            let maps =
-                engine.keeping((ENTRY.id, folded), |engine| self.base.explain(engine, graph, &pictures, &classes))?;
+            let copies = chunk.len() * x.shape().len() * size_of::<f64>();
+            let maps = engine.keeping((ENTRY.id, folded + copies), |engine| {
+                let pictures = Batch::of(self.pictures(engine, &generator, chunk, &mut folds, count)?)?;
+                progress.done += chunk.len();
+                engine.progress(&progress);
+                self.base.explain(engine, graph, &pictures, &classes)
+            })?;
             for (&(item, _), map) in chunk.iter().zip(&maps) {
                 folds[item].take(map, self.arm, count);
             }

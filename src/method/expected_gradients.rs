@@ -156,19 +156,20 @@ impl Method for ExpectedGradients {
             let mut all_equal = true;
             for first in (0..self.n).step_by(chunk) {
                 let samples = first..self.n.min(first + chunk);
-                let (mut points, mut starts) = (Vec::new(), Vec::new());
-                for s in samples.clone() {
-                    let (start, alpha) = self.draw(x, i, s as u32)?;
-                    let point = picture.iter().zip(&start).map(|(x, b)| b + alpha * (x - b)).collect();
-                    points.push(Tensor::rounded(dims, point, precision)?);
-                    starts.push(Tensor::rounded(dims, start, precision)?);
-                }
+                // The samples, and the picture and the sum in double precision.
+                let kept = 3 * samples.len() * len * precision.bytes() + 4 * len * size_of::<f64>();
+                let (gradients, starts) = engine.keeping((ENTRY.id, kept), |engine| {
+                    let (mut points, mut starts) = (Vec::new(), Vec::new());
+                    for s in samples.clone() {
+                        let (start, alpha) = self.draw(x, i, s as u32)?;
+                        let point = picture.iter().zip(&start).map(|(x, b)| b + alpha * (x - b)).collect();
+                        points.push(Tensor::rounded(dims, point, precision)?);
+                        starts.push(Tensor::rounded(dims, start, precision)?);
+                    }
+                    let all = vec![target; samples.len()];
+                    Ok((engine.explain(graph, &job, &Batch::of(points)?, &all)?.maps, starts))
+                })?;
                 all_equal = all_equal && starts.iter().all(|start| are_equal_but_for_rounding(&x.items()[i], start));
-                let all = vec![target; samples.len()];
-                let kept = starts.len() * len * precision.bytes() + 2 * len * size_of::<f64>();
-                let points = Batch::of(points)?;
-                let gradients =
-                    engine.keeping((ENTRY.id, kept), |engine| engine.explain(graph, &job, &points, &all))?.maps;
                 for (gradient, start) in gradients.iter().zip(&starts) {
                     let (gradient, start) = (gradient.to_f64(), start.to_f64());
                     let terms = picture.iter().zip(start.iter()).zip(gradient.iter());
@@ -180,7 +181,9 @@ impl Method for ExpectedGradients {
                 // The picture itself goes with its first baselines.
                 let picture = (first == 0).then_some(&x.items()[i]);
                 let ends: Vec<&Tensor> = starts.iter().chain(picture).collect();
-                let scores = from_baseline::scores(engine, graph, self.score, &ends, &vec![target; ends.len()])?;
+                let scores = engine.keeping((ENTRY.id, kept), |engine| {
+                    from_baseline::scores(engine, graph, self.score, &ends, &vec![target; ends.len()])
+                })?;
                 let (of_starts, of_picture) = scores.split_at(starts.len());
                 there = of_starts.iter().fold(there, |there, score| there + score);
                 here = of_picture.first().copied().unwrap_or(here);

@@ -75,11 +75,12 @@ impl Method for Smooth {
             let noisy = |&(item, copy): &(usize, usize)| {
                 noisy(&x.items()[item], sigmas[item], [self.seed, x.draws()[item].key], copy as u32, precision)
             };
-            let pictures = Batch::of(chunk.iter().map(noisy).collect::<Result<_>>()?)?;
             let classes: Vec<usize> = chunk.iter().map(|&(item, _)| targets[item]).collect();
-            // The means.
-            let maps = engine
-                .keeping((ENTRY.id, plane * x.len()), |engine| self.base.explain(engine, graph, &pictures, &classes))?;
+            // The means, and the copies with their draws.
+            let maps = engine.keeping((ENTRY.id, plane * (x.len() + chunk.len())), |engine| {
+                let pictures = Batch::of(chunk.iter().map(noisy).collect::<Result<_>>()?)?;
+                self.base.explain(engine, graph, &pictures, &classes)
+            })?;
             for (&(item, _), map) in chunk.iter().zip(maps) {
                 means[item].resize(map.values.len(), 0.0);
                 let values = map.values.to_f64();
