@@ -137,16 +137,17 @@ mod tests {
         let picture = |v: f32| Tensor::f32([1, 1, 2], vec![v, -v]).unwrap();
         let x = Batch::of((0..5u8).map(|i| picture(f32::from(i))).collect()).unwrap();
         let targets = [3, 1, 4, 1, 5];
-        let mut engine = Engine::new(&Settings::default()).unwrap();
+        let mut engine = Engine::new(&Settings { memory: Some(8 << 30), ..Settings::default() }).unwrap();
         let heard = Arc::new(Mutex::new(Vec::new()));
         let ear = Arc::clone(&heard);
         engine.observe(Box::new(move |p| ear.lock().unwrap().push((p.done, p.total, p.objective))));
         let mut sizes = Vec::new();
-        let found = in_groups(("haf", 10), &mut engine, (&x, &targets), MOST_BYTES / 2, |engine, x, targets, course| {
-            sizes.push(x.len());
-            course.report(engine, 10, targets.iter().map(|&t| t as f64));
-            Ok(x.keys().iter().copied().zip(targets.to_vec()).collect())
-        });
+        let found =
+            in_groups(("haf", 10), &mut engine, (&x, &targets), MOST_BYTES / 2, |engine, x, targets, course| {
+                sizes.push(x.len());
+                course.report(engine, 10, targets.iter().map(|&t| t as f64));
+                Ok(x.keys().iter().copied().zip(targets.to_vec()).collect())
+            });
         assert_eq!(found.unwrap(), x.keys().iter().copied().zip(targets).collect::<Vec<_>>());
         assert_eq!(sizes, [2, 2, 1]);
         let means = [(0, 30, None), (10, 30, Some(2.0)), (20, 30, Some(2.5)), (30, 30, Some(5.0))];
@@ -161,7 +162,8 @@ mod tests {
             assert_eq!(all.unwrap(), x.keys());
             groups
         };
-        let counts = (count(2 * MOST_BYTES, &targets), count(MOST_BYTES / 5, &targets), count(MOST_BYTES / 2, &targets[..4]));
+        let counts =
+            (count(2 * MOST_BYTES, &targets), count(MOST_BYTES / 5, &targets), count(MOST_BYTES / 2, &targets[..4]));
         assert_eq!(counts, (5, 1, 1));
     }
 }
