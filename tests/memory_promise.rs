@@ -93,7 +93,8 @@ fn fixed(folder: &Path) -> f64 {
 
 /// The least bound that the program's refusals name as enough, and the run under it.
 fn enough(folder: &Path, arguments: &[&str], fixed: f64) -> (f64, Ran) {
-    let mut memory = MIB;
+    // Enough to prepare a picture, too little for a net.
+    let mut memory = 16.0 * MIB;
     for _ in 0..12 {
         let ran = run(folder, arguments, Some(memory));
         let Some((_, rest)) = ran.said.split_once("one copy needs ") else {

@@ -278,7 +278,11 @@ impl Parameter {
     /// `value`, or the word among the parameter's choices that it means.
     fn choice(&self, value: &str) -> String {
         // Words in capitals stand for values of their own, such as files.
-        let words = self.unit.split('|').filter(|w| w.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_')));
+        let words = self.unit.split('|').filter(|w| {
+            // A unit such as `1` is no word: the sign of a number counts.
+            w.starts_with(|c: char| c.is_ascii_lowercase())
+                && w.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_'))
+        });
         near::find(value, words, |word| [*word]).unwrap_or(value).to_string()
     }
 }
