@@ -193,7 +193,7 @@ fn what_makes_no_sense_is_refused() {
         ("ig:baseline=value:inf", "inf"),
     ] {
         let error = refusal(&mut engine, &net, spec, &ok);
-        assert!(matches!(error.kind(), ErrorKind::Settings | ErrorKind::Input), "{spec}: {error}");
+        assert!(matches!(error.kind(), ErrorKind::Settings | ErrorKind::Shape | ErrorKind::Input), "{spec}: {error}");
         assert!(error.to_string().contains(part), "{spec}: {error}");
     }
     for entry in runnable() {

@@ -193,9 +193,9 @@ impl Spec {
         let keys = COUNTS.iter().copied().filter(|key| self.values.text(key).is_ok()).chain(base);
         let given = keys.filter_map(|key| Some(format!("{key}={}", self.values.text(key).ok()?)));
         Err(Error::settings(format!(
-            "{}: {} make {passes:.1e} passes of the net for one map, which are too many: there can be {MOST_PASSES:e} at most",
+            "{}:{} takes {passes:.1e} passes of the net for one map; there can be {MOST_PASSES:e} at most",
             self.entry.id,
-            given.collect::<Vec<_>>().join(", ")
+            given.collect::<Vec<_>>().join(",")
         )))
     }
 
