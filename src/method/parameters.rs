@@ -72,7 +72,7 @@ impl Values {
         }
     }
 
-    /// The value of `key` as a weight of an objective or the length of a step: a finite number from 0 to [`MOST_WEIGHT`].
+    /// The value of `key` as a weight of an objective or the length of a step: a finite number from 0 to 1e12.
     ///
     /// # Errors
     /// When it is none; names owner and key.
