@@ -396,9 +396,9 @@ fn settings_that_can_say_nothing_are_refused() {
         ("extremal_perturbation:lambda=1e158", "1e12 at most"),
         ("extremal_perturbation:growth=100", "beyond 1e12"),
         ("decoy:lr=1e158", "1e12 at most"),
-        ("smooth:n=10000,base=(smooth:n=10000,base=(smoothgrad:n=10000))", "smooth: n=10000, base=smooth:"),
+        ("smooth:n=10000,base=(smooth:n=10000,base=(smoothgrad:n=10000))", "smooth:n=10000,base=smooth:"),
         ("decoy:base=(smoothgrad:n=1000000)", "passes of the net for one map"),
-        ("relex:copies=100000,iterations=100000", "relex: copies=100000, iterations=100000"),
+        ("relex:copies=100000,iterations=100000", "relex:copies=100000,iterations=100000"),
     ] {
         let output = verilume(folder.path(), &["explain", "p.png", "--size", "32", "-m", method, "-o", "out"]);
         assert_eq!(output.status.code(), Some(2), "{method}: {}", stdout(&output));
