@@ -423,7 +423,7 @@ mod tests {
         assert_eq!(passes("decoy:masks=patch,n=3,iterations=9,base=(ig:steps=2)"), 21.0);
         let deep = Spec::parse("smooth:n=1000,base=(smooth:n=1000,base=(smoothgrad:n=1000))").unwrap();
         let why = deep.bounded().unwrap_err().to_string();
-        assert!(why.starts_with("smooth: n=1000, base=smooth:") && why.contains("1.0e9 passes"), "{why}");
+        assert!(why.starts_with("smooth:n=1000,base=smooth:") && why.contains("1.0e9 passes"), "{why}");
         for entry in registry() {
             Spec::parse(entry.id).unwrap().bounded().unwrap();
         }
