@@ -4,7 +4,9 @@
 //! not blended; 16-bit levels keep their high byte; colour profiles are not applied; of an animation the first frame
 //! counts. Unlike Pillow's plain `open`, the orientation that EXIF or XMP says is applied.
 
+use std::cell::Cell;
 use std::io::{Cursor, Read};
+use std::panic::catch_unwind;
 use std::path::Path;
 
 use image::error::{ImageError, LimitErrorKind, UnsupportedErrorKind};
@@ -190,6 +192,18 @@ fn into_rgb(image: DynamicImage) -> Vec<u8> {
     }
 }
 
+thread_local! {
+    /// Whether this thread decodes a picture.
+    static WITHIN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread decodes a picture right now: a panic there becomes an error of [`Picture::decode`], and a program's
+/// panic hook need not tell of it.
+#[must_use]
+pub fn is_decoding() -> bool {
+    WITHIN.get()
+}
+
 impl Picture {
     /// Decodes a picture file held in memory.
     ///
@@ -197,6 +211,17 @@ impl Picture {
     /// Input when the bytes are no picture of a supported format, are truncated or broken; limit when the header asks
     /// for more than `limits`.
     pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<Picture> {
+        // A decoder of another crate may trip over a hostile file; nothing of it is used afterwards.
+        let decoded = WITHIN.with(|within| {
+            let outer = within.replace(true);
+            let decoded = catch_unwind(|| Self::decoded(bytes, limits));
+            within.set(outer);
+            decoded
+        });
+        decoded.unwrap_or_else(|_| Err(Error::input("broken picture: its decoder fails on it")))
+    }
+
+    fn decoded(bytes: &[u8], limits: &DecodeLimits) -> Result<Picture> {
         if bytes.is_empty() {
             return Err(Error::input("the file is empty"));
         }

@@ -15,7 +15,7 @@ mod scans;
 mod tiff;
 
 #[cfg(feature = "pictures")]
-pub use decode::DecodeLimits;
+pub use decode::{DecodeLimits, is_decoding};
 pub use picture::Picture;
 pub use preprocess::{Placement, Prepared, Preprocess};
 pub use resize::Interpolation;

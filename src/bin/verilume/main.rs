@@ -57,6 +57,13 @@ use args::{Cli, Command};
 const UNUSABLE: u8 = 2;
 
 fn main() -> ExitCode {
+    let told = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |what| {
+        // A decoder's panic is an error of its picture.
+        if !verilume::image::is_decoding() {
+            told(what);
+        }
+    }));
     let mut command = Cli::read().command;
     bounds::settle(&mut command);
     let done = match command {
