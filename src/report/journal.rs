@@ -210,7 +210,7 @@ fn lines<T>(path: &Path, parse: impl Fn(&[u8]) -> serde_json::Result<T>) -> Resu
     let torn = lines.pop().unwrap_or_default();
     let whole = lines.iter().enumerate().map(|(i, line)| {
         parse(line).map_err(|e| {
-            Error::input(format!("{}: line {} is no record ({e}); mend or delete it", path.display(), i + 1))
+            Error::input(format!("{}: line {} is not a valid record ({e}); fix or delete it", path.display(), i + 1))
         })
     });
     let mut whole: Vec<T> = whole.collect::<Result<_>>()?;

@@ -142,7 +142,7 @@ impl<T: DeserializeOwned> Past<T> {
             |text: &[u8]| serde_json::from_slice::<serde_json::Value>(text).is_ok_and(|line| line.get(key).is_some());
         let damaged = |entry: &Entry<T>| entry.line.is_none() && has_key(&entry.text);
         if let Some(at) = entries.iter().position(damaged) {
-            let why = format!("{}: line {} is no record; mend or delete it", own.display(), at + 1);
+            let why = format!("{}: line {} is not a valid record; fix or delete it", own.display(), at + 1);
             return Err(verilume::Error::input(why));
         }
         let standing = entries.iter().map(|entry: &Entry<T>| results.standing(&entry.about)).collect();

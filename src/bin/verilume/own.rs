@@ -1,4 +1,4 @@
-//! Results of this program among the files that are found: they are no inputs of other runs.
+//! Finds results of this program among the files, so that no later run takes them as inputs.
 //!
 //! A folder of results is known by its manifest or records. What of it is a result is known by its records, and by a file
 //! `.results.jsonl`, which names what each run was about to write: it outlives records that a later run replaces, and
