@@ -8,6 +8,7 @@ use super::choice::{self, Way};
 use super::constants::{Constants, Order, WeightKey, packed_len};
 use super::layout;
 use super::products::Kernels;
+use super::region::Region;
 use super::runtime::{Launch, Refusal, Runtime};
 use super::source;
 use super::tables::Tables;
@@ -23,43 +24,6 @@ use crate::tensor::{Precision, Tensor};
 const MOST_COPIES: usize = 256;
 /// Arena bytes beyond which more copies gain nothing, where the device does not say what it has.
 const ARENA_BYTES: usize = 256 << 20;
-
-/// Memory that grows and stays.
-#[derive(Debug, Default)]
-pub(super) struct Region {
-    at: Address,
-    bytes: usize,
-}
-
-impl Region {
-    /// Where it starts.
-    pub const fn at(&self) -> Address {
-        self.at
-    }
-
-    /// Its size.
-    pub const fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// At least `bytes`; what was in it is lost if it grows.
-    pub fn reserve(&mut self, runtime: &mut dyn Runtime, bytes: usize) -> Result<(), Refusal> {
-        if bytes > self.bytes {
-            self.release(runtime);
-            self.at = runtime.allocate(bytes)?;
-            self.bytes = bytes;
-        }
-        Ok(())
-    }
-
-    /// Nothing any more.
-    pub fn release(&mut self, runtime: &mut dyn Runtime) {
-        if self.bytes > 0 {
-            runtime.free(self.at);
-        }
-        *self = Self::default();
-    }
-}
 
 /// A device that computes with CUDA kernels.
 pub(super) struct CudaDevice {
@@ -207,7 +171,7 @@ impl CudaDevice {
         harvest.decisions = vec![Default::default(); copies];
         harvest.stores.clear();
         let ways = choice::ways(plan);
-        self.fill_tables(plan, &ways, chunk, harvest)?;
+        self.tables.fill(self.runtime.as_mut(), plan, chunk, harvest)?;
         if self.timed {
             self.runtime.mark()?;
         }
@@ -219,7 +183,7 @@ impl CudaDevice {
             }
         }
         self.note_peak();
-        self.read_tables(plan, chunk, harvest)
+        self.tables.read(self.runtime.as_mut(), plan, chunk, harvest)
     }
 
     fn note_peak(&mut self) {

@@ -20,6 +20,7 @@ mod nvrtc;
 mod patches;
 mod probe;
 mod products;
+mod region;
 mod runtime;
 mod search;
 mod selftest;

@@ -4,8 +4,9 @@ use std::collections::HashSet;
 
 use super::arguments::{Address, LargestArgs, PatchArgs, PlaceArgs, StemArgs};
 use super::constants::{Order, VectorKind, packed_len};
-use super::device::{CudaDevice, Region, mebibytes};
+use super::device::{CudaDevice, mebibytes};
 use super::geometry::Direction;
+use super::region::Region;
 use super::runtime::Refusal;
 use crate::device::patch::{BETA, EPSILON, HALVINGS, INSIDE, Moved, PENALTY, PatchTask, Place, Stem, USED};
 use crate::error::{Error, Result};

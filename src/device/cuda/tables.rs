@@ -1,8 +1,7 @@
 //! What a chunk brings along and leaves behind, besides its values: pictures, copies, statistics, scores.
 
 use super::arguments::{Address, CopyArgs, PerturbArgs, SumArgs};
-use super::choice::Way;
-use super::device::{CudaDevice, Region};
+use super::region::Region;
 use super::runtime::{Refusal, Runtime};
 use crate::device::{Chunk, Harvest, Perturbation, Sum};
 use crate::error::{Error, Result};
@@ -200,18 +199,10 @@ fn singles(all: &[Tensor], items: &[usize]) -> Vec<f32> {
     out
 }
 
-impl CudaDevice {
+/// What a chunk brings along and what it leaves behind.
+impl Tables {
     /// Uploads what the chunk brings along.
-    pub(super) fn fill_tables(
-        &mut self,
-        plan: &Plan,
-        ways: &[Way],
-        chunk: &Chunk<'_>,
-        harvest: &Harvest,
-    ) -> Result<()> {
-        debug_assert_eq!(ways.len(), plan.steps().len());
-        let runtime = self.runtime.as_mut();
-        let tables = &mut self.tables;
+    pub fn fill(&mut self, runtime: &mut dyn Runtime, plan: &Plan, chunk: &Chunk<'_>, harvest: &Harvest) -> Result<()> {
         let mut items: Vec<usize> = chunk.slots.iter().map(|s| s.item).collect();
         items.dedup();
         let aggregated = aggregated(plan);
@@ -252,14 +243,14 @@ impl CudaDevice {
             }
             copies.push(copy);
         }
-        upload(&mut tables.copies, runtime, &copies)?;
+        upload(&mut self.copies, runtime, &copies)?;
 
-        tables.perturb = None;
+        self.perturb = None;
         if let Some(shape) = picture_shape(plan) {
-            upload(&mut tables.pictures, runtime, &singles(chunk.pictures, &items))?;
+            upload(&mut self.pictures, runtime, &singles(chunk.pictures, &items))?;
             let mut args = PerturbArgs {
-                pictures: tables.pictures.at().into(),
-                copies: tables.copies.at().into(),
+                pictures: self.pictures.at().into(),
+                copies: self.copies.at().into(),
                 extent: [shape.c as i32, shape.h as i32, shape.w as i32],
                 ..no_perturbation()
             };
@@ -268,17 +259,17 @@ impl CudaDevice {
                 Perturbation::Others(others) => {
                     let all: Vec<Tensor> = chunk.slots.iter().map(|s| others[s.item][s.copy].clone()).collect();
                     let every: Vec<usize> = (0..all.len()).collect();
-                    upload(&mut tables.others, runtime, &singles(&all, &every))?;
-                    (args.kind, args.others) = (5, tables.others.at().into());
+                    upload(&mut self.others, runtime, &singles(&all, &every))?;
+                    (args.kind, args.others) = (5, self.others.at().into());
                 }
                 Perturbation::Noise { seed, .. } => (args.kind, args.seed) = (1, *seed),
                 Perturbation::Path { baselines, .. } => {
-                    upload(&mut tables.others, runtime, &singles(baselines, &items))?;
-                    (args.kind, args.others) = (2, tables.others.at().into());
+                    upload(&mut self.others, runtime, &singles(baselines, &items))?;
+                    (args.kind, args.others) = (2, self.others.at().into());
                 }
                 Perturbation::Boxes(boxes) => {
-                    upload(&mut tables.others, runtime, &singles(&boxes.fills, &items))?;
-                    (args.kind, args.others) = (3, tables.others.at().into());
+                    upload(&mut self.others, runtime, &singles(&boxes.fills, &items))?;
+                    (args.kind, args.others) = (3, self.others.at().into());
                 }
                 Perturbation::Masks(masks) => {
                     let all = chunk.slots.iter().flat_map(|s| &masks.masks[s.item][s.copy].values);
@@ -287,21 +278,21 @@ impl CudaDevice {
                     let both = || axes.iter().flatten();
                     let neighbours: Vec<[i32; 2]> = both().map(|t| [t.0 as i32, t.1 as i32]).collect();
                     let shares: Vec<f32> = both().map(|t| t.2 as f32).collect();
-                    upload(&mut tables.masks, runtime, &grids)?;
-                    upload(&mut tables.neighbours, runtime, &neighbours)?;
-                    upload(&mut tables.shares, runtime, &shares)?;
+                    upload(&mut self.masks, runtime, &grids)?;
+                    upload(&mut self.neighbours, runtime, &neighbours)?;
+                    upload(&mut self.shares, runtime, &shares)?;
                     args.kind = 4;
-                    args.masks = tables.masks.at().into();
-                    args.neighbours = tables.neighbours.at().into();
-                    args.shares = tables.shares.at().into();
+                    args.masks = self.masks.at().into();
+                    args.neighbours = self.neighbours.at().into();
+                    args.shares = self.shares.at().into();
                     args.mask_grid = masks.grid.map(|v| v as i32);
                     args.mask_rows = masks.size[0] as i32;
                 }
             }
-            tables.perturb = Some(args);
+            self.perturb = Some(args);
         }
 
-        tables.sum = None;
+        self.sum = None;
         if let Some((statistic, shape)) = aggregated {
             let (mut first, mut second) = (Vec::new(), Vec::new());
             for &item in &items {
@@ -310,12 +301,12 @@ impl CudaDevice {
                 first.extend_from_slice(&sum.first);
                 second.extend_from_slice(&sum.second);
             }
-            upload(&mut tables.sums, runtime, &first)?;
-            upload(&mut tables.squares, runtime, &second)?;
-            tables.sum = Some(SumArgs {
-                sums: tables.sums.at().into(),
-                squares: tables.squares.at().into(),
-                copies: tables.copies.at().into(),
+            upload(&mut self.sums, runtime, &first)?;
+            upload(&mut self.squares, runtime, &second)?;
+            self.sum = Some(SumArgs {
+                sums: self.sums.at().into(),
+                squares: self.squares.at().into(),
+                copies: self.copies.at().into(),
                 statistic: match statistic {
                     Statistic::Sum => 0,
                     Statistic::SumOfSquares => 1,
@@ -329,19 +320,19 @@ impl CudaDevice {
     }
 
     /// Downloads what the chunk leaves behind.
-    pub(super) fn read_tables(&mut self, plan: &Plan, chunk: &Chunk<'_>, harvest: &mut Harvest) -> Result<()> {
+    pub fn read(&self, runtime: &mut dyn Runtime, plan: &Plan, chunk: &Chunk<'_>, harvest: &mut Harvest) -> Result<()> {
         let copies = chunk.slots.len();
         let mut heads = plan.steps().iter().filter_map(|s| match s {
             Step::Head { logits, .. } => Some(plan.form(*logits).shape().c),
             _ => None,
         });
         if let Some(classes) = heads.next_back() {
-            self.runtime.download(self.tables.scores.at(), bytemuck::cast_slice_mut(&mut harvest.scores))?;
+            runtime.download(self.scores.at(), bytemuck::cast_slice_mut(&mut harvest.scores))?;
             let mut logits = vec![0f64; copies * classes];
-            self.runtime.download(self.tables.logits.at(), bytemuck::cast_slice_mut(&mut logits))?;
+            runtime.download(self.logits.at(), bytemuck::cast_slice_mut(&mut logits))?;
             harvest.logits = logits.chunks(classes).map(<[f64]>::to_vec).collect();
         }
-        let Some((statistic, shape)) = aggregated(plan) else { return self.runtime.wait() };
+        let Some((statistic, shape)) = aggregated(plan) else { return runtime.wait() };
         let mut at = 0;
         for (n, slot) in chunk.slots.iter().enumerate() {
             let sum = &mut harvest.sums[slot.item];
@@ -350,10 +341,9 @@ impl CudaDevice {
                 continue;
             }
             let place = at * shape.len() * size_of::<f64>();
-            self.runtime.download(self.tables.sums.at().plus(place), bytemuck::cast_slice_mut(&mut sum.first))?;
+            runtime.download(self.sums.at().plus(place), bytemuck::cast_slice_mut(&mut sum.first))?;
             if statistic.has_two() {
-                self.runtime
-                    .download(self.tables.squares.at().plus(place), bytemuck::cast_slice_mut(&mut sum.second))?;
+                runtime.download(self.squares.at().plus(place), bytemuck::cast_slice_mut(&mut sum.second))?;
             }
             at += 1;
         }
