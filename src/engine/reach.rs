@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Batch, Copies, Engine, Key, Run};
 use crate::error::Result;
-use crate::graph::{Graph, Node, NodeId, Op};
+use crate::graph::{Activation, Graph, Node, NodeId, Op};
 use crate::program::{Builder, Decided};
 use crate::tensor::Precision;
 
@@ -18,11 +18,7 @@ pub(super) struct Reach(Vec<[f64; 2]>);
 
 /// Whether the node cuts large numbers back.
 fn cuts(node: &Node) -> bool {
-    match &node.op {
-        Op::Clamp { hi, .. } => hi.is_finite(),
-        Op::SoftClamp(soft) => soft.hi.is_finite(),
-        _ => false,
-    }
+    node.op.activation().is_some_and(|f| f.bounds()[1].is_finite())
 }
 
 /// Largest magnitude of `numbers`.
@@ -63,10 +59,9 @@ impl Reach {
             if cuts(node) && before >= most {
                 beyond.extend(node.inputs.first());
             }
-            bounds.push(match &node.op {
-                Op::Input => input,
-                Op::Clamp { lo, hi } if lo.is_finite() && hi.is_finite() => before.min(largest([*lo, *hi])),
-                Op::SoftClamp(soft) if cuts(node) && soft.lo.is_finite() => before.min(largest([soft.lo, soft.hi])),
+            bounds.push(match node.op.activation().map(Activation::bounds) {
+                Some(ends) if ends.iter().all(|end| end.is_finite()) => before.min(largest(ends)),
+                _ if id == graph.input() => input,
                 _ => before * gain + bias,
             });
         }
@@ -117,7 +112,7 @@ impl Engine {
 mod tests {
     use super::*;
     use crate::engine::Settings;
-    use crate::graph::{GraphBuilder, Linear, SoftClamp, Weight};
+    use crate::graph::{GraphBuilder, Linear, Smooth, SoftClamp, Weight};
     use crate::tensor::{Shape, Tensor};
 
     /// Two layers with a cut between them; the first multiplies by `factor`.
@@ -135,7 +130,7 @@ mod tests {
         let mut engine = Engine::new(&Settings::default()).unwrap();
         let x = Batch::of(vec![Tensor::f32([2, 1, 1], vec![3.0, 4.0]).unwrap()]).unwrap();
         let relu6 = Op::Clamp { lo: 0.0, hi: 6.0 };
-        for cut in [relu6.clone(), Op::SoftClamp(SoftClamp { lo: 0.0, hi: 6.0, beta: 2.0 })] {
+        for cut in [relu6.clone(), Op::Smooth(Smooth::SoftClamp(SoftClamp { lo: 0.0, hi: 6.0, beta: 2.0 }))] {
             let why = engine.forward(&net(2e38, cut.clone()), &x).unwrap_err().to_string();
             assert!(why.contains("layer 'first'"), "{why}");
             // As large as it may be, and a picture of more than the net takes.

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use super::{Graph, Node, NodeId, Op};
+use super::{Graph, Node, NodeId, Op, Smooth};
 use crate::tensor::{Padding, Window};
 
 /// A way to write a graph down.
@@ -40,7 +40,7 @@ fn attributes(op: &Op) -> Value {
         Op::Linear(linear) => json!({ "weight": linear.weight.dims()[..2], "bias": linear.bias.is_some() }),
         Op::BatchNorm(norm) => json!({ "eps": norm.eps }),
         Op::Clamp { lo, hi } => json!({ "lo": lo, "hi": hi }),
-        Op::SoftClamp(soft) => json!({ "lo": bound(soft.lo), "hi": bound(soft.hi), "beta": soft.beta }),
+        Op::Smooth(Smooth::SoftClamp(soft)) => json!({ "lo": bound(soft.lo), "hi": bound(soft.hi), "beta": soft.beta }),
         Op::MaxPool(w) => window(w),
         Op::AvgPool { window: w, count_padding } => {
             let mut value = window(w);
@@ -71,7 +71,7 @@ fn brief(op: &Op) -> String {
         Op::MaxPool(w) | Op::AvgPool { window: w, .. } => format!("{kind} {}{}", pair(w.kernel), stride(w.stride)),
         Op::AdaptiveAvgPool { out } => format!("{kind} to {}", pair(*out)),
         Op::Clamp { lo, hi } => format!("{kind} [{lo}, {hi}]"),
-        Op::SoftClamp(s) => format!("{kind} [{}, {}], beta {}", s.lo, s.hi, s.beta),
+        Op::Smooth(Smooth::SoftClamp(s)) => format!("{kind} [{}, {}], beta {}", s.lo, s.hi, s.beta),
         Op::Subsample { stride: s } => format!("{kind}{}", stride(*s)),
         Op::PadChannels { before, after } => format!("{kind} {before} + {after}"),
         _ => kind.to_string(),

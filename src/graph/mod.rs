@@ -1,5 +1,6 @@
 //! What a net computes: nodes in topological order, plain data, never mutated.
 
+mod activation;
 mod dump;
 mod fold;
 mod link;
@@ -9,9 +10,10 @@ mod weight;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub use activation::{Activation, Smooth, SoftClamp};
 pub use dump::Dump;
 pub use link::Link;
-pub use op::{BatchNorm, Conv, Linear, Op, SoftClamp};
+pub use op::{BatchNorm, Conv, Linear, Op};
 pub use weight::{Bytes, Encoding, Factor, Part, Weight, WeightId};
 
 use crate::error::{Error, Result};

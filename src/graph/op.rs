@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Weight;
+use super::{Activation, Smooth, Weight};
 use crate::error::{Error, Result};
 use crate::tensor::{Shape, Window};
 
@@ -43,34 +43,6 @@ pub struct BatchNorm {
     pub eps: f64,
 }
 
-/// A clamp with rounded corners: `lo + s(x − lo) − s(x − hi)` with softplus `s(t) = ln(1 + exp(β t)) / β`. With `lo = 0`
-/// and no upper bound it is softplus itself, with `hi = 6` a soft ReLU6; it differs from the clamp by `ln 2 / β` at most.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct SoftClamp {
-    /// Lower bound; −∞ for none.
-    pub lo: f64,
-    /// Upper bound; ∞ for none.
-    pub hi: f64,
-    /// Sharpness: the larger, the nearer to the clamp.
-    pub beta: f64,
-}
-
-impl SoftClamp {
-    /// Its value at `x`.
-    pub fn value(&self, x: f64) -> f64 {
-        let softplus = |t: f64| t.max(0.0) + (-self.beta * t.abs()).exp().ln_1p() / self.beta;
-        let risen = if self.lo.is_finite() { self.lo + softplus(x - self.lo) } else { x };
-        if self.hi.is_finite() { risen - softplus(x - self.hi) } else { risen }
-    }
-
-    /// Its derivative at `x`.
-    pub fn slope(&self, x: f64) -> f64 {
-        let sigmoid = |t: f64| 1.0 / (1.0 + (-self.beta * t).exp());
-        let rising = if self.lo.is_finite() { sigmoid(x - self.lo) } else { 1.0 };
-        if self.hi.is_finite() { rising - sigmoid(x - self.hi) } else { rising }
-    }
-}
-
 /// What a node computes from its inputs.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -92,8 +64,8 @@ pub enum Op {
         /// Upper bound.
         hi: f64,
     },
-    /// A clamp with rounded corners, which has second derivatives.
-    SoftClamp(SoftClamp),
+    /// A function of single numbers that has a slope everywhere.
+    Smooth(Smooth),
     /// Maximum over windows; padding never wins; the first of equal elements wins.
     MaxPool(Window),
     /// Mean over windows.
@@ -138,7 +110,7 @@ impl Op {
             Op::BatchNorm(_) => "batch_norm",
             Op::Relu => "relu",
             Op::Clamp { .. } => "clamp",
-            Op::SoftClamp(_) => "soft_clamp",
+            Op::Smooth(f) => f.names()[0],
             Op::MaxPool(_) => "max_pool",
             Op::AvgPool { .. } => "avg_pool",
             Op::AdaptiveAvgPool { .. } => "adaptive_avg_pool",
@@ -147,6 +119,27 @@ impl Op {
             Op::Concat => "concat",
             Op::Subsample { .. } => "subsample",
             Op::PadChannels { .. } => "pad_channels",
+        }
+    }
+
+    /// The function of single numbers that this is, if it is one: what rules treat as an activation.
+    pub fn activation(&self) -> Option<Activation> {
+        match self {
+            Op::Relu => Some(Activation::Clamp { lo: 0.0, hi: f64::INFINITY }),
+            Op::Clamp { lo, hi } => Some(Activation::Clamp { lo: *lo, hi: *hi }),
+            Op::Smooth(f) => Some(Activation::Smooth(*f)),
+            Op::Input
+            | Op::Conv(_)
+            | Op::Linear(_)
+            | Op::BatchNorm(_)
+            | Op::MaxPool(_)
+            | Op::AvgPool { .. }
+            | Op::AdaptiveAvgPool { .. }
+            | Op::Add
+            | Op::Flatten
+            | Op::Concat
+            | Op::Subsample { .. }
+            | Op::PadChannels { .. } => None,
         }
     }
 
@@ -246,10 +239,8 @@ impl Op {
             Op::Clamp { lo, hi } if lo.partial_cmp(hi) != Some(std::cmp::Ordering::Less) => {
                 Err(Error::model(format!("clamp to [{lo}, {hi}]")))
             }
-            Op::SoftClamp(SoftClamp { lo, hi, beta }) if !(lo < hi && *beta > 0.0 && beta.is_finite()) => {
-                Err(Error::model(format!("a soft clamp to [{lo}, {hi}] of sharpness {beta}")))
-            }
-            Op::Relu | Op::Clamp { .. } | Op::SoftClamp(_) => Ok(x),
+            Op::Smooth(f) => f.checked().map(|_| x),
+            Op::Relu | Op::Clamp { .. } => Ok(x),
             Op::MaxPool(window) | Op::AvgPool { window, .. } => {
                 let out = windowed(window, x.c)?;
                 let pads = window.pads(x.h, x.w);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Conv, Graph, Linear, Node, NodeId, Op, SoftClamp};
+use super::{Activation, Conv, Graph, Linear, Node, NodeId, Op, Smooth, SoftClamp};
 use crate::error::{Error, Result};
 use crate::tensor::{Shape, Tensor};
 
@@ -40,10 +40,9 @@ impl Graph {
             return Err(Error::settings(format!("softplus needs a sharpness above 0, not {beta}")));
         }
         self.rewritten(|_, node| {
-            Ok(match node.op {
-                Op::Relu => Some(Op::SoftClamp(SoftClamp { lo: 0.0, hi: f64::INFINITY, beta })),
-                Op::Clamp { lo, hi } => Some(Op::SoftClamp(SoftClamp { lo, hi, beta })),
-                _ => None,
+            Ok(match node.op.activation() {
+                Some(Activation::Clamp { lo, hi }) => Some(Op::Smooth(Smooth::SoftClamp(SoftClamp { lo, hi, beta }))),
+                Some(Activation::Smooth(_)) | None => None,
             })
         })
     }

@@ -16,7 +16,7 @@ use super::footprint::Footprint;
 use crate::device::patch::{Ascent, Moved, Mover, PatchTask, Place, Stem};
 use crate::engine::{Batch, Copies, Engine, Task};
 use crate::error::{Error, Result};
-use crate::graph::{Graph, NodeId, Op};
+use crate::graph::{Activation, Graph, NodeId, Op};
 use crate::program::{self, Builder, Decided};
 use crate::random;
 use crate::rule::{Composite, pull_back};
@@ -95,7 +95,7 @@ pub fn first_activation(graph: &Graph) -> Result<NodeId> {
     for id in graph.ids() {
         let node = graph.node(id);
         let behind = node.inputs.iter().any(|i| conv[i.index()]);
-        if behind && matches!(node.op, Op::Relu | Op::Clamp { .. }) {
+        if behind && node.op.activation().is_some() {
             return Ok(id);
         }
         conv.push(behind || matches!(node.op, Op::Conv(_)));
@@ -534,9 +534,8 @@ fn drawn(starts: &[Vec<usize>; 2], n: usize, seed: u64, key: u64) -> Result<Vec<
 /// The layer `node` as a convolution of the picture and a clamp, if it is one.
 fn stem(graph: &Graph, node: NodeId) -> Result<Option<Stem>> {
     let here = graph.node(node);
-    let (conv, clamp) = match (&here.op, here.inputs.first()) {
-        (Op::Relu, Some(&conv)) => (conv, Some(program::Range::POSITIVE)),
-        (Op::Clamp { lo, hi }, Some(&conv)) => (conv, Some(program::Range { lo: *lo, hi: *hi })),
+    let (conv, clamp) = match (here.op.activation(), here.inputs.first()) {
+        (Some(Activation::Clamp { lo, hi }), Some(&conv)) => (conv, Some(program::Range { lo, hi })),
         _ => (node, None),
     };
     let first = graph.node(conv);

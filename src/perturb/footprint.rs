@@ -76,7 +76,7 @@ impl Footprint {
                     | Op::BatchNorm(_)
                     | Op::Relu
                     | Op::Clamp { .. }
-                    | Op::SoftClamp(_)
+                    | Op::Smooth(_)
                     | Op::PadChannels { .. } => input[axis].clone(),
                 }
             });

@@ -8,7 +8,7 @@ use super::{
     WinnerWidth,
 };
 use crate::error::{Error, Result};
-use crate::graph::{Graph, NodeId, Op};
+use crate::graph::{Activation, Graph, NodeId, Op};
 use crate::tensor::Shape;
 
 /// Who decides which ReLUs are active and which pooled elements win.
@@ -150,7 +150,7 @@ impl<'g> Builder<'g> {
             Op::Linear(_) => Step::Linear { layer: self.linear_layer(id)?, x: input(0), out },
             Op::Relu => Step::Clamp { x: input(0), range: Range::POSITIVE, out },
             Op::Clamp { lo, hi } => Step::Clamp { x: input(0), range: Range { lo: *lo, hi: *hi }, out },
-            Op::SoftClamp(soft) => Step::Elementwise { op: Elementwise::SoftClamp(*soft), xs: vec![input(0)], out },
+            Op::Smooth(f) => Step::Elementwise { op: Elementwise::Smooth(*f), xs: vec![input(0)], out },
             Op::MaxPool(_) => Step::MaxPool { layer: self.pool_layer(id)?, x: input(0), out, winners: None },
             Op::AvgPool { count_padding, .. } => {
                 Step::AvgPool { layer: self.pool_layer(id)?, count_padding: *count_padding, x: input(0), out }
@@ -329,16 +329,15 @@ impl<'g> Builder<'g> {
     /// Bits of `node` (a ReLU or clamp): set where its input lay strictly inside the range it passes.
     ///
     /// # Errors
-    /// When `node` is no activation.
+    /// When `node` is no ReLU or clamp.
     ///
     /// # Panics
     /// When the graph has no such node.
     pub fn active(&mut self, node: NodeId) -> Result<Value> {
-        let range = match self.graph.node(node).op {
-            Op::Relu => Range::POSITIVE,
-            Op::Clamp { lo, hi } => Range { lo, hi },
-            _ => return Err(self.not("an activation", node)),
+        let Some(Activation::Clamp { lo, hi }) = self.graph.node(node).op.activation() else {
+            return Err(self.not("an activation that decides", node));
         };
+        let range = Range { lo, hi };
         if let Some(&bits) = self.values().bits.get(&node) {
             return Ok(bits);
         }
@@ -845,10 +844,11 @@ impl<'g> Builder<'g> {
     /// As [`Builder::winners`].
     pub fn store_decisions(&mut self) -> Result<()> {
         for id in self.graph.ids() {
-            let x = match self.graph.node(id).op {
-                Op::Relu | Op::Clamp { .. } => self.active(id)?,
-                Op::MaxPool(_) => self.winners(id)?,
-                _ => continue,
+            let op = &self.graph.node(id).op;
+            let x = match op.activation() {
+                Some(Activation::Clamp { .. }) => self.active(id)?,
+                None if matches!(op, Op::MaxPool(_)) => self.winners(id)?,
+                Some(Activation::Smooth(_)) | None => continue,
             };
             self.write(Step::StoreDecisions { x, node: id });
         }

@@ -26,8 +26,8 @@ impl Rule for Vjp {
                 let bits = b.active(id)?;
                 vec![b.gate(up, bits)?]
             }
-            Op::SoftClamp(soft) => {
-                let slope = b.elementwise(Elementwise::SoftClampSlope(*soft), vec![b.input(id, 0)])?;
+            Op::Smooth(f) => {
+                let slope = b.elementwise(Elementwise::Slope(*f), vec![b.input(id, 0)])?;
                 vec![b.mul(up, slope)?]
             }
             Op::Conv(_) | Op::BatchNorm(_) => vec![b.conv_adjoint(id, up)?],

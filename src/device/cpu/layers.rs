@@ -3,7 +3,8 @@
 use super::conv::{self, Direction};
 use super::isa::Isa;
 use super::memory::Shared;
-use super::{Cpu, Values, bounds, layout, linear};
+use super::pointwise::bounds;
+use super::{Cpu, Values, layout, linear};
 use crate::device::Device;
 use crate::program::{ConvLayer, Epilogue, Form, LinearLayer, Range, Value, WinnerWidth};
 use crate::tensor::Scalar;

@@ -21,6 +21,7 @@ mod pointwise;
 mod pool;
 mod quantile;
 mod source;
+mod steps;
 mod weights;
 
 use std::borrow::Cow;
@@ -33,7 +34,6 @@ pub use choice::{Convolution, Kernels};
 use conv::{ConvPlan, Direction, PackKey};
 use isa::{Isa, Portable};
 use memory::{Buffer, Shared};
-use pointwise::Pointwise;
 use rayon::prelude::*;
 
 use super::patch::{Moved, PatchTask, Stem};
@@ -41,7 +41,7 @@ use super::threads::start_pool;
 use super::{Chunk, Description, Device, Harvest, Perturbation, Room, Sum};
 use crate::error::{Error, Result};
 use crate::graph::WeightId;
-use crate::program::{ConvLayer, Elementwise, Form, LastAdjoint, Plan, Range, Step, Value, WinnerWidth, Zeros};
+use crate::program::{ConvLayer, Form, LastAdjoint, Plan, Step, Value, Zeros};
 use crate::tensor::{Precision, Scalar, Shape, Tensor, Window};
 
 /// Vectors or pixels that are worth a task.
@@ -381,287 +381,6 @@ impl<I: Isa> Cpu<I> {
         Ok(())
     }
 
-    fn step(&mut self, step: &Step, v: &Values<'_, I>, chunk: &Chunk<'_>, harvest: &mut Harvest) -> Result<()> {
-        let copies = v.copies;
-        match step {
-            Step::Perturb { out } => self.perturb(*out, v, chunk),
-            Step::Load { slot, out } => {
-                let tensors =
-                    chunk.loads.get(*slot).ok_or_else(|| Error::device(format!("nothing was given to load {slot}")))?;
-                let shape = v.shape(*out);
-                self.copies(*out, v, |n, to| {
-                    arrange::block(&tensors[chunk.slots[n].item].numbers(), shape, I::LANES, to);
-                });
-            }
-            Step::LoadDecisions { node, out } => {
-                for (n, s) in chunk.slots.iter().enumerate() {
-                    let given = chunk.decisions.get(s.item).and_then(|d| d.nodes.get(node));
-                    let given = given.filter(|d| d.len() == v.shape(*out).len());
-                    let given = given
-                        .ok_or_else(|| Error::device(format!("no decisions were given for node {}", node.index())))?;
-                    self.load_decisions(given, *out, n, v);
-                }
-            }
-            Step::Conv { layer, x, out, epilogue } => self.conv(layer, Direction::Forward, *x, *out, epilogue, v),
-            Step::ConvAdjoint { layer, s, out, epilogue } => {
-                self.conv(layer, Direction::Adjoint, *s, *out, epilogue, v)
-            }
-            Step::Linear { layer, x, out } => self.linear(layer, *x, *out, v),
-            Step::LinearAdjoint { layer, s, out } => self.linear_adjoint(layer, *s, *out, v),
-            Step::ConvWeightAdjoint { layer, x, s, out } => self.conv_weight_adjoint(layer, *x, *s, *out, v),
-            Step::LinearWeightAdjoint { x, s, out, .. } => self.linear_weight_adjoint(*x, *s, *out, v),
-            Step::Add { a, b, out } => self.pointwise(*out, v, |n| Pointwise::Add(v.at(*a, n), v.at(*b, n))),
-            Step::Clamp { x, range, out } => {
-                let bounds = bounds::<I::T>(*range);
-                self.pointwise(*out, v, |n| Pointwise::Clamp(v.at(*x, n), bounds));
-            }
-            Step::Gate { s, bits, out } => self.pointwise(*out, v, |n| Pointwise::Gate(v.at(*s, n), v.at(*bits, n))),
-            Step::Elementwise { op, xs, out } => {
-                let (Some(&a), Some(&c)) = (xs.first(), xs.last()) else {
-                    return Err(Error::device("a function of nothing"));
-                };
-                let b = xs.get(1).copied().unwrap_or(a);
-                self.vectors(*out, v, |n, first, count| {
-                    let (first, count) = (first * I::LANES, count * I::LANES);
-                    let (a, b, c, out) = (v.at(a, n), v.at(b, n), v.at(c, n), v.at(*out, n));
-                    // SAFETY: the elements lie inside all values; features were detected.
-                    unsafe { I::run(pointwise::Function::<I> { op: *op, a, b, c, out, first, count }) };
-                });
-                if let Elementwise::SoftClamp(_) | Elementwise::SoftClampSlope(_) = op {
-                    let shape = v.shape(*out);
-                    self.copies(*out, v, |_, to| arrange::zero_unused(shape, I::LANES, to));
-                }
-            }
-            Step::Fill { values, out } => {
-                let values: Vec<I::T> = values.iter().map(|&x| I::T::from_f64(x)).collect();
-                let shape = v.shape(*out);
-                self.copies(*out, v, |_, to| arrange::fill(&values, shape, I::LANES, to));
-            }
-            Step::ScaleChannels { weights, x, out } => self.blocks(*out, v, |n, b| {
-                let plane = v.shape(*x).plane();
-                // SAFETY: block `b` lies inside the values; features were detected.
-                unsafe {
-                    I::run(pointwise::ScaleBlock::<I> {
-                        weights: v.at::<I::T>(*weights, n).add(b * I::LANES),
-                        x: v.at::<I::T>(*x, n).add(b * plane * I::LANES),
-                        out: v.at::<I::T>(*out, n).add(b * plane * I::LANES),
-                        plane,
-                    });
-                }
-            }),
-            Step::Inside { x, range, out } => {
-                let range = bounds::<I::T>(*range);
-                self.vectors(*out, v, |n, first, count| {
-                    let kernel = pointwise::Inside::<I> { x: v.at(*x, n), range, bits: v.at(*out, n), first, count };
-                    // SAFETY: the vectors lie inside both values; features were detected.
-                    unsafe { I::run(kernel) };
-                });
-            }
-            Step::AboveQuantile { x, q, out } => self.each(copies, |n, _| {
-                // SAFETY: every task writes its own copy's bits, of which there is one a number.
-                unsafe { quantile::above(v.slice(*x, n), v.shape(*x), I::LANES, *q, v.at(*out, n)) };
-            }),
-            Step::MaxPool { layer, x, out, winners } => {
-                let width = match winners.map(|w| v.plan.form(w)) {
-                    Some(Form::Winners(_, width)) => width,
-                    _ => WinnerWidth::One,
-                };
-                self.blocks(*out, v, |n, b| {
-                    let (large, small) = (b * layer.input.plane() * I::LANES, b * layer.output.plane() * I::LANES);
-                    // SAFETY: block `b` lies inside the values; features were detected.
-                    unsafe {
-                        I::run(pool::Max::<I> {
-                            layer: *layer,
-                            x: v.at::<I::T>(*x, n).add(large),
-                            out: v.at::<I::T>(*out, n).add(small),
-                            winners: winners
-                                .map_or(std::ptr::null_mut(), |w| v.at::<u8>(w, n).add(small * width.bytes())),
-                            width,
-                        });
-                    }
-                });
-            }
-            Step::PreferWinners { layer, x, winners, preferred, out } => {
-                let Form::Winners(_, width) = v.plan.form(*out) else {
-                    return Err(Error::device("a choice among winners needs winners"));
-                };
-                self.blocks(*out, v, |n, b| {
-                    let small = b * layer.output.plane() * I::LANES * width.bytes();
-                    // SAFETY: block `b` lies inside the values; features were detected.
-                    unsafe {
-                        I::run(pool::Prefer::<I> {
-                            layer: *layer,
-                            x: v.at::<I::T>(*x, n).add(b * layer.input.plane() * I::LANES),
-                            winners: v.at::<u8>(*winners, n).add(small),
-                            preferred: v.at::<u8>(*preferred, n).add(small),
-                            width,
-                            out: v.at::<u8>(*out, n).add(small),
-                        });
-                    }
-                });
-            }
-            Step::MaxPoolAdjoint { layer, s, winners, out } => {
-                let Form::Winners(_, width) = v.plan.form(*winners) else {
-                    return Err(Error::device("a max-pool's adjoint needs winners"));
-                };
-                self.blocks(*out, v, |n, b| {
-                    let small = b * layer.output.plane() * I::LANES;
-                    // SAFETY: block `b` lies inside the values; features were detected.
-                    unsafe {
-                        I::run(pool::MaxAdjoint::<I> {
-                            layer: *layer,
-                            s: v.at::<I::T>(*s, n).add(small),
-                            winners: v.at::<u8>(*winners, n).add(small * width.bytes()),
-                            width,
-                            out: v.at::<I::T>(*out, n).add(b * layer.input.plane() * I::LANES),
-                        });
-                    }
-                });
-            }
-            Step::AvgPool { layer, count_padding, x: from, out }
-            | Step::AvgPoolAdjoint { layer, count_padding, s: from, out } => {
-                self.blocks(*out, v, |n, b| {
-                    // SAFETY: block `b` lies inside the values; features were detected.
-                    unsafe {
-                        I::run(pool::Average::<I> {
-                            layer: *layer,
-                            count_padding: *count_padding,
-                            adjoint: matches!(step, Step::AvgPoolAdjoint { .. }),
-                            from: v.at::<I::T>(*from, n).add(b * v.shape(*from).plane() * I::LANES),
-                            to: v.at::<I::T>(*out, n).add(b * v.shape(*out).plane() * I::LANES),
-                        });
-                    }
-                });
-            }
-            Step::AdaptiveAvgPool { x: from, out } | Step::AdaptiveAvgPoolAdjoint { s: from, out } => {
-                let adjoint = matches!(step, Step::AdaptiveAvgPoolAdjoint { .. });
-                let (input, output) = if adjoint { (*out, *from) } else { (*from, *out) };
-                self.blocks(*out, v, |n, b| {
-                    // SAFETY: block `b` lies inside the values; features were detected.
-                    unsafe {
-                        I::run(pool::Adaptive::<I> {
-                            input: v.shape(input),
-                            output: v.shape(output),
-                            adjoint,
-                            from: v.at::<I::T>(*from, n).add(b * v.shape(*from).plane() * I::LANES),
-                            to: v.at::<I::T>(*out, n).add(b * v.shape(*out).plane() * I::LANES),
-                        });
-                    }
-                });
-            }
-            Step::SpatialMean { x, out } => self.blocks(*out, v, |n, b| {
-                let plane = v.shape(*x).plane();
-                // SAFETY: block `b` lies inside the values; features were detected.
-                unsafe {
-                    let x = v.at::<I::T>(*x, n).add(b * plane * I::LANES);
-                    I::run(pool::PlaneMean::<I> { x, plane, out: v.at::<I::T>(*out, n).add(b * I::LANES) });
-                }
-            }),
-            Step::WeightedChannelSum { weights, x, out } => self.copies(*out, v, |n, out| {
-                // SAFETY: both values were written by earlier steps.
-                let (weights, numbers) = unsafe { (v.slice(*weights, n), v.slice(*x, n)) };
-                arrange::weighted_channel_sum(weights, numbers, v.shape(*x), I::LANES, out);
-            }),
-            Step::Flatten { x, out } => {
-                self.copies(*out, v, |n, out| {
-                    let shape = v.shape(*x);
-                    out.fill(I::T::ZERO);
-                    // SAFETY: the value read was written by an earlier step.
-                    arrange::unblock(unsafe { v.slice(*x, n) }, shape, I::LANES, &mut out[..shape.len()]);
-                });
-            }
-            Step::Unflatten { s, out } => {
-                let shape = v.shape(*out);
-                self.copies(*out, v, |n, out| {
-                    // SAFETY: as above.
-                    let s = unsafe { v.slice(*s, n) };
-                    arrange::block(&s[..shape.len()], shape, I::LANES, out);
-                });
-            }
-            Step::Concat { xs, out } => self.copies(*out, v, |n, to| {
-                to.fill(I::T::ZERO);
-                let mut at = 0;
-                for &x in xs {
-                    let from = v.shape(x);
-                    // SAFETY: as above.
-                    arrange::append(unsafe { v.slice(x, n) }, from, to, v.shape(*out), at, I::LANES);
-                    at += from.c;
-                }
-            }),
-            Step::Channels { x, first, out } => self.copies(*out, v, |n, to| {
-                // SAFETY: as above.
-                arrange::channels(unsafe { v.slice(*x, n) }, v.shape(*x), *first, to, v.shape(*out), I::LANES);
-            }),
-            Step::Subsample { x, stride, out } => self.copies(*out, v, |n, to| {
-                // SAFETY: as above.
-                arrange::subsample(unsafe { v.slice(*x, n) }, v.shape(*x), *stride, to, v.shape(*out), I::LANES);
-            }),
-            Step::SubsampleAdjoint { s, stride, out } => self.copies(*out, v, |n, to| {
-                // SAFETY: as above.
-                arrange::spread(unsafe { v.slice(*s, n) }, v.shape(*s), *stride, to, v.shape(*out), I::LANES);
-            }),
-            Step::Head { logits, score, link, seed } => {
-                let classes = v.shape(*logits).c;
-                for (n, slot) in chunk.slots.iter().enumerate() {
-                    // SAFETY: no other task runs.
-                    let l: Vec<f64> = unsafe { &v.slice(*logits, n)[..classes] }.iter().map(|x| x.to_f64()).collect();
-                    if slot.target >= classes {
-                        return Err(Error::settings(format!("class {} of a net with {classes} classes", slot.target)));
-                    }
-                    let (value, gradient) = score.linked(*link, &l, slot.target);
-                    harvest.scores[n] = value;
-                    harvest.logits[n] = l;
-                    if let Some(seed) = seed {
-                        // SAFETY: no other task runs.
-                        let out = unsafe { v.slice_mut(*seed, n) };
-                        out.fill(I::T::ZERO);
-                        out.iter_mut().zip(&gradient).for_each(|(o, &g)| *o = I::T::from_f64(g));
-                    }
-                }
-            }
-            Step::Aggregate { x, statistic } => {
-                let shape = v.shape(*x);
-                let mut folds = Vec::with_capacity(copies);
-                for (n, slot) in chunk.slots.iter().enumerate() {
-                    let sum = harvest.sums.get_mut(slot.item).filter(|s| s.first.len() == shape.len());
-                    let sum = sum.ok_or_else(|| Error::device("no statistic was started for a picture"))?;
-                    sum.count += 1;
-                    let (first, second) = (Shared(sum.first.as_mut_ptr()), Shared(sum.second.as_mut_ptr()));
-                    folds.push((n, source::Fold { first, second, count: sum.count, weight: slot.weight }));
-                }
-                // Copies of a picture follow one another; pixels are apart.
-                self.each(shape.plane().div_ceil(PIECE), |piece, _| {
-                    let pixels = piece * PIECE..shape.plane().min((piece + 1) * PIECE);
-                    for (n, fold) in &folds {
-                        for channel in 0..shape.c {
-                            let pixels = pixels.clone();
-                            // SAFETY: the signal was written by an earlier step; a task has some pixels of every statistic.
-                            unsafe { fold.pixels(v.slice(*x, *n), shape, I::LANES, channel, pixels, *statistic) };
-                        }
-                    }
-                });
-            }
-            Step::Store { x, slot } => {
-                let shape = v.shape(*x);
-                harvest.stores.resize(harvest.stores.len().max(slot + 1), Vec::new());
-                for n in 0..copies {
-                    let mut dense = vec![I::T::ZERO; shape.len()];
-                    // SAFETY: no other task runs.
-                    arrange::unblock(unsafe { v.slice(*x, n) }, shape, I::LANES, &mut dense);
-                    let dense = dense.iter().map(|x| x.to_f64()).collect();
-                    harvest.stores[*slot].push(Tensor::rounded(shape.dims(), dense, I::T::PRECISION)?);
-                }
-            }
-            Step::StoreDecisions { x, node } => {
-                for n in 0..copies {
-                    let decisions = self.read_decisions(*x, n, v);
-                    harvest.decisions[n].nodes.insert(*node, decisions);
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Runs `task(copy, block)` for each channel block of `out`.
     fn blocks(&self, out: Value, v: &Values<'_, I>, task: impl Fn(usize, usize) + Sync) {
         let blocks = v.shape(out).c.div_ceil(I::LANES);
@@ -681,14 +400,6 @@ impl<I: Isa> Cpu<I> {
         self.each(v.copies * pieces, |t, _| {
             let first = t % pieces * PIECE;
             task(t / pieces, first, PIECE.min(all - first));
-        });
-    }
-
-    fn pointwise(&self, out: Value, v: &Values<'_, I>, what: impl Fn(usize) -> Pointwise<I::T> + Sync) {
-        self.vectors(out, v, |n, first, count| {
-            let kernel = pointwise::Apply::<I> { what: what(n), out: v.at(out, n), first, count };
-            // SAFETY: the vectors lie inside all values; features were detected.
-            unsafe { I::run(kernel) };
         });
     }
 
@@ -745,8 +456,4 @@ impl<I: Isa> Cpu<I> {
             unsafe { I::run(kernel) };
         });
     }
-}
-
-fn bounds<T: Scalar>(range: Range) -> [T; 2] {
-    [T::from_f64(range.lo), T::from_f64(range.hi)]
 }

@@ -33,14 +33,7 @@ impl<I: Isa> Cpu<I> {
             | Step::Fill { .. }
             | Step::Subsample { .. }
             | Step::SubsampleAdjoint { .. } => "arrange",
-            Step::Perturb { .. }
-            | Step::Load { .. }
-            | Step::LoadDecisions { .. }
-            | Step::WeightedChannelSum { .. }
-            | Step::Head { .. }
-            | Step::Aggregate { .. }
-            | Step::Store { .. }
-            | Step::StoreDecisions { .. } => step.kind(),
+            _ => step.kind(),
         }
     }
 

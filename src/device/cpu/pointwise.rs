@@ -1,8 +1,13 @@
 //! Element-by-element primitives, a run of vectors at a time.
 
 use super::isa::{Isa, Kernel};
-use crate::program::Elementwise;
+use crate::program::{Elementwise, Range};
 use crate::tensor::Scalar;
+
+/// The range's ends in the device's precision.
+pub(super) fn bounds<T: Scalar>(range: Range) -> [T; 2] {
+    [T::from_f64(range.lo), T::from_f64(range.hi)]
+}
 
 /// What is done to each vector.
 pub(super) enum Pointwise<T> {
@@ -114,9 +119,8 @@ impl<I: Isa> Kernel<I> for Function<I> {
                     self.each(|a, _| k * a);
                 }
                 Elementwise::Abs => self.each(|a, _| if a < zero { zero - a } else { a }),
-                Elementwise::Square => self.each(|a, _| a * a),
-                Elementwise::SoftClamp(soft) => self.each(|a, _| I::T::from_f64(soft.value(a.to_f64()))),
-                Elementwise::SoftClampSlope(soft) => self.each(|a, _| I::T::from_f64(soft.slope(a.to_f64()))),
+                Elementwise::Smooth(f) => self.each(|a, _| I::T::from_f64(f.value(a.to_f64()))),
+                Elementwise::Slope(f) => self.each(|a, _| I::T::from_f64(f.slope(a.to_f64()))),
                 Elementwise::RatioOr(threshold) => {
                     let threshold = I::T::from_f64(threshold);
                     self.each3(|a, b, c| if b < threshold && b > zero - threshold { c } else { a / b });

@@ -5,7 +5,7 @@ use super::constants::{DEPTH, Order, TILE, channels};
 use super::geometry::Direction;
 use super::products::Kernels;
 use crate::graph::Weight;
-use crate::program::{ConvLayer, Elementwise, Epilogue, Plan, Step, Value};
+use crate::program::{ConvLayer, Epilogue, Plan, Step, Value};
 
 /// Channels of pictures, at most: layers that read or give them have kernels of their own.
 const PICTURE: usize = 4;
@@ -135,22 +135,22 @@ pub(super) fn ways(plan: &Plan) -> Vec<Way> {
     ways
 }
 
-/// The kernel of an element-by-element function.
-pub(super) const fn elementwise(op: Elementwise) -> &'static str {
-    match op {
-        Elementwise::Mul => "mul",
-        Elementwise::Sub => "sub",
-        Elementwise::Divide(_) => "divide",
-        Elementwise::Scale(_) => "scale",
-        Elementwise::Abs => "absolute",
-        Elementwise::Square => "square",
-        Elementwise::RatioOr(_) => "ratio",
-        Elementwise::SoftClamp(_) => "soft_clamp",
-        Elementwise::SoftClampSlope(_) => "soft_clamp_slope",
-    }
-}
+/// Kernels that are not called as the primitive is; where the host does the work, `copy`.
+const OTHERWISE: [(&str, &str); 11] = [
+    ("perturb", "pixels"),
+    ("concat", "append"),
+    ("subsample_adjoint", "spread"),
+    ("abs", "absolute"),
+    ("ratio_or", "ratio"),
+    ("conv_weight_adjoint", "weight_adjoint"),
+    ("linear_weight_adjoint", "weight_adjoint"),
+    ("load", "copy"),
+    ("load_decisions", "copy"),
+    ("store", "copy"),
+    ("store_decisions", "copy"),
+];
 
-/// Name of the kernel that carries a step out by itself; `copy` where the host does it.
+/// Name of the kernel that carries a step out by itself.
 pub(super) fn kernel(step: &Step, products: &Kernels) -> &'static str {
     let conv = |layer: &ConvLayer, direction, epilogue: &Epilogue| match family(layer, direction, epilogue) {
         Family::Tensor => products.conv(direction),
@@ -163,33 +163,26 @@ pub(super) fn kernel(step: &Step, products: &Kernels) -> &'static str {
         Step::ConvAdjoint { layer, epilogue, .. } => conv(layer, Direction::Adjoint, epilogue),
         Step::Linear { .. } => products.conv(Direction::Forward),
         Step::LinearAdjoint { .. } => products.conv(Direction::Adjoint),
-        Step::ConvWeightAdjoint { .. } | Step::LinearWeightAdjoint { .. } => "weight_adjoint",
-        Step::Perturb { .. } => "pixels",
-        Step::Add { .. } => "add",
-        Step::Clamp { .. } => "clamp",
-        Step::Inside { .. } => "inside",
-        Step::AboveQuantile { .. } => "above_quantile",
-        Step::Gate { .. } => "gate",
-        Step::Elementwise { op, .. } => elementwise(*op),
-        Step::Fill { .. } => "fill",
-        Step::ScaleChannels { .. } => "scale_channels",
-        Step::MaxPool { .. } => "max_pool",
-        Step::PreferWinners { .. } => "prefer_winners",
-        Step::MaxPoolAdjoint { .. } => "max_pool_adjoint",
-        Step::AvgPool { .. } => "avg_pool",
-        Step::AvgPoolAdjoint { .. } => "avg_pool_adjoint",
-        Step::AdaptiveAvgPool { .. } => "adaptive_avg_pool",
-        Step::AdaptiveAvgPoolAdjoint { .. } => "adaptive_avg_pool_adjoint",
-        Step::Flatten { .. } => "flatten",
-        Step::Unflatten { .. } => "unflatten",
-        Step::Concat { .. } => "append",
-        Step::Channels { .. } => "channels",
-        Step::Subsample { .. } => "subsample",
-        Step::SubsampleAdjoint { .. } => "spread",
-        Step::SpatialMean { .. } => "spatial_mean",
-        Step::WeightedChannelSum { .. } => "weighted_channel_sum",
-        Step::Head { .. } => "head",
-        Step::Aggregate { .. } => "aggregate",
-        Step::Load { .. } | Step::LoadDecisions { .. } | Step::Store { .. } | Step::StoreDecisions { .. } => "copy",
+        _ => {
+            let kind = step.kind();
+            OTHERWISE.iter().find(|(primitive, _)| *primitive == kind).map_or(kind, |(_, kernel)| kernel)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::cuda::source;
+    use crate::graph::Smooth;
+
+    #[test]
+    fn functions_and_kernels_of_other_names_are_there() {
+        let functions = Smooth::examples().into_iter().flat_map(Smooth::names);
+        for kernel in functions.chain(OTHERWISE.iter().map(|(_, kernel)| *kernel).filter(|k| *k != "copy")) {
+            assert!(source::find(kernel).is_some(), "{kernel}");
+        }
+        // A primitive whose kernel is found by another name has none by its own.
+        assert!(OTHERWISE.iter().all(|(primitive, _)| source::find(primitive).is_none()));
     }
 }

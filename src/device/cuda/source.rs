@@ -201,7 +201,7 @@ unit!(
 unit!(
     /// Element by element.
     POINTWISE, "pointwise", plain![
-        "add", "mul", "sub", "divide", "ratio", "scale", "absolute", "square", "clamp", "soft_clamp", "soft_clamp_slope",
+        "add", "mul", "sub", "divide", "ratio", "scale", "absolute", "clamp", "soft_clamp", "soft_clamp_slope",
         "scale_channels", "gate", "fill", "inside",
     ]
 );

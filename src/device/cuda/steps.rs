@@ -1,4 +1,6 @@
-//! Steps as launches.
+//! Steps as launches, one function a family.
+
+use std::sync::Arc;
 
 use super::arguments::{
     Address, AggregateArgs, ConvArgs, EpilogueArgs, FirstArgs, HeadArgs, LastArgs, MoveArgs, PixelsArgs, PointwiseArgs,
@@ -11,8 +13,8 @@ use super::geometry::{Axis, Direction, launches};
 use super::layout;
 use crate::device::{Chunk, Harvest};
 use crate::error::{Error, Result};
-use crate::graph::{Link, Weight};
-use crate::program::{ConvLayer, Elementwise, Epilogue, Form, LinearLayer, PoolLayer, Score, Step, Value, WinnerWidth};
+use crate::graph::{Link, NodeId, Weight};
+use crate::program::{ConvLayer, Epilogue, Form, LinearLayer, PoolLayer, Range, Score, Step, Value, WinnerWidth};
 use crate::tensor::{Precision, Shape, Tensor};
 
 /// Axes of a map of one position.
@@ -40,6 +42,7 @@ struct Product<'a> {
 }
 
 impl CudaDevice {
+    /// Queues what carries a step out for all copies.
     pub(super) fn step(
         &mut self,
         step: &Step,
@@ -56,30 +59,8 @@ impl CudaDevice {
                     PixelsArgs { perturb: self.tables.perturb()?, out: v.at(*out).into(), out_stride: v.stride(*out) };
                 self.each(kernel, v.shape(*out).len().div_ceil(4), v.copies, &arguments)
             }
-            Step::Load { slot, out } => {
-                let missing = || Error::device(format!("nothing was given to load {slot}"));
-                let tensors = chunk.loads.get(*slot).ok_or_else(missing)?;
-                let shape = v.shape(*out);
-                let one = |item: usize| {
-                    let mut dense = vec![0f32; shape.len()];
-                    tensors[item].write_to(&mut dense);
-                    layout::interleave(&dense, shape).flat_map(f32::to_ne_bytes).collect()
-                };
-                let copies: Vec<Vec<u8>> = chunk.slots.iter().map(|s| one(s.item)).collect();
-                self.write_value(*out, v, &copies)
-            }
-            Step::LoadDecisions { node, out } => {
-                let form = v.plan.form(*out);
-                let mut copies = Vec::with_capacity(v.copies);
-                for slot in chunk.slots {
-                    let given = chunk.decisions.get(slot.item).and_then(|d| d.nodes.get(node));
-                    let given = given.filter(|d| d.len() == form.shape().len());
-                    let given = given
-                        .ok_or_else(|| Error::device(format!("no decisions were given for node {}", node.index())))?;
-                    copies.push(layout::encode_decisions(given, form));
-                }
-                self.write_value(*out, v, &copies)
-            }
+            Step::Load { slot, out } => self.load(*slot, *out, v, chunk),
+            Step::LoadDecisions { node, out } => self.load_decisions(*node, *out, v, chunk),
             Step::Conv { layer, x, out, epilogue } => {
                 self.conv(layer, Direction::Forward, way, [*x, *out], epilogue, v)
             }
@@ -99,74 +80,28 @@ impl CudaDevice {
             }
             Step::Add { a, b, out } => self.pointwise(kernel, &[*a, *b], *out, [0.0; 3], v),
             Step::Clamp { x, range, out } => self.pointwise(kernel, &[*x], *out, [range.lo, range.hi, 0.0], v),
-            Step::Elementwise { op, xs, out } => {
-                let p = match *op {
-                    Elementwise::Divide(p) | Elementwise::Scale(p) | Elementwise::RatioOr(p) => [p, 0.0, 0.0],
-                    Elementwise::SoftClamp(s) | Elementwise::SoftClampSlope(s) => [s.lo, s.hi, s.beta],
-                    Elementwise::Mul | Elementwise::Sub | Elementwise::Abs | Elementwise::Square => [0.0; 3],
-                };
-                self.pointwise(kernel, xs, *out, p, v)
-            }
+            Step::Elementwise { op, xs, out } => self.pointwise(kernel, xs, *out, op.parameters(), v),
             Step::ScaleChannels { weights, x, out } => self.pointwise(kernel, &[*x, *weights], *out, [0.0; 3], v),
-            Step::Inside { x, range, out } => {
-                let mut arguments = self.pointwise_arguments(&[*x], None, [range.lo, range.hi, 0.0], v);
-                (arguments.bits, arguments.bits_stride) = (v.at(*out).into(), v.stride(*out));
-                self.each(kernel, layout::words(v.shape(*x)) * 32, v.copies, &arguments)
-            }
-            Step::Gate { s, bits, out } => {
-                let mut arguments = self.pointwise_arguments(&[*s], Some(*out), [0.0; 3], v);
-                (arguments.gate, arguments.gate_stride) = (v.at(*bits).into(), v.stride(*bits));
-                self.each(kernel, v.shape(*s).len(), v.copies, &arguments)
-            }
-            Step::Fill { values, out } => {
-                let shape = v.shape(*out);
-                let at = self.constants.vector(self.runtime.as_mut(), values, VectorKind::Filled(shape))?;
-                let mut arguments = self.pointwise_arguments(&[*out], Some(*out), [0.0; 3], v);
-                arguments.x = at.into();
-                self.each(kernel, shape.len(), v.copies, &arguments)
-            }
+            Step::Inside { x, range, out } => self.inside(kernel, *x, *range, *out, v),
+            Step::Gate { s, bits, out } => self.gate(kernel, *s, *bits, *out, v),
+            Step::Fill { values, out } => self.fill(kernel, values, *out, v),
             Step::AboveQuantile { x, q, out } => {
-                let arguments = ReduceArgs {
-                    bits: v.at(*out).into(),
-                    bits_stride: v.stride(*out),
-                    q: *q,
-                    ..self.reduce_arguments(*x, None, v)
-                };
+                let (bits, bits_stride) = (v.at(*out).into(), v.stride(*out));
+                let arguments = ReduceArgs { bits, bits_stride, q: *q, ..reduce_arguments(*x, None, v) };
                 self.launch(kernel, [1, v.copies, 1], None, &arguments)
             }
             Step::SpatialMean { x, out } => {
-                let arguments = self.reduce_arguments(*x, Some(*out), v);
+                let arguments = reduce_arguments(*x, Some(*out), v);
                 self.launch(kernel, [v.shape(*x).c.div_ceil(32), v.copies, 1], None, &arguments)
             }
             Step::WeightedChannelSum { weights, x, out } => {
-                let arguments = ReduceArgs {
-                    weights: v.at(*weights).into(),
-                    weights_stride: v.stride(*weights),
-                    ..self.reduce_arguments(*x, Some(*out), v)
-                };
+                let (weights, weights_stride) = (v.at(*weights).into(), v.stride(*weights));
+                let arguments = ReduceArgs { weights, weights_stride, ..reduce_arguments(*x, Some(*out), v) };
                 self.launch(kernel, [v.shape(*x).plane().div_ceil(4), v.copies, 1], None, &arguments)
             }
-            Step::MaxPool { layer, x, out, winners } => {
-                let mut arguments = pool_arguments(*layer, *x, *out, v);
-                if let Some(w) = winners {
-                    (arguments.winners, arguments.winners_stride) = (v.at(*w).into(), v.bytes(*w));
-                    arguments.width = width(*w, v)?;
-                }
-                self.each(kernel, v.shape(*out).len(), v.copies, &arguments)
-            }
+            Step::MaxPool { layer, x, out, winners } => self.max_pool(kernel, *layer, [*x, *out], *winners, v),
             Step::PreferWinners { layer, x, winners, preferred, out } => {
-                let arguments = PoolArgs {
-                    out: NOWHERE.into(),
-                    winners: v.at(*out).into(),
-                    winners_stride: v.bytes(*out),
-                    won: v.at(*winners).into(),
-                    won_stride: v.bytes(*winners),
-                    preferred: v.at(*preferred).into(),
-                    preferred_stride: v.bytes(*preferred),
-                    width: width(*out, v)?,
-                    ..pool_arguments(*layer, *x, *out, v)
-                };
-                self.each(kernel, v.shape(*out).len(), v.copies, &arguments)
+                self.prefer_winners(kernel, *layer, *x, [*winners, *preferred, *out], v)
             }
             Step::MaxPoolAdjoint { layer, s, winners, out } => {
                 let arguments = PoolArgs {
@@ -192,52 +127,21 @@ impl CudaDevice {
                 let arguments = MoveArgs { first: *first as i32, ..move_arguments(*x, *out, v) };
                 self.each(kernel, v.shape(*out).len(), v.copies, &arguments)
             }
-            Step::Concat { xs, out } => {
-                let mut at = 0;
-                for &x in xs {
-                    let arguments = MoveArgs { at, ..move_arguments(x, *out, v) };
-                    self.each(kernel, v.shape(x).len(), v.copies, &arguments)?;
-                    at += v.shape(x).c as i32;
-                }
-                Ok(())
-            }
+            Step::Concat { xs, out } => self.concat(kernel, xs, *out, v),
             Step::Subsample { x, stride, out } | Step::SubsampleAdjoint { s: x, stride, out } => {
                 let arguments = MoveArgs { stride: stride.map(|s| s as i32), ..move_arguments(*x, *out, v) };
                 self.each(kernel, v.shape(*out).len(), v.copies, &arguments)
             }
             Step::Head { logits, score, link, seed } => self.head(*logits, (*score, *link), *seed, v, chunk),
-            Step::Aggregate { x, .. } => {
-                let shape = v.shape(*x);
-                let arguments = AggregateArgs {
-                    x: v.at(*x).into(),
-                    sum: self.tables.sum()?,
-                    x_stride: v.stride(*x),
-                    channels: shape.c as i32,
-                    plane: shape.plane() as i32,
-                };
-                self.each(kernel, shape.len(), 1, &arguments)
-            }
-            Step::Store { x, slot } => {
-                let shape = v.shape(*x);
-                harvest.stores.resize(harvest.stores.len().max(slot + 1), Vec::new());
-                for raw in self.read_value(*x, v)? {
-                    let numbers: Vec<f64> =
-                        raw.as_chunks().0.iter().map(|b| f64::from(f32::from_ne_bytes(*b))).collect();
-                    let dense = layout::separate(&numbers, shape).collect();
-                    harvest.stores[*slot].push(Tensor::rounded(shape.dims(), dense, Precision::F32)?);
-                }
-                Ok(())
-            }
-            Step::StoreDecisions { x, node } => {
-                let form = v.plan.form(*x);
-                for (n, raw) in self.read_value(*x, v)?.into_iter().enumerate() {
-                    harvest.decisions[n].nodes.insert(*node, layout::decode_decisions(&raw, form));
-                }
-                Ok(())
-            }
+            Step::Aggregate { x, .. } => self.aggregate(kernel, *x, v),
+            Step::Store { x, slot } => self.store(*x, *slot, v, harvest),
+            Step::StoreDecisions { x, node } => self.store_decisions(*x, *node, v, harvest),
         }
     }
+}
 
+/// Convolutions, linear layers, their adjoints.
+impl CudaDevice {
     fn conv(
         &mut self,
         layer: &ConvLayer,
@@ -479,50 +383,74 @@ impl CudaDevice {
         };
         self.each("weight_adjoint", v.shape(out).len(), v.copies, &arguments)
     }
+}
 
-    fn pointwise_arguments(&self, xs: &[Value], out: Option<Value>, p: [f64; 3], v: &Values<'_>) -> PointwiseArgs {
-        let at = |i: usize| xs.get(i).map_or(NOWHERE, |&x| v.at(x));
-        let stride = |i: usize| xs.get(i).map_or(0, |&x| v.stride(x));
-        let shape = xs.first().map_or(Shape::new(1, 1, 1), |&x| v.shape(x));
-        PointwiseArgs {
-            x: at(0).into(),
-            y: at(1).into(),
-            z: at(2).into(),
-            gate: NOWHERE.into(),
-            out: out.map_or(NOWHERE, |o| v.at(o)).into(),
-            bits: NOWHERE.into(),
-            x_stride: stride(0),
-            y_stride: stride(1),
-            z_stride: stride(2),
-            gate_stride: 0,
-            out_stride: out.map_or(0, |o| v.stride(o)),
-            bits_stride: 0,
-            count: shape.len() as i32,
-            channels: shape.c as i32,
-            p,
-        }
-    }
-
+/// Element by element.
+impl CudaDevice {
     fn pointwise(&mut self, kernel: &'static str, xs: &[Value], out: Value, p: [f64; 3], v: &Values<'_>) -> Result<()> {
-        let arguments = self.pointwise_arguments(xs, Some(out), p, v);
+        let arguments = pointwise_arguments(xs, Some(out), p, v);
         self.each(kernel, v.shape(out).len(), v.copies, &arguments)
     }
 
-    fn reduce_arguments(&self, x: Value, out: Option<Value>, v: &Values<'_>) -> ReduceArgs {
-        let shape = v.shape(x);
-        ReduceArgs {
-            x: v.at(x).into(),
-            weights: NOWHERE.into(),
-            out: out.map_or(NOWHERE, |o| v.at(o)).into(),
-            bits: NOWHERE.into(),
-            x_stride: v.stride(x),
-            weights_stride: 0,
-            out_stride: out.map_or(0, |o| v.stride(o)),
-            bits_stride: 0,
-            channels: shape.c as i32,
-            plane: shape.plane() as i32,
-            q: 0.0,
+    fn inside(&mut self, kernel: &'static str, x: Value, range: Range, out: Value, v: &Values<'_>) -> Result<()> {
+        let mut arguments = pointwise_arguments(&[x], None, [range.lo, range.hi, 0.0], v);
+        (arguments.bits, arguments.bits_stride) = (v.at(out).into(), v.stride(out));
+        self.each(kernel, layout::words(v.shape(x)) * 32, v.copies, &arguments)
+    }
+
+    fn gate(&mut self, kernel: &'static str, s: Value, bits: Value, out: Value, v: &Values<'_>) -> Result<()> {
+        let mut arguments = pointwise_arguments(&[s], Some(out), [0.0; 3], v);
+        (arguments.gate, arguments.gate_stride) = (v.at(bits).into(), v.stride(bits));
+        self.each(kernel, v.shape(s).len(), v.copies, &arguments)
+    }
+
+    fn fill(&mut self, kernel: &'static str, values: &Arc<[f64]>, out: Value, v: &Values<'_>) -> Result<()> {
+        let shape = v.shape(out);
+        let at = self.constants.vector(self.runtime.as_mut(), values, VectorKind::Filled(shape))?;
+        let mut arguments = pointwise_arguments(&[out], Some(out), [0.0; 3], v);
+        arguments.x = at.into();
+        self.each(kernel, shape.len(), v.copies, &arguments)
+    }
+}
+
+/// Pools and moves.
+impl CudaDevice {
+    fn max_pool(
+        &mut self,
+        kernel: &'static str,
+        layer: PoolLayer,
+        [x, out]: [Value; 2],
+        winners: Option<Value>,
+        v: &Values<'_>,
+    ) -> Result<()> {
+        let mut arguments = pool_arguments(layer, x, out, v);
+        if let Some(w) = winners {
+            (arguments.winners, arguments.winners_stride) = (v.at(w).into(), v.bytes(w));
+            arguments.width = width(w, v)?;
         }
+        self.each(kernel, v.shape(out).len(), v.copies, &arguments)
+    }
+
+    fn prefer_winners(
+        &mut self,
+        kernel: &'static str,
+        layer: PoolLayer,
+        x: Value,
+        [winners, preferred, out]: [Value; 3],
+        v: &Values<'_>,
+    ) -> Result<()> {
+        let arguments = PoolArgs {
+            out: NOWHERE.into(),
+            winners: v.at(out).into(),
+            winners_stride: v.bytes(out),
+            won: v.at(winners).into(),
+            won_stride: v.bytes(winners),
+            preferred: v.at(preferred).into(),
+            preferred_stride: v.bytes(preferred),
+            width: width(out, v)?,
+            ..pool_arguments(layer, x, out, v)
+        };
+        self.each(kernel, v.shape(out).len(), v.copies, &arguments)
     }
 
     /// A pool over bins, or its adjoint: from `read` to `written`, between the pool's `input` and `output`.
@@ -536,6 +464,76 @@ impl CudaDevice {
         let window = crate::tensor::Window::square(1, 1, 0);
         let layer = PoolLayer { window, input: v.shape(input), output: v.shape(output) };
         self.each(kernel, v.shape(written).len(), v.copies, &pool_arguments(layer, read, written, v))
+    }
+
+    fn concat(&mut self, kernel: &'static str, xs: &[Value], out: Value, v: &Values<'_>) -> Result<()> {
+        let mut at = 0;
+        for &x in xs {
+            let arguments = MoveArgs { at, ..move_arguments(x, out, v) };
+            self.each(kernel, v.shape(x).len(), v.copies, &arguments)?;
+            at += v.shape(x).c as i32;
+        }
+        Ok(())
+    }
+}
+
+/// What comes from the host and goes there.
+impl CudaDevice {
+    fn load(&mut self, slot: usize, out: Value, v: &Values<'_>, chunk: &Chunk<'_>) -> Result<()> {
+        let missing = || Error::device(format!("nothing was given to load {slot}"));
+        let tensors = chunk.loads.get(slot).ok_or_else(missing)?;
+        let shape = v.shape(out);
+        let one = |item: usize| {
+            let mut dense = vec![0f32; shape.len()];
+            tensors[item].write_to(&mut dense);
+            layout::interleave(&dense, shape).flat_map(f32::to_ne_bytes).collect()
+        };
+        let copies: Vec<Vec<u8>> = chunk.slots.iter().map(|s| one(s.item)).collect();
+        self.write_value(out, v, &copies)
+    }
+
+    fn load_decisions(&mut self, node: NodeId, out: Value, v: &Values<'_>, chunk: &Chunk<'_>) -> Result<()> {
+        let form = v.plan.form(out);
+        let mut copies = Vec::with_capacity(v.copies);
+        for slot in chunk.slots {
+            let given = chunk.decisions.get(slot.item).and_then(|d| d.nodes.get(&node));
+            let given = given.filter(|d| d.len() == form.shape().len());
+            let given =
+                given.ok_or_else(|| Error::device(format!("no decisions were given for node {}", node.index())))?;
+            copies.push(layout::encode_decisions(given, form));
+        }
+        self.write_value(out, v, &copies)
+    }
+
+    fn store(&mut self, x: Value, slot: usize, v: &Values<'_>, harvest: &mut Harvest) -> Result<()> {
+        let shape = v.shape(x);
+        harvest.stores.resize(harvest.stores.len().max(slot + 1), Vec::new());
+        for raw in self.read_value(x, v)? {
+            let numbers: Vec<f64> = raw.as_chunks().0.iter().map(|b| f64::from(f32::from_ne_bytes(*b))).collect();
+            let dense = layout::separate(&numbers, shape).collect();
+            harvest.stores[slot].push(Tensor::rounded(shape.dims(), dense, Precision::F32)?);
+        }
+        Ok(())
+    }
+
+    fn store_decisions(&mut self, x: Value, node: NodeId, v: &Values<'_>, harvest: &mut Harvest) -> Result<()> {
+        let form = v.plan.form(x);
+        for (n, raw) in self.read_value(x, v)?.into_iter().enumerate() {
+            harvest.decisions[n].nodes.insert(node, layout::decode_decisions(&raw, form));
+        }
+        Ok(())
+    }
+
+    fn aggregate(&mut self, kernel: &'static str, x: Value, v: &Values<'_>) -> Result<()> {
+        let shape = v.shape(x);
+        let arguments = AggregateArgs {
+            x: v.at(x).into(),
+            sum: self.tables.sum()?,
+            x_stride: v.stride(x),
+            channels: shape.c as i32,
+            plane: shape.plane() as i32,
+        };
+        self.each(kernel, shape.len(), 1, &arguments)
     }
 
     fn head(
@@ -569,6 +567,46 @@ impl CudaDevice {
             sigmoid: i32::from(link == Link::Sigmoid),
         };
         self.launch("head", [v.copies, 1, 1], None, &arguments)
+    }
+}
+
+fn pointwise_arguments(xs: &[Value], out: Option<Value>, p: [f64; 3], v: &Values<'_>) -> PointwiseArgs {
+    let at = |i: usize| xs.get(i).map_or(NOWHERE, |&x| v.at(x));
+    let stride = |i: usize| xs.get(i).map_or(0, |&x| v.stride(x));
+    let shape = xs.first().map_or(Shape::new(1, 1, 1), |&x| v.shape(x));
+    PointwiseArgs {
+        x: at(0).into(),
+        y: at(1).into(),
+        z: at(2).into(),
+        gate: NOWHERE.into(),
+        out: out.map_or(NOWHERE, |o| v.at(o)).into(),
+        bits: NOWHERE.into(),
+        x_stride: stride(0),
+        y_stride: stride(1),
+        z_stride: stride(2),
+        gate_stride: 0,
+        out_stride: out.map_or(0, |o| v.stride(o)),
+        bits_stride: 0,
+        count: shape.len() as i32,
+        channels: shape.c as i32,
+        p,
+    }
+}
+
+fn reduce_arguments(x: Value, out: Option<Value>, v: &Values<'_>) -> ReduceArgs {
+    let shape = v.shape(x);
+    ReduceArgs {
+        x: v.at(x).into(),
+        weights: NOWHERE.into(),
+        out: out.map_or(NOWHERE, |o| v.at(o)).into(),
+        bits: NOWHERE.into(),
+        x_stride: v.stride(x),
+        weights_stride: 0,
+        out_stride: out.map_or(0, |o| v.stride(o)),
+        bits_stride: 0,
+        channels: shape.c as i32,
+        plane: shape.plane() as i32,
+        q: 0.0,
     }
 }
 

@@ -1,0 +1,519 @@
+//! One primitive: what it does, what it reads and writes, what it is called.
+
+use std::sync::Arc;
+
+use super::{ConvLayer, LinearLayer, PoolLayer, Range, Score, Statistic, Value};
+use crate::graph::{Link, NodeId, Smooth};
+
+/// What happens to a convolution's sums before they are stored, in this order.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Epilogue {
+    /// Add this value.
+    pub add: Option<Value>,
+    /// Record where the number lies strictly inside the range.
+    pub bits: Option<(Value, Range)>,
+    /// Clamp to the range.
+    pub clamp: Option<Range>,
+    /// Zero where the bit is not set.
+    pub gate: Option<Value>,
+}
+
+/// A function of one, two or three numbers, element by element.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Elementwise {
+    /// `a · b`.
+    Mul,
+    /// `a − b`.
+    Sub,
+    /// `a / (b + δ·sign(b))` with `sign(0) = +1`; 0 where that divides by zero.
+    Divide(f64),
+    /// `k · a`.
+    Scale(f64),
+    /// `|a|`.
+    Abs,
+    /// `a / b`, and the third number where `|b|` is below this threshold.
+    RatioOr(f64),
+    /// A smooth activation.
+    Smooth(Smooth),
+    /// Its derivative.
+    Slope(Smooth),
+}
+
+impl Elementwise {
+    /// Numbers it takes.
+    pub const fn arity(self) -> usize {
+        match self {
+            Elementwise::RatioOr(_) => 3,
+            Elementwise::Mul | Elementwise::Sub | Elementwise::Divide(_) => 2,
+            Elementwise::Scale(_) | Elementwise::Abs | Elementwise::Smooth(_) | Elementwise::Slope(_) => 1,
+        }
+    }
+
+    /// Lower-case name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Elementwise::Mul => "mul",
+            Elementwise::Sub => "sub",
+            Elementwise::Divide(_) => "divide",
+            Elementwise::Scale(_) => "scale",
+            Elementwise::Abs => "abs",
+            Elementwise::RatioOr(_) => "ratio_or",
+            Elementwise::Smooth(f) => f.names()[0],
+            Elementwise::Slope(f) => f.names()[1],
+        }
+    }
+
+    /// Whether it gives zero where all numbers are zero.
+    pub fn keeps_zero(self) -> bool {
+        match self {
+            Elementwise::Mul
+            | Elementwise::Sub
+            | Elementwise::Divide(_)
+            | Elementwise::Scale(_)
+            | Elementwise::Abs
+            | Elementwise::RatioOr(_) => true,
+            Elementwise::Smooth(f) => f.value(0.0) == 0.0,
+            Elementwise::Slope(f) => f.slope(0.0) == 0.0,
+        }
+    }
+
+    /// Its own numbers, in the order in which kernels take them; zeros behind them.
+    pub const fn parameters(self) -> [f64; 3] {
+        match self {
+            Elementwise::Mul | Elementwise::Sub | Elementwise::Abs => [0.0; 3],
+            Elementwise::Divide(p) | Elementwise::Scale(p) | Elementwise::RatioOr(p) => [p, 0.0, 0.0],
+            Elementwise::Smooth(f) | Elementwise::Slope(f) => f.parameters(),
+        }
+    }
+}
+
+/// What a step does with a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Reads it.
+    Read,
+    /// Reads it, each element before it writes the same element of its result: the result may take over its memory.
+    Taken,
+    /// Writes it.
+    Written,
+}
+
+/// One primitive. Every value is written by one step; fields are `x` for an input, `s` for a signal on its way back, `out` for
+/// the result.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)] // fields are named above
+pub enum Step {
+    /// The copy's pixels.
+    Perturb {
+        out: Value,
+    },
+    /// Numbers given with the run, one tensor a picture.
+    Load {
+        slot: usize,
+        out: Value,
+    },
+    /// Decisions of this node given with the run.
+    LoadDecisions {
+        node: NodeId,
+        out: Value,
+    },
+    /// Cross-correlation plus bias, then the epilogue.
+    Conv {
+        layer: Arc<ConvLayer>,
+        x: Value,
+        out: Value,
+        epilogue: Epilogue,
+    },
+    /// The signal sent back through a convolution's linear part, then the epilogue.
+    ConvAdjoint {
+        layer: Arc<ConvLayer>,
+        s: Value,
+        out: Value,
+        epilogue: Epilogue,
+    },
+    /// `W x + b`.
+    Linear {
+        layer: Arc<LinearLayer>,
+        x: Value,
+        out: Value,
+    },
+    /// `Wᵀ s`.
+    LinearAdjoint {
+        layer: Arc<LinearLayer>,
+        s: Value,
+        out: Value,
+    },
+    /// Gradient of a convolution's weight, `[k, c / groups · kh, kw]`: sums over positions of `s` times what each tap read.
+    ConvWeightAdjoint {
+        layer: Arc<ConvLayer>,
+        x: Value,
+        s: Value,
+        out: Value,
+    },
+    /// Gradient of a linear layer's weight, `s xᵀ` as `[k, c, 1]`.
+    LinearWeightAdjoint {
+        layer: Arc<LinearLayer>,
+        x: Value,
+        s: Value,
+        out: Value,
+    },
+    Add {
+        a: Value,
+        b: Value,
+        out: Value,
+    },
+    /// Numbers cut to the range; a NaN stays.
+    Clamp {
+        x: Value,
+        range: Range,
+        out: Value,
+    },
+    /// Bit set where the number lies strictly inside the range.
+    Inside {
+        x: Value,
+        range: Range,
+        out: Value,
+    },
+    /// Bit set where the number is not within the lower share `q` of the copy's numbers: above their quantile.
+    AboveQuantile {
+        x: Value,
+        q: f64,
+        out: Value,
+    },
+    /// Zero where the bit is not set.
+    Gate {
+        s: Value,
+        bits: Value,
+        out: Value,
+    },
+    /// A function of the values' numbers, element by element.
+    Elementwise {
+        op: Elementwise,
+        xs: Vec<Value>,
+        out: Value,
+    },
+    /// One number a channel, the same everywhere, or one an element.
+    Fill {
+        values: Arc<[f64]>,
+        out: Value,
+    },
+    /// `weights[c] · x[c]`.
+    ScaleChannels {
+        weights: Value,
+        x: Value,
+        out: Value,
+    },
+    /// Largest number of each window and, if somebody reads them, which tap it was (the first of equals).
+    MaxPool {
+        layer: PoolLayer,
+        x: Value,
+        out: Value,
+        winners: Option<Value>,
+    },
+    /// The winners, except that the preferred tap wins wherever its number is as great.
+    PreferWinners {
+        layer: PoolLayer,
+        x: Value,
+        winners: Value,
+        preferred: Value,
+        out: Value,
+    },
+    /// Each signal to its window's winner; windows that share a winner add up.
+    MaxPoolAdjoint {
+        layer: PoolLayer,
+        s: Value,
+        winners: Value,
+        out: Value,
+    },
+    /// Mean of each window.
+    AvgPool {
+        layer: PoolLayer,
+        count_padding: bool,
+        x: Value,
+        out: Value,
+    },
+    /// Each signal divided among its window's elements.
+    AvgPoolAdjoint {
+        layer: PoolLayer,
+        count_padding: bool,
+        s: Value,
+        out: Value,
+    },
+    /// Mean over as many bins an axis as `out` has rows and columns.
+    AdaptiveAvgPool {
+        x: Value,
+        out: Value,
+    },
+    /// Each signal divided among its bin's elements.
+    AdaptiveAvgPoolAdjoint {
+        s: Value,
+        out: Value,
+    },
+    /// Feature map to vector, order c, h, w.
+    Flatten {
+        x: Value,
+        out: Value,
+    },
+    /// Vector to feature map, order c, h, w.
+    Unflatten {
+        s: Value,
+        out: Value,
+    },
+    /// Channels of all inputs in order.
+    Concat {
+        xs: Vec<Value>,
+        out: Value,
+    },
+    /// Channels from `first` on, as many as `out` has; channels beyond the input are zero.
+    Channels {
+        x: Value,
+        first: isize,
+        out: Value,
+    },
+    /// Every `stride`-th row and column.
+    Subsample {
+        x: Value,
+        stride: [usize; 2],
+        out: Value,
+    },
+    /// Its adjoint: zeros in between.
+    SubsampleAdjoint {
+        s: Value,
+        stride: [usize; 2],
+        out: Value,
+    },
+    /// Mean over each channel's plane, a vector.
+    SpatialMean {
+        x: Value,
+        out: Value,
+    },
+    /// Sum over channels of `weights[c] · x[c]`, one channel.
+    WeightedChannelSum {
+        weights: Value,
+        x: Value,
+        out: Value,
+    },
+    /// Scores the logits (in double precision) and starts the backward pass.
+    Head {
+        logits: Value,
+        score: Score,
+        link: Link,
+        seed: Option<Value>,
+    },
+    /// Folds the value into the picture's map.
+    Aggregate {
+        x: Value,
+        statistic: Statistic,
+    },
+    /// Hands numbers out, one tensor a copy.
+    Store {
+        x: Value,
+        slot: usize,
+    },
+    /// Hands decisions out.
+    StoreDecisions {
+        x: Value,
+        node: NodeId,
+    },
+}
+
+impl Step {
+    /// Tells `f` of every value that the step touches, in order: what it reads, then what it writes.
+    pub fn operands(&self, mut f: impl FnMut(Role, Value)) {
+        let read = |v: &Value| (Role::Read, *v);
+        let taken = |v: &Value| (Role::Taken, *v);
+        let written = |v: &Value| (Role::Written, *v);
+        let mut tell = |operands: &[(Role, Value)]| operands.iter().for_each(|&(role, v)| f(role, v));
+        match self {
+            Step::Perturb { out }
+            | Step::Load { out, .. }
+            | Step::LoadDecisions { out, .. }
+            | Step::Fill { out, .. } => {
+                tell(&[written(out)]);
+            }
+            Step::Conv { x, out, epilogue: e, .. } | Step::ConvAdjoint { s: x, out, epilogue: e, .. } => {
+                tell(&[read(x)]);
+                // A convolution reads its input's neighbourhood, so the input itself cannot be overwritten.
+                e.add.iter().for_each(|add| tell(&[if add == x { read(add) } else { taken(add) }]));
+                e.gate.iter().for_each(|gate| tell(&[read(gate)]));
+                tell(&[written(out)]);
+                e.bits.iter().for_each(|(bits, _)| tell(&[written(bits)]));
+            }
+            Step::Linear { x, out, .. }
+            | Step::LinearAdjoint { s: x, out, .. }
+            | Step::Inside { x, out, .. }
+            | Step::AboveQuantile { x, out, .. }
+            | Step::AvgPool { x, out, .. }
+            | Step::AvgPoolAdjoint { s: x, out, .. }
+            | Step::AdaptiveAvgPool { x, out }
+            | Step::AdaptiveAvgPoolAdjoint { s: x, out }
+            | Step::Flatten { x, out }
+            | Step::Unflatten { s: x, out }
+            | Step::Channels { x, out, .. }
+            | Step::Subsample { x, out, .. }
+            | Step::SubsampleAdjoint { s: x, out, .. }
+            | Step::SpatialMean { x, out } => tell(&[read(x), written(out)]),
+            Step::ConvWeightAdjoint { x: a, s: b, out, .. }
+            | Step::LinearWeightAdjoint { x: a, s: b, out, .. }
+            | Step::MaxPoolAdjoint { s: a, winners: b, out, .. }
+            | Step::WeightedChannelSum { weights: a, x: b, out } => tell(&[read(a), read(b), written(out)]),
+            Step::Clamp { x, out, .. } => tell(&[taken(x), written(out)]),
+            Step::Add { a, b, out } => tell(&[taken(a), taken(b), written(out)]),
+            Step::Gate { s, bits, out } => tell(&[taken(s), read(bits), written(out)]),
+            Step::ScaleChannels { weights, x, out } => tell(&[read(weights), taken(x), written(out)]),
+            Step::Elementwise { xs, out, .. } => {
+                xs.iter().for_each(|x| tell(&[taken(x)]));
+                tell(&[written(out)]);
+            }
+            Step::Concat { xs, out } => {
+                xs.iter().for_each(|x| tell(&[read(x)]));
+                tell(&[written(out)]);
+            }
+            Step::MaxPool { x, out, winners, .. } => {
+                tell(&[read(x), written(out)]);
+                winners.iter().for_each(|w| tell(&[written(w)]));
+            }
+            Step::PreferWinners { x, winners, preferred, out, .. } => {
+                tell(&[read(x), read(winners), read(preferred), written(out)]);
+            }
+            Step::Head { logits, seed, .. } => {
+                tell(&[read(logits)]);
+                seed.iter().for_each(|seed| tell(&[written(seed)]));
+            }
+            Step::Aggregate { x, .. } | Step::Store { x, .. } | Step::StoreDecisions { x, .. } => tell(&[read(x)]),
+        }
+    }
+
+    fn of_role(&self, is: impl Fn(Role) -> bool) -> Vec<Value> {
+        let mut found = Vec::new();
+        self.operands(|role, v| found.extend(is(role).then_some(v)));
+        found
+    }
+
+    /// Values read, in order; one that is read twice stands twice.
+    pub fn reads(&self) -> Vec<Value> {
+        self.of_role(|role| role != Role::Written)
+    }
+
+    /// Values written; the result first.
+    pub fn writes(&self) -> Vec<Value> {
+        self.of_role(|role| role == Role::Written)
+    }
+
+    /// Values read whose memory the result may take over.
+    pub fn overwrites(&self) -> Vec<Value> {
+        self.of_role(|role| role == Role::Taken)
+    }
+
+    /// Whether zeros in what it reads give zeros in the result. Bits, winners and sums over positions always do; a device
+    /// that fills its layout up with zeros has to restore them where this is not so.
+    pub fn keeps_zero(&self) -> bool {
+        match self {
+            Step::Elementwise { op, .. } => op.keeps_zero(),
+            Step::Clamp { range, .. } => range.holds_zero(),
+            Step::Conv { epilogue, .. } | Step::ConvAdjoint { epilogue, .. } => {
+                epilogue.clamp.is_none_or(Range::holds_zero)
+            }
+            _ => true,
+        }
+    }
+
+    /// Whether it does something besides writing values.
+    pub fn has_effect(&self) -> bool {
+        matches!(self, Step::Head { .. } | Step::Aggregate { .. } | Step::Store { .. } | Step::StoreDecisions { .. })
+    }
+
+    /// Name of the layer whose weights the step applies or differentiates by.
+    pub fn layer(&self) -> Option<&str> {
+        match self {
+            Step::Conv { layer, .. } | Step::ConvAdjoint { layer, .. } | Step::ConvWeightAdjoint { layer, .. } => {
+                Some(&layer.name)
+            }
+            Step::Linear { layer, .. }
+            | Step::LinearAdjoint { layer, .. }
+            | Step::LinearWeightAdjoint { layer, .. } => Some(&layer.name),
+            _ => None,
+        }
+    }
+
+    /// What is done to the step's sums before they are stored, in order: `bias`, `add`, `bits`, `clamp`, `gate`.
+    pub fn fused(&self) -> Vec<&'static str> {
+        let (bias, e) = match self {
+            Step::Conv { layer, epilogue, .. } => (layer.bias.is_some(), *epilogue),
+            Step::ConvAdjoint { epilogue, .. } => (false, *epilogue),
+            Step::Linear { layer, .. } => (layer.bias.is_some(), Epilogue::default()),
+            _ => return Vec::new(),
+        };
+        let parts = [
+            (bias, "bias"),
+            (e.add.is_some(), "add"),
+            (e.bits.is_some(), "bits"),
+            (e.clamp.is_some(), "clamp"),
+            (e.gate.is_some(), "gate"),
+        ];
+        parts.into_iter().filter(|(there, _)| *there).map(|(_, name)| name).collect()
+    }
+
+    /// Name of the primitive: lower case, unique among the primitives. Reports and devices use it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Step::Perturb { .. } => "perturb",
+            Step::Load { .. } => "load",
+            Step::LoadDecisions { .. } => "load_decisions",
+            Step::Conv { .. } => "conv",
+            Step::ConvAdjoint { .. } => "conv_adjoint",
+            Step::Linear { .. } => "linear",
+            Step::LinearAdjoint { .. } => "linear_adjoint",
+            Step::ConvWeightAdjoint { .. } => "conv_weight_adjoint",
+            Step::LinearWeightAdjoint { .. } => "linear_weight_adjoint",
+            Step::Add { .. } => "add",
+            Step::Clamp { .. } => "clamp",
+            Step::Inside { .. } => "inside",
+            Step::AboveQuantile { .. } => "above_quantile",
+            Step::Gate { .. } => "gate",
+            Step::Elementwise { op, .. } => op.name(),
+            Step::Fill { .. } => "fill",
+            Step::ScaleChannels { .. } => "scale_channels",
+            Step::MaxPool { .. } => "max_pool",
+            Step::PreferWinners { .. } => "prefer_winners",
+            Step::MaxPoolAdjoint { .. } => "max_pool_adjoint",
+            Step::AvgPool { .. } => "avg_pool",
+            Step::AvgPoolAdjoint { .. } => "avg_pool_adjoint",
+            Step::AdaptiveAvgPool { .. } => "adaptive_avg_pool",
+            Step::AdaptiveAvgPoolAdjoint { .. } => "adaptive_avg_pool_adjoint",
+            Step::Flatten { .. } => "flatten",
+            Step::Unflatten { .. } => "unflatten",
+            Step::Concat { .. } => "concat",
+            Step::Channels { .. } => "channels",
+            Step::Subsample { .. } => "subsample",
+            Step::SubsampleAdjoint { .. } => "subsample_adjoint",
+            Step::SpatialMean { .. } => "spatial_mean",
+            Step::WeightedChannelSum { .. } => "weighted_channel_sum",
+            Step::Head { .. } => "head",
+            Step::Aggregate { .. } => "aggregate",
+            Step::Store { .. } => "store",
+            Step::StoreDecisions { .. } => "store_decisions",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_keep_zero_says_so() {
+        let [x, y, out] = [0, 1, 2].map(Value);
+        let keeps = |op: Elementwise| Step::Elementwise { op, xs: vec![x; op.arity()], out }.keeps_zero();
+        assert!(keeps(Elementwise::Mul) && keeps(Elementwise::RatioOr(1.0)) && keeps(Elementwise::Divide(0.0)));
+        for f in Smooth::examples() {
+            let (value, slope) = (f.value(0.0) == 0.0, f.slope(0.0) == 0.0);
+            assert_eq!((keeps(Elementwise::Smooth(f)), keeps(Elementwise::Slope(f))), (value, slope), "{f:?}");
+        }
+        let clamp = |lo, hi| Step::Clamp { x, range: Range { lo, hi }, out };
+        assert!(clamp(0.0, 6.0).keeps_zero() && !clamp(0.5, 6.0).keeps_zero() && !clamp(-2.0, -1.0).keeps_zero());
+        let gate = Step::Gate { s: x, bits: y, out };
+        assert!(gate.keeps_zero());
+        assert_eq!((gate.reads(), gate.overwrites(), gate.writes()), (vec![x, y], vec![x], vec![out]));
+    }
+}
