@@ -1,13 +1,15 @@
 //! The gradient that hands out, on its way, what each node's constant adds to the score (Srinivas & Fleuret 2019,
 //! equation 3): b ∘ G of every bias, G the gradient at the layer's output.
 //!
-//! A clamp that holds its output at a bound adds a constant too: where it is not active its output o is a bias in all but
-//! name, and the term is o ∘ G. With a ReLU it is zero.
+//! An activation f adds a constant too, its implicit bias f(x) − f'(x)·x. A clamp that holds its output o at a bound adds
+//! o ∘ G; with a ReLU it is zero.
+
+use std::sync::Arc;
 
 use super::{Rule, Vjp};
 use crate::error::Result;
-use crate::graph::{Graph, NodeId, Op};
-use crate::program::{Builder, Value};
+use crate::graph::{Activation, Graph, Node, NodeId, Op};
+use crate::program::{Builder, Elementwise, Value};
 
 /// The gradient; the constant terms of `nodes[i]` are stored in slot `first_slot + i`.
 #[derive(Debug, Clone)]
@@ -19,17 +21,25 @@ pub struct ConstantTerms {
 }
 
 impl ConstantTerms {
-    /// All nodes of `graph` that add a constant: biases, batch norms' shifts, bounds of clamps.
+    /// All nodes of `graph` that add a constant: biases, batch norms' shifts, bounds of clamps, smooth activations.
     pub fn of(graph: &Graph, first_slot: usize) -> Self {
         let adds = |id: &NodeId| {
             let node = graph.node(*id);
-            match &node.op {
-                Op::Linear(linear) => linear.bias.is_some(),
-                Op::Clamp { .. } => true,
-                _ => node.conv().is_some_and(|conv| conv.bias.is_some()),
+            match node.op.activation() {
+                Some(Activation::Clamp { lo, hi }) => [lo, hi].iter().any(|end| end.is_finite() && *end != 0.0),
+                Some(Activation::Smooth(_)) => true,
+                None => bias(node).is_some(),
             }
         };
         Self { first_slot, nodes: graph.ids().filter(adds).collect() }
+    }
+}
+
+/// What a layer adds to its sums, if it adds anything.
+fn bias(node: &Node) -> Option<&Arc<[f64]>> {
+    match &node.op {
+        Op::Linear(linear) => linear.bias.as_ref(),
+        _ => node.conv().and_then(|conv| conv.bias.as_ref()),
     }
 }
 
@@ -41,17 +51,21 @@ impl Rule for ConstantTerms {
     fn pull(&self, node: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
         if let Some(slot) = self.nodes.iter().position(|&n| n == node) {
             let here = b.graph().node(node);
-            let constant = match &here.op {
-                Op::Clamp { .. } => {
-                    let (bits, out) = (b.active(node)?, b.output(node));
-                    let moving = b.gate(out, bits)?;
-                    Some(b.sub(out, moving)?)
+            let linear_part = match here.op.activation() {
+                Some(Activation::Clamp { .. }) => {
+                    let bits = b.active(node)?;
+                    Some(b.gate(b.output(node), bits)?)
                 }
-                Op::Linear(linear) => linear.bias.clone().map(|bias| b.fill(here.shape, bias)).transpose()?,
-                _ => {
-                    let bias = here.conv().and_then(|conv| conv.bias.clone());
-                    bias.map(|bias| b.fill(here.shape, bias)).transpose()?
+                Some(Activation::Smooth(f)) => {
+                    let x = b.input(node, 0);
+                    let slope = b.elementwise(Elementwise::Slope(f), vec![x])?;
+                    Some(b.mul(slope, x)?)
                 }
+                None => None,
+            };
+            let constant = match linear_part {
+                Some(part) => Some(b.sub(b.output(node), part)?),
+                None => bias(here).map(|bias| b.fill(here.shape, Arc::clone(bias))).transpose()?,
             };
             if let Some(constant) = constant {
                 let term = b.mul(up, constant)?;

@@ -2,11 +2,12 @@
 //! active itself or not.
 
 use super::Rule;
-use crate::error::{Error, Result};
-use crate::graph::{NodeId, Op};
+use super::activation::rising;
+use crate::error::Result;
+use crate::graph::NodeId;
 use crate::program::{Builder, Value};
 
-/// `max(up, 0)`; for activations only.
+/// `max(up, 0)`; for activations that never fall.
 #[derive(Debug, Clone, Copy)]
 pub struct Deconvnet;
 
@@ -15,13 +16,8 @@ impl Rule for Deconvnet {
         "deconvnet".into()
     }
 
-    fn pull(&self, node: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
-        let node = b.graph().node(node);
-        match node.op {
-            Op::Relu | Op::Clamp { .. } => Ok(vec![b.positive(up)?]),
-            _ => {
-                Err(Error::model(format!("deconvnet is a rule for activations, '{}' is {}", node.name, node.op.kind())))
-            }
-        }
+    fn pull(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
+        rising(b, id, "deconvnet")?;
+        Ok(vec![b.positive(up)?])
     }
 }

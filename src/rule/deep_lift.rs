@@ -40,16 +40,13 @@ impl Rule for DeepLift {
     }
 
     fn pull(&self, node: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
-        match b.graph().node(node).op {
-            Op::Relu | Op::Clamp { .. } => {
-                let bits = b.active(node)?;
-                let gradient = b.gate(up, bits)?;
+        let down = Vjp.pull(node, up, b)?;
+        let (moved, d_in) = match b.graph().node(node).op {
+            Op::Relu | Op::Clamp { .. } | Op::Smooth(_) => {
                 let [d_in, d_out] = self.differences(node, b)?;
-                let moved = b.mul(up, d_out)?;
-                Ok(vec![b.ratio_or(moved, d_in, gradient, SMALLEST_DIFFERENCE)?])
+                (b.mul(up, d_out)?, d_in)
             }
             Op::MaxPool(_) => {
-                let gradient = b.max_pool_adjoint(node, up)?;
                 let here = b.winners(node)?;
                 b.enter(self.baseline);
                 let there = b.winners_preferring(node, here)?;
@@ -59,10 +56,20 @@ impl Rule for DeepLift {
                 let (rise, fall) = (b.mul(up, rise)?, b.mul(up, fall)?);
                 let risen = b.max_pool_adjoint_under(node, here, rise)?;
                 let fallen = b.max_pool_adjoint_under(node, there, fall)?;
-                let moved = b.add(risen, fallen)?;
-                Ok(vec![b.ratio_or(moved, d_in, gradient, SMALLEST_DIFFERENCE)?])
+                (b.add(risen, fallen)?, d_in)
             }
-            _ => Vjp.pull(node, up, b),
-        }
+            Op::Input
+            | Op::Conv(_)
+            | Op::Linear(_)
+            | Op::BatchNorm(_)
+            | Op::AvgPool { .. }
+            | Op::AdaptiveAvgPool { .. }
+            | Op::Add
+            | Op::Flatten
+            | Op::Concat
+            | Op::Subsample { .. }
+            | Op::PadChannels { .. } => return Ok(down),
+        };
+        down.into_iter().map(|gradient| b.ratio_or(moved, d_in, gradient, SMALLEST_DIFFERENCE)).collect()
     }
 }

@@ -1,12 +1,13 @@
-//! Guided backpropagation (Springenberg et al. 2015): an activation passes the positive part of the signal, and only where
-//! it was active itself.
+//! Guided backpropagation (Springenberg et al. 2015): an activation sends back the gradient of the positive part of the
+//! signal. A ReLU or clamp passes it where it was active itself, a smooth activation multiplies it by its slope.
 
-use super::Rule;
+use super::activation::rising;
+use super::{Rule, Vjp};
 use crate::error::Result;
 use crate::graph::NodeId;
 use crate::program::{Builder, Value};
 
-/// `max(up, 0)` where the activation was active; for activations only.
+/// `max(up, 0)` times the activation's derivative; for activations that never fall.
 #[derive(Debug, Clone, Copy)]
 pub struct Guided;
 
@@ -15,9 +16,9 @@ impl Rule for Guided {
         "guided".into()
     }
 
-    fn pull(&self, node: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
-        let bits = b.active(node)?;
+    fn pull(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
+        rising(b, id, "guided")?;
         let positive = b.positive(up)?;
-        Ok(vec![b.gate(positive, bits)?])
+        Vjp.pull(id, positive, b)
     }
 }

@@ -7,6 +7,7 @@
 //! out relevance ([`Epsilon`] and all that follow its pattern `R_in = x ∘ Wᵀ(R / z)`). These take inputs of any sign, and
 //! say what their layer's bias and stabiliser keep ([`Rule::share`]).
 
+mod activation;
 mod alpha_beta;
 mod constant_terms;
 mod contrast;
@@ -93,7 +94,7 @@ pub struct Shares {
 pub enum Select {
     /// All.
     Every,
-    /// ReLUs and clamps.
+    /// Functions of single numbers: ReLUs, clamps, smooth activations.
     Activations,
     /// Convolutions, and batch norms that were not folded.
     Convolutions,
@@ -117,7 +118,7 @@ impl Select {
     pub fn matches(&self, graph: &Graph, id: NodeId) -> bool {
         match self {
             Select::Every => true,
-            Select::Activations => matches!(graph.node(id).op, Op::Relu | Op::Clamp { .. }),
+            Select::Activations => graph.node(id).op.activation().is_some(),
             Select::Convolutions => matches!(graph.node(id).op, Op::Conv(_) | Op::BatchNorm(_)),
             Select::Linears => matches!(graph.node(id).op, Op::Linear(_)),
             Select::FirstLayers => layer::is_first_layer(graph, id),

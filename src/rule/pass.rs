@@ -1,8 +1,9 @@
-//! Relevance unchanged: what an activation does in LRP (Bach et al. 2015, section 2).
+//! Relevance unchanged: what an activation does in LRP (Bach et al. 2015, section 2), whatever its function.
 
 use super::Rule;
-use crate::error::{Error, Result};
-use crate::graph::{NodeId, Op};
+use super::activation::activation;
+use crate::error::Result;
+use crate::graph::NodeId;
 use crate::program::{Builder, Value};
 
 /// `R_in = R`; for activations only.
@@ -15,10 +16,6 @@ impl Rule for Pass {
     }
 
     fn pull(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
-        let node = b.graph().node(id);
-        match node.op {
-            Op::Relu | Op::Clamp { .. } => Ok(vec![up]),
-            _ => Err(Error::model(format!("pass is a rule for activations, '{}' is {}", node.name, node.op.kind()))),
-        }
+        activation(b, id, "pass").map(|_| vec![up])
     }
 }

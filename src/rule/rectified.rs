@@ -1,11 +1,12 @@
 //! RectGrad's rule (Kim et al. 2019, equation 3): an activation passes a signal only where the two together count.
 
 use super::Rule;
+use super::activation::activation;
 use crate::error::{Error, Result};
-use crate::graph::{NodeId, Op};
+use crate::graph::{Activation, NodeId};
 use crate::program::{Builder, Value};
 
-/// `up` where `activation · up` lies above its `q`-quantile over the layer of one picture; for activations only. A clamp's
+/// `up` where `activation · up` lies above its `q`-quantile over the layer of one picture; for ReLUs and clamps. A clamp's
 /// activation counts as 0 where it is cut off.
 #[derive(Debug, Clone, Copy)]
 pub struct Rectified {
@@ -19,18 +20,22 @@ impl Rule for Rectified {
     }
 
     fn pull(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
-        let node = b.graph().node(id);
+        let cut = match activation(b, id, "rectified")? {
+            Activation::Clamp { lo: 0.0, hi: f64::INFINITY } => false,
+            Activation::Clamp { .. } => true,
+            Activation::Smooth(_) => {
+                let node = b.graph().node(id);
+                return Err(Error::model(format!(
+                    "rectified is a rule for ReLUs and clamps, '{}' is {}",
+                    node.name,
+                    node.op.kind()
+                )));
+            }
+        };
         let mut product = b.mul(b.output(id), up)?;
-        match node.op {
-            Op::Relu => {}
-            Op::Clamp { .. } => {
-                let bits = b.active(id)?;
-                product = b.gate(product, bits)?;
-            }
-            _ => {
-                let kind = node.op.kind();
-                return Err(Error::model(format!("rectified is a rule for activations, '{}' is {kind}", node.name)));
-            }
+        if cut {
+            let bits = b.active(id)?;
+            product = b.gate(product, bits)?;
         }
         let bits = b.above_quantile(product, self.q)?;
         Ok(vec![b.gate(up, bits)?])
