@@ -8,6 +8,7 @@ mod profile;
 mod progress;
 mod reach;
 mod run;
+mod script;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -16,6 +17,8 @@ use open::open;
 pub use profile::{ChunkTimes, Profile};
 pub use progress::{Observer, Progress};
 use run::Run;
+pub use script::Script;
+use script::{Key, Plans};
 
 use crate::device::cpu::{Convolution, Kernels};
 use crate::device::patch::{Moved, PatchTask, Stem};
@@ -23,7 +26,7 @@ use crate::device::{Decisions, Description, Device, Perturbation, Products, Spar
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId};
 use crate::memory::Memory;
-use crate::program::{Builder, Decided, LastAdjoint, Plan, Program, Score, Statistic, Step, Times};
+use crate::program::{Builder, Decided, LastAdjoint, Plan, Score, Statistic, Step, Times, Value};
 use crate::random;
 use crate::rule::{Composite, pull_back};
 use crate::tensor::{Precision, Shape, Tensor};
@@ -216,15 +219,6 @@ pub enum At {
     Node(NodeId),
 }
 
-/// What is done with the signal before it is aggregated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reading {
-    /// Nothing.
-    Signal,
-    /// `Σ_c ⟨signal_c⟩ · activation_c` (Selvaraju et al. 2017, equations 1 and 2, before the ReLU).
-    MeanWeightedActivation,
-}
-
 /// Copies of each picture.
 #[derive(Debug, Clone)]
 pub struct Copies {
@@ -250,6 +244,20 @@ pub enum Start {
     Relevance,
 }
 
+impl Start {
+    /// Writes the scoring and the signal at the logits.
+    pub(crate) fn signal(self, b: &mut Builder<'_>, score: Score) -> Result<Value> {
+        let seed = b.seed(score);
+        match self {
+            Start::Gradient => Ok(seed),
+            Start::Relevance => {
+                let logits = b.output(b.graph().output());
+                b.mul(seed, logits)
+            }
+        }
+    }
+}
+
 /// Perturb → differentiate → aggregate, as plain data.
 #[derive(Debug, Clone)]
 pub struct Job {
@@ -263,8 +271,6 @@ pub struct Job {
     pub copies: Copies,
     /// Where the signal is taken: the map's positions.
     pub at: At,
-    /// What is read off it.
-    pub reading: Reading,
     /// How copies become one map.
     pub statistic: Statistic,
     /// What the statistic is multiplied by.
@@ -280,7 +286,6 @@ impl Job {
             rules: Composite::gradient(),
             copies: Copies::one(),
             at: At::Input,
-            reading: Reading::Signal,
             statistic: Statistic::Sum,
             times: Times::One,
         }
@@ -300,12 +305,9 @@ pub struct Pullback<'a> {
     pub to: NodeId,
 }
 
-/// A program of a method's own, run on copies of pictures.
+/// What a program of a method's own runs on.
 #[derive(Debug, Clone, Copy)]
 pub struct Task<'a> {
-    /// Names what is built: equal names on one graph must mean equal programs. Parameters that change the program belong
-    /// into it.
-    pub name: &'a str,
     /// The pictures.
     pub x: &'a Batch,
     /// Class scored on each picture.
@@ -316,9 +318,18 @@ pub struct Task<'a> {
     pub loads: &'a [Vec<Tensor>],
 }
 
+impl Task<'_> {
+    fn check(&self, graph: &Graph) -> Result<()> {
+        check(graph, self.x, self.targets)?;
+        self.copies.check(self.x)
+    }
+}
+
 /// What a [`Task`] left behind.
-#[derive(Debug, Clone, Default)]
-pub struct Outcome {
+#[derive(Debug, Clone)]
+pub struct Outcome<T = ()> {
+    /// What was noted as the program was written.
+    pub notes: Arc<T>,
     /// By slot of the program's stores; within, by picture and copy.
     pub stores: Vec<Vec<Tensor>>,
     /// Score of every copy, by picture; the last head's, zeros without one.
@@ -338,29 +349,85 @@ pub struct Answer {
     pub scores: Vec<Vec<f64>>,
 }
 
-/// Names a program within an engine.
+/// The logits' score alone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Key {
-    Scores(u64, Score),
-    Job {
-        graph: u64,
-        score: Score,
-        start: Start,
-        rules: String,
-        at: At,
-        reading: Reading,
-        statistic: Statistic,
-        decided: Decided,
-    },
-    Outputs(u64, Vec<NodeId>),
-    Pullback {
-        graph: u64,
-        from: NodeId,
-        rules: String,
-        to: NodeId,
-    },
-    Decisions(u64),
-    Task(u64, String),
+pub(crate) struct Scored(pub Score);
+
+impl Script for Scored {
+    type Notes = ();
+
+    fn write(&self, b: &mut Builder<'_>) -> Result<()> {
+        b.score(self.0);
+        Ok(())
+    }
+}
+
+/// [`Job`]'s program.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Explained {
+    score: Score,
+    start: Start,
+    rules: Composite,
+    node: NodeId,
+    statistic: Statistic,
+}
+
+impl Script for Explained {
+    type Notes = ();
+
+    fn write(&self, b: &mut Builder<'_>) -> Result<()> {
+        let seed = self.start.signal(b, self.score)?;
+        let signal = pull_back(b, &self.rules, b.graph().output(), seed, self.node)?;
+        b.aggregate(signal, self.statistic)
+    }
+}
+
+/// Outputs of nodes, by slot.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Outputs(Vec<NodeId>);
+
+impl Script for Outputs {
+    type Notes = ();
+
+    fn write(&self, b: &mut Builder<'_>) -> Result<()> {
+        self.0.iter().enumerate().try_for_each(|(slot, &node)| b.store(b.output(node), slot))
+    }
+}
+
+/// [`Pullback`]'s program.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct PulledBack {
+    from: NodeId,
+    rules: Composite,
+    to: NodeId,
+}
+
+impl Script for PulledBack {
+    type Notes = ();
+
+    fn write(&self, b: &mut Builder<'_>) -> Result<()> {
+        let up = b.load(0, b.graph().node(self.from).shape)?;
+        let down = pull_back(b, &self.rules, self.from, up, self.to)?;
+        b.store(down, 0)?;
+        // An overflow shows in the logits only: a signal passes what a NaN decided.
+        b.score(Score::Logit);
+        Ok(())
+    }
+}
+
+/// The decisions of all nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Decides;
+
+impl Script for Decides {
+    type Notes = ();
+
+    fn write(&self, b: &mut Builder<'_>) -> Result<()> {
+        b.store_decisions()?;
+        // An overflow shows in the logits only: a NaN has decisions too.
+        b.score(Score::Logit);
+        Ok(())
+    }
 }
 
 /// A device, its limits, and the programs made for it so far.
@@ -375,7 +442,7 @@ pub struct Engine {
     on_host: bool,
     /// Bytes that methods keep on the host at the moment ([`Engine::keeping`]).
     kept: u64,
-    plans: HashMap<(Key, LastAdjoint), Arc<Plan>>,
+    plans: Plans,
     /// By graph.
     reaches: HashMap<u64, Arc<reach::Reach>>,
     /// Filled while [`Engine::profile`] runs.
@@ -389,10 +456,6 @@ impl std::fmt::Debug for Engine {
         f.debug_struct("Engine").field("device", &self.device.describe()).finish_non_exhaustive()
     }
 }
-
-/// Programs kept; before one more is made all are forgotten. A run over pictures of many sizes would otherwise collect them
-/// without end.
-const MOST_PLANS: usize = 64;
 
 impl Engine {
     /// An engine with the given settings.
@@ -410,7 +473,7 @@ impl Engine {
             memory,
             on_host: opened.on_host,
             kept: 0,
-            plans: HashMap::new(),
+            plans: Plans::default(),
             reaches: HashMap::new(),
             recorder: None,
             spare: Spare::default(),
@@ -438,43 +501,50 @@ impl Engine {
         self.device.peak_bytes()
     }
 
-    /// The plan named `key`, whose copies are not summed up or must be one by one.
-    fn plan(&mut self, key: Key, build: impl FnOnce() -> Result<Program>) -> Result<Arc<Plan>> {
-        self.plan_ending(key, LastAdjoint::EachCopy, build)
-    }
-
-    /// The plan named `key` for that many copies of each picture.
-    fn plan_for(&mut self, key: Key, copies: usize, build: impl FnOnce() -> Result<Program>) -> Result<Arc<Plan>> {
-        let last = LastAdjoint::paying(self.device.last_adjoint(), copies);
-        self.plan_ending(key, last, build)
-    }
-
-    fn plan_ending(
+    /// The plan of `script` for that many copies of each picture, kept from the last time if it can be.
+    fn plan<S: Script>(
         &mut self,
-        key: Key,
-        last: LastAdjoint,
-        build: impl FnOnce() -> Result<Program>,
-    ) -> Result<Arc<Plan>> {
-        let key = (key, last);
-        if let Some(plan) = self.plans.get(&key) {
-            return Ok(Arc::clone(plan));
+        graph: &Graph,
+        decided: Decided,
+        copies: usize,
+        script: &S,
+    ) -> Result<(Arc<Plan>, Arc<S::Notes>)> {
+        let last = LastAdjoint::paying(self.device.last_adjoint(), copies);
+        let key = Key::new(graph.id(), decided, last, script);
+        if let Some(kept) = self.plans.get(&key)? {
+            return Ok(kept);
         }
-        let (program, bytes_of) = (build()?, |form| self.device.bytes_of(form));
-        let plan = Arc::new(match last {
+        let (plan, notes) = self.lay_out(graph, decided, last, |b| script.write(b))?;
+        self.plans.keep(key, &plan, &notes);
+        Ok((plan, notes))
+    }
+
+    fn lay_out<T>(
+        &self,
+        graph: &Graph,
+        decided: Decided,
+        last: LastAdjoint,
+        build: impl FnOnce(&mut Builder<'_>) -> Result<T>,
+    ) -> Result<(Arc<Plan>, Arc<T>)> {
+        let mut b = Builder::new(graph, decided)?;
+        let notes = build(&mut b)?;
+        let (program, bytes_of) = (b.finish(), |form| self.device.bytes_of(form));
+        let plan = match last {
             LastAdjoint::EachCopy => Plan::new(program, bytes_of),
             LastAdjoint::EachPicture => Plan::closed(program, bytes_of),
-        });
-        if self.plans.len() >= MOST_PLANS {
-            self.plans.clear();
-        }
-        self.plans.insert(key, Arc::clone(&plan));
-        Ok(plan)
+        };
+        Ok((Arc::new(plan), Arc::new(notes)))
     }
 
-    /// Refuses pictures of another shape than the net's, and targets that are not one class for each of them.
-    pub(crate) fn check(graph: &Graph, x: &Batch, targets: &[usize]) -> Result<()> {
-        check_shapes(graph, x)?;
-        check_targets(graph, x, targets)
+    /// Runs `script` on each picture as it is, whatever is the target.
+    fn evaluate_plainly<S: Script>(
+        &mut self,
+        graph: &Graph,
+        x: &Batch,
+        loads: &[Vec<Tensor>],
+        script: &S,
+    ) -> Result<Outcome<S::Notes>> {
+        self.evaluate(graph, script, &Task { x, targets: &vec![0; x.len()], copies: &Copies::one(), loads })
     }
 
     /// Logits of each picture, `[N, classes]` in double precision.
@@ -482,19 +552,8 @@ impl Engine {
     /// # Errors
     /// When shapes do not suit, memory does not suffice or a result is not finite.
     pub fn forward(&mut self, graph: &Graph, x: &Batch) -> Result<Tensor> {
-        check_shapes(graph, x)?;
-        let plan = self.plan(Key::Scores(graph.id(), Score::Logit), || {
-            let mut b = Builder::new(graph, Decided::Here)?;
-            b.score(Score::Logit);
-            Ok(b.finish())
-        })?;
-        let (targets, copies) = (vec![0; x.len()], Copies::one());
-        let run = Run::plain(&plan, graph, x, &targets, &copies);
-        let mut logits = Vec::with_capacity(x.len() * graph.classes());
-        self.run(&run, Vec::new(), |harvest, _| {
-            logits.extend(harvest.logits.iter().flatten().copied());
-            Ok(())
-        })?;
+        let outcome = self.evaluate_plainly(graph, x, &[], &Scored(Score::Logit))?;
+        let logits = outcome.logits.into_iter().flatten().flatten().collect();
         Tensor::f64([x.len(), graph.classes()], logits)
     }
 
@@ -531,64 +590,35 @@ impl Engine {
         targets: &[usize],
         decisions: Option<&[Decisions]>,
     ) -> Result<Answer> {
-        check_shapes(graph, x)?;
+        check(graph, x, targets)?;
         let node = match job.at {
             At::Input => graph.input(),
             At::Node(node) => node,
         };
         graph.check(node)?;
-        check_targets(graph, x, targets)?;
         if decisions.is_some_and(|d| d.len() != x.len()) {
             return Err(Error::settings(format!("{} pictures need decisions each", x.len())));
         }
-        if job.copies.weights.is_empty() || (job.statistic == Statistic::Variance && job.copies.weights.len() < 2) {
-            return Err(Error::settings(format!("{} copies are too few for this statistic", job.copies.weights.len())));
+        let copies = job.copies.weights.len();
+        if copies == 0 || (job.statistic == Statistic::Variance && copies < 2) {
+            return Err(Error::settings(format!("{copies} copies are too few for this statistic")));
         }
         job.copies.check(x)?;
-        let shape = match job.reading {
-            Reading::Signal => graph.node(node).shape,
-            Reading::MeanWeightedActivation => Shape { c: 1, ..graph.node(node).shape },
-        };
+        let shape = graph.node(node).shape;
         check_factor(job, shape, x)?;
         let decided = if decisions.is_some() { Decided::Elsewhere } else { Decided::Here };
-        let key = Key::Job {
-            graph: graph.id(),
-            score: job.score,
-            start: job.start,
-            rules: job.rules.id(),
-            at: job.at,
-            reading: job.reading,
-            statistic: job.statistic,
-            decided,
-        };
-        let plan = self.plan_for(key, job.copies.weights.len(), || {
-            let mut b = Builder::new(graph, decided)?;
-            let mut seed = b.seed(job.score);
-            if job.start == Start::Relevance {
-                let logits = b.output(graph.output());
-                seed = b.mul(seed, logits)?;
-            }
-            let signal = pull_back(&mut b, &job.rules, graph.output(), seed, node)?;
-            let read = match job.reading {
-                Reading::Signal => signal,
-                Reading::MeanWeightedActivation => {
-                    let weights = b.spatial_mean(signal)?;
-                    let activation = b.output(node);
-                    b.weighted_channel_sum(weights, activation)?
-                }
-            };
-            b.aggregate(read, job.statistic)?;
-            Ok(b.finish())
-        })?;
+        let &Job { score, start, statistic, .. } = job;
+        let script = Explained { score, start, rules: job.rules.clone(), node, statistic };
+        let (plan, _) = self.plan(graph, decided, copies, &script)?;
         let decisions = decisions.unwrap_or(&[]);
         let run = Run { decisions, ..Run::plain(&plan, graph, x, targets, &job.copies) };
-        let mut scores = vec![Vec::with_capacity(job.copies.weights.len()); x.len()];
+        let mut scores = vec![Vec::with_capacity(copies); x.len()];
         let mut maps: Vec<Option<Tensor>> = vec![None; x.len()];
         let precision = self.device.describe().precision;
         self.run(&run, vec![(job.statistic, shape.len()); x.len()], |harvest, slots| {
             for (slot, &score) in slots.iter().zip(&harvest.scores) {
                 scores[slot.item].push(score);
-                if slot.copy + 1 == job.copies.weights.len() {
+                if slot.copy + 1 == copies {
                     let sum = std::mem::take(&mut harvest.sums[slot.item]);
                     let mut values = sum.finish(job.statistic, precision);
                     multiply(&mut values, job, x, slot.item);
@@ -610,25 +640,10 @@ impl Engine {
     /// # Errors
     /// As [`Engine::forward`].
     pub fn node_outputs(&mut self, graph: &Graph, x: &Batch, nodes: &[NodeId]) -> Result<Vec<Tensor>> {
-        check_shapes(graph, x)?;
         nodes.iter().try_for_each(|&node| graph.check(node))?;
-        let plan = self.plan(Key::Outputs(graph.id(), nodes.to_vec()), || {
-            let mut b = Builder::new(graph, Decided::Here)?;
-            for (slot, &node) in nodes.iter().enumerate() {
-                let value = b.output(node);
-                b.store(value, slot)?;
-            }
-            Ok(b.finish())
-        })?;
-        let (targets, copies) = (vec![0; x.len()], Copies::one());
-        let run = Run::plain(&plan, graph, x, &targets, &copies);
-        let mut outputs = vec![Vec::new(); nodes.len()];
-        self.run(&run, Vec::new(), |harvest, _| {
-            harvest.stores.drain(..).zip(&mut outputs).for_each(|(new, all)| all.extend(new));
-            Ok(())
-        })?;
+        let outcome = self.evaluate_plainly(graph, x, &[], &Outputs(nodes.to_vec()))?;
         // One after the other: stacking needs each twice.
-        outputs.into_iter().map(|o| Tensor::stack(&o)).collect()
+        outcome.stores.into_iter().map(|o| Tensor::stack(&o)).collect()
     }
 
     /// What a signal becomes on its way back: `[N, c, h, w]` at the node where it ends.
@@ -644,24 +659,9 @@ impl Engine {
         if signal.dims() != [&[x.len()][..], &shape.dims()[..]].concat() {
             return Err(Error::input(format!("a signal of shape {:?} at a node of {shape}", signal.dims())));
         }
-        let plan = self.plan(Key::Pullback { graph: graph.id(), from, rules: rules.id(), to }, || {
-            let mut b = Builder::new(graph, Decided::Here)?;
-            let up = b.load(0, shape)?;
-            let down = pull_back(&mut b, rules, from, up, to)?;
-            b.store(down, 0)?;
-            // An overflow shows in the logits only: a signal passes what a NaN decided.
-            b.score(Score::Logit);
-            Ok(b.finish())
-        })?;
         let loads = [(0..x.len()).map(|i| signal.item(i)).collect::<Result<Vec<_>>>()?];
-        let (targets, copies) = (vec![0; x.len()], Copies::one());
-        let run = Run { loads: &loads, ..Run::plain(&plan, graph, x, &targets, &copies) };
-        let mut out = Vec::new();
-        self.run(&run, Vec::new(), |harvest, _| {
-            out.extend(harvest.stores.drain(..).flatten());
-            Ok(())
-        })?;
-        Tensor::stack(&out)
+        let outcome = self.evaluate_plainly(graph, x, &loads, &PulledBack { from, rules: rules.clone(), to })?;
+        Tensor::stack(&outcome.stores.into_iter().flatten().collect::<Vec<_>>())
     }
 
     /// Which activations are active and which pooled elements win, for each picture.
@@ -670,13 +670,7 @@ impl Engine {
     /// As [`Engine::forward`].
     pub fn decisions(&mut self, graph: &Graph, x: &Batch) -> Result<Vec<Decisions>> {
         check_shapes(graph, x)?;
-        let plan = self.plan(Key::Decisions(graph.id()), || {
-            let mut b = Builder::new(graph, Decided::Here)?;
-            b.store_decisions()?;
-            // An overflow shows in the logits only: a NaN has decisions too.
-            b.score(Score::Logit);
-            Ok(b.finish())
-        })?;
+        let (plan, _) = self.plan(graph, Decided::Here, 1, &Decides)?;
         let (targets, copies) = (vec![0; x.len()], Copies::one());
         let run = Run::plain(&plan, graph, x, &targets, &copies);
         let mut out = Vec::with_capacity(x.len());
@@ -687,27 +681,35 @@ impl Engine {
         Ok(out)
     }
 
-    /// Runs a program that `build` writes: any forward passes, scores, rules, loads and stores of a method's own.
-    ///
-    /// The program is kept under the task's name and built once.
+    /// Runs the program that `script` writes: any forward passes, scores, rules, loads and stores of a method's own. It is
+    /// written once for each graph and kept.
     ///
     /// # Errors
-    /// When `build` fails, shapes, targets or loads do not suit, memory does not suffice or a result is not finite.
-    pub fn evaluate(
+    /// When the script fails, shapes, targets or loads do not suit, memory does not suffice or a result is not finite.
+    pub fn evaluate<S: Script>(&mut self, graph: &Graph, script: &S, task: &Task<'_>) -> Result<Outcome<S::Notes>> {
+        task.check(graph)?;
+        let (plan, notes) = self.plan(graph, Decided::Here, task.copies.weights.len(), script)?;
+        self.run_task(graph, task, &plan, notes)
+    }
+
+    /// As [`Engine::evaluate`], a program that is written for this call and not kept.
+    ///
+    /// # Errors
+    /// As [`Engine::evaluate`].
+    pub fn evaluate_once<T>(
         &mut self,
         graph: &Graph,
         task: &Task<'_>,
-        build: impl FnOnce(&mut Builder<'_>) -> Result<()>,
-    ) -> Result<Outcome> {
-        let &Task { name, x, targets, copies, loads } = task;
-        check_shapes(graph, x)?;
-        check_targets(graph, x, targets)?;
-        copies.check(x)?;
-        let plan = self.plan_for(Key::Task(graph.id(), name.to_string()), copies.weights.len(), || {
-            let mut b = Builder::new(graph, Decided::Here)?;
-            build(&mut b)?;
-            Ok(b.finish())
-        })?;
+        build: impl FnOnce(&mut Builder<'_>) -> Result<T>,
+    ) -> Result<Outcome<T>> {
+        task.check(graph)?;
+        let last = LastAdjoint::paying(self.device.last_adjoint(), task.copies.weights.len());
+        let (plan, notes) = self.lay_out(graph, Decided::Here, last, build)?;
+        self.run_task(graph, task, &plan, notes)
+    }
+
+    fn run_task<T>(&mut self, graph: &Graph, task: &Task<'_>, plan: &Arc<Plan>, notes: Arc<T>) -> Result<Outcome<T>> {
+        let &Task { x, targets, copies, loads } = task;
         let mut statistic = None;
         for step in plan.steps() {
             match step {
@@ -716,27 +718,27 @@ impl Engine {
                     let suits =
                         |given: &Vec<Tensor>| given.len() == x.len() && given.iter().all(|t| is_of(t.dims(), dims));
                     if !loads.get(*slot).is_some_and(suits) {
-                        return Err(Error::settings(format!(
-                            "{name}: load {slot} wants {} tensors of shape {dims:?}",
-                            x.len()
-                        )));
+                        let n = x.len();
+                        return Err(Error::settings(format!("load {slot} wants {n} tensors of shape {dims:?}")));
                     }
                 }
                 Step::Aggregate { x: read, statistic: s } => {
                     let shape = plan.closing().map_or_else(|| plan.form(*read).shape(), |closing| closing.map);
                     if statistic.replace((*s, shape)).is_some() {
-                        return Err(Error::settings(format!("{name}: a program has one statistic at most")));
+                        return Err(Error::settings("a program has one statistic at most"));
                     }
                 }
                 _ => {}
             }
         }
         let n = copies.weights.len();
-        let run = Run { loads, ..Run::plain(&plan, graph, x, targets, copies) };
+        let run = Run { loads, ..Run::plain(plan, graph, x, targets, copies) };
         let mut outcome = Outcome {
+            notes,
+            stores: Vec::new(),
+            maps: Vec::new(),
             scores: vec![Vec::with_capacity(n); x.len()],
             logits: vec![Vec::with_capacity(n); x.len()],
-            ..Outcome::default()
         };
         let precision = self.device.describe().precision;
         let sums = statistic.map_or(Vec::new(), |(s, shape)| vec![(s, shape.len()); x.len()]);
@@ -771,13 +773,13 @@ impl Engine {
     }
 }
 
-/// Refuses pictures or targets that do not suit the net, for methods that do something else first.
-///
-/// # Errors
-/// When they do not.
+/// Refuses pictures of another shape than the net's, and targets that are not one class for each of them.
 pub(crate) fn check(graph: &Graph, x: &Batch, targets: &[usize]) -> Result<()> {
     check_shapes(graph, x)?;
-    check_targets(graph, x, targets)
+    if targets.len() == x.len() && targets.iter().all(|&t| t < graph.classes()) {
+        return Ok(());
+    }
+    Err(Error::settings(format!("{} pictures need one class each below {}, got {targets:?}", x.len(), graph.classes())))
 }
 
 fn check_shapes(graph: &Graph, x: &Batch) -> Result<()> {
@@ -785,13 +787,6 @@ fn check_shapes(graph: &Graph, x: &Batch) -> Result<()> {
         return Ok(());
     }
     Err(Error::input(format!("the net was made for pictures of {}, not {}", graph.input_shape(), x.shape())))
-}
-
-fn check_targets(graph: &Graph, x: &Batch, targets: &[usize]) -> Result<()> {
-    if targets.len() == x.len() && targets.iter().all(|&t| t < graph.classes()) {
-        return Ok(());
-    }
-    Err(Error::settings(format!("{} pictures need one class each below {}, got {targets:?}", x.len(), graph.classes())))
 }
 
 /// Whether a tensor of `dims` can be loaded as a value of shape `[c, h, w]`: equal but for leading or trailing ones.

@@ -210,8 +210,8 @@ fn ablation_elsewhere_is_a_forward_pass_without_the_channel() {
         let mask = Tensor::f64(shape.dims(), mask).unwrap();
         let loads = [vec![mask; net.x.len()]];
         let copies = Copies::one();
-        let task = Task { name: "naive ablation", x: &net.x, targets: &net.targets, copies: &copies, loads: &loads };
-        let outcome = engine.evaluate(&net.graph, &task, |b| {
+        let task = Task { x: &net.x, targets: &net.targets, copies: &copies, loads: &loads };
+        let outcome = engine.evaluate_once(&net.graph, &task, |b| {
             let (output, mask) = (b.output(node), b.load(0, shape)?);
             let masked = b.mul(output, mask)?;
             b.replace(node, masked)?;

@@ -522,9 +522,9 @@ fn draw(engine: &mut Engine, noise: &Copies) -> Result<Vec<Vec<Tensor>>, String>
     let graph = b.finish(flat).unwrap();
     let x = batch(&Numbers::Reals.maps(8, 2, shape));
     let mut all = Vec::new();
-    for (name, node) in [("stored", graph.input()), ("read", same)] {
-        let task = Task { name, x: &x, targets: &[0, 0], copies: noise, loads: &[] };
-        let outcome = engine.evaluate(&graph, &task, |b| {
+    for node in [graph.input(), same] {
+        let task = Task { x: &x, targets: &[0, 0], copies: noise, loads: &[] };
+        let outcome = engine.evaluate_once(&graph, &task, |b| {
             let pixels = b.output(node);
             b.store(pixels, 0)
         });
@@ -550,9 +550,9 @@ fn reductions(_: &Truth, engine: &mut Engine) -> Outcome {
     let flat = b.push("flatten", Op::Flatten, &[b.input()]).unwrap();
     let graph = b.finish(flat).unwrap();
     let x = Numbers::Reals.maps(9, 1, shape);
-    let task = Task { name: "reductions", x: &batch(&x), targets: &[17], copies: &Copies::one(), loads: &[] };
+    let task = Task { x: &batch(&x), targets: &[17], copies: &Copies::one(), loads: &[] };
     let outcome = engine
-        .evaluate(&graph, &task, |b| {
+        .evaluate_once(&graph, &task, |b| {
             let pixels = b.output(graph.input());
             let means = b.spatial_mean(pixels)?;
             b.store(means, 0)?;

@@ -377,9 +377,9 @@ fn replaced_activations_may_be_negative() {
     let item = |d: &Dense| d.to_tensor().item(0).unwrap();
     let loads = [vec![item(&other)], vec![item(&r)]];
     let x = Batch::new(&s.x.to_tensor()).unwrap();
-    let task = Task { name: "replaced", x: &x, targets: &[0], copies: &Copies::one(), loads: &loads };
+    let task = Task { x: &x, targets: &[0], copies: &Copies::one(), loads: &loads };
     let outcome = f64_engine()
-        .evaluate(&s.graph, &task, |b| {
+        .evaluate_once(&s.graph, &task, |b| {
             let instead = b.load(0, s.read.shape)?;
             b.replace(relu, instead)?;
             let up = b.load(1, r.shape)?;
@@ -409,10 +409,9 @@ fn quantiles_are_those_of_the_sorted_numbers() {
         for settings in machines() {
             let mut engine = Engine::new(&settings).unwrap();
             for q in [0.0, 0.3, 0.5, 0.98, 1.0] {
-                let name = format!("quantile {q}");
-                let task = Task { name: &name, x: &x, targets: &[0; 3], copies: &Copies::one(), loads: &[] };
+                let task = Task { x: &x, targets: &[0; 3], copies: &Copies::one(), loads: &[] };
                 let outcome = engine
-                    .evaluate(&graph, &task, |b| {
+                    .evaluate_once(&graph, &task, |b| {
                         let x = b.output(graph.input());
                         let bits = b.above_quantile(x, q)?;
                         let ones = b.fill(shape, vec![1.0; shape.c])?;

@@ -68,8 +68,8 @@ fn gradients(
     };
     let batch = Batch::of(tensors(x)).unwrap();
     let (targets, copies, loads) = (vec![0; x.n()], Copies::one(), [tensors(up)]);
-    let task = Task { name: "weight", x: &batch, targets: &targets, copies: &copies, loads: &loads };
-    let outcome = engine.evaluate(graph, &task, |b| {
+    let task = Task { x: &batch, targets: &targets, copies: &copies, loads: &loads };
+    let outcome = engine.evaluate_once(graph, &task, |b| {
         let signal = b.load(0, up.shape)?;
         let weight = b.weight_adjoint(node, signal)?;
         b.store(weight, 0)?;
@@ -243,8 +243,8 @@ fn gradients_are_the_differences_of_the_loss() {
         Engine::new(&Settings { precision: Precision::F64, threads: Some(2), ..Settings::default() }).unwrap();
     let graph = small(&parameters);
     assert_eq!(graph.parameters(), COUNT);
-    let task = Task { name: "train", x: &x, targets: &targets, copies: &Copies::one(), loads: &[] };
-    let stores = engine.evaluate(&graph, &task, |b| {
+    let task = Task { x: &x, targets: &targets, copies: &Copies::one(), loads: &[] };
+    let stores = engine.evaluate_once(&graph, &task, |b| {
         let seed = b.seed(Score::LogProb);
         let layers = weight_gradients(b, graph.output(), seed)?;
         let names: Vec<&str> = layers.iter().map(|l| graph.node(l.node).name.as_str()).collect();

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use super::{Batch, Copies, Engine, Key, Run};
+use super::{Batch, Copies, Engine, Outputs, Run, script};
 use crate::error::Result;
 use crate::graph::{Activation, Graph, Node, NodeId, Op};
-use crate::program::{Builder, Decided};
+use crate::program::Decided;
 use crate::tensor::Precision;
 
 /// How much larger than a picture's numbers those of its copies may be: noise, baselines, fills.
@@ -81,7 +81,7 @@ impl Engine {
             Precision::F64 => f64::MAX,
         };
         let input = COPIES * largest(x.items.iter().flat_map(|t| (0..t.len()).map(|i| t.at(i))));
-        if self.reaches.len() >= super::MOST_PLANS && !self.reaches.contains_key(&graph.id()) {
+        if self.reaches.len() >= script::MOST && !self.reaches.contains_key(&graph.id()) {
             self.reaches.clear();
         }
         let reach = self.reaches.entry(graph.id()).or_insert_with(|| Arc::new(Reach::of(graph)));
@@ -93,12 +93,7 @@ impl Engine {
 
     /// Computes the outputs of `node`, which are an error where they are not finite.
     fn look_at(&mut self, graph: &Graph, x: &Batch, node: NodeId) -> Result<()> {
-        let plan = self.plan(Key::Outputs(graph.id(), vec![node]), || {
-            let mut b = Builder::new(graph, Decided::Here)?;
-            let value = b.output(node);
-            b.store(value, 0)?;
-            Ok(b.finish())
-        })?;
+        let (plan, _) = self.plan(graph, Decided::Here, 1, &Outputs(vec![node]))?;
         let (targets, copies) = (vec![0; x.len()], Copies::one());
         let run = Run::plain(&plan, graph, x, &targets, &copies);
         self.run_all(&run, Vec::new(), |harvest, _| {

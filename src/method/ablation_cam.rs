@@ -3,11 +3,11 @@
 use super::cam::{self, Cam, Layer};
 use super::probe::Probed;
 use super::{Entry, Method, When};
-use crate::engine::{self, Batch, Copies, Engine, Progress, Task};
+use crate::engine::{self, Batch, Copies, Engine, Progress, Script, Task};
 use crate::error::{Error, Result};
-use crate::graph::Graph;
+use crate::graph::{Graph, NodeId};
 use crate::map::Map;
-use crate::program::Score;
+use crate::program::{Builder, Score};
 use crate::tensor::{Shape, Tensor};
 
 pub(super) const ENTRY: Entry = Entry {
@@ -53,7 +53,6 @@ impl AblationCam {
             }
             Tensor::f64([c], kept)
         };
-        let name = format!("ablation_cam at {}", layer.node.index());
         let mut progress = Progress { method: ENTRY.id, done: 0, total: (c + 1) * x.len(), objective: None };
         engine.progress(&progress);
         let mut scores = vec![Vec::with_capacity(c + 1); x.len()];
@@ -63,20 +62,8 @@ impl AblationCam {
             for pass in first..first + PASSES {
                 loads.push(vec![kept(pass)?; x.len()]);
             }
-            let task = Task { name: &name, x, targets, copies: &Copies::one(), loads: &loads };
-            let outcome = engine.evaluate(graph, &task, |b| {
-                let activation = b.load(0, layer.shape)?;
-                let whole = b.forward();
-                for pass in 0..PASSES {
-                    b.enter(whole);
-                    let kept = b.load(pass + 1, Shape::vector(c))?;
-                    let ablated = b.scale_channels(kept, activation)?;
-                    b.replace(layer.node, ablated)?;
-                    let logits = b.output(graph.output());
-                    b.store(logits, pass)?;
-                }
-                Ok(())
-            })?;
+            let task = Task { x, targets, copies: &Copies::one(), loads: &loads };
+            let outcome = engine.evaluate(graph, &Ablated(layer.node), &task)?;
             for logits in outcome.stores.iter().take(c + 1 - first) {
                 for ((scores, logits), &target) in scores.iter_mut().zip(logits).zip(targets) {
                     scores.push(Probed::of((self.score, graph.link()), &logits.to_f64(), target, logits.precision()));
@@ -86,6 +73,29 @@ impl AblationCam {
             engine.progress(&progress);
         }
         Ok(scores)
+    }
+}
+
+/// Passes with a layer's activations (the first load) times what is kept of its channels (the others); stores logits.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Ablated(NodeId);
+
+impl Script for Ablated {
+    type Notes = ();
+
+    fn write(&self, b: &mut Builder<'_>) -> Result<()> {
+        let graph = b.graph();
+        let shape = graph.node(self.0).shape;
+        let activation = b.load(0, shape)?;
+        let whole = b.forward();
+        for pass in 0..PASSES {
+            b.enter(whole);
+            let kept = b.load(pass + 1, Shape::vector(shape.c))?;
+            let ablated = b.scale_channels(kept, activation)?;
+            b.replace(self.0, ablated)?;
+            b.store(b.output(graph.output()), pass)?;
+        }
+        Ok(())
     }
 }
 

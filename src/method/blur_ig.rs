@@ -2,7 +2,7 @@
 
 use super::from_baseline::{self, Gaps};
 use super::{Entry, Method, Parameter, When};
-use crate::engine::{Batch, Engine, Job};
+use crate::engine::{self, Batch, Engine, Job};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::map::{Map, Sign, Space};
@@ -79,7 +79,7 @@ const CHUNK: usize = 16;
 
 impl Method for BlurIg {
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
-        Engine::check(graph, x, targets)?;
+        engine::check(graph, x, targets)?;
         let shape = x.shape();
         let sigma = self.strongest(shape)?;
         let precision = engine.describe().precision;

@@ -1,7 +1,7 @@
 //! What class activation maps share: a layer, what is read off it as one plane, and how the plane becomes a map.
 
 use super::{Context, Method, Parameter, Promise, Values, When};
-use crate::engine::{Batch, Copies, Engine, Task};
+use crate::engine::{Batch, Copies, Engine, Script, Task};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId, Op};
 use crate::map::{Map, ONE_POSITION, Sign, Space};
@@ -127,39 +127,54 @@ impl Cam {
     }
 }
 
-/// Writes what is read off activations and the score's gradient with respect to them, both `[c, h, w]`: one plane
-/// `[1, h, w]`.
-pub(super) type Reading = fn(&mut Builder<'_>, activation: Value, gradient: Value) -> Result<Value>;
-
-/// A map read off activations and their gradient.
-pub(super) struct GradientCam {
-    cam: Cam,
-    score: Score,
-    reading: Reading,
+/// What is read off a layer's activations and the score's gradient with respect to them.
+pub(super) trait Reading: Clone + Eq + std::hash::Hash + std::fmt::Debug + Send + Sync + 'static {
+    /// Writes it: from `[c, h, w]` each to one plane `[1, h, w]`.
+    fn read(&self, b: &mut Builder<'_>, activation: Value, gradient: Value) -> Result<Value>;
 }
 
-impl GradientCam {
+/// A map read off activations and their gradient.
+pub(super) struct GradientCam<R> {
+    cam: Cam,
+    score: Score,
+    reading: R,
+}
+
+impl<R: Reading> GradientCam<R> {
     /// Method `id` with the given values.
     ///
     /// # Errors
     /// As [`Cam::new`].
-    pub fn new(id: &'static str, reading: Reading, values: &Values, context: &Context<'_>) -> Result<Self> {
+    pub fn new(id: &'static str, reading: R, values: &Values, context: &Context<'_>) -> Result<Self> {
         Ok(Self { cam: Cam::new(id, values)?, score: context.score, reading })
     }
 }
 
-impl Method for GradientCam {
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct ReadOff<R> {
+    score: Score,
+    node: NodeId,
+    reading: R,
+}
+
+impl<R: Reading> Script for ReadOff<R> {
+    type Notes = ();
+
+    fn write(&self, b: &mut Builder<'_>) -> Result<()> {
+        let seed = b.seed(self.score);
+        let gradient = pull_back(b, &Composite::gradient(), b.graph().output(), seed, self.node)?;
+        let activation = b.output(self.node);
+        let plane = self.reading.read(b, activation, gradient)?;
+        b.store(plane, 0)
+    }
+}
+
+impl<R: Reading> Method for GradientCam<R> {
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         let layer = self.cam.layer(graph)?;
-        let name = format!("{} {:?} at {}", self.cam.id, self.score, layer.node.index());
-        let task = Task { name: &name, x, targets, copies: &Copies::one(), loads: &[] };
-        let outcome = engine.evaluate(graph, &task, |b| {
-            let seed = b.seed(self.score);
-            let gradient = pull_back(b, &Composite::gradient(), graph.output(), seed, layer.node)?;
-            let activation = b.output(layer.node);
-            let plane = (self.reading)(b, activation, gradient)?;
-            b.store(plane, 0)
-        })?;
+        let task = Task { x, targets, copies: &Copies::one(), loads: &[] };
+        let script = ReadOff { score: self.score, node: layer.node, reading: self.reading.clone() };
+        let outcome = engine.evaluate(graph, &script, &task)?;
         let planes = outcome.stores.first().map_or(&[][..], Vec::as_slice);
         self.cam.maps(planes, graph, layer, x, targets)
     }
@@ -186,6 +201,20 @@ pub(super) fn plus(b: &mut Builder<'_>, x: Value, k: f64) -> Result<Value> {
     b.add(x, k)
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Weighted(Shape);
+
+impl Script for Weighted {
+    type Notes = ();
+
+    fn write(&self, b: &mut Builder<'_>) -> Result<()> {
+        let activation = b.load(0, self.0)?;
+        let weights = b.load(1, Shape::vector(self.0.c))?;
+        let plane = b.weighted_channel_sum(weights, activation)?;
+        b.store(plane, 0)
+    }
+}
+
 /// `Σ_k weights_k A_k` for each picture, from activations `[c, h, w]` and weights `[c]`: planes `[1, h, w]`.
 pub(super) fn weighted(
     engine: &mut Engine,
@@ -195,15 +224,9 @@ pub(super) fn weighted(
     targets: &[usize],
     [activations, weights]: [Vec<Tensor>; 2],
 ) -> Result<Vec<Tensor>> {
-    let name = format!("weighted activations {}", layer.shape);
     let loads = [activations, weights];
-    let task = Task { name: &name, x, targets, copies: &Copies::one(), loads: &loads };
-    let mut outcome = engine.evaluate(graph, &task, |b| {
-        let activation = b.load(0, layer.shape)?;
-        let weights = b.load(1, Shape::vector(layer.shape.c))?;
-        let plane = b.weighted_channel_sum(weights, activation)?;
-        b.store(plane, 0)
-    })?;
+    let task = Task { x, targets, copies: &Copies::one(), loads: &loads };
+    let mut outcome = engine.evaluate(graph, &Weighted(layer.shape), &task)?;
     Ok(outcome.stores.pop().unwrap_or_default())
 }
 

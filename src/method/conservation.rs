@@ -1,10 +1,10 @@
 //! Relevance through a net, and whether any of it gets lost: as a whole for each map, and layer by layer.
 
-use crate::engine::{Batch, Copies, Engine, Start, Task};
+use crate::engine::{Batch, Copies, Engine, Script, Start, Task};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId};
 use crate::map::{Gap, Map, Shares, Sign, Space};
-use crate::program::{Builder, Score, Statistic, Value};
+use crate::program::{Builder, Elementwise, Score, Statistic, Value};
 use crate::rule::{Composite, pull_back_observed};
 use crate::tensor::Tensor;
 
@@ -38,18 +38,6 @@ impl LayerBalance {
     }
 }
 
-/// The signal at the logits.
-fn start(b: &mut Builder<'_>, score: Score, start: Start) -> Result<Value> {
-    let seed = b.seed(score);
-    match start {
-        Start::Gradient => Ok(seed),
-        Start::Relevance => {
-            let logits = b.output(b.graph().output());
-            b.mul(seed, logits)
-        }
-    }
-}
-
 /// A slot for the mean over positions of `x`.
 fn store_mean(b: &mut Builder<'_>, x: Value, slots: &mut Vec<f64>) -> Result<usize> {
     let positions = b.shape(x).plane() as f64;
@@ -79,23 +67,31 @@ struct Slots {
     magnitude: usize,
 }
 
-/// Writes the pull-back of the target's logit with a store for every sum; `(layers, positions of each slot)`.
-fn balanced(b: &mut Builder<'_>, rules: &Composite) -> Result<(Vec<Slots>, Vec<f64>)> {
-    let graph = b.graph();
-    let signal = start(b, Score::Logit, Start::Relevance)?;
-    let (mut layers, mut slots) = (Vec::new(), Vec::new());
-    pull_back_observed(b, rules, (graph.output(), signal), graph.input(), &mut |b, node, up, shares| {
-        let positions = graph.node(node).shape.plane() as f64;
-        let r_out = store_mean(b, up, &mut slots)?;
-        let size = b.elementwise(crate::program::Elementwise::Abs, vec![up])?;
-        let magnitude = store_mean(b, size, &mut slots)?;
-        let r_in = shares.down.iter().map(|&r| store_mean(b, r, &mut slots)).collect::<Result<_>>()?;
-        let bias = shares.bias.map(|r| store(b, r, positions, &mut slots)).transpose()?;
-        let lost = shares.lost.map(|r| store(b, r, positions, &mut slots)).transpose()?;
-        layers.push(Slots { node, r_in, bias, lost, r_out, magnitude });
-        Ok(())
-    })?;
-    Ok((layers, slots))
+/// The pull-back of the target's logit with a store for every sum.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Balanced(Composite);
+
+impl Script for Balanced {
+    /// Layers, and the positions of each slot.
+    type Notes = (Vec<Slots>, Vec<f64>);
+
+    fn write(&self, b: &mut Builder<'_>) -> Result<Self::Notes> {
+        let graph = b.graph();
+        let signal = Start::Relevance.signal(b, Score::Logit)?;
+        let (mut layers, mut slots) = (Vec::new(), Vec::new());
+        pull_back_observed(b, &self.0, (graph.output(), signal), graph.input(), &mut |b, node, up, shares| {
+            let positions = graph.node(node).shape.plane() as f64;
+            let r_out = store_mean(b, up, &mut slots)?;
+            let size = b.elementwise(Elementwise::Abs, vec![up])?;
+            let magnitude = store_mean(b, size, &mut slots)?;
+            let r_in = shares.down.iter().map(|&r| store_mean(b, r, &mut slots)).collect::<Result<_>>()?;
+            let bias = shares.bias.map(|r| store(b, r, positions, &mut slots)).transpose()?;
+            let lost = shares.lost.map(|r| store(b, r, positions, &mut slots)).transpose()?;
+            layers.push(Slots { node, r_in, bias, lost, r_out, magnitude });
+            Ok(())
+        })?;
+        Ok((layers, slots))
+    }
 }
 
 /// For each picture the balance of every layer, from the logits to the pixels, when the relevance of class `targets[i]`,
@@ -112,11 +108,9 @@ pub fn conservation(
     targets: &[usize],
     rules: &Composite,
 ) -> Result<Vec<Vec<LayerBalance>>> {
-    // Written once more on the side: the engine may hold the program from an earlier call.
-    let (layers, positions) = balanced(&mut Builder::new(graph, crate::program::Decided::Here)?, rules)?;
-    let name = format!("conservation under {}", rules.id());
-    let task = Task { name: &name, x, targets, copies: &Copies::one(), loads: &[] };
-    let outcome = engine.evaluate(graph, &task, |b| balanced(b, rules).map(|_| ()))?;
+    let task = Task { x, targets, copies: &Copies::one(), loads: &[] };
+    let outcome = engine.evaluate(graph, &Balanced(rules.clone()), &task)?;
+    let (layers, positions) = &*outcome.notes;
     let sum = |slot: usize, i: usize| -> Result<f64> {
         let means = outcome.stores.get(slot).and_then(|pictures| pictures.get(i));
         let means = means.ok_or_else(|| Error::device("a layer's sums were not stored"))?;
@@ -138,6 +132,38 @@ pub fn conservation(
     (0..x.len()).map(|i| layers.iter().map(|slots| balance(slots, i)).collect()).collect()
 }
 
+/// The pull-back of a score with a store for what every bias keeps; the first slot is what it starts from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Propagated {
+    rules: Composite,
+    score: Score,
+    start: Start,
+    sign: Sign,
+}
+
+impl Script for Propagated {
+    /// Positions of each slot.
+    type Notes = Vec<f64>;
+
+    fn write(&self, b: &mut Builder<'_>) -> Result<Vec<f64>> {
+        let (graph, mut slots) = (b.graph(), Vec::new());
+        let signal = self.start.signal(b, self.score)?;
+        store(b, signal, 1.0, &mut slots)?;
+        let ends = ((graph.output(), signal), graph.input());
+        let mut r = pull_back_observed(b, &self.rules, ends.0, ends.1, &mut |b, node, _, shares| {
+            if let Some(bias) = shares.bias {
+                store(b, bias, graph.node(node).shape.plane() as f64, &mut slots)?;
+            }
+            Ok(())
+        })?;
+        if self.sign == Sign::Unsigned {
+            r = b.positive(r)?;
+        }
+        b.aggregate(r, Statistic::Sum)?;
+        Ok(slots)
+    }
+}
+
 /// A method that sends relevance from the logits to the pixels.
 pub(super) struct Propagation<'a> {
     pub id: &'static str,
@@ -152,34 +178,17 @@ impl Propagation<'_> {
     /// Maps with their gap of conservation: the map's sum and all biases' parts, less the relevance that it started from; and
     /// with these shares of it.
     pub fn maps(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
-        let write = |b: &mut Builder<'_>| -> Result<Vec<f64>> {
-            let mut slots = Vec::new();
-            let signal = start(b, self.score, self.start)?;
-            store(b, signal, 1.0, &mut slots)?;
-            let ends = ((graph.output(), signal), graph.input());
-            let mut r = pull_back_observed(b, self.rules, ends.0, ends.1, &mut |b, node, _, shares| {
-                if let Some(bias) = shares.bias {
-                    store(b, bias, graph.node(node).shape.plane() as f64, &mut slots)?;
-                }
-                Ok(())
-            })?;
-            if self.sign == Sign::Unsigned {
-                r = b.positive(r)?;
-            }
-            b.aggregate(r, Statistic::Sum)?;
-            Ok(slots)
-        };
-        let positions = write(&mut Builder::new(graph, crate::program::Decided::Here)?)?;
-        let name = format!("{:?} {:?} {:?} under {}", self.score, self.start, self.sign, self.rules.id());
-        let task = Task { name: &name, x, targets, copies: &Copies::one(), loads: &[] };
-        let outcome = engine.evaluate(graph, &task, |b| write(b).map(|_| ()))?;
+        let &Self { rules, score, start, sign, .. } = self;
+        let task = Task { x, targets, copies: &Copies::one(), loads: &[] };
+        let outcome = engine.evaluate(graph, &Propagated { rules: rules.clone(), score, start, sign }, &task)?;
+        let positions = &outcome.notes;
         let mut maps = Vec::with_capacity(x.len());
         for (i, (values, &target)) in outcome.maps.into_iter().zip(targets).enumerate() {
             if values.first_not_finite().is_some() {
                 return Err(Error::device(format!("the map of picture {i} overflowed")));
             }
             let mut sums = Vec::with_capacity(positions.len());
-            for (pictures, &positions) in outcome.stores.iter().zip(&positions) {
+            for (pictures, &positions) in outcome.stores.iter().zip(positions.iter()) {
                 let means = pictures.get(i).ok_or_else(|| Error::device("a layer's sums were not stored"))?;
                 sums.push(total(means, positions));
             }

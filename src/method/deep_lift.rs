@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::from_baseline::{self, Start};
 use super::{Entry, Method, Promise, When};
-use crate::engine::{Batch, Copies, Engine, Task};
+use crate::engine::{self, Batch, Copies, Engine, Script, Task};
 use crate::error::Result;
 use crate::graph::{Graph, Link};
 use crate::map::{Map, Sign, Space};
@@ -58,30 +58,38 @@ fn head((score, link): (Score, Link), z: &[f64], z0: &[f64], target: usize) -> R
 const BASELINE: usize = 0;
 const SEED: usize = 1;
 
-fn program(b: &mut Builder<'_>) -> Result<()> {
-    let graph = b.graph();
-    let (input, output) = (graph.input(), graph.output());
-    let picture = b.forward();
-    let reference = b.load(BASELINE, graph.input_shape())?;
-    let baseline = b.replace(input, reference)?;
-    let logits = b.output(output);
-    b.store(logits, 1)?;
-    b.enter(picture);
-    let logits = b.output(output);
-    b.store(logits, 0)?;
-    b.score(Score::Logit);
-    let seed = b.load(SEED, Shape::vector(graph.classes()))?;
-    let rules = Composite::new(vec![(Select::Every, Arc::new(DeepLift { picture, baseline }))]);
-    let multiplier = pull_back(b, &rules, output, seed, input)?;
-    let pixels = b.output(input);
-    let way = b.sub(pixels, reference)?;
-    let map = b.mul(multiplier, way)?;
-    b.aggregate(map, Statistic::Sum)
+/// The net on the picture and on the baseline, and the multipliers between them times the way.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Program;
+
+impl Script for Program {
+    type Notes = ();
+
+    fn write(&self, b: &mut Builder<'_>) -> Result<()> {
+        let graph = b.graph();
+        let (input, output) = (graph.input(), graph.output());
+        let picture = b.forward();
+        let reference = b.load(BASELINE, graph.input_shape())?;
+        let baseline = b.replace(input, reference)?;
+        let logits = b.output(output);
+        b.store(logits, 1)?;
+        b.enter(picture);
+        let logits = b.output(output);
+        b.store(logits, 0)?;
+        b.score(Score::Logit);
+        let seed = b.load(SEED, Shape::vector(graph.classes()))?;
+        let rules = Composite::new(vec![(Select::Every, Arc::new(DeepLift { picture, baseline }))]);
+        let multiplier = pull_back(b, &rules, output, seed, input)?;
+        let pixels = b.output(input);
+        let way = b.sub(pixels, reference)?;
+        let map = b.mul(multiplier, way)?;
+        b.aggregate(map, Statistic::Sum)
+    }
 }
 
 impl Method for Rescale {
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
-        Engine::check(graph, x, targets)?;
+        engine::check(graph, x, targets)?;
         let baselines = self.start.tensors(x).map_err(|e| e.within(ENTRY.id))?;
         let classes = graph.classes();
         let seeds = match self.score {
@@ -96,8 +104,8 @@ impl Method for Rescale {
         };
         let seeds = seeds.into_iter().map(|s| Tensor::f64([classes, 1, 1], s)).collect::<Result<Vec<_>>>()?;
         let loads = [baselines, seeds];
-        let task = Task { name: ENTRY.id, x, targets, copies: &Copies::one(), loads: &loads };
-        let outcome = engine.evaluate(graph, &task, program)?;
+        let task = Task { x, targets, copies: &Copies::one(), loads: &loads };
+        let outcome = engine.evaluate(graph, &Program, &task)?;
         let score =
             |slot: usize, i: usize| self.score.linked(graph.link(), &outcome.stores[slot][i].to_f64(), targets[i]).0;
         let maps = outcome.maps.iter().enumerate().map(|(i, values)| {

@@ -1,7 +1,7 @@
 //! What methods share that descend on an objective: pictures in groups, word of how far they have come, and slopes of the
 //! score at inputs of their own.
 
-use crate::engine::{Batch, Copies, Engine, Progress, Task};
+use crate::engine::{Batch, Copies, Engine, Progress, Script, Task};
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::program::{Builder, Score};
@@ -59,6 +59,38 @@ pub(super) fn in_groups<T>(
     Ok(all)
 }
 
+/// A score's gradient at loaded inputs.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Slopes(Score);
+
+impl Script for Slopes {
+    type Notes = ();
+
+    fn write(&self, b: &mut Builder<'_>) -> Result<()> {
+        let (input, output) = (b.graph().input(), b.graph().output());
+        let given = b.load(0, b.graph().input_shape())?;
+        b.replace(input, given)?;
+        let seed = b.seed(self.0);
+        let signal = pull_back(b, &Composite::gradient(), output, seed, input)?;
+        b.store(signal, 0)
+    }
+}
+
+/// A score of loaded inputs.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct ScoresOfLoaded(Score);
+
+impl Script for ScoresOfLoaded {
+    type Notes = ();
+
+    fn write(&self, b: &mut Builder<'_>) -> Result<()> {
+        let given = b.load(0, b.graph().input_shape())?;
+        b.replace(b.graph().input(), given)?;
+        b.score(self.0);
+        Ok(())
+    }
+}
+
 /// For each input (`[C, H, W]` in double precision, one a picture of `x`): the target's score, and its gradient with respect to
 /// the input, in its C order.
 pub(super) fn slopes(
@@ -69,16 +101,8 @@ pub(super) fn slopes(
     inputs: Vec<Vec<f64>>,
 ) -> Result<Vec<(f64, Vec<f64>)>> {
     let loads = [tensors(x, inputs)?];
-    let name = format!("slopes {score:?}");
-    let task = Task { name: &name, x, targets, copies: &Copies::one(), loads: &loads };
-    let outcome = engine.evaluate(graph, &task, |b| {
-        let (input, output) = (b.graph().input(), b.graph().output());
-        let given = b.load(0, b.graph().input_shape())?;
-        b.replace(input, given)?;
-        let seed = b.seed(score);
-        let signal = pull_back(b, &Composite::gradient(), output, seed, input)?;
-        b.store(signal, 0)
-    })?;
+    let task = Task { x, targets, copies: &Copies::one(), loads: &loads };
+    let outcome = engine.evaluate(graph, &Slopes(score), &task)?;
     let signals = outcome.stores.into_iter().flatten().map(|s| s.to_f64().into_owned());
     Ok(outcome.scores.into_iter().flatten().zip(signals).collect())
 }
@@ -92,25 +116,9 @@ pub(super) fn scores(
     inputs: Vec<Vec<f64>>,
 ) -> Result<Vec<f64>> {
     let loads = [tensors(x, inputs)?];
-    let name = format!("scores {score:?} of given inputs");
-    let task = Task { name: &name, x, targets, copies: &Copies::one(), loads: &loads };
-    let outcome = engine.evaluate(graph, &task, |b| {
-        let given = b.load(0, b.graph().input_shape())?;
-        b.replace(b.graph().input(), given)?;
-        b.score(score);
-        Ok(())
-    })?;
+    let task = Task { x, targets, copies: &Copies::one(), loads: &loads };
+    let outcome = engine.evaluate(graph, &ScoresOfLoaded(score), &task)?;
     Ok(outcome.scores.into_iter().flatten().collect())
-}
-
-/// Refuses shapes and targets that do not suit.
-pub(super) fn check(engine: &mut Engine, graph: &Graph, (x, targets): (&Batch, &[usize])) -> Result<()> {
-    let task = Task { name: "logits", x, targets, copies: &Copies::one(), loads: &[] };
-    let build = |b: &mut Builder<'_>| {
-        b.score(Score::Logit);
-        Ok(())
-    };
-    engine.evaluate(graph, &task, build).map(|_| ())
 }
 
 fn tensors(x: &Batch, inputs: Vec<Vec<f64>>) -> Result<Vec<Tensor>> {

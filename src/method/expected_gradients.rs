@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::from_baseline::{self, Gaps};
 use super::{Entry, Method, Parameter, When};
-use crate::engine::{Batch, Engine, Job};
+use crate::engine::{self, Batch, Engine, Job};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::image::Preprocess;
@@ -142,7 +142,7 @@ impl ExpectedGradients {
 
 impl Method for ExpectedGradients {
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
-        Engine::check(graph, x, targets)?;
+        engine::check(graph, x, targets)?;
         let (dims, precision) = (x.shape().dims(), engine.describe().precision);
         let job = Job::gradient(self.score);
         let len = x.shape().len();

@@ -1,9 +1,9 @@
 //! Extremal perturbation (Fong, Patrick, Vedaldi 2019): the smooth region of a given area that, kept sharp, keeps the score
 //! highest.
 
-use super::descent::{Course, check, in_groups, pixel_scale, slopes};
+use super::descent::{Course, in_groups, pixel_scale, slopes};
 use super::{Entry, Method, Parameter, Promise, Values, When, parameters::MOST_WEIGHT, preset::Preset};
-use crate::engine::{Batch, Engine};
+use crate::engine::{self, Batch, Engine};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::map::{Gap, Map, Sign, Space};
@@ -366,7 +366,7 @@ impl ExtremalPerturbation {
 impl Method for ExtremalPerturbation {
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         // What does not suit is refused before any blurring.
-        check(engine, graph, (x, targets))?;
+        engine::check(graph, x, targets)?;
         let size = [x.shape().h, x.shape().w];
         let scale = pixel_scale(size);
         let spots = Lattice::count(size, self.step * scale, self.sigma * scale)?;

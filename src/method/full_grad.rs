@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Entry, Method, Promise, When};
-use crate::engine::{Batch, Copies, Engine, Task};
+use crate::engine::{self, Batch, Copies, Engine, Script, Task};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::map::{Gap, Map, Sign, Space};
@@ -29,14 +29,17 @@ pub(super) const ENTRY: Entry = Entry {
     build: |_, context| Ok(Box::new(FullGrad(context.score))),
 };
 
-/// `ψ(x ∘ g) + Σ ψ(b ∘ G)`.
+/// `ψ(x ∘ g) + Σ ψ(b ∘ G)`; as a script it stores all terms.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct FullGrad(Score);
 
 /// Slot of the input term; those of the constants follow.
 const INPUT_TERM: usize = 0;
 
-impl FullGrad {
-    fn program(&self, b: &mut Builder<'_>) -> Result<()> {
+impl Script for FullGrad {
+    type Notes = ();
+
+    fn write(&self, b: &mut Builder<'_>) -> Result<()> {
         let graph = b.graph();
         let seed = b.seed(self.0);
         let rule = ConstantTerms::of(graph, INPUT_TERM + 1);
@@ -63,7 +66,7 @@ fn drawn(term: &Tensor, from: Shape, to: [usize; 2]) -> Result<Vec<f64>> {
 
 impl Method for FullGrad {
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
-        Engine::check(graph, x, targets)?;
+        engine::check(graph, x, targets)?;
         let shape = x.shape();
         if shape.plane() == 1 {
             return Err(Error::shape(format!(
@@ -71,7 +74,6 @@ impl Method for FullGrad {
             )));
         }
         let nodes = ConstantTerms::of(graph, INPUT_TERM + 1).nodes;
-        let name = format!("full_grad {:?}", self.0);
         let (to, precision) = ([shape.h, shape.w], engine.describe().precision);
         // A layer's terms in double precision, as they are and scaled, and the map.
         let largest = nodes.iter().map(|&id| graph.node(id).shape.len()).chain([shape.len()]).max().unwrap_or(0);
@@ -80,9 +82,8 @@ impl Method for FullGrad {
         // One picture at a time: every layer's terms leave the device, as many numbers as the net has activations.
         for (picture, &target) in x.items().iter().zip(targets) {
             let one = Batch::of(vec![picture.clone()])?;
-            let task = Task { name: &name, x: &one, targets: &[target], copies: &Copies::one(), loads: &[] };
-            let outcome =
-                engine.keeping((ENTRY.id, drawing), |engine| engine.evaluate(graph, &task, |b| self.program(b)))?;
+            let task = Task { x: &one, targets: &[target], copies: &Copies::one(), loads: &[] };
+            let outcome = engine.keeping((ENTRY.id, drawing), |engine| engine.evaluate(graph, self, &task))?;
             let mut map = vec![0.0; shape.plane()];
             let mut sum = 0.0;
             let shapes = [shape].into_iter().chain(nodes.iter().map(|&id| graph.node(id).shape));

@@ -2,6 +2,8 @@
 
 use super::cam::{self, GradientCam, Reading};
 use super::{Entry, When};
+use crate::error::Result;
+use crate::program::{Builder, Value};
 
 pub(super) const ENTRY: Entry = Entry {
     id: "grad_cam",
@@ -14,11 +16,16 @@ pub(super) const ENTRY: Entry = Entry {
     promises: &cam::PROMISES,
     draws: When::Never,
     caution: "as coarse as the layer; with relu=yes all zero where the evidence is negative",
-    build: |values, context| Ok(Box::new(GradientCam::new(ENTRY.id, READING, values, context)?)),
+    build: |values, context| Ok(Box::new(GradientCam::new(ENTRY.id, MeanGradient, values, context)?)),
 };
 
 /// `Σ_k ⟨G_k⟩ A_k`.
-pub(super) const READING: Reading = |b, activation, gradient| {
-    let weights = b.spatial_mean(gradient)?;
-    b.weighted_channel_sum(weights, activation)
-};
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct MeanGradient;
+
+impl Reading for MeanGradient {
+    fn read(&self, b: &mut Builder<'_>, activation: Value, gradient: Value) -> Result<Value> {
+        let weights = b.spatial_mean(gradient)?;
+        b.weighted_channel_sum(weights, activation)
+    }
+}

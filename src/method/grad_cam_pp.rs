@@ -2,6 +2,8 @@
 
 use super::cam::{self, GradientCam, Reading};
 use super::{Entry, When};
+use crate::error::Result;
+use crate::program::{Builder, Value};
 
 pub(super) const ENTRY: Entry = Entry {
     id: "grad_cam_pp",
@@ -15,24 +17,29 @@ pub(super) const ENTRY: Entry = Entry {
     draws: When::Never,
     caution: "the paper scores with exp(f); its factor exp(f), the same everywhere, is left out. The 1e-7 is this project's \
               own choice: where gradients are below about 3e-4 (saturated probabilities) it decides the weights",
-    build: |values, context| Ok(Box::new(GradientCam::new(ENTRY.id, READING, values, context)?)),
+    build: |values, context| Ok(Box::new(GradientCam::new(ENTRY.id, WeightedRising, values, context)?)),
 };
 
 /// Keeps the denominator from zero.
 const EPSILON: f64 = 1e-7;
 
-const READING: Reading = |b, activation, gradient| {
-    let total = cam::spatial_sum(b, activation)?;
-    let square = b.mul(gradient, gradient)?;
-    let cube = b.mul(square, gradient)?;
-    let spread = b.scale_channels(total, cube)?;
-    let twice = b.scale(square, 2.0)?;
-    let denominator = b.add(twice, spread)?;
-    let denominator = cam::plus(b, denominator, EPSILON)?;
-    // A gradient of zero has a share of zero by its numerator.
-    let share = b.divide(square, denominator, 0.0)?;
-    let rising = b.positive(gradient)?;
-    let weighted = b.mul(share, rising)?;
-    let weights = cam::spatial_sum(b, weighted)?;
-    b.weighted_channel_sum(weights, activation)
-};
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct WeightedRising;
+
+impl Reading for WeightedRising {
+    fn read(&self, b: &mut Builder<'_>, activation: Value, gradient: Value) -> Result<Value> {
+        let total = cam::spatial_sum(b, activation)?;
+        let square = b.mul(gradient, gradient)?;
+        let cube = b.mul(square, gradient)?;
+        let spread = b.scale_channels(total, cube)?;
+        let twice = b.scale(square, 2.0)?;
+        let denominator = b.add(twice, spread)?;
+        let denominator = cam::plus(b, denominator, EPSILON)?;
+        // A gradient of zero has a share of zero by its numerator.
+        let share = b.divide(square, denominator, 0.0)?;
+        let rising = b.positive(gradient)?;
+        let weighted = b.mul(share, rising)?;
+        let weights = cam::spatial_sum(b, weighted)?;
+        b.weighted_channel_sum(weights, activation)
+    }
+}

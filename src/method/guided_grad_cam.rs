@@ -1,7 +1,8 @@
 //! Guided Grad-CAM (Selvaraju et al. 2017): guided backpropagation where Grad-CAM looks.
 
 use super::cam::{self, Cam, GradientCam};
-use super::{Entry, Method, When, grad_cam, input_maps};
+use super::grad_cam::MeanGradient;
+use super::{Entry, Method, When, input_maps};
 use crate::engine::{Batch, Engine, Job};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -31,14 +32,14 @@ pub(super) const ENTRY: Entry = Entry {
                  there are bilinear and nearest",
             ));
         }
-        let cam = GradientCam::new(ENTRY.id, grad_cam::READING, values, context)?;
+        let cam = GradientCam::new(ENTRY.id, MeanGradient, values, context)?;
         Ok(Box::new(GuidedGradCam { score: context.score, cam }))
     },
 };
 
 struct GuidedGradCam {
     score: Score,
-    cam: GradientCam,
+    cam: GradientCam<MeanGradient>,
 }
 
 impl Method for GuidedGradCam {

@@ -3,7 +3,7 @@
 
 use super::from_baseline::{self, Gaps, Start};
 use super::{Entry, Method, Parameter, Values, When};
-use crate::engine::{Batch, Engine, Job};
+use crate::engine::{self, Batch, Engine, Job};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::map::{Map, Sign, Space};
@@ -151,7 +151,7 @@ impl Path {
 
 impl Method for GuidedIg {
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
-        Engine::check(graph, x, targets)?;
+        engine::check(graph, x, targets)?;
         let baselines = self.start.tensors(x).map_err(|e| e.within(ENTRY.id))?;
         let (dims, precision) = (x.shape().dims(), engine.describe().precision);
         let mut paths: Vec<Path> = x.items().iter().zip(&baselines).map(|(x, b)| Path::new(x, b)).collect();

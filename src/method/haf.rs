@@ -3,7 +3,7 @@
 
 use super::descent::{Course, in_groups};
 use super::{Entry, Method, Parameter, Promise, When, preset::Preset};
-use crate::engine::{Batch, Copies, Engine, Task};
+use crate::engine::{Batch, Copies, Engine, Script, Task};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Link, NodeId};
 use crate::map::{Gap, Map, Sign, Space};
@@ -63,7 +63,7 @@ pub(super) const ENTRY: Entry = Entry {
 pub(super) const PRESETS: [Preset; 2] = [("paper", &[]), ("quick", &[("iterations", "10"), ("lr", "0.15")])];
 
 /// What the masks must leave as it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Form {
     /// The score of the target.
     Class,
@@ -124,7 +124,7 @@ pub struct Evaluation {
 }
 
 /// Whether a gradient is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Want {
     /// Value and gradient.
     Gradient,
@@ -276,9 +276,8 @@ impl Haf {
             }
         }
         loads.push((0..x.len()).map(|i| reference.item(i)).collect::<Result<_>>()?);
-        let name = format!("haf {:?} {:?} {want:?}", self.score, self.form);
-        let task = Task { name: &name, x, targets, copies: &Copies::one(), loads: &loads };
-        let mut outcome = engine.evaluate(graph, &task, |b| self.program(b, stages, want))?;
+        let task = Task { x, targets, copies: &Copies::one(), loads: &loads };
+        let mut outcome = engine.evaluate(graph, &Masked { score: self.score, form: self.form, want }, &task)?;
         (0..x.len())
             .map(|i| {
                 let logits = &outcome.logits[i][0];
@@ -315,9 +314,41 @@ impl Haf {
             .collect()
     }
 
-    /// Loads a mask a stage (slots by stage) and the logits to be preserved (the last slot); stores what a mask's gradient is
-    /// made of: the signal that arrives at the masked stage times the activations before the mask.
-    fn program(&self, b: &mut Builder<'_>, stages: &Stages, want: Want) -> Result<()> {
+    /// `[H, W]`: mean over the stages of the upsampled channel means, each over its maximum; a stage whose masks are all zero
+    /// adds nothing.
+    fn fuse(&self, masks: &[Tensor], to: [usize; 2]) -> Result<Vec<f64>> {
+        let mut map = vec![0.0; to[0] * to[1]];
+        for mask in masks {
+            let &[c, h, w] = mask.dims() else { return Err(Error::model("a stage's mask has not the axes [C, H, W]")) };
+            let mut mean = vec![0.0; h * w];
+            for channel in mask.to_f64().chunks(h * w) {
+                mean.iter_mut().zip(channel).for_each(|(sum, m)| *sum += m / c as f64);
+            }
+            let large = upsample(&mean, [h, w], to, self.upsample)?;
+            let top = large.iter().copied().fold(0.0, f64::max);
+            // Masks begin at 1: what is left of one by rounding is nothing, and must not be its own maximum.
+            if top > rounding(1.0, Precision::F64) {
+                map.iter_mut().zip(&large).for_each(|(sum, m)| *sum += m / top / masks.len() as f64);
+            }
+        }
+        Ok(map)
+    }
+}
+
+/// Loads a mask a stage (slots by stage) and the logits to be preserved (the last slot); stores what a mask's gradient is
+/// made of: the signal that arrives at the masked stage times the activations before the mask.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Masked {
+    score: Score,
+    form: Form,
+    want: Want,
+}
+
+impl Script for Masked {
+    type Notes = ();
+
+    fn write(&self, b: &mut Builder<'_>) -> Result<()> {
+        let stages = Stages::of(b.graph())?;
         let mut places = Vec::with_capacity(stages.nodes.len());
         for (t, &(node, shape)) in stages.nodes.iter().enumerate() {
             let activations = b.output(node);
@@ -327,7 +358,7 @@ impl Haf {
             places.push((node, activations, mask));
         }
         let output = b.graph().output();
-        let score_gradient = match want {
+        let score_gradient = match self.want {
             Want::Value => {
                 b.score(self.score);
                 return Ok(());
@@ -351,26 +382,6 @@ impl Haf {
             from = node;
         }
         Ok(())
-    }
-
-    /// `[H, W]`: mean over the stages of the upsampled channel means, each over its maximum; a stage whose masks are all zero
-    /// adds nothing.
-    fn fuse(&self, masks: &[Tensor], to: [usize; 2]) -> Result<Vec<f64>> {
-        let mut map = vec![0.0; to[0] * to[1]];
-        for mask in masks {
-            let &[c, h, w] = mask.dims() else { return Err(Error::model("a stage's mask has not the axes [C, H, W]")) };
-            let mut mean = vec![0.0; h * w];
-            for channel in mask.to_f64().chunks(h * w) {
-                mean.iter_mut().zip(channel).for_each(|(sum, m)| *sum += m / c as f64);
-            }
-            let large = upsample(&mean, [h, w], to, self.upsample)?;
-            let top = large.iter().copied().fold(0.0, f64::max);
-            // Masks begin at 1: what is left of one by rounding is nothing, and must not be its own maximum.
-            if top > rounding(1.0, Precision::F64) {
-                map.iter_mut().zip(&large).for_each(|(sum, m)| *sum += m / top / masks.len() as f64);
-            }
-        }
-        Ok(map)
     }
 }
 

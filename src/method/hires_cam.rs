@@ -2,6 +2,8 @@
 
 use super::cam::{self, GradientCam, Reading};
 use super::{Entry, When};
+use crate::error::Result;
+use crate::program::{Builder, Value};
 
 pub(super) const ENTRY: Entry = Entry {
     id: "hires_cam",
@@ -15,10 +17,15 @@ pub(super) const ENTRY: Entry = Entry {
     draws: When::Never,
     caution: "the paper's map is the signed sum (relu=no); faithful only where the layers behind are linear (one pool and \
               one linear layer)",
-    build: |values, context| Ok(Box::new(GradientCam::new(ENTRY.id, READING, values, context)?)),
+    build: |values, context| Ok(Box::new(GradientCam::new(ENTRY.id, Products, values, context)?)),
 };
 
-const READING: Reading = |b, activation, gradient| {
-    let product = b.mul(gradient, activation)?;
-    cam::channel_sum(b, product)
-};
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Products;
+
+impl Reading for Products {
+    fn read(&self, b: &mut Builder<'_>, activation: Value, gradient: Value) -> Result<Value> {
+        let product = b.mul(gradient, activation)?;
+        cam::channel_sum(b, product)
+    }
+}

@@ -2,6 +2,8 @@
 
 use super::cam::{self, GradientCam, Reading};
 use super::{Entry, When};
+use crate::error::Result;
+use crate::program::{Builder, Value};
 
 pub(super) const ENTRY: Entry = Entry {
     id: "layer_cam",
@@ -14,11 +16,16 @@ pub(super) const ENTRY: Entry = Entry {
     promises: &cam::PROMISES,
     draws: When::Never,
     caution: "evidence against the class is left out position by position, so what cancels in the net does not cancel here",
-    build: |values, context| Ok(Box::new(GradientCam::new(ENTRY.id, READING, values, context)?)),
+    build: |values, context| Ok(Box::new(GradientCam::new(ENTRY.id, Rising, values, context)?)),
 };
 
-const READING: Reading = |b, activation, gradient| {
-    let rising = b.positive(gradient)?;
-    let product = b.mul(rising, activation)?;
-    cam::channel_sum(b, product)
-};
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Rising;
+
+impl Reading for Rising {
+    fn read(&self, b: &mut Builder<'_>, activation: Value, gradient: Value) -> Result<Value> {
+        let rising = b.positive(gradient)?;
+        let product = b.mul(rising, activation)?;
+        cam::channel_sum(b, product)
+    }
+}

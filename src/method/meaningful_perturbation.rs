@@ -1,9 +1,9 @@
 //! Meaningful perturbation (Fong & Vedaldi 2017), the deletion game: the smallest smooth region whose blurring loses the
 //! class.
 
-use super::descent::{Course, check, in_groups, pixel_scale, scores, slopes};
+use super::descent::{Course, in_groups, pixel_scale, scores, slopes};
 use super::{Entry, Method, Parameter, Promise, Values, When, preset::Preset};
-use crate::engine::{Batch, Engine};
+use crate::engine::{self, Batch, Engine};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::map::{Map, Sign, Space};
@@ -377,7 +377,7 @@ impl Method for MeaningfulPerturbation {
         let bytes = 5 * x.shape().len() * size_of::<f64>();
         let what = (ENTRY.id, self.iterations);
         // What does not suit is refused before any blurring.
-        check(engine, graph, (x, targets))?;
+        engine::check(graph, x, targets)?;
         let found = in_groups(what, engine, (x, targets), bytes, |engine, x, targets, course| {
             self.group(engine, graph, (x, targets), course)
         })?;

@@ -1,7 +1,7 @@
 //! What methods share that look at the net from outside: scores of many copies, nothing backward.
 
 use crate::device::Perturbation;
-use crate::engine::{Batch, Copies, Engine, Task};
+use crate::engine::{Batch, Copies, Engine, Scored, Task};
 use crate::error::Result;
 use crate::graph::{Graph, Link};
 use crate::program::Score;
@@ -46,12 +46,7 @@ pub(super) fn scores(
     (perturbation, n): (Perturbation, usize),
 ) -> Result<Vec<Vec<Probed>>> {
     let copies = Copies { perturbation, weights: vec![1.0; n] };
-    let name = format!("scores {score:?}");
-    let task = Task { name: &name, x, targets, copies: &copies, loads: &[] };
-    let outcome = engine.evaluate(graph, &task, |b| {
-        b.score(score);
-        Ok(())
-    })?;
+    let outcome = engine.evaluate(graph, &Scored(score), &Task { x, targets, copies: &copies, loads: &[] })?;
     let precision = engine.describe().precision;
     let of = |(copies, &target): (&Vec<Vec<f64>>, &usize)| {
         copies.iter().map(|logits| Probed::of((score, graph.link()), logits, target, precision)).collect()

@@ -1,10 +1,10 @@
 //! RelEx (Lim, Lee, Kim 2021): the mask that keeps the prediction on noisy copies, and whose complement loses it.
 
-use super::descent::{Course, check, in_groups};
+use super::descent::{Course, in_groups};
 use super::{Entry, Method, Parameter, Promise, Values, When, preset::Preset};
-use crate::engine::{Batch, Draws, Engine, Task};
+use crate::engine::{self, Batch, Draws, Engine, Script, Task};
 use crate::error::{Error, Result};
-use crate::graph::Graph;
+use crate::graph::{Factor, Graph};
 use crate::map::{Map, Sign, Space};
 use crate::optimiser::Momentum;
 use crate::perturb::noise::{self, MOST_DRAWS};
@@ -178,7 +178,7 @@ impl RelEx {
     /// # Errors
     /// When shapes or targets do not suit, memory does not suffice or a number is not finite.
     pub fn masks(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Found>> {
-        check(engine, graph, (x, targets))?;
+        engine::check(graph, x, targets)?;
         // Mask, velocity, gradient, and both in other numbers; what goes to the device and comes back is the engine's.
         let bytes = 5 * x.shape().len() * size_of::<f64>();
         in_groups((ENTRY.id, self.iterations), engine, (x, targets), bytes, |engine, x, targets, course| {
@@ -249,9 +249,8 @@ impl RelEx {
         let loads = [masks.iter().map(mask).collect::<Result<Vec<_>>>()?];
         let first = iteration.saturating_mul(self.copies);
         let copies = noise::gaussian_from(x, first, self.copies, self.noise, self.seed)?;
-        let name = format!("relex l2={:x}", self.l2.to_bits());
-        let task = Task { name: &name, x, targets, copies: &copies, loads: &loads };
-        let outcome = engine.evaluate(graph, &task, |b| self.program(b))?;
+        let task = Task { x, targets, copies: &copies, loads: &loads };
+        let outcome = engine.evaluate(graph, &Masked { l2: self.l2.into() }, &task)?;
         let l1 = self.l1.of(shape);
         let stored = outcome.stores.first().map_or(&[][..], Vec::as_slice);
         let mut evaluations = Vec::with_capacity(x.len());
@@ -268,10 +267,19 @@ impl RelEx {
         }
         Ok(evaluations)
     }
+}
 
-    /// Two forward passes of each copy, on `m ∘ x` and on `(1 − m) ∘ x`. Stores the logits of the first, aggregates
-    /// `x ∘ (λ₂ ∂log(1 − p + 1e-7) − ∂log p)`.
-    fn program(&self, b: &mut Builder<'_>) -> Result<()> {
+/// Two forward passes of each copy, on `m ∘ x` and on `(1 − m) ∘ x`. Stores the logits of the first, aggregates
+/// `x ∘ (λ₂ ∂log(1 − p + 1e-7) − ∂log p)`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Masked {
+    l2: Factor,
+}
+
+impl Script for Masked {
+    type Notes = ();
+
+    fn write(&self, b: &mut Builder<'_>) -> Result<()> {
         let (input, output) = (b.graph().input(), b.graph().output());
         let plain = b.forward();
         let x = b.output(input);
@@ -293,7 +301,7 @@ impl RelEx {
         let seed = b.seed(Score::LogOthers);
         let lose = pull_back(b, &Composite::gradient(), output, seed, input)?;
 
-        let lose = b.scale(lose, self.l2)?;
+        let lose = b.scale(lose, self.l2.get())?;
         let signal = b.sub(lose, keep)?;
         let gradient = b.mul(x, signal)?;
         b.aggregate(gradient, Statistic::Sum)

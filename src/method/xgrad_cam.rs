@@ -2,6 +2,8 @@
 
 use super::cam::{self, GradientCam, Reading};
 use super::{Entry, When};
+use crate::error::Result;
+use crate::program::{Builder, Value};
 
 pub(super) const ENTRY: Entry = Entry {
     id: "xgrad_cam",
@@ -15,17 +17,22 @@ pub(super) const ENTRY: Entry = Entry {
     draws: When::Never,
     caution: "the 1e-7 is this project's own choice; at a layer without a ReLU a channel's activations may sum to nearly \
               zero, and its weight then says nothing",
-    build: |values, context| Ok(Box::new(GradientCam::new(ENTRY.id, READING, values, context)?)),
+    build: |values, context| Ok(Box::new(GradientCam::new(ENTRY.id, Shares, values, context)?)),
 };
 
 /// Keeps the denominator from zero.
 const EPSILON: f64 = 1e-7;
 
-const READING: Reading = |b, activation, gradient| {
-    let product = b.mul(gradient, activation)?;
-    let shares = cam::spatial_sum(b, product)?;
-    let total = cam::spatial_sum(b, activation)?;
-    let total = cam::plus(b, total, EPSILON)?;
-    let weights = b.divide(shares, total, 0.0)?;
-    b.weighted_channel_sum(weights, activation)
-};
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Shares;
+
+impl Reading for Shares {
+    fn read(&self, b: &mut Builder<'_>, activation: Value, gradient: Value) -> Result<Value> {
+        let product = b.mul(gradient, activation)?;
+        let shares = cam::spatial_sum(b, product)?;
+        let total = cam::spatial_sum(b, activation)?;
+        let total = cam::plus(b, total, EPSILON)?;
+        let weights = b.divide(shares, total, 0.0)?;
+        b.weighted_channel_sum(weights, activation)
+    }
+}

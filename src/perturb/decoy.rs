@@ -14,7 +14,7 @@ use std::ops::Range;
 use super::MOST_COPIES;
 use super::footprint::Footprint;
 use crate::device::patch::{Ascent, Moved, Mover, PatchTask, Place, Stem};
-use crate::engine::{Batch, Copies, Engine, Task};
+use crate::engine::{Batch, Copies, Engine, Script, Task};
 use crate::error::{Error, Result};
 use crate::graph::{Activation, Graph, NodeId, Op};
 use crate::program::{self, Builder, Decided};
@@ -427,11 +427,9 @@ impl Field<'_> {
         // The largest factor keeps differences from overflowing where nothing may change.
         let scale = |l: &f64| Tensor::f64([shape.c], vec![if *l > 1e-30 { 1.0 / l } else { 1e30 }; shape.c]);
         let loads = [moved, limits.iter().map(scale).collect::<Result<_>>()?];
-        let name = format!("decoys at {} {pull:?}", self.node.index());
         let targets = vec![0; self.x.len()];
-        let task = Task { name: &name, x: self.x, targets: &targets, copies: &Copies::one(), loads: &loads };
-        let (graph, node) = (self.graph, self.node);
-        Ok(engine.evaluate(graph, &task, |b| write(b, graph, node, pull))?.stores)
+        let task = Task { x: self.x, targets: &targets, copies: &Copies::one(), loads: &loads };
+        Ok(engine.evaluate(self.graph, &Beyond { node: self.node, pull }, &task)?.stores)
     }
 
     /// Largest change of an output for each patch, in the engine's precision.
@@ -458,37 +456,48 @@ impl Field<'_> {
 }
 
 /// What a program does besides counting.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Pull {
     Nothing,
     Back,
 }
 
 /// Loads the moved picture and 1/ε; stores how many outputs are beyond ε at each position, and the signal's way back.
-fn write(b: &mut Builder<'_>, graph: &Graph, node: NodeId, pull: Pull) -> Result<()> {
-    let shape = graph.node(node).shape;
-    let before = b.output(node);
-    let moved = b.load(0, graph.input_shape())?;
-    b.replace(graph.input(), moved)?;
-    // Readers of the input get the moved picture; so do those who ask for the input itself.
-    let after = b.output(node);
-    let change = b.sub(after, before)?;
-    let scale = b.load(1, Shape::vector(shape.c))?;
-    let change = b.scale_channels(scale, change)?;
-    let ones = b.fill(shape, vec![1.0; shape.c])?;
-    let above = b.inside(change, program::Range { lo: 1.0, hi: f64::INFINITY })?;
-    let below = b.inside(change, program::Range { lo: f64::NEG_INFINITY, hi: -1.0 })?;
-    let (up, down) = (b.gate(ones, above)?, b.gate(ones, below)?);
-    let either = b.add(up, down)?;
-    let one = b.fill(Shape::vector(shape.c), vec![1.0; shape.c])?;
-    let count = b.weighted_channel_sum(one, either)?;
-    b.store(count, 0)?;
-    if pull == Pull::Back {
-        let signal = b.sub(up, down)?;
-        let gradient = pull_back(b, &Composite::gradient(), node, signal, graph.input())?;
-        b.store(gradient, 1)?;
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Beyond {
+    node: NodeId,
+    pull: Pull,
+}
+
+impl Script for Beyond {
+    type Notes = ();
+
+    fn write(&self, b: &mut Builder<'_>) -> Result<()> {
+        let graph = b.graph();
+        let shape = graph.node(self.node).shape;
+        let before = b.output(self.node);
+        let moved = b.load(0, graph.input_shape())?;
+        b.replace(graph.input(), moved)?;
+        // Readers of the input get the moved picture; so do those who ask for the input itself.
+        let after = b.output(self.node);
+        let change = b.sub(after, before)?;
+        let scale = b.load(1, Shape::vector(shape.c))?;
+        let change = b.scale_channels(scale, change)?;
+        let ones = b.fill(shape, vec![1.0; shape.c])?;
+        let above = b.inside(change, program::Range { lo: 1.0, hi: f64::INFINITY })?;
+        let below = b.inside(change, program::Range { lo: f64::NEG_INFINITY, hi: -1.0 })?;
+        let (up, down) = (b.gate(ones, above)?, b.gate(ones, below)?);
+        let either = b.add(up, down)?;
+        let one = b.fill(Shape::vector(shape.c), vec![1.0; shape.c])?;
+        let count = b.weighted_channel_sum(one, either)?;
+        b.store(count, 0)?;
+        if self.pull == Pull::Back {
+            let signal = b.sub(up, down)?;
+            let gradient = pull_back(b, &Composite::gradient(), self.node, signal, graph.input())?;
+            b.store(gradient, 1)?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Elements `[c, y, x]` of a place in the picture's C order.

@@ -129,16 +129,32 @@ impl Select {
     }
 }
 
-/// Rules for a whole net: the first that matches a node is the node's.
+/// Rules for a whole net: the first that matches a node is the node's. Composites are equal if their ids are.
 #[derive(Debug, Clone)]
 pub struct Composite {
     rules: Vec<(Select, Arc<dyn Rule>)>,
+    id: String,
+}
+
+impl PartialEq for Composite {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
+impl Eq for Composite {}
+
+impl std::hash::Hash for Composite {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.id.hash(state);
+    }
 }
 
 impl Composite {
     /// Rules in order of precedence.
     pub fn new(rules: Vec<(Select, Arc<dyn Rule>)>) -> Self {
-        Self { rules }
+        let parts: Vec<String> = rules.iter().map(|(s, r)| format!("{s:?}={}", r.id())).collect();
+        Self { rules, id: parts.join(",") }
     }
 
     /// The gradient.
@@ -158,8 +174,7 @@ impl Composite {
 
     /// Names the composite; equal ids mean equal rules.
     pub fn id(&self) -> String {
-        let parts: Vec<String> = self.rules.iter().map(|(s, r)| format!("{s:?}={}", r.id())).collect();
-        parts.join(",")
+        self.id.clone()
     }
 
     /// The rule of a node.

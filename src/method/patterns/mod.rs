@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{Context, Method, Parameter, Values, input_maps};
-use crate::engine::{Batch, Engine, Job};
+use crate::engine::{self, Batch, Engine, Job};
 use crate::error::{Error, Result, read_file};
 use crate::graph::{Encoding, Graph, Node, NodeId, Op, Weight};
 use crate::map::{Map, Sign};
@@ -303,7 +303,7 @@ impl Back {
 
 impl Method for Back {
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
-        Engine::check(graph, x, targets)?;
+        engine::check(graph, x, targets)?;
         // The patterns in double precision, and what stands in for the weights.
         let numbers: usize = self.patterns.layers.values().map(|(_, values)| values.len()).sum();
         let bytes = numbers * (size_of::<f64>() + engine.describe().precision.bytes());

@@ -1,9 +1,9 @@
 //! Gradients of a score at points that an attack has come to.
 
-use crate::engine::{Batch, Copies, Engine, Task};
+use crate::engine::{Batch, Copies, Engine, Script, Task};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::program::{Score, Statistic};
+use crate::program::{Builder, Score, Statistic};
 use crate::rule::{Composite, pull_back};
 use crate::tensor::Tensor;
 
@@ -14,6 +14,21 @@ pub(super) struct Slope {
     pub gradient: Vec<f64>,
     /// Of the last copy; the point's own where there is one copy.
     pub logits: Vec<f64>,
+}
+
+/// A score's gradient, summed over copies.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Gradient(Score);
+
+impl Script for Gradient {
+    type Notes = ();
+
+    fn write(&self, b: &mut Builder<'_>) -> Result<()> {
+        let (input, output) = (b.graph().input(), b.graph().output());
+        let seed = b.seed(self.0);
+        let signal = pull_back(b, &Composite::gradient(), output, seed, input)?;
+        b.aggregate(signal, Statistic::Sum)
+    }
 }
 
 /// For each point, the gradient of `score` of its class, summed over copies with their weights.
@@ -27,14 +42,8 @@ pub(super) fn gradients(
     (points, classes): (&Batch, &[usize]),
     copies: &Copies,
 ) -> Result<Vec<Slope>> {
-    let name = format!("attack: gradient of {score:?}");
-    let task = Task { name: &name, x: points, targets: classes, copies, loads: &[] };
-    let outcome = engine.evaluate(graph, &task, |b| {
-        let (input, output) = (b.graph().input(), b.graph().output());
-        let seed = b.seed(score);
-        let signal = pull_back(b, &Composite::gradient(), output, seed, input)?;
-        b.aggregate(signal, Statistic::Sum)
-    })?;
+    let task = Task { x: points, targets: classes, copies, loads: &[] };
+    let outcome = engine.evaluate(graph, &Gradient(score), &task)?;
     let logits = outcome.logits.into_iter().map(|mut of_copies| of_copies.pop().unwrap_or_default());
     let slopes = outcome.maps.iter().zip(logits).map(|(map, logits)| {
         if let Some(i) = map.first_not_finite() {

@@ -5,7 +5,7 @@ use super::field::{Slope, gradients, logits};
 use super::objective::{Aim, Magnitude, MapTarget, Objective};
 use super::{Adversarial, Start, Told, check_iterations, in_groups, start_draws, step, top};
 use crate::device::Perturbation;
-use crate::engine::{Batch, Copies, Engine, Pullback};
+use crate::engine::{self, Batch, Copies, Engine, Pullback};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::image::Preprocess;
@@ -121,7 +121,7 @@ impl MapAttack {
         check_iterations(self.iterations)?;
         self.epsilon.positive("epsilon")?;
         self.step.positive("step")?;
-        Engine::check(graph, x, classes)?;
+        engine::check(graph, x, classes)?;
         let smooth = graph.softened(self.beta)?;
         in_groups((self.objective.name(), self.iterations), engine, x, |engine, x, at, told| {
             self.group(engine, [graph, &smooth], preprocess, (x, &classes[at]), told)
@@ -141,11 +141,11 @@ impl MapAttack {
         (x, classes): (&Batch, &[usize]),
         points: &[Tensor],
     ) -> Result<Vec<Evaluation>> {
-        Engine::check(graph, x, classes)?;
+        engine::check(graph, x, classes)?;
         let smooth = graph.softened(self.beta)?;
         let victims = self.victims(engine, [graph, &smooth], preprocess, (x, classes))?;
         let points = Batch::of(points.to_vec())?;
-        Engine::check(graph, &points, classes)?;
+        engine::check(graph, &points, classes)?;
         self.evaluate(engine, &smooth, (&points, classes), &victims)
     }
 

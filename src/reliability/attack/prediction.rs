@@ -3,7 +3,7 @@
 use super::ball::{Ball, Size, linf, plane};
 use super::field::{gradients, logits};
 use super::{Adversarial, Start, Told, check_iterations, in_groups, start_draws, step, top};
-use crate::engine::{Batch, Copies, Engine};
+use crate::engine::{self, Batch, Copies, Engine};
 use crate::error::Result;
 use crate::graph::{Graph, Link};
 use crate::image::Preprocess;
@@ -145,7 +145,7 @@ fn attack(
     check_iterations(settings.iterations)?;
     settings.step.positive("step")?;
     settings.epsilon.positive("epsilon")?;
-    Engine::check(graph, x, goal.classes())?;
+    engine::check(graph, x, goal.classes())?;
     let name = if keep == Keep::Last { "fgsm" } else { "pgd" };
     let run = Run { graph, preprocess, settings, keep };
     in_groups((name, settings.iterations), engine, x, |engine, x, at, told| {

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::engine::{Batch, Copies, Engine, Task};
+use crate::engine::{Batch, Copies, Engine, Script, Task};
 use crate::error::{Error, Result};
 use crate::graph::{Conv, Encoding, Graph, GraphBuilder, Linear, Op, Weight};
-use crate::program::Score;
+use crate::program::{Builder, Score};
 use crate::random;
 use crate::rule::weight_gradients;
 use crate::tensor::{Shape, Tensor, Window};
@@ -166,18 +166,8 @@ impl Net {
             for ((x, targets), weights) in groups {
                 let x = Batch::of(x.to_vec())?;
                 let copies = Copies::one();
-                let task = Task { name: "weight gradients", x: &x, targets, copies: &copies, loads: &[] };
-                let outcome = engine.evaluate(&graph, &task, |b| {
-                    let seed = b.seed(Score::LogProb);
-                    let mut slot = 0;
-                    for layer in weight_gradients(b, graph.output(), seed)? {
-                        for value in [Some(layer.weight), layer.bias].into_iter().flatten() {
-                            b.store(value, slot)?;
-                            slot += 1;
-                        }
-                    }
-                    Ok(())
-                })?;
+                let task = Task { x: &x, targets, copies: &copies, loads: &[] };
+                let outcome = engine.evaluate(&graph, &WeightGradients, &task)?;
                 for (i, &weight) in weights.iter().enumerate() {
                     loss -= weight * outcome.scores[i][0];
                     let mut rest = gradient.as_mut_slice();
@@ -216,6 +206,21 @@ impl Net {
         let added = add(engine);
         engine.forget(&graph);
         added.map(|()| found)
+    }
+}
+
+/// Stores the gradients of every layer's weight and bias, in order.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct WeightGradients;
+
+impl Script for WeightGradients {
+    type Notes = ();
+
+    fn write(&self, b: &mut Builder<'_>) -> Result<()> {
+        let seed = b.seed(Score::LogProb);
+        let gradients = weight_gradients(b, b.graph().output(), seed)?;
+        let values = gradients.into_iter().flat_map(|layer| [Some(layer.weight), layer.bias]).flatten();
+        values.enumerate().try_for_each(|(slot, value)| b.store(value, slot))
     }
 }
 

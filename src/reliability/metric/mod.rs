@@ -26,7 +26,7 @@ mod wsol;
 
 pub use spec::Spec;
 
-use crate::engine::{Batch, Engine};
+use crate::engine::{self, Batch, Engine};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::image::Preprocess;
@@ -84,7 +84,7 @@ impl Case<'_> {
     /// Refuses maps, targets, labels or regions that are not one for each picture, classes that the net has not, and
     /// maps of other classes.
     fn check(&self) -> Result<()> {
-        Engine::check(self.graph, self.x, self.targets)?;
+        engine::check(self.graph, self.x, self.targets)?;
         let n = self.x.len();
         let counts = [Some(self.maps.len()), self.labels.map(<[_]>::len), self.regions.map(<[_]>::len)];
         for (what, count) in ["maps", "labels", "lists of regions"].into_iter().zip(counts) {

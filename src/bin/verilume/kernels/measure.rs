@@ -78,9 +78,8 @@ impl Trial<'_> {
             Kind::Steps { write, magnitude, other } => {
                 let write = magnitude.filter(|_| magnitudes).unwrap_or(*write);
                 let loads = [pictures(fill, 3, case.n, case.input)?, pictures(fill, 4, case.n, *other)?];
-                let name = if magnitudes { "magnitudes" } else { "steps" };
-                let task = Task { name, x: &x, targets: &vec![0; case.n], copies: &Copies::one(), loads: &loads };
-                let outcome = engine.evaluate(&graph, &task, |b| {
+                let task = Task { x: &x, targets: &vec![0; case.n], copies: &Copies::one(), loads: &loads };
+                let outcome = engine.evaluate_once(&graph, &task, |b| {
                     let loaded = [b.load(0, case.input)?, b.load(1, *other)?];
                     let result = write(b, loaded)?;
                     b.store(result, 0)
@@ -90,9 +89,8 @@ impl Trial<'_> {
             Kind::Weights { .. } => {
                 let shape = graph.node(node).shape;
                 let loads = [pictures(fill, 2, case.n, shape)?];
-                let task =
-                    Task { name: "weights", x: &x, targets: &vec![0; case.n], copies: &Copies::one(), loads: &loads };
-                let outcome = engine.evaluate(&graph, &task, |b| {
+                let task = Task { x: &x, targets: &vec![0; case.n], copies: &Copies::one(), loads: &loads };
+                let outcome = engine.evaluate_once(&graph, &task, |b| {
                     let signal = b.load(0, shape)?;
                     let gradient = b.weight_adjoint(node, signal)?;
                     b.store(gradient, 0)

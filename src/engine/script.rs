@@ -1,0 +1,141 @@
+//! What programs are written from, and the programs that are kept.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::program::{Builder, Decided, LastAdjoint, Plan};
+
+/// Programs kept; before one more is made all are forgotten. A run over pictures of many sizes would otherwise collect them
+/// without end.
+pub(super) const MOST: usize = 64;
+
+/// What a method writes a program from.
+///
+/// `write` sees the script and the graph only. So whatever changes the program is a field of the script, and the engine can
+/// keep programs by graph and script: equal scripts write equal programs.
+pub trait Script: Clone + Eq + Hash + Debug + Send + Sync + 'static {
+    /// What its author has to know of the program, such as what is stored where; kept with the program.
+    type Notes: Send + Sync + 'static;
+
+    /// Writes the program.
+    ///
+    /// # Errors
+    /// When a step is refused; [`Engine::evaluate`](super::Engine::evaluate) passes the error on.
+    fn write(&self, b: &mut Builder<'_>) -> Result<Self::Notes>;
+}
+
+/// A script of any type.
+trait Named: Send + Sync {
+    fn as_any(&self) -> &dyn Any;
+    fn equals(&self, other: &dyn Any) -> bool;
+    fn feed(&self, state: &mut dyn Hasher);
+}
+
+impl<S: Script> Named for S {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn equals(&self, other: &dyn Any) -> bool {
+        other.downcast_ref::<S>().is_some_and(|other| self == other)
+    }
+
+    fn feed(&self, mut state: &mut dyn Hasher) {
+        TypeId::of::<S>().hash(&mut state);
+        self.hash(&mut state);
+    }
+}
+
+/// A script by type and value.
+struct Name(Box<dyn Named>);
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.equals(other.0.as_any())
+    }
+}
+
+impl Eq for Name {}
+
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.feed(state);
+    }
+}
+
+/// All that a plan depends on, within an engine.
+#[derive(PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    graph: u64,
+    decided: Decided,
+    last: LastAdjoint,
+    script: Name,
+}
+
+impl Key {
+    /// A script's program over the graph with this id.
+    pub fn new<S: Script>(graph: u64, decided: Decided, last: LastAdjoint, script: &S) -> Self {
+        Self { graph, decided, last, script: Name(Box::new(script.clone())) }
+    }
+}
+
+/// Plans and what their authors noted.
+#[derive(Default)]
+pub(super) struct Plans(HashMap<Key, (Arc<Plan>, Arc<dyn Any + Send + Sync>)>);
+
+impl Plans {
+    /// What is kept under a script's key.
+    pub fn get<T: Send + Sync + 'static>(&self, key: &Key) -> Result<Option<(Arc<Plan>, Arc<T>)>> {
+        let Some((plan, notes)) = self.0.get(key) else { return Ok(None) };
+        let notes = Arc::clone(notes).downcast().map_err(|_| Error::device("notes of another script"))?;
+        Ok(Some((Arc::clone(plan), notes)))
+    }
+
+    /// Keeps a plan and its notes.
+    pub fn keep<T: Send + Sync + 'static>(&mut self, key: Key, plan: &Arc<Plan>, notes: &Arc<T>) {
+        if self.0.len() >= MOST {
+            self.0.clear();
+        }
+        self.0.insert(key, (Arc::clone(plan), Arc::clone(notes) as Arc<dyn Any + Send + Sync>));
+    }
+
+    /// Forgets the plans of the graph with this id.
+    pub fn forget(&mut self, graph: u64) {
+        self.0.retain(|key, _| key.graph != graph);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+    struct Numbered<const KIND: bool>(usize);
+
+    impl<const KIND: bool> Script for Numbered<KIND> {
+        type Notes = ();
+
+        fn write(&self, _: &mut Builder<'_>) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn names_differ_by_type_and_value() {
+        let names = || {
+            [
+                Name(Box::new(Numbered::<true>(1))),
+                Name(Box::new(Numbered::<true>(2))),
+                Name(Box::new(Numbered::<false>(1))),
+            ]
+        };
+        for (i, a) in names().into_iter().enumerate() {
+            let set = std::collections::HashSet::from([a]);
+            assert_eq!(names().map(|b| set.contains(&b)), [0, 1, 2].map(|j| i == j), "{i}");
+        }
+    }
+}
