@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use verilume::Result;
 use verilume::device::{Boxes, GridMask, Masks, Perturbation, Rectangle};
-use verilume::graph::{BatchNorm, Conv, Encoding, Graph, GraphBuilder, Linear, NodeId, Op, Weight};
-use verilume::program::{Builder, Range, Score, Statistic, Value};
+use verilume::graph::{BatchNorm, Conv, Encoding, Graph, GraphBuilder, Linear, NodeId, Op, Smooth, SoftClamp, Weight};
+use verilume::program::{Builder, Elementwise, Range, Score, Statistic, Value};
 use verilume::tensor::{Padding, Precision, Shape, Tensor, Window};
 
 /// Which numbers fill inputs and weights; all of them are single-precision numbers.
@@ -65,7 +65,7 @@ pub enum Kind {
     /// An operation of a graph, forward and backward.
     Op {
         op: MakeOp,
-        /// Whether it decides by its input, whose signs must stay then.
+        /// Whether its slope depends on its input, whose signs must stay then.
         decides: bool,
     },
     /// Steps that only rules and methods write.
@@ -248,6 +248,9 @@ fn pools_and_moves(cases: &mut Vec<Case>) {
     let odd = Shape::new(17, 5, 13);
     add("relu", 3, odd, 2, true, Op::Relu);
     add("clamp", 3, odd, 2, true, Op::Clamp { lo: -0.5, hi: 6.0 });
+    let soft = |lo, hi| Op::Smooth(Smooth::SoftClamp(SoftClamp { lo, hi, beta: 3.0 }));
+    add("soft relu", 3, odd, 2, true, soft(0.0, f64::INFINITY));
+    add("soft clamp", 3, odd, 2, true, soft(0.0, 1.0));
     add("add", 3, odd, 3, false, Op::Add);
     add("concat", 3, odd, 3, false, Op::Concat);
     add("flatten", 3, odd, 2, false, Op::Flatten);
@@ -287,6 +290,7 @@ fn steps(cases: &mut Vec<Case>) {
     add("divide", input, 8, |b, [x, y]| b.divide(x, y, 0.25), None);
     add("ratio", input, 8, |b, [x, y]| b.ratio_or(x, y, x, 0.25), None);
     add("scale", input, 3, |b, [x, _]| b.scale(x, 0.5), None);
+    add("absolute", input, 1, |b, [x, _]| b.elementwise(Elementwise::Abs, vec![x]), None);
     add("positive", input, 1, |b, [x, _]| b.positive(x), None);
     add("negative", input, 1, |b, [x, _]| b.negative(x), None);
     add(

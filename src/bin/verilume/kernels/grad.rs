@@ -11,7 +11,7 @@ use super::measure::Trial;
 use super::test::{Verdict, chosen, engines, report};
 use crate::args::kernels::TestArgs;
 
-/// Length of the step of finite differences; the twin's operations are piecewise linear.
+/// Length of the step of finite differences; the twin's operations are linear, piecewise linear or smooth.
 const STEP: f64 = 1e-6;
 /// What double precision loses in such a difference, of the numbers' magnitude.
 const LOST: f64 = 1e-8;

@@ -133,8 +133,9 @@ impl Trial<'_> {
         let times = |values: &[f64], unit: f64| values.iter().map(|v| v.abs() * unit).collect::<Vec<_>>();
         Ok(match &case.kind {
             Kind::Op { op, .. } => {
-                let divides = matches!(op(self.fill(false))?, Op::AvgPool { .. } | Op::AdaptiveAvgPool { .. });
-                let units = if exact && !divides { [0.0; 2] } else { units };
+                let op = op(self.fill(false))?;
+                let rounds = matches!(op, Op::AvgPool { .. } | Op::AdaptiveAvgPool { .. } | Op::Smooth(_));
+                let units = if exact && !rounds { [0.0; 2] } else { units };
                 let magnitudes = self.parts(twin, true)?;
                 magnitudes.iter().zip(units).map(|(m, unit)| times(&m.values, unit)).collect()
             }
