@@ -20,8 +20,8 @@ use verilume::method::conservation;
 use verilume::model::Model;
 use verilume::program::{Builder, Decided, Score, Statistic};
 use verilume::rule::{
-    AlphaBeta, Bias, Composite, Contrast, Epsilon, Flat, Gamma, Norm, Pass, Preset, Relevance, Rule, Select, Vjp,
-    WSquare, ZBox, ZPlus, pull_back,
+    AlphaBeta, Bias, Composite, ConstantTerms, Contrast, Epsilon, Flat, Gamma, Norm, Pass, Preset, Relevance, Rule,
+    Select, Vjp, WSquare, ZBox, ZPlus, pull_back,
 };
 use verilume::tensor::{Padding, Precision, Shape, Tensor, Window};
 
@@ -497,6 +497,9 @@ fn ids_hold_every_parameter() {
     }
     for (low, high) in [([0.0, 0.0], [1.0, 1.0]), ([0.0, -1.0], [1.0, 1.0]), ([0.0, 0.0], [1.0, 2.0])] {
         ids.push(ZBox::new(&low, &high).unwrap().id());
+    }
+    for first_slot in [0, 1] {
+        ids.push(ConstantTerms { first_slot, nodes: Vec::new() }.id());
     }
     ids.extend([WSquare.id(), Flat.id(), Norm.id(), Pass.id(), Contrast.id(), Vjp.id()]);
     ids.extend([Composite::excitation().id(), Composite::contrastive_excitation().id()]);

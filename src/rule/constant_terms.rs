@@ -45,7 +45,7 @@ fn bias(node: &Node) -> Option<&Arc<[f64]>> {
 
 impl Rule for ConstantTerms {
     fn id(&self) -> String {
-        "constant_terms".into()
+        format!("constant_terms({}, {:?})", self.first_slot, self.nodes)
     }
 
     fn pull(&self, node: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {

@@ -36,7 +36,7 @@ impl DeepLift {
 
 impl Rule for DeepLift {
     fn id(&self) -> String {
-        "deep_lift".into()
+        format!("deep_lift({:?}, {:?})", self.picture, self.baseline)
     }
 
     fn pull(&self, node: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
