@@ -17,6 +17,7 @@ pub use profile::{ChunkTimes, Profile};
 pub use progress::{Observer, Progress};
 use run::Run;
 
+use crate::cancel::Cancel;
 use crate::device::cpu::{Convolution, Kernels};
 use crate::device::patch::{Moved, PatchTask, Stem};
 use crate::device::{Decisions, Description, Device, Perturbation, Products, Spare, threads};
@@ -382,6 +383,7 @@ pub struct Engine {
     recorder: Option<profile::Recorder>,
     spare: Spare,
     observer: Option<Observer>,
+    cancel: Cancel,
 }
 
 impl std::fmt::Debug for Engine {
@@ -415,7 +417,14 @@ impl Engine {
             recorder: None,
             spare: Spare::default(),
             observer: None,
+            cancel: Cancel::default(),
         })
+    }
+
+    /// Lets `cancel` stop what runs: every call ends with an error of kind cancelled once it was set.
+    pub fn cancel_with(&mut self, cancel: &Cancel) {
+        self.cancel = cancel.clone();
+        self.device.cancel_with(cancel);
     }
 
     /// Why the CPU computes although a driver for GPUs is here; nothing where nobody would wonder.

@@ -62,6 +62,8 @@ pub enum ErrorKind {
     Kernel,
     /// Reading or writing a file failed.
     Io,
+    /// It was asked to stop.
+    Cancelled,
 }
 
 /// What went wrong, in one sentence that names the file, tensor, node or option.
@@ -102,6 +104,8 @@ impl Error {
         device => Device,
         /// Kernel that does not compile; the message holds the compiler's log.
         kernel => Kernel,
+        /// Work that was asked to stop.
+        cancelled => Cancelled,
     }
 
     /// A failed read or write of `path`.

@@ -73,6 +73,9 @@
 //!
 //! Every fallible function returns [`Error`]: an [`ErrorKind`] that says who can mend it, and one sentence that names the
 //! file, tensor, node or option. Numbers that are not finite are errors, in weights, in inputs and in results.
+mod cancel;
+#[cfg(feature = "files")]
+pub mod data;
 pub mod device;
 pub mod engine;
 pub mod error;
@@ -92,9 +95,15 @@ pub mod reliability;
 pub mod render;
 pub mod report;
 pub mod rule;
+#[cfg(feature = "files")]
+pub mod run;
+pub mod score;
+pub mod session;
 pub mod tensor;
 pub mod text;
+pub use cancel::Cancel;
 pub use error::{Error, ErrorKind, Result};
+pub use session::Session;
 
 /// Runs the examples of the guides as documentation tests.
 #[cfg(all(doctest, feature = "embedded-model", feature = "png"))]

@@ -18,6 +18,7 @@ use serde::Serialize;
 pub use mask::{Boxes, GridMask, Masks, Rectangle};
 pub use products::Products;
 
+use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::graph::NodeId;
 use crate::program::{Form, LastAdjoint, Plan, Statistic};
@@ -238,6 +239,9 @@ impl Room {
 
 /// Carries out programs.
 pub(crate) trait Device: Send {
+    /// Lets `cancel` stop what runs, between steps or sooner.
+    fn cancel_with(&mut self, cancel: &Cancel);
+
     /// What it is.
     fn describe(&self) -> Description;
 

@@ -1,16 +1,16 @@
 //! Bounds on what a command line may ask of the machine, set before any command runs.
 
 use crate::args::{Command, DetectorCommand, PatternsCommand};
-use crate::{room, talk};
+use crate::talk;
 
 /// Threads a core: more of them only wait for each other, and thousands take minutes to start.
 const THREADS_A_CORE: usize = 4;
 
-/// What commands share: the memory they may take, the threads they ask for, and whether they are quiet.
-fn shared(command: &mut Command) -> Option<(Option<u64>, Vec<&mut usize>, bool)> {
+/// What commands share: the threads they ask for, and whether they are quiet.
+fn shared(command: &mut Command) -> Option<(Vec<&mut usize>, bool)> {
     macro_rules! of {
         ($args:expr) => {
-            Some(($args.resources.memory, $args.threads.iter_mut().collect(), $args.quiet))
+            Some(($args.threads.iter_mut().collect(), $args.quiet))
         };
     }
     match command {
@@ -33,10 +33,9 @@ fn shared(command: &mut Command) -> Option<(Option<u64>, Vec<&mut usize>, bool)>
     }
 }
 
-/// Remembers what `--memory` says and bounds what `--threads` asks for.
+/// Bounds what `--threads` asks for.
 pub fn settle(command: &mut Command) {
-    let Some((memory, threads, quiet)) = shared(command) else { return };
-    room::allow(memory);
+    let Some((threads, quiet)) = shared(command) else { return };
     let most = THREADS_A_CORE * std::thread::available_parallelism().map_or(1, usize::from);
     for asked in threads {
         if *asked > most {

@@ -6,7 +6,9 @@ use verilume::report::RECORD_VERSION;
 use verilume::report::check::{CheckReport, Finding, PictureChecked, Threshold, Verdict};
 use verilume::report::figures::{chosen, number};
 
-use crate::paths::one_line;
+use verilume::text::one_line;
+
+use crate::records::json;
 
 /// A finding and the picture it was made on.
 #[derive(Serialize)]
@@ -28,9 +30,9 @@ struct Line<'a> {
 }
 
 /// One JSON object a finding; one for a picture that could not be checked.
-pub fn lines(picture: &PictureChecked, warnings: &[String]) -> serde_json::Result<Vec<String>> {
+pub fn lines(picture: &PictureChecked, warnings: &[String]) -> verilume::Result<Vec<String>> {
     let line = |finding: Option<&Finding>| {
-        serde_json::to_string(&Line {
+        json(&Line {
             input: &picture.input,
             index: picture.index,
             method: finding.map(|f| f.method.as_str()),

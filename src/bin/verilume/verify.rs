@@ -5,22 +5,17 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use serde::Serialize;
+use verilume::data::{ArrayFile, Item, Net, Room, Row, Source, paths};
 use verilume::model::Model;
+use verilume::program::Score;
+use verilume::run::Said;
+use verilume::score::top;
+use verilume::text::counted;
 
 use crate::args::{Preparation, VerifyArgs};
-use crate::arrays::{ArrayFile, Row};
-use crate::computing;
-use crate::inputs::Source;
-use crate::items::{Item, Net};
-use crate::paths;
-use crate::plan;
-use crate::runner::{batch, input_shape};
-use crate::said::Said;
-use crate::talk::{Answer, Progress, Voice, counted};
-use crate::targets::best_first;
-
-/// The logits differ by more than is allowed.
-const DIFFERENT: u8 = 1;
+use crate::exit;
+use crate::plan::Shared;
+use crate::talk::{Answer, Progress};
 
 /// What was found.
 #[derive(Debug, Serialize)]
@@ -52,17 +47,18 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
     if !(args.tolerance >= 0.0 && args.tolerance.is_finite()) {
         bail!("--tolerance {}: a finite number of at least 0 is wanted", args.tolerance);
     }
-    let model = plan::open_model(&args.model)?;
-    let settings = computing::settings(&args.resources, args.threads)?;
-    let voice = if args.quiet { Voice::Quiet } else { Voice::Normal };
-    let mut engine = computing::open(&settings, voice)?;
-    let progress = Progress::new(voice, 0);
-    let mut said = Said::new(&model, model.preprocess(), &Preparation::default());
+    let preparation = Preparation::default();
+    let (threads, quiet) = (args.threads, args.quiet);
+    let shared = Shared { model: &args.model, preparation: &preparation, resources: &args.resources, threads, quiet };
+    let (mut session, _) = shared.open(Score::Logit)?;
+    let progress = Progress::new(shared.voice());
+    let mut said = Said::new(&session, &[]);
     said.tell(&progress);
 
-    let wanted = logits(&args.logits, model.classes())?;
+    let room = shared.room();
+    let wanted = logits(&args.logits, session.model().classes(), room)?;
     let source = Source::named(args.input.clone());
-    let mut array = ArrayFile::open(&args.input).map_err(|e| e.within("--input"))?;
+    let mut array = ArrayFile::open(&args.input, room).map_err(|e| e.within("--input"))?;
     if array.rows() != wanted.len() {
         bail!(
             "--logits {}: logits of {}, but {} has {}",
@@ -72,25 +68,26 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
             array.rows()
         );
     }
-    let net = Net { preprocess: model.preprocess(), input: model.default_input() };
+    let preprocess = session.preparation().clone();
+    let net = Net { preprocess: &preprocess, input: session.model().default_input(), room };
     let (mut worst, mut at, mut agree) = (0.0, [0, 0], 0);
     for (row, wanted) in wanted.iter().enumerate() {
         let item = Item::row(0, &source, &mut array, row, net).map_err(|e| e.within("--input"))?;
-        said.hear(&item, None, None, &progress);
-        let graph = model.graph(input_shape(&item.input)?).map_err(|e| e.within("--input"))?;
-        let found = engine.forward(&graph, &batch(&[&item.input])?)?.item(0)?.to_f64().into_owned();
+        said.hear(&item, &progress);
+        let Some(scored) = session.score(&[&item.input]).pop() else { continue };
+        let found = scored.map_err(|e| e.within("--input"))?.logits;
         for (class, (a, b)) in found.iter().zip(wanted).enumerate() {
             if (a - b).abs() > worst {
                 (worst, at) = ((a - b).abs(), [row, class]);
             }
         }
-        agree += usize::from(best_first(&found).first() == best_first(wanted).first());
+        agree += usize::from(top(&found) == top(wanted));
     }
     let largest = wanted.iter().flatten().fold(0.0, |largest: f64, v| largest.max(v.abs()));
     if largest == 0.0 {
         bail!("--logits {}: all logits are 0, there is nothing to compare with", paths::shown(&args.logits));
     }
-    let relative = worst / largest;
+    let (relative, model) = (worst / largest, session.model());
     let report = Report {
         model: model.name(),
         architecture: model.architecture(),
@@ -107,9 +104,9 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
         assumed: &said.all_assumed(),
         warnings: &said.all(),
     };
-    let text = if args.json { serde_json::to_string(&report)? } else { text(&report, &model) };
+    let text = if args.json { serde_json::to_string(&report)? } else { text(&report, model) };
     Answer::default().line(&text)?;
-    Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::from(DIFFERENT) })
+    Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::from(exit::SOME_FAILED) })
 }
 
 fn text(report: &Report<'_>, model: &Model) -> String {
@@ -130,8 +127,8 @@ fn text(report: &Report<'_>, model: &Model) -> String {
 }
 
 /// The other program's logits, a row an input.
-fn logits(path: &Path, classes: usize) -> Result<Vec<Vec<f64>>> {
-    let mut array = ArrayFile::open(path).map_err(|e| e.within("--logits"))?;
+fn logits(path: &Path, classes: usize, room: Room) -> Result<Vec<Vec<f64>>> {
+    let mut array = ArrayFile::open(path, room).map_err(|e| e.within("--logits"))?;
     let shown = paths::shown(path);
     if array.dims() != [classes] {
         let n = if array.is_single() { String::new() } else { format!("{}, ", array.rows()) };

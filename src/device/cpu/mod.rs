@@ -39,6 +39,7 @@ use rayon::prelude::*;
 use super::patch::{Moved, PatchTask, Stem};
 use super::threads::start_pool;
 use super::{Chunk, Description, Device, Harvest, Perturbation, Room, Sum};
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::graph::WeightId;
 use crate::program::{ConvLayer, Elementwise, Form, LastAdjoint, Plan, Range, Step, Value, WinnerWidth, Zeros};
@@ -143,6 +144,7 @@ struct Cpu<I: Isa> {
     convolution: Convolution,
     threads: usize,
     pool: Option<rayon::ThreadPool>,
+    cancel: Cancel,
     plans: HashMap<ConvKey, Arc<ConvPlan>>,
     /// Packed weights that stay.
     resident: HashMap<PackKey, Buffer>,
@@ -162,6 +164,7 @@ impl<I: Isa> Cpu<I> {
             convolution,
             threads,
             pool: start_pool(threads)?,
+            cancel: Cancel::default(),
             plans: HashMap::new(),
             resident: HashMap::new(),
             transient: Buffer::empty(),
@@ -184,18 +187,23 @@ impl<I: Isa> Cpu<I> {
     }
 
     /// Runs `task(index, scratch)` for every index below `tasks`; `scratch` holds `scratch_share` numbers, what `Cpu::needs`
-    /// found for the plan that was fitted last.
+    /// found for the plan that was fitted last. Once the work is cancelled tasks are left out: their results are not used.
     fn each(&self, tasks: usize, task: impl Fn(usize, *mut I::T) + Sync) {
         let scratch = Shared(self.scratch.pointer().cast::<I::T>());
         let share = self.scratch_share;
-        // SAFETY: `install` runs tasks on this pool's workers, whose indices are below `threads`, and each has a share of the
-        // scratch buffer. A task ends before its worker takes another, since tasks do not use rayon.
-        let run = |i| task(i, unsafe { scratch.add(rayon::current_thread_index().unwrap_or(0) * share) });
+        let run = |i| {
+            if !self.cancel.is_cancelled() {
+                // SAFETY: `install` runs tasks on this pool's workers, whose indices are below `threads`, and each has a share
+                // of the scratch buffer. A task ends before its worker takes another, since tasks do not use rayon.
+                task(i, unsafe { scratch.add(rayon::current_thread_index().unwrap_or(0) * share) });
+            }
+        };
         match &self.pool {
             Some(pool) if tasks > 1 => pool.install(|| (0..tasks).into_par_iter().with_max_len(1).for_each(run)),
             _ => {
+                let tasks = (0..tasks).take_while(|_| !self.cancel.is_cancelled());
                 // SAFETY: outside the pool there is one worker.
-                (0..tasks).for_each(|i| task(i, unsafe { scratch.add(0) }));
+                tasks.for_each(|i| task(i, unsafe { scratch.add(0) }));
             }
         }
     }
@@ -250,6 +258,10 @@ impl<I: Isa> Values<'_, I> {
 }
 
 impl<I: Isa> Device for Cpu<I> {
+    fn cancel_with(&mut self, cancel: &Cancel) {
+        self.cancel = cancel.clone();
+    }
+
     fn pool(&self) -> Option<&rayon::ThreadPool> {
         self.pool.as_ref()
     }
@@ -374,6 +386,7 @@ impl<I: Isa> Cpu<I> {
         let values = Values { plan, arena: Shared(self.arena.pointer()), copies, isa: std::marker::PhantomData };
         for (i, step) in plan.steps().iter().enumerate() {
             self.step(step, &values, chunk, harvest)?;
+            self.cancel.check()?;
             if !after_step(i, &values) {
                 break;
             }

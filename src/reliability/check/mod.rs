@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attack::top;
 use super::invariance::Shifted;
+use crate::cancel::Cancel;
 use crate::engine::{Batch, Engine, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Graph;
@@ -300,6 +301,12 @@ impl<'a> Checker<'a> {
     pub fn new(graph: Arc<Graph>, options: Options<'a>, settings: &Settings) -> Result<Self> {
         let (engine, double) = (Engine::new(settings)?, Engine::new(&settings.twin())?);
         Ok(Self { graph, options, engine, double, nets: Nets::default() })
+    }
+
+    /// Lets `cancel` stop both engines.
+    pub fn cancel_with(&mut self, cancel: &Cancel) {
+        self.engine.cancel_with(cancel);
+        self.double.cancel_with(cancel);
     }
 
     /// The engine that explains.

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use verilume::run;
 
 use super::{ModelChoice, Preparation, Resources};
 use crate::values;
@@ -95,4 +96,13 @@ pub enum AttackFormat {
     Png,
     /// The adversarial input, exact, f32, as tensor `input` (.safetensors)
     Safetensors,
+}
+
+/// The library's kind of file.
+pub fn format(format: AttackFormat) -> run::AttackFormat {
+    match format {
+        AttackFormat::Npy => run::AttackFormat::Npy,
+        AttackFormat::Png => run::AttackFormat::Png,
+        AttackFormat::Safetensors => run::AttackFormat::Safetensors,
+    }
 }

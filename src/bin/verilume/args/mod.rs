@@ -16,8 +16,11 @@ pub use check::{CheckArgs, ReportFormat};
 pub use detector::{ApplyArgs, DetectorArgs, DetectorCommand, TrainArgs};
 pub use eval::{EvalArgs, MosaicSize, TargetArg};
 
-use crate::values::{self, CropSize, Shard};
-use crate::{listing, paths, talk};
+use verilume::data::Shard;
+use verilume::{run, text};
+
+use crate::values::{self, CropSize};
+use crate::{listing, talk};
 
 /// Explains image classifiers, with the evidence whether the explanation can be believed.
 #[derive(Debug, Parser)]
@@ -375,6 +378,17 @@ pub enum Format {
     Safetensors,
 }
 
+/// The library's kind of file.
+pub fn format(format: Format) -> run::Format {
+    match format {
+        Format::Overlay => run::Format::Overlay,
+        Format::Heatmap => run::Format::Heatmap,
+        Format::Grid => run::Format::Grid,
+        Format::Npy => run::Format::Npy,
+        Format::Safetensors => run::Format::Safetensors,
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum InterpolationArg {
     Nearest,
@@ -580,12 +594,9 @@ impl Cli {
     pub fn read() -> Self {
         let read = Self::parser().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
         read.unwrap_or_else(|e| {
-            let hostile = std::env::args_os().any(|word| {
-                let word = word.to_string_lossy();
-                paths::one_line(&word) != word
-            });
-            if hostile && e.use_stderr() {
-                talk::say_log(e.render().to_string().trim_end());
+            let odd = std::env::args_os().any(|word| text::message(&word.to_string_lossy()) != word.to_string_lossy());
+            if odd && e.use_stderr() {
+                talk::say_lines(e.render().to_string().trim_end());
                 std::process::exit(e.exit_code());
             }
             e.exit()
