@@ -203,26 +203,45 @@ impl<'a> Generator<'a> {
             counts.push(patches.len());
             places.extend(patches.into_iter().map(|[rows, columns]| Place { item: i, rows, columns, sign }));
         }
-        let pictures: Vec<Tensor> = wanted.iter().map(|&(item, _)| self.x.items()[item].clone()).collect();
-        let limits: Vec<f64> = wanted.iter().map(|&(item, _)| self.limits[item]).collect();
+        // A patch, its pixels, and one picture in double precision before and after.
+        let pixels = self.x.shape().c * self.recipe.patch * self.recipe.patch * size_of::<f64>();
+        let patches = places.len().saturating_mul(2 * size_of::<Place>() + size_of::<Moved>() + pixels);
+        let picture = self.x.shape().len() * size_of::<f64>();
+        let kept = patches.saturating_add(2 * picture);
         let ascent = Ascent { iterations: self.recipe.iterations, lr: self.recipe.lr };
-        let moved = match &self.stem {
-            Some(stem) => engine.move_patches(&PatchTask {
-                stem,
-                pictures: &pictures,
-                limits: &limits,
-                low: &self.range[0],
-                high: &self.range[1],
-                places: &places,
-                ascent,
-            })?,
-            None => self.by_program(engine, &pictures, &limits, &places, ascent)?,
-        };
+        let limit = |&(item, _): &(usize, usize)| self.limits[item];
+        let moved = engine.keeping(("decoy", kept), |engine| match &self.stem {
+            Some(stem) => {
+                // Patches do not see each other: those of all decoys of a picture are moved on one picture.
+                let first = wanted.iter().map(|&(item, _)| item).min().unwrap_or_default();
+                let last = wanted.iter().map(|&(item, _)| item).max().unwrap_or_default();
+                let on_picture = |place: &Place| Place { item: wanted[place.item].0 - first, ..place.clone() };
+                engine.move_patches(&PatchTask {
+                    stem,
+                    pictures: &self.x.items()[first..=last],
+                    limits: &self.limits[first..=last],
+                    low: &self.range[0],
+                    high: &self.range[1],
+                    places: &places.iter().map(on_picture).collect::<Vec<_>>(),
+                    ascent,
+                })
+            }
+            None => {
+                let pictures: Vec<Tensor> = wanted.iter().map(|&(item, _)| self.x.items()[item].clone()).collect();
+                let limits: Vec<f64> = wanted.iter().map(limit).collect();
+                engine.keeping(("decoy", 3 * picture * wanted.len()), |engine| {
+                    self.by_program(engine, &pictures, &limits, &places, ascent)
+                })
+            }
+        })?;
         let precision = engine.describe().precision;
         let mut all = places.iter().zip(&moved);
-        let decoys = pictures.iter().zip(&counts).zip(&limits);
+        let decoys = wanted.iter().zip(&counts);
         decoys
-            .map(|((picture, &count), &limit)| self.decoy(picture, all.by_ref().take(count), limit, precision))
+            .map(|(wanted, &count)| {
+                let picture = &self.x.items()[wanted.0];
+                self.decoy(picture, all.by_ref().take(count), limit(wanted), precision)
+            })
             .collect()
     }
 
