@@ -12,7 +12,7 @@ use crate::image::Preprocess;
 use crate::map::{Map, Sign, Space};
 use crate::perturb::baseline;
 use crate::program::Score;
-use crate::random;
+use crate::random::{self, Stream};
 use crate::tensor::{Tensor, are_equal_but_for_rounding};
 
 pub(super) const ENTRY: Entry = Entry {
@@ -122,7 +122,7 @@ impl ExpectedGradients {
         random::fill_uniforms(self.seed, x.draws()[i].key, s, len, &mut behind);
         let [alpha, which] = behind.map(f64::from);
         let values = match &self.source {
-            Source::Noise => baseline::noise(x, i, &self.preprocess, self.seed, s)?,
+            Source::Noise => baseline::noise(x, i, &self.preprocess, Stream::Copies, (self.seed, s))?,
             Source::Files(files) => {
                 let (path, tensor) = &files[((which * files.len() as f64) as usize).min(files.len() - 1)];
                 if tensor.len() != len || (tensor.dims() != x.shape().dims() && tensor.dims().len() > 1) {

@@ -10,7 +10,7 @@ use crate::map::{Map, Sign, Space};
 use crate::optimiser::Adam;
 use crate::perturb::baseline;
 use crate::program::Score;
-use crate::random;
+use crate::random::Stream;
 use crate::tensor::{Precision, Tensor, differ_by_rounding, rounding};
 
 pub(super) const ENTRY: Entry = Entry {
@@ -87,9 +87,6 @@ enum Init {
 
 /// Share of the whole blur's loss that the first circle must reach.
 const LOST: f64 = 0.99;
-
-/// Draws of the shifts, apart from those of noisy copies.
-const SHIFT_ELEMENT: usize = 1 << 31;
 
 /// Minimises `p_t(x̃) + λ₁‖1−m‖₁ + λ₂Σ|∇m|^β`, `x̃ = blurred + M∘(x − blurred)`.
 struct MeaningfulPerturbation {
@@ -274,7 +271,7 @@ impl MeaningfulPerturbation {
     /// The shift of the mask in one iteration for the picture with this key.
     fn shift(&self, key: u64, iteration: usize, size: [usize; 2]) -> [f64; 2] {
         let mut draws = [0f32; 2];
-        random::fill_uniforms(self.seed, key, iteration as u32, SHIFT_ELEMENT, &mut draws);
+        Stream::MaskShift.uniforms(self.seed, key, iteration as u32, &mut draws);
         draws.map(|u| self.jitter * pixel_scale(size) * (f64::from(u) - 0.5))
     }
 

@@ -9,7 +9,7 @@ use crate::map::{Map, Sign, Space};
 use crate::optimiser::Momentum;
 use crate::perturb::noise::{self, MOST_DRAWS};
 use crate::program::{Builder, Score, Statistic};
-use crate::random;
+use crate::random::Stream;
 use crate::rule::{Composite, pull_back};
 use crate::tensor::{Precision, Shape, Tensor, rounding};
 
@@ -138,9 +138,6 @@ pub struct Evaluation {
     pub gradient: Vec<f64>,
 }
 
-/// Number of the draw that the first mask is; those of noise lie below [`MOST_DRAWS`].
-const INIT_DRAW: u32 = u32::MAX - 1;
-
 impl RelEx {
     /// # Errors
     /// When a value is out of its range.
@@ -226,7 +223,7 @@ impl RelEx {
             Init::Value(v) => vec![v; len],
             Init::Uniform => {
                 let mut draws = vec![0f32; len];
-                random::fill_uniforms(self.seed, key, INIT_DRAW, 0, &mut draws);
+                Stream::RelexMask.uniforms(self.seed, key, 0, &mut draws);
                 draws.into_iter().map(|u| 0.01 * f64::from(u)).collect()
             }
         }

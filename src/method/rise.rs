@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::map::{Map, Sign, Space};
 use crate::program::Score;
-use crate::random;
+use crate::random::Stream;
 use crate::tensor::resample::taps;
 use crate::tensor::{Shape, Tensor};
 
@@ -94,7 +94,7 @@ impl Rise {
     fn mask(&self, image: u64, sample: usize, cell: Cell) -> GridMask {
         let cells = self.grid * self.grid;
         let mut draws = vec![0f32; cells + 2];
-        random::fill_uniforms(self.seed, image, sample as u32, 0, &mut draws);
+        Stream::Copies.uniforms(self.seed, image, sample as u32, &mut draws);
         let (kept, place) = draws.split_at(cells);
         let values = kept.iter().map(|&u| if f64::from(u) < self.p { 1.0 } else { 0.0 }).collect();
         let corner = [0, 1].map(|axis| (f64::from(place[axis]) * cell.0[axis] as f64) as usize);

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::map::{Map, Sign, Space};
 use crate::perturb::noise;
-use crate::random;
+use crate::random::Stream;
 use crate::tensor::{Precision, Tensor};
 
 const SHARED: [Parameter; 2] = noisy::parameters("noisy copies");
@@ -100,7 +100,7 @@ impl Method for Smooth {
 /// A copy as devices make it: `x + σ z`, rounded once.
 fn noisy(picture: &Tensor, sigma: f64, [seed, key]: [u64; 2], copy: u32, precision: Precision) -> Result<Tensor> {
     let mut z = vec![0f32; picture.len()];
-    random::fill_normals(seed, key, copy, 0, &mut z);
+    Stream::Copies.normals(seed, key, copy, &mut z);
     match precision {
         Precision::F32 => {
             let values = picture.to_f32();

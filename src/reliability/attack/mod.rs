@@ -25,7 +25,7 @@ pub use spec::{Attack, Context, Entry, Kind, Spec, Wanted, registry};
 
 use crate::engine::{Batch, Engine, Progress};
 use crate::error::{Error, Result};
-use crate::random;
+use crate::random::Stream;
 use crate::tensor::Tensor;
 
 /// Where an attack begins.
@@ -68,13 +68,10 @@ pub(crate) fn top(logits: &[f64]) -> usize {
     (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best })
 }
 
-/// Number of the draw that a random start is; noisy copies and other draws have others.
-const START_DRAW: u32 = u32::MAX - 2;
-
 /// One number from 0 to 1 for each element of the picture with this key.
 fn start_draws(seed: u64, key: u64, len: usize) -> Vec<f32> {
     let mut draws = vec![0f32; len];
-    random::fill_uniforms(seed, key, START_DRAW, 0, &mut draws);
+    Stream::AttackStart.uniforms(seed, key, 0, &mut draws);
     draws
 }
 

@@ -4,7 +4,7 @@ use super::{Bench, Outcome, Subject, Test, Threshold, Verdict, shows_nothing};
 use crate::error::{Error, Result};
 use crate::map::{Reduction, channel_sum};
 use crate::program::Score;
-use crate::random;
+use crate::random::Stream;
 use crate::reliability::ranking::ranking;
 use crate::reliability::removal::{Order, Way, area, curves};
 use crate::tensor::Tensor;
@@ -16,9 +16,6 @@ const STEPS: usize = 50;
 
 /// Random orders that the map's is held against.
 const RANDOM: u32 = 5;
-
-/// Number of the first random order's draw.
-const DRAW: u32 = u32::MAX - 64;
 
 pub(super) const TEST: Test = Test {
     id: "deletion",
@@ -63,7 +60,7 @@ fn run(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Outcome> {
             let (seed, key) = (bench.options.seed, bench.scene.x.draws()[0].key);
             let random = |i: u32| {
                 let mut draws = vec![0f32; shape.plane()];
-                random::fill_uniforms(seed, key, DRAW + i, 0, &mut draws);
+                Stream::DeletionOrders.uniforms(seed, key, i, &mut draws);
                 ranking(&draws.iter().map(|&v| f64::from(v)).collect::<Vec<_>>())
             };
             measure(&(0..RANDOM).map(random).collect::<Vec<_>>())?

@@ -4,7 +4,7 @@ use super::{Bench, Outcome, PanelKind, Subject, Test, Threshold, Verdict};
 use crate::engine::Batch;
 use crate::error::Result;
 use crate::map::Reduction;
-use crate::random;
+use crate::random::Stream;
 use crate::reliability::attack::top;
 use crate::reliability::stability::{Comparison, Scale, compare};
 use crate::tensor::Tensor;
@@ -13,9 +13,6 @@ const LEAST: Threshold = Threshold::AtLeast(0.5);
 
 /// Standard deviation of the noise, as a share of the picture's range.
 const SIGMA: f64 = 0.02;
-
-/// Number of the draw, apart from those of the methods' noisy copies.
-const DRAW: u32 = u32::MAX - 3;
 
 /// How maps are compared here and under attack.
 pub(super) const HOW: Comparison = Comparison { scale: Scale::Paper, k: 0.1, reduction: Reduction::MaxAbs };
@@ -60,7 +57,7 @@ fn noisy(x: &Batch, seed: u64) -> Result<Batch> {
     let one = |i: usize| {
         let (picture, draws) = (&x.items()[i], x.draws()[i]);
         let mut normals = vec![0f32; picture.len()];
-        random::fill_normals(seed, draws.key, DRAW, 0, &mut normals);
+        Stream::SmallNoise.normals(seed, draws.key, 0, &mut normals);
         let sigma = SIGMA * draws.range;
         let values = picture.to_f64().iter().zip(&normals).map(|(v, &z)| v + sigma * f64::from(z)).collect();
         Tensor::rounded(picture.dims(), values, picture.precision())

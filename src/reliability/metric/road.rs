@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::map::Reduction;
 use crate::method::{Parameter, Values};
 use crate::program::Score;
+use crate::random::Stream;
 use crate::reliability::draws::{Draws, Noise, sample};
 use crate::reliability::imputation::impute;
 use crate::reliability::ranking::ranking;
@@ -72,8 +73,12 @@ impl Road {
         let mut removed = vec![false; shape.plane()];
         pixels.iter().for_each(|&p| removed[p as usize] = true);
         let mut values = impute(&picture.to_f64(), [shape.h, shape.w], &removed)?;
-        let noise =
-            Draws::of(ENTRY.id, case.seed).noise(Noise::Gaussian, case.x.keys()[i], sample(draw)?, values.len());
+        let noise = Draws { stream: Stream::Road, seed: case.seed }.noise(
+            Noise::Gaussian,
+            case.x.keys()[i],
+            sample(draw)?,
+            values.len(),
+        );
         for (e, v) in values.iter_mut().enumerate().filter(|(e, _)| removed[e % shape.plane()]) {
             *v += self.noise * f64::from(noise[e]);
         }
