@@ -4,14 +4,14 @@
 use crate::engine::{Batch, Engine};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::map::{Gap, Map, Sign, Space};
-use crate::method::shared::descent::{Course, check, in_groups, pixel_scale, slopes};
+use crate::map::{Gap, Map};
+use crate::method::shared::descent::{Course, check, descend, in_groups, maps, pixel_scale};
 use crate::method::shared::parameters::MOST_WEIGHT;
 use crate::method::{Entry, Method, Parameter, Preset, Promise, Values, When};
 use crate::optimiser::Momentum;
 use crate::perturb::baseline;
 use crate::program::Score;
-use crate::tensor::{Precision, Tensor, differ_by_rounding, rounding};
+use crate::tensor::{Precision, Tensor, differ_by_rounding};
 
 pub(crate) const ENTRY: Entry = Entry {
     id: "extremal_perturbation",
@@ -278,29 +278,22 @@ impl ExtremalPerturbation {
     /// # Errors
     /// When a value is out of its range.
     fn new(values: &Values, score: Score) -> Result<Self> {
-        let wrong = |key: &str, why: &str| {
-            Error::settings(format!("{}:{key}={}: {why}", ENTRY.id, values.text(key).unwrap_or_default()))
-        };
-        let positive = |key: &str| match values.not_negative(key)? {
-            v if v > 0.0 && v <= 1e4 => Ok(v),
-            _ => Err(wrong(key, "it must be more than 0 and at most 10000")),
-        };
         let area = values.not_negative("area")?;
         if !(area > 0.0 && area < 1.0) {
-            return Err(wrong("area", "it must lie between 0 and 1"));
+            return Err(values.refused("area", "it must lie between 0 and 1"));
         }
         let momentum = values.not_negative("momentum")?;
         if momentum >= 1.0 {
-            return Err(wrong("momentum", "it must be less than 1"));
+            return Err(values.refused("momentum", "it must be less than 1"));
         }
         let levels = values.count("levels")?;
         if !(2..=256).contains(&levels) {
-            return Err(wrong("levels", "there must be at least 2 and at most 256"));
+            return Err(values.refused("levels", "there must be at least 2 and at most 256"));
         }
         let iterations = values.count("iterations")?;
-        let [lambda, growth] = [values.weight("lambda")?, positive("growth")?];
+        let [lambda, growth] = [values.weight("lambda")?, values.positive("growth")?];
         if !(lambda * growth.powf(iterations as f64) <= MOST_WEIGHT) {
-            return Err(wrong("growth", "the weight of the area grows beyond 1e12, the most that it can be"));
+            return Err(values.refused("growth", "the weight of the area grows beyond 1e12, the most that it can be"));
         }
         Ok(Self {
             score,
@@ -310,10 +303,10 @@ impl ExtremalPerturbation {
             momentum,
             lambda,
             growth,
-            blur: positive("blur")?,
+            blur: values.positive("blur")?,
             levels,
-            step: positive("step")?,
-            sigma: positive("sigma")?,
+            step: values.positive("step")?,
+            sigma: values.positive("sigma")?,
         })
     }
 
@@ -343,23 +336,24 @@ impl ExtremalPerturbation {
         let pyramids: Vec<Pyramid> = x.items().iter().map(|item| self.pyramid(item, x)).collect();
         let mut heights = vec![vec![0.5; lattice.points]; x.len()];
         let mut descents = vec![Momentum::new(self.lr, self.momentum, lattice.points); x.len()];
-        let mut lambda = self.lambda;
-        for iteration in 0..self.iterations {
-            let masks: Vec<Vec<f64>> = heights.iter().map(|h| lattice.mask(h)).collect();
-            let inputs = pyramids.iter().zip(&masks).map(|(pyramid, mask)| pyramid.mixed(mask)).collect();
-            let slopes = slopes(engine, graph, self.score, (x, targets), inputs)?;
-            let mut objectives = Vec::with_capacity(x.len());
-            for (i, (score, signal)) in slopes.into_iter().enumerate() {
-                let mut at_mask = pyramids[i].signal(&masks[i], &signal);
+        let lambdas = std::iter::successors(Some(self.lambda), |lambda| Some(lambda * self.growth));
+        let lambdas: Vec<f64> = lambdas.take(self.iterations).collect();
+        let mixed = |_, i: usize, heights: &[f64]| {
+            let mask = lattice.mask(heights);
+            (pyramids[i].mixed(&mask), mask)
+        };
+        let step =
+            |iteration: usize, i: usize, heights: &mut [f64], mask: &Vec<f64>, (score, signal): (f64, Vec<f64>)| {
+                let mut at_mask = pyramids[i].signal(mask, &signal);
                 at_mask.iter_mut().for_each(|s| *s = -*s);
-                objectives.push(lambda * area_term(&masks[i], ones, lambda, &mut at_mask) - score);
-                let gradient = lattice.signal(&heights[i], &at_mask);
-                descents[i].step(&mut heights[i], &gradient);
-                heights[i].iter_mut().for_each(|h| *h = h.clamp(0.0, 1.0));
-            }
-            lambda *= self.growth;
-            course.report(engine, iteration + 1, objectives.into_iter());
-        }
+                let lambda = lambdas[iteration];
+                let objective = lambda * area_term(mask, ones, lambda, &mut at_mask) - score;
+                let gradient = lattice.signal(heights, &at_mask);
+                descents[i].step(heights, &gradient);
+                objective
+            };
+        let how = (self.score, self.iterations, course);
+        descend(engine, graph, (x, targets), how, &mut heights, mixed, step)?;
         Ok(heights.iter().zip(&pyramids).map(|(h, pyramid)| (lattice.mask(h), pyramid.is_still())).collect())
     }
 }
@@ -380,16 +374,10 @@ impl Method for ExtremalPerturbation {
                 self.group(engine, graph, (x, targets), &lattice, course)
             })
         })?;
-        let precision = engine.describe().precision;
-        let map = |((values, still), &target): ((Vec<f64>, bool), &usize)| {
-            let values = if still { vec![0.0; values.len()] } else { values };
+        maps(engine, ENTRY.id, (x, targets), found, |values| {
             let value = values.iter().sum::<f64>() / values.len() as f64 - self.area;
-            let gap = Some(Gap { promise: "area".into(), value, relative: Some(value.abs() / self.area) });
-            let values = Tensor::rounded(size, values, precision)?;
-            let map = Map { gap, ..Map::new(values, Sign::Unsigned, Space::Input, target, ENTRY.id) };
-            Ok(if still { map.blank() } else { map.settled(rounding(1.0, Precision::F64)) })
-        };
-        found.into_iter().zip(targets).map(map).collect()
+            Some(Gap { promise: "area".into(), value, relative: Some(value.abs() / self.area) })
+        })
     }
 }
 

@@ -136,25 +136,22 @@ impl Haf {
     /// # Errors
     /// When a value is out of its range.
     pub(crate) fn new(values: &crate::method::Values, score: Score) -> Result<Self> {
-        let wrong = |key: &str, why: &str| {
-            Error::settings(format!("haf:{key}={}: {why}", values.text(key).unwrap_or_default()))
-        };
         let form = match values.text("form")? {
             "class" => Form::Class,
             "vector" => Form::Vector,
-            _ => return Err(wrong("form", "there are class and vector")),
+            _ => return Err(values.refused("form", "there are class and vector")),
         };
         if form == Form::Vector && score != Score::Logit {
-            return Err(wrong("form", "it preserves the logits, so the score must be the logit"));
+            return Err(values.refused("form", "it preserves the logits, so the score must be the logit"));
         }
         let keep = match values.text("keep")? {
             "last" => Keep::Last,
             "best" => Keep::Best,
-            _ => return Err(wrong("keep", "there are last and best")),
+            _ => return Err(values.refused("keep", "there are last and best")),
         };
         let upsample = values.parse("upsample")?;
         if upsample == Upsample::None {
-            return Err(wrong(
+            return Err(values.refused(
                 "upsample",
                 "stages of different sizes can only be merged at the input's: bilinear or nearest",
             ));
@@ -163,7 +160,7 @@ impl Haf {
         let iterations = values.count("iterations")?;
         for (key, still) in [("iterations", iterations == 0), ("lr", lr == 0.0)] {
             if still {
-                return Err(wrong(key, "the masks stay at 1, so the map can only be the same everywhere"));
+                return Err(values.refused(key, "the masks stay at 1, so the map can only be the same everywhere"));
             }
         }
         Ok(Self { score, form, iterations, lambda, lr, keep, upsample })

@@ -2,16 +2,16 @@
 //! class.
 
 use crate::engine::{Batch, Engine};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::graph::Graph;
-use crate::map::{Map, Sign, Space};
-use crate::method::shared::descent::{Course, check, in_groups, pixel_scale, scores, slopes};
+use crate::map::Map;
+use crate::method::shared::descent::{Course, check, descend, in_groups, maps, pixel_scale, scores};
 use crate::method::{Entry, Method, Parameter, Preset, Promise, Values, When};
 use crate::optimiser::Adam;
 use crate::perturb::baseline;
 use crate::program::Score;
 use crate::random::Stream;
-use crate::tensor::{Precision, Tensor, differ_by_rounding, rounding};
+use crate::tensor::{Precision, Tensor, differ_by_rounding};
 
 pub(crate) const ENTRY: Entry = Entry {
     id: "meaningful_perturbation",
@@ -219,27 +219,20 @@ impl MeaningfulPerturbation {
     /// # Errors
     /// When a value is out of its range.
     fn new(values: &Values, seed: u64) -> Result<Self> {
-        let wrong = |key: &str, why: &str| {
-            Error::settings(format!("{}:{key}={}: {why}", ENTRY.id, values.text(key).unwrap_or_default()))
-        };
-        let positive = |key: &str| match values.not_negative(key)? {
-            v if v > 0.0 && v <= 1e4 => Ok(v),
-            _ => Err(wrong(key, "it must be more than 0 and at most 10000")),
-        };
         let init = match values.text("init")? {
             "circle" => Init::Circle,
             _ => match values.parse::<f64>("init")? {
                 v if (0.0..=1.0).contains(&v) => Init::Value(v),
-                _ => return Err(wrong("init", "a mask lies between 0 and 1")),
+                _ => return Err(values.refused("init", "a mask lies between 0 and 1")),
             },
         };
         let grid = values.count("grid")?;
         if !(1..=4096).contains(&grid) {
-            return Err(wrong("grid", "there must be at least 1 and at most 4096 cells"));
+            return Err(values.refused("grid", "there must be at least 1 and at most 4096 cells"));
         }
         let [beta, jitter] = [values.not_negative("beta")?, values.not_negative("jitter")?];
         if !(1.0..=100.0).contains(&beta) {
-            return Err(wrong("beta", "it must lie between 1 and 100"));
+            return Err(values.refused("beta", "it must lie between 1 and 100"));
         }
         Ok(Self {
             iterations: values.count("iterations")?,
@@ -248,8 +241,8 @@ impl MeaningfulPerturbation {
             tv: values.weight("tv")?,
             beta,
             grid,
-            blur: positive("blur")?,
-            smooth: positive("smooth")?,
+            blur: values.positive("blur")?,
+            smooth: values.positive("smooth")?,
             jitter,
             init,
             seed,
@@ -336,26 +329,23 @@ impl MeaningfulPerturbation {
         let pairs: Vec<Pair> = x.items().iter().map(pair).collect();
         let mut masks = self.start(engine, graph, (x, targets), &pairs)?;
         let mut adams = vec![Adam::new(self.lr, cells[0] * cells[1]); x.len()];
-        for iteration in 0..self.iterations {
-            let axes: Vec<[Axis; 2]> =
-                x.keys().iter().map(|&key| self.axes(size, self.shift(key, iteration, size))).collect();
-            let large = masks.iter().zip(&axes).map(|(mask, [y, x])| upsampled(mask, [y, x]));
-            let inputs = large.zip(&pairs).map(|(mask, pair)| pair.mixed(&mask)).collect();
-            let slopes = slopes(engine, graph, Score::Prob, (x, targets), inputs)?;
-            let mut objectives = Vec::with_capacity(x.len());
-            for (i, (p, signal)) in slopes.into_iter().enumerate() {
-                let signal = pairs[i].signal(&signal, x.shape().plane());
-                let mut gradient = gathered(&signal, [&axes[i][0], &axes[i][1]]);
-                let mask = &mut masks[i];
-                // |1 − m| has the derivative 0 at m = 1.
-                gradient.iter_mut().zip(&*mask).for_each(|(g, &m)| *g -= if m < 1.0 { self.l1 } else { 0.0 });
-                let size = self.l1 * mask.iter().map(|m| 1.0 - m).sum::<f64>();
-                objectives.push(p + size + self.tv * variation(mask, cells, self.beta, self.tv, &mut gradient));
-                adams[i].step(mask, &gradient);
-                mask.iter_mut().for_each(|m| *m = m.clamp(0.0, 1.0));
-            }
-            course.report(engine, iteration + 1, objectives.into_iter());
-        }
+        let keys = x.keys();
+        let mixed = |iteration: usize, i: usize, mask: &[f64]| {
+            let axes = self.axes(size, self.shift(keys[i], iteration, size));
+            (pairs[i].mixed(&upsampled(mask, axes.each_ref())), axes)
+        };
+        let step = |_, i: usize, mask: &mut [f64], axes: &[Axis; 2], (p, signal): (f64, Vec<f64>)| {
+            let signal = pairs[i].signal(&signal, x.shape().plane());
+            let mut gradient = gathered(&signal, axes.each_ref());
+            // |1 − m| has the derivative 0 at m = 1.
+            gradient.iter_mut().zip(&*mask).for_each(|(g, &m)| *g -= if m < 1.0 { self.l1 } else { 0.0 });
+            let size = self.l1 * mask.iter().map(|m| 1.0 - m).sum::<f64>();
+            let objective = p + size + self.tv * variation(mask, cells, self.beta, self.tv, &mut gradient);
+            adams[i].step(mask, &gradient);
+            objective
+        };
+        let how = (Score::Prob, self.iterations, course);
+        descend(engine, graph, (x, targets), how, &mut masks, mixed, step)?;
         let [y, x] = self.axes(size, [0.0; 2]);
         Ok(masks
             .iter()
@@ -378,13 +368,7 @@ impl Method for MeaningfulPerturbation {
         let found = in_groups(what, engine, (x, targets), bytes, |engine, x, targets, course| {
             self.group(engine, graph, (x, targets), course)
         })?;
-        let precision = engine.describe().precision;
-        let map = |((values, still), &target): ((Vec<f64>, bool), &usize)| {
-            let values = Tensor::rounded([x.shape().h, x.shape().w], values, precision)?;
-            let map = Map::new(values, Sign::Unsigned, Space::Input, target, ENTRY.id);
-            Ok(if still { map.blank() } else { map.settled(rounding(1.0, Precision::F64)) })
-        };
-        found.into_iter().zip(targets).map(map).collect()
+        maps(engine, ENTRY.id, (x, targets), found, |_| None)
     }
 }
 

@@ -146,7 +146,7 @@ impl RelEx {
             "uniform" => Init::Uniform,
             _ => match values.parse::<f64>("init")? {
                 v if (0.0..=1.0).contains(&v) => Init::Value(v),
-                v => return Err(Error::settings(format!("relex:init={v}: a mask lies between 0 and 1"))),
+                _ => return Err(values.refused("init", "a mask lies between 0 and 1")),
             },
         };
         let l1 = match values.text("l1")? {
@@ -155,7 +155,7 @@ impl RelEx {
         };
         let [copies, iterations] = [values.count("copies")?, values.count("iterations")?];
         if copies == 0 {
-            return Err(Error::settings("relex:copies=0: there must be at least 1"));
+            return Err(values.refused("copies", "there must be at least 1"));
         }
         if copies * iterations > MOST_DRAWS {
             return Err(Error::settings(format!(
@@ -164,7 +164,7 @@ impl RelEx {
         }
         let momentum = values.not_negative("momentum")?;
         if momentum >= 1.0 {
-            return Err(Error::settings(format!("relex:momentum={momentum}: it must be less than 1")));
+            return Err(values.refused("momentum", "it must be less than 1"));
         }
         let [noise, lr, l2] = [values.not_negative("noise")?, values.weight("lr")?, values.weight("l2")?];
         Ok(Self { copies, noise, iterations, init, lr, momentum, l1, l2, seed })

@@ -4,9 +4,10 @@
 use crate::engine::{Batch, Copies, Engine, Progress, Task};
 use crate::error::Result;
 use crate::graph::Graph;
+use crate::map::{Gap, Map, Sign, Space};
 use crate::program::{Builder, Score};
 use crate::rule::{Composite, pull_back};
-use crate::tensor::Tensor;
+use crate::tensor::{Precision, Tensor, rounding};
 
 /// Where one group of pictures stands within a call.
 #[derive(Debug, Clone, Copy)]
@@ -59,9 +60,54 @@ pub(crate) fn in_groups<T>(
     Ok(all)
 }
 
+/// Descends on one vector from 0 to 1 a picture, in place: in each iteration `mixed(iteration, picture, vector)` gives what the
+/// net sees (`[C, H, W]`) and what `step` needs again; `step(iteration, picture, vector, …, (score, signal))` moves the vector by
+/// the score's gradient at that input and returns the objective before.
+pub(crate) fn descend<K>(
+    engine: &mut Engine,
+    graph: &Graph,
+    (x, targets): (&Batch, &[usize]),
+    (score, iterations, course): (Score, usize, Course),
+    vectors: &mut [Vec<f64>],
+    mixed: impl Fn(usize, usize, &[f64]) -> (Vec<f64>, K),
+    mut step: impl FnMut(usize, usize, &mut [f64], &K, (f64, Vec<f64>)) -> f64,
+) -> Result<()> {
+    for iteration in 0..iterations {
+        let (inputs, kept): (_, Vec<K>) = vectors.iter().enumerate().map(|(i, v)| mixed(iteration, i, v)).unzip();
+        let slopes = slopes(engine, graph, score, (x, targets), inputs)?;
+        let mut objectives = Vec::with_capacity(x.len());
+        for (i, (slope, kept)) in slopes.into_iter().zip(&kept).enumerate() {
+            objectives.push(step(iteration, i, &mut vectors[i], kept, slope));
+            vectors[i].iter_mut().for_each(|v| *v = v.clamp(0.0, 1.0));
+        }
+        course.report(engine, iteration + 1, objectives.into_iter());
+    }
+    Ok(())
+}
+
+/// Maps `[H, W]` of what was found for each picture, from 0 to 1, and whether every mask leaves the picture as it is: then the
+/// map is blank. `gap` measures what is promised.
+pub(crate) fn maps(
+    engine: &Engine,
+    method: &str,
+    (x, targets): (&Batch, &[usize]),
+    found: Vec<(Vec<f64>, bool)>,
+    gap: impl Fn(&[f64]) -> Option<Gap>,
+) -> Result<Vec<Map>> {
+    let precision = engine.describe().precision;
+    let map = |((values, still), &target): ((Vec<f64>, bool), &usize)| {
+        let values = if still { vec![0.0; values.len()] } else { values };
+        let gap = gap(&values);
+        let values = Tensor::rounded([x.shape().h, x.shape().w], values, precision)?;
+        let map = Map { gap, ..Map::new(values, Sign::Unsigned, Space::Input, target, method) };
+        Ok(if still { map.blank() } else { map.settled(rounding(1.0, Precision::F64)) })
+    };
+    found.into_iter().zip(targets).map(map).collect()
+}
+
 /// For each input (`[C, H, W]` in double precision, one a picture of `x`): the target's score, and its gradient with respect to
 /// the input, in its C order.
-pub(crate) fn slopes(
+fn slopes(
     engine: &mut Engine,
     graph: &Graph,
     score: Score,

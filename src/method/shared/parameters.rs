@@ -84,6 +84,22 @@ impl Values {
         }
     }
 
+    /// The value of `key` as a length or factor: more than 0 and at most 10000.
+    ///
+    /// # Errors
+    /// When it is none; names owner and key.
+    pub(crate) fn positive(&self, key: &str) -> Result<f64> {
+        match self.not_negative(key)? {
+            v if v > 0.0 && v <= 1e4 => Ok(v),
+            _ => Err(self.refused(key, "it must be more than 0 and at most 10000")),
+        }
+    }
+
+    /// Why the value of `key` cannot be.
+    pub(crate) fn refused(&self, key: &str, why: &str) -> Error {
+        Error::settings(format!("{}:{key}={}: {why}", self.owner, self.text(key).unwrap_or_default()))
+    }
+
     /// Of `owner`, in the order of its parameters.
     pub(crate) fn new(owner: &'static str, values: Vec<(&'static str, String)>) -> Self {
         Self { owner, values }
