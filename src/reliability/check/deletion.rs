@@ -1,6 +1,6 @@
 //! Deletion: do the pixels that the map calls important matter more than any?
 
-use super::{Bench, Outcome, Subject, Test, Threshold, Verdict, shows_nothing};
+use super::{Bench, Measured, Subject, Test, Threshold, shows_nothing};
 use crate::error::{Error, Result};
 use crate::map::{Reduction, channel_sum};
 use crate::program::Score;
@@ -8,8 +8,6 @@ use crate::random::Stream;
 use crate::reliability::ranking::ranking;
 use crate::reliability::removal::{Order, Way, area, curves};
 use crate::tensor::Tensor;
-
-const MOST: Threshold = Threshold::AtMost(0.0);
 
 /// Steps from the picture to nothing.
 const STEPS: usize = 50;
@@ -23,11 +21,11 @@ pub(super) const TEST: Test = Test {
     question: "Is the class lost sooner when pixels go in the map's order than when they go at random?",
     paper: "Petsiuk, Das, Saenko 2018: RISE, BMVC (deletion to zeros of the net's space; random orders are this project's bound)",
     measure: "area under the deletion curve, less that of random orders",
-    threshold: MOST,
+    threshold: Threshold::AtMost(0.0),
     run,
 };
 
-fn run(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Outcome> {
+fn run(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Measured> {
     let shape = bench.graph.input_shape();
     let plane = channel_sum(&subject.map.values)?;
     if plane.dims() != [shape.h, shape.w] {
@@ -67,11 +65,9 @@ fn run(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Outcome> {
         }
     };
     bench.scene.random_deletion = Some(by_chance);
-    let detail = match MOST.judge(own - by_chance) {
-        Verdict::Pass => "its pixels matter more than pixels taken at random",
-        _ => "pixels taken at random matter more than its own",
-    };
-    Ok(Outcome::judged(MOST, own - by_chance, detail)
+    let sentences =
+        ["its pixels matter more than pixels taken at random", "pixels taken at random matter more than its own"];
+    Ok(Measured::number(own - by_chance, sentences)
         .note("area under its curve", own)
         .note("area under the curves of random orders", by_chance))
 }

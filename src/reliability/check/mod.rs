@@ -83,28 +83,25 @@ pub struct Finding {
     pub notes: Vec<(String, f64)>,
 }
 
-/// What a test found, before it is known on what.
-struct Outcome {
-    verdict: Verdict,
+/// What a test measured, before it is judged.
+#[derive(Default)]
+struct Measured {
+    /// The number that [`Test::threshold`] judges; none where the test does not apply.
     value: Option<f64>,
-    detail: String,
+    /// What is said where it passes, or why the test does not apply; and where it fails.
+    sentences: [String; 2],
     notes: Vec<(String, f64)>,
     panels: Vec<Panel>,
 }
 
-impl Outcome {
-    fn judged(threshold: Threshold, value: f64, detail: impl Into<String>) -> Self {
-        Self {
-            verdict: threshold.judge(value),
-            value: Some(value),
-            detail: detail.into(),
-            notes: Vec::new(),
-            panels: Vec::new(),
-        }
+impl Measured {
+    /// `sentences` say what it means where it passes and where it fails.
+    fn number(value: f64, sentences: [impl Into<String>; 2]) -> Self {
+        Self { value: Some(value), sentences: sentences.map(Into::into), ..Self::default() }
     }
 
     fn not_applicable(why: impl Into<String>) -> Self {
-        Self { verdict: Verdict::NotApplicable, value: None, detail: why.into(), notes: Vec::new(), panels: Vec::new() }
+        Self { sentences: [why.into(), String::new()], ..Self::default() }
     }
 
     fn note(mut self, name: &str, value: f64) -> Self {
@@ -140,7 +137,7 @@ pub struct Test {
     pub measure: &'static str,
     /// The bound it is held against.
     pub threshold: Threshold,
-    run: fn(&mut Bench<'_>, &Subject<'_>) -> Result<Outcome>,
+    run: fn(&mut Bench<'_>, &Subject<'_>) -> Result<Measured>,
 }
 
 impl std::fmt::Debug for Test {
@@ -343,7 +340,7 @@ impl<'a> Checker<'a> {
             let (method, map) = match made {
                 Ok(made) => made,
                 Err(e) if refused(&e) => {
-                    let why = |test: &&'static Test| finding(test, id, Outcome::not_applicable(e.to_string()));
+                    let why = |test: &&'static Test| finding(test, id, Measured::not_applicable(e.to_string()));
                     checked.findings.extend(self.options.tests.iter().map(why));
                     continue;
                 }
@@ -372,12 +369,12 @@ impl<'a> Checker<'a> {
                     };
                     (test.run)(&mut bench, &subject)
                 });
-                let mut outcome = match made {
-                    Err(e) if refused(&e) => Outcome::not_applicable(e.to_string()),
+                let mut measured = match made {
+                    Err(e) if refused(&e) => Measured::not_applicable(e.to_string()),
                     other => other.map_err(|e| e.within(format!("{id}, {}", test.id)))?,
                 };
-                checked.panels.append(&mut outcome.panels);
-                checked.findings.push(finding(test, id, outcome));
+                checked.panels.append(&mut measured.panels);
+                checked.findings.push(finding(test, id, measured));
             }
         }
         Ok(checked)
@@ -389,16 +386,19 @@ fn refused(e: &Error) -> bool {
     matches!(e.kind(), ErrorKind::Input | ErrorKind::Model | ErrorKind::Settings | ErrorKind::Shape)
 }
 
-fn finding(test: &Test, method: &str, outcome: Outcome) -> Finding {
+/// The measure and what [`Test::threshold`] says of it.
+fn finding(test: &Test, method: &str, measured: Measured) -> Finding {
+    let verdict = measured.value.map_or(Verdict::NotApplicable, |value| test.threshold.judge(value));
+    let [passes, fails] = measured.sentences;
     Finding {
         test: test.id.into(),
         method: method.into(),
-        verdict: outcome.verdict,
-        value: outcome.value,
-        threshold: outcome.value.map(|_| test.threshold),
+        verdict,
+        value: measured.value,
+        threshold: measured.value.map(|_| test.threshold),
         measure: test.measure.into(),
-        detail: outcome.detail,
-        notes: outcome.notes,
+        detail: if verdict == Verdict::Fail { fails } else { passes },
+        notes: measured.notes,
     }
 }
 
@@ -416,16 +416,16 @@ impl Subject<'_> {
     }
 
     /// Why nothing can be compared with the map, where its magnitudes are the same everywhere.
-    fn shows_nothing(&self) -> Result<Option<Outcome>> {
+    fn shows_nothing(&self) -> Result<Option<Measured>> {
         shows_nothing(self.map, Reduction::MaxAbs)
     }
 }
 
 /// Why a map puts no pixel before another, as `reduction` makes it one number a pixel; nothing where it does.
-fn shows_nothing(map: &Map, reduction: Reduction) -> Result<Option<Outcome>> {
+fn shows_nothing(map: &Map, reduction: Reduction) -> Result<Option<Measured>> {
     let plane = reduction.apply(&map.values)?;
     let flat = (1..plane.len()).all(|i| plane.at(i) == plane.at(0));
-    Ok(flat.then(|| Outcome::not_applicable(if map.is_zero() { ZERO } else { "the map is the same everywhere" })))
+    Ok(flat.then(|| Measured::not_applicable(if map.is_zero() { ZERO } else { "the map is the same everywhere" })))
 }
 
 /// Said of a map without anything in it.

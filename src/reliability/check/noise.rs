@@ -1,6 +1,6 @@
 //! Stability under noise that a person hardly sees.
 
-use super::{Bench, Outcome, PanelKind, Subject, Test, Threshold, Verdict};
+use super::{Bench, Measured, PanelKind, Subject, Test, Threshold};
 use crate::engine::Batch;
 use crate::error::Result;
 use crate::map::Reduction;
@@ -8,8 +8,6 @@ use crate::random::Stream;
 use crate::reliability::attack::top;
 use crate::reliability::stability::{Comparison, Scale, compare};
 use crate::tensor::Tensor;
-
-const LEAST: Threshold = Threshold::AtLeast(0.5);
 
 /// Standard deviation of the noise, as a share of the picture's range.
 const SIGMA: f64 = 0.02;
@@ -24,11 +22,11 @@ pub(super) const TEST: Test = Test {
     paper: "Alvarez-Melis, Jaakkola 2018: On the robustness of interpretability methods (the question; noise and bound are \
             this project's)",
     measure: "Spearman of both maps' magnitudes",
-    threshold: LEAST,
+    threshold: Threshold::AtLeast(0.5),
     run,
 };
 
-fn run(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Outcome> {
+fn run(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Measured> {
     if let Some(nothing) = subject.shows_nothing()? {
         return Ok(nothing);
     }
@@ -36,20 +34,16 @@ fn run(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Outcome> {
     let noisy = noisy(&x, bench.options.seed)?;
     let logits = bench.engine.forward(bench.graph, &noisy)?.to_f64().into_owned();
     if top(&logits) != target {
-        return Ok(Outcome::not_applicable("the noise changes what the net predicts"));
+        return Ok(Measured::not_applicable("the noise changes what the net predicts"));
     }
     let map = bench.map(subject, bench.graph, &noisy, target)?;
     let moved = compare([subject.map, &map], [&x.items()[0], &noisy.items()[0]], &HOW)?;
-    let value = moved.spearman.unwrap_or(0.0);
-    let detail = match LEAST.judge(value) {
-        Verdict::Pass => "noise that hardly shows hardly shows in the map",
-        _ => "noise that hardly shows makes another map",
-    };
-    let outcome = Outcome::judged(LEAST, value, detail)
+    let sentences = ["noise that hardly shows hardly shows in the map", "noise that hardly shows makes another map"];
+    let measured = Measured::number(moved.spearman.unwrap_or(0.0), sentences)
         .note_of("share of the top tenth in common", moved.top())
         .note("S_S = |E(x) - E(x')| / |x - x'|", moved.ratio.unwrap_or(0.0));
     let picture = noisy.items().first().cloned();
-    Ok(outcome.panel(subject.panel(TEST.id, PanelKind::Noisy, "with noise of 2 %", map, picture)))
+    Ok(measured.panel(subject.panel(TEST.id, PanelKind::Noisy, "with noise of 2 %", map, picture)))
 }
 
 /// The picture with noise, in its own draws.
