@@ -20,6 +20,7 @@ use verilume::render::{self, Look};
 use verilume::report::check::{CheckReport, MethodChecked, PictureChecked};
 use verilume::report::html::{Drawing, LARGEST_SIDE, Page, Panel, Plate};
 use verilume::report::{ModelUsed, Partial, Prediction, replace};
+use verilume::score::best_first;
 use verilume::tensor::{Shape, Tensor};
 
 use crate::args::{CheckArgs, ReportFormat};
@@ -33,7 +34,6 @@ use crate::outputs;
 use crate::plan::{self, Named};
 use crate::said::Said;
 use crate::talk::{Answer, Progress, Voice, counted};
-use crate::targets::best_first;
 use crate::tests_of_trust;
 use crate::verdicts;
 

@@ -22,6 +22,7 @@ use verilume::reliability::detector::{
     Training, Verdict, train,
 };
 use verilume::report::{Versioned, replace};
+use verilume::score::best_first;
 use verilume::tensor::{Shape, Tensor};
 use verilume::{Error, ErrorKind};
 
@@ -35,7 +36,6 @@ use crate::plan;
 use crate::said::Said;
 use crate::stream::{Read, Stream, usual_shape};
 use crate::talk::{Answer, Progress, Voice, counted, message};
-use crate::targets::best_first;
 
 /// Some inputs could not be used.
 const SOME_FAILED: u8 = 1;

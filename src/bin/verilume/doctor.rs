@@ -161,7 +161,7 @@ fn self_test(device: DeviceChoice) -> Result<String> {
     let apart = pairs().map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) / largest;
     ensure!(apart <= 1e-4, "f32 and f64 logits are {apart:.1e} apart");
 
-    let target = crate::targets::best_first(&f64_logits.to_f64())[0];
+    let target = verilume::score::best_first(&f64_logits.to_f64())[0];
     let no_files = |_: &std::path::Path| Err(verilume::Error::settings("the self-test reads no files"));
     let context = Context { seed: 0, score: Score::Logit, preprocess: &small, load: &no_files };
     let method = Spec::parse("gradient")?.build(&context)?;

@@ -11,6 +11,7 @@ use verilume::graph::Graph;
 use verilume::method::patterns::{Estimator, Fit};
 use verilume::model::Model;
 use verilume::report::replace;
+use verilume::score::best_first;
 use verilume::tensor::{Shape, Tensor};
 use verilume::{Error, ErrorKind};
 
@@ -25,7 +26,6 @@ use crate::plan;
 use crate::said::Said;
 use crate::stream::usual_shape;
 use crate::talk::{Progress, Voice, counted};
-use crate::targets::best_first;
 
 /// Some inputs could not be used.
 const SOME_FAILED: u8 = 1;

@@ -14,6 +14,7 @@ use verilume::method::Method;
 use verilume::model::{Labels, Model};
 use verilume::render::Look;
 use verilume::report::{Line, Prediction, Record};
+use verilume::score::best_first;
 use verilume::tensor::{Shape, Tensor};
 
 use crate::args::Format;
@@ -28,7 +29,7 @@ use crate::paths;
 use crate::plan::Plan;
 use crate::resume::Done;
 use crate::talk::Progress;
-use crate::targets::{TargetChoice, Targets, best_first};
+use crate::targets::{TargetChoice, Targets};
 
 /// Rows of an array that go through the net together.
 pub const ROWS: usize = 16;

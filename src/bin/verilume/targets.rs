@@ -4,6 +4,7 @@ use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
 
 use verilume::model::Labels;
+use verilume::score::{best_first, least};
 use verilume::{Error, Result};
 
 use crate::arrays::{ArrayFile, extension};
@@ -112,23 +113,6 @@ impl Targets {
             Targets::Listed(listed) => Ok(vec![listed.of(source, row)?]),
         }
     }
-}
-
-/// Order of two scores. Zeros of either sign are equal.
-fn order(a: f64, b: f64) -> std::cmp::Ordering {
-    (a + 0.0).total_cmp(&(b + 0.0))
-}
-
-/// Classes by falling score; of equal scores the smaller index first.
-pub fn best_first(logits: &[f64]) -> Vec<usize> {
-    let mut classes: Vec<usize> = (0..logits.len()).collect();
-    classes.sort_by(|&a, &b| order(logits[b], logits[a]).then(a.cmp(&b)));
-    classes
-}
-
-/// The class with the least score; of equal scores the smaller index.
-pub fn least(logits: &[f64]) -> Option<usize> {
-    (0..logits.len()).min_by(|&a, &b| order(logits[a], logits[b]))
 }
 
 /// Classes from a file.
@@ -283,11 +267,5 @@ mod tests {
         assert_eq!(TargetChoice::parse("tabby cat").unwrap(), TargetChoice::Label("tabby cat".into()));
         assert!(TargetChoice::parse("top:0").is_err() && TargetChoice::parse("").is_err());
         assert!(TargetChoice::parse("file:").is_err());
-    }
-
-    #[test]
-    fn ties_go_to_the_smaller_index() {
-        assert_eq!(best_first(&[1.0, 3.0, 3.0, -1.0]), [1, 2, 0, 3]);
-        assert_eq!((best_first(&[-0.0, 0.0]), least(&[0.0, -0.0])), (vec![0, 1], Some(0)));
     }
 }

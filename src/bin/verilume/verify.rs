@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use serde::Serialize;
 use verilume::model::Model;
+use verilume::score::best_first;
 
 use crate::args::{Preparation, VerifyArgs};
 use crate::arrays::{ArrayFile, Row};
@@ -17,7 +18,6 @@ use crate::plan;
 use crate::runner::{batch, input_shape};
 use crate::said::Said;
 use crate::talk::{Answer, Progress, Voice, counted};
-use crate::targets::best_first;
 
 /// The logits differ by more than is allowed.
 const DIFFERENT: u8 = 1;

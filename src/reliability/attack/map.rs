@@ -3,7 +3,7 @@
 use super::ball::{Ball, Size, linf, plane};
 use super::field::{Slope, gradients, logits};
 use super::objective::{Aim, Magnitude, MapTarget, Objective};
-use super::{Adversarial, Start, Told, check_iterations, in_groups, start_draws, step, top};
+use super::{Adversarial, Start, Told, check_iterations, in_groups, start_draws, step};
 use crate::device::Perturbation;
 use crate::engine::{Batch, Copies, Engine, Pullback};
 use crate::error::{Error, Result};
@@ -13,6 +13,7 @@ use crate::perturb::baseline::Baseline;
 use crate::perturb::quadrature::Quadrature;
 use crate::program::Score;
 use crate::rule::Composite;
+use crate::score::top;
 use crate::tensor::{Precision, Shape, Tensor};
 
 /// Whose map is attacked, as a function of `ḡ`, a gradient of the score or a mean of gradients.
@@ -267,7 +268,7 @@ impl MapAttack {
                     )));
                 }
                 let x = Batch::of(vec![picture.clone()]).map_err(within)?;
-                let class = top(logits(engine, graph, &x)?.first().map_or(&[][..], Vec::as_slice));
+                let class = logits(engine, graph, &x)?.first().and_then(|logits| top(logits)).unwrap_or(0);
                 let baselines = self.baselines(preprocess, &x)?;
                 let maps = self.maps_with(engine, graph, (&x, &[class]), &baselines).map_err(within)?;
                 maps.into_iter().next().map(|(e, _)| e).unwrap_or_default()

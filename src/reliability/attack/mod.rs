@@ -26,6 +26,7 @@ pub use spec::{Attack, Context, Entry, Kind, Spec, Wanted, registry};
 use crate::engine::{Batch, Engine, Progress};
 use crate::error::{Error, Result};
 use crate::random::Stream;
+use crate::score::top;
 use crate::tensor::Tensor;
 
 /// Where an attack begins.
@@ -59,13 +60,8 @@ pub struct Adversarial {
 impl Adversarial {
     /// The class predicted on the original picture and on this one: the one of the largest logit, of equal ones the first.
     pub fn predicted(&self) -> [usize; 2] {
-        [top(&self.logits[0]), top(&self.logits[1])]
+        self.logits.each_ref().map(|logits| top(logits).unwrap_or(0))
     }
-}
-
-/// The class of the largest logit; of equal ones the first.
-pub(crate) fn top(logits: &[f64]) -> usize {
-    (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best })
 }
 
 /// One number from 0 to 1 for each element of the picture with this key.

@@ -2,12 +2,13 @@
 
 use super::ball::{Ball, Size, linf, plane};
 use super::field::{gradients, logits};
-use super::{Adversarial, Start, Told, check_iterations, in_groups, start_draws, step, top};
+use super::{Adversarial, Start, Told, check_iterations, in_groups, start_draws, step};
 use crate::engine::{Batch, Copies, Engine};
 use crate::error::Result;
 use crate::graph::{Graph, Link};
 use crate::image::Preprocess;
 use crate::program::Score;
+use crate::score::top;
 use crate::tensor::Tensor;
 
 /// What the prediction is to become; one class a picture.
@@ -29,8 +30,8 @@ impl Goal<'_> {
     /// Whether a picture with these logits is what was wanted.
     fn reached(&self, i: usize, logits: &[f64]) -> bool {
         match self {
-            Goal::Untargeted(classes) => top(logits) != classes[i],
-            Goal::Targeted(classes) => top(logits) == classes[i],
+            Goal::Untargeted(classes) => top(logits) != Some(classes[i]),
+            Goal::Targeted(classes) => top(logits) == Some(classes[i]),
         }
     }
 

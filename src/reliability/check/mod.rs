@@ -17,7 +17,6 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::attack::top;
 use super::invariance::Shifted;
 use crate::engine::{Batch, Engine, Settings};
 use crate::error::{Error, ErrorKind, Result};
@@ -27,6 +26,7 @@ use crate::map::{Map, Reduction};
 use crate::method::{Context, Method, Spec};
 use crate::near;
 use crate::program::Score;
+use crate::score::{least, top};
 use crate::tensor::Tensor;
 
 /// What a test says of a method on a picture.
@@ -319,8 +319,8 @@ impl<'a> Checker<'a> {
     ) -> Result<Checked> {
         let x = Batch::of(vec![x.clone()])?;
         let logits = self.engine.forward(&self.graph, &x)?.to_f64().into_owned();
-        let target = top(&logits);
-        let least = (0..logits.len()).fold(0, |least, i| if logits[i] < logits[least] { i } else { least });
+        let target = top(&logits).unwrap_or(0);
+        let least = least(&logits).unwrap_or(0);
         let mut scene = Scene { x, target, least, attacked: None, random_deletion: None };
         let mut checked = Checked { logits, target, ..Checked::default() };
         for (id, spec) in methods {

@@ -5,8 +5,8 @@ use crate::engine::Batch;
 use crate::error::Result;
 use crate::map::Reduction;
 use crate::random::Stream;
-use crate::reliability::attack::top;
 use crate::reliability::stability::{Comparison, Scale, compare};
+use crate::score::top;
 use crate::tensor::Tensor;
 
 /// Standard deviation of the noise, as a share of the picture's range.
@@ -33,7 +33,7 @@ fn run(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Measured> {
     let (x, target) = (bench.scene.x.clone(), bench.scene.target);
     let noisy = noisy(&x, bench.options.seed)?;
     let logits = bench.engine.forward(bench.graph, &noisy)?.to_f64().into_owned();
-    if top(&logits) != target {
+    if top(&logits) != Some(target) {
         return Ok(Measured::not_applicable("the noise changes what the net predicts"));
     }
     let map = bench.map(subject, bench.graph, &noisy, target)?;

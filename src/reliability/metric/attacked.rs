@@ -7,7 +7,8 @@ use crate::engine::{Batch, Engine};
 use crate::error::{Error, Result};
 use crate::map::Map;
 use crate::method::{Parameter, Values};
-use crate::reliability::attack::{Goal, Pgd, Size, Start, Stop, pgd, top};
+use crate::reliability::attack::{Goal, Pgd, Size, Start, Stop, pgd};
+use crate::score::top;
 
 pub(super) const EPSILON: Parameter = Parameter {
     key: "epsilon",
@@ -79,7 +80,7 @@ impl Attack {
             return Ok(Arc::clone(attacked));
         }
         let logits = engine.forward(case.graph, case.x)?.to_f64().into_owned();
-        let clean: Vec<usize> = logits.chunks(case.graph.classes()).map(top).collect();
+        let clean: Vec<usize> = logits.chunks(case.graph.classes()).filter_map(top).collect();
         let settings = Pgd { seed: case.seed, ..self.pgd };
         let found = pgd(engine, case.graph, case.preprocess, case.x, Goal::Untargeted(&clean), &settings)?;
         let after = found.iter().map(|a| a.predicted()[1]).collect();

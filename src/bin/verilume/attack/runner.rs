@@ -16,6 +16,7 @@ use verilume::program::Score;
 use verilume::reliability::attack::{Adversarial, Attack, Quantised, Wanted, linf_levels, quantise};
 use verilume::reliability::similarity::{spearman, top_k_intersection};
 use verilume::report::{FileStatus, Journal, Prediction, RECORD_VERSION, Stamp, Status};
+use verilume::score::{best_first, least};
 use verilume::tensor::{Shape, Tensor};
 
 use super::record::{AttackLine, AttackRecord, MapsCompared, Table};
@@ -30,7 +31,7 @@ use crate::paths;
 use crate::runner::hopeless;
 use crate::said::Said;
 use crate::talk::{Answer, Beside, Progress};
-use crate::targets::{Targets, best_first, least};
+use crate::targets::Targets;
 
 /// Rows of an array that go through the net together.
 const ROWS: usize = 16;

@@ -13,6 +13,7 @@ use verilume::reliability::metric::{Case, Needs, Readings, Region};
 use verilume::reliability::mosaic;
 use verilume::report::Journal;
 use verilume::report::eval::{Evaluated, Measured};
+use verilume::score::best_first;
 use verilume::tensor::Tensor;
 
 use super::metrics::Measure;
@@ -23,7 +24,6 @@ use crate::items::{Item, Net};
 use crate::runner::{self, PICTURES, ROWS, SMALL};
 use crate::said::{Noticed, Said};
 use crate::talk::Progress;
-use crate::targets::best_first;
 
 /// A method under evaluation.
 pub struct Method {
