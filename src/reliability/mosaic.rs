@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::metric::{Bounds, Region};
+use super::localisation::{Bounds, Region};
 use crate::error::{Error, Result};
 use crate::image::{Interpolation, Picture};
 use crate::random::Stream;

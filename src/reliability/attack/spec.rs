@@ -12,7 +12,7 @@ use crate::graph::Graph;
 use crate::image::Preprocess;
 use crate::method::{Parameter, Registered, Values, read};
 use crate::perturb::baseline::Baseline;
-use crate::reliability::metric::Bounds;
+use crate::reliability::localisation::Bounds;
 use crate::tensor::Tensor;
 
 /// What an attack changes.

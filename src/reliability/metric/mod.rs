@@ -26,6 +26,8 @@ mod wsol;
 
 pub use spec::Spec;
 
+pub use super::localisation::{Bounds, Region};
+
 use crate::engine::{Batch, Engine};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -35,28 +37,6 @@ use crate::method::{Method, Parameter, Values};
 use crate::perturb::baseline::Baseline;
 use crate::program::Score;
 use crate::tensor::Tensor;
-
-/// A rectangle of the net's input, in its pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
-    /// First row.
-    pub top: usize,
-    /// First column.
-    pub left: usize,
-    /// Rows.
-    pub height: usize,
-    /// Columns.
-    pub width: usize,
-}
-
-/// Where a class is to be seen: a box that was drawn around it, or its cell of a mosaic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Region {
-    /// Index of the class.
-    pub class: usize,
-    /// Its place.
-    pub bounds: Bounds,
-}
 
 /// What a metric is given.
 pub struct Case<'a> {
