@@ -86,8 +86,8 @@ use std::path::Path;
 
 pub use masks::{haf, relex};
 pub use shared::conservation::{LayerBalance, conservation};
+pub use shared::parameters::{ParameterValues, Spec};
 pub(crate) use shared::parameters::{Registered, read};
-pub use shared::parameters::{Spec, Values};
 pub use shared::patterns;
 
 use crate::engine::{Batch, Engine, Job};
@@ -175,12 +175,12 @@ pub enum When {
     /// Where this key has this value.
     With(&'static str, &'static str),
     /// Where this holds, in words.
-    Of(fn(&Values) -> bool, &'static str),
+    Of(fn(&ParameterValues) -> bool, &'static str),
 }
 
 impl When {
     /// Whether it is true with `values`.
-    pub fn holds(self, values: &Values) -> bool {
+    pub fn holds(self, values: &ParameterValues) -> bool {
         match self {
             When::Never => false,
             When::Always => true,
@@ -244,7 +244,7 @@ pub struct Entry {
     /// When it misleads, as far as is known.
     pub caution: &'static str,
     /// Makes it.
-    pub build: fn(&Values, &Context<'_>) -> Result<Box<dyn Method>>,
+    pub build: fn(&ParameterValues, &Context<'_>) -> Result<Box<dyn Method>>,
 }
 
 impl Entry {

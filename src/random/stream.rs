@@ -90,17 +90,17 @@ streams! {
     MosaicPictures = word(*b"mosaicsP"),
     /// The order of the pictures of a data set.
     Shuffle = word(*b"shuffled"),
-    /// Of the metric of this name.
+    /// The metric `dwsol`.
     Dwsol = named("dwsol"),
-    /// Of the metric of this name.
+    /// The metric `infidelity`.
     Infidelity = named("infidelity"),
-    /// Of the metric of this name.
+    /// The metric `max_sensitivity`.
     MaxSensitivity = named("max_sensitivity"),
-    /// Of the metric of this name.
+    /// The metric `road`.
     Road = named("road"),
-    /// Of the metric of this name.
+    /// The metric `sensitivity_n`.
     SensitivityN = named("sensitivity_n"),
-    /// Of the metric of this name.
+    /// The metric `stability`.
     Stability = named("stability"),
 }
 

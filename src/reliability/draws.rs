@@ -28,12 +28,12 @@ impl std::str::FromStr for Noise {
 
 /// The draws of one metric.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Draws {
+pub(crate) struct MetricDraws {
     pub stream: Stream,
     pub seed: u64,
 }
 
-impl Draws {
+impl MetricDraws {
     /// `len` numbers of draw `sample` for the picture of this key: standard normal, or uniform in −1 to 1.
     pub fn noise(self, noise: Noise, key: u64, sample: u32, len: usize) -> Vec<f32> {
         let mut out = vec![0.0; len];
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn subsets_have_their_size_and_cover_all_alike() {
-        let draws = Draws { stream: Stream::SensitivityN, seed: 7 };
+        let draws = MetricDraws { stream: Stream::SensitivityN, seed: 7 };
         let mut times = [0; 10];
         for sample in 0..2000 {
             let set = draws.subset(3, sample, 10, 4);
@@ -103,12 +103,12 @@ mod tests {
         assert!(times.iter().all(|&n| (700..900).contains(&n)), "{times:?}");
         assert_eq!(draws.subset(3, 0, 5, 5), [0, 1, 2, 3, 4]);
         assert_ne!(draws.subset(3, 0, 50, 5), draws.subset(4, 0, 50, 5));
-        assert_ne!(draws.subset(3, 0, 50, 5), Draws { stream: Stream::Dwsol, ..draws }.subset(3, 0, 50, 5));
+        assert_ne!(draws.subset(3, 0, 50, 5), MetricDraws { stream: Stream::Dwsol, ..draws }.subset(3, 0, 50, 5));
     }
 
     #[test]
     fn noise_has_its_size() {
-        let draws = Draws { stream: Stream::Stability, seed: 1 };
+        let draws = MetricDraws { stream: Stream::Stability, seed: 1 };
         let uniform = draws.noise(Noise::Uniform, 5, 0, 4000);
         assert!(uniform.iter().all(|u| u.abs() < 1.0));
         let variance = |v: &[f32]| v.iter().map(|u| f64::from(u * u)).sum::<f64>() / v.len() as f64;

@@ -7,7 +7,7 @@ use crate::graph::Graph;
 use crate::map::{Gap, Map};
 use crate::method::shared::descent::{Course, check, descend, in_groups, maps, pixel_scale};
 use crate::method::shared::parameters::MOST_WEIGHT;
-use crate::method::{Entry, Method, Parameter, Preset, Promise, Values, When};
+use crate::method::{Entry, Method, Parameter, ParameterValues, Preset, Promise, When};
 use crate::optimiser::Momentum;
 use crate::perturb::baseline;
 use crate::program::Score;
@@ -277,7 +277,7 @@ impl Pyramid {
 impl ExtremalPerturbation {
     /// # Errors
     /// When a value is out of its range.
-    fn new(values: &Values, score: Score) -> Result<Self> {
+    fn new(values: &ParameterValues, score: Score) -> Result<Self> {
         let area = values.not_negative("area")?;
         if !(area > 0.0 && area < 1.0) {
             return Err(values.refused("area", "it must lie between 0 and 1"));

@@ -64,7 +64,7 @@ pub(crate) const PRESETS: [Preset; 2] = [("paper", &[]), ("quick", &[("iteration
 
 /// What the masks must leave as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub enum Preserved {
     /// The score of the target.
     Class,
     /// All logits.
@@ -86,7 +86,7 @@ pub struct Haf {
     /// `f_c`.
     pub score: Score,
     /// What is preserved.
-    pub form: Form,
+    pub form: Preserved,
     /// Steps of Adam.
     pub iterations: usize,
     /// `λ`.
@@ -135,13 +135,13 @@ pub enum Want {
 impl Haf {
     /// # Errors
     /// When a value is out of its range.
-    pub(crate) fn new(values: &crate::method::Values, score: Score) -> Result<Self> {
+    pub(crate) fn new(values: &crate::method::ParameterValues, score: Score) -> Result<Self> {
         let form = match values.text("form")? {
-            "class" => Form::Class,
-            "vector" => Form::Vector,
+            "class" => Preserved::Class,
+            "vector" => Preserved::Vector,
             _ => return Err(values.refused("form", "there are class and vector")),
         };
-        if form == Form::Vector && score != Score::Logit {
+        if form == Preserved::Vector && score != Score::Logit {
             return Err(values.refused("form", "it preserves the logits, so the score must be the logit"));
         }
         let keep = match values.text("keep")? {
@@ -285,11 +285,11 @@ impl Haf {
                 let score = at(logits);
                 // The signal that was sent back times `factor` is the gradient of the squared miss.
                 let (miss, factor) = match self.form {
-                    Form::Class => {
+                    Preserved::Class => {
                         let d = score - at(&there);
                         (d * d, 2.0 * d)
                     }
-                    Form::Vector => {
+                    Preserved::Vector => {
                         let squares = logits.iter().zip(there.iter()).map(|(a, b)| (a - b) * (a - b));
                         // One output stands in both logits, −z and z.
                         let times = if graph.link() == Link::Sigmoid { graph.classes() as f64 } else { 1.0 };
@@ -332,8 +332,8 @@ impl Haf {
             Want::Gradient => b.seed(self.score),
         };
         let mut signal = match self.form {
-            Form::Class => score_gradient,
-            Form::Vector => {
+            Preserved::Class => score_gradient,
+            Preserved::Vector => {
                 let logits = b.output(output);
                 let reference = b.load(stages.nodes.len(), b.shape(logits))?;
                 b.sub(logits, reference)?

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::graph::Graph;
 use crate::map::Map;
 use crate::method::shared::descent::{Course, check, descend, in_groups, maps, pixel_scale, scores};
-use crate::method::{Entry, Method, Parameter, Preset, Promise, Values, When};
+use crate::method::{Entry, Method, Parameter, ParameterValues, Preset, Promise, When};
 use crate::optimiser::Adam;
 use crate::perturb::baseline;
 use crate::program::Score;
@@ -79,7 +79,7 @@ pub(crate) const PRESETS: [Preset; 2] = [("paper", &[]), ("quick", &[("iteration
 
 /// The mask that descent starts from.
 #[derive(Clone, Copy)]
-enum Init {
+enum FirstMask {
     /// Zero in the smallest centred circle that loses [`LOST`] of what the whole blur loses.
     Circle,
     Value(f64),
@@ -99,7 +99,7 @@ struct MeaningfulPerturbation {
     blur: f64,
     smooth: f64,
     jitter: f64,
-    init: Init,
+    init: FirstMask,
     seed: u64,
 }
 
@@ -218,11 +218,11 @@ impl Pair {
 impl MeaningfulPerturbation {
     /// # Errors
     /// When a value is out of its range.
-    fn new(values: &Values, seed: u64) -> Result<Self> {
+    fn new(values: &ParameterValues, seed: u64) -> Result<Self> {
         let init = match values.text("init")? {
-            "circle" => Init::Circle,
+            "circle" => FirstMask::Circle,
             _ => match values.parse::<f64>("init")? {
-                v if (0.0..=1.0).contains(&v) => Init::Value(v),
+                v if (0.0..=1.0).contains(&v) => FirstMask::Value(v),
                 _ => return Err(values.refused("init", "a mask lies between 0 and 1")),
             },
         };
@@ -279,7 +279,7 @@ impl MeaningfulPerturbation {
         let size = [x.shape().h, x.shape().w];
         let cells = self.cells(size);
         let count = cells[0] * cells[1];
-        if let Init::Value(v) = self.init {
+        if let FirstMask::Value(v) = self.init {
             return Ok(vec![vec![v; count]; x.len()]);
         }
         let axes = self.axes(size, [0.0; 2]);

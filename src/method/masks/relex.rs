@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::map::{Map, Sign, Space};
 use crate::method::shared::descent::{Course, check, in_groups};
-use crate::method::{Entry, Method, Parameter, Preset, Promise, Values, When};
+use crate::method::{Entry, Method, Parameter, ParameterValues, Preset, Promise, When};
 use crate::optimiser::Momentum;
 use crate::perturb::noise::{self, MOST_DRAWS};
 use crate::program::{Builder, Score, Statistic};
@@ -141,7 +141,7 @@ pub struct Evaluation {
 impl RelEx {
     /// # Errors
     /// When a value is out of its range.
-    fn new(values: &Values, seed: u64) -> Result<Self> {
+    fn new(values: &ParameterValues, seed: u64) -> Result<Self> {
         let init = match values.text("init")? {
             "uniform" => Init::Uniform,
             _ => match values.parse::<f64>("init")? {

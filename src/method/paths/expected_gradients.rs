@@ -49,8 +49,8 @@ pub(crate) const ENTRY: Entry = Entry {
             return Err(Error::settings("expected_gradients:n=0: at least one sample is needed"));
         }
         let source = match values.text("baselines")? {
-            "noise" => Source::Noise,
-            folder => Source::Files(
+            "noise" => BaselineSource::Noise,
+            folder => BaselineSource::Files(
                 files(Path::new(folder))?
                     .into_iter()
                     .map(|path| {
@@ -66,7 +66,7 @@ pub(crate) const ENTRY: Entry = Entry {
 };
 
 /// Where baselines come from.
-enum Source {
+enum BaselineSource {
     Noise,
     Files(Vec<(PathBuf, Tensor)>),
 }
@@ -75,7 +75,7 @@ struct ExpectedGradients {
     score: Score,
     seed: u64,
     n: usize,
-    source: Source,
+    source: BaselineSource,
     preprocess: Preprocess,
     gaps: Gaps,
 }
@@ -122,8 +122,8 @@ impl ExpectedGradients {
         random::fill_uniforms(self.seed, x.draws()[i].key, s, len, &mut behind);
         let [alpha, which] = behind.map(f64::from);
         let values = match &self.source {
-            Source::Noise => baseline::noise(x, i, &self.preprocess, Stream::Copies, (self.seed, s))?,
-            Source::Files(files) => {
+            BaselineSource::Noise => baseline::noise(x, i, &self.preprocess, Stream::Copies, (self.seed, s))?,
+            BaselineSource::Files(files) => {
                 let (path, tensor) = &files[((which * files.len() as f64) as usize).min(files.len() - 1)];
                 if tensor.len() != len || (tensor.dims() != x.shape().dims() && tensor.dims().len() > 1) {
                     return Err(Error::input(format!(

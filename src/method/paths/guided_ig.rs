@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::map::{Map, Sign, Space};
 use crate::method::shared::from_baseline::{self, Gaps, Start};
-use crate::method::{Entry, Method, Parameter, Values, When};
+use crate::method::{Entry, Method, Parameter, ParameterValues, When};
 use crate::program::Score;
 use crate::tensor::Tensor;
 
@@ -53,7 +53,7 @@ pub(crate) const ENTRY: Entry = Entry {
 };
 
 /// The value of `key`, from `least` to 1.
-fn share(values: &Values, key: &str, least: f64) -> Result<f64> {
+fn share(values: &ParameterValues, key: &str, least: f64) -> Result<f64> {
     let value: f64 = values.parse(key)?;
     if (least..=1.0).contains(&value) {
         return Ok(value);

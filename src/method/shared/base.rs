@@ -4,7 +4,7 @@ use crate::engine::{Batch, Engine, Job};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::map::{Map, Sign, Space};
-use crate::method::{Context, Method, Spec, Values};
+use crate::method::{Context, Method, ParameterValues, Spec};
 
 /// Copies that go through a base method together.
 pub(crate) const TOGETHER: usize = 16;
@@ -17,7 +17,7 @@ pub(crate) struct Base {
 
 impl Base {
     /// The base of the wrapper `id`.
-    pub fn new(id: &str, values: &Values, context: &Context<'_>) -> Result<Self> {
+    pub fn new(id: &str, values: &ParameterValues, context: &Context<'_>) -> Result<Self> {
         let within = |e: Error| e.within(format!("{id}:base={}", values.text("base").unwrap_or_default()));
         let spec = of(values)?;
         Ok(Self { name: spec.entry.id.into(), method: spec.build(context).map_err(within)? })
@@ -46,16 +46,16 @@ impl Base {
 }
 
 /// The base with all its parameters.
-fn of(values: &Values) -> Result<Spec> {
+fn of(values: &ParameterValues) -> Result<Spec> {
     Spec::parse(values.text("base")?)
 }
 
 /// Whether the base draws random numbers.
-pub(crate) fn draws(values: &Values) -> bool {
+pub(crate) fn draws(values: &ParameterValues) -> bool {
     of(values).is_ok_and(|base| base.draws())
 }
 
 /// Whether the base's maps are never negative.
-pub(crate) fn not_negative(values: &Values) -> bool {
+pub(crate) fn not_negative(values: &ParameterValues) -> bool {
     of(values).is_ok_and(|base| base.promises().contains(&crate::method::Promise::NotNegative))
 }

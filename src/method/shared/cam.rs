@@ -4,7 +4,7 @@ use crate::engine::{Batch, Copies, Engine, Task};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId, Op};
 use crate::map::{Map, ONE_POSITION, Sign, Space};
-use crate::method::{Context, Method, Parameter, Promise, Values, When};
+use crate::method::{Context, Method, Parameter, ParameterValues, Promise, When};
 use crate::program::{Builder, Score, Value};
 use crate::rule::{Composite, pull_back};
 use crate::tensor::resample::{Upsample, upsample};
@@ -59,7 +59,7 @@ impl Cam {
     ///
     /// # Errors
     /// When a value is none of those that there are.
-    pub fn new(id: &'static str, values: &Values) -> Result<Self> {
+    pub fn new(id: &'static str, values: &ParameterValues) -> Result<Self> {
         let rectify = match values.text("relu")? {
             "yes" => Rectify::Yes,
             "no" => Rectify::No,
@@ -143,7 +143,7 @@ impl GradientCam {
     ///
     /// # Errors
     /// As [`Cam::new`].
-    pub fn new(id: &'static str, reading: Reading, values: &Values, context: &Context<'_>) -> Result<Self> {
+    pub fn new(id: &'static str, reading: Reading, values: &ParameterValues, context: &Context<'_>) -> Result<Self> {
         Ok(Self { cam: Cam::new(id, values)?, score: context.score, reading })
     }
 }

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::image::Preprocess;
 use crate::map::{Gap, Map};
-use crate::method::{Context, Parameter, Promise, Values, When};
+use crate::method::{Context, Parameter, ParameterValues, Promise, When};
 use crate::perturb::baseline::Baseline;
 use crate::program::Score;
 use crate::tensor::{Tensor, are_equal_but_for_rounding};
@@ -39,7 +39,7 @@ pub(crate) enum Gaps {
 
 impl Gaps {
     /// The value of the parameter `gap` of method `id`.
-    pub(crate) fn new(id: &str, values: &Values) -> Result<Self> {
+    pub(crate) fn new(id: &str, values: &ParameterValues) -> Result<Self> {
         match values.text("gap")? {
             "yes" => Ok(Gaps::Measured),
             "no" => Ok(Gaps::Unmeasured),
@@ -70,7 +70,7 @@ pub(crate) struct Start {
 
 impl Start {
     /// The value of the parameter `baseline`, its file loaded.
-    pub(crate) fn new(values: &Values, context: &Context<'_>) -> Result<Self> {
+    pub(crate) fn new(values: &ParameterValues, context: &Context<'_>) -> Result<Self> {
         let baseline: Baseline = values.text("baseline")?.parse()?;
         let file = match &baseline {
             Baseline::File(path) => Some((context.load)(path)?),

@@ -4,7 +4,7 @@ use crate::engine::{Batch, Engine, Job};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::map::{Map, Sign};
-use crate::method::{Context, Method, Parameter, Values, input_maps};
+use crate::method::{Context, Method, Parameter, ParameterValues, input_maps};
 use crate::perturb::noise;
 use crate::program::{Score, Statistic};
 
@@ -37,7 +37,7 @@ pub(crate) fn build(
     id: &'static str,
     statistic: Statistic,
     sign: Sign,
-    values: &Values,
+    values: &ParameterValues,
     context: &Context<'_>,
 ) -> Result<Box<dyn Method>> {
     let (n, sigma): (usize, f64) = (values.count("n")?, values.parse("sigma")?);

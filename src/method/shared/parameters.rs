@@ -11,18 +11,18 @@ use crate::perturb::MOST_COPIES;
 pub struct Spec {
     /// The method.
     pub entry: &'static Entry,
-    values: Values,
+    values: ParameterValues,
 }
 
 /// The value of every parameter of a method or metric.
 #[derive(Debug, Clone)]
-pub struct Values {
+pub struct ParameterValues {
     owner: &'static str,
     /// In the registry's order.
     values: Vec<(&'static str, String)>,
 }
 
-impl Values {
+impl ParameterValues {
     /// The value of `key` as written.
     ///
     /// # Errors
@@ -112,7 +112,7 @@ impl Values {
 }
 
 /// `name:key=value,…` with every parameter.
-impl std::fmt::Display for Values {
+impl std::fmt::Display for ParameterValues {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.owner)?;
         for (i, (key, value)) in self.iter().enumerate() {
@@ -170,11 +170,11 @@ impl Spec {
             Ok((key, value))
         };
         let values = resolved.map(resolve).collect::<Result<_>>()?;
-        Ok(Self { entry, values: Values::new(entry.id, values) })
+        Ok(Self { entry, values: ParameterValues::new(entry.id, values) })
     }
 
     /// The value of every parameter.
-    pub fn values(&self) -> &Values {
+    pub fn values(&self) -> &ParameterValues {
         &self.values
     }
 

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::map::{Gap, Map, Sign, Space};
 use crate::method::shared::base::{self, Base, TOGETHER};
-use crate::method::{Context, Entry, METHOD, Method, Parameter, Promise, Values, When};
+use crate::method::{Context, Entry, METHOD, Method, Parameter, ParameterValues, Promise, When};
 use crate::perturb::decoy::{Decoy, Generator, Masks, Recipe, first_activation};
 use crate::program::Statistic;
 use crate::tensor::{Tensor, differ_by_rounding};
@@ -82,7 +82,7 @@ pub(crate) const ENTRY: Entry = Entry {
     build,
 };
 
-fn build(values: &Values, context: &Context<'_>) -> Result<Box<dyn Method>> {
+fn build(values: &ParameterValues, context: &Context<'_>) -> Result<Box<dyn Method>> {
     let n = match values.text("n")? {
         "all" => None,
         _ => Some(values.count("n")?),
@@ -132,7 +132,7 @@ enum Arm {
 }
 
 impl Arm {
-    fn of(values: &Values) -> Result<Self> {
+    fn of(values: &ParameterValues) -> Result<Self> {
         match values.text("arm")? {
             "decoys" => Ok(Arm::Decoys),
             "constant" => Ok(Arm::Constant),
@@ -150,15 +150,15 @@ impl Arm {
     }
 }
 
-fn not_negative(values: &Values) -> bool {
+fn not_negative(values: &ParameterValues) -> bool {
     Arm::of(values).is_ok_and(Arm::is_range) || base::not_negative(values)
 }
 
-fn has_decoys(values: &Values) -> bool {
+fn has_decoys(values: &ParameterValues) -> bool {
     matches!(Arm::of(values), Ok(Arm::Decoys | Arm::Mean))
 }
 
-fn draws(values: &Values) -> bool {
+fn draws(values: &ParameterValues) -> bool {
     let patches = values.text("masks").is_ok_and(|m| m == "patch") && values.text("n").is_ok_and(|n| n != "all");
     let arm = Arm::of(values);
     (patches && !matches!(arm, Ok(Arm::None))) || matches!(arm, Ok(Arm::Noise)) || base::draws(values)

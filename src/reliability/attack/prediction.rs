@@ -148,7 +148,7 @@ fn attack(
     settings.epsilon.positive("epsilon")?;
     Engine::check(graph, x, goal.classes())?;
     let name = if keep == Keep::Last { "fgsm" } else { "pgd" };
-    let run = Run { graph, preprocess, settings, keep };
+    let run = PgdRun { graph, preprocess, settings, keep };
     in_groups((name, settings.iterations), engine, x, |engine, x, at, told| {
         let goal = match goal {
             Goal::Untargeted(classes) => Goal::Untargeted(&classes[at]),
@@ -158,7 +158,7 @@ fn attack(
     })
 }
 
-struct Run<'a> {
+struct PgdRun<'a> {
     graph: &'a Graph,
     preprocess: &'a Preprocess,
     settings: &'a Pgd,
@@ -181,7 +181,7 @@ struct Best {
     iterations: usize,
 }
 
-impl Run<'_> {
+impl PgdRun<'_> {
     fn group(&self, engine: &mut Engine, x: &Batch, goal: Goal<'_>, told: &Told<'_>) -> Result<Vec<Adversarial>> {
         let Pgd { epsilon, step: length, iterations, start, stop, seed } = *self.settings;
         let plane = plane(self.preprocess, x.shape().len())?;

@@ -1,6 +1,6 @@
 //! Completeness and conservation: does the map keep the method's own promise?
 
-use super::{Measured, Subject, Test, Threshold, Verdict, ZERO};
+use super::{CheckedMethod, Measurement, Test, Threshold, Verdict, ZERO};
 use crate::map::{Gap, percent};
 
 /// Share of the score that must have reached the pixels for its conservation to say something of them.
@@ -14,9 +14,9 @@ pub(super) const TEST: Test = Test {
     measure: "gap, as a share of what was promised",
     threshold: Threshold::AtMost(0.05),
     run: |_, subject| {
-        let Some(gap) = &subject.map.gap else { return Ok(Measured::not_applicable(unmeasured(subject))) };
+        let Some(gap) = &subject.map.gap else { return Ok(Measurement::not_applicable(unmeasured(subject))) };
         let Some(relative) = gap.relative else {
-            return Ok(Measured::not_applicable(match subject.map.is_zero() {
+            return Ok(Measurement::not_applicable(match subject.map.is_zero() {
                 true => ZERO.into(),
                 false => format!("{} of nothing: gap {:.3e}", gap.promise, gap.value),
             }));
@@ -26,8 +26,8 @@ pub(super) const TEST: Test = Test {
 };
 
 /// Why there is no gap: what would have to be set for one, or that the method promises nothing.
-fn unmeasured(subject: &Subject<'_>) -> String {
-    let Subject { spec, .. } = subject;
+fn unmeasured(subject: &CheckedMethod<'_>) -> String {
+    let CheckedMethod { spec, .. } = subject;
     if spec.values().text("gap").is_ok_and(|gap| gap == "no") {
         return "no gap was measured: gap=no says so; gap=yes measures it".into();
     }
@@ -44,17 +44,17 @@ fn unmeasured(subject: &Subject<'_>) -> String {
     }
 }
 
-fn measured(subject: &Subject<'_>, gap: &Gap, relative: f64) -> Measured {
+fn measured(subject: &CheckedMethod<'_>, gap: &Gap, relative: f64) -> Measurement {
     let Some([input, bias, lost]) = subject.map.shares.and_then(|shares| shares.relative()) else {
         let sentence = format!("{}: gap {:.3e}", gap.promise, gap.value);
-        return Measured::number(relative, [sentence.clone(), sentence]);
+        return Measurement::number(relative, [sentence.clone(), sentence]);
     };
     let reached = format!("{} of it reached the pixels, {} the biases", percent(input), percent(bias));
     let conserves = format!("conserves the score; {reached}");
     let measured = if TEST.threshold.judge(relative) == Verdict::Pass && input.abs() < LEAST_REACHED {
-        Measured::not_applicable(format!("{conserves}: the map holds less than half of it"))
+        Measurement::not_applicable(format!("{conserves}: the map holds less than half of it"))
     } else {
-        Measured::number(relative, [conserves, format!("loses {} of the score; {reached}", percent(lost))])
+        Measurement::number(relative, [conserves, format!("loses {} of the score; {reached}", percent(lost))])
     };
     measured
         .note("share of the score that reached the pixels", input)

@@ -1,6 +1,6 @@
 //! Deletion: do the pixels that the map calls important matter more than any?
 
-use super::{Bench, Measured, Subject, Test, Threshold, shows_nothing};
+use super::{Bench, CheckedMethod, Measurement, Test, Threshold, shows_nothing};
 use crate::error::{Error, Result};
 use crate::map::{Reduction, channel_sum};
 use crate::program::Score;
@@ -25,7 +25,7 @@ pub(super) const TEST: Test = Test {
     run,
 };
 
-fn run(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Measured> {
+fn run(bench: &mut Bench<'_>, subject: &CheckedMethod<'_>) -> Result<Measurement> {
     let shape = bench.graph.input_shape();
     let plane = channel_sum(&subject.map.values)?;
     if plane.dims() != [shape.h, shape.w] {
@@ -67,7 +67,7 @@ fn run(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Measured> {
     bench.scene.random_deletion = Some(by_chance);
     let sentences =
         ["its pixels matter more than pixels taken at random", "pixels taken at random matter more than its own"];
-    Ok(Measured::number(own - by_chance, sentences)
+    Ok(Measurement::number(own - by_chance, sentences)
         .note("area under its curve", own)
         .note("area under the curves of random orders", by_chance))
 }

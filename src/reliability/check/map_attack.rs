@@ -1,7 +1,7 @@
 //! Stability under an attack on the map.
 
 use super::noise::HOW;
-use super::{Bench, Measured, PanelKind, Subject, Test, Threshold};
+use super::{Bench, CheckedMethod, Measurement, PanelKind, Test, Threshold};
 use crate::engine::Batch;
 use crate::error::Result;
 use crate::reliability::attack::{MapAttack, Objective, Size};
@@ -21,7 +21,7 @@ pub(super) const TEST: Test = Test {
     run,
 };
 
-fn run(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Measured> {
+fn run(bench: &mut Bench<'_>, subject: &CheckedMethod<'_>) -> Result<Measurement> {
     if let Some(nothing) = subject.shows_nothing()? {
         return Ok(nothing);
     }
@@ -45,8 +45,8 @@ fn run(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Measured> {
     }
     let attacked = match &bench.scene.attacked {
         Some(Ok(found)) => found.picture.clone(),
-        Some(Err(why)) => return Ok(Measured::not_applicable(why.clone())),
-        None => return Ok(Measured::not_applicable("there was no attack")),
+        Some(Err(why)) => return Ok(Measurement::not_applicable(why.clone())),
+        None => return Ok(Measurement::not_applicable("there was no attack")),
     };
     let moved = Batch::of(vec![attacked.clone()])?.drawn_as(&x)?;
     let map = bench.map(subject, bench.graph, &moved, target)?;
@@ -57,7 +57,7 @@ fn run(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Measured> {
         "the map keeps most of what it shows",
         "a disturbance that nobody sees moves the map away, and the prediction stays",
     ];
-    let measured = Measured::number(kept, sentences)
+    let measured = Measurement::number(kept, sentences)
         .note("Spearman", compared.spearman.unwrap_or(0.0))
         .note("S_S = |E(x) - E(x')| / |x - x'|", compared.ratio.unwrap_or(0.0))
         .note("way of the mass centre, pixels", compared.mass_shift.unwrap_or(0.0));

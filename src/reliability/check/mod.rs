@@ -85,7 +85,7 @@ pub struct Finding {
 
 /// What a test measured, before it is judged.
 #[derive(Default)]
-struct Measured {
+struct Measurement {
     /// The number that [`Test::threshold`] judges; none where the test does not apply.
     value: Option<f64>,
     /// What is said where it passes, or why the test does not apply; and where it fails.
@@ -94,7 +94,7 @@ struct Measured {
     panels: Vec<Panel>,
 }
 
-impl Measured {
+impl Measurement {
     /// `sentences` say what it means where it passes and where it fails.
     fn number(value: f64, sentences: [impl Into<String>; 2]) -> Self {
         Self { value: Some(value), sentences: sentences.map(Into::into), ..Self::default() }
@@ -137,7 +137,7 @@ pub struct Test {
     pub measure: &'static str,
     /// The bound it is held against.
     pub threshold: Threshold,
-    run: fn(&mut Bench<'_>, &Subject<'_>) -> Result<Measured>,
+    run: fn(&mut Bench<'_>, &CheckedMethod<'_>) -> Result<Measurement>,
 }
 
 impl std::fmt::Debug for Test {
@@ -260,7 +260,7 @@ struct Nets {
 }
 
 /// A method on the picture.
-struct Subject<'s> {
+struct CheckedMethod<'s> {
     id: &'s str,
     spec: &'s Spec,
     method: &'s dyn Method,
@@ -340,7 +340,7 @@ impl<'a> Checker<'a> {
             let (method, map) = match made {
                 Ok(made) => made,
                 Err(e) if refused(&e) => {
-                    let why = |test: &&'static Test| finding(test, id, Measured::not_applicable(e.to_string()));
+                    let why = |test: &&'static Test| finding(test, id, Measurement::not_applicable(e.to_string()));
                     checked.findings.extend(self.options.tests.iter().map(why));
                     continue;
                 }
@@ -354,7 +354,7 @@ impl<'a> Checker<'a> {
                 map: map.clone(),
                 picture: None,
             });
-            let subject = Subject { id, spec, method: &*method, map: &map };
+            let subject = CheckedMethod { id, spec, method: &*method, map: &map };
             for test in &self.options.tests {
                 told(id, test.id);
                 self.nets.counted = self.nets.bytes;
@@ -370,7 +370,7 @@ impl<'a> Checker<'a> {
                     (test.run)(&mut bench, &subject)
                 });
                 let mut measured = match made {
-                    Err(e) if refused(&e) => Measured::not_applicable(e.to_string()),
+                    Err(e) if refused(&e) => Measurement::not_applicable(e.to_string()),
                     other => other.map_err(|e| e.within(format!("{id}, {}", test.id)))?,
                 };
                 checked.panels.append(&mut measured.panels);
@@ -387,7 +387,7 @@ fn refused(e: &Error) -> bool {
 }
 
 /// The measure and what [`Test::threshold`] says of it.
-fn finding(test: &Test, method: &str, measured: Measured) -> Finding {
+fn finding(test: &Test, method: &str, measured: Measurement) -> Finding {
     let verdict = measured.value.map_or(Verdict::NotApplicable, |value| test.threshold.judge(value));
     let [passes, fails] = measured.sentences;
     Finding {
@@ -404,28 +404,28 @@ fn finding(test: &Test, method: &str, measured: Measured) -> Finding {
 
 impl Bench<'_> {
     /// The subject's map of some picture, for some class, by some net.
-    fn map(&mut self, subject: &Subject<'_>, graph: &Graph, x: &Batch, target: usize) -> Result<Map> {
+    fn map(&mut self, subject: &CheckedMethod<'_>, graph: &Graph, x: &Batch, target: usize) -> Result<Map> {
         let maps = subject.method.explain(self.engine, graph, x, &[target])?;
         maps.into_iter().next().ok_or_else(|| Error::device("a method without a map"))
     }
 }
 
-impl Subject<'_> {
+impl CheckedMethod<'_> {
     fn panel(&self, test: &'static str, kind: PanelKind, caption: &str, map: Map, picture: Option<Tensor>) -> Panel {
         Panel { test: Some(test), method: self.id.into(), kind, caption: caption.into(), map, picture }
     }
 
     /// Why nothing can be compared with the map, where its magnitudes are the same everywhere.
-    fn shows_nothing(&self) -> Result<Option<Measured>> {
+    fn shows_nothing(&self) -> Result<Option<Measurement>> {
         shows_nothing(self.map, Reduction::MaxAbs)
     }
 }
 
 /// Why a map puts no pixel before another, as `reduction` makes it one number a pixel; nothing where it does.
-fn shows_nothing(map: &Map, reduction: Reduction) -> Result<Option<Measured>> {
+fn shows_nothing(map: &Map, reduction: Reduction) -> Result<Option<Measurement>> {
     let plane = reduction.apply(&map.values)?;
     let flat = (1..plane.len()).all(|i| plane.at(i) == plane.at(0));
-    Ok(flat.then(|| Measured::not_applicable(if map.is_zero() { ZERO } else { "the map is the same everywhere" })))
+    Ok(flat.then(|| Measurement::not_applicable(if map.is_zero() { ZERO } else { "the map is the same everywhere" })))
 }
 
 /// Said of a map without anything in it.

@@ -1,6 +1,6 @@
 //! Stability under noise that a person hardly sees.
 
-use super::{Bench, Measured, PanelKind, Subject, Test, Threshold};
+use super::{Bench, CheckedMethod, Measurement, PanelKind, Test, Threshold};
 use crate::engine::Batch;
 use crate::error::Result;
 use crate::map::Reduction;
@@ -26,7 +26,7 @@ pub(super) const TEST: Test = Test {
     run,
 };
 
-fn run(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Measured> {
+fn run(bench: &mut Bench<'_>, subject: &CheckedMethod<'_>) -> Result<Measurement> {
     if let Some(nothing) = subject.shows_nothing()? {
         return Ok(nothing);
     }
@@ -34,12 +34,12 @@ fn run(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Measured> {
     let noisy = noisy(&x, bench.options.seed)?;
     let logits = bench.engine.forward(bench.graph, &noisy)?.to_f64().into_owned();
     if top(&logits) != Some(target) {
-        return Ok(Measured::not_applicable("the noise changes what the net predicts"));
+        return Ok(Measurement::not_applicable("the noise changes what the net predicts"));
     }
     let map = bench.map(subject, bench.graph, &noisy, target)?;
     let moved = compare([subject.map, &map], [&x.items()[0], &noisy.items()[0]], &HOW)?;
     let sentences = ["noise that hardly shows hardly shows in the map", "noise that hardly shows makes another map"];
-    let measured = Measured::number(moved.spearman.unwrap_or(0.0), sentences)
+    let measured = Measurement::number(moved.spearman.unwrap_or(0.0), sentences)
         .note_of("share of the top tenth in common", moved.top())
         .note("S_S = |E(x) - E(x')| / |x - x'|", moved.ratio.unwrap_or(0.0));
     let picture = noisy.items().first().cloned();

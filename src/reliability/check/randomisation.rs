@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Bench, Measured, PanelKind, RANDOMISED, Subject, Test, Threshold, shows_nothing};
+use super::{Bench, CheckedMethod, Measurement, PanelKind, RANDOMISED, Test, Threshold, shows_nothing};
 use crate::error::Result;
 use crate::graph::NodeId;
 use crate::map::{Map, Reduction, channel_max_abs, channel_sum, paper_scale};
@@ -47,7 +47,7 @@ fn spread(n: usize) -> impl Iterator<Item = usize> {
 const DRAWS: u64 = 5;
 
 /// The subject's map by the net with `nodes` drawn anew, the `draw`-th time.
-fn map(bench: &mut Bench<'_>, subject: &Subject<'_>, nodes: &[NodeId], draw: u64) -> Result<Map> {
+fn map(bench: &mut Bench<'_>, subject: &CheckedMethod<'_>, nodes: &[NodeId], draw: u64) -> Result<Map> {
     let (x, target) = (bench.scene.x.clone(), bench.scene.target);
     let key = (draw, nodes.iter().map(|n| n.index()).collect());
     if let Some(net) = bench.nets.randomised.get(&key).cloned() {
@@ -71,7 +71,7 @@ fn map(bench: &mut Bench<'_>, subject: &Subject<'_>, nodes: &[NodeId], draw: u64
 }
 
 /// Refuses where the net with all of `nodes` drawn anew would not fit, before any is made.
-fn check_room(bench: &mut Bench<'_>, subject: &Subject<'_>, nodes: &[NodeId]) -> Result<()> {
+fn check_room(bench: &mut Bench<'_>, subject: &CheckedMethod<'_>, nodes: &[NodeId]) -> Result<()> {
     if bench.engine.left().is_none_or(|left| drawn_bytes(bench.graph, nodes) as u64 <= left / 4) {
         return Ok(());
     }
@@ -117,7 +117,7 @@ impl Likeness {
     }
 }
 
-fn cascading(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Measured> {
+fn cascading(bench: &mut Bench<'_>, subject: &CheckedMethod<'_>) -> Result<Measurement> {
     if let Some(nothing) = subject.shows_nothing()? {
         return Ok(nothing);
     }
@@ -141,17 +141,17 @@ fn cascading(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Measured> {
         }
     }
     let Some((drawn, map)) = judged else {
-        return Ok(Measured::not_applicable("the net has no layer with weights"));
+        return Ok(Measurement::not_applicable("the net has no layer with weights"));
     };
     if drawn.is_empty() {
-        return Ok(Measured::not_applicable(BLANK));
+        return Ok(Measurement::not_applicable(BLANK));
     }
     let likeness = drawn.iter().sum::<f64>() / drawn.len() as f64;
     let sentences = [
         "without the upper half of the net it is another map",
         "much of the map stays when the upper half of the net is forgotten: it shows the picture rather than the class",
     ];
-    let mut measured = Measured::number(likeness, sentences);
+    let mut measured = Measurement::number(likeness, sentences);
     for (n, Likeness { magnitudes, signed }) in course {
         measured = measured
             .note(&format!("|Spearman| with {n} of {} layers drawn anew", all.len()), magnitudes)
@@ -164,7 +164,7 @@ fn cascading(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Measured> {
     Ok(measured.panel(subject.panel(CASCADING.id, PanelKind::Randomised, "upper half drawn anew", map, None)))
 }
 
-fn independent(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Measured> {
+fn independent(bench: &mut Bench<'_>, subject: &CheckedMethod<'_>) -> Result<Measurement> {
     if let Some(nothing) = subject.shows_nothing()? {
         return Ok(nothing);
     }
@@ -178,10 +178,10 @@ fn independent(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Measured>
         }
     }
     if notes.is_empty() {
-        return Ok(Measured::not_applicable(BLANK));
+        return Ok(Measurement::not_applicable(BLANK));
     }
     let value = notes.iter().map(|(_, v)| v).sum::<f64>() / notes.len().max(1) as f64;
     let sentences = ["single layers matter to it", "the map hardly notices when a single layer is drawn anew"];
-    let measured = Measured::number(value, sentences);
+    let measured = Measurement::number(value, sentences);
     Ok(notes.into_iter().fold(measured, |measured, (name, value)| measured.note(&name, value)))
 }

@@ -1,6 +1,6 @@
 //! Wrong class: is another class explained by another map?
 
-use super::{Measured, PanelKind, Test, Threshold};
+use super::{Measurement, PanelKind, Test, Threshold};
 use crate::graph::Link;
 use crate::map::{channel_max_abs, paper_scale};
 use crate::reliability::similarity::{spearman_abs, ssim, top_k_intersection};
@@ -18,13 +18,13 @@ pub(super) const TEST: Test = Test {
     threshold: Threshold::AtMost(0.9),
     run: |bench, subject| {
         if bench.graph.link() == Link::Sigmoid {
-            return Ok(Measured::not_applicable(
+            return Ok(Measurement::not_applicable(
                 "the net has one output: its other class is the same number with the sign changed",
             ));
         }
         let (x, least) = (bench.scene.x.clone(), bench.scene.least);
         if least == bench.scene.target {
-            return Ok(Measured::not_applicable("the net says the same of all classes"));
+            return Ok(Measurement::not_applicable("the net says the same of all classes"));
         }
         if let Some(nothing) = subject.shows_nothing()? {
             return Ok(nothing);
@@ -36,7 +36,7 @@ pub(super) const TEST: Test = Test {
         let spearman = spearman_abs(&a, &b)?;
         let top = spearman.map(|_| top_k_intersection(&a, &b, TOP)).transpose()?;
         let sentences = ["another class has another map", "the map hardly depends on the class"];
-        let measured = Measured::number(spearman.unwrap_or(0.0), sentences)
+        let measured = Measurement::number(spearman.unwrap_or(0.0), sentences)
             .note("SSIM", ssim(&paper_scale(&subject.map.values)?, &paper_scale(&wrong.values)?)?)
             .note_of("share of the top tenth in common", top)
             .note("size of the wrong class's map, as a share of the other's", size(&b) / size(&a));

@@ -6,7 +6,7 @@ use super::Case;
 use crate::engine::{Batch, Engine};
 use crate::error::{Error, Result};
 use crate::map::Map;
-use crate::method::{Parameter, Values};
+use crate::method::{Parameter, ParameterValues};
 use crate::reliability::attack::{Goal, Pgd, Size, Start, Stop, pgd};
 use crate::score::top;
 
@@ -32,7 +32,7 @@ pub(super) const START: Parameter = Parameter {
 };
 
 /// The attack that the parameters describe.
-pub(super) fn attack(values: &Values) -> Result<Attack> {
+pub(super) fn attack(values: &ParameterValues) -> Result<Attack> {
     let size = |key: &str| values.parse::<Size>(key)?.positive(key).map_err(|e| e.within(values));
     let iterations = values.count("iterations")?;
     if iterations == 0 {

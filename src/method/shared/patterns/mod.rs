@@ -19,7 +19,7 @@ use crate::engine::{Batch, Engine, Job};
 use crate::error::{Error, Result, read_file};
 use crate::graph::{Encoding, Graph, Node, NodeId, Op, Weight};
 use crate::map::{Map, Sign};
-use crate::method::{Context, Method, Parameter, Values, input_maps};
+use crate::method::{Context, Method, Parameter, ParameterValues, input_maps};
 use crate::program::Score;
 use crate::rule::{Composite, Pattern, Select};
 use crate::tensor::{Precision, check_safetensors};
@@ -239,7 +239,7 @@ struct Back {
 pub(crate) fn build(
     id: &'static str,
     stand_in: StandIn,
-    values: &Values,
+    values: &ParameterValues,
     context: &Context<'_>,
 ) -> Result<Box<dyn Method>> {
     let path = match values.text("patterns")? {
