@@ -86,6 +86,7 @@ use std::path::Path;
 
 pub use masks::{haf, relex};
 pub use shared::conservation::{LayerBalance, conservation};
+pub(crate) use shared::descent::{Course, in_groups};
 pub use shared::parameters::{ParameterValues, Spec};
 pub(crate) use shared::parameters::{Registered, read};
 pub use shared::patterns;

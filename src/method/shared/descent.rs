@@ -1,5 +1,5 @@
-//! What methods share that descend on an objective: pictures in groups, word of how far they have come, and slopes of the
-//! score at inputs of their own.
+//! What methods and attacks share that descend on an objective: pictures in groups, word of how far they have come, slopes of
+//! the score at inputs of their own, and the loop over masks of blurred pictures.
 
 use crate::engine::{Batch, Copies, Engine, Progress, Task};
 use crate::error::Result;

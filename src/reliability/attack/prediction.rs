@@ -2,11 +2,12 @@
 
 use super::ball::{Ball, Size, linf, plane};
 use super::field::{gradients, logits};
-use super::{Adversarial, Start, Told, check_iterations, in_groups, start_draws, step};
+use super::{Adversarial, Start, bytes, check_iterations, start_draws, step};
 use crate::engine::{Batch, Copies, Engine};
 use crate::error::Result;
 use crate::graph::{Graph, Link};
 use crate::image::Preprocess;
+use crate::method::{Course, in_groups};
 use crate::program::Score;
 use crate::score::top;
 use crate::tensor::Tensor;
@@ -149,12 +150,12 @@ fn attack(
     Engine::check(graph, x, goal.classes())?;
     let name = if keep == Keep::Last { "fgsm" } else { "pgd" };
     let run = PgdRun { graph, preprocess, settings, keep };
-    in_groups((name, settings.iterations), engine, x, |engine, x, at, told| {
+    in_groups((name, settings.iterations), engine, (x, goal.classes()), bytes(x), |engine, x, classes, course| {
         let goal = match goal {
-            Goal::Untargeted(classes) => Goal::Untargeted(&classes[at]),
-            Goal::Targeted(classes) => Goal::Targeted(&classes[at]),
+            Goal::Untargeted(_) => Goal::Untargeted(classes),
+            Goal::Targeted(_) => Goal::Targeted(classes),
         };
-        run.group(engine, x, goal, told)
+        run.group(engine, x, goal, course)
     })
 }
 
@@ -182,7 +183,7 @@ struct Best {
 }
 
 impl PgdRun<'_> {
-    fn group(&self, engine: &mut Engine, x: &Batch, goal: Goal<'_>, told: &Told<'_>) -> Result<Vec<Adversarial>> {
+    fn group(&self, engine: &mut Engine, x: &Batch, goal: Goal<'_>, course: Course) -> Result<Vec<Adversarial>> {
         let Pgd { epsilon, step: length, iterations, start, stop, seed } = *self.settings;
         let plane = plane(self.preprocess, x.shape().len())?;
         let (radius, length) = (epsilon.normalised(self.preprocess), length.normalised(self.preprocess));
@@ -217,7 +218,7 @@ impl PgdRun<'_> {
                 step(&mut victim.point, &up, &length, plane);
                 victim.ball.project(&mut victim.point);
             }
-            told.iteration(engine, done + 1, victims.iter().filter_map(|v| v.best.as_ref().map(|b| b.objective)));
+            course.report(engine, done + 1, victims.iter().filter_map(|v| v.best.as_ref().map(|b| b.objective)));
         }
         let active = self.active(&victims, stop);
         if !active.is_empty() {
