@@ -26,6 +26,7 @@
 //! use verilume::method::{Context, Spec};
 //! use verilume::model::Model;
 //! use verilume::program::Score;
+//! use verilume::score::top;
 //!
 //! let model = Model::embedded()?;
 //! let prepare = |path: &std::path::Path| model.preprocess().apply(&Picture::open(path, &DecodeLimits::default())?);
@@ -35,7 +36,7 @@
 //!
 //! let mut engine = Engine::new(&Settings::default())?;
 //! let logits = engine.forward(&graph, &x)?; // [1, 1000]
-//! let top = (0..model.classes()).max_by(|&a, &b| logits.at(a).total_cmp(&logits.at(b))).unwrap_or(0);
+//! let top = top(&logits.to_f64()).unwrap_or(0);
 //! assert_eq!(model.labels().get(top), Some("tiger cat"));
 //!
 //! // `load` is for methods that take a picture as a parameter, such as `ig:baseline=file:grey.png`.

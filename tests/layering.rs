@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("near", &[]),
+    ("score", &[]),
     ("memory", &[]),
     ("text", &["error"]),
     ("tensor", &["error"]),
@@ -46,6 +47,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "error",
             "near",
             "tensor",
+            "score",
             "optimiser",
             "random",
             "image",

@@ -17,9 +17,6 @@ use super::source::{self, Inputs, Source};
 use super::tables::{self, Table};
 use super::targets::{self, Listed};
 
-/// The generator's stream for the order of pictures: `shuffled` in ASCII.
-const STREAM: u64 = 0x7368_7566_666c_6564;
-
 /// What was asked for.
 pub struct Wanted<'a> {
     /// Folders, patterns, arrays.
@@ -106,7 +103,7 @@ impl Data {
         }
         if let Some(seed) = wanted.shuffle {
             let mut order = vec![0.0f32; examples.len()];
-            random::fill_uniforms(seed, STREAM, 0, 0, &mut order);
+            random::Stream::Shuffle.uniforms(seed, 0, 0, &mut order);
             let mut numbered: Vec<(f32, Example)> = order.into_iter().zip(examples).collect();
             // Stable: equal numbers keep the files' order.
             numbered.sort_by(|a, b| a.0.total_cmp(&b.0));

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::engine::Batch;
 use crate::error::{Error, Result};
 use crate::image::Preprocess;
-use crate::random;
+use crate::random::Stream;
 use crate::tensor::{Shape, Tensor};
 
 /// Stands for a picture without content.
@@ -69,9 +69,6 @@ impl std::str::FromStr for Baseline {
     }
 }
 
-/// Sample number of baseline noise, apart from those of noisy copies.
-const NOISE_SAMPLE: u32 = u32::MAX;
-
 impl Baseline {
     /// One baseline `[C, H, W]` for each picture, in the pictures' precision. `file` is the loaded file, if one is named.
     ///
@@ -105,7 +102,7 @@ impl Baseline {
                         fill(&numbers.chunks(shape.plane()).map(mean).collect::<Vec<f64>>())
                     }
                     Baseline::Blur(sigma) => blur(&picture.to_f64(), shape, *sigma),
-                    Baseline::Noise => noise(x, i, preprocess, seed, NOISE_SAMPLE)?,
+                    Baseline::Noise => noise(x, i, preprocess, Stream::Baseline, (seed, 0))?,
                     Baseline::File(path) => {
                         let file = file.ok_or_else(|| Error::settings(format!("{} was not loaded", path.display())))?;
                         if file.dims() != shape.dims() {
@@ -131,15 +128,21 @@ fn one_a_channel(values: Vec<f64>, shape: Shape) -> Result<Vec<f64>> {
     Err(Error::settings(format!("a baseline of {} channels for an input of {}", values.len(), shape.c)))
 }
 
-/// Uniform noise between black and white: the draws of one sample for picture `i`, in C order.
+/// Uniform noise between black and white: one draw (seed and number) of a stream for picture `i`, in C order.
 ///
 /// # Errors
 /// When the preprocessing has other channels than the input.
-pub(crate) fn noise(x: &Batch, i: usize, preprocess: &Preprocess, seed: u64, sample: u32) -> Result<Vec<f64>> {
+pub(crate) fn noise(
+    x: &Batch,
+    i: usize,
+    preprocess: &Preprocess,
+    stream: Stream,
+    (seed, n): (u64, u32),
+) -> Result<Vec<f64>> {
     let shape = x.shape();
     let (black, white) = (one_a_channel(preprocess.black(), shape)?, one_a_channel(preprocess.white(), shape)?);
     let mut draws = vec![0f32; shape.len()];
-    random::fill_uniforms(seed, x.draws()[i].key, sample, 0, &mut draws);
+    stream.uniforms(seed, x.draws()[i].key, n, &mut draws);
     let draw = |(e, u): (usize, &f32)| {
         let c = e / shape.plane();
         black[c] + (white[c] - black[c]) * f64::from(*u)

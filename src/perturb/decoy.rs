@@ -18,7 +18,7 @@ use crate::engine::{Batch, Copies, Engine, Task};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId, Op};
 use crate::program::{self, Builder, Decided};
-use crate::random;
+use crate::random::Stream;
 use crate::rule::{Composite, pull_back};
 use crate::tensor::{Precision, Shape, Tensor};
 
@@ -113,9 +113,6 @@ fn starts(extent: usize, patch: usize, stride: usize) -> Vec<usize> {
     }
     starts
 }
-
-/// A sample's number for the places of patches; no other draw of a method that makes decoys has it.
-const PLACES: u32 = u32::MAX - 1;
 
 impl<'a> Generator<'a> {
     /// For pictures whose channels reach from `low` to `high`.
@@ -281,7 +278,7 @@ impl<'a> Generator<'a> {
         let picture = &self.x.items()[item];
         let (from, to) = (picture.to_f64(), decoy.picture.to_f64());
         let mut draws = vec![0f32; from.len()];
-        random::fill_normals(self.recipe.seed, self.x.draws()[item].key, number as u32, 0, &mut draws);
+        Stream::Copies.normals(self.recipe.seed, self.x.draws()[item].key, number as u32, &mut draws);
         let mut numbers = from.to_vec();
         let plane = self.x.shape().plane();
         for [rows, columns] in self.mask(item, number).0 {
@@ -542,7 +539,7 @@ fn drawn(starts: &[Vec<usize>; 2], n: usize, seed: u64, key: u64) -> Result<Vec<
         _ => {}
     }
     let mut draws = vec![0f32; all.len()];
-    random::fill_uniforms(seed, key, PLACES, 0, &mut draws);
+    Stream::DecoyPlaces.uniforms(seed, key, 0, &mut draws);
     let mut order: Vec<usize> = (0..all.len()).collect();
     order.sort_by(|&a, &b| draws[a].total_cmp(&draws[b]));
     order.truncate(n);

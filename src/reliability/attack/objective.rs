@@ -1,7 +1,7 @@
 //! What attacks on maps make large, as functions of a map that is normalised to sum 1, and their derivatives.
 
 use crate::error::{Error, Result};
-use crate::reliability::metric::Bounds;
+use crate::reliability::localisation::Bounds;
 use crate::tensor::Tensor;
 
 /// Pixels of the net's input.
