@@ -263,7 +263,7 @@ impl<I: Isa> Device for Cpu<I> {
     }
 
     fn last_adjoint(&self) -> LastAdjoint {
-        LastAdjoint::EachPicture
+        conv::LAST_ADJOINT
     }
 
     fn fit(&mut self, plan: &Plan, wanted: usize, room: Room) -> Result<usize> {

@@ -72,9 +72,8 @@ impl Form {
     ) -> (Self, usize) {
         let channels = Channels::new(layer, direction);
         let skipping = skipping::groups::<I>(layer, &channels, geometry, zeros);
-        // Where most are zeros few more products are left than by Winograd's transforms, or fewer, and no transforms.
         if products == Products::Few
-            && !(skipping.is_some() && zeros == Zeros::Most)
+            && !(skipping.is_some() && skipping::few_left(zeros))
             && let Some((winograd, len)) = Winograd::new::<I>(layer, direction, geometry)
         {
             return (Form::Winograd(winograd), len);

@@ -28,6 +28,12 @@ const SUM_BYTES: usize = 256 << 10;
 /// Positions of a band that pay for reading a slab.
 const LEAST_POSITIONS: usize = 128;
 
+/// Whether so few numbers are not zero that fewer products are left than by Winograd's transforms, or few more, and no
+/// transforms.
+pub(super) fn few_left(zeros: Zeros) -> bool {
+    matches!(zeros, Zeros::AllButOneIn(3..))
+}
+
 /// The groups of written channels and the packed weights' elements, if zeros are to be expected and worth skipping.
 pub(super) fn groups<I: Isa>(
     layer: &ConvLayer,
@@ -36,7 +42,7 @@ pub(super) fn groups<I: Isa>(
     zeros: Zeros,
 ) -> Option<(Vec<Group>, usize)> {
     let (read, blocks) = (geometry.read.c, channels.written.div_ceil(I::LANES));
-    let pays = I::SKIPS > 0 && zeros != Zeros::Unknown && layer.groups == 1;
+    let pays = I::SKIPS > 0 && (zeros == Zeros::Many || few_left(zeros)) && layer.groups == 1;
     if !pays || !read.is_multiple_of(I::LANES) || blocks < LEAST_BLOCKS {
         return None;
     }
