@@ -3,35 +3,22 @@
 use serde::{Deserialize, Serialize};
 
 use super::conv::{Direction, Products};
+use super::sets::Kernels;
 use crate::error::{Error, Result};
 
-/// Which kernels the CPU device uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Kernels {
-    /// The fastest the machine has.
-    #[default]
-    Auto,
-    /// AVX-512 F, BW, DQ, VL.
-    Avx512,
-    /// AVX2, FMA, F16C.
-    Avx2,
-    /// Plain Rust.
-    Portable,
+impl std::fmt::Display for Kernels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.set().name)
+    }
 }
 
 impl std::str::FromStr for Kernels {
     type Err = Error;
 
     fn from_str(s: &str) -> Result<Self> {
-        match s {
-            "auto" => Ok(Kernels::Auto),
-            "avx512" => Ok(Kernels::Avx512),
-            "avx2" => Ok(Kernels::Avx2),
-            "portable" => Ok(Kernels::Portable),
-            _ => {
-                Err(Error::settings(format!("no CPU kernels are named '{s}'; there are auto, avx512, avx2, portable")))
-            }
-        }
+        let names = || Kernels::ALL.map(|kernels| kernels.set().name).join(", ");
+        let named = Kernels::ALL.into_iter().find(|kernels| kernels.set().name == s);
+        named.ok_or_else(|| Error::settings(format!("no CPU kernels are named '{s}'; there are {}", names())))
     }
 }
 
@@ -44,11 +31,11 @@ pub enum Convolution {
     #[default]
     Auto,
     /// CPU: by Winograd's transforms, forward and backward: a quarter of the products, a few times the rounding error. GPU:
-    /// signals on their way back are multiplied in TF32, which does no harm to a plain gradient, whose decisions are taken
-    /// by then, but to whatever compares or cuts signals.
+    /// signals on their way back are multiplied in TF32. That is harmless for a plain gradient (ReLU masks are already
+    /// fixed), not for rules that compare or threshold signals.
     Fast,
-    /// CPU: forward by plain sums, so that activations are decided as well as single precision can; backward by Winograd's
-    /// transforms, which are linear and cannot flip a decision. GPU: single precision's accuracy both ways.
+    /// CPU: plain sums in the forward pass, so that ReLU masks are as accurate as single precision can make them. Winograd's
+    /// transforms in the backward pass, which is linear and cannot flip a mask. GPU: single precision's accuracy both ways.
     Exact,
 }
 

@@ -4,6 +4,7 @@
 //! Three instruction sets exist: AVX-512 (16 lanes of f32), AVX2 with FMA (8 lanes of f32) and a portable one (8 lanes of
 //! f32 or f64) written in plain Rust.
 
+use super::sets::Kernels;
 use crate::tensor::Scalar;
 
 /// Work to be done with an instruction set's features switched on.
@@ -113,7 +114,7 @@ impl<T: Scalar> Isa for Portable<T> {
     type T = T;
     type V = Lanes<T>;
     const LANES: usize = 8;
-    const NAME: &'static str = "portable";
+    const NAME: &'static str = Kernels::Portable.set().name;
     const LOADS_HALF: bool = false;
     const REGISTERS: usize = 16;
     const PIXELS: usize = 4;
@@ -240,11 +241,11 @@ impl<T: Scalar> Isa for Portable<T> {
                 // SAFETY: passed on.
                 unsafe { k.call() }
             }
-            if has_avx512() {
+            if Kernels::Avx512.run_here() {
                 // SAFETY: detected; the kernel's pointers are the caller's promise.
                 return unsafe { widest(k) };
             }
-            if has_avx2() {
+            if Kernels::Avx2.run_here() {
                 // SAFETY: detected; the kernel's pointers are the caller's promise.
                 return unsafe { wide(k) };
             }
@@ -254,26 +255,6 @@ impl<T: Scalar> Isa for Portable<T> {
     }
 }
 
-/// Whether the machine has what [`Avx512`] needs.
-pub(crate) fn has_avx512() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("avx512vl")
-        && has_avx2();
-    #[cfg(not(target_arch = "x86_64"))]
-    false
-}
-
-/// Whether the machine has what [`Avx2`] needs.
-pub(crate) fn has_avx2() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
-    #[cfg(not(target_arch = "x86_64"))]
-    false
-}
-
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx512};
 
@@ -281,7 +262,7 @@ pub(crate) use x86::{Avx2, Avx512};
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Isa, Kernel};
+    use super::{Isa, Kernel, Kernels};
 
     /// AVX-512 F, BW, DQ, VL: 16 lanes of f32.
     #[derive(Debug, Clone, Copy)]
@@ -293,7 +274,7 @@ mod x86 {
         type T = f32;
         type V = __m512;
         const LANES: usize = 16;
-        const NAME: &'static str = "avx512";
+        const NAME: &'static str = Kernels::Avx512.set().name;
         const LOADS_HALF: bool = true;
         const REGISTERS: usize = 32;
         const PIXELS: usize = 14;
@@ -408,7 +389,7 @@ mod x86 {
         type T = f32;
         type V = __m256;
         const LANES: usize = 8;
-        const NAME: &'static str = "avx2";
+        const NAME: &'static str = Kernels::Avx2.set().name;
         const LOADS_HALF: bool = true;
         const REGISTERS: usize = 16;
         const PIXELS: usize = 6;
