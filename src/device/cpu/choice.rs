@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::conv::{Direction, Products};
+use super::conv::{Arithmetic, Direction};
 use super::sets::Kernels;
 use crate::error::{Error, Result};
 
@@ -22,16 +22,16 @@ impl std::str::FromStr for Kernels {
     }
 }
 
-/// How accurately convolutions are computed in single precision: the CPU's large 3×3 ones of stride 1, and the way back on a
-/// GPU.
+/// How accurately convolutions are computed in single precision. It concerns large 3×3 convolutions of stride 1 on the CPU, and
+/// the backward pass on a GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Convolution {
     /// `Fast` on a CPU, `Exact` on a GPU.
     #[default]
     Auto,
-    /// CPU: by Winograd's transforms, forward and backward: a quarter of the products, a few times the rounding error. GPU:
-    /// signals on their way back are multiplied in TF32. That is harmless for a plain gradient (ReLU masks are already
+    /// CPU: Winograd's transforms, forward and backward. They have a quarter of the products and a few times the rounding error.
+    /// GPU: signals on their way back are multiplied in TF32. That is harmless for a plain gradient (ReLU masks are already
     /// fixed), not for rules that compare or threshold signals.
     Fast,
     /// CPU: plain sums in the forward pass, so that ReLU masks are as accurate as single precision can make them. Winograd's
@@ -40,10 +40,10 @@ pub enum Convolution {
 }
 
 impl Convolution {
-    pub(super) fn products(self, direction: Direction) -> Products {
+    pub(super) fn arithmetic(self, direction: Direction) -> Arithmetic {
         match (self, direction) {
-            (Convolution::Exact, Direction::Forward) => Products::Plain,
-            _ => Products::Few,
+            (Convolution::Exact, Direction::Forward) => Arithmetic::Direct,
+            _ => Arithmetic::Transformed,
         }
     }
 }

@@ -38,9 +38,9 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     const PIXELS: usize;
     /// Whether large 3×3 convolutions may be computed by Winograd's transforms.
     const WINOGRAD: bool;
-    /// Channel blocks whose sums for two positions fit the registers with two numbers read and a vector of weights while zeros
-    /// are skipped, at most 8; 0 where no product is skipped.
-    const SKIPS: usize;
+    /// Most channel blocks the zero-skipping kernel can accumulate in registers (two pixels at a time), at most 8. 0 disables
+    /// it.
+    const SKIP_BLOCKS: usize;
 
     unsafe fn zero() -> Self::V;
     unsafe fn splat(x: Self::T) -> Self::V;
@@ -50,9 +50,9 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     unsafe fn load_f16(p: *const u16) -> Self::V;
     /// Numbers stored as bfloat16, converted exactly; `p` is valid for `LANES` of them, of any alignment.
     unsafe fn load_bf16(p: *const u16) -> Self::V;
-    /// Asks for the cache line of `p` in the first cache, where the instruction set can; any address will do.
+    /// Prefetches the cache line of `p` into the first-level cache, if there is an instruction for it. Any address will do.
     unsafe fn prefetch_near(p: *const u8);
-    /// As [`Isa::prefetch_near`], in the second cache.
+    /// As [`Isa::prefetch_near`], into the second-level cache.
     unsafe fn prefetch_far(p: *const u8);
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
@@ -61,7 +61,7 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// `min(max(v, lo), hi)`; NaN stays NaN.
     unsafe fn clamp(v: Self::V, lo: Self::V, hi: Self::V) -> Self::V;
-    /// Bit `i` set where `v[i]` is not 0, as NaN is not.
+    /// Bit `i` set where `v[i]` is not 0. NaN is not 0.
     unsafe fn nonzero(v: Self::V) -> u32;
     /// Bit `i` set where `lo < v[i] < hi`.
     unsafe fn between(v: Self::V, lo: Self::V, hi: Self::V) -> u32;
@@ -119,7 +119,7 @@ impl<T: Scalar> Isa for Portable<T> {
     const REGISTERS: usize = 16;
     const PIXELS: usize = 4;
     const WINOGRAD: bool = false;
-    const SKIPS: usize = 0;
+    const SKIP_BLOCKS: usize = 0;
 
     #[inline(always)]
     unsafe fn zero() -> Lanes<T> {
@@ -279,7 +279,7 @@ mod x86 {
         const REGISTERS: usize = 32;
         const PIXELS: usize = 14;
         const WINOGRAD: bool = true;
-        const SKIPS: usize = 8;
+        const SKIP_BLOCKS: usize = 8;
 
         #[inline(always)]
         unsafe fn zero() -> __m512 {
@@ -394,7 +394,7 @@ mod x86 {
         const REGISTERS: usize = 16;
         const PIXELS: usize = 6;
         const WINOGRAD: bool = true;
-        const SKIPS: usize = 6;
+        const SKIP_BLOCKS: usize = 6;
 
         #[inline(always)]
         unsafe fn zero() -> __m256 {

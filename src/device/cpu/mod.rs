@@ -170,9 +170,9 @@ impl<I: Isa> Cpu<I> {
         if self.plans.len() >= MOST_CONV_PLANS && !self.plans.contains_key(&key) {
             self.plans.clear();
         }
-        let products = self.convolution.products(direction);
+        let arithmetic = self.convolution.arithmetic(direction);
         let plan = self.plans.entry(key);
-        Arc::clone(plan.or_insert_with(|| Arc::new(ConvPlan::new::<I>(layer, direction, products, zeros))))
+        Arc::clone(plan.or_insert_with(|| Arc::new(ConvPlan::new::<I>(layer, direction, arithmetic, zeros))))
     }
 
     /// Runs `task(index, scratch)` for every index below `tasks`; `scratch` holds `scratch_share` numbers, what `Cpu::needs`
