@@ -471,7 +471,7 @@ impl Engine {
         let (program, bytes_of) = (build()?, |form| self.device.bytes_of(form));
         let plan = Arc::new(match last {
             LastAdjoint::EachCopy => Plan::new(program, bytes_of),
-            LastAdjoint::EachPicture => Plan::closed(program, bytes_of),
+            LastAdjoint::EachPicture { least_products, .. } => Plan::closed(program, bytes_of, least_products),
         });
         if self.plans.len() >= MOST_PLANS {
             self.plans.clear();

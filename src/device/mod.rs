@@ -251,7 +251,8 @@ pub(crate) trait Device: Send {
     /// Bytes in which it keeps one copy's value of some form.
     fn bytes_of(&self, form: Form) -> usize;
 
-    /// Where it best takes an adjoint behind which copies are only summed up: on each copy if it does both at once.
+    /// Whether the final adjoint runs per copy, or once on the summed signal, and where that pays. A device that fuses
+    /// adjoint and sum says per copy.
     fn last_adjoint(&self) -> LastAdjoint;
 
     /// Makes ready for `plan` and its closing and says how many copies (at most `wanted`) a chunk may have so that all memory of the device

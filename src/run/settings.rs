@@ -122,7 +122,7 @@ pub fn note(settled: &mut Value, settings: &Settings, engine: &Engine) -> Result
     settled["device"] = device.split(':').next().unwrap_or_default().into();
     if settings.kernels != Kernels::Auto {
         // Other instructions, other roundings.
-        settled["kernels"] = format!("{:?}", settings.kernels).to_lowercase().into();
+        settled["kernels"] = settings.kernels.set().name.into();
     }
     if let Some(dir) = &settings.kernel_dir {
         settled["kernel_dir"] = digest(dir)?.into();

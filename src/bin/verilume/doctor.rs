@@ -203,34 +203,27 @@ fn cuda() -> (Check, Check) {
     (none(), none())
 }
 
+#[cfg(target_arch = "x86_64")]
 macro_rules! detected {
     ($($name:tt),+) => {
         [$(($name, std::arch::is_x86_feature_detected!($name))),+]
     };
 }
 
-#[cfg(target_arch = "x86_64")]
+/// Those that kernels need, and some that tell what the processor is.
 fn cpu_features() -> Vec<&'static str> {
-    let all = detected!(
-        "sse4.2",
-        "avx",
-        "avx2",
-        "fma",
-        "f16c",
-        "avx512f",
-        "avx512bw",
-        "avx512vl",
-        "avx512dq",
-        "avx512vnni",
-        "avx512bf16",
-        "avx512fp16"
-    );
-    all.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect()
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn cpu_features() -> Vec<&'static str> {
-    Vec::new()
+    #[cfg(target_arch = "x86_64")]
+    let others = detected!("sse4.2", "avx", "avx512vnni", "avx512bf16", "avx512fp16");
+    #[cfg(not(target_arch = "x86_64"))]
+    let others = [];
+    let needed = Kernels::ALL.iter().rev().flat_map(|kernels| kernels.set().features);
+    let mut present = Vec::new();
+    for (name, here) in needed.map(|(name, here)| (*name, here())).chain(others) {
+        if here && !present.contains(&name) {
+            present.push(name);
+        }
+    }
+    present
 }
 
 fn cpu() -> Cpu {

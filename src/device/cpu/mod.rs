@@ -20,6 +20,7 @@ pub mod peaks;
 mod pointwise;
 mod pool;
 mod quantile;
+mod sets;
 mod source;
 mod weights;
 
@@ -28,7 +29,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use choice::{Convolution, Kernels};
+pub use choice::Convolution;
+pub use sets::{InstructionSet, Kernels};
 
 use conv::{ConvPlan, Direction, PackKey};
 use isa::{Isa, Portable};
@@ -95,27 +97,17 @@ trait WithIsa {
 
 /// Chooses the instruction set; an error when the machine lacks it.
 fn with_isa<W: WithIsa>(precision: Precision, kernels: Kernels, work: W) -> Result<W::Out> {
-    let missing = |what: &str| Error::settings(format!("this machine has no {what}"));
+    let missing = || Error::settings(format!("this machine has no {}", kernels.set().needs));
     match (precision, kernels) {
         (Precision::F64, Kernels::Auto | Kernels::Portable) => work.with::<Portable<f64>>(),
         (Precision::F64, _) => Err(Error::settings("double precision has portable kernels only")),
-        (Precision::F32, Kernels::Portable) => work.with::<Portable<f32>>(),
-        #[cfg(target_arch = "x86_64")]
-        (Precision::F32, Kernels::Avx512 | Kernels::Auto) if isa::has_avx512() => work.with::<isa::Avx512>(),
-        #[cfg(target_arch = "x86_64")]
-        (Precision::F32, Kernels::Avx2 | Kernels::Auto) if isa::has_avx2() => work.with::<isa::Avx2>(),
-        (Precision::F32, Kernels::Auto) => work.with::<Portable<f32>>(),
-        (Precision::F32, Kernels::Avx512) => Err(missing("AVX-512 (F, BW, DQ, VL)")),
-        (Precision::F32, Kernels::Avx2) => Err(missing("AVX2 with FMA and F16C")),
-    }
-}
-
-/// The kernels [`Kernels::Auto`] picks on this machine for single precision.
-pub fn detected() -> Kernels {
-    match (isa::has_avx512(), isa::has_avx2()) {
-        (true, _) => Kernels::Avx512,
-        (false, true) => Kernels::Avx2,
-        (false, false) => Kernels::Portable,
+        (Precision::F32, _) => match kernels.here().ok_or_else(missing)? {
+            #[cfg(target_arch = "x86_64")]
+            Kernels::Avx512 => work.with::<isa::Avx512>(),
+            #[cfg(target_arch = "x86_64")]
+            Kernels::Avx2 => work.with::<isa::Avx2>(),
+            _ => work.with::<Portable<f32>>(),
+        },
     }
 }
 
@@ -181,9 +173,9 @@ impl<I: Isa> Cpu<I> {
         if self.plans.len() >= MOST_CONV_PLANS && !self.plans.contains_key(&key) {
             self.plans.clear();
         }
-        let products = self.convolution.products(direction);
+        let arithmetic = self.convolution.arithmetic(direction);
         let plan = self.plans.entry(key);
-        Arc::clone(plan.or_insert_with(|| Arc::new(ConvPlan::new::<I>(layer, direction, products, zeros))))
+        Arc::clone(plan.or_insert_with(|| Arc::new(ConvPlan::new::<I>(layer, direction, arithmetic, zeros))))
     }
 
     /// Runs `task(index, scratch)` for every index below `tasks`; `scratch` holds `scratch_share` numbers, what `Cpu::needs`
@@ -275,7 +267,7 @@ impl<I: Isa> Device for Cpu<I> {
     }
 
     fn last_adjoint(&self) -> LastAdjoint {
-        LastAdjoint::EachPicture
+        conv::LAST_ADJOINT
     }
 
     fn fit(&mut self, plan: &Plan, wanted: usize, room: Room) -> Result<usize> {
