@@ -128,6 +128,12 @@ impl WeightedMasks {
         }
     }
 
+    /// Bytes of the sums and of a finished map, with the one before.
+    fn bytes(&self) -> usize {
+        let sums = self.sums.iter().map(Vec::len).sum::<usize>();
+        (sums + 2 * self.shape.plane()) * size_of::<f64>()
+    }
+
     /// The sum times `factor`, `[H, W]`.
     fn finish(&self, factor: f64) -> Vec<f64> {
         let w = self.shape.w;
@@ -175,7 +181,9 @@ impl Method for Rise {
                 let next = self.n.min(drawn + BLOCK);
                 let block: Vec<GridMask> = (drawn..next).map(|k| self.mask(x.draws()[i].key, k, cell)).collect();
                 let perturbation = Perturbation::Masks(Masks { grid, size, masks: vec![block.clone()] });
-                let scored = scores(engine, graph, &alone, &[target], self.score, (perturbation, block.len()))?;
+                let scored = engine.keeping((ENTRY.id, sum.bytes()), |engine| {
+                    scores(engine, graph, &alone, &[target], self.score, (perturbation, block.len()))
+                })?;
                 for (probed, mask) in scored.iter().flatten().zip(&block) {
                     sum.add(probed.score, mask);
                     still = still && probed.equals(*first.get_or_insert(*probed));

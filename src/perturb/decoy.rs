@@ -203,6 +203,21 @@ impl<'a> Generator<'a> {
             counts.push(patches.len());
             places.extend(patches.into_iter().map(|[rows, columns]| Place { item: i, rows, columns, sign }));
         }
+        // A patch, its pixels, and one picture in double precision before and after.
+        let pixels = self.x.shape().c * self.recipe.patch * self.recipe.patch * size_of::<f64>();
+        let patches = places.len().saturating_mul(size_of::<Place>() + size_of::<Moved>() + pixels);
+        let pictures = 2 * self.x.shape().len() * size_of::<f64>();
+        engine.keeping(("decoy", patches.saturating_add(pictures)), |engine| self.moved(engine, wanted, &counts, &places))
+    }
+
+    /// Decoys whose patches are `places`, so many (`counts`) of each.
+    fn moved(
+        &self,
+        engine: &mut Engine,
+        wanted: &[(usize, usize)],
+        counts: &[usize],
+        places: &[Place],
+    ) -> Result<Vec<Decoy>> {
         let pictures: Vec<Tensor> = wanted.iter().map(|&(item, _)| self.x.items()[item].clone()).collect();
         let limits: Vec<f64> = wanted.iter().map(|&(item, _)| self.limits[item]).collect();
         let ascent = Ascent { iterations: self.recipe.iterations, lr: self.recipe.lr };
@@ -213,14 +228,14 @@ impl<'a> Generator<'a> {
                 limits: &limits,
                 low: &self.range[0],
                 high: &self.range[1],
-                places: &places,
+                places,
                 ascent,
             })?,
-            None => self.by_program(engine, &pictures, &limits, &places, ascent)?,
+            None => self.by_program(engine, &pictures, &limits, places, ascent)?,
         };
         let precision = engine.describe().precision;
         let mut all = places.iter().zip(&moved);
-        let decoys = pictures.iter().zip(&counts).zip(&limits);
+        let decoys = pictures.iter().zip(counts).zip(&limits);
         decoys
             .map(|((picture, &count), &limit)| self.decoy(picture, all.by_ref().take(count), limit, precision))
             .collect()

@@ -173,6 +173,9 @@ fn independent(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Outcome> 
         return Ok(nothing);
     }
     let all = layers(bench.graph);
+    if let Some(largest) = all.iter().max_by_key(|&&layer| drawn_bytes(bench.graph, &[layer])) {
+        check_room(bench, subject, &[*largest])?;
+    }
     let mut notes = Vec::new();
     for n in spread(all.len()) {
         let layer = all[n - 1];
