@@ -32,7 +32,7 @@ use crate::outputs;
 use crate::own;
 use crate::said::Said;
 use crate::talk::{Answer, Progress, Voice, counted};
-use crate::targets::TargetChoice;
+use crate::targets::{TargetChoice, named};
 use crate::{plan, room};
 use record::{AttackLine, Table};
 use runner::{Book, Runner};
@@ -46,6 +46,8 @@ const SOME_FAILED: u8 = 1;
 pub struct Ready {
     pub id: String,
     pub spec: Spec,
+    /// Fingerprint of everything its results depend on.
+    pub settings: String,
     pub attack: Attack,
     /// The class that it wants, where that is the same for all inputs.
     pub wanted: Option<usize>,
@@ -138,6 +140,7 @@ pub fn run(args: &AttackArgs) -> Result<ExitCode> {
     );
     let book = Book::new(journal, (!args.json).then_some(table), progress.beside(), places.clone(), said);
     let mut manifest = manifest(args, &model, &preprocess, &attacks, (&settings, &engine), &formats)?;
+    attacks.iter_mut().zip(&manifest.methods).for_each(|(ready, used)| ready.settings.clone_from(&used.settings));
     let mut runner = Runner {
         model: &model,
         preprocess: &preprocess,
@@ -188,24 +191,13 @@ fn ready(specs: Vec<Spec>, preprocess: &Preprocess, labels: &Labels, classes: us
         let attack = spec.build(&context).map_err(|e| e.within("--attack"))?;
         let wanted = match attack.wanted() {
             Some(Wanted::Class(text)) => {
-                Some(class(text, labels, classes).map_err(|e| e.within(format!("--attack: {name}:target")))?)
+                Some(named(text, labels, classes).map_err(|e| e.within(format!("--attack: {name}:target")))?)
             }
             _ => None,
         };
-        all.push(Ready { id, spec, attack, wanted, proven: false });
+        all.push(Ready { id, spec, settings: String::new(), attack, wanted, proven: false });
     }
     Ok(all)
-}
-
-/// A class by index or name.
-fn class(text: &str, labels: &Labels, classes: usize) -> verilume::Result<usize> {
-    match text.parse::<usize>().map_or_else(|_| labels.find(text), Ok)? {
-        index if index < classes => Ok(index),
-        index => Err(verilume::Error::settings(format!(
-            "class {index} does not exist, the net has {classes} (0 to {})",
-            classes - 1
-        ))),
-    }
 }
 
 /// A map or a mask: the numbers of an array as they are, or the grey levels of a picture.

@@ -117,6 +117,9 @@ pub struct AttackLine {
     /// Hash of its place in the file system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<String>,
+    /// Key of the raw files that rows of an array lie in until all are there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<String>,
 }
 
 impl Kept for AttackLine {
@@ -125,7 +128,7 @@ impl Kept for AttackLine {
     }
 
     fn part(&self) -> Option<&str> {
-        None
+        self.part.as_deref()
     }
 
     fn on_disk(&mut self, bytes: Vec<u64>) {

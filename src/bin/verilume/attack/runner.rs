@@ -25,6 +25,7 @@ use crate::arrays::ArrayFile;
 use crate::inputs::Source;
 use crate::items::{Item, Net, fit};
 use crate::keeper::Keeper;
+use crate::methods::fingerprint;
 use crate::outputs::{self, RawFile, RawFiles, RawFormat};
 use crate::paths;
 use crate::runner::hopeless;
@@ -120,11 +121,16 @@ impl Book {
     }
 
     /// Records a result: its files are on disk and it is in the journal before anybody sees it.
-    fn add(&mut self, at: usize, mut record: AttackRecord, stamp: Option<Stamp>) -> Result<()> {
+    fn add(
+        &mut self,
+        at: usize,
+        mut record: AttackRecord,
+        (stamp, part): (Option<Stamp>, Option<String>),
+    ) -> Result<()> {
         self.said.write(&mut record.assumed, &mut record.warnings);
         self.tallies.count(at, &record);
         let place = self.places.get(at).cloned().flatten();
-        self.keeper.add(at, AttackLine { record, stamp, place })
+        self.keeper.add(at, AttackLine { record, stamp, place, part })
     }
 
     /// Writes down what is left. Nothing can be added any more.
@@ -186,7 +192,12 @@ struct Outcome {
 struct Rows {
     single: bool,
     files: RawFiles,
+    /// By attack, the key of its raw files; none for a single input.
+    keys: Vec<String>,
 }
+
+/// Position of a source, what is to be recorded of it, and the key of the raw files that it counts on.
+type Held = (usize, AttackRecord, Option<String>);
 
 /// Everything a run holds while it goes through its inputs.
 pub struct Runner<'a> {
@@ -241,7 +252,7 @@ impl Runner<'_> {
 
     fn fail(&mut self, at: usize, row: Option<usize>, why: &str) -> Result<()> {
         let record = AttackRecord::failed(&self.sources[at].shown, row, why);
-        self.book.add(at, record, self.sources[at].stamp)
+        self.book.add(at, record, (self.sources[at].stamp, None))
     }
 
     fn pictures(&mut self, items: Vec<Item>, progress: &mut Progress) -> Result<()> {
@@ -266,10 +277,13 @@ impl Runner<'_> {
         }
         let count = array.rows();
         self.book.tallies.all()[at].items = count;
-        let mut rows = Rows { single: array.is_single(), files: RawFiles::new(count) };
+        let key = |ready: &Ready| fingerprint(&serde_json::json!([ready.settings, source.stamp, count]));
+        let keys = if array.is_single() { Vec::new() } else { self.attacks.iter().map(key).collect() };
+        let mut rows = Rows { single: array.is_single(), files: RawFiles::new(count), keys };
         let mut last = Vec::new();
         for first in (0..count).step_by(ROWS) {
-            // The last group is written down after the array's files are in place: records must not promise more.
+            // Until the array's files are in place records count on their parts. The last group waits: that they could not
+            // be put there is recorded.
             self.write_down(std::mem::take(&mut last))?;
             progress.at(&format!("{} [{first} of {count}]", source.shown));
             let mut items = Vec::new();
@@ -283,15 +297,16 @@ impl Runner<'_> {
             last = self.group(items, Some(&mut rows), progress)?;
         }
         if let Err(e) = rows.files.finish() {
-            for (_, record) in &mut last {
+            for (_, record, _) in &mut last {
                 record.error = Some(e.to_string());
             }
         }
         self.write_down(last)
     }
 
-    fn write_down(&mut self, records: Vec<(usize, AttackRecord)>) -> Result<()> {
-        records.into_iter().try_for_each(|(at, record)| self.book.add(at, record, self.sources[at].stamp))
+    fn write_down(&mut self, records: Vec<Held>) -> Result<()> {
+        let stamp = |at: usize| self.sources[at].stamp;
+        records.into_iter().try_for_each(|(at, record, part)| self.book.add(at, record, (stamp(at), part)))
     }
 
     /// Runs all attacks on items of one shape. Returns the records that have to wait until files are complete.
@@ -300,7 +315,7 @@ impl Runner<'_> {
         mut items: Vec<Item>,
         mut rows: Option<&mut Rows>,
         progress: &Progress,
-    ) -> Result<Vec<(usize, AttackRecord)>> {
+    ) -> Result<Vec<Held>> {
         let Some(first) = items.first() else { return Ok(Vec::new()) };
         let graph = match input_shape(&first.input).and_then(|shape| self.model.graph(shape)) {
             Ok(graph) => graph,
@@ -370,7 +385,9 @@ impl Runner<'_> {
             for (m, maps) in before.iter().enumerate() {
                 self.compare(&graph, (m, a), &scored, maps, &outcomes, &mut records);
             }
-            held.extend(scored.iter().map(|s| s.item.source).zip(records));
+            let raw = self.formats.iter().any(|&format| format != AttackFormat::Png);
+            let part = rows.as_deref().filter(|_| raw).and_then(|rows| rows.keys.get(a).cloned());
+            held.extend(scored.iter().zip(records).map(|(s, record)| (s.item.source, record, part.clone())));
             if rows.is_none() {
                 self.write_down(std::mem::take(&mut held))?;
             }
@@ -598,7 +615,8 @@ impl Runner<'_> {
             let values = outcome.found.picture.to_f32();
             match rows.as_deref_mut() {
                 Some(rows) if several => {
-                    rows.files.push((&path, None), raw, s.item.row.unwrap_or(0), &s.item.dims, &values)?
+                    let row = s.item.row.unwrap_or(0);
+                    rows.files.push((&path, Some(&rows.keys[a])), raw, row, &s.item.dims, &values)?
                 }
                 _ => {
                     let mut file = RawFile::create((&path, None), raw, None, &s.item.dims)?;
