@@ -11,7 +11,7 @@ use crate::inputs::Source;
 use crate::keeper::{Keeper, Kept};
 use crate::paths;
 use crate::plan::Reply;
-use crate::said::Said;
+use crate::said::{Noticed, Said};
 use crate::talk::{Answer, Beside, counted, message};
 
 /// Characters of an input's path in the table.
@@ -153,9 +153,16 @@ impl Book {
         tally.error.get_or_insert_with(|| why.to_owned());
     }
 
-    /// Records that an input is unusable.
-    pub fn fail(&mut self, at: usize, source: &Source, row: Option<usize>, why: &str) -> Result<()> {
-        let record = Record::failed(source.shown.clone(), row, why);
+    /// Records that an input is unusable; `noticed` is what there is to say of it.
+    pub fn fail(
+        &mut self,
+        at: usize,
+        source: &Source,
+        row: Option<usize>,
+        (why, noticed): (&str, Noticed),
+    ) -> Result<()> {
+        let Noticed { assumed, warnings, .. } = noticed;
+        let record = Record { assumed, warnings, ..Record::failed(source.shown.clone(), row, why) };
         let settings = self.input_settings.clone();
         self.add(at, Line { record, settings, stamp: source.stamp, place: self.place(at), part: None })
     }

@@ -1,5 +1,6 @@
 //! `verilume check`: puts methods to the tests of trust, picture by picture, and writes the reports.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::collections::hash_map::{Entry, HashMap};
 use std::io::{BufWriter, Write};
@@ -31,7 +32,7 @@ use crate::items::{self, Item, Net};
 use crate::kindermans;
 use crate::outputs;
 use crate::plan::{self, Named};
-use crate::said::Said;
+use crate::said::{Noticed, Said};
 use crate::talk::{Answer, Progress, Voice, counted};
 use crate::targets::best_first;
 use crate::tests_of_trust;
@@ -70,7 +71,8 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
     let on = computing::open(&settings, voice)?.describe();
     let score = plan::score(args.score);
     let seed = args.resources.seed;
-    let load = |path: &Path| items::load(path, &preprocess);
+    let noticed = RefCell::default();
+    let load = |path: &Path| items::load(path, &preprocess, &noticed);
     let context = Context { seed, score, preprocess: &preprocess, load: &load };
     for method in &named {
         // What can be refused before the first picture is.
@@ -86,7 +88,8 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
     let _lock = lock(&args.out.join(".check.lock"), &args.out)?;
 
     let mut progress = Progress::new(voice, sources.len());
-    let said = Said::new(&model, &preprocess, &args.preparation);
+    let mut said = Said::new(&model, &preprocess, &args.preparation);
+    said.of_files(noticed.borrow().clone());
     said.tell(&progress);
     plan::many_passes(&named).for_each(|line| progress.say(&line));
     left_out.iter().for_each(|sentence| progress.say(sentence));
@@ -291,17 +294,23 @@ impl<'a> Run<'a> {
             error: None,
         };
         let mut plate = None;
+        let (mut assumed, mut warnings) = (Vec::new(), Vec::new());
+        if let Ok(item) = &item {
+            self.said.hear(item, progress);
+            Noticed { assumed, warnings, .. } = self.said.of(item);
+        }
+        self.said.write(&mut assumed, &mut warnings);
         match item.and_then(|item| Ok((self.examine(&item, source, progress)?, item))) {
             Ok((found, item)) => {
                 checked.prediction = self.prediction(&found.logits);
-                self.said.hear(&item, None, checked.prediction.first().map(|p| p.index), progress);
+                self.said.compare(&item, None, checked.prediction.first().map(|p| p.index));
                 plate = self.drawn(&item, &found);
                 checked.findings = found.findings;
             }
             Err(e) => checked.error = Some(e.to_string()),
         }
         if self.args.json {
-            for line in verdicts::lines(&checked, &self.said.all())? {
+            for line in verdicts::lines(&checked, (&assumed, &warnings))? {
                 progress.aside(|| self.answer.line(&line))?;
             }
         }

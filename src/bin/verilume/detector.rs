@@ -1,5 +1,6 @@
 //! `verilume detector`: trains and applies detectors of attacked pictures.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
@@ -32,7 +33,7 @@ use crate::items::{self, Net};
 use crate::outputs;
 use crate::paths;
 use crate::plan;
-use crate::said::Said;
+use crate::said::{Noticed, Said};
 use crate::stream::{Read, Stream, usual_shape};
 use crate::talk::{Answer, Progress, Voice, counted, message};
 use crate::targets::best_first;
@@ -53,11 +54,13 @@ pub fn run(args: &DetectorArgs) -> Result<ExitCode> {
     }
 }
 
-/// The features of a detector for one net.
-fn features(spec: &Spec, preprocess: &Preprocess, seed: u64) -> Result<Features> {
-    let load = |path: &Path| items::load(path, preprocess);
+/// The features of a detector for one net, and what is to be said of the files that they are made with.
+fn features(spec: &Spec, preprocess: &Preprocess, seed: u64) -> Result<(Features, Noticed)> {
+    let noticed = RefCell::default();
+    let load = |path: &Path| items::load(path, preprocess, &noticed);
     let context = Context { seed, score: Score::Logit, preprocess, load: &load };
-    Ok(Features::new(spec, &context, SIDE).map_err(|e| e.within(format!("-m {spec}")))?)
+    let features = Features::new(spec, &context, SIDE).map_err(|e| e.within(format!("-m {spec}")))?;
+    Ok((features, noticed.into_inner()))
 }
 
 /// Examples in the making.
@@ -96,8 +99,9 @@ impl Collection<'_> {
 
     /// A picture and, where they are given, its attacked version.
     fn pair(&mut self, clean: Read, attacked: Option<Read>, progress: &Progress) -> verilume::Result<Pair> {
+        let both = [Some(&clean), attacked.as_ref()].into_iter().flatten();
+        both.filter_map(|read| read.item.as_ref().ok()).for_each(|item| self.said.hear(item, progress));
         let item = clean.item?;
-        self.said.hear(&item, None, None, progress);
         let clean = self.fitting(item.input)?;
         let attacked = attacked.map(|read| self.fitting(read.item?.input)).transpose()?;
         Ok((clean, attacked, item.label))
@@ -193,7 +197,7 @@ fn train_one(args: &TrainArgs) -> Result<ExitCode> {
     let model = plan::open_model(&args.model)?;
     let preprocess = plan::preparation(&model, &args.preparation)?;
     let seed = args.resources.seed;
-    let features = features(&spec, &preprocess, seed)?;
+    let (features, noticed) = features(&spec, &preprocess, seed)?;
     let settings = computing::settings(&args.resources, args.threads)?;
     let voice = if args.quiet { Voice::Quiet } else { Voice::Normal };
     let mut engine = computing::open(&settings, voice)?;
@@ -207,7 +211,8 @@ fn train_one(args: &TrainArgs) -> Result<ExitCode> {
     }
     let mut progress = Progress::new(voice, clean.len());
     engine.observe(progress.listener());
-    let said = Said::new(&model, &preprocess, &args.preparation);
+    let mut said = Said::new(&model, &preprocess, &args.preparation);
+    said.of_files(noticed);
     said.tell(&progress);
     left_out.iter().for_each(|sentence| progress.say(sentence));
     let net = Net { preprocess: &preprocess, input: model.default_input() };
@@ -463,8 +468,8 @@ struct Watch<'a> {
     said: Said,
 }
 
-/// Source, row, input, and the class where it is known.
-type Waiting = (usize, Option<usize>, Tensor, Option<usize>);
+/// Source, row, input, the class where it is known, and what is to be said of the input.
+type Waiting = (usize, Option<usize>, Tensor, Option<usize>, Noticed);
 
 impl Watch<'_> {
     fn judge(&mut self, inputs: &[Waiting]) -> verilume::Result<Vec<(usize, Verdict)>> {
@@ -485,32 +490,47 @@ impl Watch<'_> {
         }
         match self.judge(&inputs) {
             Ok(found) => {
-                for ((source, row, _, label), (class, verdict)) in inputs.iter().zip(found) {
+                for ((source, row, _, label, noticed), (class, verdict)) in inputs.into_iter().zip(found) {
                     label.iter().for_each(|&label| self.said.count(label == class));
+                    let Noticed { assumed, warnings, .. } = self.written(noticed);
                     self.say(
                         Judged {
-                            input: self.sources[*source].shown.clone(),
-                            index: *row,
+                            input: self.sources[source].shown.clone(),
+                            index: row,
                             prediction: Some(class),
                             prediction_label: self.labels.get(class).map(str::to_owned),
                             probability: Some(verdict.probability),
                             log_odds: Some(verdict.log_odds),
                             attacked: Some(verdict.probability >= self.args.threshold),
                             error: None,
-                            assumed: self.said.all_assumed(),
-                            warnings: self.said.all(),
+                            assumed,
+                            warnings,
                         },
                         progress,
                     )?;
                 }
                 Ok(())
             }
-            Err(e) if inputs.len() == 1 => self.fail(inputs[0].0, inputs[0].1, &e, progress),
+            Err(e) if inputs.len() == 1 => inputs
+                .into_iter()
+                .try_for_each(|(source, row, .., noticed)| self.fail((source, row), (&e, noticed), progress)),
             Err(_) => inputs.into_iter().try_for_each(|input| self.group(vec![input], progress)),
         }
     }
 
-    fn fail(&mut self, source: usize, row: Option<usize>, error: &Error, progress: &Progress) -> Result<()> {
+    /// What there is to say of the run, then what was noticed of an input.
+    fn written(&self, mut noticed: Noticed) -> Noticed {
+        self.said.write(&mut noticed.assumed, &mut noticed.warnings);
+        noticed
+    }
+
+    fn fail(
+        &mut self,
+        (source, row): (usize, Option<usize>),
+        (error, noticed): (&Error, Noticed),
+        progress: &Progress,
+    ) -> Result<()> {
+        let Noticed { assumed, warnings, .. } = self.written(noticed);
         let judged = Judged {
             input: self.sources[source].shown.clone(),
             index: row,
@@ -520,8 +540,8 @@ impl Watch<'_> {
             log_odds: None,
             attacked: None,
             error: Some(error.to_string()),
-            assumed: self.said.all_assumed(),
-            warnings: self.said.all(),
+            assumed,
+            warnings,
         };
         self.say(judged, progress)
     }
@@ -570,7 +590,7 @@ fn apply(args: &ApplyArgs) -> Result<ExitCode> {
     }
     let labels = plan::labels(&model, &args.preparation)?;
     let spec = Spec::parse(&detector.provenance.method)?;
-    let features = features(&spec, &preprocess, detector.provenance.seed)?;
+    let (features, noticed) = features(&spec, &preprocess, detector.provenance.seed)?;
     let voice = if args.quiet { Voice::Quiet } else { Voice::Normal };
     let mut engine = computing::open(&computing::settings(&args.resources, args.threads)?, voice)?;
     let [c, h, w] = detector.provenance.input;
@@ -580,7 +600,8 @@ fn apply(args: &ApplyArgs) -> Result<ExitCode> {
     let sources = found.sources;
     let mut progress = Progress::new(voice, sources.len());
     engine.observe(progress.listener());
-    let said = Said::new(&model, &preprocess, &args.preparation);
+    let mut said = Said::new(&model, &preprocess, &args.preparation);
+    said.of_files(noticed);
     said.tell(&progress);
     left_out.iter().for_each(|sentence| progress.say(sentence));
     let net = Net { preprocess: &preprocess, input: model.default_input() };
@@ -607,11 +628,13 @@ fn apply(args: &ApplyArgs) -> Result<ExitCode> {
             before = source;
         }
         let shape = [c, h, w];
+        let mut noticed = Noticed::default();
+        if let Ok(item) = &item {
+            watch.said.hear(item, &progress);
+            noticed = watch.said.of(item);
+        }
         let input = item.and_then(|item| match item.input.dims() == shape {
-            true => {
-                watch.said.hear(&item, None, None, &progress);
-                Ok((item.input, item.label))
-            }
+            true => Ok((item.input, item.label)),
             false => Err(Error::input(format!(
                 "{}: an input of shape {:?}; the detector was trained on {shape:?}",
                 sources[source].shown,
@@ -619,11 +642,11 @@ fn apply(args: &ApplyArgs) -> Result<ExitCode> {
             ))),
         });
         match input {
-            Ok((input, label)) => waiting.push((source, row, input, label)),
+            Ok((input, label)) => waiting.push((source, row, input, label, noticed)),
             Err(e) => {
                 // Records keep the order of the inputs.
                 watch.group(std::mem::take(&mut waiting), &progress)?;
-                watch.fail(source, row, &e, &progress)?;
+                watch.fail((source, row), (&e, noticed), &progress)?;
             }
         }
         if waiting.len() == TOGETHER {

@@ -31,7 +31,7 @@ use crate::own;
 use crate::plan::{self, Earlier, Plan};
 use crate::resume::{Current, Demands, Done, Known};
 use crate::runner::{Ready, Runner};
-use crate::said::Said;
+use crate::said::{Noticed, Said};
 use crate::talk::{Answer, Progress, Voice, counted};
 use crate::targets::{TargetChoice, Targets};
 
@@ -61,7 +61,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     let targets = plan.target.resolve(&labels, model.classes())?;
     let mut engine = computing::open(&plan.settings, plan.voice)?;
     let common = common(&plan, &model, &preprocess, &engine)?;
-    let methods = ready(&plan, common.clone(), &preprocess, &labels)?;
+    let (methods, noticed) = ready(&plan, common.clone(), &preprocess, &labels)?;
     std::fs::create_dir_all(&plan.out).map_err(|e| verilume::Error::io(&plan.out, e))?;
     let lock_path = out_file(&plan, ".records", "lock");
     let _lock = lock(&lock_path, &plan.out)?;
@@ -105,8 +105,10 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     };
     let others = past.of_others(&results, &finder);
     let mut progress = Progress::new(plan.voice, sources.len());
-    let said = Said::new(&model, &preprocess, &args.preparation);
+    let mut said = Said::new(&model, &preprocess, &args.preparation);
+    said.of_files(noticed);
     said.tell(&progress);
+    said.remember(&done.said.assumed, &done.said.warnings);
     engine.observe(progress.listener());
     left_out.iter().for_each(|sentence| progress.say(sentence));
     plan::many_passes(&plan.methods).for_each(|line| progress.say(&line));
@@ -240,15 +242,20 @@ fn format_names(plan: &Plan) -> Vec<String> {
     plan.formats.iter().map(|f| format!("{f:?}").to_lowercase()).collect()
 }
 
-/// The methods, built, with the fingerprint of everything their results depend on.
-fn ready(plan: &Plan, common: serde_json::Value, preprocess: &Preprocess, labels: &Labels) -> Result<Vec<Ready>> {
+/// The methods, built, with the fingerprint of everything their results depend on, and what is to be said of their files.
+fn ready(
+    plan: &Plan,
+    common: serde_json::Value,
+    preprocess: &Preprocess,
+    labels: &Labels,
+) -> Result<(Vec<Ready>, Noticed)> {
     let mut settings = common;
     settings["labels"] = labels.iter().collect();
     if plan.wants(Format::Grid) {
         // A sheet shows all methods.
         settings["sheet"] = plan.methods.iter().map(|m| m.spec.to_string()).collect();
     }
-    let built = methods::build(&plan.methods, plan.seed, plan.score, preprocess)?;
+    let (built, noticed) = methods::build(&plan.methods, plan.seed, plan.score, preprocess)?;
     if plan.wants(Format::Grid) {
         settings["sheet_files"] = built.iter().map(|b| b.files.as_str()).collect();
     }
@@ -257,7 +264,7 @@ fn ready(plan: &Plan, common: serde_json::Value, preprocess: &Preprocess, labels
         settings["files"] = built.files.into();
         Ready { id: named.id.clone(), settings: fingerprint(&settings), method: built.method, proven: false }
     });
-    Ok(ready.collect())
+    Ok((ready.collect(), noticed))
 }
 
 /// What of the journal still counts.

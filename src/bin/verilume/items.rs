@@ -1,5 +1,6 @@
 //! Inputs as the net sees them and as a person sees them.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use verilume::image::{Picture, Placement, Preprocess};
@@ -9,6 +10,7 @@ use verilume::{Error, Result};
 
 use crate::arrays::{ArrayFile, Row};
 use crate::inputs::{Source, usable};
+use crate::paths;
 use crate::room;
 use crate::said::{self, Noticed};
 
@@ -53,8 +55,7 @@ impl Item {
         let dims = prepared.tensor.dims().to_vec();
         let input = prepared.tensor.reshape(fit(&dims, net.input)?.dims())?;
         let (stem, view, placement) = (source.stem.clone(), Some(prepared.view), Some(prepared.placement));
-        let warnings = picture.damage().map(|damage| format!("{}: {damage}", source.shown)).into_iter().collect();
-        let noticed = Noticed { warnings, ..Noticed::default() };
+        let noticed = damage(&source.shown, &picture);
         Ok(Self { source: at, row: None, stem, dims, input, view, placement, label: None, noticed })
     }
 
@@ -62,10 +63,7 @@ impl Item {
     pub fn row(at: usize, source: &Source, array: &mut ArrayFile, row: usize, net: Net) -> Result<Self> {
         let within = |e: Error| e.within(format!("{}, row {row}", source.shown));
         let (tensor, shown) = numbers(array, row, net.preprocess).map_err(within)?;
-        if let Some(k) = tensor.first_not_finite() {
-            let what = if tensor.at(k).is_nan() { "NaN" } else { "infinite" };
-            return Err(within(Error::input(format!("element {k} is {what}"))));
-        }
+        finite(&tensor).map_err(within)?;
         let dims = tensor.dims().to_vec();
         let input = fit(&dims, net.input).and_then(|shape| tensor.reshape(shape.dims())).map_err(within)?;
         let mut stem = source.stem.clone().into_os_string();
@@ -76,8 +74,8 @@ impl Item {
         let labels = array.labels().ok().flatten();
         let label = labels.and_then(|labels| usize::try_from(*labels.get(row)?).ok());
         let assumed = array.assumed().map(|what| format!("{}: {what}", source.shown)).into_iter().collect();
-        let doubt = if view.is_none() { said::doubt(&source.shown, &input) } else { None };
-        let noticed = Noticed { assumed, doubt, ..Noticed::default() };
+        let doubts = if view.is_none() { said::doubt(&source.shown, &input).into_iter().collect() } else { Vec::new() };
+        let noticed = Noticed { assumed, doubts, ..Noticed::default() };
         Ok(Self { source: at, row: Some(row), stem: stem.into(), dims, input, view, placement, label, noticed })
     }
 
@@ -124,13 +122,43 @@ impl Item {
     }
 }
 
-/// The tensor at `path` for a method's parameter: a picture, or the first row of an array.
-pub fn load(path: &Path, preprocess: &Preprocess) -> Result<Tensor> {
+/// The tensor at `path` for a method's parameter: a picture, or the first row of an array. What is to be said of the file goes
+/// to `noticed`.
+pub fn load(path: &Path, preprocess: &Preprocess, noticed: &RefCell<Noticed>) -> Result<Tensor> {
+    let shown = paths::shown(path);
     if ArrayFile::is_array(path) {
-        return Ok(numbers(&mut ArrayFile::open(path)?, 0, preprocess)?.0);
+        let mut array = ArrayFile::open(path)?;
+        let (tensor, picture) = numbers(&mut array, 0, preprocess).map_err(|e| e.within(&shown))?;
+        finite(&tensor).map_err(|e| e.within(&shown))?;
+        let doubt = if picture.is_none() { said::doubt(&shown, &tensor) } else { None };
+        let assumed = array.assumed().map(|what| format!("{shown}: {what}")).into_iter().collect();
+        noticed.borrow_mut().extend(Noticed { assumed, doubts: doubt.into_iter().collect(), ..Noticed::default() });
+        return Ok(tensor);
     }
     takes_pictures(preprocess)?;
-    Ok(preprocess.apply(&room::open_picture(path)?)?.tensor)
+    let picture = room::open_picture(path)?;
+    noticed.borrow_mut().extend(damage(&shown, &picture));
+    Ok(preprocess.apply(&picture)?.tensor)
+}
+
+/// What is to be said of the file that a picture was read from.
+pub fn damage(shown: &str, picture: &Picture) -> Noticed {
+    let warnings = picture.damage().map(|damage| format!("{shown}: {damage}")).into_iter().collect();
+    Noticed { warnings, ..Noticed::default() }
+}
+
+/// Refuses numbers of a file that are none.
+///
+/// # Errors
+/// Input, naming the first.
+pub fn finite(tensor: &Tensor) -> Result<()> {
+    match tensor.first_not_finite() {
+        None => Ok(()),
+        Some(k) => {
+            let what = if tensor.at(k).is_nan() { "NaN" } else { "infinite" };
+            Err(Error::input(format!("element {k} is {what}")))
+        }
+    }
 }
 
 fn takes_pictures(preprocess: &Preprocess) -> Result<()> {

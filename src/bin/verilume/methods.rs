@@ -11,6 +11,7 @@ use verilume::method::{Context, Method};
 use verilume::program::Score;
 
 use crate::items;
+use crate::said::Noticed;
 use crate::plan::Named;
 
 /// A method that can run.
@@ -20,12 +21,13 @@ pub struct Built {
     pub files: String,
 }
 
-/// Builds `methods`, in order.
-pub fn build(methods: &[Named], seed: u64, score: Score, preprocess: &Preprocess) -> Result<Vec<Built>> {
+/// Builds `methods`, in order, and what is to be said of the files that their parameters name.
+pub fn build(methods: &[Named], seed: u64, score: Score, preprocess: &Preprocess) -> Result<(Vec<Built>, Noticed)> {
     // What a parameter's file holds counts, not its name.
     let loaded = RefCell::new(Sha256::new());
+    let noticed = RefCell::default();
     let load = |path: &Path| {
-        let tensor = items::load(path, preprocess)?;
+        let tensor = items::load(path, preprocess, &noticed)?;
         let mut hash = loaded.borrow_mut();
         hash.update(format!("{:?}", tensor.dims()));
         tensor.to_f64().iter().for_each(|v| hash.update(v.to_le_bytes()));
@@ -41,7 +43,7 @@ pub fn build(methods: &[Named], seed: u64, score: Score, preprocess: &Preprocess
         }
         built.push(Built { method, files: hex(&loaded.take().finalize()) });
     }
-    Ok(built)
+    Ok((built, noticed.into_inner()))
 }
 
 /// Hexadecimal digits of `bytes`.

@@ -68,7 +68,7 @@ impl Run<'_> {
         let (mut inputs, mut labels) = (Vec::new(), Vec::new());
         for item in items {
             let fitting = item.and_then(|item| {
-                self.said.hear(&item, None, None, progress);
+                self.said.hear(&item, progress);
                 Ok((self.fitting(item.input)?, item.label))
             });
             match fitting {

@@ -6,6 +6,7 @@ use verilume::report::{Entry, Line};
 
 use crate::earlier::{Finder, Names, Standing, Stay};
 use crate::inputs::Source;
+use crate::said::Noticed;
 
 /// The sources of this run; the number of rows of each, `None` for a picture.
 #[derive(Clone, Copy)]
@@ -50,6 +51,8 @@ pub struct Done {
     pub dropped: usize,
     /// Keys of half-made raw files that lines count on.
     pub parts: HashSet<String>,
+    /// What the results that need not be made again say.
+    pub said: Noticed,
 }
 
 impl Done {
@@ -159,6 +162,12 @@ impl Done {
                 }
             };
             if stays {
+                let counts = entry.line.as_ref().filter(|_| source.is_some() && m.is_some());
+                done.said.extend(counts.map_or_else(Noticed::default, |line| Noticed {
+                    assumed: line.record.assumed.clone(),
+                    warnings: line.record.warnings.clone(),
+                    ..Noticed::default()
+                }));
                 done.kept.push(entry.text.clone());
                 done.parts.extend(entry.about.part.clone());
             }

@@ -27,6 +27,7 @@ use crate::outputs::{self, RawFile, RawFiles, RawFormat};
 use crate::paths;
 use crate::plan::Plan;
 use crate::resume::Done;
+use crate::said::Noticed;
 use crate::talk::Progress;
 use crate::targets::{TargetChoice, Targets, best_first};
 
@@ -108,9 +109,12 @@ impl Runner<'_> {
             }
             let net = Net { preprocess: self.preprocess, input: self.model.default_input() };
             match Item::picture(at, source, net) {
-                Ok(item) => waiting.push(item),
+                Ok(item) => {
+                    self.book.said.hear(&item, progress);
+                    waiting.push(item);
+                }
                 Err(e) => {
-                    self.book.fail(at, source, None, &e.to_string())?;
+                    self.book.fail(at, source, None, (&e.to_string(), Noticed::default()))?;
                     progress.step(&self.book.summary(at, source));
                 }
             }
@@ -139,12 +143,13 @@ impl Runner<'_> {
     fn array(&mut self, at: usize, source: &Source, progress: &mut Progress) -> Result<()> {
         let mut array = match ArrayFile::open(&source.path) {
             Ok(array) => array,
-            Err(e) => return self.book.fail(at, source, None, &e.to_string()),
+            Err(e) => return self.book.fail(at, source, None, (&e.to_string(), Noticed::default())),
         };
         if !array.has_levels()
             && let Err(e) = fit(array.dims(), self.model.default_input())
         {
-            return self.book.fail(at, source, None, &e.within(&source.shown).to_string());
+            let why = e.within(&source.shown).to_string();
+            return self.book.fail(at, source, None, (&why, Noticed::default()));
         }
         let count = array.rows();
         self.book.set_items(at, count);
@@ -167,8 +172,11 @@ impl Runner<'_> {
                 }
                 let net = Net { preprocess: self.preprocess, input: self.model.default_input() };
                 match Item::row(at, source, &mut array, row, net) {
-                    Ok(item) => items.push(item),
-                    Err(e) => self.book.fail(at, source, Some(row), &e.to_string())?,
+                    Ok(item) => {
+                        self.book.said.hear(&item, progress);
+                        items.push(item);
+                    }
+                    Err(e) => self.book.fail(at, source, Some(row), (&e.to_string(), Noticed::default()))?,
                 }
             }
             last = self.group(items, Some(&mut rows), progress)?;
@@ -234,7 +242,7 @@ impl Runner<'_> {
                 return Ok(Vec::new());
             }
         };
-        let scored = self.score(&graph, items, progress)?;
+        let scored = self.score(&graph, items)?;
         let sheets = self.plan.wants(Format::Grid);
         let mut panels: Vec<Vec<Panel>> = scored.iter().map(|_| Vec::new()).collect();
         let mut held = Vec::new();
@@ -318,11 +326,12 @@ impl Runner<'_> {
     }
 
     fn fail(&mut self, item: &Item, why: &str) -> Result<()> {
-        self.book.fail(item.source, &self.sources[item.source], item.row, why)
+        let noticed = self.book.said.of(item);
+        self.book.fail(item.source, &self.sources[item.source], item.row, (why, noticed))
     }
 
     /// The net's scores; items that it cannot take are recorded and left out.
-    fn score(&mut self, graph: &Graph, items: Vec<Item>, progress: &Progress) -> Result<Vec<Scored>> {
+    fn score(&mut self, graph: &Graph, items: Vec<Item>) -> Result<Vec<Scored>> {
         let inputs: Vec<&Tensor> = items.iter().map(|i| &i.input).collect();
         let together = self.forward(graph, &inputs);
         let mut scored = Vec::new();
@@ -343,7 +352,7 @@ impl Runner<'_> {
             });
             match made {
                 Ok((scores, targets, best)) => {
-                    self.book.said.hear(&item, self.targets.listed(&targets), best.first().copied(), progress);
+                    self.book.said.compare(&item, self.targets.listed(&targets), best.first().copied());
                     let of = |&index: &usize| Prediction { index, label: self.label(index), score: scores[index] };
                     let prediction = best.iter().take(LISTED).map(of).collect();
                     scored.push(Scored { item, scores, targets, prediction });

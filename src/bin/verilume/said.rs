@@ -26,7 +26,24 @@ pub struct Noticed {
     /// What the file may have got wrong.
     pub warnings: Vec<String>,
     /// Why its numbers look like levels although they are taken as normalised: nothing odd for a net that scales them itself.
-    pub doubt: Option<String>,
+    pub doubts: Vec<String>,
+}
+
+impl Noticed {
+    /// Adds what was noticed of another, each sentence once.
+    pub fn extend(&mut self, more: Noticed) {
+        add_new(&mut self.assumed, more.assumed);
+        add_new(&mut self.warnings, more.warnings);
+        add_new(&mut self.doubts, more.doubts);
+    }
+}
+
+fn add_new(sentences: &mut Vec<String>, more: Vec<String>) {
+    for sentence in more {
+        if !sentences.contains(&sentence) {
+            sentences.push(sentence);
+        }
+    }
 }
 
 /// What there is to say of a run.
@@ -86,9 +103,33 @@ impl Said {
 
     /// What there is to say of one input.
     pub fn of(&self, item: &Item) -> Noticed {
-        let mut noticed = item.noticed.clone();
-        noticed.warnings.extend(noticed.doubt.take().filter(|_| !self.scales));
+        self.settled(item.noticed.clone())
+    }
+
+    /// With the doubts that are any for this net among the warnings.
+    fn settled(&self, mut noticed: Noticed) -> Noticed {
+        let doubts = std::mem::take(&mut noticed.doubts);
+        noticed.warnings.extend(doubts.into_iter().filter(|_| !self.scales));
         noticed
+    }
+
+    /// Adds what was noticed of files that parameters name: it holds for every result.
+    pub fn of_files(&mut self, noticed: Noticed) {
+        let Noticed { assumed, warnings, .. } = self.settled(noticed);
+        add_new(&mut self.assumed, assumed);
+        add_new(&mut self.warnings, warnings);
+    }
+
+    /// Adds what a result that is not made again says, without saying it again.
+    pub fn remember(&mut self, assumed: &[String], warnings: &[String]) {
+        let pairs = [(&self.assumed, &mut self.late_assumed, assumed), (&self.warnings, &mut self.late, warnings)];
+        for (early, late, then) in pairs {
+            for what in then {
+                if late.len() < MOST_LATE && !early.contains(what) && !late.contains(what) {
+                    late.push(what.clone());
+                }
+            }
+        }
     }
 
     /// Says what was noticed of an input, each sentence once.
@@ -102,9 +143,13 @@ impl Said {
         noticed.warnings.iter().for_each(|warning| self.add(warning, progress));
     }
 
-    /// Hears of an input and of the class that the net gives it. A `listed` class goes before the one of the input's file.
-    pub fn hear(&mut self, item: &Item, listed: Option<usize>, predicted: Option<usize>, progress: &Progress) {
+    /// Hears of an input, as soon as it is read: what becomes of it nobody knows.
+    pub fn hear(&mut self, item: &Item, progress: &Progress) {
         self.note(&self.of(item), progress);
+    }
+
+    /// Hears which class the net gives an input. A `listed` class goes before the one of the input's file.
+    pub fn compare(&mut self, item: &Item, listed: Option<usize>, predicted: Option<usize>) {
         if let (Some(class), Some(predicted)) = (listed.or(item.label), predicted) {
             self.count(class == predicted);
         }
@@ -123,7 +168,9 @@ impl Said {
                 "right on {:.1} % of {of} pictures: is the preparation, or the order of bytes, as the net expects?",
                 100.0 * right as f64 / of as f64
             );
-            self.add(&warning, progress);
+            progress.say(&format!("warning: {warning}"));
+            // However much was said before: it is of the whole run.
+            self.late.push(warning);
         }
     }
 
@@ -184,6 +231,26 @@ mod tests {
         let one = |v: f64| -> std::sync::Arc<[f64]> { vec![v].into() };
         let norm = BatchNorm { gamma: one(1.0), beta: one(0.0), mean: one(127.0), variance: one(4096.0), eps: 0.0 };
         assert!(scales_itself(&net(Op::BatchNorm(norm))) && !scales_itself(&net(Op::Relu)));
+    }
+
+    #[test]
+    fn a_run_that_guesses_says_so_however_much_was_said() {
+        let mut said = Said::default();
+        let progress = Progress::new(crate::talk::Voice::Quiet, 0);
+        (0..MOST_LATE + 5).for_each(|i| said.add(&format!("warning {i}"), &progress));
+        (0..1000).for_each(|_| said.count(false));
+        said.judge(1000, &progress);
+        assert_eq!(said.all().len(), MOST_LATE + 1);
+        assert!(said.all()[MOST_LATE].contains("right on 0.0 %"));
+    }
+
+    #[test]
+    fn what_results_of_before_say_is_kept_once() {
+        let mut said = Said { warnings: vec!["early".into()], late: vec!["late".into()], ..Said::default() };
+        for _ in 0..2 {
+            said.remember(&["taken".into()], &["early".into(), "late".into(), "then".into()]);
+        }
+        assert_eq!((said.all(), said.all_assumed()), (["early", "late", "then"].map(String::from).into(), vec!["taken".into()]));
     }
 
     #[test]

@@ -23,12 +23,18 @@ struct Line<'a> {
     notes: &'a [(String, f64)],
     error: Option<&'a str>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    assumed: &'a [String],
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
     warnings: &'a [String],
     record_version: u32,
 }
 
-/// One JSON object a finding; one for a picture that could not be checked.
-pub fn lines(picture: &PictureChecked, warnings: &[String]) -> serde_json::Result<Vec<String>> {
+/// One JSON object a finding; one for a picture that could not be checked. `assumed` and `warnings` are those of the run and of
+/// the picture.
+pub fn lines(
+    picture: &PictureChecked,
+    (assumed, warnings): (&[String], &[String]),
+) -> serde_json::Result<Vec<String>> {
     let line = |finding: Option<&Finding>| {
         serde_json::to_string(&Line {
             input: &picture.input,
@@ -42,6 +48,7 @@ pub fn lines(picture: &PictureChecked, warnings: &[String]) -> serde_json::Resul
             detail: finding.map(|f| f.detail.as_str()),
             notes: finding.map(|f| f.notes.as_slice()).unwrap_or_default(),
             error: picture.error.as_deref(),
+            assumed,
             warnings,
             record_version: RECORD_VERSION,
         })
@@ -163,7 +170,7 @@ mod tests {
         let good =
             picture("a", vec![finding("gradient", Verdict::Pass, Some(0.1)), finding("haf", Verdict::Fail, None)]);
         let lines = |picture| -> Vec<serde_json::Value> {
-            super::lines(picture, &[]).unwrap().iter().map(|l| serde_json::from_str(l).unwrap()).collect()
+            super::lines(picture, (&[], &[])).unwrap().iter().map(|l| serde_json::from_str(l).unwrap()).collect()
         };
         let made = lines(&good);
         assert_eq!(made.len(), 2);

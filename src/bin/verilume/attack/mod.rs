@@ -3,6 +3,7 @@
 mod record;
 mod runner;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -30,7 +31,8 @@ use crate::inputs;
 use crate::items;
 use crate::outputs;
 use crate::own;
-use crate::said::Said;
+use crate::paths;
+use crate::said::{Noticed, Said};
 use crate::talk::{Answer, Progress, Voice, counted};
 use crate::targets::{TargetChoice, named};
 use crate::{plan, room};
@@ -83,8 +85,9 @@ pub fn run(args: &AttackArgs) -> Result<ExitCode> {
     let labels = plan::labels(&model, &args.preparation)?;
     let targets = target.resolve(&labels, model.classes())?;
     let seed = args.resources.seed;
-    let mut attacks = ready(specs, &preprocess, &labels, model.classes(), seed)?;
-    let compared = compared(&methods, &attacks, &preprocess, seed)?;
+    let noticed = RefCell::default();
+    let mut attacks = ready(specs, (&preprocess, &noticed), &labels, model.classes(), seed)?;
+    let compared = compared(&methods, &attacks, (&preprocess, &noticed), seed)?;
     let mut formats = args
         .format
         .clone()
@@ -115,7 +118,8 @@ pub fn run(args: &AttackArgs) -> Result<ExitCode> {
     let stay = past.stay(&finder, &names, |entry| entry.line.as_ref().is_some_and(again));
     let mut progress = Progress::new(voice, sources.len());
     engine.observe(progress.listener());
-    let said = Said::new(&model, &preprocess, &args.preparation);
+    let mut said = Said::new(&model, &preprocess, &args.preparation);
+    said.of_files(noticed.into_inner());
     said.tell(&progress);
     plan::many_passes(&methods).for_each(|line| progress.say(&line));
     left_out.iter().for_each(|sentence| progress.say(sentence));
@@ -179,8 +183,15 @@ pub fn run(args: &AttackArgs) -> Result<ExitCode> {
 }
 
 /// The attacks, built, repeated names numbered.
-fn ready(specs: Vec<Spec>, preprocess: &Preprocess, labels: &Labels, classes: usize, seed: u64) -> Result<Vec<Ready>> {
-    let load = |path: &Path| items::load(path, preprocess);
+fn ready(
+    specs: Vec<Spec>,
+    (preprocess, noticed): (&Preprocess, &RefCell<Noticed>),
+    labels: &Labels,
+    classes: usize,
+    seed: u64,
+) -> Result<Vec<Ready>> {
+    let load = |path: &Path| items::load(path, preprocess, noticed);
+    let load_map = |path: &Path| load_map(path, noticed);
     let context = attack::Context { seed, load: &load, load_map: &load_map };
     let mut times: HashMap<&'static str, usize> = HashMap::new();
     let mut all = Vec::new();
@@ -201,9 +212,10 @@ fn ready(specs: Vec<Spec>, preprocess: &Preprocess, labels: &Labels, classes: us
 }
 
 /// A map or a mask: the numbers of an array as they are, or the grey levels of a picture.
-fn load_map(path: &Path) -> verilume::Result<Tensor> {
+fn load_map(path: &Path, noticed: &RefCell<Noticed>) -> verilume::Result<Tensor> {
     if !ArrayFile::is_array(path) {
         let picture = room::open_picture(path)?;
+        noticed.borrow_mut().extend(items::damage(&paths::shown(path), &picture));
         let levels = picture.grey().into_iter().map(f32::from).collect();
         return Tensor::f32([picture.height(), picture.width()], levels);
     }
@@ -213,6 +225,8 @@ fn load_map(path: &Path) -> verilume::Result<Tensor> {
     if !array.is_single() && array.dims().len() > 1 && array.rows() > 1 {
         return Err(within(verilume::Error::settings(format!("{} maps where one is wanted", array.rows()))));
     }
+    let assumed = array.assumed().map(|what| format!("{}: {what}", paths::shown(path))).into_iter().collect();
+    noticed.borrow_mut().extend(Noticed { assumed, ..Noticed::default() });
     let mut rows = Vec::with_capacity(array.rows());
     for row in 0..array.rows() {
         rows.push(match array.row(row).map_err(within)? {
@@ -222,11 +236,20 @@ fn load_map(path: &Path) -> verilume::Result<Tensor> {
             }
         });
     }
-    if rows.len() > 1 { Tensor::stack(&rows) } else { rows.pop().ok_or_else(|| verilume::Error::input("no map")) }
+    let map =
+        if rows.len() > 1 { Tensor::stack(&rows) } else { rows.pop().ok_or_else(|| verilume::Error::input("no map")) };
+    let map = map?;
+    items::finite(&map).map_err(within)?;
+    Ok(map)
 }
 
 /// The methods whose maps are compared: those asked for, or the one attacked first, or the gradient.
-fn compared(named: &[plan::Named], attacks: &[Ready], preprocess: &Preprocess, seed: u64) -> Result<Vec<Compared>> {
+fn compared(
+    named: &[plan::Named],
+    attacks: &[Ready],
+    (preprocess, noticed): (&Preprocess, &RefCell<Noticed>),
+    seed: u64,
+) -> Result<Vec<Compared>> {
     let mut specs: Vec<String> = named.iter().map(|n| n.spec.to_string()).collect();
     if specs.is_empty() {
         for ready in attacks {
@@ -239,7 +262,7 @@ fn compared(named: &[plan::Named], attacks: &[Ready], preprocess: &Preprocess, s
             }
         }
     }
-    let load = |path: &Path| items::load(path, preprocess);
+    let load = |path: &Path| items::load(path, preprocess, noticed);
     let context = method::Context { seed, score: Score::Logit, preprocess, load: &load };
     let build = |spec: String| {
         let method = method::Spec::parse(&spec)?.build(&context).map_err(|e| e.within(format!("-m {spec}")))?;

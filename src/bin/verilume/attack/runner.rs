@@ -29,7 +29,7 @@ use crate::methods::fingerprint;
 use crate::outputs::{self, RawFile, RawFiles, RawFormat};
 use crate::paths;
 use crate::runner::hopeless;
-use crate::said::Said;
+use crate::said::{Noticed, Said};
 use crate::talk::{Answer, Beside, Progress};
 use crate::targets::{Targets, best_first, least};
 
@@ -233,7 +233,10 @@ impl Runner<'_> {
                 continue;
             }
             match Item::picture(at, source, self.net()) {
-                Ok(item) => waiting.push(item),
+                Ok(item) => {
+                    self.book.said.hear(&item, progress);
+                    waiting.push(item);
+                }
                 Err(e) => {
                     self.fail(at, None, &e.to_string())?;
                     progress.step(&self.book.summary(at, source));
@@ -255,9 +258,17 @@ impl Runner<'_> {
         self.book.add(at, record, (self.sources[at].stamp, None))
     }
 
+    /// As [`fail`](Self::fail), of an input that could be read.
+    fn fail_item(&mut self, item: &Item, why: &str) -> Result<()> {
+        let Noticed { assumed, warnings, .. } = self.book.said.of(item);
+        let source = &self.sources[item.source];
+        let record = AttackRecord { assumed, warnings, ..AttackRecord::failed(&source.shown, item.row, why) };
+        self.book.add(item.source, record, (source.stamp, None))
+    }
+
     fn pictures(&mut self, items: Vec<Item>, progress: &mut Progress) -> Result<()> {
         let at: Vec<usize> = items.iter().map(|i| i.source).collect();
-        let held = self.group(items, None, progress)?;
+        let held = self.group(items, None)?;
         self.write_down(held)?;
         for at in at {
             progress.step(&self.book.summary(at, &self.sources[at]));
@@ -290,11 +301,14 @@ impl Runner<'_> {
             for row in first..count.min(first + ROWS) {
                 let item = Item::row(at, source, &mut array, row, self.net());
                 match item {
-                    Ok(item) => items.push(item),
+                    Ok(item) => {
+                        self.book.said.hear(&item, progress);
+                        items.push(item);
+                    }
                     Err(e) => self.fail(at, Some(row), &e.to_string())?,
                 }
             }
-            last = self.group(items, Some(&mut rows), progress)?;
+            last = self.group(items, Some(&mut rows))?;
         }
         if let Err(e) = rows.files.finish() {
             for (_, record, _) in &mut last {
@@ -314,14 +328,13 @@ impl Runner<'_> {
         &mut self,
         mut items: Vec<Item>,
         mut rows: Option<&mut Rows>,
-        progress: &Progress,
     ) -> Result<Vec<Held>> {
         let Some(first) = items.first() else { return Ok(Vec::new()) };
         let graph = match input_shape(&first.input).and_then(|shape| self.model.graph(shape)) {
             Ok(graph) => graph,
             Err(e) => {
                 for item in &items {
-                    self.fail(item.source, item.row, &e.to_string())?;
+                    self.fail_item(item, &e.to_string())?;
                 }
                 return Ok(Vec::new());
             }
@@ -330,7 +343,7 @@ impl Runner<'_> {
         for item in &mut items {
             item.input = Tensor::f32(item.input.dims(), item.input.to_f32().into_owned())?;
         }
-        let scored = self.score(&graph, items, progress)?;
+        let scored = self.score(&graph, items)?;
         if scored.is_empty() {
             return Ok(Vec::new());
         }
@@ -396,7 +409,7 @@ impl Runner<'_> {
     }
 
     /// The net's logits and the class attacked; items that it cannot take are recorded and left out.
-    fn score(&mut self, graph: &Graph, items: Vec<Item>, progress: &Progress) -> Result<Vec<Scored>> {
+    fn score(&mut self, graph: &Graph, items: Vec<Item>) -> Result<Vec<Scored>> {
         let inputs: Vec<&Tensor> = items.iter().map(|i| &i.input).collect();
         let together = self.forward(graph, &inputs);
         let mut scored = Vec::new();
@@ -415,10 +428,10 @@ impl Runner<'_> {
             match made {
                 Ok((class, logits)) => {
                     let predicted = best_first(&logits).first().copied();
-                    self.book.said.hear(&item, self.targets.listed(&[class]), predicted, progress);
+                    self.book.said.compare(&item, self.targets.listed(&[class]), predicted);
                     scored.push(Scored { item, logits, class });
                 }
-                Err(e) => self.fail(item.source, item.row, &e.to_string())?,
+                Err(e) => self.fail_item(&item, &e.to_string())?,
             }
         }
         Ok(scored)

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use serde_json::json;
-use verilume::report::eval::{Asked, Evaluated, Summary};
+use verilume::report::eval::{Asked, Evaluated, Score, Summary};
 use verilume::report::{Journal, ModelUsed, Versioned, replace};
 use verilume::tensor::Shape;
 
@@ -73,7 +73,7 @@ pub fn run(args: &EvalArgs) -> Result<ExitCode> {
     let preprocess = plan::preparation(&model, &args.preparation)?;
     let labels = plan::labels(&model, &args.preparation)?;
     let (score, seed) = (plan::score(args.score), args.resources.seed);
-    let built = methods::build(&named, seed, score, &preprocess)?;
+    let (built, noticed) = methods::build(&named, seed, score, &preprocess)?;
     let voice = if args.quiet { Voice::Quiet } else { Voice::Normal };
     let mut engine = computing::open(&settings, voice)?;
     std::fs::create_dir_all(&args.out).map_err(|e| verilume::Error::io(&args.out, e))?;
@@ -101,7 +101,8 @@ pub fn run(args: &EvalArgs) -> Result<ExitCode> {
 
     let mut progress = Progress::new(voice, units.all.len());
     engine.observe(progress.listener());
-    let said = Said::new(&model, &preprocess, &args.preparation);
+    let mut said = Said::new(&model, &preprocess, &args.preparation);
+    said.of_files(noticed);
     said.tell(&progress);
     plan::many_passes(&named).for_each(|line| progress.say(&line));
     data.left_out.iter().for_each(|sentence| progress.say(sentence));
@@ -134,6 +135,7 @@ pub fn run(args: &EvalArgs) -> Result<ExitCode> {
         }
         _ => {}
     }
+    settled.done.iter().flatten().for_each(|line| said.remember(&line.assumed, &line.warnings));
     let journal = Journal::start(&path, &settled.kept)?;
     let device = engine.describe();
     let methods = named.iter().zip(built).map(|(named, built)| Method::new(named.id.clone(), built.method));
@@ -186,7 +188,7 @@ pub fn run(args: &EvalArgs) -> Result<ExitCode> {
         score: plan::score_name(score).into(),
         seed,
         device: format!("{} ({}), {}", device.device, device.kernels, computing::precision_name(&settings)),
-        scores: summary::scores(&lines, &asked, &metrics, &bootstrap, &said.all())?,
+        scores: summary::scores(&lines, &asked, &metrics, &bootstrap, &said)?,
         methods: asked,
         metrics: metrics.iter().map(Measure::asked).collect(),
         bootstrap,
@@ -199,6 +201,9 @@ pub fn run(args: &EvalArgs) -> Result<ExitCode> {
     replace(&summary_path, &bytes)?;
     if args.json {
         for score in &summary.scores {
+            // Each line is read by itself.
+            let (assumed, warnings) = (summary.assumed.clone(), summary.warnings.clone());
+            let score = Score { assumed, warnings, ..score.clone() };
             answer.line(&serde_json::to_string(&Versioned::new(score))?)?;
         }
     } else {

@@ -92,14 +92,18 @@ impl Runner<'_> {
                 continue;
             }
             progress.at(&unit.name());
-            match self.show(at, unit) {
+            let mut noticed = Noticed::default();
+            let shown = self.show(at, unit, &mut noticed);
+            self.said.note(&noticed, progress);
+            match shown {
                 Ok(shown) => {
+                    let shown = Shown { noticed, ..shown };
                     if waiting.first().is_some_and(|first| first.input.dims() != shown.input.dims()) {
                         self.group(std::mem::take(&mut waiting), progress)?;
                     }
                     waiting.push(shown);
                 }
-                Err(e) => self.fail(at, &e.to_string(), progress)?,
+                Err(e) => self.fail(at, (&e.to_string(), &noticed), progress)?,
             }
             let most = match unit.index {
                 _ if !small => 1,
@@ -113,14 +117,15 @@ impl Runner<'_> {
         self.group(waiting, progress)
     }
 
-    /// Reads and prepares what a unit shows.
-    fn show(&mut self, at: usize, unit: &Unit) -> verilume::Result<Shown> {
+    /// Reads and prepares what a unit shows. What is to be said of its files goes to `noticed`, also where it then fails.
+    fn show(&mut self, at: usize, unit: &Unit, noticed: &mut Noticed) -> verilume::Result<Shown> {
         let net = Net { preprocess: self.preprocess, input: self.model.default_input() };
         match unit.content {
             Content::Picture(example) => {
                 let example = &self.data.examples[example];
                 let label = example.class.clone().map_err(Error::input)?;
                 let item = self.reader.item(self.data, example, net)?;
+                noticed.extend(self.said.of(&item));
                 let (regions, notes) = match &self.data.boxes {
                     None => (Vec::new(), Vec::new()),
                     Some(boxes) => {
@@ -136,7 +141,7 @@ impl Runner<'_> {
                     }
                 };
                 let right = label.into_iter().collect();
-                let noticed = self.said.of(&item);
+                let noticed = Noticed::default();
                 Ok(Shown { at, input: item.input, label, right, regions, notes, noticed })
             }
             Content::Mosaic { number, cells, size } => {
@@ -145,6 +150,7 @@ impl Runner<'_> {
                 for (class, &cell) in classes.iter_mut().zip(&cells) {
                     let example = &self.data.examples[cell];
                     let item = self.reader.item(self.data, example, net)?;
+                    noticed.extend(self.said.of(&item));
                     views.push(item.view(self.preprocess)?);
                     *class = example.class.clone().map_err(Error::input)?.unwrap_or_default();
                 }
@@ -173,7 +179,9 @@ impl Runner<'_> {
         let Some(first) = shown.first() else { return Ok(()) };
         let graph = match runner::input_shape(&first.input).and_then(|shape| self.model.graph(shape)) {
             Ok(graph) => graph,
-            Err(e) => return shown.iter().try_for_each(|s| self.fail(s.at, &e.to_string(), progress)),
+            Err(e) => {
+                return shown.iter().try_for_each(|s| self.fail(s.at, (&e.to_string(), &s.noticed), progress));
+            }
         };
         let mut scored = self.score(&graph, shown, progress)?;
         for m in 0..self.methods.len() {
@@ -234,7 +242,7 @@ impl Runner<'_> {
             let best = match logits {
                 Ok(logits) => best_first(&logits.to_f64()).first().copied().unwrap_or_default(),
                 Err(e) => {
-                    self.fail(shown.at, &e.to_string(), progress)?;
+                    self.fail(shown.at, (&e.to_string(), &shown.noticed), progress)?;
                     continue;
                 }
             };
@@ -251,7 +259,6 @@ impl Runner<'_> {
             line.target = Some(target);
             line.target_name = self.name(target);
             line.notes.clone_from(&shown.notes);
-            self.said.note(&shown.noticed, progress);
             line.assumed.extend(shown.noticed.assumed.iter().cloned());
             line.warnings.extend(shown.noticed.warnings.iter().cloned());
             scored.push(Scored { shown, target, line });
@@ -361,8 +368,10 @@ impl Runner<'_> {
         }
     }
 
-    fn fail(&mut self, at: usize, why: &str, progress: &mut Progress) -> Result<()> {
-        let line = Evaluated { error: Some(why.to_owned()), ..self.line(at) };
+    fn fail(&mut self, at: usize, (why, noticed): (&str, &Noticed), progress: &mut Progress) -> Result<()> {
+        let mut line = Evaluated { error: Some(why.to_owned()), ..self.line(at) };
+        line.assumed.extend(noticed.assumed.iter().cloned());
+        line.warnings.extend(noticed.warnings.iter().cloned());
         self.add(at, line, progress)
     }
 

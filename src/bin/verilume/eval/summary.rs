@@ -6,6 +6,7 @@ use verilume::reliability::bootstrap::{Bootstrap, Estimate};
 use verilume::report::eval::{Asked, Difference, Direction, Evaluated, Score, Summary};
 
 use super::metrics::Measure;
+use crate::said::Said;
 
 /// The net's accuracy, then every method's scores, method after method, in the order of the metrics.
 pub fn scores(
@@ -13,7 +14,7 @@ pub fn scores(
     methods: &[Asked],
     metrics: &[Measure],
     bootstrap: &Bootstrap,
-    warnings: &[String],
+    said: &Said,
 ) -> verilume::Result<Vec<Score>> {
     let right: Vec<f64> = lines.iter().filter_map(|l| l.correct).map(|c| f64::from(u8::from(c))).collect();
     let accuracy = bootstrap.mean(&right)?;
@@ -27,7 +28,8 @@ pub fn scores(
         estimate: accuracy,
         failed: lines.iter().filter(|l| l.error.is_some()).count(),
         difference: None,
-        warnings: warnings.to_vec(),
+        assumed: said.all_assumed(),
+        warnings: said.all(),
     }];
     let column = |method: &Asked, name: &str| -> Vec<Option<f64>> {
         lines.iter().map(|l| l.methods.get(&method.id)?.readings.get(name).copied().flatten()).collect()
@@ -56,6 +58,7 @@ pub fn scores(
                     estimate,
                     failed,
                     difference,
+                    assumed: Vec::new(),
                     warnings: Vec::new(),
                 });
             }
