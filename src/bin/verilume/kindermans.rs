@@ -8,6 +8,7 @@ use serde_json::json;
 use verilume::engine::{Batch, Engine, Settings};
 use verilume::reliability::invariance::{SAME_MAP, Shift};
 use verilume::reliability::kindermans::{self, Cell, Subject};
+use verilume::report::RECORD_VERSION;
 use verilume::report::figures::{chosen, measured};
 use verilume::tensor::{Precision, Shape, Tensor};
 
@@ -18,6 +19,7 @@ use crate::inputs::{self, Source};
 use crate::items::{Item, Net};
 use crate::plan;
 use crate::said::Said;
+use crate::stream::usual_shape;
 use crate::talk::{Answer, Progress, Voice, counted};
 use crate::verdicts;
 
@@ -41,15 +43,16 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
     let said = Said::new(&model, &preprocess, &args.preparation);
     said.tell(&progress);
     found.left_out().iter().for_each(|sentence| progress.say(sentence));
-    let mut reader = Reader { said, ..Reader::default() };
     let net = Net { preprocess: &preprocess, input: model.default_input() };
+    let usual = usual_shape(&found.sources, net).filter(|&shape| model.graph(shape).is_ok());
+    let mut reader = Reader { said, dims: usual.map(|shape| shape.dims().to_vec()), ..Reader::default() };
     for (at, source) in found.sources.iter().enumerate() {
         progress.at(&source.shown);
         let before = reader.inputs.len();
         reader.source(at, source, net, &progress);
         progress.step(&format!("{}: {}", source.shown, counted(reader.inputs.len() - before, "picture")));
     }
-    let Reader { inputs, failed, .. } = reader;
+    let Reader { inputs, failed, said, .. } = reader;
     let Some(first) = inputs.first() else { bail!("--data: there is no picture that can be used") };
     let graph = model.graph(shape(first)?)?;
     let x = Batch::of(inputs.iter().take(args.explained).cloned().collect())?;
@@ -65,7 +68,7 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
 
     let mut answer = Answer::default();
     if args.json {
-        cells.iter().try_for_each(|cell| answer.line(&line(cell).to_string()))?;
+        cells.iter().try_for_each(|cell| answer.line(&line(cell, &said).to_string()))?;
     } else {
         answer.line(&table(&cells))?;
     }
@@ -87,6 +90,8 @@ fn shape(input: &Tensor) -> verilume::Result<Shape> {
 #[derive(Default)]
 struct Reader {
     inputs: Vec<Tensor>,
+    /// The size, once it is known.
+    dims: Option<Vec<usize>>,
     failed: usize,
     said: Said,
 }
@@ -105,14 +110,15 @@ impl Reader {
     }
 
     fn add(&mut self, item: verilume::Result<Item>, progress: &Progress) {
-        let fits = |input: Tensor| match self.inputs.first().map(Tensor::dims) {
-            Some(dims) if dims != input.dims() => {
+        let dims = &mut self.dims;
+        let fits = |input: Tensor| match dims.get_or_insert_with(|| input.dims().to_vec()) {
+            dims if dims != input.dims() => {
                 Err(verilume::Error::input(format!("an input of shape {:?} among those of {dims:?}", input.dims())))
             }
             _ => Ok(input),
         };
         if let Ok(item) = &item {
-            self.said.hear(item, None, None, progress);
+            self.said.hear(item, progress);
         }
         match item.and_then(|item| fits(item.input)) {
             Ok(input) => self.inputs.push(input),
@@ -124,10 +130,11 @@ impl Reader {
     }
 }
 
-fn line(cell: &Cell) -> serde_json::Value {
+fn line(cell: &Cell, said: &Said) -> serde_json::Value {
     json!({
         "method": cell.method, "shift": cell.shift, "stayed": cell.stayed, "expected": cell.expected,
         "change": cell.change, "least_change": cell.least_change, "change_f32": cell.change_f32, "output": cell.output,
+        "assumed": said.all_assumed(), "warnings": said.all(), "record_version": RECORD_VERSION,
     })
 }
 
