@@ -282,3 +282,19 @@ fn verify_is_bounded_as_other_commands_are() {
     assert_eq!(code(&output), 2, "{}", stderr(&output));
     assert!(stderr(&output).contains("--memory"), "{}", stderr(&output));
 }
+
+/// What a baseline's numbers overflow to is cut back by the net's ReLU6, and would show nowhere.
+#[cfg(feature = "embedded-model")]
+#[test]
+fn a_baseline_that_overflows_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    picture(&folder.path().join("x.png"));
+    npy(&folder.path().join("b.npy"), &[3, 32, 32], &[1e38; 3 * 32 * 32]);
+    let explain = ["explain", "x.png", "--size", "32:32", "--format", "npy", "--json", "-o", "out", "-m"];
+    for method in ["deep_lift:baseline=file:b.npy", "ig:baseline=file:b.npy,steps=2,gap=no"] {
+        let output = plain(folder.path(), &[&explain[..], &[method]].concat());
+        assert_eq!(code(&output), 2, "{method}: {}", stderr(&output));
+        let error = lines(&output.stdout)[0]["error"].as_str().unwrap().to_owned();
+        assert!(error.contains("overflowed"), "{method}: {error}");
+    }
+}
