@@ -58,7 +58,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     }
     let preprocess = plan::preparation(&model, &args.preparation)?;
     let labels = plan::labels(&model, &args.preparation)?;
-    let targets = plan.target.resolve(&labels, model.classes())?;
+    let mut targets = plan.target.resolve(&labels, model.classes())?;
     let mut engine = computing::open(&plan.settings, plan.voice)?;
     let common = common(&plan, &model, &preprocess, &engine)?;
     let (methods, noticed) = ready(&plan, common.clone(), &preprocess, &labels)?;
@@ -72,6 +72,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     if sources.is_empty() {
         bail!("no inputs");
     }
+    targets.know(&sources);
     let read = read_files(args, &plan, &sources);
     let records = out_file(&plan, "records", "jsonl");
     let results = Results::new(&plan.out);

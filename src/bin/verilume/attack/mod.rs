@@ -83,7 +83,7 @@ pub fn run(args: &AttackArgs) -> Result<ExitCode> {
     let model = plan::open_model(&args.model)?;
     let preprocess = plan::preparation(&model, &args.preparation)?;
     let labels = plan::labels(&model, &args.preparation)?;
-    let targets = target.resolve(&labels, model.classes())?;
+    let mut targets = target.resolve(&labels, model.classes())?;
     let seed = args.resources.seed;
     let noticed = RefCell::default();
     let mut attacks = ready(specs, (&preprocess, &noticed), &labels, model.classes(), seed)?;
@@ -106,6 +106,7 @@ pub fn run(args: &AttackArgs) -> Result<ExitCode> {
     if sources.is_empty() {
         bail!("no inputs");
     }
+    targets.know(&sources);
     let records = args.out.join("records.jsonl");
     let results = Results::new(&args.out);
     let past = Past::<AttackLine>::read(&results, &records, "attack")?;
