@@ -9,6 +9,8 @@ use verilume::{Error, ErrorKind, Result};
 
 /// What `--memory` said.
 static ALLOWED: OnceLock<u64> = OnceLock::new();
+/// Who bounds an input where `--memory` does not.
+const MACHINE: &str = "this machine has left";
 /// What is taken without a question.
 const LITTLE: u64 = 1 << 20;
 
@@ -26,7 +28,7 @@ fn room() -> (u64, &'static str) {
     let left = Memory::now().left().map_or(u64::MAX, |left| left / 5 * 4);
     match ALLOWED.get() {
         Some(&allowed) if allowed <= left => (allowed, "--memory allows"),
-        _ => (left, "this machine has left"),
+        _ => (left, MACHINE),
     }
 }
 
@@ -49,25 +51,31 @@ pub fn check(what: impl FnOnce() -> String, bytes: u64) -> Result<()> {
 /// The picture at `path`. What it may cost follows `--memory`; without it the library's limits hold, and what there is.
 ///
 /// # Errors
-/// As [`Picture::open`]; where a limit is exceeded, naming the option that sets it.
+/// As [`Picture::open`]; where a limit is exceeded, naming the option that sets it, or what there is where that is less.
 pub fn open_picture(path: &Path) -> Result<Picture> {
-    let (room, _) = room();
-    let room = room.max(LITTLE);
-    let limits = match ALLOWED.get() {
-        Some(_) => {
+    let (limits, why) = limits(room(), ALLOWED.get().is_some());
+    Picture::open(path, &limits).map_err(|e| match e.kind() {
+        ErrorKind::Limit => Error::limit(format!("{e}; {why}")),
+        _ => e,
+    })
+}
+
+/// What a picture may cost within what `says` bounds, and what there is to say where that is exceeded.
+fn limits((bytes, says): (u64, &str), allowed: bool) -> (DecodeLimits, String) {
+    let room = bytes.max(LITTLE);
+    let short = says == MACHINE && (allowed || room < DecodeLimits::default().decoded_bytes);
+    let limits = match allowed {
+        true => {
             let any = usize::MAX;
             DecodeLimits { width: any, height: any, pixels: u64::MAX, decoded_bytes: room, file_bytes: room }
         }
-        None => {
+        false => {
             let usual = DecodeLimits::default();
             let [decoded_bytes, file_bytes] = [usual.decoded_bytes, usual.file_bytes].map(|bytes| bytes.min(room));
             DecodeLimits { decoded_bytes, file_bytes, ..usual }
         }
     };
-    Picture::open(path, &limits).map_err(|e| match e.kind() {
-        ErrorKind::Limit => Error::limit(format!("{e}; --memory SIZE sets it")),
-        _ => e,
-    })
+    (limits, if short { format!("{MACHINE} {}", size(room)) } else { "--memory SIZE sets it".to_owned() })
 }
 
 /// Refuses a preparation whose inputs take more than there is.
@@ -87,5 +95,26 @@ pub fn size(bytes: u64) -> String {
     match units.into_iter().find(|(_, shift)| bytes >> shift > 0) {
         Some((unit, shift)) => format!("{:.1} {unit}", bytes as f64 / (1u64 << shift) as f64),
         None => format!("{bytes} bytes"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_sets_a_limit_is_said() {
+        let gib = 1 << 30;
+        let usual = DecodeLimits::default();
+        let said = |bytes, says, allowed| {
+            let (limits, why) = limits((bytes, says), allowed);
+            (limits.decoded_bytes, why)
+        };
+        let option = "--memory SIZE sets it".to_owned();
+        assert_eq!(said(8 * gib, MACHINE, false), (usual.decoded_bytes, option.clone()));
+        assert_eq!(said(gib / 4, MACHINE, false), (gib / 4, "this machine has left 256.0 MiB".into()));
+        assert_eq!(said(8 * gib, "--memory allows", true), (8 * gib, option));
+        // More was allowed than there is.
+        assert_eq!(said(2 * gib, MACHINE, true), (2 * gib, "this machine has left 2.0 GiB".into()));
     }
 }
