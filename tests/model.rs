@@ -581,7 +581,10 @@ fn metadata_and_config_say_what_a_net_is() {
     let header = header.replacen(r#""std":"[0.25]""#, r#""crop_pct":"1.0""#, 1);
     std::fs::write(&path, with_header(&header, &bytes[8 + length..])).unwrap();
     assert_eq!(resized(&with(&named(r#""input_size": [3, 160, 160]"#), None).unwrap()), ([160; 2], 160));
-    assert_eq!(resized(&with(&named(r#""input_size": [3, 160, 160], "crop_pct": 0.5"#), None).unwrap()), ([160; 2], 160));
+    assert_eq!(
+        resized(&with(&named(r#""input_size": [3, 160, 160], "crop_pct": 0.5"#), None).unwrap()),
+        ([160; 2], 160)
+    );
 }
 
 #[cfg(feature = "embedded-model")]

@@ -723,7 +723,7 @@ fn what_others_read_is_as_its_schema_says() {
     valid("model-verified", &lines(&output.stdout));
 
     perceptron(&inside("net.safetensors"), &[144, 16, 4]);
-    vectors(&inside("vectors.safetensors"), 6, 144);
+    vectors(&inside("vectors.safetensors"), 24, 144);
     let kindermans = ["check", "--kindermans", "--model", "net.safetensors", "--data", "vectors.safetensors", "--json"];
     let output = ended(command(folder.path(), &kindermans).spawn().unwrap());
     assert_eq!(code(&output), 0, "{}", said(&output));

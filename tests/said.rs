@@ -70,7 +70,11 @@ fn damaged(path: &Path) {
 
 /// Labelled pictures whose channels come last or first.
 fn labelled(path: &Path, rows: usize, last: bool) {
-    let images: Vec<u8> = (0..rows * SIDE * SIDE * 3).map(level).collect();
+    let at = |i: usize| {
+        let (picture, x, y, c) = (i / (3 * SIDE * SIDE), i % SIDE, i / SIDE % SIDE, i / (SIDE * SIDE) % 3);
+        ((x * (7 + picture) + y * (13 + 3 * picture) + c * 85 + (x * y + picture) % 31) % 256) as u8
+    };
+    let images: Vec<u8> = (0..rows * SIDE * SIDE * 3).map(at).collect();
     let labels: Vec<u8> = (0..rows).map(|i| i as u8 % 4).collect();
     let dims = if last { vec![rows, SIDE, SIDE, 3] } else { vec![rows, 3, SIDE, SIDE] };
     let views = [
@@ -205,11 +209,14 @@ fn verdicts_and_judgements_speak_of_their_own_input() {
     assert!(found.len() == 2 && found.iter().all(own), "{found:?}");
 
     let train = ["--data", "data.safetensors", "--attacked", "attacked.safetensors", "-m", "gradient", "--epochs", "1"];
-    let output =
-        run(folder.path(), &["detector", "train"], &[&train[..], &["--json", "-o", "detector.safetensors"]].concat());
+    let more = ["--attack", "fgsm:epsilon=64/255", "--json", "-o", "detector.safetensors"];
+    let output = run(folder.path(), &["detector", "train"], &[&train[..], &more].concat());
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     // Attacked pictures are read too.
-    assert_eq!(count(&lines(&output.stdout)[0]["assumed"], &format!("attacked.safetensors: order of bytes: {ORDER}")), 1);
+    assert_eq!(
+        count(&lines(&output.stdout)[0]["assumed"], &format!("attacked.safetensors: order of bytes: {ORDER}")),
+        1
+    );
     let apply = ["a.jpg", "x.png", "--detector", "detector.safetensors", "--json"];
     let output = run(folder.path(), &["detector", "apply"], &apply);
     assert_eq!(code(&output), 0, "{}", stderr(&output));
@@ -289,7 +296,7 @@ fn verify_is_bounded_as_other_commands_are() {
 fn a_baseline_that_overflows_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     picture(&folder.path().join("x.png"));
-    npy(&folder.path().join("b.npy"), &[3, 32, 32], &[1e38; 3 * 32 * 32]);
+    npy(&folder.path().join("b.npy"), &[3, 32, 32], &[3.3e38; 3 * 32 * 32]);
     let explain = ["explain", "x.png", "--size", "32:32", "--format", "npy", "--json", "-o", "out", "-m"];
     for method in ["deep_lift:baseline=file:b.npy", "ig:baseline=file:b.npy,steps=2,gap=no"] {
         let output = plain(folder.path(), &[&explain[..], &[method]].concat());

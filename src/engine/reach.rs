@@ -208,7 +208,8 @@ mod tests {
                     Err(e) => assert!(!fine && e.to_string().contains("layer 'first'"), "{e}"),
                 }
             }
-            let task = Task { name: "in its place", x: &x, targets: &[0], copies: &Copies::one(), loads: &[vec![other]] };
+            let task =
+                Task { name: "in its place", x: &x, targets: &[0], copies: &Copies::one(), loads: &[vec![other]] };
             let made = engine.evaluate(&graph, &task, |b| {
                 let load = b.load(0, Shape::vector(2))?;
                 b.replace(graph.input(), load)?;

@@ -354,13 +354,10 @@ mod tests {
             zip.write_all(text).unwrap();
             zip.finish().unwrap()
         };
-        let chunk = |kind: &[u8; 4], body: &[u8]| {
-            [&(body.len() as u32).to_be_bytes()[..], kind, body, &[0; 4]].concat()
-        };
+        let chunk =
+            |kind: &[u8; 4], body: &[u8]| [&(body.len() as u32).to_be_bytes()[..], kind, body, &[0; 4]].concat();
         let ztxt = |key: &[u8], text: &[u8]| chunk(b"zTXt", &[key, b"\0\0", &zipped(text)].concat());
-        let itxt = |text: &[u8]| {
-            chunk(b"iTXt", &[&b"XML:com.adobe.xmp\0\x01\0\0\0"[..], &zipped(text)].concat())
-        };
+        let itxt = |text: &[u8]| chunk(b"iTXt", &[&b"XML:com.adobe.xmp\0\x01\0\0\0"[..], &zipped(text)].concat());
         let long = vec![b' '; MOST_TEXT - 1];
         let file = |before: Vec<u8>| [b"\x89PNG\r\n\x1a\n".to_vec(), before, itxt(b"tiff:Orientation=\"6\"")].concat();
         let of = |bytes: &[u8]| png(bytes).xmp.map(|text| text.len());

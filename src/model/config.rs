@@ -165,7 +165,9 @@ fn parse<'a>(place: &'static str, object: &'a Map<String, Value>) -> Result<Opti
     said.changes.extend(pool.map(|pool| format!("global_pool={pool}")));
     let arguments = object.get("model_args").and_then(Value::as_object);
     let changing = arguments.into_iter().flatten().filter(|(key, value)| {
-        !(value.is_null() || HARMLESS.contains(&key.as_str()) || key.as_str() == "global_pool" && value.as_str() == Some("avg"))
+        !(value.is_null()
+            || HARMLESS.contains(&key.as_str())
+            || key.as_str() == "global_pool" && value.as_str() == Some("avg"))
     });
     said.changes.extend(changing.map(|(key, value)| format!("{key}={value}")));
     Ok(Some(said))
@@ -384,7 +386,8 @@ mod tests {
     fn text_is_read_in_any_encoding() {
         let text = r#"{"architecture": "resnet18", "label_names": ["é"]}"#;
         let plain = file(text).unwrap();
-        let wide = |unit: fn(u16) -> [u8; 2]| format!("\u{feff}{text}").encode_utf16().flat_map(unit).collect::<Vec<u8>>();
+        let wide =
+            |unit: fn(u16) -> [u8; 2]| format!("\u{feff}{text}").encode_utf16().flat_map(unit).collect::<Vec<u8>>();
         for bytes in [format!("\u{feff}{text}").into_bytes(), wide(u16::to_le_bytes), wide(u16::to_be_bytes)] {
             assert_eq!(of_file(&bytes).unwrap(), plain);
         }
@@ -393,7 +396,8 @@ mod tests {
 
     #[test]
     fn keys_of_transformers_count_where_those_of_timm_are_absent() {
-        let said = file(r#"{"architecture": "resnet18", "image_size": 96, "id2label": {"1": "b", "0": "a", "2": "c"}}"#);
+        let said =
+            file(r#"{"architecture": "resnet18", "image_size": 96, "id2label": {"1": "b", "0": "a", "2": "c"}}"#);
         let said = said.unwrap().unwrap();
         assert_eq!((said.size, said.labels.unwrap()), (Some([96; 2]), ["a", "b", "c"].map(String::from).to_vec()));
         let said = file(

@@ -141,9 +141,8 @@ fn at_last_dot(name: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// Whether a name has an extension by which it is known as one of this program's.
 fn is_written(name: &[u8]) -> bool {
-    at_last_dot(name).is_some_and(|(stem, extension)| {
-        !stem.is_empty() && (WRITTEN.contains(&extension) || extension == OWN)
-    })
+    at_last_dot(name)
+        .is_some_and(|(stem, extension)| !stem.is_empty() && (WRITTEN.contains(&extension) || extension == OWN))
 }
 
 fn is_left(name: &OsStr) -> bool {

@@ -111,7 +111,7 @@ impl Reader {
 
     fn add(&mut self, item: verilume::Result<Item>, progress: &Progress) {
         let dims = &mut self.dims;
-        let fits = |input: Tensor| match dims.get_or_insert_with(|| input.dims().to_vec()) {
+        let mut fits = |input: Tensor| match dims.get_or_insert_with(|| input.dims().to_vec()) {
             dims if dims != input.dims() => {
                 Err(verilume::Error::input(format!("an input of shape {:?} among those of {dims:?}", input.dims())))
             }

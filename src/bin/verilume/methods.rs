@@ -11,8 +11,8 @@ use verilume::method::{Context, Method};
 use verilume::program::Score;
 
 use crate::items;
-use crate::said::Noticed;
 use crate::plan::Named;
+use crate::said::Noticed;
 
 /// A method that can run.
 pub struct Built {

@@ -250,7 +250,10 @@ mod tests {
         for _ in 0..2 {
             said.remember(&["taken".into()], &["early".into(), "late".into(), "then".into()]);
         }
-        assert_eq!((said.all(), said.all_assumed()), (["early", "late", "then"].map(String::from).into(), vec!["taken".into()]));
+        assert_eq!(
+            (said.all(), said.all_assumed()),
+            (["early", "late", "then"].map(String::from).into(), vec!["taken".into()])
+        );
     }
 
     #[test]

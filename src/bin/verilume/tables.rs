@@ -74,7 +74,9 @@ impl<T> Table<T> {
     pub fn get(&self, source: &Source, row: Option<usize>) -> std::result::Result<Option<&T>, String> {
         for (by, name) in names(source).into_iter().enumerate() {
             let whole = self.entries.get(&(name.clone(), None));
-            let Some(said) = row.and_then(|row| self.entries.get(&(name.clone(), Some(row)))).or(whole) else { continue };
+            let Some(said) = row.and_then(|row| self.entries.get(&(name.clone(), Some(row)))).or(whole) else {
+                continue;
+            };
             return match self.shared.get(&name) {
                 Some(shared) if by > shared.by || shared.owners > 1 => Err(ambiguous(&name, &shared.sources)),
                 _ => Ok(Some(said)),
@@ -152,7 +154,11 @@ mod tests {
 
     #[test]
     fn a_name_of_several_files_says_nothing_of_any() {
-        let source = |path: &str, relative: &str| Source { relative: relative.into(), ..Source::named(path.into()) };
+        let source = |path: &str, relative: &str| {
+            let mut source = Source::named(path.into());
+            source.relative = relative.into();
+            source
+        };
         let sources = [source("d/x.png", "x.png"), source("d/sub/x.png", "sub/x.png"), source("e/y.png", "y.png")];
         let of = |files: &[&str], at: usize| {
             let mut table = Table::default();

@@ -31,10 +31,7 @@ struct Line<'a> {
 
 /// One JSON object a finding; one for a picture that could not be checked. `assumed` and `warnings` are those of the run and of
 /// the picture.
-pub fn lines(
-    picture: &PictureChecked,
-    (assumed, warnings): (&[String], &[String]),
-) -> serde_json::Result<Vec<String>> {
+pub fn lines(picture: &PictureChecked, (assumed, warnings): (&[String], &[String])) -> serde_json::Result<Vec<String>> {
     let line = |finding: Option<&Finding>| {
         serde_json::to_string(&Line {
             input: &picture.input,

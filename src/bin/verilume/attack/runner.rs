@@ -324,11 +324,7 @@ impl Runner<'_> {
     }
 
     /// Runs all attacks on items of one shape. Returns the records that have to wait until files are complete.
-    fn group(
-        &mut self,
-        mut items: Vec<Item>,
-        mut rows: Option<&mut Rows>,
-    ) -> Result<Vec<Held>> {
+    fn group(&mut self, mut items: Vec<Item>, mut rows: Option<&mut Rows>) -> Result<Vec<Held>> {
         let Some(first) = items.first() else { return Ok(Vec::new()) };
         let graph = match input_shape(&first.input).and_then(|shape| self.model.graph(shape)) {
             Ok(graph) => graph,
