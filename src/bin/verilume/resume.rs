@@ -6,7 +6,7 @@ use verilume::report::{Entry, Line};
 
 use crate::earlier::{Finder, Names, Standing, Stay};
 use crate::inputs::Source;
-use crate::said::Noticed;
+use crate::said::{MOST_LATE, Noticed};
 
 /// The sources of this run; the number of rows of each, `None` for a picture.
 #[derive(Clone, Copy)]
@@ -162,12 +162,12 @@ impl Done {
                 }
             };
             if stays {
-                let counts = entry.line.as_ref().filter(|_| source.is_some() && m.is_some());
-                done.said.extend(counts.map_or_else(Noticed::default, |line| Noticed {
-                    assumed: line.record.assumed.clone(),
-                    warnings: line.record.warnings.clone(),
-                    ..Noticed::default()
-                }));
+                if let (Some(_), Some(_), Some(line)) = (source, m, &entry.line)
+                    && done.said.assumed.len().max(done.said.warnings.len()) < MOST_LATE
+                {
+                    let (assumed, warnings) = (line.record.assumed.clone(), line.record.warnings.clone());
+                    done.said.extend(Noticed { assumed, warnings, ..Noticed::default() });
+                }
                 done.kept.push(entry.text.clone());
                 done.parts.extend(entry.about.part.clone());
             }

@@ -16,7 +16,7 @@ use crate::talk::Progress;
 const LARGEST_NORMALISED: f64 = 16.0;
 
 /// Sentences of a kind that a run keeps; records have theirs all the same.
-const MOST_LATE: usize = 1000;
+pub const MOST_LATE: usize = 1000;
 
 /// What was noticed of one input while it was read; each sentence names its file.
 #[derive(Debug, Clone, Default)]
