@@ -354,6 +354,8 @@ enum Key {
         decided: Decided,
     },
     Outputs(u64, Vec<NodeId>),
+    /// Outputs of a node before they are cut back.
+    Overflow(u64, NodeId),
     Pullback {
         graph: u64,
         from: NodeId,

@@ -1,5 +1,6 @@
 //! A net, an engine, and what both take for granted, held together: from a picture to a map in a few lines.
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -35,8 +36,34 @@ pub struct Options {
     pub seed: u64,
 }
 
-/// Reads a file that a method's parameter names, as `[C, H, W]` in the net's space.
-pub type Loader = Arc<dyn Fn(&Path, &Preprocess) -> Result<Tensor> + Send + Sync>;
+/// What was noticed of a file while it was read; each sentence names it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Noticed {
+    /// What was taken from the file without being told.
+    pub assumed: Vec<String>,
+    /// What the file may have got wrong.
+    pub warnings: Vec<String>,
+    /// Why its numbers look like levels although they are taken as normalised: nothing odd for a net that scales them itself.
+    pub doubts: Vec<String>,
+}
+
+impl Noticed {
+    /// Adds what was noticed of another, each sentence once.
+    pub fn extend(&mut self, more: Noticed) {
+        let pairs =
+            [(&mut self.assumed, more.assumed), (&mut self.warnings, more.warnings), (&mut self.doubts, more.doubts)];
+        for (sentences, more) in pairs {
+            for sentence in more {
+                if !sentences.contains(&sentence) {
+                    sentences.push(sentence);
+                }
+            }
+        }
+    }
+}
+
+/// Reads a file that a method's parameter names, as `[C, H, W]` in the net's space, and says what it notices.
+pub type Loader = Arc<dyn Fn(&Path, &Preprocess) -> Result<(Tensor, Noticed)> + Send + Sync>;
 
 /// Explains pictures with one net. It may move to another thread; it does one thing at a time.
 pub struct Session {
@@ -47,6 +74,8 @@ pub struct Session {
     score: Score,
     seed: u64,
     load: Loader,
+    /// What was noticed of files that parameters name.
+    noticed: RefCell<Noticed>,
 }
 
 impl std::fmt::Debug for Session {
@@ -97,7 +126,16 @@ impl Session {
         }
         let labels = options.labels.clone().unwrap_or_else(|| model.labels().clone());
         let load = Arc::new(load);
-        Ok(Self { model, engine, preparation, labels, score: options.score, seed: options.seed, load })
+        Ok(Self {
+            model,
+            engine,
+            preparation,
+            labels,
+            score: options.score,
+            seed: options.seed,
+            load,
+            noticed: RefCell::default(),
+        })
     }
 
     /// The session with another way to read files that methods' parameters name: without one, pictures.
@@ -185,7 +223,19 @@ impl Session {
     /// # Errors
     /// When it cannot be read.
     pub fn read(&self, path: &Path) -> Result<Tensor> {
-        (self.load)(path, &self.preparation)
+        let (tensor, noticed) = (self.load)(path, &self.preparation)?;
+        self.notice(noticed);
+        Ok(tensor)
+    }
+
+    /// Adds what was noticed of a file that a parameter names.
+    pub fn notice(&self, noticed: Noticed) {
+        self.noticed.borrow_mut().extend(noticed);
+    }
+
+    /// What was noticed of files that parameters name.
+    pub fn noticed(&self) -> Noticed {
+        self.noticed.borrow().clone()
     }
 
     /// The net for inputs of the extents `dims`.
@@ -303,11 +353,13 @@ fn again(e: &Error) -> Error {
 }
 
 #[cfg(feature = "pictures")]
-fn load(path: &Path, preparation: &Preprocess) -> Result<Tensor> {
-    Ok(preparation.apply(&Picture::open(path, &crate::image::DecodeLimits::default())?)?.tensor)
+fn load(path: &Path, preparation: &Preprocess) -> Result<(Tensor, Noticed)> {
+    let picture = Picture::open(path, &crate::image::DecodeLimits::default())?;
+    let warnings = picture.damage().map(|damage| format!("{}: {damage}", path.display())).into_iter().collect();
+    Ok((preparation.apply(&picture)?.tensor, Noticed { warnings, ..Noticed::default() }))
 }
 
 #[cfg(not(feature = "pictures"))]
-fn load(path: &Path, _: &Preprocess) -> Result<Tensor> {
+fn load(path: &Path, _: &Preprocess) -> Result<(Tensor, Noticed)> {
     Err(Error::settings(format!("{}: this build reads no pictures (feature `pictures` is off)", path.display())))
 }

@@ -18,7 +18,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("model", &["error", "near", "text", "tensor", "graph", "image"]),
     ("program", &["error", "tensor", "graph"]),
     ("rule", &["error", "tensor", "graph", "program"]),
-    ("device", &["error", "tensor", "random", "graph", "program", "rule"]),
+    ("device", &["error", "text", "tensor", "random", "graph", "program", "rule"]),
     ("engine", &["error", "memory", "tensor", "random", "graph", "program", "rule", "device"]),
     ("perturb", &["error", "tensor", "random", "image", "graph", "program", "rule", "device", "engine"]),
     ("map", &["error", "tensor"]),

@@ -8,22 +8,13 @@ use crate::map::Map;
 use crate::tensor::{Shape, Tensor};
 
 use super::arrays::{ArrayFile, Row};
+use super::paths;
 use super::room::Room;
 use super::source::{Source, usable};
+use crate::session::Noticed;
 
 /// Largest number of an input that is no level of a picture: normalised ones stay far below.
 const LARGEST_NORMALISED: f64 = 16.0;
-
-/// What was noticed of one input while it was read; each sentence names its file.
-#[derive(Debug, Clone, Default)]
-pub struct Noticed {
-    /// What was taken from the file without being told.
-    pub assumed: Vec<String>,
-    /// What the file may have got wrong.
-    pub warnings: Vec<String>,
-    /// Why its numbers look like levels although they are taken as normalised: nothing odd for a net that scales them itself.
-    pub doubt: Option<String>,
-}
 
 /// What a net takes.
 #[derive(Clone, Copy)]
@@ -68,8 +59,7 @@ impl Item {
         let dims = prepared.tensor.dims().to_vec();
         let input = prepared.tensor.reshape(fit(&dims, net.input)?.dims())?;
         let (stem, view, placement) = (source.stem.clone(), Some(prepared.view), Some(prepared.placement));
-        let warnings = picture.damage().map(|damage| format!("{}: {damage}", source.shown)).into_iter().collect();
-        let noticed = Noticed { warnings, ..Noticed::default() };
+        let noticed = damage(&source.shown, &picture);
         Ok(Self { source: at, row: None, stem, dims, input, view, placement, label: None, noticed })
     }
 
@@ -77,10 +67,7 @@ impl Item {
     pub fn row(at: usize, source: &Source, array: &mut ArrayFile, row: usize, net: Net) -> Result<Self> {
         let within = |e: Error| e.within(format!("{}, row {row}", source.shown));
         let (tensor, shown) = numbers(array, row, net.preprocess).map_err(within)?;
-        if let Some(k) = tensor.first_not_finite() {
-            let what = if tensor.at(k).is_nan() { "NaN" } else { "infinite" };
-            return Err(within(Error::input(format!("element {k} is {what}"))));
-        }
+        finite(&tensor).map_err(within)?;
         let dims = tensor.dims().to_vec();
         let input = fit(&dims, net.input).and_then(|shape| tensor.reshape(shape.dims())).map_err(within)?;
         let mut stem = source.stem.clone().into_os_string();
@@ -91,8 +78,8 @@ impl Item {
         let labels = array.labels().ok().flatten();
         let label = labels.and_then(|labels| usize::try_from(*labels.get(row)?).ok());
         let assumed = array.assumed().map(|what| format!("{}: {what}", source.shown)).into_iter().collect();
-        let doubt = if view.is_none() { doubt(&source.shown, &input) } else { None };
-        let noticed = Noticed { assumed, doubt, ..Noticed::default() };
+        let doubts = if view.is_none() { doubt(&source.shown, &input).into_iter().collect() } else { Vec::new() };
+        let noticed = Noticed { assumed, doubts, ..Noticed::default() };
         Ok(Self { source: at, row: Some(row), stem: stem.into(), dims, input, view, placement, label, noticed })
     }
 
@@ -139,13 +126,43 @@ impl Item {
     }
 }
 
-/// The tensor at `path` for a method's parameter: a picture, or the first row of an array.
-pub fn load(path: &Path, preprocess: &Preprocess, room: Room) -> Result<Tensor> {
+/// The tensor at `path` for a method's parameter: a picture, or the first row of an array; and what was noticed of the file.
+///
+/// # Errors
+/// When the file cannot be read, or a number of it is not finite.
+pub fn load(path: &Path, preprocess: &Preprocess, room: Room) -> Result<(Tensor, Noticed)> {
+    let shown = paths::shown(path);
     if ArrayFile::is_array(path) {
-        return Ok(numbers(&mut ArrayFile::open(path, room)?, 0, preprocess)?.0);
+        let mut array = ArrayFile::open(path, room)?;
+        let (tensor, picture) = numbers(&mut array, 0, preprocess).map_err(|e| e.within(&shown))?;
+        finite(&tensor).map_err(|e| e.within(&shown))?;
+        let doubts = picture.is_none().then(|| doubt(&shown, &tensor)).flatten().into_iter().collect();
+        let assumed = array.assumed().map(|what| format!("{shown}: {what}")).into_iter().collect();
+        return Ok((tensor, Noticed { assumed, doubts, ..Noticed::default() }));
     }
     takes_pictures(preprocess)?;
-    Ok(preprocess.apply(&room.open_picture(path)?)?.tensor)
+    let picture = room.open_picture(path)?;
+    Ok((preprocess.apply(&picture)?.tensor, damage(&shown, &picture)))
+}
+
+/// What is to be said of the file that a picture was read from.
+pub fn damage(shown: &str, picture: &Picture) -> Noticed {
+    let warnings = picture.damage().map(|damage| format!("{shown}: {damage}")).into_iter().collect();
+    Noticed { warnings, ..Noticed::default() }
+}
+
+/// Refuses numbers of a file that are none.
+///
+/// # Errors
+/// Input, naming the first.
+pub fn finite(tensor: &Tensor) -> Result<()> {
+    match tensor.first_not_finite() {
+        None => Ok(()),
+        Some(k) => {
+            let what = if tensor.at(k).is_nan() { "NaN" } else { "infinite" };
+            Err(Error::input(format!("element {k} is {what}")))
+        }
+    }
 }
 
 fn takes_pictures(preprocess: &Preprocess) -> Result<()> {

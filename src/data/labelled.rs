@@ -66,11 +66,13 @@ impl Data {
     /// Finds files and their classes. What is wrong with one file is its own error.
     pub fn find(wanted: &Wanted, labels: &Labels, classes: usize) -> Result<Self> {
         let listed = wanted.labels_csv.map(|path| Listed::read(path, labels, classes, wanted.room));
-        let listed = listed.transpose().map_err(|e| e.within("--labels-csv"))?;
-        let boxes = wanted.boxes.map(|path| Boxes::read(path, labels, classes)).transpose()?;
+        let mut listed = listed.transpose().map_err(|e| e.within("--labels-csv"))?;
+        let mut boxes = wanted.boxes.map(|path| Boxes::read(path, labels, classes)).transpose()?;
         let found = source::find(wanted.data, wanted.out);
         let left_out = found.left_out();
         let Inputs { sources, .. } = found;
+        listed.iter_mut().for_each(|listed| listed.know(&sources));
+        boxes.iter_mut().for_each(|boxes| boxes.by_file.know(&sources));
         let mut examples = Vec::new();
         for (at, source) in sources.iter().enumerate() {
             let example = |row, class: Result<Option<usize>>| {
@@ -244,7 +246,8 @@ impl Boxes {
             };
             let cells = cells.map_err(|e| at(&e))?;
             let cells: Vec<&str> = cells.iter().collect();
-            if n == 0 && cells.last().is_some_and(|c| c.parse::<f64>().is_err()) {
+            // A line with a number among its edges was meant for a box.
+            if n == 0 && cells.iter().rev().take(4).all(|c| c.parse::<f64>().is_err()) {
                 continue;
             }
             let (file, row, class, edges) = match cells.as_slice() {
@@ -276,9 +279,10 @@ impl Boxes {
     /// Boxes of a source, or of a row of it; none where the table has none.
     ///
     /// # Errors
-    /// When one of them is of a class that the net has not.
+    /// When one of them is of a class that the net has not, or may be another source's.
     pub fn of(&self, source: &Source, row: Option<usize>) -> std::result::Result<Vec<Drawn>, String> {
-        self.by_file.get(source, row).map_or_else(|| Ok(Vec::new()), |lines| lines.iter().cloned().collect())
+        let lines = self.by_file.get(source, row).map_err(|why| format!("--boxes {}: {why}", self.path.display()))?;
+        lines.map_or_else(|| Ok(Vec::new()), |lines| lines.iter().cloned().collect())
     }
 
     /// How many of the table's files are not among `sources`.
@@ -295,6 +299,22 @@ impl Boxes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mistyped_first_line_is_no_heading() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("boxes.csv");
+        let read = |first: &str| {
+            std::fs::write(&path, format!("{first}\na.png,1,2,3,4,5\n")).unwrap();
+            Boxes::read(&path, &labels(), 5).map(drop).map_err(|e| e.to_string())
+        };
+        for heading in ["file,class,left,top,right,bottom", "file,row,class,x0,y0,x1,y1", "a.png,1,0,0,9,9"] {
+            assert_eq!(read(heading), Ok(()), "{heading}");
+        }
+        for wrong in ["a.png,1,0,0,9,9O", "a.png,1,0,O,9,x", "a.png,1,0,0,9,"] {
+            assert!(read(wrong).unwrap_err().contains("line 1"), "{wrong}");
+        }
+    }
 
     fn labels() -> Labels {
         let folder = tempfile::tempdir().unwrap();

@@ -16,7 +16,7 @@ mod tables;
 mod targets;
 
 pub use arrays::{ArrayFile, Row, extension};
-pub use items::{Item, Net, Noticed, fit, load};
+pub use items::{Item, Net, damage, finite, fit, load};
 pub use labelled::{Boxes, Data, Drawn, Example, Reader, Wanted};
 pub use own::announce;
 pub use room::{Room, size};

@@ -6,6 +6,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::{DecodeLimits, Picture, Preprocess};
 use crate::memory::Memory;
 
+/// Who bounds an input where no option does.
+const MACHINE: &str = "this machine has left";
 /// What is taken without a question.
 const LITTLE: u64 = 1 << 20;
 
@@ -23,7 +25,7 @@ impl Room {
         let left = Memory::now().left().map_or(u64::MAX, |left| left / 5 * 4);
         match self.allowed {
             Some(allowed) if allowed <= left => (allowed, "--memory allows"),
-            _ => (left, "this machine has left"),
+            _ => (left, MACHINE),
         }
     }
 
@@ -47,22 +49,11 @@ impl Room {
     /// there is.
     ///
     /// # Errors
-    /// As [`Picture::open`]; where a limit is exceeded, naming the option that sets it.
+    /// As [`Picture::open`]; where a limit is exceeded, naming the option that sets it, or what there is where that is less.
     pub fn open_picture(self, path: &Path) -> Result<Picture> {
-        let room = self.bytes().0.max(LITTLE);
-        let limits = match self.allowed {
-            Some(_) => {
-                let any = usize::MAX;
-                DecodeLimits { width: any, height: any, pixels: u64::MAX, decoded_bytes: room, file_bytes: room }
-            }
-            None => {
-                let usual = DecodeLimits::default();
-                let [decoded_bytes, file_bytes] = [usual.decoded_bytes, usual.file_bytes].map(|bytes| bytes.min(room));
-                DecodeLimits { decoded_bytes, file_bytes, ..usual }
-            }
-        };
+        let (limits, why) = limits(self.bytes(), self.allowed.is_some());
         Picture::open(path, &limits).map_err(|e| match e.kind() {
-            ErrorKind::Limit => Error::limit(format!("{e}; --memory SIZE sets it")),
+            ErrorKind::Limit => Error::limit(format!("{e}; {why}")),
             _ => e,
         })
     }
@@ -79,11 +70,50 @@ impl Room {
     }
 }
 
+/// What a picture may cost within what `says` bounds, and what there is to say where that is exceeded.
+fn limits((bytes, says): (u64, &str), allowed: bool) -> (DecodeLimits, String) {
+    let room = bytes.max(LITTLE);
+    let short = says == MACHINE && (allowed || room < DecodeLimits::default().decoded_bytes);
+    let limits = match allowed {
+        true => {
+            let any = usize::MAX;
+            DecodeLimits { width: any, height: any, pixels: u64::MAX, decoded_bytes: room, file_bytes: room }
+        }
+        false => {
+            let usual = DecodeLimits::default();
+            let [decoded_bytes, file_bytes] = [usual.decoded_bytes, usual.file_bytes].map(|bytes| bytes.min(room));
+            DecodeLimits { decoded_bytes, file_bytes, ..usual }
+        }
+    };
+    (limits, if short { format!("{MACHINE} {}", size(room)) } else { "--memory SIZE sets it".to_owned() })
+}
+
 /// Bytes as people write them.
 pub fn size(bytes: u64) -> String {
     let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
     match units.into_iter().find(|(_, shift)| bytes >> shift > 0) {
         Some((unit, shift)) => format!("{:.1} {unit}", bytes as f64 / (1u64 << shift) as f64),
         None => format!("{bytes} bytes"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_sets_a_limit_is_said() {
+        let gib = 1 << 30;
+        let usual = DecodeLimits::default();
+        let said = |bytes, says, allowed| {
+            let (limits, why) = limits((bytes, says), allowed);
+            (limits.decoded_bytes, why)
+        };
+        let option = "--memory SIZE sets it".to_owned();
+        assert_eq!(said(8 * gib, MACHINE, false), (usual.decoded_bytes, option.clone()));
+        assert_eq!(said(gib / 4, MACHINE, false), (gib / 4, "this machine has left 256.0 MiB".into()));
+        assert_eq!(said(8 * gib, "--memory allows", true), (8 * gib, option));
+        // More was allowed than there is.
+        assert_eq!(said(2 * gib, MACHINE, true), (2 * gib, "this machine has left 2.0 GiB".into()));
     }
 }

@@ -1,5 +1,6 @@
 //! Tables that say something of files, row by row.
 
+use std::cmp::Ordering;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -16,11 +17,24 @@ use super::source::Source;
 #[derive(Debug)]
 pub struct Table<T> {
     entries: HashMap<(String, Option<usize>), T>,
+    /// Keys that several sources answer to.
+    shared: HashMap<String, Shared>,
+}
+
+/// Who answers to a key.
+#[derive(Debug)]
+struct Shared {
+    /// The first of the [`names`] by which one does.
+    by: usize,
+    /// How many do by that.
+    owners: usize,
+    /// All, by how they are shown.
+    sources: Vec<String>,
 }
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
-        Self { entries: HashMap::new() }
+        Self { entries: HashMap::new(), shared: HashMap::new() }
     }
 }
 
@@ -30,12 +44,46 @@ impl<T> Table<T> {
         self.entries.entry((key(file), row))
     }
 
+    /// Finds out which names of its files mean several of `sources`.
+    pub fn know(&mut self, sources: &[Source]) {
+        let mut shared: HashMap<String, Shared> = HashMap::new();
+        let files: HashSet<&String> = self.entries.keys().map(|(file, _)| file).collect();
+        for source in sources {
+            let mut own = HashSet::new();
+            for (by, name) in names(source).into_iter().enumerate() {
+                if !files.contains(&name) || !own.insert(name.clone()) {
+                    continue;
+                }
+                let found = shared.entry(name).or_insert(Shared { by, owners: 0, sources: Vec::new() });
+                match by.cmp(&found.by) {
+                    Ordering::Less => (found.by, found.owners) = (by, 1),
+                    Ordering::Equal => found.owners += 1,
+                    Ordering::Greater => {}
+                }
+                found.sources.push(source.shown.clone());
+            }
+        }
+        shared.retain(|_, found| found.sources.len() > 1);
+        self.shared = shared;
+    }
+
     /// What is said of row `row` of `source`, else what is said of all of it.
-    pub fn get(&self, source: &Source, row: Option<usize>) -> Option<&T> {
-        names(source).into_iter().find_map(|name| {
+    ///
+    /// # Errors
+    /// When it is said of a name that may mean another source as well: a whole path goes before a path below the folder, and
+    /// that before a file's name alone.
+    pub fn get(&self, source: &Source, row: Option<usize>) -> std::result::Result<Option<&T>, String> {
+        for (by, name) in names(source).into_iter().enumerate() {
             let whole = self.entries.get(&(name.clone(), None));
-            row.and_then(|row| self.entries.get(&(name, Some(row)))).or(whole)
-        })
+            let Some(said) = row.and_then(|row| self.entries.get(&(name.clone(), Some(row)))).or(whole) else {
+                continue;
+            };
+            return match self.shared.get(&name) {
+                Some(shared) if by > shared.by || shared.owners > 1 => Err(ambiguous(&name, &shared.sources)),
+                _ => Ok(Some(said)),
+            };
+        }
+        Ok(None)
     }
 
     /// How many of the table's files are not among `sources`.
@@ -44,6 +92,15 @@ impl<T> Table<T> {
         let files: HashSet<&String> = self.entries.keys().map(|(file, _)| file).collect();
         files.into_iter().filter(|file| !known.contains(*file)).count()
     }
+}
+
+/// Sources that a sentence lists.
+const LISTED: usize = 3;
+
+fn ambiguous(name: &str, sources: &[String]) -> String {
+    let more = if sources.len() > LISTED { format!(" and {} more", sources.len() - LISTED) } else { String::new() };
+    let listed = sources[..sources.len().min(LISTED)].join(", ");
+    format!("{name} may mean {listed}{more}; name each by its path")
 }
 
 /// The form in which a table's files and sources are compared: a normal path, composed characters (NFC), `/` between parts.
@@ -95,6 +152,35 @@ pub fn row(cell: &str) -> Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_of_several_files_says_nothing_of_any() {
+        let source = |path: &str, relative: &str| {
+            let mut source = Source::named(path.into());
+            source.relative = relative.into();
+            source
+        };
+        let sources = [source("d/x.png", "x.png"), source("d/sub/x.png", "sub/x.png"), source("e/y.png", "y.png")];
+        let of = |files: &[&str], at: usize| {
+            let mut table = Table::default();
+            files.iter().for_each(|file| {
+                table.entry(file, None).or_insert(file.len());
+            });
+            table.know(&sources);
+            table.get(&sources[at], None).map(|found| found.copied())
+        };
+        assert_eq!(of(&["x.png"], 0), Ok(Some(5)));
+        let why = of(&["x.png"], 1).unwrap_err();
+        assert!(why.contains("d/x.png, d/sub/x.png") && why.contains("by its path"), "{why}");
+        assert_eq!(of(&["x.png", "sub/x.png"], 1), Ok(Some(9)));
+        assert_eq!(of(&["y.png", "x.png"], 2), Ok(Some(5)));
+        assert_eq!(of(&["z.png"], 2), Ok(None));
+        let two = [source("d/x.png", "d/x.png"), source("e/x.png", "e/x.png")];
+        let mut table = Table::default();
+        table.entry("x.png", Some(3)).or_insert(());
+        table.know(&two);
+        assert!(two.iter().all(|source| table.get(source, Some(3)).is_err() && table.get(source, Some(2)) == Ok(None)));
+    }
 
     #[test]
     fn a_file_has_one_key_however_it_is_spelled() {

@@ -95,6 +95,13 @@ pub enum Targets {
 }
 
 impl Targets {
+    /// Hears which inputs there are, before any class is asked for.
+    pub fn know(&mut self, sources: &[Source]) {
+        if let Targets::Listed(listed) = self {
+            listed.know(sources);
+        }
+    }
+
     /// Number of maps an input gives with one method.
     pub fn count(&self) -> usize {
         if let Targets::Top(k) = self { *k } else { 1 }
@@ -171,7 +178,9 @@ impl Listed {
                 ["label", "labels", "class", "target", "index", "idx", "id", "name"]
                     .contains(&word.to_ascii_lowercase().as_str())
             };
-            let is_heading = n == 0 && cells.last().is_some_and(|c| c.split(['_', ' ']).all(names_a_class));
+            let is_class = |c: &str| named(c, labels, classes).is_ok();
+            let is_heading =
+                n == 0 && cells.last().is_some_and(|c| c.split(['_', ' ']).all(names_a_class) && !is_class(c));
             if is_heading {
                 continue;
             }
@@ -226,6 +235,11 @@ impl Listed {
         }
     }
 
+    /// Finds out which names of the table mean several of `sources`.
+    pub fn know(&mut self, sources: &[Source]) {
+        self.by_file.know(sources);
+    }
+
     /// How many of the table's files are not among `sources`.
     pub fn strangers(&self, sources: &[Source]) -> usize {
         self.by_file.strangers(sources)
@@ -233,7 +247,9 @@ impl Listed {
 
     /// The class of a source, or of a row of it.
     pub fn of(&self, source: &Source, row: Option<usize>) -> Result<usize> {
-        let listed = self.by_file.get(source, row).map(|said| &said.class);
+        let listed = self.by_file.get(source, row);
+        let listed = listed.map_err(|why| Error::input(format!("{}: {why}", self.path.display())))?;
+        let listed = listed.map(|said| &said.class);
         let in_order = row.and_then(|row| self.by_row.get(row));
         match listed.or(in_order) {
             Some(class) => class.clone().map_err(Error::input),

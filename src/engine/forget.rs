@@ -10,6 +10,7 @@ impl Key {
     fn graph(&self) -> u64 {
         match self {
             Key::Scores(graph, _) | Key::Outputs(graph, _) | Key::Decisions(graph) | Key::Task(graph, _) => *graph,
+            Key::Overflow(graph, _) => *graph,
             Key::Job { graph, .. } | Key::Pullback { graph, .. } => *graph,
         }
     }

@@ -73,7 +73,8 @@ impl Baseline {
     /// One baseline `[C, H, W]` for each picture, in the pictures' precision. `file` is the loaded file, if one is named.
     ///
     /// # Errors
-    /// When a blur is larger than the pictures' larger side, a file's shape is not the input's or the preprocessing has other channels than the input.
+    /// When a blur is larger than the pictures' larger side, a file's shape is not the input's, the preprocessing has other
+    /// channels than the input, or a number is not finite in the pictures' precision.
     pub fn tensors(&self, x: &Batch, preprocess: &Preprocess, file: Option<&Tensor>, seed: u64) -> Result<Vec<Tensor>> {
         let shape = x.shape();
         if let Baseline::Blur(sigma) = self
@@ -115,7 +116,11 @@ impl Baseline {
                         file.to_f64().into_owned()
                     }
                 };
-                Tensor::rounded(shape.dims(), values, picture.precision())
+                let tensor = Tensor::rounded(shape.dims(), values, picture.precision())?;
+                match tensor.first_not_finite() {
+                    None => Ok(tensor),
+                    Some(at) => Err(Error::settings(format!("element {at} of a baseline is {}", tensor.at(at)))),
+                }
             })
             .collect()
     }

@@ -15,12 +15,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::method::Spec;
 use crate::reliability::check::{Checked, Checker, Options, Test, Verdict};
 use crate::report::check::PictureChecked;
-use crate::session::Session;
+use crate::session::{Noticed, Session};
 use crate::tensor::{Shape, Tensor};
 use crate::text::counted;
 
-/// Hears of each input that was checked: what was found and, unless it failed, what it was found on.
-pub type Hears<'a> = Box<dyn FnMut(&PictureChecked, Option<(&Item, &Checked)>, &Said) -> Result<()> + 'a>;
+/// Hears of each input that was checked: what was found, unless it failed what it was found on, and what was assumed and
+/// warned of, in the run and of this input.
+pub type Hears<'a> = Box<dyn FnMut(&PictureChecked, Option<(&Item, &Checked)>, &Noticed) -> Result<()> + 'a>;
 
 /// Puts methods to tests of trust on many inputs.
 pub struct Checks<'a> {
@@ -95,8 +96,9 @@ impl<'a> Checks<'a> {
         checker.check(&item.input, &self.methods, &mut told)
     }
 
-    fn add(&mut self, checked: PictureChecked, found: Option<(&Item, &Checked)>) -> Result<()> {
-        (self.hears)(&checked, found, &self.said)?;
+    fn add(&mut self, checked: PictureChecked, found: Option<(&Item, &Checked)>, mut noticed: Noticed) -> Result<()> {
+        self.said.write(&mut noticed.assumed, &mut noticed.warnings);
+        (self.hears)(&checked, found, &noticed)?;
         self.pictures.push(checked);
         Ok(())
     }
@@ -131,7 +133,7 @@ impl Work for Checks<'_> {
     fn group(&mut self, items: Vec<(At, Item)>, listener: &dyn Listener) -> Result<()> {
         for (at, item) in items {
             self.said.hear(&item, listener);
-            let mut checked = self.blank(at);
+            let (mut checked, noticed) = (self.blank(at), self.said.of_item(&item));
             match self.examine(&item, listener) {
                 Ok(found) => {
                     checked.prediction = self.session.prediction(&found.logits, self.session.explained());
@@ -139,10 +141,10 @@ impl Work for Checks<'_> {
                         self.said.count(class == top.index);
                     }
                     checked.findings.clone_from(&found.findings);
-                    self.add(checked, Some((&item, &found)))?;
+                    self.add(checked, Some((&item, &found)), noticed)?;
                 }
                 Err(e) if e.kind() == ErrorKind::Cancelled => return Err(e),
-                Err(e) => self.add(PictureChecked { error: Some(e.to_string()), ..checked }, None)?,
+                Err(e) => self.add(PictureChecked { error: Some(e.to_string()), ..checked }, None, noticed)?,
             }
         }
         Ok(())
@@ -150,7 +152,7 @@ impl Work for Checks<'_> {
 
     fn failed(&mut self, at: At, why: Error, _: &dyn Listener) -> Result<()> {
         let checked = PictureChecked { error: Some(why.to_string()), ..self.blank(at) };
-        self.add(checked, None)
+        self.add(checked, None, Noticed::default())
     }
 
     fn end(&mut self, at: usize) -> Result<Option<String>> {

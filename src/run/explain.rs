@@ -27,7 +27,7 @@ use crate::method::{Method, Promise};
 use crate::model::Setting;
 use crate::render::Look;
 use crate::report::{Line, Manifest, MethodUsed, RECORD_VERSION, Record};
-use crate::session::{Scored, Session};
+use crate::session::{Noticed, Scored, Session};
 use crate::tensor::Tensor;
 use crate::text::{counted, hex};
 
@@ -169,7 +169,7 @@ impl<'a> Explain<'a> {
         let room = Room { allowed: options.settings.memory };
         let target = TargetChoice::parse(&options.target)?;
         let classes = session.model().classes();
-        let targets = target.resolve(session.labels(), classes, room)?;
+        let mut targets = target.resolve(session.labels(), classes, room)?;
         let common = all_depend_on(session, &options, &target)?;
         let methods = ready(session, &options, common.clone())?;
         let folder = Folder::lock(&options.out, "explain", options.shard)?;
@@ -179,6 +179,7 @@ impl<'a> Explain<'a> {
         if sources.is_empty() {
             return Err(Error::settings("no inputs"));
         }
+        targets.know(&sources);
         let mut read: HashSet<PathBuf> = sources.iter().filter_map(|s| s.path.canonicalize().ok()).collect();
         read.extend(options.read.iter().filter_map(|path| path.canonicalize().ok()));
         if let TargetChoice::File(path) = &target {
@@ -208,8 +209,9 @@ impl<'a> Explain<'a> {
         let resumes = options.earlier == Earlier::Resume;
         let found = folder.find::<Line>(&mut sources, &ids, options.shard, resumes.then_some(&settle))?;
         listener.begin(sources.len());
-        let said = Said::new(session, &options.given);
+        let mut said = Said::new(session, &options.given);
         said.tell(listener);
+        said.remember(&found.done.said.assumed, &found.done.said.warnings);
         left_out.iter().for_each(|sentence| listener.say(sentence));
         many_passes(&options.methods).for_each(|line| listener.say(&line));
         found.sentences.iter().for_each(|sentence| listener.say(sentence));
@@ -340,8 +342,10 @@ impl<'a> Explain<'a> {
         lines.into_iter().try_for_each(|(at, line)| self.ledger.add(at, line))
     }
 
-    fn fail(&mut self, (at, row): At, why: &Error) -> Result<()> {
-        let record = Record::failed(self.sources[at].shown.clone(), row, why.to_string());
+    fn fail(&mut self, (at, row): At, why: &Error, noticed: Noticed) -> Result<()> {
+        let Noticed { assumed, warnings, .. } = noticed;
+        let failed = Record::failed(self.sources[at].shown.clone(), row, why.to_string());
+        let record = Record { assumed, warnings, ..failed };
         let (settings, stamp, place) = (self.input_settings.clone(), self.sources[at].stamp, self.ledger.place(at));
         let line = Line { record, settings, stamp, place, part: None };
         match self.rows {
@@ -367,7 +371,10 @@ impl<'a> Explain<'a> {
                     seen.push(Seen { item, scored, targets });
                 }
                 Err(e) if e.kind() == ErrorKind::Cancelled => return Err(e),
-                Err(e) => self.fail(at, &e)?,
+                Err(e) => {
+                    let noticed = self.ledger.said.of_item(&item);
+                    self.fail(at, &e, noticed)?;
+                }
             }
         }
         Ok(seen)
@@ -518,7 +525,7 @@ impl Work for Explain<'_> {
 
     fn failed(&mut self, at: At, why: Error, _: &dyn Listener) -> Result<()> {
         self.ledger.skip(at.0, self.made_before(at));
-        self.fail(at, &why)
+        self.fail(at, &why, Noticed::default())
     }
 
     fn skipped(&mut self, at: At, _: &dyn Listener) {

@@ -3,8 +3,10 @@
 use std::collections::{HashMap, HashSet};
 
 use super::earlier::{Finder, Names, Standing, Stay};
+use super::said::MOST_LATE;
 use crate::data::Source;
 use crate::report::{Entry, Line};
+use crate::session::Noticed;
 
 /// The sources of this run; the number of rows of each, `None` for a picture.
 #[derive(Clone, Copy)]
@@ -49,6 +51,8 @@ pub struct Done {
     pub dropped: usize,
     /// Keys of half-made raw files that lines count on.
     pub parts: HashSet<String>,
+    /// What the results that need not be made again say.
+    pub said: Noticed,
 }
 
 impl Done {
@@ -158,6 +162,12 @@ impl Done {
                 }
             };
             if stays {
+                if let (Some(_), Some(_), Some(line)) = (source, m, &entry.line)
+                    && done.said.assumed.len().max(done.said.warnings.len()) < MOST_LATE
+                {
+                    let (assumed, warnings) = (line.record.assumed.clone(), line.record.warnings.clone());
+                    done.said.extend(Noticed { assumed, warnings, ..Noticed::default() });
+                }
                 done.kept.push(entry.text.clone());
                 done.parts.extend(entry.about.part.clone());
             }

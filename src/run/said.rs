@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 use super::Listener;
-use crate::data::{Item, Noticed};
+use crate::data::Item;
 use crate::graph::{Graph, Node, Op};
 use crate::image::Preprocess;
 use crate::model::{Model, Setting};
 use crate::reliability::share::Share;
-use crate::session::Session;
+use crate::session::{Noticed, Session};
 
 /// Sentences of a kind that a run keeps; records have theirs all the same.
-const MOST_LATE: usize = 1000;
+pub(super) const MOST_LATE: usize = 1000;
 
 /// What there is to say of a run.
 #[derive(Debug, Clone, Default)]
@@ -33,7 +33,12 @@ pub struct Said {
 impl Said {
     /// Of a session's net and preparation, of which the user has set what is `given`.
     pub fn new(session: &Session, given: &[Setting]) -> Self {
-        Self::of(session.model(), session.preparation(), given)
+        let mut said = Self::of(session.model(), session.preparation(), given);
+        // What was noticed of files that methods' parameters name holds for every result.
+        let noticed = said.of_noticed(&session.noticed());
+        said.assumed.extend(noticed.assumed);
+        said.warnings.extend(noticed.warnings);
+        said
     }
 
     /// Of a net and its preparation, of which the user has set what is `given`.
@@ -69,11 +74,24 @@ impl Said {
         self.of_noticed(&item.noticed)
     }
 
-    /// What there is to say of what was noticed.
+    /// What there is to say of what was noticed: doubts are warnings for a net that does not scale its input.
     pub fn of_noticed(&self, noticed: &Noticed) -> Noticed {
         let mut noticed = noticed.clone();
-        noticed.warnings.extend(noticed.doubt.take().filter(|_| !self.scales));
+        let doubts = std::mem::take(&mut noticed.doubts);
+        noticed.warnings.extend(doubts.into_iter().filter(|_| !self.scales));
         noticed
+    }
+
+    /// Adds what a result that is not made again says, without saying it again.
+    pub fn remember(&mut self, assumed: &[String], warnings: &[String]) {
+        let pairs = [(&self.assumed, &mut self.late_assumed, assumed), (&self.warnings, &mut self.late, warnings)];
+        for (early, late, then) in pairs {
+            for what in then {
+                if late.len() < MOST_LATE && !early.contains(what) && !late.contains(what) {
+                    late.push(what.clone());
+                }
+            }
+        }
     }
 
     /// Says what was noticed of an input, each sentence once.
@@ -87,7 +105,7 @@ impl Said {
         noticed.warnings.iter().for_each(|warning| self.add(warning, listener));
     }
 
-    /// Hears of an input that was read.
+    /// Hears of an input, as soon as it is read: what becomes of it nobody knows.
     pub fn hear(&mut self, item: &Item, listener: &dyn Listener) {
         self.note(&self.of_item(item), listener);
     }
@@ -105,7 +123,9 @@ impl Said {
                 "right on {:.1} % of {of} pictures: is the preparation, or the order of bytes, as the net expects?",
                 100.0 * right as f64 / of as f64
             );
-            self.add(&warning, listener);
+            listener.say(&format!("warning: {warning}"));
+            // However much was said before: it is of the whole run.
+            self.late.push(warning);
         }
     }
 
@@ -157,5 +177,27 @@ mod tests {
         let one = |v: f64| -> std::sync::Arc<[f64]> { vec![v].into() };
         let norm = BatchNorm { gamma: one(1.0), beta: one(0.0), mean: one(127.0), variance: one(4096.0), eps: 0.0 };
         assert!(scales_itself(&net(Op::BatchNorm(norm))) && !scales_itself(&net(Op::Relu)));
+    }
+
+    #[test]
+    fn a_run_that_guesses_says_so_however_much_was_said() {
+        let mut said = Said::default();
+        (0..MOST_LATE + 5).for_each(|i| said.add(&format!("warning {i}"), &()));
+        (0..1000).for_each(|_| said.count(false));
+        said.judge(1000, &());
+        assert_eq!(said.all().len(), MOST_LATE + 1);
+        assert!(said.all()[MOST_LATE].contains("right on 0.0 %"));
+    }
+
+    #[test]
+    fn what_results_of_before_say_is_kept_once() {
+        let mut said = Said { warnings: vec!["early".into()], late: vec!["late".into()], ..Said::default() };
+        for _ in 0..2 {
+            said.remember(&["taken".into()], &["early".into(), "late".into(), "then".into()]);
+        }
+        assert_eq!(
+            (said.all(), said.all_assumed()),
+            (["early", "late", "then"].map(String::from).into(), vec!["taken".into()])
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! Bounds on what a command line may ask of the machine, set before any command runs.
 
-use crate::args::{Command, DetectorCommand, PatternsCommand};
+use crate::args::{Command, DetectorCommand, ModelCommand, PatternsCommand};
 use crate::talk;
 
 /// Threads a core: more of them only wait for each other, and thousands take minutes to start.
@@ -27,9 +27,13 @@ fn shared(command: &mut Command) -> Option<(Vec<&mut usize>, bool)> {
             DetectorCommand::Train(args) => of!(args),
             DetectorCommand::Apply(args) => of!(args),
         },
+        Command::Model(args) => match &mut args.command {
+            ModelCommand::Verify(args) => of!(args),
+            ModelCommand::Info { .. } | ModelCommand::Dump { .. } | ModelCommand::List { .. } => None,
+        },
         #[cfg(feature = "cuda")]
         Command::Kernels(_) => None,
-        Command::Model(_) | Command::Doctor(_) | Command::Completions(_) => None,
+        Command::Doctor(_) | Command::Completions(_) => None,
     }
 }
 

@@ -19,7 +19,7 @@ use verilume::report::check::{CheckReport, MethodChecked, PictureChecked};
 use verilume::report::html::{Drawing, LARGEST_SIDE, Page, Panel, Plate};
 use verilume::report::{Partial, RECORD_VERSION, replace};
 use verilume::run::{self, Checks, Listener, Named, Said, precision_name};
-use verilume::session::Session;
+use verilume::session::{Noticed, Session};
 use verilume::text::counted;
 
 use crate::args::{CheckArgs, ReportFormat};
@@ -77,9 +77,9 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
     let (mut answer, mut plates) = (Answer::default(), Vec::new());
     let drawn = if args.format.contains(&ReportFormat::Html) { args.drawn } else { 0 };
     let (bar, mut left) = (progress.bar(), drawn);
-    let hears = |checked: &PictureChecked, found: Option<(&Item, &Checked)>, said: &Said| {
+    let hears = |checked: &PictureChecked, found: Option<(&Item, &Checked)>, said: &Noticed| {
         if args.json {
-            for line in verdicts::lines(checked, &said.all())? {
+            for line in verdicts::lines(checked, said)? {
                 bar.aside(|| answer.line(&line))?;
             }
         }

@@ -20,7 +20,7 @@ use verilume::reliability::detector::{
 use verilume::report::{Versioned, replace};
 use verilume::run::{self, Gather, Listener, Paired, Said, Specimens, Work, precision_name};
 use verilume::score::top;
-use verilume::session::Session;
+use verilume::session::{Noticed, Session};
 use verilume::tensor::Tensor;
 use verilume::text::{counted, message, one_line};
 use verilume::{Cancel, Error, ErrorKind};
@@ -345,7 +345,8 @@ struct Watch<'a> {
 }
 
 impl Watch<'_> {
-    fn blank(&self, (source, row): At) -> Judged {
+    fn blank(&self, (source, row): At, mut noticed: Noticed) -> Judged {
+        self.said.write(&mut noticed.assumed, &mut noticed.warnings);
         Judged {
             input: self.sources[source].shown.clone(),
             index: row,
@@ -355,8 +356,8 @@ impl Watch<'_> {
             log_odds: None,
             attacked: None,
             error: None,
-            assumed: self.said.all_assumed(),
-            warnings: self.said.all(),
+            assumed: noticed.assumed,
+            warnings: noticed.warnings,
         }
     }
 
@@ -420,7 +421,7 @@ impl Work for Watch<'_> {
             Ok(predicted.into_iter().zip(detector.scores(engine, &maps)?).collect())
         });
         for ((at, item), (judged, _)) in items.into_iter().zip(judged) {
-            let mut line = self.blank(at);
+            let mut line = self.blank(at, self.said.of_item(&item));
             match judged {
                 Ok((class, verdict)) => {
                     item.label.into_iter().for_each(|label| self.said.count(label == class));
@@ -440,7 +441,7 @@ impl Work for Watch<'_> {
     }
 
     fn failed(&mut self, at: At, why: Error, _: &dyn Listener) -> verilume::Result<()> {
-        let line = Judged { error: Some(why.to_string()), ..self.blank(at) };
+        let line = Judged { error: Some(why.to_string()), ..self.blank(at, Noticed::default()) };
         self.say(line)
     }
 

@@ -66,7 +66,9 @@ pub fn run(args: &EvalArgs) -> Result<ExitCode> {
     let (summary, lines) = closed?;
     if args.json {
         for score in &summary.scores {
-            answer.line(&json(&Versioned::new(score))?)?;
+            // Each line is read by itself.
+            let (assumed, warnings) = (summary.assumed.clone(), summary.warnings.clone());
+            answer.line(&json(&Versioned::new(Score { assumed, warnings, ..score.clone() }))?)?;
         }
     } else {
         answer.line(&table(&summary, &lines))?;

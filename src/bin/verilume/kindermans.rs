@@ -11,6 +11,7 @@ use verilume::engine::{Batch, Engine, Settings};
 use verilume::program::Score;
 use verilume::reliability::invariance::{SAME_MAP, Shift};
 use verilume::reliability::kindermans::{self, Cell, Subject};
+use verilume::report::RECORD_VERSION;
 use verilume::report::figures::{chosen, measured};
 use verilume::run::{self, Gather, Kept, Listener, Paired, Said};
 use verilume::tensor::Precision;
@@ -48,7 +49,7 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
     let stream = Paired::new(Stream::new(Arc::clone(&sources), net), None);
     let mut work = Gather::new(&mut session, sources, net, None, said, Kept::default());
     run::drive(stream, &mut work, &progress)?;
-    let Gather { graph, counts: [_, failed], sink: Kept(inputs), .. } = work;
+    let Gather { graph, counts: [_, failed], sink: Kept(inputs), said, .. } = work;
     let Some(graph) = graph.filter(|_| !inputs.is_empty()) else {
         bail!("--data: there is no picture that can be used")
     };
@@ -66,7 +67,7 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
 
     let mut answer = Answer::default();
     if args.json {
-        cells.iter().try_for_each(|cell| answer.line(&line(cell).to_string()))?;
+        cells.iter().try_for_each(|cell| answer.line(&line(cell, &said).to_string()))?;
     } else {
         answer.line(&table(&cells))?;
     }
@@ -78,10 +79,11 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
     Ok(if fails { ExitCode::from(exit::SOME_FAILED) } else { ExitCode::SUCCESS })
 }
 
-fn line(cell: &Cell) -> serde_json::Value {
+fn line(cell: &Cell, said: &Said) -> serde_json::Value {
     json!({
         "method": cell.method, "shift": cell.shift, "stayed": cell.stayed, "expected": cell.expected,
         "change": cell.change, "least_change": cell.least_change, "change_f32": cell.change_f32, "output": cell.output,
+        "assumed": said.all_assumed(), "warnings": said.all(), "record_version": RECORD_VERSION,
     })
 }
 

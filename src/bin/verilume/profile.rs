@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use verilume::device::cpu::Convolution;
 use verilume::device::cpu::peaks::{self, Peaks};
 use verilume::engine::{Engine, Profile};
-use verilume::error::read_text;
 use verilume::program::{Pass, Plan, Work};
 use verilume::report::replace;
 use verilume::run::{Listener, Said, precision_name};
+use verilume::text;
 
 use crate::args::ProfileArgs;
 use crate::computing;
@@ -310,7 +310,7 @@ fn answer(args: &ProfileArgs, report: &Report) -> Result<()> {
 }
 
 fn read(path: &Path) -> Result<Earlier> {
-    let text = read_text(path)?;
+    let text = text::read(path)?;
     serde_json::from_str(&text).map_err(|e| anyhow!("{} is not a profile's JSON: {e}", path.display()))
 }
 

@@ -19,7 +19,9 @@ use super::settings::{Named, Numbered, common, fingerprint, manifest};
 use super::{Listener, Work, hopeless};
 use crate::cancel::Cancel;
 use crate::data::files::{self, RawFile, RawFiles, RawFormat};
-use crate::data::{ArrayFile, At, Item, Net, Room, Row, Source, Stream, TargetChoice, Targets, find, named, paths};
+use crate::data::{
+    ArrayFile, At, Item, Net, Room, Row, Source, Stream, TargetChoice, Targets, damage, find, finite, named, paths,
+};
 use crate::engine::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Picture;
@@ -31,7 +33,7 @@ use crate::reliability::attack::{self, Adversarial, Quantised, Spec, Wanted, lin
 use crate::reliability::similarity::{spearman, top_k_intersection};
 use crate::report::{Manifest, MethodUsed, RECORD_VERSION};
 use crate::score::{least, top};
-use crate::session::{Scored, Session};
+use crate::session::{Noticed, Scored, Session};
 use crate::tensor::Tensor;
 use crate::text::hex;
 
@@ -167,7 +169,7 @@ impl<'a> Attack<'a> {
             return Err(Error::settings(format!("--target {}: an attack is on one class of an input", options.target)));
         }
         let room = Room { allowed: options.settings.memory };
-        let targets = target.resolve(session.labels(), session.model().classes(), room)?;
+        let mut targets = target.resolve(session.labels(), session.model().classes(), room)?;
         let attacks = ready(specs, session, room)?;
         let compared = compared(&options.methods, &attacks, session)?;
         if options.formats.is_empty() {
@@ -183,6 +185,7 @@ impl<'a> Attack<'a> {
         if sources.is_empty() {
             return Err(Error::settings("no inputs"));
         }
+        targets.know(&sources);
         let mut read: HashSet<PathBuf> = sources.iter().filter_map(|s| s.path.canonicalize().ok()).collect();
         read.extend(options.read.iter().filter_map(|path| path.canonicalize().ok()));
         if let TargetChoice::File(path) = &target {
@@ -266,8 +269,10 @@ impl<'a> Attack<'a> {
         AttackLine { record, stamp: self.sources[at].stamp, place: self.ledger.place(at), part }
     }
 
-    fn fail(&mut self, (at, row): At, why: &Error) -> Result<()> {
-        let record = AttackRecord::failed(&self.sources[at].shown, row, &why.to_string());
+    fn fail(&mut self, (at, row): At, why: &Error, noticed: Noticed) -> Result<()> {
+        let Noticed { assumed, warnings, .. } = noticed;
+        let failed = AttackRecord::failed(&self.sources[at].shown, row, &why.to_string());
+        let record = AttackRecord { assumed, warnings, ..failed };
         let line = self.line(at, record, None);
         match self.rows {
             Some(_) => self.held.push((at, line)),
@@ -299,7 +304,10 @@ impl<'a> Attack<'a> {
                     seen.push(Seen { item, scored, class });
                 }
                 Err(e) if e.kind() == ErrorKind::Cancelled => return Err(e),
-                Err(e) => self.fail(at, &e)?,
+                Err(e) => {
+                    let noticed = self.ledger.said.of_item(&item);
+                    self.fail(at, &e, noticed)?;
+                }
             }
         }
         Ok(seen)
@@ -553,7 +561,7 @@ impl Work for Attack<'_> {
     }
 
     fn failed(&mut self, at: At, why: Error, _: &dyn Listener) -> Result<()> {
-        self.fail(at, &why)
+        self.fail(at, &why, Noticed::default())
     }
 
     /// Runs all attacks on items of one shape.
@@ -643,7 +651,11 @@ impl Work for Attack<'_> {
 /// The attacks, built, repeated names numbered.
 fn ready(specs: Vec<Spec>, session: &Session, room: Room) -> Result<Vec<Ready>> {
     let load = |path: &Path| session.read(path);
-    let load_map = |path: &Path| load_map(path, room);
+    let load_map = |path: &Path| {
+        let (map, noticed) = load_map(path, room)?;
+        session.notice(noticed);
+        Ok(map)
+    };
     let context = attack::Context { seed: session.seed(), load: &load, load_map: &load_map };
     let mut numbered = Numbered::default();
     let mut all = Vec::new();
@@ -663,12 +675,13 @@ fn ready(specs: Vec<Spec>, session: &Session, room: Room) -> Result<Vec<Ready>> 
     Ok(all)
 }
 
-/// A map or a mask: the numbers of an array as they are, or the grey levels of a picture.
-fn load_map(path: &Path, room: Room) -> Result<Tensor> {
+/// A map or a mask: the numbers of an array as they are, or the grey levels of a picture; and what was noticed of the file.
+fn load_map(path: &Path, room: Room) -> Result<(Tensor, Noticed)> {
+    let shown = paths::shown(path);
     if !ArrayFile::is_array(path) {
         let picture = room.open_picture(path)?;
         let levels = picture.grey().into_iter().map(f32::from).collect();
-        return Tensor::f32([picture.height(), picture.width()], levels);
+        return Ok((Tensor::f32([picture.height(), picture.width()], levels)?, damage(&shown, &picture)));
     }
     let mut array = ArrayFile::open(path, room)?;
     let within = |e: Error| e.within(path.display());
@@ -676,6 +689,7 @@ fn load_map(path: &Path, room: Room) -> Result<Tensor> {
     if !array.is_single() && array.dims().len() > 1 && array.rows() > 1 {
         return Err(within(Error::settings(format!("{} maps where one is wanted", array.rows()))));
     }
+    let assumed = array.assumed().map(|what| format!("{shown}: {what}")).into_iter().collect();
     let mut rows = Vec::with_capacity(array.rows());
     for row in 0..array.rows() {
         rows.push(match array.row(row).map_err(within)? {
@@ -685,7 +699,10 @@ fn load_map(path: &Path, room: Room) -> Result<Tensor> {
             }
         });
     }
-    if rows.len() > 1 { Tensor::stack(&rows) } else { rows.pop().ok_or_else(|| Error::input("no map")) }
+    let map = if rows.len() > 1 { Tensor::stack(&rows) } else { rows.pop().ok_or_else(|| Error::input("no map")) };
+    let map = map?;
+    finite(&map).map_err(within)?;
+    Ok((map, Noticed { assumed, ..Noticed::default() }))
 }
 
 /// The methods whose maps are compared: those asked for, or the one attacked first, or the gradient.

@@ -21,7 +21,7 @@ use super::said::Said;
 use super::settings::{Named, build, common, precision_name};
 use super::{Listener, Work, hopeless};
 use crate::cancel::Cancel;
-use crate::data::{At, Boxes, Data, Drawn, Event, Item, Net, Noticed, Reader, Room, Wanted, files, paths};
+use crate::data::{At, Boxes, Data, Drawn, Event, Item, Net, Reader, Room, Wanted, files, paths};
 use crate::engine::{Batch, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Graph;
@@ -34,7 +34,7 @@ use crate::reliability::metric::{Case, Needs, Readings, Region};
 use crate::reliability::mosaic;
 use crate::report::eval::{Asked, Difference, Direction, Evaluated, Measured, Score, Summary};
 use crate::report::{Journal, RECORD_VERSION, replace};
-use crate::session::Session;
+use crate::session::{Noticed, Session};
 use crate::tensor::{Shape, Tensor};
 use crate::text::counted;
 
@@ -159,7 +159,7 @@ impl<'a> Evaluation<'a> {
         let units = Units::new(&data, options.kind, seed, &all)?;
 
         listener.begin(units.all.len());
-        let said = Said::new(session, &options.given);
+        let mut said = Said::new(session, &options.given);
         said.tell(listener);
         many_passes(&options.methods).for_each(|line| listener.say(&line));
         data.left_out.iter().for_each(|sentence| listener.say(sentence));
@@ -190,6 +190,7 @@ impl<'a> Evaluation<'a> {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(&summary_path, e)),
             _ => {}
         }
+        settled.done.iter().flatten().for_each(|line| said.remember(&line.assumed, &line.warnings));
         let journal = Journal::start(&path, &settled.kept)?;
         let named = options.methods.iter().zip(built);
         let ready = named.map(|(named, built)| Ready { id: named.id.clone(), method: built.method, proven: false });
@@ -249,7 +250,7 @@ impl<'a> Evaluation<'a> {
             score: session.explained().name().into(),
             seed: session.seed(),
             device: format!("{} ({}), {}", device.device, device.kernels, precision_name(&options.settings)),
-            scores: scores(&lines, &asked, &options.metrics, &bootstrap, &said.all())?,
+            scores: scores(&lines, &asked, &options.metrics, &bootstrap, &said)?,
             methods: asked,
             metrics: options.metrics.iter().map(Measure::asked).collect(),
             bootstrap,
@@ -591,9 +592,7 @@ impl Pictures {
                     let example = &data.examples[cell];
                     let item = self.reader.item(&data, example, net)?;
                     views.push(item.view(&preprocess)?);
-                    noticed.assumed.extend(item.noticed.assumed);
-                    noticed.warnings.extend(item.noticed.warnings);
-                    noticed.doubt = noticed.doubt.or(item.noticed.doubt);
+                    noticed.extend(item.noticed);
                     *class = example.class.clone().map_err(Error::input)?.unwrap_or_default();
                 }
                 let pictures = [&views[0], &views[1], &views[2], &views[3]];
@@ -673,7 +672,7 @@ fn scores(
     methods: &[Asked],
     metrics: &[Measure],
     bootstrap: &Bootstrap,
-    warnings: &[String],
+    said: &Said,
 ) -> Result<Vec<Score>> {
     let right: Vec<f64> = lines.iter().filter_map(|l| l.correct).map(|c| f64::from(u8::from(c))).collect();
     let accuracy = bootstrap.mean(&right)?;
@@ -687,7 +686,8 @@ fn scores(
         estimate: accuracy,
         failed: lines.iter().filter(|l| l.error.is_some()).count(),
         difference: None,
-        warnings: warnings.to_vec(),
+        assumed: said.all_assumed(),
+        warnings: said.all(),
     }];
     let column = |method: &Asked, name: &str| -> Vec<Option<f64>> {
         lines.iter().map(|l| l.methods.get(&method.id)?.readings.get(name).copied().flatten()).collect()
@@ -716,6 +716,7 @@ fn scores(
                     estimate,
                     failed,
                     difference,
+                    assumed: Vec::new(),
                     warnings: Vec::new(),
                 });
             }

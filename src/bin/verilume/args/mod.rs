@@ -514,7 +514,8 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "FILE")]
     pub input: PathBuf,
 
-    /// Logits of the other program for these inputs: an array [N,CLASSES] or [CLASSES]
+    /// Logits of the other program for these inputs: an array [N,CLASSES] or [CLASSES]; of a net with one output also [N,1]
+    /// or [N]
     #[arg(long, value_name = "FILE")]
     pub logits: PathBuf,
 
