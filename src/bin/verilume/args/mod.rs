@@ -148,6 +148,8 @@ const EXPLAIN_EXAMPLES: &str = "Examples:
   verilume explain digits.safetensors --model mlp.safetensors -t file:digits.safetensors --format npy
   find . -name '*.jpg' -print0 | verilume explain - --shard 1/4
 
+Files are DIR/<stem>.<method>.<ext>; docs/formats.md lists the names with classes, rows, heatmap, grid and -2.
+
 Exit code: 0 all done, 1 some inputs failed (each failure is a record), 2 wrong usage or nothing could be done.";
 
 /// The net, its preparation of pictures and its class names.
@@ -496,7 +498,7 @@ pub enum ModelCommand {
 /// What `model verify` compares.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
-    /// Inputs as `explain` takes them: an array [N,C,H,W] or [C,H,W], already normalised
+    /// Array of inputs (.npy or .safetensors): [N,C,H,W] or [C,H,W] normalised numbers, or u8 levels; no pictures
     #[arg(long, value_name = "FILE")]
     pub input: PathBuf,
 
