@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 
 #[path = "src/device/cuda/search.rs"]
 mod search;
+#[allow(dead_code)]
+#[path = "src/device/cpu/sets.rs"]
+mod sets;
 
 /// Names the folder with the tests' data, if it lies elsewhere.
 const DATA: &str = "VERILUME_TEST_DATA";
@@ -13,9 +16,7 @@ const DATA: &str = "VERILUME_TEST_DATA";
 const BROWSER: &str = "VERILUME_CHROMIUM";
 
 fn main() {
-    println!(
-        "cargo::rustc-check-cfg=cfg(shared_data, chromium, cxx, python3, nvrtc, cuda_driver, host_avx2, host_avx512)"
-    );
+    println!("cargo::rustc-check-cfg=cfg(shared_data, chromium, cxx, python3, nvrtc, cuda_driver)");
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed={DATA}");
     instruction_sets();
@@ -86,23 +87,15 @@ fn cuda() {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
 fn instruction_sets() {
+    println!("cargo::rerun-if-changed=src/device/cpu/sets.rs");
     // Another machine's tests are not run here.
-    if std::env::var_os("HOST") != std::env::var_os("TARGET") {
-        return;
-    }
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
-        println!("cargo::rustc-cfg=host_avx2");
-    }
-    if is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("avx512vl")
-    {
-        println!("cargo::rustc-cfg=host_avx512");
+    let own = std::env::var_os("HOST") == std::env::var_os("TARGET");
+    for kernels in sets::Kernels::ALL {
+        let name = kernels.set().name;
+        println!("cargo::rustc-check-cfg=cfg(host_{name})");
+        if own && kernels.run_here() {
+            println!("cargo::rustc-cfg=host_{name}");
+        }
     }
 }
-
-#[cfg(not(target_arch = "x86_64"))]
-fn instruction_sets() {}

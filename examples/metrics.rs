@@ -14,6 +14,7 @@ use verilume::method::{self, Context};
 use verilume::model::Model;
 use verilume::program::Score;
 use verilume::reliability::metric::{Case, Spec};
+use verilume::score::top;
 use verilume::tensor::{Data, Tensor};
 use verilume::{Error, Result};
 
@@ -32,10 +33,7 @@ fn main() -> Result<()> {
     let graph = model.graph(x.shape())?;
     let mut engine = Engine::new(&Settings::default())?;
     let logits = engine.forward(&graph, &x)?;
-    let classes = graph.classes();
-    let top =
-        |i: usize| (0..classes).max_by(|&a, &b| logits.at(i * classes + a).total_cmp(&logits.at(i * classes + b)));
-    let targets: Vec<usize> = (0..n).filter_map(top).collect();
+    let targets: Vec<usize> = logits.to_f64().chunks(graph.classes()).filter_map(top).collect();
 
     let load = |path: &Path| Err(Error::input(format!("{} is not asked for", path.display())));
     let context = Context { seed: SEED, score: Score::Logit, preprocess: model.preprocess(), load: &load };

@@ -13,6 +13,7 @@ use verilume::engine::{Batch, Engine, Job, Settings};
 use verilume::model::Model;
 use verilume::program::Score;
 use verilume::random;
+use verilume::score::top;
 use verilume::tensor::{Precision, Tensor};
 use verilume::{Error, ErrorKind, Result};
 
@@ -66,9 +67,7 @@ fn compare(name: &str, pictures: usize) -> Result<()> {
 
     let mut twin = Engine::new(&Settings { precision: Precision::F64, ..Settings::default() })?;
     let logits = twin.forward(&graph, &x)?;
-    let classes = graph.classes();
-    let best = |l: &[f64]| (0..classes).max_by(|&a, &b| l[a].total_cmp(&l[b])).unwrap_or(0);
-    let targets: Vec<usize> = logits.to_f64().chunks(classes).map(best).collect();
+    let targets: Vec<usize> = logits.to_f64().chunks(graph.classes()).filter_map(top).collect();
     let job = Job::gradient(Score::Logit);
     let truth = twin.explain(&graph, &job, &x, &targets)?.maps;
     let decisions = twin.decisions(&graph, &x)?;

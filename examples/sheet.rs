@@ -10,6 +10,7 @@ use verilume::method::{Context, Spec};
 use verilume::model::Model;
 use verilume::program::Score;
 use verilume::render::{self, Cell, Legend, Look, Sheet};
+use verilume::score::top;
 use verilume::{Error, Result};
 
 const METHODS: [&str; 5] = ["gradient", "smoothgrad", "integrated_gradients", "guided_backprop", "grad_cam"];
@@ -28,7 +29,7 @@ fn main() -> Result<()> {
 
     let mut engine = Engine::new(&Settings::default())?;
     let logits = engine.forward(&graph, &x)?;
-    let top = (0..model.classes()).max_by(|&a, &b| logits.at(a).total_cmp(&logits.at(b))).unwrap_or(0);
+    let top = top(&logits.to_f64()).unwrap_or(0);
     let label = model.labels().get(top).unwrap_or_default();
 
     let mut sheet = Sheet::new(format!("{label} (logit {:.3})", logits.at(top)), "");

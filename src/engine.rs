@@ -20,6 +20,7 @@ use run::Run;
 pub use script::Script;
 use script::{Key, Plans};
 
+use crate::cancel::Cancel;
 use crate::device::cpu::{Convolution, Kernels};
 use crate::device::patch::{Moved, PatchTask, Stem};
 use crate::device::{Decisions, Description, Device, Perturbation, Products, Spare, threads};
@@ -449,6 +450,7 @@ pub struct Engine {
     recorder: Option<profile::Recorder>,
     spare: Spare,
     observer: Option<Observer>,
+    cancel: Cancel,
 }
 
 impl std::fmt::Debug for Engine {
@@ -478,7 +480,14 @@ impl Engine {
             recorder: None,
             spare: Spare::default(),
             observer: None,
+            cancel: Cancel::default(),
         })
+    }
+
+    /// Lets `cancel` stop what runs: every call ends with an error of kind cancelled once it was set.
+    pub fn cancel_with(&mut self, cancel: &Cancel) {
+        self.cancel = cancel.clone();
+        self.device.cancel_with(cancel);
     }
 
     /// Why the CPU computes although a driver for GPUs is here; nothing where nobody would wonder.
@@ -531,7 +540,7 @@ impl Engine {
         let (program, bytes_of) = (b.finish(), |form| self.device.bytes_of(form));
         let plan = match last {
             LastAdjoint::EachCopy => Plan::new(program, bytes_of),
-            LastAdjoint::EachPicture => Plan::closed(program, bytes_of),
+            LastAdjoint::EachPicture { least_products, .. } => Plan::closed(program, bytes_of, least_products),
         };
         Ok((Arc::new(plan), Arc::new(notes)))
     }

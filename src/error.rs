@@ -30,16 +30,6 @@ pub fn read_file(path: &std::path::Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The text of a file that has an end.
-///
-/// # Errors
-/// As for [`read_file`], and when it is not UTF-8.
-pub fn read_text(path: &std::path::Path) -> Result<String> {
-    let mut text = String::new();
-    open_file(path)?.read_to_string(&mut text).map_err(|e| Error::io(path, e))?;
-    Ok(text)
-}
-
 /// Who can mend an [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -62,6 +52,8 @@ pub enum ErrorKind {
     Kernel,
     /// Reading or writing a file failed.
     Io,
+    /// It was asked to stop.
+    Cancelled,
 }
 
 /// What went wrong, in one sentence that names the file, tensor, node or option.
@@ -102,6 +94,8 @@ impl Error {
         device => Device,
         /// Kernel that does not compile; the message holds the compiler's log.
         kernel => Kernel,
+        /// Work that was asked to stop.
+        cancelled => Cancelled,
     }
 
     /// A failed read or write of `path`.

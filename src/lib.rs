@@ -26,6 +26,7 @@
 //! use verilume::method::{Context, Spec};
 //! use verilume::model::Model;
 //! use verilume::program::Score;
+//! use verilume::score::top;
 //!
 //! let model = Model::embedded()?;
 //! let prepare = |path: &std::path::Path| model.preprocess().apply(&Picture::open(path, &DecodeLimits::default())?);
@@ -35,7 +36,7 @@
 //!
 //! let mut engine = Engine::new(&Settings::default())?;
 //! let logits = engine.forward(&graph, &x)?; // [1, 1000]
-//! let top = (0..model.classes()).max_by(|&a, &b| logits.at(a).total_cmp(&logits.at(b))).unwrap_or(0);
+//! let top = top(&logits.to_f64()).unwrap_or(0);
 //! assert_eq!(model.labels().get(top), Some("tiger cat"));
 //!
 //! // `load` is for methods that take a picture as a parameter, such as `ig:baseline=file:grey.png`.
@@ -73,6 +74,9 @@
 //!
 //! Every fallible function returns [`Error`]: an [`ErrorKind`] that says who can mend it, and one sentence that names the
 //! file, tensor, node or option. Numbers that are not finite are errors, in weights, in inputs and in results.
+mod cancel;
+#[cfg(feature = "files")]
+pub mod data;
 pub mod device;
 pub mod engine;
 pub mod error;
@@ -92,9 +96,15 @@ pub mod reliability;
 pub mod render;
 pub mod report;
 pub mod rule;
+#[cfg(feature = "files")]
+pub mod run;
+pub mod score;
+pub mod session;
 pub mod tensor;
 pub mod text;
+pub use cancel::Cancel;
 pub use error::{Error, ErrorKind, Result};
+pub use session::Session;
 
 /// Runs the examples of the guides as documentation tests.
 #[cfg(all(doctest, feature = "embedded-model", feature = "png"))]

@@ -10,7 +10,10 @@
 //!
 //! Everything is `#[inline(always)]` and free of branches: a caller compiled for AVX2 or AVX-512 gets vector code.
 
+mod stream;
+
 use sha2::{Digest, Sha256};
+pub use stream::{COPIES, Stream};
 
 use crate::tensor::Tensor;
 

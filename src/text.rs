@@ -1,6 +1,7 @@
-//! Text from files: UTF-8, or UTF-16 as Windows writes it, with a byte order mark or without.
+//! Text from files (UTF-8, or UTF-16 as Windows writes it, with a byte order mark or without), and text for a terminal.
 
 use std::borrow::Cow;
+use std::fmt::Write;
 use std::io::Read;
 use std::path::Path;
 
@@ -85,6 +86,71 @@ fn utf16(bytes: &[u8], units: fn([u8; 2]) -> u16) -> Option<String> {
     rest.is_empty().then_some(text)
 }
 
+/// Whether a terminal would do something other than show `c`: move, colour, turn text around, or hide it.
+fn acts(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+fn spell(text: &str, stays: impl Fn(char) -> bool) -> String {
+    let mut spelled = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            c if !acts(c) || stays(c) => spelled.push(c),
+            '\n' => spelled.push_str("\\n"),
+            '\r' => spelled.push_str("\\r"),
+            '\t' => spelled.push_str("\\t"),
+            // As JSON does, so that what is spelled out in a string of JSON is the same string.
+            c => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| {
+                let _ = write!(spelled, "\\u{unit:04x}");
+            }),
+        }
+    }
+    spelled
+}
+
+/// `text` in one line: characters that a terminal acts on are spelled out.
+pub fn one_line(text: &str) -> String {
+    spell(text, |_| false)
+}
+
+/// `text` with its lines and tabs, all other characters that a terminal acts on spelled out. JSON stays the same JSON.
+pub fn harmless(text: &str) -> String {
+    spell(text, |c| matches!(c, '\n' | '\t'))
+}
+
+/// `text`, or its beginning and its end where it has more than `most` characters.
+pub fn bounded(text: &str, most: usize) -> String {
+    let count = text.chars().count();
+    if count <= most {
+        return text.to_owned();
+    }
+    let (before, after) = (most / 2, most - most / 2 - 1);
+    let start: String = text.chars().take(before).collect();
+    let end: String = text.chars().skip(count - after).collect();
+    format!("{start}…{end}")
+}
+
+/// `1 map`, `2 maps`.
+pub fn counted(n: usize, one: &str) -> String {
+    format!("{n} {one}{}", if n == 1 { "" } else { "s" })
+}
+
+/// Hexadecimal digits of `bytes`.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Characters of a message at most.
+const LONGEST: usize = 500;
+
+/// `text` in one line of at most 500 characters.
+pub fn message(text: &str) -> String {
+    bounded(&one_line(text), LONGEST)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,5 +186,25 @@ mod tests {
         // Zeros that would fit UTF-16, were the rest not UTF-8.
         assert!(why(b"abcd\n\0").contains("line 2 holds a zero byte"));
         assert!(why("é\n\0".as_bytes()).contains("zero byte"));
+    }
+
+    #[test]
+    fn what_a_terminal_acts_on_is_spelled_out() {
+        let hostile = "a\u{1b}[31m\u{9b}K\u{202e}gpj\u{2066}\u{200b}\u{feff}\u{e0041}\r\n\té猫";
+        let spelled = one_line(hostile);
+        assert_eq!(spelled, r"a\u001b[31m\u009bK\u202egpj\u2066\u200b\ufeff\udb40\udc41\r\n\té猫");
+        assert_eq!(harmless("a\n\u{7f}"), "a\n\\u007f");
+        let json = serde_json::to_string(&[hostile]).unwrap();
+        assert!(!harmless(&json).chars().any(acts));
+        assert_eq!(serde_json::from_str::<Vec<String>>(&harmless(&json)).unwrap(), [hostile]);
+    }
+
+    #[test]
+    fn long_texts_keep_both_ends() {
+        let long = format!("begin{}end", "é".repeat(600));
+        let short = bounded(&long, 500);
+        assert_eq!(short.chars().count(), 500);
+        assert!(short.starts_with("begin") && short.ends_with("end") && short.contains('…'));
+        assert_eq!(bounded("short", 500), "short");
     }
 }

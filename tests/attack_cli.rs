@@ -271,3 +271,30 @@ fn targets_regions_and_lists() {
     let help = String::from_utf8_lossy(&help.stdout).into_owned();
     assert!(help.contains("normalised units") && help.contains("manipulate"), "{help}");
 }
+
+#[test]
+fn rows_of_a_long_array_count_each_for_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let rows = 100;
+    let values: Vec<f32> = (0..rows * 3 * 32 * 32).map(|i| ((i * 7919) % 2048) as f32 / 1024.0 - 1.0).collect();
+    npy(&at("rows.npy"), &[rows, 3, 32, 32], &values);
+    // The file of some older run must not be taken for this one's.
+    std::fs::create_dir(at("out")).unwrap();
+    std::fs::write(at("out/rows.fgsm.npy"), "older").unwrap();
+    let output = attack(folder.path(), &["rows.npy", "-a", "fgsm", "--format", "npy", "--json", "-q", "-o", "out"]);
+    assert_eq!(code(&output), 0, "{}", String::from_utf8_lossy(&output.stderr));
+    let records = lines(&output.stdout);
+    assert_eq!(records.len(), rows);
+    let size = at("out/rows.fgsm.npy").metadata().unwrap().len();
+    for (row, record) in records.iter().enumerate() {
+        assert!(record["error"].is_null(), "{record}");
+        assert_eq!((&record["index"], &record["bytes"]), (&row.into(), &serde_json::json!([size])));
+    }
+    let kept = lines(&std::fs::read(at("out/records.jsonl")).unwrap());
+    assert!(kept.iter().all(|line| line["part"] == kept[0]["part"] && line["part"].is_string()));
+    assert_eq!(numbers(&at("out/rows.fgsm.npy")).0, [rows as u64, 3, 32, 32]);
+    // Nothing half made is left.
+    let partial = |name: std::ffi::OsString| name.to_string_lossy().ends_with(".partial");
+    assert!(!at("out").read_dir().unwrap().any(|entry| partial(entry.unwrap().file_name())));
+}

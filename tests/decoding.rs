@@ -448,3 +448,35 @@ fn a_decoder_that_panics_costs_its_picture_alone() {
     assert!(!said.contains("panicked") && answer.contains("its decoder fails on it"), "{said}{answer}");
     assert!(folder.path().join("out/good.grad_cam.png").is_file());
 }
+
+/// A TIFF file of such tags, each of one number, and bytes behind its directory.
+fn tiff(tags: &[(u16, u32)], behind: &[u8]) -> Vec<u8> {
+    let mut bytes = b"II*\0\x08\0\0\0".to_vec();
+    bytes.extend((tags.len() as u16).to_le_bytes());
+    for (tag, value) in tags {
+        bytes.extend([tag.to_le_bytes(), 4u16.to_le_bytes()].concat());
+        bytes.extend([1u32.to_le_bytes(), value.to_le_bytes()].concat());
+    }
+    bytes.extend([0; 4]);
+    bytes.extend(behind);
+    bytes
+}
+
+#[test]
+fn sizes_that_cannot_be_counted_are_beyond_the_limit() {
+    let any = usize::MAX;
+    let limits = DecodeLimits { width: any, height: any, pixels: u64::MAX, ..DecodeLimits::default() };
+    for side in [u32::MAX, 1 << 31] {
+        let tags = [(256, side), (257, side), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, side), (279, 1)];
+        let why = Picture::decode(&tiff(&tags, b""), &limits).unwrap_err().to_string();
+        assert!(why.contains("limit"), "{why}");
+    }
+}
+
+#[test]
+fn a_palette_whose_file_is_larger_than_the_limit_is_not_copied() {
+    let tags = [(256, 1), (257, 1), (258, 8), (259, 1), (262, 3), (273, 8), (277, 1), (278, 1), (279, 1)];
+    let limits = DecodeLimits { decoded_bytes: 1000, ..DecodeLimits::default() };
+    let error = Picture::decode(&tiff(&tags, &[0; 2000]), &limits).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Limit, "{error}");
+}

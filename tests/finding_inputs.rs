@@ -478,3 +478,23 @@ fn brackets_in_names_are_names_where_they_exist() {
     }
     assert_eq!(files(&explain(folder.path(), &["set [1]/p*.png"])), ["verilume-out/p.gradient.png"]);
 }
+
+#[test]
+fn a_name_of_several_files_in_a_table_is_an_error_of_each() {
+    let folder = pictures(&["in/cat/1.png", "in/dog/1.png", "in/dog/2.png"]);
+    let at = |name: &str| folder.path().join(name);
+    let classes = |table: &str| {
+        std::fs::write(at("classes.csv"), table).unwrap();
+        let output = explain(folder.path(), &["in", "--format", "npy", "-t", "file:classes.csv", "-o", "out"]);
+        let records = lines(&output.stdout);
+        let of = |r: &Value| match r["error"].as_str() {
+            Some(why) => why.to_owned(),
+            None => r["target"].to_string(),
+        };
+        records.iter().map(of).collect::<Vec<_>>()
+    };
+    let found = classes("1.png,281\n2.png,7\n");
+    assert!(found[..2].iter().all(|why| why.contains("in/cat/1.png, in/dog/1.png")), "{found:?}");
+    assert_eq!(found[2], "7");
+    assert_eq!(classes("cat/1.png,281\nin/dog/1.png,6\n2.png,7\n"), ["281", "6", "7"]);
+}

@@ -14,6 +14,7 @@ use std::fmt::Write;
 
 use nets::{Net, SMALL, machines, publish};
 use verilume::device::Decisions;
+use verilume::device::cpu::Kernels;
 use verilume::engine::{Engine, Job};
 #[cfg(feature = "embedded-model")]
 use verilume::model::Model;
@@ -171,7 +172,7 @@ fn check(net: &Net, rows: &[(&str, &str, Score)]) -> Errors {
     let mut heading = format!("{:>8}", "f64");
     let mut notes = Vec::new();
     for settings in rest {
-        let kernels = format!("{:?}", settings.kernels).to_lowercase();
+        let kernels = settings.kernels;
         let mut engine = Engine::new(settings).unwrap();
         let e = max_error("logits", &logits(net, &mut engine), &want_logits);
         require(&mut failures, format!("{} logits {kernels}", net.name), e, 1e-4);
@@ -196,7 +197,7 @@ fn check(net: &Net, rows: &[(&str, &str, Score)]) -> Errors {
         notes.push(format!("{kernels} {differing}"));
         // A net whose decisions differ in more than one of a thousand is not the same function.
         require(&mut failures, format!("{} flips {kernels}", net.name), differing as f64 / all as f64, 1e-3);
-        if kernels == "portable" {
+        if kernels == Kernels::Portable {
             notes[0] += &format!(" of {all}");
         }
     }

@@ -12,7 +12,7 @@ use verilume::ErrorKind;
 use verilume::engine::{Batch, Engine, Progress, Settings};
 use verilume::graph::{Graph, GraphBuilder, Linear, Op, Weight};
 use verilume::map::Map;
-use verilume::method::haf::{Form, Haf, Keep, Want};
+use verilume::method::haf::{Haf, Keep, Preserved, Want};
 use verilume::method::relex::{Init, RelEx, Size};
 use verilume::model::Model;
 use verilume::program::{Score, softmax};
@@ -30,7 +30,7 @@ fn engine(precision: Precision) -> Engine {
 fn haf() -> Haf {
     Haf {
         score: Score::Logit,
-        form: Form::Class,
+        form: Preserved::Class,
         iterations: 5,
         lambda: 0.5,
         lr: 0.05,
@@ -83,7 +83,8 @@ fn the_gradient_of_haf_is_that_of_its_objective() {
         let reference = engine.forward(&net.graph, &net.x).unwrap();
         let len = net.graph.stages().iter().map(|s| net.graph.node(s.1).shape.len()).sum();
         let masks: Vec<Vec<f64>> = (0..net.x.len()).map(|i| scattered(len, i)).collect();
-        for (score, form) in [(Score::Logit, Form::Class), (Score::LogProb, Form::Class), (Score::Logit, Form::Vector)]
+        for (score, form) in
+            [(Score::Logit, Preserved::Class), (Score::LogProb, Preserved::Class), (Score::Logit, Preserved::Vector)]
         {
             let haf = Haf { score, form, ..haf() };
             let here = (&net.x, &net.targets[..], &reference);

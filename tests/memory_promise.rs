@@ -140,6 +140,8 @@ fn methods_keep_within_the_bound() {
         "smooth:n=17,base=gradient",
         "expected_gradients:n=17",
         "grad_cam",
+        "rise:n=100",
+        "decoy:iterations=2",
     ];
     let within = |method: &&str| {
         keeps(folder, method, &["explain", "a.png", "-m", method, "-o", "kept", "--format", "npy"], fixed)

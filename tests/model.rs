@@ -559,6 +559,9 @@ fn metadata_and_config_say_what_a_net_is() {
     let model = with(r#"{"mean": "none", "epochs": 3}"#, None).unwrap();
     assert!(model.read_beside().is_empty() && model.warnings().is_empty());
 
+    let named = |size: &str| format!(r#"{{"architecture": "resnet18", {size}}}"#);
+    let resized = |model: &Model| (model.preprocess().crop, model.preprocess().resize);
+    assert_eq!(resized(&with(&named(r#""input_size": [3, 160, 160]"#), None).unwrap()), ([160; 2], 182));
     // Metadata go before the file beside.
     let (bytes, text) =
         (std::fs::read(&path).unwrap(), r#"{"architecture":"resnet18.a1_in1k","std":"[0.25]","format":"pt"}"#);
@@ -573,6 +576,15 @@ fn metadata_and_config_say_what_a_net_is() {
     std::fs::remove_file(&config).unwrap();
     let model = Model::open(&path, None).unwrap();
     assert_eq!(model.assumed(&[]), ["preparation: ImageNet (mean, size, interpolation)"]);
+
+    // One says the share that is cut, the other the size.
+    let header = header.replacen(r#""std":"[0.25]""#, r#""crop_pct":"1.0""#, 1);
+    std::fs::write(&path, with_header(&header, &bytes[8 + length..])).unwrap();
+    assert_eq!(resized(&with(&named(r#""input_size": [3, 160, 160]"#), None).unwrap()), ([160; 2], 160));
+    assert_eq!(
+        resized(&with(&named(r#""input_size": [3, 160, 160], "crop_pct": 0.5"#), None).unwrap()),
+        ([160; 2], 160)
+    );
 }
 
 #[cfg(feature = "embedded-model")]

@@ -713,6 +713,49 @@ fn what_others_read_is_as_its_schema_says() {
     valid("detector-judged", &lines(&output.stdout));
 
     valid("model-info", &[json_info(folder.path(), &model())]);
+
+    let net = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/lite-symmetric-padding");
+    let [net, x] = ["lite.safetensors", "x.npy"].map(|name| net.join(name).to_str().unwrap().to_owned());
+    logits(&inside("y.safetensors"));
+    let verify = ["model", "verify", "--model", &net, "--input", &x, "--logits", "y.safetensors", "--json"];
+    let output = ended(command(folder.path(), &verify).spawn().unwrap());
+    assert_eq!(code(&output), 1, "{}", said(&output));
+    valid("model-verified", &lines(&output.stdout));
+
+    perceptron(&inside("net.safetensors"), &[144, 16, 4]);
+    vectors(&inside("vectors.safetensors"), 24, 144);
+    let kindermans = ["check", "--kindermans", "--model", "net.safetensors", "--data", "vectors.safetensors", "--json"];
+    let output = ended(command(folder.path(), &kindermans).spawn().unwrap());
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    valid("check-kindermans", &lines(&output.stdout));
+}
+
+/// Numbers as the tensor `name` of a file.
+fn tensors(path: &Path, all: &[(String, Vec<usize>)]) {
+    let numbers = |n: usize| (0..n).flat_map(|i| ((i as f32 * 0.37).sin() * 0.3).to_le_bytes()).collect::<Vec<u8>>();
+    let bytes: Vec<Vec<u8>> = all.iter().map(|(_, dims)| numbers(dims.iter().product())).collect();
+    let view = |((name, dims), bytes): (&(String, Vec<usize>), _)| {
+        (name.clone(), TensorView::new(Dtype::F32, dims.clone(), bytes).unwrap())
+    };
+    let views: Vec<_> = all.iter().zip(&bytes).map(|(all, bytes)| view((all, bytes))).collect();
+    std::fs::write(path, serialize(views, None).unwrap()).unwrap();
+}
+
+fn logits(path: &Path) {
+    tensors(path, &[("input".into(), vec![10])]);
+}
+
+fn vectors(path: &Path, rows: usize, length: usize) {
+    tensors(path, &[("input".into(), vec![rows, length])]);
+}
+
+/// A multi-layer perceptron of these widths.
+fn perceptron(path: &Path, widths: &[usize]) {
+    let layer = |(i, pair): (usize, &[usize])| {
+        let name = |what: &str| format!("{}.{what}", 2 * i);
+        [(name("weight"), vec![pair[1], pair[0]]), (name("bias"), vec![pair[1]])]
+    };
+    tensors(path, &widths.windows(2).enumerate().flat_map(layer).collect::<Vec<_>>());
 }
 
 fn old(name: &str) -> PathBuf {

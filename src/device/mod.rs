@@ -18,6 +18,7 @@ use serde::Serialize;
 pub use mask::{Boxes, GridMask, Masks, Rectangle};
 pub use products::Products;
 
+use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::graph::NodeId;
 use crate::program::{Form, LastAdjoint, Plan, Statistic};
@@ -238,6 +239,9 @@ impl Room {
 
 /// Carries out programs.
 pub(crate) trait Device: Send {
+    /// Lets `cancel` stop what runs, between steps or sooner.
+    fn cancel_with(&mut self, cancel: &Cancel);
+
     /// What it is.
     fn describe(&self) -> Description;
 
@@ -247,7 +251,8 @@ pub(crate) trait Device: Send {
     /// Bytes in which it keeps one copy's value of some form.
     fn bytes_of(&self, form: Form) -> usize;
 
-    /// Where it best takes an adjoint behind which copies are only summed up: on each copy if it does both at once.
+    /// Whether the final adjoint runs per copy, or once on the summed signal, and where that pays. A device that fuses
+    /// adjoint and sum says per copy.
     fn last_adjoint(&self) -> LastAdjoint;
 
     /// Makes ready for `plan` and its closing and says how many copies (at most `wanted`) a chunk may have so that all memory of the device

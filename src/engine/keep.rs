@@ -19,8 +19,12 @@ impl Run<'_> {
         let altered = match &self.copies.perturbation {
             Perturbation::None | Perturbation::Noise { .. } => 0,
             Perturbation::Path { baselines, .. } => all(baselines),
-            Perturbation::Boxes(boxes) => all(&boxes.fills),
-            Perturbation::Masks(masks) => masks.masks.iter().flatten().map(|m| m.values.len() * size_of::<f64>()).sum(),
+            // The device converts the pictures that it masks.
+            Perturbation::Boxes(boxes) => all(&boxes.fills) + all(self.x.items()),
+            Perturbation::Masks(masks) => {
+                let drawn = masks.masks.iter().flatten().map(|m| size_of_val(m) + size_of_val(&m.values[..]));
+                drawn.sum::<usize>() + all(self.x.items())
+            }
             Perturbation::Others(others) => others.iter().map(|o| all(o)).sum(),
         };
         let stored = self.plan.steps().iter().map(|step| match step {
@@ -29,13 +33,19 @@ impl Run<'_> {
             _ => 0,
         });
         let stored = stored.sum::<usize>() * copies * pictures;
+        // Scores are handed out with all their logits, unless they only weight a map.
+        let logits = self.plan.steps().iter().filter(|_| sums.is_empty()).map(|step| match step {
+            Step::Head { logits, .. } => self.plan.form(*logits).shape().len() * size_of::<f64>(),
+            _ => 0,
+        });
+        let logits = logits.sum::<usize>() * copies * pictures;
         let signal = self.plan.closing().map_or(0, |closing| closing.signal.len());
         let statistic = |&(statistic, len): &(Statistic, usize)| {
             len.max(signal) * size_of::<f64>() * if statistic.has_two() { 2 } else { 1 }
         };
         let running: usize = sums.iter().take(CHUNK).map(statistic).sum();
         let maps: usize = sums.iter().map(|(_, len)| len * elem).sum();
-        let rest = given + altered + stored + maps;
+        let rest = given + altered + stored + logits + maps;
         [rest, rest + running]
     }
 }
@@ -100,7 +110,8 @@ impl Engine {
         if self.kept > memory {
             let mebibytes = |bytes: u64| format!("{:.1} MiB", (bytes as f64 / f64::from(1 << 20) * 10.0).ceil() / 10.0);
             return Err(Error::limit(format!(
-                "{} of memory do not suffice: one copy needs {} for what {who} keeps, and more for the net",
+                "{} of memory do not suffice: one copy needs {} for all that is kept beside the net, the last of it by {who}, \
+                 and more for the net",
                 mebibytes(memory),
                 mebibytes(self.kept)
             )));

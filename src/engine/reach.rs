@@ -3,14 +3,15 @@
 
 use std::sync::Arc;
 
-use super::{Batch, Copies, Engine, Outputs, Run, script};
+use super::{Batch, Copies, Engine, Run, Script, script};
+use crate::device::{Perturbation, Sum};
 use crate::error::Result;
 use crate::graph::{Activation, Graph, Node, NodeId, Op};
-use crate::program::Decided;
-use crate::tensor::Precision;
+use crate::program::{Builder, Decided, Statistic};
+use crate::tensor::{Precision, Tensor};
 
-/// How much larger than a picture's numbers those of its copies may be: noise, baselines, fills.
-const COPIES: f64 = 16.0;
+/// No normal draw is farther from 0.
+const LARGEST_DRAW: f64 = 6.0;
 
 /// By node: the largest sum of magnitudes of the weights of one output, and the largest magnitude of a bias.
 #[derive(Debug)]
@@ -24,6 +25,28 @@ fn cuts(node: &Node) -> bool {
 /// Largest magnitude of `numbers`.
 fn largest(numbers: impl IntoIterator<Item = f64>) -> f64 {
     numbers.into_iter().fold(0.0, |most: f64, v| most.max(v.abs()))
+}
+
+/// Largest magnitude in `tensors`.
+fn largest_in<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> f64 {
+    largest(tensors.into_iter().flat_map(|t| (0..t.len()).map(|i| t.at(i))))
+}
+
+/// No number of a copy is larger, where no number of a picture is larger than `pictures`.
+fn largest_of_copies(copies: &Copies, pictures: f64) -> f64 {
+    match &copies.perturbation {
+        Perturbation::None => pictures,
+        Perturbation::Noise { sigmas, .. } => pictures + LARGEST_DRAW * largest(sigmas.iter().copied()),
+        Perturbation::Path { alphas, baselines } => {
+            let share = largest(alphas.iter().map(|alpha| alpha.abs() + (1.0 - alpha).abs()));
+            share * pictures.max(largest_in(baselines))
+        }
+        Perturbation::Boxes(boxes) => pictures.max(largest_in(&boxes.fills)),
+        Perturbation::Masks(masks) => {
+            pictures * largest(masks.masks.iter().flatten().flat_map(|mask| mask.values.iter().copied()))
+        }
+        Perturbation::Others(others) => largest_in(others.iter().flatten()),
+    }
 }
 
 impl Reach {
@@ -69,8 +92,21 @@ impl Reach {
     }
 }
 
+/// The outputs of a node, summed over copies.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Summed(NodeId);
+
+impl Script for Summed {
+    type Notes = ();
+
+    fn write(&self, b: &mut Builder<'_>) -> Result<()> {
+        b.aggregate(b.output(self.0), Statistic::Sum)
+    }
+}
+
 impl Engine {
-    /// Refuses pictures on which a number overflows before it is cut back; `run` is what is about to be computed on them.
+    /// Refuses pictures, copies of them and loads in their place on which a number overflows before it is cut back; `run` is
+    /// what is about to be computed on them.
     pub(super) fn refuse_hidden_overflow(&mut self, run: &Run<'_>) -> Result<()> {
         let (graph, x) = (run.graph, run.x);
         if !graph.ids().any(|id| cuts(graph.node(id))) {
@@ -80,24 +116,36 @@ impl Engine {
             Precision::F32 => f64::from(f32::MAX),
             Precision::F64 => f64::MAX,
         };
-        let input = COPIES * largest(x.items.iter().flat_map(|t| (0..t.len()).map(|i| t.at(i))));
+        let input = largest_of_copies(run.copies, largest_in(&x.items));
         if self.reaches.len() >= script::MOST && !self.reaches.contains_key(&graph.id()) {
             self.reaches.clear();
         }
         let reach = self.reaches.entry(graph.id()).or_insert_with(|| Arc::new(Reach::of(graph)));
-        for node in Arc::clone(reach).beyond(graph, input, most) {
-            self.look_at(graph, x, node)?;
+        let reach = Arc::clone(reach);
+        for node in reach.beyond(graph, input, most) {
+            self.look_at(graph, x, run.copies, node)?;
+        }
+        // What is loaded in the shape of a picture may stand in the place of one.
+        let dims = graph.input_shape().dims();
+        for load in run.loads.iter().filter(|load| load.iter().all(|t| t.dims() == dims)) {
+            for node in reach.beyond(graph, largest_in(load), most) {
+                self.look_at(graph, &Batch::of(load.clone())?, &Copies::one(), node)?;
+            }
         }
         Ok(())
     }
 
-    /// Computes the outputs of `node`, which are an error where they are not finite.
-    fn look_at(&mut self, graph: &Graph, x: &Batch, node: NodeId) -> Result<()> {
-        let (plan, _) = self.plan(graph, Decided::Here, 1, &Outputs(vec![node]))?;
-        let (targets, copies) = (vec![0; x.len()], Copies::one());
-        let run = Run::plain(&plan, graph, x, &targets, &copies);
-        self.run_all(&run, Vec::new(), |harvest, _| {
-            harvest.stores.clear();
+    /// Computes the outputs of `node` on every copy, which are an error where they are not finite. They are summed up, so that
+    /// many copies need no more memory than one.
+    fn look_at(&mut self, graph: &Graph, x: &Batch, copies: &Copies, node: NodeId) -> Result<()> {
+        let (plan, _) = self.plan(graph, Decided::Here, 1, &Summed(node))?;
+        let (targets, last) = (vec![0; x.len()], copies.weights.len().saturating_sub(1));
+        let run = Run::plain(&plan, graph, x, &targets, copies);
+        let sums = vec![(Statistic::Sum, graph.node(node).shape.len()); x.len()];
+        self.run_all(&run, sums, |harvest, slots| {
+            for slot in slots.iter().filter(|slot| slot.copy == last) {
+                harvest.sums[slot.item] = Sum::default();
+            }
             Ok(())
         })
     }
@@ -106,8 +154,9 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Settings;
+    use crate::engine::{Scored, Settings, Task};
     use crate::graph::{GraphBuilder, Linear, Smooth, SoftClamp, Weight};
+    use crate::program::Score;
     use crate::tensor::{Shape, Tensor};
 
     /// Two layers with a cut between them; the first multiplies by `factor`.
@@ -135,5 +184,48 @@ mod tests {
         }
         let logits = engine.forward(&net(1e38, relu6), &x).unwrap();
         assert_eq!(logits.to_f64()[..], [6.0, 4.0]);
+    }
+
+    #[test]
+    fn an_infinity_of_a_copy_is_an_error() {
+        let mut engine = Engine::new(&Settings::default()).unwrap();
+        let tensor = |v: f32| Tensor::f32([2, 1, 1], vec![v, 0.0]).unwrap();
+        let x = Batch::of(vec![tensor(3.0)]).unwrap();
+        let graph = net(4.0, Op::Clamp { lo: 0.0, hi: 6.0 });
+        let weights = vec![0.5; 2];
+        for (other, fine) in [(1e38, false), (1e30, true)] {
+            let other = tensor(other);
+            for perturbation in [
+                Perturbation::Path { alphas: vec![0.0, 1.0], baselines: vec![other.clone()] },
+                Perturbation::Others(vec![vec![tensor(3.0), other.clone()]]),
+            ] {
+                let copies = Copies { perturbation, weights: weights.clone() };
+                let task = Task { x: &x, targets: &[0], copies: &copies, loads: &[] };
+                match engine.evaluate(&graph, &Scored(Score::Logit), &task) {
+                    Ok(_) => assert!(fine),
+                    Err(e) => assert!(!fine && e.to_string().contains("layer 'first'"), "{e}"),
+                }
+            }
+            let task = Task { x: &x, targets: &[0], copies: &Copies::one(), loads: &[vec![other]] };
+            let made = engine.evaluate_once(&graph, &task, |b| {
+                let load = b.load(0, Shape::vector(2))?;
+                b.replace(graph.input(), load)?;
+                b.score(Score::Logit);
+                Ok(())
+            });
+            assert_eq!(made.is_ok(), fine);
+        }
+    }
+
+    /// What may overflow is looked at within the bound of memory, however many copies there are.
+    #[test]
+    fn many_copies_are_looked_at_in_little_memory() {
+        let mut engine = Engine::new(&Settings { memory: Some(1 << 20), ..Settings::default() }).unwrap();
+        let x = Batch::of(vec![Tensor::f32([2, 1, 1], vec![3.0, 4.0]).unwrap()]).unwrap();
+        let graph = net(4e37, Op::Clamp { lo: 0.0, hi: 6.0 });
+        let copies = 150_000;
+        let perturbation = Perturbation::Noise { seed: 0, first: 0, images: vec![1], sigmas: vec![0.5] };
+        let copies = Copies { perturbation, weights: vec![1.0 / f64::from(copies); copies as usize] };
+        engine.look_at(&graph, &x, &copies, graph.ids().nth(1).unwrap()).unwrap();
     }
 }

@@ -61,6 +61,7 @@ impl Engine {
         let closing = run.plan.closing();
         let mut done = 0;
         while done < total {
+            self.cancel.check()?;
             let slots: Vec<Slot> = (done..total.min(done + room))
                 .map(|i| {
                     let (item, copy) = (i / copies, i % copies);

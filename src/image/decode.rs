@@ -24,8 +24,8 @@ pub struct DecodeLimits {
     pub height: usize,
     /// Pixels in all.
     pub pixels: u64,
-    /// Bytes that decoding holds at most beside the file: the picture in the file's own sample type, and the copies that
-    /// make it RGB and upright.
+    /// Bytes that decoding holds at most beside the file: the picture in the file's own sample type, what its decoder keeps
+    /// beside that, and the copies that make it RGB and upright. Metadata have bounds of their own, some MiB.
     pub decoded_bytes: u64,
     /// Bytes of the file.
     pub file_bytes: u64,
@@ -146,17 +146,17 @@ fn jpeg_is_whole(bytes: &[u8]) -> bool {
 fn held_bytes(decoder: &impl ImageDecoder, file: &[u8], format: ImageFormat, turned: bool) -> u64 {
     let (width, height) = decoder.dimensions();
     let pixels = u64::from(width) * u64::from(height);
-    let (decoded, rgb) = (decoder.total_bytes(), 3 * pixels);
+    let (decoded, rgb) = (decoder.total_bytes(), pixels.saturating_mul(3));
     let within = match format {
         // The decoder has a copy of the file, and of progressive ones all coefficients.
-        ImageFormat::Jpeg if is_progressive(file) => 2 * rgb + file.len() as u64,
+        ImageFormat::Jpeg if is_progressive(file) => rgb.saturating_mul(2).saturating_add(file.len() as u64),
         ImageFormat::Jpeg => file.len() as u64,
         // Frames are put together on a canvas.
-        ImageFormat::WebP | ImageFormat::Gif => 4 * pixels,
+        ImageFormat::WebP | ImageFormat::Gif => pixels.saturating_mul(4),
         _ => 0,
     };
     let converted = if decoder.color_type() == image::ColorType::Rgb8 { 0 } else { rgb };
-    (decoded + within.max(converted)).max(rgb + if turned { rgb } else { 0 })
+    decoded.saturating_add(within.max(converted)).max(rgb.saturating_mul(1 + u64::from(turned)))
 }
 
 /// Whether a JPEG file sends its coefficients in several scans.

@@ -103,15 +103,18 @@ impl<'a> Ifd<'a> {
         self.data.get(entry.at..entry.at + entry.bytes)
     }
 
-    /// The numbers of a tag; bytes and texts are none.
-    pub(super) fn numbers(&self, tag: u16) -> Option<Vec<f64>> {
+    /// The numbers of a tag; bytes and texts are none. They are read as they are taken: a hostile tag is as long as its file.
+    pub(super) fn numbers(&self, tag: u16) -> Option<impl ExactSizeIterator<Item = f64>> {
         let entry = *self.entries.get(&tag)?;
         let size = unit(entry.kind)? as usize;
-        let signed = |n: u64| {
+        if matches!(entry.kind, 1 | 2 | 7) {
+            return None;
+        }
+        let signed = move |n: u64| {
             let unused = 64 - 8 * size as u32;
             ((n << unused) as i64 >> unused) as f64
         };
-        let one = |at: usize| -> Option<f64> {
+        let one = move |at: usize| -> Option<f64> {
             let n = self.number(at, size)?;
             Some(match entry.kind {
                 3 | 4 | 13 | 16 => n as f64,
@@ -126,7 +129,8 @@ impl<'a> Ifd<'a> {
                 _ => return None,
             })
         };
-        (entry.at..entry.at + entry.bytes).step_by(size).map(one).collect()
+        let places = (entry.at..entry.at + entry.bytes).step_by(size);
+        Some(places.map(move |at| one(at).unwrap_or(f64::NAN)))
     }
 
     /// Where the value of a tag lies, and in which order its bytes are; for putting another in its place.

@@ -6,9 +6,16 @@ use image::ImageFormat;
 
 use super::ifd::{self, Ifd};
 
+/// Longest EXIF block that is put together from several segments, bytes.
+const MOST_EXIF: usize = 16 << 20;
+
 /// Longest text of a PNG chunk once it is decompressed, bytes.
 #[cfg(feature = "png")]
 const MOST_TEXT: usize = 1 << 20;
+
+/// The same of all chunks of a file together.
+#[cfg(feature = "png")]
+const MOST_TEXTS: usize = 4 << 20;
 
 /// Metadata of a file, as far as there is any.
 #[derive(Default)]
@@ -47,7 +54,7 @@ fn exif(block: &[u8]) -> Option<Option<u8>> {
     }
     let Some(ifd) = Ifd::read(block) else { return Some(None) };
     let value = || {
-        let first = *ifd.numbers(ifd::ORIENTATION)?.first()?;
+        let first = ifd.numbers(ifd::ORIENTATION)?.next()?;
         (1..=8).find(|&n| f64::from(n) == first)
     };
     ifd.has(ifd::ORIENTATION).then(value)
@@ -78,6 +85,7 @@ fn jpeg(bytes: &[u8]) -> Blocks<'_> {
                 if kind == 0xE1 && body.starts_with(b"Exif\0\0") {
                     // A long block goes on in the next segment.
                     match &mut blocks.exif {
+                        Some(block) if block.len() + body.len() > MOST_EXIF => {}
                         Some(block) => block.to_mut().extend(&body[6..]),
                         None => blocks.exif = Some(body.into()),
                     }
@@ -98,20 +106,25 @@ fn jpeg(bytes: &[u8]) -> Blocks<'_> {
 #[cfg(feature = "png")]
 fn png(bytes: &[u8]) -> Blocks<'_> {
     let mut blocks = Blocks::default();
-    let mut profile = None;
+    let (mut profile, mut left) = (None, MOST_TEXTS);
     for (kind, body) in chunks(bytes) {
         if kind == b"eXIf" {
             blocks.exif = Some(body.into());
             continue;
         }
-        let Some((key, text)) = text(kind, body) else { continue };
-        match key {
-            b"exif" if kind == b"tEXt" => blocks.exif = Some(text),
-            b"Raw profile type exif" => profile = unhexed(&text),
-            b"XML:com.adobe.xmp" => blocks.xmp = Some(text),
-            _ => {}
+        // Texts that nobody asks for are not decompressed.
+        let Some((key, rest)) = keyed(body) else { continue };
+        let into = match key {
+            b"exif" if kind == b"tEXt" => &mut blocks.exif,
+            b"Raw profile type exif" => &mut profile,
+            b"XML:com.adobe.xmp" => &mut blocks.xmp,
+            _ => continue,
+        };
+        if let Some(text) = text(kind, rest, &mut left) {
+            *into = Some(text);
         }
     }
+    let profile = profile.and_then(|text| unhexed(&text));
     blocks.exif = blocks.exif.or(profile.map(Cow::from));
     blocks
 }
@@ -143,41 +156,54 @@ pub(super) fn damaged_chunk(bytes: &[u8]) -> Option<&[u8; 4]> {
     })
 }
 
-/// Key and text of a chunk of text.
+/// Longest key of a chunk of text, bytes.
 #[cfg(feature = "png")]
-fn text<'a>(kind: &[u8; 4], body: &'a [u8]) -> Option<(&'a [u8], Cow<'a, [u8]>)> {
+const MOST_KEY: usize = 79;
+
+/// Key of a chunk of text, and what is behind it.
+#[cfg(feature = "png")]
+fn keyed(body: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = body.iter().take(MOST_KEY + 1).position(|&b| b == 0)?;
+    Some((&body[..end], &body[end + 1..]))
+}
+
+/// The text of a chunk behind its key. What is decompressed is taken from the `left` bytes.
+#[cfg(feature = "png")]
+fn text<'a>(kind: &[u8; 4], rest: &'a [u8], left: &mut usize) -> Option<Cow<'a, [u8]>> {
     let end = |text: &[u8]| text.iter().position(|&b| b == 0);
-    let key_end = end(body)?;
-    let (key, rest) = (&body[..key_end], &body[key_end + 1..]);
     let text = match kind {
         b"tEXt" => rest.into(),
-        b"zTXt" => inflated(rest.strip_prefix(b"\0")?)?.into(),
+        b"zTXt" => inflated(rest.strip_prefix(b"\0")?, left)?.into(),
         b"iTXt" => {
             let (&[compressed, method], rest) = rest.split_first_chunk()?;
             let rest = &rest[end(rest)? + 1..];
             let rest = &rest[end(rest)? + 1..];
             match (compressed, method) {
                 (0, _) => rest.into(),
-                (_, 0) => inflated(rest)?.into(),
+                (_, 0) => inflated(rest, left)?.into(),
                 _ => return None,
             }
         }
         _ => return None,
     };
-    Some((key, text))
+    Some(text)
 }
 
 #[cfg(feature = "png")]
-fn inflated(bytes: &[u8]) -> Option<Vec<u8>> {
+fn inflated(bytes: &[u8], left: &mut usize) -> Option<Vec<u8>> {
     use std::io::Read;
-    let mut text = Vec::new();
-    flate2::read::ZlibDecoder::new(bytes).take(MOST_TEXT as u64 + 1).read_to_end(&mut text).ok()?;
-    (text.len() <= MOST_TEXT).then_some(text)
+    let (mut text, most) = (Vec::new(), MOST_TEXT.min(*left));
+    let read = flate2::read::ZlibDecoder::new(bytes).take(most as u64 + 1).read_to_end(&mut text);
+    *left -= text.len().min(*left);
+    (read.is_ok() && text.len() <= most).then_some(text)
 }
 
 /// The bytes that the hexadecimal digits from the fourth line on stand for, as ImageMagick writes them.
 #[cfg(feature = "png")]
 fn unhexed(text: &[u8]) -> Option<Vec<u8>> {
+    if text.len() > MOST_TEXT {
+        return None;
+    }
     let lines = text.split(|&b| b == b'\n').skip(3).flatten();
     let digits = lines.filter(|b| !b.is_ascii_whitespace()).map(|&b| char::from(b).to_digit(16));
     let digits: Vec<u8> = digits.map(|digit| digit.map(|d| d as u8)).collect::<Option<_>>()?;
@@ -316,6 +342,31 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Ten chunks of a text that is long once it is decompressed, then one of a short text.
+    #[cfg(feature = "png")]
+    #[test]
+    fn only_texts_that_are_asked_for_are_decompressed_and_not_without_end() {
+        use std::io::Write;
+        let zipped = |text: &[u8]| {
+            let mut zip = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+            zip.write_all(text).unwrap();
+            zip.finish().unwrap()
+        };
+        let chunk =
+            |kind: &[u8; 4], body: &[u8]| [&(body.len() as u32).to_be_bytes()[..], kind, body, &[0; 4]].concat();
+        let ztxt = |key: &[u8], text: &[u8]| chunk(b"zTXt", &[key, b"\0\0", &zipped(text)].concat());
+        let itxt = |text: &[u8]| chunk(b"iTXt", &[&b"XML:com.adobe.xmp\0\x01\0\0\0"[..], &zipped(text)].concat());
+        let long = vec![b' '; MOST_TEXT - 1];
+        let file = |before: Vec<u8>| [b"\x89PNG\r\n\x1a\n".to_vec(), before, itxt(b"tiff:Orientation=\"6\"")].concat();
+        let of = |bytes: &[u8]| png(bytes).xmp.map(|text| text.len());
+        assert_eq!(of(&file((0..10).flat_map(|_| ztxt(b"Comment", &long)).collect())), Some(20));
+        assert_eq!(of(&file((0..10).flat_map(|_| itxt(&long)).collect())), Some(MOST_TEXT - 1));
+        assert_eq!(of(&file(itxt(&long))), Some(20));
+        let hex = [&b"\nexif\n 2\n"[..], &vec![b'0'; MOST_TEXT]].concat();
+        assert_eq!(unhexed(b"\nexif\n 2\n4d4D\n"), Some(vec![0x4d, 0x4d]));
+        assert_eq!(unhexed(&hex), None);
     }
 
     #[test]

@@ -185,12 +185,11 @@ fn read(bytes: &[u8]) -> Option<bool> {
                         if scans > MOST_SCANS {
                             return None;
                         }
-                        let runs = runs(&bytes[at..]);
                         let scan = frame.scan(body)?;
-                        if !frame.holds(&scan, &runs)? {
-                            return Some(false);
+                        match frame.holds(&scan, &bytes[at..])? {
+                            Some(end) => at += end,
+                            None => return Some(false),
                         }
-                        at += runs.last().map_or(0, |run| run.end);
                     }
                     _ => {}
                 }
@@ -212,33 +211,27 @@ struct Run<'a> {
 }
 
 /// Cuts a scan's data at its restart markers; any other marker ends it.
-fn runs(bytes: &[u8]) -> Vec<Run<'_>> {
-    let mut runs = Vec::new();
-    let (mut start, mut at, mut marker) = (0, 0, None);
-    loop {
-        let found = bytes[at..].iter().position(|&b| b == 0xFF).map_or(bytes.len(), |n| at + n);
-        match bytes.get(found + 1) {
-            Some(0) => at = found + 2,
+fn runs(bytes: &[u8]) -> impl Iterator<Item = Run<'_>> {
+    let (mut start, mut at, mut marker, mut over) = (0, 0, None, false);
+    std::iter::from_fn(move || {
+        while !over {
+            let found = bytes[at..].iter().position(|&b| b == 0xFF).map_or(bytes.len(), |n| at + n);
             // Fill bytes before a marker.
-            Some(0xFF) if bytes[found + 1..].iter().find(|&&b| b != 0xFF).is_some_and(|&b| b != 0) => {
-                runs.push(Run { bytes: &bytes[start..found], marker, end: found });
-                let next = bytes[found..].iter().take_while(|&&b| b == 0xFF).count() + found;
-                match bytes.get(next) {
-                    Some(&kind @ 0xD0..=0xD7) => (start, at, marker) = (next + 1, next + 1, Some(kind)),
-                    _ => return runs,
-                }
+            let next = found + bytes[found..].iter().take_while(|&&b| b == 0xFF).count();
+            let kind = bytes.get(next);
+            if kind == Some(&0) {
+                at = next + 1;
+                continue;
             }
-            Some(0xFF) => at = found + 1,
-            Some(&kind @ 0xD0..=0xD7) => {
-                runs.push(Run { bytes: &bytes[start..found], marker, end: found });
-                (start, at, marker) = (found + 2, found + 2, Some(kind));
+            let run = Run { bytes: &bytes[start..found], marker, end: found };
+            match kind {
+                Some(&kind @ 0xD0..=0xD7) => (start, at, marker) = (next + 1, next + 1, Some(kind)),
+                _ => over = true,
             }
-            _ => {
-                runs.push(Run { bytes: &bytes[start..found], marker, end: found });
-                return runs;
-            }
+            return Some(run);
         }
-    }
+        None
+    })
 }
 
 impl Frame {
@@ -299,8 +292,9 @@ impl Frame {
         })
     }
 
-    /// Reads a scan; whether it was all there. Nothing where its tables are missing.
-    fn holds(&mut self, scan: &Scan, runs: &[Run]) -> Option<bool> {
+    /// Reads a scan's data at the start of `bytes`: where they end, if they are all there. Nothing where its tables are
+    /// missing.
+    fn holds(&mut self, scan: &Scan, bytes: &[u8]) -> Option<Option<usize>> {
         let single = match scan.parts[..] {
             [(at, _, _)] => Some(self.components[at].own),
             _ => None,
@@ -308,18 +302,20 @@ impl Frame {
         let units = single.unwrap_or(self.units);
         let total = units[0] * units[1];
         let every = if self.restart == 0 { total } else { self.restart };
-        if runs.len() != total.div_ceil(every) {
-            return Some(false);
+        let (wanted, mut end) = (total.div_ceil(every), 0);
+        if runs(bytes).take(wanted + 1).count() != wanted {
+            return Some(None);
         }
         for &(at, _, _) in &scan.parts {
             for left in &mut self.components[at].left[scan.start..=scan.end] {
                 *left = Some(scan.low);
             }
         }
-        for (i, run) in runs.iter().enumerate() {
+        for (i, run) in runs(bytes).enumerate() {
             if i > 0 && run.marker != Some(0xD0 + ((i - 1) % 8) as u8) {
-                return Some(false);
+                return Some(None);
             }
+            end = run.end;
             let mut bits = Bits { bytes: run.bytes, at: 0, held: 0, count: 0 };
             let mut end_of_band = 0u32;
             for unit in i * every..total.min((i + 1) * every) {
@@ -338,17 +334,17 @@ impl Frame {
                                 sequential(&mut bits, tables.0?, tables.1?)
                             };
                             if read.is_err() {
-                                return Some(false);
+                                return Some(None);
                             }
                         }
                     }
                 }
             }
             if !bits.is_done() || end_of_band > 0 {
-                return Some(false);
+                return Some(None);
             }
         }
-        Some(true)
+        Some(Some(end))
     }
 }
 
@@ -465,4 +461,39 @@ fn refined_band(bits: &mut Bits, scan: &Scan, ac: &Table, set: &mut u64, end_of_
         *end_of_band -= 1;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_end_at_markers() {
+        let bytes = [1, 0xFF, 0, 2, 0xFF, 0xFF, 0xD0, 3, 0xFF, 0xFF, 0, 4, 0xFF, 0xD1, 0xFF, 0xD9, 5];
+        let found: Vec<_> = runs(&bytes).map(|run| (run.bytes, run.marker, run.end)).collect();
+        let [one, two, three] = [&bytes[..4], &bytes[7..12], &bytes[14..14]];
+        assert_eq!(found, [(one, None, 4), (two, Some(0xD0), 12), (three, Some(0xD1), 14)]);
+        assert_eq!(runs(&[]).map(|run| run.end).collect::<Vec<_>>(), [0]);
+        assert_eq!(runs(&[7, 0xFF]).map(|run| run.end).collect::<Vec<_>>(), [1]);
+    }
+
+    /// With a second look at every byte of it this would take days.
+    #[test]
+    fn a_long_row_of_fill_bytes_is_looked_at_once() {
+        for last in [0, 0xD9] {
+            let mut bytes = vec![0xFF; 1 << 24];
+            bytes.push(last);
+            assert_eq!(runs(&bytes).count(), 1);
+        }
+    }
+
+    /// As many markers as there is room for are counted no further than the picture has use for them.
+    #[test]
+    fn more_runs_than_a_picture_has_are_not_gone_through() {
+        let mut frame = Frame { restart: 1, ..Frame::default() };
+        frame.begin(&[8, 0, 8, 0, 16, 1, 1, 0x11, 0], false).unwrap();
+        let scan = frame.scan(&[1, 1, 0, 0, 63, 0]).unwrap();
+        let markers: Vec<u8> = (0..1 << 20).flat_map(|i| [0xFF, 0xD0 + (i % 8) as u8]).collect();
+        assert_eq!(frame.holds(&scan, &markers), Some(None));
+    }
 }

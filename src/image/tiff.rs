@@ -53,14 +53,14 @@ fn complaint(error: TiffError) -> Error {
 
 /// The first number of a tag.
 fn first(ifd: &Ifd, tag: u16) -> Option<u16> {
-    ifd.numbers(tag)?.first().map(|&n| n as u16)
+    ifd.numbers(tag)?.next().map(|n| n as u16)
 }
 
 /// The same file, with `number` as the only value of a tag that is there.
 fn with(bytes: &[u8], ifd: &Ifd, tag: u16, number: u16) -> Result<Vec<u8>> {
-    let mut copy = bytes.to_vec();
     let place = ifd.place(tag).filter(|&(_, length, _)| matches!(length, 2 | 4 | 8));
     let (at, length, big_endian) = place.ok_or_else(|| unsupported(format!("tag {tag} has no single number")))?;
+    let mut copy = bytes.to_vec();
     let value = &mut copy[at..at + length];
     value.fill(0);
     let word = if big_endian { &mut value[length - 2..] } else { &mut value[..2] };
@@ -83,12 +83,15 @@ pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits, turned: bool) -> Resul
     }
     let photometric = first(&ifd, PHOTOMETRIC);
     let float = first(&ifd, SAMPLE_FORMAT) == Some(3);
-    let associated = ifd.numbers(EXTRA_SAMPLES).is_some_and(|extra| extra.first() == Some(&ASSOCIATED_ALPHA));
-    let file = match photometric {
-        // The decoder reads indices as levels, and would turn floating-point numbers around 0.5.
-        Some(PALETTE) => Cow::from(with(bytes, &ifd, PHOTOMETRIC, BLACK_IS_ZERO)?),
-        Some(WHITE_IS_ZERO) if float => Cow::from(with(bytes, &ifd, PHOTOMETRIC, BLACK_IS_ZERO)?),
-        _ => Cow::from(bytes),
+    let associated = ifd.numbers(EXTRA_SAMPLES).is_some_and(|mut extra| extra.next() == Some(ASSOCIATED_ALPHA));
+    // The decoder reads indices as levels, and would turn floating-point numbers around 0.5.
+    let file = if photometric == Some(PALETTE) || float && photometric == Some(WHITE_IS_ZERO) {
+        if bytes.len() as u64 > limits.decoded_bytes {
+            return Err(Error::limit("the TIFF picture needs more memory than the limit allows"));
+        }
+        Cow::from(with(bytes, &ifd, PHOTOMETRIC, BLACK_IS_ZERO)?)
+    } else {
+        Cow::from(bytes)
     };
     let mut budget = Limits::default();
     budget.decoding_buffer_size = usize::try_from(limits.decoded_bytes).unwrap_or(usize::MAX);
@@ -101,10 +104,12 @@ pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits, turned: bool) -> Resul
     let colours = decoder.colortype().map_err(complaint)?;
     let samples = u64::from(colours.num_samples());
     let row = (u64::from(width) * samples * u64::from(colours.bit_depth())).div_ceil(8);
-    let rgb = u64::from(width) * u64::from(height) * 3;
+    let rgb = (u64::from(width) * u64::from(height)).saturating_mul(3);
     // A row of strips is decompressed beside the picture at most.
     let copies = file.len() as u64 * u64::from(matches!(file, Cow::Owned(_)));
-    limits.check(width, height, copies + (row * u64::from(height) + rgb).max(rgb * (1 + u64::from(turned))))?;
+    let decoded = row.saturating_mul(u64::from(height)).saturating_add(rgb);
+    let upright = rgb.saturating_mul(1 + u64::from(turned));
+    limits.check(width, height, copies.saturating_add(decoded.max(upright)))?;
     let layout = decoder.image_buffer_layout().map_err(complaint)?;
     let mut numbers = DecodingResult::U8(Vec::new());
     decoder.read_image_to_buffer(&mut numbers).map_err(complaint)?;
@@ -238,6 +243,7 @@ fn painted(indices: &[u8], ifd: &Ifd, bits: u8) -> Result<Vec<u8>> {
     let size = 1usize << bits.min(8);
     let table = ifd.numbers(COLOUR_MAP).filter(|table| table.len() >= 3 * size);
     let table = table.ok_or_else(|| Error::input("broken TIFF picture: its palette is missing or too short"))?;
+    let table: Vec<f64> = table.take(3 * size).collect();
     let entry = |i: usize| [0, 1, 2].map(|c| (table[c * size + i] as u16 >> 8) as u8);
     let colours: Vec<[u8; 3]> = (0..size).map(entry).collect();
     Ok(indices.iter().flat_map(|&i| colours[usize::from(i) % size]).collect())
@@ -246,7 +252,10 @@ fn painted(indices: &[u8], ifd: &Ifd, bits: u8) -> Result<Vec<u8>> {
 /// Brightness and two differences of colour, by the coefficients of brightness and the levels of black and white that the
 /// file says.
 fn brightness_and_colour(levels: &[u8], ifd: &Ifd) -> Vec<u8> {
-    let said = |tag, n| ifd.numbers(tag).filter(|v| v.len() == n && v.iter().all(|v| v.is_finite()));
+    let said = |tag, n| {
+        let numbers: Vec<f64> = ifd.numbers(tag).filter(|v| v.len() == n)?.collect();
+        numbers.iter().all(|v| v.is_finite()).then_some(numbers)
+    };
     let luma = said(COEFFICIENTS, 3).filter(|luma| luma[1] > 0.0).unwrap_or_else(|| vec![0.299, 0.587, 0.114]);
     let range = said(REFERENCE, 6).filter(|range| (0..3).all(|i| range[2 * i + 1] > range[2 * i]));
     let range = range.unwrap_or_else(|| vec![0.0, 255.0, 128.0, 255.0, 128.0, 255.0]);

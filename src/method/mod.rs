@@ -1,61 +1,95 @@
 //! Saliency methods.
 //!
-//! A method lives in one file with its registry [`Entry`]: name, paper, parameters, promises. The entry feeds the command
-//! line's help, the generated documentation and the generic tests.
+//! A method lives in one file of its family's folder with its registry [`Entry`]: name, paper, parameters, promises. The entry
+//! feeds the command line's help, the generated documentation and the generic tests.
 
-mod ablation_cam;
-mod base;
-mod blur_ig;
-mod cam;
-mod conservation;
-mod contrastive_ebp;
-mod deconvnet;
-mod decoy;
-mod deep_lift;
-mod deep_taylor;
-mod descent;
-mod eigen_cam;
-mod excitation_backprop;
-mod expected_gradients;
-mod extremal_perturbation;
-mod from_baseline;
-mod full_grad;
-mod grad_cam;
-mod grad_cam_pp;
-mod gradient;
-mod guided_backprop;
-mod guided_grad_cam;
-mod guided_ig;
-pub mod haf;
-mod hires_cam;
-mod input_x_gradient;
-mod integrated_gradients;
-mod layer_cam;
-mod lrp;
-mod meaningful_perturbation;
-mod noisy;
-mod occlusion;
-mod parameters;
-mod pattern_attribution;
-mod pattern_net;
-pub mod patterns;
-mod preset;
-mod probe;
-mod rect_grad;
-pub mod relex;
-mod rise;
-mod score_cam;
-mod smooth;
-mod smoothgrad;
-mod squaregrad;
-mod vargrad;
-mod xgrad_cam;
+/// Gradients of the score with respect to the picture, as they are, of noisy copies, or by a changed rule.
+mod gradients {
+    pub(super) mod deconvnet;
+    pub(super) mod full_grad;
+    pub(super) mod gradient;
+    pub(super) mod guided_backprop;
+    pub(super) mod input_x_gradient;
+    pub(super) mod rect_grad;
+    pub(super) mod smoothgrad;
+    pub(super) mod squaregrad;
+    pub(super) mod vargrad;
+}
+
+/// Gradients along paths from a baseline.
+mod paths {
+    pub(super) mod blur_ig;
+    pub(super) mod expected_gradients;
+    pub(super) mod guided_ig;
+    pub(super) mod integrated_gradients;
+}
+
+/// Where a layer looks: sums of its channels, weighted.
+mod cams {
+    pub(super) mod ablation_cam;
+    pub(super) mod eigen_cam;
+    pub(super) mod grad_cam;
+    pub(super) mod grad_cam_pp;
+    pub(super) mod guided_grad_cam;
+    pub(super) mod hires_cam;
+    pub(super) mod layer_cam;
+    pub(super) mod score_cam;
+    pub(super) mod xgrad_cam;
+}
+
+/// The score, shared out layer by layer.
+mod relevance {
+    pub(super) mod contrastive_ebp;
+    pub(super) mod deep_lift;
+    pub(super) mod deep_taylor;
+    pub(super) mod excitation_backprop;
+    pub(super) mod lrp;
+    pub(super) mod pattern_attribution;
+    pub(super) mod pattern_net;
+}
+
+/// Masks found by gradient descent.
+mod masks {
+    pub(super) mod extremal_perturbation;
+    pub mod haf;
+    pub(super) mod meaningful_perturbation;
+    pub mod relex;
+}
+
+/// What the score loses when parts of the picture are hidden.
+mod occlusions {
+    pub(super) mod occlusion;
+    pub(super) mod rise;
+}
+
+/// Methods on the copies of a picture that another method explains.
+mod wrappers {
+    pub(super) mod decoy;
+    pub(super) mod smooth;
+}
+
+/// What methods are made of: no file here is a method.
+mod shared {
+    pub(super) mod base;
+    pub(super) mod cam;
+    pub(super) mod conservation;
+    pub(super) mod descent;
+    pub(super) mod from_baseline;
+    pub(super) mod noisy;
+    pub(super) mod parameters;
+    pub mod patterns;
+    pub(super) mod preset;
+    pub(super) mod probe;
+}
 
 use std::path::Path;
 
-pub use conservation::{LayerBalance, conservation};
-pub(crate) use parameters::{Registered, read};
-pub use parameters::{Spec, Values};
+pub use masks::{haf, relex};
+pub use shared::conservation::{LayerBalance, conservation};
+pub(crate) use shared::descent::{Course, in_groups};
+pub use shared::parameters::{ParameterValues, Spec};
+pub(crate) use shared::parameters::{Registered, read};
+pub use shared::patterns;
 
 use crate::engine::{Batch, Engine, Job};
 use crate::error::Result;
@@ -142,12 +176,12 @@ pub enum When {
     /// Where this key has this value.
     With(&'static str, &'static str),
     /// Where this holds, in words.
-    Of(fn(&Values) -> bool, &'static str),
+    Of(fn(&ParameterValues) -> bool, &'static str),
 }
 
 impl When {
     /// Whether it is true with `values`.
-    pub fn holds(self, values: &Values) -> bool {
+    pub fn holds(self, values: &ParameterValues) -> bool {
         match self {
             When::Never => false,
             When::Always => true,
@@ -211,7 +245,7 @@ pub struct Entry {
     /// When it misleads, as far as is known.
     pub caution: &'static str,
     /// Makes it.
-    pub build: fn(&Values, &Context<'_>) -> Result<Box<dyn Method>>,
+    pub build: fn(&ParameterValues, &Context<'_>) -> Result<Box<dyn Method>>,
 }
 
 impl Entry {
@@ -240,45 +274,56 @@ impl std::fmt::Debug for Entry {
 /// All methods.
 pub fn registry() -> &'static [Entry] {
     &[
-        gradient::ENTRY,
-        input_x_gradient::ENTRY,
-        integrated_gradients::ENTRY,
-        expected_gradients::ENTRY,
-        blur_ig::ENTRY,
-        guided_ig::ENTRY,
-        deep_lift::ENTRY,
-        full_grad::ENTRY,
-        pattern_net::ENTRY,
-        pattern_attribution::ENTRY,
-        smoothgrad::ENTRY,
-        squaregrad::ENTRY,
-        vargrad::ENTRY,
-        deconvnet::ENTRY,
-        guided_backprop::ENTRY,
-        grad_cam::ENTRY,
-        grad_cam_pp::ENTRY,
-        hires_cam::ENTRY,
-        layer_cam::ENTRY,
-        xgrad_cam::ENTRY,
-        score_cam::ENTRY,
-        ablation_cam::ENTRY,
-        eigen_cam::ENTRY,
-        guided_grad_cam::ENTRY,
-        occlusion::ENTRY,
-        rise::ENTRY,
-        haf::ENTRY,
-        relex::ENTRY,
-        meaningful_perturbation::ENTRY,
-        extremal_perturbation::ENTRY,
-        lrp::ENTRY,
-        deep_taylor::ENTRY,
-        excitation_backprop::ENTRY,
-        contrastive_ebp::ENTRY,
-        rect_grad::ENTRY,
-        smooth::ENTRY,
-        decoy::ENTRY,
+        gradients::gradient::ENTRY,
+        gradients::input_x_gradient::ENTRY,
+        paths::integrated_gradients::ENTRY,
+        paths::expected_gradients::ENTRY,
+        paths::blur_ig::ENTRY,
+        paths::guided_ig::ENTRY,
+        relevance::deep_lift::ENTRY,
+        gradients::full_grad::ENTRY,
+        relevance::pattern_net::ENTRY,
+        relevance::pattern_attribution::ENTRY,
+        gradients::smoothgrad::ENTRY,
+        gradients::squaregrad::ENTRY,
+        gradients::vargrad::ENTRY,
+        gradients::deconvnet::ENTRY,
+        gradients::guided_backprop::ENTRY,
+        cams::grad_cam::ENTRY,
+        cams::grad_cam_pp::ENTRY,
+        cams::hires_cam::ENTRY,
+        cams::layer_cam::ENTRY,
+        cams::xgrad_cam::ENTRY,
+        cams::score_cam::ENTRY,
+        cams::ablation_cam::ENTRY,
+        cams::eigen_cam::ENTRY,
+        cams::guided_grad_cam::ENTRY,
+        occlusions::occlusion::ENTRY,
+        occlusions::rise::ENTRY,
+        masks::haf::ENTRY,
+        masks::relex::ENTRY,
+        masks::meaningful_perturbation::ENTRY,
+        masks::extremal_perturbation::ENTRY,
+        relevance::lrp::ENTRY,
+        relevance::deep_taylor::ENTRY,
+        relevance::excitation_backprop::ENTRY,
+        relevance::contrastive_ebp::ENTRY,
+        gradients::rect_grad::ENTRY,
+        wrappers::smooth::ENTRY,
+        wrappers::decoy::ENTRY,
     ]
 }
+
+/// A preset's name and, by key, the values that differ from the parameters' defaults.
+type Preset = (&'static str, &'static [(&'static str, &'static str)]);
+
+/// Presets by method.
+const PRESETS: [(&str, &[Preset]); 4] = [
+    (haf::ENTRY.id, &haf::PRESETS),
+    (relex::ENTRY.id, &relex::PRESETS),
+    (masks::meaningful_perturbation::ENTRY.id, &masks::meaningful_perturbation::PRESETS),
+    (masks::extremal_perturbation::ENTRY.id, &masks::extremal_perturbation::PRESETS),
+];
 
 /// Maps in input space straight from a job.
 fn input_maps(

@@ -1,5 +1,5 @@
-//! What is said of a net beside its weights: in the metadata of the file, and in a `config.json` as timm and transformers
-//! write it.
+//! What is said of a net beside its weights: in the metadata of the file, and in a `config.json` as timm writes it. Of one of
+//! transformers the keys are read that mean the same; its nets have other names of tensors and are not read.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -11,6 +11,7 @@ use super::{Architecture, Built, Labels, Setting};
 use crate::error::{Error, ErrorKind, Result, open_file};
 use crate::image::Interpolation;
 use crate::tensor::Shape;
+use crate::text;
 
 /// Name of the file beside the weights.
 const FILE: &str = "config.json";
@@ -77,21 +78,24 @@ pub(super) fn of_metadata(metadata: &BTreeMap<String, String>) -> Result<Option<
 /// # Errors
 /// When it is not JSON, or a value is of the wrong kind.
 pub(super) fn of_file(bytes: &[u8]) -> Result<Option<Statement>> {
-    match serde_json::from_slice(bytes) {
+    let text = text::decode(bytes).map_err(|e| Error::model(format!("{FILE} beside the weights: {e}")))?;
+    match serde_json::from_str(&text) {
         Ok(Value::Object(object)) => parse(FILE, &object),
         Ok(_) => Ok(None),
         Err(e) => Err(Error::model(format!("{FILE} beside the weights is not JSON: {e}"))),
     }
 }
 
-fn parse(place: &'static str, object: &Map<String, Value>) -> Result<Option<Statement>> {
+fn parse<'a>(place: &'static str, object: &'a Map<String, Value>) -> Result<Option<Statement>> {
     let own = ["architecture", "architectures", "pretrained_cfg"];
     if !own.iter().any(|key| object.get(*key).is_some_and(|v| !v.is_null())) {
         return Ok(None);
     }
     let nested = object.get("pretrained_cfg").and_then(Value::as_object);
+    // A null says nothing, and hides nothing.
+    let here = |object: &'a Map<String, Value>, key: &str| object.get(key).filter(|v| !v.is_null());
     // Older files of timm have everything on one level.
-    let value = |key: &str| nested.and_then(|n| n.get(key)).or_else(|| object.get(key)).filter(|v| !v.is_null());
+    let value = |key: &str| nested.and_then(|n| here(n, key)).or_else(|| here(object, key));
     let wrong = |key: &str, wanted: &str| Error::model(format!("{place}: `{key}` is not {wanted}"));
     let text = |key: &str, value: &Value| value.as_str().map(str::to_owned).ok_or_else(|| wrong(key, "a text"));
     let numbers = |key: &str| -> Result<Option<Vec<f64>>> {
@@ -109,7 +113,7 @@ fn parse(place: &'static str, object: &Map<String, Value>) -> Result<Option<Stat
         (_, Some(names)) => names.first().map(|name| text("architectures", name)).transpose()?,
         _ => None,
     };
-    let classes = ["num_classes", "num_labels"].iter().find_map(|key| Some((*key, object.get(*key)?)));
+    let classes = ["num_classes", "num_labels"].iter().find_map(|key| Some((*key, here(object, key)?)));
     said.classes = classes.map(|(key, value)| count(key, value)).transpose()?;
     if let Some(names) = value("label_names") {
         let described = value("label_descriptions").and_then(Value::as_object);
@@ -119,8 +123,15 @@ fn parse(place: &'static str, object: &Map<String, Value>) -> Result<Option<Stat
         };
         let names = names.as_array().and_then(|all| all.iter().map(name).collect());
         said.labels = Some(names.ok_or_else(|| wrong("label_names", "a list of texts"))?);
+    } else if let Some(names) = value("id2label") {
+        let names = names.as_object().and_then(in_order);
+        let names = names.ok_or_else(|| wrong("id2label", "a text for each class, 0, 1 and so on"))?;
+        // What transformers writes where it knows no names.
+        let told = names.iter().enumerate().any(|(i, name)| *name != format!("LABEL_{i}"));
+        said.labels = Some(names).filter(|_| told);
     }
-    if let Some(size) = numbers("input_size")? {
+    let key = if value("input_size").is_some() { "input_size" } else { "image_size" };
+    if let Some(size) = numbers(key)? {
         let whole = |v: f64| (v >= 1.0 && v.fract() == 0.0 && v <= 65_536.0).then_some(v as usize);
         said.size = match size[..] {
             [_, h, w] | [h, w] => whole(h).zip(whole(w)).map(|(h, w)| [h, w]),
@@ -128,7 +139,7 @@ fn parse(place: &'static str, object: &Map<String, Value>) -> Result<Option<Stat
             _ => None,
         };
         if said.size.is_none() {
-            return Err(wrong("input_size", "a list of channels, height and width"));
+            return Err(wrong(key, "a list of channels, height and width"));
         }
     }
     if let Some(share) = value("crop_pct") {
@@ -154,10 +165,17 @@ fn parse(place: &'static str, object: &Map<String, Value>) -> Result<Option<Stat
     said.changes.extend(pool.map(|pool| format!("global_pool={pool}")));
     let arguments = object.get("model_args").and_then(Value::as_object);
     let changing = arguments.into_iter().flatten().filter(|(key, value)| {
-        !(HARMLESS.contains(&key.as_str()) || key.as_str() == "global_pool" && value.as_str() == Some("avg"))
+        !(value.is_null()
+            || HARMLESS.contains(&key.as_str())
+            || key.as_str() == "global_pool" && value.as_str() == Some("avg"))
     });
     said.changes.extend(changing.map(|(key, value)| format!("{key}={value}")));
     Ok(Some(said))
+}
+
+/// The texts of an object whose keys are 0, 1 and so on, in that order.
+fn in_order(object: &Map<String, Value>) -> Option<Vec<String>> {
+    (0..object.len()).map(|i| object.get(&i.to_string())?.as_str().map(str::to_owned)).collect()
 }
 
 /// A published name without its tag and without what names only the source of its weights.
@@ -185,10 +203,13 @@ impl Statement {
         });
         let found = published.or_else(|| table.iter().find(|row| row.name == *name).map(|row| (row, None)));
         found.map(Some).ok_or_else(|| {
-            Error::model(format!(
-                "{} says that this is a '{name}', which is not read; --arch NAME reads the file as another net",
-                self.place
-            ))
+            let way = if name.ends_with("ForImageClassification") {
+                "a net of transformers, whose tensors have other names and are not read; save it with torchvision's or timm's \
+                 names, or give --arch NAME where it has them"
+            } else {
+                "which is not read; --arch NAME reads the file as another net"
+            };
+            Error::model(format!("{} says that this is a '{name}', {way}", self.place))
         })
     }
 
@@ -227,18 +248,16 @@ impl Statement {
         Ok(())
     }
 
-    /// Puts what it says in the place of what would be assumed, leaving alone what is `told` already.
-    ///
-    /// # Errors
-    /// When the net does not take pictures of the size that it says.
-    pub(super) fn apply(&self, built: &mut Built, told: &mut Vec<Setting>) -> Result<()> {
+    /// Puts what it says in the place of what would be assumed, leaving alone what is `told` already. What it says of sizes
+    /// goes to `sizes`.
+    pub(super) fn apply(&self, built: &mut Built, told: &mut Vec<Setting>, sizes: &mut Sizes) {
         if let (Some(names), false) = (&self.labels, told.contains(&Setting::Labels)) {
             built.labels = Labels::of(names.clone());
             told.push(Setting::Labels);
         }
         let preprocess = &mut built.preparation.preprocess;
         if !preprocess.takes_pictures() {
-            return Ok(());
+            return;
         }
         let each =
             |values: &Vec<f64>| if values.len() == 1 { vec![values[0]; preprocess.channels] } else { values.clone() };
@@ -255,20 +274,8 @@ impl Statement {
             preprocess.interpolation = how;
             told.push(Setting::Interpolation);
         }
-        if (self.size.is_some() || self.crop_pct.is_some()) && !told.contains(&Setting::Size) {
-            preprocess.crop = self.size.unwrap_or(preprocess.crop);
-            let [h, w] = preprocess.crop;
-            preprocess.resize = (h.min(w) as f64 / self.crop_pct.unwrap_or(CROP_PCT)).floor() as usize;
-            told.push(Setting::Size);
-            let input = Shape::new(built.graph.input_shape().c, h, w);
-            if input != built.graph.input_shape() {
-                built.graph = built
-                    .graph
-                    .resized(input)
-                    .map_err(|e| Error::model(format!("{} says pictures of {h}x{w} pixels: {e}", self.place)))?;
-            }
-        }
-        Ok(())
+        sizes.size = sizes.size.or(self.size.map(|size| (size, self.place)));
+        sizes.crop_pct = sizes.crop_pct.or(self.crop_pct);
     }
 
     /// What was read of it, in one line; nothing where it says nothing that counts.
@@ -284,6 +291,40 @@ impl Statement {
         ];
         let parts: Vec<String> = parts.into_iter().flatten().collect();
         (!parts.is_empty()).then(|| format!("{}: {}", self.place, parts.join(", ")))
+    }
+}
+
+/// What places say of sizes, each by itself: one may say the size and another the share that is cut.
+#[derive(Debug, Default)]
+pub(super) struct Sizes {
+    /// `[h, w]` of the input, and who says so.
+    size: Option<([usize; 2], &'static str)>,
+    crop_pct: Option<f64>,
+}
+
+impl Sizes {
+    /// Puts them in the place of what would be assumed.
+    ///
+    /// # Errors
+    /// When the net does not take pictures of the size.
+    pub(super) fn apply(self, built: &mut Built, told: &mut Vec<Setting>) -> Result<()> {
+        if self.size.is_none() && self.crop_pct.is_none() {
+            return Ok(());
+        }
+        let preprocess = &mut built.preparation.preprocess;
+        preprocess.crop = self.size.map_or(preprocess.crop, |(size, _)| size);
+        let [h, w] = preprocess.crop;
+        preprocess.resize = (h.min(w) as f64 / self.crop_pct.unwrap_or(CROP_PCT)).floor() as usize;
+        told.push(Setting::Size);
+        let input = Shape::new(built.graph.input_shape().c, h, w);
+        if input != built.graph.input_shape() {
+            let place = self.size.map_or("the file", |(_, place)| place);
+            built.graph = built
+                .graph
+                .resized(input)
+                .map_err(|e| Error::model(format!("{place} says pictures of {h}x{w} pixels: {e}")))?;
+        }
+        Ok(())
     }
 }
 
@@ -327,6 +368,46 @@ mod tests {
         ] {
             assert!(file(text).unwrap_err().to_string().contains(key), "{text}");
         }
+    }
+
+    #[test]
+    fn a_null_says_nothing_and_hides_nothing() {
+        let said = file(
+            r#"{"architecture": "resnet18", "num_classes": null, "num_labels": 10, "input_size": [3, 96, 96], "global_pool": null,
+                "model_args": {"output_stride": null}, "pretrained_cfg": {"input_size": null, "mean": null}}"#,
+        );
+        let said = said.unwrap().unwrap();
+        assert_eq!((said.classes, said.size, said.mean, said.changes), (Some(10), Some([96; 2]), None, Vec::new()));
+        let said = file(r#"{"architecture": "resnet18", "num_classes": null}"#).unwrap().unwrap();
+        assert_eq!(said.classes, None);
+    }
+
+    #[test]
+    fn text_is_read_in_any_encoding() {
+        let text = r#"{"architecture": "resnet18", "label_names": ["é"]}"#;
+        let plain = file(text).unwrap();
+        let wide =
+            |unit: fn(u16) -> [u8; 2]| format!("\u{feff}{text}").encode_utf16().flat_map(unit).collect::<Vec<u8>>();
+        for bytes in [format!("\u{feff}{text}").into_bytes(), wide(u16::to_le_bytes), wide(u16::to_be_bytes)] {
+            assert_eq!(of_file(&bytes).unwrap(), plain);
+        }
+        assert!(of_file(b"{\xff}").unwrap_err().to_string().contains("config.json"));
+    }
+
+    #[test]
+    fn keys_of_transformers_count_where_those_of_timm_are_absent() {
+        let said =
+            file(r#"{"architecture": "resnet18", "image_size": 96, "id2label": {"1": "b", "0": "a", "2": "c"}}"#);
+        let said = said.unwrap().unwrap();
+        assert_eq!((said.size, said.labels.unwrap()), (Some([96; 2]), ["a", "b", "c"].map(String::from).to_vec()));
+        let said = file(
+            r#"{"architecture": "resnet18", "image_size": [96, 96], "input_size": [3, 64, 64],
+                "id2label": {"0": "LABEL_0", "1": "LABEL_1"}}"#,
+        );
+        let said = said.unwrap().unwrap();
+        assert_eq!((said.size, said.labels), (Some([64; 2]), None));
+        let why = file(r#"{"architecture": "resnet18", "id2label": {"1": "b"}}"#).unwrap_err().to_string();
+        assert!(why.contains("id2label"), "{why}");
     }
 
     #[test]

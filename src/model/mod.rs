@@ -28,6 +28,7 @@ use crate::graph::{Bytes, Graph, Link};
 use crate::image::Preprocess;
 use crate::near;
 use crate::tensor::Shape;
+use config::Sizes;
 use preprocess::Preparation;
 use tensors::Tensors;
 
@@ -229,11 +230,11 @@ fn read(tensors: &mut Tensors, arch: Option<&str>, beside: Result<Option<Vec<u8>
         None => e,
     })?;
     let mut told = Vec::new();
-    let mut read = Vec::new();
+    let (mut read, mut sizes) = (Vec::new(), Sizes::default());
     for statement in &statements {
         match statement.check(ARCHITECTURES, architecture, &built) {
             Ok(()) => {
-                statement.apply(&mut built, &mut told)?;
+                statement.apply(&mut built, &mut told, &mut sizes);
                 read.extend(statement.read());
                 warnings.extend(statement.warnings.iter().cloned());
             }
@@ -245,6 +246,7 @@ fn read(tensors: &mut Tensors, arch: Option<&str>, beside: Result<Option<Vec<u8>
             }
         }
     }
+    sizes.apply(&mut built, &mut told)?;
     if given.is_some() {
         built.assumed.clear();
     } else if let Some((twin, difference)) = architecture.twin {

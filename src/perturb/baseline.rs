@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::engine::Batch;
 use crate::error::{Error, Result};
 use crate::image::Preprocess;
-use crate::random;
+use crate::random::Stream;
 use crate::tensor::{Shape, Tensor};
 
 /// Stands for a picture without content.
@@ -69,14 +69,12 @@ impl std::str::FromStr for Baseline {
     }
 }
 
-/// Sample number of baseline noise, apart from those of noisy copies.
-const NOISE_SAMPLE: u32 = u32::MAX;
-
 impl Baseline {
     /// One baseline `[C, H, W]` for each picture, in the pictures' precision. `file` is the loaded file, if one is named.
     ///
     /// # Errors
-    /// When a blur is larger than the pictures' larger side, a file's shape is not the input's or the preprocessing has other channels than the input.
+    /// When a blur is larger than the pictures' larger side, a file's shape is not the input's, the preprocessing has other
+    /// channels than the input, or a number is not finite in the pictures' precision.
     pub fn tensors(&self, x: &Batch, preprocess: &Preprocess, file: Option<&Tensor>, seed: u64) -> Result<Vec<Tensor>> {
         let shape = x.shape();
         if let Baseline::Blur(sigma) = self
@@ -105,7 +103,7 @@ impl Baseline {
                         fill(&numbers.chunks(shape.plane()).map(mean).collect::<Vec<f64>>())
                     }
                     Baseline::Blur(sigma) => blur(&picture.to_f64(), shape, *sigma),
-                    Baseline::Noise => noise(x, i, preprocess, seed, NOISE_SAMPLE)?,
+                    Baseline::Noise => noise(x, i, preprocess, Stream::Baseline, (seed, 0))?,
                     Baseline::File(path) => {
                         let file = file.ok_or_else(|| Error::settings(format!("{} was not loaded", path.display())))?;
                         if file.dims() != shape.dims() {
@@ -118,7 +116,11 @@ impl Baseline {
                         file.to_f64().into_owned()
                     }
                 };
-                Tensor::rounded(shape.dims(), values, picture.precision())
+                let tensor = Tensor::rounded(shape.dims(), values, picture.precision())?;
+                match tensor.first_not_finite() {
+                    None => Ok(tensor),
+                    Some(at) => Err(Error::settings(format!("element {at} of a baseline is {}", tensor.at(at)))),
+                }
             })
             .collect()
     }
@@ -131,15 +133,21 @@ fn one_a_channel(values: Vec<f64>, shape: Shape) -> Result<Vec<f64>> {
     Err(Error::settings(format!("a baseline of {} channels for an input of {}", values.len(), shape.c)))
 }
 
-/// Uniform noise between black and white: the draws of one sample for picture `i`, in C order.
+/// Uniform noise between black and white: one draw (seed and number) of a stream for picture `i`, in C order.
 ///
 /// # Errors
 /// When the preprocessing has other channels than the input.
-pub(crate) fn noise(x: &Batch, i: usize, preprocess: &Preprocess, seed: u64, sample: u32) -> Result<Vec<f64>> {
+pub(crate) fn noise(
+    x: &Batch,
+    i: usize,
+    preprocess: &Preprocess,
+    stream: Stream,
+    (seed, n): (u64, u32),
+) -> Result<Vec<f64>> {
     let shape = x.shape();
     let (black, white) = (one_a_channel(preprocess.black(), shape)?, one_a_channel(preprocess.white(), shape)?);
     let mut draws = vec![0f32; shape.len()];
-    random::fill_uniforms(seed, x.draws()[i].key, sample, 0, &mut draws);
+    stream.uniforms(seed, x.draws()[i].key, n, &mut draws);
     let draw = |(e, u): (usize, &f32)| {
         let c = e / shape.plane();
         black[c] + (white[c] - black[c]) * f64::from(*u)

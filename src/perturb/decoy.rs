@@ -18,7 +18,7 @@ use crate::engine::{Batch, Copies, Engine, Script, Task};
 use crate::error::{Error, Result};
 use crate::graph::{Activation, Graph, NodeId, Op};
 use crate::program::{self, Builder, Decided};
-use crate::random;
+use crate::random::Stream;
 use crate::rule::{Composite, pull_back};
 use crate::tensor::{Precision, Shape, Tensor};
 
@@ -114,9 +114,6 @@ fn starts(extent: usize, patch: usize, stride: usize) -> Vec<usize> {
     starts
 }
 
-/// A sample's number for the places of patches; no other draw of a method that makes decoys has it.
-const PLACES: u32 = u32::MAX - 1;
-
 impl<'a> Generator<'a> {
     /// For pictures whose channels reach from `low` to `high`.
     ///
@@ -203,26 +200,45 @@ impl<'a> Generator<'a> {
             counts.push(patches.len());
             places.extend(patches.into_iter().map(|[rows, columns]| Place { item: i, rows, columns, sign }));
         }
-        let pictures: Vec<Tensor> = wanted.iter().map(|&(item, _)| self.x.items()[item].clone()).collect();
-        let limits: Vec<f64> = wanted.iter().map(|&(item, _)| self.limits[item]).collect();
+        // A patch, its pixels, and one picture in double precision before and after.
+        let pixels = self.x.shape().c * self.recipe.patch * self.recipe.patch * size_of::<f64>();
+        let patches = places.len().saturating_mul(2 * size_of::<Place>() + size_of::<Moved>() + pixels);
+        let picture = self.x.shape().len() * size_of::<f64>();
+        let kept = patches.saturating_add(2 * picture);
         let ascent = Ascent { iterations: self.recipe.iterations, lr: self.recipe.lr };
-        let moved = match &self.stem {
-            Some(stem) => engine.move_patches(&PatchTask {
-                stem,
-                pictures: &pictures,
-                limits: &limits,
-                low: &self.range[0],
-                high: &self.range[1],
-                places: &places,
-                ascent,
-            })?,
-            None => self.by_program(engine, &pictures, &limits, &places, ascent)?,
-        };
+        let limit = |&(item, _): &(usize, usize)| self.limits[item];
+        let moved = engine.keeping(("decoy", kept), |engine| match &self.stem {
+            Some(stem) => {
+                // Patches do not see each other: those of all decoys of a picture are moved on one picture.
+                let first = wanted.iter().map(|&(item, _)| item).min().unwrap_or_default();
+                let last = wanted.iter().map(|&(item, _)| item).max().unwrap_or_default();
+                let on_picture = |place: &Place| Place { item: wanted[place.item].0 - first, ..place.clone() };
+                engine.move_patches(&PatchTask {
+                    stem,
+                    pictures: &self.x.items()[first..=last],
+                    limits: &self.limits[first..=last],
+                    low: &self.range[0],
+                    high: &self.range[1],
+                    places: &places.iter().map(on_picture).collect::<Vec<_>>(),
+                    ascent,
+                })
+            }
+            None => {
+                let pictures: Vec<Tensor> = wanted.iter().map(|&(item, _)| self.x.items()[item].clone()).collect();
+                let limits: Vec<f64> = wanted.iter().map(limit).collect();
+                engine.keeping(("decoy", 3 * picture * wanted.len()), |engine| {
+                    self.by_program(engine, &pictures, &limits, &places, ascent)
+                })
+            }
+        })?;
         let precision = engine.describe().precision;
         let mut all = places.iter().zip(&moved);
-        let decoys = pictures.iter().zip(&counts).zip(&limits);
+        let decoys = wanted.iter().zip(&counts);
         decoys
-            .map(|((picture, &count), &limit)| self.decoy(picture, all.by_ref().take(count), limit, precision))
+            .map(|(wanted, &count)| {
+                let picture = &self.x.items()[wanted.0];
+                self.decoy(picture, all.by_ref().take(count), limit(wanted), precision)
+            })
             .collect()
     }
 
@@ -262,7 +278,7 @@ impl<'a> Generator<'a> {
         let picture = &self.x.items()[item];
         let (from, to) = (picture.to_f64(), decoy.picture.to_f64());
         let mut draws = vec![0f32; from.len()];
-        random::fill_normals(self.recipe.seed, self.x.draws()[item].key, number as u32, 0, &mut draws);
+        Stream::Copies.normals(self.recipe.seed, self.x.draws()[item].key, number as u32, &mut draws);
         let mut numbers = from.to_vec();
         let plane = self.x.shape().plane();
         for [rows, columns] in self.mask(item, number).0 {
@@ -532,7 +548,7 @@ fn drawn(starts: &[Vec<usize>; 2], n: usize, seed: u64, key: u64) -> Result<Vec<
         _ => {}
     }
     let mut draws = vec![0f32; all.len()];
-    random::fill_uniforms(seed, key, PLACES, 0, &mut draws);
+    Stream::DecoyPlaces.uniforms(seed, key, 0, &mut draws);
     let mut order: Vec<usize> = (0..all.len()).collect();
     order.sort_by(|&a, &b| draws[a].total_cmp(&draws[b]));
     order.truncate(n);

@@ -4,9 +4,10 @@ use super::MOST_COPIES;
 use crate::device::Perturbation;
 use crate::engine::{Batch, Copies};
 use crate::error::{Error, Result};
+use crate::random;
 
-/// Draws that there can be of one picture; numbers above are kept for draws of another kind.
-pub const MOST_DRAWS: usize = 0xFFFF_0000;
+/// Draws that there can be of one picture; numbers above are kept for draws of another kind ([`random::Stream`]).
+pub const MOST_DRAWS: usize = random::COPIES as usize;
 
 /// `n` copies of each picture with independent normal noise of standard deviation `share · (max x − min x)`.
 ///

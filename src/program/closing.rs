@@ -1,56 +1,54 @@
-//! A last adjoint that is taken once a picture, of the sum over its copies.
+//! The last adjoint, run once a picture on the sum of its copies' signals.
 
 use std::sync::Arc;
 
 use super::{ConvLayer, Epilogue, Form, Plan, Program, Statistic, Step, Value};
 use crate::tensor::Shape;
 
-/// Where a convolution's adjoint happens behind which copies are only summed up. It is linear, so the adjoint of the sum is
-/// the sum of the adjoints.
+/// How often a convolution's adjoint runs when its results are only summed over copies. The adjoint is linear, so the
+/// adjoint of the sum is the sum of the adjoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LastAdjoint {
-    /// On the signal of each copy; its results are summed up.
+    /// Once a copy, on the copy's signal. The results are summed.
     EachCopy,
-    /// On the sum of the signals, once a picture, where that is less work: [`Program::closed`].
-    EachPicture,
+    /// Once a picture, on the sum of the signals, where both of these are reached: [`Program::closed`].
+    EachPicture {
+        /// Minimum copies of a picture.
+        least_copies: usize,
+        /// Minimum multiply-adds per signal element.
+        least_products: usize,
+    },
 }
 
-/// Multiply-adds for each number of the signal from which on an adjoint costs more than summing up its signal.
-///
-/// Summing up one number moves some 20 bytes (it is read in single precision, the sum read and written in double) and takes
-/// about a nanosecond, in which an adjoint does some tens of multiply-adds. The signal is larger than the map, and its sum
-/// leaves the caches sooner. The 3×3 stem of three channels has 27 a number, the 7×7 one 147.
-const LEAST_PRODUCTS: usize = 64;
-
-/// Copies from which on the sum of a large signal and the one adjoint cost less than an adjoint a copy.
-const LEAST_COPIES: usize = 4;
-
 impl LastAdjoint {
-    /// What pays for `copies` of each picture on a device that is best at `best`.
+    /// For `copies` of each picture, on a device that prefers `best`.
     pub(crate) fn paying(best: LastAdjoint, copies: usize) -> Self {
-        if copies < LEAST_COPIES { LastAdjoint::EachCopy } else { best }
+        match best {
+            LastAdjoint::EachPicture { least_copies, .. } if copies < least_copies => LastAdjoint::EachCopy,
+            best => best,
+        }
     }
 }
 
-/// What a [`Plan`] leaves to be done once a picture: `Load` the sum of the signals, adjoint, `Store` the map.
+/// The part of a [`Plan`] that runs once a picture: `Load` the sum of the signals, adjoint, `Store` the map.
 #[derive(Debug, Clone)]
 pub struct Closing {
-    /// Runs once a picture.
+    /// The steps.
     pub plan: Arc<Plan>,
-    /// Shape of the signal whose copies are summed up.
+    /// Shape of the signal that is summed over copies.
     pub signal: Shape,
     /// Shape of the map.
     pub map: Shape,
 }
 
 impl Program {
-    /// Takes out the adjoint of a convolution whose result is summed up over copies and read by nobody else: the program
-    /// that sums up the signal instead, and the program that is left to be run on the sum.
+    /// Splits off the adjoint of a convolution whose result is summed over copies and read by no other step. Returns the
+    /// program that sums the signal instead, and the program to run on the sum.
     ///
-    /// None where there is no such adjoint, it has an epilogue, or it has fewer than 64 multiply-adds for each number of
-    /// its signal.
-    pub fn closed(mut self) -> (Program, Option<Program>) {
-        let Some((last, sum)) = self.last_adjoint() else { return (self, None) };
+    /// There is no second program if there is no such adjoint, if it has an epilogue, or if it has fewer than
+    /// `least_products` multiply-adds per signal element.
+    pub fn closed(mut self, least_products: usize) -> (Program, Option<Program>) {
+        let Some((last, sum)) = self.last_adjoint(least_products) else { return (self, None) };
         let Step::ConvAdjoint { layer, s, .. } = &self.steps[last] else { return (self, None) };
         let (layer, signal, node) = (Arc::clone(layer), *s, self.nodes[last]);
         self.steps[sum] = Step::Aggregate { x: signal, statistic: Statistic::Sum };
@@ -63,8 +61,8 @@ impl Program {
         (self, Some(Program { steps, nodes: vec![None, node, None], forms }))
     }
 
-    /// Positions of the adjoint that can be taken out and of the sum behind it.
-    fn last_adjoint(&self) -> Option<(usize, usize)> {
+    /// Positions of the adjoint that can be split off and of the sum after it.
+    fn last_adjoint(&self, least_products: usize) -> Option<(usize, usize)> {
         let mut statistics = self.steps.iter().enumerate().filter_map(|(i, step)| match step {
             Step::Aggregate { x, statistic } => Some((i, *x, *statistic)),
             _ => None,
@@ -76,7 +74,7 @@ impl Program {
         let readers = self.steps.iter().flat_map(Step::reads).filter(|v| *v == result).count();
         let last = self.steps.iter().position(|step| step.writes().contains(&result))?;
         let Step::ConvAdjoint { layer, epilogue, .. } = &self.steps[last] else { return None };
-        let pays = |layer: &ConvLayer| layer.weight.row_len() >= LEAST_PRODUCTS;
+        let pays = |layer: &ConvLayer| layer.weight.row_len() >= least_products;
         (readers == 1 && *epilogue == Epilogue::default() && pays(layer)).then_some((last, sum))
     }
 }

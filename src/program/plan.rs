@@ -80,9 +80,9 @@ impl Plan {
         Self { program, places, copy_bytes, zeros, closing: None }
     }
 
-    /// As [`Plan::new`], with what can be done once a picture taken out of what is done on each copy ([`Program::closed`]).
-    pub fn closed(program: Program, bytes_of: impl Fn(Form) -> usize) -> Self {
-        let (program, last) = program.closed();
+    /// As [`Plan::new`], with the last adjoint run once a picture where [`Program::closed`] can split it off.
+    pub fn closed(program: Program, bytes_of: impl Fn(Form) -> usize, least_products: usize) -> Self {
+        let (program, last) = program.closed(least_products);
         let closing = last.map(|last| {
             let plan = Arc::new(Self::new(last, &bytes_of));
             let [signal, map] = [Value(0), Value(1)].map(|v| plan.form(v).shape());
@@ -101,7 +101,7 @@ impl Plan {
         self.program.forms[v.index()]
     }
 
-    /// What is to be expected of zeros among a value's numbers.
+    /// How many of a value's numbers are expected to be zero.
     pub fn zeros(&self, v: Value) -> Zeros {
         self.zeros[v.index()]
     }

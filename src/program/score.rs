@@ -24,6 +24,16 @@ pub enum Score {
 const CERTAIN: f64 = 1e-7;
 
 impl Score {
+    /// As options and records have it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Score::Logit => "logit",
+            Score::Prob => "prob",
+            Score::LogProb => "logprob",
+            Score::LogOthers => "logothers",
+        }
+    }
+
     /// `(score, gradient with respect to the logits)` of `target`, of a net whose logits become probabilities by a softmax;
     /// of a single logit by a sigmoid, as a softmax of one number is always 1.
     ///

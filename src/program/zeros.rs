@@ -1,17 +1,17 @@
-//! What a program's steps tell about zeros among their numbers: which kernel computes a convolution depends on it.
+//! Predicts, from the steps alone, how sparse each value is.
 
 use super::{Program, Range, Step, Value};
 
-/// How many of a value's numbers are expected to be exactly zero, from the steps alone; only [`Zeros::Most`] is a bound.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+/// How many of a value's numbers are expected to be exactly zero. Only [`Zeros::AllButOneIn`] is a bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Zeros {
-    /// Nothing is known.
+    /// Unknown.
     #[default]
     Unknown,
-    /// What a ReLU left, or its gate on the way back: as a rule about half.
+    /// About half, as a rule: the output of a ReLU, or of its gate in the backward pass.
     Many,
-    /// Two thirds at least: what goes back through a max-pooling to a map at least three times as large.
-    Most,
+    /// At most one number in this many, at least two, is not zero: the output of a max-pool's adjoint.
+    AllButOneIn(usize),
 }
 
 impl Zeros {
@@ -26,9 +26,20 @@ impl Zeros {
         }
         zeros
     }
+
+    /// The sparser of the two, for a value of which both are true.
+    fn and(self, other: Zeros) -> Zeros {
+        let share = |zeros: Zeros| match zeros {
+            Zeros::Unknown => 0,
+            Zeros::AllButOneIn(..=2) => 1,
+            Zeros::Many => 2,
+            Zeros::AllButOneIn(n) => n,
+        };
+        std::cmp::max_by_key(self, other, |&zeros| share(zeros))
+    }
 }
 
-/// Of a step's first result, from what is expected of what it reads.
+/// Of a step's first result. `of` says what its operands are expected to be.
 fn expected(step: &Step, program: &Program, of: impl Fn(Value) -> Zeros) -> Zeros {
     let cut = |range: Range| if range.lo == 0.0 || range.hi == 0.0 { Zeros::Many } else { Zeros::Unknown };
     let len = |v: Value| program.forms[v.index()].shape().len();
@@ -38,9 +49,12 @@ fn expected(step: &Step, program: &Program, of: impl Fn(Value) -> Zeros) -> Zero
             (None, Some(range)) => cut(range),
             (None, None) => Zeros::Unknown,
         },
-        Step::Clamp { x, range, .. } => cut(*range).max(of(*x)),
-        Step::Gate { s, .. } => of(*s).max(Zeros::Many),
-        Step::MaxPoolAdjoint { s, out, .. } if 3 * len(*s) <= len(*out) => Zeros::Most,
+        Step::Clamp { x, range, .. } => cut(*range).and(of(*x)),
+        Step::Gate { s, .. } => of(*s).and(Zeros::Many),
+        Step::MaxPoolAdjoint { s, out, .. } => match len(*out) / len(*s).max(1) {
+            0 | 1 => Zeros::Unknown,
+            n => Zeros::AllButOneIn(n),
+        },
         _ => Zeros::Unknown,
     }
 }

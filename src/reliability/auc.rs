@@ -2,7 +2,7 @@
 
 use super::bootstrap::{Bootstrap, index, quantile};
 use crate::error::{Error, Result};
-use crate::random;
+use crate::random::Stream;
 
 /// Score of one case.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -36,9 +36,6 @@ pub struct Interval {
     pub high: f64,
 }
 
-/// The stream of the generator that resamples are drawn from: `auc_boot` in ASCII.
-const STREAM: u64 = 0x6175_635f_626f_6f74;
-
 /// [`auc`] with its percentile interval: for each resample as many groups as there are are drawn with replacement, each with
 /// all of its cases; resamples that lack one kind are left out. `None` without a positive or without a negative case.
 ///
@@ -58,7 +55,7 @@ pub fn interval(cases: &[Scored], bootstrap: &Bootstrap) -> Result<Option<Interv
     let (mut draws, mut counts) = (vec![0f32; 2 * groups.len()], vec![0.0f64; groups.len()]);
     let mut areas = Vec::with_capacity(resamples as usize);
     for resample in 0..resamples {
-        random::fill_uniforms(seed, STREAM, resample, 0, &mut draws);
+        Stream::AucBootstrap.uniforms(seed, 0, resample, &mut draws);
         counts.fill(0.0);
         draws.as_chunks::<2>().0.iter().for_each(|&pair| counts[index(pair, groups.len())] += 1.0);
         areas.extend(area(cases, &order, |i| counts[group_of[i]]));
@@ -132,7 +129,7 @@ mod tests {
     fn an_interval_holds_the_area_and_narrows() {
         let noise = |n: usize, salt: u64| {
             let mut draws = vec![0f32; n];
-            random::fill_normals(1, salt, 0, 0, &mut draws);
+            crate::random::fill_normals(1, salt, 0, 0, &mut draws);
             draws.into_iter().map(f64::from).collect::<Vec<_>>()
         };
         let width = |n: usize| {

@@ -4,10 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::random;
-
-/// The stream of the generator that resamples are drawn from, apart from every picture's: `bootstra` in ASCII.
-const STREAM: u64 = 0x626f_6f74_7374_7261;
+use crate::random::Stream;
 
 /// How intervals are made. Equal settings draw the same pictures for every list of the same length.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -61,7 +58,7 @@ impl Bootstrap {
         let mut draws = vec![0.0f32; 2 * n];
         let mut means: Vec<f64> = (0..self.resamples)
             .map(|resample| {
-                random::fill_uniforms(self.seed, STREAM, resample, 0, &mut draws);
+                Stream::Bootstrap.uniforms(self.seed, 0, resample, &mut draws);
                 draws.as_chunks::<2>().0.iter().map(|&pair| values[index(pair, n)]).sum::<f64>() / n as f64
             })
             .collect();
@@ -131,7 +128,7 @@ mod tests {
     fn every_picture_is_drawn_equally_often() {
         let n = 7;
         let mut draws = vec![0.0f32; 140_000];
-        random::fill_uniforms(5, STREAM, 0, 0, &mut draws);
+        Stream::Bootstrap.uniforms(5, 0, 0, &mut draws);
         let mut times = vec![0usize; n];
         draws.as_chunks::<2>().0.iter().for_each(|&pair| times[index(pair, n)] += 1);
         // Five standard deviations about 10000.
@@ -149,7 +146,7 @@ mod tests {
         let mut held = 0;
         for trial in 0..trials {
             let mut z = [0.0f32; 40];
-            random::fill_normals(9, 1, trial, 0, &mut z);
+            crate::random::fill_normals(9, 1, trial, 0, &mut z);
             let values: Vec<f64> = z.iter().map(|z| 2.0 + f64::from(*z)).collect();
             let e = bootstrap.mean(&values).unwrap().unwrap();
             held += usize::from(e.low.unwrap() <= 2.0 && 2.0 <= e.high.unwrap());

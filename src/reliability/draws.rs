@@ -2,7 +2,7 @@
 
 use crate::engine::Batch;
 use crate::error::{Error, Result};
-use crate::random;
+use crate::random::Stream;
 use crate::tensor::Tensor;
 
 /// What disturbs a picture.
@@ -28,22 +28,19 @@ impl std::str::FromStr for Noise {
 
 /// The draws of one metric.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Draws(u64);
+pub(crate) struct MetricDraws {
+    pub stream: Stream,
+    pub seed: u64,
+}
 
-impl Draws {
-    /// Apart from the draws of methods and of other metrics: `name` is mixed into the seed (FNV-1a).
-    pub fn of(name: &str, seed: u64) -> Self {
-        let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3);
-        Self(seed ^ name.bytes().fold(0xCBF2_9CE4_8422_2325, mix))
-    }
-
+impl MetricDraws {
     /// `len` numbers of draw `sample` for the picture of this key: standard normal, or uniform in −1 to 1.
     pub fn noise(self, noise: Noise, key: u64, sample: u32, len: usize) -> Vec<f32> {
         let mut out = vec![0.0; len];
         match noise {
-            Noise::Gaussian => random::fill_normals(self.0, key, sample, 0, &mut out),
+            Noise::Gaussian => self.stream.normals(self.seed, key, sample, &mut out),
             Noise::Uniform => {
-                random::fill_uniforms(self.0, key, sample, 0, &mut out);
+                self.stream.uniforms(self.seed, key, sample, &mut out);
                 out.iter_mut().for_each(|u| *u = 2.0 * *u - 1.0);
             }
         }
@@ -62,7 +59,7 @@ impl Draws {
     /// `n` of `total` positions, every set as likely as any other, in C order.
     pub fn subset(self, key: u64, sample: u32, total: usize, n: usize) -> Vec<u32> {
         let mut uniforms = vec![0.0; total];
-        random::fill_uniforms(self.0, key, sample, 0, &mut uniforms);
+        self.stream.uniforms(self.seed, key, sample, &mut uniforms);
         let mut keyed: Vec<(u32, u32)> = uniforms.iter().zip(0..).map(|(u, i)| (u.to_bits(), i)).collect();
         if n < total {
             keyed.select_nth_unstable(n);
@@ -94,7 +91,7 @@ mod tests {
 
     #[test]
     fn subsets_have_their_size_and_cover_all_alike() {
-        let draws = Draws::of("test", 7);
+        let draws = MetricDraws { stream: Stream::SensitivityN, seed: 7 };
         let mut times = [0; 10];
         for sample in 0..2000 {
             let set = draws.subset(3, sample, 10, 4);
@@ -106,12 +103,12 @@ mod tests {
         assert!(times.iter().all(|&n| (700..900).contains(&n)), "{times:?}");
         assert_eq!(draws.subset(3, 0, 5, 5), [0, 1, 2, 3, 4]);
         assert_ne!(draws.subset(3, 0, 50, 5), draws.subset(4, 0, 50, 5));
-        assert_ne!(draws.subset(3, 0, 50, 5), Draws::of("other", 7).subset(3, 0, 50, 5));
+        assert_ne!(draws.subset(3, 0, 50, 5), MetricDraws { stream: Stream::Dwsol, ..draws }.subset(3, 0, 50, 5));
     }
 
     #[test]
     fn noise_has_its_size() {
-        let draws = Draws::of("test", 1);
+        let draws = MetricDraws { stream: Stream::Stability, seed: 1 };
         let uniform = draws.noise(Noise::Uniform, 5, 0, 4000);
         assert!(uniform.iter().all(|u| u.abs() < 1.0));
         let variance = |v: &[f32]| v.iter().map(|u| f64::from(u * u)).sum::<f64>() / v.len() as f64;

@@ -11,7 +11,7 @@ use crate::image::Preprocess;
 use crate::method::patterns::{self, Estimator, Fit};
 use crate::method::{Context, Method, Spec};
 use crate::program::Score;
-use crate::reliability::attack::top;
+use crate::score::top;
 
 /// How a row's method is made.
 #[derive(Debug, Clone, Copy)]
@@ -96,7 +96,7 @@ pub struct Subject<'a> {
 pub fn table(double: &mut Engine, single: &mut Engine, subject: &Subject<'_>, shifts: &[Shift]) -> Result<Vec<Cell>> {
     let classes = subject.graph.classes();
     let logits = double.forward(subject.graph, subject.x)?.to_f64().into_owned();
-    let targets: Vec<usize> = logits.chunks(classes).map(top).collect();
+    let targets: Vec<usize> = logits.chunks(classes).filter_map(top).collect();
     let mut cells = Vec::new();
     let plain = [double as &mut Engine, single]
         .map(|engine| fitted(engine, subject.graph, subject.data.iter().map(|b| Ok(b.clone()))));

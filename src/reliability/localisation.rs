@@ -1,6 +1,26 @@
 //! Where a map points, compared with where something is.
 
-use super::metric::Bounds;
+/// A rectangle of the net's input, in its pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// First row.
+    pub top: usize,
+    /// First column.
+    pub left: usize,
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+}
+
+/// Where a class is to be seen: a box that was drawn around it, or its cell of a mosaic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Region {
+    /// Index of the class.
+    pub class: usize,
+    /// Its place.
+    pub bounds: Bounds,
+}
 
 impl Bounds {
     /// Whether a pixel lies inside.

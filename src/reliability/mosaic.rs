@@ -3,17 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use super::metric::{Bounds, Region};
+use super::localisation::{Bounds, Region};
 use crate::error::{Error, Result};
 use crate::image::{Interpolation, Picture};
-use crate::random;
+use crate::random::Stream;
 
 /// Pictures of a mosaic: top left, top right, bottom left, bottom right.
 pub const CELLS: usize = 4;
-
-/// The generator's streams for classes and for pictures, apart from every picture's own: `mosaicsC` and `mosaicsP`.
-const CLASSES: u64 = 0x6d6f_7361_6963_7343;
-const PICTURES: u64 = 0x6d6f_7361_6963_7350;
 
 /// How large a mosaic is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -54,12 +50,12 @@ impl Pool {
     /// Mosaic `number` is the same however many are drawn.
     pub fn draw(&self, number: u32, seed: u64) -> [usize; CELLS] {
         let mut order = vec![0.0f32; self.by_class.len()];
-        random::fill_uniforms(seed, CLASSES, number, 0, &mut order);
+        Stream::MosaicClasses.uniforms(seed, 0, number, &mut order);
         let mut classes: Vec<(f32, &Vec<usize>)> = order.into_iter().zip(self.by_class.values()).collect();
         // Stable: of equal numbers the smaller class comes first.
         classes.sort_by(|a, b| a.0.total_cmp(&b.0));
         let mut which = [0.0f32; CELLS];
-        random::fill_uniforms(seed, PICTURES, number, 0, &mut which);
+        Stream::MosaicPictures.uniforms(seed, 0, number, &mut which);
         std::array::from_fn(|cell| {
             let pictures = classes[cell].1;
             pictures[((f64::from(which[cell]) * pictures.len() as f64) as usize).min(pictures.len() - 1)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::graph::{Conv, Graph, Linear, NodeId, Op, Weight};
-use crate::random;
+use crate::random::Stream;
 
 /// Draws of a layer's weights and biases.
 const WEIGHTS: u32 = 0;
@@ -41,7 +41,7 @@ pub fn randomised(graph: &Graph, nodes: &[NodeId], seed: u64) -> Result<Graph> {
             };
             let (mean, deviation) = moments(own * c * kh * kw, read);
             let mut draws = vec![0f32; own * c * kh * kw];
-            random::fill_normals(seed, key, WEIGHTS, 0, &mut draws);
+            Stream::Layers.normals(seed, key, WEIGHTS, &mut draws);
             draws.iter_mut().for_each(|z| *z = (mean + deviation * f64::from(*z)) as f32);
             let new = Weight::taking([own, c, kh, kw], draws)?;
             if old.is_mirrored() { new.mirrored() } else { Ok(new) }
@@ -49,9 +49,9 @@ pub fn randomised(graph: &Graph, nodes: &[NodeId], seed: u64) -> Result<Graph> {
         let bias = |old: &Option<Arc<[f64]>>, mirrored: bool| {
             old.as_ref().map(|old| {
                 if !mirrored {
-                    return alike(old, seed, key, BIASES).into();
+                    return alike(old, seed, key).into();
                 }
-                let new = alike(&old[old.len() / 2..], seed, key, BIASES);
+                let new = alike(&old[old.len() / 2..], seed, key);
                 new.iter().map(|v| -v).chain(new.iter().copied()).collect()
             })
         };
@@ -91,9 +91,9 @@ fn moments(n: usize, mut read: impl FnMut(&mut dyn FnMut(f64))) -> (f64, f64) {
 }
 
 /// Normal numbers with the mean and standard deviation of `old`.
-fn alike(old: &[f64], seed: u64, key: u64, sample: u32) -> Vec<f64> {
+fn alike(old: &[f64], seed: u64, key: u64) -> Vec<f64> {
     let (mean, deviation) = moments(old.len(), |visit| old.iter().for_each(|&v| visit(v)));
     let mut draws = vec![0f32; old.len()];
-    random::fill_normals(seed, key, sample, 0, &mut draws);
+    Stream::Layers.normals(seed, key, BIASES, &mut draws);
     draws.iter().map(|&z| mean + deviation * f64::from(z)).collect()
 }

@@ -125,7 +125,10 @@ pub struct Score {
     pub failed: usize,
     /// How the method differs from the first one, on pictures that both have; `None` for the first.
     pub difference: Option<Difference>,
-    /// What is probably not as the user meant it, one sentence each; said of what the net alone does.
+    /// What was assumed because neither the files nor the options say it; in a summary, said of what the net alone does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub assumed: Vec<String>,
+    /// What is probably not as the user meant it, one sentence each; in a summary, said of what the net alone does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }

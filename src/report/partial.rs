@@ -15,8 +15,10 @@ const ENDING: &str = ".partial";
 const ROWS: &str = ".rows.partial";
 /// Longest file name of most file systems, bytes.
 const LONGEST: usize = 255;
-/// Extensions of files that this program writes.
-const WRITTEN: &[&str] = &["csv", "html", "json", "jsonl", "npy", "png", "safetensors"];
+/// Extensions of files that this program writes under names of its own.
+const WRITTEN: &[&[u8]] = &[b"csv", b"html", b"json", b"jsonl", b"npy", b"png", b"safetensors"];
+/// Extension that a file in the making has where its own, which the user chose, is none of these.
+const OWN: &[u8] = b"verilume";
 
 /// A file in the making. It lies beside its place, so that the rename is atomic.
 #[derive(Debug)]
@@ -102,9 +104,12 @@ pub fn of_rows(path: &Path, key: &str) -> PathBuf {
     beside(path, &format!(".{key}{ROWS}"))
 }
 
-/// `.NAME<ending>`; of a name that is too long for that its hash and extension.
+/// `.NAME<ending>`; of a name that is too long for that its hash and extension. A name by which nobody could tell whose it is
+/// says so.
 fn beside(path: &Path, ending: &str) -> PathBuf {
     let name = path.file_name().unwrap_or_default();
+    let own = if is_written(name.as_encoded_bytes()) { "" } else { ".verilume" };
+    let ending = format!("{own}{ending}");
     let mut hidden = OsString::from(".");
     if name.len() + ending.len() < LONGEST {
         hidden.push(name);
@@ -128,17 +133,26 @@ pub fn left_in(folder: &Path) -> Vec<PathBuf> {
     left
 }
 
+/// What is before and behind the last dot. Names need not be text.
+fn at_last_dot(name: &[u8]) -> Option<(&[u8], &[u8])> {
+    let dot = name.iter().rposition(|&b| b == b'.')?;
+    Some((&name[..dot], &name[dot + 1..]))
+}
+
+/// Whether a name has an extension by which it is known as one of this program's.
+fn is_written(name: &[u8]) -> bool {
+    at_last_dot(name)
+        .is_some_and(|(stem, extension)| !stem.is_empty() && (WRITTEN.contains(&extension) || extension == OWN))
+}
+
 fn is_left(name: &OsStr) -> bool {
-    let Some(name) = name.to_str().and_then(|name| name.strip_prefix('.')) else { return false };
-    let written = |name: &str| {
-        Path::new(name).extension().and_then(OsStr::to_str).is_some_and(|e| WRITTEN.contains(&e))
-            && !name.starts_with('.')
-    };
-    if let Some((name, key)) = name.strip_suffix(ROWS).and_then(|rest| rest.rsplit_once('.')) {
-        return key.len() == 16 && key.bytes().all(|b| b.is_ascii_hexdigit()) && written(name);
+    let Some(name) = name.as_encoded_bytes().strip_prefix(b".") else { return false };
+    if let Some((name, key)) = name.strip_suffix(ROWS.as_bytes()).and_then(at_last_dot) {
+        return key.len() == 16 && key.iter().all(u8::is_ascii_hexdigit) && is_written(name);
     }
-    match name.strip_suffix(ENDING).and_then(|rest| rest.rsplit_once('.')) {
-        Some((name, process)) => process.parse::<u32>().is_ok_and(|id| !is_running(id)) && written(name),
+    let process = |digits: &[u8]| std::str::from_utf8(digits).ok()?.parse::<u32>().ok();
+    match name.strip_suffix(ENDING.as_bytes()).and_then(at_last_dot) {
+        Some((name, digits)) => process(digits).is_some_and(|id| !is_running(id)) && is_written(name),
         None => false,
     }
 }
@@ -174,6 +188,9 @@ mod tests {
             ".x.gradient.npy.4294967295.partial",
             ".records.jsonl.4294967295.partial",
             ".x.npy.0123456789abcdef.rows.partial",
+            "..x.gradient.npy.4294967295.partial",
+            "..x.npy.0123456789abcdef.rows.partial",
+            ".x.dat.verilume.4294967295.partial",
         ] {
             assert!(is_left(OsStr::new(name)), "{name}");
         }
@@ -189,6 +206,23 @@ mod tests {
             &own,
         ] {
             assert!(!is_left(OsStr::new(name)), "{name}");
+        }
+    }
+
+    #[test]
+    fn whatever_a_file_is_called_what_is_left_of_it_is_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut names = ["x.npy", ".x.npy", "patterns.dat", "patterns", ".npy"].map(OsString::from).to_vec();
+        names.push(OsString::from(format!("{}.dat", "n".repeat(LONGEST - 4))));
+        #[cfg(unix)]
+        names.push(std::os::unix::ffi::OsStringExt::from_vec(b"\xff.npy".to_vec()));
+        for name in names {
+            let path = folder.path().join(name);
+            for ending in [".4294967295.partial", ".0123456789abcdef.rows.partial"] {
+                let hidden = beside(&path, ending);
+                let name = hidden.file_name().unwrap();
+                assert!(is_left(name) && name.len() <= LONGEST, "{}", hidden.display());
+            }
         }
     }
 

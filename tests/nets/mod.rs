@@ -135,21 +135,21 @@ fn numbers(file: &SafeTensors, name: &str) -> Vec<f64> {
 /// ignored.
 pub fn machines() -> Vec<Settings> {
     let all = [
-        (Precision::F64, Kernels::Portable, Convolution::Fast, true),
-        (Precision::F32, Kernels::Portable, Convolution::Fast, true),
-        (Precision::F32, Kernels::Avx2, Convolution::Fast, cfg!(host_avx2)),
-        (Precision::F32, Kernels::Avx2, Convolution::Exact, cfg!(host_avx2)),
-        (Precision::F32, Kernels::Avx512, Convolution::Fast, cfg!(host_avx512)),
-        (Precision::F32, Kernels::Avx512, Convolution::Exact, cfg!(host_avx512)),
+        (Precision::F64, Kernels::Portable, Convolution::Fast),
+        (Precision::F32, Kernels::Portable, Convolution::Fast),
+        (Precision::F32, Kernels::Avx2, Convolution::Fast),
+        (Precision::F32, Kernels::Avx2, Convolution::Exact),
+        (Precision::F32, Kernels::Avx512, Convolution::Fast),
+        (Precision::F32, Kernels::Avx512, Convolution::Exact),
     ];
-    let settings = |(precision, kernels, convolution, _)| Settings {
+    let settings = |(precision, kernels, convolution)| Settings {
         precision,
         kernels,
         convolution,
         threads: Some(2),
         ..Settings::default()
     };
-    let mut machines: Vec<Settings> = all.into_iter().filter(|all| all.3).map(settings).collect();
+    let mut machines: Vec<Settings> = all.into_iter().filter(|all| all.1.run_here()).map(settings).collect();
     // A GPU that is named is one of them.
     #[cfg(feature = "cuda")]
     machines.extend(std::env::var_os("VERILUME_TEST_DEVICE").map(|_| gpu(0)));

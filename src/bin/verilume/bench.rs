@@ -7,11 +7,10 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use verilume::device::cpu::Convolution;
 use verilume::engine::{Engine, Settings};
+use verilume::run::{Listener, Named, Said, methods, precision_name};
 
 use crate::args::BenchArgs;
 use crate::computing;
-use crate::plan::{self, Named};
-use crate::said::Said;
 use crate::subject::Subject;
 use crate::talk::{self, Answer, Progress, Voice};
 use crate::timing::Times;
@@ -46,7 +45,7 @@ struct Row {
 
 /// Runs the command.
 pub fn run(args: &BenchArgs) -> Result<ExitCode> {
-    let methods = plan::methods(&args.methods)?;
+    let methods = methods(&args.methods)?;
     let settings = computing::settings(&args.resources, None)?;
     let voice = if args.quiet { Voice::Quiet } else { Voice::Normal };
     // What is missing is said once, before the first combination.
@@ -62,7 +61,8 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
         .flat_map(|m| args.batch.iter().map(move |&b| (m, b)))
         .flat_map(|(m, b)| threads.iter().map(move |&t| (m, b, t)))
         .collect();
-    let mut progress = Progress::new(voice, combinations.len());
+    let progress = Progress::new(voice);
+    progress.begin(combinations.len());
     Said::of_net(&subject.model).tell(&progress);
     progress.say(&format!(
         "{}: noise of {}, class {}, 1 call untimed, {} timed",
@@ -85,7 +85,7 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
                 progress.step(&format!("{what}: {:.4} s", row.median_s));
                 if args.json {
                     let line = serde_json::to_string(&row)?;
-                    progress.aside(|| answer.line(&line))?;
+                    progress.bar().aside(|| answer.line(&line))?;
                 }
                 rows.push(row);
             }
@@ -139,7 +139,7 @@ fn measure(subject: &Subject, case: &Case<'_>, what: &str, progress: &Progress) 
         threads: on.threads,
         device: on.device,
         kernels: on.kernels,
-        precision: computing::precision_name(settings).into(),
+        precision: precision_name(settings).into(),
         conv: settings.convolution,
         input: subject.graph.input_shape().dims(),
         memory: settings.memory,

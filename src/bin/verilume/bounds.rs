@@ -1,16 +1,16 @@
 //! Bounds on what a command line may ask of the machine, set before any command runs.
 
-use crate::args::{Command, DetectorCommand, PatternsCommand};
-use crate::{room, talk};
+use crate::args::{Command, DetectorCommand, ModelCommand, PatternsCommand};
+use crate::talk;
 
 /// Threads a core: more of them only wait for each other, and thousands take minutes to start.
 const THREADS_A_CORE: usize = 4;
 
-/// What commands share: the memory they may take, the threads they ask for, and whether they are quiet.
-fn shared(command: &mut Command) -> Option<(Option<u64>, Vec<&mut usize>, bool)> {
+/// What commands share: the threads they ask for, and whether they are quiet.
+fn shared(command: &mut Command) -> Option<(Vec<&mut usize>, bool)> {
     macro_rules! of {
         ($args:expr) => {
-            Some(($args.resources.memory, $args.threads.iter_mut().collect(), $args.quiet))
+            Some(($args.threads.iter_mut().collect(), $args.quiet))
         };
     }
     match command {
@@ -27,16 +27,19 @@ fn shared(command: &mut Command) -> Option<(Option<u64>, Vec<&mut usize>, bool)>
             DetectorCommand::Train(args) => of!(args),
             DetectorCommand::Apply(args) => of!(args),
         },
+        Command::Model(args) => match &mut args.command {
+            ModelCommand::Verify(args) => of!(args),
+            ModelCommand::Info { .. } | ModelCommand::Dump { .. } | ModelCommand::List { .. } => None,
+        },
         #[cfg(feature = "cuda")]
         Command::Kernels(_) => None,
-        Command::Model(_) | Command::Doctor(_) | Command::Completions(_) => None,
+        Command::Doctor(_) | Command::Completions(_) => None,
     }
 }
 
-/// Remembers what `--memory` says and bounds what `--threads` asks for.
+/// Bounds what `--threads` asks for.
 pub fn settle(command: &mut Command) {
-    let Some((memory, threads, quiet)) = shared(command) else { return };
-    room::allow(memory);
+    let Some((threads, quiet)) = shared(command) else { return };
     let most = THREADS_A_CORE * std::thread::available_parallelism().map_or(1, usize::from);
     for asked in threads {
         if *asked > most {

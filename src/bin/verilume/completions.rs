@@ -9,5 +9,5 @@ use crate::talk::Answer;
 pub fn run(args: &CompletionsArgs) -> Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::parser(), "verilume", &mut script);
-    Answer::default().line(String::from_utf8_lossy(&script).trim_end())
+    Ok(Answer::default().line(String::from_utf8_lossy(&script).trim_end())?)
 }

@@ -1,14 +1,10 @@
 //! From options to an engine, and what results say of it.
 
-use std::path::Path;
-
 use anyhow::{Result, bail};
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use verilume::device::Products;
 use verilume::device::cpu::Kernels;
 use verilume::engine::{DeviceChoice, Engine, Settings};
-use verilume::error::read_file;
+use verilume::run::{Listener, precision_name};
 use verilume::tensor::Precision;
 use verilume::{Error, ErrorKind};
 
@@ -65,7 +61,7 @@ pub fn open(settings: &Settings, voice: Voice) -> Result<Engine> {
         _ => e,
     })?;
     if let Some(why) = engine.fallback() {
-        Progress::new(voice, 0).say(&format!("computing on the CPU: {why}"));
+        Progress::new(voice).say(&format!("computing on the CPU: {why}"));
     }
     Ok(engine)
 }
@@ -80,50 +76,6 @@ fn missing(index: usize) -> Option<Error> {
 #[cfg(not(feature = "cuda"))]
 fn missing(_: usize) -> Option<Error> {
     None
-}
-
-/// The precision as it was asked for.
-pub fn precision_name(settings: &Settings) -> &'static str {
-    match (settings.precision, settings.products) {
-        (Precision::F64, _) => "f64",
-        (Precision::F32, Products::F32) => "f32",
-        (Precision::F32, Products::Tf32) => "tf32",
-        (Precision::F32, Products::F16) => "f16",
-        (Precision::F32, Products::Bf16) => "bf16",
-    }
-}
-
-/// Writes down everything about computing that results depend on.
-pub fn note(settled: &mut Value, settings: &Settings, engine: &Engine) -> Result<()> {
-    let device = engine.describe().device;
-    settled["precision"] = precision_name(settings).into();
-    settled["conv"] = json!(settings.convolution);
-    // GPUs of one machine are alike, and the order of an emulated GPU's threads changes nothing.
-    settled["device"] = device.split(':').next().unwrap_or_default().into();
-    if settings.kernels != Kernels::Auto {
-        // Other instructions, other roundings.
-        settled["kernels"] = format!("{:?}", settings.kernels).to_lowercase().into();
-    }
-    if let Some(dir) = &settings.kernel_dir {
-        settled["kernel_dir"] = digest(dir)?.into();
-    }
-    Ok(())
-}
-
-/// Of the names and texts of a folder's files.
-fn digest(dir: &Path) -> Result<String> {
-    let fail = |e| Error::io(dir, e);
-    let mut files = std::fs::read_dir(dir).map_err(fail)?.collect::<Result<Vec<_>, _>>().map_err(fail)?;
-    files.retain(|file| file.path().is_file());
-    files.sort_by_key(|file| file.file_name());
-    let mut hash = Sha256::new();
-    for file in files {
-        let text = read_file(&file.path())?;
-        hash.update(file.file_name().as_encoded_bytes());
-        hash.update((text.len() as u64).to_le_bytes());
-        hash.update(text);
-    }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 #[cfg(test)]

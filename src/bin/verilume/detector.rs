@@ -9,38 +9,27 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
-use verilume::engine::{Batch, Engine};
-use verilume::graph::Graph;
-use verilume::image::Preprocess;
+use verilume::data::{At, Inputs, Item, Net, Source, Stream, files, find, paths};
 use verilume::method::{Context, Spec};
-use verilume::model::{Labels, Model};
 use verilume::program::Score;
 use verilume::reliability::auc::Interval;
 use verilume::reliability::bootstrap::Bootstrap;
 use verilume::reliability::detector::{
-    Attack, Detector, Example, Features, Kind, Laboratory, Origin, Part, Provenance, Rounding, SIDE, Specimen,
-    Training, Verdict, train,
+    Attack, Detector, Example, Features, Kind, Origin, Part, Provenance, Rounding, SIDE, Specimen, Training, train,
 };
 use verilume::report::{Versioned, replace};
-use verilume::tensor::{Shape, Tensor};
-use verilume::{Error, ErrorKind};
+use verilume::run::{self, Gather, Listener, Paired, Said, Specimens, Work, precision_name};
+use verilume::score::top;
+use verilume::session::{Noticed, Session};
+use verilume::tensor::Tensor;
+use verilume::text::{counted, message, one_line};
+use verilume::{Cancel, Error, ErrorKind};
 
 use crate::args::{ApplyArgs, DetectorArgs, DetectorCommand, TrainArgs};
-use crate::computing;
-use crate::inputs::{self, Inputs, Source};
-use crate::items::{self, Net};
-use crate::outputs;
-use crate::paths;
-use crate::plan;
-use crate::said::Said;
-use crate::stream::{Read, Stream, usual_shape};
-use crate::talk::{Answer, Progress, Voice, counted, message};
-use crate::targets::best_first;
-
-/// Some inputs could not be used.
-const SOME_FAILED: u8 = 1;
-/// Nothing could be done.
-const NOTHING_DONE: u8 = 2;
+use crate::exit;
+use crate::plan::shared;
+use crate::records::json;
+use crate::talk::{Answer, Bar, Progress};
 
 /// Pictures that go through the net together; each has some attacked versions beside it.
 const TOGETHER: usize = 16;
@@ -54,90 +43,28 @@ pub fn run(args: &DetectorArgs) -> Result<ExitCode> {
 }
 
 /// The features of a detector for one net.
-fn features(spec: &Spec, preprocess: &Preprocess, seed: u64) -> Result<Features> {
-    let load = |path: &Path| items::load(path, preprocess);
-    let context = Context { seed, score: Score::Logit, preprocess, load: &load };
+fn features(session: &Session, spec: &Spec, seed: u64) -> Result<Features> {
+    let load = |path: &Path| session.read(path);
+    let context = Context { seed, score: Score::Logit, preprocess: session.preparation(), load: &load };
     Ok(Features::new(spec, &context, SIDE).map_err(|e| e.within(format!("-m {spec}")))?)
 }
 
-/// Examples in the making.
-struct Collection<'a> {
-    model: &'a Model,
-    preprocess: &'a Preprocess,
-    features: &'a Features,
-    kinds: &'a [Kind],
-    seed: u64,
-    engine: Engine,
-    /// The net for inputs of the size that most have.
-    graph: Option<Arc<Graph>>,
-    specimens: Vec<Specimen>,
-    failed: usize,
-    said: Said,
+/// What was gathered for a detector.
+type Collection<'a> = Gather<'a, Specimens<'a>>;
+
+fn of<'s>(all: &'s [Specimen], part: Part) -> impl Iterator<Item = &'s Specimen> {
+    all.iter().filter(move |s| s.part == part)
 }
 
-/// A picture, its attacked version and its class, where these are known.
-type Pair = (Tensor, Option<Tensor>, Option<usize>);
-
-impl Collection<'_> {
-    /// The input if it has the size of those before it; the first makes the net.
-    fn fitting(&mut self, input: Tensor) -> verilume::Result<Tensor> {
-        let &[c, h, w] = input.dims() else {
-            return Err(Error::input(format!("an input of shape {:?}", input.dims())));
-        };
-        let graph = match &self.graph {
-            Some(graph) => graph,
-            None => self.graph.insert(self.model.graph(Shape::new(c, h, w))?),
-        };
-        match graph.input_shape() {
-            shape if input.dims() == shape.dims() => Ok(input),
-            shape => Err(Error::input(format!("an input of shape {:?} among those of {shape}", input.dims()))),
-        }
+/// Clean ones, and attacked ones of the kinds that are learnt.
+fn examples(specimens: &[Specimen], kinds: &[Kind], part: Part) -> Vec<Example> {
+    let mut all = Vec::new();
+    for specimen in of(specimens, part) {
+        all.push(Example { maps: specimen.clean.clone(), attacked: false });
+        let learnt = specimen.attacked.iter().zip(kinds).filter(|(_, kind)| !kind.held_out);
+        all.extend(learnt.filter_map(|(maps, _)| Some(Example { maps: maps.clone()?, attacked: true })));
     }
-
-    /// A picture and, where they are given, its attacked version.
-    fn pair(&mut self, clean: Read, attacked: Option<Read>, progress: &Progress) -> verilume::Result<Pair> {
-        let item = clean.item?;
-        self.said.hear(&item, None, None, progress);
-        let clean = self.fitting(item.input)?;
-        let attacked = attacked.map(|read| self.fitting(read.item?.input)).transpose()?;
-        Ok((clean, attacked, item.label))
-    }
-
-    fn add(&mut self, pairs: Vec<Pair>) -> Result<()> {
-        let Some(graph) = self.graph.clone().filter(|_| !pairs.is_empty()) else { return Ok(()) };
-        let labels: Vec<Option<usize>> = pairs.iter().map(|pair| pair.2).collect();
-        let (clean, attacked): (Vec<Tensor>, Vec<Option<Tensor>>) =
-            pairs.into_iter().map(|(clean, attacked, _)| (clean, attacked)).unzip();
-        let attacked: Option<Vec<Tensor>> = attacked.into_iter().collect();
-        let laboratory = Laboratory {
-            graph: &graph,
-            preprocess: self.preprocess,
-            features: self.features,
-            kinds: self.kinds,
-            seed: self.seed,
-        };
-        let found = laboratory.specimens(&mut self.engine, &Batch::of(clean)?, attacked.as_deref())?;
-        for (specimen, label) in found.iter().zip(labels) {
-            label.into_iter().for_each(|label| self.said.count(label == specimen.predicted));
-        }
-        self.specimens.extend(found);
-        Ok(())
-    }
-
-    fn of(&self, part: Part) -> impl Iterator<Item = &Specimen> {
-        self.specimens.iter().filter(move |s| s.part == part)
-    }
-
-    /// Clean ones, and attacked ones of the kinds that are learnt.
-    fn examples(&self, part: Part) -> Vec<Example> {
-        let mut all = Vec::new();
-        for specimen in self.of(part) {
-            all.push(Example { maps: specimen.clean.clone(), attacked: false });
-            let learnt = specimen.attacked.iter().zip(self.kinds).filter(|(_, kind)| !kind.held_out);
-            all.extend(learnt.filter_map(|(maps, _)| Some(Example { maps: maps.clone()?, attacked: true })));
-        }
-        all
-    }
+    all
 }
 
 /// What became of one kind of attacked versions.
@@ -190,52 +117,55 @@ fn train_one(args: &TrainArgs) -> Result<ExitCode> {
         bail!("--lr {}: a learning rate is a number above 0", args.lr);
     }
     let spec = Spec::parse(&args.method)?;
-    let model = plan::open_model(&args.model)?;
-    let preprocess = plan::preparation(&model, &args.preparation)?;
-    let seed = args.resources.seed;
-    let features = features(&spec, &preprocess, seed)?;
-    let settings = computing::settings(&args.resources, args.threads)?;
-    let voice = if args.quiet { Voice::Quiet } else { Voice::Normal };
-    let mut engine = computing::open(&settings, voice)?;
+    let shared = shared!(args);
+    let (mut session, settings) = shared.open(Score::Logit)?;
+    let seed = session.seed();
+    let features = features(&session, &spec, seed)?;
     let kinds = kinds(args)?;
     let [clean, given] = [&args.data, &args.attacked].map(|named| found(named, &args.out));
     let left_out = [clean.left_out(), given.left_out()].concat();
-    let [clean, given] = [clean.sources, given.sources];
     let model_file = args.model.model.as_deref().and_then(|name| Path::new(name).canonicalize().ok());
     if model_file.is_some() && args.out.canonicalize().ok() == model_file {
         bail!("--out {}: this is the model's file", args.out.display());
     }
-    let mut progress = Progress::new(voice, clean.len());
-    engine.observe(progress.listener());
-    let said = Said::new(&model, &preprocess, &args.preparation);
+    let progress = Progress::new(shared.voice());
+    progress.begin(clean.sources.len());
+    progress.observer().into_iter().for_each(|observer| session.engine().observe(observer));
+    let said = Said::new(&session, &shared.given());
     said.tell(&progress);
     left_out.iter().for_each(|sentence| progress.say(sentence));
-    let net = Net { preprocess: &preprocess, input: model.default_input() };
-    let graph = usual_shape(&clean, net).and_then(|shape| model.graph(shape).ok());
-    let mut collection = Collection {
-        model: &model,
-        preprocess: &preprocess,
-        features: &features,
-        kinds: &kinds,
-        seed,
-        engine,
-        graph,
-        specimens: Vec::new(),
-        failed: 0,
-        said,
-    };
-    collect(args, &mut collection, (&clean, &given), net, &mut progress)?;
-    collection.said.judge(model.classes(), &progress);
-    let (examples, validation) = (collection.examples(Part::Training), collection.examples(Part::Validation));
+    let preprocess = session.preparation().clone();
+    let net = Net { preprocess: &preprocess, input: session.model().default_input(), room: shared.room() };
+    let [clean, given]: [Arc<[Source]>; 2] = [clean.sources.into(), given.sources.into()];
+    let attacked = (!args.attacked.is_empty()).then(|| Stream::new(given, net));
+    let mut stream = Paired::new(Stream::new(Arc::clone(&clean), net), attacked);
+    let sink = Specimens { preprocess: &preprocess, features: &features, kinds: &kinds, seed, all: Vec::new() };
+    let mut collection: Collection<'_> = Gather::new(&mut session, clean, net, args.limit, said, sink);
+    run::drive(&mut stream, &mut collection, &progress)?;
+    if stream.short {
+        bail!("--attacked has fewer pictures than --data: they belong together one by one");
+    }
+    if collection.wants_more() && stream.is_long() {
+        bail!("--attacked has more pictures than --data: they belong together one by one");
+    }
+    if collection.sink.all.is_empty() {
+        bail!("--data: there is no picture that can be used");
+    }
+    let classes = collection.session().model().classes();
+    collection.said.judge(classes, &progress);
+    let [examples_of, validation] =
+        [Part::Training, Part::Validation].map(|part| examples(&collection.sink.all, &kinds, part));
     let training = Training { epochs: args.epochs, patience: args.patience, lr: args.lr, seed, ..Training::default() };
-    let trained = train(&mut collection.engine, &examples, &validation, &training).map_err(|e| match e.kind() {
-        ErrorKind::Input => e.within("--data"),
-        _ => e,
-    })?;
+    let trained =
+        train(collection.session().engine(), &examples_of, &validation, &training).map_err(|e| match e.kind() {
+            ErrorKind::Input => e.within("--data"),
+            _ => e,
+        })?;
     let (epochs, best) = (trained.epochs.len(), trained.best);
     let validation_auc = trained.epochs.get(best).map_or(0.5, |e| e.validation_auc);
     let parts = [Part::Training, Part::Validation, Part::Test];
-    let on = collection.engine.describe();
+    let on = collection.session().engine().describe();
+    let used = collection.session().model_used();
     let data: Vec<String> = args.data.iter().map(|name| paths::shown(Path::new(name))).collect();
     let mut notes = collection.said.notes();
     notes.insert("data".into(), data.join(", "));
@@ -243,14 +173,14 @@ fn train_one(args: &TrainArgs) -> Result<ExitCode> {
         version: env!("CARGO_PKG_VERSION").into(),
         method: spec.to_string(),
         seed,
-        model: [model.name().into(), model.architecture().into()],
-        model_sha256: model.sha256().into(),
+        model: [used.name.clone(), used.architecture],
+        model_sha256: used.sha256,
         input: collection.graph.as_ref().map_or([0; 3], |g| g.input_shape().dims()),
         preprocess: preprocess.clone(),
         attacks: kinds.iter().filter(|k| !k.held_out).map(|k| k.origin.to_string()).collect(),
-        pictures: parts.map(|part| collection.of(part).count()),
+        pictures: parts.map(|part| of(&collection.sink.all, part).count()),
         examples: parts.map(|part| {
-            let all = collection.examples(part);
+            let all = examples(&collection.sink.all, &kinds, part);
             let attacked = all.iter().filter(|e| e.attacked).count();
             [all.len() - attacked, attacked]
         }),
@@ -258,14 +188,14 @@ fn train_one(args: &TrainArgs) -> Result<ExitCode> {
         epochs: [epochs, best + 1],
         validation_auc,
         test: BTreeMap::new(),
-        computed_in: [computing::precision_name(&settings).into(), on.kernels],
+        computed_in: [precision_name(&settings).into(), on.kernels],
         notes,
     };
     let mut detector = Detector::new(trained, provenance);
     let attacks = measured(&mut collection, &detector, &kinds)?;
     let tested = attacks.iter().filter_map(|row| Some((row.attack.clone(), row.auc?)));
     detector.provenance.test = tested.collect();
-    outputs::make_room(&args.out)?;
+    files::make_room(&args.out)?;
     if args.out.exists() {
         progress.say(&format!("{}: the file of an earlier run is replaced", args.out.display()));
     }
@@ -274,10 +204,10 @@ fn train_one(args: &TrainArgs) -> Result<ExitCode> {
     let [training, validation, test] = detector.provenance.pictures;
     let report = Trained {
         detector: paths::shown(&args.out),
-        model: model.name().into(),
+        model: used.name,
         method: detector.provenance.method.clone(),
         pictures: Pictures { training, validation, test },
-        failed: collection.failed,
+        failed: collection.counts[1],
         epochs,
         best_epoch: best + 1,
         validation_auc,
@@ -289,13 +219,13 @@ fn train_one(args: &TrainArgs) -> Result<ExitCode> {
     };
     let text = if args.json { serde_json::to_string(&Versioned::new(&report))? } else { table(&report) };
     Answer::default().line(&text)?;
-    Ok(if collection.failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(SOME_FAILED) })
+    Ok(if report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(exit::SOME_FAILED) })
 }
 
 /// The files that were named, without the one that is written.
 fn found(named: &[std::ffi::OsString], out: &Path) -> Inputs {
     let own = out.canonicalize().ok();
-    let mut found = inputs::find(named, out);
+    let mut found = find(named, out);
     found.sources.retain(|s| own.is_none() || s.path.canonicalize().ok() != own);
     found
 }
@@ -317,66 +247,18 @@ fn kinds(args: &TrainArgs) -> Result<Vec<Kind>> {
     Ok(kinds)
 }
 
-/// Makes the examples, picture after picture; what cannot be used is said and counted.
-fn collect(
-    args: &TrainArgs,
-    collection: &mut Collection<'_>,
-    (clean, given): (&[Source], &[Source]),
-    net: Net<'_>,
-    progress: &mut Progress,
-) -> Result<()> {
-    let mut attacked = (!args.attacked.is_empty()).then(|| Stream::new(given, net));
-    let mut pairs = Vec::new();
-    let (mut left, mut before) = (args.limit.unwrap_or(usize::MAX), 0);
-    for read in Stream::new(clean, net) {
-        if left == 0 {
-            break;
-        }
-        let source = &clean[read.source];
-        (before..read.source).for_each(|at| progress.step(&clean[at].shown));
-        before = read.source;
-        progress.at(&match read.row {
-            Some(row) => format!("{} [{row}]", source.shown),
-            None => source.shown.clone(),
-        });
-        let partner = match &mut attacked {
-            None => None,
-            Some(stream) => match stream.next() {
-                None => bail!("--attacked has fewer pictures than --data: they belong together one by one"),
-                partner => partner,
-            },
-        };
-        match collection.pair(read, partner, progress) {
-            Ok(pair) => {
-                pairs.push(pair);
-                left -= 1;
-            }
-            Err(e) => {
-                collection.failed += 1;
-                progress.say(&format!("left out: {e}"));
-            }
-        }
-        if pairs.len() == TOGETHER {
-            collection.add(std::mem::take(&mut pairs))?;
-        }
-    }
-    if left > 0 && attacked.is_some_and(|mut stream| stream.next().is_some()) {
-        bail!("--attacked has more pictures than --data: they belong together one by one");
-    }
-    collection.add(pairs)?;
-    if collection.specimens.is_empty() {
-        bail!("--data: there is no picture that can be used");
-    }
-    Ok(())
-}
-
 /// How well each kind is told apart on the test part.
 fn measured(collection: &mut Collection<'_>, detector: &Detector, kinds: &[Kind]) -> Result<Vec<KindRow>> {
-    let bootstrap = Bootstrap::new(collection.seed);
+    let bootstrap = Bootstrap::new(collection.sink.seed);
     let mut rows = Vec::new();
     for (k, kind) in kinds.iter().enumerate() {
-        let auc = detector.test(&mut collection.engine, &collection.specimens, k, &bootstrap)?;
-        let count = |wanted: &dyn Fn(&Specimen) -> bool| collection.specimens.iter().filter(|&s| wanted(s)).count();
+        let auc = {
+            let specimens = std::mem::take(&mut collection.sink.all);
+            let auc = detector.test(collection.session().engine(), &specimens, k, &bootstrap);
+            collection.sink.all = specimens;
+            auc?
+        };
+        let count = |wanted: &dyn Fn(&Specimen) -> bool| collection.sink.all.iter().filter(|&s| wanted(s)).count();
         rows.push(KindRow {
             attack: kind.origin.to_string(),
             held_out: kind.held_out,
@@ -451,11 +333,10 @@ struct Judged {
 struct Watch<'a> {
     detector: &'a Detector,
     features: Features,
-    graph: Arc<Graph>,
-    engine: Engine,
-    labels: &'a Labels,
-    sources: &'a [Source],
+    session: &'a mut Session,
+    sources: Arc<[Source]>,
     args: &'a ApplyArgs,
+    bar: Bar,
     answer: Answer,
     headed: bool,
     done: usize,
@@ -463,55 +344,10 @@ struct Watch<'a> {
     said: Said,
 }
 
-/// Source, row, input, and the class where it is known.
-type Waiting = (usize, Option<usize>, Tensor, Option<usize>);
-
 impl Watch<'_> {
-    fn judge(&mut self, inputs: &[Waiting]) -> verilume::Result<Vec<(usize, Verdict)>> {
-        let x = Batch::of(inputs.iter().map(|i| i.2.clone()).collect())?;
-        let logits = self.engine.forward(&self.graph, &x)?;
-        let predicted: Vec<usize> = (0..x.len())
-            .map(|i| Ok(best_first(&logits.item(i)?.to_f64()).first().copied().unwrap_or(0)))
-            .collect::<verilume::Result<_>>()?;
-        let maps = self.features.of(&mut self.engine, &self.graph, &x, &predicted)?;
-        let verdicts = self.detector.scores(&mut self.engine, &maps)?;
-        Ok(predicted.into_iter().zip(verdicts).collect())
-    }
-
-    /// Judges a group; where that fails, one by one, so that none fails because of another.
-    fn group(&mut self, inputs: Vec<Waiting>, progress: &Progress) -> Result<()> {
-        if inputs.is_empty() {
-            return Ok(());
-        }
-        match self.judge(&inputs) {
-            Ok(found) => {
-                for ((source, row, _, label), (class, verdict)) in inputs.iter().zip(found) {
-                    label.iter().for_each(|&label| self.said.count(label == class));
-                    self.say(
-                        Judged {
-                            input: self.sources[*source].shown.clone(),
-                            index: *row,
-                            prediction: Some(class),
-                            prediction_label: self.labels.get(class).map(str::to_owned),
-                            probability: Some(verdict.probability),
-                            log_odds: Some(verdict.log_odds),
-                            attacked: Some(verdict.probability >= self.args.threshold),
-                            error: None,
-                            assumed: self.said.all_assumed(),
-                            warnings: self.said.all(),
-                        },
-                        progress,
-                    )?;
-                }
-                Ok(())
-            }
-            Err(e) if inputs.len() == 1 => self.fail(inputs[0].0, inputs[0].1, &e, progress),
-            Err(_) => inputs.into_iter().try_for_each(|input| self.group(vec![input], progress)),
-        }
-    }
-
-    fn fail(&mut self, source: usize, row: Option<usize>, error: &Error, progress: &Progress) -> Result<()> {
-        let judged = Judged {
+    fn blank(&self, (source, row): At, mut noticed: Noticed) -> Judged {
+        self.said.write(&mut noticed.assumed, &mut noticed.warnings);
+        Judged {
             input: self.sources[source].shown.clone(),
             index: row,
             prediction: None,
@@ -519,25 +355,24 @@ impl Watch<'_> {
             probability: None,
             log_odds: None,
             attacked: None,
-            error: Some(error.to_string()),
-            assumed: self.said.all_assumed(),
-            warnings: self.said.all(),
-        };
-        self.say(judged, progress)
+            error: None,
+            assumed: noticed.assumed,
+            warnings: noticed.warnings,
+        }
     }
 
-    fn say(&mut self, judged: Judged, progress: &Progress) -> Result<()> {
+    fn say(&mut self, judged: Judged) -> verilume::Result<()> {
         *(if judged.error.is_none() { &mut self.done } else { &mut self.failed }) += 1;
         if self.args.json {
-            let line = serde_json::to_string(&Versioned::new(&judged))?;
-            return progress.aside(|| self.answer.line(&line));
+            let line = json(&Versioned::new(&judged))?;
+            return self.bar.aside(|| self.answer.line(&line));
         }
         if !self.headed {
             self.headed = true;
-            progress.aside(|| self.answer.line("attacked  probability  input  (prediction)"))?;
+            self.bar.aside(|| self.answer.line("attacked  probability  input  (prediction)"))?;
         }
         let row = judged.index.map_or_else(String::new, |i| format!("[{i}]"));
-        let input = format!("{}{row}", paths::one_line(&judged.input));
+        let input = format!("{}{row}", one_line(&judged.input));
         let line = match (&judged.error, judged.probability, judged.attacked, judged.prediction) {
             (None, Some(p), Some(attacked), Some(class)) => {
                 let label = judged.prediction_label.unwrap_or_else(|| class.to_string());
@@ -545,7 +380,73 @@ impl Watch<'_> {
             }
             (why, ..) => format!("failed    {:>11}  {input}: {}", "-", message(why.as_deref().unwrap_or(""))),
         };
-        progress.aside(|| self.answer.line(&line))
+        self.bar.aside(|| self.answer.line(&line))
+    }
+}
+
+impl Work for Watch<'_> {
+    type Input = Item;
+
+    fn name(&self, at: usize) -> String {
+        self.sources[at].shown.clone()
+    }
+
+    fn together(&self, _: At) -> usize {
+        TOGETHER
+    }
+
+    fn joins(&self, first: &Item, next: &Item) -> bool {
+        first.source == next.source
+    }
+
+    fn cancel_with(&mut self, cancel: &Cancel) {
+        self.session.cancel_with(cancel);
+    }
+
+    fn group(&mut self, items: Vec<(At, Item)>, listener: &dyn Listener) -> verilume::Result<()> {
+        items.iter().for_each(|(_, item)| self.said.hear(item, listener));
+        let inputs: Vec<&Tensor> = items.iter().map(|(_, item)| &item.input).collect();
+        let (detector, features) = (self.detector, &self.features);
+        let wanted = detector.provenance.input;
+        let judged = self.session.together(&inputs, |engine, graph, x, _| {
+            if x.shape().dims() != wanted {
+                let dims = x.shape().dims();
+                let why = format!("an input of shape {dims:?}; the detector was trained on {wanted:?}");
+                return Err(Error::input(why));
+            }
+            let logits = engine.forward(graph, x)?;
+            let predicted = (0..x.len()).map(|i| Ok(top(&logits.item(i)?.to_f64()).unwrap_or(0)));
+            let predicted = predicted.collect::<verilume::Result<Vec<usize>>>()?;
+            let maps = features.of(engine, graph, x, &predicted)?;
+            Ok(predicted.into_iter().zip(detector.scores(engine, &maps)?).collect())
+        });
+        for ((at, item), (judged, _)) in items.into_iter().zip(judged) {
+            let mut line = self.blank(at, self.said.of_item(&item));
+            match judged {
+                Ok((class, verdict)) => {
+                    item.label.into_iter().for_each(|label| self.said.count(label == class));
+                    line.prediction = Some(class);
+                    line.prediction_label = self.session.label(class);
+                    line.probability = Some(verdict.probability);
+                    line.log_odds = Some(verdict.log_odds);
+                    line.attacked = Some(verdict.probability >= self.args.threshold);
+                }
+                Err(e) if e.kind() == ErrorKind::Cancelled => return Err(e),
+                Err(e) if item.input.dims() != wanted => line.error = Some(e.within(&line.input).to_string()),
+                Err(e) => line.error = Some(e.to_string()),
+            }
+            self.say(line)?;
+        }
+        Ok(())
+    }
+
+    fn failed(&mut self, at: At, why: Error, _: &dyn Listener) -> verilume::Result<()> {
+        let line = Judged { error: Some(why.to_string()), ..self.blank(at, Noticed::default()) };
+        self.say(line)
+    }
+
+    fn end(&mut self, at: usize) -> verilume::Result<Option<String>> {
+        Ok(Some(self.name(at)))
     }
 }
 
@@ -554,11 +455,11 @@ fn apply(args: &ApplyArgs) -> Result<ExitCode> {
         bail!("--threshold {}: a probability lies between 0 and 1", args.threshold);
     }
     let detector = Detector::open(&args.detector).map_err(|e| e.within("--detector"))?;
-    let model = plan::open_model(&args.model)?;
-    let preprocess = plan::preparation(&model, &args.preparation)?;
-    detector
-        .check(model.sha256(), &preprocess)
-        .map_err(|e| e.within(format!("--detector {}", args.detector.display())))?;
+    let within = |e: Error| e.within(format!("--detector {}", args.detector.display()));
+    let shared = shared!(args);
+    let (mut session, _) = shared.open(Score::Logit)?;
+    let model = session.model();
+    detector.check(model.sha256(), session.preparation()).map_err(within)?;
     // The same weights can be read as two nets.
     if detector.provenance.model[1] != model.architecture() {
         bail!(
@@ -568,78 +469,37 @@ fn apply(args: &ApplyArgs) -> Result<ExitCode> {
             model.architecture()
         );
     }
-    let labels = plan::labels(&model, &args.preparation)?;
     let spec = Spec::parse(&detector.provenance.method)?;
-    let features = features(&spec, &preprocess, detector.provenance.seed)?;
-    let voice = if args.quiet { Voice::Quiet } else { Voice::Normal };
-    let mut engine = computing::open(&computing::settings(&args.resources, args.threads)?, voice)?;
-    let [c, h, w] = detector.provenance.input;
-    let graph = model.graph(Shape::new(c, h, w))?;
-    let found = inputs::find(&args.inputs, Path::new(""));
+    let features = features(&session, &spec, detector.provenance.seed)?;
+    session.graph(&detector.provenance.input)?;
+    let found = find(&args.inputs, Path::new(""));
     let left_out = found.left_out();
-    let sources = found.sources;
-    let mut progress = Progress::new(voice, sources.len());
-    engine.observe(progress.listener());
-    let said = Said::new(&model, &preprocess, &args.preparation);
+    let sources: Arc<[Source]> = found.sources.into();
+    let progress = Progress::new(shared.voice());
+    progress.begin(sources.len());
+    progress.observer().into_iter().for_each(|observer| session.engine().observe(observer));
+    let said = Said::new(&session, &shared.given());
     said.tell(&progress);
     left_out.iter().for_each(|sentence| progress.say(sentence));
-    let net = Net { preprocess: &preprocess, input: model.default_input() };
+    let net = Net { preprocess: session.preparation(), input: session.model().default_input(), room: shared.room() };
+    let stream = Stream::new(Arc::clone(&sources), net);
     let mut watch = Watch {
         detector: &detector,
         features,
-        graph,
-        engine,
-        labels: &labels,
-        sources: &sources,
+        session: &mut session,
+        sources,
         args,
+        bar: progress.bar(),
         answer: Answer::default(),
         headed: false,
         done: 0,
         failed: 0,
         said,
     };
-    let mut waiting: Vec<Waiting> = Vec::new();
-    let mut before = 0;
-    for Read { source, row, item } in Stream::new(&sources, net) {
-        if source != before {
-            watch.group(std::mem::take(&mut waiting), &progress)?;
-            (before..source).for_each(|at| progress.step(&sources[at].shown));
-            before = source;
-        }
-        let shape = [c, h, w];
-        let input = item.and_then(|item| match item.input.dims() == shape {
-            true => {
-                watch.said.hear(&item, None, None, &progress);
-                Ok((item.input, item.label))
-            }
-            false => Err(Error::input(format!(
-                "{}: an input of shape {:?}; the detector was trained on {shape:?}",
-                sources[source].shown,
-                item.input.dims()
-            ))),
-        });
-        match input {
-            Ok((input, label)) => waiting.push((source, row, input, label)),
-            Err(e) => {
-                // Records keep the order of the inputs.
-                watch.group(std::mem::take(&mut waiting), &progress)?;
-                watch.fail(source, row, &e, &progress)?;
-            }
-        }
-        if waiting.len() == TOGETHER {
-            watch.group(std::mem::take(&mut waiting), &progress)?;
-        }
-    }
-    watch.group(waiting, &progress)?;
+    run::drive(stream, &mut watch, &progress)?;
     progress.finish();
-    watch.said.judge(model.classes(), &progress);
-    if !args.quiet {
-        let failed = if watch.failed > 0 { format!(", {} failed", watch.failed) } else { String::new() };
-        crate::talk::say(&format!("{} judged{failed}", counted(watch.done, "picture")));
-    }
-    Ok(match (watch.done, watch.failed) {
-        (_, 0) => ExitCode::SUCCESS,
-        (0, _) => ExitCode::from(NOTHING_DONE),
-        _ => ExitCode::from(SOME_FAILED),
-    })
+    watch.said.judge(watch.session.model().classes(), &progress);
+    let failed = if watch.failed > 0 { format!(", {} failed", watch.failed) } else { String::new() };
+    progress.say(&format!("{} judged{failed}", counted(watch.done, "picture")));
+    Ok(exit::of(watch.done, watch.failed))
 }

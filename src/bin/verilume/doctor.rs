@@ -161,7 +161,7 @@ fn self_test(device: DeviceChoice) -> Result<String> {
     let apart = pairs().map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) / largest;
     ensure!(apart <= 1e-4, "f32 and f64 logits are {apart:.1e} apart");
 
-    let target = crate::targets::best_first(&f64_logits.to_f64())[0];
+    let target = verilume::score::top(&f64_logits.to_f64()).unwrap_or_default();
     let no_files = |_: &std::path::Path| Err(verilume::Error::settings("the self-test reads no files"));
     let context = Context { seed: 0, score: Score::Logit, preprocess: &small, load: &no_files };
     let method = Spec::parse("gradient")?.build(&context)?;
@@ -203,34 +203,27 @@ fn cuda() -> (Check, Check) {
     (none(), none())
 }
 
+#[cfg(target_arch = "x86_64")]
 macro_rules! detected {
     ($($name:tt),+) => {
         [$(($name, std::arch::is_x86_feature_detected!($name))),+]
     };
 }
 
-#[cfg(target_arch = "x86_64")]
+/// Those that kernels need, and some that tell what the processor is.
 fn cpu_features() -> Vec<&'static str> {
-    let all = detected!(
-        "sse4.2",
-        "avx",
-        "avx2",
-        "fma",
-        "f16c",
-        "avx512f",
-        "avx512bw",
-        "avx512vl",
-        "avx512dq",
-        "avx512vnni",
-        "avx512bf16",
-        "avx512fp16"
-    );
-    all.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect()
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn cpu_features() -> Vec<&'static str> {
-    Vec::new()
+    #[cfg(target_arch = "x86_64")]
+    let others = detected!("sse4.2", "avx", "avx512vnni", "avx512bf16", "avx512fp16");
+    #[cfg(not(target_arch = "x86_64"))]
+    let others = [];
+    let needed = Kernels::ALL.iter().rev().flat_map(|kernels| kernels.set().features);
+    let mut present = Vec::new();
+    for (name, here) in needed.map(|(name, here)| (*name, here())).chain(others) {
+        if here && !present.contains(&name) {
+            present.push(name);
+        }
+    }
+    present
 }
 
 fn cpu() -> Cpu {

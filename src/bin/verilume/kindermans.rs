@@ -1,71 +1,73 @@
 //! `verilume check --kindermans`: which methods keep their explanation when all data are shifted.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use comfy_table::{Table, presets};
 use serde_json::json;
+use verilume::data::{Net, Source, Stream, find};
 use verilume::engine::{Batch, Engine, Settings};
+use verilume::program::Score;
 use verilume::reliability::invariance::{SAME_MAP, Shift};
 use verilume::reliability::kindermans::{self, Cell, Subject};
+use verilume::report::RECORD_VERSION;
 use verilume::report::figures::{chosen, measured};
-use verilume::tensor::{Precision, Shape, Tensor};
+use verilume::run::{self, Gather, Kept, Listener, Paired, Said};
+use verilume::tensor::Precision;
+use verilume::text::counted;
 
 use crate::args::CheckArgs;
-use crate::arrays::ArrayFile;
 use crate::computing;
-use crate::inputs::{self, Source};
-use crate::items::{Item, Net};
-use crate::plan;
-use crate::said::Said;
-use crate::talk::{Answer, Progress, Voice, counted};
+use crate::exit;
+use crate::plan::shared;
+use crate::talk::{Answer, Progress};
 use crate::verdicts;
-
-/// Some inputs could not be used, or an outcome is not the expected one and that was asked about.
-const SOME_FAILED: u8 = 1;
 
 /// Pictures that patterns are fitted to together.
 const TOGETHER: usize = 32;
 
 /// Runs the command.
 pub fn run(args: &CheckArgs) -> Result<ExitCode> {
-    let model = plan::open_model(&args.model)?;
-    let preprocess = plan::preparation(&model, &args.preparation)?;
+    let shared = shared!(args);
     let settings = computing::settings(&args.resources, args.threads)?;
-    let voice = if args.quiet { Voice::Quiet } else { Voice::Normal };
     let mut double = Engine::new(&settings.twin())?;
-    let mut single = computing::open(&Settings { precision: Precision::F32, ..settings }, voice)?;
+    let open = |settings: &Settings| {
+        computing::open(&Settings { precision: Precision::F32, ..settings.clone() }, shared.voice())
+    };
+    let mut session = shared.open_on(Score::Logit, &settings, open)?;
 
-    let found = inputs::find(&args.data, &args.out);
-    let mut progress = Progress::new(voice, found.sources.len());
-    let said = Said::new(&model, &preprocess, &args.preparation);
+    let found = find(&args.data, &args.out);
+    let progress = Progress::new(shared.voice());
+    progress.begin(found.sources.len());
+    let said = Said::new(&session, &shared.given());
     said.tell(&progress);
     found.left_out().iter().for_each(|sentence| progress.say(sentence));
-    let mut reader = Reader { said, ..Reader::default() };
-    let net = Net { preprocess: &preprocess, input: model.default_input() };
-    for (at, source) in found.sources.iter().enumerate() {
-        progress.at(&source.shown);
-        let before = reader.inputs.len();
-        reader.source(at, source, net, &progress);
-        progress.step(&format!("{}: {}", source.shown, counted(reader.inputs.len() - before, "picture")));
-    }
-    let Reader { inputs, failed, .. } = reader;
-    let Some(first) = inputs.first() else { bail!("--data: there is no picture that can be used") };
-    let graph = model.graph(shape(first)?)?;
+    let sources: Arc<[Source]> = found.sources.into();
+    let preprocess = session.preparation().clone();
+    let net = Net { preprocess: &preprocess, input: session.model().default_input(), room: shared.room() };
+    let stream = Paired::new(Stream::new(Arc::clone(&sources), net), None);
+    let mut work = Gather::new(&mut session, sources, net, None, said, Kept::default());
+    run::drive(stream, &mut work, &progress)?;
+    let Gather { graph, counts: [_, failed], sink: Kept(inputs), said, .. } = work;
+    let Some(graph) = graph.filter(|_| !inputs.is_empty()) else {
+        bail!("--data: there is no picture that can be used")
+    };
     let x = Batch::of(inputs.iter().take(args.explained).cloned().collect())?;
     let data: Vec<Batch> =
         inputs.chunks(TOGETHER).map(|some| Batch::of(some.to_vec())).collect::<verilume::Result<_>>()?;
     let subject = Subject { graph: &graph, preprocess: &preprocess, x: &x, data: &data, seed: args.resources.seed };
     let shifts = [Shift::Constant(-1.0), Shift::CheckeredBox, Shift::drawing(graph.input_shape())?];
     progress.say(&format!("{} shifted, {} explained", counted(inputs.len(), "picture"), x.len()));
-    double.observe(progress.listener());
-    let cells = kindermans::table(&mut double, &mut single, &subject, &shifts);
+    progress.observer().into_iter().for_each(|observer| double.observe(observer));
+    double.cancel_with(&progress.cancel());
+    let cells = kindermans::table(&mut double, session.engine(), &subject, &shifts);
     progress.finish();
     let cells = cells?;
 
     let mut answer = Answer::default();
     if args.json {
-        cells.iter().try_for_each(|cell| answer.line(&line(cell).to_string()))?;
+        cells.iter().try_for_each(|cell| answer.line(&line(cell, &said).to_string()))?;
     } else {
         answer.line(&table(&cells))?;
     }
@@ -73,61 +75,15 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
     if odd > 0 {
         progress.say(&format!("{odd} of {} are not as expected", counted(cells.len(), "outcome")));
     }
-    Ok(if failed > 0 || (odd > 0 && args.fail_on_verdict) { ExitCode::from(SOME_FAILED) } else { ExitCode::SUCCESS })
+    let fails = failed > 0 || (odd > 0 && args.fail_on_verdict);
+    Ok(if fails { ExitCode::from(exit::SOME_FAILED) } else { ExitCode::SUCCESS })
 }
 
-fn shape(input: &Tensor) -> verilume::Result<Shape> {
-    match *input.dims() {
-        [c, h, w] => Ok(Shape::new(c, h, w)),
-        _ => Err(verilume::Error::input(format!("an input of shape {:?}", input.dims()))),
-    }
-}
-
-/// Reads data of one size.
-#[derive(Default)]
-struct Reader {
-    inputs: Vec<Tensor>,
-    failed: usize,
-    said: Said,
-}
-
-impl Reader {
-    fn source(&mut self, at: usize, source: &Source, net: Net, progress: &Progress) {
-        if !source.is_array() || source.refused.is_some() {
-            return self.add(Item::picture(at, source, net), progress);
-        }
-        match ArrayFile::open(&source.path) {
-            Ok(mut array) => {
-                (0..array.rows()).for_each(|row| self.add(Item::row(at, source, &mut array, row, net), progress));
-            }
-            Err(e) => self.add(Err(e), progress),
-        }
-    }
-
-    fn add(&mut self, item: verilume::Result<Item>, progress: &Progress) {
-        let fits = |input: Tensor| match self.inputs.first().map(Tensor::dims) {
-            Some(dims) if dims != input.dims() => {
-                Err(verilume::Error::input(format!("an input of shape {:?} among those of {dims:?}", input.dims())))
-            }
-            _ => Ok(input),
-        };
-        if let Ok(item) = &item {
-            self.said.hear(item, None, None, progress);
-        }
-        match item.and_then(|item| fits(item.input)) {
-            Ok(input) => self.inputs.push(input),
-            Err(e) => {
-                self.failed += 1;
-                progress.say(&format!("left out: {e}"));
-            }
-        }
-    }
-}
-
-fn line(cell: &Cell) -> serde_json::Value {
+fn line(cell: &Cell, said: &Said) -> serde_json::Value {
     json!({
         "method": cell.method, "shift": cell.shift, "stayed": cell.stayed, "expected": cell.expected,
         "change": cell.change, "least_change": cell.least_change, "change_f32": cell.change_f32, "output": cell.output,
+        "assumed": said.all_assumed(), "warnings": said.all(), "record_version": RECORD_VERSION,
     })
 }
 

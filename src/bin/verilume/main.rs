@@ -1,47 +1,29 @@
 //! The command line of Verilume. The library does the work; this program reads options, finds files and reports.
 
 mod args;
-mod arrays;
 mod attack;
 mod bench;
-mod book;
 mod bounds;
 mod check;
 mod completions;
 mod computing;
-mod data;
 mod detector;
 mod doctor;
-mod drawing;
-mod earlier;
 mod eval;
+mod exit;
 mod explain;
-mod inputs;
-mod items;
-mod keeper;
+mod interrupt;
 #[cfg(feature = "cuda")]
 mod kernels;
 mod kindermans;
 mod listing;
-mod lists;
-mod methods;
 mod model;
-mod npy;
-mod outputs;
-mod own;
-mod paths;
 mod patterns;
 mod plan;
 mod profile;
-mod resume;
-mod room;
-mod runner;
-mod said;
-mod stream;
+mod records;
 mod subject;
-mod tables;
 mod talk;
-mod targets;
 mod tests_of_trust;
 mod timeline;
 mod timing;
@@ -52,9 +34,7 @@ mod verify;
 use std::process::ExitCode;
 
 use args::{Cli, Command};
-
-/// Wrong usage, or nothing could be done.
-const UNUSABLE: u8 = 2;
+use verilume::ErrorKind;
 
 fn main() -> ExitCode {
     let told = std::panic::take_hook();
@@ -82,8 +62,8 @@ fn main() -> ExitCode {
         Command::Completions(args) => completions::run(&args).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|e| {
-        let is_log = e.downcast_ref::<verilume::Error>().is_some_and(|e| e.kind() == verilume::ErrorKind::Kernel);
-        (if is_log { talk::say_log } else { talk::say })(&format!("error: {e}"));
-        ExitCode::from(UNUSABLE)
+        let kind = e.downcast_ref::<verilume::Error>().map(verilume::Error::kind);
+        (if kind == Some(ErrorKind::Kernel) { talk::say_log } else { talk::say })(&format!("error: {e}"));
+        ExitCode::from(if kind == Some(ErrorKind::Cancelled) { interrupt::INTERRUPTED } else { exit::UNUSABLE })
     })
 }

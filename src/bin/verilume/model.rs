@@ -9,11 +9,11 @@ use serde_json::json;
 use verilume::graph::{Dump, Link};
 use verilume::model::{ARCHITECTURES, EMBEDDED, Model, ModelInfo};
 use verilume::report::Versioned;
+use verilume::run::Said;
 use verilume::tensor::Shape;
 
-use crate::args::{DumpArg, ModelArgs, ModelCommand, Preparation};
+use crate::args::{DumpArg, ModelArgs, ModelCommand};
 use crate::plan;
-use crate::said::Said;
 use crate::talk::{Answer, Progress, Voice};
 use crate::values::CropSize;
 use crate::verify;
@@ -50,7 +50,7 @@ pub fn run(args: &ModelArgs) -> Result<ExitCode> {
         ModelCommand::Info { model, json } => {
             let model = plan::open_model(model)?;
             let mut info = model.info(model.default_input())?;
-            info.warnings = Said::new(&model, model.preprocess(), &Preparation::default()).all();
+            info.warnings = Said::of(&model, model.preprocess(), &[]).all();
             answer.line(&if *json {
                 serde_json::to_string_pretty(&Versioned::new(&info))?
             } else {
@@ -68,7 +68,7 @@ pub fn run(args: &ModelArgs) -> Result<ExitCode> {
             };
             let text =
                 if *unfolded { model.unfolded().resized(shape)?.dump(form) } else { model.graph(shape)?.dump(form) };
-            Said::of_net(&model).tell(&Progress::new(Voice::Normal, 0));
+            Said::of_net(&model).tell(&Progress::new(Voice::Normal));
             answer.line(text.trim_end())?;
         }
         ModelCommand::List { json } => answer.line(&list(*json))?,
@@ -101,7 +101,7 @@ fn described(info: &ModelInfo) -> String {
         [first, rest @ ..] if rest.iter().all(|x| x == first) => first.to_string(),
         _ => v.iter().map(f64::to_string).collect::<Vec<_>>().join(", "),
     };
-    let text = |text: &str| crate::paths::one_line(text);
+    let text = |text: &str| verilume::text::one_line(text);
     let interpolation = format!("{:?}", p.interpolation).to_lowercase();
     let encodings: Vec<String> = info.encodings.iter().map(|(name, n)| format!("{n} {name}")).collect();
     let rows = [

@@ -1,114 +1,112 @@
-//! From the options of `explain` to plain data that the runner can follow.
+//! From options to a session: the net, its preparation, its class names, and the engine.
 
-use std::collections::HashMap;
-use std::ffi::OsString;
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use verilume::engine;
+use verilume::data::{Room, load};
+use verilume::engine::{Engine, Settings};
 use verilume::image::{Interpolation, Preprocess};
-use verilume::method::Spec;
-use verilume::model::{Labels, Model};
+use verilume::model::{Labels, Model, Setting};
 use verilume::program::Score;
+use verilume::run::{Named, methods};
+use verilume::session::{Options, Session};
 
-use crate::args::{ExplainArgs, Format, InterpolationArg, ModelChoice, Preparation, ScoreArg};
+use crate::args::{InterpolationArg, ModelChoice, Preparation, Resources, ScoreArg};
+use crate::computing;
 use crate::talk::Voice;
-use crate::targets::TargetChoice;
-use crate::values::Shard;
-use crate::{computing, room};
 
 /// Used when no `-m` is given: coarse but easy to read, where the net's last stage has positions.
 const DEFAULT_METHOD: &str = "grad_cam";
 /// Used when no `-m` is given on a net without positions.
 const DEFAULT_METHOD_OF_VECTORS: &str = "gradient";
 
-/// A method under the name that its files and records carry.
-pub struct Named {
-    /// The method's name, with `-2`, `-3` … behind it when it was asked for again.
-    pub id: String,
-    /// The method and its parameters.
-    pub spec: Spec,
+/// The options that most commands share.
+pub struct Shared<'a> {
+    /// The net.
+    pub model: &'a ModelChoice,
+    /// How pictures become inputs.
+    pub preparation: &'a Preparation,
+    /// Where and how precisely to compute.
+    pub resources: &'a Resources,
+    /// Threads; all cores if not given.
+    pub threads: Option<usize>,
+    /// Whether nothing is said.
+    pub quiet: bool,
 }
 
-/// Passes of a method on copies above which they are said before the work begins.
-const MANY_PASSES: f64 = 1000.0;
-
-/// What is said of methods on copies of a picture that run the net very often.
-pub fn many_passes(methods: &[Named]) -> impl Iterator<Item = String> {
-    let many = methods.iter().filter(|m| m.spec.base().is_some() && m.spec.passes() >= MANY_PASSES);
-    many.map(|m| format!("{}: about {:.0} passes of the net for each map", m.id, m.spec.passes()))
-}
-
-/// What goes to standard output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reply {
-    /// A table.
-    Table,
-    /// One JSON object a line.
-    Json,
-}
-
-/// Whether results of an earlier run count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Earlier {
-    /// They are kept and not made again.
-    Resume,
-    /// They are forgotten.
-    Forget,
-}
-
-/// Everything `explain` needs besides the net.
-pub struct Plan {
-    pub inputs: Vec<OsString>,
-    pub methods: Vec<Named>,
-    pub target: TargetChoice,
-    pub target_text: String,
-    pub score: Score,
-    pub out: PathBuf,
-    pub formats: Vec<Format>,
-    pub winsorise: Option<f64>,
-    pub reply: Reply,
-    pub voice: Voice,
-    pub earlier: Earlier,
-    pub shard: Option<Shard>,
-    pub settings: engine::Settings,
-    pub seed: u64,
-}
-
-impl Plan {
-    /// Checks what can be checked before the net is opened.
-    pub fn new(args: &ExplainArgs) -> Result<Self> {
-        let mut formats = args.format.clone();
-        formats.sort_unstable();
-        formats.dedup();
-        Ok(Self {
-            inputs: args.inputs.clone(),
-            methods: methods(&args.methods)?,
-            target: TargetChoice::parse(&args.target)?,
-            target_text: args.target.clone(),
-            score: score(args.score),
-            out: args.out.clone(),
-            formats,
-            winsorise: args.winsorise,
-            reply: if args.json { Reply::Json } else { Reply::Table },
-            voice: if args.quiet { Voice::Quiet } else { Voice::Normal },
-            earlier: if args.resume { Earlier::Resume } else { Earlier::Forget },
-            shard: args.shard,
-            settings: computing::settings(&args.resources, args.threads)?,
-            seed: args.resources.seed,
-        })
+impl Shared<'_> {
+    /// How much is said.
+    pub fn voice(&self) -> Voice {
+        if self.quiet { Voice::Quiet } else { Voice::Normal }
     }
 
-    /// Whether `format` is wanted.
-    pub fn wants(&self, format: Format) -> bool {
-        self.formats.contains(&format)
+    /// What inputs may take.
+    pub fn room(&self) -> Room {
+        Room { allowed: self.resources.memory }
     }
 
-    /// The score's name.
-    pub fn score_name(&self) -> &'static str {
-        score_name(self.score)
+    /// What the user has set of the net's preparation.
+    pub fn given(&self) -> Vec<Setting> {
+        let p = self.preparation;
+        let settings = [
+            (Setting::Mean, p.mean.is_some()),
+            (Setting::Std, p.std.is_some()),
+            (Setting::Size, p.size.is_some()),
+            (Setting::Interpolation, p.interpolation.is_some()),
+            (Setting::Labels, p.labels.is_some()),
+        ];
+        settings.into_iter().filter(|(_, given)| *given).map(|(setting, _)| setting).collect()
+    }
+
+    /// Files that are read besides the inputs.
+    pub fn read(&self) -> Vec<std::path::PathBuf> {
+        self.model.model.iter().map(Into::into).chain(self.preparation.labels.clone()).collect()
+    }
+
+    /// The net on an engine, and the engine's settings.
+    pub fn open(&self, score: Score) -> Result<(Session, Settings)> {
+        let settings = computing::settings(self.resources, self.threads)?;
+        let engine = |settings: &Settings| computing::open(settings, self.voice());
+        Ok((self.open_on(score, &settings, engine)?, settings))
+    }
+
+    /// The net on the engine that `open` makes of `settings`.
+    pub fn open_on(
+        &self,
+        score: Score,
+        settings: &Settings,
+        open: impl FnOnce(&Settings) -> Result<Engine>,
+    ) -> Result<Session> {
+        let model = open_model(self.model)?;
+        let room = self.room();
+        let preparation = preparation(&model, self.preparation, room)?;
+        let labels = labels(&model, self.preparation)?;
+        let engine = open(settings)?;
+        let options = Options {
+            engine: settings.clone(),
+            preparation: Some(preparation),
+            labels: Some(labels),
+            score,
+            seed: self.resources.seed,
+        };
+        let session = Session::with_engine(model, engine, &options)?;
+        Ok(session.reading_with(Arc::new(move |path, preprocess| load(path, preprocess, room))))
     }
 }
+
+/// The options that most commands share, of a command's own.
+macro_rules! shared {
+    ($args:expr) => {
+        crate::plan::Shared {
+            model: &$args.model,
+            preparation: &$args.preparation,
+            resources: &$args.resources,
+            threads: $args.threads,
+            quiet: $args.quiet,
+        }
+    };
+}
+pub(crate) use shared;
 
 /// The score that was asked for.
 pub fn score(arg: ScoreArg) -> Score {
@@ -116,16 +114,6 @@ pub fn score(arg: ScoreArg) -> Score {
         ScoreArg::Logit => Score::Logit,
         ScoreArg::Prob => Score::Prob,
         ScoreArg::Logprob => Score::LogProb,
-    }
-}
-
-/// A score's name.
-pub fn score_name(score: Score) -> &'static str {
-    match score {
-        Score::Logit => "logit",
-        Score::Prob => "prob",
-        Score::LogProb => "logprob",
-        Score::LogOthers => "logothers",
     }
 }
 
@@ -137,21 +125,7 @@ pub fn has_positions(model: &Model) -> bool {
 
 /// The methods used when none is named.
 pub fn default_methods(model: &Model) -> Result<Vec<Named>> {
-    methods(&[if has_positions(model) { DEFAULT_METHOD } else { DEFAULT_METHOD_OF_VECTORS }.to_string()])
-}
-
-/// Methods with their names, repeated names numbered.
-pub fn methods(texts: &[String]) -> Result<Vec<Named>> {
-    let mut times: HashMap<&'static str, usize> = HashMap::new();
-    let mut methods = Vec::new();
-    for text in texts {
-        let spec = Spec::parse(text)?;
-        let name = spec.entry.id;
-        let time = times.entry(name).and_modify(|n| *n += 1).or_insert(1);
-        let id = if *time == 1 { name.to_string() } else { format!("{name}-{time}") };
-        methods.push(Named { id, spec });
-    }
-    Ok(methods)
+    Ok(methods(&[if has_positions(model) { DEFAULT_METHOD } else { DEFAULT_METHOD_OF_VECTORS }.to_string()])?)
 }
 
 /// The net that was asked for.
@@ -165,7 +139,7 @@ pub fn open_model(choice: &ModelChoice) -> Result<Model> {
 }
 
 /// The net's preparation of pictures, with the parts given on the command line in place of its own.
-pub fn preparation(model: &Model, args: &Preparation) -> Result<Preprocess> {
+fn preparation(model: &Model, args: &Preparation, room: Room) -> Result<Preprocess> {
     let mut p = model.preprocess().clone();
     if let Some(size) = args.size {
         // Without a short side of its own a crop keeps the net's margin around it.
@@ -194,13 +168,13 @@ pub fn preparation(model: &Model, args: &Preparation) -> Result<Preprocess> {
     }
     if matches!(p.channels, 1 | 3) {
         p.check()?;
-        room::check_prepared(&p)?;
+        room.check_prepared(&p)?;
     }
     Ok(p)
 }
 
 /// Class names: the net's own or those of `--labels`.
-pub fn labels(model: &Model, args: &Preparation) -> Result<Labels> {
+fn labels(model: &Model, args: &Preparation) -> Result<Labels> {
     Ok(match &args.labels {
         Some(path) => model.read_labels(path)?,
         None => model.labels().clone(),

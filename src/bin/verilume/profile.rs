@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 use verilume::device::cpu::Convolution;
 use verilume::device::cpu::peaks::{self, Peaks};
 use verilume::engine::{Engine, Profile};
-use verilume::error::read_text;
 use verilume::program::{Pass, Plan, Work};
 use verilume::report::replace;
+use verilume::run::{Listener, Said, precision_name};
+use verilume::text;
 
 use crate::args::ProfileArgs;
 use crate::computing;
-use crate::said::Said;
 use crate::subject::Subject;
 use crate::talk::{Answer, Progress, Voice};
 use crate::timeline;
@@ -216,7 +216,7 @@ impl Earlier {
 pub fn run(args: &ProfileArgs) -> Result<()> {
     let earlier = args.compare.as_deref().map(read).transpose()?;
     let voice = if args.quiet { Voice::Quiet } else { Voice::Normal };
-    let progress = Progress::new(voice, 0);
+    let progress = Progress::new(voice);
     let settings = computing::settings(&args.resources, args.threads)?;
     let subject = Subject::new(&args.measured, args.resources.seed)?;
     Said::of_net(&subject.model).tell(&progress);
@@ -262,7 +262,7 @@ pub fn run(args: &ProfileArgs) -> Result<()> {
         threads: on.threads,
         device: on.device,
         kernels: on.kernels,
-        precision: computing::precision_name(&settings).into(),
+        precision: precision_name(&settings).into(),
         conv: settings.convolution,
         input: subject.graph.input_shape().dims(),
         memory: settings.memory,
@@ -300,17 +300,17 @@ fn answer(args: &ProfileArgs, report: &Report) -> Result<()> {
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(report)?;
         if path.as_os_str() == "-" {
-            return answer.line(&text);
+            return Ok(answer.line(&text)?);
         }
         // What was measured is shown whether or not it can be written.
         answer.line(&described(report))?;
         return write(path, &text);
     }
-    answer.line(&described(report))
+    Ok(answer.line(&described(report))?)
 }
 
 fn read(path: &Path) -> Result<Earlier> {
-    let text = read_text(path)?;
+    let text = text::read(path)?;
     serde_json::from_str(&text).map_err(|e| anyhow!("{} is not a profile's JSON: {e}", path.display()))
 }
 

@@ -4,17 +4,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
+use verilume::data::{Room, size};
 use verilume::engine::{Batch, Settings};
 use verilume::graph::Graph;
 use verilume::method::{Context, Method, Spec};
 use verilume::model::Model;
 use verilume::program::Score;
 use verilume::random;
+use verilume::run::Listener;
 use verilume::tensor::{Precision, Shape, Tensor};
 
 use crate::args::Measured;
+use crate::plan;
 use crate::talk::Progress;
-use crate::{plan, room};
 
 /// The class explained, modulo the number of classes.
 const CLASS: usize = 281;
@@ -59,9 +61,10 @@ impl Subject {
             Precision::F64 => size_of::<f64>(),
         };
         let bytes = ((size_of::<f32>() + number) as u64).saturating_mul(shape.len() as u64).saturating_mul(n as u64);
-        room::check(|| format!("a batch of {n} pictures of {shape} with their maps"), bytes)?;
+        Room { allowed: settings.memory }
+            .check(|| format!("a batch of {n} pictures of {shape} with their maps"), bytes)?;
         if bytes >= SAID_BYTES {
-            let size = room::size(bytes);
+            let size = size(bytes);
             progress.say(&format!("a batch of {n} pictures of {shape} and their maps take {size}"));
         }
         let picture = |i: usize| {

@@ -1,14 +1,18 @@
 //! Words for people: results on standard output, progress and messages on standard error.
 
+use std::cell::Cell;
 use std::io::{self, IsTerminal, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
-use verilume::engine;
+use verilume::engine::{self, Observer};
+use verilume::run::Listener;
+use verilume::text::{harmless, message};
+use verilume::{Cancel, Error, Result};
 
-use crate::paths::{bounded, harmless, one_line};
+use crate::interrupt;
 
 /// Standard output that a reader may close at any time.
 #[derive(Debug, Default)]
@@ -19,14 +23,14 @@ pub struct Answer {
 impl Answer {
     /// Writes text or JSON and a line end; what a terminal would act on is spelled out. Once the reader has gone away nothing is
     /// written any more and nothing fails.
-    pub fn line(&mut self, text: &str) -> anyhow::Result<()> {
+    pub fn line(&mut self, text: &str) -> Result<()> {
         if self.closed {
             return Ok(());
         }
         let mut out = io::stdout().lock();
         match writeln!(out, "{}", harmless(text)).and_then(|()| out.flush()) {
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => self.closed = true,
-            other => other.map_err(|e| anyhow::anyhow!("standard output: {e}"))?,
+            other => other.map_err(|e| Error::io("standard output", e))?,
         }
         Ok(())
     }
@@ -66,79 +70,115 @@ impl Last {
     }
 }
 
-/// Progress over a known number of input files.
+/// The bar on a terminal, once it is drawn; shared with the thread that shows records.
+#[derive(Debug, Clone, Default)]
+pub struct Bar(Arc<OnceLock<ProgressBar>>);
+
+impl Bar {
+    /// Runs `f` while no bar is drawn, so that its output is not overwritten.
+    pub fn aside<T>(&self, f: impl FnOnce() -> T) -> T {
+        match self.0.get() {
+            Some(bar) => bar.suspend(f),
+            None => f(),
+        }
+    }
+}
+
+/// Progress over inputs: a bar on a terminal, lines otherwise, nothing when quiet.
 #[derive(Debug)]
 pub struct Progress {
     voice: Voice,
-    bar: Option<ProgressBar>,
-    total: usize,
-    done: usize,
+    bar: Bar,
+    total: Cell<usize>,
+    done: Cell<usize>,
     last: Last,
 }
 
 impl Progress {
-    /// A bar on a terminal, lines otherwise, nothing when quiet.
-    pub fn new(voice: Voice, total: usize) -> Self {
-        let bar = (voice == Voice::Normal && total > 0 && io::stderr().is_terminal()).then(|| {
-            let bar = ProgressBar::new(total as u64);
-            if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {prefix}{wide_msg}") {
-                bar.set_style(style);
-            }
-            // It ticks on a thread of its own; where none can be had it moves with the steps only.
-            if std::thread::Builder::new().spawn(|| {}).is_ok_and(|thread| thread.join().is_ok()) {
-                bar.enable_steady_tick(Duration::from_millis(250));
-            }
-            bar
-        });
-        Self { voice, bar, total, done: 0, last: Last::now() }
+    /// Nothing is said yet.
+    pub fn new(voice: Voice) -> Self {
+        Self { voice, bar: Bar::default(), total: Cell::default(), done: Cell::default(), last: Last::now() }
     }
 
-    /// A message that stands by itself.
-    pub fn say(&self, text: &str) {
+    /// What suspends the bar, for another thread.
+    pub fn bar(&self) -> Bar {
+        self.bar.clone()
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        self.bar.0.get().into_iter().for_each(ProgressBar::finish_and_clear);
+    }
+
+    fn advance(&self) -> usize {
+        self.done.set(self.done.get() + 1);
+        self.done.get()
+    }
+
+    /// Whether nothing has been said for a while.
+    fn is_silent(&self) -> bool {
+        self.last.elapsed() >= SILENCE
+    }
+}
+
+impl Listener for Progress {
+    fn begin(&self, sources: usize) {
+        self.total.set(sources);
+        if self.voice == Voice::Quiet || sources == 0 || !io::stderr().is_terminal() {
+            return;
+        }
+        let bar = ProgressBar::new(sources as u64);
+        if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {prefix}{wide_msg}") {
+            bar.set_style(style);
+        }
+        // It ticks on a thread of its own; where none can be had it moves with the steps only.
+        if std::thread::Builder::new().spawn(|| {}).is_ok_and(|thread| thread.join().is_ok()) {
+            bar.enable_steady_tick(Duration::from_millis(250));
+        }
+        // A second bar would overwrite the first.
+        let _ = self.bar.0.set(bar);
+    }
+
+    fn say(&self, text: &str) {
         self.last.set();
-        match (&self.bar, self.voice) {
-            (_, Voice::Quiet) => {}
-            (Some(bar), _) => bar.suspend(|| say(text)),
-            (None, _) => say(text),
+        if self.voice == Voice::Normal {
+            self.bar.aside(|| say(text));
         }
     }
 
-    /// What is being done now; without a terminal it is said only when nothing has been said for a while.
-    pub fn at(&self, text: &str) {
-        match &self.bar {
+    fn at(&self, text: &str) {
+        match self.bar.0.get() {
             Some(bar) => bar.set_message(message(text)),
-            None if self.last.elapsed() >= SILENCE => self.say(text),
+            None if self.is_silent() => self.say(text),
             None => {}
         }
     }
 
-    /// One more input is finished.
-    pub fn step(&mut self, text: &str) {
-        self.done += 1;
-        match &self.bar {
+    fn step(&self, text: &str) {
+        let done = self.advance();
+        match self.bar.0.get() {
             Some(bar) => bar.inc(1),
-            None => self.say(&format!("[{}/{}] {text}", self.done, self.total)),
+            None => self.say(&format!("[{done}/{}] {text}", self.total.get())),
         }
     }
 
-    /// One more of many inputs is finished; without a terminal that is said only when nothing has been said for a while.
-    pub fn pass(&mut self, text: &str) {
-        self.done += 1;
-        match &self.bar {
+    fn pass(&self, text: &str) {
+        let done = self.advance();
+        match self.bar.0.get() {
             Some(bar) => bar.inc(1),
-            None if self.last.elapsed() >= SILENCE => self.say(&format!("[{}/{}] {text}", self.done, self.total)),
+            None if self.is_silent() => self.say(&format!("[{done}/{}] {text}", self.total.get())),
             None => {}
         }
     }
 
-    /// Hears how far long methods have come: on a terminal it stands before what is being done, otherwise it is said when
-    /// nothing has been said for a while, and when quiet never.
-    pub fn listener(&self) -> engine::Observer {
+    /// On a terminal how far a method has come stands before what is being done; otherwise it is said when nothing has been
+    /// said for a while, and when quiet never.
+    fn observer(&self) -> Option<Observer> {
         let (voice, bar, last) = (self.voice, self.bar.clone(), self.last.clone());
         let mut pace = Pace::default();
-        Box::new(move |progress| {
+        Some(Box::new(move |progress| {
             let text = pace.describe(progress, Instant::now());
-            match &bar {
+            match bar.0.get() {
                 Some(bar) if progress.done >= progress.total => bar.set_prefix(""),
                 Some(bar) => bar.set_prefix(format!("{text}  ")),
                 None if voice == Voice::Normal && last.elapsed() >= SILENCE => {
@@ -147,40 +187,11 @@ impl Progress {
                 }
                 None => {}
             }
-        })
+        }))
     }
 
-    /// Takes the bar away.
-    pub fn finish(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
-
-    /// Runs `f` while no bar is drawn, so that its output is not overwritten.
-    pub fn aside<T>(&self, f: impl FnOnce() -> T) -> T {
-        self.beside().aside(f)
-    }
-
-    /// What [`aside`](Self::aside) needs, for another thread.
-    pub fn beside(&self) -> Beside {
-        Beside { bar: self.bar.clone() }
-    }
-}
-
-/// Knows whether a bar is drawn.
-#[derive(Debug, Clone, Default)]
-pub struct Beside {
-    bar: Option<ProgressBar>,
-}
-
-impl Beside {
-    /// Runs `f` while no bar is drawn.
-    pub fn aside<T>(&self, f: impl FnOnce() -> T) -> T {
-        match &self.bar {
-            Some(bar) => bar.suspend(f),
-            None => f(),
-        }
+    fn cancel(&self) -> Cancel {
+        interrupt::cancel()
     }
 }
 
@@ -216,22 +227,14 @@ impl Pace {
     }
 }
 
-/// `1 map`, `2 maps`.
-pub fn counted(n: usize, one: &str) -> String {
-    format!("{n} {one}{}", if n == 1 { "" } else { "s" })
-}
-
-/// Longest message, characters.
-const LONGEST: usize = 500;
-
-/// `text` in one line that is not too long.
-pub fn message(text: &str) -> String {
-    bounded(&one_line(text), LONGEST)
-}
-
 /// A line on standard error; a closed standard error is no reason to stop.
 pub fn say(text: &str) {
     let _ = writeln!(io::stderr(), "{}", message(text));
+}
+
+/// Several lines on standard error, none of them too long.
+pub fn say_lines(text: &str) {
+    harmless(text).lines().for_each(say);
 }
 
 /// The log of a compiler, line by line and in full.

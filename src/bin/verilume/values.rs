@@ -31,31 +31,6 @@ impl CropSize {
     }
 }
 
-/// The `part`-th of `of` parts, counted from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shard {
-    /// Which part.
-    pub part: u64,
-    /// Number of parts.
-    pub of: u64,
-}
-
-impl Shard {
-    /// From `i/n`.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let wrong = || format!("'{text}' is not a shard; with n parts they are 1/n to n/n");
-        let (part, of) = text.split_once('/').ok_or_else(wrong)?;
-        let (part, of) = (part.parse().map_err(|_| wrong())?, of.parse().map_err(|_| wrong())?);
-        if (1..=of).contains(&part) { Ok(Self { part, of }) } else { Err(wrong()) }
-    }
-}
-
-impl std::fmt::Display for Shard {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.part, self.of)
-    }
-}
-
 /// A number of bytes: `4096`, `512MiB`, `1.5GB`.
 pub fn bytes(text: &str) -> Result<u64, String> {
     let text = text.trim();
@@ -142,12 +117,10 @@ mod tests {
     }
 
     #[test]
-    fn crops_and_shards() {
+    fn crops() {
         assert_eq!(CropSize::parse("256:224"), Ok(CropSize { resize: Some(256), crop: [224; 2] }));
         assert_eq!(CropSize::parse("96x128"), Ok(CropSize { resize: None, crop: [96, 128] }));
         assert!(CropSize::parse("0").is_err() && CropSize::parse("9x").is_err());
-        assert_eq!(Shard::parse("2/3"), Ok(Shard { part: 2, of: 3 }));
-        assert!(["0/3", "4/3", "1/0", "1", "a/b"].iter().all(|t| Shard::parse(t).is_err()));
     }
 
     #[test]

@@ -6,7 +6,10 @@ use verilume::report::RECORD_VERSION;
 use verilume::report::check::{CheckReport, Finding, PictureChecked, Threshold, Verdict};
 use verilume::report::figures::{chosen, number};
 
-use crate::paths::one_line;
+use verilume::session::Noticed;
+use verilume::text::one_line;
+
+use crate::records::json;
 
 /// A finding and the picture it was made on.
 #[derive(Serialize)]
@@ -23,14 +26,16 @@ struct Line<'a> {
     notes: &'a [(String, f64)],
     error: Option<&'a str>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    assumed: &'a [String],
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
     warnings: &'a [String],
     record_version: u32,
 }
 
-/// One JSON object a finding; one for a picture that could not be checked.
-pub fn lines(picture: &PictureChecked, warnings: &[String]) -> serde_json::Result<Vec<String>> {
+/// One JSON object a finding; one for a picture that could not be checked. `said` is of the run and of the picture.
+pub fn lines(picture: &PictureChecked, said: &Noticed) -> verilume::Result<Vec<String>> {
     let line = |finding: Option<&Finding>| {
-        serde_json::to_string(&Line {
+        json(&Line {
             input: &picture.input,
             index: picture.index,
             method: finding.map(|f| f.method.as_str()),
@@ -42,7 +47,8 @@ pub fn lines(picture: &PictureChecked, warnings: &[String]) -> serde_json::Resul
             detail: finding.map(|f| f.detail.as_str()),
             notes: finding.map(|f| f.notes.as_slice()).unwrap_or_default(),
             error: picture.error.as_deref(),
-            warnings,
+            assumed: &said.assumed,
+            warnings: &said.warnings,
             record_version: RECORD_VERSION,
         })
     };
@@ -163,7 +169,11 @@ mod tests {
         let good =
             picture("a", vec![finding("gradient", Verdict::Pass, Some(0.1)), finding("haf", Verdict::Fail, None)]);
         let lines = |picture| -> Vec<serde_json::Value> {
-            super::lines(picture, &[]).unwrap().iter().map(|l| serde_json::from_str(l).unwrap()).collect()
+            super::lines(picture, &Noticed::default())
+                .unwrap()
+                .iter()
+                .map(|l| serde_json::from_str(l).unwrap())
+                .collect()
         };
         let made = lines(&good);
         assert_eq!(made.len(), 2);

@@ -5,22 +5,19 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use serde::Serialize;
+use verilume::data::{ArrayFile, Item, Net, Room, Row, Source, paths};
+use verilume::graph::Link;
 use verilume::model::Model;
+use verilume::program::Score;
+use verilume::report::Versioned;
+use verilume::run::Said;
+use verilume::score::top;
+use verilume::text::counted;
 
 use crate::args::{Preparation, VerifyArgs};
-use crate::arrays::{ArrayFile, Row};
-use crate::computing;
-use crate::inputs::Source;
-use crate::items::{Item, Net};
-use crate::paths;
-use crate::plan;
-use crate::runner::{batch, input_shape};
-use crate::said::Said;
-use crate::talk::{Answer, Progress, Voice, counted};
-use crate::targets::best_first;
-
-/// The logits differ by more than is allowed.
-const DIFFERENT: u8 = 1;
+use crate::exit;
+use crate::plan::Shared;
+use crate::talk::{Answer, Progress};
 
 /// What was found.
 #[derive(Debug, Serialize)]
@@ -52,50 +49,53 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
     if !(args.tolerance >= 0.0 && args.tolerance.is_finite()) {
         bail!("--tolerance {}: a finite number of at least 0 is wanted", args.tolerance);
     }
-    let model = plan::open_model(&args.model)?;
-    let settings = computing::settings(&args.resources, args.threads)?;
-    let voice = if args.quiet { Voice::Quiet } else { Voice::Normal };
-    let mut engine = computing::open(&settings, voice)?;
-    let progress = Progress::new(voice, 0);
-    let mut said = Said::new(&model, model.preprocess(), &Preparation::default());
+    let preparation = Preparation::default();
+    let (threads, quiet) = (args.threads, args.quiet);
+    let shared = Shared { model: &args.model, preparation: &preparation, resources: &args.resources, threads, quiet };
+    let (mut session, _) = shared.open(Score::Logit)?;
+    let progress = Progress::new(shared.voice());
+    let mut said = Said::new(&session, &[]);
     said.tell(&progress);
 
-    let wanted = logits(&args.logits, model.classes())?;
+    let room = shared.room();
     let source = Source::named(args.input.clone());
-    let mut array = ArrayFile::open(&args.input).map_err(|e| e.within("--input"))?;
-    if array.rows() != wanted.len() {
+    let mut array = ArrayFile::open(&args.input, room).map_err(|e| e.within("--input"))?;
+    let inputs = array.rows();
+    let mut logits = Logits::open(&args.logits, session.model(), inputs, room)?;
+    if inputs != logits.rows {
         bail!(
-            "--logits {}: logits of {}, but {} has {}",
+            "--logits {}: logits of {}, but {} has {inputs}",
             paths::shown(&args.logits),
-            counted(wanted.len(), "input"),
-            paths::shown(&args.input),
-            array.rows()
+            counted(logits.rows, "input"),
+            paths::shown(&args.input)
         );
     }
-    let net = Net { preprocess: model.preprocess(), input: model.default_input() };
-    let (mut worst, mut at, mut agree) = (0.0, [0, 0], 0);
-    for (row, wanted) in wanted.iter().enumerate() {
+    let preprocess = session.preparation().clone();
+    let net = Net { preprocess: &preprocess, input: session.model().default_input(), room };
+    let (mut worst, mut at, mut agree, mut largest) = (0.0, [0, 0], 0, 0.0f64);
+    for row in 0..inputs {
+        let wanted = logits.of(row)?;
         let item = Item::row(0, &source, &mut array, row, net).map_err(|e| e.within("--input"))?;
-        said.hear(&item, None, None, &progress);
-        let graph = model.graph(input_shape(&item.input)?).map_err(|e| e.within("--input"))?;
-        let found = engine.forward(&graph, &batch(&[&item.input])?)?.item(0)?.to_f64().into_owned();
-        for (class, (a, b)) in found.iter().zip(wanted).enumerate() {
+        said.hear(&item, &progress);
+        let Some(scored) = session.score(&[&item.input]).pop() else { continue };
+        let found = scored.map_err(|e| e.within("--input"))?.logits;
+        for (class, (a, b)) in found.iter().zip(&wanted).enumerate() {
             if (a - b).abs() > worst {
                 (worst, at) = ((a - b).abs(), [row, class]);
             }
         }
-        agree += usize::from(best_first(&found).first() == best_first(wanted).first());
+        agree += usize::from(top(&found) == top(&wanted));
+        largest = wanted.iter().fold(largest, |largest, v| largest.max(v.abs()));
     }
-    let largest = wanted.iter().flatten().fold(0.0, |largest: f64, v| largest.max(v.abs()));
     if largest == 0.0 {
         bail!("--logits {}: all logits are 0, there is nothing to compare with", paths::shown(&args.logits));
     }
-    let relative = worst / largest;
+    let (relative, model) = (worst / largest, session.model());
     let report = Report {
         model: model.name(),
         architecture: model.architecture(),
         sha256: model.sha256(),
-        inputs: wanted.len(),
+        inputs,
         classes: model.classes(),
         largest_difference: worst,
         at,
@@ -107,9 +107,9 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
         assumed: &said.all_assumed(),
         warnings: &said.all(),
     };
-    let text = if args.json { serde_json::to_string(&report)? } else { text(&report, &model) };
+    let text = if args.json { serde_json::to_string(&Versioned::new(&report))? } else { text(&report, model) };
     Answer::default().line(&text)?;
-    Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::from(DIFFERENT) })
+    Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::from(exit::SOME_FAILED) })
 }
 
 fn text(report: &Report<'_>, model: &Model) -> String {
@@ -129,22 +129,67 @@ fn text(report: &Report<'_>, model: &Model) -> String {
     )
 }
 
-/// The other program's logits, a row an input.
-fn logits(path: &Path, classes: usize) -> Result<Vec<Vec<f64>>> {
-    let mut array = ArrayFile::open(path).map_err(|e| e.within("--logits"))?;
-    let shown = paths::shown(path);
-    if array.dims() != [classes] {
-        let n = if array.is_single() { String::new() } else { format!("{}, ", array.rows()) };
-        let dims: Vec<String> = array.dims().iter().map(usize::to_string).collect();
-        bail!("--logits {shown}: an array of shape [{n}{}], the net has {classes} classes", dims.join(", "));
-    }
-    let mut rows = Vec::with_capacity(array.rows());
-    for row in 0..array.rows() {
-        let Row::Normalised(numbers) = array.row(row)? else { bail!("--logits {shown}: these are levels of pictures") };
-        if let Some(k) = numbers.first_not_finite() {
-            bail!("--logits {shown}: element {k} of row {row} is not a finite number");
+/// The other program's logits, read an input at a time.
+struct Logits {
+    array: ArrayFile,
+    shown: String,
+    form: Layout,
+    rows: usize,
+}
+
+/// How they are laid out.
+enum Layout {
+    /// A row an input, a number a class.
+    Classes,
+    /// A row an input: the one output of the net.
+    One,
+    /// The same of all inputs in one row.
+    Flat(Vec<f64>),
+}
+
+impl Logits {
+    /// Opens the logits of `inputs` inputs.
+    fn open(path: &Path, model: &Model, inputs: usize, room: Room) -> Result<Self> {
+        let array = ArrayFile::open(path, room).map_err(|e| e.within("--logits"))?;
+        let (shown, rows, classes) = (paths::shown(path), array.rows(), model.classes());
+        let sigmoid = model.link() == Link::Sigmoid;
+        let mut logits = Self { array, shown, form: Layout::Classes, rows };
+        match *logits.array.dims() {
+            [n] if sigmoid && logits.array.is_single() && n == inputs => {
+                (logits.form, logits.rows) = (Layout::Flat(logits.numbers(0)?), n);
+            }
+            [1] if sigmoid => logits.form = Layout::One,
+            [n] if n == classes => {}
+            _ => {
+                let n = if logits.array.is_single() { String::new() } else { format!("{rows}, ") };
+                let dims: Vec<String> = logits.array.dims().iter().map(usize::to_string).collect();
+                let one = if sigmoid { " and one output" } else { "" };
+                let (shown, dims) = (&logits.shown, dims.join(", "));
+                bail!("--logits {shown}: an array of shape [{n}{dims}], the net has {classes} classes{one}");
+            }
         }
-        rows.push(numbers.to_f64().into_owned());
+        Ok(logits)
     }
-    Ok(rows)
+
+    fn numbers(&mut self, row: usize) -> Result<Vec<f64>> {
+        let shown = &self.shown;
+        let numbers = match self.array.row(row)? {
+            Row::Normalised(numbers) => numbers,
+            Row::Levels(_) => bail!("--logits {shown}: these are levels of pictures"),
+        };
+        match numbers.first_not_finite() {
+            Some(k) => bail!("--logits {shown}: element {k} of row {row} is not a finite number"),
+            None => Ok(numbers.to_f64().into_owned()),
+        }
+    }
+
+    /// Of input `row`, one logit a class.
+    fn of(&mut self, row: usize) -> Result<Vec<f64>> {
+        let z = match &self.form {
+            Layout::Classes => return self.numbers(row),
+            Layout::One => self.numbers(row)?.first().copied(),
+            Layout::Flat(all) => all.get(row).copied(),
+        };
+        Ok(z.map_or_else(Vec::new, |z| vec![-z, z]))
+    }
 }

@@ -2,61 +2,48 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::conv::{Direction, Products};
+use super::conv::{Arithmetic, Direction};
+use super::sets::Kernels;
 use crate::error::{Error, Result};
 
-/// Which kernels the CPU device uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Kernels {
-    /// The fastest the machine has.
-    #[default]
-    Auto,
-    /// AVX-512 F, BW, DQ, VL.
-    Avx512,
-    /// AVX2, FMA, F16C.
-    Avx2,
-    /// Plain Rust.
-    Portable,
+impl std::fmt::Display for Kernels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.set().name)
+    }
 }
 
 impl std::str::FromStr for Kernels {
     type Err = Error;
 
     fn from_str(s: &str) -> Result<Self> {
-        match s {
-            "auto" => Ok(Kernels::Auto),
-            "avx512" => Ok(Kernels::Avx512),
-            "avx2" => Ok(Kernels::Avx2),
-            "portable" => Ok(Kernels::Portable),
-            _ => {
-                Err(Error::settings(format!("no CPU kernels are named '{s}'; there are auto, avx512, avx2, portable")))
-            }
-        }
+        let names = || Kernels::ALL.map(|kernels| kernels.set().name).join(", ");
+        let named = Kernels::ALL.into_iter().find(|kernels| kernels.set().name == s);
+        named.ok_or_else(|| Error::settings(format!("no CPU kernels are named '{s}'; there are {}", names())))
     }
 }
 
-/// How accurately convolutions are computed in single precision: the CPU's large 3×3 ones of stride 1, and the way back on a
-/// GPU.
+/// How accurately convolutions are computed in single precision. It concerns large 3×3 convolutions of stride 1 on the CPU, and
+/// the backward pass on a GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Convolution {
     /// `Fast` on a CPU, `Exact` on a GPU.
     #[default]
     Auto,
-    /// CPU: by Winograd's transforms, forward and backward: a quarter of the products, a few times the rounding error. GPU:
-    /// signals on their way back are multiplied in TF32, which does no harm to a plain gradient, whose decisions are taken
-    /// by then, but to whatever compares or cuts signals.
+    /// CPU: Winograd's transforms, forward and backward. They have a quarter of the products and a few times the rounding error.
+    /// GPU: signals on their way back are multiplied in TF32. That is harmless for a plain gradient (ReLU masks are already
+    /// fixed), not for rules that compare or threshold signals.
     Fast,
-    /// CPU: forward by plain sums, so that activations are decided as well as single precision can; backward by Winograd's
-    /// transforms, which are linear and cannot flip a decision. GPU: single precision's accuracy both ways.
+    /// CPU: plain sums in the forward pass, so that ReLU masks are as accurate as single precision can make them. Winograd's
+    /// transforms in the backward pass, which is linear and cannot flip a mask. GPU: single precision's accuracy both ways.
     Exact,
 }
 
 impl Convolution {
-    pub(super) fn products(self, direction: Direction) -> Products {
+    pub(super) fn arithmetic(self, direction: Direction) -> Arithmetic {
         match (self, direction) {
-            (Convolution::Exact, Direction::Forward) => Products::Plain,
-            _ => Products::Few,
+            (Convolution::Exact, Direction::Forward) => Arithmetic::Direct,
+            _ => Arithmetic::Transformed,
         }
     }
 }

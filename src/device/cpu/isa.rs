@@ -4,6 +4,7 @@
 //! Three instruction sets exist: AVX-512 (16 lanes of f32), AVX2 with FMA (8 lanes of f32) and a portable one (8 lanes of
 //! f32 or f64) written in plain Rust.
 
+use super::sets::Kernels;
 use crate::tensor::Scalar;
 
 /// Work to be done with an instruction set's features switched on.
@@ -37,9 +38,9 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     const PIXELS: usize;
     /// Whether large 3×3 convolutions may be computed by Winograd's transforms.
     const WINOGRAD: bool;
-    /// Channel blocks whose sums for two positions fit the registers with two numbers read and a vector of weights while zeros
-    /// are skipped, at most 8; 0 where no product is skipped.
-    const SKIPS: usize;
+    /// Most channel blocks the zero-skipping kernel can accumulate in registers (two pixels at a time), at most 8. 0 disables
+    /// it.
+    const SKIP_BLOCKS: usize;
 
     unsafe fn zero() -> Self::V;
     unsafe fn splat(x: Self::T) -> Self::V;
@@ -49,9 +50,9 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     unsafe fn load_f16(p: *const u16) -> Self::V;
     /// Numbers stored as bfloat16, converted exactly; `p` is valid for `LANES` of them, of any alignment.
     unsafe fn load_bf16(p: *const u16) -> Self::V;
-    /// Asks for the cache line of `p` in the first cache, where the instruction set can; any address will do.
+    /// Prefetches the cache line of `p` into the first-level cache, if there is an instruction for it. Any address will do.
     unsafe fn prefetch_near(p: *const u8);
-    /// As [`Isa::prefetch_near`], in the second cache.
+    /// As [`Isa::prefetch_near`], into the second-level cache.
     unsafe fn prefetch_far(p: *const u8);
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
@@ -60,7 +61,7 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// `min(max(v, lo), hi)`; NaN stays NaN.
     unsafe fn clamp(v: Self::V, lo: Self::V, hi: Self::V) -> Self::V;
-    /// Bit `i` set where `v[i]` is not 0, as NaN is not.
+    /// Bit `i` set where `v[i]` is not 0. NaN is not 0.
     unsafe fn nonzero(v: Self::V) -> u32;
     /// Bit `i` set where `lo < v[i] < hi`.
     unsafe fn between(v: Self::V, lo: Self::V, hi: Self::V) -> u32;
@@ -113,12 +114,12 @@ impl<T: Scalar> Isa for Portable<T> {
     type T = T;
     type V = Lanes<T>;
     const LANES: usize = 8;
-    const NAME: &'static str = "portable";
+    const NAME: &'static str = Kernels::Portable.set().name;
     const LOADS_HALF: bool = false;
     const REGISTERS: usize = 16;
     const PIXELS: usize = 4;
     const WINOGRAD: bool = false;
-    const SKIPS: usize = 0;
+    const SKIP_BLOCKS: usize = 0;
 
     #[inline(always)]
     unsafe fn zero() -> Lanes<T> {
@@ -240,11 +241,11 @@ impl<T: Scalar> Isa for Portable<T> {
                 // SAFETY: passed on.
                 unsafe { k.call() }
             }
-            if has_avx512() {
+            if Kernels::Avx512.run_here() {
                 // SAFETY: detected; the kernel's pointers are the caller's promise.
                 return unsafe { widest(k) };
             }
-            if has_avx2() {
+            if Kernels::Avx2.run_here() {
                 // SAFETY: detected; the kernel's pointers are the caller's promise.
                 return unsafe { wide(k) };
             }
@@ -254,26 +255,6 @@ impl<T: Scalar> Isa for Portable<T> {
     }
 }
 
-/// Whether the machine has what [`Avx512`] needs.
-pub(crate) fn has_avx512() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("avx512vl")
-        && has_avx2();
-    #[cfg(not(target_arch = "x86_64"))]
-    false
-}
-
-/// Whether the machine has what [`Avx2`] needs.
-pub(crate) fn has_avx2() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
-    #[cfg(not(target_arch = "x86_64"))]
-    false
-}
-
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx512};
 
@@ -281,7 +262,7 @@ pub(crate) use x86::{Avx2, Avx512};
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Isa, Kernel};
+    use super::{Isa, Kernel, Kernels};
 
     /// AVX-512 F, BW, DQ, VL: 16 lanes of f32.
     #[derive(Debug, Clone, Copy)]
@@ -293,12 +274,12 @@ mod x86 {
         type T = f32;
         type V = __m512;
         const LANES: usize = 16;
-        const NAME: &'static str = "avx512";
+        const NAME: &'static str = Kernels::Avx512.set().name;
         const LOADS_HALF: bool = true;
         const REGISTERS: usize = 32;
         const PIXELS: usize = 14;
         const WINOGRAD: bool = true;
-        const SKIPS: usize = 8;
+        const SKIP_BLOCKS: usize = 8;
 
         #[inline(always)]
         unsafe fn zero() -> __m512 {
@@ -408,12 +389,12 @@ mod x86 {
         type T = f32;
         type V = __m256;
         const LANES: usize = 8;
-        const NAME: &'static str = "avx2";
+        const NAME: &'static str = Kernels::Avx2.set().name;
         const LOADS_HALF: bool = true;
         const REGISTERS: usize = 16;
         const PIXELS: usize = 6;
         const WINOGRAD: bool = true;
-        const SKIPS: usize = 6;
+        const SKIP_BLOCKS: usize = 6;
 
         #[inline(always)]
         unsafe fn zero() -> __m256 {

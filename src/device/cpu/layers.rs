@@ -1,4 +1,4 @@
-//! Steps with weights, and decisions that come from or go to the host.
+//! Steps with weights, and decisions (masks and argmax indices) that the host gives or takes.
 
 use super::conv::{self, Direction};
 use super::isa::Isa;
@@ -8,6 +8,11 @@ use super::{Cpu, Values, layout, linear};
 use crate::device::Device;
 use crate::program::{ConvLayer, Epilogue, Form, LinearLayer, Range, Value, WinnerWidth};
 use crate::tensor::Scalar;
+
+/// Tasks a thread of a linear layer: small enough that all threads end together.
+const ROW_TASKS: usize = 8;
+/// Most rows of a linear layer's task, whatever the number of threads.
+const MOST_ROWS: usize = 256;
 
 impl<I: Isa> Cpu<I> {
     pub(super) fn conv(
@@ -48,51 +53,17 @@ impl<I: Isa> Cpu<I> {
                 finish: finish(n),
             })
             .collect();
-        let most = plan.parts(I::LANES);
-        // Few large pieces are split by channels, so that every thread has work.
-        let share = |pieces: usize| (2 * self.threads).div_ceil(pieces).clamp(1, most);
-        if let conv::Form::Winograd(winograd) = &plan.form {
-            let tiles = v.copies * winograd.tiles();
-            let cuts = winograd.cuts(v.copies);
-            let parts = if cuts >= 2 * self.threads { 1 } else { share(cuts).min(self.threads.div_ceil(cuts)) };
-            self.each(cuts * parts, |t, scratch| {
-                let (cut, part) = (t / parts, t % parts);
-                let task = conv::WinogradTask::<I> {
-                    plan: winograd,
-                    geometry: &plan.geometry,
-                    weights: weights.get().cast_const(),
-                    copies: &views,
-                    tiles: cut * tiles / cuts..(cut + 1) * tiles / cuts,
-                    share: part * most / parts..(part + 1) * most / parts,
-                    scratch,
-                };
-                // SAFETY: values, weights and scratch were laid out for this plan; features were detected.
-                unsafe { I::run(task) };
-            });
-            return;
-        }
-        let bands = plan.bands();
-        let parts = share(v.copies * bands);
-        self.each(v.copies * bands * parts, |t, scratch| {
-            let (n, rest) = (t / (bands * parts), t % (bands * parts));
-            let (band, part) = (rest / parts, rest % parts);
-            let task = conv::Task::<I> {
-                plan: &plan,
-                weights: weights.get().cast_const(),
-                view: views[n],
-                scratch,
-                band,
-                share: part * most / parts..(part + 1) * most / parts,
-            };
+        let work = conv::Work::<I>::new(&plan, weights, &views, self.threads);
+        self.each(work.tasks(), |t, scratch| {
             // SAFETY: values, weights and scratch were laid out for this plan; features were detected.
-            unsafe { I::run(task) };
+            unsafe { work.run(t, scratch) };
         });
     }
 
     pub(super) fn linear(&self, layer: &LinearLayer, x: Value, out: Value, v: &Values<'_, I>) {
         let rows = layer.weight.rows();
         let bias = layer.bias.as_ref().map_or(Vec::new(), |b| padded::<I>(b));
-        let piece = rows.div_ceil(8 * self.threads).next_multiple_of(linear::BLOCK_ROWS).min(256);
+        let piece = rows.div_ceil(ROW_TASKS * self.threads).next_multiple_of(linear::BLOCK_ROWS).min(MOST_ROWS);
         // SAFETY: the value holds the layer's columns and was written by an earlier step.
         let live = unsafe { linear::live::<I>(&layer.weight, v.at(x, 0), v.step(x), v.copies) };
         self.each(rows.div_ceil(piece), |t, scratch| {
@@ -176,7 +147,7 @@ impl<I: Isa> Cpu<I> {
     }
 }
 
-/// One number a channel, zeros to whole blocks.
+/// One number a channel, padded with zeros to whole blocks.
 fn padded<I: Isa>(values: &[f64]) -> Vec<I::T> {
     let mut out: Vec<I::T> = values.iter().map(|&x| I::T::from_f64(x)).collect();
     out.resize(values.len().next_multiple_of(I::LANES), I::T::ZERO);

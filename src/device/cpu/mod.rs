@@ -20,6 +20,7 @@ pub mod peaks;
 mod pointwise;
 mod pool;
 mod quantile;
+mod sets;
 mod source;
 mod steps;
 mod weights;
@@ -29,7 +30,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use choice::{Convolution, Kernels};
+pub use choice::Convolution;
+pub use sets::{InstructionSet, Kernels};
 
 use conv::{ConvPlan, Direction, PackKey};
 use isa::{Isa, Portable};
@@ -39,6 +41,7 @@ use rayon::prelude::*;
 use super::patch::{Moved, PatchTask, Stem};
 use super::threads::start_pool;
 use super::{Chunk, Description, Device, Harvest, Perturbation, Room, Sum};
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::graph::WeightId;
 use crate::program::{ConvLayer, Form, LastAdjoint, Plan, Step, Value, Zeros};
@@ -94,27 +97,17 @@ trait WithIsa {
 
 /// Chooses the instruction set; an error when the machine lacks it.
 fn with_isa<W: WithIsa>(precision: Precision, kernels: Kernels, work: W) -> Result<W::Out> {
-    let missing = |what: &str| Error::settings(format!("this machine has no {what}"));
+    let missing = || Error::settings(format!("this machine has no {}", kernels.set().needs));
     match (precision, kernels) {
         (Precision::F64, Kernels::Auto | Kernels::Portable) => work.with::<Portable<f64>>(),
         (Precision::F64, _) => Err(Error::settings("double precision has portable kernels only")),
-        (Precision::F32, Kernels::Portable) => work.with::<Portable<f32>>(),
-        #[cfg(target_arch = "x86_64")]
-        (Precision::F32, Kernels::Avx512 | Kernels::Auto) if isa::has_avx512() => work.with::<isa::Avx512>(),
-        #[cfg(target_arch = "x86_64")]
-        (Precision::F32, Kernels::Avx2 | Kernels::Auto) if isa::has_avx2() => work.with::<isa::Avx2>(),
-        (Precision::F32, Kernels::Auto) => work.with::<Portable<f32>>(),
-        (Precision::F32, Kernels::Avx512) => Err(missing("AVX-512 (F, BW, DQ, VL)")),
-        (Precision::F32, Kernels::Avx2) => Err(missing("AVX2 with FMA and F16C")),
-    }
-}
-
-/// The kernels [`Kernels::Auto`] picks on this machine for single precision.
-pub fn detected() -> Kernels {
-    match (isa::has_avx512(), isa::has_avx2()) {
-        (true, _) => Kernels::Avx512,
-        (false, true) => Kernels::Avx2,
-        (false, false) => Kernels::Portable,
+        (Precision::F32, _) => match kernels.here().ok_or_else(missing)? {
+            #[cfg(target_arch = "x86_64")]
+            Kernels::Avx512 => work.with::<isa::Avx512>(),
+            #[cfg(target_arch = "x86_64")]
+            Kernels::Avx2 => work.with::<isa::Avx2>(),
+            _ => work.with::<Portable<f32>>(),
+        },
     }
 }
 
@@ -143,6 +136,7 @@ struct Cpu<I: Isa> {
     convolution: Convolution,
     threads: usize,
     pool: Option<rayon::ThreadPool>,
+    cancel: Cancel,
     plans: HashMap<ConvKey, Arc<ConvPlan>>,
     /// Packed weights that stay.
     resident: HashMap<PackKey, Buffer>,
@@ -162,6 +156,7 @@ impl<I: Isa> Cpu<I> {
             convolution,
             threads,
             pool: start_pool(threads)?,
+            cancel: Cancel::default(),
             plans: HashMap::new(),
             resident: HashMap::new(),
             transient: Buffer::empty(),
@@ -178,24 +173,29 @@ impl<I: Isa> Cpu<I> {
         if self.plans.len() >= MOST_CONV_PLANS && !self.plans.contains_key(&key) {
             self.plans.clear();
         }
-        let products = self.convolution.products(direction);
+        let arithmetic = self.convolution.arithmetic(direction);
         let plan = self.plans.entry(key);
-        Arc::clone(plan.or_insert_with(|| Arc::new(ConvPlan::new::<I>(layer, direction, products, zeros))))
+        Arc::clone(plan.or_insert_with(|| Arc::new(ConvPlan::new::<I>(layer, direction, arithmetic, zeros))))
     }
 
     /// Runs `task(index, scratch)` for every index below `tasks`; `scratch` holds `scratch_share` numbers, what `Cpu::needs`
-    /// found for the plan that was fitted last.
+    /// found for the plan that was fitted last. Once the work is cancelled tasks are left out: their results are not used.
     fn each(&self, tasks: usize, task: impl Fn(usize, *mut I::T) + Sync) {
         let scratch = Shared(self.scratch.pointer().cast::<I::T>());
         let share = self.scratch_share;
-        // SAFETY: `install` runs tasks on this pool's workers, whose indices are below `threads`, and each has a share of the
-        // scratch buffer. A task ends before its worker takes another, since tasks do not use rayon.
-        let run = |i| task(i, unsafe { scratch.add(rayon::current_thread_index().unwrap_or(0) * share) });
+        let run = |i| {
+            if !self.cancel.is_cancelled() {
+                // SAFETY: `install` runs tasks on this pool's workers, whose indices are below `threads`, and each has a share
+                // of the scratch buffer. A task ends before its worker takes another, since tasks do not use rayon.
+                task(i, unsafe { scratch.add(rayon::current_thread_index().unwrap_or(0) * share) });
+            }
+        };
         match &self.pool {
             Some(pool) if tasks > 1 => pool.install(|| (0..tasks).into_par_iter().with_max_len(1).for_each(run)),
             _ => {
+                let tasks = (0..tasks).take_while(|_| !self.cancel.is_cancelled());
                 // SAFETY: outside the pool there is one worker.
-                (0..tasks).for_each(|i| task(i, unsafe { scratch.add(0) }));
+                tasks.for_each(|i| task(i, unsafe { scratch.add(0) }));
             }
         }
     }
@@ -250,6 +250,10 @@ impl<I: Isa> Values<'_, I> {
 }
 
 impl<I: Isa> Device for Cpu<I> {
+    fn cancel_with(&mut self, cancel: &Cancel) {
+        self.cancel = cancel.clone();
+    }
+
     fn pool(&self) -> Option<&rayon::ThreadPool> {
         self.pool.as_ref()
     }
@@ -263,7 +267,7 @@ impl<I: Isa> Device for Cpu<I> {
     }
 
     fn last_adjoint(&self) -> LastAdjoint {
-        LastAdjoint::EachPicture
+        conv::LAST_ADJOINT
     }
 
     fn fit(&mut self, plan: &Plan, wanted: usize, room: Room) -> Result<usize> {
@@ -374,6 +378,7 @@ impl<I: Isa> Cpu<I> {
         let values = Values { plan, arena: Shared(self.arena.pointer()), copies, isa: std::marker::PhantomData };
         for (i, step) in plan.steps().iter().enumerate() {
             self.step(step, &values, chunk, harvest)?;
+            self.cancel.check()?;
             if !after_step(i, &values) {
                 break;
             }

@@ -1,12 +1,12 @@
 //! Which kernel carries out a step, by name.
 
-use super::conv::{ConvPlan, Direction, Form};
+use super::conv::{ConvPlan, Direction};
 use super::isa::Isa;
 use super::{ConvKey, Cpu};
 use crate::program::{ConvLayer, Plan, Step, Zeros};
 
 impl<I: Isa> Cpu<I> {
-    /// Name of the kernel for reports; a step and its adjoint share it, but for convolutions.
+    /// Name of the kernel for reports. A step and its adjoint share it, except for convolutions.
     pub(super) fn kernel_name(&self, plan: &Plan, step: &Step) -> &'static str {
         match step {
             Step::Conv { layer, x, .. } => self.conv_kernel(layer, Direction::Forward, plan.zeros(*x)),
@@ -38,16 +38,9 @@ impl<I: Isa> Cpu<I> {
     }
 
     fn conv_kernel(&self, layer: &ConvLayer, direction: Direction, zeros: Zeros) -> &'static str {
-        let name = |plan: &ConvPlan| match &plan.form {
-            Form::Depthwise => "depthwise",
-            Form::Groups(_) => "direct",
-            Form::Skipping(_) => "skipping",
-            Form::Winograd(_) => "winograd",
-            Form::Narrow(_) => "narrow",
-        };
         match self.plans.get(&ConvKey::new(layer, direction, zeros)) {
-            Some(plan) => name(plan),
-            None => name(&ConvPlan::new::<I>(layer, direction, self.convolution.products(direction), zeros)),
+            Some(plan) => plan.name,
+            None => ConvPlan::new::<I>(layer, direction, self.convolution.arithmetic(direction), zeros).name,
         }
     }
 }

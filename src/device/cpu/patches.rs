@@ -42,7 +42,7 @@ impl<I: Isa> Cpu<I> {
         let moved = self.collect(task.places.len().div_ceil(TOGETHER), |t| {
             let places = &task.places[t * TOGETHER..task.places.len().min((t + 1) * TOGETHER)];
             let mut all = Vec::with_capacity(places.len());
-            for place in places {
+            for place in places.iter().take_while(|_| !self.cancel.is_cancelled()) {
                 let mut out = None;
                 let kernel = Move::<I> {
                     reader: &reader,
@@ -60,6 +60,7 @@ impl<I: Isa> Cpu<I> {
             }
             all
         });
+        self.cancel.check()?;
         let moved: Vec<Moved> = moved.into_iter().flatten().collect();
         match moved.iter().all(|m| m.change.is_finite()) {
             true => Ok(moved),

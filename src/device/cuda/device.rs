@@ -12,6 +12,7 @@ use super::region::Region;
 use super::runtime::{Launch, Refusal, Runtime};
 use super::source;
 use super::tables::Tables;
+use crate::cancel::Cancel;
 use crate::device::patch::{Moved, PatchTask, Stem};
 use crate::device::threads::start_pool;
 use crate::device::{Chunk, Description, Device, Harvest, Room};
@@ -41,6 +42,7 @@ pub(super) struct CudaDevice {
     pub(super) arena: Region,
     threads: usize,
     pub(super) peak: u64,
+    cancel: Cancel,
 }
 
 /// A chunk's values in the arena.
@@ -95,6 +97,7 @@ impl CudaDevice {
             arena: Region::default(),
             threads,
             peak: 0,
+            cancel: Cancel::default(),
         })
     }
 
@@ -177,6 +180,7 @@ impl CudaDevice {
         }
         let values = Values { plan, copies, arena: self.arena.at() };
         for (i, step) in plan.steps().iter().enumerate() {
+            self.cancel.check()?;
             self.step(step, ways[i], &values, chunk, harvest)?;
             if !after_step(self, i, &values)? {
                 return Ok(());
@@ -235,6 +239,10 @@ impl CudaDevice {
 }
 
 impl Device for CudaDevice {
+    fn cancel_with(&mut self, cancel: &Cancel) {
+        self.cancel = cancel.clone();
+    }
+
     fn pool(&self) -> Option<&rayon::ThreadPool> {
         self.constants.pool.as_ref()
     }

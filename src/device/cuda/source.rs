@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use super::arguments;
-use crate::error::{Error, Result, read_text};
+use crate::error::{Error, Result};
+use crate::text;
 
 /// One translation unit: a file, what is defined for it, and the kernels in it.
 #[derive(Debug, PartialEq, Eq)]
@@ -85,7 +86,7 @@ impl Sources {
             return Ok(arguments::header().into());
         }
         if let Some(path) = self.folder.as_ref().map(|f| f.join(file)).filter(|p| p.is_file()) {
-            return read_text(&path).map(Cow::from);
+            return text::read(&path).map(Cow::from);
         }
         let known = EMBEDDED.iter().find(|(name, _)| *name == file);
         known

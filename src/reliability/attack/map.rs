@@ -3,16 +3,18 @@
 use super::ball::{Ball, Size, linf, plane};
 use super::field::{Slope, gradients, logits};
 use super::objective::{Aim, Magnitude, MapTarget, Objective};
-use super::{Adversarial, Start, Told, check_iterations, in_groups, start_draws, step, top};
+use super::{Adversarial, Start, bytes, check_iterations, start_draws, step};
 use crate::device::Perturbation;
 use crate::engine::{self, Batch, Copies, Engine, Pullback};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::image::Preprocess;
+use crate::method::{Course, in_groups};
 use crate::perturb::baseline::Baseline;
 use crate::perturb::quadrature::Quadrature;
 use crate::program::Score;
 use crate::rule::Composite;
+use crate::score::top;
 use crate::tensor::{Precision, Shape, Tensor};
 
 /// Whose map is attacked, as a function of `ḡ`, a gradient of the score or a mean of gradients.
@@ -123,8 +125,9 @@ impl MapAttack {
         self.step.positive("step")?;
         engine::check(graph, x, classes)?;
         let smooth = graph.softened(self.beta)?;
-        in_groups((self.objective.name(), self.iterations), engine, x, |engine, x, at, told| {
-            self.group(engine, [graph, &smooth], preprocess, (x, &classes[at]), told)
+        let what = (self.objective.name(), self.iterations);
+        in_groups(what, engine, (x, classes), bytes(x), |engine, x, classes, course| {
+            self.group(engine, [graph, &smooth], preprocess, (x, classes), course)
         })
     }
 
@@ -155,7 +158,7 @@ impl MapAttack {
         [graph, smooth]: [&Graph; 2],
         preprocess: &Preprocess,
         (x, classes): (&Batch, &[usize]),
-        told: &Told<'_>,
+        course: Course,
     ) -> Result<Vec<Adversarial>> {
         let plane = plane(preprocess, x.shape().len())?;
         let length = self.step.normalised(preprocess);
@@ -181,7 +184,7 @@ impl MapAttack {
                 let s = self.magnitude.normalised(&e, x.shape().plane());
                 victim.judge(&s, logits, picture, done);
             }
-            told.iteration(engine, done, victims.iter().map(|v| v.best.value));
+            course.report(engine, done, victims.iter().map(|v| v.best.value));
         }
         let originals = x.items().iter();
         Ok(victims.into_iter().zip(originals).map(|(victim, original)| victim.finish(original)).collect())
@@ -267,7 +270,7 @@ impl MapAttack {
                     )));
                 }
                 let x = Batch::of(vec![picture.clone()]).map_err(within)?;
-                let class = top(logits(engine, graph, &x)?.first().map_or(&[][..], Vec::as_slice));
+                let class = logits(engine, graph, &x)?.first().and_then(|logits| top(logits)).unwrap_or(0);
                 let baselines = self.baselines(preprocess, &x)?;
                 let maps = self.maps_with(engine, graph, (&x, &[class]), &baselines).map_err(within)?;
                 maps.into_iter().next().map(|(e, _)| e).unwrap_or_default()

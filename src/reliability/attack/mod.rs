@@ -23,9 +23,10 @@ pub use prediction::{Goal, Pgd, Stop, fgsm, pgd};
 pub use quantise::{Quantised, quantise};
 pub use spec::{Attack, Context, Entry, Kind, Spec, Wanted, registry};
 
-use crate::engine::{Batch, Engine, Progress};
+use crate::engine::Batch;
 use crate::error::{Error, Result};
-use crate::random;
+use crate::random::Stream;
+use crate::score::top;
 use crate::tensor::Tensor;
 
 /// Where an attack begins.
@@ -59,70 +60,20 @@ pub struct Adversarial {
 impl Adversarial {
     /// The class predicted on the original picture and on this one: the one of the largest logit, of equal ones the first.
     pub fn predicted(&self) -> [usize; 2] {
-        [top(&self.logits[0]), top(&self.logits[1])]
+        self.logits.each_ref().map(|logits| top(logits).unwrap_or(0))
     }
 }
-
-/// The class of the largest logit; of equal ones the first.
-pub(crate) fn top(logits: &[f64]) -> usize {
-    (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best })
-}
-
-/// Number of the draw that a random start is; noisy copies and other draws have others.
-const START_DRAW: u32 = u32::MAX - 2;
 
 /// One number from 0 to 1 for each element of the picture with this key.
 fn start_draws(seed: u64, key: u64, len: usize) -> Vec<f32> {
     let mut draws = vec![0f32; len];
-    random::fill_uniforms(seed, key, START_DRAW, 0, &mut draws);
+    Stream::AttackStart.uniforms(seed, key, 0, &mut draws);
     draws
 }
 
-/// Bytes that the pictures worked on together may hold on the host.
-const MOST_BYTES: usize = 256 << 20;
-
-/// Runs `attack` on as many pictures at a time as fit, each with the positions of its pictures in `x`, and tells how far it
-/// has come: `attack` is handed a function that hears of each iteration.
-fn in_groups<T>(
-    (method, iterations): (&str, usize),
-    engine: &mut Engine,
-    x: &Batch,
-    mut attack: impl FnMut(&mut Engine, &Batch, std::ops::Range<usize>, &Told<'_>) -> Result<Vec<T>>,
-) -> Result<Vec<T>> {
-    // Point, gradient, bounds, best, and what goes to the device and comes back.
-    let bytes = 12 * x.shape().len() * size_of::<f64>();
-    let most = engine.together(bytes, MOST_BYTES / bytes.max(1));
-    let groups = x.len().div_ceil(most);
-    let total = groups * iterations;
-    engine.progress(&Progress { method, done: 0, total, objective: None });
-    let told = |group: usize| Told { method, before: group * iterations, total };
-    let mut kept = |engine: &mut Engine, x: &Batch, range: std::ops::Range<usize>, group: usize| {
-        engine.keeping((method, bytes * x.len()), |engine| attack(engine, x, range, &told(group)))
-    };
-    if groups == 1 {
-        return kept(engine, x, 0..x.len(), 0);
-    }
-    let mut all = Vec::with_capacity(x.len());
-    for (group, items) in x.items().chunks(most).enumerate() {
-        let first = group * most;
-        all.extend(kept(engine, &Batch::of(items.to_vec())?, first..first + items.len(), group)?);
-    }
-    Ok(all)
-}
-
-/// Where one group of pictures stands within a call.
-struct Told<'a> {
-    method: &'a str,
-    before: usize,
-    total: usize,
-}
-
-impl Told<'_> {
-    fn iteration(&self, engine: &mut Engine, done: usize, objectives: impl Iterator<Item = f64>) {
-        let (sum, count) = objectives.fold((0.0, 0u32), |(sum, count), o| (sum + o, count + 1));
-        let objective = (count > 0).then(|| sum / f64::from(count));
-        engine.progress(&Progress { method: self.method, done: self.before + done, total: self.total, objective });
-    }
+/// Bytes that an attack on a picture keeps: point, gradient, bounds, best, and what goes to the device and comes back.
+fn bytes(x: &Batch) -> usize {
+    12 * x.shape().len() * size_of::<f64>()
 }
 
 /// Refuses numbers of steps that mean nothing.

@@ -1,7 +1,7 @@
 //! What attacks on maps make large, as functions of a map that is normalised to sum 1, and their derivatives.
 
 use crate::error::{Error, Result};
-use crate::reliability::metric::Bounds;
+use crate::reliability::localisation::Bounds;
 use crate::tensor::Tensor;
 
 /// Pixels of the net's input.
@@ -17,7 +17,8 @@ impl Region {
     /// Whether each pixel of `[h, w]` belongs to it.
     ///
     /// # Errors
-    /// When the region lies outside, a mask has other extents, or no pixel or every pixel belongs to it.
+    /// When the region lies outside, a mask has other extents or a number that is not finite, or no pixel or every pixel
+    /// belongs to it.
     pub fn inside(&self, [h, w]: [usize; 2]) -> Result<Vec<bool>> {
         let inside: Vec<bool> = match self {
             Region::Bounds(b) => {
@@ -39,6 +40,9 @@ impl Region {
                 if *mask.dims() != [h, w] {
                     let dims = mask.dims();
                     return Err(Error::shape(format!("a region of shape {dims:?} for an input of {h}x{w}")));
+                }
+                if let Some(at) = mask.first_not_finite() {
+                    return Err(Error::settings(format!("a region whose element {at} is {}", mask.at(at))));
                 }
                 (0..h * w).map(|i| mask.at(i) != 0.0).collect()
             }

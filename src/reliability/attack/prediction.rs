@@ -2,12 +2,14 @@
 
 use super::ball::{Ball, Size, linf, plane};
 use super::field::{gradients, logits};
-use super::{Adversarial, Start, Told, check_iterations, in_groups, start_draws, step, top};
+use super::{Adversarial, Start, bytes, check_iterations, start_draws, step};
 use crate::engine::{self, Batch, Copies, Engine};
 use crate::error::Result;
 use crate::graph::{Graph, Link};
 use crate::image::Preprocess;
+use crate::method::{Course, in_groups};
 use crate::program::Score;
+use crate::score::top;
 use crate::tensor::Tensor;
 
 /// What the prediction is to become; one class a picture.
@@ -29,8 +31,8 @@ impl Goal<'_> {
     /// Whether a picture with these logits is what was wanted.
     fn reached(&self, i: usize, logits: &[f64]) -> bool {
         match self {
-            Goal::Untargeted(classes) => top(logits) != classes[i],
-            Goal::Targeted(classes) => top(logits) == classes[i],
+            Goal::Untargeted(classes) => top(logits) != Some(classes[i]),
+            Goal::Targeted(classes) => top(logits) == Some(classes[i]),
         }
     }
 
@@ -147,17 +149,17 @@ fn attack(
     settings.epsilon.positive("epsilon")?;
     engine::check(graph, x, goal.classes())?;
     let name = if keep == Keep::Last { "fgsm" } else { "pgd" };
-    let run = Run { graph, preprocess, settings, keep };
-    in_groups((name, settings.iterations), engine, x, |engine, x, at, told| {
+    let run = PgdRun { graph, preprocess, settings, keep };
+    in_groups((name, settings.iterations), engine, (x, goal.classes()), bytes(x), |engine, x, classes, course| {
         let goal = match goal {
-            Goal::Untargeted(classes) => Goal::Untargeted(&classes[at]),
-            Goal::Targeted(classes) => Goal::Targeted(&classes[at]),
+            Goal::Untargeted(_) => Goal::Untargeted(classes),
+            Goal::Targeted(_) => Goal::Targeted(classes),
         };
-        run.group(engine, x, goal, told)
+        run.group(engine, x, goal, course)
     })
 }
 
-struct Run<'a> {
+struct PgdRun<'a> {
     graph: &'a Graph,
     preprocess: &'a Preprocess,
     settings: &'a Pgd,
@@ -180,8 +182,8 @@ struct Best {
     iterations: usize,
 }
 
-impl Run<'_> {
-    fn group(&self, engine: &mut Engine, x: &Batch, goal: Goal<'_>, told: &Told<'_>) -> Result<Vec<Adversarial>> {
+impl PgdRun<'_> {
+    fn group(&self, engine: &mut Engine, x: &Batch, goal: Goal<'_>, course: Course) -> Result<Vec<Adversarial>> {
         let Pgd { epsilon, step: length, iterations, start, stop, seed } = *self.settings;
         let plane = plane(self.preprocess, x.shape().len())?;
         let (radius, length) = (epsilon.normalised(self.preprocess), length.normalised(self.preprocess));
@@ -216,7 +218,7 @@ impl Run<'_> {
                 step(&mut victim.point, &up, &length, plane);
                 victim.ball.project(&mut victim.point);
             }
-            told.iteration(engine, done + 1, victims.iter().filter_map(|v| v.best.as_ref().map(|b| b.objective)));
+            course.report(engine, done + 1, victims.iter().filter_map(|v| v.best.as_ref().map(|b| b.objective)));
         }
         let active = self.active(&victims, stop);
         if !active.is_empty() {

@@ -10,9 +10,9 @@ use crate::engine::{Batch, Engine};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::image::Preprocess;
-use crate::method::{Parameter, Registered, Values, read};
+use crate::method::{Parameter, ParameterValues, Registered, read};
 use crate::perturb::baseline::Baseline;
-use crate::reliability::metric::Bounds;
+use crate::reliability::localisation::Bounds;
 use crate::tensor::Tensor;
 
 /// What an attack changes.
@@ -269,7 +269,7 @@ pub struct Context<'a> {
 pub struct Spec {
     /// The attack.
     pub entry: &'static Entry,
-    values: Values,
+    values: ParameterValues,
 }
 
 /// The class that an attack on the prediction wants.
@@ -362,11 +362,11 @@ impl Spec {
             value => Ok((key, value.unwrap_or_else(|| p.default.into()))),
         };
         let values = given.into_iter().zip(entry.parameters).map(resolve).collect::<Result<_>>()?;
-        Ok(Self { entry, values: Values::new(entry.id, values) })
+        Ok(Self { entry, values: ParameterValues::new(entry.id, values) })
     }
 
     /// The value of every parameter.
-    pub fn values(&self) -> &Values {
+    pub fn values(&self) -> &ParameterValues {
         &self.values
     }
 

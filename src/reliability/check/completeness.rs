@@ -1,9 +1,7 @@
 //! Completeness and conservation: does the map keep the method's own promise?
 
-use super::{Outcome, Subject, Test, Threshold, Verdict, ZERO};
+use super::{CheckedMethod, Measurement, Test, Threshold, Verdict, ZERO};
 use crate::map::{Gap, percent};
-
-const MOST: Threshold = Threshold::AtMost(0.05);
 
 /// Share of the score that must have reached the pixels for its conservation to say something of them.
 const LEAST_REACHED: f64 = 0.5;
@@ -14,23 +12,22 @@ pub(super) const TEST: Test = Test {
     question: "Does the map keep what the method promises of it (completeness, conservation, constraint)?",
     paper: "Sundararajan, Taly, Yan 2017 (completeness); Bach et al. 2015 (conservation); the bound is this project's",
     measure: "gap, as a share of what was promised",
-    threshold: MOST,
+    threshold: Threshold::AtMost(0.05),
     run: |_, subject| {
-        let Some(gap) = &subject.map.gap else { return Ok(Outcome::not_applicable(unmeasured(subject))) };
+        let Some(gap) = &subject.map.gap else { return Ok(Measurement::not_applicable(unmeasured(subject))) };
         let Some(relative) = gap.relative else {
-            return Ok(Outcome::not_applicable(match subject.map.is_zero() {
+            return Ok(Measurement::not_applicable(match subject.map.is_zero() {
                 true => ZERO.into(),
                 false => format!("{} of nothing: gap {:.3e}", gap.promise, gap.value),
             }));
         };
-        let outcome = judged(subject, gap, relative.abs());
-        Ok(outcome.note("gap, in units of the score", gap.value))
+        Ok(measured(subject, gap, relative.abs()).note("gap, in units of the score", gap.value))
     },
 };
 
 /// Why there is no gap: what would have to be set for one, or that the method promises nothing.
-fn unmeasured(subject: &Subject<'_>) -> String {
-    let Subject { spec, .. } = subject;
+fn unmeasured(subject: &CheckedMethod<'_>) -> String {
+    let CheckedMethod { spec, .. } = subject;
     if spec.values().text("gap").is_ok_and(|gap| gap == "no") {
         return "no gap was measured: gap=no says so; gap=yes measures it".into();
     }
@@ -47,20 +44,19 @@ fn unmeasured(subject: &Subject<'_>) -> String {
     }
 }
 
-fn judged(subject: &Subject<'_>, gap: &Gap, relative: f64) -> Outcome {
+fn measured(subject: &CheckedMethod<'_>, gap: &Gap, relative: f64) -> Measurement {
     let Some([input, bias, lost]) = subject.map.shares.and_then(|shares| shares.relative()) else {
-        return Outcome::judged(MOST, relative, format!("{}: gap {:.3e}", gap.promise, gap.value));
+        let sentence = format!("{}: gap {:.3e}", gap.promise, gap.value);
+        return Measurement::number(relative, [sentence.clone(), sentence]);
     };
     let reached = format!("{} of it reached the pixels, {} the biases", percent(input), percent(bias));
     let conserves = format!("conserves the score; {reached}");
-    let outcome = match MOST.judge(relative) {
-        Verdict::Pass if input.abs() < LEAST_REACHED => {
-            Outcome::not_applicable(format!("{conserves}: the map holds less than half of it"))
-        }
-        Verdict::Pass => Outcome::judged(MOST, relative, conserves),
-        _ => Outcome::judged(MOST, relative, format!("loses {} of the score; {reached}", percent(lost))),
+    let measured = if TEST.threshold.judge(relative) == Verdict::Pass && input.abs() < LEAST_REACHED {
+        Measurement::not_applicable(format!("{conserves}: the map holds less than half of it"))
+    } else {
+        Measurement::number(relative, [conserves, format!("loses {} of the score; {reached}", percent(lost))])
     };
-    outcome
+    measured
         .note("share of the score that reached the pixels", input)
         .note("share that biases keep", bias)
         .note("share that was lost", lost)

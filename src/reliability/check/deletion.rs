@@ -1,15 +1,13 @@
 //! Deletion: do the pixels that the map calls important matter more than any?
 
-use super::{Bench, Outcome, Subject, Test, Threshold, Verdict, shows_nothing};
+use super::{Bench, CheckedMethod, Measurement, Test, Threshold, shows_nothing};
 use crate::error::{Error, Result};
 use crate::map::{Reduction, channel_sum};
 use crate::program::Score;
-use crate::random;
+use crate::random::Stream;
 use crate::reliability::ranking::ranking;
 use crate::reliability::removal::{Order, Way, area, curves};
 use crate::tensor::Tensor;
-
-const MOST: Threshold = Threshold::AtMost(0.0);
 
 /// Steps from the picture to nothing.
 const STEPS: usize = 50;
@@ -17,20 +15,17 @@ const STEPS: usize = 50;
 /// Random orders that the map's is held against.
 const RANDOM: u32 = 5;
 
-/// Number of the first random order's draw.
-const DRAW: u32 = u32::MAX - 64;
-
 pub(super) const TEST: Test = Test {
     id: "deletion",
     title: "Deletion",
     question: "Is the class lost sooner when pixels go in the map's order than when they go at random?",
     paper: "Petsiuk, Das, Saenko 2018: RISE, BMVC (deletion to zeros of the net's space; random orders are this project's bound)",
     measure: "area under the deletion curve, less that of random orders",
-    threshold: MOST,
+    threshold: Threshold::AtMost(0.0),
     run,
 };
 
-fn run(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Outcome> {
+fn run(bench: &mut Bench<'_>, subject: &CheckedMethod<'_>) -> Result<Measurement> {
     let shape = bench.graph.input_shape();
     let plane = channel_sum(&subject.map.values)?;
     if plane.dims() != [shape.h, shape.w] {
@@ -63,18 +58,16 @@ fn run(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Outcome> {
             let (seed, key) = (bench.options.seed, bench.scene.x.draws()[0].key);
             let random = |i: u32| {
                 let mut draws = vec![0f32; shape.plane()];
-                random::fill_uniforms(seed, key, DRAW + i, 0, &mut draws);
+                Stream::DeletionOrders.uniforms(seed, key, i, &mut draws);
                 ranking(&draws.iter().map(|&v| f64::from(v)).collect::<Vec<_>>())
             };
             measure(&(0..RANDOM).map(random).collect::<Vec<_>>())?
         }
     };
     bench.scene.random_deletion = Some(by_chance);
-    let detail = match MOST.judge(own - by_chance) {
-        Verdict::Pass => "its pixels matter more than pixels taken at random",
-        _ => "pixels taken at random matter more than its own",
-    };
-    Ok(Outcome::judged(MOST, own - by_chance, detail)
+    let sentences =
+        ["its pixels matter more than pixels taken at random", "pixels taken at random matter more than its own"];
+    Ok(Measurement::number(own - by_chance, sentences)
         .note("area under its curve", own)
         .note("area under the curves of random orders", by_chance))
 }

@@ -1,13 +1,11 @@
 //! Stability under an attack on the map.
 
 use super::noise::HOW;
-use super::{Bench, Outcome, PanelKind, Subject, Test, Threshold, Verdict};
+use super::{Bench, CheckedMethod, Measurement, PanelKind, Test, Threshold};
 use crate::engine::Batch;
 use crate::error::Result;
 use crate::reliability::attack::{MapAttack, Objective, Size};
 use crate::reliability::stability::compare;
-
-const LEAST: Threshold = Threshold::AtLeast(0.3);
 
 /// Steps of the attack.
 const ITERATIONS: usize = 30;
@@ -19,11 +17,11 @@ pub(super) const TEST: Test = Test {
     paper: "Ghorbani, Abid, Zou 2019: Interpretation of neural networks is fragile, AAAI (top-k attack on the gradient; size \
             and bound are this project's)",
     measure: "share of the top tenth in common",
-    threshold: LEAST,
+    threshold: Threshold::AtLeast(0.3),
     run,
 };
 
-fn run(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Outcome> {
+fn run(bench: &mut Bench<'_>, subject: &CheckedMethod<'_>) -> Result<Measurement> {
     if let Some(nothing) = subject.shows_nothing()? {
         return Ok(nothing);
     }
@@ -47,21 +45,21 @@ fn run(bench: &mut Bench<'_>, subject: &Subject<'_>) -> Result<Outcome> {
     }
     let attacked = match &bench.scene.attacked {
         Some(Ok(found)) => found.picture.clone(),
-        Some(Err(why)) => return Ok(Outcome::not_applicable(why.clone())),
-        None => return Ok(Outcome::not_applicable("there was no attack")),
+        Some(Err(why)) => return Ok(Measurement::not_applicable(why.clone())),
+        None => return Ok(Measurement::not_applicable("there was no attack")),
     };
     let moved = Batch::of(vec![attacked.clone()])?.drawn_as(&x)?;
     let map = bench.map(subject, bench.graph, &moved, target)?;
     let compared = compare([subject.map, &map], [&x.items()[0], &attacked], &HOW)?;
     // What moves the map to one that is the same everywhere leaves nothing of its top.
     let kept = compared.top().unwrap_or(0.0);
-    let detail = match LEAST.judge(kept) {
-        Verdict::Pass => "the map keeps most of what it shows",
-        _ => "a disturbance that nobody sees moves the map away, and the prediction stays",
-    };
-    let outcome = Outcome::judged(LEAST, kept, detail)
+    let sentences = [
+        "the map keeps most of what it shows",
+        "a disturbance that nobody sees moves the map away, and the prediction stays",
+    ];
+    let measured = Measurement::number(kept, sentences)
         .note("Spearman", compared.spearman.unwrap_or(0.0))
         .note("S_S = |E(x) - E(x')| / |x - x'|", compared.ratio.unwrap_or(0.0))
         .note("way of the mass centre, pixels", compared.mass_shift.unwrap_or(0.0));
-    Ok(outcome.panel(subject.panel(TEST.id, PanelKind::Attacked, "after an attack on the map", map, Some(attacked))))
+    Ok(measured.panel(subject.panel(TEST.id, PanelKind::Attacked, "after an attack on the map", map, Some(attacked))))
 }

@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::attack::top;
 use super::invariance::Shifted;
+use crate::cancel::Cancel;
 use crate::engine::{Batch, Engine, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Graph;
@@ -27,6 +27,7 @@ use crate::map::{Map, Reduction};
 use crate::method::{Context, Method, Spec};
 use crate::near;
 use crate::program::Score;
+use crate::score::{least, top};
 use crate::tensor::Tensor;
 
 /// What a test says of a method on a picture.
@@ -83,28 +84,25 @@ pub struct Finding {
     pub notes: Vec<(String, f64)>,
 }
 
-/// What a test found, before it is known on what.
-struct Outcome {
-    verdict: Verdict,
+/// What a test measured, before it is judged.
+#[derive(Default)]
+struct Measurement {
+    /// The number that [`Test::threshold`] judges; none where the test does not apply.
     value: Option<f64>,
-    detail: String,
+    /// What is said where it passes, or why the test does not apply; and where it fails.
+    sentences: [String; 2],
     notes: Vec<(String, f64)>,
     panels: Vec<Panel>,
 }
 
-impl Outcome {
-    fn judged(threshold: Threshold, value: f64, detail: impl Into<String>) -> Self {
-        Self {
-            verdict: threshold.judge(value),
-            value: Some(value),
-            detail: detail.into(),
-            notes: Vec::new(),
-            panels: Vec::new(),
-        }
+impl Measurement {
+    /// `sentences` say what it means where it passes and where it fails.
+    fn number(value: f64, sentences: [impl Into<String>; 2]) -> Self {
+        Self { value: Some(value), sentences: sentences.map(Into::into), ..Self::default() }
     }
 
     fn not_applicable(why: impl Into<String>) -> Self {
-        Self { verdict: Verdict::NotApplicable, value: None, detail: why.into(), notes: Vec::new(), panels: Vec::new() }
+        Self { sentences: [why.into(), String::new()], ..Self::default() }
     }
 
     fn note(mut self, name: &str, value: f64) -> Self {
@@ -140,7 +138,7 @@ pub struct Test {
     pub measure: &'static str,
     /// The bound it is held against.
     pub threshold: Threshold,
-    run: fn(&mut Bench<'_>, &Subject<'_>) -> Result<Outcome>,
+    run: fn(&mut Bench<'_>, &CheckedMethod<'_>) -> Result<Measurement>,
 }
 
 impl std::fmt::Debug for Test {
@@ -263,7 +261,7 @@ struct Nets {
 }
 
 /// A method on the picture.
-struct Subject<'s> {
+struct CheckedMethod<'s> {
     id: &'s str,
     spec: &'s Spec,
     method: &'s dyn Method,
@@ -302,6 +300,12 @@ impl<'a> Checker<'a> {
         Ok(Self { graph, options, engine, double, nets: Nets::default() })
     }
 
+    /// Lets `cancel` stop both engines.
+    pub fn cancel_with(&mut self, cancel: &Cancel) {
+        self.engine.cancel_with(cancel);
+        self.double.cancel_with(cancel);
+    }
+
     /// The engine that explains.
     pub fn engine(&mut self) -> &mut Engine {
         &mut self.engine
@@ -322,8 +326,8 @@ impl<'a> Checker<'a> {
     ) -> Result<Checked> {
         let x = Batch::of(vec![x.clone()])?;
         let logits = self.engine.forward(&self.graph, &x)?.to_f64().into_owned();
-        let target = top(&logits);
-        let least = (0..logits.len()).fold(0, |least, i| if logits[i] < logits[least] { i } else { least });
+        let target = top(&logits).unwrap_or(0);
+        let least = least(&logits).unwrap_or(0);
         let mut scene = Scene { x, target, least, attacked: None, random_deletion: None };
         let mut checked = Checked { logits, target, ..Checked::default() };
         for (id, spec) in methods {
@@ -343,7 +347,7 @@ impl<'a> Checker<'a> {
             let (method, map) = match made {
                 Ok(made) => made,
                 Err(e) if refused(&e) => {
-                    let why = |test: &&'static Test| finding(test, id, Outcome::not_applicable(e.to_string()));
+                    let why = |test: &&'static Test| finding(test, id, Measurement::not_applicable(e.to_string()));
                     checked.findings.extend(self.options.tests.iter().map(why));
                     continue;
                 }
@@ -357,7 +361,7 @@ impl<'a> Checker<'a> {
                 map: map.clone(),
                 picture: None,
             });
-            let subject = Subject { id, spec, method: &*method, map: &map };
+            let subject = CheckedMethod { id, spec, method: &*method, map: &map };
             for test in &self.options.tests {
                 told(id, test.id);
                 self.nets.counted = self.nets.bytes;
@@ -372,12 +376,12 @@ impl<'a> Checker<'a> {
                     };
                     (test.run)(&mut bench, &subject)
                 });
-                let mut outcome = match made {
-                    Err(e) if refused(&e) => Outcome::not_applicable(e.to_string()),
+                let mut measured = match made {
+                    Err(e) if refused(&e) => Measurement::not_applicable(e.to_string()),
                     other => other.map_err(|e| e.within(format!("{id}, {}", test.id)))?,
                 };
-                checked.panels.append(&mut outcome.panels);
-                checked.findings.push(finding(test, id, outcome));
+                checked.panels.append(&mut measured.panels);
+                checked.findings.push(finding(test, id, measured));
             }
         }
         Ok(checked)
@@ -389,43 +393,46 @@ fn refused(e: &Error) -> bool {
     matches!(e.kind(), ErrorKind::Input | ErrorKind::Model | ErrorKind::Settings | ErrorKind::Shape)
 }
 
-fn finding(test: &Test, method: &str, outcome: Outcome) -> Finding {
+/// The measure and what [`Test::threshold`] says of it.
+fn finding(test: &Test, method: &str, measured: Measurement) -> Finding {
+    let verdict = measured.value.map_or(Verdict::NotApplicable, |value| test.threshold.judge(value));
+    let [passes, fails] = measured.sentences;
     Finding {
         test: test.id.into(),
         method: method.into(),
-        verdict: outcome.verdict,
-        value: outcome.value,
-        threshold: outcome.value.map(|_| test.threshold),
+        verdict,
+        value: measured.value,
+        threshold: measured.value.map(|_| test.threshold),
         measure: test.measure.into(),
-        detail: outcome.detail,
-        notes: outcome.notes,
+        detail: if verdict == Verdict::Fail { fails } else { passes },
+        notes: measured.notes,
     }
 }
 
 impl Bench<'_> {
     /// The subject's map of some picture, for some class, by some net.
-    fn map(&mut self, subject: &Subject<'_>, graph: &Graph, x: &Batch, target: usize) -> Result<Map> {
+    fn map(&mut self, subject: &CheckedMethod<'_>, graph: &Graph, x: &Batch, target: usize) -> Result<Map> {
         let maps = subject.method.explain(self.engine, graph, x, &[target])?;
         maps.into_iter().next().ok_or_else(|| Error::device("a method without a map"))
     }
 }
 
-impl Subject<'_> {
+impl CheckedMethod<'_> {
     fn panel(&self, test: &'static str, kind: PanelKind, caption: &str, map: Map, picture: Option<Tensor>) -> Panel {
         Panel { test: Some(test), method: self.id.into(), kind, caption: caption.into(), map, picture }
     }
 
     /// Why nothing can be compared with the map, where its magnitudes are the same everywhere.
-    fn shows_nothing(&self) -> Result<Option<Outcome>> {
+    fn shows_nothing(&self) -> Result<Option<Measurement>> {
         shows_nothing(self.map, Reduction::MaxAbs)
     }
 }
 
 /// Why a map puts no pixel before another, as `reduction` makes it one number a pixel; nothing where it does.
-fn shows_nothing(map: &Map, reduction: Reduction) -> Result<Option<Outcome>> {
+fn shows_nothing(map: &Map, reduction: Reduction) -> Result<Option<Measurement>> {
     let plane = reduction.apply(&map.values)?;
     let flat = (1..plane.len()).all(|i| plane.at(i) == plane.at(0));
-    Ok(flat.then(|| Outcome::not_applicable(if map.is_zero() { ZERO } else { "the map is the same everywhere" })))
+    Ok(flat.then(|| Measurement::not_applicable(if map.is_zero() { ZERO } else { "the map is the same everywhere" })))
 }
 
 /// Said of a map without anything in it.

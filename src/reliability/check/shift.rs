@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Bench, Outcome, PanelKind, RANDOMISED, Subject, Test, Threshold, ZERO};
+use super::{Bench, CheckedMethod, Measurement, PanelKind, RANDOMISED, Test, Threshold, ZERO};
 use crate::error::{Error, Result};
 use crate::method::Context;
 use crate::reliability::invariance::{SAME_MAP, SAME_OUTPUT, Shift, Shifted, shifted_preprocess};
@@ -39,11 +39,11 @@ pub(super) const PICTURE: Test = Test {
 
 fn run(
     bench: &mut Bench<'_>,
-    subject: &Subject<'_>,
+    subject: &CheckedMethod<'_>,
     test: &'static str,
     caption: &str,
     shift: &dyn Fn(&Bench<'_>) -> Result<Shift>,
-) -> Result<Outcome> {
+) -> Result<Measurement> {
     let shifted = match bench.nets.shifted.get(test) {
         Some(shifted) => Arc::clone(shifted),
         None => {
@@ -66,12 +66,12 @@ fn run(
     let context = Context { seed: options.seed, score: options.score, preprocess: &preprocess, load: &load };
     let after = match subject.spec.build(&context) {
         Ok(after) => after,
-        Err(e) => return Ok(Outcome::not_applicable(format!("it cannot be made for the shifted data: {e}"))),
+        Err(e) => return Ok(Measurement::not_applicable(format!("it cannot be made for the shifted data: {e}"))),
     };
     let targets = [bench.scene.target];
     let methods = [subject.method, &*after];
     if subject.spec.values().text("patterns").is_ok() {
-        return Ok(Outcome::not_applicable(
+        return Ok(Measurement::not_applicable(
             "its patterns were fitted to the data as they are; `check --kindermans` fits them to the shifted data too",
         ));
     }
@@ -89,22 +89,22 @@ fn run(
     };
     let compared = compare(true)?;
     if compared.output > SAME_OUTPUT {
-        return Ok(Outcome::not_applicable(format!(
+        return Ok(Measurement::not_applicable(format!(
             "the shift was not undone: the logits differ by {:.1e} of the largest",
             compared.output
         )));
     }
     let Some(change) = compared.change.filter(|_| !subject.map.is_zero()) else {
-        return Ok(Outcome::not_applicable(ZERO));
+        return Ok(Measurement::not_applicable(ZERO));
     };
     let single = compare(false)?;
-    let detail = match change <= SAME_MAP {
-        true => "the map of the shifted picture is the map of the picture",
-        false => "the net says the same of the shifted picture, the map does not",
-    };
     let moved = shifted.pictures(&bench.scene.x)?.items().first().cloned();
-    let outcome = Outcome::judged(Threshold::AtMost(SAME_MAP), change, detail)
+    let sentences = [
+        "the map of the shifted picture is the map of the picture",
+        "the net says the same of the shifted picture, the map does not",
+    ];
+    let measured = Measurement::number(change, sentences)
         .note("in single precision", single.change.unwrap_or(0.0))
         .note("max |f'(x+m) - f(x)| / max |f(x)|", compared.output);
-    Ok(outcome.panel(subject.panel(test, PanelKind::Shifted, caption, compared.after, moved)))
+    Ok(measured.panel(subject.panel(test, PanelKind::Shifted, caption, compared.after, moved)))
 }

@@ -1,11 +1,9 @@
 //! Wrong class: is another class explained by another map?
 
-use super::{Outcome, PanelKind, Test, Threshold};
+use super::{Measurement, PanelKind, Test, Threshold};
 use crate::graph::Link;
 use crate::map::{channel_max_abs, paper_scale};
 use crate::reliability::similarity::{spearman_abs, ssim, top_k_intersection};
-
-const MOST: Threshold = Threshold::AtMost(0.9);
 
 /// Share of the pixels that are a map's top.
 const TOP: f64 = 0.1;
@@ -17,16 +15,16 @@ pub(super) const TEST: Test = Test {
     paper: "Wang, Su, Zhang, Hu 2020: Learning reliable visual saliency for model explanations, IEEE Transactions on \
             Multimedia (the question; number and bound are this project's)",
     measure: "Spearman of both maps' magnitudes",
-    threshold: MOST,
+    threshold: Threshold::AtMost(0.9),
     run: |bench, subject| {
         if bench.graph.link() == Link::Sigmoid {
-            return Ok(Outcome::not_applicable(
+            return Ok(Measurement::not_applicable(
                 "the net has one output: its other class is the same number with the sign changed",
             ));
         }
         let (x, least) = (bench.scene.x.clone(), bench.scene.least);
         if least == bench.scene.target {
-            return Ok(Outcome::not_applicable("the net says the same of all classes"));
+            return Ok(Measurement::not_applicable("the net says the same of all classes"));
         }
         if let Some(nothing) = subject.shows_nothing()? {
             return Ok(nothing);
@@ -36,16 +34,12 @@ pub(super) const TEST: Test = Test {
         let size = |t: &crate::tensor::Tensor| t.to_f64().iter().sum::<f64>();
         // A map that vanishes for a class that is not there is as different as can be.
         let spearman = spearman_abs(&a, &b)?;
-        let similarity = spearman.unwrap_or(0.0);
         let top = spearman.map(|_| top_k_intersection(&a, &b, TOP)).transpose()?;
-        let detail = match MOST.judge(similarity) {
-            super::Verdict::Pass => "another class has another map",
-            _ => "the map hardly depends on the class",
-        };
-        let outcome = Outcome::judged(MOST, similarity, detail)
+        let sentences = ["another class has another map", "the map hardly depends on the class"];
+        let measured = Measurement::number(spearman.unwrap_or(0.0), sentences)
             .note("SSIM", ssim(&paper_scale(&subject.map.values)?, &paper_scale(&wrong.values)?)?)
             .note_of("share of the top tenth in common", top)
             .note("size of the wrong class's map, as a share of the other's", size(&b) / size(&a));
-        Ok(outcome.panel(subject.panel(TEST.id, PanelKind::WrongClass, "for the least likely class", wrong, None)))
+        Ok(measured.panel(subject.panel(TEST.id, PanelKind::WrongClass, "for the least likely class", wrong, None)))
     },
 };

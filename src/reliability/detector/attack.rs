@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::image::Preprocess;
 use crate::reliability::attack::{self, Adversarial, Context, Kind, Spec, Wanted, quantise};
+use crate::score::{least, top};
 use crate::tensor::Tensor;
 
 /// Whether attacked versions are rounded to levels of 0 to 255, as picture files hold them. Clean pictures are made of levels;
@@ -90,10 +91,8 @@ impl Attack {
     fn class(&self, logits: &[f64]) -> usize {
         match (self.class, self.attack.wanted()) {
             (Some(class), _) => class,
-            (None, Some(Wanted::Least)) => {
-                (0..logits.len()).fold(0, |least, i| if logits[i] < logits[least] { i } else { least })
-            }
-            _ => attack::top(logits),
+            (None, Some(Wanted::Least)) => least(logits).unwrap_or(0),
+            _ => top(logits).unwrap_or(0),
         }
     }
 }

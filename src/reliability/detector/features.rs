@@ -14,11 +14,11 @@ pub const SIDE: usize = 32;
 
 /// Makes stacks of maps with one method.
 pub struct Features {
-    source: Source,
+    source: FeatureSource,
     side: usize,
 }
 
-enum Source {
+enum FeatureSource {
     /// The stages' masks of `haf`, as Wang et al. 2020 take them.
     Masks(Haf),
     /// The one map of any other method.
@@ -28,8 +28,8 @@ enum Source {
 impl std::fmt::Debug for Features {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let kind = match &self.source {
-            Source::Masks(_) => "masks",
-            Source::Map(_) => "map",
+            FeatureSource::Masks(_) => "masks",
+            FeatureSource::Map(_) => "map",
         };
         f.debug_struct("Features").field("source", &kind).field("side", &self.side).finish()
     }
@@ -42,8 +42,8 @@ impl Features {
     /// When a parameter of the method is out of its range.
     pub fn new(spec: &Spec, context: &Context<'_>, side: usize) -> Result<Self> {
         let source = match spec.entry.id {
-            "haf" => Source::Masks(Haf::new(spec.values(), context.score)?),
-            _ => Source::Map(spec.build(context)?),
+            "haf" => FeatureSource::Masks(Haf::new(spec.values(), context.score)?),
+            _ => FeatureSource::Map(spec.build(context)?),
         };
         Ok(Self { source, side })
     }
@@ -59,7 +59,7 @@ impl Features {
     pub fn of(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Tensor>> {
         let precision = engine.describe().precision;
         let stacks: Vec<Vec<f64>> = match &self.source {
-            Source::Masks(haf) => {
+            FeatureSource::Masks(haf) => {
                 let found = haf.stage_masks(engine, graph, x, targets)?;
                 let stack = |masks: &[Tensor]| -> Result<Vec<f64>> {
                     let mut stack = Vec::with_capacity(masks.len() * self.side * self.side);
@@ -77,7 +77,7 @@ impl Features {
                 };
                 found.iter().map(|f| stack(&f.masks)).collect::<Result<_>>()?
             }
-            Source::Map(method) => {
+            FeatureSource::Map(method) => {
                 let maps = method.explain(engine, graph, x, targets)?;
                 let one = |map: &crate::map::Map| -> Result<Vec<f64>> {
                     let plane = channel_max_abs(&map.values)?;

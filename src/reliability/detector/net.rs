@@ -6,7 +6,7 @@ use crate::engine::{Batch, Copies, Engine, Script, Task};
 use crate::error::{Error, Result};
 use crate::graph::{Conv, Encoding, Graph, GraphBuilder, Linear, Op, Weight};
 use crate::program::{Builder, Score};
-use crate::random;
+use crate::random::Stream;
 use crate::rule::weight_gradients;
 use crate::tensor::{Shape, Tensor, Window};
 
@@ -44,9 +44,6 @@ pub struct Net {
     parameters: Vec<f64>,
 }
 
-/// Number in the generator of the first layer's initial weights; the next layers' follow.
-const WEIGHTS: u64 = 0x6465_7465_6374_0000;
-
 /// Pictures whose gradients or logits are computed together: their gradients are held until they are added up.
 const TOGETHER: usize = 64;
 
@@ -62,7 +59,7 @@ impl Net {
             let fan: usize = layer.dims[1..].iter().product();
             let gain = if layer.name == "fc" { 1.0 } else { 2.0 };
             let mut draws = vec![0f32; layer.weights()];
-            random::fill_normals(seed, WEIGHTS + i as u64, 0, 0, &mut draws);
+            Stream::DetectorWeights.normals(seed, i as u64, 0, &mut draws);
             parameters.extend(draws.iter().map(|&z| f64::from(z) * (gain / fan as f64).sqrt()));
             parameters.extend(std::iter::repeat_n(0.0, layer.dims[0]));
         }

@@ -7,7 +7,7 @@ use crate::engine::{Batch, Engine};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::image::Preprocess;
-use crate::reliability::attack::top;
+use crate::score::top;
 use crate::tensor::Tensor;
 
 /// Where attacked versions come from.
@@ -87,7 +87,7 @@ impl Laboratory<'_> {
             )));
         }
         let logits = logits(engine, self.graph, x)?;
-        let predicted: Vec<usize> = logits.iter().map(|l| top(l)).collect();
+        let predicted: Vec<usize> = logits.iter().filter_map(|l| top(l)).collect();
         let clean = self.features.of(engine, self.graph, x, &predicted)?;
         let new = |((clean, key), &predicted)| {
             let (attacked, tried) = (vec![None; self.kinds.len()], vec![false; self.kinds.len()]);
@@ -113,9 +113,9 @@ impl Laboratory<'_> {
             let (mut flipped, mut classes, mut pictures) = (Vec::new(), Vec::new(), Vec::new());
             for ((&i, logits), version) in chosen.iter().zip(&now).zip(versions.items()) {
                 found[i].tried[k] = true;
-                if top(logits) != predicted[i] {
+                if let Some(class) = top(logits).filter(|&class| class != predicted[i]) {
                     flipped.push(i);
-                    classes.push(top(logits));
+                    classes.push(class);
                     pictures.push(version.clone());
                 }
             }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::random;
+use crate::random::Stream;
 
 /// What a picture is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -15,14 +15,11 @@ pub enum Part {
     Test,
 }
 
-/// Number in the generator of the split's draw; the key of a picture takes the place of the picture.
-const SPLIT: u32 = u32::MAX - 7;
-
 /// The part of the picture with this key ([`crate::engine::Batch::keys`]): by a draw training (three fifths of all pictures),
 /// validation or test (a fifth each). Equal pictures are of one part, however often, where and in which order they are read.
 pub fn part(key: u64, seed: u64) -> Part {
     let mut draw = [0f32];
-    random::fill_uniforms(seed, key, SPLIT, 0, &mut draw);
+    Stream::DetectorSplit.uniforms(seed, key, 0, &mut draw);
     match draw[0] {
         d if d < 0.6 => Part::Training,
         d if d < 0.8 => Part::Validation,

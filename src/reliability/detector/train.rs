@@ -6,7 +6,7 @@ use super::net::{ATTACKED, CLEAN, Net};
 use crate::engine::{Engine, Progress};
 use crate::error::{Error, Result};
 use crate::optimiser::Adam;
-use crate::random;
+use crate::random::Stream;
 use crate::reliability::auc::{Scored, auc};
 use crate::tensor::{Shape, Tensor};
 
@@ -111,9 +111,6 @@ pub struct Trained {
     /// Position of the best: the largest AUC on the validation examples, of equal ones the smallest loss.
     pub best: usize,
 }
-
-/// Number in the generator of the examples' order; the sample is the epoch.
-const ORDER: u64 = 0x6465_7465_6374_5f6f;
 
 /// Trains a detector on `examples` until the AUC on `validation` has not improved for [`Training::patience`] epochs.
 ///
@@ -232,7 +229,7 @@ fn shape<'a>(examples: impl Iterator<Item = &'a Example>) -> Result<Shape> {
 /// Positions of `n` examples in the order of an epoch.
 fn order(n: usize, seed: u64, epoch: usize) -> Vec<usize> {
     let mut draws = vec![0f32; n];
-    random::fill_uniforms(seed, ORDER, epoch as u32, 0, &mut draws);
+    Stream::DetectorOrder.uniforms(seed, 0, epoch as u32, &mut draws);
     let mut order: Vec<usize> = (0..n).collect();
     order.sort_by(|&a, &b| draws[a].total_cmp(&draws[b]));
     order

@@ -6,8 +6,9 @@ use super::Case;
 use crate::engine::{Batch, Engine};
 use crate::error::{Error, Result};
 use crate::map::Map;
-use crate::method::{Parameter, Values};
-use crate::reliability::attack::{Goal, Pgd, Size, Start, Stop, pgd, top};
+use crate::method::{Parameter, ParameterValues};
+use crate::reliability::attack::{Goal, Pgd, Size, Start, Stop, pgd};
+use crate::score::top;
 
 pub(super) const EPSILON: Parameter = Parameter {
     key: "epsilon",
@@ -31,7 +32,7 @@ pub(super) const START: Parameter = Parameter {
 };
 
 /// The attack that the parameters describe.
-pub(super) fn attack(values: &Values) -> Result<Attack> {
+pub(super) fn attack(values: &ParameterValues) -> Result<Attack> {
     let size = |key: &str| values.parse::<Size>(key)?.positive(key).map_err(|e| e.within(values));
     let iterations = values.count("iterations")?;
     if iterations == 0 {
@@ -79,7 +80,7 @@ impl Attack {
             return Ok(Arc::clone(attacked));
         }
         let logits = engine.forward(case.graph, case.x)?.to_f64().into_owned();
-        let clean: Vec<usize> = logits.chunks(case.graph.classes()).map(top).collect();
+        let clean: Vec<usize> = logits.chunks(case.graph.classes()).filter_map(top).collect();
         let settings = Pgd { seed: case.seed, ..self.pgd };
         let found = pgd(engine, case.graph, case.preprocess, case.x, Goal::Untargeted(&clean), &settings)?;
         let after = found.iter().map(|a| a.predicted()[1]).collect();

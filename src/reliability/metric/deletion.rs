@@ -4,7 +4,7 @@ use super::{Better, Case, Entry, Metric, Needs, Output, Readings, baseline, is_f
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::map::Reduction;
-use crate::method::{Parameter, Values};
+use crate::method::{Parameter, ParameterValues};
 use crate::perturb::baseline::Baseline;
 use crate::program::Score;
 use crate::reliability::ranking::ranking;
@@ -58,7 +58,7 @@ pub(super) enum Direction {
 }
 
 impl Pixels {
-    pub fn new(values: &Values) -> Result<Self> {
+    pub fn new(values: &ParameterValues) -> Result<Self> {
         Ok(Self {
             step: values.parse("step")?,
             baseline: baseline(values, "baseline")?,

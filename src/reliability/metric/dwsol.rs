@@ -8,7 +8,8 @@ use crate::error::{Error, Result};
 use crate::graph::Link;
 use crate::map::{Map, Reduction, Sign};
 use crate::method::Parameter;
-use crate::reliability::draws::Draws;
+use crate::random::Stream;
+use crate::reliability::draws::MetricDraws;
 use crate::reliability::localisation::largest_component;
 
 pub(super) const ENTRY: Entry = Entry {
@@ -79,7 +80,7 @@ struct Question {
 impl Metric for DWsol {
     fn measure(&self, engine: &mut Engine, case: &Case<'_>) -> Result<Vec<Readings>> {
         let regions = case.regions(ENTRY.id)?;
-        let draws = Draws::of(ENTRY.id, case.seed);
+        let draws = MetricDraws { stream: Stream::Dwsol, seed: case.seed };
         let mut questions = Vec::with_capacity(regions.len());
         for (i, regions) in regions.iter().enumerate() {
             let Some(first) = regions.first() else {

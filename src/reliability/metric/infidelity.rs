@@ -6,7 +6,8 @@ use crate::error::{Error, Result};
 use crate::map::{Map, Reduction};
 use crate::method::Parameter;
 use crate::program::Score;
-use crate::reliability::draws::{Draws, Noise, sample};
+use crate::random::Stream;
+use crate::reliability::draws::{MetricDraws, Noise, sample};
 use crate::reliability::scores::Scores;
 use crate::tensor::Tensor;
 
@@ -56,7 +57,7 @@ fn product(map: &Map, x: &Tensor, moved: &Tensor) -> f64 {
 impl Metric for Infidelity {
     fn measure(&self, engine: &mut Engine, case: &Case<'_>) -> Result<Vec<Readings>> {
         case.check()?;
-        let draws = Draws::of(ENTRY.id, case.seed);
+        let draws = MetricDraws { stream: Stream::Infidelity, seed: case.seed };
         let mut products = Vec::with_capacity(self.n * case.x.len());
         let mut scores = Scores::new(engine, case.graph, self.score);
         for (i, (x, map)) in case.x.items().iter().zip(case.maps).enumerate() {

@@ -4,7 +4,8 @@ use super::{Better, Case, Entry, Metric, Needs, Output, Readings, within};
 use crate::engine::{Batch, Engine};
 use crate::error::{Error, Result};
 use crate::method::Parameter;
-use crate::reliability::draws::{Draws, Noise, sample};
+use crate::random::Stream;
+use crate::reliability::draws::{MetricDraws, Noise, sample};
 use crate::reliability::stability::distance;
 
 pub(super) const ENTRY: Entry = Entry {
@@ -45,7 +46,7 @@ struct MaxSensitivity {
 impl Metric for MaxSensitivity {
     fn measure(&self, engine: &mut Engine, case: &Case<'_>) -> Result<Vec<Readings>> {
         case.check()?;
-        let draws = Draws::of(ENTRY.id, case.seed);
+        let draws = MetricDraws { stream: Stream::MaxSensitivity, seed: case.seed };
         let x = case.x;
         let mut moves = vec![Vec::with_capacity(self.n); x.len()];
         for k in 0..self.n {

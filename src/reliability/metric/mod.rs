@@ -26,37 +26,16 @@ mod wsol;
 
 pub use spec::Spec;
 
+pub use super::localisation::{Bounds, Region};
 use crate::engine::{self, Batch, Engine};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::image::Preprocess;
 use crate::map::{Map, Reduction, Space};
-use crate::method::{Method, Parameter, Values};
+use crate::method::{Method, Parameter, ParameterValues};
 use crate::perturb::baseline::Baseline;
 use crate::program::Score;
 use crate::tensor::Tensor;
-
-/// A rectangle of the net's input, in its pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
-    /// First row.
-    pub top: usize,
-    /// First column.
-    pub left: usize,
-    /// Rows.
-    pub height: usize,
-    /// Columns.
-    pub width: usize,
-}
-
-/// Where a class is to be seen: a box that was drawn around it, or its cell of a mosaic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Region {
-    /// Index of the class.
-    pub class: usize,
-    /// Its place.
-    pub bounds: Bounds,
-}
 
 /// What a metric is given.
 pub struct Case<'a> {
@@ -190,7 +169,7 @@ const SCORE: Parameter = Parameter {
 };
 
 /// The score that parameter `score` names.
-fn score(values: &Values) -> Result<Score> {
+fn score(values: &ParameterValues) -> Result<Score> {
     match values.text(SCORE.key)? {
         "logit" => Ok(Score::Logit),
         "prob" => Ok(Score::Prob),
@@ -200,7 +179,7 @@ fn score(values: &Values) -> Result<Score> {
 }
 
 /// The baseline that parameter `key` names.
-fn baseline(values: &Values, key: &str) -> Result<Baseline> {
+fn baseline(values: &ParameterValues, key: &str) -> Result<Baseline> {
     let named = values.parse(key)?;
     match named {
         Baseline::File(_) => Err(Error::settings(format!("{values}: metrics take no baseline from a file"))),
@@ -209,7 +188,7 @@ fn baseline(values: &Values, key: &str) -> Result<Baseline> {
 }
 
 /// A number within a range, named in words, of parameter `key`.
-fn within(values: &Values, key: &str, holds: impl Fn(f64) -> bool, words: &str) -> Result<f64> {
+fn within(values: &ParameterValues, key: &str, holds: impl Fn(f64) -> bool, words: &str) -> Result<f64> {
     match values.parse::<f64>(key)? {
         v if holds(v) => Ok(v),
         v => Err(Error::settings(format!("{values}: {key}={v} is not {words}"))),
@@ -265,7 +244,7 @@ pub struct Entry {
     /// What of a case it cannot do without besides maps: nothing, labels, regions.
     pub needs: Needs,
     /// Makes it.
-    pub build: fn(&Values) -> Result<Box<dyn Metric>>,
+    pub build: fn(&ParameterValues) -> Result<Box<dyn Metric>>,
 }
 
 /// What a metric cannot do without.

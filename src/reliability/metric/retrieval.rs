@@ -5,8 +5,8 @@ use super::{Better, Case, Entry, Metric, Needs, Output, Readings, plane};
 use crate::engine::{Batch, Engine};
 use crate::error::Result;
 use crate::map::{Map, Reduction, paper_scale};
-use crate::reliability::attack::top;
 use crate::reliability::scores::together;
+use crate::score::top;
 use crate::tensor::Tensor;
 
 const fn higher(key: &'static str) -> Output {
@@ -103,6 +103,6 @@ fn agree(engine: &mut Engine, case: &Case<'_>, waiting: &mut Vec<(Tensor, usize)
     let (pictures, classes): (Vec<Tensor>, Vec<usize>) = waiting.drain(..).unzip();
     let logits = engine.forward(case.graph, &Batch::of(pictures)?)?.to_f64().into_owned();
     let tops = logits.chunks(case.graph.classes()).map(top);
-    right.extend(tops.zip(classes).map(|(top, class)| Some(f64::from(u8::from(top == class)))));
+    right.extend(tops.zip(classes).map(|(top, class)| Some(f64::from(u8::from(top == Some(class))))));
     Ok(())
 }

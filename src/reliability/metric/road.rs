@@ -4,9 +4,10 @@ use super::{Better, Case, Entry, Metric, Needs, Output, Readings, is_flat, reduc
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::map::Reduction;
-use crate::method::{Parameter, Values};
+use crate::method::{Parameter, ParameterValues};
 use crate::program::Score;
-use crate::reliability::draws::{Draws, Noise, sample};
+use crate::random::Stream;
+use crate::reliability::draws::{MetricDraws, Noise, sample};
 use crate::reliability::imputation::impute;
 use crate::reliability::ranking::ranking;
 use crate::reliability::scores::{Scores, together};
@@ -49,7 +50,7 @@ pub(super) const ENTRY: Entry = Entry {
 };
 
 /// Shares from 0 to 1.
-fn shares(values: &Values) -> Result<Vec<f64>> {
+fn shares(values: &ParameterValues) -> Result<Vec<f64>> {
     let one = |part: &str| {
         let percent = part.parse::<f64>().ok().filter(|p| *p > 0.0 && *p < 100.0);
         percent.map(|p| p / 100.0).ok_or_else(|| {
@@ -72,8 +73,12 @@ impl Road {
         let mut removed = vec![false; shape.plane()];
         pixels.iter().for_each(|&p| removed[p as usize] = true);
         let mut values = impute(&picture.to_f64(), [shape.h, shape.w], &removed)?;
-        let noise =
-            Draws::of(ENTRY.id, case.seed).noise(Noise::Gaussian, case.x.keys()[i], sample(draw)?, values.len());
+        let noise = MetricDraws { stream: Stream::Road, seed: case.seed }.noise(
+            Noise::Gaussian,
+            case.x.keys()[i],
+            sample(draw)?,
+            values.len(),
+        );
         for (e, v) in values.iter_mut().enumerate().filter(|(e, _)| removed[e % shape.plane()]) {
             *v += self.noise * f64::from(noise[e]);
         }

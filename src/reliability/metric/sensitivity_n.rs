@@ -7,7 +7,8 @@ use crate::map::Reduction;
 use crate::method::Parameter;
 use crate::perturb::baseline::Baseline;
 use crate::program::Score;
-use crate::reliability::draws::{Draws, sample};
+use crate::random::Stream;
+use crate::reliability::draws::{MetricDraws, sample};
 use crate::reliability::removal::{Amount, replaced};
 use crate::reliability::scores::Scores;
 use crate::reliability::similarity::correlation;
@@ -62,7 +63,7 @@ impl Metric for SensitivityN {
     fn measure(&self, engine: &mut Engine, case: &Case<'_>) -> Result<Vec<Readings>> {
         let planes = case.planes(Reduction::Sum)?;
         let baselines = self.baseline.tensors(case.x, case.preprocess, None, case.seed)?;
-        let draws = Draws::of(ENTRY.id, case.seed);
+        let draws = MetricDraws { stream: Stream::SensitivityN, seed: case.seed };
         let total = case.x.shape().plane();
         let n = self.n.of(total);
         let mut sums = Vec::with_capacity(case.x.len() * self.subsets);

@@ -2,14 +2,14 @@
 
 use super::{Entry, Metric, registry};
 use crate::error::{Error, Result};
-use crate::method::{Parameter, Registered, Values, read};
+use crate::method::{Parameter, ParameterValues, Registered, read};
 
 /// A metric with all its parameters, by default or as given.
 #[derive(Debug, Clone)]
 pub struct Spec {
     /// The metric.
     pub entry: &'static Entry,
-    values: Values,
+    values: ParameterValues,
 }
 
 impl Spec {
@@ -22,11 +22,11 @@ impl Spec {
         let (entry, given) = read::<Entry>(text)?;
         let resolved = given.into_iter().zip(entry.parameters);
         let values = resolved.map(|((key, v), p)| (key, v.unwrap_or_else(|| p.default.into()))).collect();
-        Ok(Self { entry, values: Values::new(entry.id, values) })
+        Ok(Self { entry, values: ParameterValues::new(entry.id, values) })
     }
 
     /// The value of every parameter.
-    pub fn values(&self) -> &Values {
+    pub fn values(&self) -> &ParameterValues {
         &self.values
     }
 

@@ -4,7 +4,8 @@ use super::{Better, Case, Entry, Metric, Needs, Output, Readings, reduce, within
 use crate::engine::{Batch, Engine};
 use crate::error::{Error, Result};
 use crate::method::Parameter;
-use crate::reliability::draws::{Draws, Noise, sample};
+use crate::random::Stream;
+use crate::reliability::draws::{MetricDraws, Noise, sample};
 use crate::reliability::stability::{Comparison, Explained, Stability, stability};
 
 pub(super) const ENTRY: Entry = Entry {
@@ -73,7 +74,7 @@ struct UnderNoise {
 impl Metric for UnderNoise {
     fn measure(&self, engine: &mut Engine, case: &Case<'_>) -> Result<Vec<Readings>> {
         case.check()?;
-        let draws = Draws::of(ENTRY.id, case.seed);
+        let draws = MetricDraws { stream: Stream::Stability, seed: case.seed };
         let &Case { graph, method, x, targets, maps, .. } = case;
         let explained = Explained { graph, method, x, targets, maps };
         let mut rounds = Vec::with_capacity(self.n);

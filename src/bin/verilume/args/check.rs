@@ -8,11 +8,11 @@ use clap::{Args, ValueEnum};
 use super::{ModelChoice, Preparation, Resources, ScoreArg};
 use crate::values;
 
-/// Test whether methods can be believed: on a net, picture by picture
+/// Test whether methods can be believed, on a net, picture by picture
 ///
-/// Every test asks something of a method that a reader of its maps takes for granted, such as that another class gives
-/// another map. The answer is a number, held against a bound. Nothing is known of where the net really looks: a method that
-/// passes may still be wrong, one that fails does not show what it is taken to show.
+/// Every test checks something that a reader of a map takes for granted, such as that another class gives another map.
+/// The result is a number with a bound. Nobody knows where the net really looks: a method that passes may still be
+/// wrong, and one that fails does not show what readers believe.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct CheckArgs {
@@ -22,16 +22,16 @@ pub struct CheckArgs {
 
     /// Method, `name` or `name:key=value,...`; may repeat
     ///
-    /// Default: gradient, input_x_gradient, integrated_gradients, smoothgrad, guided_backprop and, for nets with positions,
-    /// grad_cam. `verilume explain --list-methods` lists the names.
+    /// Default: gradient, input_x_gradient, integrated_gradients, smoothgrad, guided_backprop and, for nets with
+    /// positions, grad_cam. `verilume explain --list-methods` lists the names.
     #[arg(short, long = "method", value_name = "METHOD")]
     pub methods: Vec<String>,
 
-    /// Tests to make, separated by commas [default: all]
+    /// Tests to run, separated by commas [default: all]
     #[arg(long, value_name = "TEST,...", value_delimiter = ',')]
     pub tests: Vec<String>,
 
-    /// Which score of the class the methods explain
+    /// Score of the class that the methods explain
     #[arg(long, value_enum, value_name = "SCORE", default_value = "logit")]
     pub score: ScoreArg,
 
@@ -43,9 +43,9 @@ pub struct CheckArgs {
     #[arg(long, value_enum, value_delimiter = ',', value_name = "F,...", default_value = "html,json")]
     pub format: Vec<ReportFormat>,
 
-    /// Pictures whose maps check.html shows; of the others it has the numbers
+    /// Number of pictures whose maps check.html shows; for the others it has only the numbers
     ///
-    /// A map takes 10 to 20 kB. With the default methods and tests that is half a megabyte a picture.
+    /// A map takes 10 to 20 kB. With the default methods and tests a picture takes half a megabyte.
     #[arg(long, value_name = "N", default_value = "24")]
     pub drawn: usize,
 
@@ -64,14 +64,15 @@ pub struct CheckArgs {
     #[arg(long)]
     pub fail_on_verdict: bool,
 
-    /// List the tests with their questions and papers and leave (with --json, as JSON)
+    /// List the tests with their questions and papers and exit (with --json, as JSON)
     #[arg(long)]
     pub list_tests: bool,
 
-    /// Measure the outcome table of Kindermans et al. 2017 on a net and its data, and nothing else
+    /// Only measure the table of outcomes of Kindermans et al. 2017 on a net and its data
     ///
-    /// Which methods keep their explanation when all data are shifted: by a constant, by a checkered box and by a drawing.
-    /// Needs --data. A cell says whether the map stayed, the largest change, and whether the paper says otherwise.
+    /// Shows which methods keep their map when all data are shifted: by a constant, by a checkered box and by a
+    /// drawing. Needs --data. A cell shows whether the map stayed, the largest change, and any disagreement with the
+    /// paper.
     #[arg(long, requires = "data", conflicts_with_all = ["inputs", "methods", "tests", "list_tests"])]
     pub kindermans: bool,
 
@@ -79,7 +80,7 @@ pub struct CheckArgs {
     #[arg(long, value_name = "FOLDER|FILE", requires = "kindermans")]
     pub data: Vec<OsString>,
 
-    /// With --kindermans: pictures to explain, the first of the data
+    /// With --kindermans: number of pictures to explain, the first of the data
     #[arg(long, value_name = "N", value_parser = values::at_least_one, default_value = "8", requires = "kindermans")]
     pub explained: usize,
 
@@ -98,9 +99,9 @@ pub struct CheckArgs {
 /// A report of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ReportFormat {
-    /// A page that needs nothing else, with the maps (check.html)
+    /// A self-contained page with the maps (check.html)
     Html,
-    /// Every number (check.json)
+    /// All numbers (check.json)
     Json,
 }
 
@@ -110,5 +111,5 @@ const EXAMPLES: &str = "Examples:
   verilume check cat.jpg -m ig:steps=64 --fail-on-verdict --json
   verilume check --kindermans --model mlp.safetensors --data digits.safetensors
 
-Exit code: 0 all inputs checked, whatever the verdicts; 1 some inputs could not be checked, or with --fail-on-verdict a
+Exit code: 0 all inputs checked, with any verdicts; 1 some inputs could not be checked, or with --fail-on-verdict a
 method fails a test; 2 wrong usage or nothing could be checked.";

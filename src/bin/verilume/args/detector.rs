@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use super::{ModelChoice, Preparation, Resources};
 use crate::values;
 
-/// Tell attacked pictures from clean ones by the saliency maps of what a net predicts on them
+/// Distinguish attacked pictures from clean ones by the saliency maps of their predicted class
 #[derive(Debug, Args)]
 pub struct DetectorArgs {
     #[command(subcommand)]
@@ -23,11 +23,11 @@ pub enum DetectorCommand {
 
 /// Train a small net on the maps of pictures and of their attacked versions
 ///
-/// Attacked versions are made here (--attack) or given (--attacked); only those on which the net predicts another class
-/// than on the picture count. Three fifths of the pictures are for training, a fifth for choosing the best epoch, a
-/// fifth for measuring; no picture is in two of these. The area under the ROC curve (AUC) is that of pictures that the
-/// detector has not seen. The net (two convolutions, one linear layer) and the training are this project's own; the
-/// idea is from Wang, Su, Zhang, Hu 2020.
+/// The command makes attacked versions (--attack) or reads them (--attacked). Only those whose predicted class differs
+/// from the picture's count. Three fifths of the pictures are for training, a fifth for choosing the best epoch and a
+/// fifth for measuring, without overlap. The area under the ROC curve (AUC) is measured on pictures that the detector
+/// has not seen. The net (two convolutions, one linear layer) and the training are this project's own; the idea is from
+/// Wang, Su, Zhang, Hu 2020.
 #[derive(Debug, Args)]
 #[command(after_help = TRAIN_EXAMPLES)]
 pub struct TrainArgs {
@@ -35,7 +35,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "FOLDER|FILE", required = true)]
     pub data: Vec<OsString>,
 
-    /// Method whose maps the detector looks at; of haf the masks of all stages
+    /// Method whose maps the detector uses; for haf the masks of all stages
     #[arg(short, long = "method", value_name = "METHOD", default_value = "haf")]
     pub method: String,
 
@@ -43,30 +43,30 @@ pub struct TrainArgs {
     #[arg(long, value_name = "ATTACK")]
     pub attack: Vec<String>,
 
-    /// Attack that is only measured, on pictures of the test part; may repeat
+    /// Attack that is only measured, on pictures of the test part, not learnt; may repeat
     #[arg(long, value_name = "ATTACK")]
     pub holdout_attack: Vec<String>,
 
-    /// Leave attacked pictures as the attack found them
+    /// Do not round attacked pictures to levels
     ///
-    /// Otherwise they are rounded to levels of 0 to 255, as picture files hold them, within the attack's epsilon; only
-    /// those that the net still takes for another class count. Arrays that are not made of levels need this option.
+    /// By default they are rounded to levels of 0 to 255, as in picture files, within the attack's epsilon. Only those
+    /// whose predicted class still differs count. Arrays that are not made of levels need this option.
     #[arg(long)]
     pub unrounded: bool,
 
-    /// Attacked versions of --data, as many and in the same order; may repeat
+    /// Attacked versions of --data, the same number in the same order; may repeat
     #[arg(long, value_name = "FOLDER|FILE")]
     pub attacked: Vec<OsString>,
 
-    /// Pictures to take at most, the first in order
+    /// Maximum number of pictures, the first in order
     #[arg(long, value_name = "N", value_parser = values::at_least_one)]
     pub limit: Option<usize>,
 
-    /// Passes over the training examples, at most
+    /// Maximum number of passes over the training examples
     #[arg(long, value_name = "N", value_parser = values::at_least_one, default_value = "60")]
     pub epochs: usize,
 
-    /// Epochs without a better one after which training ends
+    /// Number of epochs without improvement after which training ends
     #[arg(long, value_name = "N", value_parser = values::at_least_one, default_value = "12")]
     pub patience: usize,
 
@@ -103,12 +103,12 @@ const TRAIN_EXAMPLES: &str = "Examples:
   verilume detector train --data cifar.safetensors --model resnet20.safetensors -m gradient --attack fgsm --limit 500
   verilume detector train --data clean.npy --attacked attacked.npy --model net.safetensors
 
-Exit code: 0 all used, 1 some inputs were left out (each is named), 2 wrong usage or nothing could be done.";
+Exit code: 0 all used, 1 some inputs were skipped (each is named), 2 wrong usage or nothing could be done.";
 
-/// Say of each picture how probable it is that it was attacked
+/// Give the probability that each picture was attacked
 ///
-/// The probability holds where attacked pictures are as many as clean ones; AUC does not depend on that. A detector knows
-/// the attacks it was trained on; an attack that is made to deceive it will.
+/// The probability assumes equal numbers of attacked and clean pictures; AUC does not. A detector knows the attacks
+/// that it was trained on. An attack made to deceive it will succeed.
 #[derive(Debug, Args)]
 #[command(after_help = APPLY_EXAMPLES)]
 pub struct ApplyArgs {
@@ -116,7 +116,7 @@ pub struct ApplyArgs {
     #[arg(value_name = "INPUT", required = true)]
     pub inputs: Vec<OsString>,
 
-    /// Made for this net by `verilume detector train`
+    /// Detector for this net, from `verilume detector train`
     #[arg(long, value_name = "FILE")]
     pub detector: PathBuf,
 

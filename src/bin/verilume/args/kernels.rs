@@ -23,7 +23,7 @@ pub enum KernelsCommand {
     Perf(PerfArgs),
 }
 
-/// Name every kernel with its unit, file, macros, threads and shared memory
+/// List every kernel with its unit, file, macros, threads and shared memory
 #[derive(Debug, Args)]
 pub struct ListArgs {
     /// Print one JSON object a line instead of a table
@@ -31,7 +31,7 @@ pub struct ListArgs {
     pub json: bool,
 }
 
-/// Compile kernels with NVRTC and say what they need: registers, shared memory, spills
+/// Compile kernels with NVRTC and show their registers, shared memory and spills
 #[derive(Debug, Args)]
 #[command(after_help = COMPILE_EXAMPLES)]
 pub struct CompileArgs {
@@ -47,18 +47,18 @@ pub struct CompileArgs {
     #[arg(long)]
     pub check: bool,
 
-    /// Write what was measured as a table of budgets
+    /// Write the measured values as a table of budgets
     #[arg(long, value_name = "FILE")]
     pub write_budget: Option<PathBuf>,
 
     /// Print one JSON object a line instead of a table
     ///
-    /// Keys: kernel, arch, registers, shared_bytes (of a block, static and dynamic), spill_bytes, stack_bytes (of a thread),
-    /// unit, seconds (of the whole unit). A unit that does not compile: unit, arch, error.
+    /// Keys: kernel, arch, registers, shared_bytes (of a block, static and dynamic), spill_bytes, stack_bytes (of a
+    /// thread), unit, seconds (of the whole unit). For a unit that does not compile: unit, arch, error.
     #[arg(long)]
     pub json: bool,
 
-    /// Folder of CUDA kernels to use in place of the built-in ones that have their names
+    /// Folder of CUDA kernels that replace the built-in kernels of the same names
     #[arg(long, value_name = "DIR")]
     pub kernel_dir: Option<PathBuf>,
 }
@@ -70,7 +70,7 @@ const COMPILE_EXAMPLES: &str = "Examples:
 
 Exit code: 0 all compiled, 1 some did not or are above their budget, 2 wrong usage or no NVRTC.";
 
-/// Print what the compiler is given for a unit, or write all files for editing
+/// Print the compiler's input for a unit, or write all files for editing
 #[derive(Debug, Args)]
 #[command(after_help = SOURCE_EXAMPLES)]
 pub struct SourceArgs {
@@ -78,11 +78,11 @@ pub struct SourceArgs {
     #[arg(value_name = "UNIT")]
     pub unit: Option<String>,
 
-    /// Write all files of kernels into this folder, for --kernel-dir
+    /// Write all kernel files into this folder, for --kernel-dir
     #[arg(long, value_name = "DIR", conflicts_with = "unit")]
     pub out: Option<PathBuf>,
 
-    /// Folder of CUDA kernels to use in place of the built-in ones that have their names
+    /// Folder of CUDA kernels that replace the built-in kernels of the same names
     #[arg(long, value_name = "DIR", conflicts_with = "out")]
     pub kernel_dir: Option<PathBuf>,
 }
@@ -103,7 +103,7 @@ pub struct Subject {
     #[arg(long, value_enum, value_name = "P", default_value = "f32")]
     pub precision: super::PrecisionArg,
 
-    /// Folder of CUDA kernels to use in place of the built-in ones that have their names
+    /// Folder of CUDA kernels that replace the built-in kernels of the same names
     #[arg(long, value_name = "DIR")]
     pub kernel_dir: Option<PathBuf>,
 
@@ -112,22 +112,22 @@ pub struct Subject {
     pub json: bool,
 }
 
-/// Hold kernels against the CPU in double precision, case by case
+/// Compare kernels with the CPU in double precision, case by case
 ///
-/// First on small integers, where results must be equal, then on reals, where they must lie within the rounding error that
-/// their sums allow. `grad` asks instead whether each adjoint is the transpose of its operation, and whether each gradient
-/// is the slope of the double-precision twin.
+/// First on small integers, where results must be equal, then on reals, where they must lie within the rounding error
+/// of their sums. `grad` checks instead that each adjoint is the transpose of its operation, and that each gradient is
+/// the slope of the double-precision twin.
 #[derive(Debug, Args)]
 #[command(after_help = TEST_EXAMPLES)]
 pub struct TestArgs {
     #[command(flatten)]
     pub subject: Subject,
 
-    /// Only cases whose name holds TEXT
+    /// Only cases whose name contains TEXT
     #[arg(long, value_name = "TEXT")]
     pub filter: Option<String>,
 
-    /// Emulated: orders of threads to try
+    /// Emulated device: number of thread orders to test
     #[arg(long, value_name = "N", value_parser = values::at_least_one, default_value = "2")]
     pub seeds: usize,
 }
@@ -141,7 +141,8 @@ Exit code: 0 all passed, 1 some failed, 2 wrong usage or no device.";
 
 /// Time the convolutions of a net, forward and backward
 ///
-/// A gradient of a net with random weights, of noise. GFLOP/s are of the definition, whatever the kernel does.
+/// Computes a gradient of a net with random weights on noise. GFLOP/s count the operations of the definition, for every
+/// kernel.
 #[derive(Debug, Args)]
 pub struct PerfArgs {
     #[command(flatten)]
@@ -159,7 +160,7 @@ pub struct PerfArgs {
     #[arg(long, value_name = "N", value_parser = values::at_least_one, default_value = "1")]
     pub batch: usize,
 
-    /// Timed calls, of which medians are shown
+    /// Number of timed calls; medians are shown
     #[arg(long, value_name = "R", value_parser = values::at_least_one, default_value = "3")]
     pub repeat: usize,
 }

@@ -16,10 +16,13 @@ pub use check::{CheckArgs, ReportFormat};
 pub use detector::{ApplyArgs, DetectorArgs, DetectorCommand, TrainArgs};
 pub use eval::{EvalArgs, MosaicSize, TargetArg};
 
-use crate::values::{self, CropSize, Shard};
-use crate::{listing, paths, talk};
+use verilume::data::Shard;
+use verilume::{run, text};
 
-/// Explains image classifiers, with the evidence whether the explanation can be believed.
+use crate::values::{self, CropSize};
+use crate::{listing, talk};
+
+/// Explains image classifiers, and tests whether the explanation can be believed.
 #[derive(Debug, Parser)]
 #[command(name = "verilume", version, after_help = EXAMPLES, disable_help_subcommand = true)]
 pub struct Cli {
@@ -31,12 +34,12 @@ const EXAMPLES: &str = "Examples:
   verilume explain cat.jpg                         where the built-in net looks, as an overlay
   verilume explain photos/ -m ig -m smoothgrad     two methods, every picture in a folder
   verilume check cat.jpg                           which methods can be believed, as a table and a page
-  verilume attack cat.jpg                          an adversarial picture, and what becomes of its map
+  verilume attack cat.jpg                          an adversarial picture, and the change of its map
   verilume eval --data val/ -m ig -m grad_cam      how good their maps are, with confidence intervals
-  verilume model info                              what the built-in net is
+  verilume model info                              the built-in net, layer by layer
   verilume doctor                                  what this machine offers
   verilume bench -m smoothgrad --batch 1,8         how long a call takes
-  verilume profile -m gradient                     where its time goes, step by step
+  verilume profile -m gradient                     where the time goes, step by step
 
 `verilume explain --help` lists every method with its parameters.";
 
@@ -65,30 +68,32 @@ pub struct ExplainArgs {
     ///
     /// A folder is searched recursively for pictures, .npy and .safetensors; other files in it are counted and skipped.
     /// Links are inputs of their own. Results of this program in folders, patterns and lists are counted and skipped.
-    /// In a pattern, a part that is the name of something is that name, such as 'set [1]' in 'set [1]/*.png'.
-    /// A list has a path a line (UTF-8 or UTF-16), or ends each with a zero byte, as `find -print0` does.
-    /// A .npy file holds f16, f32 or f64 numbers [N,C,H,W] or [C,H,W], already normalised, or u8 levels [N,C,H,W] or
-    /// [N,H,W,C] with 1 or 3 channels, prepared as the model says. A .safetensors file holds a tensor `input` (such
-    /// numbers) or `images` (such levels).
+    /// If a file or folder has the exact name of a part, that part is not a pattern, such as 'set [1]' in 'set
+    /// [1]/*.png'. A list has one path a line (UTF-8 or UTF-16), or ends each path with a zero byte, as `find -print0`
+    /// does.
+    ///
+    /// A .npy file holds normalised numbers (f16, f32 or f64, [N,C,H,W] or [C,H,W]), or levels (u8, [N,C,H,W] or
+    /// [N,H,W,C] with 1 or 3 channels), which are prepared as the model says. A .safetensors file holds a tensor
+    /// `input` (normalised numbers, also bf16) or `images` (levels).
     #[arg(value_name = "INPUT", required_unless_present = "list_methods")]
     pub inputs: Vec<OsString>,
 
     /// Method, `name` or `name:key=value,...`; may repeat [default: grad_cam]
     ///
-    /// A value that holds `,` or `=` stands in parentheses. The default is `grad_cam`, coarse but easy to read, or
-    /// `gradient` for nets without positions. `--list-methods` and the METHODS section below list the names.
+    /// Put a value that contains `,` or `=` in parentheses. The default is `grad_cam`, coarse but easy to read, or
+    /// `gradient` for nets without spatial positions. `--list-methods` and the METHODS section below list the names.
     #[arg(short, long = "method", value_name = "METHOD")]
     pub methods: Vec<String>,
 
-    /// Which class to explain: top1, top:K, least, an index, a label, or file:FILE
+    /// Class to explain: top1, top:K, least, an index, a label, or file:FILE
     ///
-    /// `top:K` gives K maps. FILE is a table `file,label` or `file,index,label` (a heading line is skipped), a list
-    /// of labels for the rows of an array, or a .safetensors file with a tensor `labels`. Where the classes are ImageNet's, a
+    /// `top:K` gives K maps. FILE is a table `file,label` or `file,row,label` (a heading line is skipped), a list of
+    /// labels for the rows of an array, or a .safetensors file with a tensor `labels`. If the classes are ImageNet's, a
     /// synset (n02123045) is a label too.
     #[arg(short, long, value_name = "TARGET", default_value = "top1")]
     pub target: String,
 
-    /// Which score of the class to explain and to report
+    /// Score of the class to explain and to report
     #[arg(long, value_enum, value_name = "SCORE", default_value = "logit")]
     pub score: ScoreArg,
 
@@ -100,9 +105,9 @@ pub struct ExplainArgs {
     #[arg(long, value_enum, value_delimiter = ',', value_name = "F,...", default_value = "overlay")]
     pub format: Vec<Format>,
 
-    /// Percentile of the magnitude that takes the strongest colour, such as 95
+    /// Percentile of the magnitude that gets the strongest colour, such as 95 [default: 99.5]
     ///
-    /// Values beyond it are drawn as if they were at it. Raw maps (npy, safetensors) are never changed.
+    /// Larger values get the same colour. Raw maps (npy, safetensors) are never changed.
     #[arg(long, value_name = "PERCENT", value_parser = values::percentile)]
     pub winsorise: Option<f64>,
 
@@ -114,18 +119,18 @@ pub struct ExplainArgs {
     #[arg(short, long)]
     pub quiet: bool,
 
-    /// Skip what an earlier run with the same settings has done
+    /// Skip results of an earlier run with the same settings
     #[arg(long)]
     pub resume: bool,
 
-    /// Do the i-th of n parts, such as 1/4; files are dealt by a hash of their path
+    /// Do the i-th of n parts, such as 1/4; a hash of its path assigns each file to a part
     ///
-    /// The path is the one below the folder that holds all inputs, so that it does not matter how they are named or where
-    /// the folder is. All parts must be given the same inputs.
+    /// The hash uses the path below the folder that holds all inputs. So the parts do not depend on how inputs are
+    /// named or where the folder is. Give all parts the same inputs.
     #[arg(long, value_name = "i/n", value_parser = Shard::parse)]
     pub shard: Option<Shard>,
 
-    /// List the methods with their parameters and leave (with --json, as JSON)
+    /// List the methods with their parameters and exit (with --json, as JSON)
     #[arg(long)]
     pub list_methods: bool,
 
@@ -148,6 +153,9 @@ const EXPLAIN_EXAMPLES: &str = "Examples:
   verilume explain digits.safetensors --model mlp.safetensors -t file:digits.safetensors --format npy
   find . -name '*.jpg' -print0 | verilume explain - --shard 1/4
 
+Files are DIR/<stem>.<method>.<ext>, with .<class> (top:K), .<row> (arrays), .heatmap, .grid or -2 where needed;
+see docs/formats.md.
+
 Exit code: 0 all done, 1 some inputs failed (each failure is a record), 2 wrong usage or nothing could be done.";
 
 /// The net, its preparation of pictures and its class names.
@@ -158,12 +166,12 @@ pub struct ModelChoice {
     #[arg(long, value_name = "FILE|NAME")]
     pub model: Option<String>,
 
-    /// Architecture, when it cannot be told from the weights; see `verilume model list`
+    /// Architecture, if the weights do not determine it; see `verilume model list`
     #[arg(long, value_name = "NAME")]
     pub arch: Option<String>,
 }
 
-/// How pictures become numbers; what is not given follows the model.
+/// How pictures become numbers; the defaults are the model's.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Preparation of pictures (default: as the model was trained)")]
 pub struct Preparation {
@@ -171,15 +179,15 @@ pub struct Preparation {
     #[arg(long, value_name = "SIZE", value_parser = CropSize::parse)]
     pub size: Option<CropSize>,
 
-    /// Mean of each channel, of levels from 0 to 1 (one number serves all channels)
+    /// Mean of each channel, for levels from 0 to 1 (one number is for all channels)
     #[arg(long, value_name = "M,...", value_delimiter = ',', allow_hyphen_values = true)]
     pub mean: Option<Vec<f64>>,
 
-    /// Standard deviation of each channel, of levels from 0 to 1 (one number serves all channels)
+    /// Standard deviation of each channel, for levels from 0 to 1 (one number is for all channels)
     #[arg(long, value_name = "S,...", value_delimiter = ',')]
     pub std: Option<Vec<f64>>,
 
-    /// How pictures are resized
+    /// Interpolation for resizing pictures
     #[arg(long, value_enum, value_name = "HOW")]
     pub interpolation: Option<InterpolationArg>,
 
@@ -194,51 +202,54 @@ pub struct Preparation {
 pub struct Resources {
     /// auto, cpu, cuda, cuda:i, or emulated (for work on kernels) [:SEED]
     ///
-    /// `auto` is the first NVIDIA GPU if it can be used, else the CPU. `emulated` runs the kernels of a GPU on the CPU, their
-    /// threads in an order that SEED chooses: slow, and it needs a C++ compiler.
+    /// `auto` is the first NVIDIA GPU if it is usable, else the CPU. `emulated` runs the GPU's kernels on the CPU, with
+    /// their threads in an order that SEED chooses. It is slow and needs a C++ compiler.
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = values::device)]
     pub device: verilume::engine::DeviceChoice,
 
-    /// Bound of memory beyond the weights file, such as 512MiB, 1GB or plain bytes; of decoding a picture too
+    /// Memory bound beyond the weights file, such as 512MiB, 1GB or plain bytes
     ///
-    /// Weights as the kernels want them, feature maps, scratch, and what methods, tests and fits keep beside them. What does not
-    /// fit is refused before it is computed. Without it: four fifths of what the machine, or the container's limit, has left.
+    /// It bounds the sum of packed weights, feature maps, scratch, and what methods, tests and fits keep. It also
+    /// bounds the decoding of a picture. What does not fit is refused before it is computed. The default is four fifths
+    /// of what the machine, or the container's limit, has left.
     #[arg(long, value_name = "SIZE", value_parser = values::bytes)]
     pub memory: Option<u64>,
 
-    /// Numbers to compute in; f64 is the reference (CPU), tf32, bf16 and f16 need a CUDA device
+    /// Number type of the computation; f64 is the reference (CPU), tf32, bf16 and f16 need a CUDA device
     ///
-    /// On a GPU they say how tensor cores multiply; f32 is as accurate as single precision (but see --conv). Sums are f32 in any case.
+    /// On a GPU it sets how tensor cores multiply; sums are f32 in any case. f32 is as accurate as single precision (but see
+    /// --conv).
     #[arg(long, value_enum, value_name = "P", default_value = "f32")]
     pub precision: PrecisionArg,
 
-    /// Convolutions: fast, exact, or auto: fast on the CPU, exact on a GPU
+    /// Convolutions: fast, exact, or auto (fast on the CPU, exact on a GPU)
     ///
-    /// On the CPU `fast` computes large 3x3 convolutions (from 16 channels to 16, 4x4 results or more) by Winograd's transforms,
-    /// `exact` forward by plain sums; portable kernels and f64 have plain sums only. On a GPU
-    /// `exact` is as accurate as single precision both ways; `fast` multiplies signals on their way back in TF32.
+    /// On the CPU `fast` uses Winograd's transforms for large 3x3 convolutions (at least 16 channels on both sides,
+    /// results of 4x4 or more). `exact` uses plain sums in the forward pass. Portable kernels and f64 have plain sums
+    /// only. On a GPU `exact` is as accurate as single precision in both passes; `fast` multiplies signals of the
+    /// backward pass in TF32.
     #[arg(long = "conv", value_name = "HOW", default_value = "auto")]
     pub convolution: verilume::device::cpu::Convolution,
 
     /// Vector instructions of the CPU: auto, avx512, avx2 or portable
     ///
-    /// `avx2` and `portable` give the bits that a machine without the others gives.
+    /// `avx2` and `portable` give the bits of a machine without the other instructions.
     #[arg(long, value_name = "KERNELS", default_value = "auto", value_parser = values::kernels)]
     pub kernels: verilume::device::cpu::Kernels,
 
-    /// Folder of CUDA kernels to use in place of the built-in ones that have their names
+    /// Folder of CUDA kernels that replace the built-in kernels of the same names
     #[arg(long, value_name = "DIR")]
     pub kernel_dir: Option<PathBuf>,
 
-    /// Seed of everything random
+    /// Seed of all random draws
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
 }
 
 /// Measure how long a call takes: one row for every combination of method, batch and threads
 ///
-/// The net gets normal noise and explains class 281 modulo the number of classes. The first call is not timed: it packs
-/// weights and lays out memory. Seconds are those of a call for the whole batch, from prepared input to finished maps.
+/// The input is normal noise, the target class 281 modulo the number of classes. The first call is not timed: it packs
+/// weights and lays out memory. Seconds are for the whole batch, from prepared input to finished maps.
 #[derive(Debug, Args)]
 #[command(after_help = BENCH_EXAMPLES)]
 pub struct BenchArgs {
@@ -246,9 +257,9 @@ pub struct BenchArgs {
     #[arg(short, long = "method", value_name = "METHOD", default_value = "gradient")]
     pub methods: Vec<String>,
 
-    /// Pictures in a call; may repeat or be a list
+    /// Number of pictures in a call; may repeat or be a list
     ///
-    /// They and their maps have to fit into the memory that is free, or --memory.
+    /// The pictures and their maps must fit into the free memory, or --memory.
     #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = values::at_least_one, default_value = "1")]
     pub batch: Vec<usize>,
 
@@ -256,7 +267,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = values::at_least_one)]
     pub threads: Vec<usize>,
 
-    /// Timed calls, 10000 at most
+    /// Number of timed calls, at most 10000
     #[arg(long, value_name = "R", value_parser = values::calls, default_value = "10")]
     pub repeat: usize,
 
@@ -286,9 +297,9 @@ Exit code: 0 all measured, 1 some combinations failed, 2 wrong usage or all fail
 
 /// Show where the time of a call goes, step by step
 ///
-/// Every step of the programs that a method runs, with its kernel, shapes, median time, arithmetic, traffic, and how near
-/// it comes to what this machine can do at best (measured first, in three arrays of 128 MiB beside --memory). Input and class
-/// are those of `bench`.
+/// Shows every step of a method's programs, with its kernel, shapes, median time, arithmetic, traffic, and its share of
+/// this machine's peak. The peak is measured first, with three arrays of 128 MiB outside --memory. Input and class are
+/// those of `bench`.
 #[derive(Debug, Args)]
 #[command(after_help = PROFILE_EXAMPLES)]
 pub struct ProfileArgs {
@@ -296,7 +307,7 @@ pub struct ProfileArgs {
     #[arg(short, long = "method", value_name = "METHOD", default_value = "gradient")]
     pub method: String,
 
-    /// Pictures in a call
+    /// Number of pictures in a call
     #[arg(long, value_name = "N", value_parser = values::at_least_one, default_value = "1")]
     pub batch: usize,
 
@@ -304,19 +315,19 @@ pub struct ProfileArgs {
     #[arg(long, value_name = "N", value_parser = values::at_least_one)]
     pub threads: Option<usize>,
 
-    /// Timed calls, of which medians are shown, 10000 at most
+    /// Number of timed calls, at most 10000; medians are shown
     #[arg(long, value_name = "R", value_parser = values::calls, default_value = "5")]
     pub repeat: usize,
 
-    /// Write everything as JSON, to FILE beside the table or (`-`, the default) in its place
+    /// Write everything as JSON: to FILE in addition to the table, or with `-` (the default) instead of it
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     pub json: Option<PathBuf>,
 
-    /// Write the last call as a timeline that Perfetto and chrome://tracing read
+    /// Write the last call as a timeline for Perfetto and chrome://tracing
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
 
-    /// A JSON file of an earlier profile to compare with; ratios below 1 are faster now
+    /// JSON file of an earlier profile to compare with; below a ratio of 1 the present run is faster
     #[arg(long, value_name = "FILE")]
     pub compare: Option<PathBuf>,
 
@@ -353,7 +364,7 @@ pub struct Measured {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ScoreArg {
-    /// The net's output
+    /// The output of the net
     Logit,
     /// Its softmax; of a net with one output its sigmoid
     Prob,
@@ -363,16 +374,27 @@ pub enum ScoreArg {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Format {
-    /// The map in colour over the picture (.png)
+    /// The coloured map over the picture (.png)
     Overlay,
-    /// The map in colour (.png)
+    /// The coloured map (.png)
     Heatmap,
-    /// One sheet an input: the picture and all methods side by side (.png)
+    /// One sheet for each input: the picture and the maps of all methods side by side, with their scales (.png)
     Grid,
     /// The raw map, f32 (.npy)
     Npy,
     /// The raw map, f32, as tensor `map` (.safetensors)
     Safetensors,
+}
+
+/// The library's kind of file.
+pub fn format(format: Format) -> run::Format {
+    match format {
+        Format::Overlay => run::Format::Overlay,
+        Format::Heatmap => run::Format::Heatmap,
+        Format::Grid => run::Format::Grid,
+        Format::Npy => run::Format::Npy,
+        Format::Safetensors => run::Format::Safetensors,
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -392,7 +414,7 @@ pub enum PrecisionArg {
     F16,
 }
 
-/// Fit to data what the methods pattern_net and pattern_attribution need
+/// Fit the patterns of the methods pattern_net and pattern_attribution to data
 #[derive(Debug, Args)]
 pub struct PatternsArgs {
     #[command(subcommand)]
@@ -406,8 +428,8 @@ pub enum PatternsCommand {
 
 /// Run a net over pictures and write one pattern for every neuron
 ///
-/// Pictures are read as they come and forgotten again; memory holds 32 bytes a weight, which count for --memory. The file belongs to the net's weights
-/// and is refused by any other net.
+/// Pictures are read one after the other and not kept. The fit needs 32 bytes a weight, which count for --memory. The
+/// file is valid for these weights only; other nets refuse it.
 #[derive(Debug, Args)]
 #[command(after_help = FIT_EXAMPLES)]
 pub struct FitArgs {
@@ -415,11 +437,11 @@ pub struct FitArgs {
     #[arg(long, value_name = "FOLDER|FILE", required = true)]
     pub data: Vec<OsString>,
 
-    /// Samples that count for a neuron: relu, those that make its output positive, or linear, all
+    /// Samples that count for a neuron: relu (those with a positive output) or linear (all)
     #[arg(long, value_name = "NAME", default_value = "relu", value_parser = values::estimator)]
     pub estimator: verilume::method::patterns::Estimator,
 
-    /// Pictures to take at most, the first in order
+    /// Maximum number of pictures, the first in order
     #[arg(long, value_name = "N", value_parser = values::at_least_one)]
     pub limit: Option<usize>,
 
@@ -448,9 +470,9 @@ const FIT_EXAMPLES: &str = "Examples:
   verilume explain cat.jpg -m pattern_attribution:patterns=lite0.patterns.safetensors
   verilume patterns fit --data digits.safetensors --model mlp.safetensors --estimator linear
 
-Exit code: 0 all used, 1 some inputs were left out (each is named), 2 wrong usage or nothing could be done.";
+Exit code: 0 all used, 1 some inputs were skipped (each is named), 2 wrong usage or nothing could be done.";
 
-/// Describe a net, write its graph down, or list what is known
+/// Describe a net, print its graph, verify its logits, or list known nets
 #[derive(Debug, Args)]
 pub struct ModelArgs {
     #[command(subcommand)]
@@ -471,7 +493,7 @@ pub enum ModelCommand {
     Dump {
         #[command(flatten)]
         model: ModelChoice,
-        /// Form
+        /// Output format
         #[arg(long, value_enum, default_value = "text")]
         format: DumpArg,
         /// Input size, N or HxW [default: the model's]
@@ -481,9 +503,10 @@ pub enum ModelCommand {
         #[arg(long)]
         unfolded: bool,
     },
-    /// Hold the net's logits against those of another program, to see whether it is read as it should be
+    /// Compare the net's logits with those of another program, to see whether the net is read correctly
     ///
-    /// Prints the largest difference over the largest logit. Exit code 0 within the tolerance, 1 beyond it, 2 wrong usage.
+    /// Prints the largest difference over the largest logit. Exit code: 0 within the tolerance, 1 beyond it, 2 wrong
+    /// usage.
     Verify(Box<VerifyArgs>),
     /// Built-in nets and known architectures
     List {
@@ -496,11 +519,12 @@ pub enum ModelCommand {
 /// What `model verify` compares.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
-    /// Inputs as `explain` takes them: an array [N,C,H,W] or [C,H,W], already normalised
+    /// Array of inputs (.npy or .safetensors): [N,C,H,W] or [C,H,W] normalised numbers, or u8 levels; no pictures
     #[arg(long, value_name = "FILE")]
     pub input: PathBuf,
 
-    /// Logits of the other program for these inputs: an array [N,CLASSES] or [CLASSES]
+    /// Logits of the other program for these inputs: an array [N,CLASSES] or [CLASSES]; of a net with one output also [N,1]
+    /// or [N]
     #[arg(long, value_name = "FILE")]
     pub logits: PathBuf,
 
@@ -528,7 +552,7 @@ pub struct VerifyArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum DumpArg {
-    /// One line a node
+    /// One line for each node
     Text,
     /// Graphviz
     Dot,
@@ -536,23 +560,24 @@ pub enum DumpArg {
     Json,
 }
 
-/// Say what this machine and this build offer, and test the engine
+/// Show what this machine and this build offer, and test the engine
 ///
-/// Exit code 0 when everything needed to explain a picture works, 1 otherwise. A missing GPU is reported, not an error.
+/// Exit code: 0 if everything needed to explain a picture works, 1 otherwise. A missing GPU is reported but is not an
+/// error.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
 
-    /// Measure what one thread and all of them can do at best: arithmetic and memory (takes seconds and 384 MiB)
+    /// Measure the peaks of one thread and of all threads: arithmetic and memory (takes seconds and 384 MiB)
     #[arg(long)]
     pub peaks: bool,
 }
 
 /// Print a completion script for a shell
 ///
-/// For instance: verilume completions bash > ~/.local/share/bash-completion/completions/verilume
+/// Example: verilume completions bash > ~/.local/share/bash-completion/completions/verilume
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {
     /// Shell to complete for
@@ -580,12 +605,9 @@ impl Cli {
     pub fn read() -> Self {
         let read = Self::parser().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
         read.unwrap_or_else(|e| {
-            let hostile = std::env::args_os().any(|word| {
-                let word = word.to_string_lossy();
-                paths::one_line(&word) != word
-            });
-            if hostile && e.use_stderr() {
-                talk::say_log(e.render().to_string().trim_end());
+            let odd = std::env::args_os().any(|word| text::message(&word.to_string_lossy()) != word.to_string_lossy());
+            if odd && e.use_stderr() {
+                talk::say_lines(e.render().to_string().trim_end());
                 std::process::exit(e.exit_code());
             }
             e.exit()

@@ -11,7 +11,8 @@ use verilume::report::replace;
 
 use super::{SOME_FAILED, table, units};
 use crate::args::kernels::CompileArgs;
-use crate::talk::{Answer, counted, say, say_log};
+use crate::talk::{Answer, say, say_log};
+use verilume::text::counted;
 
 /// Registers that each kernel may use, by architecture.
 const BUDGET: &str = include_str!("../../../../kernels/budget.csv");

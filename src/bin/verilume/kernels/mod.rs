@@ -60,7 +60,7 @@ fn list(args: &ListArgs) -> Result<()> {
         let [threads, shared] = [k.threads, k.shared_bytes].map(|n| n.to_string());
         [k.kernel.into(), k.unit.into(), k.file.into(), defines.join(" "), threads, shared]
     });
-    answer.line(&table(["kernel", "unit", "file", "defines", "threads", "shared bytes"], rows.collect(), 4))
+    Ok(answer.line(&table(["kernel", "unit", "file", "defines", "threads", "shared bytes"], rows.collect(), 4))?)
 }
 
 fn source(args: &SourceArgs) -> Result<()> {

@@ -12,7 +12,8 @@ use super::measure::{Trial, excess};
 use super::{SOME_FAILED, settings, table};
 use crate::args::kernels::TestArgs;
 use crate::computing;
-use crate::talk::{Answer, Voice, counted, say};
+use crate::talk::{Answer, Voice, say};
+use verilume::text::counted;
 
 /// Engines under test, with what the device is called.
 pub(super) fn engines(args: &TestArgs) -> Result<(Settings, Vec<(String, Engine)>)> {

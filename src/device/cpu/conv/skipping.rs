@@ -1,74 +1,92 @@
 //! Direct convolutions that multiply nothing by zero.
 //!
-//! About half of what leaves a ReLU, forward or backward, is exactly zero, and at most a quarter of what leaves the adjoint of
-//! a 2×2 pooling is anything else ([`Zeros`]). Here the sums of two neighbouring positions for some channel blocks live in
-//! registers, and the numbers that they read are taken one at a time, zeros left out, each times a row of weights that lies
-//! in the first-level cache. To stay there, weights are taken in slabs of [`ROWS`] rows; between slabs sums wait in scratch.
-//! Weights are finite, so nothing but zeros is left out.
+//! About half of a ReLU's output, forward or backward, is exactly zero. At most a quarter of the output of a 2×2 max-pool's
+//! adjoint is not ([`Zeros`](crate::program::Zeros)). Here the sums of two neighbouring positions for some channel blocks
+//! live in registers. The numbers that they read are taken one at a time, without the zeros, each times a row of weights that
+//! lies in the first-level cache. To stay there, weights are taken in slabs of [`ROWS`] rows. Between slabs, sums wait in
+//! scratch. Weights are finite, so nothing but zeros is left out.
 //!
-//! A row of weights serves both positions where neither reads a zero, so those rows come first within a slab; otherwise
-//! sums run as in all direct convolutions (block, tap, channel). Pairs are the positions 2i and 2i + 1 of a line: bands of a
-//! single line are cut between pairs.
+//! A row of weights serves both positions where neither reads a zero, so those rows come first within a slab. Otherwise
+//! sums run as in all direct convolutions (block, tap, channel). Pairs are the positions 2i and 2i + 1 of a row: bands of a
+//! single row are cut between pairs.
 
 use std::mem::MaybeUninit;
-use std::ops::Range;
 
-use super::pack::{Channels, Group};
-use super::{Geometry, Out, Source, Task};
+use super::bands::{Band, Bands, Input, TileAt};
+use super::epilogue::Out;
+use super::packing::{BlockRun, Packing, runs};
+use super::problem::{Planned, Problem};
 use crate::device::cpu::isa::Isa;
-use crate::program::{ConvLayer, Zeros};
+use crate::tensor::Scalar;
 
-/// Blocks below which a row of weights is too short to be worth the search for it.
-const LEAST_BLOCKS: usize = 3;
 /// Rows of weights in a slab: as many as a word has bits. With eight blocks of AVX-512 they take 32 KiB, a whole first-level
-/// cache, of which the numbers at hand name half or less.
+/// cache. The numbers at hand use half of them or fewer.
 const ROWS: usize = 64;
-/// Sums of a band that should stay in the second-level cache (1 MiB where this was tuned) beside what is read.
+/// Most bytes of a band's sums. They stay in the second-level cache (1 MiB where this was tuned) beside what is read.
 const SUM_BYTES: usize = 256 << 10;
-/// Positions of a band that pay for reading a slab.
+/// Minimum positions of a band. They pay for reading a slab.
 const LEAST_POSITIONS: usize = 128;
+/// Bands of a copy, where they are long enough: threads share even a single picture.
+const BANDS: usize = 8;
 
-/// The groups of written channels and the packed weights' elements, if zeros are to be expected and worth skipping.
-pub(super) fn groups<I: Isa>(
-    layer: &ConvLayer,
-    channels: &Channels,
-    geometry: &Geometry,
-    zeros: Zeros,
-) -> Option<(Vec<Group>, usize)> {
-    let (read, blocks) = (geometry.read.c, channels.written.div_ceil(I::LANES));
-    let pays = I::SKIPS > 0 && zeros != Zeros::Unknown && layer.groups == 1;
-    if !pays || !read.is_multiple_of(I::LANES) || blocks < LEAST_BLOCKS {
-        return None;
-    }
-    // Blocks of one position fall into few sets of a cache: with a single slab, few are written at a time.
-    let taps = geometry.grids.iter().map(|g| g.taps.len()).max().unwrap_or(0);
-    let most = if taps * read <= ROWS { I::SKIPS.min(4) } else { I::SKIPS };
-    let count = blocks.div_ceil(most);
-    let mut groups = Vec::with_capacity(count);
-    let mut len = 0;
-    for i in 0..count {
-        let (first_block, end) = (i * blocks / count, (i + 1) * blocks / count);
-        let mut offsets = Vec::with_capacity(geometry.grids.len());
-        for grid in &geometry.grids {
-            offsets.push(len);
-            len += grid.taps.len() * read * (end - first_block) * I::LANES;
-        }
-        groups.push(Group { first_block, blocks: end - first_block, channels: 0..read, offsets });
-    }
-    Some((groups, len))
+/// How one convolution is computed.
+#[derive(Debug, Clone)]
+pub(super) struct Skipping {
+    pub bands: Bands,
+    runs: Vec<BlockRun>,
 }
 
-/// Rows (columns if flat, where `row` is 1) of a band, and elements of its sums: about `band` at most, `row` positions each,
-/// `rows` in all. Where a band starts decides which positions are a pair, and so bits: it is a matter of the shape and the
-/// instruction set alone.
-pub(super) fn band<I: Isa>(groups: &[Group], band: usize, row: usize, rows: usize) -> (usize, usize) {
-    let width = groups.iter().map(|g| g.blocks).max().unwrap_or(0) * I::LANES;
-    let fits = SUM_BYTES / (width * row * size_of::<I::T>()).max(1);
-    // A few bands, so that threads share even a single picture.
-    let shared = rows.div_ceil((rows * row / LEAST_POSITIONS).clamp(1, 8));
-    let band = band.min(fits).min(shared).max(1);
-    let band = if row == 1 { band.next_multiple_of(2) } else { band };
-    (band, band * row * width)
+impl Skipping {
+    /// For one group and whole vectors of read channels.
+    pub fn plan<I: Isa>(problem: &Problem<'_>) -> Planned<Self> {
+        let geometry = problem.geometry;
+        let (read, blocks) = (geometry.read.c, geometry.written.c.div_ceil(I::LANES));
+        let taps: Vec<usize> = geometry.grids.iter().map(|grid| grid.taps.len()).collect();
+        // Blocks of one position fall into few sets of a cache: with a single slab, few are written at a time.
+        let single = taps.iter().max().unwrap_or(&0) * read <= ROWS;
+        let count = blocks.div_ceil(if single { I::SKIP_BLOCKS.min(4) } else { I::SKIP_BLOCKS });
+        let spans = (0..count).map(|i| (i * blocks / count..(i + 1) * blocks / count, 0..read));
+        let (runs, packed_len) = runs(&taps, I::LANES, spans);
+        let width = runs.iter().map(|run| run.blocks).max().unwrap_or(0) * I::LANES;
+        // Where a band starts decides which positions are a pair, and so bits. It depends on the shape and the instruction set
+        // alone.
+        let mut sums = 0;
+        let bands = Bands::new::<I>(geometry, read / I::LANES, |rows, [all, row]| {
+            let fits = SUM_BYTES / (width * row * size_of::<I::T>()).max(1);
+            let shared = all.div_ceil((all * row / LEAST_POSITIONS).clamp(1, BANDS));
+            let rows = rows.min(fits).min(shared).max(1);
+            let rows = if row == 1 { rows.next_multiple_of(2) } else { rows };
+            sums = rows * row * width;
+            rows
+        });
+        let (scratch_len, parts) = (bands.padded_len + sums, runs.len());
+        Planned { algorithm: Self { bands, runs }, packed_len, scratch_len, parts }
+    }
+
+    pub fn pack<T: Scalar>(&self, packing: &Packing<'_, T>, out: &mut [T]) {
+        packing.pack_runs(&self.runs, out);
+    }
+
+    #[inline(always)]
+    pub unsafe fn run<I: Isa>(&self, band: &Band<'_, I>) {
+        // SAFETY: passed on; the run's blocks are as many as its tiles have.
+        unsafe {
+            let input = band.input(0..band.geometry.read.c / I::LANES);
+            let mut taps = Vec::new();
+            for run in &self.runs[band.share.clone()] {
+                match run.blocks {
+                    1 => blocks::<I, 1>(band, run, input, &mut taps),
+                    2 => blocks::<I, 2>(band, run, input, &mut taps),
+                    3 => blocks::<I, 3>(band, run, input, &mut taps),
+                    4 => blocks::<I, 4>(band, run, input, &mut taps),
+                    5 => blocks::<I, 5>(band, run, input, &mut taps),
+                    6 => blocks::<I, 6>(band, run, input, &mut taps),
+                    7 => blocks::<I, 7>(band, run, input, &mut taps),
+                    _ => blocks::<I, 8>(band, run, input, &mut taps),
+                }
+            }
+        }
+    }
 }
 
 /// Some taps of some blocks: [`ROWS`] rows of weights or fewer.
@@ -81,123 +99,104 @@ struct Slab<T> {
     last: bool,
 }
 
-/// Where positions are written: the first of the blocks, and the first position's vector within a block.
-#[derive(Clone, Copy)]
-struct At {
-    block: usize,
-    index: usize,
-}
-
-impl<I: Isa> Task<'_, I> {
-    /// All positions of the band, for one group of `Q` channel blocks.
-    #[inline(always)]
-    pub(super) unsafe fn skipping<const Q: usize>(
-        &self,
-        group: &Group,
-        source: Source<I::T>,
-        rows: &Range<usize>,
-        columns: &Range<usize>,
-        taps: &mut Vec<isize>,
-    ) {
-        let geometry = &self.plan.geometry;
-        for (g, grid) in geometry.grids.iter().enumerate() {
-            self.offsets(g, source, rows, taps);
-            let all = geometry.read.c / I::LANES * taps.len();
-            let end = if self.plan.flat { columns.end } else { columns.end.min(grid.extent[1]) };
-            let mut first = 0;
-            loop {
-                let count = (all - first).min(ROWS / I::LANES);
-                let mut from = [0; ROWS];
-                for (i, from) in (first..first + count).zip(&mut from) {
-                    *from = (i / taps.len() * source.block) as isize + taps[i % taps.len()];
-                }
-                let slab = Slab {
-                    from,
-                    count,
-                    // SAFETY: the group's rows follow one another in this order.
-                    weights: unsafe { self.weights.add(group.offsets[g] + first * I::LANES * Q * I::LANES) },
-                    first: first == 0,
-                    last: first + count == all,
-                };
-                // SAFETY: bands and sub-grids stay inside the plan's extents; scratch holds the band's sums.
-                unsafe {
-                    let out = Out::<I>::new(&self.view);
-                    let mut sums = self.scratch.add(self.plan.sums_at);
-                    for i in rows.start..rows.end.min(grid.extent[0]) {
-                        let base = if self.plan.halo.is_some() { i - rows.start } else { i } * geometry.read_step[0];
-                        let x = source.base.add(base * source.row);
-                        let y = grid.origin[0] + i * geometry.write_step[0];
-                        let line = y * geometry.written.w + grid.origin[1];
-                        let mut j = columns.start;
-                        while j < end {
-                            let x = x.add(j * source.pixel);
-                            let at = At { block: group.first_block, index: line + j * geometry.write_step[1] };
-                            if end - j >= 2 {
-                                self.positions::<2, Q>(&slab, [x, x.add(source.pixel)], at, sums, &out);
-                                j += 2;
-                                sums = sums.add(2 * Q * I::LANES);
-                            } else {
-                                self.positions::<1, Q>(&slab, [x], at, sums, &out);
-                                j += 1;
-                                sums = sums.add(Q * I::LANES);
-                            }
+/// All positions of a band, for one run of `Q` blocks.
+#[inline(always)]
+unsafe fn blocks<I: Isa, const Q: usize>(
+    band: &Band<'_, I>,
+    run: &BlockRun,
+    input: Input<I::T>,
+    taps: &mut Vec<isize>,
+) {
+    for (grid, &offset) in band.geometry.grids.iter().zip(&run.offsets) {
+        band.offsets(grid, input, taps);
+        let all = band.geometry.read.c / I::LANES * taps.len();
+        let mut first = 0;
+        loop {
+            let count = (all - first).min(ROWS / I::LANES);
+            let mut from = [0; ROWS];
+            for (i, from) in (first..first + count).zip(&mut from) {
+                *from = (i / taps.len() * input.block) as isize + taps[i % taps.len()];
+            }
+            let slab = Slab {
+                from,
+                count,
+                // SAFETY: the run's rows follow one another in this order.
+                weights: unsafe { band.weights.add(offset + first * I::LANES * Q * I::LANES) },
+                first: first == 0,
+                last: first + count == all,
+            };
+            // SAFETY: tiles have the positions that are left; scratch holds the band's sums.
+            unsafe {
+                let (out, block) = (Out::<I>::new(&band.view), run.first_block);
+                let mut sums = band.scratch.add(band.bands.padded_len);
+                for mut line in band.lines(grid, input) {
+                    while line.left() > 0 {
+                        if line.left() >= 2 {
+                            let TileAt { x, index } = line.take(2);
+                            let x = [x, x.add(input.pixel)];
+                            positions::<I, 2, Q>(band, &slab, x, [block, index], sums, &out);
+                            sums = sums.add(2 * Q * I::LANES);
+                        } else {
+                            let TileAt { x, index } = line.take(1);
+                            positions::<I, 1, Q>(band, &slab, [x], [block, index], sums, &out);
+                            sums = sums.add(Q * I::LANES);
                         }
                     }
                 }
-                first += count;
-                if first == all {
-                    break;
-                }
+            }
+            first += count;
+            if first == all {
+                break;
             }
         }
     }
+}
 
-    /// One slab of `P` neighbouring positions for `Q` blocks.
-    #[inline(always)]
-    unsafe fn positions<const P: usize, const Q: usize>(
-        &self,
-        slab: &Slab<I::T>,
-        x: [*const I::T; P],
-        at: At,
-        sums: *mut I::T,
-        out: &Out<I>,
-    ) {
-        // SAFETY: reads at the slab's taps, rows of weights of numbers that were read, these positions' sums in scratch;
-        // writes those or `P · Q` vectors of the picture.
-        unsafe {
-            let mut sum = [[I::zero(); Q]; P];
-            if !slab.first {
-                for (p, sum) in sum.iter_mut().enumerate() {
-                    for (q, sum) in sum.iter_mut().enumerate() {
-                        *sum = I::load(sums.add((p * Q + q) * I::LANES));
-                    }
-                }
-            } else if !self.view.finish.bias.is_null() {
-                for q in 0..Q {
-                    let bias = I::load(self.view.finish.bias.add((at.block + q) * I::LANES));
-                    for sum in &mut sum {
-                        sum[q] = bias;
-                    }
+/// One slab of `P` neighbouring positions for `Q` blocks, from the first of the blocks and from a vector within each on.
+#[inline(always)]
+unsafe fn positions<I: Isa, const P: usize, const Q: usize>(
+    band: &Band<'_, I>,
+    slab: &Slab<I::T>,
+    x: [*const I::T; P],
+    [block, index]: [usize; 2],
+    sums: *mut I::T,
+    out: &Out<I>,
+) {
+    // SAFETY: reads at the slab's taps, rows of weights of numbers that were read, these positions' sums in scratch;
+    // writes those or `P · Q` vectors of the copy.
+    unsafe {
+        let mut sum = [[I::zero(); Q]; P];
+        if !slab.first {
+            for (p, sum) in sum.iter_mut().enumerate() {
+                for (q, sum) in sum.iter_mut().enumerate() {
+                    *sum = I::load(sums.add((p * Q + q) * I::LANES));
                 }
             }
-            if slab.count == ROWS / I::LANES {
-                add_live::<I, P, Q>(&mut sum, x, &slab.from, ROWS / I::LANES, slab.weights);
-            } else {
-                add_live::<I, P, Q>(&mut sum, x, &slab.from, slab.count, slab.weights);
-            }
-            // Finished from memory: the loop is too long to be unrolled, and sums that it indexed would not be in registers.
-            for (p, sum) in sum.iter().enumerate() {
-                for (q, &sum) in sum.iter().enumerate() {
-                    I::store(sums.add((p * Q + q) * I::LANES), sum);
+        } else if !band.view.finish.bias.is_null() {
+            for q in 0..Q {
+                let bias = I::load(band.view.finish.bias.add((block + q) * I::LANES));
+                for sum in &mut sum {
+                    sum[q] = bias;
                 }
             }
-            if slab.last {
-                let (plane, step) = (self.plan.geometry.written.plane(), self.plan.geometry.write_step[1]);
-                for q in 0..Q {
-                    for p in 0..P {
-                        let sum = I::load(sums.add((p * Q + q) * I::LANES));
-                        out.put((at.block + q) * plane + at.index + p * step, sum);
-                    }
+        }
+        if slab.count == ROWS / I::LANES {
+            add_live::<I, P, Q>(&mut sum, x, &slab.from, ROWS / I::LANES, slab.weights);
+        } else {
+            add_live::<I, P, Q>(&mut sum, x, &slab.from, slab.count, slab.weights);
+        }
+        // Finished from memory: the loop is too long to be unrolled, and sums that it indexed would not be in registers.
+        for (p, sum) in sum.iter().enumerate() {
+            for (q, &sum) in sum.iter().enumerate() {
+                I::store(sums.add((p * Q + q) * I::LANES), sum);
+            }
+        }
+        if slab.last {
+            let (plane, step) = (band.geometry.written.plane(), band.geometry.write_step[1]);
+            for q in 0..Q {
+                for p in 0..P {
+                    let sum = I::load(sums.add((p * Q + q) * I::LANES));
+                    out.put((block + q) * plane + index + p * step, sum);
                 }
             }
         }

@@ -1,28 +1,31 @@
 //! Winograd's minimal filtering F(4×4, 3×3) for 3×3 convolutions at stride 1, forward and adjoint (Lavin & Gray 2016).
 //!
-//! A tile of 4×4 results takes 36 products a channel pair instead of 144. Per block of tiles: every 6×6 patch of the input
-//! is transformed once (`Bᵀ d B`); then, for each pair of written channel blocks, 36 small matrix products sum over the
-//! read channels in order, and their results are transformed back (`Aᵀ m A`) and finished. Tiles are independent, so results
-//! do not depend on how they were cut into blocks.
+//! A tile of 4×4 results takes 36 products a channel pair instead of 144. In a batch of tiles every 6×6 patch of the input
+//! is transformed once (`Bᵀ d B`). Then, for each pair of written channel blocks, 36 small matrix products sum over the
+//! read channels in order. Their results are transformed back (`Aᵀ m A`) and finished. Tiles are independent, so results
+//! do not depend on how they were cut into batches.
 
 use std::ops::Range;
 
-use super::pack::{Channels, Group};
-use super::{CopyView, Direction, Geometry, Out, accumulate};
+use super::direct::accumulate;
+use super::epilogue::{CopyView, Out};
+use super::geometry::Geometry;
+use super::packing::{BlockRun, Packing, runs, take};
+use super::problem::{Planned, Problem};
 use crate::device::cpu::isa::{Isa, Kernel};
-use crate::program::ConvLayer;
+use crate::device::threads::for_each;
 use crate::tensor::Scalar;
 
 /// Results of a tile on one axis.
-const M: usize = 4;
+pub(super) const M: usize = 4;
 /// Elements of a transformed tile on one axis.
 const N: usize = 6;
 /// Products of a tile.
 const POINTS: usize = N * N;
-/// Bytes of a block's transformed input that should stay close to the core.
-const BLOCK_BYTES: usize = 1 << 20;
-/// Read or written channels below which transforms cost more than they save.
-const LEAST_CHANNELS: usize = 16;
+/// Bytes of a batch's transformed input that should stay close to the core.
+const BATCH_BYTES: usize = 1 << 20;
+/// Fewest and most register tiles (of [`Isa::PIXELS`]) in a batch. Every batch reads all weights, so it has at least two.
+const REGISTER_TILES: [usize; 2] = [2, 4];
 
 /// `G`: a filter `g` becomes `G g Gᵀ`.
 const G: [[f64; 3]; N] = [
@@ -34,90 +37,73 @@ const G: [[f64; 3]; N] = [
     [0.0, 0.0, 1.0],
 ];
 
-/// How one convolution is cut into tiles.
+/// How one convolution is computed.
 #[derive(Debug, Clone)]
-pub(crate) struct Winograd {
-    pub groups: Vec<Group>,
+pub(super) struct Winograd {
+    /// One or two blocks each.
+    runs: Vec<BlockRun>,
     /// Row and column read by a tile's first result through its first tap.
     first: [isize; 2],
-    /// Tile rows and columns of one picture.
+    /// Tile rows and columns of one copy.
     tiles: [usize; 2],
     /// Channel blocks read.
     blocks: usize,
-    /// Tiles that are computed together, at most.
+    /// Most tiles of a batch.
     most: usize,
 }
 
 impl Winograd {
-    /// The plan and the packed weights' elements, if the convolution is of this kind and large enough.
-    pub fn new<I: Isa>(layer: &ConvLayer, direction: Direction, geometry: &Geometry) -> Option<(Self, usize)> {
-        let [grid] = &geometry.grids[..] else { return None };
-        let small = layer.input.c.min(layer.output.c) < LEAST_CHANNELS || grid.extent.iter().any(|&n| n < M);
-        let of_this_kind = layer.window.kernel == [3, 3]
-            && layer.window.stride == [1, 1]
-            && layer.window.dilation == [1, 1]
-            && layer.groups == 1;
-        if !I::WINOGRAD || small || !of_this_kind {
-            return None;
-        }
+    /// For a 3×3 convolution of stride 1 in one group: its geometry has one sub-grid.
+    pub fn plan<I: Isa>(problem: &Problem<'_>) -> Planned<Self> {
+        let (geometry, grid) = (problem.geometry, &problem.geometry.grids[0]);
         let least = |a: usize| grid.taps.iter().map(|t| t.at[a]).min().unwrap_or(0);
-        let channels = Channels::new(layer, direction);
         let read = geometry.read.c;
-        let blocks = read.div_ceil(I::LANES);
-        let mut groups = Vec::new();
-        let mut len = 0;
-        let written = channels.written.div_ceil(I::LANES);
-        for first_block in (0..written).step_by(2) {
-            let count = (written - first_block).min(2);
-            groups.push(Group { first_block, blocks: count, channels: 0..read, offsets: vec![len] });
-            len += POINTS * read * count * I::LANES;
-        }
+        let (blocks, written) = (read.div_ceil(I::LANES), geometry.written.c.div_ceil(I::LANES));
+        let pairs = (0..written).step_by(2).map(|first| (first..written.min(first + 2), 0..read));
+        let (runs, packed_len) = runs(&[POINTS], I::LANES, pairs);
         let tile_bytes = POINTS * blocks * I::LANES * size_of::<I::T>();
-        let most = (BLOCK_BYTES / tile_bytes).clamp(2 * I::PIXELS, 4 * I::PIXELS);
+        let [fewest, most] = REGISTER_TILES.map(|tiles| tiles * I::PIXELS);
+        let most = (BATCH_BYTES / tile_bytes).clamp(fewest, most);
         let most = most / I::PIXELS * I::PIXELS;
         let tiles = grid.extent.map(|n| n.div_ceil(M));
-        Some((Self { groups, first: [least(0), least(1)], tiles, blocks, most }, len))
+        let scratch_len = POINTS * (blocks + 2) * most * I::LANES;
+        let parts = runs.len();
+        let algorithm = Self { runs, first: [least(0), least(1)], tiles, blocks, most };
+        Planned { algorithm, packed_len, scratch_len, parts }
     }
 
-    /// Scratch of one task, in elements.
-    pub fn scratch_len(&self, lanes: usize) -> usize {
-        POINTS * (self.blocks + 2) * self.most * lanes
-    }
-
-    /// Tiles of one picture.
+    /// Tiles of one copy.
     pub fn tiles(&self) -> usize {
         self.tiles[0] * self.tiles[1]
     }
 
-    /// Blocks into which the tiles of all copies are cut.
-    pub fn cuts(&self, copies: usize) -> usize {
+    /// Batches into which the tiles of all copies are cut.
+    pub fn batches(&self, copies: usize) -> usize {
         (copies * self.tiles()).div_ceil(self.most)
     }
 
-    /// Transformed weights `[group][point][read channel][written lane]`; `element(written, read, kernel)` is the filter.
-    pub fn pack_group<T: Scalar>(
-        &self,
-        geometry: &Geometry,
-        group: &Group,
-        lanes: usize,
-        written_channels: usize,
-        element: impl Fn(usize, usize, [usize; 2]) -> T,
-        out: &mut [T],
-    ) {
-        let width = group.blocks * lanes;
-        let panel = group.channels.len() * width;
-        let taps = &geometry.grids[0].taps;
-        let first = group.first_block * lanes;
-        let present = width.min(written_channels - first);
-        for read in group.channels.clone() {
-            // All lanes at once: the places of a channel's points are a power of two apart, so that a cache keeps few of
-            // them, and each of their lines is best written whole.
+    /// Transformed weights, `[run][point][read channel][written lane]`.
+    pub fn pack<T: Scalar>(&self, packing: &Packing<'_, T>, out: &mut [T]) {
+        let mut rest = out;
+        let len = |run: &BlockRun| POINTS * run.channels.len() * run.blocks * packing.lanes;
+        let shares = self.runs.iter().map(|run| (run, take(&mut rest, len(run)))).collect();
+        for_each(shares, packing.pool, |(run, share)| self.pack_run(packing, run, share));
+    }
+
+    fn pack_run<T: Scalar>(&self, packing: &Packing<'_, T>, run: &BlockRun, out: &mut [T]) {
+        let width = run.blocks * packing.lanes;
+        let panel = run.channels.len() * width;
+        let first = run.first_block * packing.lanes;
+        let present = width.min(packing.geometry.written.c - first);
+        for read in run.channels.clone() {
+            // All lanes at once: the places of a channel's points are a power of two apart, so a cache keeps few of them, and
+            // each of their lines is best written whole.
             let mut g = [[[0.0; WIDEST]; 3]; 3];
-            for tap in taps {
+            for tap in &packing.geometry.grids[0].taps {
                 let at = [tap.at[0] - self.first[0], tap.at[1] - self.first[1]];
                 let filters = &mut g[at[0] as usize][at[1] as usize][..present];
                 for (lane, filter) in filters.iter_mut().enumerate() {
-                    *filter = element(first + lane, read, tap.kernel).to_f64();
+                    *filter = packing.weight(first + lane, read, tap.kernel).to_f64();
                 }
             }
             let rows: [[[f64; WIDEST]; 3]; N] =
@@ -141,24 +127,24 @@ fn combine(k: &[f64; 3], v: [&[f64; WIDEST]; 3]) -> [f64; WIDEST] {
     std::array::from_fn(|lane| k[0] * v[0][lane] + k[1] * v[1][lane] + k[2] * v[2][lane])
 }
 
-/// Some tiles of all copies, some of the written channels.
-pub(crate) struct WinogradTask<'a, I: Isa> {
+/// Some tiles of all copies, and a share of the written channels.
+pub(super) struct Batch<'a, I: Isa> {
     pub plan: &'a Winograd,
     pub geometry: &'a Geometry,
     pub weights: *const I::T,
     pub copies: &'a [CopyView<I::T>],
     /// Numbered through all copies.
     pub tiles: Range<usize>,
-    /// Indices of groups.
+    /// Indices of runs.
     pub share: Range<usize>,
     pub scratch: *mut I::T,
 }
 
-impl<I: Isa> Kernel<I> for WinogradTask<'_, I> {
+impl<I: Isa> Kernel<I> for Batch<'_, I> {
     #[inline(always)]
     unsafe fn call(self) {
         let count = self.tiles.len();
-        // SAFETY: the device gives pointers to whole pictures of the geometry's shapes, the packed weights and
+        // SAFETY: the device gives pointers to whole copies of the geometry's shapes, the packed weights and
         // `scratch_len` elements of scratch; tiles lie inside the pictures' tile grid.
         unsafe {
             let transformed = self.scratch;
@@ -166,18 +152,18 @@ impl<I: Isa> Kernel<I> for WinogradTask<'_, I> {
             for t in 0..count {
                 self.transform_input(t, transformed);
             }
-            for group in &self.plan.groups[self.share.clone()] {
-                match group.blocks {
-                    2 => self.group::<2>(group, transformed, sums),
-                    _ => self.group::<1>(group, transformed, sums),
+            for run in &self.plan.runs[self.share.clone()] {
+                match run.blocks {
+                    2 => self.blocks::<2>(run, transformed, sums),
+                    _ => self.blocks::<1>(run, transformed, sums),
                 }
             }
         }
     }
 }
 
-impl<I: Isa> WinogradTask<'_, I> {
-    /// Copy, tile row and tile column of the block's tile `t`.
+impl<I: Isa> Batch<'_, I> {
+    /// Copy, tile row and tile column of the batch's tile `t`.
     #[inline(always)]
     fn place(&self, t: usize) -> (usize, usize, usize) {
         let (copy, rest) = ((self.tiles.start + t) / self.plan.tiles(), (self.tiles.start + t) % self.plan.tiles());
@@ -221,15 +207,15 @@ impl<I: Isa> WinogradTask<'_, I> {
         }
     }
 
-    /// The products of one group of written channels, and their results.
+    /// The products of one run of `Q` blocks, and their results.
     #[inline(always)]
-    unsafe fn group<const Q: usize>(&self, group: &Group, transformed: *const I::T, sums: *mut I::T) {
+    unsafe fn blocks<const Q: usize>(&self, run: &BlockRun, transformed: *const I::T, sums: *mut I::T) {
         let count = self.tiles.len();
         let point = self.plan.blocks * count * I::LANES;
-        let panel = group.channels.len() * Q * I::LANES;
+        let panel = run.channels.len() * Q * I::LANES;
         // SAFETY: as for `call`; sums are `[point][q][tile]`.
         unsafe {
-            let weights = self.weights.add(group.offsets[0]);
+            let weights = self.weights.add(run.offsets[0]);
             for e in 0..POINTS {
                 let x = transformed.add(e * point);
                 let w = weights.add(e * panel);
@@ -242,7 +228,7 @@ impl<I: Isa> WinogradTask<'_, I> {
                             $(if $p <= I::PIXELS && left >= $p && (left != 16 || $p <= 8) {
                                 let mut sum = [[I::zero(); Q]; $p];
                                 let source = x.add(t * I::LANES);
-                                accumulate::<I, $p, Q, 1>(&mut sum, source, count * I::LANES, I::LANES, &[0], &group.channels, w);
+                                accumulate::<I, $p, Q, 1>(&mut sum, source, count * I::LANES, I::LANES, &[0], &run.channels, w);
                                 for (p, sum) in sum.iter().enumerate() {
                                     for (q, &v) in sum.iter().enumerate() {
                                         I::store(to.add((q * count + t + p) * I::LANES), v);
@@ -260,7 +246,7 @@ impl<I: Isa> WinogradTask<'_, I> {
                 for q in 0..Q {
                     self.transform_back(
                         t,
-                        group.first_block + q,
+                        run.first_block + q,
                         sums.add((q * count + t) * I::LANES),
                         Q * count * I::LANES,
                     );
@@ -278,10 +264,7 @@ impl<I: Isa> WinogradTask<'_, I> {
         // SAFETY: as for `call`; results outside the picture are dropped.
         unsafe {
             let out = Out::<I>::new(view);
-            let bias = match view.finish.bias.is_null() {
-                true => I::zero(),
-                false => I::load(view.finish.bias.add(block * I::LANES)),
-            };
+            let bias = view.bias::<I>(block);
             let mut columns = [[I::zero(); M]; N];
             for (x, column) in columns.iter_mut().enumerate() {
                 let mut m = [I::zero(); N];

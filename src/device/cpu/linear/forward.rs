@@ -21,14 +21,14 @@ const fn together<I: Isa>(left: usize) -> usize {
     }
 }
 
-/// How many of a row's two chains of sums fit the registers with those of so many copies.
+/// How many of a row's two chains of sums fit the registers, for this many copies.
 #[inline(always)]
 const fn chains<I: Isa>(copies: usize) -> usize {
     if copies == 1 || copies == 2 && I::REGISTERS >= 32 { 2 } else { 1 }
 }
 
-/// Where the vectors of columns lie that a forward pass reads, in order: those of even place beside those of odd place, as
-/// they are summed apart. Whole vectors in which no copy has a number but zero are left out where that saves enough.
+/// Offsets of input vectors to read, as (even, odd) pairs, because the two are accumulated separately. Vectors that are zero
+/// in every copy are dropped if that saves a quarter or more.
 ///
 /// # Safety
 /// `x` holds the layer's columns for each copy, `x_step` numbers apart.
@@ -60,8 +60,8 @@ pub(in super::super) unsafe fn live<I: Isa>(
         }
     }
     let [even, odd] = &mut halves;
-    // The lists are walked together, so the fuller one counts. Scattered vectors are read more slowly than all in order:
-    // with more than three quarters of them nothing is gained.
+    // The lists are walked together, so the longer one counts. Scattered vectors are read more slowly than all in order.
+    // With more than three quarters of them nothing is gained.
     let count = even.len().max(odd.len());
     if 4 * count > 3 * pairs {
         return all();
@@ -74,9 +74,8 @@ pub(in super::super) unsafe fn live<I: Isa>(
 
 /// `out[k] = bias[k] + Σ_c W[k][c] x[c]` for some rows and all copies.
 ///
-/// Each lane sums every `2 · LANES`-th product, then lanes are added pairwise, then the tail: an order that depends on the
-/// row's length only. A product of a finite weight with zero leaves a sum as it is, so it does not matter which of them are left
-/// out.
+/// Each lane sums every `2 · LANES`-th product. Then lanes are added pairwise, then the tail. This order depends on the row's
+/// length only. The product of a finite weight and zero does not change a sum, so it does not matter which of them are dropped.
 pub(in super::super) struct Forward<'a, I: Isa> {
     pub weight: &'a Weight,
     pub bias: *const I::T,

@@ -1,0 +1,28 @@
+//! Ctrl-C: the first ends the run in order, so that it can be resumed, the second at once.
+
+use std::process::exit;
+use std::sync::LazyLock;
+
+use verilume::Cancel;
+
+/// The exit code of a program that was interrupted, as a shell has it.
+pub const INTERRUPTED: u8 = 130;
+
+static CANCEL: LazyLock<Cancel> = LazyLock::new(|| {
+    let cancel = Cancel::default();
+    let flag = cancel.clone();
+    let handler = move || {
+        if flag.is_cancelled() {
+            exit(i32::from(INTERRUPTED));
+        }
+        flag.cancel();
+    };
+    // Where the system does not allow it, Ctrl-C ends the program as it does any other.
+    let _ = ctrlc::set_handler(handler);
+    cancel
+});
+
+/// What Ctrl-C sets from now on.
+pub fn cancel() -> Cancel {
+    CANCEL.clone()
+}

@@ -1,0 +1,243 @@
+//! Inputs as the net sees them and as a person sees them.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::image::{Picture, Placement, Preprocess};
+use crate::map::Map;
+use crate::tensor::{Shape, Tensor};
+
+use super::arrays::{ArrayFile, Row};
+use super::paths;
+use super::room::Room;
+use super::source::{Source, usable};
+use crate::session::Noticed;
+
+/// Largest number of an input that is no level of a picture: normalised ones stay far below.
+const LARGEST_NORMALISED: f64 = 16.0;
+
+/// What a net takes.
+#[derive(Clone, Copy)]
+pub struct Net<'a> {
+    /// How pictures become inputs.
+    pub preprocess: &'a Preprocess,
+    /// The shape it was made for.
+    pub input: Shape,
+    /// What inputs may take.
+    pub room: Room,
+}
+
+/// One picture or one row of an array.
+pub struct Item {
+    /// Position of its source.
+    pub source: usize,
+    /// Row of an array.
+    pub row: Option<usize>,
+    /// Path below the output folder that pictures of its maps begin with.
+    pub stem: PathBuf,
+    /// Extents as they were given.
+    pub dims: Vec<usize>,
+    /// The net's input.
+    pub input: Tensor,
+    /// What maps are drawn over.
+    pub view: Option<Picture>,
+    /// Where the picture's pixels lie in the net's input; `None` for numbers that never were a picture.
+    pub placement: Option<Placement>,
+    /// Its class, where the array's file says it.
+    pub label: Option<usize>,
+    /// What was noticed while it was read.
+    pub noticed: Noticed,
+}
+
+impl Item {
+    /// A picture file, decoded and prepared.
+    pub fn picture(at: usize, source: &Source, net: Net) -> Result<Self> {
+        usable(source)?;
+        takes_pictures(net.preprocess)?;
+        let picture = net.room.open_picture(&source.path)?;
+        let prepared = net.preprocess.apply(&picture)?;
+        let dims = prepared.tensor.dims().to_vec();
+        let input = prepared.tensor.reshape(fit(&dims, net.input)?.dims())?;
+        let (stem, view, placement) = (source.stem.clone(), Some(prepared.view), Some(prepared.placement));
+        let noticed = damage(&source.shown, &picture);
+        Ok(Self { source: at, row: None, stem, dims, input, view, placement, label: None, noticed })
+    }
+
+    /// Row `row` of an array.
+    pub fn row(at: usize, source: &Source, array: &mut ArrayFile, row: usize, net: Net) -> Result<Self> {
+        let within = |e: Error| e.within(format!("{}, row {row}", source.shown));
+        let (tensor, shown) = numbers(array, row, net.preprocess).map_err(within)?;
+        finite(&tensor).map_err(within)?;
+        let dims = tensor.dims().to_vec();
+        let input = fit(&dims, net.input).and_then(|shape| tensor.reshape(shape.dims())).map_err(within)?;
+        let mut stem = source.stem.clone().into_os_string();
+        if !array.is_single() {
+            stem.push(format!(".{row}"));
+        }
+        let (view, placement) = shown.unzip();
+        let labels = array.labels().ok().flatten();
+        let label = labels.and_then(|labels| usize::try_from(*labels.get(row)?).ok());
+        let assumed = array.assumed().map(|what| format!("{}: {what}", source.shown)).into_iter().collect();
+        let doubts = if view.is_none() { doubt(&source.shown, &input).into_iter().collect() } else { Vec::new() };
+        let noticed = Noticed { assumed, doubts, ..Noticed::default() };
+        Ok(Self { source: at, row: Some(row), stem: stem.into(), dims, input, view, placement, label, noticed })
+    }
+
+    /// The picture that maps are drawn over, made from the numbers where the input was no picture.
+    pub fn view(&self, preprocess: &Preprocess) -> Result<Picture> {
+        if let Some(view) = &self.view {
+            return Ok(view.clone());
+        }
+        self.pictured(&self.input, preprocess)
+    }
+
+    /// Numbers in the place of the item's own, as a picture.
+    pub fn pictured(&self, input: &Tensor, preprocess: &Preprocess) -> Result<Picture> {
+        preprocess.picture(&input.clone().reshape(self.drawn_dims(preprocess)?)?)
+    }
+
+    /// `map` in the extents of the picture where it has one number an element of the input.
+    pub fn drawn(&self, map: &Map, preprocess: &Preprocess) -> Result<Map> {
+        let mut map = map.clone();
+        if map.values.len() == self.input.len() {
+            map.values = map.values.reshape(self.drawn_dims(preprocess)?)?;
+        }
+        Ok(map)
+    }
+
+    /// Extents of a raw map in a file: those of the input where the map has one number an element of it.
+    pub fn raw_dims(&self, map: &Map) -> Vec<usize> {
+        if map.values.len() == self.input.len() { self.dims.clone() } else { map.values.dims().to_vec() }
+    }
+
+    /// Extents `[C, H, W]` of the picture that the input is.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn drawn_dims(&self, preprocess: &Preprocess) -> Result<[usize; 3]> {
+        match *self.dims.as_slice() {
+            [c, h, w] => Ok([c, h, w]),
+            [n] if n == preprocess.dims().iter().product::<usize>() => Ok(preprocess.dims()),
+            _ => Err(Error::settings(format!(
+                "an input of shape {:?} cannot be drawn; use --format npy or safetensors",
+                self.dims
+            ))),
+        }
+    }
+}
+
+/// The tensor at `path` for a method's parameter: a picture, or the first row of an array; and what was noticed of the file.
+///
+/// # Errors
+/// When the file cannot be read, or a number of it is not finite.
+pub fn load(path: &Path, preprocess: &Preprocess, room: Room) -> Result<(Tensor, Noticed)> {
+    let shown = paths::shown(path);
+    if ArrayFile::is_array(path) {
+        let mut array = ArrayFile::open(path, room)?;
+        let (tensor, picture) = numbers(&mut array, 0, preprocess).map_err(|e| e.within(&shown))?;
+        finite(&tensor).map_err(|e| e.within(&shown))?;
+        let doubts = picture.is_none().then(|| doubt(&shown, &tensor)).flatten().into_iter().collect();
+        let assumed = array.assumed().map(|what| format!("{shown}: {what}")).into_iter().collect();
+        return Ok((tensor, Noticed { assumed, doubts, ..Noticed::default() }));
+    }
+    takes_pictures(preprocess)?;
+    let picture = room.open_picture(path)?;
+    Ok((preprocess.apply(&picture)?.tensor, damage(&shown, &picture)))
+}
+
+/// What is to be said of the file that a picture was read from.
+pub fn damage(shown: &str, picture: &Picture) -> Noticed {
+    let warnings = picture.damage().map(|damage| format!("{shown}: {damage}")).into_iter().collect();
+    Noticed { warnings, ..Noticed::default() }
+}
+
+/// Refuses numbers of a file that are none.
+///
+/// # Errors
+/// Input, naming the first.
+pub fn finite(tensor: &Tensor) -> Result<()> {
+    match tensor.first_not_finite() {
+        None => Ok(()),
+        Some(k) => {
+            let what = if tensor.at(k).is_nan() { "NaN" } else { "infinite" };
+            Err(Error::input(format!("element {k} is {what}")))
+        }
+    }
+}
+
+fn takes_pictures(preprocess: &Preprocess) -> Result<()> {
+    if matches!(preprocess.channels, 1 | 3) {
+        return Ok(());
+    }
+    Err(Error::input(format!("the net takes vectors of {} numbers (.npy), not pictures", preprocess.channels)))
+}
+
+fn numbers(
+    array: &mut ArrayFile,
+    row: usize,
+    preprocess: &Preprocess,
+) -> Result<(Tensor, Option<(Picture, Placement)>)> {
+    match array.row(row)? {
+        Row::Normalised(tensor) => Ok((tensor, None)),
+        Row::Levels(levels) => {
+            takes_pictures(preprocess)?;
+            let &[_, h, w] = array.dims() else {
+                return Err(Error::input(format!("levels of shape {:?} are no picture", array.dims())));
+            };
+            let prepared = preprocess.from_u8(&levels, h, w)?;
+            Ok((prepared.tensor, Some((prepared.view, prepared.placement))))
+        }
+    }
+}
+
+/// The net's input shape for an item of extents `dims`: pictures and vectors of the same length are the same to a net
+/// on vectors.
+pub fn fit(dims: &[usize], default: Shape) -> Result<Shape> {
+    let length: usize = dims.iter().product();
+    let vector = default == Shape::vector(default.c);
+    match *dims {
+        [_] | [_, _, _] if length == default.len() && (vector || dims.len() == 1) => Ok(default),
+        [h, _, c] if !vector && c == default.c && h != default.c => Err(Error::input(format!(
+            "an input of shape {dims:?} has its channels last; the net takes {default}, channel x height x width: \
+             transpose it"
+        ))),
+        [c, h, w] if !vector => Ok(Shape::new(c, h, w)),
+        _ => Err(Error::input(format!("an input of shape {dims:?} where the net takes {default}"))),
+    }
+}
+
+/// Why the numbers of an input, which are taken as normalised, look like levels of a picture. `shown` names the input's file.
+pub fn doubt(shown: &str, input: &Tensor) -> Option<String> {
+    let numbers = (0..input.len()).map(|k| input.at(k));
+    let (low, high) = numbers.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
+    (low >= 0.0 && high > LARGEST_NORMALISED && high <= 255.0).then(|| {
+        format!("{shown}: the numbers look like levels from 0 to 255, but arrays are taken as normalised already")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vectors_and_pictures_fit_nets_on_vectors() {
+        let vector = Shape::vector(784);
+        assert_eq!(fit(&[1, 28, 28], vector).unwrap(), vector);
+        assert_eq!(fit(&[784], vector).unwrap(), vector);
+        assert_eq!(fit(&[784], Shape::new(1, 28, 28)).unwrap(), Shape::new(1, 28, 28));
+        assert_eq!(fit(&[3, 64, 48], Shape::new(3, 32, 32)).unwrap(), Shape::new(3, 64, 48));
+        assert!(fit(&[783], vector).is_err() && fit(&[3, 28, 28], vector).is_err());
+        let why = fit(&[64, 48, 3], Shape::new(3, 32, 32)).unwrap_err().to_string();
+        assert!(why.contains("channels last") && why.contains("channel x height x width"), "{why}");
+        assert_eq!(fit(&[3, 5, 3], Shape::new(3, 32, 32)).unwrap(), Shape::new(3, 5, 3));
+    }
+
+    #[test]
+    fn levels_are_told_from_normalised_numbers() {
+        let doubted = |values: &[f32]| doubt("x.npy", &Tensor::f32([values.len()], values.to_vec()).unwrap()).is_some();
+        assert!(doubted(&[0.0, 17.0, 255.0]) && doubted(&[16.5, 200.0]));
+        for fine in [&[-2.1, 2.6][..], &[0.0, 1.0], &[0.0, 16.0], &[-1.0, 200.0], &[0.0, 256.0]] {
+            assert!(!doubted(fine), "{fine:?}");
+        }
+    }
+}

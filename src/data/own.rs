@@ -1,0 +1,339 @@
+//! Finds results of this program among the files, so that no later run takes them as inputs.
+//!
+//! A folder of results is known by its manifest or records. What of it is a result is known by its records, and by a file
+//! `.results.jsonl`, which names what each run was about to write: it outlives records that a later run replaces, and
+//! knows what a run that was killed has left.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use crate::error::open_file;
+use crate::error::{Error, Result};
+use crate::report::Journal;
+use serde::{Deserialize, Serialize};
+
+use super::arrays::extension;
+use super::paths;
+use super::source::Source;
+
+/// The file of what runs were about to write.
+const LEDGER: &str = ".results.jsonl";
+/// The files by which a folder of results is known, but for those of shards.
+const USUAL: [&str; 6] = [LEDGER, "manifest.json", "records.jsonl", "check.json", "eval.jsonl", "summary.json"];
+/// Bytes of a file that are read to tell whose it is.
+const HEAD_BYTES: u64 = 64 << 20;
+
+/// A line of the ledger: results are named by a stem and the id of a method or attack.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Entry {
+    command: String,
+    stems: Vec<String>,
+    ids: Vec<String>,
+    /// Inputs that have the names of results.
+    inputs: Vec<String>,
+}
+
+/// What the ledger of a folder says, by command.
+#[derive(Debug, Default)]
+struct Names {
+    stems: HashSet<String>,
+    ids: HashSet<String>,
+}
+
+/// What is asked of a line of a journal, whichever command wrote it.
+#[derive(Deserialize)]
+struct Written {
+    /// Only attacks have it.
+    attack: Option<String>,
+    #[serde(default)]
+    files: Vec<String>,
+}
+
+/// A folder that may hold results.
+#[derive(Debug, Default)]
+struct Folder {
+    /// Whether all its files were looked at, and not only for those of usual names.
+    listed: bool,
+    /// Whether a manifest or records of this program are in it.
+    ours: bool,
+    /// Whether it is the output folder of this run or inside it.
+    out: bool,
+    /// By path below the folder, the results that journals name, and whether an attack made them.
+    files: HashMap<PathBuf, bool>,
+    names: HashMap<String, Names>,
+    inputs: HashSet<String>,
+}
+
+/// Who made a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// Whether it is an attacked picture and not a map.
+    pub attacked: bool,
+    /// Whether it lies in this run's output folder.
+    pub out: bool,
+}
+
+/// Tells results from inputs.
+pub struct Own {
+    out: Option<PathBuf>,
+    folders: RefCell<HashMap<PathBuf, Rc<Folder>>>,
+}
+
+impl Own {
+    /// For a run that writes to `out`.
+    pub fn new(out: &Path) -> Self {
+        Self { out: out.canonicalize().ok(), folders: RefCell::default() }
+    }
+
+    /// Whether `folder` is this run's output folder.
+    pub fn is_out(&self, folder: &Path) -> bool {
+        self.out.is_some() && folder.canonicalize().ok() == self.out
+    }
+
+    /// Whether `folder` holds a manifest or records of this program.
+    pub fn holds_results(&self, folder: &Path) -> bool {
+        self.folder(&paths::full(folder), true).ours
+    }
+
+    /// Whose result `path` is; `None` for any other file.
+    pub fn result(&self, path: &Path) -> Option<Found> {
+        let suits = extension(path).is_some_and(|e| ["png", "npy", "safetensors"].contains(&e.as_str()));
+        if !suits {
+            return None;
+        }
+        if is_fitted(path) {
+            return Some(Found { attacked: false, out: false });
+        }
+        let path = paths::full(path);
+        path.ancestors().skip(1).find_map(|above| {
+            let folder = self.folder(above, false);
+            let attacked = folder.names(path.strip_prefix(above).ok()?)?;
+            Some(Found { attacked, out: folder.out })
+        })
+    }
+
+    fn folder(&self, folder: &Path, listed: bool) -> Rc<Folder> {
+        if let Some(known) = self.folders.borrow().get(folder).filter(|known| known.listed >= listed) {
+            return known.clone();
+        }
+        let mut found = Folder::open(folder, listed);
+        found.out = found.ours
+            && (self.out.as_ref()).is_some_and(|out| folder.canonicalize().is_ok_and(|f| f.starts_with(out)));
+        let found = Rc::new(found);
+        self.folders.borrow_mut().insert(folder.to_owned(), found.clone());
+        found
+    }
+}
+
+impl Folder {
+    fn open(path: &Path, listed: bool) -> Self {
+        let mut found = Self { listed, ..Self::default() };
+        let names: Vec<String> = if listed {
+            let entries = path.read_dir().into_iter().flatten().flatten();
+            entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+        } else {
+            USUAL.iter().filter(|name| path.join(name).is_file()).map(|&name| name.to_owned()).collect()
+        };
+        for name in names {
+            let file = path.join(&name);
+            let of = |stem: &str, end: &str| name.starts_with(stem) && name.ends_with(end);
+            if of("manifest.", ".json") || name == "check.json" || name == "summary.json" {
+                found.ours |= is_manifest(&file);
+            } else if name == "eval.jsonl" {
+                found.ours |= is_journal(&file);
+            } else if of("records.", ".jsonl") && is_journal(&file) {
+                found.ours = true;
+                for line in Journal::read::<Written>(&file).unwrap_or_default() {
+                    let place = |name: &String| Some((place(path, &paths::named(name))?, line.attack.is_some()));
+                    found.files.extend(line.files.iter().filter_map(place));
+                }
+            } else if name == LEDGER {
+                for entry in ledger(&file) {
+                    found.ours = true;
+                    let names = found.names.entry(entry.command).or_default();
+                    names.stems.extend(entry.stems);
+                    names.ids.extend(entry.ids);
+                    found.inputs.extend(entry.inputs);
+                }
+            }
+        }
+        found
+    }
+
+    /// Whether `path`, below the folder, is named as a result, and then whether an attack made it.
+    fn names(&self, path: &Path) -> Option<bool> {
+        if let Some(&attacked) = self.files.get(path) {
+            return Some(attacked);
+        }
+        let text = paths::shown(path);
+        let suits = |names: &Names| {
+            text.match_indices('.').any(|(dot, _)| {
+                names.stems.contains(&text[..dot]) && is_end(&text[dot + 1..], |id| names.ids.contains(id))
+            })
+        };
+        if self.inputs.contains(&text) {
+            return None;
+        }
+        self.names.iter().find_map(|(command, names)| suits(names).then(|| command == "attack"))
+    }
+}
+
+/// Whether `text` is what follows a stem: the number of a row, an id, a class or rank, `heatmap`, an extension.
+fn is_end(text: &str, is_id: impl Fn(&str) -> bool) -> bool {
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    let mut parts = text.split('.').peekable();
+    let _row = parts.next_if(|part| digits(part));
+    let id = parts.next().is_some_and(is_id);
+    let _class = parts.next_if(|part| digits(part.strip_prefix("top").unwrap_or(part)));
+    let _kind = parts.next_if_eq(&"heatmap");
+    id && parts.next().is_some() && parts.next().is_none()
+}
+
+/// Where `file`, as a journal names it, lies below `folder`. The journal may be of a run in another working folder, and the
+/// folder may have been moved since.
+fn place(folder: &Path, file: &Path) -> Option<PathBuf> {
+    let file = paths::full(file);
+    if let Ok(below) = file.strip_prefix(folder) {
+        return Some(below.to_owned());
+    }
+    let mut parts = file.components();
+    while parts.next().is_some() {
+        let below = parts.as_path();
+        if !below.as_os_str().is_empty() && folder.join(below).is_file() {
+            return Some(below.to_owned());
+        }
+    }
+    None
+}
+
+fn head(path: &Path) -> Option<BufReader<std::io::Take<File>>> {
+    Some(BufReader::new(open_file(path).ok()?.take(HEAD_BYTES)))
+}
+
+/// Whether a file of JSON says which version of this program made it of which net.
+fn is_manifest(path: &Path) -> bool {
+    #[derive(Deserialize)]
+    struct Model {
+        sha256: String,
+    }
+    #[derive(Deserialize)]
+    struct Head {
+        #[serde(rename = "version")]
+        _version: String,
+        model: Model,
+    }
+    let read = head(path).and_then(|head| serde_json::from_reader::<_, Head>(head).ok());
+    read.is_some_and(|head| head.model.sha256.len() == 64)
+}
+
+/// Whether the first line of a file is a record of this program.
+fn is_journal(path: &Path) -> bool {
+    let mut line = Vec::new();
+    let read = head(path).is_some_and(|mut head| head.read_until(b'\n', &mut line).is_ok());
+    let record = serde_json::from_slice::<serde_json::Value>(&line).unwrap_or_default();
+    let has = |key: &str| record.get(key).is_some();
+    let maps = (has("method") || has("attack")) && has("files") && has("seconds") && has("peak_bytes");
+    read && has("input") && has("index") && has("error") && (maps || has("methods") && has("settings"))
+}
+
+/// Whether a file holds fitted patterns or a detector.
+fn is_fitted(path: &Path) -> bool {
+    #[derive(Deserialize)]
+    struct Head {
+        #[serde(rename = "__metadata__", default)]
+        metadata: HashMap<String, String>,
+    }
+    let read = || {
+        let mut file = extension(path).filter(|e| e == "safetensors").and_then(|_| head(path))?;
+        let mut length = [0; 8];
+        file.read_exact(&mut length).ok()?;
+        serde_json::from_reader::<_, Head>(file.take(u64::from_le_bytes(length))).ok()
+    };
+    read().is_some_and(|head| head.metadata.keys().any(|key| key.starts_with("verilume.")))
+}
+
+/// The lines of a ledger that can be read.
+fn ledger(path: &Path) -> Vec<Entry> {
+    let mut bytes = Vec::new();
+    let read = open_file(path).is_ok_and(|mut file| file.read_to_end(&mut bytes).is_ok());
+    let lines = bytes.split(|&b| b == b'\n').filter(|_| read);
+    lines.filter_map(|line| serde_json::from_slice(line).ok()).collect()
+}
+
+/// Writes down which results a run of `command` over `sources` may leave in `out`, before there is one.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub fn announce<'a>(out: &Path, command: &str, sources: &[Source], ids: impl Iterator<Item = &'a str>) -> Result<()> {
+    let path = out.join(LEDGER);
+    // What another run has announced meanwhile, in another shard, is announced twice at worst.
+    let out = paths::full(out);
+    let mut folder = Folder::open(&out, false);
+    let before = folder.names.remove(command).unwrap_or_default();
+    let new = |all: &mut dyn Iterator<Item = String>, known: &HashSet<String>| -> Vec<String> {
+        let mut seen = HashSet::new();
+        all.filter(|name| !known.contains(name) && seen.insert(name.clone())).collect()
+    };
+    let mut entry = Entry {
+        command: command.to_owned(),
+        stems: new(&mut sources.iter().map(|source| paths::shown(&source.stem)), &before.stems),
+        ids: new(&mut ids.map(str::to_owned), &before.ids),
+        inputs: Vec::new(),
+    };
+    // An input that has the name of a result and is none by now is spared for good.
+    let stems: HashSet<&str> = before.stems.iter().chain(&entry.stems).map(String::as_str).collect();
+    let ids: HashSet<&str> = before.ids.iter().chain(&entry.ids).map(String::as_str).collect();
+    let below = sources.iter().filter(|source| !source.is_result);
+    let below = below.filter_map(|source| Some(paths::shown(paths::full(&source.path).strip_prefix(&out).ok()?)));
+    let named = below.filter(|text| {
+        let mut dots = text.match_indices('.');
+        dots.any(|(dot, _)| stems.contains(&text[..dot]) && is_end(&text[dot + 1..], |id| ids.contains(id)))
+    });
+    entry.inputs = named.filter(|text| !folder.inputs.contains(text)).collect();
+    if entry.stems.is_empty() && entry.ids.is_empty() && entry.inputs.is_empty() {
+        return Ok(());
+    }
+    let mut line = serde_json::to_vec(&entry).map_err(|e| Error::settings(format!("{LEDGER}: {e}")))?;
+    // A line that a killed run has cut off must not take this one along.
+    line.insert(0, b'\n');
+    line.push(b'\n');
+    let fail = |e| Error::io(&path, e);
+    let mut file = File::options().create(true).append(true).open(&path).map_err(fail)?;
+    file.write_all(&line).map_err(fail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_of_results() {
+        let end = |text: &str| is_end(text, |id| id == "grad_cam" || id == "grid");
+        for text in
+            ["grad_cam.png", "3.grad_cam.npy", "grad_cam.281.heatmap.png", "grad_cam.top2.safetensors", "0.grid.png"]
+        {
+            assert!(end(text), "{text}");
+        }
+        for text in ["png", "grad_cam", "lrp.png", "grad_cam.x.png", "a.grad_cam.png", "grad_cam.281.png.png"] {
+            assert!(!end(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_another_program_is_no_manifest() {
+        let folder = tempfile::tempdir().unwrap();
+        let ours = |text: &str| {
+            let path = folder.path().join("manifest.json");
+            std::fs::write(&path, text).unwrap();
+            is_manifest(&path)
+        };
+        assert!(ours(&format!(r#"{{"version": "0.1.0", "model": {{"name": "x", "sha256": "{}"}}}}"#, "0".repeat(64))));
+        for text in [r#"{"name": "page", "version": "1"}"#, r#"{"version": "1", "model": "x"}"#, "[]", "", "no JSON"] {
+            assert!(!ours(text), "{text}");
+        }
+    }
+}

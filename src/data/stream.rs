@@ -1,0 +1,142 @@
+//! Inputs one after the other, from pictures and rows of arrays.
+
+use std::sync::Arc;
+
+use super::arrays::ArrayFile;
+use super::items::{Item, Net, fit};
+use super::room::Room;
+use super::source::Source;
+use crate::error::{Error, Result};
+use crate::image::Preprocess;
+use crate::tensor::Shape;
+
+/// Which input: its source's position, and the row of an array.
+pub type At = (usize, Option<usize>);
+
+/// What a stream gives, in this order for each source: it begins, its inputs, it ends.
+#[derive(Debug)]
+pub enum Event<T> {
+    /// A source begins. An array tells its number of rows and whether it is a single input without an axis of rows.
+    Begin(usize, Option<(usize, bool)>),
+    /// One input, or why it cannot be used; all of the source where no row is named.
+    Input(At, Result<T>),
+    /// An input that was not asked for.
+    Skipped(At),
+    /// A source ends.
+    End(usize),
+}
+
+/// Whether an input need not be read.
+pub type Skip = Box<dyn Fn(&Source, Option<usize>) -> bool>;
+
+/// Goes through sources; an array gives its rows.
+pub struct Stream {
+    sources: Arc<[Source]>,
+    preprocess: Preprocess,
+    input: Shape,
+    room: Room,
+    skip: Skip,
+    /// Whether an array of a shape that the net does not take fails as a whole, and not row by row.
+    whole: bool,
+    at: usize,
+    state: State,
+}
+
+enum State {
+    /// The source has not begun.
+    Before,
+    /// It has one input more.
+    Picture,
+    /// It cannot be used.
+    Failed(Error),
+    /// An array and its next row.
+    Array(Box<ArrayFile>, usize),
+    /// It has no more inputs.
+    After,
+}
+
+impl Stream {
+    /// From the first input on.
+    pub fn new(sources: Arc<[Source]>, net: Net) -> Self {
+        let Net { preprocess, input, room } = net;
+        let preprocess = preprocess.clone();
+        let skip = Box::new(|_: &Source, _| false);
+        Self { sources, preprocess, input, room, skip, whole: false, at: 0, state: State::Before }
+    }
+
+    /// The same without inputs that `skip` is true of. Arrays of a shape that the net does not take fail as a whole.
+    #[must_use]
+    pub fn but(self, skip: Skip) -> Self {
+        Self { skip, whole: true, ..self }
+    }
+
+    fn begin(&self, source: &Source) -> State {
+        if !source.is_array() || source.refused.is_some() {
+            return State::Picture;
+        }
+        match ArrayFile::open(&source.path, self.room) {
+            Err(e) => State::Failed(e),
+            Ok(array) => match fit(array.dims(), self.input) {
+                Err(e) if self.whole && !array.has_levels() => State::Failed(e.within(&source.shown)),
+                _ => State::Array(Box::new(array), 0),
+            },
+        }
+    }
+}
+
+impl Iterator for Stream {
+    type Item = Event<Item>;
+
+    fn next(&mut self) -> Option<Event<Item>> {
+        let sources = Arc::clone(&self.sources);
+        let (at, source) = (self.at, sources.get(self.at)?);
+        let net = Net { preprocess: &self.preprocess, input: self.input, room: self.room };
+        match std::mem::replace(&mut self.state, State::After) {
+            State::Before => {
+                self.state = self.begin(source);
+                let facts = match &self.state {
+                    State::Array(array, _) => Some((array.rows(), array.is_single())),
+                    _ => None,
+                };
+                Some(Event::Begin(at, facts))
+            }
+            State::Picture if (self.skip)(source, None) => Some(Event::Skipped((at, None))),
+            State::Picture => Some(Event::Input((at, None), Item::picture(at, source, net))),
+            State::Failed(e) => Some(Event::Input((at, None), Err(e))),
+            State::Array(mut array, row) if row < array.rows() => {
+                let place = (at, Some(row));
+                let event = match (self.skip)(source, Some(row)) {
+                    true => Event::Skipped(place),
+                    false => Event::Input(place, Item::row(at, source, &mut array, row, net)),
+                };
+                self.state = State::Array(array, row + 1);
+                Some(event)
+            }
+            State::Array(..) | State::After => {
+                (self.at, self.state) = (at + 1, State::Before);
+                Some(Event::End(at))
+            }
+        }
+    }
+}
+
+/// The shape that most inputs have, of equally many the first one's: methods that take one shape only take this one.
+pub fn usual_shape(sources: &[Source], net: Net) -> Option<Shape> {
+    let mut shapes: Vec<(Shape, usize)> = Vec::new();
+    for source in sources.iter().filter(|source| source.refused.is_none()) {
+        let array = source.is_array().then(|| ArrayFile::open(&source.path, net.room));
+        let (dims, rows) = match &array {
+            Some(Ok(array)) if !array.has_levels() => (array.dims().to_vec(), array.rows()),
+            Some(Ok(array)) => (net.preprocess.dims().to_vec(), array.rows()),
+            Some(Err(_)) => continue,
+            None => (net.preprocess.dims().to_vec(), 1),
+        };
+        let Ok(shape) = fit(&dims, net.input) else { continue };
+        match shapes.iter_mut().find(|(known, _)| *known == shape) {
+            Some((_, count)) => *count += rows,
+            None => shapes.push((shape, rows)),
+        }
+    }
+    // Of equals the last is the largest.
+    shapes.into_iter().rev().max_by_key(|&(_, count)| count).map(|(shape, _)| shape)
+}

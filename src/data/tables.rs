@@ -1,0 +1,194 @@
+//! Tables that say something of files, row by row.
+
+use std::cmp::Ordering;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::text;
+use csv::StringRecord;
+use unicode_normalization::UnicodeNormalization;
+
+use super::paths;
+use super::source::Source;
+
+/// What a table says, by file and row of an array. Files are compared by their [`key`].
+#[derive(Debug)]
+pub struct Table<T> {
+    entries: HashMap<(String, Option<usize>), T>,
+    /// Keys that several sources answer to.
+    shared: HashMap<String, Shared>,
+}
+
+/// Who answers to a key.
+#[derive(Debug)]
+struct Shared {
+    /// The first of the [`names`] by which one does.
+    by: usize,
+    /// How many do by that.
+    owners: usize,
+    /// All, by how they are shown.
+    sources: Vec<String>,
+}
+
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Self { entries: HashMap::new(), shared: HashMap::new() }
+    }
+}
+
+impl<T> Table<T> {
+    /// The place of what is said of a row of `file`, or of all of it.
+    pub fn entry(&mut self, file: &str, row: Option<usize>) -> Entry<'_, (String, Option<usize>), T> {
+        self.entries.entry((key(file), row))
+    }
+
+    /// Finds out which names of its files mean several of `sources`.
+    pub fn know(&mut self, sources: &[Source]) {
+        let mut shared: HashMap<String, Shared> = HashMap::new();
+        let files: HashSet<&String> = self.entries.keys().map(|(file, _)| file).collect();
+        for source in sources {
+            let mut own = HashSet::new();
+            for (by, name) in names(source).into_iter().enumerate() {
+                if !files.contains(&name) || !own.insert(name.clone()) {
+                    continue;
+                }
+                let found = shared.entry(name).or_insert(Shared { by, owners: 0, sources: Vec::new() });
+                match by.cmp(&found.by) {
+                    Ordering::Less => (found.by, found.owners) = (by, 1),
+                    Ordering::Equal => found.owners += 1,
+                    Ordering::Greater => {}
+                }
+                found.sources.push(source.shown.clone());
+            }
+        }
+        shared.retain(|_, found| found.sources.len() > 1);
+        self.shared = shared;
+    }
+
+    /// What is said of row `row` of `source`, else what is said of all of it.
+    ///
+    /// # Errors
+    /// When it is said of a name that may mean another source as well: a whole path goes before a path below the folder, and
+    /// that before a file's name alone.
+    pub fn get(&self, source: &Source, row: Option<usize>) -> std::result::Result<Option<&T>, String> {
+        for (by, name) in names(source).into_iter().enumerate() {
+            let whole = self.entries.get(&(name.clone(), None));
+            let Some(said) = row.and_then(|row| self.entries.get(&(name.clone(), Some(row)))).or(whole) else {
+                continue;
+            };
+            return match self.shared.get(&name) {
+                Some(shared) if by > shared.by || shared.owners > 1 => Err(ambiguous(&name, &shared.sources)),
+                _ => Ok(Some(said)),
+            };
+        }
+        Ok(None)
+    }
+
+    /// How many of the table's files are not among `sources`.
+    pub fn strangers(&self, sources: &[Source]) -> usize {
+        let known: HashSet<String> = sources.iter().flat_map(names).collect();
+        let files: HashSet<&String> = self.entries.keys().map(|(file, _)| file).collect();
+        files.into_iter().filter(|file| !known.contains(*file)).count()
+    }
+}
+
+/// Sources that a sentence lists.
+const LISTED: usize = 3;
+
+fn ambiguous(name: &str, sources: &[String]) -> String {
+    let more = if sources.len() > LISTED { format!(" and {} more", sources.len() - LISTED) } else { String::new() };
+    let listed = sources[..sources.len().min(LISTED)].join(", ");
+    format!("{name} may mean {listed}{more}; name each by its path")
+}
+
+/// The form in which a table's files and sources are compared: a normal path, composed characters (NFC), `/` between parts.
+fn key(file: &str) -> String {
+    paths::normal(Path::new(&file.replace('\\', "/"))).to_string_lossy().nfc().collect()
+}
+
+/// What a table may call a source: its path as it was given or found, its path below the folder, its file's name.
+fn names(source: &Source) -> [String; 3] {
+    let name = source.path.file_name().unwrap_or_default().to_string_lossy();
+    [key(&source.shown), key(&source.relative.to_string_lossy()), key(&name)]
+}
+
+/// The lines of the table at `path`, each with its number or what is wrong with it.
+///
+/// # Errors
+/// When the file cannot be read or is not text.
+pub fn lines(path: &Path) -> Result<Vec<(usize, std::result::Result<StringRecord, csv::Error>)>> {
+    let text = text::read(path)?;
+    let mut table = csv::ReaderBuilder::new();
+    let mut table = table.has_headers(false).flexible(true).trim(csv::Trim::All).from_reader(text.as_bytes());
+    let mut lines = Vec::new();
+    // The reader counts an empty line only once it is past the line after it.
+    let (mut number, mut counted) = (1, 0);
+    loop {
+        let start = usize::try_from(table.position().byte()).unwrap_or(counted).clamp(counted, text.len());
+        let empty = text[start..].bytes().take_while(|b| matches!(b, b'\r' | b'\n')).count();
+        number += text[counted..start + empty].bytes().filter(|&b| b == b'\n').count();
+        counted = start + empty;
+        let mut line = StringRecord::new();
+        let read = table.read_record(&mut line);
+        let at = number;
+        match read {
+            Ok(false) => return Ok(lines),
+            Ok(true) => lines.push((at, Ok(line))),
+            Err(e) => lines.push((at, Err(e))),
+        }
+    }
+}
+
+/// The number of a row in a cell.
+///
+/// # Errors
+/// When the cell is no whole number.
+pub fn row(cell: &str) -> Result<usize> {
+    cell.parse().map_err(|_| Error::settings(format!("'{cell}' is not a row number")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_several_files_says_nothing_of_any() {
+        let source = |path: &str, relative: &str| {
+            let mut source = Source::named(path.into());
+            source.relative = relative.into();
+            source
+        };
+        let sources = [source("d/x.png", "x.png"), source("d/sub/x.png", "sub/x.png"), source("e/y.png", "y.png")];
+        let of = |files: &[&str], at: usize| {
+            let mut table = Table::default();
+            files.iter().for_each(|file| {
+                table.entry(file, None).or_insert(file.len());
+            });
+            table.know(&sources);
+            table.get(&sources[at], None).map(|found| found.copied())
+        };
+        assert_eq!(of(&["x.png"], 0), Ok(Some(5)));
+        let why = of(&["x.png"], 1).unwrap_err();
+        assert!(why.contains("d/x.png, d/sub/x.png") && why.contains("by its path"), "{why}");
+        assert_eq!(of(&["x.png", "sub/x.png"], 1), Ok(Some(9)));
+        assert_eq!(of(&["y.png", "x.png"], 2), Ok(Some(5)));
+        assert_eq!(of(&["z.png"], 2), Ok(None));
+        let two = [source("d/x.png", "d/x.png"), source("e/x.png", "e/x.png")];
+        let mut table = Table::default();
+        table.entry("x.png", Some(3)).or_insert(());
+        table.know(&two);
+        assert!(two.iter().all(|source| table.get(source, Some(3)).is_err() && table.get(source, Some(2)) == Ok(None)));
+    }
+
+    #[test]
+    fn a_file_has_one_key_however_it_is_spelled() {
+        for file in ["lab/a.png", "./lab/a.png", "lab//./a.png", "lab/sub/../a.png", "lab\\a.png"] {
+            assert_eq!(key(file), "lab/a.png", "{file}");
+        }
+        assert_eq!(key("e\u{301}.png"), key("\u{e9}.png"));
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(key(&here.join("a.png").to_string_lossy()), "a.png");
+    }
+}

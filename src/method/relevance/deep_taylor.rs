@@ -1,0 +1,45 @@
+//! Deep Taylor decomposition (Montavon et al. 2017): relevance by z⁺ inside the net, by z^B at the pixels.
+
+use crate::engine::{Batch, Engine, Start};
+use crate::error::Result;
+use crate::graph::Graph;
+use crate::map::{Map, Sign};
+use crate::method::shared::conservation::Propagation;
+use crate::method::{Entry, Method, Promise, When};
+use crate::program::Score;
+use crate::rule::Composite;
+
+pub(crate) const ENTRY: Entry = Entry {
+    id: "deep_taylor",
+    aliases: &["dtd"],
+    title: "Deep Taylor decomposition",
+    paper: "Montavon, Lapuschkin, Binder, Samek, Müller 2017: Explaining nonlinear classification decisions with deep Taylor \
+            decomposition, Pattern Recognition, sections 4.2 and 4.3",
+    summary: "as lrp, by z⁺ for all layers with weights but those at the pixels, and there by z^B with the preprocessed 0 and \
+              255 as bounds; positive biases, which the paper does not allow, keep their part (our choice)",
+    passes: "1 forward, 1 backward; 3 convolutions each way at the pixels",
+    parameters: &[],
+    promises: &[(Promise::Conservation, When::Always)],
+    draws: When::Never,
+    caution: "made for positive scores and pixels within the bounds; seldom tells one class from another, since nothing speaks \
+              against a class; biases may keep most of the score, see the record's shares",
+    build: |_, context| {
+        let preprocess = context.preprocess;
+        let rules = Composite::deep_taylor(&preprocess.black(), &preprocess.white()).map_err(|e| e.within(ENTRY.id))?;
+        Ok(Box::new(DeepTaylor { score: context.score, rules }))
+    },
+};
+
+/// z⁺ inside, z^B at the pixels.
+struct DeepTaylor {
+    score: Score,
+    rules: Composite,
+}
+
+impl Method for DeepTaylor {
+    fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
+        let &Self { score, ref rules } = self;
+        let way = Propagation { id: ENTRY.id, rules, score, start: Start::Relevance, sign: Sign::Signed };
+        way.maps(engine, graph, x, targets)
+    }
+}

@@ -1,0 +1,206 @@
+//! Relevance through a net, and whether any of it gets lost: as a whole for each map, and layer by layer.
+
+use crate::engine::{Batch, Copies, Engine, Script, Start, Task};
+use crate::error::{Error, Result};
+use crate::graph::{Graph, NodeId};
+use crate::map::{Gap, Map, Shares, Sign, Space};
+use crate::program::{Builder, Elementwise, Score, Statistic, Value};
+use crate::rule::{Composite, pull_back_observed};
+use crate::tensor::Tensor;
+
+/// What became of the relevance that arrived at a layer's output, for one picture.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerBalance {
+    /// The layer.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Id of the rule it obeys.
+    pub rule: String,
+    /// Sum over all its inputs.
+    pub r_in: f64,
+    /// Kept by its bias.
+    pub bias: f64,
+    /// Lost: taken by the stabiliser, or arrived where there was nothing to divide. Negative where αβ hands out α-fold
+    /// what nothing lowers.
+    pub lost: f64,
+    /// Sum of what arrived.
+    pub r_out: f64,
+    /// Sum of the magnitudes of what arrived.
+    pub magnitude: f64,
+}
+
+impl LayerBalance {
+    /// What is not accounted for, as a share of the magnitude: rounding, or a rule that does not do what it says.
+    pub fn gap(&self) -> f64 {
+        let gap = (self.r_in + self.bias + self.lost - self.r_out).abs();
+        if gap == 0.0 { 0.0 } else { gap / self.magnitude }
+    }
+}
+
+/// A slot for the mean over positions of `x`.
+fn store_mean(b: &mut Builder<'_>, x: Value, slots: &mut Vec<f64>) -> Result<usize> {
+    let positions = b.shape(x).plane() as f64;
+    let mean = b.spatial_mean(x)?;
+    store(b, mean, positions, slots)
+}
+
+/// A slot for means; `slots` learns how many positions each stands for.
+fn store(b: &mut Builder<'_>, means: Value, positions: f64, slots: &mut Vec<f64>) -> Result<usize> {
+    b.store(means, slots.len())?;
+    slots.push(positions);
+    Ok(slots.len() - 1)
+}
+
+/// The sum that a stored tensor of means stands for.
+fn total(means: &Tensor, positions: f64) -> f64 {
+    means.to_f64().iter().sum::<f64>() * positions
+}
+
+/// Where each layer's sums are stored.
+struct Slots {
+    node: NodeId,
+    r_in: Vec<usize>,
+    bias: Option<usize>,
+    lost: Option<usize>,
+    r_out: usize,
+    magnitude: usize,
+}
+
+/// The pull-back of the target's logit with a store for every sum.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Balanced(Composite);
+
+impl Script for Balanced {
+    /// Layers, and the positions of each slot.
+    type Notes = (Vec<Slots>, Vec<f64>);
+
+    fn write(&self, b: &mut Builder<'_>) -> Result<Self::Notes> {
+        let graph = b.graph();
+        let signal = Start::Relevance.signal(b, Score::Logit)?;
+        let (mut layers, mut slots) = (Vec::new(), Vec::new());
+        pull_back_observed(b, &self.0, (graph.output(), signal), graph.input(), &mut |b, node, up, shares| {
+            let positions = graph.node(node).shape.plane() as f64;
+            let r_out = store_mean(b, up, &mut slots)?;
+            let size = b.elementwise(Elementwise::Abs, vec![up])?;
+            let magnitude = store_mean(b, size, &mut slots)?;
+            let r_in = shares.down.iter().map(|&r| store_mean(b, r, &mut slots)).collect::<Result<_>>()?;
+            let bias = shares.bias.map(|r| store(b, r, positions, &mut slots)).transpose()?;
+            let lost = shares.lost.map(|r| store(b, r, positions, &mut slots)).transpose()?;
+            layers.push(Slots { node, r_in, bias, lost, r_out, magnitude });
+            Ok(())
+        })?;
+        Ok((layers, slots))
+    }
+}
+
+/// For each picture the balance of every layer, from the logits to the pixels, when the relevance of class `targets[i]`,
+/// its logit, goes back under `rules`.
+///
+/// Within each layer `Σ R_in` + the bias's part + what is lost = `Σ R_out`, but for rounding.
+///
+/// # Errors
+/// As [`Engine::explain`].
+pub fn conservation(
+    engine: &mut Engine,
+    graph: &Graph,
+    x: &Batch,
+    targets: &[usize],
+    rules: &Composite,
+) -> Result<Vec<Vec<LayerBalance>>> {
+    let task = Task { x, targets, copies: &Copies::one(), loads: &[] };
+    let outcome = engine.evaluate(graph, &Balanced(rules.clone()), &task)?;
+    let (layers, positions) = &*outcome.notes;
+    let sum = |slot: usize, i: usize| -> Result<f64> {
+        let means = outcome.stores.get(slot).and_then(|pictures| pictures.get(i));
+        let means = means.ok_or_else(|| Error::device("a layer's sums were not stored"))?;
+        Ok(total(means, positions[slot]))
+    };
+    let balance = |slots: &Slots, i: usize| -> Result<LayerBalance> {
+        let some = |slot: Option<usize>| slot.map_or(Ok(0.0), |slot| sum(slot, i));
+        Ok(LayerBalance {
+            node: slots.node,
+            name: graph.node(slots.node).name.clone(),
+            rule: rules.select(graph, slots.node)?.id(),
+            r_in: slots.r_in.iter().map(|&slot| sum(slot, i)).sum::<Result<_>>()?,
+            bias: some(slots.bias)?,
+            lost: some(slots.lost)?,
+            r_out: sum(slots.r_out, i)?,
+            magnitude: sum(slots.magnitude, i)?,
+        })
+    };
+    (0..x.len()).map(|i| layers.iter().map(|slots| balance(slots, i)).collect()).collect()
+}
+
+/// The pull-back of a score with a store for what every bias keeps; the first slot is what it starts from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Propagated {
+    rules: Composite,
+    score: Score,
+    start: Start,
+    sign: Sign,
+}
+
+impl Script for Propagated {
+    /// Positions of each slot.
+    type Notes = Vec<f64>;
+
+    fn write(&self, b: &mut Builder<'_>) -> Result<Vec<f64>> {
+        let (graph, mut slots) = (b.graph(), Vec::new());
+        let signal = self.start.signal(b, self.score)?;
+        store(b, signal, 1.0, &mut slots)?;
+        let ends = ((graph.output(), signal), graph.input());
+        let mut r = pull_back_observed(b, &self.rules, ends.0, ends.1, &mut |b, node, _, shares| {
+            if let Some(bias) = shares.bias {
+                store(b, bias, graph.node(node).shape.plane() as f64, &mut slots)?;
+            }
+            Ok(())
+        })?;
+        if self.sign == Sign::Unsigned {
+            r = b.positive(r)?;
+        }
+        b.aggregate(r, Statistic::Sum)?;
+        Ok(slots)
+    }
+}
+
+/// A method that sends relevance from the logits to the pixels.
+pub(crate) struct Propagation<'a> {
+    pub id: &'static str,
+    pub rules: &'a Composite,
+    pub score: Score,
+    pub start: Start,
+    /// Unsigned maps have what rounding put below zero cut off.
+    pub sign: Sign,
+}
+
+impl Propagation<'_> {
+    /// Maps with their gap of conservation: the map's sum and all biases' parts, less the relevance that it started from; and
+    /// with these shares of it.
+    pub fn maps(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
+        let &Self { rules, score, start, sign, .. } = self;
+        let task = Task { x, targets, copies: &Copies::one(), loads: &[] };
+        let outcome = engine.evaluate(graph, &Propagated { rules: rules.clone(), score, start, sign }, &task)?;
+        let positions = &outcome.notes;
+        let mut maps = Vec::with_capacity(x.len());
+        for (i, (values, &target)) in outcome.maps.into_iter().zip(targets).enumerate() {
+            if values.first_not_finite().is_some() {
+                return Err(Error::device(format!("the map of picture {i} overflowed")));
+            }
+            let mut sums = Vec::with_capacity(positions.len());
+            for (pictures, &positions) in outcome.stores.iter().zip(positions.iter()) {
+                let means = pictures.get(i).ok_or_else(|| Error::device("a layer's sums were not stored"))?;
+                sums.push(total(means, positions));
+            }
+            let (began, kept) =
+                (sums.first().copied().unwrap_or(0.0), sums.iter().skip(1).fold(0.0, |sum, kept| sum + kept));
+            let reached = values.to_f64().iter().sum::<f64>();
+            let value = reached + kept - began;
+            let relative = Some(value.abs() / began.abs()).filter(|share| share.is_finite());
+            let gap = Some(Gap { promise: "conservation".into(), value, relative });
+            let shares = Some(Shares { input: reached, bias: kept, lost: -value });
+            maps.push(Map { gap, shares, ..Map::new(values, self.sign, Space::Input, target, self.id) });
+        }
+        Ok(maps)
+    }
+}

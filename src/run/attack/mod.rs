@@ -1,0 +1,731 @@
+//! Attacks on many inputs: inputs in groups through the net and the attacks, results into files and the ledger.
+
+mod record;
+
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use sha2::{Digest, Sha256};
+
+pub use record::{AttackLine, AttackRecord, MapsCompared};
+
+use super::explain::{PICTURES, ROWS, SMALL, many_passes};
+use super::ledger::{Folder, Ledger, Show, Totals};
+use super::said::Said;
+use super::settings::{Named, Numbered, common, fingerprint, manifest};
+use super::{Listener, Work, hopeless};
+use crate::cancel::Cancel;
+use crate::data::files::{self, RawFile, RawFiles, RawFormat};
+use crate::data::{
+    ArrayFile, At, Item, Net, Room, Row, Source, Stream, TargetChoice, Targets, damage, find, finite, named, paths,
+};
+use crate::engine::Settings;
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::Picture;
+use crate::map::{Map, channel_mean_abs};
+use crate::method::{self, Method};
+use crate::model::Setting;
+use crate::program::Score;
+use crate::reliability::attack::{self, Adversarial, Quantised, Spec, Wanted, linf_levels, quantise};
+use crate::reliability::similarity::{spearman, top_k_intersection};
+use crate::report::{Manifest, MethodUsed, RECORD_VERSION};
+use crate::score::{least, top};
+use crate::session::{Noticed, Scored, Session};
+use crate::tensor::Tensor;
+use crate::text::hex;
+
+/// A kind of file that holds an adversarial input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AttackFormat {
+    /// The exact numbers, f32, normalised (.npy).
+    Npy,
+    /// The picture, rounded to levels within epsilon (.png).
+    Png,
+    /// The exact numbers, f32, normalised, as tensor `input` (.safetensors).
+    Safetensors,
+}
+
+impl AttackFormat {
+    /// As records have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            AttackFormat::Png => "png",
+            AttackFormat::Npy => "npy",
+            AttackFormat::Safetensors => "safetensors",
+        }
+    }
+
+    fn raw(self) -> Option<RawFormat> {
+        match self {
+            AttackFormat::Png => None,
+            AttackFormat::Npy => Some(RawFormat::Npy),
+            AttackFormat::Safetensors => Some(RawFormat::SafetensorsInput),
+        }
+    }
+}
+
+/// What to attack, how, and where results go.
+#[derive(Debug, Clone)]
+pub struct AttackOptions {
+    /// Pictures, folders, patterns, lists (`-`), arrays.
+    pub inputs: Vec<OsString>,
+    /// The attacks.
+    pub attacks: Vec<String>,
+    /// Methods whose maps before and after are compared; if none, the method that is attacked, or the gradient.
+    pub methods: Vec<Named>,
+    /// Which class is to be left, or whose map is attacked.
+    pub target: String,
+    /// Kinds of files written; pictures if none, arrays for nets that take no pictures.
+    pub formats: Vec<AttackFormat>,
+    /// Folder for results.
+    pub out: PathBuf,
+    /// What the session's engine was opened with.
+    pub settings: Settings,
+    /// What the user has set of the net's preparation.
+    pub given: Vec<Setting>,
+    /// Files read besides the inputs, which no result may replace.
+    pub read: Vec<PathBuf>,
+}
+
+/// An attack that can run, under the name that its files and records carry.
+struct Ready {
+    id: String,
+    spec: Spec,
+    attack: attack::Attack,
+    /// The class that it wants, where that is the same for all inputs.
+    wanted: Option<usize>,
+    /// Whether it has run without complaint.
+    proven: bool,
+}
+
+/// A method whose maps are compared.
+struct Compared {
+    spec: String,
+    method: Box<dyn Method>,
+    /// Whether it has made a map in this run.
+    proven: bool,
+}
+
+/// An item and what the net makes of it.
+struct Seen {
+    item: Item,
+    scored: Scored,
+    /// The class to be left, or whose map is attacked.
+    class: usize,
+}
+
+/// What was found for item `at`, as numbers and, where one is wanted, as a picture and what the net sees of it.
+struct Outcome {
+    at: usize,
+    found: Adversarial,
+    quantised: Option<Result<(Picture, Tensor)>>,
+}
+
+/// The array whose rows come.
+struct Rows {
+    single: bool,
+    files: RawFiles,
+    /// By attack, the key of its raw files.
+    keys: Vec<String>,
+}
+
+/// Attacks many inputs.
+pub struct Attack<'a> {
+    session: &'a mut Session,
+    options: AttackOptions,
+    targets: Targets,
+    attacks: Vec<Ready>,
+    compared: Vec<Compared>,
+    sources: Arc<[Source]>,
+    ledger: Ledger<AttackLine>,
+    small: bool,
+    rows: Option<Rows>,
+    /// Lines that wait until the array's files are in place: records must not promise more.
+    held: Vec<(usize, AttackLine)>,
+    manifest: Manifest,
+    started: Instant,
+}
+
+impl<'a> Attack<'a> {
+    /// Finds the inputs, locks the folder of results and looks at what is in it. `show` is told the inputs and makes what shows
+    /// records.
+    ///
+    /// # Errors
+    /// When there are no inputs, an attack, method or target has no meaning, the folder cannot be written, or another run
+    /// writes to it.
+    pub fn open(
+        session: &'a mut Session,
+        mut options: AttackOptions,
+        show: impl FnOnce(&[Source], &[&str]) -> Show<AttackLine>,
+        listener: &dyn Listener,
+    ) -> Result<Self> {
+        let started = Instant::now();
+        let specs = options.attacks.iter().map(|text| Spec::parse(text)).collect::<Result<Vec<_>>>()?;
+        let target = TargetChoice::parse(&options.target)?;
+        if matches!(target, TargetChoice::Top(k) if k > 1) {
+            return Err(Error::settings(format!("--target {}: an attack is on one class of an input", options.target)));
+        }
+        let room = Room { allowed: options.settings.memory };
+        let mut targets = target.resolve(session.labels(), session.model().classes(), room)?;
+        let attacks = ready(specs, session, room)?;
+        let compared = compared(&options.methods, &attacks, session)?;
+        if options.formats.is_empty() {
+            let pictures = session.preparation().takes_pictures();
+            options.formats.push(if pictures { AttackFormat::Png } else { AttackFormat::Npy });
+        }
+        options.formats.sort_unstable();
+        options.formats.dedup();
+        let folder = Folder::lock(&options.out, "attack", None)?;
+        let found = find(&options.inputs, &options.out);
+        let (ignored, left_out) = (found.ignored, found.left_out());
+        let mut sources = found.sources;
+        if sources.is_empty() {
+            return Err(Error::settings("no inputs"));
+        }
+        targets.know(&sources);
+        let mut read: HashSet<PathBuf> = sources.iter().filter_map(|s| s.path.canonicalize().ok()).collect();
+        read.extend(options.read.iter().filter_map(|path| path.canonicalize().ok()));
+        if let TargetChoice::File(path) = &target {
+            read.extend(path.canonicalize().ok());
+        }
+        let ids: Vec<&str> = attacks.iter().map(|attack| attack.id.as_str()).collect();
+        let found = folder.find::<AttackLine>(&mut sources, &ids, None, None)?;
+        listener.begin(sources.len());
+        let said = Said::new(session, &options.given);
+        said.tell(listener);
+        many_passes(&options.methods).for_each(|line| listener.say(&line));
+        left_out.iter().for_each(|sentence| listener.say(sentence));
+        found.sentences.iter().for_each(|sentence| listener.say(sentence));
+        let sources: Arc<[Source]> = sources.into();
+        let shown = show(&sources, &ids);
+        let (ledger, _, sentences) = found.start(Arc::clone(&sources), &ids, read, said, shown)?;
+        sentences.iter().for_each(|sentence| listener.say(sentence));
+        let mut all = common(session, &options.settings)?;
+        all["target"] = options.target.clone().into();
+        let used = attacks.iter().map(|ready| MethodUsed {
+            id: ready.id.clone(),
+            name: ready.spec.entry.id.to_string(),
+            spec: ready.spec.to_string(),
+            parameters: parameters(&ready.spec),
+            settings: hex(&Sha256::digest(format!("{all} {}", ready.spec).as_bytes())[..8]),
+        });
+        let what = (used.collect(), options.target.as_str(), Score::Logit.name());
+        let formats = options.formats.iter().map(|format| format.name().to_owned()).collect();
+        let mut manifest = manifest(session, "attack", &options.settings, what, formats, None)?;
+        manifest.ignored_files = ignored;
+        let small = session.preparation().crop.iter().product::<usize>() <= SMALL;
+        Ok(Self {
+            session,
+            targets,
+            attacks,
+            compared,
+            sources,
+            ledger,
+            small,
+            rows: None,
+            held: Vec::new(),
+            manifest,
+            started,
+            options,
+        })
+    }
+
+    /// The inputs.
+    pub fn stream(&self) -> Stream {
+        Stream::new(Arc::clone(&self.sources), self.net()).but(Box::new(|_, _| false))
+    }
+
+    /// Number of sources.
+    pub fn inputs(&self) -> usize {
+        self.sources.len()
+    }
+
+    fn net(&self) -> Net<'_> {
+        let room = Room { allowed: self.options.settings.memory };
+        Net { preprocess: self.session.preparation(), input: self.session.model().default_input(), room }
+    }
+
+    /// Writes down what is left. With `ended`, how the run went, also the manifest: it says that all inputs were gone through.
+    ///
+    /// # Errors
+    /// `ended`'s, and when files cannot be written.
+    pub fn close(mut self, ended: Result<()>, listener: &dyn Listener) -> Result<Totals> {
+        let closed = self.ledger.close();
+        ended.and(closed)?;
+        self.ledger.said.judge(self.session.model().classes(), listener);
+        let mut manifest = self.manifest;
+        manifest.assumed = self.ledger.said.all_assumed();
+        manifest.warnings = self.ledger.said.all();
+        manifest.files = self.ledger.statuses();
+        manifest.seconds = self.started.elapsed().as_secs_f64();
+        manifest.write(self.ledger.manifest())?;
+        Ok(self.ledger.totals())
+    }
+
+    fn line(&self, at: usize, record: AttackRecord, part: Option<String>) -> AttackLine {
+        AttackLine { record, stamp: self.sources[at].stamp, place: self.ledger.place(at), part }
+    }
+
+    fn fail(&mut self, (at, row): At, why: &Error, noticed: Noticed) -> Result<()> {
+        let Noticed { assumed, warnings, .. } = noticed;
+        let failed = AttackRecord::failed(&self.sources[at].shown, row, &why.to_string());
+        let record = AttackRecord { assumed, warnings, ..failed };
+        let line = self.line(at, record, None);
+        match self.rows {
+            Some(_) => self.held.push((at, line)),
+            None => self.ledger.add(at, line)?,
+        }
+        Ok(())
+    }
+
+    fn write_down(&mut self, lines: Vec<(usize, AttackLine)>) -> Result<()> {
+        lines.into_iter().try_for_each(|(at, line)| self.ledger.add(at, line))
+    }
+
+    /// The net's logits and the class attacked; items that it cannot take are recorded and left out.
+    fn score(&mut self, items: Vec<(At, Item)>, listener: &dyn Listener) -> Result<Vec<Seen>> {
+        items.iter().for_each(|(_, item)| self.ledger.said.hear(item, listener));
+        let inputs: Vec<&Tensor> = items.iter().map(|(_, item)| &item.input).collect();
+        let scored = self.session.score(&inputs);
+        let mut seen = Vec::new();
+        for ((at, item), scored) in items.into_iter().zip(scored) {
+            let source = &self.sources[at.0];
+            let made = scored.and_then(|scored| {
+                let class = self.targets.of(source, at.1, &scored.logits)?.first().copied();
+                Ok((class.ok_or_else(|| Error::model("the net has no classes"))?, scored))
+            });
+            match made {
+                Ok((class, scored)) => {
+                    let known = self.targets.listed(&[class]).or(item.label);
+                    known.into_iter().for_each(|known| self.ledger.said.count(known == scored.top()));
+                    seen.push(Seen { item, scored, class });
+                }
+                Err(e) if e.kind() == ErrorKind::Cancelled => return Err(e),
+                Err(e) => {
+                    let noticed = self.ledger.said.of_item(&item);
+                    self.fail(at, &e, noticed)?;
+                }
+            }
+        }
+        Ok(seen)
+    }
+
+    /// The class that an attack wants to be predicted.
+    fn wanted(&self, a: usize, s: &Seen) -> Option<usize> {
+        match self.attacks[a].attack.wanted() {
+            None | Some(Wanted::Other) => None,
+            Some(Wanted::Class(_)) => self.attacks[a].wanted,
+            Some(Wanted::Least) => least(&s.scored.logits),
+        }
+    }
+
+    /// One result for each of the items, and its seconds.
+    fn attack(&mut self, a: usize, seen: &[Seen], wanted: &[Option<usize>]) -> Vec<(Result<Adversarial>, f64)> {
+        let preprocess = self.session.preparation().clone();
+        let inputs: Vec<&Tensor> = seen.iter().map(|s| &s.item.input).collect();
+        let attack = &self.attacks[a].attack;
+        self.session.together(&inputs, |engine, graph, x, at| {
+            let classes: Vec<usize> = at.iter().map(|&i| wanted[i].unwrap_or(seen[i].class)).collect();
+            attack.run(engine, graph, &preprocess, x, &classes)
+        })
+    }
+
+    /// A map of each input.
+    fn maps(&mut self, m: usize, inputs: &[&Tensor], classes: &[usize]) -> Vec<Result<Map>> {
+        self.session.explain(self.compared[m].method.as_ref(), inputs, classes)
+    }
+
+    fn record(&self, a: usize, s: &Seen, wanted: Option<usize>, seconds: f64) -> AttackRecord {
+        let ready = &self.attacks[a];
+        let noticed = self.ledger.said.of_item(&s.item);
+        AttackRecord {
+            assumed: noticed.assumed,
+            input: self.sources[s.item.source].shown.clone(),
+            index: s.item.row,
+            attack: Some(ready.id.clone()),
+            parameters: parameters(&ready.spec),
+            target: Some(s.class),
+            warnings: noticed.warnings,
+            target_label: self.session.label(s.class),
+            wanted,
+            wanted_label: wanted.and_then(|class| self.session.label(class)),
+            prediction_before: self.session.prediction(&s.scored.logits, Score::Prob),
+            seconds,
+            peak_bytes: self.session.peak_bytes(),
+            record_version: RECORD_VERSION,
+            ..AttackRecord::default()
+        }
+    }
+
+    /// Fills in what the attack itself says.
+    fn describe(&self, s: &Seen, found: &Adversarial, record: &mut AttackRecord) {
+        let [was, is] = found.predicted();
+        record.prediction_after = self.session.prediction(&found.logits[1], Score::Prob);
+        record.flipped = Some(was != is);
+        record.succeeded = Some(found.succeeded);
+        record.objective_before = Some(found.objective[0]);
+        record.objective_after = Some(found.objective[1]);
+        record.iterations = Some(found.iterations);
+        record.linf = Some(found.linf);
+        record.linf_levels = linf_levels(&found.picture, &s.item.input, self.session.preparation()).ok();
+    }
+
+    /// Makes pictures of levels and fills in what the net says of them.
+    fn quantise(&mut self, a: usize, seen: &[Seen], outcomes: &mut [Outcome], records: &mut [AttackRecord]) {
+        for outcome in outcomes {
+            let s = &seen[outcome.at];
+            let made = self.quantised((a, s), &outcome.found.picture);
+            if let Ok((q, logits)) = &made {
+                let record = &mut records[outcome.at];
+                let (is, was) = (top(logits), top(&s.scored.logits));
+                record.flipped_png = Some(is != was);
+                record.succeeded_png = Some(match (&self.attacks[a].attack, record.wanted) {
+                    (attack::Attack::Map(_), _) => is == was,
+                    (_, Some(class)) => is == Some(class),
+                    (_, None) => is != Some(s.class),
+                });
+                record.prediction_png = Some(self.session.prediction(logits, Score::Prob));
+                record.linf_png = Some(q.linf);
+                record.linf_png_levels = Some(q.linf_levels);
+            }
+            outcome.quantised = Some(made.and_then(|(q, _)| {
+                let seen = q.tensor.reshape(s.item.input.dims())?;
+                Ok((q.picture, seen))
+            }));
+        }
+    }
+
+    /// The picture of levels and the net's logits on it.
+    fn quantised(&mut self, (a, s): (usize, &Seen), adversarial: &Tensor) -> Result<(Quantised, Vec<f64>)> {
+        let dims = s.item.drawn_dims(self.session.preparation())?;
+        let [original, adversarial] = [&s.item.input, adversarial].map(|t| t.clone().reshape(dims));
+        let epsilon = self.attacks[a].attack.epsilon();
+        let q = quantise(&original?, &adversarial?, epsilon, self.session.preparation())
+            .map_err(|e| e.within("no .png can be written"))?;
+        let seen = q.tensor.clone().reshape(s.item.input.dims())?;
+        let scored = self.session.score(&[&seen]).pop().unwrap_or_else(|| Err(Error::device("nothing was scored")))?;
+        Ok((q, scored.logits))
+    }
+
+    fn write(&mut self, outcome: &Outcome, (a, s): (usize, &Seen), record: &mut AttackRecord) -> Result<()> {
+        let id = self.attacks[a].id.clone();
+        let several = self.rows.as_ref().is_some_and(|rows| !rows.single);
+        for format in self.options.formats.clone() {
+            let raw = match format.raw() {
+                Some(raw) => raw,
+                None => {
+                    let picture = match &outcome.quantised {
+                        Some(Ok((picture, _))) => picture,
+                        Some(Err(e)) => return Err(Error::new(e.kind(), e.to_string())),
+                        None => continue,
+                    };
+                    let path = files::path(&self.options.out, &s.item.stem, &[&id, "png"]);
+                    self.ledger.spare(&path)?;
+                    files::write_png(&path, picture)?;
+                    record.files.push(paths::shown(&path));
+                    continue;
+                }
+            };
+            let stem = if several { &self.sources[s.item.source].stem } else { &s.item.stem };
+            let path = files::path(&self.options.out, stem, &[&id, raw.extension()]);
+            self.ledger.spare(&path)?;
+            let values = outcome.found.picture.to_f32();
+            match &mut self.rows {
+                Some(rows) if several => rows.files.push(
+                    (&path, Some(&rows.keys[a])),
+                    raw,
+                    s.item.row.unwrap_or(0),
+                    &s.item.dims,
+                    &values,
+                )?,
+                _ => {
+                    let mut file = RawFile::create((&path, None), raw, None, &s.item.dims)?;
+                    file.push(0, &values)?;
+                    file.finish()?;
+                }
+            }
+            record.files.push(paths::shown(&path));
+        }
+        Ok(())
+    }
+
+    /// How alike the maps of the originals, the adversarial inputs and their pictures are.
+    fn compare(
+        &mut self,
+        (m, a): (usize, usize),
+        seen: &[Seen],
+        before: &[Result<Map>],
+        outcomes: &[Outcome],
+        records: &mut [AttackRecord],
+    ) {
+        // Numbers first, then pictures, in the order of the outcomes.
+        let drawn = |o: &Outcome| o.quantised.as_ref().and_then(|q| q.as_ref().ok()).is_some();
+        let mut inputs: Vec<&Tensor> = outcomes.iter().map(|o| &o.found.picture).collect();
+        inputs.extend(outcomes.iter().flat_map(|o| o.quantised.iter().flatten().map(|(_, seen)| seen)));
+        let numbers = outcomes.iter().map(|o| seen[o.at].class);
+        let pictures = outcomes.iter().filter(|o| drawn(o)).map(|o| seen[o.at].class);
+        let classes: Vec<usize> = numbers.chain(pictures).collect();
+        let mut maps = self.maps(m, &inputs, &classes);
+        let mut of_pictures = maps.split_off(outcomes.len()).into_iter();
+        for (outcome, after) in outcomes.iter().zip(maps) {
+            let png = if drawn(outcome) { of_pictures.next() } else { None };
+            let (s, record) = (&seen[outcome.at], &mut records[outcome.at]);
+            let compared = match &before[outcome.at] {
+                Ok(before) => self.alike((m, a, s), before, after, png),
+                Err(e) => Err(Error::new(e.kind(), e.to_string())),
+            };
+            match compared {
+                Ok(compared) => record.maps.push(compared),
+                Err(e) => {
+                    let why = format!("-m {}: {e}", self.compared[m].spec);
+                    record.error.get_or_insert(why);
+                }
+            }
+        }
+    }
+
+    fn alike(
+        &self,
+        (m, a, s): (usize, usize, &Seen),
+        before: &Map,
+        after: Result<Map>,
+        png: Option<Result<Map>>,
+    ) -> Result<MapsCompared> {
+        // One number a pixel, where the input has pixels.
+        let plane = |map: &Map| {
+            let drawn = s.item.drawn(map, self.session.preparation());
+            channel_mean_abs(&drawn.as_ref().unwrap_or(map).values)
+        };
+        let original = plane(before)?;
+        let pixels = s.item.input.len() / s.item.input.dims().first().copied().unwrap_or(1).max(1);
+        let k = match &self.attacks[a].attack {
+            // The attack's own k where the map has the pixels that it counts.
+            attack::Attack::Map(attack) if original.len() == pixels => attack.objective.top_k(pixels),
+            _ => (original.len() / 50).max(1),
+        };
+        let share = k as f64 / original.len() as f64;
+        let of = |map: Map| -> Result<(Option<f64>, Option<f64>)> {
+            let map = plane(&map)?;
+            let spearman = spearman(&original, &map)?;
+            let top = spearman.map(|_| top_k_intersection(&original, &map, share)).transpose()?;
+            Ok((top, spearman))
+        };
+        let after = after?;
+        let notes_after = after.all_notes();
+        let (top_k_intersection, spearman) = of(after)?;
+        let png = png.transpose()?.map(of).transpose()?;
+        Ok(MapsCompared {
+            method: self.compared[m].spec.clone(),
+            k,
+            top_k_intersection,
+            spearman,
+            top_k_intersection_png: png.and_then(|p| p.0),
+            spearman_png: png.and_then(|p| p.1),
+            notes: before.all_notes(),
+            notes_after,
+        })
+    }
+}
+
+impl Work for Attack<'_> {
+    type Input = Item;
+
+    fn name(&self, at: usize) -> String {
+        self.sources[at].shown.clone()
+    }
+
+    fn together(&self, (_, row): At) -> usize {
+        match row {
+            Some(_) => ROWS,
+            None if self.small => PICTURES,
+            None => 1,
+        }
+    }
+
+    fn cancel_with(&mut self, cancel: &Cancel) {
+        self.session.cancel_with(cancel);
+    }
+
+    fn begin(&mut self, at: usize, array: Option<(usize, bool)>) -> Result<()> {
+        if let Some((items, single)) = array {
+            self.ledger.set_items(at, items);
+            let stamp = self.sources[at].stamp;
+            let key = |ready: &MethodUsed| fingerprint(&serde_json::json!([ready.settings, stamp, items]));
+            let keys = self.manifest.methods.iter().map(key).collect();
+            self.rows = Some(Rows { single, files: RawFiles::new(items), keys });
+        }
+        Ok(())
+    }
+
+    fn failed(&mut self, at: At, why: Error, _: &dyn Listener) -> Result<()> {
+        self.fail(at, &why, Noticed::default())
+    }
+
+    /// Runs all attacks on items of one shape.
+    fn group(&mut self, mut items: Vec<(At, Item)>, listener: &dyn Listener) -> Result<()> {
+        let held = std::mem::take(&mut self.held);
+        self.write_down(held)?;
+        // Files hold single precision: what is attacked is what they can hold, so that epsilon holds for them.
+        for (_, item) in &mut items {
+            item.input = Tensor::f32(item.input.dims(), item.input.to_f32().into_owned())?;
+        }
+        let seen = self.score(items, listener)?;
+        let Some(first) = seen.first() else { return Ok(()) };
+        let graph = self.session.graph(first.item.input.dims())?;
+        let originals: Vec<&Tensor> = seen.iter().map(|s| &s.item.input).collect();
+        let classes: Vec<usize> = seen.iter().map(|s| s.class).collect();
+        let mut before = Vec::new();
+        for m in 0..self.compared.len() {
+            let maps = self.maps(m, &originals, &classes);
+            let compared = &mut self.compared[m];
+            for map in &maps {
+                hopeless(map, &mut compared.proven, &graph, &self.sources)
+                    .map_err(|e| e.within(format!("-m {}", compared.spec)))?;
+            }
+            before.push(maps);
+        }
+        let mut held = Vec::new();
+        for a in 0..self.attacks.len() {
+            let wanted: Vec<Option<usize>> = seen.iter().map(|s| self.wanted(a, s)).collect();
+            let mut records = Vec::with_capacity(seen.len());
+            let mut outcomes = Vec::with_capacity(seen.len());
+            for (i, (made, seconds)) in self.attack(a, &seen, &wanted).into_iter().enumerate() {
+                let ready = &mut self.attacks[a];
+                hopeless(&made, &mut ready.proven, &graph, &self.sources).map_err(|e| e.within(&ready.id))?;
+                let mut record = self.record(a, &seen[i], wanted[i], seconds);
+                match made {
+                    Ok(found) => {
+                        self.describe(&seen[i], &found, &mut record);
+                        outcomes.push(Outcome { at: i, found, quantised: None });
+                    }
+                    Err(e) => record.error = Some(e.to_string()),
+                }
+                records.push(record);
+            }
+            if self.options.formats.contains(&AttackFormat::Png) {
+                self.quantise(a, &seen, &mut outcomes, &mut records);
+            }
+            for outcome in &outcomes {
+                let (s, record) = (&seen[outcome.at], &mut records[outcome.at]);
+                if let Err(e) = self.write(outcome, (a, s), record) {
+                    record.error = Some(e.to_string());
+                }
+            }
+            for (m, maps) in before.iter().enumerate() {
+                self.compare((m, a), &seen, maps, &outcomes, &mut records);
+            }
+            let raw = self.options.formats.iter().any(|format| format.raw().is_some());
+            let rows = self.rows.as_ref().filter(|rows| raw && !rows.single);
+            let part = rows.map(|rows| rows.keys[a].clone());
+            for (s, record) in seen.iter().zip(records) {
+                held.push((s.item.source, self.line(s.item.source, record, part.clone())));
+            }
+            if self.rows.is_none() {
+                self.write_down(std::mem::take(&mut held))?;
+            }
+        }
+        self.held.extend(held);
+        Ok(())
+    }
+
+    fn end(&mut self, at: usize) -> Result<Option<String>> {
+        if let Some(rows) = self.rows.take() {
+            let mut held = std::mem::take(&mut self.held);
+            if let Err(e) = rows.files.finish() {
+                held.iter_mut().for_each(|(_, line)| line.record.error = Some(e.to_string()));
+            }
+            self.write_down(held)?;
+        }
+        let (tally, shown) = (self.ledger.tally(at), &self.sources[at].shown);
+        Ok(Some(match (&tally.error, tally.made) {
+            (Some(why), 0) => format!("failed: {why}"),
+            (Some(_), made) => format!("{shown}: {made} done, {} of {} inputs failed", tally.failed.len(), tally.items),
+            (None, made) => format!("{shown}: {} of {made} succeeded", tally.succeeded),
+        }))
+    }
+}
+
+/// The attacks, built, repeated names numbered.
+fn ready(specs: Vec<Spec>, session: &Session, room: Room) -> Result<Vec<Ready>> {
+    let load = |path: &Path| session.read(path);
+    let load_map = |path: &Path| {
+        let (map, noticed) = load_map(path, room)?;
+        session.notice(noticed);
+        Ok(map)
+    };
+    let context = attack::Context { seed: session.seed(), load: &load, load_map: &load_map };
+    let mut numbered = Numbered::default();
+    let mut all = Vec::new();
+    for spec in specs {
+        let name = spec.entry.id;
+        let id = format!("{name}{}", numbered.ending(name));
+        let attack = spec.build(&context).map_err(|e| e.within("--attack"))?;
+        let wanted = match attack.wanted() {
+            Some(Wanted::Class(text)) => {
+                let class = named(text, session.labels(), session.model().classes());
+                Some(class.map_err(|e| e.within(format!("--attack: {name}:target")))?)
+            }
+            _ => None,
+        };
+        all.push(Ready { id, spec, attack, wanted, proven: false });
+    }
+    Ok(all)
+}
+
+/// A map or a mask: the numbers of an array as they are, or the grey levels of a picture; and what was noticed of the file.
+fn load_map(path: &Path, room: Room) -> Result<(Tensor, Noticed)> {
+    let shown = paths::shown(path);
+    if !ArrayFile::is_array(path) {
+        let picture = room.open_picture(path)?;
+        let levels = picture.grey().into_iter().map(f32::from).collect();
+        return Ok((Tensor::f32([picture.height(), picture.width()], levels)?, damage(&shown, &picture)));
+    }
+    let mut array = ArrayFile::open(path, room)?;
+    let within = |e: Error| e.within(path.display());
+    // What has two axes is read as rows of vectors.
+    if !array.is_single() && array.dims().len() > 1 && array.rows() > 1 {
+        return Err(within(Error::settings(format!("{} maps where one is wanted", array.rows()))));
+    }
+    let assumed = array.assumed().map(|what| format!("{shown}: {what}")).into_iter().collect();
+    let mut rows = Vec::with_capacity(array.rows());
+    for row in 0..array.rows() {
+        rows.push(match array.row(row).map_err(within)? {
+            Row::Normalised(tensor) => tensor,
+            Row::Levels(levels) => {
+                Tensor::f32(array.dims().to_vec(), levels.into_iter().map(f32::from).collect()).map_err(within)?
+            }
+        });
+    }
+    let map = if rows.len() > 1 { Tensor::stack(&rows) } else { rows.pop().ok_or_else(|| Error::input("no map")) };
+    let map = map?;
+    finite(&map).map_err(within)?;
+    Ok((map, Noticed { assumed, ..Noticed::default() }))
+}
+
+/// The methods whose maps are compared: those asked for, or the one attacked first, or the gradient.
+fn compared(methods: &[Named], attacks: &[Ready], session: &Session) -> Result<Vec<Compared>> {
+    let mut specs: Vec<String> = methods.iter().map(|n| n.spec.to_string()).collect();
+    if specs.is_empty() {
+        for ready in attacks {
+            let base = match &ready.attack {
+                attack::Attack::Map(attack) => attack.base.spec(),
+                _ => attack::Base::Gradient.spec(),
+            };
+            if !specs.contains(&base) {
+                specs.push(base);
+            }
+        }
+    }
+    let build = |spec: String| {
+        let method = session.build(&method::Spec::parse(&spec)?).map_err(|e| e.within(format!("-m {spec}")))?;
+        Ok(Compared { spec, method, proven: false })
+    };
+    specs.into_iter().map(build).collect()
+}
+
+fn parameters(spec: &Spec) -> BTreeMap<String, String> {
+    spec.values().iter().map(|(key, value)| (key.into(), value.into())).collect()
+}

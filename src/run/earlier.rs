@@ -1,0 +1,375 @@
+//! What earlier runs have left in a folder of results: whose files are there, and which names are free.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+
+use crate::data::{Source, paths};
+use crate::error::{Error, Result, open_file};
+use crate::method;
+use crate::reliability::attack;
+use crate::report::{About, Entry, Journal, left_in, of_rows};
+use crate::text::{counted, hex};
+
+/// What a sheet has in the place of a method.
+pub const SHEET: &str = "grid";
+
+/// Hash of where a file is, which of a link is not where it leads; `None` where that cannot be told.
+pub fn place_of(path: &Path) -> Option<String> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let place = folder.canonicalize().ok()?.join(path.file_name()?);
+    Some(hex(&Sha256::digest(place.as_os_str().as_encoded_bytes())[..8]))
+}
+
+/// Finds the source that a line is about.
+pub struct Finder<'a> {
+    sources: &'a [Source],
+    places: &'a [Option<String>],
+    by_text: HashMap<&'a str, usize>,
+    by_place: HashMap<&'a str, usize>,
+}
+
+impl<'a> Finder<'a> {
+    /// Among `sources`, whose places are `places`.
+    pub fn new(sources: &'a [Source], places: &'a [Option<String>]) -> Self {
+        let by_text = sources.iter().enumerate().map(|(at, s)| (s.shown.as_str(), at)).collect();
+        let by_place = places.iter().enumerate().filter_map(|(at, p)| Some((p.as_deref()?, at))).collect();
+        Self { sources, places, by_text, by_place }
+    }
+
+    /// The source of the same path, unless it is another file, or of the same place.
+    pub fn source(&self, about: &About) -> Option<usize> {
+        if let Some(&at) = self.by_text.get(about.input.as_str()) {
+            let same_place = match (&about.place, &self.places[at]) {
+                (Some(then), Some(now)) => then == now,
+                // Before places were written down.
+                _ => true,
+            };
+            // A whole project may have moved.
+            if same_place || about.stamp.is_some() && about.stamp == self.sources[at].stamp {
+                return Some(at);
+            }
+        }
+        match &about.place {
+            Some(place) => self.by_place.get(place.as_str()).copied(),
+            None => self.by_place.get(place_of(&paths::named(&about.input))?.as_str()).copied(),
+        }
+    }
+}
+
+/// A folder of results.
+pub struct Results {
+    out: PathBuf,
+}
+
+/// Files of a line, by their names below the folder of results, if all are there and have their sizes.
+pub type Standing = Option<Vec<String>>;
+
+impl Results {
+    /// In `out`, which exists.
+    pub fn new(out: &Path) -> Self {
+        Self { out: out.canonicalize().unwrap_or_else(|_| out.to_owned()) }
+    }
+
+    /// The files of a line that says no error.
+    pub fn standing(&self, about: &About) -> Standing {
+        if about.error.is_some() || !about.bytes.is_empty() && about.bytes.len() != about.files.len() {
+            return None;
+        }
+        let sizes = about.bytes.iter().map(|&n| Some(n)).chain(std::iter::repeat(None));
+        about.files.iter().zip(sizes).map(|(file, size)| self.find(file, size, about.part.as_deref())).collect()
+    }
+
+    /// The name below the folder of a file that a line may have named from another working directory.
+    fn find(&self, file: &str, size: Option<u64>, part: Option<&str>) -> Option<String> {
+        let path = paths::named(file);
+        let suits = |path: &Path| {
+            let is =
+                |path: &Path| path.metadata().is_ok_and(|m| m.is_file() && size.is_none_or(|size| m.len() == size));
+            is(path) || part.is_some_and(|key| is(&of_rows(path, key)))
+        };
+        let below = |path: &Path| {
+            let place = path.parent()?.canonicalize().ok()?.join(path.file_name()?);
+            Some(paths::shown(place.strip_prefix(&self.out).ok()?))
+        };
+        if let Some(name) = below(&path).filter(|_| suits(&path)) {
+            return Some(name);
+        }
+        let mut rest = path.components();
+        loop {
+            let name = rest.as_path();
+            if name.is_relative() && !name.as_os_str().is_empty() && suits(&self.out.join(name)) {
+                return Some(paths::shown(name));
+            }
+            rest.next()?;
+        }
+    }
+
+    /// What journals in the folder other than `own` say.
+    pub fn others(&self, own: &Path) -> Vec<About> {
+        let entries = self.out.read_dir().into_iter().flatten().flatten();
+        let journals = entries.filter(|entry| {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            name.starts_with("records.") && name.ends_with(".jsonl") && Some(&*entry.file_name()) != own.file_name()
+        });
+        // What is damaged is for the runs that write it to say.
+        journals.flat_map(|journal| Journal::read(&journal.path()).unwrap_or_default()).collect()
+    }
+}
+
+/// What the journals of a folder say.
+pub struct Past<T> {
+    /// The lines of the journal that this run goes on with.
+    pub entries: Vec<Entry<T>>,
+    /// Their files.
+    pub standing: Vec<Standing>,
+    /// Lines of the folder's other journals and their files.
+    others: Vec<(About, Vec<String>)>,
+}
+
+impl<T: DeserializeOwned> Past<T> {
+    /// Reads the journal `own`, whose lines of this command have the key `key`, and looks at the others.
+    ///
+    /// # Errors
+    /// When `own` is damaged.
+    pub fn read(results: &Results, own: &Path, key: &str) -> Result<Self> {
+        let entries = Journal::entries(own)?;
+        let has_key =
+            |text: &[u8]| serde_json::from_slice::<serde_json::Value>(text).is_ok_and(|line| line.get(key).is_some());
+        let damaged = |entry: &Entry<T>| entry.line.is_none() && has_key(&entry.text);
+        if let Some(at) = entries.iter().position(damaged) {
+            let why = format!("{}: line {} is not a valid record; fix or delete it", own.display(), at + 1);
+            return Err(Error::input(why));
+        }
+        let standing = entries.iter().map(|entry: &Entry<T>| results.standing(&entry.about)).collect();
+        let others = results.others(own).into_iter();
+        let others =
+            others.filter_map(|about| Some((results.standing(&about)?, about))).map(|(files, about)| (about, files));
+        Ok(Self { entries, standing, others: others.collect() })
+    }
+
+    fn lines(&self) -> impl Iterator<Item = (&About, &[String])> {
+        let own = self.entries.iter().zip(&self.standing);
+        let own = own.filter_map(|(entry, files)| Some((&entry.about, files.as_deref()?)));
+        own.chain(self.others.iter().map(|(about, files)| (about, files.as_slice())))
+    }
+
+    /// The names that a run over `ids` may write and that are in use.
+    pub fn names<'a>(&'a self, ids: HashSet<&'a str>) -> Names<'a> {
+        Names::new(self.lines(), ids)
+    }
+
+    /// Results of inputs that are not among this run's.
+    pub fn of_others(&self, results: &Results, finder: &Finder) -> HashSet<PathBuf> {
+        let lines = self.lines().filter(|(about, _)| finder.source(about).is_none());
+        lines.flat_map(|(_, files)| files).map(|file| results.out.join(paths::named(file))).collect()
+    }
+}
+
+/// Which stems are in use: for each, the lines that have a file whose name begins with it.
+pub struct Names<'a> {
+    /// By stem, position of the line and whether a row's number follows.
+    begun: HashMap<String, Vec<(usize, bool)>>,
+    abouts: Vec<&'a About>,
+    /// Ids of methods or attacks that run now.
+    ids: HashSet<&'a str>,
+}
+
+/// The stem of a result's name and what made it. The picture of a row has the stem of its array, too.
+struct Named<'f> {
+    stem: &'f str,
+    of_row: Option<&'f str>,
+    id: &'f str,
+}
+
+impl<'f> Named<'f> {
+    /// `<stem>.<id>.<more>` or `<stem>.<row>.<id>.<more>`, with the last part that may be an id.
+    fn of(file: &'f str) -> Option<Self> {
+        let part = |dot: usize| file[dot + 1..].split('.').next().unwrap_or_default();
+        let (dot, _) = file.rmatch_indices('.').find(|&(dot, _)| is_id(part(dot)))?;
+        let stem = &file[..dot];
+        let row = stem.rsplit_once('.').filter(|(_, row)| !row.is_empty() && row.bytes().all(|b| b.is_ascii_digit()));
+        Some(Self { stem, of_row: row.map(|(array, _)| array), id: part(dot) })
+    }
+}
+
+/// Whether a part of a name says what made the file: a method or an attack, numbered or not, or a sheet.
+fn is_id(part: &str) -> bool {
+    let numbered = part.rsplit_once('-').filter(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+    let id = numbered.map_or(part, |(id, _)| id);
+    id == SHEET || method::registry().iter().any(|e| e.id == id) || attack::registry().iter().any(|e| e.id == id)
+}
+
+impl<'a> Names<'a> {
+    /// Of lines and their files; `ids` are what runs now.
+    pub fn new(lines: impl Iterator<Item = (&'a About, &'a [String])>, ids: HashSet<&'a str>) -> Self {
+        let mut names = Self { begun: HashMap::new(), abouts: Vec::new(), ids };
+        for (about, files) in lines {
+            let at = names.abouts.len();
+            names.abouts.push(about);
+            for named in files.iter().filter_map(|file| Named::of(file)) {
+                names.begun.entry(named.stem.to_owned()).or_default().push((at, false));
+                let rows = named.of_row.map(|stem| names.begun.entry(stem.to_owned()).or_default());
+                rows.into_iter().for_each(|lines| lines.push((at, true)));
+            }
+        }
+        names
+    }
+
+    /// Whether `file` is one that a source of this stem may write now.
+    pub fn claims(&self, file: &str, source: &Source) -> bool {
+        let stem = paths::shown(&source.stem);
+        Named::of(file).is_some_and(|named| {
+            let own = named.stem == stem || source.is_array() && named.of_row == Some(&stem);
+            own && self.ids.contains(named.id)
+        })
+    }
+
+    /// Renames the stems of sources whose results would take the place of another input's; what there is to say of it.
+    pub fn keep_apart(&self, sources: &mut [Source], places: &[Option<String>]) -> Vec<String> {
+        if self.begun.is_empty() {
+            return Vec::new();
+        }
+        let unnamed = sources.to_vec();
+        let finder = Finder::new(&unnamed, places);
+        let owners: Vec<Option<usize>> = self.abouts.iter().map(|about| finder.source(about)).collect();
+        let mut taken: HashSet<PathBuf> = sources.iter().map(|s| s.stem.clone()).collect();
+        let mut said = Vec::new();
+        for (at, source) in sources.iter_mut().enumerate() {
+            let is_array = source.is_array();
+            let users = |stem: &Path| {
+                let begun = self.begun.get(&paths::shown(stem)).into_iter().flatten();
+                begun.filter(move |(_, row)| !row || is_array).map(|&(line, _)| line)
+            };
+            let first = source.stem.clone();
+            let numbered = |n: usize| {
+                let mut stem = first.clone().into_os_string();
+                if n > 1 {
+                    stem.push(format!("-{n}"));
+                }
+                PathBuf::from(stem)
+            };
+            let foreign = |stem: &Path| users(stem).find(|&line| owners[line] != Some(at));
+            let Some(other) = foreign(&first) else {
+                // What an earlier run has named otherwise keeps its name.
+                let own = (2..).map(numbered).take_while(|stem| users(stem).next().is_some());
+                let mut own = own.filter(|stem| foreign(stem).is_none());
+                if users(&first).next().is_none()
+                    && let Some(stem) = own.next()
+                    && taken.insert(stem.clone())
+                {
+                    source.stem = stem;
+                }
+                continue;
+            };
+            let free = |stem: &PathBuf| foreign(stem).is_none() && !taken.contains(stem);
+            if let Some(stem) = (2..).map(numbered).find(free) {
+                let [was, is] = [&first, &stem].map(|stem| paths::shown(stem));
+                let other = &self.abouts[other].input;
+                said.push(format!("{}: results of {other} are named {was} here; these are named {is}", source.shown));
+                taken.insert(stem.clone());
+                source.stem = stem;
+            }
+        }
+        said
+    }
+}
+
+/// Lines that were said of names, the first of them.
+pub fn renamed(mut lines: Vec<String>) -> Vec<String> {
+    const MOST: usize = 3;
+    let more = lines.len().saturating_sub(MOST);
+    lines.truncate(MOST);
+    lines.extend((more > 0).then(|| format!("and {} more are named otherwise", counted(more, "input"))));
+    lines
+}
+
+/// Lines of earlier runs that stay, and the number of those that do not.
+pub struct Stay {
+    pub kept: Vec<Vec<u8>>,
+    pub dropped: usize,
+    /// Keys of half-made raw files that lines count on.
+    pub parts: HashSet<String>,
+}
+
+impl<T> Past<T> {
+    /// Keys of half-made raw files that other journals count on.
+    pub fn parts(&self) -> impl Iterator<Item = String> {
+        self.others.iter().filter_map(|(about, _)| about.part.clone())
+    }
+
+    /// Sorts out the lines for a command that begins its own results over. `again` says whether a line about an input of this
+    /// run is of a result that is made again.
+    pub fn stay(&self, finder: &Finder, names: &Names, again: impl Fn(&Entry<T>) -> bool) -> Stay {
+        let mut stay = Stay { kept: Vec::new(), dropped: 0, parts: HashSet::new() };
+        for (entry, standing) in self.entries.iter().zip(&self.standing) {
+            let source = finder.source(&entry.about).map(|at| &finder.sources[at]);
+            if source.is_some() && again(entry) {
+                continue;
+            }
+            let replaced = |file: &String| source.is_some_and(|source| names.claims(file, source));
+            let stands = |files: &Vec<String>| !files.iter().any(replaced);
+            if entry.about.error.is_some() || standing.as_ref().is_some_and(stands) {
+                stay.kept.push(entry.text.clone());
+                stay.parts.extend(entry.about.part.clone());
+            } else {
+                stay.dropped += 1;
+            }
+        }
+        stay
+    }
+}
+
+/// Removes what killed runs have left half made in the folders that this run writes to, unless another run is at work there.
+/// Rows of arrays stay where their key is `needed`.
+pub fn sweep(results: &Results, own_lock: &Path, sources: &[Source], needed: &HashSet<String>) {
+    let mut folders: HashSet<PathBuf> = sources.iter().map(|s| results.out.join(&s.stem)).collect();
+    folders = folders.iter().filter_map(|stem| Some(stem.parent()?.to_owned())).collect();
+    folders.insert(results.out.clone());
+    // Listed before the locks are looked at: what a run that starts later makes is not among them.
+    let left: Vec<PathBuf> = folders.iter().flat_map(|folder| left_in(folder)).collect();
+    if left.is_empty() || someone_else(&results.out, own_lock) {
+        return;
+    }
+    let is_needed = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        needed.iter().any(|key| name.ends_with(&format!(".{key}.rows.partial")))
+    };
+    for path in left.into_iter().filter(|path| !is_needed(path)) {
+        // What cannot be removed disturbs nobody.
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+/// Whether another run holds a lock of this folder, or may hold one.
+fn someone_else(out: &Path, own_lock: &Path) -> bool {
+    let entries = out.read_dir().into_iter().flatten().flatten();
+    let locks = entries.filter(|entry| {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        name.starts_with('.') && name.ends_with(".lock") && Some(&*entry.file_name()) != own_lock.file_name()
+    });
+    locks.into_iter().any(|entry| match open_file(&entry.path()) {
+        Ok(file) => file.try_lock().is_err(),
+        Err(_) => false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_say_stem_row_and_method() {
+        let of = |file: &'static str| Named::of(file).map(|n| (n.stem, n.of_row, n.id));
+        assert_eq!(of("sub/x.gradient.npy"), Some(("sub/x", None, "gradient")));
+        assert_eq!(of("x.gradient-2.281.heatmap.png"), Some(("x", None, "gradient-2")));
+        assert_eq!(of("a.12.grad_cam.png"), Some(("a.12", Some("a"), "grad_cam")));
+        assert_eq!(of("photo.gradient.pgd.png"), Some(("photo.gradient", None, "pgd")));
+        assert_eq!(of("x.grid.png"), Some(("x", None, "grid")));
+        assert_eq!(of("x.png"), None);
+    }
+}

@@ -1,0 +1,86 @@
+//! Which metrics are measured, under which names.
+
+use super::units::Kind;
+use crate::error::{Error, Result};
+use crate::reliability::metric::{Better, Metric, Needs, Output, Spec};
+use crate::report::eval::{Asked, Direction};
+use crate::run::settings::Numbered;
+
+/// Used when no `--metric` is given: a few passes a map each, none of them random.
+const DEFAULT: &[&str] = &["fidelity", "deletion", "insertion"];
+/// Used beside them where there are boxes.
+const DEFAULT_BOXED: &[&str] = &["pointing", "energy_in_box", "wsol"];
+/// Used when no `--metric` is given for mosaics.
+const DEFAULT_MOSAICS: &[&str] = &["grid_pointing", "pointing", "dwsol"];
+
+/// One number of a metric.
+pub struct Column {
+    /// In records and tables.
+    pub name: String,
+    pub better: Direction,
+}
+
+/// A metric that is to be measured.
+pub struct Measure {
+    /// Its name, `-2`, `-3` … behind it when it was asked for again.
+    pub id: String,
+    /// The metric and its parameters.
+    pub spec: Spec,
+    /// What measures.
+    pub metric: Box<dyn Metric>,
+    /// Its numbers.
+    pub columns: Vec<Column>,
+}
+
+impl Measure {
+    /// For the summary.
+    pub fn asked(&self) -> Asked {
+        Asked { id: self.id.clone(), spec: self.spec.to_string(), paper: self.spec.entry.paper.into() }
+    }
+}
+
+/// The metrics asked for, or those that suit the data.
+///
+/// # Errors
+/// When a text is not the name of a metric with its parameters, or the data cannot say what it needs.
+pub fn choose(texts: &[String], kind: Kind, unlabelled: bool) -> Result<Vec<Measure>> {
+    let texts: Vec<String> = match (texts, kind) {
+        ([], Kind::Mosaics { .. }) => DEFAULT_MOSAICS.iter().map(|t| (*t).to_owned()).collect(),
+        ([], Kind::Boxed) => DEFAULT.iter().chain(DEFAULT_BOXED).map(|t| (*t).to_owned()).collect(),
+        ([], Kind::Pictures) => DEFAULT.iter().map(|t| (*t).to_owned()).collect(),
+        (texts, _) => texts.to_vec(),
+    };
+    let mut numbered = Numbered::default();
+    let mut measures = Vec::new();
+    for text in &texts {
+        let spec = Spec::parse(text)?;
+        let entry = spec.entry;
+        let refused = |why: &str| Err(Error::settings(format!("--metric {}: {why}", entry.id)));
+        match (entry.needs, kind) {
+            (Needs::Regions, Kind::Pictures) => {
+                return refused("it needs to know what is where; give --boxes FILE or --mosaics N");
+            }
+            (Needs::Mosaic, Kind::Pictures | Kind::Boxed) => {
+                return refused("it is measured on mosaics; give --mosaics N");
+            }
+            (Needs::Labels, _) if unlabelled => return refused("it needs the true classes"),
+            _ => {}
+        }
+        let behind = numbered.ending(entry.id);
+        let column = |output: &Output| Column {
+            name: format!("{}{behind}", output.key),
+            better: match output.better {
+                Better::Lower => Direction::Lower,
+                Better::Higher => Direction::Higher,
+                Better::Neither => Direction::Neither,
+            },
+        };
+        measures.push(Measure {
+            id: format!("{}{behind}", entry.id),
+            metric: spec.build()?,
+            columns: entry.outputs.iter().map(column).collect(),
+            spec,
+        });
+    }
+    Ok(measures)
+}

@@ -1,0 +1,153 @@
+//! What is measured on: pictures, or mosaics of them.
+
+use crate::data::Data;
+use crate::error::{Error, Result};
+use crate::reliability::mosaic::{self, Pool};
+use crate::report::Stamp;
+use crate::run::settings::fingerprint;
+use serde_json::json;
+
+/// What kind of pictures is measured on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The data.
+    Pictures,
+    /// The data, and boxes in them.
+    Boxed,
+    /// Mosaics of the data.
+    Mosaics {
+        /// How many.
+        count: usize,
+        /// How large.
+        size: mosaic::Size,
+    },
+}
+
+impl Kind {
+    /// In records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Pictures | Kind::Boxed => "pictures",
+            Kind::Mosaics { size: mosaic::Size::Native, .. } => "mosaics, native size",
+            Kind::Mosaics { size: mosaic::Size::Double, .. } => "mosaics, double size",
+        }
+    }
+}
+
+/// Where a unit's pixels come from, as positions in the data.
+#[derive(Debug, Clone, Copy)]
+pub enum Content {
+    /// One picture.
+    Picture(usize),
+    /// Four, in one.
+    Mosaic {
+        /// Of the mosaic.
+        number: usize,
+        /// Top left, top right, bottom left, bottom right.
+        cells: [usize; mosaic::CELLS],
+        /// How large.
+        size: mosaic::Size,
+    },
+}
+
+/// One picture to be measured on.
+#[derive(Debug)]
+pub struct Unit {
+    /// As in its line.
+    pub input: String,
+    /// Row of an array, or number of the mosaic.
+    pub index: Option<usize>,
+    /// The pictures of a mosaic.
+    pub parts: Vec<String>,
+    /// Where its pixels come from.
+    pub content: Content,
+    /// Fingerprint of everything that its results depend on, its pixels apart.
+    pub settings: String,
+    /// Its files as they were found.
+    pub stamps: Vec<Option<Stamp>>,
+}
+
+impl Unit {
+    /// For messages.
+    pub fn name(&self) -> String {
+        self.index.map_or_else(|| self.input.clone(), |i| format!("{}[{i}]", self.input))
+    }
+}
+
+/// Everything to be measured on, in order.
+#[derive(Debug)]
+pub struct Units {
+    /// Each.
+    pub all: Vec<Unit>,
+}
+
+impl Units {
+    /// Lists what is measured on; `common` is what all results depend on.
+    ///
+    /// # Errors
+    /// When there are no pictures, or too few classes for mosaics.
+    pub fn new(data: &Data, kind: Kind, seed: u64, common: &serde_json::Value) -> Result<Self> {
+        if data.examples.is_empty() {
+            return Err(Error::settings("--data: there is no picture"));
+        }
+        let all = match kind {
+            Kind::Pictures | Kind::Boxed => {
+                (0..data.examples.len()).map(|at| Self::picture(data, at, common)).collect()
+            }
+            Kind::Mosaics { count, size } => Self::mosaics(data, count, size, seed, common)?,
+        };
+        Ok(Self { all })
+    }
+
+    fn picture(data: &Data, at: usize, common: &serde_json::Value) -> Unit {
+        let example = &data.examples[at];
+        let source = &data.sources[example.source];
+        let boxes = data.boxes.as_ref().map(|boxes| {
+            let drawn = boxes.of(source, example.row);
+            drawn.map(|all| all.iter().map(|b| format!("{}:{:?}", b.class, b.edges)).collect::<Vec<_>>())
+        });
+        let own = json!({ "common": common, "class": example.class, "boxes": boxes });
+        Unit {
+            input: source.shown.clone(),
+            index: example.row,
+            parts: Vec::new(),
+            content: Content::Picture(at),
+            settings: fingerprint(&own),
+            stamps: vec![source.stamp],
+        }
+    }
+
+    fn mosaics(
+        data: &Data,
+        count: usize,
+        size: mosaic::Size,
+        seed: u64,
+        common: &serde_json::Value,
+    ) -> Result<Vec<Unit>> {
+        let usable = data.examples.iter().enumerate();
+        let usable: Vec<(usize, usize)> =
+            usable.filter_map(|(at, e)| Some((at, e.class.clone().ok().flatten()?))).collect();
+        let classes: Vec<usize> = usable.iter().map(|&(_, class)| class).collect();
+        let pool = Pool::new(&classes).map_err(|e| {
+            // The first thing that went wrong is the likely cause.
+            match data.examples.iter().find_map(|e| e.class.clone().err()) {
+                Some(why) => Error::settings(format!("{e}; {why}")),
+                None => e,
+            }
+        })?;
+        let unit = |number: usize| {
+            let drawn = pool.draw(number as u32, seed);
+            let cells = drawn.map(|i| usable[i].0);
+            let own = json!({ "common": common, "classes": drawn.map(|i| usable[i].1) });
+            Unit {
+                input: "mosaic".into(),
+                index: Some(number),
+                parts: cells.iter().map(|&at| data.name(&data.examples[at])).collect(),
+                content: Content::Mosaic { number, cells, size },
+                settings: fingerprint(&own),
+                stamps: cells.iter().map(|&at| data.sources[data.examples[at].source].stamp).collect(),
+            }
+        };
+        Ok((0..count).map(unit).collect())
+    }
+}

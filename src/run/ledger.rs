@@ -1,0 +1,373 @@
+//! The books of a run: the lock on its folder, what earlier runs have left there, the journal, and what became of each
+//! source.
+
+use std::collections::HashSet;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+
+use super::earlier::{Finder, Names, Past, Results, place_of, renamed, sweep};
+use super::keeper::{Keeper, Kept};
+use super::resume::Done;
+use super::said::Said;
+use crate::data::{Shard, Source, announce, deal, files};
+use crate::error::{Error, Result};
+use crate::report::{FileStatus, Journal, Status};
+use crate::text::counted;
+
+/// Whether results of an earlier run count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Earlier {
+    /// They are kept and not made again.
+    Resume,
+    /// They are forgotten.
+    Forget,
+}
+
+/// How often a lock is tried.
+const LOOKS: usize = 10;
+
+/// Keeps other runs from writing to the same records in `out` until it is dropped.
+///
+/// # Errors
+/// When another run holds it, or it cannot be made.
+pub fn lock(path: &Path, out: &Path) -> Result<File> {
+    // Of a link nobody knows where it leads, and a pipe would be waited for.
+    if path.symlink_metadata().is_ok_and(|there| !there.is_file()) {
+        return Err(Error::input(format!("{}: this is no regular file", path.display())));
+    }
+    let options = File::options().create(true).truncate(false).write(true).open(path);
+    let file = options.map_err(|e| Error::io(path, e))?;
+    // A run that starts may look at this lock for a moment.
+    for _ in 0..LOOKS {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(10)),
+            // There are file systems without locks.
+            Ok(()) | Err(TryLockError::Error(_)) => return Ok(file),
+        }
+    }
+    Err(Error::settings(format!("another run is writing to {}", out.display())))
+}
+
+/// Says what of earlier results counts.
+pub(super) type Settle<'s, L> = dyn Fn(&Past<L>, &[Source], &Finder<'_>, &Names<'_>) -> Done + 's;
+
+/// A folder of results that this run alone writes to.
+pub(super) struct Folder {
+    command: &'static str,
+    out: PathBuf,
+    records: PathBuf,
+    manifest: PathBuf,
+    lock_path: PathBuf,
+    _lock: File,
+}
+
+/// What a run finds in its folder before it begins.
+pub(super) struct Found<L> {
+    folder: Folder,
+    results: Results,
+    past: Past<L>,
+    places: Vec<Option<String>>,
+    /// Results that need not be made again, and lines that stay.
+    pub done: Done,
+    /// Results of other inputs.
+    others: HashSet<PathBuf>,
+    /// What there is to say of it, one sentence each.
+    pub sentences: Vec<String>,
+}
+
+impl Folder {
+    /// Makes and locks `out` for `command`; each shard has records of its own.
+    ///
+    /// # Errors
+    /// When the folder cannot be made or another run writes to it.
+    pub fn lock(out: &Path, command: &'static str, shard: Option<Shard>) -> Result<Self> {
+        std::fs::create_dir_all(out).map_err(|e| Error::io(out, e))?;
+        let file = |name: &str, extension: &str| {
+            out.join(match shard {
+                Some(shard) => format!("{name}.{}-of-{}.{extension}", shard.part, shard.of),
+                None => format!("{name}.{extension}"),
+            })
+        };
+        let lock_path = file(".records", "lock");
+        let lock = lock(&lock_path, out)?;
+        let (records, manifest) = (file("records", "jsonl"), file("manifest", "json"));
+        Ok(Self { command, out: out.to_owned(), records, manifest, lock_path, _lock: lock })
+    }
+
+    /// Looks at what earlier runs have left. Sources whose results would take the place of another input's get other names;
+    /// those of other shards go. `ids` are the names of what runs now; `settle` says what counts, where anything may.
+    ///
+    /// # Errors
+    /// When the records are damaged.
+    pub fn find<L: Kept + DeserializeOwned>(
+        self,
+        sources: &mut Vec<Source>,
+        ids: &[&str],
+        shard: Option<Shard>,
+        settle: Option<&Settle<'_, L>>,
+    ) -> Result<Found<L>> {
+        let results = Results::new(&self.out);
+        let past = Past::<L>::read(&results, &self.records, L::KEY)?;
+        let names = past.names(ids.iter().copied().collect());
+        let placed = |sources: &[Source]| sources.iter().map(|s| place_of(&s.path)).collect::<Vec<_>>();
+        let mut places = placed(sources);
+        let mut sentences = renamed(names.keep_apart(sources, &places));
+        if let Some(shard) = shard {
+            deal(sources, shard);
+            places = placed(sources);
+        }
+        let finder = Finder::new(sources, &places);
+        let done = match settle {
+            Some(settle) => settle(&past, sources, &finder, &names),
+            None => {
+                let again = |line: &L| line.maker().is_none_or(|maker| ids.contains(&maker));
+                Done::nothing_but(past.stay(&finder, &names, |entry| entry.line.as_ref().is_some_and(again)))
+            }
+        };
+        let others = past.of_others(&results, &finder);
+        if done.outdated > 0 {
+            sentences.insert(0, format!("{} earlier results have other settings and are made again", done.outdated));
+        }
+        if done.dropped > 0 {
+            sentences.push(format!(
+                "{} of earlier runs left out: files are gone, changed or replaced",
+                counted(done.dropped, "record")
+            ));
+        }
+        drop(finder);
+        drop(names);
+        Ok(Found { folder: self, results, past, places, done, others, sentences })
+    }
+}
+
+/// Shows a record once it is in the journal.
+pub type Show<L> = Box<dyn FnMut(&L) -> Result<()> + Send>;
+
+impl<L: Kept> Found<L> {
+    /// Opens the journal. A manifest of another command is kept; what it is kept as is said.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn start(
+        self,
+        sources: Arc<[Source]>,
+        ids: &[&str],
+        read: HashSet<PathBuf>,
+        said: Said,
+        mut show: Show<L>,
+    ) -> Result<(Ledger<L>, Arc<Done>, Vec<String>)> {
+        let Self { folder, results, past, places, done, others, mut sentences } = self;
+        // A manifest says that a run has ended: one of an earlier run must not stand beside this run's records.
+        if let Some(kept) = files::set_aside(&folder.manifest, |manifest| manifest["command"] == folder.command)? {
+            sentences.push(format!("the manifest of another command is kept as {}", kept.display()));
+        }
+        match std::fs::remove_file(&folder.manifest) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(&folder.manifest, e)),
+            _ => {}
+        }
+        announce(&folder.out, folder.command, &sources, ids.iter().copied())?;
+        let journal = Journal::start_with(&folder.records, done.kept.iter().map(Vec::as_slice))?;
+        let needed = done.parts.iter().cloned().chain(past.parts()).collect();
+        sweep(&results, &folder.lock_path, &sources, &needed);
+        let tallies = sources.iter().map(|_| Tally { items: 1, ..Tally::default() }).collect();
+        let tallies = Tallies(Arc::new(Mutex::new(tallies)));
+        let late = tallies.clone();
+        let listener = move |at: usize, line: &L, lost: bool| {
+            if lost {
+                late.lose(at, line);
+            }
+            show(line)
+        };
+        let keeper = Keeper::new(journal, Box::new(listener));
+        Ok((Ledger { folder, keeper, tallies, places, sources, read, others, said }, Arc::new(done), sentences))
+    }
+}
+
+/// What became of a source.
+#[derive(Debug, Clone, Default)]
+pub struct Tally {
+    /// Rows of an array; 1 for a picture.
+    pub items: usize,
+    /// Results made.
+    pub made: usize,
+    /// Those of them that did what they promise.
+    pub succeeded: usize,
+    /// Results that an earlier run has left.
+    pub skipped: usize,
+    /// Rows that failed; `None` among them for all of the source.
+    pub failed: HashSet<Option<usize>>,
+    /// The first error.
+    pub error: Option<String>,
+}
+
+#[derive(Clone)]
+struct Tallies(Arc<Mutex<Vec<Tally>>>);
+
+impl Tallies {
+    fn all(&self) -> MutexGuard<'_, Vec<Tally>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, at: usize, line: &impl Kept) {
+        let tally = &mut self.all()[at];
+        match line.error() {
+            Some(why) => {
+                tally.failed.insert(line.index());
+                tally.error.get_or_insert_with(|| why.to_owned());
+            }
+            None => {
+                tally.made += 1;
+                tally.succeeded += usize::from(line.succeeded());
+            }
+        }
+    }
+
+    /// What was taken for done is a failure where its files have vanished before they were on disk.
+    fn lose(&self, at: usize, line: &impl Kept) {
+        let tally = &mut self.all()[at];
+        tally.made -= 1;
+        tally.succeeded -= usize::from(line.succeeded());
+        tally.failed.insert(line.index());
+        tally.error = tally.error.take().or_else(|| line.error().map(str::to_owned));
+    }
+}
+
+/// What a run came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Results made.
+    pub made: usize,
+    /// Those of them that did what they promise.
+    pub succeeded: usize,
+    /// Results that an earlier run has left.
+    pub skipped: usize,
+    /// Sources with a failure.
+    pub failed: usize,
+}
+
+/// Keeps the records of a run: a record is in the journal, and its files on disk, before anybody sees it.
+pub struct Ledger<L> {
+    folder: Folder,
+    keeper: Keeper<L>,
+    tallies: Tallies,
+    /// Where the sources are.
+    places: Vec<Option<String>>,
+    sources: Arc<[Source]>,
+    /// Files that this run reads.
+    read: HashSet<PathBuf>,
+    /// Results of other inputs.
+    others: HashSet<PathBuf>,
+    /// What every record says of the run.
+    pub said: Said,
+}
+
+impl<L: Kept> Ledger<L> {
+    /// The folder of results.
+    pub fn out(&self) -> &Path {
+        &self.folder.out
+    }
+
+    /// The inputs.
+    pub fn sources(&self) -> &[Source] {
+        &self.sources
+    }
+
+    /// Hash of the place of source `at`.
+    pub fn place(&self, at: usize) -> Option<String> {
+        self.places.get(at).cloned().flatten()
+    }
+
+    /// Source `at` has `items` rows.
+    pub fn set_items(&mut self, at: usize, items: usize) {
+        self.tallies.all()[at].items = items;
+    }
+
+    /// `n` results that an earlier run has left.
+    pub fn skip(&mut self, at: usize, n: usize) {
+        self.tallies.all()[at].skipped += n;
+    }
+
+    /// A failure that an earlier run has recorded.
+    pub fn still_failed(&mut self, at: usize, row: usize, why: &str) {
+        let tally = &mut self.tallies.all()[at];
+        tally.failed.insert(Some(row));
+        tally.error.get_or_insert_with(|| why.to_owned());
+    }
+
+    /// Takes a line about source `at`.
+    ///
+    /// # Errors
+    /// When an earlier one could not be written.
+    pub fn add(&mut self, at: usize, mut line: L) -> Result<()> {
+        let (assumed, warnings) = line.remarks();
+        self.said.write(assumed, warnings);
+        self.tallies.count(at, &line);
+        self.keeper.add(at, line)
+    }
+
+    /// Refuses a result in the place of a file that this run reads, or of another input's result.
+    ///
+    /// # Errors
+    /// Input, naming the path.
+    pub fn spare(&self, path: &Path) -> Result<()> {
+        let whose = match path.canonicalize() {
+            Ok(place) if self.read.contains(&place) => "of a file that this run reads",
+            Ok(place) if self.others.contains(&place) => "of another input's",
+            _ => return Ok(()),
+        };
+        Err(Error::input(format!(
+            "{}: the result would take the place {whose}; give another folder with -o",
+            path.display()
+        )))
+    }
+
+    /// What became of source `at` so far.
+    pub fn tally(&self, at: usize) -> Tally {
+        self.tallies.all()[at].clone()
+    }
+
+    /// Writes down what is left. Nothing can be added any more.
+    ///
+    /// # Errors
+    /// When the journal cannot be written.
+    pub fn close(&mut self) -> Result<()> {
+        self.keeper.close()
+    }
+
+    /// What became of every source.
+    pub fn statuses(&self) -> Vec<FileStatus> {
+        let status = |(tally, source): (&Tally, &Source)| FileStatus {
+            input: source.shown.clone(),
+            status: match (tally.failed.is_empty(), tally.made) {
+                (false, _) => Status::Failed,
+                (true, 0) => Status::Skipped,
+                (true, _) => Status::Done,
+            },
+            items: tally.items,
+            failed_items: if tally.failed.contains(&None) { tally.items } else { tally.failed.len() },
+            error: tally.error.clone(),
+        };
+        self.tallies.all().iter().zip(self.sources.iter()).map(status).collect()
+    }
+
+    /// What the run came to.
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for tally in self.tallies.all().iter() {
+            totals.made += tally.made;
+            totals.succeeded += tally.succeeded;
+            totals.skipped += tally.skipped;
+            totals.failed += usize::from(!tally.failed.is_empty());
+        }
+        totals
+    }
+
+    /// Where the manifest is written.
+    pub fn manifest(&self) -> &Path {
+        &self.folder.manifest
+    }
+}

@@ -1,0 +1,218 @@
+//! Runs over many inputs: one loop, in which a bad input never takes its neighbours along, results that appear whole, and
+//! records by which a run that was stopped goes on.
+//!
+//! [`drive`] takes inputs from a stream ([`Stream`](crate::data::Stream), for labelled data [`Pictures`]) and hands them to a
+//! [`Work`]: [`Explain`], [`Attack`], [`Evaluation`], [`Checks`] or [`Gather`].
+
+mod attack;
+mod check;
+mod collect;
+mod drawing;
+mod earlier;
+mod eval;
+mod explain;
+mod keeper;
+mod ledger;
+mod resume;
+mod said;
+mod settings;
+
+pub use attack::{Attack, AttackFormat, AttackLine, AttackOptions, AttackRecord, MapsCompared};
+pub use check::{Checks, Hears};
+pub use collect::{Fitting, Gather, Gathered, Kept, Pair, Paired, Sink, Specimens};
+pub use eval::{Content, EvalOptions, Evaluation, Kind, Measure, Pictures, Shown, Unit, Units, choose};
+pub use explain::{Explain, ExplainOptions, Format, many_passes, shares_out};
+pub use ledger::{Earlier, Ledger, Show, Tally, Totals, lock};
+pub use said::Said;
+pub use settings::{Named, methods, precision_name};
+
+use crate::cancel::Cancel;
+use crate::data::{At, Event, Source};
+use crate::engine::Observer;
+use crate::error::{Error, ErrorKind, Result};
+use crate::graph::Graph;
+use crate::tensor::Shape;
+
+/// Hears how far a run has come. Everything is optional; nothing is said where nobody listens.
+pub trait Listener {
+    /// So many sources follow.
+    fn begin(&self, _sources: usize) {}
+
+    /// A sentence that stands by itself.
+    fn say(&self, _sentence: &str) {}
+
+    /// What is being done now.
+    fn at(&self, _what: &str) {}
+
+    /// One more source is finished.
+    fn step(&self, _what: &str) {}
+
+    /// One more of very many inputs is finished.
+    fn pass(&self, _what: &str) {}
+
+    /// What hears how far long methods have come, where somebody does.
+    fn observer(&self) -> Option<Observer> {
+        None
+    }
+
+    /// By what the run can be stopped.
+    fn cancel(&self) -> Cancel {
+        Cancel::default()
+    }
+}
+
+/// A listener that hears nothing.
+impl Listener for () {}
+
+/// What is done with inputs.
+pub trait Work {
+    /// An input that was read.
+    type Input;
+
+    /// What source `at` is called.
+    fn name(&self, at: usize) -> String;
+
+    /// Most inputs that go together, of which the first is `at`.
+    fn together(&self, _at: At) -> usize {
+        1
+    }
+
+    /// Whether `next` can go together with `first`.
+    fn joins(&self, _first: &Self::Input, _next: &Self::Input) -> bool {
+        true
+    }
+
+    /// Lets `cancel` stop the work.
+    fn cancel_with(&mut self, cancel: &Cancel);
+
+    /// A source begins; an array tells its number of rows and whether it is a single input without an axis of rows.
+    ///
+    /// # Errors
+    /// When the run cannot go on.
+    fn begin(&mut self, _at: usize, _array: Option<(usize, bool)>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Inputs that go together.
+    ///
+    /// # Errors
+    /// When the run cannot go on. What is wrong with one input is its own error.
+    fn group(&mut self, inputs: Vec<(At, Self::Input)>, listener: &dyn Listener) -> Result<()>;
+
+    /// An input that cannot be used.
+    ///
+    /// # Errors
+    /// When the run cannot go on.
+    fn failed(&mut self, at: At, why: Error, listener: &dyn Listener) -> Result<()>;
+
+    /// An input that was done before.
+    fn skipped(&mut self, _at: At, _listener: &dyn Listener) {}
+
+    /// All of a source has been given; what became of it, in one line.
+    ///
+    /// # Errors
+    /// When the run cannot go on.
+    fn end(&mut self, at: usize) -> Result<Option<String>>;
+
+    /// Whether more inputs are wanted.
+    fn wants_more(&self) -> bool {
+        true
+    }
+}
+
+/// Takes inputs from `stream` and hands them to `work`, group by group, until there are no more.
+///
+/// # Errors
+/// Cancelled when the listener's flag was set; those of `work` that end a run. What was done before is kept.
+pub fn drive<W: Work>(
+    stream: impl Iterator<Item = Event<W::Input>>,
+    work: &mut W,
+    listener: &dyn Listener,
+) -> Result<()> {
+    let cancel = listener.cancel();
+    work.cancel_with(&cancel);
+    let mut group: Vec<(At, W::Input)> = Vec::new();
+    // Sources that have ended while their last input waits.
+    let mut ended: Vec<usize> = Vec::new();
+    let mut rows = None;
+    fn flush<W: Work>(
+        work: &mut W,
+        group: &mut Vec<(At, W::Input)>,
+        ended: &mut Vec<usize>,
+        listener: &dyn Listener,
+    ) -> Result<()> {
+        if !group.is_empty() {
+            work.group(std::mem::take(group), listener)?;
+        }
+        for at in ended.drain(..) {
+            work.end(at)?.into_iter().for_each(|line| listener.step(&line));
+        }
+        Ok(())
+    }
+    for event in stream {
+        cancel.check()?;
+        match event {
+            Event::Begin(at, array) => {
+                listener.at(&work.name(at));
+                // Rows of an array do not go together with anything else.
+                if array.is_some() {
+                    flush(work, &mut group, &mut ended, listener)?;
+                }
+                rows = array;
+                work.begin(at, array)?;
+            }
+            Event::Skipped(at) => work.skipped(at, listener),
+            Event::Input(at, Err(e)) => {
+                // Records keep the order of the inputs.
+                flush(work, &mut group, &mut ended, listener)?;
+                work.failed(at, e, listener)?;
+            }
+            Event::Input(at, Ok(input)) => {
+                if group.first().is_some_and(|(_, first)| !work.joins(first, &input)) {
+                    flush(work, &mut group, &mut ended, listener)?;
+                }
+                if let (true, (source, Some(row)), Some((rows, _))) = (group.is_empty(), at, rows) {
+                    listener.at(&format!("{} [{row} of {rows}]", work.name(source)));
+                }
+                group.push((at, input));
+                if group.len() >= work.together(group[0].0) {
+                    flush(work, &mut group, &mut ended, listener)?;
+                }
+            }
+            Event::End(at) => {
+                if rows.take().is_some() {
+                    ended.push(at);
+                    flush(work, &mut group, &mut ended, listener)?;
+                } else if group.iter().any(|((source, _), _)| *source == at) {
+                    ended.push(at);
+                } else {
+                    work.end(at)?.into_iter().for_each(|line| listener.step(&line));
+                }
+            }
+        }
+        if !work.wants_more() {
+            break;
+        }
+    }
+    flush(work, &mut group, &mut ended, listener)
+}
+
+/// Ends a run where what failed on one input fails on every other of `sources`, unless it has worked on one before. An error
+/// that names the input's shape is that input's own, unless all of them have the same: the net takes no other, or all are
+/// pictures, which are prepared alike.
+fn hopeless<T>(made: &Result<T>, proven: &mut bool, graph: &Graph, sources: &[Source]) -> Result<()> {
+    let Err(e) = made else {
+        *proven = true;
+        return Ok(());
+    };
+    let Shape { c, h, w } = graph.input_shape();
+    let always = match e.kind() {
+        ErrorKind::Cancelled => return Err(Error::new(e.kind(), e.to_string())),
+        ErrorKind::Settings => true,
+        ErrorKind::Shape => {
+            !sources.iter().any(Source::is_array) || graph.resized(Shape::new(c, 2 * h, 2 * w)).is_err()
+        }
+        _ => false,
+    };
+    if always && !*proven { Err(Error::new(e.kind(), e.to_string())) } else { Ok(()) }
+}

@@ -1,0 +1,183 @@
+//! What results depend on: methods under their names, and fingerprints of settings.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::device::Products;
+use crate::device::cpu::Kernels;
+use crate::engine::{Engine, Settings};
+use crate::error::{Error, Result, read_file};
+use crate::method::{Context, Method, Spec};
+use crate::report::{Manifest, MethodUsed, RECORD_VERSION};
+use crate::session::Session;
+use crate::tensor::Precision;
+use crate::text::hex;
+
+/// A method under the name that its files and records carry.
+#[derive(Debug, Clone)]
+pub struct Named {
+    /// The method's name, with `-2`, `-3` … after it when it was asked for again.
+    pub id: String,
+    /// The method and its parameters.
+    pub spec: Spec,
+}
+
+/// Names under which things go: those asked for again get a number.
+#[derive(Debug, Default)]
+pub(super) struct Numbered(HashMap<&'static str, usize>);
+
+impl Numbered {
+    /// What follows `name` this time: nothing, `-2`, `-3` …
+    pub fn ending(&mut self, name: &'static str) -> String {
+        let time = self.0.entry(name).and_modify(|n| *n += 1).or_insert(1);
+        if *time == 1 { String::new() } else { format!("-{time}") }
+    }
+}
+
+/// Methods with their names, repeated names numbered.
+///
+/// # Errors
+/// When a text is not the name of a method with its parameters.
+pub fn methods(texts: &[String]) -> Result<Vec<Named>> {
+    let mut numbered = Numbered::default();
+    let named = |text: &String| {
+        let spec = Spec::parse(text)?;
+        let id = format!("{}{}", spec.entry.id, numbered.ending(spec.entry.id));
+        Ok(Named { id, spec })
+    };
+    texts.iter().map(named).collect()
+}
+
+/// A method that can run.
+pub(super) struct Built {
+    pub method: Box<dyn Method>,
+    /// Hash of the files that its parameters name.
+    pub files: String,
+}
+
+/// Builds `methods`, in order.
+pub(super) fn build(session: &Session, methods: &[Named]) -> Result<Vec<Built>> {
+    // What a parameter's file holds counts, not its name.
+    let loaded = RefCell::new(Sha256::new());
+    let load = |path: &Path| {
+        let tensor = session.read(path)?;
+        let mut hash = loaded.borrow_mut();
+        hash.update(format!("{:?}", tensor.dims()));
+        tensor.to_f64().iter().for_each(|v| hash.update(v.to_le_bytes()));
+        Ok(tensor)
+    };
+    let (seed, score, preprocess) = (session.seed(), session.explained(), session.preparation());
+    let context = Context { seed, score, preprocess, load: &load };
+    let mut built = Vec::new();
+    for named in methods {
+        let method = named.spec.build(&context).map_err(|e| e.within(format!("-m {}", named.spec)))?;
+        // A file that the method itself reads counts too.
+        if let Ok(path) = named.spec.values().text("patterns") {
+            loaded.borrow_mut().update(read_file(Path::new(path))?);
+        }
+        built.push(Built { method, files: hex(&loaded.take().finalize()) });
+    }
+    Ok(built)
+}
+
+/// 16 digits that differ where `settings` do.
+pub(super) fn fingerprint(settings: &Value) -> String {
+    hex(&Sha256::digest(settings.to_string().as_bytes())[..8])
+}
+
+/// The precision as it was asked for.
+pub fn precision_name(settings: &Settings) -> &'static str {
+    match (settings.precision, settings.products) {
+        (Precision::F64, _) => "f64",
+        (Precision::F32, Products::F32) => "f32",
+        (Precision::F32, Products::Tf32) => "tf32",
+        (Precision::F32, Products::F16) => "f16",
+        (Precision::F32, Products::Bf16) => "bf16",
+    }
+}
+
+/// What all results of a session depend on.
+pub(super) fn common(session: &mut Session, settings: &Settings) -> Result<Value> {
+    let mut common = json!({
+        "version": env!("CARGO_PKG_VERSION"), "model": session.model().sha256(),
+        "architecture": session.model().architecture(), "preprocessing": session.preparation(), "seed": session.seed(),
+    });
+    note(&mut common, settings, session.engine())?;
+    Ok(common)
+}
+
+/// Writes down everything about computing that results depend on.
+///
+/// # Errors
+/// When the folder of kernels cannot be read.
+pub fn note(settled: &mut Value, settings: &Settings, engine: &Engine) -> Result<()> {
+    let device = engine.describe().device;
+    settled["precision"] = precision_name(settings).into();
+    settled["conv"] = json!(settings.convolution);
+    // GPUs of one machine are alike, and the order of an emulated GPU's threads changes nothing.
+    settled["device"] = device.split(':').next().unwrap_or_default().into();
+    if settings.kernels != Kernels::Auto {
+        // Other instructions, other roundings.
+        settled["kernels"] = settings.kernels.set().name.into();
+    }
+    if let Some(dir) = &settings.kernel_dir {
+        settled["kernel_dir"] = digest(dir)?.into();
+    }
+    Ok(())
+}
+
+/// Of the names and texts of a folder's files.
+fn digest(dir: &Path) -> Result<String> {
+    let fail = |e| Error::io(dir, e);
+    let mut files = std::fs::read_dir(dir).map_err(fail)?.collect::<Result<Vec<_>, _>>().map_err(fail)?;
+    files.retain(|file| file.path().is_file());
+    files.sort_by_key(|file| file.file_name());
+    let mut hash = Sha256::new();
+    for file in files {
+        let text = read_file(&file.path())?;
+        hash.update(file.file_name().as_encoded_bytes());
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text);
+    }
+    Ok(hex(&hash.finalize()))
+}
+
+/// The manifest of a run that begins.
+pub(super) fn manifest(
+    session: &mut Session,
+    command: &str,
+    settings: &Settings,
+    (methods, target, score): (Vec<MethodUsed>, &str, &str),
+    formats: Vec<String>,
+    shard: Option<String>,
+) -> Result<Manifest> {
+    let description = session.engine().describe();
+    let preprocessing = serde_json::to_value(session.preparation());
+    Ok(Manifest {
+        version: env!("CARGO_PKG_VERSION").into(),
+        command: command.into(),
+        model: session.model_used(),
+        preprocessing: preprocessing.map_err(|e| Error::settings(format!("the preparation is not JSON: {e}")))?,
+        methods,
+        target: target.into(),
+        score: score.into(),
+        seed: session.seed(),
+        device: description.device,
+        kernels: description.kernels,
+        precision: precision_name(settings).into(),
+        threads: description.threads,
+        memory_bytes: settings.memory,
+        formats,
+        shard,
+        ignored_files: 0,
+        seconds: 0.0,
+        files: Vec::new(),
+        assumed: Vec::new(),
+        warnings: Vec::new(),
+        record_version: RECORD_VERSION,
+    })
+}
