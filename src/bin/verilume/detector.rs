@@ -52,7 +52,7 @@ fn features(session: &Session, spec: &Spec, seed: u64) -> Result<Features> {
 /// What was gathered for a detector.
 type Collection<'a> = Gather<'a, Specimens<'a>>;
 
-fn of<'s>(all: &'s [Specimen], part: Part) -> impl Iterator<Item = &'s Specimen> {
+fn of(all: &[Specimen], part: Part) -> impl Iterator<Item = &Specimen> {
     all.iter().filter(move |s| s.part == part)
 }
 
