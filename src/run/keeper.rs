@@ -32,6 +32,8 @@ pub trait Kept: Serialize + Send + 'static {
     fn succeeded(&self) -> bool {
         true
     }
+    /// It could not be finished after all.
+    fn fail(&mut self, why: String);
     /// What was assumed, and warnings.
     fn remarks(&mut self) -> (&mut Vec<String>, &mut Vec<String>);
     /// Files written.
@@ -57,6 +59,10 @@ impl Kept for Line {
 
     fn error(&self) -> Option<&str> {
         self.record.error.as_deref()
+    }
+
+    fn fail(&mut self, why: String) {
+        self.record.error = Some(why);
     }
 
     fn remarks(&mut self) -> (&mut Vec<String>, &mut Vec<String>) {

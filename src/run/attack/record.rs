@@ -138,6 +138,10 @@ impl Kept for AttackLine {
         self.record.succeeded == Some(true)
     }
 
+    fn fail(&mut self, why: String) {
+        self.record.error = Some(why);
+    }
+
     fn remarks(&mut self) -> (&mut Vec<String>, &mut Vec<String>) {
         (&mut self.record.assumed, &mut self.record.warnings)
     }

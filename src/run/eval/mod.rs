@@ -15,10 +15,10 @@ use serde_json::json;
 pub use metrics::{Measure, choose};
 pub use units::{Content, Kind, Unit, Units};
 
-use super::explain::{PICTURES, ROWS, SMALL, many_passes};
 use super::ledger::{Earlier, lock};
+use super::recorded::{PICTURES, ROWS, SMALL};
 use super::said::Said;
-use super::settings::{Named, build, common, precision_name};
+use super::settings::{Named, build, common, many_passes, precision_name};
 use super::{Listener, Work, hopeless};
 use crate::cancel::Cancel;
 use crate::data::{At, Boxes, Data, Drawn, Event, Item, Net, Reader, Room, Wanted, files, paths};
