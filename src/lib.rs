@@ -79,7 +79,7 @@ pub mod memory;
 pub mod method;
 pub mod model;
 mod near;
-pub mod optimiser;
+mod optimiser;
 pub mod perturb;
 pub mod program;
 pub mod random;

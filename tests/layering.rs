@@ -82,6 +82,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "random",
             "image",
             "model",
+            "method",
             "map",
             "render",
             "reliability",

@@ -1,12 +1,13 @@
 //! From options to a session: the net, its preparation, its class names, and the engine.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use verilume::data::{Room, load};
 use verilume::engine::{Engine, Settings};
 use verilume::image::{Interpolation, Preprocess};
-use verilume::model::{Labels, Model, Setting};
+use verilume::model::{EMBEDDED, Labels, Model, Setting};
 use verilume::program::Score;
 use verilume::run::{Named, methods};
 use verilume::session::{Options, Session};
@@ -59,7 +60,7 @@ impl Shared<'_> {
     }
 
     /// Files that are read besides the inputs.
-    pub fn read(&self) -> Vec<std::path::PathBuf> {
+    pub fn read(&self) -> Vec<PathBuf> {
         self.model.model.iter().map(Into::into).chain(self.preparation.labels.clone()).collect()
     }
 
@@ -128,13 +129,37 @@ pub fn default_methods(model: &Model) -> Result<Vec<Named>> {
     Ok(methods(&[if has_positions(model) { DEFAULT_METHOD } else { DEFAULT_METHOD_OF_VECTORS }.to_string()])?)
 }
 
+/// A weights file, or a built-in net by name. A file of that name goes first.
+fn named(name: &str, arch: Option<&str>) -> Result<Model> {
+    let path = Path::new(name);
+    if path.exists() {
+        return Ok(Model::open(path, arch)?);
+    }
+    if name == EMBEDDED {
+        return embedded();
+    }
+    bail!("--model {name}: neither a file nor a built-in net (built in: {EMBEDDED})")
+}
+
+/// The net inside this program.
+#[cfg(feature = "embedded-model")]
+pub fn embedded() -> Result<Model> {
+    Ok(Model::embedded()?)
+}
+
+/// The net inside this program.
+#[cfg(not(feature = "embedded-model"))]
+pub fn embedded() -> Result<Model> {
+    bail!("this build has no embedded net (feature `embedded-model` is off); give --model FILE")
+}
+
 /// The net that was asked for.
 pub fn open_model(choice: &ModelChoice) -> Result<Model> {
     let arch = choice.arch.as_deref();
     match &choice.model {
-        None if arch.is_none() => crate::model::embedded(),
+        None if arch.is_none() => embedded(),
         None => bail!("--arch needs --model FILE; the embedded net's architecture is known"),
-        Some(name) => crate::model::open(name, arch),
+        Some(name) => named(name, arch),
     }
 }
 

@@ -596,7 +596,7 @@ impl Cli {
                 eval.after_long_help(format!("{}\n\n{}", eval::EXAMPLES, listing::metrics_text()))
             })
             .mut_subcommand("attack", |attack| {
-                let attacks = crate::attack::attacks_text();
+                let attacks = listing::attacks_text();
                 attack.after_long_help(format!("{}\n\n{attacks}", attack::ATTACK_EXAMPLES))
             })
     }
