@@ -10,7 +10,6 @@ use verilume::text::counted;
 use crate::args::{self, attack::AttackArgs};
 use crate::exit;
 use crate::listing;
-use crate::plan::shared;
 use crate::records::{Reply, attacks};
 use crate::talk::{Answer, Progress};
 
@@ -21,7 +20,7 @@ pub fn run(args: &AttackArgs) -> Result<ExitCode> {
         Answer::default().line(text.trim_end())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let shared = shared!(args);
+    let shared = &args.shared;
     let methods = run::methods(&args.methods)?;
     let (mut session, settings) = shared.open(Score::Logit)?;
     let progress = Progress::new(shared.voice());

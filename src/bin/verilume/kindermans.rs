@@ -20,7 +20,6 @@ use verilume::text::counted;
 use crate::args::CheckArgs;
 use crate::computing;
 use crate::exit;
-use crate::plan::shared;
 use crate::talk::{Answer, Progress};
 use crate::verdicts;
 
@@ -29,8 +28,8 @@ const TOGETHER: usize = 32;
 
 /// Runs the command.
 pub fn run(args: &CheckArgs) -> Result<ExitCode> {
-    let shared = shared!(args);
-    let settings = computing::settings(&args.resources, args.threads)?;
+    let shared = &args.shared;
+    let settings = computing::settings(&shared.resources, shared.threads)?;
     let mut double = Engine::new(&settings.twin())?;
     let open = |settings: &Settings| {
         computing::open(&Settings { precision: Precision::F32, ..settings.clone() }, shared.voice())
@@ -56,7 +55,7 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
     let x = Batch::of(inputs.iter().take(args.explained).cloned().collect())?;
     let data: Vec<Batch> =
         inputs.chunks(TOGETHER).map(|some| Batch::of(some.to_vec())).collect::<verilume::Result<_>>()?;
-    let subject = Subject { graph: &graph, preprocess: &preprocess, x: &x, data: &data, seed: args.resources.seed };
+    let subject = Subject { graph: &graph, preprocess: &preprocess, x: &x, data: &data, seed: shared.resources.seed };
     let shifts = [Shift::Constant(-1.0), Shift::CheckeredBox, Shift::drawing(graph.input_shape())?];
     progress.say(&format!("{} shifted, {} explained", counted(inputs.len(), "picture"), x.len()));
     progress.observer().into_iter().for_each(|observer| double.observe(observer));

@@ -12,7 +12,7 @@ use verilume::program::Score;
 use verilume::run::{Named, methods};
 use verilume::session::{Options, Session};
 
-use crate::args::{InterpolationArg, ModelChoice, Preparation, Resources, ScoreArg};
+use crate::args::{InterpolationArg, ModelChoice, Preparation, ScoreArg, Shared};
 use crate::computing;
 use crate::talk::Voice;
 
@@ -21,21 +21,7 @@ const DEFAULT_METHOD: &str = "grad_cam";
 /// Used when no `-m` is given on a net without positions.
 const DEFAULT_METHOD_OF_VECTORS: &str = "gradient";
 
-/// The options that most commands share.
-pub struct Shared<'a> {
-    /// The net.
-    pub model: &'a ModelChoice,
-    /// How pictures become inputs.
-    pub preparation: &'a Preparation,
-    /// Where and how precisely to compute.
-    pub resources: &'a Resources,
-    /// Threads; all cores if not given.
-    pub threads: Option<usize>,
-    /// Whether nothing is said.
-    pub quiet: bool,
-}
-
-impl Shared<'_> {
+impl Shared {
     /// How much is said.
     pub fn voice(&self) -> Voice {
         if self.quiet { Voice::Quiet } else { Voice::Normal }
@@ -48,7 +34,7 @@ impl Shared<'_> {
 
     /// What the user has set of the net's preparation.
     pub fn given(&self) -> Vec<Setting> {
-        let p = self.preparation;
+        let p = &self.preparation;
         let settings = [
             (Setting::Mean, p.mean.is_some()),
             (Setting::Std, p.std.is_some()),
@@ -66,7 +52,7 @@ impl Shared<'_> {
 
     /// The net on an engine, and the engine's settings.
     pub fn open(&self, score: Score) -> Result<(Session, Settings)> {
-        let settings = computing::settings(self.resources, self.threads)?;
+        let settings = computing::settings(&self.resources, self.threads)?;
         let engine = |settings: &Settings| computing::open(settings, self.voice());
         Ok((self.open_on(score, &settings, engine)?, settings))
     }
@@ -78,10 +64,10 @@ impl Shared<'_> {
         settings: &Settings,
         open: impl FnOnce(&Settings) -> Result<Engine>,
     ) -> Result<Session> {
-        let model = open_model(self.model)?;
+        let model = open_model(&self.model)?;
         let room = self.room();
-        let preparation = preparation(&model, self.preparation, room)?;
-        let labels = labels(&model, self.preparation)?;
+        let preparation = preparation(&model, &self.preparation, room)?;
+        let labels = labels(&model, &self.preparation)?;
         let engine = open(settings)?;
         let options = Options {
             engine: settings.clone(),
@@ -94,20 +80,6 @@ impl Shared<'_> {
         Ok(session.reading_with(Arc::new(move |path, preprocess| load(path, preprocess, room))))
     }
 }
-
-/// The options that most commands share, of a command's own.
-macro_rules! shared {
-    ($args:expr) => {
-        crate::plan::Shared {
-            model: &$args.model,
-            preparation: &$args.preparation,
-            resources: &$args.resources,
-            threads: $args.threads,
-            quiet: $args.quiet,
-        }
-    };
-}
-pub(crate) use shared;
 
 /// The score that was asked for.
 pub fn score(arg: ScoreArg) -> Score {
