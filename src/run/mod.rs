@@ -20,7 +20,7 @@ mod settings;
 
 pub use attack::{Attack, AttackFormat, AttackLine, AttackOptions, AttackRecord, MapsCompared};
 pub use check::{Checks, Hears};
-pub use collect::{Fitting, Gather, Gathered, Kept, Pair, Paired, Sink, Specimens};
+pub use collect::{Fitting, Gather, Gathered, KeptInputs, Pair, Paired, Sink, Specimens};
 pub use eval::{Content, EvalOptions, Evaluation, Kind, Measure, Pictures, Shown, Unit, Units, choose};
 pub use explain::{Explain, ExplainOptions, Format, shares_out};
 pub use ledger::{Earlier, Ledger, Show, Tally, Totals, lock};

@@ -9,7 +9,7 @@ use std::time::Instant;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::keeper::Kept;
+use super::keeper::RecordLine;
 use super::ledger::{Folder, Ledger, Settle, Show, Totals};
 use super::resume::Done;
 use super::said::Said;
@@ -77,7 +77,7 @@ pub(super) struct Recorded<'a, L> {
     started: Instant,
 }
 
-impl<'a, L: Kept + DeserializeOwned> Recorded<'a, L> {
+impl<'a, L: RecordLine + DeserializeOwned> Recorded<'a, L> {
     /// Finds the inputs, locks the folder of results and looks at what is in it.
     pub fn open(
         session: &'a mut Session,

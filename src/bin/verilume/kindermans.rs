@@ -13,7 +13,7 @@ use verilume::reliability::invariance::{SAME_MAP, Shift};
 use verilume::reliability::kindermans::{self, Cell, Subject};
 use verilume::report::RECORD_VERSION;
 use verilume::report::figures::{chosen, measured};
-use verilume::run::{self, Gather, Kept, Listener, Paired, Said};
+use verilume::run::{self, Gather, KeptInputs, Listener, Paired, Said};
 use verilume::tensor::Precision;
 use verilume::text::counted;
 
@@ -46,9 +46,9 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
     let preprocess = session.preparation().clone();
     let net = Net { preprocess: &preprocess, input: session.model().default_input(), room: shared.room() };
     let stream = Paired::new(Stream::new(Arc::clone(&sources), net), None);
-    let mut work = Gather::new(&mut session, sources, net, None, said, Kept::default());
+    let mut work = Gather::new(&mut session, sources, net, None, said, KeptInputs::default());
     run::drive(stream, &mut work, &progress)?;
-    let Gather { graph, counts: [_, failed], sink: Kept(inputs), said, .. } = work;
+    let Gather { graph, counts: [_, failed], sink: KeptInputs(inputs), said, .. } = work;
     let Some(graph) = graph.filter(|_| !inputs.is_empty()) else {
         bail!("--data: there is no picture that can be used")
     };
