@@ -13,6 +13,8 @@
 //! - A [`device`] carries programs out; the [`engine`] cuts the work into chunks that fit.
 //! - A [`method`] perturbs the picture ([`perturb`]), differentiates and aggregates; its answer is a raw [`map::Map`].
 //! - `render` (feature `pictures`) draws maps; nothing before it rescales a map.
+//! - A [`Session`] holds a net and an engine: from a picture to a map in a few lines.
+//! - `data` and `run` (feature `files`) find inputs and go through many of them, with records that can be resumed.
 //!
 //! # Example
 //!
@@ -21,32 +23,21 @@
 //! ```
 //! # #[cfg(all(feature = "embedded-model", feature = "png"))]
 //! # fn main() -> verilume::Result<()> {
-//! use verilume::engine::{Batch, Engine, Settings};
-//! use verilume::image::{DecodeLimits, Picture};
-//! use verilume::method::{Context, Spec};
+//! use verilume::Session;
+//! use verilume::image::Picture;
 //! use verilume::model::Model;
-//! use verilume::program::Score;
-//! use verilume::score::top;
+//! use verilume::session::Options;
 //!
-//! let model = Model::embedded()?;
-//! let prepare = |path: &std::path::Path| model.preprocess().apply(&Picture::open(path, &DecodeLimits::default())?);
-//! let cat = prepare("examples/chelsea.png".as_ref())?;
-//! let graph = model.graph(model.default_input())?;
-//! let x = Batch::of(vec![cat.tensor])?;
+//! let mut session = Session::open(Model::embedded()?, &Options::default())?;
+//! let cat = session.prepare(&Picture::open("examples/chelsea.png".as_ref(), &Default::default())?)?;
+//! let top = session.score(&[&cat.tensor]).remove(0)?.top();
+//! assert_eq!(session.labels().get(top), Some("tiger cat"));
 //!
-//! let mut engine = Engine::new(&Settings::default())?;
-//! let logits = engine.forward(&graph, &x)?; // [1, 1000]
-//! let top = top(&logits.to_f64()).unwrap_or(0);
-//! assert_eq!(model.labels().get(top), Some("tiger cat"));
+//! let method = session.method("smoothgrad:n=8")?;
+//! let map = session.explain(method.as_ref(), &[&cat.tensor], &[top]).remove(0)?;
+//! assert_eq!(map.values.dims(), [3, 224, 224]);
 //!
-//! // `load` is for methods that take a picture as a parameter, such as `ig:baseline=file:grey.png`.
-//! let load = |path: &std::path::Path| Ok(prepare(path)?.tensor);
-//! let context = Context { seed: 0, score: Score::Logit, preprocess: model.preprocess(), load: &load };
-//! let method = Spec::parse("smoothgrad:n=8")?.build(&context)?;
-//! let maps = method.explain(&mut engine, &graph, &x, &[top])?;
-//! assert_eq!(maps[0].values.dims(), [3, 224, 224]);
-//!
-//! let overlay = verilume::render::overlay(&cat.view, &maps[0], &Default::default())?;
+//! let overlay = verilume::render::overlay(&cat.view, &map, &Default::default())?;
 //! let png = verilume::render::png(&overlay)?;
 //! # assert!(png.starts_with(b"\x89PNG"));
 //! # Ok(())
@@ -64,6 +55,7 @@
 //! | `png`, `jpeg` | these formats, read and written; each turns `pictures` on |
 //! | `tiff` | this format, read; turns `pictures` on |
 //! | `html` | `report::html`, the report of a check as a page |
+//! | `files` | `data` and `run`: folders, lists, arrays and tables of inputs, and runs that can be resumed |
 //! | `cli` | the program `verilume` and what only it needs |
 //! | `cuda` | computes on NVIDIA GPUs, with libraries that are found at run time |
 //!
@@ -87,7 +79,7 @@ pub mod memory;
 pub mod method;
 pub mod model;
 mod near;
-pub mod optimiser;
+mod optimiser;
 pub mod perturb;
 pub mod program;
 pub mod random;

@@ -9,6 +9,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("near", &[]),
     ("score", &[]),
     ("memory", &[]),
+    ("cancel", &["error"]),
     ("text", &["error"]),
     ("tensor", &["error"]),
     ("optimiser", &[]),
@@ -18,8 +19,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("model", &["error", "near", "text", "tensor", "graph", "image"]),
     ("program", &["error", "tensor", "graph"]),
     ("rule", &["error", "tensor", "graph", "program"]),
-    ("device", &["error", "text", "tensor", "random", "graph", "program", "rule"]),
-    ("engine", &["error", "memory", "tensor", "random", "graph", "program", "rule", "device"]),
+    ("device", &["cancel", "error", "text", "tensor", "random", "graph", "program", "rule"]),
+    ("engine", &["cancel", "error", "memory", "tensor", "random", "graph", "program", "rule", "device"]),
     ("perturb", &["error", "tensor", "random", "image", "graph", "program", "rule", "device", "engine"]),
     ("map", &["error", "tensor"]),
     ("render", &["error", "tensor", "image", "map"]),
@@ -44,6 +45,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "reliability",
         &[
+            "cancel",
             "error",
             "near",
             "tensor",
@@ -62,6 +64,55 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("report", &["error", "image", "map", "render", "reliability"]),
+    (
+        "session",
+        &[
+            "cancel", "error", "tensor", "score", "image", "graph", "model", "program", "engine", "map", "method",
+            "report",
+        ],
+    ),
+    (
+        "data",
+        &[
+            "error",
+            "memory",
+            "score",
+            "text",
+            "tensor",
+            "random",
+            "image",
+            "model",
+            "method",
+            "map",
+            "render",
+            "reliability",
+            "report",
+            "session",
+        ],
+    ),
+    (
+        "run",
+        &[
+            "cancel",
+            "error",
+            "score",
+            "text",
+            "tensor",
+            "image",
+            "graph",
+            "model",
+            "program",
+            "device",
+            "engine",
+            "map",
+            "render",
+            "method",
+            "reliability",
+            "report",
+            "session",
+            "data",
+        ],
+    ),
 ];
 
 /// Modules that may import everything.
@@ -150,6 +201,113 @@ fn imports_run_one_way() {
     }
     assert!(seen > 100, "only {seen} imports were found");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// Paths that a text names, its lists in braces spelled out, each as its parts.
+fn paths(text: &str) -> Vec<Vec<String>> {
+    let library = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+    let bare: String = code(library).map(|(_, line)| line.to_owned() + "\n").collect();
+    let mut found = Vec::new();
+    for start in ["crate::", "super::"] {
+        for (at, _) in bare.match_indices(start) {
+            let before = bare[..at].chars().next_back();
+            if before.is_none_or(|c| !c.is_alphanumeric() && !matches!(c, '_' | ':' | '$')) {
+                spell_out(&bare[at..], &[], &mut found);
+            }
+        }
+    }
+    found
+}
+
+/// Spells out the path at the start of `text`, which follows `head`; what is left of the text.
+fn spell_out<'t>(text: &'t str, head: &[String], found: &mut Vec<Vec<String>>) -> &'t str {
+    let text = text.trim_start();
+    if let Some(mut list) = text.strip_prefix('{') {
+        loop {
+            list = list.trim_start();
+            if let Some(rest) = list.strip_prefix('}') {
+                return rest;
+            }
+            let rest = spell_out(list, head, found);
+            let rest = rest.trim_start();
+            let Some(end) = rest.find([',', '}']).filter(|_| rest.len() < list.len()) else { return rest };
+            list = rest[end..].strip_prefix(',').unwrap_or(&rest[end..]);
+        }
+    }
+    let length = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
+    let path = [head, &[text[..length].to_owned()]].concat();
+    match text[length..].strip_prefix("::") {
+        Some(rest) if rest.starts_with(|c: char| c.is_alphabetic() || matches!(c, '_' | '{')) => {
+            spell_out(rest, &path, found)
+        }
+        _ => {
+            found.push(path);
+            &text[length..]
+        }
+    }
+}
+
+/// Circles that stay, with the reason.
+const CIRCLES: &[(&str, &str)] = &[];
+
+#[test]
+fn files_of_a_folder_import_in_no_circle() {
+    let sources = sources();
+    let stem = |path: &str| path.trim_end_matches(".rs").trim_end_matches("/mod").to_owned();
+    let modules: std::collections::BTreeSet<String> = sources.iter().map(|s| stem(&s.path)).collect();
+    // By folder, which of its members (files and folders) names which.
+    let mut edges: std::collections::BTreeMap<String, std::collections::BTreeSet<(String, String)>> =
+        Default::default();
+    for source in &sources {
+        let here: Vec<String> = stem(&source.path).split('/').map(str::to_owned).collect();
+        for path in paths(&source.text) {
+            let mut base: Vec<String> = if path[0] == "crate" { Vec::new() } else { here.clone() };
+            // The program's own crate.
+            if path[0] == "crate" && here[0] == "bin" {
+                base = here[..2].to_vec();
+            }
+            for part in path.iter().skip(usize::from(path[0] == "crate")) {
+                if part == "super" {
+                    base.pop();
+                } else {
+                    base.push(part.clone());
+                }
+            }
+            // The longest part of the path that is a module.
+            let module = (1..=base.len()).rev().map(|n| base[..n].to_vec()).find(|m| modules.contains(&m.join("/")));
+            let Some(module) = module else { continue };
+            let shared = here.iter().zip(&module).take_while(|(a, b)| a == b).count();
+            if let (Some(from), Some(to)) = (here.get(shared), module.get(shared)) {
+                let folder = here[..shared].join("/");
+                edges.entry(folder).or_default().insert((from.clone(), to.clone()));
+            }
+        }
+    }
+    assert!(edges.values().map(|e| e.len()).sum::<usize>() > 300, "the imports were not found");
+    let mut failures = Vec::new();
+    for (folder, edges) in &edges {
+        let reaches = |from: &str, to: &str| {
+            let (mut seen, mut next) = (std::collections::BTreeSet::new(), vec![from.to_owned()]);
+            while let Some(at) = next.pop() {
+                for (_, b) in edges.iter().filter(|(a, _)| *a == at) {
+                    if b == to {
+                        return true;
+                    }
+                    if seen.insert(b.clone()) {
+                        next.push(b.clone());
+                    }
+                }
+            }
+            false
+        };
+        for (a, b) in edges.iter().filter(|(a, b)| a < b) {
+            let circle = format!("{folder}: {a}, {b}");
+            if reaches(b, a) && !CIRCLES.iter().any(|(allowed, _)| *allowed == circle) {
+                failures.push(circle);
+            }
+        }
+    }
+    assert!(failures.is_empty(), "files that import each other in a circle:\n{}", failures.join("\n"));
 }
 
 #[test]

@@ -86,6 +86,9 @@ pub struct Generator<'a> {
     masks: Vec<Vec<Vec<[usize; 2]>>>,
 }
 
+/// Decoys whose patches are moved together: enough for all threads, and their patches take little memory.
+const TOGETHER: usize = 8;
+
 /// The first activation after the first convolution.
 ///
 /// # Errors
@@ -193,6 +196,14 @@ impl<'a> Generator<'a> {
     /// # Errors
     /// When memory does not suffice or a number is not finite.
     pub fn make(&self, engine: &mut Engine, wanted: &[(usize, usize)]) -> Result<Vec<Decoy>> {
+        let mut all = Vec::with_capacity(wanted.len());
+        for some in wanted.chunks(TOGETHER) {
+            all.extend(self.make_together(engine, some)?);
+        }
+        Ok(all)
+    }
+
+    fn make_together(&self, engine: &mut Engine, wanted: &[(usize, usize)]) -> Result<Vec<Decoy>> {
         let mut places = Vec::new();
         let mut counts = Vec::with_capacity(wanted.len());
         for (i, &(item, decoy)) in wanted.iter().enumerate() {

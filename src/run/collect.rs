@@ -163,9 +163,9 @@ impl<S: Sink> Work for Gather<'_, S> {
 
 /// Keeps the inputs.
 #[derive(Debug, Default)]
-pub struct Kept(pub Vec<Tensor>);
+pub struct KeptInputs(pub Vec<Tensor>);
 
-impl Sink for Kept {
+impl Sink for KeptInputs {
     fn together(&self, _: At) -> usize {
         1
     }

@@ -19,7 +19,7 @@ const TOGETHER: usize = 64;
 const LONGEST: Duration = Duration::from_millis(500);
 
 /// What a journal's lines have in common.
-pub trait Kept: Serialize + Send + 'static {
+pub trait RecordLine: Serialize + Send + 'static {
     /// Key that lines of the command have and others do not.
     const KEY: &'static str;
     /// Row of an array.
@@ -32,6 +32,8 @@ pub trait Kept: Serialize + Send + 'static {
     fn succeeded(&self) -> bool {
         true
     }
+    /// It could not be finished after all.
+    fn fail(&mut self, why: String);
     /// What was assumed, and warnings.
     fn remarks(&mut self) -> (&mut Vec<String>, &mut Vec<String>);
     /// Files written.
@@ -44,7 +46,7 @@ pub trait Kept: Serialize + Send + 'static {
     fn lost(&mut self, why: String) -> bool;
 }
 
-impl Kept for Line {
+impl RecordLine for Line {
     const KEY: &'static str = "method";
 
     fn index(&self) -> Option<usize> {
@@ -57,6 +59,10 @@ impl Kept for Line {
 
     fn error(&self) -> Option<&str> {
         self.record.error.as_deref()
+    }
+
+    fn fail(&mut self, why: String) {
+        self.record.error = Some(why);
     }
 
     fn remarks(&mut self) -> (&mut Vec<String>, &mut Vec<String>) {
@@ -100,7 +106,7 @@ enum Way<L> {
     Closed,
 }
 
-impl<L: Kept> Keeper<L> {
+impl<L: RecordLine> Keeper<L> {
     /// Writes to `journal` and then tells `listener`.
     pub fn new(journal: Journal, listener: Listener<L>) -> Self {
         let desk = Desk { journal, listener, waiting: Vec::new(), files: 0, since: Instant::now() };
@@ -162,7 +168,7 @@ struct Desk<L> {
     since: Instant,
 }
 
-impl<L: Kept> Desk<L> {
+impl<L: RecordLine> Desk<L> {
     fn serve(mut self, from: &Receiver<(usize, L)>) -> Result<()> {
         loop {
             let next = match self.waiting.is_empty() {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use super::earlier::{Finder, Names, Past, Results, place_of, renamed, sweep};
-use super::keeper::{Keeper, Kept};
+use super::keeper::{Keeper, RecordLine};
 use super::resume::Done;
 use super::said::Said;
 use crate::data::{Shard, Source, announce, deal, files};
@@ -103,7 +103,7 @@ impl Folder {
     ///
     /// # Errors
     /// When the records are damaged.
-    pub fn find<L: Kept + DeserializeOwned>(
+    pub fn find<L: RecordLine + DeserializeOwned>(
         self,
         sources: &mut Vec<Source>,
         ids: &[&str],
@@ -147,7 +147,7 @@ impl Folder {
 /// Shows a record once it is in the journal.
 pub type Show<L> = Box<dyn FnMut(&L) -> Result<()> + Send>;
 
-impl<L: Kept> Found<L> {
+impl<L: RecordLine> Found<L> {
     /// Opens the journal. A manifest of another command is kept; what it is kept as is said.
     ///
     /// # Errors
@@ -212,7 +212,7 @@ impl Tallies {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn count(&self, at: usize, line: &impl Kept) {
+    fn count(&self, at: usize, line: &impl RecordLine) {
         let tally = &mut self.all()[at];
         match line.error() {
             Some(why) => {
@@ -227,7 +227,7 @@ impl Tallies {
     }
 
     /// What was taken for done is a failure where its files have vanished before they were on disk.
-    fn lose(&self, at: usize, line: &impl Kept) {
+    fn lose(&self, at: usize, line: &impl RecordLine) {
         let tally = &mut self.all()[at];
         tally.made -= 1;
         tally.succeeded -= usize::from(line.succeeded());
@@ -265,7 +265,7 @@ pub struct Ledger<L> {
     pub said: Said,
 }
 
-impl<L: Kept> Ledger<L> {
+impl<L: RecordLine> Ledger<L> {
     /// The folder of results.
     pub fn out(&self) -> &Path {
         &self.folder.out

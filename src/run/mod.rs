@@ -13,18 +13,19 @@ mod eval;
 mod explain;
 mod keeper;
 mod ledger;
+mod recorded;
 mod resume;
 mod said;
 mod settings;
 
 pub use attack::{Attack, AttackFormat, AttackLine, AttackOptions, AttackRecord, MapsCompared};
 pub use check::{Checks, Hears};
-pub use collect::{Fitting, Gather, Gathered, Kept, Pair, Paired, Sink, Specimens};
+pub use collect::{Fitting, Gather, Gathered, KeptInputs, Pair, Paired, Sink, Specimens};
 pub use eval::{Content, EvalOptions, Evaluation, Kind, Measure, Pictures, Shown, Unit, Units, choose};
-pub use explain::{Explain, ExplainOptions, Format, many_passes, shares_out};
+pub use explain::{Explain, ExplainOptions, Format, shares_out};
 pub use ledger::{Earlier, Ledger, Show, Tally, Totals, lock};
 pub use said::Said;
-pub use settings::{Named, methods, precision_name};
+pub use settings::{Named, many_passes, methods, precision_name};
 
 use crate::cancel::Cancel;
 use crate::data::{At, Event, Source};

@@ -181,3 +181,12 @@ pub(super) fn manifest(
         record_version: RECORD_VERSION,
     })
 }
+
+/// Passes of a method on copies above which they are said before the work begins.
+const MANY_PASSES: f64 = 1000.0;
+
+/// What is said of methods on copies of a picture that run the net very often.
+pub fn many_passes(methods: &[Named]) -> impl Iterator<Item = String> {
+    let many = methods.iter().filter(|m| m.spec.base().is_some() && m.spec.passes() >= MANY_PASSES);
+    many.map(|m| format!("{}: about {:.0} passes of the net for each map", m.id, m.spec.passes()))
+}

@@ -1,29 +1,26 @@
 //! `verilume attack`: opens the net, attacks the inputs, says what became of them.
 
-use std::fmt::Write;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use serde_json::json;
 use verilume::program::Score;
-use verilume::reliability::attack;
 use verilume::run::{self, Attack, AttackOptions, Listener, Totals};
 use verilume::text::counted;
 
 use crate::args::{self, attack::AttackArgs};
 use crate::exit;
-use crate::plan::shared;
+use crate::listing;
 use crate::records::{Reply, attacks};
 use crate::talk::{Answer, Progress};
 
 /// Runs the command.
 pub fn run(args: &AttackArgs) -> Result<ExitCode> {
     if args.list_attacks {
-        let text = if args.json { attacks_json().to_string() } else { attacks_text() };
+        let text = if args.json { listing::attacks_json().to_string() } else { listing::attacks_text() };
         Answer::default().line(text.trim_end())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let shared = shared!(args);
+    let shared = &args.shared;
     let methods = run::methods(&args.methods)?;
     let (mut session, settings) = shared.open(Score::Logit)?;
     let progress = Progress::new(shared.voice());
@@ -50,35 +47,4 @@ pub fn run(args: &AttackArgs) -> Result<ExitCode> {
     let failures = if failed > 0 { format!(", {failed} of {inputs} inputs failed") } else { String::new() };
     progress.say(&format!("{} in {}, {succeeded} succeeded{failures}", counted(made, "attack"), args.out.display()));
     Ok(exit::of(made, failed))
-}
-
-/// Every attack with its paper and parameters, for `--help` and `--list-attacks`.
-pub fn attacks_text() -> String {
-    let mut text = String::from("ATTACKS\n");
-    for entry in attack::registry() {
-        let _ = writeln!(text, "\n  {}: {}\n      {}\n      {}", entry.id, entry.title, entry.summary, entry.paper);
-        for p in entry.parameters {
-            let unit = if p.unit.is_empty() { String::new() } else { format!(" [{}]", p.unit) };
-            let _ = writeln!(text, "      {}={}{unit}  {}", p.key, p.default, p.help);
-        }
-    }
-    text
-}
-
-/// The same as one JSON array.
-fn attacks_json() -> serde_json::Value {
-    let attacks = attack::registry().iter().map(|e| {
-        let parameters = e.parameters.iter();
-        let parameters: Vec<_> =
-            parameters.map(|p| json!({ "key": p.key, "unit": p.unit, "default": p.default, "help": p.help })).collect();
-        let kind = match e.kind {
-            attack::Kind::Prediction => "prediction",
-            attack::Kind::Map => "map",
-        };
-        json!({
-            "id": e.id, "title": e.title, "summary": e.summary, "paper": e.paper, "changes": kind,
-            "parameters": parameters,
-        })
-    });
-    attacks.collect()
 }

@@ -14,18 +14,18 @@ fn shared(command: &mut Command) -> Option<(Vec<&mut usize>, bool)> {
         };
     }
     match command {
-        Command::Explain(args) => of!(args),
-        Command::Check(args) => of!(args),
-        Command::Attack(args) => of!(args),
-        Command::Eval(args) => of!(args),
+        Command::Explain(args) => of!(args.shared),
+        Command::Check(args) => of!(args.shared),
+        Command::Attack(args) => of!(args.shared),
+        Command::Eval(args) => of!(args.shared),
         Command::Bench(args) => of!(args),
         Command::Profile(args) => of!(args),
         Command::Patterns(args) => match &mut args.command {
-            PatternsCommand::Fit(args) => of!(args),
+            PatternsCommand::Fit(args) => of!(args.shared),
         },
         Command::Detector(args) => match &mut args.command {
-            DetectorCommand::Train(args) => of!(args),
-            DetectorCommand::Apply(args) => of!(args),
+            DetectorCommand::Train(args) => of!(args.shared),
+            DetectorCommand::Apply(args) => of!(args.shared),
         },
         Command::Model(args) => match &mut args.command {
             ModelCommand::Verify(args) => of!(args),

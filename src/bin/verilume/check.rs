@@ -25,7 +25,7 @@ use verilume::text::counted;
 use crate::args::{CheckArgs, ReportFormat};
 use crate::exit;
 use crate::kindermans;
-use crate::plan::{self, shared};
+use crate::plan;
 use crate::talk::{Answer, Progress, say};
 use crate::tests_of_trust;
 use crate::verdicts;
@@ -45,7 +45,7 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
         return kindermans::run(args);
     }
     let started = Instant::now();
-    let shared = shared!(args);
+    let shared = &args.shared;
     let tests = tests_of_trust::named(&args.tests)?;
     let named = run::methods(&args.methods)?;
     let (mut session, settings) = shared.open(plan::score(args.score))?;

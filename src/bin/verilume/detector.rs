@@ -27,7 +27,6 @@ use verilume::{Cancel, Error, ErrorKind};
 
 use crate::args::{ApplyArgs, DetectorArgs, DetectorCommand, TrainArgs};
 use crate::exit;
-use crate::plan::shared;
 use crate::records::json;
 use crate::talk::{Answer, Bar, Progress};
 
@@ -52,7 +51,7 @@ fn features(session: &Session, spec: &Spec, seed: u64) -> Result<Features> {
 /// What was gathered for a detector.
 type Collection<'a> = Gather<'a, Specimens<'a>>;
 
-fn of<'s>(all: &'s [Specimen], part: Part) -> impl Iterator<Item = &'s Specimen> {
+fn of(all: &[Specimen], part: Part) -> impl Iterator<Item = &Specimen> {
     all.iter().filter(move |s| s.part == part)
 }
 
@@ -117,14 +116,14 @@ fn train_one(args: &TrainArgs) -> Result<ExitCode> {
         bail!("--lr {}: a learning rate is a number above 0", args.lr);
     }
     let spec = Spec::parse(&args.method)?;
-    let shared = shared!(args);
+    let shared = &args.shared;
     let (mut session, settings) = shared.open(Score::Logit)?;
     let seed = session.seed();
     let features = features(&session, &spec, seed)?;
     let kinds = kinds(args)?;
     let [clean, given] = [&args.data, &args.attacked].map(|named| found(named, &args.out));
     let left_out = [clean.left_out(), given.left_out()].concat();
-    let model_file = args.model.model.as_deref().and_then(|name| Path::new(name).canonicalize().ok());
+    let model_file = args.shared.model.model.as_deref().and_then(|name| Path::new(name).canonicalize().ok());
     if model_file.is_some() && args.out.canonicalize().ok() == model_file {
         bail!("--out {}: this is the model's file", args.out.display());
     }
@@ -233,7 +232,7 @@ fn found(named: &[std::ffi::OsString], out: &Path) -> Inputs {
 fn kinds(args: &TrainArgs) -> Result<Vec<Kind>> {
     let rounding = if args.unrounded { Rounding::None } else { Rounding::Levels };
     let made = |option: &str, text: &String, held_out: bool| -> Result<Kind> {
-        let attack = Attack::parse(text, rounding, args.resources.seed).map_err(|e| e.within(option))?;
+        let attack = Attack::parse(text, rounding, args.shared.resources.seed).map_err(|e| e.within(option))?;
         Ok(Kind { origin: Origin::Made(attack), held_out })
     };
     let mut kinds = args.attack.iter().map(|text| made("--attack", text, false)).collect::<Result<Vec<_>>>()?;
@@ -456,7 +455,7 @@ fn apply(args: &ApplyArgs) -> Result<ExitCode> {
     }
     let detector = Detector::open(&args.detector).map_err(|e| e.within("--detector"))?;
     let within = |e: Error| e.within(format!("--detector {}", args.detector.display()));
-    let shared = shared!(args);
+    let shared = &args.shared;
     let (mut session, _) = shared.open(Score::Logit)?;
     let model = session.model();
     detector.check(model.sha256(), session.preparation()).map_err(within)?;

@@ -139,14 +139,14 @@ fn peaks() -> Result<Vec<Peaks>> {
 }
 
 fn embedded() -> Result<String> {
-    let model = crate::model::embedded()?;
+    let model = crate::plan::embedded()?;
     ensure!(model.sha256() == EMBEDDED_SHA256, "damaged: its SHA-256 is {}, not {EMBEDDED_SHA256}", model.sha256());
     Ok(format!("{}, {} bytes, sha256 as released ({})", model.name(), model.file_bytes(), &EMBEDDED_SHA256[..12]))
 }
 
 /// Explains a drawn picture in both precisions, and compares the gradient with a finite difference of the score.
 fn self_test(device: DeviceChoice) -> Result<String> {
-    let model = crate::model::embedded()?;
+    let model = crate::plan::embedded()?;
     let dots: Vec<u8> = Sha256::digest(b"self-test").iter().copied().cycle().take(SIDE * SIDE * 3).collect();
     let small = verilume::image::Preprocess { resize: 0, crop: [SIDE; 2], ..model.preprocess().clone() };
     let x = small.apply(&Picture::new(SIDE, SIDE, dots)?)?.tensor;

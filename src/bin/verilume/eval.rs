@@ -15,7 +15,7 @@ use verilume::text::counted;
 use crate::args::{EvalArgs, MosaicSize, TargetArg};
 use crate::exit;
 use crate::listing;
-use crate::plan::{self, shared};
+use crate::plan;
 use crate::records::json;
 use crate::talk::{Answer, Progress};
 
@@ -33,7 +33,7 @@ pub fn run(args: &EvalArgs) -> Result<ExitCode> {
         (None, _, Some(_)) => Kind::Boxed,
         (None, _, None) => Kind::Pictures,
     };
-    let shared = shared!(args);
+    let shared = &args.shared;
     let mut methods = run::methods(&args.methods)?;
     let metrics = run::choose(&args.metrics, kind, args.unlabelled)?;
     let usual = if matches!(kind, Kind::Mosaics { .. }) { TargetArg::Label } else { TargetArg::Predicted };

@@ -8,7 +8,7 @@ use verilume::run::{self, Earlier, Explain, ExplainOptions, Listener, Totals};
 use crate::args::{self, ExplainArgs};
 use crate::exit;
 use crate::listing;
-use crate::plan::{self, shared};
+use crate::plan;
 use crate::records::{Reply, maps};
 use crate::talk::{Answer, Progress};
 use verilume::text::counted;
@@ -20,7 +20,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
         Answer::default().line(text.trim_end())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let shared = shared!(args);
+    let shared = &args.shared;
     let mut methods = run::methods(&args.methods)?;
     let (mut session, settings) = shared.open(plan::score(args.score))?;
     if methods.is_empty() {

@@ -1,8 +1,9 @@
-//! Ctrl-C: the first ends the run in order, so that it can be resumed, the second at once.
+//! Ctrl-C: the first ends the run in order, so that it can be resumed, the second at once. No thread waits for it.
 
-use std::process::exit;
 use std::sync::LazyLock;
 
+use signal_hook::consts::SIGINT;
+use signal_hook::flag;
 use verilume::Cancel;
 
 /// The exit code of a program that was interrupted, as a shell has it.
@@ -10,15 +11,9 @@ pub const INTERRUPTED: u8 = 130;
 
 static CANCEL: LazyLock<Cancel> = LazyLock::new(|| {
     let cancel = Cancel::default();
-    let flag = cancel.clone();
-    let handler = move || {
-        if flag.is_cancelled() {
-            exit(i32::from(INTERRUPTED));
-        }
-        flag.cancel();
-    };
-    // Where the system does not allow it, Ctrl-C ends the program as it does any other.
-    let _ = ctrlc::set_handler(handler);
+    // The order matters: what is set already ends the program. Where the system allows neither, Ctrl-C ends it as any other.
+    let _ = flag::register_conditional_shutdown(SIGINT, i32::from(INTERRUPTED), cancel.flag());
+    let _ = flag::register(SIGINT, cancel.flag());
     cancel
 });
 

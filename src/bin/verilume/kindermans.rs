@@ -13,14 +13,13 @@ use verilume::reliability::invariance::{SAME_MAP, Shift};
 use verilume::reliability::kindermans::{self, Cell, Subject};
 use verilume::report::RECORD_VERSION;
 use verilume::report::figures::{chosen, measured};
-use verilume::run::{self, Gather, Kept, Listener, Paired, Said};
+use verilume::run::{self, Gather, KeptInputs, Listener, Paired, Said};
 use verilume::tensor::Precision;
 use verilume::text::counted;
 
 use crate::args::CheckArgs;
 use crate::computing;
 use crate::exit;
-use crate::plan::shared;
 use crate::talk::{Answer, Progress};
 use crate::verdicts;
 
@@ -29,8 +28,8 @@ const TOGETHER: usize = 32;
 
 /// Runs the command.
 pub fn run(args: &CheckArgs) -> Result<ExitCode> {
-    let shared = shared!(args);
-    let settings = computing::settings(&args.resources, args.threads)?;
+    let shared = &args.shared;
+    let settings = computing::settings(&shared.resources, shared.threads)?;
     let mut double = Engine::new(&settings.twin())?;
     let open = |settings: &Settings| {
         computing::open(&Settings { precision: Precision::F32, ..settings.clone() }, shared.voice())
@@ -47,16 +46,16 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
     let preprocess = session.preparation().clone();
     let net = Net { preprocess: &preprocess, input: session.model().default_input(), room: shared.room() };
     let stream = Paired::new(Stream::new(Arc::clone(&sources), net), None);
-    let mut work = Gather::new(&mut session, sources, net, None, said, Kept::default());
+    let mut work = Gather::new(&mut session, sources, net, None, said, KeptInputs::default());
     run::drive(stream, &mut work, &progress)?;
-    let Gather { graph, counts: [_, failed], sink: Kept(inputs), said, .. } = work;
+    let Gather { graph, counts: [_, failed], sink: KeptInputs(inputs), said, .. } = work;
     let Some(graph) = graph.filter(|_| !inputs.is_empty()) else {
         bail!("--data: there is no picture that can be used")
     };
     let x = Batch::of(inputs.iter().take(args.explained).cloned().collect())?;
     let data: Vec<Batch> =
         inputs.chunks(TOGETHER).map(|some| Batch::of(some.to_vec())).collect::<verilume::Result<_>>()?;
-    let subject = Subject { graph: &graph, preprocess: &preprocess, x: &x, data: &data, seed: args.resources.seed };
+    let subject = Subject { graph: &graph, preprocess: &preprocess, x: &x, data: &data, seed: shared.resources.seed };
     let shifts = [Shift::Constant(-1.0), Shift::CheckeredBox, Shift::drawing(graph.input_shape())?];
     progress.say(&format!("{} shifted, {} explained", counted(inputs.len(), "picture"), x.len()));
     progress.observer().into_iter().for_each(|observer| double.observe(observer));

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use serde_json::json;
 use verilume::method;
+use verilume::reliability::attack;
 use verilume::reliability::metric::{self, Better, Needs};
 
 /// Every method with its paper and parameters, for `--help` and `--list-methods`.
@@ -98,4 +99,35 @@ fn needs(what: Needs) -> Option<&'static str> {
         Needs::Regions => Some("boxes or mosaics"),
         Needs::Mosaic => Some("mosaics"),
     }
+}
+
+/// Every attack with its paper and parameters, for `--help` and `--list-attacks`.
+pub fn attacks_text() -> String {
+    let mut text = String::from("ATTACKS\n");
+    for entry in attack::registry() {
+        let _ = writeln!(text, "\n  {}: {}\n      {}\n      {}", entry.id, entry.title, entry.summary, entry.paper);
+        for p in entry.parameters {
+            let unit = if p.unit.is_empty() { String::new() } else { format!(" [{}]", p.unit) };
+            let _ = writeln!(text, "      {}={}{unit}  {}", p.key, p.default, p.help);
+        }
+    }
+    text
+}
+
+/// The same as one JSON array.
+pub fn attacks_json() -> serde_json::Value {
+    let attacks = attack::registry().iter().map(|e| {
+        let parameters = e.parameters.iter();
+        let parameters: Vec<_> =
+            parameters.map(|p| json!({ "key": p.key, "unit": p.unit, "default": p.default, "help": p.help })).collect();
+        let kind = match e.kind {
+            attack::Kind::Prediction => "prediction",
+            attack::Kind::Map => "map",
+        };
+        json!({
+            "id": e.id, "title": e.title, "summary": e.summary, "paper": e.paper, "changes": kind,
+            "parameters": parameters,
+        })
+    });
+    attacks.collect()
 }

@@ -22,6 +22,7 @@ mod patterns;
 mod plan;
 mod profile;
 mod records;
+mod steps;
 mod subject;
 mod talk;
 mod tests_of_trust;

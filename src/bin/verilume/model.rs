@@ -1,13 +1,12 @@
 //! `verilume model`.
 
-use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::json;
 use verilume::graph::{Dump, Link};
-use verilume::model::{ARCHITECTURES, EMBEDDED, Model, ModelInfo};
+use verilume::model::{ARCHITECTURES, EMBEDDED, ModelInfo};
 use verilume::report::Versioned;
 use verilume::run::Said;
 use verilume::tensor::Shape;
@@ -17,30 +16,6 @@ use crate::plan;
 use crate::talk::{Answer, Progress, Voice};
 use crate::values::CropSize;
 use crate::verify;
-
-/// A weights file, or a built-in net by name. A file of that name goes first.
-pub fn open(name: &str, arch: Option<&str>) -> Result<Model> {
-    let path = Path::new(name);
-    if path.exists() {
-        return Ok(Model::open(path, arch)?);
-    }
-    if name == EMBEDDED {
-        return embedded();
-    }
-    bail!("--model {name}: neither a file nor a built-in net (built in: {EMBEDDED})")
-}
-
-/// The net inside this program.
-#[cfg(feature = "embedded-model")]
-pub fn embedded() -> Result<Model> {
-    Ok(Model::embedded()?)
-}
-
-/// The net inside this program.
-#[cfg(not(feature = "embedded-model"))]
-pub fn embedded() -> Result<Model> {
-    bail!("this build has no embedded net (feature `embedded-model` is off); give --model FILE")
-}
 
 /// Runs the command.
 pub fn run(args: &ModelArgs) -> Result<ExitCode> {

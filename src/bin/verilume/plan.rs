@@ -1,17 +1,18 @@
 //! From options to a session: the net, its preparation, its class names, and the engine.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use verilume::data::{Room, load};
 use verilume::engine::{Engine, Settings};
 use verilume::image::{Interpolation, Preprocess};
-use verilume::model::{Labels, Model, Setting};
+use verilume::model::{EMBEDDED, Labels, Model, Setting};
 use verilume::program::Score;
 use verilume::run::{Named, methods};
 use verilume::session::{Options, Session};
 
-use crate::args::{InterpolationArg, ModelChoice, Preparation, Resources, ScoreArg};
+use crate::args::{InterpolationArg, ModelChoice, Preparation, ScoreArg, Shared};
 use crate::computing;
 use crate::talk::Voice;
 
@@ -20,21 +21,7 @@ const DEFAULT_METHOD: &str = "grad_cam";
 /// Used when no `-m` is given on a net without positions.
 const DEFAULT_METHOD_OF_VECTORS: &str = "gradient";
 
-/// The options that most commands share.
-pub struct Shared<'a> {
-    /// The net.
-    pub model: &'a ModelChoice,
-    /// How pictures become inputs.
-    pub preparation: &'a Preparation,
-    /// Where and how precisely to compute.
-    pub resources: &'a Resources,
-    /// Threads; all cores if not given.
-    pub threads: Option<usize>,
-    /// Whether nothing is said.
-    pub quiet: bool,
-}
-
-impl Shared<'_> {
+impl Shared {
     /// How much is said.
     pub fn voice(&self) -> Voice {
         if self.quiet { Voice::Quiet } else { Voice::Normal }
@@ -47,7 +34,7 @@ impl Shared<'_> {
 
     /// What the user has set of the net's preparation.
     pub fn given(&self) -> Vec<Setting> {
-        let p = self.preparation;
+        let p = &self.preparation;
         let settings = [
             (Setting::Mean, p.mean.is_some()),
             (Setting::Std, p.std.is_some()),
@@ -59,13 +46,13 @@ impl Shared<'_> {
     }
 
     /// Files that are read besides the inputs.
-    pub fn read(&self) -> Vec<std::path::PathBuf> {
+    pub fn read(&self) -> Vec<PathBuf> {
         self.model.model.iter().map(Into::into).chain(self.preparation.labels.clone()).collect()
     }
 
     /// The net on an engine, and the engine's settings.
     pub fn open(&self, score: Score) -> Result<(Session, Settings)> {
-        let settings = computing::settings(self.resources, self.threads)?;
+        let settings = computing::settings(&self.resources, self.threads)?;
         let engine = |settings: &Settings| computing::open(settings, self.voice());
         Ok((self.open_on(score, &settings, engine)?, settings))
     }
@@ -77,10 +64,10 @@ impl Shared<'_> {
         settings: &Settings,
         open: impl FnOnce(&Settings) -> Result<Engine>,
     ) -> Result<Session> {
-        let model = open_model(self.model)?;
+        let model = open_model(&self.model)?;
         let room = self.room();
-        let preparation = preparation(&model, self.preparation, room)?;
-        let labels = labels(&model, self.preparation)?;
+        let preparation = preparation(&model, &self.preparation, room)?;
+        let labels = labels(&model, &self.preparation)?;
         let engine = open(settings)?;
         let options = Options {
             engine: settings.clone(),
@@ -93,20 +80,6 @@ impl Shared<'_> {
         Ok(session.reading_with(Arc::new(move |path, preprocess| load(path, preprocess, room))))
     }
 }
-
-/// The options that most commands share, of a command's own.
-macro_rules! shared {
-    ($args:expr) => {
-        crate::plan::Shared {
-            model: &$args.model,
-            preparation: &$args.preparation,
-            resources: &$args.resources,
-            threads: $args.threads,
-            quiet: $args.quiet,
-        }
-    };
-}
-pub(crate) use shared;
 
 /// The score that was asked for.
 pub fn score(arg: ScoreArg) -> Score {
@@ -128,13 +101,37 @@ pub fn default_methods(model: &Model) -> Result<Vec<Named>> {
     Ok(methods(&[if has_positions(model) { DEFAULT_METHOD } else { DEFAULT_METHOD_OF_VECTORS }.to_string()])?)
 }
 
+/// A weights file, or a built-in net by name. A file of that name goes first.
+fn named(name: &str, arch: Option<&str>) -> Result<Model> {
+    let path = Path::new(name);
+    if path.exists() {
+        return Ok(Model::open(path, arch)?);
+    }
+    if name == EMBEDDED {
+        return embedded();
+    }
+    bail!("--model {name}: neither a file nor a built-in net (built in: {EMBEDDED})")
+}
+
+/// The net inside this program.
+#[cfg(feature = "embedded-model")]
+pub fn embedded() -> Result<Model> {
+    Ok(Model::embedded()?)
+}
+
+/// The net inside this program.
+#[cfg(not(feature = "embedded-model"))]
+pub fn embedded() -> Result<Model> {
+    bail!("this build has no embedded net (feature `embedded-model` is off); give --model FILE")
+}
+
 /// The net that was asked for.
 pub fn open_model(choice: &ModelChoice) -> Result<Model> {
     let arch = choice.arch.as_deref();
     match &choice.model {
-        None if arch.is_none() => crate::model::embedded(),
+        None if arch.is_none() => embedded(),
         None => bail!("--arch needs --model FILE; the embedded net's architecture is known"),
-        Some(name) => crate::model::open(name, arch),
+        Some(name) => named(name, arch),
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use verilume::engine::Profile;
 use verilume::program::Plan;
 
-use crate::profile::StepRow;
+use crate::steps::StepRow;
 
 /// One call: a row of chunks and a row of steps. `steps` are the rows of `plans`, program after program.
 pub fn json(title: &str, call: &Profile, plans: &[Arc<Plan>], steps: &[StepRow]) -> Value {

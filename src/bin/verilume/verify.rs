@@ -14,9 +14,8 @@ use verilume::run::Said;
 use verilume::score::top;
 use verilume::text::counted;
 
-use crate::args::{Preparation, VerifyArgs};
+use crate::args::{Preparation, Shared, VerifyArgs};
 use crate::exit;
-use crate::plan::Shared;
 use crate::talk::{Answer, Progress};
 
 /// What was found.
@@ -49,9 +48,8 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
     if !(args.tolerance >= 0.0 && args.tolerance.is_finite()) {
         bail!("--tolerance {}: a finite number of at least 0 is wanted", args.tolerance);
     }
-    let preparation = Preparation::default();
-    let (threads, quiet) = (args.threads, args.quiet);
-    let shared = Shared { model: &args.model, preparation: &preparation, resources: &args.resources, threads, quiet };
+    let (model, preparation, resources) = (args.model.clone(), Preparation::default(), args.resources.clone());
+    let shared = Shared { model, preparation, resources, threads: args.threads, quiet: args.quiet };
     let (mut session, _) = shared.open(Score::Logit)?;
     let progress = Progress::new(shared.voice());
     let mut said = Said::new(&session, &[]);

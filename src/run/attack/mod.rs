@@ -2,28 +2,23 @@
 
 mod record;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
 pub use record::{AttackLine, AttackRecord, MapsCompared};
 
-use super::explain::{PICTURES, ROWS, SMALL, many_passes};
-use super::ledger::{Folder, Ledger, Show, Totals};
-use super::said::Said;
-use super::settings::{Named, Numbered, common, fingerprint, manifest};
+use super::ledger::{Show, Totals};
+use super::recorded::{Asked, Recorded, Seen};
+use super::settings::{Named, Numbered, common};
 use super::{Listener, Work, hopeless};
 use crate::cancel::Cancel;
-use crate::data::files::{self, RawFile, RawFiles, RawFormat};
-use crate::data::{
-    ArrayFile, At, Item, Net, Room, Row, Source, Stream, TargetChoice, Targets, damage, find, finite, named, paths,
-};
+use crate::data::files::{self, RawFormat};
+use crate::data::{ArrayFile, At, Item, Room, Row, Source, Stream, TargetChoice, damage, finite, named, paths};
 use crate::engine::Settings;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::image::Picture;
 use crate::map::{Map, channel_mean_abs};
 use crate::method::{self, Method};
@@ -31,9 +26,9 @@ use crate::model::Setting;
 use crate::program::Score;
 use crate::reliability::attack::{self, Adversarial, Quantised, Spec, Wanted, linf_levels, quantise};
 use crate::reliability::similarity::{spearman, top_k_intersection};
-use crate::report::{Manifest, MethodUsed, RECORD_VERSION};
+use crate::report::{MethodUsed, RECORD_VERSION};
 use crate::score::{least, top};
-use crate::session::{Noticed, Scored, Session};
+use crate::session::{Noticed, Session};
 use crate::tensor::Tensor;
 use crate::text::hex;
 
@@ -109,14 +104,6 @@ struct Compared {
     proven: bool,
 }
 
-/// An item and what the net makes of it.
-struct Seen {
-    item: Item,
-    scored: Scored,
-    /// The class to be left, or whose map is attacked.
-    class: usize,
-}
-
 /// What was found for item `at`, as numbers and, where one is wanted, as a picture and what the net sees of it.
 struct Outcome {
     at: usize,
@@ -124,34 +111,17 @@ struct Outcome {
     quantised: Option<Result<(Picture, Tensor)>>,
 }
 
-/// The array whose rows come.
-struct Rows {
-    single: bool,
-    files: RawFiles,
-    /// By attack, the key of its raw files.
-    keys: Vec<String>,
-}
-
 /// Attacks many inputs.
 pub struct Attack<'a> {
-    session: &'a mut Session,
+    run: Recorded<'a, AttackLine>,
     options: AttackOptions,
-    targets: Targets,
     attacks: Vec<Ready>,
     compared: Vec<Compared>,
-    sources: Arc<[Source]>,
-    ledger: Ledger<AttackLine>,
-    small: bool,
-    rows: Option<Rows>,
-    /// Lines that wait until the array's files are in place: records must not promise more.
-    held: Vec<(usize, AttackLine)>,
-    manifest: Manifest,
-    started: Instant,
 }
 
 impl<'a> Attack<'a> {
-    /// Finds the inputs, locks the folder of results and looks at what is in it. `show` is told the inputs and makes what shows
-    /// records.
+    /// Finds the inputs, locks the folder of results and looks at what is in it. `show` is told the inputs and the attacks and
+    /// makes what shows records.
     ///
     /// # Errors
     /// When there are no inputs, an attack, method or target has no meaning, the folder cannot be written, or another run
@@ -162,14 +132,13 @@ impl<'a> Attack<'a> {
         show: impl FnOnce(&[Source], &[&str]) -> Show<AttackLine>,
         listener: &dyn Listener,
     ) -> Result<Self> {
-        let started = Instant::now();
         let specs = options.attacks.iter().map(|text| Spec::parse(text)).collect::<Result<Vec<_>>>()?;
         let target = TargetChoice::parse(&options.target)?;
         if matches!(target, TargetChoice::Top(k) if k > 1) {
             return Err(Error::settings(format!("--target {}: an attack is on one class of an input", options.target)));
         }
         let room = Room { allowed: options.settings.memory };
-        let mut targets = target.resolve(session.labels(), session.model().classes(), room)?;
+        let targets = target.resolve(session.labels(), session.model().classes(), room)?;
         let attacks = ready(specs, session, room)?;
         let compared = compared(&options.methods, &attacks, session)?;
         if options.formats.is_empty() {
@@ -178,31 +147,6 @@ impl<'a> Attack<'a> {
         }
         options.formats.sort_unstable();
         options.formats.dedup();
-        let folder = Folder::lock(&options.out, "attack", None)?;
-        let found = find(&options.inputs, &options.out);
-        let (ignored, left_out) = (found.ignored, found.left_out());
-        let mut sources = found.sources;
-        if sources.is_empty() {
-            return Err(Error::settings("no inputs"));
-        }
-        targets.know(&sources);
-        let mut read: HashSet<PathBuf> = sources.iter().filter_map(|s| s.path.canonicalize().ok()).collect();
-        read.extend(options.read.iter().filter_map(|path| path.canonicalize().ok()));
-        if let TargetChoice::File(path) = &target {
-            read.extend(path.canonicalize().ok());
-        }
-        let ids: Vec<&str> = attacks.iter().map(|attack| attack.id.as_str()).collect();
-        let found = folder.find::<AttackLine>(&mut sources, &ids, None, None)?;
-        listener.begin(sources.len());
-        let said = Said::new(session, &options.given);
-        said.tell(listener);
-        many_passes(&options.methods).for_each(|line| listener.say(&line));
-        left_out.iter().for_each(|sentence| listener.say(sentence));
-        found.sentences.iter().for_each(|sentence| listener.say(sentence));
-        let sources: Arc<[Source]> = sources.into();
-        let shown = show(&sources, &ids);
-        let (ledger, _, sentences) = found.start(Arc::clone(&sources), &ids, read, said, shown)?;
-        sentences.iter().for_each(|sentence| listener.say(sentence));
         let mut all = common(session, &options.settings)?;
         all["target"] = options.target.clone().into();
         let used = attacks.iter().map(|ready| MethodUsed {
@@ -212,105 +156,55 @@ impl<'a> Attack<'a> {
             parameters: parameters(&ready.spec),
             settings: hex(&Sha256::digest(format!("{all} {}", ready.spec).as_bytes())[..8]),
         });
-        let what = (used.collect(), options.target.as_str(), Score::Logit.name());
-        let formats = options.formats.iter().map(|format| format.name().to_owned()).collect();
-        let mut manifest = manifest(session, "attack", &options.settings, what, formats, None)?;
-        manifest.ignored_files = ignored;
-        let small = session.preparation().crop.iter().product::<usize>() <= SMALL;
-        Ok(Self {
-            session,
-            targets,
-            attacks,
-            compared,
-            sources,
-            ledger,
-            small,
-            rows: None,
-            held: Vec::new(),
-            manifest,
-            started,
-            options,
-        })
+        let ids: Vec<String> = attacks.iter().map(|attack| attack.id.clone()).collect();
+        let asked = Asked {
+            command: "attack",
+            inputs: &options.inputs,
+            out: &options.out,
+            shard: None,
+            settings: &options.settings,
+            given: &options.given,
+            read: &options.read,
+            target: &options.target,
+            score: Score::Logit.name(),
+            formats: options.formats.iter().map(|format| format.name().to_owned()).collect(),
+            methods: &options.methods,
+            ids: ids.clone(),
+            others: &[],
+        };
+        let names: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let show = |sources: &[Source]| show(sources, &names);
+        let run = Recorded::open(session, (asked, used.collect()), (&target, targets), None, show, listener)?;
+        Ok(Self { run, options, attacks, compared })
     }
 
     /// The inputs.
     pub fn stream(&self) -> Stream {
-        Stream::new(Arc::clone(&self.sources), self.net()).but(Box::new(|_, _| false))
+        self.run.stream(Box::new(|_, _| false))
     }
 
     /// Number of sources.
     pub fn inputs(&self) -> usize {
-        self.sources.len()
-    }
-
-    fn net(&self) -> Net<'_> {
-        let room = Room { allowed: self.options.settings.memory };
-        Net { preprocess: self.session.preparation(), input: self.session.model().default_input(), room }
+        self.run.sources.len()
     }
 
     /// Writes down what is left. With `ended`, how the run went, also the manifest: it says that all inputs were gone through.
     ///
     /// # Errors
     /// `ended`'s, and when files cannot be written.
-    pub fn close(mut self, ended: Result<()>, listener: &dyn Listener) -> Result<Totals> {
-        let closed = self.ledger.close();
-        ended.and(closed)?;
-        self.ledger.said.judge(self.session.model().classes(), listener);
-        let mut manifest = self.manifest;
-        manifest.assumed = self.ledger.said.all_assumed();
-        manifest.warnings = self.ledger.said.all();
-        manifest.files = self.ledger.statuses();
-        manifest.seconds = self.started.elapsed().as_secs_f64();
-        manifest.write(self.ledger.manifest())?;
-        Ok(self.ledger.totals())
+    pub fn close(self, ended: Result<()>, listener: &dyn Listener) -> Result<Totals> {
+        self.run.close(ended, listener)
     }
 
     fn line(&self, at: usize, record: AttackRecord, part: Option<String>) -> AttackLine {
-        AttackLine { record, stamp: self.sources[at].stamp, place: self.ledger.place(at), part }
+        AttackLine { record, stamp: self.run.sources[at].stamp, place: self.run.ledger.place(at), part }
     }
 
     fn fail(&mut self, (at, row): At, why: &Error, noticed: Noticed) -> Result<()> {
         let Noticed { assumed, warnings, .. } = noticed;
-        let failed = AttackRecord::failed(&self.sources[at].shown, row, &why.to_string());
-        let record = AttackRecord { assumed, warnings, ..failed };
-        let line = self.line(at, record, None);
-        match self.rows {
-            Some(_) => self.held.push((at, line)),
-            None => self.ledger.add(at, line)?,
-        }
-        Ok(())
-    }
-
-    fn write_down(&mut self, lines: Vec<(usize, AttackLine)>) -> Result<()> {
-        lines.into_iter().try_for_each(|(at, line)| self.ledger.add(at, line))
-    }
-
-    /// The net's logits and the class attacked; items that it cannot take are recorded and left out.
-    fn score(&mut self, items: Vec<(At, Item)>, listener: &dyn Listener) -> Result<Vec<Seen>> {
-        items.iter().for_each(|(_, item)| self.ledger.said.hear(item, listener));
-        let inputs: Vec<&Tensor> = items.iter().map(|(_, item)| &item.input).collect();
-        let scored = self.session.score(&inputs);
-        let mut seen = Vec::new();
-        for ((at, item), scored) in items.into_iter().zip(scored) {
-            let source = &self.sources[at.0];
-            let made = scored.and_then(|scored| {
-                let class = self.targets.of(source, at.1, &scored.logits)?.first().copied();
-                Ok((class.ok_or_else(|| Error::model("the net has no classes"))?, scored))
-            });
-            match made {
-                Ok((class, scored)) => {
-                    let known = self.targets.listed(&[class]).or(item.label);
-                    known.into_iter().for_each(|known| self.ledger.said.count(known == scored.top()));
-                    seen.push(Seen { item, scored, class });
-                }
-                Err(e) if e.kind() == ErrorKind::Cancelled => return Err(e),
-                Err(e) => {
-                    let noticed = self.ledger.said.of_item(&item);
-                    self.fail(at, &e, noticed)?;
-                }
-            }
-        }
-        Ok(seen)
+        let failed = AttackRecord::failed(&self.run.sources[at].shown, row, &why.to_string());
+        let line = self.line(at, AttackRecord { assumed, warnings, ..failed }, None);
+        self.run.add(at, line)
     }
 
     /// The class that an attack wants to be predicted.
@@ -324,37 +218,37 @@ impl<'a> Attack<'a> {
 
     /// One result for each of the items, and its seconds.
     fn attack(&mut self, a: usize, seen: &[Seen], wanted: &[Option<usize>]) -> Vec<(Result<Adversarial>, f64)> {
-        let preprocess = self.session.preparation().clone();
+        let preprocess = self.run.session.preparation().clone();
         let inputs: Vec<&Tensor> = seen.iter().map(|s| &s.item.input).collect();
         let attack = &self.attacks[a].attack;
-        self.session.together(&inputs, |engine, graph, x, at| {
-            let classes: Vec<usize> = at.iter().map(|&i| wanted[i].unwrap_or(seen[i].class)).collect();
+        self.run.session.together(&inputs, |engine, graph, x, at| {
+            let classes: Vec<usize> = at.iter().map(|&i| wanted[i].unwrap_or(seen[i].targets[0])).collect();
             attack.run(engine, graph, &preprocess, x, &classes)
         })
     }
 
     /// A map of each input.
     fn maps(&mut self, m: usize, inputs: &[&Tensor], classes: &[usize]) -> Vec<Result<Map>> {
-        self.session.explain(self.compared[m].method.as_ref(), inputs, classes)
+        self.run.session.explain(self.compared[m].method.as_ref(), inputs, classes)
     }
 
     fn record(&self, a: usize, s: &Seen, wanted: Option<usize>, seconds: f64) -> AttackRecord {
         let ready = &self.attacks[a];
-        let noticed = self.ledger.said.of_item(&s.item);
+        let noticed = self.run.ledger.said.of_item(&s.item);
         AttackRecord {
             assumed: noticed.assumed,
-            input: self.sources[s.item.source].shown.clone(),
+            input: self.run.sources[s.item.source].shown.clone(),
             index: s.item.row,
             attack: Some(ready.id.clone()),
             parameters: parameters(&ready.spec),
-            target: Some(s.class),
+            target: Some(s.targets[0]),
             warnings: noticed.warnings,
-            target_label: self.session.label(s.class),
+            target_label: self.run.session.label(s.targets[0]),
             wanted,
-            wanted_label: wanted.and_then(|class| self.session.label(class)),
-            prediction_before: self.session.prediction(&s.scored.logits, Score::Prob),
+            wanted_label: wanted.and_then(|class| self.run.session.label(class)),
+            prediction_before: self.run.session.prediction(&s.scored.logits, Score::Prob),
             seconds,
-            peak_bytes: self.session.peak_bytes(),
+            peak_bytes: self.run.session.peak_bytes(),
             record_version: RECORD_VERSION,
             ..AttackRecord::default()
         }
@@ -363,14 +257,14 @@ impl<'a> Attack<'a> {
     /// Fills in what the attack itself says.
     fn describe(&self, s: &Seen, found: &Adversarial, record: &mut AttackRecord) {
         let [was, is] = found.predicted();
-        record.prediction_after = self.session.prediction(&found.logits[1], Score::Prob);
+        record.prediction_after = self.run.session.prediction(&found.logits[1], Score::Prob);
         record.flipped = Some(was != is);
         record.succeeded = Some(found.succeeded);
         record.objective_before = Some(found.objective[0]);
         record.objective_after = Some(found.objective[1]);
         record.iterations = Some(found.iterations);
         record.linf = Some(found.linf);
-        record.linf_levels = linf_levels(&found.picture, &s.item.input, self.session.preparation()).ok();
+        record.linf_levels = linf_levels(&found.picture, &s.item.input, self.run.session.preparation()).ok();
     }
 
     /// Makes pictures of levels and fills in what the net says of them.
@@ -385,9 +279,9 @@ impl<'a> Attack<'a> {
                 record.succeeded_png = Some(match (&self.attacks[a].attack, record.wanted) {
                     (attack::Attack::Map(_), _) => is == was,
                     (_, Some(class)) => is == Some(class),
-                    (_, None) => is != Some(s.class),
+                    (_, None) => is != Some(s.targets[0]),
                 });
-                record.prediction_png = Some(self.session.prediction(logits, Score::Prob));
+                record.prediction_png = Some(self.run.session.prediction(logits, Score::Prob));
                 record.linf_png = Some(q.linf);
                 record.linf_png_levels = Some(q.linf_levels);
             }
@@ -400,19 +294,20 @@ impl<'a> Attack<'a> {
 
     /// The picture of levels and the net's logits on it.
     fn quantised(&mut self, (a, s): (usize, &Seen), adversarial: &Tensor) -> Result<(Quantised, Vec<f64>)> {
-        let dims = s.item.drawn_dims(self.session.preparation())?;
+        let dims = s.item.drawn_dims(self.run.session.preparation())?;
         let [original, adversarial] = [&s.item.input, adversarial].map(|t| t.clone().reshape(dims));
         let epsilon = self.attacks[a].attack.epsilon();
-        let q = quantise(&original?, &adversarial?, epsilon, self.session.preparation())
+        let q = quantise(&original?, &adversarial?, epsilon, self.run.session.preparation())
             .map_err(|e| e.within("no .png can be written"))?;
         let seen = q.tensor.clone().reshape(s.item.input.dims())?;
-        let scored = self.session.score(&[&seen]).pop().unwrap_or_else(|| Err(Error::device("nothing was scored")))?;
+        let scored =
+            self.run.session.score(&[&seen]).pop().unwrap_or_else(|| Err(Error::device("nothing was scored")))?;
         Ok((q, scored.logits))
     }
 
     fn write(&mut self, outcome: &Outcome, (a, s): (usize, &Seen), record: &mut AttackRecord) -> Result<()> {
         let id = self.attacks[a].id.clone();
-        let several = self.rows.as_ref().is_some_and(|rows| !rows.single);
+        let several = self.run.several_rows();
         for format in self.options.formats.clone() {
             let raw = match format.raw() {
                 Some(raw) => raw,
@@ -423,30 +318,17 @@ impl<'a> Attack<'a> {
                         None => continue,
                     };
                     let path = files::path(&self.options.out, &s.item.stem, &[&id, "png"]);
-                    self.ledger.spare(&path)?;
+                    self.run.ledger.spare(&path)?;
                     files::write_png(&path, picture)?;
                     record.files.push(paths::shown(&path));
                     continue;
                 }
             };
-            let stem = if several { &self.sources[s.item.source].stem } else { &s.item.stem };
+            let stem = if several { &self.run.sources[s.item.source].stem } else { &s.item.stem };
             let path = files::path(&self.options.out, stem, &[&id, raw.extension()]);
-            self.ledger.spare(&path)?;
+            self.run.ledger.spare(&path)?;
             let values = outcome.found.picture.to_f32();
-            match &mut self.rows {
-                Some(rows) if several => rows.files.push(
-                    (&path, Some(&rows.keys[a])),
-                    raw,
-                    s.item.row.unwrap_or(0),
-                    &s.item.dims,
-                    &values,
-                )?,
-                _ => {
-                    let mut file = RawFile::create((&path, None), raw, None, &s.item.dims)?;
-                    file.push(0, &values)?;
-                    file.finish()?;
-                }
-            }
+            self.run.write((&path, raw), a, s.item.row, (&s.item.dims, &values))?;
             record.files.push(paths::shown(&path));
         }
         Ok(())
@@ -465,8 +347,8 @@ impl<'a> Attack<'a> {
         let drawn = |o: &Outcome| o.quantised.as_ref().and_then(|q| q.as_ref().ok()).is_some();
         let mut inputs: Vec<&Tensor> = outcomes.iter().map(|o| &o.found.picture).collect();
         inputs.extend(outcomes.iter().flat_map(|o| o.quantised.iter().flatten().map(|(_, seen)| seen)));
-        let numbers = outcomes.iter().map(|o| seen[o.at].class);
-        let pictures = outcomes.iter().filter(|o| drawn(o)).map(|o| seen[o.at].class);
+        let numbers = outcomes.iter().map(|o| seen[o.at].targets[0]);
+        let pictures = outcomes.iter().filter(|o| drawn(o)).map(|o| seen[o.at].targets[0]);
         let classes: Vec<usize> = numbers.chain(pictures).collect();
         let mut maps = self.maps(m, &inputs, &classes);
         let mut of_pictures = maps.split_off(outcomes.len()).into_iter();
@@ -496,7 +378,7 @@ impl<'a> Attack<'a> {
     ) -> Result<MapsCompared> {
         // One number a pixel, where the input has pixels.
         let plane = |map: &Map| {
-            let drawn = s.item.drawn(map, self.session.preparation());
+            let drawn = s.item.drawn(map, self.run.session.preparation());
             channel_mean_abs(&drawn.as_ref().unwrap_or(map).values)
         };
         let original = plane(before)?;
@@ -534,30 +416,20 @@ impl Work for Attack<'_> {
     type Input = Item;
 
     fn name(&self, at: usize) -> String {
-        self.sources[at].shown.clone()
+        self.run.sources[at].shown.clone()
     }
 
-    fn together(&self, (_, row): At) -> usize {
-        match row {
-            Some(_) => ROWS,
-            None if self.small => PICTURES,
-            None => 1,
-        }
+    fn together(&self, at: At) -> usize {
+        self.run.together(at)
     }
 
     fn cancel_with(&mut self, cancel: &Cancel) {
-        self.session.cancel_with(cancel);
+        self.run.session.cancel_with(cancel);
     }
 
     fn begin(&mut self, at: usize, array: Option<(usize, bool)>) -> Result<()> {
-        if let Some((items, single)) = array {
-            self.ledger.set_items(at, items);
-            let stamp = self.sources[at].stamp;
-            let key = |ready: &MethodUsed| fingerprint(&serde_json::json!([ready.settings, stamp, items]));
-            let keys = self.manifest.methods.iter().map(key).collect();
-            self.rows = Some(Rows { single, files: RawFiles::new(items), keys });
-        }
-        Ok(())
+        let Some(array) = array else { return Ok(()) };
+        self.run.begin(at, array, |_| (Vec::new(), Vec::new()))
     }
 
     fn failed(&mut self, at: At, why: Error, _: &dyn Listener) -> Result<()> {
@@ -566,35 +438,40 @@ impl Work for Attack<'_> {
 
     /// Runs all attacks on items of one shape.
     fn group(&mut self, mut items: Vec<(At, Item)>, listener: &dyn Listener) -> Result<()> {
-        let held = std::mem::take(&mut self.held);
-        self.write_down(held)?;
+        self.run.write_held()?;
         // Files hold single precision: what is attacked is what they can hold, so that epsilon holds for them.
         for (_, item) in &mut items {
             item.input = Tensor::f32(item.input.dims(), item.input.to_f32().into_owned())?;
         }
-        let seen = self.score(items, listener)?;
+        let mut seen = Vec::new();
+        for (at, scored) in self.run.score(items, listener)? {
+            match scored {
+                Ok(scored) if !scored.targets.is_empty() => seen.push(scored),
+                Ok(_) => self.fail(at, &Error::model("the net has no classes"), Noticed::default())?,
+                Err((e, noticed)) => self.fail(at, &e, noticed)?,
+            }
+        }
         let Some(first) = seen.first() else { return Ok(()) };
-        let graph = self.session.graph(first.item.input.dims())?;
+        let graph = self.run.session.graph(first.item.input.dims())?;
         let originals: Vec<&Tensor> = seen.iter().map(|s| &s.item.input).collect();
-        let classes: Vec<usize> = seen.iter().map(|s| s.class).collect();
+        let classes: Vec<usize> = seen.iter().map(|s| s.targets[0]).collect();
         let mut before = Vec::new();
         for m in 0..self.compared.len() {
             let maps = self.maps(m, &originals, &classes);
             let compared = &mut self.compared[m];
             for map in &maps {
-                hopeless(map, &mut compared.proven, &graph, &self.sources)
+                hopeless(map, &mut compared.proven, &graph, &self.run.sources)
                     .map_err(|e| e.within(format!("-m {}", compared.spec)))?;
             }
             before.push(maps);
         }
-        let mut held = Vec::new();
         for a in 0..self.attacks.len() {
             let wanted: Vec<Option<usize>> = seen.iter().map(|s| self.wanted(a, s)).collect();
             let mut records = Vec::with_capacity(seen.len());
             let mut outcomes = Vec::with_capacity(seen.len());
             for (i, (made, seconds)) in self.attack(a, &seen, &wanted).into_iter().enumerate() {
                 let ready = &mut self.attacks[a];
-                hopeless(&made, &mut ready.proven, &graph, &self.sources).map_err(|e| e.within(&ready.id))?;
+                hopeless(&made, &mut ready.proven, &graph, &self.run.sources).map_err(|e| e.within(&ready.id))?;
                 let mut record = self.record(a, &seen[i], wanted[i], seconds);
                 match made {
                     Ok(found) => {
@@ -618,28 +495,18 @@ impl Work for Attack<'_> {
                 self.compare((m, a), &seen, maps, &outcomes, &mut records);
             }
             let raw = self.options.formats.iter().any(|format| format.raw().is_some());
-            let rows = self.rows.as_ref().filter(|rows| raw && !rows.single);
-            let part = rows.map(|rows| rows.keys[a].clone());
+            let part = if raw { self.run.part(a) } else { None };
             for (s, record) in seen.iter().zip(records) {
-                held.push((s.item.source, self.line(s.item.source, record, part.clone())));
-            }
-            if self.rows.is_none() {
-                self.write_down(std::mem::take(&mut held))?;
+                let line = self.line(s.item.source, record, part.clone());
+                self.run.add(s.item.source, line)?;
             }
         }
-        self.held.extend(held);
         Ok(())
     }
 
     fn end(&mut self, at: usize) -> Result<Option<String>> {
-        if let Some(rows) = self.rows.take() {
-            let mut held = std::mem::take(&mut self.held);
-            if let Err(e) = rows.files.finish() {
-                held.iter_mut().for_each(|(_, line)| line.record.error = Some(e.to_string()));
-            }
-            self.write_down(held)?;
-        }
-        let (tally, shown) = (self.ledger.tally(at), &self.sources[at].shown);
+        self.run.end()?;
+        let (tally, shown) = (self.run.ledger.tally(at), &self.run.sources[at].shown);
         Ok(Some(match (&tally.error, tally.made) {
             (Some(why), 0) => format!("failed: {why}"),
             (Some(_), made) => format!("{shown}: {made} done, {} of {} inputs failed", tally.failed.len(), tally.items),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::report::{Prediction, RECORD_VERSION, Stamp};
-use crate::run::keeper::Kept;
+use crate::run::keeper::RecordLine;
 
 /// How alike the maps of one method are before and after.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -119,7 +119,7 @@ pub struct AttackLine {
     pub part: Option<String>,
 }
 
-impl Kept for AttackLine {
+impl RecordLine for AttackLine {
     const KEY: &'static str = "attack";
 
     fn index(&self) -> Option<usize> {
@@ -136,6 +136,10 @@ impl Kept for AttackLine {
 
     fn succeeded(&self) -> bool {
         self.record.succeeded == Some(true)
+    }
+
+    fn fail(&mut self, why: String) {
+        self.record.error = Some(why);
     }
 
     fn remarks(&mut self) -> (&mut Vec<String>, &mut Vec<String>) {

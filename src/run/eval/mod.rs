@@ -15,10 +15,10 @@ use serde_json::json;
 pub use metrics::{Measure, choose};
 pub use units::{Content, Kind, Unit, Units};
 
-use super::explain::{PICTURES, ROWS, SMALL, many_passes};
 use super::ledger::{Earlier, lock};
+use super::recorded::{PICTURES, ROWS, SMALL};
 use super::said::Said;
-use super::settings::{Named, build, common, precision_name};
+use super::settings::{Named, build, common, many_passes, precision_name};
 use super::{Listener, Work, hopeless};
 use crate::cancel::Cancel;
 use crate::data::{At, Boxes, Data, Drawn, Event, Item, Net, Reader, Room, Wanted, files, paths};
@@ -94,7 +94,7 @@ pub struct Shown {
 }
 
 /// A picture, what the net makes of it, and its line so far.
-struct Scored {
+struct ScoredUnit {
     shown: Shown,
     target: usize,
     line: Evaluated,
@@ -266,7 +266,7 @@ impl<'a> Evaluation<'a> {
     }
 
     /// What the net makes of pictures, and the class that is explained; those that it cannot take are recorded and left out.
-    fn score(&mut self, shown: Vec<Shown>, listener: &dyn Listener) -> Result<Vec<Scored>> {
+    fn score(&mut self, shown: Vec<Shown>, listener: &dyn Listener) -> Result<Vec<ScoredUnit>> {
         let noticed: Vec<Noticed> = shown.iter().map(|s| self.said.of_noticed(&s.noticed)).collect();
         noticed.iter().for_each(|noticed| self.said.note(noticed, listener));
         let inputs: Vec<&Tensor> = shown.iter().map(|s| &s.input).collect();
@@ -294,7 +294,7 @@ impl<'a> Evaluation<'a> {
             line.target = Some(target);
             line.target_name = self.session.label(target);
             line.notes.clone_from(&shown.notes);
-            scored.push(Scored { shown, target, line });
+            scored.push(ScoredUnit { shown, target, line });
         }
         Ok(scored)
     }
@@ -306,7 +306,7 @@ impl<'a> Evaluation<'a> {
         graph: &Graph,
         m: usize,
         metric: usize,
-        scored: &[Scored],
+        scored: &[ScoredUnit],
         maps: &[(usize, Map)],
     ) -> Vec<(usize, Result<Readings>)> {
         let columns = self.options.metrics[metric].columns.len();
@@ -341,10 +341,10 @@ impl<'a> Evaluation<'a> {
         graph: &Graph,
         m: usize,
         metric: usize,
-        scored: &[Scored],
+        scored: &[ScoredUnit],
         maps: &[&(usize, Map)],
     ) -> Result<Vec<Readings>> {
-        let shown: Vec<&Scored> = maps.iter().map(|(i, _)| &scored[*i]).collect();
+        let shown: Vec<&ScoredUnit> = maps.iter().map(|(i, _)| &scored[*i]).collect();
         let x = Batch::of(shown.iter().map(|s| s.shown.input.clone()).collect())?;
         let targets: Vec<usize> = shown.iter().map(|s| s.target).collect();
         let labels: Option<Vec<usize>> = shown.iter().map(|s| s.shown.label).collect();

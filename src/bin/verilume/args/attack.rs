@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use verilume::run;
 
-use super::{ModelChoice, Preparation, Resources};
-use crate::values;
+use super::Shared;
 
 /// Make adversarial pictures: close to the original, but with another prediction or map
 ///
@@ -55,24 +54,12 @@ pub struct AttackArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// No progress and no messages on standard error
-    #[arg(short, long)]
-    pub quiet: bool,
-
     /// List the attacks with their parameters and exit (with --json, as JSON)
     #[arg(long)]
     pub list_attacks: bool,
 
     #[command(flatten)]
-    pub model: ModelChoice,
-    #[command(flatten)]
-    pub preparation: Preparation,
-    #[command(flatten)]
-    pub resources: Resources,
-
-    /// Threads [default: all cores]
-    #[arg(long, value_name = "N", value_parser = values::at_least_one, help_heading = "Resources")]
-    pub threads: Option<usize>,
+    pub shared: Shared,
 }
 
 pub(super) const ATTACK_EXAMPLES: &str = "Examples:

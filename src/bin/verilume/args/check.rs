@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{ModelChoice, Preparation, Resources, ScoreArg};
+use super::{ScoreArg, Shared};
 use crate::values;
 
 /// Test whether methods can be believed, on a net, picture by picture
@@ -56,10 +56,6 @@ pub struct CheckArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// No progress and no messages on standard error
-    #[arg(short, long)]
-    pub quiet: bool,
-
     /// Exit with 1 when a method fails a test, for use in scripts
     #[arg(long)]
     pub fail_on_verdict: bool,
@@ -85,15 +81,7 @@ pub struct CheckArgs {
     pub explained: usize,
 
     #[command(flatten)]
-    pub model: ModelChoice,
-    #[command(flatten)]
-    pub preparation: Preparation,
-    #[command(flatten)]
-    pub resources: Resources,
-
-    /// Threads [default: all cores]
-    #[arg(long, value_name = "N", value_parser = values::at_least_one, help_heading = "Resources")]
-    pub threads: Option<usize>,
+    pub shared: Shared,
 }
 
 /// A report of a check.

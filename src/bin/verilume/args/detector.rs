@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{ModelChoice, Preparation, Resources};
+use super::Shared;
 use crate::values;
 
 /// Distinguish attacked pictures from clean ones by the saliency maps of their predicted class
@@ -82,20 +82,8 @@ pub struct TrainArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// No progress and no messages on standard error
-    #[arg(short, long)]
-    pub quiet: bool,
-
     #[command(flatten)]
-    pub model: ModelChoice,
-    #[command(flatten)]
-    pub preparation: Preparation,
-    #[command(flatten)]
-    pub resources: Resources,
-
-    /// Threads [default: all cores]
-    #[arg(long, value_name = "N", value_parser = values::at_least_one, help_heading = "Resources")]
-    pub threads: Option<usize>,
+    pub shared: Shared,
 }
 
 const TRAIN_EXAMPLES: &str = "Examples:
@@ -128,20 +116,8 @@ pub struct ApplyArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// No progress and no messages on standard error
-    #[arg(short, long)]
-    pub quiet: bool,
-
     #[command(flatten)]
-    pub model: ModelChoice,
-    #[command(flatten)]
-    pub preparation: Preparation,
-    #[command(flatten)]
-    pub resources: Resources,
-
-    /// Threads [default: all cores]
-    #[arg(long, value_name = "N", value_parser = values::at_least_one, help_heading = "Resources")]
-    pub threads: Option<usize>,
+    pub shared: Shared,
 }
 
 const APPLY_EXAMPLES: &str = "Examples:

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{ModelChoice, Preparation, Resources, ScoreArg};
+use super::{ScoreArg, Shared};
 use crate::values;
 
 /// Measure methods over a labelled set of pictures: metrics, means, confidence intervals
@@ -95,10 +95,6 @@ pub struct EvalArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// No progress and no messages on standard error
-    #[arg(short, long)]
-    pub quiet: bool,
-
     /// Skip pictures that an earlier run with the same settings has measured
     #[arg(long)]
     pub resume: bool,
@@ -108,15 +104,7 @@ pub struct EvalArgs {
     pub list_metrics: bool,
 
     #[command(flatten)]
-    pub model: ModelChoice,
-    #[command(flatten)]
-    pub preparation: Preparation,
-    #[command(flatten)]
-    pub resources: Resources,
-
-    /// Threads [default: all cores]
-    #[arg(long, value_name = "N", value_parser = values::at_least_one, help_heading = "Resources")]
-    pub threads: Option<usize>,
+    pub shared: Shared,
 }
 
 /// Which class of a picture is explained.

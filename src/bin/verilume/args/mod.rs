@@ -115,10 +115,6 @@ pub struct ExplainArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// No progress and no messages on standard error
-    #[arg(short, long)]
-    pub quiet: bool,
-
     /// Skip results of an earlier run with the same settings
     #[arg(long)]
     pub resume: bool,
@@ -135,15 +131,7 @@ pub struct ExplainArgs {
     pub list_methods: bool,
 
     #[command(flatten)]
-    pub model: ModelChoice,
-    #[command(flatten)]
-    pub preparation: Preparation,
-    #[command(flatten)]
-    pub resources: Resources,
-
-    /// Threads [default: all cores]
-    #[arg(long, value_name = "N", value_parser = values::at_least_one, help_heading = "Resources")]
-    pub threads: Option<usize>,
+    pub shared: Shared,
 }
 
 const EXPLAIN_EXAMPLES: &str = "Examples:
@@ -158,8 +146,27 @@ see docs/formats.md.
 
 Exit code: 0 all done, 1 some inputs failed (each failure is a record), 2 wrong usage or nothing could be done.";
 
-/// The net, its preparation of pictures and its class names.
+/// What every command has that runs a net over inputs.
 #[derive(Debug, Args)]
+pub struct Shared {
+    /// No progress and no messages on standard error
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    #[command(flatten)]
+    pub model: ModelChoice,
+    #[command(flatten)]
+    pub preparation: Preparation,
+    #[command(flatten)]
+    pub resources: Resources,
+
+    /// Threads [default: all cores]
+    #[arg(long, value_name = "N", value_parser = values::at_least_one, help_heading = "Resources")]
+    pub threads: Option<usize>,
+}
+
+/// The net, its preparation of pictures and its class names.
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelChoice {
     /// Weights (.safetensors) or the name of a built-in net [default: the embedded efficientnet-lite0]
@@ -172,7 +179,7 @@ pub struct ModelChoice {
 }
 
 /// How pictures become numbers; the defaults are the model's.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Preparation of pictures (default: as the model was trained)")]
 pub struct Preparation {
     /// Size of the crop, N or HxW; RESIZE:N also sets the short side before cropping
@@ -197,7 +204,7 @@ pub struct Preparation {
 }
 
 /// Where and how precisely to compute.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Resources")]
 pub struct Resources {
     /// auto, cpu, cuda, cuda:i, or emulated (for work on kernels) [:SEED]
@@ -449,20 +456,8 @@ pub struct FitArgs {
     #[arg(short, long = "out", value_name = "FILE", default_value = "patterns.safetensors")]
     pub out: PathBuf,
 
-    /// No progress and no messages on standard error
-    #[arg(short, long)]
-    pub quiet: bool,
-
     #[command(flatten)]
-    pub model: ModelChoice,
-    #[command(flatten)]
-    pub preparation: Preparation,
-    #[command(flatten)]
-    pub resources: Resources,
-
-    /// Threads [default: all cores]
-    #[arg(long, value_name = "N", value_parser = values::at_least_one, help_heading = "Resources")]
-    pub threads: Option<usize>,
+    pub shared: Shared,
 }
 
 const FIT_EXAMPLES: &str = "Examples:
@@ -596,7 +591,7 @@ impl Cli {
                 eval.after_long_help(format!("{}\n\n{}", eval::EXAMPLES, listing::metrics_text()))
             })
             .mut_subcommand("attack", |attack| {
-                let attacks = crate::attack::attacks_text();
+                let attacks = listing::attacks_text();
                 attack.after_long_help(format!("{}\n\n{attacks}", attack::ATTACK_EXAMPLES))
             })
     }

@@ -573,10 +573,13 @@ fn a_kernel_that_does_not_end_is_an_error_that_names_it() {
     let told = Trial::new(0).shared(256).run("piled_copies", &[1.0; 64], 64, 0).unwrap_err().to_string();
     assert!(told.contains("65536 copies that it never waited for"), "{told}");
     let mut trial = Trial::new(0).grid([1 << 16, 1, 1]).threads(256).shared(1024);
-    trial.device.patience = Duration::from_millis(20);
+    // Time counts for a block, not for all of them together.
+    trial.device.patience = Duration::from_millis(500);
     let start = Instant::now();
-    let sums = trial.run("tree_sum", &vec![1.0; 256 << 16], 1 << 16, 0).unwrap();
-    assert!(sums.iter().all(|&sum| sum == 256.0) && start.elapsed() > Duration::from_millis(50));
+    while start.elapsed() < Duration::from_millis(600) {
+        let sums = trial.run("tree_sum", &vec![1.0; 256 << 16], 1 << 16, 0).unwrap();
+        assert!(sums.iter().all(|&sum| sum == 256.0));
+    }
 }
 
 #[test]
