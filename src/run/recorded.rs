@@ -219,11 +219,7 @@ impl<'a, L: RecordLine + DeserializeOwned> Recorded<'a, L> {
     }
 
     /// What the net makes of items. What is wrong with one is its own error, with what was noticed of it.
-    pub fn score(
-        &mut self,
-        items: Vec<(At, Item)>,
-        listener: &dyn Listener,
-    ) -> Result<Vec<(At, std::result::Result<Seen, (Error, Noticed)>)>> {
+    pub fn score(&mut self, items: Vec<(At, Item)>, listener: &dyn Listener) -> Result<Vec<(At, Outcome)>> {
         items.iter().for_each(|(_, item)| self.ledger.said.hear(item, listener));
         let inputs: Vec<&Tensor> = items.iter().map(|(_, item)| &item.input).collect();
         let scored = self.session.score(&inputs);
@@ -261,6 +257,9 @@ impl<'a, L: RecordLine + DeserializeOwned> Recorded<'a, L> {
         Ok(self.ledger.totals())
     }
 }
+
+/// An item that the net has seen, or what is wrong with it and what was noticed of it.
+type Outcome = std::result::Result<Seen, (Error, Noticed)>;
 
 /// An item and what the net makes of it.
 pub(super) struct Seen {
