@@ -559,7 +559,7 @@ impl Engine {
     /// Logits of each picture, `[N, classes]` in double precision.
     ///
     /// # Errors
-    /// When shapes do not suit, memory does not suffice or a result is not finite.
+    /// When shapes do not suit, memory is not enough or a result is not finite.
     pub fn forward(&mut self, graph: &Graph, x: &Batch) -> Result<Tensor> {
         let outcome = self.evaluate_plainly(graph, x, &[], &Scored(Score::Logit))?;
         let logits = outcome.logits.into_iter().flatten().flatten().collect();
@@ -571,7 +571,7 @@ impl Engine {
     /// Statistics are summed in double precision and rounded to the engine's precision at the end.
     ///
     /// # Errors
-    /// When shapes or targets do not suit, memory does not suffice or a result is not finite.
+    /// When shapes or targets do not suit, memory is not enough or a result is not finite.
     pub fn explain(&mut self, graph: &Graph, job: &Job, x: &Batch, targets: &[usize]) -> Result<Answer> {
         self.explain_decided(graph, job, x, targets, None)
     }
@@ -694,7 +694,7 @@ impl Engine {
     /// written once for each graph and kept.
     ///
     /// # Errors
-    /// When the script fails, shapes, targets or loads do not suit, memory does not suffice or a result is not finite.
+    /// When the script fails, shapes, targets or loads do not suit, memory is not enough or a result is not finite.
     pub fn evaluate<S: Script>(&mut self, graph: &Graph, script: &S, task: &Task<'_>) -> Result<Outcome<S::Notes>> {
         task.check(graph)?;
         let (plan, notes) = self.plan(graph, Decided::Here, task.copies.weights.len(), script)?;

@@ -8,13 +8,13 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Opens a file that has an end. Of a pipe or a device nobody knows when it yields, if ever.
 ///
 /// # Errors
-/// When the file cannot be opened or is no regular file.
+/// When the file cannot be opened or is not a regular file.
 pub fn open_file(path: &std::path::Path) -> Result<std::fs::File> {
     let fail = |e| Error::io(path, e);
     // Asked of the path: opening a pipe waits for its other end.
     let metadata = path.metadata().map_err(fail)?;
     if !metadata.is_file() {
-        let what = if metadata.is_dir() { "a folder" } else { "no regular file" };
+        let what = if metadata.is_dir() { "a folder" } else { "not a regular file" };
         return Err(Error::input(format!("{}: this is {what}", path.display())));
     }
     std::fs::File::open(path).map_err(fail)

@@ -182,7 +182,7 @@ fn numbers(
         Row::Levels(levels) => {
             takes_pictures(preprocess)?;
             let &[_, h, w] = array.dims() else {
-                return Err(Error::input(format!("levels of shape {:?} are no picture", array.dims())));
+                return Err(Error::input(format!("levels of shape {:?} are not a picture", array.dims())));
             };
             let prepared = preprocess.from_u8(&levels, h, w)?;
             Ok((prepared.tensor, Some((prepared.view, prepared.placement))))

@@ -84,7 +84,7 @@ fn parse(text: &[u8]) -> Result<Header, String> {
             "descr" => descr.replace(reader.text()?).is_some(),
             "fortran_order" => fortran.replace(reader.truth()?).is_some(),
             "shape" => shape.replace(reader.shape()?).is_some(),
-            _ => return Err("its header has a key that is none of descr, fortran_order and shape".into()),
+            _ => return Err("its header has an unknown key; known are descr, fortran_order and shape".into()),
         };
         if again {
             return Err(format!("its header says `{key}` twice"));
@@ -161,7 +161,7 @@ impl Reader<'_> {
     }
 
     fn shape(&mut self) -> Result<Vec<usize>, String> {
-        let broken = "`shape` in its header is no tuple of whole numbers";
+        let broken = "`shape` in its header is not a tuple of whole numbers";
         self.expect(b'(').map_err(|_| broken)?;
         let mut shape = Vec::new();
         while !self.take(b')') {

@@ -294,14 +294,14 @@ pub(crate) trait Device: Send {
     /// `limit` bytes.
     ///
     /// # Errors
-    /// When a number is not finite, or memory does not suffice.
+    /// When a number is not finite, or memory is not enough.
     fn largest_output(&mut self, stem: &patch::Stem, pictures: &[Tensor], limit: Option<u64>) -> Result<Vec<f64>>;
 
     /// Moves patches of pictures, each by itself. The stem has one group of channels and takes the pictures. A device with
     /// memory of its own stays within `limit` bytes.
     ///
     /// # Errors
-    /// When a number is not finite, or memory does not suffice.
+    /// When a number is not finite, or memory is not enough.
     fn move_patches(&mut self, task: &patch::PatchTask<'_>, limit: Option<u64>) -> Result<Vec<patch::Moved>>;
 
     /// Gives back what it keeps for weights with these numbers ([`crate::graph::WeightId::stored`]).

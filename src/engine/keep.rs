@@ -110,7 +110,7 @@ impl Engine {
         if self.kept > memory {
             let mebibytes = |bytes: u64| format!("{:.1} MiB", (bytes as f64 / f64::from(1 << 20) * 10.0).ceil() / 10.0);
             return Err(Error::limit(format!(
-                "{} of memory do not suffice: one copy needs {} for all that is kept beside the net, the last of it by {who}, \
+                "{} of memory is not enough: one copy needs {} for all that is kept beside the net, the last of it by {who}, \
                  and more for the net",
                 mebibytes(memory),
                 mebibytes(self.kept)

@@ -254,7 +254,7 @@ impl GraphBuilder {
     /// The graph whose logits are `output`. A net with one logit has a sigmoid ([`Link::Sigmoid`]), any other a softmax.
     ///
     /// # Errors
-    /// When `output` is not a vector, it or a stage is no node of this graph, or the pictures are empty.
+    /// When `output` is not a vector, it or a stage is not a node of this graph, or the pictures are empty.
     pub fn finish(self, output: NodeId) -> Result<Graph> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         self.nodes[0].shape.checked().map_err(|e| e.within("the input"))?;
@@ -263,7 +263,7 @@ impl GraphBuilder {
             return Err(Error::model("the logits are no node of this graph"));
         }
         if let Some((stage, _)) = self.stages.iter().find(|(_, id)| foreign(*id)) {
-            return Err(Error::model(format!("stage '{stage}' is no node of this graph")));
+            return Err(Error::model(format!("stage '{stage}' is not a node of this graph")));
         }
         let shape = self.shape(output);
         if shape != Shape::vector(shape.c) {

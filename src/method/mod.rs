@@ -105,7 +105,7 @@ pub trait Method: Send + Sync {
     /// for methods that say where a layer looks.
     ///
     /// # Errors
-    /// When the method makes no sense on this net, shapes or targets do not suit, or memory does not suffice.
+    /// When the method makes no sense on this net, shapes or targets do not suit, or memory is not enough.
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>>;
 
     /// The job on one copy of each picture that the method is, if it is nothing more: it can then be run on other copies and

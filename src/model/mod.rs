@@ -330,7 +330,7 @@ impl Model {
         let metadata = path.metadata().map_err(|e| Error::io(path, e))?;
         let shown = path.display().to_string();
         if !metadata.is_file() {
-            let what = if metadata.is_dir() { "a folder" } else { "no regular file" };
+            let what = if metadata.is_dir() { "a folder" } else { "not a regular file" };
             return Err(Error::model(format!("{shown}: this is {what}; expected a safetensors file")));
         }
         let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;

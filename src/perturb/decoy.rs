@@ -194,7 +194,7 @@ impl<'a> Generator<'a> {
     /// together.
     ///
     /// # Errors
-    /// When memory does not suffice or a number is not finite.
+    /// When memory is not enough or a number is not finite.
     pub fn make(&self, engine: &mut Engine, wanted: &[(usize, usize)]) -> Result<Vec<Decoy>> {
         let mut all = Vec::with_capacity(wanted.len());
         for some in wanted.chunks(TOGETHER) {

@@ -37,7 +37,7 @@ const LOOKS: usize = 10;
 pub fn lock(path: &Path, out: &Path) -> Result<File> {
     // Of a link nobody knows where it leads, and a pipe would be waited for.
     if path.symlink_metadata().is_ok_and(|there| !there.is_file()) {
-        return Err(Error::input(format!("{}: this is no regular file", path.display())));
+        return Err(Error::input(format!("{}: this is not a regular file", path.display())));
     }
     let options = File::options().create(true).truncate(false).write(true).open(path);
     let file = options.map_err(|e| Error::io(path, e))?;

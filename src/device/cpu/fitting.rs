@@ -86,7 +86,7 @@ impl<I: Isa> Cpu<I> {
         let least = scratch.saturating_add(copy).saturating_add(largest);
         if limit < least {
             return Err(Error::limit(format!(
-                "{} of memory do not suffice: one copy needs {} ({} for feature maps, {} for scratch, {} for \
+                "{} of memory is not enough: one copy needs {} ({} for feature maps, {} for scratch, {} for \
                  the largest layer's packed weights, {} for pictures, maps and what the method keeps)",
                 mebibytes(all_of_it),
                 mebibytes(least.saturating_add(room.kept)),

@@ -280,7 +280,7 @@ impl Device for CudaDevice {
         let least = mine.saturating_add(copy);
         if limit < least {
             return Err(Error::limit(format!(
-                "{} of memory do not suffice: one copy needs {} ({} for weights, {} for feature maps and pictures{})",
+                "{} of memory is not enough: one copy needs {} ({} for weights, {} for feature maps and pictures{})",
                 mebibytes(all_of_it),
                 mebibytes(least.saturating_add(room.kept)),
                 mebibytes(mine),

@@ -221,7 +221,7 @@ impl CudaDevice {
         let least = fixed + weights + each;
         if limit < least {
             return Err(Error::limit(format!(
-                "{} of memory do not suffice: one copy needs {} to move a patch through layer '{}'",
+                "{} of memory is not enough: one copy needs {} to move a patch through layer '{}'",
                 mebibytes(limit),
                 mebibytes(least),
                 stem.layer.name

@@ -169,7 +169,7 @@ impl Haf {
     /// The masks of every stage for each picture and its target.
     ///
     /// # Errors
-    /// When the net has no stages or some way round one of them, shapes or targets do not suit, memory does not suffice or a
+    /// When the net has no stages or some way round one of them, shapes or targets do not suit, memory is not enough or a
     /// number is not finite.
     pub fn stage_masks(
         &self,
@@ -422,7 +422,7 @@ impl Stages {
             if !is_passed_by_all(graph, node) {
                 let name = &graph.node(node).name;
                 return Err(Error::settings(format!(
-                    "haf needs stages that all ways through the net pass, '{name}' is none"
+                    "haf needs stages that all ways through the net pass, '{name}' is not one"
                 )));
             }
         }

@@ -173,7 +173,7 @@ impl RelEx {
     /// The mask of each picture for its target.
     ///
     /// # Errors
-    /// When shapes or targets do not suit, memory does not suffice or a number is not finite.
+    /// When shapes or targets do not suit, memory is not enough or a number is not finite.
     pub fn masks(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Found>> {
         engine::check(graph, x, targets)?;
         // Mask, velocity, gradient, and both in other numbers; what goes to the device and comes back is the engine's.

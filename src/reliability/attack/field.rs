@@ -34,7 +34,7 @@ impl Script for Gradient {
 /// For each point, the gradient of `score` of its class, summed over copies with their weights.
 ///
 /// # Errors
-/// When shapes or classes do not suit, memory does not suffice or a number is not finite.
+/// When shapes or classes do not suit, memory is not enough or a number is not finite.
 pub(super) fn gradients(
     engine: &mut Engine,
     graph: &Graph,

@@ -111,7 +111,7 @@ impl MapAttack {
     ///
     /// # Errors
     /// When a setting means nothing or does not suit the pictures, the net's input has no positions, shapes, channels or
-    /// classes do not suit, memory does not suffice or a number is not finite.
+    /// classes do not suit, memory is not enough or a number is not finite.
     pub fn attack(
         &self,
         engine: &mut Engine,

@@ -99,7 +99,7 @@ impl Default for Pgd {
 /// of the class, or `x − ε · sign ∇ J` for a wanted class, cut by what pictures hold. One result a picture.
 ///
 /// # Errors
-/// When ε is not a finite number above 0, shapes, channels or classes do not suit, memory does not suffice or a number is not
+/// When ε is not a finite number above 0, shapes, channels or classes do not suit, memory is not enough or a number is not
 /// finite.
 pub fn fgsm(
     engine: &mut Engine,

@@ -31,7 +31,7 @@ pub fn quantise(original: &Tensor, adversarial: &Tensor, epsilon: Size, preproce
     preprocess.check()?;
     epsilon.positive("epsilon")?;
     let &[channels, h, w] = original.dims() else {
-        return Err(Error::input(format!("an input of shape {:?} is no picture [C,H,W]", original.dims())));
+        return Err(Error::input(format!("an input of shape {:?} is not a picture [C,H,W]", original.dims())));
     };
     if adversarial.dims() != original.dims() || channels != preprocess.channels {
         return Err(Error::input(format!(

@@ -30,7 +30,7 @@ impl Metric for GridPointing {
         queries.sort_unstable();
         queries.dedup();
         if let Some(i) = (0..regions.len()).find(|&i| queries.iter().filter(|q| q.0 == i).count() < 2) {
-            return Err(Error::input(format!("picture {i} is no mosaic: {} needs two classes at least", ENTRY.id)));
+            return Err(Error::input(format!("picture {i} is not a mosaic: {} needs two classes at least", ENTRY.id)));
         }
         let mut shares = vec![Vec::new(); regions.len()];
         for queries in queries.chunks(together(engine, case.x.shape())) {
