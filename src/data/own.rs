@@ -18,7 +18,6 @@ use serde::{Deserialize, Serialize};
 
 use super::arrays::extension;
 use super::paths;
-use super::source::Source;
 
 /// The file of what runs were about to write.
 const LEDGER: &str = ".results.jsonl";
@@ -264,11 +263,26 @@ fn ledger(path: &Path) -> Vec<Entry> {
     lines.filter_map(|line| serde_json::from_slice(line).ok()).collect()
 }
 
-/// Writes down which results a run of `command` over `sources` may leave in `out`, before there is one.
+/// An input whose results are announced.
+pub struct Announced<'a> {
+    /// Where it is.
+    pub path: &'a Path,
+    /// What its results' names begin with.
+    pub stem: &'a Path,
+    /// Whether it is a result of an earlier run.
+    pub is_result: bool,
+}
+
+/// Writes down which results a run of `command` over `inputs` may leave in `out`, before there is one.
 ///
 /// # Errors
 /// When the folder cannot be written.
-pub fn announce<'a>(out: &Path, command: &str, sources: &[Source], ids: impl Iterator<Item = &'a str>) -> Result<()> {
+pub fn announce<'a>(
+    out: &Path,
+    command: &str,
+    inputs: &[Announced<'_>],
+    ids: impl Iterator<Item = &'a str>,
+) -> Result<()> {
     let path = out.join(LEDGER);
     // What another run has announced meanwhile, in another shard, is announced twice at worst.
     let out = paths::full(out);
@@ -280,15 +294,15 @@ pub fn announce<'a>(out: &Path, command: &str, sources: &[Source], ids: impl Ite
     };
     let mut entry = Entry {
         command: command.to_owned(),
-        stems: new(&mut sources.iter().map(|source| paths::shown(&source.stem)), &before.stems),
+        stems: new(&mut inputs.iter().map(|input| paths::shown(input.stem)), &before.stems),
         ids: new(&mut ids.map(str::to_owned), &before.ids),
         inputs: Vec::new(),
     };
     // An input that has the name of a result and is none by now is spared for good.
     let stems: HashSet<&str> = before.stems.iter().chain(&entry.stems).map(String::as_str).collect();
     let ids: HashSet<&str> = before.ids.iter().chain(&entry.ids).map(String::as_str).collect();
-    let below = sources.iter().filter(|source| !source.is_result);
-    let below = below.filter_map(|source| Some(paths::shown(paths::full(&source.path).strip_prefix(&out).ok()?)));
+    let below = inputs.iter().filter(|input| !input.is_result);
+    let below = below.filter_map(|input| Some(paths::shown(paths::full(input.path).strip_prefix(&out).ok()?)));
     let named = below.filter(|text| {
         let mut dots = text.match_indices('.');
         dots.any(|(dot, _)| stems.contains(&text[..dot]) && is_end(&text[dot + 1..], |id| ids.contains(id)))

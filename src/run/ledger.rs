@@ -13,7 +13,7 @@ use super::earlier::{Finder, Names, Past, Results, place_of, renamed, sweep};
 use super::keeper::{Keeper, RecordLine};
 use super::resume::Done;
 use super::said::Said;
-use crate::data::{Shard, Source, announce, deal, files};
+use crate::data::{Announced, Shard, Source, announce, deal, files};
 use crate::error::{Error, Result};
 use crate::report::{FileStatus, Journal, Status};
 use crate::text::counted;
@@ -169,7 +169,8 @@ impl<L: RecordLine> Found<L> {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(&folder.manifest, e)),
             _ => {}
         }
-        announce(&folder.out, folder.command, &sources, ids.iter().copied())?;
+        let announced = sources.iter().map(|s| Announced { path: &s.path, stem: &s.stem, is_result: s.is_result });
+        announce(&folder.out, folder.command, &announced.collect::<Vec<_>>(), ids.iter().copied())?;
         let journal = Journal::start_with(&folder.records, done.kept.iter().map(Vec::as_slice))?;
         let needed = done.parts.iter().cloned().chain(past.parts()).collect();
         sweep(&results, &folder.lock_path, &sources, &needed);
