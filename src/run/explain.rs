@@ -179,7 +179,7 @@ impl<'a> Explain<'a> {
         if sources.is_empty() {
             return Err(Error::settings("no inputs"));
         }
-        targets.know(&sources);
+        targets.know(&sources)?;
         let mut read: HashSet<PathBuf> = sources.iter().filter_map(|s| s.path.canonicalize().ok()).collect();
         read.extend(options.read.iter().filter_map(|path| path.canonicalize().ok()));
         if let TargetChoice::File(path) = &target {
@@ -213,6 +213,9 @@ impl<'a> Explain<'a> {
         said.tell(listener);
         said.remember(&found.done.said.assumed, &found.done.said.warnings);
         left_out.iter().for_each(|sentence| listener.say(sentence));
+        if !matches!(target, TargetChoice::Top1 | TargetChoice::Top(_) | TargetChoice::Least) {
+            session.labels().numbers().into_iter().for_each(|sentence| listener.say(&sentence));
+        }
         many_passes(&options.methods).for_each(|line| listener.say(&line));
         found.sentences.iter().for_each(|sentence| listener.say(sentence));
         if let TargetChoice::Top(k) = target

@@ -185,7 +185,7 @@ impl<'a> Attack<'a> {
         if sources.is_empty() {
             return Err(Error::settings("no inputs"));
         }
-        targets.know(&sources);
+        targets.know(&sources)?;
         let mut read: HashSet<PathBuf> = sources.iter().filter_map(|s| s.path.canonicalize().ok()).collect();
         read.extend(options.read.iter().filter_map(|path| path.canonicalize().ok()));
         if let TargetChoice::File(path) = &target {
@@ -196,6 +196,7 @@ impl<'a> Attack<'a> {
         listener.begin(sources.len());
         let said = Said::new(session, &options.given);
         said.tell(listener);
+        session.labels().numbers().into_iter().for_each(|sentence| listener.say(&sentence));
         many_passes(&options.methods).for_each(|line| listener.say(&line));
         left_out.iter().for_each(|sentence| listener.say(sentence));
         found.sentences.iter().for_each(|sentence| listener.say(sentence));
