@@ -181,7 +181,7 @@ fn names_of_folders_and_files_say_classes() {
     let why =
         |name: &str| errors.iter().find(|l| l["input"].as_str().unwrap().ends_with(name)).unwrap()["error"].to_string();
     assert_eq!(errors.len(), 4);
-    assert!(why("c.png").contains("line 4") && why("3_7.png").contains("says no class"), "{errors:?}");
+    assert!(why("c.png").contains("line 4") && why("3_7.png").contains("lists no class"), "{errors:?}");
     // Without any class.
     let output = eval(at, &["--data", "in/2/a.png", "--unlabelled", "-m", "gradient", "--metric", "fidelity"]);
     assert_eq!((code(&output), records(at)[0]["correct"].is_null()), (0, true));

@@ -11,6 +11,7 @@ use crate::random;
 use crate::reliability::metric::{Bounds, Region};
 
 use super::arrays::ArrayFile;
+use super::headings::{self, Column};
 use super::items::{Item, Net};
 use super::room::Room;
 use super::source::{self, Inputs, Source};
@@ -71,8 +72,8 @@ impl Data {
         let found = source::find(wanted.data, wanted.out);
         let left_out = found.left_out();
         let Inputs { sources, .. } = found;
-        listed.iter_mut().for_each(|listed| listed.know(&sources));
-        boxes.iter_mut().for_each(|boxes| boxes.by_file.know(&sources));
+        listed.iter_mut().try_for_each(|listed| listed.know(&sources)).map_err(|e| e.within("--labels-csv"))?;
+        boxes.iter_mut().try_for_each(|boxes| boxes.know(&sources))?;
         let mut examples = Vec::new();
         for (at, source) in sources.iter().enumerate() {
             let example = |row, class: Result<Option<usize>>| {
@@ -154,16 +155,51 @@ fn picture_class(source: &Source, labels: &Labels, classes: usize) -> Result<usi
     let text = |name: Option<&std::ffi::OsStr>| name.map(|n| n.to_string_lossy().into_owned());
     let folder = text(source.relative.parent().and_then(Path::file_name));
     let stem = text(source.path.file_stem()).unwrap_or_default();
-    let by_folder = folder.as_deref().map(|name| folder_class(name, labels, classes));
-    match by_folder {
-        Some(Ok(class)) => Ok(class),
+    let within = |e: Error| Error::input(format!("{}: {e}", source.shown));
+    let Some(folder) = folder else { return file_class(&stem, labels, classes).map_err(|e| unknown(source, None, &e)) };
+    match folder_class(&folder, labels, classes) {
+        Ok(class) => Ok(class),
         // A synset can be meant for nothing but the class.
-        Some(Err(e)) if folder.is_some_and(|name| labels.of_synset(&name).is_err()) => Err(e),
-        // The folder's name is the one that was meant to say it.
-        Some(Err(e)) => file_class(&stem, labels, classes).map_err(|_| e),
-        None => file_class(&stem, labels, classes),
+        Err(e) if labels.of_synset(&folder).is_err() => Err(within(e)),
+        Err(e) => {
+            consistent(&stem, labels, classes).map_err(within)?;
+            // The folder's name is the one that was meant to say it.
+            file_class(&stem, labels, classes).map_err(|_| unknown(source, Some(&folder), &e))
+        }
     }
-    .map_err(|e| Error::input(format!("{}: {e}", source.shown)))
+}
+
+fn unknown(source: &Source, folder: Option<&str>, why: &Error) -> Error {
+    let shown = &source.shown;
+    let names = match folder {
+        Some(folder) => format!("neither its folder '{folder}' nor its file name is a class"),
+        None => "its file name is not a class".to_owned(),
+    };
+    Error::input(format!(
+        "no class is known for {shown}: {names} ({why}); give a table with --labels-csv FILE, or --unlabelled"
+    ))
+}
+
+/// The number that a file's name begins with, and what follows it.
+fn numbered(stem: &str) -> Option<(&str, &str)> {
+    let digits = stem.bytes().take_while(u8::is_ascii_digit).count();
+    let rest = stem[digits..].strip_prefix(['_', '-']).filter(|_| digits > 0)?;
+    Some((&stem[..digits], rest))
+}
+
+/// Refuses a file's name whose number and word lead to two classes: the number may be a class or only count.
+fn consistent(stem: &str, labels: &Labels, classes: usize) -> Result<()> {
+    let Some((number, word)) = numbered(stem) else { return Ok(()) };
+    // A second number is a count.
+    let is_count = word.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'_' | b'-'));
+    let Some(class) = worded(word, labels).ok().filter(|_| !is_count) else { return Ok(()) };
+    match targets::named(number, labels, classes) {
+        Ok(other) if other == class => Ok(()),
+        _ => Err(Error::input(format!(
+            "the number {number} and the name '{word}', which is class {class}, contradict each other; name the class by a \
+             folder or in a table (--labels-csv FILE)"
+        ))),
+    }
 }
 
 /// `207`, `golden_retriever`, `n02099601`, `n02099601_golden_retriever`.
@@ -176,6 +212,7 @@ fn file_class(stem: &str, labels: &Labels, classes: usize) -> Result<usize> {
     if let Some(class) = labels.of_synset(stem)? {
         return Ok(class);
     }
+    consistent(stem, labels, classes)?;
     let digits = stem.bytes().take_while(u8::is_ascii_digit).count();
     match (digits, stem[digits..].chars().next()) {
         (1.., Some('_' | '-')) => targets::named(&stem[..digits], labels, classes),
@@ -236,10 +273,12 @@ pub struct Boxes {
 }
 
 impl Boxes {
-    /// From lines `file,class,left,top,right,bottom` or `file,row,class,left,top,right,bottom`. A class that the net has not
-    /// is an error of its file only.
+    /// From lines `file,class,left,top,right,bottom` or `file,row,class,left,top,right,bottom`, or of the columns that a
+    /// heading names. A class that the net has not is an error of its file only.
     fn read(path: &Path, labels: &Labels, classes: usize) -> Result<Self> {
+        use Column::{Bottom, Class, File, Height, Left, Right, Row, Top, Width};
         let mut boxes = Self { path: path.to_owned(), by_file: Table::default() };
+        let mut columns = None;
         for (n, (line, cells)) in tables::lines(path).map_err(|e| e.within("--boxes"))?.into_iter().enumerate() {
             let at = |why: &dyn std::fmt::Display| {
                 Error::settings(format!("--boxes {}, line {line}: {why}", path.display()))
@@ -248,24 +287,30 @@ impl Boxes {
             let cells: Vec<&str> = cells.iter().collect();
             // A line with a number among its edges was meant for a box.
             if n == 0 && cells.iter().rev().take(4).all(|c| c.parse::<f64>().is_err()) {
+                columns = Some(headings::of_boxes(&cells).map_err(|e| at(&e))?);
                 continue;
             }
-            let (file, row, class, edges) = match cells.as_slice() {
-                [file, class, edges @ ..] if edges.len() == 4 => (file, None, class, edges),
-                [file, row, class, edges @ ..] if edges.len() == 4 => {
-                    (file, Some(tables::row(row).map_err(|e| at(&e))?), class, edges)
-                }
+            let usual: &[Column] = match cells.len() {
+                6 => &[File, Class, Left, Top, Right, Bottom],
+                7 => &[File, Row, Class, Left, Top, Right, Bottom],
                 _ => return Err(at(&"expected `file,class,left,top,right,bottom`")),
             };
-            let mut numbers = [0.0; 4];
-            for (number, cell) in numbers.iter_mut().zip(edges) {
-                *number = cell
-                    .parse()
-                    .ok()
-                    .filter(|v: &f64| v.is_finite())
-                    .ok_or_else(|| at(&format!("'{cell}' is not a number of pixels")))?;
+            let order = columns.as_deref().unwrap_or(usual);
+            if order.len() != cells.len() {
+                return Err(at(&format!("{} cells under a heading of {}", cells.len(), order.len())));
             }
-            let [left, top, right, bottom] = numbers;
+            let cell = |column| order.iter().position(|&c| c == column).map(|at| cells[at]);
+            let number = |column| {
+                let Some(cell) = cell(column) else { return Ok(None) };
+                let number = cell.parse().ok().filter(|v: &f64| v.is_finite());
+                number.map(Some).ok_or_else(|| at(&format!("'{cell}' is not a number of pixels")))
+            };
+            let row = cell(Row).map(tables::row).transpose().map_err(|e| at(&e))?;
+            let [file, class] = [File, Class].map(|column| cell(column).unwrap_or_default());
+            let [left, top] = [number(Left)?.unwrap_or_default(), number(Top)?.unwrap_or_default()];
+            let [width, height] = [number(Width)?.unwrap_or_default(), number(Height)?.unwrap_or_default()];
+            let [right, bottom] = [number(Right)?.unwrap_or(left + width), number(Bottom)?.unwrap_or(top + height)];
+            let numbers = [left, top, right, bottom];
             if left >= right || top >= bottom {
                 return Err(at(&format!("a box from {left},{top} to {right},{bottom} holds nothing")));
             }
@@ -274,6 +319,21 @@ impl Boxes {
             boxes.by_file.entry(file, row).or_default().push(drawn);
         }
         Ok(boxes)
+    }
+
+    /// Finds out which names of the table mean several of `sources`.
+    ///
+    /// # Errors
+    /// When a source has boxes by two names, of which only those of one would be seen.
+    fn know(&mut self, sources: &[Source]) -> Result<()> {
+        self.by_file.know(sources);
+        match self.by_file.twice(sources).first() {
+            None => Ok(()),
+            Some([(one, _), (other, _)]) => Err(Error::settings(format!(
+                "--boxes {}: {one} and {other} are one file; name it one way",
+                self.path.display()
+            ))),
+        }
     }
 
     /// Boxes of a source, or of a row of it; none where the table has none.
@@ -308,12 +368,51 @@ mod tests {
             std::fs::write(&path, format!("{first}\na.png,1,2,3,4,5\n")).unwrap();
             Boxes::read(&path, &labels(), 5).map(drop).map_err(|e| e.to_string())
         };
-        for heading in ["file,class,left,top,right,bottom", "file,row,class,x0,y0,x1,y1", "a.png,1,0,0,9,9"] {
+        for heading in ["file,class,left,top,right,bottom", "file,label,x0,y0,x1,y1", "a.png,1,0,0,9,9"] {
             assert_eq!(read(heading), Ok(()), "{heading}");
+        }
+        for heading in ["file,row,class,x0,y0,x1,y1", "file,class,a,b,c,d", "file,class,cx,cy,width,height"] {
+            assert!(read(heading).is_err(), "{heading}");
         }
         for wrong in ["a.png,1,0,0,9,9O", "a.png,1,0,O,9,x", "a.png,1,0,0,9,"] {
             assert!(read(wrong).unwrap_err().contains("line 1"), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_heading_of_boxes_says_which_edge_is_where() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("boxes.csv");
+        let source = Source::named("a.png".into());
+        for (heading, line) in [
+            ("", "a.png,1,2,3,10,12"),
+            ("file,class,left,right,top,bottom", "a.png,1,2,10,3,12"),
+            ("xmin,ymin,width,height,label,file", "2,3,8,9,1,a.png"),
+            ("file,class,x1,y1,x2,y2", "a.png,1,2,3,10,12"),
+        ] {
+            std::fs::write(&path, format!("{heading}\n{line}\n")).unwrap();
+            let drawn = Boxes::read(&path, &labels(), 5).unwrap().of(&source, None).unwrap();
+            assert_eq!(drawn, [Drawn { class: 1, edges: [2.0, 3.0, 10.0, 12.0] }], "{heading}");
+        }
+    }
+
+    #[test]
+    fn a_number_and_a_name_of_a_file_are_one_class() {
+        let labels = labels();
+        for (name, want) in [("1_golden_retriever", 1), ("0-tench_12", 0), ("3_0001", 3), ("2_cat", 2)] {
+            assert_eq!(file_class(name, &labels, 5).unwrap(), want, "{name}");
+        }
+        for name in ["3_golden_retriever", "12_tench", "1_f_16"] {
+            let why = file_class(name, &labels, 5).unwrap_err().to_string();
+            assert!(why.contains(name.split('_').next().unwrap()) && why.contains("contradict"), "{name}: {why}");
+        }
+        let mut source = Source::named("photos/3_tench.png".into());
+        let why = picture_class(&source, &labels, 5).unwrap_err().to_string();
+        assert!(why.contains("contradict") && why.contains("3_tench.png"), "{why}");
+        source = Source::named("photos/IMG_7.png".into());
+        let why = picture_class(&source, &labels, 5).unwrap_err().to_string();
+        assert!(why.contains("neither its folder 'photos'") && why.contains("--labels-csv"), "{why}");
+        assert_eq!(why.matches("IMG_7.png").count(), 1, "{why}");
     }
 
     fn labels() -> Labels {

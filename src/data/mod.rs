@@ -3,6 +3,7 @@
 
 mod arrays;
 pub mod files;
+mod headings;
 mod items;
 mod labelled;
 mod lists;

@@ -44,6 +44,11 @@ impl<T> Table<T> {
         self.entries.entry((key(file), row))
     }
 
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Finds out which names of its files mean several of `sources`.
     pub fn know(&mut self, sources: &[Source]) {
         let mut shared: HashMap<String, Shared> = HashMap::new();
@@ -73,17 +78,42 @@ impl<T> Table<T> {
     /// When it is said of a name that may mean another source as well: a whole path goes before a path below the folder, and
     /// that before a file's name alone.
     pub fn get(&self, source: &Source, row: Option<usize>) -> std::result::Result<Option<&T>, String> {
-        for (by, name) in names(source).into_iter().enumerate() {
-            let whole = self.entries.get(&(name.clone(), None));
-            let Some(said) = row.and_then(|row| self.entries.get(&(name.clone(), Some(row)))).or(whole) else {
-                continue;
-            };
+        let rows = row.map(Some).into_iter().chain([None]);
+        for (row, (by, name)) in rows.flat_map(|row| names(source).into_iter().enumerate().map(move |name| (row, name)))
+        {
+            let Some(said) = self.entries.get(&(name.clone(), row)) else { continue };
             return match self.shared.get(&name) {
                 Some(shared) if by > shared.by || shared.owners > 1 => Err(ambiguous(&name, &shared.sources)),
                 _ => Ok(Some(said)),
             };
         }
         Ok(None)
+    }
+
+    /// Rows of `sources` of which the table speaks by two names, with both keys. Names of several sources are not among
+    /// them.
+    pub fn twice(&self, sources: &[Source]) -> Vec<[(String, Option<usize>); 2]> {
+        let mut rows: HashMap<&str, Vec<Option<usize>>> = HashMap::new();
+        self.entries.keys().for_each(|(file, row)| rows.entry(file).or_default().push(*row));
+        let mut twice = Vec::new();
+        for source in sources {
+            let mut said: HashMap<Option<usize>, String> = HashMap::new();
+            for name in names(source).into_iter().filter(|name| !self.shared.contains_key(name)) {
+                for row in rows.get(name.as_str()).into_iter().flatten() {
+                    match said.get(row) {
+                        Some(first) if *first != name => twice.push([(first.clone(), *row), (name.clone(), *row)]),
+                        Some(_) => {}
+                        None => drop(said.insert(*row, name.clone())),
+                    }
+                }
+            }
+        }
+        twice
+    }
+
+    /// What is said of a row of the file of a key.
+    pub fn by_key(&mut self, key: &(String, Option<usize>)) -> Option<&mut T> {
+        self.entries.get_mut(key)
     }
 
     /// How many of the table's files are not among `sources`.
@@ -108,10 +138,12 @@ fn key(file: &str) -> String {
     paths::normal(Path::new(&file.replace('\\', "/"))).to_string_lossy().nfc().collect()
 }
 
-/// What a table may call a source: its path as it was given or found, its path below the folder, its file's name.
-fn names(source: &Source) -> [String; 3] {
+/// What a table may call a source: its path as it was given or found, the same from the root on, its path below the folder,
+/// its file's name.
+fn names(source: &Source) -> [String; 4] {
     let name = source.path.file_name().unwrap_or_default().to_string_lossy();
-    [key(&source.shown), key(&source.relative.to_string_lossy()), key(&name)]
+    let full = paths::full(&source.path);
+    [key(&source.shown), key(&full.to_string_lossy()), key(&source.relative.to_string_lossy()), key(&name)]
 }
 
 /// The lines of the table at `path`, each with its number or what is wrong with it.
@@ -180,6 +212,32 @@ mod tests {
         table.entry("x.png", Some(3)).or_insert(());
         table.know(&two);
         assert!(two.iter().all(|source| table.get(source, Some(3)).is_err() && table.get(source, Some(2)) == Ok(None)));
+    }
+
+    #[test]
+    fn a_file_may_be_named_in_two_ways() {
+        let mut sources = [Source::named("../d/x/1.png".into()), Source::named("../d/2.png".into())];
+        sources[0].relative = "x/1.png".into();
+        let full = paths::full(&sources[0].path).to_string_lossy().into_owned();
+        let twice = |files: &[&str]| {
+            let mut table = Table::default();
+            files.iter().for_each(|file| {
+                table.entry(file, None).or_insert(());
+            });
+            table.know(&sources);
+            table.twice(&sources).len()
+        };
+        assert_eq!(twice(&["../d/x/1.png", "x/1.png"]), 1);
+        assert_eq!(twice(&[&full, "1.png"]), 1);
+        assert_eq!(twice(&["./../d/x/1.png", "../d/2.png", "3.png"]), 0);
+        let mut table = Table::default();
+        [("x/1.png", Some(1)), ("1.png", None)].iter().for_each(|(file, row)| {
+            table.entry(file, *row).or_insert(*file);
+        });
+        // What is said of a row goes before what is said of all rows, whatever the names.
+        assert_eq!(table.get(&sources[0], Some(1)), Ok(Some(&"x/1.png")));
+        assert_eq!(table.get(&sources[0], Some(2)), Ok(Some(&"1.png")));
+        assert!(table.twice(&sources).is_empty());
     }
 
     #[test]

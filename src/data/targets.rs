@@ -8,9 +8,11 @@ use crate::model::Labels;
 use crate::score::{best_first, least};
 
 use super::arrays::{ArrayFile, extension};
+use super::headings::{self, Column};
 use super::room::Room;
 use super::source::Source;
 use super::tables::{self, Table};
+use crate::text::counted;
 
 /// What `--target` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +62,7 @@ impl TargetChoice {
             Self::Top1 => Targets::Top(1),
             Self::Top(k) => Targets::Top((*k).min(classes)),
             Self::Least => Targets::Least,
-            Self::Index(i) => Targets::Fixed(checked(*i, classes)?),
+            Self::Index(i) => Targets::Fixed(named(&i.to_string(), labels, classes).map_err(|e| e.within("--target"))?),
             Self::Label(name) => {
                 let index = labels.find(name).map_err(|e| match name.strip_prefix("top") {
                     Some(k) if k.parse::<usize>().is_ok() => e.within(format!("--target {name} (or top:{k})")),
@@ -96,10 +98,13 @@ pub enum Targets {
 
 impl Targets {
     /// Hears which inputs there are, before any class is asked for.
-    pub fn know(&mut self, sources: &[Source]) {
-        if let Targets::Listed(listed) = self {
-            listed.know(sources);
-        }
+    ///
+    /// # Errors
+    /// When a file gives an input two classes, or its list does not fit the inputs.
+    pub fn know(&mut self, sources: &[Source]) -> Result<()> {
+        let Targets::Listed(listed) = self else { return Ok(()) };
+        listed.know(sources)?;
+        listed.first_wrong.take().map_or(Ok(()), |why| Err(Error::settings(why)))
     }
 
     /// Number of maps an input gives with one method.
@@ -130,6 +135,7 @@ pub struct Listed {
     /// Class by file and row, or why there is none.
     by_file: Table<Class>,
     by_row: Vec<Result<usize, String>>,
+    room: Room,
     /// Why the first class that is none is none.
     first_wrong: Option<String>,
 }
@@ -155,8 +161,8 @@ impl Listed {
     /// Classes from `label`, `file,label` or `file,row,label` lines, or from the tensor `labels` of a .safetensors file. A
     /// class that the net has not, and a second class of a file, is an error only of those that it is asked for.
     pub fn read(path: &Path, labels: &Labels, classes: usize, room: Room) -> Result<Self> {
-        let mut listed =
-            Self { path: path.to_owned(), by_file: Table::default(), by_row: Vec::new(), first_wrong: None };
+        let path_of = path.to_owned();
+        let mut listed = Self { path: path_of, by_file: Table::default(), by_row: Vec::new(), room, first_wrong: None };
         if extension(path).is_some_and(|e| e == "safetensors") {
             let array = ArrayFile::open(path, room)?;
             let found = array
@@ -170,41 +176,51 @@ impl Listed {
             }
             return Ok(listed);
         }
+        // A heading's columns, and the line after the last one of a list.
+        let (mut columns, mut next) = (None, 1);
         for (n, (line, cells)) in tables::lines(path)?.into_iter().enumerate() {
             let at = |why: &dyn std::fmt::Display| Error::settings(format!("{}, line {line}: {why}", path.display()));
             let cells = cells.map_err(|e| at(&e))?;
             let cells: Vec<&str> = cells.iter().collect();
-            let names_a_class = |word: &str| {
-                ["label", "labels", "class", "target", "index", "idx", "id", "name"]
-                    .contains(&word.to_ascii_lowercase().as_str())
-            };
-            let is_class = |c: &str| named(c, labels, classes).is_ok();
-            let is_heading =
-                n == 0 && cells.last().is_some_and(|c| c.split(['_', ' ']).all(names_a_class) && !is_class(c));
-            if is_heading {
+            let breaks: usize = cells.iter().map(|cell| cell.matches('\n').count()).sum();
+            let expected = std::mem::replace(&mut next, line + breaks + 1);
+            if n == 0 && headings::is_of_classes(&cells, |cell| named(cell, labels, classes).is_ok()) {
+                columns = Some(headings::of_classes(&cells).map_err(|e| at(&e))?);
                 continue;
             }
-            let mut class = |cell: &str| {
-                let class = named(cell, labels, classes).map_err(|e| at(&e).to_string());
-                listed.first_wrong = listed.first_wrong.take().or_else(|| class.clone().err());
-                class
+            let usual: &[Column] = match cells.len() {
+                1 => &[Column::Class],
+                2 => &[Column::File, Column::Class],
+                3 => &[Column::File, Column::Row, Column::Class],
+                _ => return Err(at(&"expected `label`, `file,label` or `file,row,label`")),
             };
-            match cells.as_slice() {
-                [label] => {
-                    let class = class(label);
-                    listed.by_row.push(class);
-                }
-                [file, label] => {
-                    let class = class(label);
-                    listed.add(file, None, Class { class, line });
-                }
-                [file, row, label] => {
-                    let row = tables::row(row).map_err(|e| at(&e))?;
-                    let class = class(label);
-                    listed.add(file, Some(row), Class { class, line });
-                }
-                _ => return Err(at(&"expected `label`, `file,label` or `file,index,label`")),
+            let order = columns.as_deref().unwrap_or(usual);
+            if order.len() != cells.len() {
+                return Err(at(&format!("{} cells under a heading of {}", cells.len(), order.len())));
             }
+            let cell = |column| order.iter().position(|&c| c == column).map(|at| cells[at]);
+            let row = cell(Column::Row).map(tables::row).transpose().map_err(|e| at(&e))?;
+            let label = cell(Column::Class).unwrap_or_default();
+            let Some(file) = cell(Column::File) else {
+                // A label that is left out would shift all after it.
+                if line != expected || label.is_empty() {
+                    let empty = if label.is_empty() { line } else { expected };
+                    return Err(Error::settings(format!("{}: line {empty} is empty", path.display())));
+                }
+                let class = named(label, labels, classes).map_err(|e| at(&e).to_string());
+                listed.first_wrong = listed.first_wrong.take().or_else(|| class.clone().err());
+                listed.by_row.push(class);
+                if !listed.by_file.is_empty() {
+                    return Err(at(&"a label alone in a table of files"));
+                }
+                continue;
+            };
+            if !listed.by_row.is_empty() {
+                return Err(at(&"a file in a list of labels"));
+            }
+            let class = named(label, labels, classes).map_err(|e| at(&e).to_string());
+            listed.first_wrong = listed.first_wrong.take().or_else(|| class.clone().err());
+            listed.add(file, row, Class { class, line });
         }
         Ok(listed)
     }
@@ -235,9 +251,49 @@ impl Listed {
         }
     }
 
-    /// Finds out which names of the table mean several of `sources`.
-    pub fn know(&mut self, sources: &[Source]) {
+    /// Finds out which names of the table mean several of `sources`, and which sources have two classes by two names.
+    ///
+    /// # Errors
+    /// When a list of labels does not have one label for each row of the only array.
+    pub fn know(&mut self, sources: &[Source]) -> Result<()> {
         self.by_file.know(sources);
+        for keys in self.by_file.twice(sources) {
+            let mut said =
+                |key| self.by_file.by_key(key).and_then(|of| Some((of.class.as_ref().ok().copied()?, of.line)));
+            let [Some((a, first)), Some((b, second))] = [said(&keys[0]), said(&keys[1])] else { continue };
+            if a == b {
+                continue;
+            }
+            let path = self.path.display();
+            let [(one, _), (other, _)] = &keys;
+            let why = format!(
+                "{path}: {one} and {other} are one file, which has class {a} in line {first} and class {b} in line {second}"
+            );
+            self.first_wrong.get_or_insert_with(|| why.clone());
+            for key in &keys {
+                self.by_file.by_key(key).into_iter().for_each(|of| of.class = Err(why.clone()));
+            }
+        }
+        if self.by_row.is_empty() {
+            return Ok(());
+        }
+        let arrays: Vec<&Source> = sources.iter().filter(|source| source.is_array()).collect();
+        let labels = counted(self.by_row.len(), "label");
+        let fail = |why: String| Err(Error::settings(format!("{}: {why}", self.path.display())));
+        match arrays.as_slice() {
+            [array] => match ArrayFile::open(&array.path, self.room).map(|array| array.rows()) {
+                Ok(rows) if rows != self.by_row.len() => {
+                    fail(format!("{labels} for {} of {}", counted(rows, "row"), array.shown))
+                }
+                // What is wrong with the array is said where it is read.
+                _ => Ok(()),
+            },
+            [] => fail(format!("{labels} without files, but there is no array whose rows they could be of")),
+            all => fail(format!(
+                "{labels} without files, but there are {} arrays; write `file,row,label` lines",
+                all.len()
+            )),
+        }
     }
 
     /// How many of the table's files are not among `sources`.
@@ -255,16 +311,31 @@ impl Listed {
             Some(class) => class.clone().map_err(Error::input),
             None => {
                 let row = row.map_or_else(String::new, |r| format!(", row {r}"));
-                Err(Error::input(format!("{} says no class for {}{row}", self.path.display(), source.shown)))
+                Err(Error::input(format!("{} lists no class for {}{row}", self.path.display(), source.shown)))
             }
         }
     }
 }
 
 /// The class that a table's cell names, by index or by label.
+///
+/// # Errors
+/// When there is no such class, or when a number is the index of one class and the name of another. Names that the user gave
+/// go before indices.
 pub fn named(cell: &str, labels: &Labels, classes: usize) -> Result<usize> {
-    let index = cell.parse().map_or_else(|_| labels.find(cell), Ok);
-    index.and_then(|i| checked(i, classes))
+    let Ok(index) = cell.parse::<usize>() else { return checked(labels.find(cell)?, classes) };
+    match labels.called_by_number(cell).as_slice() {
+        [] if labels.numbers().is_none() => checked(index, classes),
+        [class] if *class == index || labels.are_given() => checked(*class, classes),
+        _ if labels.are_given() => checked(labels.find(cell)?, classes),
+        [] => checked(index, classes),
+        [class, ..] => {
+            let of_index = labels.get(index).map_or_else(String::new, |name| format!(", named '{name}'"));
+            Err(Error::settings(format!(
+                "'{cell}' is the index of one class{of_index}, and the name of class {class}; with --labels FILE the names decide"
+            )))
+        }
+    }
 }
 
 /// The class that a number of a tensor `labels` is.
@@ -284,5 +355,80 @@ mod tests {
         assert_eq!(TargetChoice::parse("tabby cat").unwrap(), TargetChoice::Label("tabby cat".into()));
         assert!(TargetChoice::parse("top:0").is_err() && TargetChoice::parse("").is_err());
         assert!(TargetChoice::parse("file:").is_err());
+    }
+
+    fn labels(names: &[&str]) -> Labels {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("labels.txt");
+        std::fs::write(&path, names.join("\n")).unwrap();
+        Labels::from_file(&path, names.len()).unwrap()
+    }
+
+    fn read(text: &str) -> Result<Listed> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("table.csv");
+        std::fs::write(&path, text).unwrap();
+        Listed::read(&path, &labels(&["a", "b", "c", "d", "e"]), 5, Room::default())
+    }
+
+    #[test]
+    fn a_heading_says_which_column_is_what() {
+        let source = Source::named("r.npy".into());
+        for table in
+            ["file,row,label\nr.npy,0,3", "file,label,index\nr.npy,3,0", "label,row,path\n3,0,r.npy", "r.npy,0,3"]
+        {
+            assert_eq!(read(table).unwrap().of(&source, Some(0)).unwrap(), 3, "{table}");
+            assert!(read(table).unwrap().of(&source, Some(3)).is_err(), "{table}");
+        }
+        for (table, word) in [
+            ("file,split,label\nr.npy,0,3", "expected `label`"),
+            ("file,label\nr.npy,0,3", "line 2: 3 cells under a heading of 2"),
+            ("1\nr.npy,2", "line 2"),
+            ("r.npy,2\n1", "line 2"),
+        ] {
+            assert!(read(table).unwrap_err().to_string().contains(word), "{table}");
+        }
+    }
+
+    #[test]
+    fn a_list_with_an_empty_line_is_refused() {
+        for (list, line) in [("1\n\n2\n", 2), ("\n1\n2", 1), ("label\n1\n2\n \n3", 4), ("1\n2\n\n\n3", 3)] {
+            let why = read(list).unwrap_err().to_string();
+            assert!(why.contains(&format!("line {line} is empty")), "{list:?}: {why}");
+        }
+        assert_eq!(read("label\n1\n2\n\n\n").unwrap().by_row, [Ok(1), Ok(2)]);
+    }
+
+    #[test]
+    fn two_names_of_a_file_do_not_give_it_two_classes() {
+        let mut source = Source::named("d/x/1.png".into());
+        source.relative = "x/1.png".into();
+        let know = |table: &str| {
+            let mut listed = read(table).unwrap();
+            listed.know(std::slice::from_ref(&source)).unwrap();
+            listed.of(&source, None).map_err(|e| e.to_string())
+        };
+        assert_eq!(know("d/x/1.png,3\nx/1.png,3"), Ok(3));
+        let why = know("d/x/1.png,3\ny.png,0\nx/1.png,4").unwrap_err();
+        assert!(why.contains("line 1") && why.contains("line 3"), "{why}");
+    }
+
+    #[test]
+    fn a_number_is_not_the_index_of_one_class_and_the_name_of_another() {
+        let given = labels(&["1", "2", "3"]);
+        assert_eq!([named("1", &given, 3).unwrap(), named("3", &given, 3).unwrap()], [0, 2]);
+        // An index that is not a name would be of the same class as a name.
+        assert!(named("0", &given, 3).is_err() && given.numbers().is_some_and(|said| said.contains("1 is class 0")));
+        assert_eq!(
+            TargetChoice::parse("1")
+                .unwrap()
+                .resolve(&given, 3, Room::default())
+                .unwrap()
+                .of(&Source::named("x".into()), None, &[])
+                .unwrap(),
+            [0]
+        );
+        let own = Labels::digits(10);
+        assert_eq!(named("7", &own, 10).unwrap(), 7);
     }
 }

@@ -20,6 +20,10 @@ const NEAR_MISSES: usize = 5;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Labels {
     names: Vec<String>,
+    /// Whether the user has given them.
+    given: bool,
+    /// Whether one of them is a number.
+    has_numbers: bool,
 }
 
 /// Form in which names are compared: lower case, one space between words.
@@ -40,7 +44,7 @@ pub fn is_synset(word: &str) -> bool {
 impl Labels {
     /// `class 0`, `class 1` …
     pub fn numbered(classes: usize) -> Self {
-        Self { names: (0..classes).map(|i| format!("class {i}")).collect() }
+        Self::of((0..classes).map(|i| format!("class {i}")).collect())
     }
 
     /// ImageNet's names for 1000 classes, numbers for any other count.
@@ -60,7 +64,7 @@ impl Labels {
 
     fn named<'a>(names: impl IntoIterator<Item = &'a str>, classes: usize) -> Self {
         let names: Vec<String> = names.into_iter().map(str::to_string).collect();
-        if names.len() == classes { Self { names } } else { Self::numbered(classes) }
+        if names.len() == classes { Self::of(names) } else { Self::numbered(classes) }
     }
 
     /// The set of names that this is, where it is one of those known here.
@@ -72,7 +76,27 @@ impl Labels {
 
     /// These names in class order.
     pub(super) fn of(names: Vec<String>) -> Self {
-        Self { names }
+        let is_number = |name: &str| name.trim().parse::<usize>().is_ok();
+        let has_numbers = names.iter().any(|name| name.split(',').any(is_number));
+        Self { names, given: false, has_numbers }
+    }
+
+    /// The classes that a number is the name of.
+    pub fn called_by_number(&self, number: &str) -> Vec<usize> {
+        if self.has_numbers { self.called(number) } else { Vec::new() }
+    }
+
+    /// Whether the user has given them, in a file: such names go before indices.
+    pub fn are_given(&self) -> bool {
+        self.given
+    }
+
+    /// What there is to say of names that are numbers and go before other classes' indices.
+    pub fn numbers(&self) -> Option<String> {
+        let name = |i: usize| self.names[i].parse::<usize>().ok().filter(|&n| n != i && n < self.len());
+        let all = 0..if self.given && self.has_numbers { self.len() } else { 0 };
+        let (class, number) = all.into_iter().find_map(|i| Some((i, name(i)?)))?;
+        Some(format!("--labels: a number that is the name of a class means this class: {number} is class {class}"))
     }
 
     /// Names from a text file in UTF-8 or UTF-16, one a line, for a net of `classes` classes; empty lines at the end do not
@@ -87,7 +111,7 @@ impl Labels {
     /// The names of a net with one output: class 1 is `yes`, class 0 its contrary.
     pub(super) fn yes_or_not(yes: Option<&str>) -> Self {
         let not = yes.map_or_else(|| "not".to_string(), |yes| format!("not {yes}"));
-        Self { names: vec![not, yes.unwrap_or("yes").to_string()] }
+        Self::of(vec![not, yes.unwrap_or("yes").to_string()])
     }
 
     /// As [`Labels::from_file`]; of a net with one output, one line names class 1.
@@ -97,7 +121,7 @@ impl Labels {
         if let (true, [yes]) = (one_output, names.as_slice())
             && !yes.is_empty()
         {
-            return Ok(Self::yes_or_not(Some(yes)));
+            return Ok(Self { given: true, ..Self::yes_or_not(Some(yes)) });
         }
         if names.len() != classes {
             let either = if one_output { ", or the name of class 1 alone" } else { "" };
@@ -109,7 +133,7 @@ impl Labels {
         }
         match names.iter().position(String::is_empty) {
             Some(line) => Err(Error::input(format!("{}: line {} is empty", path.display(), line + 1))),
-            None => Ok(Self { names }),
+            None => Ok(Self { given: true, ..Self::of(names) }),
         }
     }
 
@@ -151,35 +175,37 @@ impl Labels {
         class.map(Some).ok_or_else(|| Error::settings(format!("the synset {first} is not one of ImageNet's 1000")))
     }
 
+    /// The classes of that name: as written, else in any case, else by one of their synonyms in any case.
+    pub fn called(&self, name: &str) -> Vec<usize> {
+        let wanted = plain(name);
+        let all = |suits: &dyn Fn(&str) -> bool| -> Vec<usize> {
+            (0..self.len()).filter(|&i| suits(&self.names[i])).collect()
+        };
+        let passes: [&dyn Fn(&str) -> bool; 3] =
+            [&|n| n == name, &|n| plain(n) == wanted, &|n| n.split(',').any(|synonym| plain(synonym) == wanted)];
+        passes.iter().map(|suits| all(suits)).find(|found| !found.is_empty()).unwrap_or_default()
+    }
+
     /// The class of that name: as written, else in any case, else one of its synonyms in any case, else that of its synset
     /// ([`Self::of_synset`]).
     ///
     /// # Errors
     /// When no class or more than one has the name; lists near misses or the classes.
     pub fn find(&self, name: &str) -> Result<usize> {
-        let wanted = plain(name);
-        let all = |suits: &dyn Fn(&str) -> bool| -> Vec<usize> {
-            (0..self.len()).filter(|&i| suits(&self.names[i])).collect()
-        };
-        let passes = [
-            all(&|n| n == name),
-            all(&|n| plain(n) == wanted),
-            all(&|n| n.split(',').any(|synonym| plain(synonym) == wanted)),
-        ];
-        match passes.into_iter().find(|found| !found.is_empty()).as_deref() {
-            Some([class]) => Ok(*class),
-            Some(several) => {
+        match self.called(name).as_slice() {
+            [class] => Ok(*class),
+            several @ [_, ..] => {
                 let several: Vec<String> = several.iter().map(usize::to_string).collect();
                 Err(Error::settings(format!(
                     "the classes {} are all named '{name}'; give the index",
                     several.join(" and ")
                 )))
             }
-            None => {
+            [] => {
                 if let Some(class) = self.of_synset(name)? {
                     return Ok(class);
                 }
-                let near = self.near(&wanted);
+                let near = self.near(&plain(name));
                 let hint = if near.is_empty() { String::new() } else { format!("; near misses: {}", near.join("; ")) };
                 Err(Error::settings(format!("no class is named '{name}'{hint}")))
             }

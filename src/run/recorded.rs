@@ -95,7 +95,7 @@ impl<'a, L: RecordLine + DeserializeOwned> Recorded<'a, L> {
         if sources.is_empty() {
             return Err(Error::settings("no inputs"));
         }
-        targets.know(&sources);
+        targets.know(&sources)?;
         let table = if let TargetChoice::File(path) = target { Some(path) } else { None };
         let inputs = sources.iter().map(|s| &s.path);
         let read: HashSet<PathBuf> =
@@ -107,6 +107,9 @@ impl<'a, L: RecordLine + DeserializeOwned> Recorded<'a, L> {
         said.tell(listener);
         said.remember(&found.done.said.assumed, &found.done.said.warnings);
         left_out.iter().for_each(|sentence| listener.say(sentence));
+        if !matches!(target, TargetChoice::Top1 | TargetChoice::Top(_) | TargetChoice::Least) {
+            session.labels().numbers().into_iter().for_each(|sentence| listener.say(&sentence));
+        }
         many_passes(asked.methods).for_each(|line| listener.say(&line));
         found.sentences.iter().for_each(|sentence| listener.say(sentence));
         let classes = session.model().classes();

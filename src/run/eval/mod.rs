@@ -161,6 +161,7 @@ impl<'a> Evaluation<'a> {
         listener.begin(units.all.len());
         let mut said = Said::new(session, &options.given);
         said.tell(listener);
+        session.labels().numbers().into_iter().for_each(|sentence| listener.say(&sentence));
         many_passes(&options.methods).for_each(|line| listener.say(&line));
         data.left_out.iter().for_each(|sentence| listener.say(sentence));
         match data.boxes.as_ref().map_or(0, |boxes| boxes.strangers(&data.sources)) {
@@ -405,7 +406,9 @@ impl<'a> Evaluation<'a> {
         self.journal.append(std::slice::from_ref(&line))?;
         let name = self.units.all[at].name();
         if let Some(why) = &line.error {
-            listener.say(&format!("{name}: failed: {why}"));
+            // Most sentences name the file.
+            let named = why.contains(&self.units.all[at].input);
+            listener.say(&if named { format!("failed: {why}") } else { format!("{name}: failed: {why}") });
         }
         for (method, measured) in &line.methods {
             let map = measured.error.iter().map(|why| (method.clone(), why));

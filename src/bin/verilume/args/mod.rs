@@ -87,7 +87,7 @@ pub struct ExplainArgs {
 
     /// Class to explain: top1, top:K, least, an index, a label, or file:FILE
     ///
-    /// `top:K` gives K maps. FILE is a table `file,label` or `file,row,label` (a heading line is skipped), a list of
+    /// `top:K` gives K maps. FILE is a table `file,label` or `file,row,label` (a heading may say the order), a list of
     /// labels for the rows of an array, or a .safetensors file with a tensor `labels`. If the classes are ImageNet's, a
     /// synset (n02123045) is a label too.
     #[arg(short, long, value_name = "TARGET", default_value = "top1")]
