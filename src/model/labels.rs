@@ -75,7 +75,7 @@ impl Labels {
     }
 
     /// These names in class order.
-    pub(super) fn of(names: Vec<String>) -> Self {
+    pub(crate) fn of(names: Vec<String>) -> Self {
         let is_number = |name: &str| name.trim().parse::<usize>().is_ok();
         let has_numbers = names.iter().any(|name| name.split(',').any(is_number));
         Self { names, given: false, has_numbers }
@@ -181,11 +181,8 @@ impl Labels {
         let all = |suits: &dyn Fn(&str) -> bool| -> Vec<usize> {
             (0..self.len()).filter(|&i| suits(&self.names[i])).collect()
         };
-        let passes: [&dyn Fn(&str) -> bool; 3] = [
-            &|n| n == name,
-            &|n| plain(n) == wanted,
-            &|n| n.split(',').any(|synonym| plain(synonym) == wanted),
-        ];
+        let passes: [&dyn Fn(&str) -> bool; 3] =
+            [&|n| n == name, &|n| plain(n) == wanted, &|n| n.split(',').any(|synonym| plain(synonym) == wanted)];
         passes.iter().map(|suits| all(suits)).find(|found| !found.is_empty()).unwrap_or_default()
     }
 
