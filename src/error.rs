@@ -8,16 +8,28 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Opens a file that has an end. Of a pipe or a device nobody knows when it yields, if ever.
 ///
 /// # Errors
-/// When the file cannot be opened or is no regular file.
+/// When the file cannot be opened or is not a regular file.
 pub fn open_file(path: &std::path::Path) -> Result<std::fs::File> {
     let fail = |e| Error::io(path, e);
     // Asked of the path: opening a pipe waits for its other end.
     let metadata = path.metadata().map_err(fail)?;
     if !metadata.is_file() {
-        let what = if metadata.is_dir() { "a folder" } else { "no regular file" };
+        let what = if metadata.is_dir() { "a folder" } else { "not a regular file" };
         return Err(Error::input(format!("{}: this is {what}", path.display())));
     }
     std::fs::File::open(path).map_err(fail)
+}
+
+/// Refuses a path at which something is that is no regular file: of a link nobody knows where it leads, and a pipe would be
+/// waited for.
+///
+/// # Errors
+/// Input, naming the path.
+pub fn regular_or_free(path: &std::path::Path) -> Result<()> {
+    match path.symlink_metadata() {
+        Ok(there) if !there.is_file() => Err(Error::input(format!("{}: this is not a regular file", path.display()))),
+        _ => Ok(()),
+    }
 }
 
 /// The bytes of a file that has an end.

@@ -475,13 +475,13 @@ fn pipes_and_devices_are_refused() {
     assert_eq!(code(&output), 1);
     let printed = lines(&output.stdout);
     assert_eq!(printed.len(), 5);
-    let refused = |r: &&Value| r["error"].as_str().is_some_and(|e| e.contains("no regular file"));
+    let refused = |r: &&Value| r["error"].as_str().is_some_and(|e| e.contains("not a regular file"));
     assert_eq!(printed.iter().filter(refused).count(), 4);
     let pipe = "pipe.safetensors";
     for arguments in [["--model", pipe], ["-t", "file:pipe.npy"], ["-t", "file:pipe.safetensors"], ["--labels", pipe]] {
         let output = explain(folder.path(), &[&["x.png", "-o", "out"], &arguments[..]].concat());
         assert_eq!(code(&output), 2, "{arguments:?}");
-        assert!(String::from_utf8_lossy(&output.stderr).contains("no regular file"), "{arguments:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("not a regular file"), "{arguments:?}");
     }
 }
 

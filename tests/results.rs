@@ -444,7 +444,7 @@ fn pipes_and_devices_are_refused_wherever_a_file_is_read() {
     let fifo = |name: &str| assert!(Command::new("mkfifo").arg(folder.path().join(name)).status().unwrap().success());
     let refused = |output: Output, what: &str| {
         assert_eq!(code(&output), 2, "{what}: {}", said(&output));
-        assert!(said(&output).contains("no regular file"), "{what}: {}", said(&output));
+        assert!(said(&output).contains("not a regular file"), "{what}: {}", said(&output));
     };
     fifo("pipe");
     fifo("pipe.safetensors");

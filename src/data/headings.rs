@@ -24,13 +24,11 @@ pub enum Column {
 use Column::{Bottom, Class, File, Height, Left, Right, Row, Top, Width};
 
 /// Words of one meaning.
-const FILES: [&str; 11] = [
-    "file", "files", "filename", "path", "filepath", "image", "images", "img", "picture", "photo", "input",
-];
+const FILES: [&str; 11] =
+    ["file", "files", "filename", "path", "filepath", "image", "images", "img", "picture", "photo", "input"];
 const ROWS: [&str; 2] = ["row", "rows"];
-const CLASSES: [&str; 10] = [
-    "label", "labels", "class", "classes", "target", "targets", "category", "synset", "classname", "classid",
-];
+const CLASSES: [&str; 10] =
+    ["label", "labels", "class", "classes", "target", "targets", "category", "synset", "classname", "classid"];
 /// Words that stand beside others, and by themselves may mean either of two.
 const EITHER: [&str; 6] = ["index", "idx", "id", "number", "name", "names"];
 /// Corners and extents. What `x1` and `y1` are, the other columns say.
@@ -162,7 +160,8 @@ mod tests {
             assert!(is_of_classes(&cells(line), |_| false), "{line}");
             assert_eq!(of_classes(&cells(line)).unwrap(), want, "{line}");
         }
-        for line in ["file,label,class", "index,label", "file,split,label", "file,id,index", "a,b,c,label", "name,name"] {
+        for line in ["file,label,class", "index,label", "file,split,label", "file,id,index", "a,b,c,label", "name,name"]
+        {
             let why = of_classes(&cells(line)).unwrap_err().to_string();
             assert!(why.contains(line) && why.contains("file,row,label"), "{why}");
         }

@@ -79,7 +79,8 @@ impl<T> Table<T> {
     /// that before a file's name alone.
     pub fn get(&self, source: &Source, row: Option<usize>) -> std::result::Result<Option<&T>, String> {
         let rows = row.map(Some).into_iter().chain([None]);
-        for (row, (by, name)) in rows.flat_map(|row| names(source).into_iter().enumerate().map(move |name| (row, name))) {
+        for (row, (by, name)) in rows.flat_map(|row| names(source).into_iter().enumerate().map(move |name| (row, name)))
+        {
             let Some(said) = self.entries.get(&(name.clone(), row)) else { continue };
             return match self.shared.get(&name) {
                 Some(shared) if by > shared.by || shared.owners > 1 => Err(ambiguous(&name, &shared.sources)),

@@ -162,8 +162,7 @@ impl Listed {
     /// class that the net has not, and a second class of a file, is an error only of those that it is asked for.
     pub fn read(path: &Path, labels: &Labels, classes: usize, room: Room) -> Result<Self> {
         let path_of = path.to_owned();
-        let mut listed =
-            Self { path: path_of, by_file: Table::default(), by_row: Vec::new(), room, first_wrong: None };
+        let mut listed = Self { path: path_of, by_file: Table::default(), by_row: Vec::new(), room, first_wrong: None };
         if extension(path).is_some_and(|e| e == "safetensors") {
             let array = ArrayFile::open(path, room)?;
             let found = array
@@ -259,7 +258,8 @@ impl Listed {
     pub fn know(&mut self, sources: &[Source]) -> Result<()> {
         self.by_file.know(sources);
         for keys in self.by_file.twice(sources) {
-            let mut said = |key| self.by_file.by_key(key).and_then(|of| Some((of.class.as_ref().ok().copied()?, of.line)));
+            let mut said =
+                |key| self.by_file.by_key(key).and_then(|of| Some((of.class.as_ref().ok().copied()?, of.line)));
             let [Some((a, first)), Some((b, second))] = [said(&keys[0]), said(&keys[1])] else { continue };
             if a == b {
                 continue;
@@ -374,7 +374,9 @@ mod tests {
     #[test]
     fn a_heading_says_which_column_is_what() {
         let source = Source::named("r.npy".into());
-        for table in ["file,row,label\nr.npy,0,3", "file,label,index\nr.npy,3,0", "label,row,path\n3,0,r.npy", "r.npy,0,3"] {
+        for table in
+            ["file,row,label\nr.npy,0,3", "file,label,index\nr.npy,3,0", "label,row,path\n3,0,r.npy", "r.npy,0,3"]
+        {
             assert_eq!(read(table).unwrap().of(&source, Some(0)).unwrap(), 3, "{table}");
             assert!(read(table).unwrap().of(&source, Some(3)).is_err(), "{table}");
         }
@@ -417,8 +419,20 @@ mod tests {
         assert_eq!([named("1", &given, 3).unwrap(), named("3", &given, 3).unwrap()], [0, 2]);
         // An index that is not a name would be of the same class as a name.
         assert!(named("0", &given, 3).is_err() && given.numbers().is_some_and(|said| said.contains("1 is class 0")));
-        assert_eq!(TargetChoice::parse("1").unwrap().resolve(&given, 3, Room::default()).unwrap().of(
-            &Source::named("x".into()), None, &[]).unwrap(), [0]);
+        assert_eq!(
+            TargetChoice::parse("1")
+                .unwrap()
+                .resolve(&given, 3, Room::default())
+                .unwrap()
+                .of(&Source::named("x".into()), None, &[])
+                .unwrap(),
+            [0]
+        );
+        // Names that the net brings do not decide.
+        let net = Labels::of(["1", "2", "3"].map(String::from).to_vec());
+        let why = named("1", &net, 3).unwrap_err().to_string();
+        assert!(why.contains("named '2'") && why.contains("class 0") && why.contains("--labels"), "{why}");
+        assert_eq!(named("0", &net, 3).unwrap(), 0);
         let own = Labels::digits(10);
         assert_eq!(named("7", &own, 10).unwrap(), 7);
     }

@@ -66,7 +66,7 @@ impl Partial {
 
     fn fresh(path: &Path, partial: PathBuf, stays: bool) -> Result<(Self, File)> {
         if path.metadata().is_ok_and(|there| !there.is_file()) {
-            return Err(Error::input(format!("{}: something that is no regular file is here", path.display())));
+            return Err(Error::input(format!("{}: something that is not a regular file is here", path.display())));
         }
         let create = || File::options().read(true).write(true).create_new(true).open(&partial);
         let created = create().or_else(|e| match e.kind() {
@@ -250,6 +250,6 @@ mod tests {
         );
         let kinds = [folder.path().join("device")];
         std::os::unix::fs::symlink("/dev/null", &kinds[0]).unwrap();
-        assert!(replace(&kinds[0], b"").unwrap_err().to_string().contains("no regular file"));
+        assert!(replace(&kinds[0], b"").unwrap_err().to_string().contains("not a regular file"));
     }
 }

@@ -66,7 +66,10 @@ impl Rule for ZBox {
     fn share(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Shares> {
         let layer = Layer::of(b, id, "z_box")?;
         if !is_first_layer(b.graph(), id) {
-            return Err(Error::settings(format!("z_box is for first layers; '{}' is none", b.graph().node(id).name)));
+            return Err(Error::settings(format!(
+                "z_box is for first layers; '{}' is not one",
+                b.graph().node(id).name
+            )));
         }
         let ends = [
             (layer.with(Part::Positive, None), ZBox::bound(&self.low, id, b)?),

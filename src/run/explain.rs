@@ -15,7 +15,7 @@ use super::ledger::{Earlier, Folder, Ledger, Show, Totals};
 use super::resume::{Current, Demands, Done, Known};
 use super::said::Said;
 use super::settings::{Built, Named, build, common, fingerprint, manifest};
-use super::{Listener, Work, hopeless};
+use super::{Listener, Work, hopeless, too_small};
 use crate::cancel::Cancel;
 use crate::data::files::{self, RawFile, RawFiles, RawFormat};
 use crate::data::{ArrayFile, At, Item, Net, Room, Shard, Source, Stream, TargetChoice, Targets, find, paths};
@@ -144,6 +144,8 @@ pub struct Explain<'a> {
     /// Settings of records that no method made.
     input_settings: String,
     small: bool,
+    /// Whether the net has taken an input.
+    proven: bool,
     rows: Option<Rows>,
     /// Lines that wait until the array's files are in place: records must not promise more.
     held: Vec<(usize, Line)>,
@@ -173,7 +175,7 @@ impl<'a> Explain<'a> {
         let common = all_depend_on(session, &options, &target)?;
         let methods = ready(session, &options, common.clone())?;
         let folder = Folder::lock(&options.out, "explain", options.shard)?;
-        let found = find(&options.inputs, &options.out);
+        let found = find(&options.inputs, &options.out, room);
         let (ignored, left_out) = (found.ignored, found.left_out());
         let mut sources = found.sources;
         if sources.is_empty() {
@@ -254,6 +256,7 @@ impl<'a> Explain<'a> {
             ledger,
             input_settings,
             small,
+            proven: false,
             rows: None,
             held: Vec::new(),
             manifest,
@@ -366,6 +369,7 @@ impl<'a> Explain<'a> {
         let mut seen = Vec::new();
         for ((at, item), scored) in items.into_iter().zip(scored) {
             let source = &self.sources[at.0];
+            too_small(&scored, &mut self.proven, &self.sources)?;
             let made = scored.and_then(|scored| Ok((self.targets.of(source, at.1, &scored.logits)?, scored)));
             match made {
                 Ok((targets, scored)) => {

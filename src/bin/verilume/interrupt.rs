@@ -1,4 +1,4 @@
-//! Ctrl-C: the first ends the run in order, so that it can be resumed, the second at once.
+//! Signals. Ctrl-C: the first ends the run in order, so that it can be resumed, the second at once.
 
 use std::process::exit;
 use std::sync::LazyLock;
@@ -21,6 +21,19 @@ static CANCEL: LazyLock<Cancel> = LazyLock::new(|| {
     let _ = ctrlc::set_handler(handler);
     cancel
 });
+
+/// Makes a write beyond `ulimit -f` an error of that write, instead of a signal that ends the program without a word. Threads
+/// that start later inherit it.
+pub fn outlive_limits() {
+    #[cfg(unix)]
+    {
+        use nix::sys::signal::{SigSet, Signal};
+        let mut set = SigSet::empty();
+        set.add(Signal::SIGXFSZ);
+        // Where it cannot be held back, it ends the program as it does any other.
+        let _ = set.thread_block();
+    }
+}
 
 /// What Ctrl-C sets from now on.
 pub fn cancel() -> Cancel {

@@ -411,7 +411,7 @@ impl Stages {
             if !is_passed_by_all(graph, node) {
                 let name = &graph.node(node).name;
                 return Err(Error::settings(format!(
-                    "haf needs stages that all ways through the net pass, '{name}' is none"
+                    "haf needs stages that all ways through the net pass; '{name}' is not one"
                 )));
             }
         }

@@ -16,7 +16,7 @@ use super::explain::{PICTURES, ROWS, SMALL, many_passes};
 use super::ledger::{Folder, Ledger, Show, Totals};
 use super::said::Said;
 use super::settings::{Named, Numbered, common, fingerprint, manifest};
-use super::{Listener, Work, hopeless};
+use super::{Listener, Work, hopeless, too_small};
 use crate::cancel::Cancel;
 use crate::data::files::{self, RawFile, RawFiles, RawFormat};
 use crate::data::{
@@ -24,12 +24,12 @@ use crate::data::{
 };
 use crate::engine::Settings;
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::Picture;
+use crate::image::{Picture, Preprocess};
 use crate::map::{Map, channel_mean_abs};
 use crate::method::{self, Method};
 use crate::model::Setting;
 use crate::program::Score;
-use crate::reliability::attack::{self, Adversarial, Quantised, Spec, Wanted, linf_levels, quantise};
+use crate::reliability::attack::{self, Adversarial, Quantised, Size, Spec, Wanted, linf_levels, quantise};
 use crate::reliability::similarity::{spearman, top_k_intersection};
 use crate::report::{Manifest, MethodUsed, RECORD_VERSION};
 use crate::score::{least, top};
@@ -142,6 +142,8 @@ pub struct Attack<'a> {
     sources: Arc<[Source]>,
     ledger: Ledger<AttackLine>,
     small: bool,
+    /// Whether the net has taken an input.
+    proven: bool,
     rows: Option<Rows>,
     /// Lines that wait until the array's files are in place: records must not promise more.
     held: Vec<(usize, AttackLine)>,
@@ -179,7 +181,7 @@ impl<'a> Attack<'a> {
         options.formats.sort_unstable();
         options.formats.dedup();
         let folder = Folder::lock(&options.out, "attack", None)?;
-        let found = find(&options.inputs, &options.out);
+        let found = find(&options.inputs, &options.out, room);
         let (ignored, left_out) = (found.ignored, found.left_out());
         let mut sources = found.sources;
         if sources.is_empty() {
@@ -194,7 +196,8 @@ impl<'a> Attack<'a> {
         let ids: Vec<&str> = attacks.iter().map(|attack| attack.id.as_str()).collect();
         let found = folder.find::<AttackLine>(&mut sources, &ids, None, None)?;
         listener.begin(sources.len());
-        let said = Said::new(session, &options.given);
+        let mut said = Said::new(session, &options.given);
+        said.warnings.extend(attacks.iter().filter_map(|ready| beyond(ready, session.preparation())));
         said.tell(listener);
         session.labels().numbers().into_iter().for_each(|sentence| listener.say(&sentence));
         many_passes(&options.methods).for_each(|line| listener.say(&line));
@@ -226,6 +229,7 @@ impl<'a> Attack<'a> {
             sources,
             ledger,
             small,
+            proven: false,
             rows: None,
             held: Vec::new(),
             manifest,
@@ -294,6 +298,7 @@ impl<'a> Attack<'a> {
         let mut seen = Vec::new();
         for ((at, item), scored) in items.into_iter().zip(scored) {
             let source = &self.sources[at.0];
+            too_small(&scored, &mut self.proven, &self.sources)?;
             let made = scored.and_then(|scored| {
                 let class = self.targets.of(source, at.1, &scored.logits)?.first().copied();
                 Ok((class.ok_or_else(|| Error::model("the net has no classes"))?, scored))
@@ -647,6 +652,25 @@ impl Work for Attack<'_> {
             (None, made) => format!("{shown}: {} of {made} succeeded", tally.succeeded),
         }))
     }
+}
+
+/// What there is to say of an ε that every picture is within.
+fn beyond(ready: &Ready, preprocess: &Preprocess) -> Option<String> {
+    let epsilon = ready.attack.epsilon();
+    let ranges = || preprocess.std.iter().map(|std| 1.0 / std);
+    let all = preprocess.takes_pictures()
+        && epsilon.normalised(preprocess).iter().zip(ranges()).all(|(e, range)| *e >= range);
+    all.then(|| {
+        let unit = match epsilon {
+            Size::Normalised(_) => "in normalised units, it",
+            Size::Levels(_) => "it",
+        };
+        format!(
+            "{}: epsilon={epsilon}: {unit} is as large as the whole range of levels, so that any picture is allowed; \
+             epsilon=8/255 is 8 levels",
+            ready.id
+        )
+    })
 }
 
 /// The attacks, built, repeated names numbered.
