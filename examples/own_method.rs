@@ -38,7 +38,7 @@ fn main() -> Result<()> {
     let out = arguments.get(1).map_or_else(|| PathBuf::from("verilume-out"), PathBuf::from);
     let mut session = Session::open(Model::embedded()?, &Options::default())?;
 
-    let sources: Arc<[Source]> = find(std::slice::from_ref(folder), &out).sources.into();
+    let sources: Arc<[Source]> = find(std::slice::from_ref(folder), &out, Room::default()).sources.into();
     let preprocess = session.preparation().clone();
     let net = Net { preprocess: &preprocess, input: session.model().default_input(), room: Room::default() };
     for event in Stream::new(Arc::clone(&sources), net) {

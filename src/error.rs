@@ -20,6 +20,18 @@ pub fn open_file(path: &std::path::Path) -> Result<std::fs::File> {
     std::fs::File::open(path).map_err(fail)
 }
 
+/// Refuses a path at which something is that is no regular file: of a link nobody knows where it leads, and a pipe would be
+/// waited for.
+///
+/// # Errors
+/// Input, naming the path.
+pub fn regular_or_free(path: &std::path::Path) -> Result<()> {
+    match path.symlink_metadata() {
+        Ok(there) if !there.is_file() => Err(Error::input(format!("{}: this is not a regular file", path.display()))),
+        _ => Ok(()),
+    }
+}
+
 /// The bytes of a file that has an end.
 ///
 /// # Errors

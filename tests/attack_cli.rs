@@ -282,6 +282,8 @@ fn rows_of_a_long_array_count_each_for_itself() {
     // The file of some older run must not be taken for this one's.
     std::fs::create_dir(at("out")).unwrap();
     std::fs::write(at("out/rows.fgsm.npy"), "older").unwrap();
+    let ledger = r#"{"command":"attack","stems":["rows"],"ids":["fgsm"],"inputs":[]}"#;
+    std::fs::write(at("out/.results.jsonl"), format!("{ledger}\n")).unwrap();
     let output = attack(folder.path(), &["rows.npy", "-a", "fgsm", "--format", "npy", "--json", "-q", "-o", "out"]);
     assert_eq!(code(&output), 0, "{}", String::from_utf8_lossy(&output.stderr));
     let records = lines(&output.stdout);

@@ -217,6 +217,39 @@ fn kinds_of_tiff_are_those_of_pillow() {
     }
 }
 
+/// Numbers whose white nobody knows are not cut without a word.
+#[test]
+fn grey_tiff_numbers_beyond_levels_are_refused_or_said() {
+    use tiff::encoder::{TiffEncoder, colortype};
+    fn file<C: colortype::ColorType>(values: &[C::Inner]) -> Vec<u8>
+    where
+        [C::Inner]: tiff::encoder::TiffValue,
+    {
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        TiffEncoder::new(&mut bytes).unwrap().write_image::<C>(2, 1, values).unwrap();
+        bytes.into_inner()
+    }
+    for fine in [
+        file::<colortype::GrayI16>(&[0, 255]),
+        file::<colortype::Gray32>(&[0, 255]),
+        file::<colortype::GrayI32>(&[0, 255]),
+        file::<colortype::Gray32Float>(&[0.0, 255.0]),
+    ] {
+        let picture = decode(&fine).unwrap();
+        assert_eq!((picture.rgb(), picture.damage()), ([0, 0, 0, 255, 255, 255].as_slice(), None));
+    }
+    for (beyond, word) in [
+        (file::<colortype::GrayI16>(&[0, 256]), "signed grey numbers of 16 bits"),
+        (file::<colortype::Gray32>(&[0, 70_000]), "grey numbers of 32 bits"),
+        (file::<colortype::GrayI32>(&[-1, 255]), "signed grey numbers of 32 bits"),
+    ] {
+        let why = decode(&beyond).unwrap_err().to_string();
+        assert!(why.contains(word), "{why}");
+    }
+    let cut = decode(&file::<colortype::Gray32Float>(&[0.0, 300.0])).unwrap();
+    assert!(cut.damage().is_some_and(|said| said.contains("cut")));
+}
+
 /// Truncated or broken TIFF files are errors, never panics.
 #[test]
 fn broken_tiff_files_are_errors() {

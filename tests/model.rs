@@ -547,12 +547,19 @@ fn metadata_and_config_say_what_a_net_is() {
     says(&refusal(r#"{"architecture": "resnet18", "mean": [0.5, 0.5]}"#), &["`mean`", "3 channels"]);
     says(&refusal(r#"{"architecture": "resnet18", "model_args": {"output_stride": 8}}"#), &["output_stride=8"]);
     says(&refusal(r#"{"architecture": "resnet18", "global_pool": "max"}"#), &["global_pool=max"]);
+    says(&refusal(r#"{"architecture": "resnet18", "act_layer": "gelu"}"#), &["act_layer"]);
+    says(
+        &refusal(r#"{"architecture": "resnet18", "input_size": [1, 32, 32]}"#),
+        &["`input_size`", "1 channels", "has 3"],
+    );
+    says(&refusal(r#"{"architecture": "resnet18", "in_chans": 1}"#), &["`in_chans`", "1 channels"]);
+    says(&refusal(r#"{"architecture": "resnet18", "num_classes": 10, "num_labels": 7}"#), &["contradicts itself"]);
     says(&refusal(r#"{"architecture": "resnet18", "label_names": ["a", "b"]}"#), &["names 2 classes"]);
     says(&refusal("{"), &["config.json", "not JSON"]);
     // To whom the net is told by the caller, none of that is an obstacle, and it is said.
     for text in [transformers, r#"{"architecture": "resnet34"}"#, "{"] {
         let model = with(text, Some("resnet")).unwrap();
-        says(&model.warnings()[0], &["config.json", "left aside"]);
+        says(&model.warnings()[0], &["config.json", "ignored because --arch is given"]);
         assert_eq!(model.preprocess().mean, [0.485, 0.456, 0.406]);
     }
     // What is about something else says nothing.
@@ -561,7 +568,12 @@ fn metadata_and_config_say_what_a_net_is() {
 
     let named = |size: &str| format!(r#"{{"architecture": "resnet18", {size}}}"#);
     let resized = |model: &Model| (model.preprocess().crop, model.preprocess().resize);
-    assert_eq!(resized(&with(&named(r#""input_size": [3, 160, 160]"#), None).unwrap()), ([160; 2], 182));
+    let model = with(&named(r#""input_size": [3, 160, 160]"#), None).unwrap();
+    assert_eq!(resized(&model), ([160; 2], 182));
+    assert!(model.assumed(&[]).contains(&"crop_pct 0.875".to_string()), "{:?}", model.assumed(&[]));
+    assert!(!model.assumed(&[Setting::Size]).contains(&"crop_pct 0.875".to_string()));
+    let told = with(&named(r#""input_size": [3, 160, 160], "crop_pct": 0.875"#), None).unwrap();
+    assert!(!told.assumed(&[]).iter().any(|what| what.contains("crop_pct")));
     // Metadata go before the file beside.
     let (bytes, text) =
         (std::fs::read(&path).unwrap(), r#"{"architecture":"resnet18.a1_in1k","std":"[0.25]","format":"pt"}"#);
@@ -572,6 +584,7 @@ fn metadata_and_config_say_what_a_net_is() {
     let model = with(timm, None).unwrap();
     assert_eq!((model.preprocess().std.as_slice(), model.preprocess().mean[0]), ([0.25; 3].as_slice(), 0.5));
     assert_eq!(model.read_beside().len(), 2);
+    assert!(model.read_beside()[1].contains("std (overruled by the metadata)"), "{:?}", model.read_beside());
     says(&refusal(r#"{"architecture": "resnet34"}"#), &["config.json", "resnet34"]);
     std::fs::remove_file(&config).unwrap();
     let model = Model::open(&path, None).unwrap();

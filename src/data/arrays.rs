@@ -78,6 +78,8 @@ pub struct ArrayFile {
     /// With the channels first.
     dims: Vec<usize>,
     channels: Channels,
+    /// Whether there are levels beside the numbers that are taken.
+    has_both: bool,
     single: bool,
     /// Or why they cannot be read: only targets need them.
     labels: Option<Result<Vec<i64>, String>>,
@@ -102,6 +104,8 @@ impl ArrayFile {
         let opened = if is_npy { open_npy(file) } else { open_safetensors(file, room) };
         let mut array = opened.map_err(|why| Error::input(format!("{}: {why}", path.display())))?;
         (array.path, array.room) = (path.to_owned(), room);
+        // What keeps every row from being read is said of the file, not of each row.
+        array.check_room().map_err(|e| e.within(path.display()))?;
         Ok(array)
     }
 
@@ -138,9 +142,26 @@ impl ArrayFile {
         self.number == Number::Level
     }
 
-    /// What was taken from the extents without being told.
+    /// What was taken from the file without being told: of two tensors one, of two orders of axes one.
     pub fn assumed(&self) -> Option<String> {
+        if self.has_both {
+            return Some("the tensor `input` is taken, and `images` is not".to_owned());
+        }
         (self.channels == Channels::Last).then(|| "order of bytes: height x width x channel".to_owned())
+    }
+
+    /// Refuses rows, and an array in Fortran order, that are larger than what may be held.
+    fn check_room(&self) -> Result<()> {
+        let length: usize = self.stored.iter().product();
+        let size = self.number.bytes();
+        // Beside the bytes there is the row made of them, and the net's input.
+        self.room
+            .check(|| format!("a row of shape {:?}", self.stored), (length as u64).saturating_mul(size as u64 + 8))?;
+        if self.order == Order::Fortran && self.scattered.is_empty() {
+            let what = || "an array in Fortran order, whose rows lie scattered (C order is read row by row)".into();
+            self.room.check(what, (self.rows as u64).saturating_mul((length * size) as u64))?;
+        }
+        Ok(())
     }
 
     /// Row `i`.
@@ -151,9 +172,7 @@ impl ArrayFile {
         let length: usize = self.stored.iter().product();
         let size = self.number.bytes();
         let path = self.path.clone();
-        // Beside the bytes there is the row made of them, and the net's input.
-        self.room
-            .check(|| format!("a row of shape {:?}", self.stored), (length as u64).saturating_mul(size as u64 + 8))?;
+        self.check_room()?;
         let fail = |e| Error::io(&path, e);
         let bytes = match self.order {
             Order::C => self.bytes((i * length * size) as u64, length * size).map_err(fail)?,
@@ -161,9 +180,6 @@ impl ArrayFile {
                 // The row is the fastest axis: its elements lie `rows` apart, and so do those of the row's own axes,
                 // the first of them fastest.
                 if self.scattered.is_empty() {
-                    let what =
-                        || "an array in Fortran order, whose rows lie scattered (C order is read row by row)".into();
-                    self.room.check(what, (self.rows * length * size) as u64)?;
                     self.scattered = self.bytes(0, self.rows * length * size).map_err(fail)?;
                 }
                 let mut row = Vec::with_capacity(length * size);
@@ -281,6 +297,7 @@ fn assemble(file: File, number: Number, order: Order, start: u64, shape: Vec<usi
         stored: shape[axes..].to_vec(),
         dims: first[axes..].to_vec(),
         channels,
+        has_both: false,
         single: axes == 0,
         labels: None,
         scattered: Vec::new(),
@@ -301,7 +318,7 @@ fn open_npy(mut file: File) -> Opened {
         (">", "f8") => Number::F64(Endianness::Big),
         _ => {
             return Err(format!(
-                "numbers of type {}; f2, f4, f8 and, as levels of pictures, u1 are read",
+                "numbers of type {} are not supported: f16, f32, f64 (normalised numbers) or u8 (levels)",
                 header.descr
             ));
         }
@@ -340,7 +357,8 @@ fn open_safetensors(mut file: File, room: Room) -> Opened {
     };
     let array = assemble(file, number, Order::C, data + info.data_offsets.0 as u64, info.shape.clone())
         .map_err(|why| if levels { format!("tensor `images`: {why}") } else { why })?;
-    Ok(ArrayFile { labels, ..array })
+    let has_both = metadata.info("input").is_some() && metadata.info("images").is_some();
+    Ok(ArrayFile { labels, has_both, ..array })
 }
 
 fn read_labels(file: &mut File, data: u64, info: &TensorInfo, room: Room) -> std::result::Result<Vec<i64>, String> {
@@ -414,6 +432,35 @@ mod tests {
         assert_eq!(rows[0], rows[1]);
         let Row::Normalised(last) = &rows[0][2] else { panic!("levels") };
         assert_eq!(last.at(69), 209.0);
+    }
+
+    #[test]
+    fn an_array_that_cannot_be_held_is_one_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.npy");
+        let shape = [600_000, 4];
+        let open = |fortran| {
+            write_npy(&path, "<f4", fortran, &shape, &vec![0; 600_000 * 4 * 4]);
+            ArrayFile::open(&path, Room { allowed: Some(2 << 20) })
+        };
+        let why = open(true).unwrap_err().to_string();
+        assert!(why.contains("x.npy") && why.contains("Fortran"), "{why}");
+        assert!(open(false).unwrap().row(7).is_ok());
+    }
+
+    #[test]
+    fn of_two_tensors_of_inputs_the_one_taken_is_said() {
+        use safetensors::tensor::TensorView;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        let (numbers, levels) = (vec![0u8; 2 * 3 * 4], vec![0u8; 2 * 3]);
+        let input = || ("input", TensorView::new(Dtype::F32, vec![2, 3], &numbers).unwrap());
+        let images = ("images", TensorView::new(Dtype::U8, vec![2, 1, 1, 3], &levels).unwrap());
+        std::fs::write(&path, safetensors::serialize([input(), images], None).unwrap()).unwrap();
+        let both = ArrayFile::open(&path, Room::default()).unwrap();
+        assert!(both.assumed().is_some_and(|said| said.contains("`images` is not")));
+        std::fs::write(&path, safetensors::serialize([input()], None).unwrap()).unwrap();
+        assert_eq!(ArrayFile::open(&path, Room::default()).unwrap().assumed(), None);
     }
 
     #[test]

@@ -53,16 +53,18 @@ pub fn make_room(path: &Path) -> Result<()> {
     }
 }
 
-/// Keeps the report of another run, as `NAME.1.EXT` or with the next free number; its new name. `is_same` says whether a report
+/// What a file of JSON holds; nothing where it is none.
+pub fn json(path: &Path) -> Option<serde_json::Value> {
+    serde_json::from_slice(&read_file(path).ok()?).ok()
+}
+
+/// Keeps the report of another run or program, as `NAME.1.EXT` or with the next free number; its new name. `is_same` says whether a report
 /// is of the same inputs, so that it may be replaced.
 pub fn set_aside(path: &Path, is_same: impl Fn(&serde_json::Value) -> bool) -> Result<Option<PathBuf>> {
-    // Of what is no report nothing is known: it is replaced, as a file of that name is.
-    let Ok(report) = read_file(path)
-        .and_then(|bytes| serde_json::from_slice(&bytes).map_err(|e| Error::input(format!("{}: {e}", path.display()))))
-    else {
-        return Ok(None);
-    };
-    if is_same(&report) {
+    // What cannot be read is not replaced either: where it is written to, it is said why.
+    let Ok(bytes) = read_file(path) else { return Ok(None) };
+    // What is no report is somebody else's.
+    if serde_json::from_slice(&bytes).is_ok_and(|report| is_same(&report)) {
         return Ok(None);
     }
     let kept = free_beside(path);

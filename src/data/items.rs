@@ -211,7 +211,10 @@ pub fn doubt(shown: &str, input: &Tensor) -> Option<String> {
     let numbers = (0..input.len()).map(|k| input.at(k));
     let (low, high) = numbers.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
     (low >= 0.0 && high > LARGEST_NORMALISED && high <= 255.0).then(|| {
-        format!("{shown}: the numbers look like levels from 0 to 255, but arrays are taken as normalised already")
+        format!(
+            "{shown}: the numbers look like levels from 0 to 255, but arrays are taken as normalised already; save them as u8, \
+             or subtract the mean and divide by the std (see `model info`)"
+        )
     })
 }
 

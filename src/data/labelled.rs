@@ -69,7 +69,7 @@ impl Data {
         let listed = wanted.labels_csv.map(|path| Listed::read(path, labels, classes, wanted.room));
         let mut listed = listed.transpose().map_err(|e| e.within("--labels-csv"))?;
         let mut boxes = wanted.boxes.map(|path| Boxes::read(path, labels, classes)).transpose()?;
-        let found = source::find(wanted.data, wanted.out);
+        let found = source::find(wanted.data, wanted.out, wanted.room);
         let left_out = found.left_out();
         let Inputs { sources, .. } = found;
         listed.iter_mut().try_for_each(|listed| listed.know(&sources)).map_err(|e| e.within("--labels-csv"))?;

@@ -2,12 +2,56 @@
 
 use std::borrow::Cow;
 use std::ffi::OsString;
+use std::io::Read;
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::text;
 
 use super::paths;
+use super::room::{Room, size};
+
+/// Bytes of a list that are read between looks at what there is room for.
+const STEP: usize = 1 << 20;
+/// Bytes of memory that a byte of a list may take: a name is held several times, in forms that are compared.
+const HELD: u64 = 8;
+/// Bytes without the end of a name after which there is none: no system has paths as long.
+const LONGEST_NAME: usize = 64 << 10;
+
+/// The bytes of a list, which keep to `room`. What cannot be a list is not read to its end.
+///
+/// # Errors
+/// When it cannot be read, is larger than there is room for, or its first bytes are not those of a list.
+pub fn read(file: &mut impl Read, room: Room) -> Result<Vec<u8>> {
+    let mut list = Vec::new();
+    loop {
+        let before = list.len();
+        let step = if before == 0 { LONGEST_NAME } else { STEP };
+        let read = file.by_ref().take(step as u64).read_to_end(&mut list);
+        read.map_err(|e| Error::new(ErrorKind::Io, e.to_string()))?;
+        if list.len() - before < step {
+            return Ok(list);
+        }
+        if before == 0 && !begins(&list) {
+            return Err(not_a_list());
+        }
+        room.check(|| format!("a list of {} or more", size(list.len() as u64)), HELD * list.len() as u64)?;
+    }
+}
+
+/// Whether a list may begin with `start`, which is cut off anywhere.
+fn begins(start: &[u8]) -> bool {
+    let Some(end) = start.iter().rposition(|&b| b == 0 || b == b'\n') else { return false };
+    // A letter of UTF-16 has its zero before or behind it.
+    !start.contains(&0) || [&start[..=end], &start[..end]].iter().any(|part| names(part).is_ok())
+}
+
+fn not_a_list() -> Error {
+    Error::input(
+        "the list has zero bytes that do not end paths, or no end of a line; a list has a path a line, in UTF-8 or UTF-16, or \
+         ends each path with a zero byte (find -print0)",
+    )
+}
 
 /// The names in a list: one a line in UTF-8 or UTF-16, or, where it has zero bytes, one before each of them.
 ///
@@ -29,10 +73,7 @@ pub fn names(list: &[u8]) -> Result<Vec<OsString>> {
             return Ok(names.into_iter().filter(|name| !name.trim_ascii().is_empty()).map(os).collect());
         }
     }
-    Err(Error::input(
-        "the list has zero bytes that do not end paths; a list has a path a line, in UTF-8 or UTF-16, or ends each path \
-         with a zero byte (find -print0)",
-    ))
+    Err(not_a_list())
 }
 
 fn os(name: &[u8]) -> OsString {
@@ -77,6 +118,28 @@ mod tests {
         assert_eq!(named(b"./a.png\0./b.png\0"), ["./a.png", "./b.png"]);
         assert_eq!(named(b"q\0"), ["q"]);
         assert!(named(b"").is_empty() && named(b"\n\n").is_empty());
+    }
+
+    #[test]
+    fn a_list_without_an_end_is_not_read_to_it() {
+        let room = Room { allowed: Some(64 << 20) };
+        for byte in [0, b'a', 255] {
+            assert!(read(&mut std::io::repeat(byte), room).is_err(), "{byte}");
+        }
+        struct Lines;
+        impl Read for Lines {
+            fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+                bytes.fill(b'a');
+                bytes.iter_mut().step_by(2).for_each(|b| *b = b'\n');
+                Ok(bytes.len())
+            }
+        }
+        assert_eq!(read(&mut Lines, room).unwrap_err().kind(), ErrorKind::Limit);
+        let long: String = (0..20_000).map(|i| format!("folder/picture {i}.png\n")).collect();
+        let wide: Vec<u8> = long.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        for list in [long.as_bytes(), &wide, long.replace('\n', "\0").as_bytes(), b"", b"x.png"] {
+            assert_eq!(read(&mut &list[..], room).unwrap(), list);
+        }
     }
 
     #[test]

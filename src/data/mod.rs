@@ -19,7 +19,7 @@ mod targets;
 pub use arrays::{ArrayFile, Row, extension};
 pub use items::{Item, Net, damage, finite, fit, load};
 pub use labelled::{Boxes, Data, Drawn, Example, Reader, Wanted};
-pub use own::{Announced, announce};
+pub use own::{Announced, announce, holds_fit};
 pub use room::{Room, size};
 pub use source::{Inputs, Shard, Source, deal, find, usable};
 pub use stream::{At, Event, Skip, Stream, usual_shape};

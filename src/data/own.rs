@@ -11,8 +11,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use crate::error::open_file;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, open_file, regular_or_free};
 use crate::report::Journal;
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +33,9 @@ struct Entry {
     ids: Vec<String>,
     /// Inputs that have the names of results.
     inputs: Vec<String>,
+    /// Files that had the names of results before there was one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    foreign: Vec<String>,
 }
 
 /// What the ledger of a folder says, by command.
@@ -64,7 +66,8 @@ struct Folder {
     /// By path below the folder, the results that journals name, and whether an attack made them.
     files: HashMap<PathBuf, bool>,
     names: HashMap<String, Names>,
-    inputs: HashSet<String>,
+    /// What has the name of a result and is none.
+    others: HashSet<String>,
 }
 
 /// Who made a result.
@@ -96,6 +99,16 @@ impl Own {
     /// Whether `folder` holds a manifest or records of this program.
     pub fn holds_results(&self, folder: &Path) -> bool {
         self.folder(&paths::full(folder), true).ours
+    }
+
+    /// Whether `path` is a file by which this program keeps the books of a folder.
+    pub fn is_book(&self, path: &Path) -> bool {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let of = |stem: &str, end: &str| name.starts_with(stem) && name.ends_with(end);
+        let lock = name == ".check.lock" || name == ".eval.lock" || of(".records.", "lock");
+        let book =
+            USUAL.contains(&&*name) || name == "check.html" || of("records.", ".jsonl") || of("manifest.", ".json");
+        lock || name == LEDGER || book && path.parent().is_some_and(|folder| self.holds_results(folder))
     }
 
     /// Whose result `path` is; `None` for any other file.
@@ -156,7 +169,8 @@ impl Folder {
                     let names = found.names.entry(entry.command).or_default();
                     names.stems.extend(entry.stems);
                     names.ids.extend(entry.ids);
-                    found.inputs.extend(entry.inputs);
+                    found.others.extend(entry.inputs);
+                    found.others.extend(entry.foreign);
                 }
             }
         }
@@ -169,16 +183,17 @@ impl Folder {
             return Some(attacked);
         }
         let text = paths::shown(path);
-        let suits = |names: &Names| {
-            text.match_indices('.').any(|(dot, _)| {
-                names.stems.contains(&text[..dot]) && is_end(&text[dot + 1..], |id| names.ids.contains(id))
-            })
-        };
-        if self.inputs.contains(&text) {
+        if self.others.contains(&text) {
             return None;
         }
+        let suits = |names: &Names| is_named(&text, |stem| names.stems.contains(stem), |id| names.ids.contains(id));
         self.names.iter().find_map(|(command, names)| suits(names).then(|| command == "attack"))
     }
+}
+
+/// Whether `text` is a stem and what follows one.
+fn is_named(text: &str, is_stem: impl Fn(&str) -> bool, is_id: impl Fn(&str) -> bool) -> bool {
+    text.match_indices('.').any(|(dot, _)| is_stem(&text[..dot]) && is_end(&text[dot + 1..], &is_id))
 }
 
 /// Whether `text` is what follows a stem: the number of a row, an id, a class or rank, `heatmap`, an extension.
@@ -239,15 +254,20 @@ fn is_journal(path: &Path) -> bool {
     read && has("input") && has("index") && has("error") && (maps || has("methods") && has("settings"))
 }
 
-/// Whether a file holds fitted patterns or a detector.
+/// Whether a file of inputs' names holds fitted patterns or a detector.
 fn is_fitted(path: &Path) -> bool {
+    extension(path).is_some_and(|e| e == "safetensors") && holds_fit(path)
+}
+
+/// Whether a file, whatever its name, holds fitted patterns or a detector.
+pub fn holds_fit(path: &Path) -> bool {
     #[derive(Deserialize)]
     struct Head {
         #[serde(rename = "__metadata__", default)]
         metadata: HashMap<String, String>,
     }
     let read = || {
-        let mut file = extension(path).filter(|e| e == "safetensors").and_then(|_| head(path))?;
+        let mut file = head(path)?;
         let mut length = [0; 8];
         file.read_exact(&mut length).ok()?;
         serde_json::from_reader::<_, Head>(file.take(u64::from_le_bytes(length))).ok()
@@ -273,7 +293,8 @@ pub struct Announced<'a> {
     pub is_result: bool,
 }
 
-/// Writes down which results a run of `command` over `inputs` may leave in `out`, before there is one.
+/// Writes down which results a run of `command` over `inputs` may leave in `out`, before there is one. Gives the files there
+/// that have the name of one, are not an input, and were not made by any run.
 ///
 /// # Errors
 /// When the folder cannot be written.
@@ -282,12 +303,16 @@ pub fn announce<'a>(
     command: &str,
     inputs: &[Announced<'_>],
     ids: impl Iterator<Item = &'a str>,
-) -> Result<()> {
+) -> Result<HashSet<PathBuf>> {
     let path = out.join(LEDGER);
+    regular_or_free(&path)?;
     // What another run has announced meanwhile, in another shard, is announced twice at worst.
     let out = paths::full(out);
-    let mut folder = Folder::open(&out, false);
-    let before = folder.names.remove(command).unwrap_or_default();
+    let folder = Folder::open(&out, true);
+    let none = Names::default();
+    let before = folder.names.get(command).unwrap_or(&none);
+    let ids: Vec<&str> = ids.collect();
+    let now: HashSet<String> = inputs.iter().map(|input| paths::shown(input.stem)).collect();
     let new = |all: &mut dyn Iterator<Item = String>, known: &HashSet<String>| -> Vec<String> {
         let mut seen = HashSet::new();
         all.filter(|name| !known.contains(name) && seen.insert(name.clone())).collect()
@@ -295,21 +320,35 @@ pub fn announce<'a>(
     let mut entry = Entry {
         command: command.to_owned(),
         stems: new(&mut inputs.iter().map(|input| paths::shown(input.stem)), &before.stems),
-        ids: new(&mut ids.map(str::to_owned), &before.ids),
+        ids: new(&mut ids.iter().map(|&id| id.to_owned()), &before.ids),
         inputs: Vec::new(),
+        foreign: Vec::new(),
     };
     // An input that has the name of a result and is none by now is spared for good.
-    let stems: HashSet<&str> = before.stems.iter().chain(&entry.stems).map(String::as_str).collect();
-    let ids: HashSet<&str> = before.ids.iter().chain(&entry.ids).map(String::as_str).collect();
+    let is_stem = |stem: &str| before.stems.contains(stem) || now.contains(stem);
+    let is_id = |id: &str| before.ids.contains(id) || ids.contains(&id);
     let below = inputs.iter().filter(|input| !input.is_result);
     let below = below.filter_map(|input| Some(paths::shown(paths::full(input.path).strip_prefix(&out).ok()?)));
-    let named = below.filter(|text| {
-        let mut dots = text.match_indices('.');
-        dots.any(|(dot, _)| stems.contains(&text[..dot]) && is_end(&text[dot + 1..], |id| ids.contains(id)))
-    });
-    entry.inputs = named.filter(|text| !folder.inputs.contains(text)).collect();
-    if entry.stems.is_empty() && entry.ids.is_empty() && entry.inputs.is_empty() {
-        return Ok(());
+    let named: Vec<String> = below.filter(|text| is_named(text, is_stem, is_id)).collect();
+    let folders: HashSet<PathBuf> =
+        inputs.iter().filter_map(|input| Some(out.join(input.stem).parent()?.to_owned())).collect();
+    let mut foreign = HashMap::new();
+    for file in folders.iter().flat_map(|folder| folder.read_dir().into_iter().flatten().flatten()) {
+        let place = file.path();
+        let Ok(below) = place.strip_prefix(&out) else { continue };
+        let text = paths::shown(below);
+        let is_result = is_named(&text, |stem| now.contains(stem), |id| ids.contains(&id));
+        if is_result && !named.contains(&text) && folder.names(below).is_none() {
+            foreign.insert(text, place);
+        }
+    }
+    let is_new = |text: &String| !folder.others.contains(text);
+    entry.foreign = foreign.keys().filter(|text| is_new(text)).cloned().collect();
+    entry.foreign.sort();
+    entry.inputs = named.into_iter().filter(is_new).collect();
+    let foreign = foreign.into_values().collect();
+    if [&entry.stems, &entry.ids, &entry.inputs, &entry.foreign].iter().all(|all| all.is_empty()) {
+        return Ok(foreign);
     }
     let mut line = serde_json::to_vec(&entry).map_err(|e| Error::settings(format!("{LEDGER}: {e}")))?;
     // A line that a killed run has cut off must not take this one along.
@@ -317,7 +356,8 @@ pub fn announce<'a>(
     line.push(b'\n');
     let fail = |e| Error::io(&path, e);
     let mut file = File::options().create(true).append(true).open(&path).map_err(fail)?;
-    file.write_all(&line).map_err(fail)
+    file.write_all(&line).map_err(fail)?;
+    Ok(foreign)
 }
 
 #[cfg(test)]
@@ -335,6 +375,55 @@ mod tests {
         for text in ["png", "grad_cam", "lrp.png", "grad_cam.x.png", "a.grad_cam.png", "grad_cam.281.png.png"] {
             assert!(!end(text), "{text}");
         }
+    }
+
+    #[test]
+    fn a_file_that_no_run_has_made_is_foreign_for_good() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path();
+        let pictures = [out.join("un.png"), out.join("sub/x.png")];
+        let announced = |path, stem| Announced { path, stem: Path::new(stem), is_result: false };
+        let sources = [announced(&pictures[0], "un"), announced(&pictures[1], "sub/x")];
+        let foreign = |command: &str, id: &str| {
+            let mut names: Vec<String> = announce(out, command, &sources, [id].into_iter())
+                .unwrap()
+                .iter()
+                .map(|path| paths::shown(path.strip_prefix(paths::full(out)).unwrap()))
+                .collect();
+            names.sort();
+            names
+        };
+        std::fs::create_dir(out.join("sub")).unwrap();
+        for name in ["un.gradient.npy", "sub/x.gradient.281.png", "other.gradient.png", "un.png"] {
+            std::fs::write(out.join(name), "precious").unwrap();
+        }
+        for _ in 0..2 {
+            assert_eq!(foreign("explain", "gradient"), ["sub/x.gradient.281.png", "un.gradient.npy"]);
+        }
+        // What was written after it was announced is a result.
+        std::fs::write(out.join("un.gradient.png"), "map").unwrap();
+        assert_eq!(foreign("explain", "gradient").len(), 2);
+        assert!(Own::new(out).result(&out.join("un.gradient.png")).is_some());
+        assert!(Own::new(out).result(&out.join("un.gradient.npy")).is_none());
+        std::fs::write(out.join("un.fgsm.png"), "precious").unwrap();
+        assert_eq!(foreign("attack", "fgsm"), ["un.fgsm.png"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_or_pipe_in_the_place_of_the_ledger_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (out, other) = (folder.path().join("out"), folder.path().join("other"));
+        std::fs::create_dir(&out).unwrap();
+        std::fs::write(&other, "precious").unwrap();
+        std::os::unix::fs::symlink(&other, out.join(LEDGER)).unwrap();
+        let sources = [Announced { path: Path::new("x.png"), stem: Path::new("x"), is_result: false }];
+        let announced = || announce(&out, "explain", &sources, ["gradient"].into_iter()).unwrap_err().to_string();
+        assert!(announced().contains("not a regular file"));
+        assert_eq!(std::fs::read(&other).unwrap(), b"precious");
+        std::fs::remove_file(out.join(LEDGER)).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(out.join(LEDGER)).status().unwrap().success());
+        assert!(announced().contains("not a regular file"));
     }
 
     #[test]

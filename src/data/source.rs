@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
-use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use crate::error::Error;
@@ -18,6 +17,7 @@ use super::files;
 use super::lists;
 use super::own::Own;
 use super::paths;
+use super::room::Room;
 use crate::text::counted;
 
 /// Extensions of pictures beyond those that the codecs name themselves.
@@ -100,14 +100,14 @@ pub struct Inputs {
 
 /// Finds the files. Results of this program are not taken from folders, patterns and lists: no folder with its manifest or
 /// records but the one that was named, nothing that records name, and nothing in `out` below the folder that was named.
-pub fn find(named: &[OsString], out: &Path) -> Inputs {
+/// A list keeps to `room`.
+pub fn find(named: &[OsString], out: &Path, room: Room) -> Inputs {
     let mut found = Inputs::default();
     let own = Own::new(out);
     for name in named {
         if name == "-" {
-            let mut list = Vec::new();
-            let read = std::io::stdin().lock().read_to_end(&mut list).map_err(|e| e.to_string());
-            match read.and_then(|_| lists::names(&list).map_err(|e| e.to_string())) {
+            let list = lists::read(&mut std::io::stdin().lock(), room);
+            match list.and_then(|list| lists::names(&list)) {
                 Ok(names) => names.iter().for_each(|name| found.add(name, By::List, &own)),
                 Err(why) => found.sources.push(Source::refused("-", format!("standard input: {why}"))),
             }
@@ -226,7 +226,7 @@ impl Inputs {
             if suits && !is_of_macos(&path) {
                 let relative = path.strip_prefix(folder).unwrap_or(&path).to_owned();
                 self.take(path, relative, own);
-            } else {
+            } else if !own.is_book(&path) {
                 self.ignore(&path);
             }
         }
@@ -251,7 +251,7 @@ impl Inputs {
                     self.take(path, relative, own);
                 }
                 if [self.sources.len(), self.results] == before {
-                    let why = format!("{pattern}: no file has such a name");
+                    let why = format!("{pattern}: no file matches this pattern");
                     self.sources.push(Source::refused(pattern, why));
                 }
             }

@@ -428,6 +428,11 @@ mod tests {
                 .unwrap(),
             [0]
         );
+        // Names that the net brings do not decide.
+        let net = Labels::of(["1", "2", "3"].map(String::from).to_vec());
+        let why = named("1", &net, 3).unwrap_err().to_string();
+        assert!(why.contains("named '2'") && why.contains("class 0") && why.contains("--labels"), "{why}");
+        assert_eq!(named("0", &net, 3).unwrap(), 0);
         let own = Labels::digits(10);
         assert_eq!(named("7", &own, 10).unwrap(), 7);
     }

@@ -242,9 +242,13 @@ impl Picture {
         let turned = orientation > 4;
         #[cfg(feature = "tiff")]
         if format == ImageFormat::Tiff {
-            let (width, height, rgb) = super::tiff::decode(bytes, limits, turned)?;
+            let super::tiff::Decoded { width, height, rgb, remark } = super::tiff::decode(bytes, limits, turned)?;
             let (rgb, width, height) = orientation::upright(rgb, width, height, orientation);
-            return Picture::new(width, height, rgb);
+            let picture = Picture::new(width, height, rgb)?;
+            return Ok(match remark {
+                Some(remark) => picture.damaged(remark),
+                None => picture,
+            });
         }
         let mut budget = image::Limits::no_limits();
         budget.max_alloc = Some(limits.decoded_bytes);

@@ -1,7 +1,8 @@
 //! Decoding TIFF files, in the kinds that `image` leaves out too: palettes, YCbCr and floating-point numbers.
 //!
-//! Levels follow Pillow's `convert("RGB")`: numbers of 32 bits and floating-point numbers are cut to 0 … 255, not scaled;
-//! colours multiplied by their alpha are divided by it.
+//! Levels follow Pillow's `convert("RGB")`: grey floating-point numbers are cut to 0 … 255, not scaled, and it is said;
+//! colours multiplied by their alpha are divided by it. Signed numbers and those of 32 bits, which Pillow cuts too, are refused
+//! where one is beyond 0 … 255: nobody knows their white.
 
 use std::borrow::Cow;
 use std::io::Cursor;
@@ -75,8 +76,18 @@ struct Samples {
     numbers: DecodingResult,
 }
 
-/// Width, height and packed RGB of the first picture of a TIFF file.
-pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits, turned: bool) -> Result<(usize, usize, Vec<u8>)> {
+/// A picture of a TIFF file.
+pub(super) struct Decoded {
+    pub(super) width: usize,
+    pub(super) height: usize,
+    /// Packed RGB.
+    pub(super) rgb: Vec<u8>,
+    /// What there is to say of it.
+    pub(super) remark: Option<&'static str>,
+}
+
+/// The first picture of a TIFF file.
+pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits, turned: bool) -> Result<Decoded> {
     let ifd = Ifd::read(bytes).ok_or_else(|| Error::input("broken TIFF picture: no header"))?;
     if first(&ifd, FILL_ORDER).is_some_and(|order| order != 1) {
         return Err(unsupported("its bits are stored in reverse order"));
@@ -142,7 +153,8 @@ pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits, turned: bool) -> Resul
     if rgb.len() != pixels * 3 {
         return Err(Error::input("broken TIFF picture: its samples do not fill it"));
     }
-    Ok((width as usize, height as usize, rgb))
+    let remark = if matches!(colours, ColorType::Gray(_)) { cut(&samples) } else { None };
+    Ok(Decoded { width: width as usize, height: height as usize, rgb, remark })
 }
 
 /// Samples of less than a byte, one a byte; rows begin at bytes.
@@ -190,6 +202,22 @@ impl Samples {
     }
 }
 
+/// Numbers that are levels.
+///
+/// # Errors
+/// When one is beyond 0 to 255.
+fn bytes<T: Copy + TryInto<u8>>(numbers: &[T], what: &str) -> Result<Vec<u8>> {
+    let levels: Option<Vec<u8>> = numbers.iter().map(|&n| n.try_into().ok()).collect();
+    levels.ok_or_else(|| unsupported(format!("{what}, some beyond 0 to 255; save it with 8 or 16 bits, unsigned")))
+}
+
+/// What there is to say of grey numbers that are cut.
+fn cut(samples: &Samples) -> Option<&'static str> {
+    let beyond = |n: &f32| !(0.0..256.0).contains(n);
+    let DecodingResult::F32(v) = &samples.numbers else { return None };
+    v.iter().any(beyond).then_some("floating-point numbers beyond 0 to 255 are cut")
+}
+
 fn grey(samples: &Samples, bits: u8) -> Result<Vec<u8>> {
     fn triple(levels: impl Iterator<Item = u8>) -> Vec<u8> {
         levels.flat_map(|v| [v; 3]).collect()
@@ -201,9 +229,9 @@ fn grey(samples: &Samples, bits: u8) -> Result<Vec<u8>> {
         }
         // Casts cut off, and make NaN 0.
         DecodingResult::F32(v) => triple(v.iter().map(|&n| n as u8)),
-        DecodingResult::I16(v) => triple(v.iter().map(|&n| n.clamp(0, 255) as u8)),
-        DecodingResult::I32(v) => triple(v.iter().map(|&n| n.clamp(0, 255) as u8)),
-        DecodingResult::U32(v) => triple(v.iter().map(|&n| n.min(255) as u8)),
+        DecodingResult::I16(v) => triple(bytes(v, "signed grey numbers of 16 bits")?.into_iter()),
+        DecodingResult::I32(v) => triple(bytes(v, "signed grey numbers of 32 bits")?.into_iter()),
+        DecodingResult::U32(v) => triple(bytes(v, "grey numbers of 32 bits")?.into_iter()),
         DecodingResult::U8(_) | DecodingResult::U16(_) => triple(samples.levels()?.iter().copied()),
         DecodingResult::I8(_) => return Err(unsupported("signed numbers of 8 bits")),
         _ => return Err(unsupported(format!("numbers of {bits} bits"))),

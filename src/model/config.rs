@@ -25,12 +25,26 @@ const CROP_PCT: f64 = 0.875;
 /// Arguments of timm's models that change nothing of a net whose weights are there.
 const HARMLESS: [&str; 6] = ["num_classes", "in_chans", "img_size", "drop_rate", "drop_path_rate", "drop_block_rate"];
 
+/// Keys of a net's parts on the top level, as in `model_args`: what they make other is not read.
+const PARTS: [&str; 8] = [
+    "act_layer",
+    "norm_layer",
+    "aa_layer",
+    "output_stride",
+    "stem_type",
+    "replace_stem_pool",
+    "avg_down",
+    "hidden_act",
+];
+
 /// What one place says of the net. What it does not say is `None`.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Statement {
     pub(super) place: &'static str,
     architecture: Option<String>,
     classes: Option<usize>,
+    /// Channels of the input, and the key that says so.
+    channels: Vec<(&'static str, usize)>,
     labels: Option<Vec<String>>,
     /// `[h, w]` of the input.
     size: Option<[usize; 2]>,
@@ -113,8 +127,23 @@ fn parse<'a>(place: &'static str, object: &'a Map<String, Value>) -> Result<Opti
         (_, Some(names)) => names.first().map(|name| text("architectures", name)).transpose()?,
         _ => None,
     };
-    let classes = ["num_classes", "num_labels"].iter().find_map(|key| Some((*key, here(object, key)?)));
-    said.classes = classes.map(|(key, value)| count(key, value)).transpose()?;
+    let arguments = object.get("model_args").and_then(Value::as_object);
+    let counts = [(object, "num_classes"), (object, "num_labels")].into_iter();
+    for (object, key) in counts.chain(arguments.map(|arguments| (arguments, "num_classes"))) {
+        let Some(n) = here(object, key).map(|value| count(key, value)).transpose()? else { continue };
+        match said.classes {
+            Some(other) if other != n => {
+                return Err(Error::model(format!("{place} contradicts itself: {other} classes, and `{key}` {n}")));
+            }
+            _ => said.classes = Some(n),
+        }
+    }
+    let channels =
+        [(Some(object), "in_chans"), (nested, "in_chans"), (arguments, "in_chans"), (Some(object), "num_channels")];
+    for (object, key) in channels {
+        let value = object.and_then(|object| here(object, key));
+        said.channels.extend(value.map(|value| count(key, value)).transpose()?.map(|n| (key, n)));
+    }
     if let Some(names) = value("label_names") {
         let described = value("label_descriptions").and_then(Value::as_object);
         let name = |v: &Value| {
@@ -141,6 +170,12 @@ fn parse<'a>(place: &'static str, object: &'a Map<String, Value>) -> Result<Opti
         if said.size.is_none() {
             return Err(wrong(key, "a list of channels, height and width"));
         }
+        if let [channels, _, _] = size[..] {
+            said.channels.push((
+                "input_size",
+                whole(channels).ok_or_else(|| wrong(key, "a list of channels, height and width"))?,
+            ));
+        }
     }
     if let Some(share) = value("crop_pct") {
         let share = share.as_f64().filter(|&s| s > 0.01 && s <= 1.0);
@@ -163,7 +198,15 @@ fn parse<'a>(place: &'static str, object: &'a Map<String, Value>) -> Result<Opti
     }
     let pool = object.get("global_pool").and_then(Value::as_str).filter(|pool| !pool.is_empty() && *pool != "avg");
     said.changes.extend(pool.map(|pool| format!("global_pool={pool}")));
-    let arguments = object.get("model_args").and_then(Value::as_object);
+    let parts = PARTS.iter().filter_map(|key| Some((*key, here(object, key)?)));
+    let usual = |key: &str, value: &Value| match key {
+        "act_layer" | "hidden_act" => value.as_str().is_some_and(|name| name.eq_ignore_ascii_case("relu")),
+        "output_stride" => value.as_u64() == Some(32),
+        "replace_stem_pool" | "avg_down" => value.as_bool() == Some(false),
+        _ => value.as_str() == Some(""),
+    };
+    let parts = parts.filter(|(key, value)| !usual(key, value));
+    said.changes.extend(parts.map(|(key, value)| format!("{key}={value}")));
     let changing = arguments.into_iter().flatten().filter(|(key, value)| {
         !(value.is_null()
             || HARMLESS.contains(&key.as_str())
@@ -237,6 +280,10 @@ impl Statement {
             return fail(format!("{place} names {} classes, the tensors have {classes}", names.len()));
         }
         let channels = built.preparation.preprocess.channels;
+        let pictures = built.preparation.preprocess.takes_pictures();
+        if let Some((key, n)) = self.channels.iter().find(|(_, n)| pictures && *n != channels) {
+            return fail(format!("{place}: `{key}` says {n} channels, the net has {channels}"));
+        }
         for (key, values) in [("mean", &self.mean), ("std", &self.std)] {
             if let Some(n) = values.as_ref().map(Vec::len).filter(|&n| n != 1 && n != channels) {
                 return fail(format!("{place}: `{key}` has {n} numbers, the net has {channels} channels"));
@@ -278,19 +325,35 @@ impl Statement {
         sizes.crop_pct = sizes.crop_pct.or(self.crop_pct);
     }
 
-    /// What was read of it, in one line; nothing where it says nothing that counts.
-    pub(super) fn read(&self) -> Option<String> {
+    /// What was read of it, in one line; nothing where it says nothing that counts. What one of `before` says goes before what
+    /// this says.
+    pub(super) fn read(&self, before: &[&Statement]) -> Option<String> {
+        let said = |has: fn(&Statement) -> bool| before.iter().find(|other| has(other)).map(|other| other.place);
         let parts = [
-            self.architecture.as_ref().map(|name| format!("architecture {name}")),
-            self.size.map(|[h, w]| format!("size {h}x{w}")),
-            self.crop_pct.map(|share| format!("crop_pct {share}")),
-            self.mean.as_ref().map(|_| "mean".to_string()),
-            self.std.as_ref().map(|_| "std".to_string()),
-            self.interpolation.map(|how| format!("{how:?}").to_lowercase()),
-            self.labels.as_ref().map(|_| "class names".to_string()),
+            (self.architecture.as_ref().map(|name| format!("architecture {name}")), said(|s| s.architecture.is_some())),
+            (self.size.map(|[h, w]| format!("size {h}x{w}")), said(|s| s.size.is_some())),
+            (self.crop_pct.map(|share| format!("crop_pct {share}")), said(|s| s.crop_pct.is_some())),
+            (self.mean.as_ref().map(|_| "mean".to_string()), said(|s| s.mean.is_some())),
+            (self.std.as_ref().map(|_| "std".to_string()), said(|s| s.std.is_some())),
+            (self.interpolation.map(|how| format!("{how:?}").to_lowercase()), said(|s| s.interpolation.is_some())),
+            (self.labels.as_ref().map(|_| "class names".to_string()), said(|s| s.labels.is_some())),
         ];
-        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        let part = |(what, by): (Option<String>, Option<&str>)| match by {
+            Some(by) => Some(format!("{} (overruled by {by})", what?)),
+            None => what,
+        };
+        let parts: Vec<String> = parts.into_iter().filter_map(part).collect();
         (!parts.is_empty()).then(|| format!("{}: {}", self.place, parts.join(", ")))
+    }
+
+    /// Another net than `row` that it names, whether that one is read or not.
+    pub(super) fn other_net(&self, table: &[Architecture], row: &Architecture, built: &Built) -> Option<&str> {
+        let same = match self.named(table) {
+            Ok(None) => true,
+            Ok(Some((named, form))) => named.name == row.name && form.is_none_or(|form| form == built.form),
+            Err(_) => false,
+        };
+        self.architecture.as_deref().filter(|_| !same)
     }
 }
 
@@ -303,13 +366,13 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
-    /// Puts them in the place of what would be assumed.
+    /// Puts them in the place of what would be assumed; what of them still is.
     ///
     /// # Errors
     /// When the net does not take pictures of the size.
-    pub(super) fn apply(self, built: &mut Built, told: &mut Vec<Setting>) -> Result<()> {
+    pub(super) fn apply(self, built: &mut Built, told: &mut Vec<Setting>) -> Result<Option<String>> {
         if self.size.is_none() && self.crop_pct.is_none() {
-            return Ok(());
+            return Ok(None);
         }
         let preprocess = &mut built.preparation.preprocess;
         preprocess.crop = self.size.map_or(preprocess.crop, |(size, _)| size);
@@ -324,7 +387,11 @@ impl Sizes {
                 .resized(input)
                 .map_err(|e| Error::model(format!("{place} says pictures of {h}x{w} pixels: {e}")))?;
         }
-        Ok(())
+        Ok(match (self.size, self.crop_pct) {
+            (Some(_), None) => Some(format!("crop_pct {CROP_PCT}")),
+            (None, _) => Some(format!("size {h}x{w}")),
+            (Some(_), Some(_)) => None,
+        })
     }
 }
 
@@ -352,6 +419,28 @@ mod tests {
         assert_eq!((nested.classes, nested.size, nested.crop_pct), (Some(10), Some([160; 2]), Some(0.95)));
         assert_eq!(nested.interpolation, Some(Interpolation::Bicubic));
         assert!(nested.changes.is_empty() && nested.warnings.is_empty());
+    }
+
+    #[test]
+    fn what_contradicts_itself_or_changes_the_net_is_not_passed_over() {
+        let of = |more: &str| file(&format!(r#"{{"architecture": "resnet18", {more}}}"#));
+        for more in [
+            r#""num_classes": 10, "num_labels": 7"#,
+            r#""num_classes": 10, "model_args": {"num_classes": 7}"#,
+            r#""input_size": [0.5, 32, 32]"#,
+            r#""in_chans": -1"#,
+        ] {
+            assert!(of(more).is_err(), "{more}");
+        }
+        for (more, change) in [(r#""act_layer": "gelu""#, "act_layer"), (r#""output_stride": 8"#, "output_stride=8")] {
+            let said = of(more).unwrap().unwrap();
+            assert!(said.changes[0].contains(change), "{more}");
+        }
+        let said =
+            of(r#""act_layer": "relu", "output_stride": 32, "num_classes": 10, "num_labels": 10"#).unwrap().unwrap();
+        assert!(said.changes.is_empty());
+        let said = of(r#""in_chans": 1, "input_size": [3, 32, 32]"#).unwrap().unwrap();
+        assert_eq!(said.channels, [("in_chans", 1), ("input_size", 3)]);
     }
 
     #[test]

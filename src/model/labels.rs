@@ -75,7 +75,7 @@ impl Labels {
     }
 
     /// These names in class order.
-    pub(super) fn of(names: Vec<String>) -> Self {
+    pub(crate) fn of(names: Vec<String>) -> Self {
         let is_number = |name: &str| name.trim().parse::<usize>().is_ok();
         let has_numbers = names.iter().any(|name| name.split(',').any(is_number));
         Self { names, given: false, has_numbers }

@@ -106,7 +106,7 @@ impl std::fmt::Debug for Architecture {
 pub static ARCHITECTURES: &[Architecture] = &[
     Architecture {
         name: "resnet",
-        nets: "torchvision ResNet-18 to -152, Wide-ResNet, ResNeXt",
+        nets: "ResNet-18 to -200, Wide-ResNet, ResNeXt with torchvision's names",
         recognise: resnet::recognise,
         build: resnet::build,
         published: resnet::PUBLISHED,
@@ -197,6 +197,8 @@ struct Reading {
     built: Built,
     /// Of the preparation and the class names, what somebody has said.
     told: Vec<Setting>,
+    /// What of the size nobody has said, where somebody has said the rest.
+    assumed_size: Option<String>,
     read: Vec<String>,
     warnings: Vec<String>,
 }
@@ -209,7 +211,7 @@ fn read(tensors: &mut Tensors, arch: Option<&str>, beside: Result<Option<Vec<u8>
     let mut spare = |e: Error| match arch {
         None => Err(Error::model(format!("{e}; --arch NAME leaves it aside"))),
         Some(_) => {
-            warnings.push(format!("{e}; it is left aside, since the architecture is given"));
+            warnings.push(format!("{e}; it is ignored because --arch is given"));
             Ok(None)
         }
     };
@@ -230,23 +232,28 @@ fn read(tensors: &mut Tensors, arch: Option<&str>, beside: Result<Option<Vec<u8>
         None => e,
     })?;
     let mut told = Vec::new();
-    let (mut read, mut sizes) = (Vec::new(), Sizes::default());
+    let (mut read, mut sizes, mut used) = (Vec::new(), Sizes::default(), Vec::new());
     for statement in &statements {
+        if let Some(other) = statement.other_net(ARCHITECTURES, architecture, &built).filter(|_| arch.is_some()) {
+            warnings.push(format!("{} says '{other}'; it is ignored because --arch is given", statement.place));
+            continue;
+        }
         match statement.check(ARCHITECTURES, architecture, &built) {
             Ok(()) => {
                 statement.apply(&mut built, &mut told, &mut sizes);
-                read.extend(statement.read());
+                read.extend(statement.read(&used));
+                used.push(statement);
                 warnings.extend(statement.warnings.iter().cloned());
             }
             Err(e) => {
                 if arch.is_none() {
                     return Err(Error::model(format!("{e}; mend it, or give --arch {}", architecture.name)));
                 }
-                warnings.push(format!("{e}; it is left aside, since the architecture is given"));
+                warnings.push(format!("{e}; it is ignored because --arch is given"));
             }
         }
     }
-    sizes.apply(&mut built, &mut told)?;
+    let assumed_size = sizes.apply(&mut built, &mut told)?;
     if given.is_some() {
         built.assumed.clear();
     } else if let Some((twin, difference)) = architecture.twin {
@@ -256,7 +263,7 @@ fn read(tensors: &mut Tensors, arch: Option<&str>, beside: Result<Option<Vec<u8>
              --arch {name} or --arch {twin} settles it"
         ));
     }
-    Ok(Reading { built, told, read, warnings })
+    Ok(Reading { built, told, assumed_size, read, warnings })
 }
 
 /// A net with its weights, and what it expects and names.
@@ -273,6 +280,7 @@ pub struct Model {
     /// What the preparation is called; empty where there is none.
     preparation: &'static str,
     told: Vec<Setting>,
+    assumed_size: Option<String>,
     read: Vec<String>,
     warnings: Vec<String>,
     encodings: BTreeMap<&'static str, usize>,
@@ -370,7 +378,7 @@ impl Model {
         let mut tensors = Tensors::parse(bytes.clone())?;
         let known = arch.is_none() && is_embedded(&bytes);
         let arch = if known { Some(efficientnet_lite::TENSORFLOW) } else { arch };
-        let Reading { mut built, told, read, warnings } =
+        let Reading { mut built, told, assumed_size, read, warnings } =
             read(&mut tensors, arch, if known { Ok(None) } else { beside })?;
         if built.graph.classes() == 1 {
             built.graph = built.graph.two_classes()?;
@@ -392,6 +400,7 @@ impl Model {
             assumed: built.assumed,
             preparation,
             told: if known { ALL_SETTINGS.to_vec() } else { told },
+            assumed_size,
             read,
             warnings,
             encodings: tensors.encodings(),
@@ -412,6 +421,7 @@ impl Model {
             (name, n) if n == Setting::OF_PREPARATION.len() => assumed.push(format!("preparation: {name}")),
             (name, _) => assumed.push(format!("preparation: {name} ({})", parts.join(", "))),
         }
+        assumed.extend(self.assumed_size.clone().filter(|_| !given.contains(&Setting::Size)));
         let names = self.labels.set().filter(|_| open(&Setting::Labels));
         assumed.extend(names.map(|set| format!("class names: {set}")));
         assumed

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::said::Said;
 use super::settings::Named;
-use super::{Listener, Work};
+use super::{Listener, Work, too_small};
 use crate::cancel::Cancel;
 use crate::data::{At, Item, Source};
 use crate::engine::Settings;
@@ -37,6 +37,8 @@ pub struct Checks<'a> {
     hears: Hears<'a>,
     pictures: Vec<PictureChecked>,
     said: Said,
+    /// Whether an input was checked.
+    proven: bool,
     /// Inputs checked when the source began.
     before: usize,
 }
@@ -58,8 +60,22 @@ impl<'a> Checks<'a> {
         }
         let methods = methods.iter().map(|n| (n.id.clone(), n.spec.clone())).collect();
         let (checkers, cancel, pictures) = (HashMap::new(), Cancel::default(), Vec::new());
-        let before = 0;
-        Ok(Self { session, load, settings, methods, tests, sources, checkers, cancel, hears, pictures, said, before })
+        let (proven, before) = (false, 0);
+        Ok(Self {
+            session,
+            load,
+            settings,
+            methods,
+            tests,
+            sources,
+            checkers,
+            cancel,
+            hears,
+            pictures,
+            said,
+            proven,
+            before,
+        })
     }
 
     /// What was found, by input, and what there is to say of the run.
@@ -134,7 +150,9 @@ impl Work for Checks<'_> {
         for (at, item) in items {
             self.said.hear(&item, listener);
             let (mut checked, noticed) = (self.blank(at), self.said.of_item(&item));
-            match self.examine(&item, listener) {
+            let found = self.examine(&item, listener);
+            too_small(&found, &mut self.proven, &self.sources)?;
+            match found {
                 Ok(found) => {
                     checked.prediction = self.session.prediction(&found.logits, self.session.explained());
                     if let (Some(class), Some(top)) = (item.label, checked.prediction.first()) {

@@ -239,6 +239,10 @@ impl<'a> Names<'a> {
         let mut taken: HashSet<PathBuf> = sources.iter().map(|s| s.stem.clone()).collect();
         let mut said = Vec::new();
         for (at, source) in sources.iter_mut().enumerate() {
+            // What cannot be opened has no results.
+            if source.refused.is_some() || source.path.metadata().is_err() {
+                continue;
+            }
             let is_array = source.is_array();
             let users = |stem: &Path| {
                 let begun = self.begun.get(&paths::shown(stem)).into_iter().flatten();

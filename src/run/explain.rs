@@ -175,6 +175,7 @@ impl<'a> Explain<'a> {
             formats: options.formats.iter().map(|format| format.name().to_owned()).collect(),
             methods: &options.methods,
             ids: methods.iter().map(|m| m.id.clone()).collect(),
+            warnings: Vec::new(),
             others: if sheets { &[earlier::SHEET] } else { &[] },
         };
         let resumes = options.earlier == Earlier::Resume;

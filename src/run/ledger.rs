@@ -13,8 +13,8 @@ use super::earlier::{Finder, Names, Past, Results, place_of, renamed, sweep};
 use super::keeper::{Keeper, RecordLine};
 use super::resume::Done;
 use super::said::Said;
-use crate::data::{Announced, Shard, Source, announce, deal, files};
-use crate::error::{Error, Result};
+use crate::data::{Announced, Shard, Source, announce, deal, files, paths};
+use crate::error::{Error, Result, regular_or_free};
 use crate::report::{FileStatus, Journal, Status};
 use crate::text::counted;
 
@@ -35,10 +35,7 @@ const LOOKS: usize = 10;
 /// # Errors
 /// When another run holds it, or it cannot be made.
 pub fn lock(path: &Path, out: &Path) -> Result<File> {
-    // Of a link nobody knows where it leads, and a pipe would be waited for.
-    if path.symlink_metadata().is_ok_and(|there| !there.is_file()) {
-        return Err(Error::input(format!("{}: this is not a regular file", path.display())));
-    }
+    regular_or_free(path)?;
     let options = File::options().create(true).truncate(false).write(true).open(path);
     let file = options.map_err(|e| Error::io(path, e))?;
     // A run that starts may look at this lock for a moment.
@@ -130,7 +127,7 @@ impl Folder {
         };
         let others = past.of_others(&results, &finder);
         if done.outdated > 0 {
-            sentences.insert(0, format!("{} earlier results have other settings and are made again", done.outdated));
+            sentences.insert(0, super::outdated(done.outdated));
         }
         if done.dropped > 0 {
             sentences.push(format!(
@@ -170,7 +167,7 @@ impl<L: RecordLine> Found<L> {
             _ => {}
         }
         let announced = sources.iter().map(|s| Announced { path: &s.path, stem: &s.stem, is_result: s.is_result });
-        announce(&folder.out, folder.command, &announced.collect::<Vec<_>>(), ids.iter().copied())?;
+        let foreign = announce(&folder.out, folder.command, &announced.collect::<Vec<_>>(), ids.iter().copied())?;
         let journal = Journal::start_with(&folder.records, done.kept.iter().map(Vec::as_slice))?;
         let needed = done.parts.iter().cloned().chain(past.parts()).collect();
         sweep(&results, &folder.lock_path, &sources, &needed);
@@ -184,7 +181,11 @@ impl<L: RecordLine> Found<L> {
             show(line)
         };
         let keeper = Keeper::new(journal, Box::new(listener));
-        Ok((Ledger { folder, keeper, tallies, places, sources, read, others, said }, Arc::new(done), sentences))
+        Ok((
+            Ledger { folder, keeper, tallies, places, sources, read, others, foreign, said },
+            Arc::new(done),
+            sentences,
+        ))
     }
 }
 
@@ -262,6 +263,8 @@ pub struct Ledger<L> {
     read: HashSet<PathBuf>,
     /// Results of other inputs.
     others: HashSet<PathBuf>,
+    /// Files with names of results that no run has made.
+    foreign: HashSet<PathBuf>,
     /// What every record says of the run.
     pub said: Said,
 }
@@ -310,7 +313,8 @@ impl<L: RecordLine> Ledger<L> {
         self.keeper.add(at, line)
     }
 
-    /// Refuses a result in the place of a file that this run reads, or of another input's result.
+    /// Refuses a result in the place of a file that this run reads, of another input's result, or of a file that no run has
+    /// made.
     ///
     /// # Errors
     /// Input, naming the path.
@@ -318,6 +322,9 @@ impl<L: RecordLine> Ledger<L> {
         let whose = match path.canonicalize() {
             Ok(place) if self.read.contains(&place) => "of a file that this run reads",
             Ok(place) if self.others.contains(&place) => "of another input's",
+            _ if self.foreign.contains(&paths::full(path)) && path.symlink_metadata().is_ok() => {
+                "of a file that is not a result of this program"
+            }
             _ => return Ok(()),
         };
         Err(Error::input(format!(

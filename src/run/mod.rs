@@ -198,10 +198,36 @@ pub fn drive<W: Work>(
     flush(work, &mut group, &mut ended, listener)
 }
 
+/// What is said of results that are made again.
+fn outdated(n: usize) -> String {
+    match n {
+        1 => "1 earlier result has other settings and is made again".to_owned(),
+        n => format!("{n} earlier results have other settings and are made again"),
+    }
+}
+
+/// Ends a run over pictures, before it has worked on one, where the memory is too small for the net: pictures are prepared
+/// alike, so that it is too small for all.
+fn too_small<T>(made: &Result<T>, proven: &mut bool, sources: &[Source]) -> Result<()> {
+    match made {
+        Err(e) if e.kind() == ErrorKind::Limit && !*proven && !sources.iter().any(Source::is_array) => {
+            let way = if e.to_string().contains("--memory") { "" } else { "; --memory SIZE sets the bound" };
+            Err(Error::limit(format!("{e}{way}")))
+        }
+        Err(_) => Ok(()),
+        Ok(_) => {
+            *proven = true;
+            Ok(())
+        }
+    }
+}
+
 /// Ends a run where what failed on one input fails on every other of `sources`, unless it has worked on one before. An error
 /// that names the input's shape is that input's own, unless all of them have the same: the net takes no other, or all are
 /// pictures, which are prepared alike.
 fn hopeless<T>(made: &Result<T>, proven: &mut bool, graph: &Graph, sources: &[Source]) -> Result<()> {
+    let mut known = *proven;
+    too_small(made, &mut known, sources)?;
     let Err(e) = made else {
         *proven = true;
         return Ok(());

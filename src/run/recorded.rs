@@ -13,8 +13,8 @@ use super::keeper::RecordLine;
 use super::ledger::{Folder, Ledger, Settle, Show, Totals};
 use super::resume::Done;
 use super::said::Said;
-use super::settings::{Named, fingerprint, manifest};
-use super::{Listener, many_passes};
+use super::settings::{Named, fingerprint, manifest, many_passes};
+use super::{Listener, too_small};
 use crate::data::files::{RawFile, RawFiles, RawFormat};
 use crate::data::{At, Item, Net, Room, Shard, Skip, Source, Stream, TargetChoice, Targets, find};
 use crate::engine::Settings;
@@ -50,6 +50,8 @@ pub(super) struct Asked<'o> {
     pub ids: Vec<String>,
     /// Names that files may have besides.
     pub others: &'o [&'o str],
+    /// What there is to say of what was asked for.
+    pub warnings: Vec<String>,
 }
 
 /// The array whose rows come.
@@ -70,6 +72,8 @@ pub(super) struct Recorded<'a, L> {
     pub ledger: Ledger<L>,
     room: Room,
     small: bool,
+    /// Whether the net has taken an input.
+    proven: bool,
     rows: Option<Rows>,
     /// Lines that wait until the array's files are in place: records must not promise more.
     held: Vec<(usize, L)>,
@@ -89,7 +93,8 @@ impl<'a, L: RecordLine + DeserializeOwned> Recorded<'a, L> {
     ) -> Result<Self> {
         let started = Instant::now();
         let folder = Folder::lock(asked.out, asked.command, asked.shard)?;
-        let found = find(asked.inputs, asked.out);
+        let room = Room { allowed: asked.settings.memory };
+        let found = find(asked.inputs, asked.out, room);
         let (ignored, left_out) = (found.ignored, found.left_out());
         let mut sources = found.sources;
         if sources.is_empty() {
@@ -104,6 +109,7 @@ impl<'a, L: RecordLine + DeserializeOwned> Recorded<'a, L> {
         let found = folder.find::<L>(&mut sources, &ids, asked.shard, settle)?;
         listener.begin(sources.len());
         let mut said = Said::new(session, asked.given);
+        said.warnings.extend(asked.warnings);
         said.tell(listener);
         said.remember(&found.done.said.assumed, &found.done.said.warnings);
         left_out.iter().for_each(|sentence| listener.say(sentence));
@@ -127,9 +133,8 @@ impl<'a, L: RecordLine + DeserializeOwned> Recorded<'a, L> {
         let mut manifest = manifest(session, asked.command, asked.settings, what, asked.formats, shard)?;
         manifest.ignored_files = ignored;
         let small = session.preparation().crop.iter().product::<usize>() <= SMALL;
-        let room = Room { allowed: asked.settings.memory };
-        let (rows, held) = (None, Vec::new());
-        Ok(Self { session, sources, targets, done, ledger, room, small, rows, held, manifest, started })
+        let (proven, rows, held) = (false, None, Vec::new());
+        Ok(Self { session, sources, targets, done, ledger, room, small, proven, rows, held, manifest, started })
     }
 
     /// The inputs, without those that `skip` is true of.
@@ -228,6 +233,7 @@ impl<'a, L: RecordLine + DeserializeOwned> Recorded<'a, L> {
         let scored = self.session.score(&inputs);
         let mut all = Vec::with_capacity(items.len());
         for ((at, item), scored) in items.into_iter().zip(scored) {
+            too_small(&scored, &mut self.proven, &self.sources)?;
             let targets = |scored: &Scored| self.targets.of(&self.sources[at.0], at.1, &scored.logits);
             let seen = scored.and_then(|scored| Ok((targets(&scored)?, scored)));
             all.push((

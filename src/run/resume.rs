@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn an_array_with_one_file_is_done_as_a_whole() {
-        let mut sources = crate::data::find(&["x.npy".into()], Path::new("out")).sources;
+        let mut sources = crate::data::find(&["x.npy".into()], Path::new("out"), crate::data::Room::default()).sources;
         sources.truncate(1);
         let places = [None];
         let finder = Finder::new(&sources, &places);

@@ -58,7 +58,7 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
         // What can be refused before the first picture is.
         session.build(&method.spec).map_err(|e| e.within(format!("-m {}", method.spec)))?;
     }
-    let found = find(&args.inputs, &args.out);
+    let found = find(&args.inputs, &args.out, shared.room());
     let left_out = found.left_out();
     let sources: Arc<[Source]> = found.sources.into();
     if sources.is_empty() {
@@ -174,13 +174,15 @@ fn set_aside(args: &CheckArgs, report: &CheckReport, progress: &Progress) -> Res
         let pictures = earlier["pictures"].as_array().map(Vec::as_slice).unwrap_or_default();
         pictures.iter().filter_map(|p| p["input"].as_str()).collect::<BTreeSet<_>>() == of_report()
     };
-    let Some(kept) = files::set_aside(&args.out.join("check.json"), is_same)? else { return Ok(()) };
-    progress.say(&format!("the report on other inputs is kept as {}", kept.display()));
+    let kept = files::set_aside(&args.out.join("check.json"), is_same)?;
+    if let Some(kept) = &kept {
+        progress.say(&format!("the report on other inputs is kept as {}", kept.display()));
+    }
     let page = args.out.join("check.html");
-    if page.exists() {
+    if page.is_file() && (kept.is_some() || !Page::is_at(&page)) {
         let kept = files::free_beside(&page);
         std::fs::rename(&page, &kept).map_err(|e| Error::io(&page, e))?;
-        progress.say(&format!("its page is kept as {}", kept.display()));
+        progress.say(&format!("the page that was here is kept as {}", kept.display()));
     }
     Ok(())
 }

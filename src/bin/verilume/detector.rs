@@ -27,6 +27,7 @@ use verilume::{Cancel, Error, ErrorKind};
 
 use crate::args::{ApplyArgs, DetectorArgs, DetectorCommand, TrainArgs};
 use crate::exit;
+use crate::plan;
 use crate::records::json;
 use crate::talk::{Answer, Bar, Progress};
 
@@ -121,12 +122,10 @@ fn train_one(args: &TrainArgs) -> Result<ExitCode> {
     let seed = session.seed();
     let features = features(&session, &spec, seed)?;
     let kinds = kinds(args)?;
-    let [clean, given] = [&args.data, &args.attacked].map(|named| found(named, &args.out));
+    let [mut clean, mut given] = [&args.data, &args.attacked].map(|named| find(named, &args.out, shared.room()));
+    plan::spare(&args.out, &args.shared.model, &[&clean.sources, &given.sources])?;
+    [&mut clean, &mut given].into_iter().for_each(|found| leave_out(found, &args.out));
     let left_out = [clean.left_out(), given.left_out()].concat();
-    let model_file = args.shared.model.model.as_deref().and_then(|name| Path::new(name).canonicalize().ok());
-    if model_file.is_some() && args.out.canonicalize().ok() == model_file {
-        bail!("--out {}: this is the model's file", args.out.display());
-    }
     let progress = Progress::new(shared.voice());
     progress.begin(clean.sources.len());
     progress.observer().into_iter().for_each(|observer| session.engine().observe(observer));
@@ -221,12 +220,10 @@ fn train_one(args: &TrainArgs) -> Result<ExitCode> {
     Ok(if report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(exit::SOME_FAILED) })
 }
 
-/// The files that were named, without the one that is written.
-fn found(named: &[std::ffi::OsString], out: &Path) -> Inputs {
+/// Leaves out the file that is written: that of an earlier run is no data.
+fn leave_out(found: &mut Inputs, out: &Path) {
     let own = out.canonicalize().ok();
-    let mut found = find(named, out);
     found.sources.retain(|s| own.is_none() || s.path.canonicalize().ok() != own);
-    found
 }
 
 fn kinds(args: &TrainArgs) -> Result<Vec<Kind>> {
@@ -471,7 +468,7 @@ fn apply(args: &ApplyArgs) -> Result<ExitCode> {
     let spec = Spec::parse(&detector.provenance.method)?;
     let features = features(&session, &spec, detector.provenance.seed)?;
     session.graph(&detector.provenance.input)?;
-    let found = find(&args.inputs, Path::new(""));
+    let found = find(&args.inputs, Path::new(""), shared.room());
     let left_out = found.left_out();
     let sources: Arc<[Source]> = found.sources.into();
     let progress = Progress::new(shared.voice());

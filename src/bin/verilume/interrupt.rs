@@ -1,4 +1,4 @@
-//! Ctrl-C: the first ends the run in order, so that it can be resumed, the second at once. No thread waits for it.
+//! Signals, without a thread. The first Ctrl-C ends the run in order, so that it can be resumed, the second at once.
 
 use std::sync::LazyLock;
 
@@ -16,6 +16,13 @@ static CANCEL: LazyLock<Cancel> = LazyLock::new(|| {
     let _ = flag::register(SIGINT, cancel.flag());
     cancel
 });
+
+/// Makes a write beyond `ulimit -f` an error of that write, instead of a signal that ends the program without a word.
+pub fn outlive_limits() {
+    // Where the signal cannot be caught, it ends the program as it does any other.
+    #[cfg(unix)]
+    let _ = flag::register(signal_hook::consts::SIGXFSZ, Cancel::default().flag());
+}
 
 /// What Ctrl-C sets from now on.
 pub fn cancel() -> Cancel {

@@ -36,7 +36,7 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
     };
     let mut session = shared.open_on(Score::Logit, &settings, open)?;
 
-    let found = find(&args.data, &args.out);
+    let found = find(&args.data, &args.out, shared.room());
     let progress = Progress::new(shared.voice());
     progress.begin(found.sources.len());
     let said = Said::new(&session, &shared.given());

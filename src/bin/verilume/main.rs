@@ -45,6 +45,7 @@ fn main() -> ExitCode {
             told(what);
         }
     }));
+    interrupt::outlive_limits();
     let mut command = Cli::read().command;
     bounds::settle(&mut command);
     let done = match command {

@@ -15,6 +15,7 @@ use verilume::text::counted;
 
 use crate::args::{FitArgs, PatternsArgs, PatternsCommand};
 use crate::exit;
+use crate::plan;
 use crate::talk::Progress;
 
 /// Runs the command.
@@ -27,14 +28,11 @@ pub fn run(args: &PatternsArgs) -> Result<ExitCode> {
 fn fit(args: &FitArgs) -> Result<ExitCode> {
     let shared = &args.shared;
     let (mut session, _) = shared.open(Score::Logit)?;
-    let mut found = find(&args.data, &args.out);
+    let mut found = find(&args.data, &args.out, shared.room());
+    plan::spare(&args.out, &args.shared.model, &[&found.sources])?;
     // The file of an earlier fit is no data.
     let own = args.out.canonicalize().ok();
     found.sources.retain(|s| own.is_none() || s.path.canonicalize().ok() != own);
-    let model_file = args.shared.model.model.as_deref().and_then(|name| Path::new(name).canonicalize().ok());
-    if own.is_some() && own == model_file {
-        bail!("--out {}: this is the model's file", args.out.display());
-    }
     let progress = Progress::new(shared.voice());
     progress.begin(found.sources.len());
     found.left_out().iter().for_each(|sentence| progress.say(sentence));

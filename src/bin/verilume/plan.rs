@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use verilume::data::{Room, load};
+use verilume::data::{Room, Source, holds_fit, load};
 use verilume::engine::{Engine, Settings};
 use verilume::image::{Interpolation, Preprocess};
 use verilume::model::{EMBEDDED, Labels, Model, Setting};
@@ -79,6 +79,22 @@ impl Shared {
         let session = Session::with_engine(model, engine, &options)?;
         Ok(session.reading_with(Arc::new(move |path, preprocess| load(path, preprocess, room))))
     }
+}
+
+/// Refuses to write what was fitted over an input, the model, or a file that holds nothing fitted.
+pub fn spare(out: &Path, model: &ModelChoice, data: &[&[Source]]) -> Result<()> {
+    let Some(own) = out.canonicalize().ok() else { return Ok(()) };
+    let is_own = |path: &Path| path.canonicalize().ok().as_ref() == Some(&own);
+    if model.model.as_deref().is_some_and(|name| is_own(Path::new(name))) {
+        bail!("--out {}: this is the model's file", out.display());
+    }
+    if own.is_file() && !holds_fit(&own) {
+        if data.iter().any(|sources| sources.iter().any(|source| is_own(&source.path))) {
+            bail!("--out {}: the input and the output are the same file", out.display());
+        }
+        bail!("--out {}: this file holds neither patterns nor a detector; give another name", out.display());
+    }
+    Ok(())
 }
 
 /// The score that was asked for.

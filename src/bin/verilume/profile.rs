@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::{Deserialize, Serialize};
+use verilume::data::paths;
 use verilume::device::cpu::Convolution;
 use verilume::device::cpu::peaks::{self, Peaks};
 use verilume::engine::{Engine, Profile};
@@ -142,6 +143,7 @@ impl Earlier {
 
 /// Runs the command.
 pub fn run(args: &ProfileArgs) -> Result<()> {
+    spare(args)?;
     let earlier = args.compare.as_deref().map(read).transpose()?;
     let voice = if args.quiet { Voice::Quiet } else { Voice::Normal };
     let progress = Progress::new(voice);
@@ -219,6 +221,33 @@ pub fn run(args: &ProfileArgs) -> Result<()> {
     answer(args, &report)?;
     match (&args.trace, timeline) {
         (Some(path), Some(timeline)) => write(path, &timeline),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses to write over the model's file, over files of other programs, and twice to one file.
+fn spare(args: &ProfileArgs) -> Result<()> {
+    let json = args.json.as_deref().filter(|path| path.as_os_str() != "-");
+    let is_profile = |path: &Path| read(path).is_ok();
+    let is_timeline = |path: &Path| {
+        let parsed = verilume::data::files::json(path);
+        parsed.is_some_and(|text| text.get("traceEvents").is_some())
+    };
+    let model = args.measured.model.model.as_deref().and_then(|name| Path::new(name).canonicalize().ok());
+    let is_own = |option: &str, path: &Path| if option == "--json" { is_profile(path) } else { is_timeline(path) };
+    for (option, path) in [("--json", json), ("--trace", args.trace.as_deref())] {
+        let Some(path) = path else { continue };
+        if model.is_some() && path.canonicalize().ok() == model {
+            bail!("{option} {}: this is the model's file", path.display());
+        }
+        if path.is_file() && !is_own(option, path) {
+            bail!("{option} {}: this file is not an earlier one of this option; give another name", path.display());
+        }
+    }
+    match (json, &args.trace) {
+        (Some(json), Some(trace)) if paths::full(json) == paths::full(trace) => {
+            bail!("--json and --trace both name {}; give each a file of its own", json.display())
+        }
         _ => Ok(()),
     }
 }

@@ -422,7 +422,7 @@ impl Stages {
             if !is_passed_by_all(graph, node) {
                 let name = &graph.node(node).name;
                 return Err(Error::settings(format!(
-                    "haf needs stages that all ways through the net pass, '{name}' is not one"
+                    "haf needs stages that all ways through the net pass; '{name}' is not one"
                 )));
             }
         }

@@ -84,8 +84,28 @@ struct ExpectedGradients {
 const MOST_FILES: usize = 1024;
 
 /// What is taken from a folder; other files in it are none of its pictures.
-const EXTENSIONS: &[&str] =
-    &["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "pnm", "npy", "safetensors"];
+const EXTENSIONS: &[&str] = &[
+    "png",
+    "jpg",
+    "jpeg",
+    "jpe",
+    "jfif",
+    "jfi",
+    "jif",
+    "webp",
+    "bmp",
+    "dib",
+    "gif",
+    "tif",
+    "tiff",
+    "ppm",
+    "pgm",
+    "pbm",
+    "pam",
+    "pnm",
+    "npy",
+    "safetensors",
+];
 
 /// Pictures and arrays of `folder` itself, by name.
 fn files(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -97,7 +117,8 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     for entry in folder.read_dir().map_err(|e| Error::io(folder, e))? {
         let path = entry.map_err(|e| Error::io(folder, e))?.path();
         let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
-        if extension.is_some_and(|e| EXTENSIONS.contains(&e.as_str())) && path.is_file() {
+        // What is not a file is refused where it is read: nothing of a folder is left out without a word.
+        if extension.is_some_and(|e| EXTENSIONS.contains(&e.as_str())) && !path.is_dir() {
             found.push(path);
         }
     }

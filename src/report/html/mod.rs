@@ -8,18 +8,22 @@ mod base64;
 mod view;
 
 use std::fmt::{self, Display};
-use std::io::Write;
+use std::io::{Read, Write};
+use std::path::Path;
 
 use askama::Template;
 
 use self::base64::Base64;
 use super::check::CheckReport;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, open_file};
 use crate::image::{Interpolation, Picture};
 use crate::render;
 
 /// Longest side of a drawing, pixels.
 pub const LARGEST_SIDE: usize = 224;
+
+/// Bytes at the start of a page in which it says who has written it.
+const HEAD_BYTES: u64 = 8 << 10;
 
 /// Up to this side a picture keeps its pixels as they are, and the page shows them large.
 const SMALL_SIDE: usize = 64;
@@ -121,6 +125,15 @@ pub struct Page<'a> {
 }
 
 impl Page<'_> {
+    /// Whether a page that this program has written is at `path`.
+    pub fn is_at(path: &Path) -> bool {
+        let mut head = Vec::new();
+        let read = open_file(path)
+            .and_then(|file| file.take(HEAD_BYTES).read_to_end(&mut head).map_err(|e| Error::io(path, e)));
+        let sign = br#"<meta name="generator" content="Verilume "#;
+        read.is_ok() && head.windows(sign.len()).any(|part| part == sign)
+    }
+
     /// Writes the page. The drawings are encoded as they are written; of a report on many pictures they make up nearly
     /// all of the file, some 10 to 20 kB each.
     ///

@@ -19,7 +19,7 @@ use super::ledger::{Earlier, lock};
 use super::recorded::{PICTURES, ROWS, SMALL};
 use super::said::Said;
 use super::settings::{Named, build, common, many_passes, precision_name};
-use super::{Listener, Work, hopeless};
+use super::{Listener, Work, hopeless, too_small};
 use crate::cancel::Cancel;
 use crate::data::{At, Boxes, Data, Drawn, Event, Item, Net, Reader, Room, Wanted, files, paths};
 use crate::engine::{Batch, Settings};
@@ -110,6 +110,10 @@ pub struct Evaluation<'a> {
     journal: Journal,
     said: Said,
     small: bool,
+    /// Whether the net has taken a picture.
+    proven: bool,
+    /// Whether a picture had a box, now or in an earlier run.
+    boxed: bool,
     /// By unit, its line once there is one.
     lines: Vec<Option<Evaluated>>,
     summary_path: PathBuf,
@@ -177,7 +181,7 @@ impl<'a> Evaluation<'a> {
         let path = out.join("eval.jsonl");
         let settled = settle(Journal::read::<Evaluated>(&path)?, &units, options.earlier == Earlier::Resume);
         if settled.outdated > 0 {
-            listener.say(&format!("{} earlier results have other settings and are made again", settled.outdated));
+            listener.say(&super::outdated(settled.outdated));
         }
         if settled.dropped > 0 {
             listener.say(&format!("{} of an earlier run left out", counted(settled.dropped, "mosaic")));
@@ -198,7 +202,23 @@ impl<'a> Evaluation<'a> {
         let methods = ready.collect();
         let small = session.preparation().crop.iter().product::<usize>() <= SMALL;
         let (data, units, lines) = (Arc::new(data), Arc::new(units), settled.done);
-        Ok(Self { session, options, methods, data, units, journal, said, small, lines, summary_path, _lock: lock })
+        // Of what an earlier run has done nobody asks for its boxes.
+        let (proven, boxed) = (false, lines.iter().any(Option::is_some));
+        Ok(Self {
+            session,
+            options,
+            methods,
+            data,
+            units,
+            journal,
+            said,
+            small,
+            proven,
+            boxed,
+            lines,
+            summary_path,
+            _lock: lock,
+        })
     }
 
     /// The pictures, without those that an earlier run has done.
@@ -224,7 +244,11 @@ impl<'a> Evaluation<'a> {
         let closed = self.journal.sync();
         ended?;
         closed?;
-        let Self { session, options, mut said, lines, .. } = self;
+        let Self { session, options, mut said, lines, boxed, .. } = self;
+        if options.kind == Kind::Boxed && !boxed {
+            listener
+                .say("--boxes: no picture has a box with a pixel inside the net's input; see the names in the table");
+        }
         let lines: Vec<Evaluated> = lines.into_iter().flatten().collect();
         if matches!(options.kind, Kind::Pictures | Kind::Boxed) {
             lines.iter().filter_map(|line| line.correct).for_each(|right| said.count(right));
@@ -277,6 +301,8 @@ impl<'a> Evaluation<'a> {
             let mut line = self.line(shown.at);
             line.assumed.extend(noticed.assumed);
             line.warnings.extend(noticed.warnings);
+            too_small(&made, &mut self.proven, &self.data.sources)?;
+            self.boxed |= !shown.regions.is_empty();
             let best = match made {
                 Ok(made) => made.top(),
                 Err(e) if e.kind() == ErrorKind::Cancelled => return Err(e),
