@@ -248,6 +248,9 @@ fn grey_tiff_numbers_beyond_levels_are_refused_or_said() {
     }
     let cut = decode(&file::<colortype::Gray32Float>(&[0.0, 300.0])).unwrap();
     assert!(cut.damage().is_some_and(|said| said.contains("cut")));
+    let black = decode(&file::<colortype::Gray32Float>(&[0.0, 0.75])).unwrap();
+    assert!(black.damage().is_some_and(|said| said.contains("black")));
+    assert_eq!(decode(&file::<colortype::Gray32Float>(&[0.0, 1.0])).unwrap().damage(), None);
 }
 
 /// Truncated or broken TIFF files are errors, never panics.

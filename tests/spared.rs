@@ -117,10 +117,18 @@ fn measurements_and_fits_write_over_nothing_of_others() {
 #[test]
 fn what_is_too_small_for_every_picture_is_said_once() {
     let folder = folder();
-    let output = run(folder.path(), &[&GRADIENT[..], &["a.png", "b.png", "--memory", "2M", "-o", "out"]].concat());
-    assert_eq!((code(&output), lines(&output).len()), (2, 0), "{}", said(&output));
-    assert_eq!(said(&output).matches("do not suffice").count(), 1, "{}", said(&output));
-    assert!(said(&output).contains("--memory"), "{}", said(&output));
+    for command in [
+        &["explain", "a.png", "b.png", "-m", "gradient"][..],
+        &["attack", "a.png", "b.png", "-a", "fgsm"],
+        &["eval", "--data", ".", "--unlabelled", "-m", "gradient", "--metric", "sparseness"],
+        &["check", "a.png", "b.png", "-m", "gradient", "--tests", "wrong_class"],
+    ] {
+        let output =
+            run(folder.path(), &[command, &["--size", "32", "--memory", "1M", "-o", "out", "--json"]].concat());
+        assert_eq!((code(&output), lines(&output).len()), (2, 0), "{command:?}: {}", said(&output));
+        assert_eq!(said(&output).matches("is not enough").count(), 1, "{command:?}: {}", said(&output));
+        assert!(said(&output).contains("--memory"), "{}", said(&output));
+    }
 }
 
 #[test]
@@ -132,6 +140,56 @@ fn baselines_that_are_not_files_are_errors() {
     assert!(Command::new("mkfifo").arg(folder.path().join("base/pipe.png")).status().unwrap().success());
     let output = run(folder.path(), &method);
     assert!(code(&output) == 2 && said(&output).contains("pipe.png"), "{}", said(&output));
+    std::fs::remove_file(folder.path().join("base/pipe.png")).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", folder.path().join("base/zero.png")).unwrap();
+    let output = run(folder.path(), &method);
+    assert!(code(&output) == 2 && said(&output).contains("zero.png"), "{}", said(&output));
+}
+
+#[test]
+fn an_array_in_the_order_of_fortran_that_memory_does_not_hold_is_one_error() {
+    let folder = folder();
+    let text = "{'descr': '<f4', 'fortran_order': True, 'shape': (40, 3, 256, 256), }";
+    let text = format!("{text:117}\n");
+    let header = [b"\x93NUMPY\x01\0", (text.len() as u16).to_le_bytes().as_slice(), text.as_bytes()].concat();
+    std::fs::write(folder.path().join("x.npy"), header).unwrap();
+    let file = std::fs::File::options().append(true).open(folder.path().join("x.npy")).unwrap();
+    file.set_len(128 + 40 * 3 * 256 * 256 * 4).unwrap();
+    let fit = [
+        "patterns",
+        "fit",
+        "--data",
+        "x.npy",
+        "--limit",
+        "3",
+        "--size",
+        "32",
+        "--memory",
+        "24M",
+        "-o",
+        "p.safetensors",
+    ];
+    let output = run(folder.path(), &fit);
+    assert_eq!(code(&output), 2, "{}", said(&output));
+    assert_eq!(said(&output).matches("x.npy").count(), 1, "{}", said(&output));
+}
+
+#[test]
+fn boxes_of_other_files_are_said() {
+    let folder = folder();
+    let boxes =
+        |name: &str| std::fs::write(folder.path().join("boxes.csv"), format!("{name},281,0,0,40,40\n")).unwrap();
+    let eval = || {
+        let metric = ["--metric", "pointing_game", "--boxes", "boxes.csv", "--unlabelled", "--target", "predicted"];
+        run(
+            folder.path(),
+            &[&["eval", "--data", ".", "-m", "gradient", "--size", "32", "-o", "out"], &metric[..]].concat(),
+        )
+    };
+    boxes("c.png");
+    assert!(said(&eval()).contains("no picture has a box"));
+    boxes("a.png");
+    assert!(!said(&eval()).contains("no picture has a box"));
 }
 
 #[test]
@@ -189,6 +247,9 @@ fn an_attack_of_the_whole_range_is_warned_of() {
         said(&run(folder.path(), &["attack", "a.png", "-a", &spec, "--size", "32", "-o", "out"]))
     };
     assert!(attack("8").contains("whole range") && !attack("8/255").contains("whole range"));
+    let fit =
+        ["detector", "train", "--data", ".", "--attack", "fgsm:epsilon=8", "-m", "gradient", "--size", "32", "-o", "d"];
+    assert!(said(&run(folder.path(), &fit)).contains("whole range"));
 }
 
 #[test]

@@ -78,10 +78,11 @@ fn edge(cell: &str, cells: &[&str]) -> Option<Column> {
     }
 }
 
-/// Whether the first line of a table of classes is a heading: it names a column, and holds no class by the word of `is_class`.
+/// Whether the first line of a table of classes is a heading: it names a column of classes, and `is_class` is true of no other
+/// cell than the name of a column of files: ImageNet has a class `file`.
 pub fn is_of_classes(cells: &[&str], is_class: impl Fn(&str) -> bool) -> bool {
     let names = |cell: &&str| meanings(cell).contains(&Class);
-    cells.iter().any(names) && !cells.iter().any(|cell| is_class(cell))
+    cells.iter().any(names) && !cells.iter().any(|cell| meanings(cell) != [File] && is_class(cell))
 }
 
 /// The columns of a table of classes.
@@ -165,6 +166,7 @@ mod tests {
             let why = of_classes(&cells(line)).unwrap_err().to_string();
             assert!(why.contains(line) && why.contains("file,row,label"), "{why}");
         }
+        assert!(is_of_classes(&["file", "label"], |cell| cell == "file"));
         assert!(!is_of_classes(&["file", "3"], |cell| cell == "3") && !is_of_classes(&["x.png", "tabby"], |_| false));
     }
 

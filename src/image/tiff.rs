@@ -211,11 +211,17 @@ fn bytes<T: Copy + TryInto<u8>>(numbers: &[T], what: &str) -> Result<Vec<u8>> {
     levels.ok_or_else(|| unsupported(format!("{what}, some beyond 0 to 255; save it with 8 or 16 bits, unsigned")))
 }
 
-/// What there is to say of grey numbers that are cut.
+/// What there is to say of grey numbers that are cut, or that are hardly meant as levels.
 fn cut(samples: &Samples) -> Option<&'static str> {
     let beyond = |n: &f32| !(0.0..256.0).contains(n);
     let DecodingResult::F32(v) = &samples.numbers else { return None };
-    v.iter().any(beyond).then_some("floating-point numbers beyond 0 to 255 are cut")
+    if v.iter().any(beyond) {
+        return Some("floating-point numbers beyond 0 to 255 are cut");
+    }
+    let shares = v.iter().all(|n| *n <= 1.0) && v.iter().any(|n| n.fract() != 0.0);
+    shares.then_some(
+        "floating-point numbers from 0 to 1 are taken as levels from 0 to 255, which makes the picture black",
+    )
 }
 
 fn grey(samples: &Samples, bits: u8) -> Result<Vec<u8>> {

@@ -171,10 +171,8 @@ fn parse<'a>(place: &'static str, object: &'a Map<String, Value>) -> Result<Opti
             return Err(wrong(key, "a list of channels, height and width"));
         }
         if let [channels, _, _] = size[..] {
-            said.channels.push((
-                "input_size",
-                whole(channels).ok_or_else(|| wrong(key, "a list of channels, height and width"))?,
-            ));
+            said.channels
+                .push((key, whole(channels).ok_or_else(|| wrong(key, "a list of channels, height and width"))?));
         }
     }
     if let Some(share) = value("crop_pct") {
@@ -199,8 +197,11 @@ fn parse<'a>(place: &'static str, object: &'a Map<String, Value>) -> Result<Opti
     let pool = object.get("global_pool").and_then(Value::as_str).filter(|pool| !pool.is_empty() && *pool != "avg");
     said.changes.extend(pool.map(|pool| format!("global_pool={pool}")));
     let parts = PARTS.iter().filter_map(|key| Some((*key, here(object, key)?)));
+    let is_lite = said.architecture.as_ref().is_some_and(|name| name.contains("efficientnet_lite"));
+    let activation = if is_lite { "relu6" } else { "relu" };
     let usual = |key: &str, value: &Value| match key {
-        "act_layer" | "hidden_act" => value.as_str().is_some_and(|name| name.eq_ignore_ascii_case("relu")),
+        "act_layer" | "hidden_act" => value.as_str().is_some_and(|name| name.eq_ignore_ascii_case(activation)),
+        "norm_layer" => ["", "batchnorm", "batchnorm2d"].iter().any(|name| value.as_str() == Some(name)),
         "output_stride" => value.as_u64() == Some(32),
         "replace_stem_pool" | "avg_down" => value.as_bool() == Some(false),
         _ => value.as_str() == Some(""),
@@ -439,6 +440,15 @@ mod tests {
         let said =
             of(r#""act_layer": "relu", "output_stride": 32, "num_classes": 10, "num_labels": 10"#).unwrap().unwrap();
         assert!(said.changes.is_empty());
+        for (text, changes) in [
+            (r#"{"architecture": "efficientnet_lite0", "act_layer": "relu6"}"#, 0),
+            (r#"{"architecture": "efficientnet_lite0", "act_layer": "relu"}"#, 1),
+            (r#"{"architecture": "resnet18", "act_layer": "relu6", "norm_layer": "batchnorm2d"}"#, 1),
+        ] {
+            assert_eq!(file(text).unwrap().unwrap().changes.len(), changes, "{text}");
+        }
+        let said = file(r#"{"architecture": "resnet18", "image_size": [1, 32, 32]}"#).unwrap().unwrap();
+        assert_eq!(said.channels, [("image_size", 1)]);
         let said = of(r#""in_chans": 1, "input_size": [3, 32, 32]"#).unwrap().unwrap();
         assert_eq!(said.channels, [("in_chans", 1), ("input_size", 3)]);
     }

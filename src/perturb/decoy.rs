@@ -87,7 +87,7 @@ pub struct Generator<'a> {
 }
 
 /// Decoys whose patches are moved together: enough for all threads, and their patches take little memory.
-const TOGETHER: usize = 8;
+const TOGETHER: usize = 2;
 
 /// The first activation after the first convolution.
 ///

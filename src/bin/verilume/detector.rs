@@ -129,7 +129,11 @@ fn train_one(args: &TrainArgs) -> Result<ExitCode> {
     let progress = Progress::new(shared.voice());
     progress.begin(clean.sources.len());
     progress.observer().into_iter().for_each(|observer| session.engine().observe(observer));
-    let said = Said::new(&session, &shared.given());
+    let mut said = Said::new(&session, &shared.given());
+    said.warnings.extend(kinds.iter().filter_map(|kind| match &kind.origin {
+        Origin::Made(attack) => attack.beyond(session.preparation()),
+        Origin::Given(_) => None,
+    }));
     said.tell(&progress);
     left_out.iter().for_each(|sentence| progress.say(sentence));
     let preprocess = session.preparation().clone();

@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::tensor::{Scalar, Shape, Tensor};
 
 /// Patches of a task for a thread.
-const TOGETHER: usize = 16;
+const TOGETHER: usize = 4;
 
 impl<I: Isa> Cpu<I> {
     pub(super) fn stem_largest(&self, stem: &Stem, pictures: &[Tensor]) -> Result<Vec<f64>> {

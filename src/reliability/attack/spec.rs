@@ -314,6 +314,24 @@ impl Attack {
         }
     }
 
+    /// A remark on an ε that every picture is within, `None` for a smaller one.
+    pub fn beyond(&self, preprocess: &Preprocess) -> Option<String> {
+        let epsilon = self.epsilon();
+        let ranges = preprocess.std.iter().map(|std| 1.0 / std);
+        let all = preprocess.takes_pictures()
+            && epsilon.normalised(preprocess).iter().zip(ranges).all(|(e, range)| *e >= range);
+        all.then(|| {
+            let unit = match epsilon {
+                Size::Normalised(_) => "in normalised units, it",
+                Size::Levels(_) => "it",
+            };
+            format!(
+                "epsilon={epsilon}: {unit} is as large as the whole range of levels, so that any picture is allowed; \
+                 epsilon=8/255 is 8 levels"
+            )
+        })
+    }
+
     /// The class to be predicted; nothing where the prediction is to stay.
     pub fn wanted(&self) -> Option<&Wanted> {
         match self {

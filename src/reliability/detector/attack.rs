@@ -64,6 +64,11 @@ impl Attack {
         Ok(Self { name, attack, class, rounding })
     }
 
+    /// A remark on an ε that every picture is within, `None` for a smaller one.
+    pub fn beyond(&self, preprocess: &Preprocess) -> Option<String> {
+        Some(format!("{}: {}", self.name, self.attack.beyond(preprocess)?))
+    }
+
     /// The attacked version of each picture, whatever the net makes of it; `logits` are the net's on the pictures.
     ///
     /// # Errors

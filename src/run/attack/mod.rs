@@ -19,12 +19,12 @@ use crate::data::files::{self, RawFormat};
 use crate::data::{ArrayFile, At, Item, Room, Row, Source, Stream, TargetChoice, damage, finite, named, paths};
 use crate::engine::Settings;
 use crate::error::{Error, Result};
-use crate::image::{Picture, Preprocess};
+use crate::image::Picture;
 use crate::map::{Map, channel_mean_abs};
 use crate::method::{self, Method};
 use crate::model::Setting;
 use crate::program::Score;
-use crate::reliability::attack::{self, Adversarial, Quantised, Size, Spec, Wanted, linf_levels, quantise};
+use crate::reliability::attack::{self, Adversarial, Quantised, Spec, Wanted, linf_levels, quantise};
 use crate::reliability::similarity::{spearman, top_k_intersection};
 use crate::report::{MethodUsed, RECORD_VERSION};
 use crate::score::{least, top};
@@ -171,7 +171,10 @@ impl<'a> Attack<'a> {
             methods: &options.methods,
             ids: ids.clone(),
             others: &[],
-            warnings: attacks.iter().filter_map(|ready| beyond(ready, session.preparation())).collect(),
+            warnings: attacks
+                .iter()
+                .filter_map(|ready| Some(format!("{}: {}", ready.id, ready.attack.beyond(session.preparation())?)))
+                .collect(),
         };
         let names: Vec<&str> = ids.iter().map(String::as_str).collect();
         let show = |sources: &[Source]| show(sources, &names);
@@ -514,25 +517,6 @@ impl Work for Attack<'_> {
             (None, made) => format!("{shown}: {} of {made} succeeded", tally.succeeded),
         }))
     }
-}
-
-/// What there is to say of an ε that every picture is within.
-fn beyond(ready: &Ready, preprocess: &Preprocess) -> Option<String> {
-    let epsilon = ready.attack.epsilon();
-    let ranges = || preprocess.std.iter().map(|std| 1.0 / std);
-    let all = preprocess.takes_pictures()
-        && epsilon.normalised(preprocess).iter().zip(ranges()).all(|(e, range)| *e >= range);
-    all.then(|| {
-        let unit = match epsilon {
-            Size::Normalised(_) => "in normalised units, it",
-            Size::Levels(_) => "it",
-        };
-        format!(
-            "{}: epsilon={epsilon}: {unit} is as large as the whole range of levels, so that any picture is allowed; \
-             epsilon=8/255 is 8 levels",
-            ready.id
-        )
-    })
 }
 
 /// The attacks, built, repeated names numbered.

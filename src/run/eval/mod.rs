@@ -244,8 +244,8 @@ impl<'a> Evaluation<'a> {
         let closed = self.journal.sync();
         ended?;
         closed?;
-        let Self { session, options, mut said, lines, boxed, .. } = self;
-        if options.kind == Kind::Boxed && !boxed {
+        let Self { session, options, mut said, lines, proven, boxed, .. } = self;
+        if options.kind == Kind::Boxed && proven && !boxed {
             listener
                 .say("--boxes: no picture has a box with a pixel inside the net's input; see the names in the table");
         }
