@@ -323,7 +323,7 @@ fn every_class_of_a_mosaic_is_explained() {
         close(readings[0].unwrap(), shares.iter().sum::<f64>() / 4.0, 1e-12, "grid pointing");
     }
     bench.regions[0].truncate(1);
-    assert!(bench.measure(&mut engine, "grid_pointing").unwrap_err().to_string().contains("no mosaic"));
+    assert!(bench.measure(&mut engine, "grid_pointing").unwrap_err().to_string().contains("not a mosaic"));
 }
 
 /// Draw `sample` of a metric for a picture: normal deviates, or uniform numbers between 0 and 1.
