@@ -171,7 +171,7 @@ fn an_array_in_the_order_of_fortran_that_memory_does_not_hold_is_one_error() {
     ];
     let output = run(folder.path(), &fit);
     assert_eq!(code(&output), 2, "{}", said(&output));
-    assert_eq!(said(&output).matches("x.npy").count(), 1, "{}", said(&output));
+    assert_eq!(said(&output).matches("Fortran").count(), 1, "{}", said(&output));
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn boxes_of_other_files_are_said() {
     let boxes =
         |name: &str| std::fs::write(folder.path().join("boxes.csv"), format!("{name},281,0,0,40,40\n")).unwrap();
     let eval = || {
-        let metric = ["--metric", "pointing_game", "--boxes", "boxes.csv", "--unlabelled", "--target", "predicted"];
+        let metric = ["--metric", "pointing", "--boxes", "boxes.csv", "--unlabelled", "--target", "predicted"];
         run(
             folder.path(),
             &[&["eval", "--data", ".", "-m", "gradient", "--size", "32", "-o", "out"], &metric[..]].concat(),

@@ -203,6 +203,18 @@ impl<'a> Generator<'a> {
         Ok(all)
     }
 
+    /// Bytes of the moved patches of the decoys that are made together.
+    pub fn patch_bytes(&self) -> usize {
+        let most = self.masks.iter().flatten().map(Vec::len).max().unwrap_or(0);
+        self.bytes_of(TOGETHER * most)
+    }
+
+    /// Bytes of patches: their places, twice, and their pixels.
+    fn bytes_of(&self, patches: usize) -> usize {
+        let pixels = self.x.shape().c * self.recipe.patch * self.recipe.patch * size_of::<f64>();
+        patches.saturating_mul(2 * size_of::<Place>() + size_of::<Moved>() + pixels)
+    }
+
     fn make_together(&self, engine: &mut Engine, wanted: &[(usize, usize)]) -> Result<Vec<Decoy>> {
         let mut places = Vec::new();
         let mut counts = Vec::with_capacity(wanted.len());
@@ -211,9 +223,8 @@ impl<'a> Generator<'a> {
             counts.push(patches.len());
             places.extend(patches.into_iter().map(|[rows, columns]| Place { item: i, rows, columns, sign }));
         }
-        // A patch, its pixels, and one picture in double precision before and after.
-        let pixels = self.x.shape().c * self.recipe.patch * self.recipe.patch * size_of::<f64>();
-        let patches = places.len().saturating_mul(2 * size_of::<Place>() + size_of::<Moved>() + pixels);
+        let patches = self.bytes_of(places.len());
+        // One picture in double precision before and after.
         let picture = self.x.shape().len() * size_of::<f64>();
         let kept = patches.saturating_add(2 * picture);
         let ascent = Ascent { iterations: self.recipe.iterations, lr: self.recipe.lr };

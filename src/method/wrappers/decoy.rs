@@ -293,7 +293,10 @@ impl Method for Dance {
                 })?;
                 let copies = Copies { perturbation: Perturbation::Others(copies), weights: vec![1.0; count] };
                 let job = Job { copies, statistic: Statistic::Range, ..job.clone() };
-                let answer = engine.explain(graph, &job, &x.part(range.clone())?, &targets[range.clone()])?;
+                // The allocator may still hold the memory of the moved patches.
+                let answer = engine.keeping((ENTRY.id, generator.patch_bytes()), |engine| {
+                    engine.explain(graph, &job, &x.part(range.clone())?, &targets[range.clone()])
+                })?;
                 for (fold, map) in folds[range].iter_mut().zip(&answer.maps) {
                     fold.sign = sign;
                     fold.dims = map.dims().to_vec();
