@@ -1,8 +1,8 @@
 //! Runs over many inputs: one loop, in which a bad input never takes its neighbours along, results that appear whole, and
 //! records by which a run that was stopped goes on.
 //!
-//! [`drive`] takes inputs from a stream ([`ItemStream`](crate::data::ItemStream), for labelled data [`Pictures`]) and hands them to a
-//! [`InputWork`]: [`Explain`], [`AttackRun`], [`Evaluation`], [`Checks`] or [`Gather`].
+//! [`drive`] takes inputs from a stream ([`ItemStream`](crate::data::ItemStream), for labelled data [`Pictures`]) and
+//! hands them to a [`InputWork`]: [`Explain`], [`AttackRun`], [`Evaluation`], [`Checks`] or [`Gather`].
 
 mod attack;
 mod check;

@@ -1,7 +1,7 @@
 //! Metrics: what `verilume eval` measures of methods and their maps.
 //!
-//! A metric lives in one file with its registry [`MetricEntry`]. It is given a [`Case`], pictures of one shape with a method and
-//! its maps of them, and answers with named numbers for each picture.
+//! A metric lives in one file with its registry [`MetricEntry`]. It is given a [`Case`], pictures of one shape with a
+//! method and its maps of them, and answers with named numbers for each picture.
 
 mod attack_stability;
 mod attacked;
