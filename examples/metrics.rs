@@ -13,7 +13,7 @@ use verilume::engine::{Batch, Engine, Settings};
 use verilume::method::{self, Context};
 use verilume::model::Model;
 use verilume::program::Score;
-use verilume::reliability::metric::{Case, Spec};
+use verilume::reliability::metric::{Case, MetricSpec};
 use verilume::score::top;
 use verilume::tensor::{Data, Tensor};
 use verilume::{Error, Result};
@@ -52,7 +52,7 @@ fn main() -> Result<()> {
     };
     let mut values = vec![0.0; n * METRICS.len()];
     for (k, spec) in METRICS.iter().enumerate() {
-        let found = Spec::parse(spec)?.build()?.measure(&mut engine, &case)?;
+        let found = MetricSpec::parse(spec)?.build()?.measure(&mut engine, &case)?;
         for (i, readings) in found.iter().enumerate() {
             values[i * METRICS.len() + k] = readings[0].unwrap_or(f64::NAN);
         }

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use verilume::data::{Event, Item, Net, Room, Source, Stream, files, find};
+use verilume::data::{Event, Item, ItemStream, NetInput, Room, Source, files, find};
 use verilume::engine::{Batch, Engine, Job};
 use verilume::graph::Graph;
 use verilume::map::{Map, Sign, Space};
@@ -40,8 +40,8 @@ fn main() -> Result<()> {
 
     let sources: Arc<[Source]> = find(std::slice::from_ref(folder), &out, Room::default()).sources.into();
     let preprocess = session.preparation().clone();
-    let net = Net { preprocess: &preprocess, input: session.model().default_input(), room: Room::default() };
-    for event in Stream::new(Arc::clone(&sources), net) {
+    let net = NetInput { preprocess: &preprocess, input: session.model().default_input(), room: Room::default() };
+    for event in ItemStream::new(Arc::clone(&sources), net) {
         if let Event::Input((at, _), item) = event {
             // A bad picture does not end the run.
             match item.and_then(|item| explain(&mut session, &item, &out)) {

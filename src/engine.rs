@@ -16,9 +16,9 @@ use std::sync::{Arc, OnceLock};
 use open::open;
 pub use profile::{ChunkTimes, Profile};
 pub use progress::{Observer, Progress};
-use run::Run;
+use run::ProgramRun;
 pub use script::Script;
-use script::{Key, Plans};
+use script::{PlanKey, Plans};
 
 use crate::cancel::Cancel;
 use crate::device::cpu::{Convolution, Kernels};
@@ -352,9 +352,9 @@ pub struct Answer {
 
 /// The logits' score alone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Scored(pub Score);
+pub(crate) struct ScoreScript(pub Score);
 
-impl Script for Scored {
+impl Script for ScoreScript {
     type Notes = ();
 
     fn write(&self, b: &mut Builder<'_>) -> Result<()> {
@@ -365,7 +365,7 @@ impl Script for Scored {
 
 /// [`Job`]'s program.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Explained {
+struct JobScript {
     score: Score,
     start: Start,
     rules: Composite,
@@ -373,7 +373,7 @@ struct Explained {
     statistic: Statistic,
 }
 
-impl Script for Explained {
+impl Script for JobScript {
     type Notes = ();
 
     fn write(&self, b: &mut Builder<'_>) -> Result<()> {
@@ -519,7 +519,7 @@ impl Engine {
         script: &S,
     ) -> Result<(Arc<Plan>, Arc<S::Notes>)> {
         let last = LastAdjoint::paying(self.device.last_adjoint(), copies);
-        let key = Key::new(graph.id(), decided, last, script);
+        let key = PlanKey::new(graph.id(), decided, last, script);
         if let Some(kept) = self.plans.get(&key)? {
             return Ok(kept);
         }
@@ -561,7 +561,7 @@ impl Engine {
     /// # Errors
     /// When shapes do not suit, memory is not enough or a result is not finite.
     pub fn forward(&mut self, graph: &Graph, x: &Batch) -> Result<Tensor> {
-        let outcome = self.evaluate_plainly(graph, x, &[], &Scored(Score::Logit))?;
+        let outcome = self.evaluate_plainly(graph, x, &[], &ScoreScript(Score::Logit))?;
         let logits = outcome.logits.into_iter().flatten().flatten().collect();
         Tensor::f64([x.len(), graph.classes()], logits)
     }
@@ -617,10 +617,10 @@ impl Engine {
         check_factor(job, shape, x)?;
         let decided = if decisions.is_some() { Decided::Elsewhere } else { Decided::Here };
         let &Job { score, start, statistic, .. } = job;
-        let script = Explained { score, start, rules: job.rules.clone(), node, statistic };
+        let script = JobScript { score, start, rules: job.rules.clone(), node, statistic };
         let (plan, _) = self.plan(graph, decided, copies, &script)?;
         let decisions = decisions.unwrap_or(&[]);
-        let run = Run { decisions, ..Run::plain(&plan, graph, x, targets, &job.copies) };
+        let run = ProgramRun { decisions, ..ProgramRun::plain(&plan, graph, x, targets, &job.copies) };
         let mut scores = vec![Vec::with_capacity(copies); x.len()];
         let mut maps: Vec<Option<Tensor>> = vec![None; x.len()];
         let precision = self.device.describe().precision;
@@ -681,7 +681,7 @@ impl Engine {
         check_shapes(graph, x)?;
         let (plan, _) = self.plan(graph, Decided::Here, 1, &Decides)?;
         let (targets, copies) = (vec![0; x.len()], Copies::one());
-        let run = Run::plain(&plan, graph, x, &targets, &copies);
+        let run = ProgramRun::plain(&plan, graph, x, &targets, &copies);
         let mut out = Vec::with_capacity(x.len());
         self.run(&run, Vec::new(), |harvest, _| {
             out.append(&mut harvest.decisions);
@@ -741,7 +741,7 @@ impl Engine {
             }
         }
         let n = copies.weights.len();
-        let run = Run { loads, ..Run::plain(plan, graph, x, targets, copies) };
+        let run = ProgramRun { loads, ..ProgramRun::plain(plan, graph, x, targets, copies) };
         let mut outcome = Outcome {
             notes,
             stores: Vec::new(),

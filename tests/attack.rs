@@ -9,7 +9,8 @@ use verilume::graph::{Conv, Graph, GraphBuilder, Linear, NodeId, Op, Weight};
 use verilume::image::Preprocess;
 use verilume::perturb::baseline::Baseline;
 use verilume::reliability::attack::{
-    self, Adversarial, Base, Goal, Magnitude, MapAttack, MapTarget, Objective, Pgd, Region, Size, Start, Stop,
+    self, Adversarial, Base, Goal, Magnitude, MapAttack, MapTarget, Objective, Pgd, PictureLength, PixelRegion,
+    StartPoint, Stop,
 };
 use verilume::reliability::metric::Bounds;
 use verilume::tensor::{Precision, Shape, Tensor, Window};
@@ -44,7 +45,7 @@ fn pictures(net: &Net, precision: Precision) -> Batch {
 }
 
 /// Every number within ε of the original's and within its channel's range, exactly.
-fn assert_inside(net: &Net, x: &Batch, found: &[Adversarial], epsilon: Size) {
+fn assert_inside(net: &Net, x: &Batch, found: &[Adversarial], epsilon: PictureLength) {
     let (black, white, each) = (net.preprocess.black(), net.preprocess.white(), epsilon.normalised(&net.preprocess));
     assert_eq!(found.len(), x.len());
     for (original, found) in x.items().iter().zip(found) {
@@ -75,7 +76,7 @@ fn attacks_on_predictions_stay_inside_and_flip() {
             let classes = predicted_on(&net, &mut engine, &x);
             let goal = Goal::Untargeted(&classes);
             let (graph, p) = (&net.graph, &net.preprocess);
-            for epsilon in [Size::Levels(8.0), Size::Normalised(0.07)] {
+            for epsilon in [PictureLength::Levels(8.0), PictureLength::Normalised(0.07)] {
                 let found = attack::fgsm(&mut engine, graph, p, &x, goal, epsilon).unwrap();
                 assert_inside(&net, &x, &found, epsilon);
                 assert!(found.iter().all(|f| f.iterations == 1 && f.linf > 0.0));
@@ -89,7 +90,12 @@ fn attacks_on_predictions_stay_inside_and_flip() {
                 }
             }
             // With room enough every picture flips, and to any class that is wanted.
-            let wide = Pgd { epsilon: Size::Levels(64.0), step: Size::Levels(8.0), iterations: 60, ..Pgd::default() };
+            let wide = Pgd {
+                epsilon: PictureLength::Levels(64.0),
+                step: PictureLength::Levels(8.0),
+                iterations: 60,
+                ..Pgd::default()
+            };
             let found = attack::pgd(&mut engine, graph, p, &x, goal, &wide).unwrap();
             assert!(found.iter().all(|f| f.succeeded), "{name} {precision}");
             assert_inside(&net, &x, &found, wide.epsilon);
@@ -99,7 +105,7 @@ fn attacks_on_predictions_stay_inside_and_flip() {
                 assert_eq!(f.succeeded, f.predicted()[1] == class);
                 assert!(f.objective[1] > f.objective[0]);
             }
-            let first = Pgd { stop: Stop::Reached, start: Start::Picture, ..wide };
+            let first = Pgd { stop: Stop::Reached, start: StartPoint::Picture, ..wide };
             let sooner = attack::pgd(&mut engine, graph, p, &x, goal, &first).unwrap();
             assert!(sooner.iter().all(|f| f.succeeded && f.iterations < 60), "{name} {precision}");
         }
@@ -138,10 +144,10 @@ fn settings_without_meaning_are_errors() {
     let classes = predicted(&net, &mut engine);
     let good = Pgd { iterations: 1, ..Pgd::default() };
     for bad in [
-        Pgd { epsilon: Size::Levels(0.0), ..good },
-        Pgd { epsilon: Size::Normalised(f64::NAN), ..good },
-        Pgd { epsilon: Size::Normalised(-1.0), ..good },
-        Pgd { step: Size::Normalised(f64::INFINITY), ..good },
+        Pgd { epsilon: PictureLength::Levels(0.0), ..good },
+        Pgd { epsilon: PictureLength::Normalised(f64::NAN), ..good },
+        Pgd { epsilon: PictureLength::Normalised(-1.0), ..good },
+        Pgd { step: PictureLength::Normalised(f64::INFINITY), ..good },
         Pgd { iterations: 0, ..good },
     ] {
         let made = attack::pgd(&mut engine, &net.graph, &net.preprocess, &net.x, Goal::Untargeted(&classes), &bad);
@@ -160,7 +166,7 @@ fn objectives([h, w]: [usize; 2]) -> [Objective; 4] {
     [
         Objective::TopK { k: Some(h * w / 10) },
         Objective::MassCentre,
-        Objective::TargetRegion(Region::Bounds(bounds)),
+        Objective::TargetRegion(PixelRegion::Bounds(bounds)),
         Objective::Manipulate { target: MapTarget::Map(Tensor::f64([h, w], corner).unwrap()), logits: 1.0 },
     ]
 }
@@ -320,7 +326,7 @@ fn attacks_on_maps_depend_on_neither_batch_nor_threads() {
     let net = Net::small("resnet_basic");
     let shape = net.x.shape();
     for objective in objectives([shape.h, shape.w]) {
-        let attack = MapAttack { iterations: 3, start: Start::Random, ..MapAttack::new(objective) };
+        let attack = MapAttack { iterations: 3, start: StartPoint::Random, ..MapAttack::new(objective) };
         let run = |engine: &mut Engine, x: &Batch, classes: &[usize]| -> Vec<Vec<u64>> {
             let found = attack.attack(engine, &net.graph, &net.preprocess, x, classes).unwrap();
             found.iter().map(|f| bits(&f.picture)).collect()
@@ -343,7 +349,7 @@ fn objectives_without_meaning_are_errors() {
     let shape = net.x.shape();
     let [h, w] = [shape.h, shape.w];
     let bounds =
-        |top, left, height, width| Objective::TargetRegion(Region::Bounds(Bounds { top, left, height, width }));
+        |top, left, height, width| Objective::TargetRegion(PixelRegion::Bounds(Bounds { top, left, height, width }));
     let plane = |h: usize, w: usize, v: f64| Tensor::f64([h, w], vec![v; h * w]).unwrap();
     let towards = |map, logits| Objective::Manipulate { target: MapTarget::Map(map), logits };
     let mut message = |attack: &MapAttack| {
@@ -360,7 +366,7 @@ fn objectives_without_meaning_are_errors() {
         (bounds(usize::MAX, 0, 2, 1), "outside"),
         (bounds(0, 0, 0, 3), "without pixels"),
         (bounds(0, 0, h, w), "all pixels"),
-        (Objective::TargetRegion(Region::Mask(plane(h, w + 1, 1.0))), "shape"),
+        (Objective::TargetRegion(PixelRegion::Mask(plane(h, w + 1, 1.0))), "shape"),
         (towards(plane(h + 1, w, 1.0), 0.0), "shape"),
         (towards(plane(h, w, f64::NAN), 0.0), "finite"),
         (towards(plane(h, w, 1.0), -1.0), "weight"),
@@ -370,7 +376,7 @@ fn objectives_without_meaning_are_errors() {
     }
     let good = MapAttack { iterations: 1, ..MapAttack::new(Objective::MassCentre) };
     message(&MapAttack { beta: 0.0, ..good.clone() });
-    message(&MapAttack { step: Size::Normalised(0.0), ..good.clone() });
+    message(&MapAttack { step: PictureLength::Normalised(0.0), ..good.clone() });
     message(&MapAttack { base: Base::IntegratedGradients { steps: 0, baseline: Baseline::Zero }, ..good.clone() });
     message(&MapAttack { base: Base::IntegratedGradients { steps: 2, baseline: Baseline::Mean }, ..good });
 }

@@ -14,7 +14,7 @@ use verilume::graph::{Conv, Graph, GraphBuilder, Linear, NodeId, Op, Weight};
 use verilume::map::{Map, Sign};
 use verilume::method::{Promise, Spec};
 use verilume::model::Model;
-use verilume::perturb::decoy::{Generator, Masks, Recipe, first_activation};
+use verilume::perturb::decoy::{DecoyMasks, Generator, Recipe, first_activation};
 use verilume::perturb::footprint::Footprint;
 use verilume::program::Score;
 use verilume::reliability::bootstrap::Bootstrap;
@@ -25,7 +25,7 @@ use verilume::tensor::{Precision, Shape, Tensor, Window};
 const DATA: Option<&str> = option_env!("VERILUME_TEST_DATA");
 
 fn recipe(node: NodeId) -> Recipe {
-    Recipe { node, patch: 3, stride: 3, masks: Masks::Lattice, epsilon: 0.05, iterations: 60, lr: 0.1, seed: 1 }
+    Recipe { node, patch: 3, stride: 3, masks: DecoyMasks::Lattice, epsilon: 0.05, iterations: 60, lr: 0.1, seed: 1 }
 }
 
 fn range(net: &Net) -> [Vec<f64>; 2] {
@@ -102,7 +102,7 @@ fn patches_of_a_lattice_do_not_see_each_other() {
     for (node, iterations) in [(first_activation(&net.graph).unwrap(), 60), (net.graph.stages()[0].1, 10)] {
         let recipe = Recipe { iterations, ..recipe(node) };
         let lattice = Generator::new(&mut engine, &net.graph, &net.x, range(&net), recipe).unwrap();
-        let alone = Recipe { masks: Masks::Patch(None), ..recipe };
+        let alone = Recipe { masks: DecoyMasks::Patch(None), ..recipe };
         let alone = Generator::new(&mut engine, &net.graph, &net.x, range(&net), alone).unwrap();
         let together = lattice.make(&mut engine, &[(1, 0)]).unwrap().remove(0);
         let (patches, _) = lattice.mask(1, 0);
@@ -197,7 +197,7 @@ fn decoys_are_counted_by_the_first_layer() {
             }
         }
         assert!(covered.iter().all(|&n| n == 2), "{name}");
-        let all = Recipe { masks: Masks::Patch(None), ..recipe(node) };
+        let all = Recipe { masks: DecoyMasks::Patch(None), ..recipe(node) };
         let all = Generator::new(&mut engine, &graph, &x, range, all).unwrap();
         assert_eq!(all.decoys(), 2 * size.div_ceil(3).pow(2));
     }

@@ -14,11 +14,11 @@ use verilume::image::{Interpolation, Preprocess};
 use verilume::method::{Context, Spec};
 use verilume::program::Score;
 use verilume::random;
-use verilume::reliability::auc::{Scored, auc};
+use verilume::reliability::auc::{ScoredCase, auc};
 use verilume::reliability::bootstrap::Bootstrap;
 use verilume::reliability::detector::{
-    ATTACKED, Attack, Detector, Example, Features, Kind, Laboratory, Net, Origin, Part, Provenance, Rounding, Trained,
-    Training, Verdict, part, train,
+    ATTACKED, Detector, DetectorProvenance, DetectorVerdict, Example, Features, Laboratory, Net, Rounding,
+    SpecimenAttack, SpecimenKind, SpecimenOrigin, SplitPart, Trained, Training, part, train,
 };
 use verilume::tensor::{Precision, Shape, Tensor};
 
@@ -59,8 +59,8 @@ fn preprocess() -> Preprocess {
     Preprocess { resize: 0, crop: [7, 6], interpolation: Interpolation::Bilinear, mean, std, channels: 3 }
 }
 
-fn provenance() -> Provenance {
-    Provenance {
+fn provenance() -> DetectorProvenance {
+    DetectorProvenance {
         version: "0".into(),
         method: Spec::parse("haf:iterations=3").unwrap().to_string(),
         seed: 1,
@@ -121,8 +121,11 @@ fn a_toy_problem_is_learnt() {
     let verdicts = detector.scores(&mut engine(Precision::F32, 1), &stacks).unwrap();
     let right = verdicts.iter().zip(&fresh).filter(|(v, e)| (v.probability > 0.5) == e.attacked).count();
     assert!(right >= 85, "{right} of 100");
-    let case =
-        |(group, (v, e)): (usize, (&Verdict, &Example))| Scored { group, positive: e.attacked, score: v.log_odds };
+    let case = |(group, (v, e)): (usize, (&DetectorVerdict, &Example))| ScoredCase {
+        group,
+        positive: e.attacked,
+        score: v.log_odds,
+    };
     let area = auc(&verdicts.iter().zip(&fresh).enumerate().map(case).collect::<Vec<_>>()).unwrap().unwrap();
     assert!(area > 0.95, "{area}");
     for v in &verdicts {
@@ -269,11 +272,13 @@ fn features_are_stacks_of_one_size() {
 fn examples_do_not_depend_on_how_pictures_are_grouped() {
     let net = Golden::small("vgg");
     let features = features("gradient", &net, 8);
-    let made =
-        |text: &str, held_out| Kind { origin: Origin::Made(Attack::parse(text, Rounding::None, 3).unwrap()), held_out };
+    let made = |text: &str, held_out| SpecimenKind {
+        origin: SpecimenOrigin::Made(SpecimenAttack::parse(text, Rounding::None, 3).unwrap()),
+        held_out,
+    };
     let kinds = [
         made("pgd:epsilon=2,step=0.5,iterations=8", false),
-        Kind { origin: Origin::Given("given".into()), held_out: false },
+        SpecimenKind { origin: SpecimenOrigin::Given("given".into()), held_out: false },
         made("fgsm:epsilon=1", true),
     ];
     let laboratory =
@@ -291,9 +296,9 @@ fn examples_do_not_depend_on_how_pictures_are_grouped() {
             (&alone[0].clean, &alone[0].attacked, &alone[0].tried)
         );
         assert_eq!(specimen.part, part(specimen.key, 3));
-        assert_eq!(specimen.tried, [true, true, specimen.part == Part::Test]);
+        assert_eq!(specimen.tried, [true, true, specimen.part == SplitPart::Test]);
         assert!(specimen.attacked[1].is_none(), "an unchanged picture counts as attacked");
-        assert!(specimen.part == Part::Test || specimen.attacked[2].is_none());
+        assert!(specimen.part == SplitPart::Test || specimen.attacked[2].is_none());
         flipped += usize::from(specimen.attacked[0].is_some());
     }
     assert!(flipped > 0, "the attack is too weak for this test");
@@ -307,7 +312,7 @@ fn examples_do_not_depend_on_how_pictures_are_grouped() {
 fn the_test_part_alone_is_measured() {
     let mut engine = engine(Precision::F32, 2);
     let detector = Detector::new(trained(2, None, 0), provenance());
-    let specimens = |part: Part, salt: u64| -> Vec<_> {
+    let specimens = |part: SplitPart, salt: u64| -> Vec<_> {
         let examples = toy(40, salt);
         let pair = |(i, pair): (usize, &[Example])| verilume::reliability::detector::Specimen {
             key: salt * 100 + i as u64,
@@ -320,10 +325,10 @@ fn the_test_part_alone_is_measured() {
         examples.chunks(2).enumerate().map(pair).collect()
     };
     let bootstrap = Bootstrap { resamples: 200, level: 0.9, seed: 1 };
-    let tested = specimens(Part::Test, 7);
+    let tested = specimens(SplitPart::Test, 7);
     let alone = detector.test(&mut engine, &tested, 0, &bootstrap).unwrap().unwrap();
     assert!(alone.low <= alone.auc && alone.auc <= alone.high && alone.auc > 0.9, "{alone:?}");
-    let more = [specimens(Part::Training, 8), tested.clone(), specimens(Part::Validation, 9)].concat();
+    let more = [specimens(SplitPart::Training, 8), tested.clone(), specimens(SplitPart::Validation, 9)].concat();
     assert_eq!(detector.test(&mut engine, &more, 0, &bootstrap).unwrap(), Some(alone));
     assert_eq!(detector.test(&mut engine, &tested, 1, &bootstrap).unwrap(), None);
     assert_eq!(detector.test(&mut engine, &[], 0, &bootstrap).unwrap(), None);

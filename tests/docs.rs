@@ -70,7 +70,7 @@ fn metrics() -> String {
          `name` or `name:key=value,key=value`.\n\n\
          | metric | numbers | definition |\n|---|---|---|\n",
     );
-    let numbers = |entry: &metric::Entry| {
+    let numbers = |entry: &metric::MetricEntry| {
         let number = |o: &metric::Output| {
             let sign = match o.better {
                 Better::Lower => " ↓",

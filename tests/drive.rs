@@ -16,8 +16,8 @@ use verilume::data::{Room, load};
 use verilume::engine::{DeviceChoice, Settings};
 use verilume::model::{Model, Setting};
 use verilume::run::{
-    Attack, AttackFormat, AttackOptions, Earlier, EvalOptions, Evaluation, Explain, ExplainOptions, Format, Kind,
-    Listener, Totals, choose, drive, methods,
+    AttackFormat, AttackOptions, AttackRun, Earlier, EvalOptions, Evaluation, Explain, ExplainOptions, Format,
+    Listener, Totals, UnitKind, choose, drive, methods,
 };
 use verilume::session::{Options, Session};
 use verilume::tensor::Tensor;
@@ -152,7 +152,7 @@ fn attack(folder: &Path, listener: &dyn Listener) -> Result<Totals> {
         given: vec![Setting::Size],
         read: vec![net()],
     };
-    let mut work = Attack::open(&mut session, options, |_, _| Box::new(|_| Ok(())), listener)?;
+    let mut work = AttackRun::open(&mut session, options, |_, _| Box::new(|_| Ok(())), listener)?;
     let ended = drive(work.stream(), &mut work, listener);
     work.close(ended, listener)
 }
@@ -166,9 +166,9 @@ fn eval(folder: &Path, earlier: Earlier, listener: &dyn Listener) -> Result<usiz
         unlabelled: false,
         shuffle: false,
         limit: None,
-        kind: Kind::Pictures,
+        kind: UnitKind::Pictures,
         methods: methods(&["gradient".into()])?,
-        metrics: choose(&["sparseness".into(), "deletion".into()], Kind::Pictures, false)?,
+        metrics: choose(&["sparseness".into(), "deletion".into()], UnitKind::Pictures, false)?,
         explain_label: false,
         out: folder.join("measured"),
         earlier,

@@ -13,7 +13,7 @@ use verilume::device::{Boxes, Decisions, GridMask, Masks, Perturbation, Products
 use verilume::engine::{Batch, Copies, DeviceChoice, Engine, Job, Settings, Task};
 use verilume::graph::{Conv, Graph, GraphBuilder, Linear, NodeId, Op, Weight};
 use verilume::method::{Entry, registry};
-use verilume::perturb::decoy::Masks::Lattice;
+use verilume::perturb::decoy::DecoyMasks::Lattice;
 use verilume::perturb::decoy::{Decoy, Generator, Recipe, first_activation};
 use verilume::program::Score;
 use verilume::random;

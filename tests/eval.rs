@@ -15,8 +15,8 @@ use verilume::engine::{Batch, Engine, Settings};
 use verilume::graph::Graph;
 use verilume::map::{Map, Sign, Space};
 use verilume::method::Method;
-use verilume::reliability::attack::{Goal, Pgd, Size, Start, pgd};
-use verilume::reliability::metric::{Bounds, Case, Readings, Region, Spec};
+use verilume::reliability::attack::{Goal, Pgd, PictureLength, StartPoint, pgd};
+use verilume::reliability::metric::{Bounds, Case, MetricSpec, Readings, Region};
 use verilume::tensor::Tensor;
 
 const SIDE: usize = 24;
@@ -315,7 +315,7 @@ fn measure(net: &Net, method: &dyn Method, targets: &[usize], regions: &[Vec<Reg
         maps: &maps,
         seed: 4,
     };
-    Spec::parse(spec).unwrap().build().unwrap().measure(&mut engine, &case).unwrap()
+    MetricSpec::parse(spec).unwrap().build().unwrap().measure(&mut engine, &case).unwrap()
 }
 
 #[test]
@@ -365,10 +365,10 @@ fn retrieval_of_an_open_mask_is_agreement() {
     };
     let clean = tops(&mut engine, &net.x);
     let settings = Pgd {
-        epsilon: Size::Normalised(0.3),
-        step: Size::Normalised(0.05),
+        epsilon: PictureLength::Normalised(0.3),
+        step: PictureLength::Normalised(0.05),
         iterations: 10,
-        start: Start::Random,
+        start: StartPoint::Random,
         seed: 4,
         ..Pgd::default()
     };

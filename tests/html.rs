@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use verilume::image::{DecodeLimits, Interpolation, Picture};
 use verilume::map::{Map, Sign, Space};
 use verilume::render::{self, Look};
-use verilume::report::check::{CheckReport, Finding, MethodChecked, PictureChecked, Test, Threshold, Verdict};
-use verilume::report::html::{Drawing, Page, Panel, Plate};
+use verilume::report::check::{CheckReport, Finding, MethodChecked, PictureChecked, TestUsed, Threshold, Verdict};
+use verilume::report::html::{Drawing, Page, PagePanel, Plate};
 use verilume::report::{ModelUsed, Prediction};
 use verilume::tensor::Tensor;
 
@@ -149,7 +149,7 @@ fn report(pictures: usize) -> CheckReport {
         seed: 7,
         seconds: 83.2,
         tests: TESTS
-            .map(|(id, title, question, ..)| Test {
+            .map(|(id, title, question, ..)| TestUsed {
                 id: id.into(),
                 title: title.into(),
                 question: question.into(),
@@ -184,7 +184,7 @@ fn plate(view: &Picture) -> Plate {
         let shown = std::iter::once(("", "original")).chain(TESTS.iter().map(|t| (t.0, t.5)));
         for (k, (test, name)) in shown.filter(|(_, name)| !name.is_empty()).enumerate() {
             let drawn = render::overlay(view, &map(m, k, side), &Look::default()).unwrap();
-            panels.push(Panel {
+            panels.push(PagePanel {
                 method: (*method).into(),
                 test: test.into(),
                 name: name.into(),

@@ -13,7 +13,7 @@ use verilume::engine::{Batch, Engine, Progress, Settings};
 use verilume::graph::{Graph, GraphBuilder, Linear, Op, Weight};
 use verilume::map::Map;
 use verilume::method::haf::{Haf, Keep, Preserved, Want};
-use verilume::method::relex::{Init, RelEx, Size};
+use verilume::method::relex::{Init, RelEx, SizeWeight};
 use verilume::model::Model;
 use verilume::program::{Score, softmax};
 use verilume::reliability::bootstrap::Bootstrap;
@@ -47,7 +47,7 @@ fn relex() -> RelEx {
         init: Init::Uniform,
         lr: 0.1,
         momentum: 0.99,
-        l1: Size::Given(1e-4),
+        l1: SizeWeight::Given(1e-4),
         l2: 1.0,
         seed: 3,
     }
@@ -124,7 +124,7 @@ fn the_gradient_of_relex_is_that_of_its_objective() {
         let len = net.x.shape().len();
         let masks: Vec<Vec<f64>> = (0..net.x.len()).map(|i| scattered(len, i + 5)).collect();
         for l2 in [0.0, 1.0, 2.5] {
-            let relex = RelEx { l2, l1: Size::Given(1e-2), ..relex() };
+            let relex = RelEx { l2, l1: SizeWeight::Given(1e-2), ..relex() };
             let mut at =
                 |m: &[Vec<f64>]| relex.objective(&mut engine, &net.graph, (&net.x, &net.targets), m, 7).unwrap();
             let gradients = at(&masks);
@@ -146,7 +146,7 @@ fn the_objective_of_relex_is_its_definition() {
     let net = Net::small("vgg_bn");
     let mut engine = engine(Precision::F64);
     let len = net.x.shape().len();
-    let relex = RelEx { l2: 0.7, l1: Size::Auto, ..relex() };
+    let relex = RelEx { l2: 0.7, l1: SizeWeight::Auto, ..relex() };
     let masks: Vec<Vec<f64>> = (0..net.x.len()).map(|i| scattered(len, i)).collect();
     let iteration = 11;
     let got = relex.objective(&mut engine, &net.graph, (&net.x, &net.targets), &masks, iteration).unwrap();

@@ -15,9 +15,9 @@ use verilume::method::Method;
 use verilume::program::{Score, softmax};
 use verilume::random;
 use verilume::reliability::imputation::impute;
-use verilume::reliability::metric::{Bounds, Case, Needs, Readings, Region, Spec, registry};
+use verilume::reliability::metric::{Bounds, Case, MetricSpec, Needs, Readings, Region, registry};
 use verilume::reliability::pixel_flipping::element_order;
-use verilume::reliability::removal::{Order, Way, area, curves};
+use verilume::reliability::removal::{RemovalOrder, Way, area, curves};
 use verilume::reliability::stability::{Comparison, Explained, Scale, compare, stability};
 use verilume::reliability::{pixel_flipping, similarity};
 use verilume::tensor::{Precision, Shape, Tensor};
@@ -81,7 +81,7 @@ impl Bench {
     }
 
     fn measure_maps(&self, engine: &mut Engine, spec: &str, maps: &[Map]) -> Result<Vec<Readings>> {
-        Spec::parse(spec).unwrap().build().unwrap().measure(engine, &self.case(maps))
+        MetricSpec::parse(spec).unwrap().build().unwrap().measure(engine, &self.case(maps))
     }
 
     /// The same maps with other numbers: `number` of picture and position.
@@ -174,8 +174,11 @@ fn curves_go_from_end_to_end() {
     let (from, to) = (&bench.net.x.items()[0], &bench.net.x.items()[1]);
     let order: Vec<u32> = (0..from.len() as u32).collect();
     let way = |step, order| Way { from, to, order, step, target: 2 };
-    let ways =
-        [way(1000, Order::Elements(&order)), way(2000, Order::Pixels(&order[..1024])), way(1, Order::Pixels(&[]))];
+    let ways = [
+        way(1000, RemovalOrder::Elements(&order)),
+        way(2000, RemovalOrder::Pixels(&order[..1024])),
+        way(1, RemovalOrder::Pixels(&[])),
+    ];
     let found = curves(&mut engine, &bench.net.graph, Score::Logit, &ways).unwrap();
     assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), [5, 2, 1]);
     let ends = [from, to].map(|t| score(&mut engine, &bench.net.graph, &t.to_f64(), 2, Score::Logit));
@@ -186,7 +189,9 @@ fn curves_go_from_end_to_end() {
     half[..2000].copy_from_slice(&to.to_f64()[..2000]);
     assert_eq!(found[0][2], score(&mut engine, &bench.net.graph, &half, 2, Score::Logit));
     assert_eq!(area(&found[2]), ends[0]);
-    for bad in [way(0, Order::Pixels(&order[..4])), way(1, Order::Pixels(&order)), Way { target: 10, ..ways[0] }] {
+    for bad in
+        [way(0, RemovalOrder::Pixels(&order[..4])), way(1, RemovalOrder::Pixels(&order)), Way { target: 10, ..ways[0] }]
+    {
         assert!(curves(&mut engine, &bench.net.graph, Score::Prob, &[bad]).is_err());
     }
 }
@@ -565,7 +570,7 @@ impl Linear {
             maps: &maps,
             seed: SEED,
         };
-        Spec::parse(spec).unwrap().build().unwrap().measure(engine, &case)
+        MetricSpec::parse(spec).unwrap().build().unwrap().measure(engine, &case)
     }
 }
 
@@ -676,7 +681,7 @@ fn every_metric_answers_and_does_not_depend_on_the_batch() {
                     regions: Some(&bench.regions[i..=i]),
                     ..bench.case(&bench.maps[i..=i])
                 };
-                let metric = Spec::parse(&spec).unwrap().build().unwrap();
+                let metric = MetricSpec::parse(&spec).unwrap().build().unwrap();
                 assert_eq!(
                     metric.measure(&mut alone, &one).unwrap(),
                     std::slice::from_ref(readings),
@@ -695,7 +700,7 @@ fn what_makes_no_sense_is_refused() {
     let small = cam.explain(&mut engine, &bench.net.graph, &bench.net.x, &bench.net.targets).unwrap();
     let nan = bench.painted(|_, p| if p == 7 { f64::NAN } else { 1.0 });
     for entry in registry() {
-        let metric = Spec::parse(&briefly(entry.id)).unwrap().build().unwrap();
+        let metric = MetricSpec::parse(&briefly(entry.id)).unwrap().build().unwrap();
         let other: Vec<Map> = bench.maps.iter().map(|m| Map { target: m.target + 1, ..m.clone() }).collect();
         assert!(metric.measure(&mut engine, &bench.case(&other)).is_err(), "{} takes maps of other classes", entry.id);
         let few = metric.measure(&mut engine, &bench.case(&bench.maps[..1])).unwrap_err();
@@ -749,7 +754,7 @@ fn what_makes_no_sense_is_refused() {
         "pointing:tolerance=-1",
         "wsol:threshold=1.5",
     ] {
-        let error = Spec::parse(bad).unwrap().build().err().unwrap_or_else(|| panic!("{bad} was built"));
+        let error = MetricSpec::parse(bad).unwrap().build().err().unwrap_or_else(|| panic!("{bad} was built"));
         assert_eq!(error.kind(), ErrorKind::Settings, "{bad}: {error}");
     }
 }

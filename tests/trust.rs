@@ -10,7 +10,9 @@ use nets::Net;
 use verilume::engine::Settings;
 use verilume::method::Spec;
 use verilume::program::Score;
-use verilume::reliability::check::{Checked, Checker, Finding, Options, PanelKind, Test, Threshold, Verdict, registry};
+use verilume::reliability::check::{
+    Checked, Checker, Finding, PanelKind, Test, TestOptions, Threshold, Verdict, registry,
+};
 use verilume::tensor::Tensor;
 use verilume::{Error, Result};
 
@@ -25,7 +27,7 @@ fn check(
     methods: &[&str],
     threads: usize,
 ) -> Checked {
-    let options = Options { seed: 0, score: Score::Logit, preprocess: &net.preprocess, load: &nothing, tests };
+    let options = TestOptions { seed: 0, score: Score::Logit, preprocess: &net.preprocess, load: &nothing, tests };
     let settings = Settings { threads: Some(threads), ..Settings::default() };
     let mut checker = Checker::new(Arc::clone(graph), options, &settings).unwrap();
     let methods: Vec<(String, Spec)> = methods.iter().map(|m| (m.to_string(), Spec::parse(m).unwrap())).collect();

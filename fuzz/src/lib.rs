@@ -14,7 +14,7 @@ use verilume::method::patterns::Patterns;
 use verilume::method::{self, Context};
 use verilume::model::{ARCHITECTURES, Labels, Model};
 use verilume::program::Score;
-use verilume::reliability::detector::{Detector, Net, Provenance, Scaling, Trained, Training};
+use verilume::reliability::detector::{Detector, Net, DetectorProvenance, Scaling, Trained, Training};
 use verilume::reliability::{attack, metric};
 use verilume::report::check::CheckReport;
 use verilume::report::eval::Evaluated;
@@ -121,11 +121,11 @@ pub fn specs(bytes: &[u8]) {
             spec.promises();
             spec.draws();
         }
-        if let Some(spec) = again::<metric::Spec>(text) {
+        if let Some(spec) = again::<metric::MetricSpec>(text) {
             told(spec.build());
         }
-        if let Some(spec) = again::<attack::Spec>(text) {
-            told(spec.build(&attack::Context { seed: 0, load: &load, load_map: &load }));
+        if let Some(spec) = again::<attack::AttackSpec>(text) {
+            told(spec.build(&attack::AttackContext { seed: 0, load: &load, load_map: &load }));
         }
         told(text.parse::<DeviceChoice>());
     }
@@ -176,7 +176,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
     }
     let net = Net::new(Shape::new(2, 8, 8), 3).expect("a small net");
     let scaling = Scaling { mean: vec![0.0; 2], std: vec![1.0; 2] };
-    let provenance = Provenance {
+    let provenance = DetectorProvenance {
         version: "0".into(),
         method: "gradient".into(),
         seed: 0,

@@ -39,7 +39,7 @@ enum Number {
 
 /// Which axis of an array is the fastest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Order {
+enum AxisOrder {
     /// The last.
     C,
     /// The first.
@@ -48,7 +48,7 @@ enum Order {
 
 /// Where the channels of a row of levels are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Channels {
+enum ChannelAxis {
     First,
     Last,
 }
@@ -70,14 +70,14 @@ pub struct ArrayFile {
     path: PathBuf,
     file: File,
     number: Number,
-    order: Order,
+    order: AxisOrder,
     start: u64,
     rows: usize,
     /// Extents of a row as the file has them.
     stored: Vec<usize>,
     /// With the channels first.
     dims: Vec<usize>,
-    channels: Channels,
+    channels: ChannelAxis,
     /// Whether there are levels beside the numbers that are taken.
     has_both: bool,
     single: bool,
@@ -147,7 +147,7 @@ impl ArrayFile {
         if self.has_both {
             return Some("the tensor `input` is taken, and `images` is not".to_owned());
         }
-        (self.channels == Channels::Last).then(|| "order of bytes: height x width x channel".to_owned())
+        (self.channels == ChannelAxis::Last).then(|| "order of bytes: height x width x channel".to_owned())
     }
 
     /// Refuses rows, and an array in Fortran order, that are larger than what may be held.
@@ -157,7 +157,7 @@ impl ArrayFile {
         // Beside the bytes there is the row made of them, and the net's input.
         self.room
             .check(|| format!("a row of shape {:?}", self.stored), (length as u64).saturating_mul(size as u64 + 8))?;
-        if self.order == Order::Fortran && self.scattered.is_empty() {
+        if self.order == AxisOrder::Fortran && self.scattered.is_empty() {
             let what = || "an array in Fortran order, whose rows lie scattered (C order is read row by row)".into();
             self.room.check(what, (self.rows as u64).saturating_mul((length * size) as u64))?;
         }
@@ -175,8 +175,8 @@ impl ArrayFile {
         self.check_room()?;
         let fail = |e| Error::io(&path, e);
         let bytes = match self.order {
-            Order::C => self.bytes((i * length * size) as u64, length * size).map_err(fail)?,
-            Order::Fortran => {
+            AxisOrder::C => self.bytes((i * length * size) as u64, length * size).map_err(fail)?,
+            AxisOrder::Fortran => {
                 // The row is the fastest axis: its elements lie `rows` apart, and so do those of the row's own axes,
                 // the first of them fastest.
                 if self.scattered.is_empty() {
@@ -220,8 +220,8 @@ impl ArrayFile {
             Number::Level => {
                 let &[channels, _, _] = self.dims.as_slice() else { return Ok(Row::Levels(bytes.to_vec())) };
                 return Ok(Row::Levels(match self.channels {
-                    Channels::First => bytes.to_vec(),
-                    Channels::Last => {
+                    ChannelAxis::First => bytes.to_vec(),
+                    ChannelAxis::Last => {
                         (0..channels).flat_map(|c| bytes.iter().skip(c).step_by(channels)).copied().collect()
                     }
                 }));
@@ -243,11 +243,11 @@ pub fn extension(path: &Path) -> Option<String> {
     Some(path.extension()?.to_str()?.to_ascii_lowercase())
 }
 
-type Opened = std::result::Result<ArrayFile, String>;
+type OpenedArray = std::result::Result<ArrayFile, String>;
 
 /// Extents of levels of pictures with their channels first, and where the channels are. What fits both readings is
 /// refused: taking one for the other scrambles every picture.
-fn with_channels_first(shape: &[usize]) -> std::result::Result<(Vec<usize>, Channels), String> {
+fn with_channels_first(shape: &[usize]) -> std::result::Result<(Vec<usize>, ChannelAxis), String> {
     let (leading, a, b, c) = match *shape {
         [a, b, c] => (vec![], a, b, c),
         [n, a, b, c] => (vec![n], a, b, c),
@@ -256,9 +256,9 @@ fn with_channels_first(shape: &[usize]) -> std::result::Result<(Vec<usize>, Chan
     let channels = |n| matches!(n, 1 | 3);
     let row = |dims: [usize; 3]| leading.iter().copied().chain(dims).collect();
     match (channels(a), channels(c)) {
-        (true, false) => Ok((row([a, b, c]), Channels::First)),
-        (false, true) => Ok((row([c, a, b]), Channels::Last)),
-        (true, true) if a * b * c == 1 => Ok((row([a, b, c]), Channels::First)),
+        (true, false) => Ok((row([a, b, c]), ChannelAxis::First)),
+        (false, true) => Ok((row([c, a, b]), ChannelAxis::Last)),
+        (true, true) if a * b * c == 1 => Ok((row([a, b, c]), ChannelAxis::First)),
         (true, true) => Err(format!(
             "levels of shape {shape:?}: the channels may be the first or the last axis of a picture; normalised numbers \
              are always [N,C,H,W]"
@@ -268,7 +268,7 @@ fn with_channels_first(shape: &[usize]) -> std::result::Result<(Vec<usize>, Chan
 }
 
 /// Splits the extents of a file into rows and one row: rank 3 and rank 1 are a single input.
-fn assemble(file: File, number: Number, order: Order, start: u64, shape: Vec<usize>) -> Opened {
+fn assemble(file: File, number: Number, order: AxisOrder, start: u64, shape: Vec<usize>) -> OpenedArray {
     let count = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).filter(|&n| n > 0);
     let bytes = count.and_then(|n| n.checked_mul(number.bytes()));
     let have = file.metadata().map_err(|e| e.to_string())?.len();
@@ -280,7 +280,7 @@ fn assemble(file: File, number: Number, order: Order, start: u64, shape: Vec<usi
     }
     let (first, channels) = match number {
         Number::Level => with_channels_first(&shape)?,
-        _ => (shape.clone(), Channels::First),
+        _ => (shape.clone(), ChannelAxis::First),
     };
     let axes = match shape.as_slice() {
         [_] | [_, _, _] => 0,
@@ -305,7 +305,7 @@ fn assemble(file: File, number: Number, order: Order, start: u64, shape: Vec<usi
     })
 }
 
-fn open_npy(mut file: File) -> Opened {
+fn open_npy(mut file: File) -> OpenedArray {
     let header = npy::read(&mut file)?;
     let (order, kind) = header.descr.split_at(header.descr.len().min(1));
     let number = match (order, kind) {
@@ -324,10 +324,10 @@ fn open_npy(mut file: File) -> Opened {
         }
     };
     let start = file.stream_position().map_err(|e| e.to_string())?;
-    assemble(file, number, if header.fortran { Order::Fortran } else { Order::C }, start, header.shape)
+    assemble(file, number, if header.fortran { AxisOrder::Fortran } else { AxisOrder::C }, start, header.shape)
 }
 
-fn open_safetensors(mut file: File, room: Room) -> Opened {
+fn open_safetensors(mut file: File, room: Room) -> OpenedArray {
     let mut length = [0; 8];
     file.read_exact(&mut length).map_err(|_| "not a .safetensors file: shorter than its header".to_string())?;
     let length = u64::from_le_bytes(length);
@@ -355,7 +355,7 @@ fn open_safetensors(mut file: File, room: Room) -> Opened {
         (other, true) => return Err(format!("tensor `images` has type {other:?}, not U8")),
         (other, false) => return Err(format!("tensor `input` has type {other:?}, not a floating-point type")),
     };
-    let array = assemble(file, number, Order::C, data + info.data_offsets.0 as u64, info.shape.clone())
+    let array = assemble(file, number, AxisOrder::C, data + info.data_offsets.0 as u64, info.shape.clone())
         .map_err(|why| if levels { format!("tensor `images`: {why}") } else { why })?;
     let has_both = metadata.info("input").is_some() && metadata.info("images").is_some();
     Ok(ArrayFile { labels, has_both, ..array })
@@ -411,20 +411,20 @@ mod tests {
         let dims = [3, 2, 5, 7];
         let value = |n: usize, c: usize, h: usize, w: usize| (((n * 2 + c) * 5 + h) * 7 + w) as f64;
         let mut rows = Vec::new();
-        for order in [Order::C, Order::Fortran] {
+        for order in [AxisOrder::C, AxisOrder::Fortran] {
             let path = folder.path().join(format!("{order:?}.npy"));
             let total: usize = dims.iter().product();
             let mut bytes = Vec::new();
             for mut k in 0..total {
                 let mut at = [0; 4];
-                let axes = if order == Order::C { [3, 2, 1, 0] } else { [0, 1, 2, 3] };
+                let axes = if order == AxisOrder::C { [3, 2, 1, 0] } else { [0, 1, 2, 3] };
                 for axis in axes {
                     at[axis] = k % dims[axis];
                     k /= dims[axis];
                 }
                 bytes.extend(value(at[0], at[1], at[2], at[3]).to_be_bytes());
             }
-            write_npy(&path, ">f8", order == Order::Fortran, &dims, &bytes);
+            write_npy(&path, ">f8", order == AxisOrder::Fortran, &dims, &bytes);
             let mut array = ArrayFile::open(&path, Room::default()).unwrap();
             assert_eq!((array.rows(), array.dims(), array.is_single()), (3, [2, 5, 7].as_slice(), false));
             rows.push((0..3).map(|i| array.row(i).unwrap()).collect::<Vec<_>>());

@@ -18,7 +18,7 @@ const LARGEST_NORMALISED: f64 = 16.0;
 
 /// What a net takes.
 #[derive(Clone, Copy)]
-pub struct Net<'a> {
+pub struct NetInput<'a> {
     /// How pictures become inputs.
     pub preprocess: &'a Preprocess,
     /// The shape it was made for.
@@ -51,7 +51,7 @@ pub struct Item {
 
 impl Item {
     /// A picture file, decoded and prepared.
-    pub fn picture(at: usize, source: &Source, net: Net) -> Result<Self> {
+    pub fn picture(at: usize, source: &Source, net: NetInput) -> Result<Self> {
         usable(source)?;
         takes_pictures(net.preprocess)?;
         let picture = net.room.open_picture(&source.path)?;
@@ -64,7 +64,7 @@ impl Item {
     }
 
     /// Row `row` of an array.
-    pub fn row(at: usize, source: &Source, array: &mut ArrayFile, row: usize, net: Net) -> Result<Self> {
+    pub fn row(at: usize, source: &Source, array: &mut ArrayFile, row: usize, net: NetInput) -> Result<Self> {
         let within = |e: Error| e.within(format!("{}, row {row}", source.shown));
         let (tensor, shown) = numbers(array, row, net.preprocess).map_err(within)?;
         finite(&tensor).map_err(within)?;

@@ -12,14 +12,14 @@ use crate::reliability::metric::{Bounds, Region};
 
 use super::arrays::ArrayFile;
 use super::headings::{self, Column};
-use super::items::{Item, Net};
+use super::items::{Item, NetInput};
 use super::room::Room;
 use super::source::{self, Inputs, Source};
 use super::tables::{self, Table};
-use super::targets::{self, Listed};
+use super::targets::{self, ListedClasses};
 
 /// What was asked for.
-pub struct Wanted<'a> {
+pub struct DataRequest<'a> {
     /// Folders, patterns, arrays.
     pub data: &'a [OsString],
     /// A table that says which file shows what, in place of names and tensors.
@@ -40,7 +40,7 @@ pub struct Wanted<'a> {
 
 /// One picture of the data.
 #[derive(Debug, Clone)]
-pub struct Example {
+pub struct LabelledPicture {
     /// Position of its file.
     pub source: usize,
     /// Row of an array.
@@ -50,25 +50,25 @@ pub struct Example {
 }
 
 /// The pictures, in order.
-pub struct Data {
+pub struct LabelledData {
     /// Their files.
     pub sources: Vec<Source>,
     /// What was left out of what was named, a sentence each.
     pub left_out: Vec<String>,
     /// The pictures.
-    pub examples: Vec<Example>,
+    pub examples: Vec<LabelledPicture>,
     /// Boxes around what they show, where a table says it.
-    pub boxes: Option<Boxes>,
+    pub boxes: Option<LabelledBoxes>,
     /// Files of the table of classes that are not among the data.
     pub strangers: usize,
 }
 
-impl Data {
+impl LabelledData {
     /// Finds files and their classes. What is wrong with one file is its own error.
-    pub fn find(wanted: &Wanted, labels: &Labels, classes: usize) -> Result<Self> {
-        let listed = wanted.labels_csv.map(|path| Listed::read(path, labels, classes, wanted.room));
+    pub fn find(wanted: &DataRequest, labels: &Labels, classes: usize) -> Result<Self> {
+        let listed = wanted.labels_csv.map(|path| ListedClasses::read(path, labels, classes, wanted.room));
         let mut listed = listed.transpose().map_err(|e| e.within("--labels-csv"))?;
-        let mut boxes = wanted.boxes.map(|path| Boxes::read(path, labels, classes)).transpose()?;
+        let mut boxes = wanted.boxes.map(|path| LabelledBoxes::read(path, labels, classes)).transpose()?;
         let found = source::find(wanted.data, wanted.out, wanted.room);
         let left_out = found.left_out();
         let Inputs { sources, .. } = found;
@@ -81,13 +81,13 @@ impl Data {
                     Err(_) if wanted.unlabelled => Ok(None),
                     class => class.map_err(|e| e.to_string()),
                 };
-                Example { source: at, row, class }
+                LabelledPicture { source: at, row, class }
             };
             if let Err(e) = source::usable(source) {
-                examples.push(Example { source: at, row: None, class: Err(e.to_string()) });
+                examples.push(LabelledPicture { source: at, row: None, class: Err(e.to_string()) });
             } else if source.is_array() {
                 match ArrayFile::open(&source.path, wanted.room) {
-                    Err(e) => examples.push(Example { source: at, row: None, class: Err(e.to_string()) }),
+                    Err(e) => examples.push(LabelledPicture { source: at, row: None, class: Err(e.to_string()) }),
                     Ok(array) => {
                         let class = |row| match &listed {
                             Some(listed) => listed.of(source, Some(row)),
@@ -107,7 +107,7 @@ impl Data {
         if let Some(seed) = wanted.shuffle {
             let mut order = vec![0.0f32; examples.len()];
             random::Stream::Shuffle.uniforms(seed, 0, 0, &mut order);
-            let mut numbered: Vec<(f32, Example)> = order.into_iter().zip(examples).collect();
+            let mut numbered: Vec<(f32, LabelledPicture)> = order.into_iter().zip(examples).collect();
             // Stable: equal numbers keep the files' order.
             numbered.sort_by(|a, b| a.0.total_cmp(&b.0));
             examples = numbered.into_iter().map(|(_, example)| example).collect();
@@ -118,7 +118,7 @@ impl Data {
     }
 
     /// `file` or `file[row]`.
-    pub fn name(&self, example: &Example) -> String {
+    pub fn name(&self, example: &LabelledPicture) -> String {
         let shown = &self.sources[example.source].shown;
         example.row.map_or_else(|| shown.clone(), |row| format!("{shown}[{row}]"))
     }
@@ -126,13 +126,13 @@ impl Data {
 
 /// Reads pictures in any order; arrays stay open.
 #[derive(Default)]
-pub struct Reader {
+pub struct PictureReader {
     arrays: HashMap<usize, ArrayFile>,
 }
 
-impl Reader {
+impl PictureReader {
     /// The picture of `example`.
-    pub fn item(&mut self, data: &Data, example: &Example, net: Net) -> Result<Item> {
+    pub fn item(&mut self, data: &LabelledData, example: &LabelledPicture, net: NetInput) -> Result<Item> {
         let source = &data.sources[example.source];
         let Some(row) = example.row else { return Item::picture(example.source, source, net) };
         let array = match self.arrays.entry(example.source) {
@@ -264,15 +264,15 @@ impl Drawn {
     }
 }
 
-type Lines = Vec<std::result::Result<Drawn, String>>;
+type DrawnBoxes = Vec<std::result::Result<Drawn, String>>;
 
 /// Boxes by file and row.
-pub struct Boxes {
+pub struct LabelledBoxes {
     path: PathBuf,
-    by_file: Table<Lines>,
+    by_file: Table<DrawnBoxes>,
 }
 
-impl Boxes {
+impl LabelledBoxes {
     /// From lines `file,class,left,top,right,bottom` or `file,row,class,left,top,right,bottom`, or of the columns that a
     /// heading names. A class that the net has not is an error of its file only.
     fn read(path: &Path, labels: &Labels, classes: usize) -> Result<Self> {
@@ -366,7 +366,7 @@ mod tests {
         let path = folder.path().join("boxes.csv");
         let read = |first: &str| {
             std::fs::write(&path, format!("{first}\na.png,1,2,3,4,5\n")).unwrap();
-            Boxes::read(&path, &labels(), 5).map(drop).map_err(|e| e.to_string())
+            LabelledBoxes::read(&path, &labels(), 5).map(drop).map_err(|e| e.to_string())
         };
         for heading in ["file,class,left,top,right,bottom", "file,label,x0,y0,x1,y1", "a.png,1,0,0,9,9"] {
             assert_eq!(read(heading), Ok(()), "{heading}");
@@ -391,7 +391,7 @@ mod tests {
             ("file,class,x1,y1,x2,y2", "a.png,1,2,3,10,12"),
         ] {
             std::fs::write(&path, format!("{heading}\n{line}\n")).unwrap();
-            let drawn = Boxes::read(&path, &labels(), 5).unwrap().of(&source, None).unwrap();
+            let drawn = LabelledBoxes::read(&path, &labels(), 5).unwrap().of(&source, None).unwrap();
             assert_eq!(drawn, [Drawn { class: 1, edges: [2.0, 3.0, 10.0, 12.0] }], "{heading}");
         }
     }

@@ -126,15 +126,15 @@ mod tests {
         for byte in [0, b'a', 255] {
             assert!(read(&mut std::io::repeat(byte), room).is_err(), "{byte}");
         }
-        struct Lines;
-        impl Read for Lines {
+        struct ListLines;
+        impl Read for ListLines {
             fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
                 bytes.fill(b'a');
                 bytes.iter_mut().step_by(2).for_each(|b| *b = b'\n');
                 Ok(bytes.len())
             }
         }
-        assert_eq!(read(&mut Lines, room).unwrap_err().kind(), ErrorKind::Limit);
+        assert_eq!(read(&mut ListLines, room).unwrap_err().kind(), ErrorKind::Limit);
         let long: String = (0..20_000).map(|i| format!("folder/picture {i}.png\n")).collect();
         let wide: Vec<u8> = long.encode_utf16().flat_map(u16::to_le_bytes).collect();
         for list in [long.as_bytes(), &wide, long.replace('\n', "\0").as_bytes(), b"", b"x.png"] {

@@ -17,10 +17,10 @@ mod tables;
 mod targets;
 
 pub use arrays::{ArrayFile, Row, extension};
-pub use items::{Item, Net, damage, finite, fit, load};
-pub use labelled::{Boxes, Data, Drawn, Example, Reader, Wanted};
+pub use items::{Item, NetInput, damage, finite, fit, load};
+pub use labelled::{DataRequest, Drawn, LabelledBoxes, LabelledData, LabelledPicture, PictureReader};
 pub use own::{Announced, announce, holds_fit};
 pub use room::{Room, size};
 pub use source::{Inputs, Shard, Source, deal, find, usable};
-pub use stream::{At, Event, Skip, Stream, usual_shape};
-pub use targets::{Listed, TargetChoice, Targets, label, named};
+pub use stream::{Event, ItemPosition, ItemStream, Skip, usual_shape};
+pub use targets::{ListedClasses, TargetChoice, Targets, label, named};

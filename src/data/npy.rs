@@ -73,7 +73,7 @@ pub fn f32_header(shape: &[usize]) -> Vec<u8> {
 }
 
 fn parse(text: &[u8]) -> Result<Header, String> {
-    let mut reader = Reader { text, at: 0 };
+    let mut reader = HeaderReader { text, at: 0 };
     let (mut descr, mut fortran, mut shape) = (None, None, None);
     reader.expect(b'{')?;
     while !reader.take(b'}') {
@@ -105,12 +105,12 @@ fn parse(text: &[u8]) -> Result<Header, String> {
     })
 }
 
-struct Reader<'a> {
+struct HeaderReader<'a> {
     text: &'a [u8],
     at: usize,
 }
 
-impl Reader<'_> {
+impl HeaderReader<'_> {
     /// The next byte that is no space.
     fn peek(&mut self) -> Option<u8> {
         let rest = &self.text[self.at..];

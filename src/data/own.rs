@@ -27,7 +27,7 @@ const HEAD_BYTES: u64 = 64 << 20;
 
 /// A line of the ledger: results are named by a stem and the id of a method or attack.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Entry {
+struct LedgerLine {
     command: String,
     stems: Vec<String>,
     ids: Vec<String>,
@@ -40,7 +40,7 @@ struct Entry {
 
 /// What the ledger of a folder says, by command.
 #[derive(Debug, Default)]
-struct Names {
+struct LedgerNames {
     stems: HashSet<String>,
     ids: HashSet<String>,
 }
@@ -56,7 +56,7 @@ struct Written {
 
 /// A folder that may hold results.
 #[derive(Debug, Default)]
-struct Folder {
+struct SearchedFolder {
     /// Whether all its files were looked at, and not only for those of usual names.
     listed: bool,
     /// Whether a manifest or records of this program are in it.
@@ -65,14 +65,14 @@ struct Folder {
     out: bool,
     /// By path below the folder, the results that journals name, and whether an attack made them.
     files: HashMap<PathBuf, bool>,
-    names: HashMap<String, Names>,
+    names: HashMap<String, LedgerNames>,
     /// What has the name of a result and is none.
     others: HashSet<String>,
 }
 
 /// Who made a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Found {
+pub struct ResultMaker {
     /// Whether it is an attacked picture and not a map.
     pub attacked: bool,
     /// Whether it lies in this run's output folder.
@@ -82,7 +82,7 @@ pub struct Found {
 /// Tells results from inputs.
 pub struct Own {
     out: Option<PathBuf>,
-    folders: RefCell<HashMap<PathBuf, Rc<Folder>>>,
+    folders: RefCell<HashMap<PathBuf, Rc<SearchedFolder>>>,
 }
 
 impl Own {
@@ -112,27 +112,27 @@ impl Own {
     }
 
     /// Whose result `path` is; `None` for any other file.
-    pub fn result(&self, path: &Path) -> Option<Found> {
+    pub fn result(&self, path: &Path) -> Option<ResultMaker> {
         let suits = extension(path).is_some_and(|e| ["png", "npy", "safetensors"].contains(&e.as_str()));
         if !suits {
             return None;
         }
         if is_fitted(path) {
-            return Some(Found { attacked: false, out: false });
+            return Some(ResultMaker { attacked: false, out: false });
         }
         let path = paths::full(path);
         path.ancestors().skip(1).find_map(|above| {
             let folder = self.folder(above, false);
             let attacked = folder.names(path.strip_prefix(above).ok()?)?;
-            Some(Found { attacked, out: folder.out })
+            Some(ResultMaker { attacked, out: folder.out })
         })
     }
 
-    fn folder(&self, folder: &Path, listed: bool) -> Rc<Folder> {
+    fn folder(&self, folder: &Path, listed: bool) -> Rc<SearchedFolder> {
         if let Some(known) = self.folders.borrow().get(folder).filter(|known| known.listed >= listed) {
             return known.clone();
         }
-        let mut found = Folder::open(folder, listed);
+        let mut found = SearchedFolder::open(folder, listed);
         found.out = found.ours
             && (self.out.as_ref()).is_some_and(|out| folder.canonicalize().is_ok_and(|f| f.starts_with(out)));
         let found = Rc::new(found);
@@ -141,7 +141,7 @@ impl Own {
     }
 }
 
-impl Folder {
+impl SearchedFolder {
     fn open(path: &Path, listed: bool) -> Self {
         let mut found = Self { listed, ..Self::default() };
         let names: Vec<String> = if listed {
@@ -186,7 +186,8 @@ impl Folder {
         if self.others.contains(&text) {
             return None;
         }
-        let suits = |names: &Names| is_named(&text, |stem| names.stems.contains(stem), |id| names.ids.contains(id));
+        let suits =
+            |names: &LedgerNames| is_named(&text, |stem| names.stems.contains(stem), |id| names.ids.contains(id));
         self.names.iter().find_map(|(command, names)| suits(names).then(|| command == "attack"))
     }
 }
@@ -231,14 +232,14 @@ fn head(path: &Path) -> Option<BufReader<std::io::Take<File>>> {
 /// Whether a file of JSON says which version of this program made it of which net.
 fn is_manifest(path: &Path) -> bool {
     #[derive(Deserialize)]
-    struct Model {
+    struct ModelHash {
         sha256: String,
     }
     #[derive(Deserialize)]
     struct Head {
         #[serde(rename = "version")]
         _version: String,
-        model: Model,
+        model: ModelHash,
     }
     let read = head(path).and_then(|head| serde_json::from_reader::<_, Head>(head).ok());
     read.is_some_and(|head| head.model.sha256.len() == 64)
@@ -276,7 +277,7 @@ pub fn holds_fit(path: &Path) -> bool {
 }
 
 /// The lines of a ledger that can be read.
-fn ledger(path: &Path) -> Vec<Entry> {
+fn ledger(path: &Path) -> Vec<LedgerLine> {
     let mut bytes = Vec::new();
     let read = open_file(path).is_ok_and(|mut file| file.read_to_end(&mut bytes).is_ok());
     let lines = bytes.split(|&b| b == b'\n').filter(|_| read);
@@ -308,8 +309,8 @@ pub fn announce<'a>(
     regular_or_free(&path)?;
     // What another run has announced meanwhile, in another shard, is announced twice at worst.
     let out = paths::full(out);
-    let folder = Folder::open(&out, true);
-    let none = Names::default();
+    let folder = SearchedFolder::open(&out, true);
+    let none = LedgerNames::default();
     let before = folder.names.get(command).unwrap_or(&none);
     let ids: Vec<&str> = ids.collect();
     let now: HashSet<String> = inputs.iter().map(|input| paths::shown(input.stem)).collect();
@@ -317,7 +318,7 @@ pub fn announce<'a>(
         let mut seen = HashSet::new();
         all.filter(|name| !known.contains(name) && seen.insert(name.clone())).collect()
     };
-    let mut entry = Entry {
+    let mut entry = LedgerLine {
         command: command.to_owned(),
         stems: new(&mut inputs.iter().map(|input| paths::shown(input.stem)), &before.stems),
         ids: new(&mut ids.iter().map(|&id| id.to_owned()), &before.ids),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::arrays::ArrayFile;
-use super::items::{Item, Net, fit};
+use super::items::{Item, NetInput, fit};
 use super::room::Room;
 use super::source::Source;
 use crate::error::{Error, Result};
@@ -11,7 +11,7 @@ use crate::image::Preprocess;
 use crate::tensor::Shape;
 
 /// Which input: its source's position, and the row of an array.
-pub type At = (usize, Option<usize>);
+pub type ItemPosition = (usize, Option<usize>);
 
 /// What a stream gives, in this order for each source: it begins, its inputs, it ends.
 #[derive(Debug)]
@@ -19,9 +19,9 @@ pub enum Event<T> {
     /// A source begins. An array tells its number of rows and whether it is a single input without an axis of rows.
     Begin(usize, Option<(usize, bool)>),
     /// One input, or why it cannot be used; all of the source where no row is named.
-    Input(At, Result<T>),
+    Input(ItemPosition, Result<T>),
     /// An input that was not asked for.
-    Skipped(At),
+    Skipped(ItemPosition),
     /// A source ends.
     End(usize),
 }
@@ -30,7 +30,7 @@ pub enum Event<T> {
 pub type Skip = Box<dyn Fn(&Source, Option<usize>) -> bool>;
 
 /// Goes through sources; an array gives its rows.
-pub struct Stream {
+pub struct ItemStream {
     sources: Arc<[Source]>,
     preprocess: Preprocess,
     input: Shape,
@@ -39,10 +39,10 @@ pub struct Stream {
     /// Whether an array of a shape that the net does not take fails as a whole, and not row by row.
     whole: bool,
     at: usize,
-    state: State,
+    state: StreamState,
 }
 
-enum State {
+enum StreamState {
     /// The source has not begun.
     Before,
     /// It has one input more.
@@ -55,13 +55,13 @@ enum State {
     After,
 }
 
-impl Stream {
+impl ItemStream {
     /// From the first input on.
-    pub fn new(sources: Arc<[Source]>, net: Net) -> Self {
-        let Net { preprocess, input, room } = net;
+    pub fn new(sources: Arc<[Source]>, net: NetInput) -> Self {
+        let NetInput { preprocess, input, room } = net;
         let preprocess = preprocess.clone();
         let skip = Box::new(|_: &Source, _| false);
-        Self { sources, preprocess, input, room, skip, whole: false, at: 0, state: State::Before }
+        Self { sources, preprocess, input, room, skip, whole: false, at: 0, state: StreamState::Before }
     }
 
     /// The same without inputs that `skip` is true of. Arrays of a shape that the net does not take fail as a whole.
@@ -70,50 +70,50 @@ impl Stream {
         Self { skip, whole: true, ..self }
     }
 
-    fn begin(&self, source: &Source) -> State {
+    fn begin(&self, source: &Source) -> StreamState {
         if !source.is_array() || source.refused.is_some() {
-            return State::Picture;
+            return StreamState::Picture;
         }
         match ArrayFile::open(&source.path, self.room) {
-            Err(e) => State::Failed(e),
+            Err(e) => StreamState::Failed(e),
             Ok(array) => match fit(array.dims(), self.input) {
-                Err(e) if self.whole && !array.has_levels() => State::Failed(e.within(&source.shown)),
-                _ => State::Array(Box::new(array), 0),
+                Err(e) if self.whole && !array.has_levels() => StreamState::Failed(e.within(&source.shown)),
+                _ => StreamState::Array(Box::new(array), 0),
             },
         }
     }
 }
 
-impl Iterator for Stream {
+impl Iterator for ItemStream {
     type Item = Event<Item>;
 
     fn next(&mut self) -> Option<Event<Item>> {
         let sources = Arc::clone(&self.sources);
         let (at, source) = (self.at, sources.get(self.at)?);
-        let net = Net { preprocess: &self.preprocess, input: self.input, room: self.room };
-        match std::mem::replace(&mut self.state, State::After) {
-            State::Before => {
+        let net = NetInput { preprocess: &self.preprocess, input: self.input, room: self.room };
+        match std::mem::replace(&mut self.state, StreamState::After) {
+            StreamState::Before => {
                 self.state = self.begin(source);
                 let facts = match &self.state {
-                    State::Array(array, _) => Some((array.rows(), array.is_single())),
+                    StreamState::Array(array, _) => Some((array.rows(), array.is_single())),
                     _ => None,
                 };
                 Some(Event::Begin(at, facts))
             }
-            State::Picture if (self.skip)(source, None) => Some(Event::Skipped((at, None))),
-            State::Picture => Some(Event::Input((at, None), Item::picture(at, source, net))),
-            State::Failed(e) => Some(Event::Input((at, None), Err(e))),
-            State::Array(mut array, row) if row < array.rows() => {
+            StreamState::Picture if (self.skip)(source, None) => Some(Event::Skipped((at, None))),
+            StreamState::Picture => Some(Event::Input((at, None), Item::picture(at, source, net))),
+            StreamState::Failed(e) => Some(Event::Input((at, None), Err(e))),
+            StreamState::Array(mut array, row) if row < array.rows() => {
                 let place = (at, Some(row));
                 let event = match (self.skip)(source, Some(row)) {
                     true => Event::Skipped(place),
                     false => Event::Input(place, Item::row(at, source, &mut array, row, net)),
                 };
-                self.state = State::Array(array, row + 1);
+                self.state = StreamState::Array(array, row + 1);
                 Some(event)
             }
-            State::Array(..) | State::After => {
-                (self.at, self.state) = (at + 1, State::Before);
+            StreamState::Array(..) | StreamState::After => {
+                (self.at, self.state) = (at + 1, StreamState::Before);
                 Some(Event::End(at))
             }
         }
@@ -121,7 +121,7 @@ impl Iterator for Stream {
 }
 
 /// The shape that most inputs have, of equally many the first one's: methods that take one shape only take this one.
-pub fn usual_shape(sources: &[Source], net: Net) -> Option<Shape> {
+pub fn usual_shape(sources: &[Source], net: NetInput) -> Option<Shape> {
     let mut shapes: Vec<(Shape, usize)> = Vec::new();
     for source in sources.iter().filter(|source| source.refused.is_none()) {
         let array = source.is_array().then(|| ArrayFile::open(&source.path, net.room));

@@ -18,12 +18,12 @@ use super::source::Source;
 pub struct Table<T> {
     entries: HashMap<(String, Option<usize>), T>,
     /// Keys that several sources answer to.
-    shared: HashMap<String, Shared>,
+    shared: HashMap<String, SharedKey>,
 }
 
 /// Who answers to a key.
 #[derive(Debug)]
-struct Shared {
+struct SharedKey {
     /// The first of the [`names`] by which one does.
     by: usize,
     /// How many do by that.
@@ -51,7 +51,7 @@ impl<T> Table<T> {
 
     /// Finds out which names of its files mean several of `sources`.
     pub fn know(&mut self, sources: &[Source]) {
-        let mut shared: HashMap<String, Shared> = HashMap::new();
+        let mut shared: HashMap<String, SharedKey> = HashMap::new();
         let files: HashSet<&String> = self.entries.keys().map(|(file, _)| file).collect();
         for source in sources {
             let mut own = HashSet::new();
@@ -59,7 +59,7 @@ impl<T> Table<T> {
                 if !files.contains(&name) || !own.insert(name.clone()) {
                     continue;
                 }
-                let found = shared.entry(name).or_insert(Shared { by, owners: 0, sources: Vec::new() });
+                let found = shared.entry(name).or_insert(SharedKey { by, owners: 0, sources: Vec::new() });
                 match by.cmp(&found.by) {
                     Ordering::Less => (found.by, found.owners) = (by, 1),
                     Ordering::Equal => found.owners += 1,

@@ -70,7 +70,7 @@ impl TargetChoice {
                 })?;
                 Targets::Fixed(checked(index, classes)?)
             }
-            Self::File(path) => Targets::Listed(Listed::open(path, labels, classes, room)?),
+            Self::File(path) => Targets::Listed(ListedClasses::open(path, labels, classes, room)?),
         })
     }
 }
@@ -93,7 +93,7 @@ pub enum Targets {
     /// Always the same.
     Fixed(usize),
     /// As a file says.
-    Listed(Listed),
+    Listed(ListedClasses),
 }
 
 impl Targets {
@@ -130,7 +130,7 @@ impl Targets {
 
 /// Classes from a file.
 #[derive(Debug)]
-pub struct Listed {
+pub struct ListedClasses {
     path: PathBuf,
     /// Class by file and row, or why there is none.
     by_file: Table<Class>,
@@ -148,8 +148,8 @@ struct Class {
     line: usize,
 }
 
-impl Listed {
-    /// As [`Listed::read`], refusing a file with a class that the net has not, or with two classes for one file.
+impl ListedClasses {
+    /// As [`ListedClasses::read`], refusing a file with a class that the net has not, or with two classes for one file.
     fn open(path: &Path, labels: &Labels, classes: usize, room: Room) -> Result<Self> {
         let mut listed = Self::read(path, labels, classes, room)?;
         match listed.first_wrong.take() {
@@ -364,11 +364,11 @@ mod tests {
         Labels::from_file(&path, names.len()).unwrap()
     }
 
-    fn read(text: &str) -> Result<Listed> {
+    fn read(text: &str) -> Result<ListedClasses> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("table.csv");
         std::fs::write(&path, text).unwrap();
-        Listed::read(&path, &labels(&["a", "b", "c", "d", "e"]), 5, Room::default())
+        ListedClasses::read(&path, &labels(&["a", "b", "c", "d", "e"]), 5, Room::default())
     }
 
     #[test]

@@ -222,14 +222,14 @@ pub(crate) struct Harvest {
 
 /// Memory that a program may take.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Room {
+pub(crate) struct ProgramRoom {
     /// Bytes for everything; none where nothing bounds.
     pub limit: Option<u64>,
     /// Bytes of it that are kept outside of the device.
     pub kept: usize,
 }
 
-impl Room {
+impl ProgramRoom {
     /// The limit, and what is left of it for the device.
     pub fn bytes(self) -> (usize, usize) {
         let limit = self.limit.map_or(usize::MAX, |l| usize::try_from(l).unwrap_or(usize::MAX));
@@ -260,7 +260,7 @@ pub(crate) trait Device: Send {
     ///
     /// # Errors
     /// When not even one copy fits; the message says what would.
-    fn fit(&mut self, plan: &Plan, wanted: usize, room: Room) -> Result<usize>;
+    fn fit(&mut self, plan: &Plan, wanted: usize, room: ProgramRoom) -> Result<usize>;
 
     /// Runs `plan` on one chunk that fits.
     ///

@@ -53,7 +53,7 @@ impl Stem {
 
 /// A patch of a picture and the way it is to go.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
+pub(crate) struct PatchMove {
     /// Which picture.
     pub item: usize,
     /// Its rows.
@@ -78,7 +78,7 @@ pub(crate) struct PatchTask<'a> {
     /// Largest number of each channel.
     pub high: &'a [f64],
     /// What is moved.
-    pub places: &'a [Place],
+    pub places: &'a [PatchMove],
     /// How.
     pub ascent: Ascent,
 }
@@ -88,7 +88,7 @@ impl PatchTask<'_> {
     pub fn check(&self) -> Result<()> {
         self.stem.check(self.pictures)?;
         let Shape { c, h, w } = self.stem.layer.input;
-        let inside = |p: &Place| {
+        let inside = |p: &PatchMove| {
             let within = |r: &Range<usize>, extent: usize| r.start < r.end && r.end <= extent;
             p.item < self.pictures.len() && within(&p.rows, h) && within(&p.columns, w)
         };

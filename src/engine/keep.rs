@@ -1,7 +1,7 @@
 //! What is kept on the host while programs run: it counts, so that the bound holds for all of it.
 
-use super::{Engine, Run};
-use crate::device::{Perturbation, Room, Spare};
+use super::{Engine, ProgramRun};
+use crate::device::{Perturbation, ProgramRoom, Spare};
 use crate::error::{Error, ErrorKind, Result};
 use crate::program::{Statistic, Step};
 use crate::tensor::Tensor;
@@ -9,7 +9,7 @@ use crate::tensor::Tensor;
 /// Copies of a chunk on the CPU: as many pictures may have a statistic that is not finished.
 const CHUNK: usize = 64;
 
-impl Run<'_> {
+impl ProgramRun<'_> {
     /// Bytes that the run needs on the host: what it is given and what it hands out, without and with the statistics.
     /// `elem` are the bytes of a number handed out.
     pub(super) fn host_bytes(&self, sums: &[(Statistic, usize)], elem: usize) -> [usize; 2] {
@@ -53,13 +53,13 @@ impl Run<'_> {
 impl Engine {
     /// How many copies a chunk of the run may have within the bound. Memory of earlier statistics, kept for later ones, goes
     /// where it would be too much.
-    pub(super) fn chunk(&mut self, run: &Run<'_>, sums: &[(Statistic, usize)], total: usize) -> Result<usize> {
+    pub(super) fn chunk(&mut self, run: &ProgramRun<'_>, sums: &[(Statistic, usize)], total: usize) -> Result<usize> {
         if !self.on_host {
-            return self.device.fit(run.plan, total, Room { limit: self.memory, kept: 0 });
+            return self.device.fit(run.plan, total, ProgramRoom { limit: self.memory, kept: 0 });
         }
         let [rest, all] = run.host_bytes(sums, self.device.describe().precision.bytes());
         let held = usize::try_from(self.kept).unwrap_or(usize::MAX);
-        let room = |bytes: usize| Room { limit: self.memory, kept: held.saturating_add(bytes) };
+        let room = |bytes: usize| ProgramRoom { limit: self.memory, kept: held.saturating_add(bytes) };
         let (tight, roomy) = (room(all), room(all.max(rest + self.spare.bytes())));
         match self.device.fit(run.plan, total, roomy) {
             Err(e) if e.kind() == ErrorKind::Limit && roomy.kept > tight.kept => {

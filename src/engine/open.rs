@@ -21,7 +21,7 @@ impl Settings {
 }
 
 /// A device, and how it came to be this one.
-pub(super) struct Opened {
+pub(super) struct OpenedDevice {
     pub device: Box<dyn Device>,
     /// Why it is not the GPU that there seems to be.
     pub fallback: Option<String>,
@@ -30,7 +30,7 @@ pub(super) struct Opened {
 }
 
 /// The device that `settings` ask for.
-pub(super) fn open(settings: &Settings) -> Result<Opened> {
+pub(super) fn open(settings: &Settings) -> Result<OpenedDevice> {
     match settings.device {
         DeviceChoice::Cpu => cpu_only(settings, None),
         DeviceChoice::Auto => auto(settings),
@@ -39,7 +39,7 @@ pub(super) fn open(settings: &Settings) -> Result<Opened> {
     }
 }
 
-fn cpu_only(settings: &Settings, fallback: Option<String>) -> Result<Opened> {
+fn cpu_only(settings: &Settings, fallback: Option<String>) -> Result<OpenedDevice> {
     if settings.products != Products::F32 {
         let why = fallback.map_or_else(String::new, |why| format!(" ({why})"));
         return Err(Error::no_device(format!("tf32, bf16 and f16 are computed on CUDA devices only{why}")));
@@ -49,12 +49,12 @@ fn cpu_only(settings: &Settings, fallback: Option<String>) -> Result<Opened> {
         return Err(Error::settings(format!("{}: kernels of a GPU, and the CPU computes{why}", dir.display())));
     }
     let device = cpu::open(settings.precision, settings.kernels, settings.convolution, settings.threads)?;
-    Ok(Opened { device, fallback, on_host: true })
+    Ok(OpenedDevice { device, fallback, on_host: true })
 }
 
 #[cfg(feature = "cuda")]
 mod with_cuda {
-    use super::{Opened, Settings, cpu_only};
+    use super::{OpenedDevice, Settings, cpu_only};
     use crate::device::cpu::Kernels;
     use crate::device::cuda::{self, Wish};
     use crate::error::{Error, Result};
@@ -76,17 +76,17 @@ mod with_cuda {
         }
     }
 
-    pub fn cuda(settings: &Settings, index: usize) -> Result<Opened> {
+    pub fn cuda(settings: &Settings, index: usize) -> Result<OpenedDevice> {
         single(settings)?;
-        Ok(Opened { device: cuda::open(index, &wish(settings))?, fallback: None, on_host: false })
+        Ok(OpenedDevice { device: cuda::open(index, &wish(settings))?, fallback: None, on_host: false })
     }
 
-    pub fn emulated(settings: &Settings, seed: u64) -> Result<Opened> {
+    pub fn emulated(settings: &Settings, seed: u64) -> Result<OpenedDevice> {
         single(settings)?;
-        Ok(Opened { device: cuda::open_emulated(seed, &wish(settings))?, fallback: None, on_host: true })
+        Ok(OpenedDevice { device: cuda::open_emulated(seed, &wish(settings))?, fallback: None, on_host: true })
     }
 
-    pub fn auto(settings: &Settings) -> Result<Opened> {
+    pub fn auto(settings: &Settings) -> Result<OpenedDevice> {
         // What only a CPU has is a choice of the CPU.
         if settings.precision == Precision::F64 || settings.kernels != Kernels::Auto {
             return cpu_only(settings, None);
@@ -103,20 +103,20 @@ mod with_cuda {
 
 #[cfg(not(feature = "cuda"))]
 mod with_cuda {
-    use super::{Opened, Settings, cpu_only};
+    use super::{OpenedDevice, Settings, cpu_only};
     use crate::error::{Error, Result};
 
-    pub fn cuda(_: &Settings, _: usize) -> Result<Opened> {
+    pub fn cuda(_: &Settings, _: usize) -> Result<OpenedDevice> {
         Err(Error::no_device(
             "this build has no CUDA (feature `cuda` is off); `--device cpu` or `auto` computes on the CPU",
         ))
     }
 
-    pub fn emulated(_: &Settings, _: u64) -> Result<Opened> {
+    pub fn emulated(_: &Settings, _: u64) -> Result<OpenedDevice> {
         Err(Error::no_device("this build has no CUDA kernels (feature `cuda` is off)"))
     }
 
-    pub fn auto(settings: &Settings) -> Result<Opened> {
+    pub fn auto(settings: &Settings) -> Result<OpenedDevice> {
         cpu_only(settings, None)
     }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Batch, Copies, Engine, Run, Script, script};
+use super::{Batch, Copies, Engine, ProgramRun, Script, script};
 use crate::device::{Perturbation, Sum};
 use crate::error::Result;
 use crate::graph::{Activation, Graph, Node, NodeId, Op};
@@ -107,7 +107,7 @@ impl Script for Summed {
 impl Engine {
     /// Refuses pictures, copies of them and loads in their place on which a number overflows before it is cut back; `run` is
     /// what is about to be computed on them.
-    pub(super) fn refuse_hidden_overflow(&mut self, run: &Run<'_>) -> Result<()> {
+    pub(super) fn refuse_hidden_overflow(&mut self, run: &ProgramRun<'_>) -> Result<()> {
         let (graph, x) = (run.graph, run.x);
         if !graph.ids().any(|id| cuts(graph.node(id))) {
             return Ok(());
@@ -140,7 +140,7 @@ impl Engine {
     fn look_at(&mut self, graph: &Graph, x: &Batch, copies: &Copies, node: NodeId) -> Result<()> {
         let (plan, _) = self.plan(graph, Decided::Here, 1, &Summed(node))?;
         let (targets, last) = (vec![0; x.len()], copies.weights.len().saturating_sub(1));
-        let run = Run::plain(&plan, graph, x, &targets, copies);
+        let run = ProgramRun::plain(&plan, graph, x, &targets, copies);
         let sums = vec![(Statistic::Sum, graph.node(node).shape.len()); x.len()];
         self.run_all(&run, sums, |harvest, slots| {
             for slot in slots.iter().filter(|slot| slot.copy == last) {
@@ -154,7 +154,7 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{Scored, Settings, Task};
+    use crate::engine::{ScoreScript, Settings, Task};
     use crate::graph::{GraphBuilder, Linear, Smooth, SoftClamp, Weight};
     use crate::program::Score;
     use crate::tensor::{Shape, Tensor};
@@ -201,7 +201,7 @@ mod tests {
             ] {
                 let copies = Copies { perturbation, weights: weights.clone() };
                 let task = Task { x: &x, targets: &[0], copies: &copies, loads: &[] };
-                match engine.evaluate(&graph, &Scored(Score::Logit), &task) {
+                match engine.evaluate(&graph, &ScoreScript(Score::Logit), &task) {
                     Ok(_) => assert!(fine),
                     Err(e) => assert!(!fine && e.to_string().contains("layer 'first'"), "{e}"),
                 }

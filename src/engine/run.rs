@@ -10,7 +10,7 @@ use crate::program::{Closing, Plan, Statistic};
 use crate::tensor::Tensor;
 
 /// One program over one batch.
-pub(super) struct Run<'a> {
+pub(super) struct ProgramRun<'a> {
     pub plan: &'a Arc<Plan>,
     pub graph: &'a Graph,
     pub x: &'a Batch,
@@ -20,7 +20,7 @@ pub(super) struct Run<'a> {
     pub decisions: &'a [Decisions],
 }
 
-impl<'a> Run<'a> {
+impl<'a> ProgramRun<'a> {
     /// Nothing is loaded and nothing is decided elsewhere.
     pub fn plain(
         plan: &'a Arc<Plan>,
@@ -38,7 +38,7 @@ impl Engine {
     /// statistic and the length of each picture's map; that of a picture whose last copy is in the chunk is done.
     pub(super) fn run(
         &mut self,
-        run: &Run<'_>,
+        run: &ProgramRun<'_>,
         sums: Vec<(Statistic, usize)>,
         gather: impl FnMut(&mut Harvest, &[Slot]) -> Result<()>,
     ) -> Result<()> {
@@ -49,7 +49,7 @@ impl Engine {
     /// As [`Engine::run`], whatever may be cut back.
     pub(super) fn run_all(
         &mut self,
-        run: &Run<'_>,
+        run: &ProgramRun<'_>,
         sums: Vec<(Statistic, usize)>,
         mut gather: impl FnMut(&mut Harvest, &[Slot]) -> Result<()>,
     ) -> Result<()> {

@@ -29,13 +29,13 @@ pub trait Script: Clone + Eq + Hash + Debug + Send + Sync + 'static {
 }
 
 /// A script of any type.
-trait Named: Send + Sync {
+trait AnyScript: Send + Sync {
     fn as_any(&self) -> &dyn Any;
     fn equals(&self, other: &dyn Any) -> bool;
     fn feed(&self, state: &mut dyn Hasher);
 }
 
-impl<S: Script> Named for S {
+impl<S: Script> AnyScript for S {
     fn as_any(&self) -> &dyn Any {
         self
     }
@@ -51,7 +51,7 @@ impl<S: Script> Named for S {
 }
 
 /// A script by type and value.
-struct Name(Box<dyn Named>);
+struct Name(Box<dyn AnyScript>);
 
 impl PartialEq for Name {
     fn eq(&self, other: &Self) -> bool {
@@ -69,14 +69,14 @@ impl Hash for Name {
 
 /// All that a plan depends on, within an engine.
 #[derive(PartialEq, Eq, Hash)]
-pub(super) struct Key {
+pub(super) struct PlanKey {
     graph: u64,
     decided: Decided,
     last: LastAdjoint,
     script: Name,
 }
 
-impl Key {
+impl PlanKey {
     /// A script's program over the graph with this id.
     pub fn new<S: Script>(graph: u64, decided: Decided, last: LastAdjoint, script: &S) -> Self {
         Self { graph, decided, last, script: Name(Box::new(script.clone())) }
@@ -85,18 +85,18 @@ impl Key {
 
 /// Plans and what their authors noted.
 #[derive(Default)]
-pub(super) struct Plans(HashMap<Key, (Arc<Plan>, Arc<dyn Any + Send + Sync>)>);
+pub(super) struct Plans(HashMap<PlanKey, (Arc<Plan>, Arc<dyn Any + Send + Sync>)>);
 
 impl Plans {
     /// What is kept under a script's key.
-    pub fn get<T: Send + Sync + 'static>(&self, key: &Key) -> Result<Option<(Arc<Plan>, Arc<T>)>> {
+    pub fn get<T: Send + Sync + 'static>(&self, key: &PlanKey) -> Result<Option<(Arc<Plan>, Arc<T>)>> {
         let Some((plan, notes)) = self.0.get(key) else { return Ok(None) };
         let notes = Arc::clone(notes).downcast().map_err(|_| Error::device("notes of another script"))?;
         Ok(Some((Arc::clone(plan), notes)))
     }
 
     /// Keeps a plan and its notes.
-    pub fn keep<T: Send + Sync + 'static>(&mut self, key: Key, plan: &Arc<Plan>, notes: &Arc<T>) {
+    pub fn keep<T: Send + Sync + 'static>(&mut self, key: PlanKey, plan: &Arc<Plan>, notes: &Arc<T>) {
         if self.0.len() >= MOST {
             self.0.clear();
         }
@@ -114,9 +114,9 @@ mod tests {
     use super::*;
 
     #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-    struct Numbered<const KIND: bool>(usize);
+    struct NumberedScript<const KIND: bool>(usize);
 
-    impl<const KIND: bool> Script for Numbered<KIND> {
+    impl<const KIND: bool> Script for NumberedScript<KIND> {
         type Notes = ();
 
         fn write(&self, _: &mut Builder<'_>) -> Result<()> {
@@ -128,9 +128,9 @@ mod tests {
     fn names_differ_by_type_and_value() {
         let names = || {
             [
-                Name(Box::new(Numbered::<true>(1))),
-                Name(Box::new(Numbered::<true>(2))),
-                Name(Box::new(Numbered::<false>(1))),
+                Name(Box::new(NumberedScript::<true>(1))),
+                Name(Box::new(NumberedScript::<true>(2))),
+                Name(Box::new(NumberedScript::<false>(1))),
             ]
         };
         for (i, a) in names().into_iter().enumerate() {

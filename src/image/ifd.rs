@@ -9,7 +9,7 @@ pub(super) const XMP: u16 = 700;
 
 /// Where the value of a tag lies.
 #[derive(Debug, Clone, Copy)]
-struct Entry {
+struct TagValue {
     kind: u16,
     at: usize,
     bytes: usize,
@@ -20,7 +20,7 @@ struct Entry {
 pub(super) struct Ifd<'a> {
     data: &'a [u8],
     big_endian: bool,
-    entries: BTreeMap<u16, Entry>,
+    entries: BTreeMap<u16, TagValue>,
 }
 
 /// Bytes of one element of a type.
@@ -80,7 +80,7 @@ impl<'a> Ifd<'a> {
             let bytes = usize::try_from(bytes).ok()?;
             // Where a value lies outside of the file, the rest of the directory is not to be believed.
             self.data.get(place..place.checked_add(bytes)?)?;
-            self.entries.insert(tag, Entry { kind, at: place, bytes });
+            self.entries.insert(tag, TagValue { kind, at: place, bytes });
         }
         Some(())
     }

@@ -105,7 +105,7 @@ impl Picture {
     /// # Errors
     /// When the new size has no pixel.
     pub fn resized(&self, width: usize, height: usize, interpolation: Interpolation) -> Result<Picture> {
-        let whole = resize::Part { offset: [0, 0], size: [height, width] };
+        let whole = resize::ResizedPart { offset: [0, 0], size: [height, width] };
         let rgb = resize::resize(&self.rgb, [self.height, self.width], 3, [height, width], whole, interpolation);
         Ok(Picture::new(width, height, rgb)?.cut_from(self.original_size))
     }

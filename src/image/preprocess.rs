@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Picture;
-use super::resize::{self, Interpolation, Part};
+use super::resize::{self, Interpolation, ResizedPart};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -237,7 +237,7 @@ impl Preprocess {
         let from = [picture.height(), picture.width()];
         let placement = self.placement(from)?;
         let ([rows, columns], [top, left]) = (placement.held, placement.frame);
-        let part = Part { offset: placement.cut, size: placement.held };
+        let part = ResizedPart { offset: placement.cut, size: placement.held };
         let grey;
         let pixels = if self.channels == 1 {
             grey = picture.grey();

@@ -86,7 +86,7 @@ impl std::str::FromStr for Interpolation {
 
 /// The wanted part of a resized picture, axes `[y, x]`.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Part {
+pub(super) struct ResizedPart {
     /// First row and column.
     pub offset: [usize; 2],
     /// Rows and columns.
@@ -97,12 +97,12 @@ pub(super) struct Part {
 const PRECISION_BITS: u32 = 32 - 8 - 2;
 
 /// For each wanted element of one axis: the first source element and one fixed-point weight a tap.
-struct Taps {
+struct AxisTaps {
     first: Vec<usize>,
     weights: Vec<Vec<i32>>,
 }
 
-impl Taps {
+impl AxisTaps {
     fn new(from: usize, to: usize, wanted: Range<usize>, filter: Interpolation) -> Self {
         let scale = from as f64 / to as f64;
         let widening = scale.max(1.0);
@@ -162,7 +162,7 @@ pub(super) fn resize(
     from: [usize; 2],
     channels: usize,
     to: [usize; 2],
-    part: Part,
+    part: ResizedPart,
     filter: Interpolation,
 ) -> Vec<u8> {
     let [rows, columns] = [0, 1].map(|a| part.offset[a]..part.offset[a] + part.size[a]);
@@ -179,11 +179,11 @@ pub(super) fn resize(
             .collect();
     }
     let width = part.size[1] * channels;
-    let vertical = (from[0] != to[0]).then(|| Taps::new(from[0], to[0], rows.clone(), filter));
-    let span = vertical.as_ref().map_or(rows, Taps::span);
+    let vertical = (from[0] != to[0]).then(|| AxisTaps::new(from[0], to[0], rows.clone(), filter));
+    let span = vertical.as_ref().map_or(rows, AxisTaps::span);
     let mut wide = vec![0u8; span.len() * width];
     // An axis whose extent does not change is copied, not filtered.
-    let horizontal = (from[1] != to[1]).then(|| Taps::new(from[1], to[1], columns.clone(), filter));
+    let horizontal = (from[1] != to[1]).then(|| AxisTaps::new(from[1], to[1], columns.clone(), filter));
     wide.chunks_mut(width).zip(span.clone()).for_each(|(out, y)| {
         let row = &pixels[y * stride..][..stride];
         match &horizontal {
@@ -227,8 +227,8 @@ mod tests {
     const FILTERS: [Interpolation; 4] =
         [Interpolation::Nearest, Interpolation::Bilinear, Interpolation::Bicubic, Interpolation::Lanczos];
 
-    fn whole(size: [usize; 2]) -> Part {
-        Part { offset: [0, 0], size }
+    fn whole(size: [usize; 2]) -> ResizedPart {
+        ResizedPart { offset: [0, 0], size }
     }
 
     #[test]
@@ -248,7 +248,7 @@ mod tests {
         for filter in FILTERS {
             for to in [[7, 11], [31, 37], [23, 40], [50, 19], [23, 19]] {
                 let all = resize(&pixels, from, 2, to, whole(to), filter);
-                let part = Part { offset: [2, 3], size: [4, 5] };
+                let part = ResizedPart { offset: [2, 3], size: [4, 5] };
                 let cut: Vec<u8> = (2..6).flat_map(|y| all[(y * to[1] + 3) * 2..][..5 * 2].to_vec()).collect();
                 assert_eq!(resize(&pixels, from, 2, to, part, filter), cut, "{filter} to {to:?}");
             }

@@ -11,7 +11,7 @@ const LOOKUP: u32 = 9;
 
 /// Codes and their symbols.
 #[derive(Clone)]
-struct Table {
+struct CodeTable {
     /// By the next [`LOOKUP`] bits: length and symbol; length 0 where the code is longer.
     short: Vec<(u8, u8)>,
     /// By length: first code, number of codes, position of the first one's symbol.
@@ -19,7 +19,7 @@ struct Table {
     symbols: Vec<u8>,
 }
 
-impl Table {
+impl CodeTable {
     /// From a segment's counts by length and symbols; and how many bytes that took.
     fn read(bytes: &[u8]) -> Option<(Self, usize)> {
         let (counts, rest) = bytes.split_first_chunk::<16>()?;
@@ -56,7 +56,7 @@ struct Bits<'a> {
 /// A code that does not exist, or data that end too soon.
 struct Broken;
 
-type Read<T> = std::result::Result<T, Broken>;
+type DecodeResult<T> = std::result::Result<T, Broken>;
 
 impl Bits<'_> {
     fn fill(&mut self) {
@@ -81,7 +81,7 @@ impl Bits<'_> {
         (bits & ((1 << n) - 1)) as u32
     }
 
-    fn take(&mut self, n: u32) -> Read<u32> {
+    fn take(&mut self, n: u32) -> DecodeResult<u32> {
         if n == 0 {
             return Ok(0);
         }
@@ -93,7 +93,7 @@ impl Bits<'_> {
         Ok(bits)
     }
 
-    fn symbol(&mut self, table: &Table) -> Read<u8> {
+    fn symbol(&mut self, table: &CodeTable) -> DecodeResult<u8> {
         let ahead = self.peek(16);
         let (length, symbol) = table.short[(ahead >> (16 - LOOKUP)) as usize];
         if length > 0 {
@@ -146,8 +146,8 @@ struct Frame {
     progressive: bool,
     components: Vec<Component>,
     units: [usize; 2],
-    dc: [Option<Table>; 4],
-    ac: [Option<Table>; 4],
+    dc: [Option<CodeTable>; 4],
+    ac: [Option<CodeTable>; 4],
     restart: usize,
 }
 
@@ -202,7 +202,7 @@ fn read(bytes: &[u8]) -> Option<bool> {
 }
 
 /// Data between two restart markers.
-struct Run<'a> {
+struct RestartInterval<'a> {
     bytes: &'a [u8],
     /// The marker before them.
     marker: Option<u8>,
@@ -211,7 +211,7 @@ struct Run<'a> {
 }
 
 /// Cuts a scan's data at its restart markers; any other marker ends it.
-fn runs(bytes: &[u8]) -> impl Iterator<Item = Run<'_>> {
+fn runs(bytes: &[u8]) -> impl Iterator<Item = RestartInterval<'_>> {
     let (mut start, mut at, mut marker, mut over) = (0, 0, None, false);
     std::iter::from_fn(move || {
         while !over {
@@ -223,7 +223,7 @@ fn runs(bytes: &[u8]) -> impl Iterator<Item = Run<'_>> {
                 at = next + 1;
                 continue;
             }
-            let run = Run { bytes: &bytes[start..found], marker, end: found };
+            let run = RestartInterval { bytes: &bytes[start..found], marker, end: found };
             match kind {
                 Some(&kind @ 0xD0..=0xD7) => (start, at, marker) = (next + 1, next + 1, Some(kind)),
                 _ => over = true,
@@ -263,7 +263,7 @@ impl Frame {
 
     fn tables(&mut self, mut body: &[u8]) -> Option<()> {
         while let Some((&place, rest)) = body.split_first() {
-            let (table, length) = Table::read(rest)?;
+            let (table, length) = CodeTable::read(rest)?;
             let tables = if place >> 4 == 0 { &mut self.dc } else { &mut self.ac };
             *tables.get_mut(usize::from(place & 15))? = Some(table);
             body = &rest[length..];
@@ -348,7 +348,7 @@ impl Frame {
     }
 }
 
-fn sequential(bits: &mut Bits, dc: &Table, ac: &Table) -> Read<()> {
+fn sequential(bits: &mut Bits, dc: &CodeTable, ac: &CodeTable) -> DecodeResult<()> {
     let length = bits.symbol(dc)?;
     bits.take(u32::from(length.min(16)))?;
     let mut k = 1;
@@ -371,10 +371,10 @@ fn sequential(bits: &mut Bits, dc: &Table, ac: &Table) -> Read<()> {
 fn progressive(
     bits: &mut Bits,
     scan: &Scan,
-    (dc, ac): (Option<&Table>, Option<&Table>),
+    (dc, ac): (Option<&CodeTable>, Option<&CodeTable>),
     set: &mut u64,
     end_of_band: &mut u32,
-) -> Option<Read<()>> {
+) -> Option<DecodeResult<()>> {
     let refines = scan.high > 0;
     Some(match (scan.start, refines) {
         (0, false) => bits.symbol(dc?).and_then(|length| bits.take(u32::from(length.min(16))).map(drop)),
@@ -384,7 +384,7 @@ fn progressive(
     })
 }
 
-fn band(bits: &mut Bits, scan: &Scan, ac: &Table, set: &mut u64, end_of_band: &mut u32) -> Read<()> {
+fn band(bits: &mut Bits, scan: &Scan, ac: &CodeTable, set: &mut u64, end_of_band: &mut u32) -> DecodeResult<()> {
     if *end_of_band > 0 {
         *end_of_band -= 1;
         return Ok(());
@@ -413,7 +413,13 @@ fn band(bits: &mut Bits, scan: &Scan, ac: &Table, set: &mut u64, end_of_band: &m
     Ok(())
 }
 
-fn refined_band(bits: &mut Bits, scan: &Scan, ac: &Table, set: &mut u64, end_of_band: &mut u32) -> Read<()> {
+fn refined_band(
+    bits: &mut Bits,
+    scan: &Scan,
+    ac: &CodeTable,
+    set: &mut u64,
+    end_of_band: &mut u32,
+) -> DecodeResult<()> {
     let mut k = scan.start;
     if *end_of_band == 0 {
         while k <= scan.end {

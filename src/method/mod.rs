@@ -315,10 +315,10 @@ pub fn registry() -> &'static [Entry] {
 }
 
 /// A preset's name and, by key, the values that differ from the parameters' defaults.
-type Preset = (&'static str, &'static [(&'static str, &'static str)]);
+type MethodPreset = (&'static str, &'static [(&'static str, &'static str)]);
 
 /// Presets by method.
-const PRESETS: [(&str, &[Preset]); 4] = [
+const PRESETS: [(&str, &[MethodPreset]); 4] = [
     (haf::ENTRY.id, &haf::PRESETS),
     (relex::ENTRY.id, &relex::PRESETS),
     (masks::meaningful_perturbation::ENTRY.id, &masks::meaningful_perturbation::PRESETS),

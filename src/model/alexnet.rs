@@ -1,8 +1,8 @@
 //! AlexNet (Krizhevsky 2014, "one weird trick") with torchvision's names.
 
-use super::assembly::{Assembly, Bias, ConvSpec, Pad};
+use super::assembly::{Assembly, BiasPresence, ConvSpec, Pad};
 use super::tensors::Tensors;
-use super::{Built, Labels, preprocess};
+use super::{BuiltNet, Labels, preprocess};
 use crate::error::Result;
 use crate::graph::Op;
 use crate::tensor::{Shape, Window};
@@ -16,13 +16,14 @@ pub(super) fn recognise(tensors: &Tensors) -> Result<bool> {
     Ok(names.iter().all(|n| tensors.has(n)) && !tensors.has("classifier.0.weight"))
 }
 
-pub(super) fn build(tensors: &mut Tensors) -> Result<Built> {
+pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     let channels = Assembly::picture_channels(tensors, "features.0.weight");
     let mut net = Assembly::new(tensors, Shape::new(channels, 224, 224), 1e-5);
     let mut x = net.builder.input();
     let mut stages = 0;
     for (position, kernel, stride, rows, pooled) in FEATURES {
-        let spec = ConvSpec { pad: Pad::Rows(rows), bias: Bias::Present, ..ConvSpec::plain(Some(kernel), stride) };
+        let spec =
+            ConvSpec { pad: Pad::Rows(rows), bias: BiasPresence::Present, ..ConvSpec::plain(Some(kernel), stride) };
         x = net.conv(&format!("features.{position}"), x, spec)?;
         x = net.relu(format!("features.{}", position + 1), x)?;
         if pooled {
@@ -33,13 +34,13 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<Built> {
     }
     let bins = net.bins("classifier.1", net.channels(x))?;
     x = net.pooled(bins, x)?;
-    x = net.linear("classifier.1", x, Bias::Present)?;
+    x = net.linear("classifier.1", x, BiasPresence::Present)?;
     x = net.relu("classifier.2", x)?;
-    x = net.linear("classifier.4", x, Bias::Present)?;
+    x = net.linear("classifier.4", x, BiasPresence::Present)?;
     x = net.relu("classifier.5", x)?;
-    x = net.linear("classifier.6", x, Bias::Present)?;
+    x = net.linear("classifier.6", x, BiasPresence::Present)?;
     let graph = net.builder.finish(x)?;
-    Ok(Built {
+    Ok(BuiltNet {
         architecture: "alexnet".into(),
         form: "alexnet".into(),
         assumed: vec!["relu", "max-pools", "strides and padding of torchvision's AlexNet"],

@@ -9,7 +9,7 @@ use crate::tensor::{Padding, Shape, Window};
 
 /// Whether a layer has a bias.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Bias {
+pub(super) enum BiasPresence {
     Present,
     Absent,
     /// Present if the file has it.
@@ -43,13 +43,13 @@ pub(super) struct ConvSpec {
     pub(super) stride: usize,
     pub(super) pad: Pad,
     pub(super) groups: Groups,
-    pub(super) bias: Bias,
+    pub(super) bias: BiasPresence,
 }
 
 impl ConvSpec {
     /// A convolution without bias that keeps the size but for its stride.
     pub(super) const fn plain(kernel: Option<usize>, stride: usize) -> Self {
-        Self { kernel, stride, pad: Pad::Half, groups: Groups::One, bias: Bias::Absent }
+        Self { kernel, stride, pad: Pad::Half, groups: Groups::One, bias: BiasPresence::Absent }
     }
 }
 
@@ -105,12 +105,12 @@ impl<'t> Assembly<'t> {
         self.builder.push(name, Op::Conv(Conv { weight, bias, window, groups }), &[x])
     }
 
-    fn bias(&mut self, name: &str, bias: Bias, len: usize) -> Result<Option<Arc<[f64]>>> {
+    fn bias(&mut self, name: &str, bias: BiasPresence, len: usize) -> Result<Option<Arc<[f64]>>> {
         let tensor = format!("{name}.bias");
         let wanted = match bias {
-            Bias::Present => true,
-            Bias::Absent => false,
-            Bias::Optional => self.tensors.has(&tensor),
+            BiasPresence::Present => true,
+            BiasPresence::Absent => false,
+            BiasPresence::Optional => self.tensors.has(&tensor),
         };
         wanted.then(|| self.tensors.vector(&tensor, len)).transpose()
     }
@@ -122,7 +122,7 @@ impl<'t> Assembly<'t> {
     }
 
     /// The linear layer `name`; its tensors are `name.weight` and `name.bias`.
-    pub(super) fn linear(&mut self, name: &str, x: NodeId, bias: Bias) -> Result<NodeId> {
+    pub(super) fn linear(&mut self, name: &str, x: NodeId, bias: BiasPresence) -> Result<NodeId> {
         let weight = self.tensors.linear_weight(&format!("{name}.weight"), self.channels(x))?;
         let bias = self.bias(name, bias, weight.rows())?;
         self.builder.push(name, Op::Linear(Linear { weight, bias }), &[x])

@@ -13,12 +13,12 @@ pub struct Blueprint {
     pub name: String,
     /// Dimensions.
     pub shape: Vec<usize>,
-    fill: Fill,
+    fill: WeightFill,
 }
 
 /// What random weights hold in place of trained ones.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Fill {
+enum WeightFill {
     /// Uniform with this standard deviation.
     Spread(f32),
     Constant(f32),
@@ -72,21 +72,21 @@ pub fn known_nets() -> Vec<&'static str> {
 }
 
 #[derive(Default)]
-struct Plan(Vec<Blueprint>);
+struct BlueprintList(Vec<Blueprint>);
 
-impl Plan {
-    fn tensor(&mut self, name: String, shape: &[usize], fill: Fill) {
+impl BlueprintList {
+    fn tensor(&mut self, name: String, shape: &[usize], fill: WeightFill) {
         self.0.push(Blueprint { name, shape: shape.to_vec(), fill });
     }
 
     /// Variance 2 / fan-in keeps the signal's size through ReLUs (He 2015).
     fn weight(&mut self, name: &str, shape: &[usize]) {
         let fan: usize = shape[1..].iter().product();
-        self.tensor(format!("{name}.weight"), shape, Fill::Spread((2.0 / fan as f32).sqrt()));
+        self.tensor(format!("{name}.weight"), shape, WeightFill::Spread((2.0 / fan as f32).sqrt()));
     }
 
     fn bias(&mut self, name: &str, len: usize) {
-        self.tensor(format!("{name}.bias"), &[len], Fill::Spread(0.05));
+        self.tensor(format!("{name}.bias"), &[len], WeightFill::Spread(0.05));
     }
 
     fn conv(&mut self, name: &str, k: usize, c: usize, side: usize) {
@@ -94,10 +94,10 @@ impl Plan {
     }
 
     fn norm(&mut self, name: &str, channels: usize, scale: f32) {
-        self.tensor(format!("{name}.weight"), &[channels], Fill::Constant(scale));
+        self.tensor(format!("{name}.weight"), &[channels], WeightFill::Constant(scale));
         self.bias(name, channels);
-        self.tensor(format!("{name}.running_mean"), &[channels], Fill::Spread(0.05));
-        self.tensor(format!("{name}.running_var"), &[channels], Fill::Constant(1.0));
+        self.tensor(format!("{name}.running_mean"), &[channels], WeightFill::Spread(0.05));
+        self.tensor(format!("{name}.running_var"), &[channels], WeightFill::Constant(1.0));
     }
 
     fn linear(&mut self, name: &str, k: usize, c: usize) {
@@ -232,7 +232,7 @@ fn known(net: &str) -> Result<&'static str> {
 /// When no net of that name is known; lists those that are.
 pub fn blueprint(net: &str) -> Result<Vec<Blueprint>> {
     let net = known(net)?;
-    let mut plan = Plan::default();
+    let mut plan = BlueprintList::default();
     if let Some(&(name, blocks)) = VGGS.iter().find(|v| v.0 == net) {
         plan.vgg(blocks, name.ends_with("_bn"));
     } else if let Some(&(_, depths)) = BASICS.iter().find(|v| v.0 == net) {
@@ -255,9 +255,9 @@ pub fn blueprint(net: &str) -> Result<Vec<Blueprint>> {
 }
 
 /// Uniform numbers in [−1, 1): SplitMix64 (Steele 2014).
-struct Uniform(u64);
+struct SplitMix(u64);
 
-impl Uniform {
+impl SplitMix {
     fn next(&mut self) -> f32 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -292,13 +292,13 @@ impl Model {
         let mut file = Vec::with_capacity(8 + header.len() + bytes);
         file.extend_from_slice(&(header.len() as u64).to_le_bytes());
         file.extend_from_slice(header.as_bytes());
-        let mut uniform = Uniform(seed);
+        let mut uniform = SplitMix(seed);
         for t in &tensors {
             for _ in 0..t.shape.iter().product() {
                 let value = match t.fill {
-                    Fill::Constant(value) => value,
+                    WeightFill::Constant(value) => value,
                     // A uniform number has a variance of a third.
-                    Fill::Spread(deviation) => uniform.next() * deviation * 3f32.sqrt(),
+                    WeightFill::Spread(deviation) => uniform.next() * deviation * 3f32.sqrt(),
                 };
                 file.extend_from_slice(&value.to_le_bytes());
             }

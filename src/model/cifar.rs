@@ -1,9 +1,9 @@
 //! ResNet for small pictures (He 2016, section 4.2) with parameter-free ("option A") shortcuts.
 
-use super::assembly::{Assembly, Bias, ConvSpec};
+use super::assembly::{Assembly, BiasPresence, ConvSpec};
 use super::resnet::depth;
 use super::tensors::Tensors;
-use super::{Built, Labels, preprocess};
+use super::{BuiltNet, Labels, preprocess};
 use crate::error::{Error, Result};
 use crate::graph::{NodeId, Op};
 use crate::tensor::Shape;
@@ -44,7 +44,7 @@ fn block(net: &mut Assembly<'_>, name: &str, x: NodeId, stride: usize) -> Result
     net.relu(format!("{name}.relu2"), sum)
 }
 
-pub(super) fn build(tensors: &mut Tensors) -> Result<Built> {
+pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     let depths: Vec<usize> = (1..=3).map(|layer| depth(tensors, layer)).collect();
     let channels = Assembly::picture_channels(tensors, "conv1.weight");
     let mut net = Assembly::new(tensors, Shape::new(channels, 32, 32), 1e-5);
@@ -61,11 +61,11 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<Built> {
         net.builder.stage(format!("layer{layer}"), x);
     }
     x = net.pooled(1, x)?;
-    x = net.linear("linear", x, Bias::Present)?;
+    x = net.linear("linear", x, BiasPresence::Present)?;
     let graph = net.builder.finish(x)?;
     let listed: Vec<String> = depths.iter().map(usize::to_string).collect();
     let architecture = format!("cifar-resnet{} [{}]", 2 * depths.iter().sum::<usize>() + 2, listed.join(","));
-    Ok(Built {
+    Ok(BuiltNet {
         form: architecture.clone(),
         architecture,
         assumed: vec!["relu", "no max-pool", "batch-norm eps 1e-5"],

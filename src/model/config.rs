@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::{Architecture, Built, Labels, Setting};
+use super::{Architecture, BuiltNet, Labels, Setting};
 use crate::error::{Error, ErrorKind, Result, open_file};
 use crate::image::Interpolation;
 use crate::tensor::Shape;
@@ -261,7 +261,7 @@ impl Statement {
     ///
     /// # Errors
     /// When it does not; says in what.
-    pub(super) fn check(&self, table: &[Architecture], row: &Architecture, built: &Built) -> Result<()> {
+    pub(super) fn check(&self, table: &[Architecture], row: &Architecture, built: &BuiltNet) -> Result<()> {
         let Self { place, .. } = self;
         let fail = |why: String| Err(Error::model(why));
         if let Some((named, form)) = self.named(table)? {
@@ -298,7 +298,7 @@ impl Statement {
 
     /// Puts what it says in the place of what would be assumed, leaving alone what is `told` already. What it says of sizes
     /// goes to `sizes`.
-    pub(super) fn apply(&self, built: &mut Built, told: &mut Vec<Setting>, sizes: &mut Sizes) {
+    pub(super) fn apply(&self, built: &mut BuiltNet, told: &mut Vec<Setting>, sizes: &mut Sizes) {
         if let (Some(names), false) = (&self.labels, told.contains(&Setting::Labels)) {
             built.labels = Labels::of(names.clone());
             told.push(Setting::Labels);
@@ -348,7 +348,7 @@ impl Statement {
     }
 
     /// Another net than `row` that it names, whether that one is read or not.
-    pub(super) fn other_net(&self, table: &[Architecture], row: &Architecture, built: &Built) -> Option<&str> {
+    pub(super) fn other_net(&self, table: &[Architecture], row: &Architecture, built: &BuiltNet) -> Option<&str> {
         let same = match self.named(table) {
             Ok(None) => true,
             Ok(Some((named, form))) => named.name == row.name && form.is_none_or(|form| form == built.form),
@@ -371,7 +371,7 @@ impl Sizes {
     ///
     /// # Errors
     /// When the net does not take pictures of the size.
-    pub(super) fn apply(self, built: &mut Built, told: &mut Vec<Setting>) -> Result<Option<String>> {
+    pub(super) fn apply(self, built: &mut BuiltNet, told: &mut Vec<Setting>) -> Result<Option<String>> {
         if self.size.is_none() && self.crop_pct.is_none() {
             return Ok(None);
         }

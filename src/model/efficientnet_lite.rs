@@ -5,10 +5,10 @@
 //! `efficientnet_lite0` … `4` with symmetric padding and PyTorch's eps. Other families (MobileNetV2, MNASNet …) have the same
 //! names but other depths; they are not read.
 
-use super::assembly::{Assembly, Bias, ConvSpec, Groups, Pad};
+use super::assembly::{Assembly, BiasPresence, ConvSpec, Groups, Pad};
 use super::preprocess::{self, Preparation};
 use super::tensors::Tensors;
-use super::{Built, Labels};
+use super::{BuiltNet, Labels};
 use crate::error::{Error, Result};
 use crate::graph::{NodeId, Op};
 use crate::tensor::Shape;
@@ -63,7 +63,7 @@ const OTHERS: [([usize; 7], &str); 5] = [
 ];
 
 /// What the two families differ in.
-struct Family {
+struct FamilyTraits {
     /// Before the names of the sizes.
     prefix: &'static str,
     pad: Pad,
@@ -73,7 +73,7 @@ struct Family {
     assumed: &'static [&'static str],
 }
 
-const OF_TENSORFLOW: Family = Family {
+const OF_TENSORFLOW: FamilyTraits = FamilyTraits {
     prefix: "",
     pad: Pad::Same,
     eps: 1e-3,
@@ -81,7 +81,7 @@ const OF_TENSORFLOW: Family = Family {
     assumed: &["relu6", "padding: TensorFlow's same", "batch-norm eps 1e-3"],
 };
 
-const OF_TIMM: Family = Family {
+const OF_TIMM: FamilyTraits = FamilyTraits {
     prefix: "timm-",
     pad: Pad::Half,
     eps: 1e-5,
@@ -158,10 +158,10 @@ fn relu6(net: &mut Assembly<'_>, name: impl Into<String>, x: NodeId) -> Result<N
     net.op(name, Op::Clamp { lo: 0.0, hi: 6.0 }, &[x])
 }
 
-impl Family {
+impl FamilyTraits {
     /// How a convolution pads, strides and groups here; the kernel comes from the weight.
     fn spec(&self, stride: usize, groups: Groups, kernel: Option<usize>) -> ConvSpec {
-        ConvSpec { kernel, stride, pad: self.pad, groups, bias: Bias::Absent }
+        ConvSpec { kernel, stride, pad: self.pad, groups, bias: BiasPresence::Absent }
     }
 
     fn block(&self, net: &mut Assembly<'_>, name: &str, x: NodeId, stride: usize) -> Result<NodeId> {
@@ -185,7 +185,7 @@ impl Family {
         Ok(end)
     }
 
-    fn build(&self, tensors: &mut Tensors) -> Result<Built> {
+    fn build(&self, tensors: &mut Tensors) -> Result<BuiltNet> {
         let depths = depths(tensors);
         let ends: [usize; 7] = std::array::from_fn(|stage| {
             let end = |conv: &str| tensors.shape(&format!("blocks.{stage}.0.{conv}.weight"));
@@ -218,10 +218,10 @@ impl Family {
         x = relu6(&mut net, "relu2", x)?;
         net.builder.stage(format!("stage{}", resolutions + 1), x);
         x = net.pooled(1, x)?;
-        x = net.linear("classifier", x, Bias::Present)?;
+        x = net.linear("classifier", x, BiasPresence::Present)?;
         let graph = net.builder.finish(x)?;
         let form = format!("{}efficientnet-lite {}", self.prefix, listed(depths));
-        Ok(Built {
+        Ok(BuiltNet {
             architecture: variant.map_or_else(|| form.clone(), |v| format!("{}{}", self.prefix, v.name)),
             form,
             preparation,
@@ -233,11 +233,11 @@ impl Family {
 }
 
 /// TensorFlow's family.
-pub(super) fn build(tensors: &mut Tensors) -> Result<Built> {
+pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     OF_TENSORFLOW.build(tensors)
 }
 
 /// timm's own family.
-pub(super) fn build_timm(tensors: &mut Tensors) -> Result<Built> {
+pub(super) fn build_timm(tensors: &mut Tensors) -> Result<BuiltNet> {
     OF_TIMM.build(tensors)
 }

@@ -1,9 +1,9 @@
 //! Multi-layer perceptron: linear layers with ReLU between them, in the order of the numbers in their names; one
 //! without a number is the last.
 
-use super::assembly::{Assembly, Bias};
+use super::assembly::{Assembly, BiasPresence};
 use super::tensors::Tensors;
-use super::{Built, Labels, preprocess};
+use super::{BuiltNet, Labels, preprocess};
 use crate::error::{Error, Result};
 use crate::graph::Op;
 use crate::tensor::Shape;
@@ -49,7 +49,7 @@ fn ordered(tensors: &Tensors) -> Result<Vec<String>> {
     }
 }
 
-pub(super) fn build(tensors: &mut Tensors) -> Result<Built> {
+pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     let layers = ordered(tensors)?;
     let Some(&[_, inputs]) = layers.first().and_then(|first| tensors.shape(&format!("{first}.weight"))) else {
         return Err(Error::model("an MLP needs weights of two dimensions, the first layer has none"));
@@ -68,7 +68,7 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<Built> {
     }
     let hidden = layers.len() - 1;
     for (i, name) in layers.iter().enumerate() {
-        x = net.linear(name, x, Bias::Optional)?;
+        x = net.linear(name, x, BiasPresence::Optional)?;
         if i < hidden {
             x = net.relu(format!("{name}.relu"), x)?;
             net.builder.stage(format!("stage{}", i + 1), x);
@@ -78,7 +78,7 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<Built> {
     let widths: Vec<String> =
         graph.nodes().iter().filter(|n| matches!(n.op, Op::Linear(_))).map(|n| n.shape.c.to_string()).collect();
     let architecture = format!("mlp {inputs}-{}", widths.join("-"));
-    Ok(Built {
+    Ok(BuiltNet {
         form: architecture.clone(),
         architecture,
         assumed: if hidden > 0 { vec!["relu"] } else { Vec::new() },

@@ -42,7 +42,7 @@ const MAX_KEPT_GRAPHS: usize = 64;
 const SHOWN_NAMES: usize = 6;
 
 /// What an architecture makes of a file.
-struct Built {
+struct BuiltNet {
     graph: Graph,
     architecture: String,
     /// Kind and depths, however wide it is: what a published name stands for.
@@ -89,7 +89,7 @@ pub struct Architecture {
     /// Which nets it covers.
     pub nets: &'static str,
     recognise: fn(&Tensors) -> Result<bool>,
-    build: fn(&mut Tensors) -> Result<Built>,
+    build: fn(&mut Tensors) -> Result<BuiltNet>,
     /// Names under which such nets are published (torchvision, timm), and the form that each stands for.
     published: &'static [(&'static str, &'static str)],
     /// A published family whose files cannot be told from this one's, by its name in this table, and what it differs in.
@@ -193,8 +193,8 @@ fn recognised(tensors: &Tensors) -> Result<&'static Architecture> {
 }
 
 /// A net as it was read, and what of it was told and what was not.
-struct Reading {
-    built: Built,
+struct ReadNet {
+    built: BuiltNet,
     /// Of the preparation and the class names, what somebody has said.
     told: Vec<Setting>,
     /// What of the size nobody has said, where somebody has said the rest.
@@ -205,7 +205,7 @@ struct Reading {
 
 /// Reads the net by what is said of it: the caller's `arch` goes before the metadata, these before the `config.json`
 /// (`beside`), and all before what names and shapes tell.
-fn read(tensors: &mut Tensors, arch: Option<&str>, beside: Result<Option<Vec<u8>>>) -> Result<Reading> {
+fn read(tensors: &mut Tensors, arch: Option<&str>, beside: Result<Option<Vec<u8>>>) -> Result<ReadNet> {
     let (mut statements, mut warnings) = (Vec::new(), Vec::new());
     // To whom the net is told by an option, a statement that cannot be used is no obstacle.
     let mut spare = |e: Error| match arch {
@@ -263,7 +263,7 @@ fn read(tensors: &mut Tensors, arch: Option<&str>, beside: Result<Option<Vec<u8>
              --arch {name} or --arch {twin} settles it"
         ));
     }
-    Ok(Reading { built, told, assumed_size, read, warnings })
+    Ok(ReadNet { built, told, assumed_size, read, warnings })
 }
 
 /// A net with its weights, and what it expects and names.
@@ -378,7 +378,7 @@ impl Model {
         let mut tensors = Tensors::parse(bytes.clone())?;
         let known = arch.is_none() && is_embedded(&bytes);
         let arch = if known { Some(efficientnet_lite::TENSORFLOW) } else { arch };
-        let Reading { mut built, told, assumed_size, read, warnings } =
+        let ReadNet { mut built, told, assumed_size, read, warnings } =
             read(&mut tensors, arch, if known { Ok(None) } else { beside })?;
         if built.graph.classes() == 1 {
             built.graph = built.graph.two_classes()?;

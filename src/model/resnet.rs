@@ -2,9 +2,9 @@
 //!
 //! As torchvision has it, the stride of a bottleneck sits in its 3×3 convolution.
 
-use super::assembly::{Assembly, Bias, ConvSpec, Groups};
+use super::assembly::{Assembly, BiasPresence, ConvSpec, Groups};
 use super::tensors::Tensors;
-use super::{Built, Labels, preprocess};
+use super::{BuiltNet, Labels, preprocess};
 use crate::error::{Error, Result};
 use crate::graph::{NodeId, Op};
 use crate::tensor::{Shape, Window};
@@ -70,7 +70,7 @@ fn block(net: &mut Assembly<'_>, name: &str, x: NodeId, stride: usize, convoluti
     net.relu(format!("{name}.relu{convolutions}"), sum)
 }
 
-pub(super) fn build(tensors: &mut Tensors) -> Result<Built> {
+pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     let convolutions = if tensors.has("layer1.0.conv3.weight") { 3 } else { 2 };
     let depths: Vec<usize> = (1..=4).map(|layer| depth(tensors, layer)).collect();
     if let Some(empty) = depths.iter().position(|&n| n == 0) {
@@ -113,13 +113,13 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<Built> {
         net.builder.stage(format!("layer{layer}"), x);
     }
     x = net.pooled(1, x)?;
-    x = net.linear("fc", x, Bias::Present)?;
+    x = net.linear("fc", x, BiasPresence::Present)?;
     let graph = net.builder.finish(x)?;
     let mut assumed = vec!["relu", "max-pool after the stem", "no dilation", "no anti-aliasing", "batch-norm eps 1e-5"];
     if convolutions == 3 {
         assumed.push("stride in the 3x3 convolution of a bottleneck");
     }
-    Ok(Built {
+    Ok(BuiltNet {
         form: architecture.clone(),
         architecture,
         assumed,

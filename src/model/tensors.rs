@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::graph::{BatchNorm, Bytes, Encoding, Weight};
 use crate::tensor::{MOST_HEADER_BYTES, safetensors_header};
 
-struct Stored {
+struct StoredTensor {
     dtype: Dtype,
     shape: Vec<usize>,
     /// First byte within the file.
@@ -20,7 +20,7 @@ struct Stored {
 pub(super) struct Tensors {
     bytes: Bytes,
     metadata: BTreeMap<String, String>,
-    stored: BTreeMap<String, Stored>,
+    stored: BTreeMap<String, StoredTensor>,
     used: BTreeSet<String>,
 }
 
@@ -121,7 +121,7 @@ impl Tensors {
             if from > to || to > data.len() {
                 return Err(Error::model(format!("tensor '{name}' lies outside the file")));
             }
-            let tensor = Stored { dtype: info.dtype, shape: info.shape.clone(), offset: start + from };
+            let tensor = StoredTensor { dtype: info.dtype, shape: info.shape.clone(), offset: start + from };
             stored.insert(name, tensor);
         }
         if stored.is_empty() {

@@ -1,8 +1,8 @@
 //! VGG (Simonyan & Zisserman 2015) with torchvision's names, with or without batch norm.
 
-use super::assembly::{Assembly, Bias, ConvSpec};
+use super::assembly::{Assembly, BiasPresence, ConvSpec};
 use super::tensors::Tensors;
-use super::{Built, Labels, preprocess};
+use super::{BuiltNet, Labels, preprocess};
 use crate::error::{Error, Result};
 use crate::graph::Op;
 use crate::tensor::{Shape, Window};
@@ -36,13 +36,13 @@ fn convolutions(tensors: &Tensors) -> Vec<usize> {
 }
 
 /// Pools have no tensors: a position that is skipped is a pool, and the last one follows the last ReLU.
-pub(super) fn build(tensors: &mut Tensors) -> Result<Built> {
+pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     let convolutions = convolutions(tensors);
     let channels = Assembly::picture_channels(tensors, "features.0.weight");
     let mut net = Assembly::new(tensors, Shape::new(channels, 224, 224), 1e-5);
     let mut x = net.builder.input();
     let (mut next, mut pools, mut norms) = (0, 0, 0);
-    let spec = ConvSpec { bias: Bias::Present, ..ConvSpec::plain(None, 1) };
+    let spec = ConvSpec { bias: BiasPresence::Present, ..ConvSpec::plain(None, 1) };
     for (i, &position) in convolutions.iter().enumerate() {
         if i > 0 && position == next + 1 {
             pools += 1;
@@ -68,11 +68,11 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<Built> {
     x = net.op(format!("features.{next}"), Op::MaxPool(Window::square(2, 2, 0)), &[x])?;
     let bins = net.bins("classifier.0", net.channels(x))?;
     x = net.pooled(bins, x)?;
-    x = net.linear("classifier.0", x, Bias::Present)?;
+    x = net.linear("classifier.0", x, BiasPresence::Present)?;
     x = net.relu("classifier.1", x)?;
-    x = net.linear("classifier.3", x, Bias::Present)?;
+    x = net.linear("classifier.3", x, BiasPresence::Present)?;
     x = net.relu("classifier.4", x)?;
-    x = net.linear("classifier.6", x, Bias::Present)?;
+    x = net.linear("classifier.6", x, BiasPresence::Present)?;
     let graph = net.builder.finish(x)?;
     let norm = if norms > 0 { ", batch norm" } else { "" };
     let mut assumed = vec!["relu", "max-pools"];
@@ -80,7 +80,7 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<Built> {
         assumed.push("batch-norm eps 1e-5");
     }
     let architecture = format!("vgg ({} conv{norm})", convolutions.len());
-    Ok(Built {
+    Ok(BuiltNet {
         form: architecture.clone(),
         architecture,
         assumed,

@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use super::MOST_COPIES;
 use super::footprint::Footprint;
-use crate::device::patch::{Ascent, Moved, Mover, PatchTask, Place, Stem};
+use crate::device::patch::{Ascent, Moved, Mover, PatchMove, PatchTask, Stem};
 use crate::engine::{Batch, Copies, Engine, Script, Task};
 use crate::error::{Error, Result};
 use crate::graph::{Activation, Graph, NodeId, Op};
@@ -24,7 +24,7 @@ use crate::tensor::{Precision, Shape, Tensor};
 
 /// Which patches move together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Masks {
+pub enum DecoyMasks {
     /// Patches whose footprints at the layer do not meet, in one picture. This project's own choice.
     Lattice,
     /// One patch a decoy: all places, or so many of them, drawn.
@@ -41,7 +41,7 @@ pub struct Recipe {
     /// Distance of neighbouring patches.
     pub stride: usize,
     /// Which patches move together.
-    pub masks: Masks,
+    pub masks: DecoyMasks,
     /// Largest change of an output, as a share of the picture's largest output.
     pub epsilon: f64,
     /// Steps of Adam.
@@ -149,9 +149,9 @@ impl<'a> Generator<'a> {
         let footprint = Footprint::of(graph, node)?;
         let starts = [starts(shape.h, patch, stride), starts(shape.w, patch, stride)];
         let masks = match recipe.masks {
-            Masks::Lattice => vec![lattice(&starts, (patch + footprint.extent().max(1) - 1).div_ceil(stride))],
-            Masks::Patch(None) => vec![each(&starts)],
-            Masks::Patch(Some(n)) => {
+            DecoyMasks::Lattice => vec![lattice(&starts, (patch + footprint.extent().max(1) - 1).div_ceil(stride))],
+            DecoyMasks::Patch(None) => vec![each(&starts)],
+            DecoyMasks::Patch(Some(n)) => {
                 x.keys().iter().map(|&key| drawn(&starts, n, recipe.seed, key)).collect::<Result<_>>()?
             }
         };
@@ -212,7 +212,7 @@ impl<'a> Generator<'a> {
     /// Bytes of patches: their places, twice, and their pixels.
     fn bytes_of(&self, patches: usize) -> usize {
         let pixels = self.x.shape().c * self.recipe.patch * self.recipe.patch * size_of::<f64>();
-        patches.saturating_mul(2 * size_of::<Place>() + size_of::<Moved>() + pixels)
+        patches.saturating_mul(2 * size_of::<PatchMove>() + size_of::<Moved>() + pixels)
     }
 
     fn make_together(&self, engine: &mut Engine, wanted: &[(usize, usize)]) -> Result<Vec<Decoy>> {
@@ -221,7 +221,7 @@ impl<'a> Generator<'a> {
         for (i, &(item, decoy)) in wanted.iter().enumerate() {
             let (patches, sign) = self.mask(item, decoy);
             counts.push(patches.len());
-            places.extend(patches.into_iter().map(|[rows, columns]| Place { item: i, rows, columns, sign }));
+            places.extend(patches.into_iter().map(|[rows, columns]| PatchMove { item: i, rows, columns, sign }));
         }
         let patches = self.bytes_of(places.len());
         // One picture in double precision before and after.
@@ -234,7 +234,7 @@ impl<'a> Generator<'a> {
                 // Patches do not see each other: those of all decoys of a picture are moved on one picture.
                 let first = wanted.iter().map(|&(item, _)| item).min().unwrap_or_default();
                 let last = wanted.iter().map(|&(item, _)| item).max().unwrap_or_default();
-                let on_picture = |place: &Place| Place { item: wanted[place.item].0 - first, ..place.clone() };
+                let on_picture = |place: &PatchMove| PatchMove { item: wanted[place.item].0 - first, ..place.clone() };
                 engine.move_patches(&PatchTask {
                     stem,
                     pictures: &self.x.items()[first..=last],
@@ -268,7 +268,7 @@ impl<'a> Generator<'a> {
     fn decoy<'m>(
         &self,
         picture: &Tensor,
-        moved: impl Iterator<Item = (&'m Place, &'m Moved)>,
+        moved: impl Iterator<Item = (&'m PatchMove, &'m Moved)>,
         limit: f64,
         precision: Precision,
     ) -> Result<Decoy> {
@@ -304,7 +304,7 @@ impl<'a> Generator<'a> {
         let mut numbers = from.to_vec();
         let plane = self.x.shape().plane();
         for [rows, columns] in self.mask(item, number).0 {
-            let place = Place { item, rows, columns, sign: 1.0 };
+            let place = PatchMove { item, rows, columns, sign: 1.0 };
             let norm =
                 |f: &dyn Fn(usize) -> f64| places_of(&place, self.x.shape()).map(|i| f(i) * f(i)).sum::<f64>().sqrt();
             let size = norm(&|i| to[i] - from[i]) / norm(&|i| f64::from(draws[i])).max(f64::MIN_POSITIVE);
@@ -326,7 +326,7 @@ impl<'a> Generator<'a> {
         let plane = self.x.shape().plane();
         let means: Vec<f64> = numbers.chunks_exact(plane).map(|c| c.iter().sum::<f64>() / plane as f64).collect();
         for [rows, columns] in self.mask(item, decoy).0 {
-            let place = Place { item, rows, columns, sign: 1.0 };
+            let place = PatchMove { item, rows, columns, sign: 1.0 };
             places_of(&place, self.x.shape()).for_each(|i| numbers[i] = means[i / plane]);
         }
         Tensor::rounded(picture.dims(), numbers, precision)
@@ -338,11 +338,11 @@ impl<'a> Generator<'a> {
         engine: &mut Engine,
         pictures: &[Tensor],
         limits: &[f64],
-        places: &[Place],
+        places: &[PatchMove],
         ascent: Ascent,
     ) -> Result<Vec<Moved>> {
         let shape = self.x.shape();
-        let field = Field {
+        let field = PatchMoves {
             graph: self.graph,
             node: self.recipe.node,
             x: &Batch::of(pictures.to_vec())?,
@@ -414,7 +414,7 @@ impl<'a> Generator<'a> {
     }
 
     /// Rows and columns of the layer's outputs that see a patch.
-    fn positions(&self, place: &Place) -> [Vec<usize>; 2] {
+    fn positions(&self, place: &PatchMove) -> [Vec<usize>; 2] {
         [
             self.footprint.positions(0, place.rows.start, place.rows.end),
             self.footprint.positions(1, place.columns.start, place.columns.end),
@@ -428,16 +428,16 @@ const USED: f64 = 1.0 - 1e-4;
 const HALVINGS: usize = 24;
 
 /// Patches moved by programs over whole pictures.
-struct Field<'a> {
+struct PatchMoves<'a> {
     graph: &'a Graph,
     node: NodeId,
     x: &'a Batch,
-    places: &'a [Place],
+    places: &'a [PatchMove],
     /// For each patch, rows and columns of the layer that see it.
     positions: &'a [[Vec<usize>; 2]],
 }
 
-impl Field<'_> {
+impl PatchMoves<'_> {
     /// Whether each patch is beyond its limit, and the derivative of `‖(|F(x̃)−F(x)|−ε)⁺‖₁` on each picture.
     fn pull(&self, engine: &mut Engine, moved: Vec<Tensor>, limits: &[f64]) -> Result<(Vec<bool>, Vec<Tensor>)> {
         let mut stores = self.run(engine, moved, limits, Pull::Back)?.into_iter();
@@ -454,7 +454,7 @@ impl Field<'_> {
     /// From the number of outputs beyond their limit at each position.
     fn beyond(&self, counts: &[Tensor]) -> Vec<bool> {
         let w = self.graph.node(self.node).shape.w;
-        let beyond = |(place, [rows, columns]): (&Place, &[Vec<usize>; 2])| {
+        let beyond = |(place, [rows, columns]): (&PatchMove, &[Vec<usize>; 2])| {
             rows.iter().any(|y| columns.iter().any(|x| counts[place.item].at(y * w + x) != 0.0))
         };
         self.places.iter().zip(self.positions).map(beyond).collect()
@@ -539,8 +539,8 @@ impl Script for Beyond {
 }
 
 /// Elements `[c, y, x]` of a place in the picture's C order.
-fn places_of(place: &Place, shape: Shape) -> impl Iterator<Item = usize> + use<> {
-    let Place { rows, columns, .. } = place.clone();
+fn places_of(place: &PatchMove, shape: Shape) -> impl Iterator<Item = usize> + use<> {
+    let PatchMove { rows, columns, .. } = place.clone();
     (0..shape.c).flat_map(move |c| {
         let columns = columns.clone();
         rows.clone().flat_map(move |y| columns.clone().map(move |x| (c * shape.h + y) * shape.w + x))

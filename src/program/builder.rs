@@ -26,7 +26,7 @@ pub struct Forward(usize);
 
 /// Where a forward pass's values are.
 #[derive(Debug, Clone)]
-struct Values {
+struct PassValues {
     decided: Decided,
     /// What each node computes.
     own: Vec<Value>,
@@ -49,7 +49,7 @@ pub struct Builder<'g> {
     /// Steps, each with the node whose work it does: one section a forward node, so that what is asked of a node later is
     /// done where its value is at hand, and one section for all that follows a forward pass.
     sections: Vec<Vec<(Step, Option<NodeId>)>>,
-    forwards: Vec<Values>,
+    forwards: Vec<PassValues>,
     /// Of which forward pass is spoken.
     current: usize,
     /// Node whose rule is writing.
@@ -64,7 +64,7 @@ impl<'g> Builder<'g> {
     pub fn new(graph: &'g Graph, decided: Decided) -> Result<Self> {
         let mut b =
             Builder { graph, forms: Vec::new(), sections: Vec::new(), forwards: Vec::new(), current: 0, pulling: None };
-        let mut values = Values {
+        let mut values = PassValues {
             decided,
             own: Vec::new(),
             read: Vec::new(),
@@ -196,7 +196,7 @@ impl<'g> Builder<'g> {
         steps
     }
 
-    fn values(&self) -> &Values {
+    fn values(&self) -> &PassValues {
         &self.forwards[self.current]
     }
 

@@ -6,16 +6,16 @@ use super::{Epilogue, Step, Value};
 use crate::graph::NodeId;
 
 /// A step and the node whose work it does.
-type Work = (Step, Option<NodeId>);
+type NodeStep = (Step, Option<NodeId>);
 
 /// The steps that are left, and the node of each; `values` is the number of values.
-pub(super) fn lower(steps: Vec<Work>, values: usize) -> (Vec<Step>, Vec<Option<NodeId>>) {
+pub(super) fn lower(steps: Vec<NodeStep>, values: usize) -> (Vec<Step>, Vec<Option<NodeId>>) {
     fuse(without_dead_steps(steps), values)
 }
 
-fn without_dead_steps(steps: Vec<Work>) -> Vec<Work> {
+fn without_dead_steps(steps: Vec<NodeStep>) -> Vec<NodeStep> {
     let mut needed: HashSet<Value> = HashSet::new();
-    let mut kept: Vec<Work> = Vec::with_capacity(steps.len());
+    let mut kept: Vec<NodeStep> = Vec::with_capacity(steps.len());
     for (mut step, node) in steps.into_iter().rev() {
         if !step.has_effect() && !step.writes().iter().any(|v| needed.contains(v)) {
             continue;
@@ -31,7 +31,7 @@ fn without_dead_steps(steps: Vec<Work>) -> Vec<Work> {
 }
 
 /// Merges `Add`, `Clamp`, `Inside` and `Gate` into the epilogue of the convolution that computed their input.
-fn fuse(work: Vec<Work>, values: usize) -> (Vec<Step>, Vec<Option<NodeId>>) {
+fn fuse(work: Vec<NodeStep>, values: usize) -> (Vec<Step>, Vec<Option<NodeId>>) {
     let mut uses = vec![0usize; values];
     work.iter().flat_map(|(step, _)| step.reads()).for_each(|v| uses[v.index()] += 1);
     // Position in `steps` of the step that defines a value; values given by merged steps move to their convolution.

@@ -19,7 +19,7 @@ pub use closing::{Closing, LastAdjoint};
 pub use plan::{Place, Plan};
 pub use score::{Score, softmax};
 pub use step::{Elementwise, Epilogue, Role, Step};
-pub use work::{Pass, Work};
+pub use work::{StepPass, Work};
 pub use zeros::Zeros;
 
 use crate::error::{Error, Result};

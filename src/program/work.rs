@@ -100,35 +100,35 @@ fn weight_bytes(weight: &Weight, scalar_bytes: usize) -> u64 {
 
 /// The pass that a step belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Pass {
+pub enum StepPass {
     /// From the picture to the scores.
     Forward,
     /// From the scores, or from a signal that was given, to the map.
     Backward,
 }
 
-impl Pass {
+impl StepPass {
     /// `forward` or `backward`.
     pub const fn name(self) -> &'static str {
         match self {
-            Pass::Forward => "forward",
-            Pass::Backward => "backward",
+            StepPass::Forward => "forward",
+            StepPass::Backward => "backward",
         }
     }
 
     /// Of each step. The last scoring before the first adjoint ends the forward pass; without scoring that adjoint begins the
     /// backward pass, with the signal that it was given. A program without adjoints has no backward pass.
-    pub fn of(steps: &[Step]) -> Vec<Pass> {
+    pub fn of(steps: &[Step]) -> Vec<StepPass> {
         let Some(adjoint) = steps.iter().position(|step| step.kind().ends_with("_adjoint")) else {
-            return vec![Pass::Forward; steps.len()];
+            return vec![StepPass::Forward; steps.len()];
         };
         let signals = steps[adjoint].reads();
         let given = |step: &Step| matches!(step, Step::Load { out, .. } if signals.contains(out));
         let scored = steps[..adjoint].iter().rposition(|step| matches!(step, Step::Head { .. }));
         let pass = |(i, step): (usize, &Step)| match scored {
-            Some(scored) if i > scored => Pass::Backward,
-            None if i >= adjoint || given(step) => Pass::Backward,
-            _ => Pass::Forward,
+            Some(scored) if i > scored => StepPass::Backward,
+            None if i >= adjoint || given(step) => StepPass::Backward,
+            _ => StepPass::Forward,
         };
         steps.iter().enumerate().map(pass).collect()
     }
@@ -253,24 +253,24 @@ mod tests {
         let down = b.linear_adjoint(fc, seed).unwrap();
         b.aggregate(down, Statistic::Sum).unwrap();
         let program = b.finish();
-        let passes = Pass::of(&program.steps);
-        let flops = |pass: Pass| -> u64 {
+        let passes = StepPass::of(&program.steps);
+        let flops = |pass: StepPass| -> u64 {
             let steps = program.steps.iter().zip(&passes).filter(|(_, p)| **p == pass);
             steps.map(|(s, _)| Work::of(s, &program.forms, 4).flops).sum()
         };
-        assert_eq!(flops(Pass::Forward), 2 * graph.macs() as u64);
+        assert_eq!(flops(StepPass::Forward), 2 * graph.macs() as u64);
         // The adjoint of the linear layer, and the map's sum.
-        assert_eq!(flops(Pass::Backward), 2 * 6 * 48 + 2 * 48);
+        assert_eq!(flops(StepPass::Backward), 2 * 6 * 48 + 2 * 48);
         assert!(passes.is_sorted());
         // A sum of scores' pictures has no way back; a signal that is given begins it.
         let forward: Vec<Step> = program.steps[..program.steps.len() - 2].to_vec();
-        assert!(Pass::of(&forward).iter().all(|p| *p == Pass::Forward));
+        assert!(StepPass::of(&forward).iter().all(|p| *p == StepPass::Forward));
         let (adjoint, aggregate) = (program.steps.len() - 2, program.steps.len() - 1);
         let given = vec![
             Step::Load { slot: 0, out: program.steps[adjoint].reads()[0] },
             program.steps[adjoint].clone(),
             program.steps[aggregate].clone(),
         ];
-        assert!(Pass::of(&given).iter().all(|p| *p == Pass::Backward));
+        assert!(StepPass::of(&given).iter().all(|p| *p == StepPass::Backward));
     }
 }

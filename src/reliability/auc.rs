@@ -6,7 +6,7 @@ use crate::random::Stream;
 
 /// Score of one case.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Scored {
+pub struct ScoredCase {
     /// What it was made from: cases of one group, such as a picture and its attacked versions, are drawn together.
     pub group: usize,
     /// Whether it is of the kind that should score high.
@@ -20,7 +20,7 @@ pub struct Scored {
 ///
 /// # Errors
 /// When a score is NaN.
-pub fn auc(cases: &[Scored]) -> Result<Option<f64>> {
+pub fn auc(cases: &[ScoredCase]) -> Result<Option<f64>> {
     let order = ascending(cases)?;
     Ok(area(cases, &order, |_| 1.0))
 }
@@ -41,7 +41,7 @@ pub struct Interval {
 ///
 /// # Errors
 /// When a score is NaN, there is no resample or the level does not lie between 0 and 1.
-pub fn interval(cases: &[Scored], bootstrap: &Bootstrap) -> Result<Option<Interval>> {
+pub fn interval(cases: &[ScoredCase], bootstrap: &Bootstrap) -> Result<Option<Interval>> {
     let Bootstrap { resamples, level, seed } = *bootstrap;
     if resamples == 0 || !(level > 0.0 && level < 1.0) {
         return Err(Error::settings(format!("no interval of level {level} comes from {resamples} resamples")));
@@ -70,7 +70,7 @@ pub fn interval(cases: &[Scored], bootstrap: &Bootstrap) -> Result<Option<Interv
 }
 
 /// Positions of the cases from the lowest score to the highest.
-fn ascending(cases: &[Scored]) -> Result<Vec<usize>> {
+fn ascending(cases: &[ScoredCase]) -> Result<Vec<usize>> {
     if let Some(i) = cases.iter().position(|c| c.score.is_nan()) {
         return Err(Error::input(format!("score {i} is not a number")));
     }
@@ -81,7 +81,7 @@ fn ascending(cases: &[Scored]) -> Result<Vec<usize>> {
 }
 
 /// AUC of cases that count as often as `count` says.
-fn area(cases: &[Scored], order: &[usize], count: impl Fn(usize) -> f64) -> Option<f64> {
+fn area(cases: &[ScoredCase], order: &[usize], count: impl Fn(usize) -> f64) -> Option<f64> {
     let (mut won, mut below, mut positives) = (0.0, 0.0, 0.0);
     for equal in order.chunk_by(|&a, &b| cases[a].score == cases[b].score) {
         let (mut negative, mut positive) = (0.0, 0.0);
@@ -99,8 +99,8 @@ fn area(cases: &[Scored], order: &[usize], count: impl Fn(usize) -> f64) -> Opti
 mod tests {
     use super::*;
 
-    fn cases(negative: &[f64], positive: &[f64]) -> Vec<Scored> {
-        let of = |positive: bool| move |(group, &score): (usize, &f64)| Scored { group, positive, score };
+    fn cases(negative: &[f64], positive: &[f64]) -> Vec<ScoredCase> {
+        let of = |positive: bool| move |(group, &score): (usize, &f64)| ScoredCase { group, positive, score };
         negative.iter().enumerate().map(of(false)).chain(positive.iter().enumerate().map(of(true))).collect()
     }
 
@@ -151,10 +151,10 @@ mod tests {
     #[test]
     fn a_group_is_drawn_whole() {
         // Every picture's attacked version scores above its clean one, never above another's: pairs of one group always win.
-        let cases: Vec<Scored> = (0..50)
+        let cases: Vec<ScoredCase> = (0..50)
             .flat_map(|group| {
                 let at = group as f64;
-                let case = |positive, score| Scored { group, positive, score };
+                let case = |positive, score| ScoredCase { group, positive, score };
                 [case(false, at), case(true, at + 0.5)]
             })
             .collect();

@@ -24,24 +24,24 @@ enum How {
 
 /// A row of the table.
 #[derive(Debug, Clone, Copy)]
-struct Row {
+struct KindermansRow {
     name: &'static str,
     how: How,
     /// Whether it is expected to stay, under a constant and under a shift that differs from pixel to pixel.
     expected: [bool; 2],
 }
 
-const fn row(name: &'static str, spec: &'static str, expected: [bool; 2]) -> Row {
-    Row { name, how: How::Spec(spec), expected }
+const fn row(name: &'static str, spec: &'static str, expected: [bool; 2]) -> KindermansRow {
+    KindermansRow { name, how: How::Spec(spec), expected }
 }
 
 /// The paper's methods, then others whose outcome follows from theirs.
-const ROWS: &[Row] = &[
+const ROWS: &[KindermansRow] = &[
     row("gradient", "gradient", [true, true]),
     row("guided_backprop", "guided_backprop", [true, true]),
     row("deconvnet", "deconvnet", [true, true]),
-    Row { name: "pattern_net", how: How::PatternNet, expected: [true, true] },
-    Row { name: "pattern_attribution", how: How::PatternAttribution, expected: [true, true] },
+    KindermansRow { name: "pattern_net", how: How::PatternNet, expected: [true, true] },
+    KindermansRow { name: "pattern_attribution", how: How::PatternAttribution, expected: [true, true] },
     row("ig, baseline black", "integrated_gradients:baseline=black", [true, false]),
     row("ig, baseline zero", "integrated_gradients:baseline=zero", [false, false]),
     row("input_x_gradient", "input_x_gradient", [false, false]),
@@ -54,7 +54,7 @@ const ROWS: &[Row] = &[
 
 /// A method under a shift.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Cell {
+pub struct ShiftedMethod {
     /// The row's name.
     pub method: &'static str,
     /// The shift's name.
@@ -93,7 +93,12 @@ pub struct Subject<'a> {
 ///
 /// # Errors
 /// Those of the methods: patterns need at least two pictures, for instance.
-pub fn table(double: &mut Engine, single: &mut Engine, subject: &Subject<'_>, shifts: &[Shift]) -> Result<Vec<Cell>> {
+pub fn table(
+    double: &mut Engine,
+    single: &mut Engine,
+    subject: &Subject<'_>,
+    shifts: &[Shift],
+) -> Result<Vec<ShiftedMethod>> {
     let classes = subject.graph.classes();
     let logits = double.forward(subject.graph, subject.x)?.to_f64().into_owned();
     let targets: Vec<usize> = logits.chunks(classes).filter_map(top).collect();
@@ -120,7 +125,7 @@ pub fn table(double: &mut Engine, single: &mut Engine, subject: &Subject<'_>, sh
                 |c: &[super::invariance::Compared]| -> Vec<f64> { c.iter().filter_map(|c| c.change).collect() };
             let all: Option<Vec<bool>> = compared.iter().map(|c| c.stayed()).collect();
             let uniform = matches!(shift, Shift::Constant(_));
-            cells.push(Cell {
+            cells.push(ShiftedMethod {
                 method: row.name,
                 shift: shift.name(),
                 expected: row.expected[usize::from(!uniform)],

@@ -13,7 +13,7 @@ pub const CELLS: usize = 4;
 
 /// How large a mosaic is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Size {
+pub enum MosaicSize {
     /// As one picture, each of the four at half its sides: what a net of any kind takes.
     #[default]
     Native,
@@ -71,19 +71,19 @@ impl Pool {
 pub fn compose(
     pictures: [&Picture; CELLS],
     classes: [usize; CELLS],
-    size: Size,
+    size: MosaicSize,
     interpolation: Interpolation,
 ) -> Result<(Picture, Vec<Region>)> {
     let (h, w) = (pictures[0].height(), pictures[0].width());
     if let Some(odd) = pictures.iter().find(|p| (p.height(), p.width()) != (h, w)) {
         return Err(Error::input(format!("pictures of {h}x{w} and {}x{} in one mosaic", odd.height(), odd.width())));
     }
-    if size == Size::Native && (h < 2 || w < 2) {
+    if size == MosaicSize::Native && (h < 2 || w < 2) {
         return Err(Error::input(format!("a picture of {h}x{w} has no half")));
     }
     let [rows, columns] = match size {
-        Size::Native => [[h / 2, h - h / 2], [w / 2, w - w / 2]],
-        Size::Double => [[h, h], [w, w]],
+        MosaicSize::Native => [[h / 2, h - h / 2], [w / 2, w - w / 2]],
+        MosaicSize::Double => [[h, h], [w, w]],
     };
     let (height, width) = (rows[0] + rows[1], columns[0] + columns[1]);
     let mut rgb = vec![0; height * width * 3];
@@ -125,13 +125,13 @@ mod tests {
         let pictures: [Picture; 4] = std::array::from_fn(|i| noise(9, 6, i as u32));
         let all = std::array::from_fn(|i| &pictures[i]);
         let classes = [5, 3, 8, 1];
-        let (double, regions) = compose(all, classes, Size::Double, Interpolation::Bilinear).unwrap();
+        let (double, regions) = compose(all, classes, MosaicSize::Double, Interpolation::Bilinear).unwrap();
         assert_eq!((double.height(), double.width()), (12, 18));
         for (picture, (region, class)) in pictures.iter().zip(regions.iter().zip(classes)) {
             assert_eq!(region.class, class);
             assert_eq!(cut(&double, region.bounds).concat(), picture.rgb());
         }
-        let (native, regions) = compose(all, classes, Size::Native, Interpolation::Bilinear).unwrap();
+        let (native, regions) = compose(all, classes, MosaicSize::Native, Interpolation::Bilinear).unwrap();
         assert_eq!((native.height(), native.width()), (6, 9));
         let covered: usize = regions.iter().map(|r| r.bounds.height * r.bounds.width).sum();
         assert_eq!(covered, 6 * 9);
@@ -143,7 +143,8 @@ mod tests {
         assert_eq!(regions[3].bounds, Bounds { top: 3, left: 4, height: 3, width: 5 });
         let other = noise(8, 6, 9);
         assert!(
-            compose([&pictures[0], &other, &other, &other], classes, Size::Native, Interpolation::Nearest).is_err()
+            compose([&pictures[0], &other, &other, &other], classes, MosaicSize::Native, Interpolation::Nearest)
+                .is_err()
         );
     }
 

@@ -1,7 +1,7 @@
 //! Pixel flipping (Bach, Binder, Montavon, Klauschen, Müller, Samek 2015), as Quantus computes it.
 
 use super::ranking::ranking;
-use super::removal::{Order, Way, curves};
+use super::removal::{RemovalOrder, Way, curves};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -55,7 +55,7 @@ pub fn pixel_flipping(
     }
     let orders = maps.iter().map(|m| element_order(m, graph.input_shape())).collect::<Result<Vec<_>>>()?;
     let way = |i: usize| {
-        let order = Order::Elements(&orders[i]);
+        let order = RemovalOrder::Elements(&orders[i]);
         Way { from: &x[i], to: &baselines[i], order, step, target: maps[i].target }
     };
     let mut found = curves(engine, graph, Score::Prob, &(0..x.len()).map(way).collect::<Vec<_>>())?;

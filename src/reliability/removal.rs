@@ -51,7 +51,7 @@ pub struct Way<'a> {
     /// `[C, H, W]` where it ends.
     pub to: &'a Tensor,
     /// What goes over first and last.
-    pub order: Order<'a>,
+    pub order: RemovalOrder<'a>,
     /// How many of them in a step.
     pub step: usize,
     /// Class whose score is followed.
@@ -60,17 +60,17 @@ pub struct Way<'a> {
 
 /// In which order what goes over.
 #[derive(Debug, Clone, Copy)]
-pub enum Order<'a> {
+pub enum RemovalOrder<'a> {
     /// Positions `y · W + x`, all channels at once.
     Pixels(&'a [u32]),
     /// Elements in C order, each channel by itself.
     Elements(&'a [u32]),
 }
 
-impl Order<'_> {
+impl RemovalOrder<'_> {
     fn indices(&self) -> &[u32] {
         match self {
-            Order::Pixels(i) | Order::Elements(i) => i,
+            RemovalOrder::Pixels(i) | RemovalOrder::Elements(i) => i,
         }
     }
 }
@@ -86,8 +86,8 @@ impl Way<'_> {
             return Err(Error::input(format!("class {} of a net with {classes}", self.target)));
         }
         let positions = match self.order {
-            Order::Pixels(_) => shape.plane(),
-            Order::Elements(_) => shape.len(),
+            RemovalOrder::Pixels(_) => shape.plane(),
+            RemovalOrder::Elements(_) => shape.len(),
         };
         if self.from.dims() != shape.dims() || self.to.dims() != shape.dims() {
             return Err(Error::input(format!(
@@ -117,8 +117,8 @@ impl Way<'_> {
         visit(Tensor::new(self.from.dims(), wrap(now.clone()))?)?;
         for step in self.order.indices().chunks(self.step) {
             match self.order {
-                Order::Elements(_) => step.iter().for_each(|&i| now[i as usize] = to[i as usize]),
-                Order::Pixels(_) => {
+                RemovalOrder::Elements(_) => step.iter().for_each(|&i| now[i as usize] = to[i as usize]),
+                RemovalOrder::Pixels(_) => {
                     for (now, to) in now.chunks_mut(plane).zip(to.chunks(plane)) {
                         step.iter().for_each(|&i| now[i as usize] = to[i as usize]);
                     }

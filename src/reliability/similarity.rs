@@ -25,9 +25,9 @@ fn plane(map: &Tensor) -> Result<([usize; 2], std::borrow::Cow<'_, [f64]>)> {
 }
 
 /// Numbers of two maps of one size.
-type Pair<'a> = ([usize; 2], std::borrow::Cow<'a, [f64]>, std::borrow::Cow<'a, [f64]>);
+type ValuePair<'a> = ([usize; 2], std::borrow::Cow<'a, [f64]>, std::borrow::Cow<'a, [f64]>);
 
-fn pair<'a>(a: &'a Tensor, b: &'a Tensor) -> Result<Pair<'a>> {
+fn pair<'a>(a: &'a Tensor, b: &'a Tensor) -> Result<ValuePair<'a>> {
     let ((dims, a), (other, b)) = (plane(a)?, plane(b)?);
     if dims != other {
         return Err(Error::input(format!("maps of {dims:?} and {other:?} cannot be compared")));

@@ -19,7 +19,7 @@ pub enum Palette {
 /// Entries of a table: odd, so that zero has an entry of its own in the middle of the diverging one.
 const ENTRIES: usize = 257;
 
-type Table = [[u8; 3]; ENTRIES];
+type ColourTable = [[u8; 3]; ENTRIES];
 
 /// Lightness, chroma and hue (degrees) in Oklab.
 type Lch = [f64; 3];
@@ -73,7 +73,7 @@ fn along(anchors: &[Lch], t: f64) -> [u8; 3] {
     between(anchors, dark + t * (light - dark))
 }
 
-static DIVERGING: LazyLock<Table> = LazyLock::new(|| {
+static DIVERGING: LazyLock<ColourTable> = LazyLock::new(|| {
     let middle = (ENTRIES / 2) as f64;
     std::array::from_fn(|i| {
         let t = i as f64 / middle - 1.0;
@@ -81,7 +81,7 @@ static DIVERGING: LazyLock<Table> = LazyLock::new(|| {
     })
 });
 
-static SEQUENTIAL: LazyLock<Table> =
+static SEQUENTIAL: LazyLock<ColourTable> =
     LazyLock::new(|| std::array::from_fn(|i| along(&HEAT, i as f64 / (ENTRIES - 1) as f64)));
 
 impl Palette {

@@ -7,7 +7,7 @@ pub use crate::reliability::check::{Finding, Threshold, Verdict};
 
 /// A kind of test.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Test {
+pub struct TestUsed {
     /// Name in records.
     pub id: String,
     /// Name in prose.
@@ -56,7 +56,7 @@ pub struct CheckReport {
     /// Of the whole run.
     pub seconds: f64,
     /// The tests made, in order.
-    pub tests: Vec<Test>,
+    pub tests: Vec<TestUsed>,
     /// The methods, in order.
     pub methods: Vec<MethodChecked>,
     /// The pictures, in order.

@@ -104,7 +104,7 @@ pub struct Asked {
 
 /// The mean of one output of one metric over the maps of one method.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Score {
+pub struct MeanScore {
     /// The method; `None` for what the net alone does.
     pub method: Option<String>,
     /// The metric; `None` for what the net alone does.
@@ -174,7 +174,7 @@ pub struct Summary {
     /// How intervals were made.
     pub bootstrap: Bootstrap,
     /// The net's accuracy, then every method's scores.
-    pub scores: Vec<Score>,
+    pub scores: Vec<MeanScore>,
     /// What was assumed because neither the files nor the options say it.
     #[serde(default)]
     pub assumed: Vec<String>,

@@ -77,7 +77,7 @@ pub struct About {
 
 /// A line of a journal as it is, and what it says.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Entry<T> {
+pub struct JournalEntry<T> {
     /// The line without its end.
     pub text: Vec<u8>,
     /// What any command's line says.
@@ -108,10 +108,10 @@ impl Journal {
     ///
     /// # Errors
     /// As for [`read`](Self::read).
-    pub fn entries<T: DeserializeOwned>(path: &Path) -> Result<Vec<Entry<T>>> {
+    pub fn entries<T: DeserializeOwned>(path: &Path) -> Result<Vec<JournalEntry<T>>> {
         lines(path, |text| {
             let about = serde_json::from_slice(text)?;
-            Ok(Entry { text: text.to_owned(), about, line: serde_json::from_slice(text).ok() })
+            Ok(JournalEntry { text: text.to_owned(), about, line: serde_json::from_slice(text).ok() })
         })
     }
 

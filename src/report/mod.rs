@@ -11,7 +11,7 @@ mod partial;
 mod record;
 mod tally;
 
-pub use journal::{About, Entry, Journal, Line, Stamp, unless_unsupported};
+pub use journal::{About, Journal, JournalEntry, Line, Stamp, unless_unsupported};
 pub use manifest::{FileStatus, Manifest, MethodUsed, ModelUsed, Status};
 pub use partial::{Partial, left_in, of_rows, replace};
 pub use record::{Prediction, Record};

@@ -1,7 +1,7 @@
 //! LRP-αβ (Bach et al. 2015, equation 60): what raised the sum and what lowered it are shared out apart.
 
 use super::layer::{Bias, Halves, Layer, Parted, STABILISER, lost, sum};
-use super::{Rule, Shares};
+use super::{NodeShares, Rule};
 use crate::error::{Error, Result};
 use crate::graph::{NodeId, Part};
 use crate::program::{Builder, Value};
@@ -40,7 +40,7 @@ impl Rule for AlphaBeta {
         Ok(self.share(id, up, b)?.down)
     }
 
-    fn share(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Shares> {
+    fn share(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
         let layer = Layer::of(b, id, "alpha_beta")?;
         let bias = |part: fn(f64) -> f64| layer.bias(self.bias).map(|own| own.iter().map(|&v| part(v)).collect());
         let raised = Parted::new(&layer, Part::Positive, Part::Negative, bias(|v| v.max(0.0)));
@@ -64,6 +64,6 @@ impl Rule for AlphaBeta {
             down = sum(b, down, side)?;
         }
         let down = down.ok_or_else(|| Error::settings("alpha_beta without α or β"))?;
-        Ok(Shares { down: vec![down], bias: kept, lost: Some(lost(b, up, &given)?) })
+        Ok(NodeShares { down: vec![down], bias: kept, lost: Some(lost(b, up, &given)?) })
     }
 }

@@ -1,7 +1,7 @@
 //! LRP-ε (Bach et al. 2015, equation 58): relevance in proportion to each input's part of the sum.
 
 use super::layer::{Bias, Layer, kept_by_bias, lost};
-use super::{Rule, Shares};
+use super::{NodeShares, Rule};
 use crate::error::Result;
 use crate::graph::{NodeId, Part};
 use crate::program::{Builder, Value};
@@ -24,7 +24,7 @@ impl Rule for Epsilon {
         Ok(self.share(id, up, b)?.down)
     }
 
-    fn share(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Shares> {
+    fn share(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
         let layer = Layer::of(b, id, "epsilon")?;
         let x = b.input(id, 0);
         let bias = layer.bias(self.bias);
@@ -37,6 +37,10 @@ impl Rule for Epsilon {
         let s = b.divide(up, z, self.epsilon)?;
         let back = layer.adjoint(b, s)?;
         let down = b.mul(x, back)?;
-        Ok(Shares { down: vec![down], bias: kept_by_bias(b, bias.as_ref(), s)?, lost: Some(lost(b, up, &[(z, s)])?) })
+        Ok(NodeShares {
+            down: vec![down],
+            bias: kept_by_bias(b, bias.as_ref(), s)?,
+            lost: Some(lost(b, up, &[(z, s)])?),
+        })
     }
 }

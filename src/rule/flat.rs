@@ -2,7 +2,7 @@
 
 use super::layer::Layer;
 use super::w_square::spread;
-use super::{Rule, Shares};
+use super::{NodeShares, Rule};
 use crate::error::Result;
 use crate::graph::{NodeId, Part};
 use crate::program::{Builder, Value};
@@ -20,7 +20,7 @@ impl Rule for Flat {
         Ok(self.share(id, up, b)?.down)
     }
 
-    fn share(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Shares> {
+    fn share(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
         spread(&Layer::of(b, id, "flat")?, Part::Ones, up, b)
     }
 }

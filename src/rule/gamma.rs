@@ -2,7 +2,7 @@
 //! sign counts (1 + γ)-fold.
 
 use super::layer::{Bias, Halves, Layer, Parted, STABILISER, lost, sum};
-use super::{Rule, Shares};
+use super::{NodeShares, Rule};
 use crate::error::Result;
 use crate::graph::{NodeId, Part};
 use crate::program::{Builder, Range, Value};
@@ -27,7 +27,7 @@ impl Rule for Gamma {
         Ok(self.share(id, up, b)?.down)
     }
 
-    fn share(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Shares> {
+    fn share(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
         let layer = Layer::of(b, id, "gamma")?;
         let gamma = self.gamma;
         let bias =
@@ -51,6 +51,6 @@ impl Rule for Gamma {
             kept = sum(b, kept, here)?;
             given.push((z, s));
         }
-        Ok(Shares { down: down.into_iter().collect(), bias: kept, lost: Some(lost(b, up, &given)?) })
+        Ok(NodeShares { down: down.into_iter().collect(), bias: kept, lost: Some(lost(b, up, &given)?) })
     }
 }

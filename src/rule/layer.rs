@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Shares;
+use super::NodeShares;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId, Op, Part};
 use crate::program::{Builder, ConvLayer, LinearLayer, Value};
@@ -222,11 +222,11 @@ pub(super) fn lost(b: &mut Builder<'_>, up: Value, shares: &[(Value, Value)]) ->
 }
 
 /// `R_in = x ∘ Pᵀs + …`, `s = R / z`, for one set of parts: the whole of a rule like `z_plus`.
-pub(super) fn share(b: &mut Builder<'_>, parted: &Parted, x: Halves, up: Value) -> Result<Shares> {
+pub(super) fn share(b: &mut Builder<'_>, parted: &Parted, x: Halves, up: Value) -> Result<NodeShares> {
     let z = parted.forward(b, x)?;
     let s = b.divide(up, z, STABILISER)?;
     let down = parted.back(b, x, s)?;
-    Ok(Shares { down: vec![down], bias: parted.kept(b, s)?, lost: Some(lost(b, up, &[(z, s)])?) })
+    Ok(NodeShares { down: vec![down], bias: parted.kept(b, s)?, lost: Some(lost(b, up, &[(z, s)])?) })
 }
 
 /// Both, where there are two.

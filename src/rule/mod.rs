@@ -73,14 +73,14 @@ pub trait Rule: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     /// As [`Rule::pull`].
-    fn share(&self, node: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Shares> {
-        Ok(Shares { down: self.pull(node, up, b)?, bias: None, lost: None })
+    fn share(&self, node: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
+        Ok(NodeShares { down: self.pull(node, up, b)?, bias: None, lost: None })
     }
 }
 
 /// What becomes of the relevance that arrives at a node.
 #[derive(Debug, Clone)]
-pub struct Shares {
+pub struct NodeShares {
     /// Goes on, one signal for each input.
     pub down: Vec<Value>,
     /// Stays with the bias: for each channel of the node's output the mean over its positions.

@@ -1,7 +1,7 @@
 //! Relevance in proportion to each input's part of a sum or mean: what a residual addition and an average pool do in LRP.
 
 use super::layer::{STABILISER, lost};
-use super::{Rule, Shares, Vjp};
+use super::{NodeShares, Rule, Vjp};
 use crate::error::{Error, Result};
 use crate::graph::{NodeId, Op};
 use crate::program::{Builder, Value};
@@ -19,7 +19,7 @@ impl Rule for Norm {
         Ok(self.share(id, up, b)?.down)
     }
 
-    fn share(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Shares> {
+    fn share(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
         let node = b.graph().node(id);
         if !matches!(node.op, Op::Add | Op::AvgPool { .. } | Op::AdaptiveAvgPool { .. }) {
             let kind = node.op.kind();
@@ -29,6 +29,6 @@ impl Rule for Norm {
         let s = b.divide(up, y, STABILISER)?;
         let back = Vjp.pull(id, s, b)?;
         let down = (0..).zip(back).map(|(i, back)| b.mul(b.input(id, i), back)).collect::<Result<_>>()?;
-        Ok(Shares { down, bias: None, lost: Some(lost(b, up, &[(y, s)])?) })
+        Ok(NodeShares { down, bias: None, lost: Some(lost(b, up, &[(y, s)])?) })
     }
 }

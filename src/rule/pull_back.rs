@@ -1,6 +1,6 @@
 //! The backward pass: a signal sent through a net, node by node, each by its rule.
 
-use super::{Composite, Shares};
+use super::{Composite, NodeShares};
 use crate::error::{Error, Result};
 use crate::graph::NodeId;
 use crate::program::{Builder, Value};
@@ -24,7 +24,7 @@ pub fn pull_back_observed(
     rules: &Composite,
     (from, signal): (NodeId, Value),
     to: NodeId,
-    observe: &mut dyn FnMut(&mut Builder<'_>, NodeId, Value, &Shares) -> Result<()>,
+    observe: &mut dyn FnMut(&mut Builder<'_>, NodeId, Value, &NodeShares) -> Result<()>,
 ) -> Result<Value> {
     let graph = b.graph();
     graph.check(from)?;

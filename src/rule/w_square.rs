@@ -2,7 +2,7 @@
 //! whatever the inputs.
 
 use super::layer::{Layer, STABILISER, lost};
-use super::{Rule, Shares};
+use super::{NodeShares, Rule};
 use crate::error::Result;
 use crate::graph::{NodeId, Part};
 use crate::program::{Builder, Value};
@@ -20,18 +20,18 @@ impl Rule for WSquare {
         Ok(self.share(id, up, b)?.down)
     }
 
-    fn share(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Shares> {
+    fn share(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
         spread(&Layer::of(b, id, "w_square")?, Part::Square, up, b)
     }
 }
 
 /// Relevance in proportion to a part of the weights alone.
-pub(super) fn spread(layer: &Layer, part: Part, up: Value, b: &mut Builder<'_>) -> Result<Shares> {
+pub(super) fn spread(layer: &Layer, part: Part, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
     let layer = layer.with(part, None);
     let shape = layer.input();
     let ones = b.fill(shape, vec![1.0; shape.c])?;
     let z = layer.forward(b, ones)?;
     let s = b.divide(up, z, STABILISER)?;
     let down = layer.adjoint(b, s)?;
-    Ok(Shares { down: vec![down], bias: None, lost: Some(lost(b, up, &[(z, s)])?) })
+    Ok(NodeShares { down: vec![down], bias: None, lost: Some(lost(b, up, &[(z, s)])?) })
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::layer::{Layer, STABILISER, is_first_layer, lost};
-use super::{Rule, Shares};
+use super::{NodeShares, Rule};
 use crate::error::{Error, Result};
 use crate::graph::{NodeId, Part};
 use crate::program::{Builder, Value};
@@ -63,7 +63,7 @@ impl Rule for ZBox {
         Ok(self.share(id, up, b)?.down)
     }
 
-    fn share(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Shares> {
+    fn share(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
         let layer = Layer::of(b, id, "z_box")?;
         if !is_first_layer(b.graph(), id) {
             return Err(Error::settings(format!(
@@ -90,6 +90,6 @@ impl Rule for ZBox {
             let least = b.mul(*bound, back)?;
             down = b.sub(down, least)?;
         }
-        Ok(Shares { down: vec![down], bias: None, lost: Some(lost(b, up, &[(z, s)])?) })
+        Ok(NodeShares { down: vec![down], bias: None, lost: Some(lost(b, up, &[(z, s)])?) })
     }
 }

@@ -1,7 +1,7 @@
 //! LRP-z⁺ (Montavon et al. 2017, section 4.2; Zhang et al. 2016, equation 8): relevance in proportion to what raised the sum.
 
 use super::layer::{Bias, Halves, Layer, Parted, STABILISER, is_layer, is_not_negative, lost, share};
-use super::{Rule, Shares, Vjp};
+use super::{NodeShares, Rule, Vjp};
 use crate::error::{Error, Result};
 use crate::graph::{NodeId, Op, Part};
 use crate::program::{Builder, Value};
@@ -25,7 +25,7 @@ impl Rule for ZPlus {
         Ok(self.share(id, up, b)?.down)
     }
 
-    fn share(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Shares> {
+    fn share(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
         let node = b.graph().node(id);
         match node.op {
             Op::Add => sum(id, up, b),
@@ -46,7 +46,7 @@ impl Rule for ZPlus {
 }
 
 /// Each input's positive part, as a share of their sum.
-fn sum(id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Shares> {
+fn sum(id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
     let inputs = &b.graph().node(id).inputs;
     let mut parts = Vec::with_capacity(inputs.len());
     for (i, &input) in inputs.iter().enumerate() {
@@ -60,11 +60,11 @@ fn sum(id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Shares> {
     }
     let s = b.divide(up, z, STABILISER)?;
     let down = parts.into_iter().map(|part| b.mul(part, s)).collect::<Result<_>>()?;
-    Ok(Shares { down, bias: None, lost: Some(lost(b, up, &[(z, s)])?) })
+    Ok(NodeShares { down, bias: None, lost: Some(lost(b, up, &[(z, s)])?) })
 }
 
 /// Each element's positive part, as a share of its window's.
-fn average(id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Shares> {
+fn average(id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
     let input = b.graph().node(id).inputs[0];
     let x = b.input(id, 0);
     let (x, z) = if is_not_negative(b, input) {
@@ -80,5 +80,5 @@ fn average(id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Shares> {
     let s = b.divide(up, z, STABILISER)?;
     let back = Vjp.pull(id, s, b)?;
     let down = back.into_iter().map(|back| b.mul(x, back)).collect::<Result<_>>()?;
-    Ok(Shares { down, bias: None, lost: Some(lost(b, up, &[(z, s)])?) })
+    Ok(NodeShares { down, bias: None, lost: Some(lost(b, up, &[(z, s)])?) })
 }

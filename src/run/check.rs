@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use super::said::Said;
 use super::settings::Named;
-use super::{Listener, Work, too_small};
+use super::{InputWork, Listener, too_small};
 use crate::cancel::Cancel;
-use crate::data::{At, Item, Source};
+use crate::data::{Item, ItemPosition, Source};
 use crate::engine::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::method::Spec;
-use crate::reliability::check::{Checked, Checker, Options, Test, Verdict};
+use crate::reliability::check::{Checked, Checker, Test, TestOptions, Verdict};
 use crate::report::check::PictureChecked;
 use crate::session::{Noticed, Session};
 use crate::tensor::{Shape, Tensor};
@@ -91,7 +91,7 @@ impl<'a> Checks<'a> {
         let checker = match self.checkers.entry(shape) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
-                let options = Options {
+                let options = TestOptions {
                     seed: self.session.seed(),
                     score: self.session.explained(),
                     preprocess: self.session.preparation(),
@@ -119,7 +119,7 @@ impl<'a> Checks<'a> {
         Ok(())
     }
 
-    fn blank(&self, (at, row): At) -> PictureChecked {
+    fn blank(&self, (at, row): ItemPosition) -> PictureChecked {
         PictureChecked {
             input: self.sources[at].shown.clone(),
             index: row,
@@ -130,7 +130,7 @@ impl<'a> Checks<'a> {
     }
 }
 
-impl Work for Checks<'_> {
+impl InputWork for Checks<'_> {
     type Input = Item;
 
     fn name(&self, at: usize) -> String {
@@ -146,7 +146,7 @@ impl Work for Checks<'_> {
         Ok(())
     }
 
-    fn group(&mut self, items: Vec<(At, Item)>, listener: &dyn Listener) -> Result<()> {
+    fn group(&mut self, items: Vec<(ItemPosition, Item)>, listener: &dyn Listener) -> Result<()> {
         for (at, item) in items {
             self.said.hear(&item, listener);
             let (mut checked, noticed) = (self.blank(at), self.said.of_item(&item));
@@ -168,7 +168,7 @@ impl Work for Checks<'_> {
         Ok(())
     }
 
-    fn failed(&mut self, at: At, why: Error, _: &dyn Listener) -> Result<()> {
+    fn failed(&mut self, at: ItemPosition, why: Error, _: &dyn Listener) -> Result<()> {
         let checked = PictureChecked { error: Some(why.to_string()), ..self.blank(at) };
         self.add(checked, None, Noticed::default())
     }

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use super::said::Said;
-use super::{Listener, Work};
+use super::{InputWork, Listener};
 use crate::cancel::Cancel;
-use crate::data::{At, Event, Item, Net, Source, Stream, usual_shape};
+use crate::data::{Event, Item, ItemPosition, ItemStream, NetInput, Source, usual_shape};
 use crate::engine::Batch;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::image::Preprocess;
 use crate::method::patterns::{Estimator, Fit};
-use crate::reliability::detector::{Features, Kind, Laboratory, Specimen};
+use crate::reliability::detector::{Features, Laboratory, Specimen, SpecimenKind};
 use crate::score::top;
 use crate::session::Session;
 use crate::tensor::{Shape, Tensor};
@@ -20,12 +20,12 @@ use crate::tensor::{Shape, Tensor};
 const COMPARED: usize = 256;
 
 /// An input, and the attacked version that it is given with.
-pub type Pair = (Item, Option<Item>);
+pub type InputPair = (Item, Option<Item>);
 
 /// What becomes of inputs that were gathered.
 pub trait Sink {
     /// Most inputs that go together.
-    fn together(&self, at: At) -> usize;
+    fn together(&self, at: ItemPosition) -> usize;
 
     /// Takes inputs of the net's size with their attacked versions and, where they are known, classes.
     ///
@@ -68,7 +68,7 @@ impl<'a, S: Sink> Gather<'a, S> {
     pub fn new(
         session: &'a mut Session,
         sources: Arc<[Source]>,
-        net: Net<'_>,
+        net: NetInput<'_>,
         limit: Option<usize>,
         said: Said,
         sink: S,
@@ -97,7 +97,7 @@ impl<'a, S: Sink> Gather<'a, S> {
         }
     }
 
-    fn gathered(&mut self, (item, attacked): Pair, listener: &dyn Listener) -> Result<Gathered> {
+    fn gathered(&mut self, (item, attacked): InputPair, listener: &dyn Listener) -> Result<Gathered> {
         std::iter::once(&item).chain(&attacked).for_each(|item| self.said.hear(item, listener));
         let (label, input) = (item.label, self.fitting(item.input)?);
         let attacked = attacked.map(|item| self.fitting(item.input)).transpose()?;
@@ -110,14 +110,14 @@ impl<'a, S: Sink> Gather<'a, S> {
     }
 }
 
-impl<S: Sink> Work for Gather<'_, S> {
-    type Input = Pair;
+impl<S: Sink> InputWork for Gather<'_, S> {
+    type Input = InputPair;
 
     fn name(&self, at: usize) -> String {
         self.sources[at].shown.clone()
     }
 
-    fn together(&self, at: At) -> usize {
+    fn together(&self, at: ItemPosition) -> usize {
         self.sink.together(at).min(self.left)
     }
 
@@ -130,7 +130,7 @@ impl<S: Sink> Work for Gather<'_, S> {
         Ok(())
     }
 
-    fn group(&mut self, inputs: Vec<(At, Pair)>, listener: &dyn Listener) -> Result<()> {
+    fn group(&mut self, inputs: Vec<(ItemPosition, InputPair)>, listener: &dyn Listener) -> Result<()> {
         let mut fitting = Vec::new();
         for (_, pair) in inputs {
             match self.gathered(pair, listener) {
@@ -146,7 +146,7 @@ impl<S: Sink> Work for Gather<'_, S> {
         }
     }
 
-    fn failed(&mut self, _: At, why: Error, listener: &dyn Listener) -> Result<()> {
+    fn failed(&mut self, _: ItemPosition, why: Error, listener: &dyn Listener) -> Result<()> {
         self.leave_out(&why, listener);
         Ok(())
     }
@@ -166,7 +166,7 @@ impl<S: Sink> Work for Gather<'_, S> {
 pub struct KeptInputs(pub Vec<Tensor>);
 
 impl Sink for KeptInputs {
-    fn together(&self, _: At) -> usize {
+    fn together(&self, _: ItemPosition) -> usize {
         1
     }
 
@@ -194,7 +194,7 @@ impl Fitting {
 }
 
 impl Sink for Fitting {
-    fn together(&self, (_, row): At) -> usize {
+    fn together(&self, (_, row): ItemPosition) -> usize {
         if row.is_some() { 32 } else { 1 }
     }
 
@@ -231,7 +231,7 @@ pub struct Specimens<'a> {
     /// What the detector looks at.
     pub features: &'a Features,
     /// Kinds of attacked versions.
-    pub kinds: &'a [Kind],
+    pub kinds: &'a [SpecimenKind],
     /// Seed of the attacks and of the split.
     pub seed: u64,
     /// The examples.
@@ -239,7 +239,7 @@ pub struct Specimens<'a> {
 }
 
 impl Sink for Specimens<'_> {
-    fn together(&self, _: At) -> usize {
+    fn together(&self, _: ItemPosition) -> usize {
         16
     }
 
@@ -272,15 +272,15 @@ impl Sink for Specimens<'_> {
 
 /// Inputs, each with the attacked version at the same place of another stream, where one is given.
 pub struct Paired {
-    clean: Stream,
-    attacked: Option<Stream>,
+    clean: ItemStream,
+    attacked: Option<ItemStream>,
     /// Whether the attacked versions ended first.
     pub short: bool,
 }
 
 impl Paired {
     /// `attacked` belongs to `clean` one by one.
-    pub fn new(clean: Stream, attacked: Option<Stream>) -> Self {
+    pub fn new(clean: ItemStream, attacked: Option<ItemStream>) -> Self {
         Self { clean, attacked, short: false }
     }
 
@@ -299,9 +299,9 @@ impl Paired {
 }
 
 impl Iterator for Paired {
-    type Item = Event<Pair>;
+    type Item = Event<InputPair>;
 
-    fn next(&mut self) -> Option<Event<Pair>> {
+    fn next(&mut self) -> Option<Event<InputPair>> {
         Some(match self.clean.next()? {
             Event::Begin(at, array) => Event::Begin(at, array),
             Event::End(at) => Event::End(at),

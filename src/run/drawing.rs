@@ -15,7 +15,7 @@ pub fn draw(format: Format, view: &Picture, map: &Map, look: &Look) -> Result<Pi
 }
 
 /// A map on a sheet.
-pub struct Panel {
+pub struct SheetPanel {
     /// The method's name.
     pub name: String,
     /// What was explained.
@@ -25,7 +25,7 @@ pub struct Panel {
 }
 
 /// The picture and all its maps side by side.
-pub fn sheet(title: &str, view: &Picture, panels: &[Panel], look: &Look) -> Result<Picture> {
+pub fn sheet(title: &str, view: &Picture, panels: &[SheetPanel], look: &Look) -> Result<Picture> {
     let mut sheet = Sheet::new(title, "");
     sheet.cells.push(Cell { picture: view.clone(), name: "input".into(), caption: String::new(), legend: None });
     for panel in panels {

@@ -10,7 +10,7 @@ use crate::data::{Source, paths};
 use crate::error::{Error, Result, open_file};
 use crate::method;
 use crate::reliability::attack;
-use crate::report::{About, Entry, Journal, left_in, of_rows};
+use crate::report::{About, Journal, JournalEntry, left_in, of_rows};
 use crate::text::{counted, hex};
 
 /// What a sheet has in the place of a method.
@@ -123,7 +123,7 @@ impl Results {
 /// What the journals of a folder say.
 pub struct Past<T> {
     /// The lines of the journal that this run goes on with.
-    pub entries: Vec<Entry<T>>,
+    pub entries: Vec<JournalEntry<T>>,
     /// Their files.
     pub standing: Vec<Standing>,
     /// Lines of the folder's other journals and their files.
@@ -139,12 +139,12 @@ impl<T: DeserializeOwned> Past<T> {
         let entries = Journal::entries(own)?;
         let has_key =
             |text: &[u8]| serde_json::from_slice::<serde_json::Value>(text).is_ok_and(|line| line.get(key).is_some());
-        let damaged = |entry: &Entry<T>| entry.line.is_none() && has_key(&entry.text);
+        let damaged = |entry: &JournalEntry<T>| entry.line.is_none() && has_key(&entry.text);
         if let Some(at) = entries.iter().position(damaged) {
             let why = format!("{}: line {} is not a valid record; fix or delete it", own.display(), at + 1);
             return Err(Error::input(why));
         }
-        let standing = entries.iter().map(|entry: &Entry<T>| results.standing(&entry.about)).collect();
+        let standing = entries.iter().map(|entry: &JournalEntry<T>| results.standing(&entry.about)).collect();
         let others = results.others(own).into_iter();
         let others =
             others.filter_map(|about| Some((results.standing(&about)?, about))).map(|(files, about)| (about, files));
@@ -158,8 +158,8 @@ impl<T: DeserializeOwned> Past<T> {
     }
 
     /// The names that a run over `ids` may write and that are in use.
-    pub fn names<'a>(&'a self, ids: HashSet<&'a str>) -> Names<'a> {
-        Names::new(self.lines(), ids)
+    pub fn names<'a>(&'a self, ids: HashSet<&'a str>) -> StemsInUse<'a> {
+        StemsInUse::new(self.lines(), ids)
     }
 
     /// Results of inputs that are not among this run's.
@@ -170,7 +170,7 @@ impl<T: DeserializeOwned> Past<T> {
 }
 
 /// Which stems are in use: for each, the lines that have a file whose name begins with it.
-pub struct Names<'a> {
+pub struct StemsInUse<'a> {
     /// By stem, position of the line and whether a row's number follows.
     begun: HashMap<String, Vec<(usize, bool)>>,
     abouts: Vec<&'a About>,
@@ -179,13 +179,13 @@ pub struct Names<'a> {
 }
 
 /// The stem of a result's name and what made it. The picture of a row has the stem of its array, too.
-struct Named<'f> {
+struct ResultName<'f> {
     stem: &'f str,
     of_row: Option<&'f str>,
     id: &'f str,
 }
 
-impl<'f> Named<'f> {
+impl<'f> ResultName<'f> {
     /// `<stem>.<id>.<more>` or `<stem>.<row>.<id>.<more>`, with the last part that may be an id.
     fn of(file: &'f str) -> Option<Self> {
         let part = |dot: usize| file[dot + 1..].split('.').next().unwrap_or_default();
@@ -203,14 +203,14 @@ fn is_id(part: &str) -> bool {
     id == SHEET || method::registry().iter().any(|e| e.id == id) || attack::registry().iter().any(|e| e.id == id)
 }
 
-impl<'a> Names<'a> {
+impl<'a> StemsInUse<'a> {
     /// Of lines and their files; `ids` are what runs now.
     pub fn new(lines: impl Iterator<Item = (&'a About, &'a [String])>, ids: HashSet<&'a str>) -> Self {
         let mut names = Self { begun: HashMap::new(), abouts: Vec::new(), ids };
         for (about, files) in lines {
             let at = names.abouts.len();
             names.abouts.push(about);
-            for named in files.iter().filter_map(|file| Named::of(file)) {
+            for named in files.iter().filter_map(|file| ResultName::of(file)) {
                 names.begun.entry(named.stem.to_owned()).or_default().push((at, false));
                 let rows = named.of_row.map(|stem| names.begun.entry(stem.to_owned()).or_default());
                 rows.into_iter().for_each(|lines| lines.push((at, true)));
@@ -222,7 +222,7 @@ impl<'a> Names<'a> {
     /// Whether `file` is one that a source of this stem may write now.
     pub fn claims(&self, file: &str, source: &Source) -> bool {
         let stem = paths::shown(&source.stem);
-        Named::of(file).is_some_and(|named| {
+        ResultName::of(file).is_some_and(|named| {
             let own = named.stem == stem || source.is_array() && named.of_row == Some(&stem);
             own && self.ids.contains(named.id)
         })
@@ -307,7 +307,7 @@ impl<T> Past<T> {
 
     /// Sorts out the lines for a command that begins its own results over. `again` says whether a line about an input of this
     /// run is of a result that is made again.
-    pub fn stay(&self, finder: &Finder, names: &Names, again: impl Fn(&Entry<T>) -> bool) -> Stay {
+    pub fn stay(&self, finder: &Finder, names: &StemsInUse, again: impl Fn(&JournalEntry<T>) -> bool) -> Stay {
         let mut stay = Stay { kept: Vec::new(), dropped: 0, parts: HashSet::new() };
         for (entry, standing) in self.entries.iter().zip(&self.standing) {
             let source = finder.source(&entry.about).map(|at| &finder.sources[at]);
@@ -368,7 +368,7 @@ mod tests {
 
     #[test]
     fn names_say_stem_row_and_method() {
-        let of = |file: &'static str| Named::of(file).map(|n| (n.stem, n.of_row, n.id));
+        let of = |file: &'static str| ResultName::of(file).map(|n| (n.stem, n.of_row, n.id));
         assert_eq!(of("sub/x.gradient.npy"), Some(("sub/x", None, "gradient")));
         assert_eq!(of("x.gradient-2.281.heatmap.png"), Some(("x", None, "gradient-2")));
         assert_eq!(of("a.12.grad_cam.png"), Some(("a.12", Some("a"), "grad_cam")));

@@ -7,16 +7,16 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::drawing::{self, Panel};
-use super::earlier::{self, Finder, Names, Past};
+use super::drawing::{self, SheetPanel};
+use super::earlier::{self, Finder, Past, StemsInUse};
 use super::ledger::{Earlier, Settle, Show, Totals};
-use super::recorded::{Asked, Recorded, Seen};
+use super::recorded::{Recorded, RunRequest, Seen};
 use super::resume::{Current, Demands, Done, Known};
-use super::settings::{Built, Named, build, common, fingerprint};
-use super::{Listener, Work, hopeless};
+use super::settings::{BuiltMethod, Named, build, common, fingerprint};
+use super::{InputWork, Listener, hopeless};
 use crate::cancel::Cancel;
 use crate::data::files::{self, RawFormat};
-use crate::data::{ArrayFile, At, Item, Room, Shard, Source, Stream, TargetChoice, paths};
+use crate::data::{ArrayFile, Item, ItemPosition, ItemStream, Room, Shard, Source, TargetChoice, paths};
 use crate::engine::Settings;
 use crate::error::{Error, Result, read_file};
 use crate::graph::Graph;
@@ -97,7 +97,7 @@ pub struct ExplainOptions {
 }
 
 /// A method that can run.
-struct Ready {
+struct ReadyMethod {
     id: String,
     /// Fingerprint of everything its results depend on.
     settings: String,
@@ -112,7 +112,7 @@ pub struct Explain<'a> {
     options: ExplainOptions,
     /// Whether a file's name has the class.
     several: bool,
-    methods: Vec<Ready>,
+    methods: Vec<ReadyMethod>,
     look: Look,
     /// Settings of records that no method made.
     input_settings: String,
@@ -148,7 +148,7 @@ impl<'a> Explain<'a> {
             one_file_an_array: options.formats.iter().any(|format| format.raw().is_some()),
             one_sheet_an_item: sheets,
         };
-        let settle = |past: &Past<Line>, sources: &[Source], finder: &Finder<'_>, names: &Names<'_>| {
+        let settle = |past: &Past<Line>, sources: &[Source], finder: &Finder<'_>, names: &StemsInUse<'_>| {
             let rows =
                 |s: &Source| s.is_array().then(|| ArrayFile::open(&s.path, room).map_or(0, |array| array.rows()));
             let rows: Vec<Option<usize>> = sources.iter().map(rows).collect();
@@ -162,7 +162,7 @@ impl<'a> Explain<'a> {
             parameters: named.spec.values().iter().map(|(key, value)| (key.into(), value.into())).collect(),
             settings: ready.settings.clone(),
         });
-        let asked = Asked {
+        let asked = RunRequest {
             command: "explain",
             inputs: &options.inputs,
             out: &options.out,
@@ -188,7 +188,7 @@ impl<'a> Explain<'a> {
     }
 
     /// The inputs, without those that an earlier run has done.
-    pub fn stream(&self) -> Stream {
+    pub fn stream(&self) -> ItemStream {
         let (done, methods) = (Arc::clone(&self.run.done), self.methods.len());
         self.run.stream(Box::new(move |source: &Source, row: Option<usize>| {
             (0..methods).all(|m| done.has(&source.shown, row, m))
@@ -210,7 +210,7 @@ impl<'a> Explain<'a> {
     }
 
     /// Methods whose map of an input is there.
-    fn made_before(&self, at: At) -> usize {
+    fn made_before(&self, at: ItemPosition) -> usize {
         let (source, row) = at;
         let shown = &self.run.sources[source].shown;
         (0..self.methods.len()).filter(|&m| self.run.done.has(shown, row, m)).count()
@@ -245,7 +245,7 @@ impl<'a> Explain<'a> {
         Line { record, settings, stamp: self.run.sources[at].stamp, place: self.run.ledger.place(at), part }
     }
 
-    fn fail(&mut self, (at, row): At, why: &Error, noticed: Noticed) -> Result<()> {
+    fn fail(&mut self, (at, row): ItemPosition, why: &Error, noticed: Noticed) -> Result<()> {
         let Noticed { assumed, warnings, .. } = noticed;
         let failed = Record::failed(self.run.sources[at].shown.clone(), row, why.to_string());
         let line = self.line(at, Record { assumed, warnings, ..failed }, self.input_settings.clone(), None);
@@ -348,10 +348,10 @@ impl<'a> Explain<'a> {
         Ok(files)
     }
 
-    fn sheet(&self, s: &Seen, panels: &[Panel]) -> Result<crate::image::Picture> {
-        let drawn = |p: &Panel| {
+    fn sheet(&self, s: &Seen, panels: &[SheetPanel]) -> Result<crate::image::Picture> {
+        let drawn = |p: &SheetPanel| {
             let map = s.item.drawn(&p.map, self.run.session.preparation())?;
-            Ok(Panel { name: p.name.clone(), caption: p.caption.clone(), map })
+            Ok(SheetPanel { name: p.name.clone(), caption: p.caption.clone(), map })
         };
         let panels = panels.iter().map(drawn).collect::<Result<Vec<_>>>()?;
         let top = s.scored.top();
@@ -361,14 +361,14 @@ impl<'a> Explain<'a> {
     }
 }
 
-impl Work for Explain<'_> {
+impl InputWork for Explain<'_> {
     type Input = Item;
 
     fn name(&self, at: usize) -> String {
         self.run.sources[at].shown.clone()
     }
 
-    fn together(&self, at: At) -> usize {
+    fn together(&self, at: ItemPosition) -> usize {
         self.run.together(at)
     }
 
@@ -383,12 +383,12 @@ impl Work for Explain<'_> {
         self.run.begin(at, array, |m| left[m].clone())
     }
 
-    fn failed(&mut self, at: At, why: Error, _: &dyn Listener) -> Result<()> {
+    fn failed(&mut self, at: ItemPosition, why: Error, _: &dyn Listener) -> Result<()> {
         self.run.ledger.skip(at.0, self.made_before(at));
         self.fail(at, &why, Noticed::default())
     }
 
-    fn skipped(&mut self, at: At, _: &dyn Listener) {
+    fn skipped(&mut self, at: ItemPosition, _: &dyn Listener) {
         let (source, row) = at;
         match row.and_then(|row| Some((row, self.run.done.failure(&self.run.sources[source].shown, row)?))) {
             Some((row, why)) => self.run.ledger.still_failed(source, row, why),
@@ -397,7 +397,7 @@ impl Work for Explain<'_> {
     }
 
     /// Runs all methods on items of one shape.
-    fn group(&mut self, items: Vec<(At, Item)>, listener: &dyn Listener) -> Result<()> {
+    fn group(&mut self, items: Vec<(ItemPosition, Item)>, listener: &dyn Listener) -> Result<()> {
         self.run.write_held()?;
         items.iter().for_each(|(at, _)| self.run.ledger.skip(at.0, self.made_before(*at)));
         let mut seen = Vec::new();
@@ -408,7 +408,7 @@ impl Work for Explain<'_> {
             }
         }
         let sheets = self.wants(Format::Grid);
-        let mut panels: Vec<Vec<Panel>> = seen.iter().map(|_| Vec::new()).collect();
+        let mut panels: Vec<Vec<SheetPanel>> = seen.iter().map(|_| Vec::new()).collect();
         let mut held = Vec::new();
         for m in 0..self.methods.len() {
             let todo: Vec<usize> = (0..seen.len())
@@ -436,7 +436,7 @@ impl Work for Explain<'_> {
                             record.shares = map.shares;
                             record.files = files;
                             if sheets {
-                                panels[i].push(Panel {
+                                panels[i].push(SheetPanel {
                                     name: self.methods[m].id.clone(),
                                     caption: captioned(self.sheet_name(s.targets[rank]), &record),
                                     map,
@@ -499,7 +499,7 @@ fn all_depend_on(session: &mut Session, options: &ExplainOptions, target: &Targe
 }
 
 /// The methods, built, with the fingerprint of everything their results depend on.
-fn ready(session: &Session, options: &ExplainOptions, common: Value) -> Result<Vec<Ready>> {
+fn ready(session: &Session, options: &ExplainOptions, common: Value) -> Result<Vec<ReadyMethod>> {
     let mut settings = common;
     settings["labels"] = session.labels().iter().collect();
     let built = build(session, &options.methods)?;
@@ -508,10 +508,10 @@ fn ready(session: &Session, options: &ExplainOptions, common: Value) -> Result<V
         settings["sheet"] = options.methods.iter().map(|m| m.spec.to_string()).collect();
         settings["sheet_files"] = built.iter().map(|b| b.files.as_str()).collect();
     }
-    let ready = options.methods.iter().zip(built).map(|(named, Built { method, files })| {
+    let ready = options.methods.iter().zip(built).map(|(named, BuiltMethod { method, files })| {
         settings["method"] = named.spec.to_string().into();
         settings["files"] = files.into();
-        Ready { id: named.id.clone(), settings: fingerprint(&settings), method, proven: false }
+        ReadyMethod { id: named.id.clone(), settings: fingerprint(&settings), method, proven: false }
     });
     Ok(ready.collect())
 }

@@ -89,14 +89,14 @@ impl RecordLine for Line {
 }
 
 /// Hears of each line of a source once it is in the journal, and whether it was lost on the way.
-pub type Listener<L> = Box<dyn FnMut(usize, &L, bool) -> Result<()> + Send>;
+pub type LineListener<L> = Box<dyn FnMut(usize, &L, bool) -> Result<()> + Send>;
 
 /// Takes lines and writes them down in order.
 pub struct Keeper<L> {
-    way: Way<L>,
+    way: KeepingWay<L>,
 }
 
-enum Way<L> {
+enum KeepingWay<L> {
     Beside {
         to: Sender<(usize, L)>,
         thread: JoinHandle<Result<()>>,
@@ -108,7 +108,7 @@ enum Way<L> {
 
 impl<L: RecordLine> Keeper<L> {
     /// Writes to `journal` and then tells `listener`.
-    pub fn new(journal: Journal, listener: Listener<L>) -> Self {
+    pub fn new(journal: Journal, listener: LineListener<L>) -> Self {
         let desk = Desk { journal, listener, waiting: Vec::new(), files: 0, since: Instant::now() };
         let (to, from) = mpsc::channel();
         let (hand_over, take_over) = mpsc::channel::<Desk<L>>();
@@ -119,10 +119,10 @@ impl<L: RecordLine> Keeper<L> {
         Self {
             way: match thread {
                 Ok(thread) => match hand_over.send(desk) {
-                    Ok(()) => Way::Beside { to, thread },
-                    Err(mpsc::SendError(desk)) => Way::Inline(Box::new(desk)),
+                    Ok(()) => KeepingWay::Beside { to, thread },
+                    Err(mpsc::SendError(desk)) => KeepingWay::Inline(Box::new(desk)),
                 },
-                Err(_) => Way::Inline(Box::new(desk)),
+                Err(_) => KeepingWay::Inline(Box::new(desk)),
             },
         }
     }
@@ -133,13 +133,13 @@ impl<L: RecordLine> Keeper<L> {
     /// When an earlier one could not be written.
     pub fn add(&mut self, at: usize, line: L) -> Result<()> {
         match &mut self.way {
-            Way::Beside { to, .. } => match to.send((at, line)) {
+            KeepingWay::Beside { to, .. } => match to.send((at, line)) {
                 Ok(()) => Ok(()),
                 // The thread has ended, and says why.
                 Err(_) => self.close(),
             },
-            Way::Inline(desk) => desk.take(at, line),
-            Way::Closed => Err(Error::settings("the journal is closed")),
+            KeepingWay::Inline(desk) => desk.take(at, line),
+            KeepingWay::Closed => Err(Error::settings("the journal is closed")),
         }
     }
 
@@ -148,20 +148,20 @@ impl<L: RecordLine> Keeper<L> {
     /// # Errors
     /// When a line could not be written.
     pub fn close(&mut self) -> Result<()> {
-        match std::mem::replace(&mut self.way, Way::Closed) {
-            Way::Beside { to, thread } => {
+        match std::mem::replace(&mut self.way, KeepingWay::Closed) {
+            KeepingWay::Beside { to, thread } => {
                 drop(to);
                 thread.join().unwrap_or_else(|_| Err(Error::device("the journal's thread has ended")))
             }
-            Way::Inline(mut desk) => desk.pass(),
-            Way::Closed => Ok(()),
+            KeepingWay::Inline(mut desk) => desk.pass(),
+            KeepingWay::Closed => Ok(()),
         }
     }
 }
 
 struct Desk<L> {
     journal: Journal,
-    listener: Listener<L>,
+    listener: LineListener<L>,
     waiting: Vec<(usize, L)>,
     files: usize,
     /// When the first of them came.

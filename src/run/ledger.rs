@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use super::earlier::{Finder, Names, Past, Results, place_of, renamed, sweep};
+use super::earlier::{Finder, Past, Results, StemsInUse, place_of, renamed, sweep};
 use super::keeper::{Keeper, RecordLine};
 use super::resume::Done;
 use super::said::Said;
@@ -50,10 +50,10 @@ pub fn lock(path: &Path, out: &Path) -> Result<File> {
 }
 
 /// Says what of earlier results counts.
-pub(super) type Settle<'s, L> = dyn Fn(&Past<L>, &[Source], &Finder<'_>, &Names<'_>) -> Done + 's;
+pub(super) type Settle<'s, L> = dyn Fn(&Past<L>, &[Source], &Finder<'_>, &StemsInUse<'_>) -> Done + 's;
 
 /// A folder of results that this run alone writes to.
-pub(super) struct Folder {
+pub(super) struct RunFolder {
     command: &'static str,
     out: PathBuf,
     records: PathBuf,
@@ -63,8 +63,8 @@ pub(super) struct Folder {
 }
 
 /// What a run finds in its folder before it begins.
-pub(super) struct Found<L> {
-    folder: Folder,
+pub(super) struct FoundInFolder<L> {
+    folder: RunFolder,
     results: Results,
     past: Past<L>,
     places: Vec<Option<String>>,
@@ -76,7 +76,7 @@ pub(super) struct Found<L> {
     pub sentences: Vec<String>,
 }
 
-impl Folder {
+impl RunFolder {
     /// Makes and locks `out` for `command`; each shard has records of its own.
     ///
     /// # Errors
@@ -106,7 +106,7 @@ impl Folder {
         ids: &[&str],
         shard: Option<Shard>,
         settle: Option<&Settle<'_, L>>,
-    ) -> Result<Found<L>> {
+    ) -> Result<FoundInFolder<L>> {
         let results = Results::new(&self.out);
         let past = Past::<L>::read(&results, &self.records, L::KEY)?;
         let names = past.names(ids.iter().copied().collect());
@@ -137,14 +137,14 @@ impl Folder {
         }
         drop(finder);
         drop(names);
-        Ok(Found { folder: self, results, past, places, done, others, sentences })
+        Ok(FoundInFolder { folder: self, results, past, places, done, others, sentences })
     }
 }
 
 /// Shows a record once it is in the journal.
 pub type Show<L> = Box<dyn FnMut(&L) -> Result<()> + Send>;
 
-impl<L: RecordLine> Found<L> {
+impl<L: RecordLine> FoundInFolder<L> {
     /// Opens the journal. A manifest of another command is kept; what it is kept as is said.
     ///
     /// # Errors
@@ -171,7 +171,7 @@ impl<L: RecordLine> Found<L> {
         let journal = Journal::start_with(&folder.records, done.kept.iter().map(Vec::as_slice))?;
         let needed = done.parts.iter().cloned().chain(past.parts()).collect();
         sweep(&results, &folder.lock_path, &sources, &needed);
-        let tallies = sources.iter().map(|_| Tally { items: 1, ..Tally::default() }).collect();
+        let tallies = sources.iter().map(|_| SourceTally { items: 1, ..SourceTally::default() }).collect();
         let tallies = Tallies(Arc::new(Mutex::new(tallies)));
         let late = tallies.clone();
         let listener = move |at: usize, line: &L, lost: bool| {
@@ -191,7 +191,7 @@ impl<L: RecordLine> Found<L> {
 
 /// What became of a source.
 #[derive(Debug, Clone, Default)]
-pub struct Tally {
+pub struct SourceTally {
     /// Rows of an array; 1 for a picture.
     pub items: usize,
     /// Results made.
@@ -207,10 +207,10 @@ pub struct Tally {
 }
 
 #[derive(Clone)]
-struct Tallies(Arc<Mutex<Vec<Tally>>>);
+struct Tallies(Arc<Mutex<Vec<SourceTally>>>);
 
 impl Tallies {
-    fn all(&self) -> MutexGuard<'_, Vec<Tally>> {
+    fn all(&self) -> MutexGuard<'_, Vec<SourceTally>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -253,7 +253,7 @@ pub struct Totals {
 
 /// Keeps the records of a run: a record is in the journal, and its files on disk, before anybody sees it.
 pub struct Ledger<L> {
-    folder: Folder,
+    folder: RunFolder,
     keeper: Keeper<L>,
     tallies: Tallies,
     /// Where the sources are.
@@ -334,7 +334,7 @@ impl<L: RecordLine> Ledger<L> {
     }
 
     /// What became of source `at` so far.
-    pub fn tally(&self, at: usize) -> Tally {
+    pub fn tally(&self, at: usize) -> SourceTally {
         self.tallies.all()[at].clone()
     }
 
@@ -348,7 +348,7 @@ impl<L: RecordLine> Ledger<L> {
 
     /// What became of every source.
     pub fn statuses(&self) -> Vec<FileStatus> {
-        let status = |(tally, source): (&Tally, &Source)| FileStatus {
+        let status = |(tally, source): (&SourceTally, &Source)| FileStatus {
             input: source.shown.clone(),
             status: match (tally.failed.is_empty(), tally.made) {
                 (false, _) => Status::Failed,

@@ -1,8 +1,8 @@
 //! Runs over many inputs: one loop, in which a bad input never takes its neighbours along, results that appear whole, and
 //! records by which a run that was stopped goes on.
 //!
-//! [`drive`] takes inputs from a stream ([`Stream`](crate::data::Stream), for labelled data [`Pictures`]) and hands them to a
-//! [`Work`]: [`Explain`], [`Attack`], [`Evaluation`], [`Checks`] or [`Gather`].
+//! [`drive`] takes inputs from a stream ([`ItemStream`](crate::data::ItemStream), for labelled data [`Pictures`]) and
+//! hands them to a [`InputWork`]: [`Explain`], [`AttackRun`], [`Evaluation`], [`Checks`] or [`Gather`].
 
 mod attack;
 mod check;
@@ -18,17 +18,17 @@ mod resume;
 mod said;
 mod settings;
 
-pub use attack::{Attack, AttackFormat, AttackLine, AttackOptions, AttackRecord, MapsCompared};
+pub use attack::{AttackFormat, AttackLine, AttackOptions, AttackRecord, AttackRun, MapsCompared};
 pub use check::{Checks, Hears};
-pub use collect::{Fitting, Gather, Gathered, KeptInputs, Pair, Paired, Sink, Specimens};
-pub use eval::{Content, EvalOptions, Evaluation, Kind, Measure, Pictures, Shown, Unit, Units, choose};
+pub use collect::{Fitting, Gather, Gathered, InputPair, KeptInputs, Paired, Sink, Specimens};
+pub use eval::{Content, EvalOptions, Evaluation, Measure, Pictures, ShownPicture, Unit, UnitKind, Units, choose};
 pub use explain::{Explain, ExplainOptions, Format, shares_out};
-pub use ledger::{Earlier, Ledger, Show, Tally, Totals, lock};
+pub use ledger::{Earlier, Ledger, Show, SourceTally, Totals, lock};
 pub use said::Said;
 pub use settings::{Named, many_passes, methods, precision_name};
 
 use crate::cancel::Cancel;
-use crate::data::{At, Event, Source};
+use crate::data::{Event, ItemPosition, Source};
 use crate::engine::Observer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Graph;
@@ -66,7 +66,7 @@ pub trait Listener {
 impl Listener for () {}
 
 /// What is done with inputs.
-pub trait Work {
+pub trait InputWork {
     /// An input that was read.
     type Input;
 
@@ -74,7 +74,7 @@ pub trait Work {
     fn name(&self, at: usize) -> String;
 
     /// Most inputs that go together, of which the first is `at`.
-    fn together(&self, _at: At) -> usize {
+    fn together(&self, _at: ItemPosition) -> usize {
         1
     }
 
@@ -98,16 +98,16 @@ pub trait Work {
     ///
     /// # Errors
     /// When the run cannot go on. What is wrong with one input is its own error.
-    fn group(&mut self, inputs: Vec<(At, Self::Input)>, listener: &dyn Listener) -> Result<()>;
+    fn group(&mut self, inputs: Vec<(ItemPosition, Self::Input)>, listener: &dyn Listener) -> Result<()>;
 
     /// An input that cannot be used.
     ///
     /// # Errors
     /// When the run cannot go on.
-    fn failed(&mut self, at: At, why: Error, listener: &dyn Listener) -> Result<()>;
+    fn failed(&mut self, at: ItemPosition, why: Error, listener: &dyn Listener) -> Result<()>;
 
     /// An input that was done before.
-    fn skipped(&mut self, _at: At, _listener: &dyn Listener) {}
+    fn skipped(&mut self, _at: ItemPosition, _listener: &dyn Listener) {}
 
     /// All of a source has been given; what became of it, in one line.
     ///
@@ -125,20 +125,20 @@ pub trait Work {
 ///
 /// # Errors
 /// Cancelled when the listener's flag was set; those of `work` that end a run. What was done before is kept.
-pub fn drive<W: Work>(
+pub fn drive<W: InputWork>(
     stream: impl Iterator<Item = Event<W::Input>>,
     work: &mut W,
     listener: &dyn Listener,
 ) -> Result<()> {
     let cancel = listener.cancel();
     work.cancel_with(&cancel);
-    let mut group: Vec<(At, W::Input)> = Vec::new();
+    let mut group: Vec<(ItemPosition, W::Input)> = Vec::new();
     // Sources that have ended while their last input waits.
     let mut ended: Vec<usize> = Vec::new();
     let mut rows = None;
-    fn flush<W: Work>(
+    fn flush<W: InputWork>(
         work: &mut W,
-        group: &mut Vec<(At, W::Input)>,
+        group: &mut Vec<(ItemPosition, W::Input)>,
         ended: &mut Vec<usize>,
         listener: &dyn Listener,
     ) -> Result<()> {

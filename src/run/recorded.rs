@@ -10,13 +10,13 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::keeper::RecordLine;
-use super::ledger::{Folder, Ledger, Settle, Show, Totals};
+use super::ledger::{Ledger, RunFolder, Settle, Show, Totals};
 use super::resume::Done;
 use super::said::Said;
 use super::settings::{Named, fingerprint, manifest, many_passes};
 use super::{Listener, too_small};
 use crate::data::files::{RawFile, RawFiles, RawFormat};
-use crate::data::{At, Item, Net, Room, Shard, Skip, Source, Stream, TargetChoice, Targets, find};
+use crate::data::{Item, ItemPosition, ItemStream, NetInput, Room, Shard, Skip, Source, TargetChoice, Targets, find};
 use crate::engine::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Setting;
@@ -32,7 +32,7 @@ pub(super) const PICTURES: usize = 8;
 pub(super) const SMALL: usize = 64 * 64;
 
 /// What a run with records is asked for.
-pub(super) struct Asked<'o> {
+pub(super) struct RunRequest<'o> {
     pub command: &'static str,
     pub inputs: &'o [std::ffi::OsString],
     pub out: &'o Path,
@@ -85,14 +85,14 @@ impl<'a, L: RecordLine + DeserializeOwned> Recorded<'a, L> {
     /// Finds the inputs, locks the folder of results and looks at what is in it.
     pub fn open(
         session: &'a mut Session,
-        (asked, used): (Asked<'_>, Vec<MethodUsed>),
+        (asked, used): (RunRequest<'_>, Vec<MethodUsed>),
         (target, mut targets): (&TargetChoice, Targets),
         settle: Option<&Settle<'_, L>>,
         show: impl FnOnce(&[Source]) -> Show<L>,
         listener: &dyn Listener,
     ) -> Result<Self> {
         let started = Instant::now();
-        let folder = Folder::lock(asked.out, asked.command, asked.shard)?;
+        let folder = RunFolder::lock(asked.out, asked.command, asked.shard)?;
         let room = Room { allowed: asked.settings.memory };
         let found = find(asked.inputs, asked.out, room);
         let (ignored, left_out) = (found.ignored, found.left_out());
@@ -138,13 +138,13 @@ impl<'a, L: RecordLine + DeserializeOwned> Recorded<'a, L> {
     }
 
     /// The inputs, without those that `skip` is true of.
-    pub fn stream(&self, skip: Skip) -> Stream {
+    pub fn stream(&self, skip: Skip) -> ItemStream {
         let (preprocess, input) = (self.session.preparation(), self.session.model().default_input());
-        Stream::new(Arc::clone(&self.sources), Net { preprocess, input, room: self.room }).but(skip)
+        ItemStream::new(Arc::clone(&self.sources), NetInput { preprocess, input, room: self.room }).but(skip)
     }
 
     /// Most inputs that go together, of which the first is `at`.
-    pub fn together(&self, (_, row): At) -> usize {
+    pub fn together(&self, (_, row): ItemPosition) -> usize {
         match row {
             Some(_) => ROWS,
             None if self.small => PICTURES,
@@ -227,7 +227,11 @@ impl<'a, L: RecordLine + DeserializeOwned> Recorded<'a, L> {
     }
 
     /// What the net makes of items. What is wrong with one is its own error, with what was noticed of it.
-    pub fn score(&mut self, items: Vec<(At, Item)>, listener: &dyn Listener) -> Result<Vec<(At, Outcome)>> {
+    pub fn score(
+        &mut self,
+        items: Vec<(ItemPosition, Item)>,
+        listener: &dyn Listener,
+    ) -> Result<Vec<(ItemPosition, SeenOrFailed)>> {
         items.iter().for_each(|(_, item)| self.ledger.said.hear(item, listener));
         let inputs: Vec<&Tensor> = items.iter().map(|(_, item)| &item.input).collect();
         let scored = self.session.score(&inputs);
@@ -268,7 +272,7 @@ impl<'a, L: RecordLine + DeserializeOwned> Recorded<'a, L> {
 }
 
 /// An item that the net has seen, or what is wrong with it and what was noticed of it.
-type Outcome = std::result::Result<Seen, (Error, Noticed)>;
+type SeenOrFailed = std::result::Result<Seen, (Error, Noticed)>;
 
 /// An item and what the net makes of it.
 pub(super) struct Seen {

@@ -2,10 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::earlier::{Finder, Names, Standing, Stay};
+use super::earlier::{Finder, Standing, Stay, StemsInUse};
 use super::said::MOST_LATE;
 use crate::data::Source;
-use crate::report::{Entry, Line};
+use crate::report::{JournalEntry, Line};
 use crate::session::Noticed;
 
 /// The sources of this run; the number of rows of each, `None` for a picture.
@@ -15,7 +15,7 @@ pub struct Known<'a> {
     pub rows: &'a [Option<usize>],
     pub finder: &'a Finder<'a>,
     /// Names that this run may write.
-    pub names: &'a Names<'a>,
+    pub names: &'a StemsInUse<'a>,
 }
 
 /// What has to be complete before a result counts.
@@ -73,7 +73,7 @@ impl Done {
 
     /// Sorts out the lines of a journal, whose files are `standing`.
     pub fn settle(
-        entries: &[Entry<Line>],
+        entries: &[JournalEntry<Line>],
         standing: &[Standing],
         known: Known,
         current: &Current,
@@ -177,7 +177,7 @@ impl Done {
 }
 
 /// For each line, whether a later one says that another input's result took the place of one of its files.
-fn superseded(entries: &[Entry<Line>], standing: &[Standing], whose: &[Option<usize>]) -> Vec<bool> {
+fn superseded(entries: &[JournalEntry<Line>], standing: &[Standing], whose: &[Option<usize>]) -> Vec<bool> {
     let mut owners: HashMap<&str, (Option<usize>, &str)> = HashMap::new();
     let mut superseded: Vec<bool> = vec![false; entries.len()];
     for i in (0..entries.len()).rev() {
@@ -207,16 +207,16 @@ mod tests {
         sources.truncate(1);
         let places = [None];
         let finder = Finder::new(&sources, &places);
-        let names = Names::new(std::iter::empty(), HashSet::new());
+        let names = StemsInUse::new(std::iter::empty(), HashSet::new());
         let known = Known { sources: &sources, rows: &[Some(3)], finder: &finder, names: &names };
         let current = Current { methods: vec![("gradient".into(), "s".into())], inputs: "s".into() };
         let demands = Demands { maps: 1, one_file_an_array: true, one_sheet_an_item: false };
         let settle = |lines: &[Line], demands| {
             let entry = |line: &Line| {
                 let text = serde_json::to_vec(line).unwrap();
-                Entry { about: serde_json::from_slice(&text).unwrap(), text, line: Some(line.clone()) }
+                JournalEntry { about: serde_json::from_slice(&text).unwrap(), text, line: Some(line.clone()) }
             };
-            let entries: Vec<Entry<Line>> = lines.iter().map(entry).collect();
+            let entries: Vec<JournalEntry<Line>> = lines.iter().map(entry).collect();
             let standing: Vec<Standing> = lines.iter().map(|line| line.record.error.is_none().then(Vec::new)).collect();
             Done::settle(&entries, &standing, known, &current, demands)
         };

@@ -53,14 +53,14 @@ pub fn methods(texts: &[String]) -> Result<Vec<Named>> {
 }
 
 /// A method that can run.
-pub(super) struct Built {
+pub(super) struct BuiltMethod {
     pub method: Box<dyn Method>,
     /// Hash of the files that its parameters name.
     pub files: String,
 }
 
 /// Builds `methods`, in order.
-pub(super) fn build(session: &Session, methods: &[Named]) -> Result<Vec<Built>> {
+pub(super) fn build(session: &Session, methods: &[Named]) -> Result<Vec<BuiltMethod>> {
     // What a parameter's file holds counts, not its name.
     let loaded = RefCell::new(Sha256::new());
     let load = |path: &Path| {
@@ -79,7 +79,7 @@ pub(super) fn build(session: &Session, methods: &[Named]) -> Result<Vec<Built>> 
         if let Ok(path) = named.spec.values().text("patterns") {
             loaded.borrow_mut().update(read_file(Path::new(path))?);
         }
-        built.push(Built { method, files: hex(&loaded.take().finalize()) });
+        built.push(BuiltMethod { method, files: hex(&loaded.take().finalize()) });
     }
     Ok(built)
 }

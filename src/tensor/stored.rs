@@ -9,9 +9,9 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 pub const MOST_HEADER_BYTES: usize = 16 << 20;
 
 /// The names at the top of a header.
-struct Names;
+struct TensorNames;
 
-impl<'de> Visitor<'de> for Names {
+impl<'de> Visitor<'de> for TensorNames {
     type Value = ();
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -36,7 +36,7 @@ impl<'de> Visitor<'de> for Names {
 /// One sentence when it is damaged, or names a tensor twice.
 pub fn safetensors_header(json: &[u8]) -> Result<Metadata, String> {
     let mut names = serde_json::Deserializer::from_slice(json);
-    names.deserialize_map(Names).map_err(|e| e.to_string())?;
+    names.deserialize_map(TensorNames).map_err(|e| e.to_string())?;
     serde_json::from_slice(json).map_err(|e| e.to_string())
 }
 

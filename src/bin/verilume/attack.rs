@@ -4,26 +4,26 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use verilume::program::Score;
-use verilume::run::{self, Attack, AttackOptions, Listener, Totals};
+use verilume::run::{self, AttackOptions, AttackRun, Listener, Totals};
 use verilume::text::counted;
 
 use crate::args::{self, attack::AttackArgs};
 use crate::exit;
 use crate::listing;
 use crate::records::{Reply, attacks};
-use crate::talk::{Answer, Progress};
+use crate::talk::{InputProgress, StandardOutput};
 
 /// Runs the command.
 pub fn run(args: &AttackArgs) -> Result<ExitCode> {
     if args.list_attacks {
         let text = if args.json { listing::attacks_json().to_string() } else { listing::attacks_text() };
-        Answer::default().line(text.trim_end())?;
+        StandardOutput::default().line(text.trim_end())?;
         return Ok(ExitCode::SUCCESS);
     }
     let shared = &args.shared;
     let methods = run::methods(&args.methods)?;
     let (mut session, settings) = shared.open(Score::Logit)?;
-    let progress = Progress::new(shared.voice());
+    let progress = InputProgress::new(shared.voice());
     progress.observer().into_iter().for_each(|observer| session.engine().observe(observer));
     let options = AttackOptions {
         inputs: args.inputs.clone(),
@@ -38,7 +38,7 @@ pub fn run(args: &AttackArgs) -> Result<ExitCode> {
     };
     let reply = if args.json { Reply::Json } else { Reply::Table };
     let show = |sources: &[_], ids: &[&str]| attacks(reply, progress.bar(), sources, ids);
-    let mut work = Attack::open(&mut session, options, show, &progress)?;
+    let mut work = AttackRun::open(&mut session, options, show, &progress)?;
     let ended = run::drive(work.stream(), &mut work, &progress);
     let inputs = work.inputs();
     let totals = work.close(ended, &progress);

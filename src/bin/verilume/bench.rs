@@ -11,9 +11,9 @@ use verilume::run::{Listener, Named, Said, methods, precision_name};
 
 use crate::args::BenchArgs;
 use crate::computing;
-use crate::subject::Subject;
-use crate::talk::{self, Answer, Progress, Voice};
-use crate::timing::Times;
+use crate::measured_net::MeasuredNet;
+use crate::talk::{self, InputProgress, StandardOutput, Voice};
+use crate::timing::CallSeconds;
 
 /// Nothing could be measured.
 const NOTHING_DONE: u8 = 2;
@@ -22,7 +22,7 @@ const SOME_FAILED: u8 = 1;
 
 /// One combination, measured.
 #[derive(Debug, Serialize)]
-struct Row {
+struct BenchRow {
     model: String,
     method: String,
     spec: String,
@@ -50,9 +50,9 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
     let voice = if args.quiet { Voice::Quiet } else { Voice::Normal };
     // What is missing is said once, before the first combination.
     computing::open(&settings, voice)?;
-    let subject = Subject::new(&args.measured, args.resources.seed)?;
+    let net = MeasuredNet::new(&args.measured, args.resources.seed)?;
     for named in &methods {
-        subject.method(&named.spec)?;
+        net.method(&named.spec)?;
     }
     let threads: Vec<Option<usize>> =
         if args.threads.is_empty() { vec![None] } else { args.threads.iter().copied().map(Some).collect() };
@@ -61,17 +61,17 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
         .flat_map(|m| args.batch.iter().map(move |&b| (m, b)))
         .flat_map(|(m, b)| threads.iter().map(move |&t| (m, b, t)))
         .collect();
-    let progress = Progress::new(voice);
+    let progress = InputProgress::new(voice);
     progress.begin(combinations.len());
-    Said::of_net(&subject.model).tell(&progress);
+    Said::of_net(&net.model).tell(&progress);
     progress.say(&format!(
         "{}: noise of {}, class {}, 1 call untimed, {} timed",
-        subject.model.name(),
-        subject.graph.input_shape(),
-        subject.target(),
+        net.model.name(),
+        net.graph.input_shape(),
+        net.target(),
         args.repeat
     ));
-    let mut answer = Answer::default();
+    let mut answer = StandardOutput::default();
     let mut rows = Vec::new();
     for &(named, batch, threads) in &combinations {
         let what =
@@ -79,8 +79,8 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
         progress.at(&what);
         // Through the options' own checks, each number of threads by itself.
         let settings = computing::settings(&args.resources, threads)?;
-        let case = Case { named, batch, settings: &settings, repeat: args.repeat };
-        match measure(&subject, &case, &what, &progress) {
+        let case = Combination { named, batch, settings: &settings, repeat: args.repeat };
+        match measure(&net, &case, &what, &progress) {
             Ok(row) => {
                 progress.step(&format!("{what}: {:.4} s", row.median_s));
                 if args.json {
@@ -109,7 +109,7 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
 }
 
 /// One combination.
-struct Case<'a> {
+struct Combination<'a> {
     named: &'a Named,
     batch: usize,
     settings: &'a Settings,
@@ -117,22 +117,22 @@ struct Case<'a> {
 }
 
 /// An engine of its own for each combination, so that its memory is that combination's.
-fn measure(subject: &Subject, case: &Case<'_>, what: &str, progress: &Progress) -> Result<Row> {
-    let &Case { named, batch, settings, repeat } = case;
+fn measure(net: &MeasuredNet, case: &Combination<'_>, what: &str, progress: &InputProgress) -> Result<BenchRow> {
+    let &Combination { named, batch, settings, repeat } = case;
     let mut engine = Engine::new(settings)?;
-    let method = subject.method(&named.spec)?;
-    let x = subject.batch(batch, settings, progress)?;
-    let targets = vec![subject.target(); batch];
+    let method = net.method(&named.spec)?;
+    let x = net.batch(batch, settings, progress)?;
+    let targets = vec![net.target(); batch];
     let mut calls = 0;
-    let times = Times::of(repeat, || {
-        method.explain(&mut engine, &subject.graph, &x, &targets)?;
+    let times = CallSeconds::of(repeat, || {
+        method.explain(&mut engine, &net.graph, &x, &targets)?;
         calls += 1;
         progress.at(&format!("{what}: {calls} of {} calls", repeat + 1));
         Ok(())
     })?;
     let on = engine.describe();
-    Ok(Row {
-        model: subject.model.name().into(),
+    Ok(BenchRow {
+        model: net.model.name().into(),
         method: named.id.clone(),
         spec: named.spec.to_string(),
         batch,
@@ -141,9 +141,9 @@ fn measure(subject: &Subject, case: &Case<'_>, what: &str, progress: &Progress) 
         kernels: on.kernels,
         precision: precision_name(settings).into(),
         conv: settings.convolution,
-        input: subject.graph.input_shape().dims(),
+        input: net.graph.input_shape().dims(),
         memory: settings.memory,
-        seed: subject.seed,
+        seed: net.seed,
         median_s: times.median(),
         p10_s: times.quantile(0.1),
         p90_s: times.quantile(0.9),
@@ -151,7 +151,7 @@ fn measure(subject: &Subject, case: &Case<'_>, what: &str, progress: &Progress) 
     })
 }
 
-fn table(rows: &[Row]) -> String {
+fn table(rows: &[BenchRow]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header([

@@ -9,14 +9,14 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use verilume::Error;
-use verilume::data::{Item, Net, Source, Stream, files, find};
+use verilume::data::{Item, ItemStream, NetInput, Source, files, find};
 use verilume::image::Picture;
 use verilume::map::showing_nothing;
 use verilume::model::Model;
 use verilume::reliability::check::{self, Checked, PanelKind, Verdict};
 use verilume::render::{self, Look};
 use verilume::report::check::{CheckReport, MethodChecked, PictureChecked};
-use verilume::report::html::{Drawing, LARGEST_SIDE, Page, Panel, Plate};
+use verilume::report::html::{Drawing, LARGEST_SIDE, Page, PagePanel, Plate};
 use verilume::report::{Partial, RECORD_VERSION, replace};
 use verilume::run::{self, Checks, Listener, Named, Said, precision_name};
 use verilume::session::{Noticed, Session};
@@ -26,7 +26,7 @@ use crate::args::{CheckArgs, ReportFormat};
 use crate::exit;
 use crate::kindermans;
 use crate::plan;
-use crate::talk::{Answer, Progress, say};
+use crate::talk::{InputProgress, StandardOutput, say};
 use crate::tests_of_trust;
 use crate::verdicts;
 
@@ -38,7 +38,7 @@ const DEFAULT_METHODS: [&str; 6] =
 pub fn run(args: &CheckArgs) -> Result<ExitCode> {
     if args.list_tests {
         let text = if args.json { tests_of_trust::json().to_string() } else { tests_of_trust::text() };
-        Answer::default().line(text.trim_end())?;
+        StandardOutput::default().line(text.trim_end())?;
         return Ok(ExitCode::SUCCESS);
     }
     if args.kindermans {
@@ -67,14 +67,14 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
     std::fs::create_dir_all(&args.out).map_err(|e| Error::io(&args.out, e))?;
     let _lock = run::lock(&args.out.join(".check.lock"), &args.out)?;
 
-    let progress = Progress::new(shared.voice());
+    let progress = InputProgress::new(shared.voice());
     progress.begin(sources.len());
     let said = Said::new(&session, &shared.given());
     said.tell(&progress);
     run::many_passes(&named).for_each(|line| progress.say(&line));
     left_out.iter().for_each(|sentence| progress.say(sentence));
     let device = format!("{}, {} kernels, {precision}, {}", on.device, on.kernels, counted(on.threads, "thread"));
-    let (mut answer, mut plates) = (Answer::default(), Vec::new());
+    let (mut answer, mut plates) = (StandardOutput::default(), Vec::new());
     let drawn = if args.format.contains(&ReportFormat::Html) { args.drawn } else { 0 };
     let (bar, mut left) = (progress.bar(), drawn);
     let hears = |checked: &PictureChecked, found: Option<(&Item, &Checked)>, said: &Noticed| {
@@ -90,8 +90,9 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
     };
     let asked = (&named[..], tests.clone(), settings);
     let mut work = Checks::new(&session, &load, asked, (Arc::clone(&sources), said), Box::new(hears))?;
-    let net = Net { preprocess: session.preparation(), input: session.model().default_input(), room: shared.room() };
-    run::drive(Stream::new(Arc::clone(&sources), net), &mut work, &progress)?;
+    let net =
+        NetInput { preprocess: session.preparation(), input: session.model().default_input(), room: shared.room() };
+    run::drive(ItemStream::new(Arc::clone(&sources), net), &mut work, &progress)?;
     let (pictures, mut said) = work.close();
     said.judge(session.model().classes(), &progress);
     let report = CheckReport {
@@ -144,7 +145,7 @@ fn write(
     args: &CheckArgs,
     report: &CheckReport,
     plates: &[Option<Plate>],
-    progress: &Progress,
+    progress: &InputProgress,
 ) -> Result<Vec<&'static str>> {
     set_aside(args, report, progress)?;
     let mut files = Vec::new();
@@ -168,7 +169,7 @@ fn write(
 }
 
 /// Keeps the reports of an earlier run on other inputs.
-fn set_aside(args: &CheckArgs, report: &CheckReport, progress: &Progress) -> Result<()> {
+fn set_aside(args: &CheckArgs, report: &CheckReport, progress: &InputProgress) -> Result<()> {
     let of_report = || report.pictures.iter().map(|p| p.input.as_str()).collect::<BTreeSet<_>>();
     let is_same = |earlier: &serde_json::Value| {
         let pictures = earlier["pictures"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -204,7 +205,7 @@ fn plate(session: &Session, item: &Item, found: &Checked) -> Option<Plate> {
     Some(Plate { picture: Drawing::of(&view).ok()?, panels: panels.collect() })
 }
 
-fn panel(session: &Session, item: &Item, view: &Picture, seen: &check::Panel) -> verilume::Result<Panel> {
+fn panel(session: &Session, item: &Item, view: &Picture, seen: &check::Panel) -> verilume::Result<PagePanel> {
     let view = match &seen.picture {
         Some(numbers) => item.pictured(numbers, session.preparation())?,
         None => view.clone(),
@@ -224,7 +225,7 @@ fn panel(session: &Session, item: &Item, view: &Picture, seen: &check::Panel) ->
         Some(words) => format!("{caption}: {words}"),
         None => caption,
     };
-    Ok(Panel {
+    Ok(PagePanel {
         method: seen.method.clone(),
         test: seen.test.unwrap_or_default().into(),
         name: tests_of_trust::caption(seen).into(),

@@ -3,11 +3,11 @@
 use anyhow::Result;
 
 use crate::args::{Cli, CompletionsArgs};
-use crate::talk::Answer;
+use crate::talk::StandardOutput;
 
 /// Prints the script.
 pub fn run(args: &CompletionsArgs) -> Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::parser(), "verilume", &mut script);
-    Ok(Answer::default().line(String::from_utf8_lossy(&script).trim_end())?)
+    Ok(StandardOutput::default().line(String::from_utf8_lossy(&script).trim_end())?)
 }

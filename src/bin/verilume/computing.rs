@@ -8,11 +8,11 @@ use verilume::run::{Listener, precision_name};
 use verilume::tensor::Precision;
 use verilume::{Error, ErrorKind};
 
-use crate::args::{PrecisionArg, Resources};
-use crate::talk::{Progress, Voice};
+use crate::args::{PrecisionArg, ResourceArgs};
+use crate::talk::{InputProgress, Voice};
 
 /// The engine's settings; refuses what contradicts itself.
-pub fn settings(args: &Resources, threads: Option<usize>) -> Result<Settings> {
+pub fn settings(args: &ResourceArgs, threads: Option<usize>) -> Result<Settings> {
     let (precision, products) = match args.precision {
         PrecisionArg::F32 => (Precision::F32, Products::F32),
         PrecisionArg::F64 => (Precision::F64, Products::F32),
@@ -61,7 +61,7 @@ pub fn open(settings: &Settings, voice: Voice) -> Result<Engine> {
         _ => e,
     })?;
     if let Some(why) = engine.fallback() {
-        Progress::new(voice).say(&format!("computing on the CPU: {why}"));
+        InputProgress::new(voice).say(&format!("computing on the CPU: {why}"));
     }
     Ok(engine)
 }
@@ -82,9 +82,9 @@ fn missing(_: usize) -> Option<Error> {
 mod tests {
     use super::*;
 
-    fn resources(device: DeviceChoice, precision: PrecisionArg) -> Resources {
+    fn resources(device: DeviceChoice, precision: PrecisionArg) -> ResourceArgs {
         let convolution = Default::default();
-        Resources { device, memory: None, precision, convolution, kernels: Kernels::Auto, kernel_dir: None, seed: 0 }
+        ResourceArgs { device, memory: None, precision, convolution, kernels: Kernels::Auto, kernel_dir: None, seed: 0 }
     }
 
     #[test]
@@ -111,12 +111,12 @@ mod tests {
     #[test]
     fn kernels_of_a_gpu_are_not_for_the_cpu_nor_the_other_way_round() {
         let with_dir =
-            |device, precision| Resources { kernel_dir: Some("kernels".into()), ..resources(device, precision) };
+            |device, precision| ResourceArgs { kernel_dir: Some("kernels".into()), ..resources(device, precision) };
         assert!(settings(&with_dir(DeviceChoice::Cpu, PrecisionArg::F32), None).is_err());
         assert!(settings(&with_dir(DeviceChoice::Auto, PrecisionArg::F64), None).is_err());
         assert!(settings(&with_dir(DeviceChoice::Emulated(0), PrecisionArg::F32), None).is_ok());
         let emulated = resources(DeviceChoice::Emulated(0), PrecisionArg::F32);
         assert!(settings(&emulated, None).is_ok());
-        assert!(settings(&Resources { kernels: Kernels::Avx2, ..emulated }, None).is_err());
+        assert!(settings(&ResourceArgs { kernels: Kernels::Avx2, ..emulated }, None).is_err());
     }
 }

@@ -9,16 +9,17 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
-use verilume::data::{At, Inputs, Item, Net, Source, Stream, files, find, paths};
+use verilume::data::{Inputs, Item, ItemPosition, ItemStream, NetInput, Source, files, find, paths};
 use verilume::method::{Context, Spec};
 use verilume::program::Score;
 use verilume::reliability::auc::Interval;
 use verilume::reliability::bootstrap::Bootstrap;
 use verilume::reliability::detector::{
-    Attack, Detector, Example, Features, Kind, Origin, Part, Provenance, Rounding, SIDE, Specimen, Training, train,
+    Detector, DetectorProvenance, Example, Features, Rounding, SIDE, Specimen, SpecimenAttack, SpecimenKind,
+    SpecimenOrigin, SplitPart, Training, train,
 };
 use verilume::report::{Versioned, replace};
-use verilume::run::{self, Gather, Listener, Paired, Said, Specimens, Work, precision_name};
+use verilume::run::{self, Gather, InputWork, Listener, Paired, Said, Specimens, precision_name};
 use verilume::score::top;
 use verilume::session::{Noticed, Session};
 use verilume::tensor::Tensor;
@@ -29,7 +30,7 @@ use crate::args::{ApplyArgs, DetectorArgs, DetectorCommand, TrainArgs};
 use crate::exit;
 use crate::plan;
 use crate::records::json;
-use crate::talk::{Answer, Bar, Progress};
+use crate::talk::{Bar, InputProgress, StandardOutput};
 
 /// Pictures that go through the net together; each has some attacked versions beside it.
 const TOGETHER: usize = 16;
@@ -52,12 +53,12 @@ fn features(session: &Session, spec: &Spec, seed: u64) -> Result<Features> {
 /// What was gathered for a detector.
 type Collection<'a> = Gather<'a, Specimens<'a>>;
 
-fn of(all: &[Specimen], part: Part) -> impl Iterator<Item = &Specimen> {
+fn of(all: &[Specimen], part: SplitPart) -> impl Iterator<Item = &Specimen> {
     all.iter().filter(move |s| s.part == part)
 }
 
 /// Clean ones, and attacked ones of the kinds that are learnt.
-fn examples(specimens: &[Specimen], kinds: &[Kind], part: Part) -> Vec<Example> {
+fn examples(specimens: &[Specimen], kinds: &[SpecimenKind], part: SplitPart) -> Vec<Example> {
     let mut all = Vec::new();
     for specimen in of(specimens, part) {
         all.push(Example { maps: specimen.clean.clone(), attacked: false });
@@ -82,11 +83,11 @@ struct KindRow {
 
 /// What `train` says.
 #[derive(Serialize)]
-struct Trained {
+struct TrainedReport {
     detector: String,
     model: String,
     method: String,
-    pictures: Pictures,
+    pictures: PictureCounts,
     failed: usize,
     epochs: usize,
     best_epoch: usize,
@@ -102,7 +103,7 @@ struct Trained {
 
 /// Pictures of each part.
 #[derive(Serialize)]
-struct Pictures {
+struct PictureCounts {
     training: usize,
     validation: usize,
     test: usize,
@@ -126,21 +127,21 @@ fn train_one(args: &TrainArgs) -> Result<ExitCode> {
     plan::spare(&args.out, &args.shared.model, &[&clean.sources, &given.sources])?;
     [&mut clean, &mut given].into_iter().for_each(|found| leave_out(found, &args.out));
     let left_out = [clean.left_out(), given.left_out()].concat();
-    let progress = Progress::new(shared.voice());
+    let progress = InputProgress::new(shared.voice());
     progress.begin(clean.sources.len());
     progress.observer().into_iter().for_each(|observer| session.engine().observe(observer));
     let mut said = Said::new(&session, &shared.given());
     said.warnings.extend(kinds.iter().filter_map(|kind| match &kind.origin {
-        Origin::Made(attack) => attack.beyond(session.preparation()),
-        Origin::Given(_) => None,
+        SpecimenOrigin::Made(attack) => attack.beyond(session.preparation()),
+        SpecimenOrigin::Given(_) => None,
     }));
     said.tell(&progress);
     left_out.iter().for_each(|sentence| progress.say(sentence));
     let preprocess = session.preparation().clone();
-    let net = Net { preprocess: &preprocess, input: session.model().default_input(), room: shared.room() };
+    let net = NetInput { preprocess: &preprocess, input: session.model().default_input(), room: shared.room() };
     let [clean, given]: [Arc<[Source]>; 2] = [clean.sources.into(), given.sources.into()];
-    let attacked = (!args.attacked.is_empty()).then(|| Stream::new(given, net));
-    let mut stream = Paired::new(Stream::new(Arc::clone(&clean), net), attacked);
+    let attacked = (!args.attacked.is_empty()).then(|| ItemStream::new(given, net));
+    let mut stream = Paired::new(ItemStream::new(Arc::clone(&clean), net), attacked);
     let sink = Specimens { preprocess: &preprocess, features: &features, kinds: &kinds, seed, all: Vec::new() };
     let mut collection: Collection<'_> = Gather::new(&mut session, clean, net, args.limit, said, sink);
     run::drive(&mut stream, &mut collection, &progress)?;
@@ -156,7 +157,7 @@ fn train_one(args: &TrainArgs) -> Result<ExitCode> {
     let classes = collection.session().model().classes();
     collection.said.judge(classes, &progress);
     let [examples_of, validation] =
-        [Part::Training, Part::Validation].map(|part| examples(&collection.sink.all, &kinds, part));
+        [SplitPart::Training, SplitPart::Validation].map(|part| examples(&collection.sink.all, &kinds, part));
     let training = Training { epochs: args.epochs, patience: args.patience, lr: args.lr, seed, ..Training::default() };
     let trained =
         train(collection.session().engine(), &examples_of, &validation, &training).map_err(|e| match e.kind() {
@@ -165,13 +166,13 @@ fn train_one(args: &TrainArgs) -> Result<ExitCode> {
         })?;
     let (epochs, best) = (trained.epochs.len(), trained.best);
     let validation_auc = trained.epochs.get(best).map_or(0.5, |e| e.validation_auc);
-    let parts = [Part::Training, Part::Validation, Part::Test];
+    let parts = [SplitPart::Training, SplitPart::Validation, SplitPart::Test];
     let on = collection.session().engine().describe();
     let used = collection.session().model_used();
     let data: Vec<String> = args.data.iter().map(|name| paths::shown(Path::new(name))).collect();
     let mut notes = collection.said.notes();
     notes.insert("data".into(), data.join(", "));
-    let provenance = Provenance {
+    let provenance = DetectorProvenance {
         version: env!("CARGO_PKG_VERSION").into(),
         method: spec.to_string(),
         seed,
@@ -204,11 +205,11 @@ fn train_one(args: &TrainArgs) -> Result<ExitCode> {
     replace(&args.out, &detector.to_bytes()?)?;
     progress.finish();
     let [training, validation, test] = detector.provenance.pictures;
-    let report = Trained {
+    let report = TrainedReport {
         detector: paths::shown(&args.out),
         model: used.name,
         method: detector.provenance.method.clone(),
-        pictures: Pictures { training, validation, test },
+        pictures: PictureCounts { training, validation, test },
         failed: collection.counts[1],
         epochs,
         best_epoch: best + 1,
@@ -220,7 +221,7 @@ fn train_one(args: &TrainArgs) -> Result<ExitCode> {
         assumed: collection.said.all_assumed(),
     };
     let text = if args.json { serde_json::to_string(&Versioned::new(&report))? } else { table(&report) };
-    Answer::default().line(&text)?;
+    StandardOutput::default().line(&text)?;
     Ok(if report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(exit::SOME_FAILED) })
 }
 
@@ -230,16 +231,16 @@ fn leave_out(found: &mut Inputs, out: &Path) {
     found.sources.retain(|s| own.is_none() || s.path.canonicalize().ok() != own);
 }
 
-fn kinds(args: &TrainArgs) -> Result<Vec<Kind>> {
+fn kinds(args: &TrainArgs) -> Result<Vec<SpecimenKind>> {
     let rounding = if args.unrounded { Rounding::None } else { Rounding::Levels };
-    let made = |option: &str, text: &String, held_out: bool| -> Result<Kind> {
-        let attack = Attack::parse(text, rounding, args.shared.resources.seed).map_err(|e| e.within(option))?;
-        Ok(Kind { origin: Origin::Made(attack), held_out })
+    let made = |option: &str, text: &String, held_out: bool| -> Result<SpecimenKind> {
+        let attack = SpecimenAttack::parse(text, rounding, args.shared.resources.seed).map_err(|e| e.within(option))?;
+        Ok(SpecimenKind { origin: SpecimenOrigin::Made(attack), held_out })
     };
     let mut kinds = args.attack.iter().map(|text| made("--attack", text, false)).collect::<Result<Vec<_>>>()?;
     if !args.attacked.is_empty() {
         let names: Vec<String> = args.attacked.iter().map(|name| paths::shown(Path::new(name))).collect();
-        kinds.push(Kind { origin: Origin::Given(names.join(", ")), held_out: false });
+        kinds.push(SpecimenKind { origin: SpecimenOrigin::Given(names.join(", ")), held_out: false });
     }
     for text in &args.holdout_attack {
         kinds.push(made("--holdout-attack", text, true)?);
@@ -248,7 +249,7 @@ fn kinds(args: &TrainArgs) -> Result<Vec<Kind>> {
 }
 
 /// How well each kind is told apart on the test part.
-fn measured(collection: &mut Collection<'_>, detector: &Detector, kinds: &[Kind]) -> Result<Vec<KindRow>> {
+fn measured(collection: &mut Collection<'_>, detector: &Detector, kinds: &[SpecimenKind]) -> Result<Vec<KindRow>> {
     let bootstrap = Bootstrap::new(collection.sink.seed);
     let mut rows = Vec::new();
     for (k, kind) in kinds.iter().enumerate() {
@@ -264,14 +265,17 @@ fn measured(collection: &mut Collection<'_>, detector: &Detector, kinds: &[Kind]
             held_out: kind.held_out,
             tried: count(&|s| s.tried[k]),
             flipped: count(&|s| s.attacked[k].is_some()),
-            test: [count(&|s| s.part == Part::Test), count(&|s| s.part == Part::Test && s.attacked[k].is_some())],
+            test: [
+                count(&|s| s.part == SplitPart::Test),
+                count(&|s| s.part == SplitPart::Test && s.attacked[k].is_some()),
+            ],
             auc,
         });
     }
     Ok(rows)
 }
 
-fn table(report: &Trained) -> String {
+fn table(report: &TrainedReport) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(["attack", "learnt", "tried", "flipped", "test clean", "attacked", "AUC", "95 % interval"]);
@@ -293,7 +297,7 @@ fn table(report: &Trained) -> String {
     for column in table.column_iter_mut().skip(2) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    let Pictures { training, validation, test } = &report.pictures;
+    let PictureCounts { training, validation, test } = &report.pictures;
     format!(
         "{}\n\n{} of {} on {training} training, {validation} validation and {test} test pictures; epoch {} of {} kept \
          (validation AUC {:.4}); {:.0} s; in {}",
@@ -337,7 +341,7 @@ struct Watch<'a> {
     sources: Arc<[Source]>,
     args: &'a ApplyArgs,
     bar: Bar,
-    answer: Answer,
+    answer: StandardOutput,
     headed: bool,
     done: usize,
     failed: usize,
@@ -345,7 +349,7 @@ struct Watch<'a> {
 }
 
 impl Watch<'_> {
-    fn blank(&self, (source, row): At, mut noticed: Noticed) -> Judged {
+    fn blank(&self, (source, row): ItemPosition, mut noticed: Noticed) -> Judged {
         self.said.write(&mut noticed.assumed, &mut noticed.warnings);
         Judged {
             input: self.sources[source].shown.clone(),
@@ -384,14 +388,14 @@ impl Watch<'_> {
     }
 }
 
-impl Work for Watch<'_> {
+impl InputWork for Watch<'_> {
     type Input = Item;
 
     fn name(&self, at: usize) -> String {
         self.sources[at].shown.clone()
     }
 
-    fn together(&self, _: At) -> usize {
+    fn together(&self, _: ItemPosition) -> usize {
         TOGETHER
     }
 
@@ -403,7 +407,7 @@ impl Work for Watch<'_> {
         self.session.cancel_with(cancel);
     }
 
-    fn group(&mut self, items: Vec<(At, Item)>, listener: &dyn Listener) -> verilume::Result<()> {
+    fn group(&mut self, items: Vec<(ItemPosition, Item)>, listener: &dyn Listener) -> verilume::Result<()> {
         items.iter().for_each(|(_, item)| self.said.hear(item, listener));
         let inputs: Vec<&Tensor> = items.iter().map(|(_, item)| &item.input).collect();
         let (detector, features) = (self.detector, &self.features);
@@ -440,7 +444,7 @@ impl Work for Watch<'_> {
         Ok(())
     }
 
-    fn failed(&mut self, at: At, why: Error, _: &dyn Listener) -> verilume::Result<()> {
+    fn failed(&mut self, at: ItemPosition, why: Error, _: &dyn Listener) -> verilume::Result<()> {
         let line = Judged { error: Some(why.to_string()), ..self.blank(at, Noticed::default()) };
         self.say(line)
     }
@@ -475,14 +479,15 @@ fn apply(args: &ApplyArgs) -> Result<ExitCode> {
     let found = find(&args.inputs, Path::new(""), shared.room());
     let left_out = found.left_out();
     let sources: Arc<[Source]> = found.sources.into();
-    let progress = Progress::new(shared.voice());
+    let progress = InputProgress::new(shared.voice());
     progress.begin(sources.len());
     progress.observer().into_iter().for_each(|observer| session.engine().observe(observer));
     let said = Said::new(&session, &shared.given());
     said.tell(&progress);
     left_out.iter().for_each(|sentence| progress.say(sentence));
-    let net = Net { preprocess: session.preparation(), input: session.model().default_input(), room: shared.room() };
-    let stream = Stream::new(Arc::clone(&sources), net);
+    let net =
+        NetInput { preprocess: session.preparation(), input: session.model().default_input(), room: shared.room() };
+    let stream = ItemStream::new(Arc::clone(&sources), net);
     let mut watch = Watch {
         detector: &detector,
         features,
@@ -490,7 +495,7 @@ fn apply(args: &ApplyArgs) -> Result<ExitCode> {
         sources,
         args,
         bar: progress.bar(),
-        answer: Answer::default(),
+        answer: StandardOutput::default(),
         headed: false,
         done: 0,
         failed: 0,

@@ -15,7 +15,7 @@ use verilume::program::Score;
 use verilume::tensor::{Precision, Shape, Tensor};
 
 use crate::args::DoctorArgs;
-use crate::talk::Answer;
+use crate::talk::StandardOutput;
 
 /// The embedded weights as they were released.
 const EMBEDDED_SHA256: &str = "c0ba56cd3310cbc6a37282697076bd257a1ad684b95dabc3cf7f3780b3afbbf4";
@@ -39,11 +39,11 @@ impl Check {
 }
 
 #[derive(Debug, Serialize)]
-struct Report {
+struct DoctorReport {
     version: &'static str,
     os: String,
-    cpu: Cpu,
-    memory: Memory,
+    cpu: CpuReport,
+    memory: MemoryReport,
     features: Vec<&'static str>,
     embedded_model: Check,
     /// Of the CPU.
@@ -62,7 +62,7 @@ struct Report {
 }
 
 #[derive(Debug, Serialize)]
-struct Cpu {
+struct CpuReport {
     model: Option<String>,
     architecture: &'static str,
     features: Vec<&'static str>,
@@ -71,7 +71,7 @@ struct Cpu {
 }
 
 #[derive(Debug, Serialize)]
-struct Memory {
+struct MemoryReport {
     total_bytes: Option<u64>,
     available_bytes: Option<u64>,
     limit_bytes: Option<u64>,
@@ -88,7 +88,7 @@ pub fn run(args: &DoctorArgs) -> Result<ExitCode> {
         ("jpeg", cfg!(feature = "jpeg")),
         ("png", cfg!(feature = "png")),
     ];
-    let report = Report {
+    let report = DoctorReport {
         version: env!("CARGO_PKG_VERSION"),
         os: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
         cpu: cpu(),
@@ -104,7 +104,7 @@ pub fn run(args: &DoctorArgs) -> Result<ExitCode> {
         peaks: if args.peaks { peaks()? } else { Vec::new() },
     };
     let text = if args.json { serde_json::to_string_pretty(&report)? } else { described(&report) };
-    Answer::default().line(&text)?;
+    StandardOutput::default().line(&text)?;
     // A build without an embedded net is a choice, a damaged net is not.
     let whole = report.embedded_model.ok || !cfg!(feature = "embedded-model");
     let tested = report.self_test.ok && report.device_self_test.as_ref().is_none_or(|test| test.ok);
@@ -226,10 +226,10 @@ fn cpu_features() -> Vec<&'static str> {
     present
 }
 
-fn cpu() -> Cpu {
+fn cpu() -> CpuReport {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find(|l| l.starts_with("model name")).and_then(|l| l.split_once(':'));
-    Cpu {
+    CpuReport {
         model: model.map(|(_, name)| name.trim().to_owned()),
         architecture: std::env::consts::ARCH,
         features: cpu_features(),
@@ -239,12 +239,12 @@ fn cpu() -> Cpu {
     }
 }
 
-fn memory() -> Memory {
+fn memory() -> MemoryReport {
     let now = verilume::memory::Memory::now();
-    Memory { total_bytes: now.total, available_bytes: now.available, limit_bytes: now.limit }
+    MemoryReport { total_bytes: now.total, available_bytes: now.available, limit_bytes: now.limit }
 }
 
-fn described(r: &Report) -> String {
+fn described(r: &DoctorReport) -> String {
     let gib = |bytes: Option<u64>| {
         bytes.map_or_else(|| "unknown".into(), |b| format!("{:.1} GiB", b as f64 / (1u64 << 30) as f64))
     };

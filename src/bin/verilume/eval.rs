@@ -6,42 +6,42 @@ use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
 use verilume::map::showing_nothing;
 use verilume::reliability::bootstrap::Estimate;
-use verilume::reliability::mosaic::Size;
+use verilume::reliability::mosaic::MosaicSize;
 use verilume::report::Versioned;
-use verilume::report::eval::{Asked, Direction, Evaluated, Score, Summary};
-use verilume::run::{self, Earlier, EvalOptions, Evaluation, Kind, Listener};
+use verilume::report::eval::{Asked, Direction, Evaluated, MeanScore, Summary};
+use verilume::run::{self, Earlier, EvalOptions, Evaluation, Listener, UnitKind};
 use verilume::text::counted;
 
-use crate::args::{EvalArgs, MosaicSize, TargetArg};
+use crate::args::{EvalArgs, MosaicSizeArg, TargetArg};
 use crate::exit;
 use crate::listing;
 use crate::plan;
 use crate::records::json;
-use crate::talk::{Answer, Progress};
+use crate::talk::{InputProgress, StandardOutput};
 
 /// Runs the command.
 pub fn run(args: &EvalArgs) -> Result<ExitCode> {
-    let mut answer = Answer::default();
+    let mut answer = StandardOutput::default();
     if args.list_metrics {
         let text = if args.json { listing::metrics_json().to_string() } else { listing::metrics_text() };
         answer.line(text.trim_end())?;
         return Ok(ExitCode::SUCCESS);
     }
     let kind = match (args.mosaics, args.mosaic_size, &args.boxes) {
-        (Some(count), MosaicSize::Native, _) => Kind::Mosaics { count, size: Size::Native },
-        (Some(count), MosaicSize::Double, _) => Kind::Mosaics { count, size: Size::Double },
-        (None, _, Some(_)) => Kind::Boxed,
-        (None, _, None) => Kind::Pictures,
+        (Some(count), MosaicSizeArg::Native, _) => UnitKind::Mosaics { count, size: MosaicSize::Native },
+        (Some(count), MosaicSizeArg::Double, _) => UnitKind::Mosaics { count, size: MosaicSize::Double },
+        (None, _, Some(_)) => UnitKind::Boxed,
+        (None, _, None) => UnitKind::Pictures,
     };
     let shared = &args.shared;
     let mut methods = run::methods(&args.methods)?;
     let metrics = run::choose(&args.metrics, kind, args.unlabelled)?;
-    let usual = if matches!(kind, Kind::Mosaics { .. }) { TargetArg::Label } else { TargetArg::Predicted };
+    let usual = if matches!(kind, UnitKind::Mosaics { .. }) { TargetArg::Label } else { TargetArg::Predicted };
     let (mut session, settings) = shared.open(plan::score(args.score))?;
     if methods.is_empty() {
         methods = plan::default_methods(session.model())?;
     }
-    let progress = Progress::new(shared.voice());
+    let progress = InputProgress::new(shared.voice());
     progress.observer().into_iter().for_each(|observer| session.engine().observe(observer));
     let options = EvalOptions {
         data: args.data.clone(),
@@ -68,7 +68,7 @@ pub fn run(args: &EvalArgs) -> Result<ExitCode> {
         for score in &summary.scores {
             // Each line is read by itself.
             let (assumed, warnings) = (summary.assumed.clone(), summary.warnings.clone());
-            answer.line(&json(&Versioned::new(Score { assumed, warnings, ..score.clone() }))?)?;
+            answer.line(&json(&Versioned::new(MeanScore { assumed, warnings, ..score.clone() }))?)?;
         }
     } else {
         answer.line(&table(&summary, &lines))?;
@@ -102,7 +102,7 @@ fn table(summary: &Summary, lines: &[Evaluated]) -> String {
     table.set_header(heads.collect::<Vec<_>>());
     let mut starred = false;
     let of = |id: &String| summary.scores.iter().filter(|s| s.method.as_ref() == Some(id)).collect();
-    let rows: Vec<Vec<&Score>> = summary.methods.iter().map(|m| of(&m.id)).collect();
+    let rows: Vec<Vec<&MeanScore>> = summary.methods.iter().map(|m| of(&m.id)).collect();
     for (r, head) in rows.first().into_iter().flatten().enumerate() {
         let arrow = match head.better {
             Direction::Higher => " ↑",

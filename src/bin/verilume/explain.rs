@@ -10,14 +10,14 @@ use crate::exit;
 use crate::listing;
 use crate::plan;
 use crate::records::{Reply, maps};
-use crate::talk::{Answer, Progress};
+use crate::talk::{InputProgress, StandardOutput};
 use verilume::text::counted;
 
 /// Runs the command.
 pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     if args.list_methods {
         let text = if args.json { listing::methods_json().to_string() } else { listing::methods_text() };
-        Answer::default().line(text.trim_end())?;
+        StandardOutput::default().line(text.trim_end())?;
         return Ok(ExitCode::SUCCESS);
     }
     let shared = &args.shared;
@@ -26,7 +26,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     if methods.is_empty() {
         methods = plan::default_methods(session.model())?;
     }
-    let progress = Progress::new(shared.voice());
+    let progress = InputProgress::new(shared.voice());
     progress.observer().into_iter().for_each(|observer| session.engine().observe(observer));
     let ids: Vec<(String, bool)> = methods.iter().map(|named| (named.id.clone(), run::shares_out(named))).collect();
     let options = ExplainOptions {

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use comfy_table::{Table, presets};
 use serde_json::json;
-use verilume::data::{Net, Source, Stream, find};
+use verilume::data::{ItemStream, NetInput, Source, find};
 use verilume::engine::{Batch, Engine, Settings};
 use verilume::program::Score;
 use verilume::reliability::invariance::{SAME_MAP, Shift};
-use verilume::reliability::kindermans::{self, Cell, Subject};
+use verilume::reliability::kindermans::{self, ShiftedMethod, Subject};
 use verilume::report::RECORD_VERSION;
 use verilume::report::figures::{chosen, measured};
 use verilume::run::{self, Gather, KeptInputs, Listener, Paired, Said};
@@ -20,7 +20,7 @@ use verilume::text::counted;
 use crate::args::CheckArgs;
 use crate::computing;
 use crate::exit;
-use crate::talk::{Answer, Progress};
+use crate::talk::{InputProgress, StandardOutput};
 use crate::verdicts;
 
 /// Pictures that patterns are fitted to together.
@@ -37,15 +37,15 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
     let mut session = shared.open_on(Score::Logit, &settings, open)?;
 
     let found = find(&args.data, &args.out, shared.room());
-    let progress = Progress::new(shared.voice());
+    let progress = InputProgress::new(shared.voice());
     progress.begin(found.sources.len());
     let said = Said::new(&session, &shared.given());
     said.tell(&progress);
     found.left_out().iter().for_each(|sentence| progress.say(sentence));
     let sources: Arc<[Source]> = found.sources.into();
     let preprocess = session.preparation().clone();
-    let net = Net { preprocess: &preprocess, input: session.model().default_input(), room: shared.room() };
-    let stream = Paired::new(Stream::new(Arc::clone(&sources), net), None);
+    let net = NetInput { preprocess: &preprocess, input: session.model().default_input(), room: shared.room() };
+    let stream = Paired::new(ItemStream::new(Arc::clone(&sources), net), None);
     let mut work = Gather::new(&mut session, sources, net, None, said, KeptInputs::default());
     run::drive(stream, &mut work, &progress)?;
     let Gather { graph, counts: [_, failed], sink: KeptInputs(inputs), said, .. } = work;
@@ -64,7 +64,7 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
     progress.finish();
     let cells = cells?;
 
-    let mut answer = Answer::default();
+    let mut answer = StandardOutput::default();
     if args.json {
         cells.iter().try_for_each(|cell| answer.line(&line(cell, &said).to_string()))?;
     } else {
@@ -78,7 +78,7 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
     Ok(if fails { ExitCode::from(exit::SOME_FAILED) } else { ExitCode::SUCCESS })
 }
 
-fn line(cell: &Cell, said: &Said) -> serde_json::Value {
+fn line(cell: &ShiftedMethod, said: &Said) -> serde_json::Value {
     json!({
         "method": cell.method, "shift": cell.shift, "stayed": cell.stayed, "expected": cell.expected,
         "change": cell.change, "least_change": cell.least_change, "change_f32": cell.change_f32, "output": cell.output,
@@ -87,7 +87,7 @@ fn line(cell: &Cell, said: &Said) -> serde_json::Value {
 }
 
 /// Methods by shifts: whether the map stayed, the change that decides, and the same in single precision.
-fn table(cells: &[Cell]) -> String {
+fn table(cells: &[ShiftedMethod]) -> String {
     let mut shifts: Vec<&str> = Vec::new();
     let mut methods: Vec<&str> = Vec::new();
     for cell in cells {
@@ -114,7 +114,7 @@ fn table(cells: &[Cell]) -> String {
     )
 }
 
-fn outcome(cell: &Cell) -> String {
+fn outcome(cell: &ShiftedMethod) -> String {
     let (word, change) = match cell.stayed {
         None => return "n/a".into(),
         Some(true) => ("pass", cell.change),
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn what_is_not_expected_is_said() {
-        let cell = |stayed, expected| Cell {
+        let cell = |stayed, expected| ShiftedMethod {
             method: "gradient",
             shift: "box",
             expected,
@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(outcome(&cell(Some(false), true)), "FAIL 1.25 (0.0034), expected to pass");
         assert_eq!(outcome(&cell(Some(true), false)), "pass 2.0e-15 (0.0034), expected to FAIL");
         assert_eq!(outcome(&cell(None, true)), "n/a");
-        let text = table(&[cell(Some(true), true), Cell { shift: "constant", ..cell(Some(true), true) }]);
+        let text = table(&[cell(Some(true), true), ShiftedMethod { shift: "constant", ..cell(Some(true), true) }]);
         assert_eq!(text.lines().count(), 5, "{text}");
     }
 }

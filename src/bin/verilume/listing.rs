@@ -121,8 +121,8 @@ pub fn attacks_json() -> serde_json::Value {
         let parameters: Vec<_> =
             parameters.map(|p| json!({ "key": p.key, "unit": p.unit, "default": p.default, "help": p.help })).collect();
         let kind = match e.kind {
-            attack::Kind::Prediction => "prediction",
-            attack::Kind::Map => "map",
+            attack::AttackKind::Prediction => "prediction",
+            attack::AttackKind::Map => "map",
         };
         json!({
             "id": e.id, "title": e.title, "summary": e.summary, "paper": e.paper, "changes": kind,

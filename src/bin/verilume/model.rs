@@ -13,13 +13,13 @@ use verilume::tensor::Shape;
 
 use crate::args::{DumpArg, ModelArgs, ModelCommand};
 use crate::plan;
-use crate::talk::{Answer, Progress, Voice};
+use crate::talk::{InputProgress, StandardOutput, Voice};
 use crate::values::CropSize;
 use crate::verify;
 
 /// Runs the command.
 pub fn run(args: &ModelArgs) -> Result<ExitCode> {
-    let mut answer = Answer::default();
+    let mut answer = StandardOutput::default();
     match &args.command {
         ModelCommand::Verify(args) => return verify::run(args),
         ModelCommand::Info { model, json } => {
@@ -43,7 +43,7 @@ pub fn run(args: &ModelArgs) -> Result<ExitCode> {
             };
             let text =
                 if *unfolded { model.unfolded().resized(shape)?.dump(form) } else { model.graph(shape)?.dump(form) };
-            Said::of_net(&model).tell(&Progress::new(Voice::Normal));
+            Said::of_net(&model).tell(&InputProgress::new(Voice::Normal));
             answer.line(text.trim_end())?;
         }
         ModelCommand::List { json } => answer.line(&list(*json))?,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use verilume::ErrorKind;
-use verilume::data::{Net, Source, Stream, files, find, paths};
+use verilume::data::{ItemStream, NetInput, Source, files, find, paths};
 use verilume::program::Score;
 use verilume::report::replace;
 use verilume::run::{self, Fitting, Gather, Listener, Paired, Said};
@@ -16,7 +16,7 @@ use verilume::text::counted;
 use crate::args::{FitArgs, PatternsArgs, PatternsCommand};
 use crate::exit;
 use crate::plan;
-use crate::talk::Progress;
+use crate::talk::InputProgress;
 
 /// Runs the command.
 pub fn run(args: &PatternsArgs) -> Result<ExitCode> {
@@ -33,15 +33,15 @@ fn fit(args: &FitArgs) -> Result<ExitCode> {
     // The file of an earlier fit is no data.
     let own = args.out.canonicalize().ok();
     found.sources.retain(|s| own.is_none() || s.path.canonicalize().ok() != own);
-    let progress = Progress::new(shared.voice());
+    let progress = InputProgress::new(shared.voice());
     progress.begin(found.sources.len());
     found.left_out().iter().for_each(|sentence| progress.say(sentence));
     let said = Said::new(&session, &shared.given());
     said.tell(&progress);
     let sources: Arc<[Source]> = found.sources.into();
     let preprocess = session.preparation().clone();
-    let net = Net { preprocess: &preprocess, input: session.model().default_input(), room: shared.room() };
-    let stream = Paired::new(Stream::new(Arc::clone(&sources), net), None);
+    let net = NetInput { preprocess: &preprocess, input: session.model().default_input(), room: shared.room() };
+    let stream = Paired::new(ItemStream::new(Arc::clone(&sources), net), None);
     let mut work = Gather::new(&mut session, sources, net, args.limit, said, Fitting::new(args.estimator));
     run::drive(stream, &mut work, &progress)?;
     progress.finish();

@@ -12,7 +12,7 @@ use verilume::program::Score;
 use verilume::run::{Named, methods};
 use verilume::session::{Options, Session};
 
-use crate::args::{InterpolationArg, ModelChoice, Preparation, ScoreArg, Shared};
+use crate::args::{InterpolationArg, ModelChoice, PreparationArgs, ScoreArg, SharedArgs};
 use crate::computing;
 use crate::talk::Voice;
 
@@ -21,7 +21,7 @@ const DEFAULT_METHOD: &str = "grad_cam";
 /// Used when no `-m` is given on a net without positions.
 const DEFAULT_METHOD_OF_VECTORS: &str = "gradient";
 
-impl Shared {
+impl SharedArgs {
     /// How much is said.
     pub fn voice(&self) -> Voice {
         if self.quiet { Voice::Quiet } else { Voice::Normal }
@@ -152,7 +152,7 @@ pub fn open_model(choice: &ModelChoice) -> Result<Model> {
 }
 
 /// The net's preparation of pictures, with the parts given on the command line in place of its own.
-fn preparation(model: &Model, args: &Preparation, room: Room) -> Result<Preprocess> {
+fn preparation(model: &Model, args: &PreparationArgs, room: Room) -> Result<Preprocess> {
     let mut p = model.preprocess().clone();
     if let Some(size) = args.size {
         // Without a short side of its own a crop keeps the net's margin around it.
@@ -187,7 +187,7 @@ fn preparation(model: &Model, args: &Preparation, room: Room) -> Result<Preproce
 }
 
 /// Class names: the net's own or those of `--labels`.
-fn labels(model: &Model, args: &Preparation) -> Result<Labels> {
+fn labels(model: &Model, args: &PreparationArgs) -> Result<Labels> {
     Ok(match &args.labels {
         Some(path) => model.read_labels(path)?,
         None => model.labels().clone(),

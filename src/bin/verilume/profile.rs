@@ -11,18 +11,18 @@ use verilume::data::paths;
 use verilume::device::cpu::Convolution;
 use verilume::device::cpu::peaks::{self, Peaks};
 use verilume::engine::{Engine, Profile};
-use verilume::program::{Pass, Plan, Work};
+use verilume::program::{Plan, StepPass, Work};
 use verilume::report::replace;
 use verilume::run::{Listener, Said, precision_name};
 use verilume::text;
 
 use crate::args::ProfileArgs;
 use crate::computing;
-use crate::steps::{Key, Rate, StepRow};
-use crate::subject::Subject;
-use crate::talk::{Answer, Progress, Voice};
+use crate::measured_net::MeasuredNet;
+use crate::steps::{Rate, StepKey, StepRow};
+use crate::talk::{InputProgress, StandardOutput, Voice};
 use crate::timeline;
-use crate::timing::Times;
+use crate::timing::CallSeconds;
 
 /// Steps taken together.
 #[derive(Debug, Serialize)]
@@ -61,7 +61,7 @@ impl Total {
 }
 
 #[derive(Debug, Serialize)]
-struct Report {
+struct ProfileReport {
     model: String,
     method: String,
     spec: String,
@@ -89,12 +89,12 @@ struct Report {
     by_kernel: Vec<Total>,
     by_pass: Vec<Total>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    compared: Option<Compared>,
+    compared: Option<ProfileComparison>,
 }
 
 /// How an earlier profile relates to this one.
 #[derive(Debug, Serialize)]
-struct Compared {
+struct ProfileComparison {
     file: String,
     old_total_ms: f64,
     total_ratio: f64,
@@ -106,7 +106,7 @@ struct Compared {
 
 /// What is read of an earlier profile.
 #[derive(Debug, Deserialize)]
-struct Earlier {
+struct EarlierProfile {
     model: String,
     spec: String,
     batch: usize,
@@ -122,9 +122,9 @@ struct Earlier {
     steps: Vec<StepRow>,
 }
 
-impl Earlier {
+impl EarlierProfile {
     /// What was measured otherwise.
-    fn apart(&self, now: &Report) -> Vec<&'static str> {
+    fn apart(&self, now: &ProfileReport) -> Vec<&'static str> {
         let settings = [
             ("net", self.model != now.model),
             ("method", self.spec != now.spec),
@@ -146,15 +146,15 @@ pub fn run(args: &ProfileArgs) -> Result<()> {
     spare(args)?;
     let earlier = args.compare.as_deref().map(read).transpose()?;
     let voice = if args.quiet { Voice::Quiet } else { Voice::Normal };
-    let progress = Progress::new(voice);
+    let progress = InputProgress::new(voice);
     let settings = computing::settings(&args.resources, args.threads)?;
-    let subject = Subject::new(&args.measured, args.resources.seed)?;
-    Said::of_net(&subject.model).tell(&progress);
+    let net = MeasuredNet::new(&args.measured, args.resources.seed)?;
+    Said::of_net(&net.model).tell(&progress);
     let spec = args.method.parse()?;
-    let method = subject.method(&spec)?;
+    let method = net.method(&spec)?;
     let mut engine = computing::open(&settings, voice)?;
     let on = engine.describe();
-    let x = subject.batch(args.batch, &settings, &progress)?;
+    let x = net.batch(args.batch, &settings, &progress)?;
     // What a GPU can do at best is not known here, and kernels that are emulated have no roof.
     let peaks = if on.device == "cpu" {
         progress.say(&format!("measuring what {} can do at best", threads(on.threads)));
@@ -163,40 +163,40 @@ pub fn run(args: &ProfileArgs) -> Result<()> {
         None
     };
 
-    let targets = vec![subject.target(); args.batch];
+    let targets = vec![net.target(); args.batch];
     progress.say(&format!(
         "{} {spec}: noise of {}, class {}, 1 call untimed, {} timed",
-        subject.model.name(),
-        subject.graph.input_shape(),
-        subject.target(),
+        net.model.name(),
+        net.graph.input_shape(),
+        net.target(),
         args.repeat
     ));
     let mut calls = Vec::new();
     for timed in 0..=args.repeat {
-        let ((), profile) = engine.profile(|e| method.explain(e, &subject.graph, &x, &targets).map(drop))?;
+        let ((), profile) = engine.profile(|e| method.explain(e, &net.graph, &x, &targets).map(drop))?;
         if timed > 0 {
             calls.push(profile);
         }
     }
     let mut steps = rows(&engine, &calls, peaks.as_ref());
-    let total_ms = Times::new(calls.iter().map(|c| c.elapsed.as_secs_f64() * 1e3).collect()).median();
+    let total_ms = CallSeconds::new(calls.iter().map(|c| c.elapsed.as_secs_f64() * 1e3).collect()).median();
     let steps_ms: f64 = steps.iter().map(|r| r.ms).sum();
     let by_kernel = totals(&steps, steps_ms, |r| &r.kernel);
     let by_pass = totals(&steps, steps_ms, |r| &r.pass);
-    let mut report = Report {
-        model: subject.model.name().into(),
+    let mut report = ProfileReport {
+        model: net.model.name().into(),
         method: spec.entry.id.into(),
         spec: spec.to_string(),
-        target: subject.target(),
+        target: net.target(),
         batch: args.batch,
         threads: on.threads,
         device: on.device,
         kernels: on.kernels,
         precision: precision_name(&settings).into(),
         conv: settings.convolution,
-        input: subject.graph.input_shape().dims(),
+        input: net.graph.input_shape().dims(),
         memory: settings.memory,
-        seed: subject.seed,
+        seed: net.seed,
         repeat: args.repeat,
         peaks,
         peak_bytes: engine.peak_bytes(),
@@ -252,8 +252,8 @@ fn spare(args: &ProfileArgs) -> Result<()> {
     }
 }
 
-fn answer(args: &ProfileArgs, report: &Report) -> Result<()> {
-    let mut answer = Answer::default();
+fn answer(args: &ProfileArgs, report: &ProfileReport) -> Result<()> {
+    let mut answer = StandardOutput::default();
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(report)?;
         if path.as_os_str() == "-" {
@@ -266,7 +266,7 @@ fn answer(args: &ProfileArgs, report: &Report) -> Result<()> {
     Ok(answer.line(&described(report))?)
 }
 
-fn read(path: &Path) -> Result<Earlier> {
+fn read(path: &Path) -> Result<EarlierProfile> {
     let text = text::read(path)?;
     serde_json::from_str(&text).map_err(|e| anyhow!("{} is not a profile's JSON: {e}", path.display()))
 }
@@ -290,13 +290,13 @@ fn rows(engine: &Engine, calls: &[Profile], peaks: Option<&Peaks>) -> Vec<StepRo
     let scalar_bytes = engine.describe().precision.bytes();
     let mut rows = Vec::new();
     for (program, plan) in plans(calls).iter().enumerate() {
-        let passes = Pass::of(plan.steps());
+        let passes = StepPass::of(plan.steps());
         for (position, step) in plan.steps().iter().enumerate() {
             let of_call = |call: &Profile| {
                 let chunks = call.chunks.iter().filter(|c| Arc::ptr_eq(&c.plan, plan));
                 chunks.map(|c| c.steps[position].as_secs_f64()).sum::<f64>()
             };
-            let seconds = Times::new(calls.iter().map(of_call).collect()).median();
+            let seconds = CallSeconds::new(calls.iter().map(of_call).collect()).median();
             let work = Work::of(step, plan.program().forms(), scalar_bytes);
             let chunks = calls[0].chunks.iter().filter(|c| Arc::ptr_eq(&c.plan, plan));
             let (flops, bytes) =
@@ -338,8 +338,8 @@ fn totals(rows: &[StepRow], all_ms: f64, name: impl Fn(&StepRow) -> &String) -> 
 }
 
 /// Fills in what each step took in an earlier profile. The n-th step of a kind, layer and shape meets the n-th of then.
-fn compare(earlier: &Earlier, steps: &mut [StepRow], path: &Path, report: &Report) -> Compared {
-    let mut then: HashMap<Key, std::collections::VecDeque<f64>> = HashMap::new();
+fn compare(earlier: &EarlierProfile, steps: &mut [StepRow], path: &Path, report: &ProfileReport) -> ProfileComparison {
+    let mut then: HashMap<StepKey, std::collections::VecDeque<f64>> = HashMap::new();
     for row in &earlier.steps {
         then.entry(row.key()).or_default().push_back(row.ms);
     }
@@ -350,7 +350,7 @@ fn compare(earlier: &Earlier, steps: &mut [StepRow], path: &Path, report: &Repor
         unmatched += usize::from(row.old_ms.is_none());
     }
     let by = |now: f64, then: f64| if then > 0.0 { now / then } else { 0.0 };
-    Compared {
+    ProfileComparison {
         file: path.display().to_string(),
         old_total_ms: earlier.total_ms,
         total_ratio: by(report.total_ms, earlier.total_ms),
@@ -360,7 +360,7 @@ fn compare(earlier: &Earlier, steps: &mut [StepRow], path: &Path, report: &Repor
     }
 }
 
-fn described(r: &Report) -> String {
+fn described(r: &ProfileReport) -> String {
     let shape = |[c, h, w]: [usize; 3]| if h * w == 1 { c.to_string() } else { format!("{c}x{h}x{w}") };
     let mut steps = Table::new();
     steps.load_style(presets::NOTHING);

@@ -8,7 +8,7 @@ use verilume::report::{Line, Prediction, Record};
 use verilume::run::{AttackLine, AttackRecord, Show};
 use verilume::text::{message, one_line};
 
-use crate::talk::{Answer, Bar};
+use crate::talk::{Bar, StandardOutput};
 
 /// Characters of an input's path in a table.
 const PATH_CHARACTERS: usize = 44;
@@ -40,15 +40,15 @@ fn widths<'a>(sources: &[Source], names: impl Iterator<Item = &'a str>) -> [usiz
 pub fn maps(reply: Reply, bar: Bar, sources: &[Source], methods: &[(String, bool)]) -> Show<Line> {
     let widths = widths(sources, methods.iter().map(|(id, _)| id.as_str()));
     let shares = methods.iter().any(|(_, shares)| *shares);
-    let mut shown = Shown { answer: Answer::default(), reply, widths, headed: false, shares };
+    let mut shown = MapRecords { answer: StandardOutput::default(), reply, widths, headed: false, shares };
     Box::new(move |line| bar.aside(|| shown.show(&line.record)))
 }
 
 /// Shows records of attacks on `sources`.
 pub fn attacks(reply: Reply, bar: Bar, sources: &[Source], attacks: &[&str]) -> Show<AttackLine> {
     let [input, attack] = widths(sources, attacks.iter().copied());
-    let mut table = Table { input, attack, headed: false };
-    let mut answer = Answer::default();
+    let mut table = RecordTable { input, attack, headed: false };
+    let mut answer = StandardOutput::default();
     Box::new(move |line| {
         bar.aside(|| {
             if reply == Reply::Json {
@@ -63,8 +63,8 @@ pub fn attacks(reply: Reply, bar: Bar, sources: &[Source], attacks: &[&str]) -> 
 }
 
 /// Shows records of maps.
-struct Shown {
-    answer: Answer,
+struct MapRecords {
+    answer: StandardOutput,
     reply: Reply,
     widths: [usize; 2],
     headed: bool,
@@ -72,7 +72,7 @@ struct Shown {
     shares: bool,
 }
 
-impl Shown {
+impl MapRecords {
     fn show(&mut self, record: &Record) -> Result<()> {
         if self.reply == Reply::Json {
             return self.answer.line(&json(record)?);
@@ -113,13 +113,13 @@ impl Shown {
 }
 
 /// A table with a line a record.
-struct Table {
+struct RecordTable {
     input: usize,
     attack: usize,
     headed: bool,
 }
 
-impl Table {
+impl RecordTable {
     /// The heading, the first time.
     fn heading(&mut self) -> Option<String> {
         let first = !std::mem::replace(&mut self.headed, true);

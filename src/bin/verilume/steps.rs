@@ -36,13 +36,13 @@ impl StepRow {
     }
 
     /// What a step is recognised by in another profile.
-    pub fn key(&self) -> Key {
+    pub fn key(&self) -> StepKey {
         (self.pass.clone(), self.primitive.clone(), self.layer.clone(), self.input, self.output)
     }
 }
 
 /// What a step is recognised by.
-pub type Key = (String, String, Option<String>, [usize; 3], [usize; 3]);
+pub type StepKey = (String, String, Option<String>, [usize; 3], [usize; 3]);
 
 /// Work and time, held against the machine's limits.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -16,11 +16,11 @@ use crate::interrupt;
 
 /// Standard output that a reader may close at any time.
 #[derive(Debug, Default)]
-pub struct Answer {
+pub struct StandardOutput {
     closed: bool,
 }
 
-impl Answer {
+impl StandardOutput {
     /// Writes text or JSON and a line end; what a terminal would act on is spelled out. Once the reader has gone away nothing is
     /// written any more and nothing fails.
     pub fn line(&mut self, text: &str) -> Result<()> {
@@ -86,7 +86,7 @@ impl Bar {
 
 /// Progress over inputs: a bar on a terminal, lines otherwise, nothing when quiet.
 #[derive(Debug)]
-pub struct Progress {
+pub struct InputProgress {
     voice: Voice,
     bar: Bar,
     total: Cell<usize>,
@@ -94,7 +94,7 @@ pub struct Progress {
     last: Last,
 }
 
-impl Progress {
+impl InputProgress {
     /// Nothing is said yet.
     pub fn new(voice: Voice) -> Self {
         Self { voice, bar: Bar::default(), total: Cell::default(), done: Cell::default(), last: Last::now() }
@@ -121,7 +121,7 @@ impl Progress {
     }
 }
 
-impl Listener for Progress {
+impl Listener for InputProgress {
     fn begin(&self, sources: usize) {
         self.total.set(sources);
         if self.voice == Voice::Quiet || sources == 0 || !io::stderr().is_terminal() {

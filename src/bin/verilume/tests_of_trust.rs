@@ -5,7 +5,7 @@ use std::fmt::Write;
 use anyhow::Result;
 use serde_json::json;
 use verilume::reliability::check::{self, Panel, Test, Threshold, registry};
-use verilume::report::check::Test as Described;
+use verilume::report::check::TestUsed as Described;
 use verilume::report::figures::chosen;
 
 /// The tests that `names` name; all when there is none.

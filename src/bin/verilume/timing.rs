@@ -6,9 +6,9 @@ use anyhow::Result;
 
 /// Seconds of some calls, in ascending order.
 #[derive(Debug, Clone)]
-pub struct Times(Vec<f64>);
+pub struct CallSeconds(Vec<f64>);
 
-impl Times {
+impl CallSeconds {
     /// Of the given seconds.
     pub fn new(mut seconds: Vec<f64>) -> Self {
         seconds.sort_by(f64::total_cmp);
@@ -47,16 +47,16 @@ mod tests {
 
     #[test]
     fn quantiles_lie_between_neighbours() {
-        let times = Times::new(vec![4.0, 1.0, 2.0, 3.0]);
+        let times = CallSeconds::new(vec![4.0, 1.0, 2.0, 3.0]);
         assert_eq!((times.median(), times.quantile(0.0), times.quantile(1.0)), (2.5, 1.0, 4.0));
         assert!((times.quantile(0.1) - 1.3).abs() < 1e-12);
-        assert_eq!(Times::new(vec![7.0]).quantile(0.9), 7.0);
+        assert_eq!(CallSeconds::new(vec![7.0]).quantile(0.9), 7.0);
     }
 
     #[test]
     fn the_first_call_is_not_timed() {
         let mut calls = 0;
-        let times = Times::of(3, || {
+        let times = CallSeconds::of(3, || {
             calls += 1;
             Ok(())
         });

@@ -13,7 +13,7 @@ use crate::records::json;
 
 /// A finding and the picture it was made on.
 #[derive(Serialize)]
-struct Line<'a> {
+struct VerdictLine<'a> {
     input: &'a str,
     index: Option<usize>,
     method: Option<&'a str>,
@@ -35,7 +35,7 @@ struct Line<'a> {
 /// One JSON object a finding; one for a picture that could not be checked. `said` is of the run and of the picture.
 pub fn lines(picture: &PictureChecked, said: &Noticed) -> verilume::Result<Vec<String>> {
     let line = |finding: Option<&Finding>| {
-        json(&Line {
+        json(&VerdictLine {
             input: &picture.input,
             index: picture.index,
             method: finding.map(|f| f.method.as_str()),
@@ -110,7 +110,7 @@ fn asks(report: &CheckReport, test: &str) -> Option<String> {
 mod tests {
     use super::*;
     use verilume::report::ModelUsed;
-    use verilume::report::check::{MethodChecked, Test};
+    use verilume::report::check::{MethodChecked, TestUsed};
 
     fn finding(method: &str, verdict: Verdict, value: Option<f64>) -> Finding {
         Finding {
@@ -143,7 +143,7 @@ mod tests {
             device: String::new(),
             seed: 0,
             seconds: 0.0,
-            tests: vec![Test {
+            tests: vec![TestUsed {
                 id: "wrong_class".into(),
                 title: "Wrong class".into(),
                 question: "Does another class give another map?".into(),

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use serde::Serialize;
-use verilume::data::{ArrayFile, Item, Net, Room, Row, Source, paths};
+use verilume::data::{ArrayFile, Item, NetInput, Room, Row, Source, paths};
 use verilume::graph::Link;
 use verilume::model::Model;
 use verilume::program::Score;
@@ -14,13 +14,13 @@ use verilume::run::Said;
 use verilume::score::top;
 use verilume::text::counted;
 
-use crate::args::{Preparation, Shared, VerifyArgs};
+use crate::args::{PreparationArgs, SharedArgs, VerifyArgs};
 use crate::exit;
-use crate::talk::{Answer, Progress};
+use crate::talk::{InputProgress, StandardOutput};
 
 /// What was found.
 #[derive(Debug, Serialize)]
-struct Report<'a> {
+struct VerifyReport<'a> {
     model: &'a str,
     architecture: &'a str,
     sha256: &'a str,
@@ -48,10 +48,10 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
     if !(args.tolerance >= 0.0 && args.tolerance.is_finite()) {
         bail!("--tolerance {}: a finite number of at least 0 is wanted", args.tolerance);
     }
-    let (model, preparation, resources) = (args.model.clone(), Preparation::default(), args.resources.clone());
-    let shared = Shared { model, preparation, resources, threads: args.threads, quiet: args.quiet };
+    let (model, preparation, resources) = (args.model.clone(), PreparationArgs::default(), args.resources.clone());
+    let shared = SharedArgs { model, preparation, resources, threads: args.threads, quiet: args.quiet };
     let (mut session, _) = shared.open(Score::Logit)?;
-    let progress = Progress::new(shared.voice());
+    let progress = InputProgress::new(shared.voice());
     let mut said = Said::new(&session, &[]);
     said.tell(&progress);
 
@@ -69,7 +69,7 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
         );
     }
     let preprocess = session.preparation().clone();
-    let net = Net { preprocess: &preprocess, input: session.model().default_input(), room };
+    let net = NetInput { preprocess: &preprocess, input: session.model().default_input(), room };
     let (mut worst, mut at, mut agree, mut largest) = (0.0, [0, 0], 0, 0.0f64);
     for row in 0..inputs {
         let wanted = logits.of(row)?;
@@ -89,7 +89,7 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
         bail!("--logits {}: all logits are 0, there is nothing to compare with", paths::shown(&args.logits));
     }
     let (relative, model) = (worst / largest, session.model());
-    let report = Report {
+    let report = VerifyReport {
         model: model.name(),
         architecture: model.architecture(),
         sha256: model.sha256(),
@@ -106,11 +106,11 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
         warnings: &said.all(),
     };
     let text = if args.json { serde_json::to_string(&Versioned::new(&report))? } else { text(&report, model) };
-    Answer::default().line(&text)?;
+    StandardOutput::default().line(&text)?;
     Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::from(exit::SOME_FAILED) })
 }
 
-fn text(report: &Report<'_>, model: &Model) -> String {
+fn text(report: &VerifyReport<'_>, model: &Model) -> String {
     let agree = match (report.classes_agree, report.inputs) {
         (1, 1) => "the class agrees".to_string(),
         (0, 1) => "the classes differ".to_string(),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::conv::{Arithmetic, Direction};
+use super::conv::{Arithmetic, PassDirection};
 use super::sets::Kernels;
 use crate::error::{Error, Result};
 
@@ -40,9 +40,9 @@ pub enum Convolution {
 }
 
 impl Convolution {
-    pub(super) fn arithmetic(self, direction: Direction) -> Arithmetic {
+    pub(super) fn arithmetic(self, direction: PassDirection) -> Arithmetic {
         match (self, direction) {
-            (Convolution::Exact, Direction::Forward) => Arithmetic::Direct,
+            (Convolution::Exact, PassDirection::Forward) => Arithmetic::Direct,
             _ => Arithmetic::Transformed,
         }
     }

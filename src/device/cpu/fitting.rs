@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::conv::{ConvPlan, Direction, PackKey};
+use super::conv::{ConvPlan, PackKey, PassDirection};
 use super::isa::Isa;
 use super::memory::Buffer;
 use super::{Cpu, linear};
-use crate::device::Room;
+use crate::device::ProgramRoom;
 use crate::error::{Error, Result};
 use crate::program::{ConvLayer, Plan, Step};
 
@@ -17,24 +17,24 @@ const ARENA_BYTES: usize = 256 << 20;
 const MOST_COPIES: usize = 64;
 
 /// One convolution and direction.
-struct Packed<'a> {
+struct PackedConv<'a> {
     layer: &'a ConvLayer,
-    direction: Direction,
+    direction: PassDirection,
     plan: Arc<ConvPlan>,
     bytes: usize,
 }
 
 /// What a program needs besides its arena.
-struct Needs<'a> {
+struct ProgramNeeds<'a> {
     /// Each convolution and direction once, with the bytes of its packed weights.
-    packed: Vec<Packed<'a>>,
+    packed: Vec<PackedConv<'a>>,
     /// Scratch of one thread, in elements.
     scratch: usize,
 }
 
-impl<'a> Needs<'a> {
+impl<'a> ProgramNeeds<'a> {
     /// The packed weights that stay, layer by layer, as long as they fit into `room` bytes.
-    fn staying(&self, room: usize) -> impl Iterator<Item = &Packed<'a>> {
+    fn staying(&self, room: usize) -> impl Iterator<Item = &PackedConv<'a>> {
         let mut left = room;
         self.packed.iter().filter(move |p| {
             let fits = p.bytes <= left;
@@ -45,15 +45,15 @@ impl<'a> Needs<'a> {
 }
 
 impl<I: Isa> Cpu<I> {
-    fn needs<'a>(&mut self, plan: &'a Plan) -> Needs<'a> {
-        let mut needs = Needs { packed: Vec::new(), scratch: 0 };
+    fn needs<'a>(&mut self, plan: &'a Plan) -> ProgramNeeds<'a> {
+        let mut needs = ProgramNeeds { packed: Vec::new(), scratch: 0 };
         let mut seen = HashSet::new();
         let closing = plan.closing().map(|closing| &*closing.plan);
         let plans = [Some(plan), closing].into_iter().flatten();
         for (plan, step) in plans.flat_map(|plan| plan.steps().iter().map(move |step| (plan, step))) {
             let (layer, direction, read) = match step {
-                Step::Conv { layer, x, .. } => (layer, Direction::Forward, *x),
-                Step::ConvAdjoint { layer, s, .. } => (layer, Direction::Adjoint, *s),
+                Step::Conv { layer, x, .. } => (layer, PassDirection::Forward, *x),
+                Step::ConvAdjoint { layer, s, .. } => (layer, PassDirection::Adjoint, *s),
                 Step::Linear { .. } => {
                     needs.scratch = needs.scratch.max(linear::scratch(I::LANES));
                     continue;
@@ -68,14 +68,14 @@ impl<I: Isa> Cpu<I> {
             needs.scratch = needs.scratch.max(conv.scratch_len);
             if seen.insert(conv.key.clone()) {
                 let bytes = conv.packed_len * size_of::<I::T>();
-                needs.packed.push(Packed { layer, direction, plan: conv, bytes });
+                needs.packed.push(PackedConv { layer, direction, plan: conv, bytes });
             }
         }
         needs.scratch = needs.scratch.next_multiple_of(16);
         needs
     }
 
-    pub(super) fn make_room(&mut self, plan: &Plan, wanted: usize, room: Room) -> Result<usize> {
+    pub(super) fn make_room(&mut self, plan: &Plan, wanted: usize, room: ProgramRoom) -> Result<usize> {
         let (all_of_it, limit) = room.bytes();
         let needs = self.needs(plan);
         // Either program runs in the same arena, the closing one on no more pictures than there are copies.
@@ -138,7 +138,7 @@ impl<I: Isa> Cpu<I> {
     }
 
     /// Packs the weights that stay within `room` bytes and drops the program's others.
-    fn keep(&mut self, needs: &Needs<'_>, room: usize) -> Result<()> {
+    fn keep(&mut self, needs: &ProgramNeeds<'_>, room: usize) -> Result<()> {
         let staying: HashSet<&PackKey> = needs.staying(room).map(|p| &p.plan.key).collect();
         for dropped in needs.packed.iter().filter(|p| !staying.contains(&p.plan.key)) {
             self.resident.remove(&dropped.plan.key);

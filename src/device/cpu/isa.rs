@@ -8,7 +8,7 @@ use super::sets::Kernels;
 use crate::tensor::Scalar;
 
 /// Work to be done with an instruction set's features switched on.
-pub(crate) trait Kernel<I: Isa> {
+pub(crate) trait CpuKernel<I: Isa> {
     /// Does the work. Implementations are `#[inline(always)]`, so that they take on the caller's features.
     ///
     /// # Safety
@@ -74,8 +74,8 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     /// Runs `k` with the features of this instruction set.
     ///
     /// # Safety
-    /// As [`Kernel::call`].
-    unsafe fn run<K: Kernel<Self>>(k: K);
+    /// As [`CpuKernel::call`].
+    unsafe fn run<K: CpuKernel<Self>>(k: K);
 
     /// Reads the `LANES` bits at bit-vector index `i` (in units of vectors).
     #[inline(always)]
@@ -228,16 +228,16 @@ impl<T: Scalar> Isa for Portable<T> {
         bytes.iter().enumerate().fold(0, |bits, (i, &b)| bits | u32::from(b == byte) << i)
     }
     #[inline(always)]
-    unsafe fn run<K: Kernel<Self>>(k: K) {
+    unsafe fn run<K: CpuKernel<Self>>(k: K) {
         #[cfg(target_arch = "x86_64")]
         {
             #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,fma,f16c")]
-            unsafe fn widest<I: Isa, K: Kernel<I>>(k: K) {
+            unsafe fn widest<I: Isa, K: CpuKernel<I>>(k: K) {
                 // SAFETY: passed on.
                 unsafe { k.call() }
             }
             #[target_feature(enable = "avx2,fma,f16c")]
-            unsafe fn wide<I: Isa, K: Kernel<I>>(k: K) {
+            unsafe fn wide<I: Isa, K: CpuKernel<I>>(k: K) {
                 // SAFETY: passed on.
                 unsafe { k.call() }
             }
@@ -262,7 +262,7 @@ pub(crate) use x86::{Avx2, Avx512};
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Isa, Kernel, Kernels};
+    use super::{CpuKernel, Isa, Kernels};
 
     /// AVX-512 F, BW, DQ, VL: 16 lanes of f32.
     #[derive(Debug, Clone, Copy)]
@@ -370,9 +370,9 @@ mod x86 {
             unsafe { u32::from(_mm_cmpeq_epi8_mask(_mm_loadu_si128(bytes.cast()), _mm_set1_epi8(byte as i8))) }
         }
         #[inline(always)]
-        unsafe fn run<K: Kernel<Self>>(k: K) {
+        unsafe fn run<K: CpuKernel<Self>>(k: K) {
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma,f16c")]
-            unsafe fn inner<K: Kernel<Avx512>>(k: K) {
+            unsafe fn inner<K: CpuKernel<Avx512>>(k: K) {
                 unsafe { k.call() }
             }
             unsafe { inner(k) }
@@ -491,9 +491,9 @@ mod x86 {
             }
         }
         #[inline(always)]
-        unsafe fn run<K: Kernel<Self>>(k: K) {
+        unsafe fn run<K: CpuKernel<Self>>(k: K) {
             #[target_feature(enable = "avx2,fma,f16c")]
-            unsafe fn inner<K: Kernel<Avx2>>(k: K) {
+            unsafe fn inner<K: CpuKernel<Avx2>>(k: K) {
                 unsafe { k.call() }
             }
             unsafe { inner(k) }

@@ -1,10 +1,10 @@
 //! Steps with weights, and decisions (masks and argmax indices) that the host gives or takes.
 
-use super::conv::{self, Direction};
+use super::conv::{self, PassDirection};
 use super::isa::Isa;
 use super::memory::Shared;
 use super::pointwise::bounds;
-use super::{Cpu, Values, layout, linear};
+use super::{Cpu, CpuValues, layout, linear};
 use crate::device::Device;
 use crate::program::{ConvLayer, Epilogue, Form, LinearLayer, Range, Value, WinnerWidth};
 use crate::tensor::Scalar;
@@ -18,11 +18,11 @@ impl<I: Isa> Cpu<I> {
     pub(super) fn conv(
         &mut self,
         layer: &ConvLayer,
-        direction: Direction,
+        direction: PassDirection,
         read: Value,
         out: Value,
         e: &Epilogue,
-        v: &Values<'_, I>,
+        v: &CpuValues<'_, I>,
     ) {
         let plan = self.conv_plan(layer, direction, v.plan.zeros(read));
         debug_assert!(plan.scratch_len <= self.scratch_share, "the program was not fitted");
@@ -35,7 +35,7 @@ impl<I: Isa> Cpu<I> {
             }
         };
         let bias = match (&layer.bias, direction) {
-            (Some(bias), Direction::Forward) => padded::<I>(bias),
+            (Some(bias), PassDirection::Forward) => padded::<I>(bias),
             _ => Vec::new(),
         };
         let finish = |n: usize| conv::Finish {
@@ -53,21 +53,21 @@ impl<I: Isa> Cpu<I> {
                 finish: finish(n),
             })
             .collect();
-        let work = conv::Work::<I>::new(&plan, weights, &views, self.threads);
+        let work = conv::ConvWork::<I>::new(&plan, weights, &views, self.threads);
         self.each(work.tasks(), |t, scratch| {
             // SAFETY: values, weights and scratch were laid out for this plan; features were detected.
             unsafe { work.run(t, scratch) };
         });
     }
 
-    pub(super) fn linear(&self, layer: &LinearLayer, x: Value, out: Value, v: &Values<'_, I>) {
+    pub(super) fn linear(&self, layer: &LinearLayer, x: Value, out: Value, v: &CpuValues<'_, I>) {
         let rows = layer.weight.rows();
         let bias = layer.bias.as_ref().map_or(Vec::new(), |b| padded::<I>(b));
         let piece = rows.div_ceil(ROW_TASKS * self.threads).next_multiple_of(linear::BLOCK_ROWS).min(MOST_ROWS);
         // SAFETY: the value holds the layer's columns and was written by an earlier step.
         let live = unsafe { linear::live::<I>(&layer.weight, v.at(x, 0), v.step(x), v.copies) };
         self.each(rows.div_ceil(piece), |t, scratch| {
-            let kernel = linear::Forward::<I> {
+            let kernel = linear::LinearForward::<I> {
                 weight: &layer.weight,
                 bias: if bias.is_empty() { std::ptr::null() } else { bias.as_ptr() },
                 x: v.at(x, 0),
@@ -85,7 +85,7 @@ impl<I: Isa> Cpu<I> {
         self.zero_tail(out, v);
     }
 
-    pub(super) fn linear_adjoint(&self, layer: &LinearLayer, s: Value, out: Value, v: &Values<'_, I>) {
+    pub(super) fn linear_adjoint(&self, layer: &LinearLayer, s: Value, out: Value, v: &CpuValues<'_, I>) {
         let columns = layer.weight.row_len();
         self.each(columns.div_ceil(linear::COLUMNS), |t, scratch| {
             let kernel = linear::Adjoint::<I> {
@@ -105,7 +105,7 @@ impl<I: Isa> Cpu<I> {
     }
 
     /// Unused lanes of a vector become zero.
-    fn zero_tail(&self, out: Value, v: &Values<'_, I>) {
+    fn zero_tail(&self, out: Value, v: &CpuValues<'_, I>) {
         let used = v.shape(out).len();
         for n in 0..v.copies {
             // SAFETY: no other task runs.
@@ -114,7 +114,7 @@ impl<I: Isa> Cpu<I> {
         }
     }
 
-    pub(super) fn load_decisions(&self, given: &[u16], out: Value, n: usize, v: &Values<'_, I>) {
+    pub(super) fn load_decisions(&self, given: &[u16], out: Value, n: usize, v: &CpuValues<'_, I>) {
         let shape = v.shape(out);
         let bytes = self.bytes_of(v.plan.form(out));
         // SAFETY: no other task runs; the place holds the form's bytes.
@@ -130,7 +130,7 @@ impl<I: Isa> Cpu<I> {
         }
     }
 
-    pub(super) fn read_decisions(&self, x: Value, n: usize, v: &Values<'_, I>) -> Vec<u16> {
+    pub(super) fn read_decisions(&self, x: Value, n: usize, v: &CpuValues<'_, I>) -> Vec<u16> {
         let shape = v.shape(x);
         let bytes = self.bytes_of(v.plan.form(x));
         // SAFETY: no other task runs; the place holds the form's bytes.

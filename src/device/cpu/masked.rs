@@ -2,23 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use super::isa::{Isa, Kernel};
+use super::isa::{CpuKernel, Isa};
 use super::layout::index;
-use super::{Cpu, Values};
+use super::{Cpu, CpuValues};
 use crate::device::{Boxes, Chunk, Masks, Rectangle};
 use crate::program::Value;
 use crate::tensor::resample::taps;
 use crate::tensor::{Scalar, Shape, Tensor};
 
 /// Two neighbours of a grid's row or column and the weight of the second, for each destination.
-type Taps<T> = Vec<(usize, usize, T)>;
+type GridTaps<T> = Vec<(usize, usize, T)>;
 
 /// What is taken away from one copy.
 enum Away<'a, T> {
     /// Other numbers inside a rectangle.
     Box { inside: Rectangle, fill: &'a [T] },
     /// What a mask is less than 1.
-    Mask { values: Vec<T>, columns: usize, corner: [usize; 2], taps: &'a [Taps<T>; 2] },
+    Mask { values: Vec<T>, columns: usize, corner: [usize; 2], taps: &'a [GridTaps<T>; 2] },
 }
 
 /// One channel of one copy.
@@ -47,7 +47,7 @@ impl<I: Isa> Masked<'_, I> {
     }
 }
 
-impl<I: Isa> Kernel<I> for Masked<'_, I> {
+impl<I: Isa> CpuKernel<I> for Masked<'_, I> {
     #[inline(always)]
     unsafe fn call(self) {
         // SAFETY: as for `each`.
@@ -73,7 +73,7 @@ impl<I: Isa> Kernel<I> for Masked<'_, I> {
 
 impl<I: Isa> Cpu<I> {
     /// Pixels of copies with rectangles replaced.
-    pub(super) fn boxes(&self, boxes: &Boxes, out: Value, v: &Values<'_, I>, chunk: &Chunk<'_>) {
+    pub(super) fn boxes(&self, boxes: &Boxes, out: Value, v: &CpuValues<'_, I>, chunk: &Chunk<'_>) {
         let fills = typed::<I>(chunk, &boxes.fills);
         let fill = |item: usize| fills.get(&item).map_or(&[][..], Vec::as_slice);
         let away = chunk.slots.iter().map(|s| Away::Box { inside: boxes.boxes[s.copy], fill: fill(s.item) });
@@ -81,8 +81,8 @@ impl<I: Isa> Cpu<I> {
     }
 
     /// Pixels of copies under masks.
-    pub(super) fn masks(&self, masks: &Masks, out: Value, v: &Values<'_, I>, chunk: &Chunk<'_>) {
-        let typed_taps = |axis: usize| -> Taps<I::T> {
+    pub(super) fn masks(&self, masks: &Masks, out: Value, v: &CpuValues<'_, I>, chunk: &Chunk<'_>) {
+        let typed_taps = |axis: usize| -> GridTaps<I::T> {
             let all = taps(masks.grid[axis], masks.size[axis]).into_iter();
             all.map(|(low, high, weight)| (low, high, I::T::from_f64(weight))).collect()
         };
@@ -95,7 +95,7 @@ impl<I: Isa> Cpu<I> {
         self.taken_away(&away.collect::<Vec<_>>(), out, v, chunk);
     }
 
-    fn taken_away(&self, away: &[Away<'_, I::T>], out: Value, v: &Values<'_, I>, chunk: &Chunk<'_>) {
+    fn taken_away(&self, away: &[Away<'_, I::T>], out: Value, v: &CpuValues<'_, I>, chunk: &Chunk<'_>) {
         let shape = v.shape(out);
         let pictures = typed::<I>(chunk, chunk.pictures);
         if !shape.c.is_multiple_of(I::LANES) {

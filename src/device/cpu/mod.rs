@@ -33,14 +33,14 @@ use std::time::{Duration, Instant};
 pub use choice::Convolution;
 pub use sets::{InstructionSet, Kernels};
 
-use conv::{ConvPlan, Direction, PackKey};
+use conv::{ConvPlan, PackKey, PassDirection};
 use isa::{Isa, Portable};
 use memory::{Buffer, Shared};
 use rayon::prelude::*;
 
 use super::patch::{Moved, PatchTask, Stem};
 use super::threads::start_pool;
-use super::{Chunk, Description, Device, Harvest, Perturbation, Room, Sum};
+use super::{Chunk, Description, Device, Harvest, Perturbation, ProgramRoom, Sum};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::graph::WeightId;
@@ -115,7 +115,7 @@ fn with_isa<W: WithIsa>(precision: Precision, kernels: Kernels, work: W) -> Resu
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct ConvKey {
     weight: WeightId,
-    direction: Direction,
+    direction: PassDirection,
     window: Window,
     groups: usize,
     input: Shape,
@@ -123,7 +123,7 @@ struct ConvKey {
 }
 
 impl ConvKey {
-    fn new(layer: &ConvLayer, direction: Direction, zeros: Zeros) -> Self {
+    fn new(layer: &ConvLayer, direction: PassDirection, zeros: Zeros) -> Self {
         let (window, groups, input) = (layer.window, layer.groups, layer.input);
         Self { weight: layer.weight.id(), direction, window, groups, input, zeros }
     }
@@ -168,7 +168,7 @@ impl<I: Isa> Cpu<I> {
         })
     }
 
-    fn conv_plan(&mut self, layer: &ConvLayer, direction: Direction, zeros: Zeros) -> Arc<ConvPlan> {
+    fn conv_plan(&mut self, layer: &ConvLayer, direction: PassDirection, zeros: Zeros) -> Arc<ConvPlan> {
         let key = ConvKey::new(layer, direction, zeros);
         if self.plans.len() >= MOST_CONV_PLANS && !self.plans.contains_key(&key) {
             self.plans.clear();
@@ -202,14 +202,14 @@ impl<I: Isa> Cpu<I> {
 }
 
 /// A chunk's values in the arena.
-struct Values<'a, I: Isa> {
+struct CpuValues<'a, I: Isa> {
     plan: &'a Plan,
     arena: Shared<u8>,
     copies: usize,
     isa: std::marker::PhantomData<I>,
 }
 
-impl<I: Isa> Values<'_, I> {
+impl<I: Isa> CpuValues<'_, I> {
     /// Start of the value of copy `n`, which is below `copies`.
     fn at<T>(&self, v: Value, n: usize) -> *mut T {
         debug_assert!(n < self.copies, "copy {n} of {}", self.copies);
@@ -270,7 +270,7 @@ impl<I: Isa> Device for Cpu<I> {
         conv::LAST_ADJOINT
     }
 
-    fn fit(&mut self, plan: &Plan, wanted: usize, room: Room) -> Result<usize> {
+    fn fit(&mut self, plan: &Plan, wanted: usize, room: ProgramRoom) -> Result<usize> {
         self.make_room(plan, wanted, room)
     }
 
@@ -365,7 +365,7 @@ impl<I: Isa> Cpu<I> {
         plan: &Plan,
         chunk: &Chunk<'_>,
         harvest: &mut Harvest,
-        after_step: &mut dyn FnMut(usize, &Values<'_, I>) -> bool,
+        after_step: &mut dyn FnMut(usize, &CpuValues<'_, I>) -> bool,
     ) -> Result<()> {
         let copies = chunk.slots.len();
         if copies * plan.copy_bytes > self.arena.len() {
@@ -375,7 +375,7 @@ impl<I: Isa> Cpu<I> {
         harvest.logits = vec![Vec::new(); copies];
         harvest.decisions = vec![Default::default(); copies];
         harvest.stores.clear();
-        let values = Values { plan, arena: Shared(self.arena.pointer()), copies, isa: std::marker::PhantomData };
+        let values = CpuValues { plan, arena: Shared(self.arena.pointer()), copies, isa: std::marker::PhantomData };
         for (i, step) in plan.steps().iter().enumerate() {
             self.step(step, &values, chunk, harvest)?;
             self.cancel.check()?;
@@ -387,19 +387,19 @@ impl<I: Isa> Cpu<I> {
     }
 
     /// Runs `task(copy, block)` for each channel block of `out`.
-    fn blocks(&self, out: Value, v: &Values<'_, I>, task: impl Fn(usize, usize) + Sync) {
+    fn blocks(&self, out: Value, v: &CpuValues<'_, I>, task: impl Fn(usize, usize) + Sync) {
         let blocks = v.shape(out).c.div_ceil(I::LANES);
         self.each(v.copies * blocks, |t, _| task(t / blocks, t % blocks));
     }
 
     /// Runs `task(copy, its numbers of out)`.
-    fn copies(&self, out: Value, v: &Values<'_, I>, task: impl Fn(usize, &mut [I::T]) + Sync) {
+    fn copies(&self, out: Value, v: &CpuValues<'_, I>, task: impl Fn(usize, &mut [I::T]) + Sync) {
         // SAFETY: every task writes its own copy.
         self.each(v.copies, |n, _| task(n, unsafe { v.slice_mut(out, n) }));
     }
 
     /// Runs `task(copy, first vector, vectors)` over pieces of `out` of a size worth a task.
-    fn vectors(&self, out: Value, v: &Values<'_, I>, task: impl Fn(usize, usize, usize) + Sync) {
+    fn vectors(&self, out: Value, v: &CpuValues<'_, I>, task: impl Fn(usize, usize, usize) + Sync) {
         let all = layout::elements(v.shape(out), I::LANES) / I::LANES;
         let pieces = all.div_ceil(PIECE);
         self.each(v.copies * pieces, |t, _| {
@@ -408,7 +408,7 @@ impl<I: Isa> Cpu<I> {
         });
     }
 
-    fn perturb(&self, out: Value, v: &Values<'_, I>, chunk: &Chunk<'_>) {
+    fn perturb(&self, out: Value, v: &CpuValues<'_, I>, chunk: &Chunk<'_>) {
         match chunk.perturbation {
             Perturbation::Boxes(boxes) => return self.boxes(boxes, out, v, chunk),
             Perturbation::Masks(masks) => return self.masks(masks, out, v, chunk),

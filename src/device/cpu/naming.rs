@@ -1,6 +1,6 @@
 //! Which kernel carries out a step, by name.
 
-use super::conv::{ConvPlan, Direction};
+use super::conv::{ConvPlan, PassDirection};
 use super::isa::Isa;
 use super::{ConvKey, Cpu};
 use crate::program::{ConvLayer, Plan, Step, Zeros};
@@ -9,8 +9,8 @@ impl<I: Isa> Cpu<I> {
     /// Name of the kernel for reports. A step and its adjoint share it, except for convolutions.
     pub(super) fn kernel_name(&self, plan: &Plan, step: &Step) -> &'static str {
         match step {
-            Step::Conv { layer, x, .. } => self.conv_kernel(layer, Direction::Forward, plan.zeros(*x)),
-            Step::ConvAdjoint { layer, s, .. } => self.conv_kernel(layer, Direction::Adjoint, plan.zeros(*s)),
+            Step::Conv { layer, x, .. } => self.conv_kernel(layer, PassDirection::Forward, plan.zeros(*x)),
+            Step::ConvAdjoint { layer, s, .. } => self.conv_kernel(layer, PassDirection::Adjoint, plan.zeros(*s)),
             Step::Linear { .. } | Step::LinearAdjoint { .. } => "linear",
             Step::ConvWeightAdjoint { .. } | Step::LinearWeightAdjoint { .. } => "weights",
             Step::Add { .. }
@@ -37,7 +37,7 @@ impl<I: Isa> Cpu<I> {
         }
     }
 
-    fn conv_kernel(&self, layer: &ConvLayer, direction: Direction, zeros: Zeros) -> &'static str {
+    fn conv_kernel(&self, layer: &ConvLayer, direction: PassDirection, zeros: Zeros) -> &'static str {
         match self.plans.get(&ConvKey::new(layer, direction, zeros)) {
             Some(plan) => plan.name,
             None => ConvPlan::new::<I>(layer, direction, self.convolution.arithmetic(direction), zeros).name,

@@ -8,8 +8,8 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::Cpu;
-use super::isa::{Isa, Kernel};
-use crate::device::patch::{Ascent, HALVINGS, Moved, Mover, PatchTask, Place, Stem, USED};
+use super::isa::{CpuKernel, Isa};
+use crate::device::patch::{Ascent, HALVINGS, Moved, Mover, PatchMove, PatchTask, Stem, USED};
 use crate::error::Result;
 use crate::tensor::{Scalar, Shape, Tensor};
 
@@ -18,7 +18,7 @@ const TOGETHER: usize = 4;
 
 impl<I: Isa> Cpu<I> {
     pub(super) fn stem_largest(&self, stem: &Stem, pictures: &[Tensor]) -> Result<Vec<f64>> {
-        let reader = Reader::<I::T>::new(stem, I::LANES);
+        let reader = PatchReader::<I::T>::new(stem, I::LANES);
         pictures
             .iter()
             .map(|picture| {
@@ -37,7 +37,7 @@ impl<I: Isa> Cpu<I> {
     }
 
     pub(super) fn patches(&self, task: &PatchTask<'_>) -> Result<Vec<Moved>> {
-        let reader = Reader::<I::T>::new(task.stem, I::LANES);
+        let reader = PatchReader::<I::T>::new(task.stem, I::LANES);
         let pictures: Vec<Vec<I::T>> = task.pictures.iter().map(typed).collect();
         let moved = self.collect(task.places.len().div_ceil(TOGETHER), |t| {
             let places = &task.places[t * TOGETHER..task.places.len().min((t + 1) * TOGETHER)];
@@ -97,7 +97,7 @@ fn typed<T: Scalar>(tensor: &Tensor) -> Vec<T> {
 }
 
 /// The convolution in the order in which patches read it.
-pub(super) struct Reader<T> {
+pub(super) struct PatchReader<T> {
     input: Shape,
     output: Shape,
     kernel: [usize; 2],
@@ -118,7 +118,7 @@ pub(super) struct Reader<T> {
     range: [f64; 2],
 }
 
-impl<T: Scalar> Reader<T> {
+impl<T: Scalar> PatchReader<T> {
     /// For a stem with one group of channels.
     pub fn new(stem: &Stem, lanes: usize) -> Self {
         let layer = &stem.layer;
@@ -190,7 +190,7 @@ impl<T: Scalar> Reader<T> {
 /// # Safety
 /// `out` holds all lanes; the picture has the layer's input shape; the features of `I` are there.
 #[inline(always)]
-unsafe fn sums<I: Isa>(reader: &Reader<I::T>, picture: &[I::T], window: &[(usize, [usize; 2])], out: &mut [I::T]) {
+unsafe fn sums<I: Isa>(reader: &PatchReader<I::T>, picture: &[I::T], window: &[(usize, [usize; 2])], out: &mut [I::T]) {
     out.copy_from_slice(&reader.bias);
     let (c, plane, lanes) = (reader.input.c, reader.input.plane(), reader.lanes);
     for &(tap, [row, column]) in window {
@@ -210,13 +210,13 @@ unsafe fn sums<I: Isa>(reader: &Reader<I::T>, picture: &[I::T], window: &[(usize
 
 /// Largest magnitude among the layer's outputs in one row.
 pub(super) struct Largest<'a, I: Isa> {
-    pub reader: &'a Reader<I::T>,
+    pub reader: &'a PatchReader<I::T>,
     pub picture: &'a [I::T],
     pub row: usize,
     pub out: &'a mut f64,
 }
 
-impl<I: Isa> Kernel<I> for Largest<'_, I> {
+impl<I: Isa> CpuKernel<I> for Largest<'_, I> {
     #[inline(always)]
     unsafe fn call(self) {
         let reader = self.reader;
@@ -242,9 +242,9 @@ impl<I: Isa> Kernel<I> for Largest<'_, I> {
 
 /// Moves one patch.
 pub(super) struct Move<'a, I: Isa> {
-    pub reader: &'a Reader<I::T>,
+    pub reader: &'a PatchReader<I::T>,
     pub picture: &'a [I::T],
-    pub place: &'a Place,
+    pub place: &'a PatchMove,
     pub limit: f64,
     pub low: &'a [f64],
     pub high: &'a [f64],
@@ -254,12 +254,12 @@ pub(super) struct Move<'a, I: Isa> {
 
 /// A tap of a position of the footprint that lies in the patch: where the pixel's number and the tap's weights begin.
 #[derive(Clone, Copy)]
-struct Tap {
+struct PatchTap {
     pixel: u32,
     weights: u32,
 }
 
-impl<I: Isa> Kernel<I> for Move<'_, I> {
+impl<I: Isa> CpuKernel<I> for Move<'_, I> {
     #[inline(always)]
     unsafe fn call(self) {
         let Self { reader, picture, place, limit, low, high, ascent, out } = self;
@@ -277,7 +277,7 @@ impl<I: Isa> Kernel<I> for Move<'_, I> {
 
         // What the picture gives, and which taps of each position lie in the patch.
         let mut before = vec![I::T::ZERO; positions.len() * lanes];
-        let mut taps: Vec<Tap> = Vec::new();
+        let mut taps: Vec<PatchTap> = Vec::new();
         let mut spans: Vec<Range<usize>> = Vec::with_capacity(positions.len());
         let mut window = Vec::new();
         for (&at, before) in positions.iter().zip(before.chunks_exact_mut(lanes)) {
@@ -288,7 +288,7 @@ impl<I: Isa> Kernel<I> for Move<'_, I> {
             for &(tap, [y, x]) in &window {
                 if place.rows.contains(&y) && place.columns.contains(&x) {
                     let pixel = (y - place.rows.start) * width + x - place.columns.start;
-                    taps.push(Tap { pixel: (pixel * c) as u32, weights: (tap * c * lanes) as u32 });
+                    taps.push(PatchTap { pixel: (pixel * c) as u32, weights: (tap * c * lanes) as u32 });
                 }
             }
             spans.push(first..taps.len());
@@ -347,7 +347,7 @@ struct Field<'a, I: Isa> {
     c: usize,
     lanes: usize,
     weight: &'a [I::T],
-    taps: &'a [Tap],
+    taps: &'a [PatchTap],
     /// Taps of each position.
     spans: &'a [Range<usize>],
     /// Sums without a move, `[position, lanes]`.
@@ -495,10 +495,10 @@ impl<I: Isa> Field<'_, I> {
 /// Largest change of an output in double precision.
 #[inline(always)]
 fn change<T: Scalar>(
-    reader: &Reader<T>,
+    reader: &PatchReader<T>,
     picture: &[T],
     positions: &[[usize; 2]],
-    taps: &[Tap],
+    taps: &[PatchTap],
     spans: &[Range<usize>],
     start: &[f64],
     moved: &[f64],

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rayon::ThreadPool;
 use serde::Serialize;
 
-use super::isa::{Isa, Kernel};
+use super::isa::{CpuKernel, Isa};
 use super::memory::{Buffer, Shared};
 use super::{Kernels, WithIsa, with_isa};
 use crate::device::threads::start_pool;
@@ -57,14 +57,14 @@ impl Peaks {
 /// # Errors
 /// When the machine lacks the kernels, threads cannot be started, or the memory is not there.
 pub fn measure(precision: Precision, kernels: Kernels, threads: usize) -> Result<Peaks> {
-    with_isa(precision, kernels, Measure { threads })
+    with_isa(precision, kernels, PeakMeasure { threads })
 }
 
-struct Measure {
+struct PeakMeasure {
     threads: usize,
 }
 
-impl WithIsa for Measure {
+impl WithIsa for PeakMeasure {
     type Out = Peaks;
 
     fn with<I: Isa>(self) -> Result<Peaks> {
@@ -113,7 +113,7 @@ struct Chains<T> {
     term: T,
 }
 
-impl<I: Isa> Kernel<I> for Chains<I::T> {
+impl<I: Isa> CpuKernel<I> for Chains<I::T> {
     #[inline(always)]
     unsafe fn call(self) {
         // SAFETY: no memory but the local array is touched.
@@ -202,7 +202,7 @@ impl<I: Isa> Arrays<I> {
             for pointer in pointers {
                 // SAFETY: parts lie inside the buffers, which nobody writes now; features were detected.
                 unsafe {
-                    I::run(Read::<I> { from: pointer.add(thread * part).cast_const(), vectors: part / I::LANES });
+                    I::run(SumTask::<I> { from: pointer.add(thread * part).cast_const(), vectors: part / I::LANES });
                 }
             }
         });
@@ -228,12 +228,12 @@ impl<I: Isa> Arrays<I> {
 }
 
 /// Sums an array.
-struct Read<I: Isa> {
+struct SumTask<I: Isa> {
     from: *const I::T,
     vectors: usize,
 }
 
-impl<I: Isa> Kernel<I> for Read<I> {
+impl<I: Isa> CpuKernel<I> for SumTask<I> {
     #[inline(always)]
     unsafe fn call(self) {
         // SAFETY: the array holds `vectors` vectors, a multiple of the partial sums.
@@ -258,7 +258,7 @@ struct Triad<I: Isa> {
     vectors: usize,
 }
 
-impl<I: Isa> Kernel<I> for Triad<I> {
+impl<I: Isa> CpuKernel<I> for Triad<I> {
     #[inline(always)]
     unsafe fn call(self) {
         // SAFETY: the arrays hold `vectors` vectors each.

@@ -1,6 +1,6 @@
 //! Element-by-element primitives, a run of vectors at a time.
 
-use super::isa::{Isa, Kernel};
+use super::isa::{CpuKernel, Isa};
 use crate::program::{Elementwise, Range};
 use crate::tensor::Scalar;
 
@@ -27,7 +27,7 @@ pub(super) struct Apply<I: Isa> {
     pub count: usize,
 }
 
-impl<I: Isa> Kernel<I> for Apply<I> {
+impl<I: Isa> CpuKernel<I> for Apply<I> {
     #[inline(always)]
     unsafe fn call(self) {
         // SAFETY: the device gives pointers to values that hold these vectors.
@@ -54,7 +54,7 @@ pub(super) struct Inside<I: Isa> {
     pub count: usize,
 }
 
-impl<I: Isa> Kernel<I> for Inside<I> {
+impl<I: Isa> CpuKernel<I> for Inside<I> {
     #[inline(always)]
     unsafe fn call(self) {
         // SAFETY: the device gives pointers to values that hold these vectors.
@@ -68,7 +68,7 @@ impl<I: Isa> Kernel<I> for Inside<I> {
 }
 
 /// A function of numbers, over elements `first .. first + count`.
-pub(super) struct Function<I: Isa> {
+pub(super) struct ElementwiseTask<I: Isa> {
     pub op: Elementwise,
     pub a: *const I::T,
     /// As `a` for functions of one number.
@@ -80,7 +80,7 @@ pub(super) struct Function<I: Isa> {
     pub count: usize,
 }
 
-impl<I: Isa> Function<I> {
+impl<I: Isa> ElementwiseTask<I> {
     #[inline(always)]
     unsafe fn each(&self, f: impl Fn(I::T, I::T) -> I::T) {
         for i in self.first..self.first + self.count {
@@ -98,7 +98,7 @@ impl<I: Isa> Function<I> {
     }
 }
 
-impl<I: Isa> Kernel<I> for Function<I> {
+impl<I: Isa> CpuKernel<I> for ElementwiseTask<I> {
     #[inline(always)]
     unsafe fn call(self) {
         let zero = I::T::ZERO;
@@ -138,7 +138,7 @@ pub(super) struct ScaleBlock<I: Isa> {
     pub plane: usize,
 }
 
-impl<I: Isa> Kernel<I> for ScaleBlock<I> {
+impl<I: Isa> CpuKernel<I> for ScaleBlock<I> {
     #[inline(always)]
     unsafe fn call(self) {
         // SAFETY: the device gives pointers to a block of channels and a vector of weights.

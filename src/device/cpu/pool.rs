@@ -1,6 +1,6 @@
 //! Pools and their adjoints, one channel block of one picture a task.
 
-use super::isa::{Isa, Kernel};
+use super::isa::{CpuKernel, Isa};
 use crate::program::{PoolLayer, WinnerWidth};
 use crate::tensor::{Scalar, Shape};
 
@@ -81,7 +81,7 @@ pub(super) struct Max<I: Isa> {
     pub width: WinnerWidth,
 }
 
-impl<I: Isa> Kernel<I> for Max<I> {
+impl<I: Isa> CpuKernel<I> for Max<I> {
     #[inline(always)]
     // A NaN must win and stay, in comparisons that become vector instructions.
     #[allow(clippy::neg_cmp_op_on_partial_ord, clippy::eq_op, clippy::needless_range_loop)]
@@ -147,7 +147,7 @@ pub(super) struct Prefer<I: Isa> {
     pub out: *mut u8,
 }
 
-impl<I: Isa> Kernel<I> for Prefer<I> {
+impl<I: Isa> CpuKernel<I> for Prefer<I> {
     #[inline(always)]
     unsafe fn call(self) {
         let walk = Walk::new(self.layer);
@@ -210,7 +210,7 @@ impl<I: Isa> MaxAdjoint<I> {
     }
 }
 
-impl<I: Isa> Kernel<I> for MaxAdjoint<I> {
+impl<I: Isa> CpuKernel<I> for MaxAdjoint<I> {
     #[inline(always)]
     unsafe fn call(self) {
         let walk = Walk::new(self.layer);
@@ -250,7 +250,7 @@ pub(super) struct Average<I: Isa> {
     pub to: *mut I::T,
 }
 
-impl<I: Isa> Kernel<I> for Average<I> {
+impl<I: Isa> CpuKernel<I> for Average<I> {
     #[inline(always)]
     unsafe fn call(self) {
         let walk = Walk::new(self.layer);
@@ -296,7 +296,7 @@ pub(super) struct Adaptive<I: Isa> {
     pub to: *mut I::T,
 }
 
-impl<I: Isa> Kernel<I> for Adaptive<I> {
+impl<I: Isa> CpuKernel<I> for Adaptive<I> {
     #[inline(always)]
     unsafe fn call(self) {
         let bin = |i: usize, size: usize, out: usize| (i * size / out, ((i + 1) * size).div_ceil(out));
@@ -338,7 +338,7 @@ pub(super) struct PlaneMean<I: Isa> {
     pub out: *mut I::T,
 }
 
-impl<I: Isa> Kernel<I> for PlaneMean<I> {
+impl<I: Isa> CpuKernel<I> for PlaneMean<I> {
     #[inline(always)]
     unsafe fn call(self) {
         // SAFETY: pointers are to one channel block and one vector.

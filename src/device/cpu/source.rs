@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::isa::{Isa, Kernel};
+use super::isa::{CpuKernel, Isa};
 use super::layout::index;
 use super::memory::Shared;
 use crate::program::Statistic;
@@ -29,7 +29,7 @@ pub(super) struct Perturb<'a, I: Isa> {
     pub out: *mut I::T,
 }
 
-impl<I: Isa> Kernel<I> for Perturb<'_, I> {
+impl<I: Isa> CpuKernel<I> for Perturb<'_, I> {
     #[inline(always)]
     unsafe fn call(self) {
         let plane = self.shape.plane();

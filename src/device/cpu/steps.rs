@@ -1,10 +1,10 @@
 //! Steps as tasks, one function a family.
 
-use super::conv::Direction;
+use super::conv::PassDirection;
 use super::isa::Isa;
 use super::memory::Shared;
 use super::pointwise::{self, Pointwise, bounds};
-use super::{Cpu, PIECE, Values, arrange, pool, quantile, source};
+use super::{Cpu, CpuValues, PIECE, arrange, pool, quantile, source};
 use crate::device::{Chunk, Harvest};
 use crate::error::{Error, Result};
 use crate::graph::{Link, NodeId};
@@ -16,7 +16,7 @@ impl<I: Isa> Cpu<I> {
     pub(super) fn step(
         &mut self,
         step: &Step,
-        v: &Values<'_, I>,
+        v: &CpuValues<'_, I>,
         chunk: &Chunk<'_>,
         harvest: &mut Harvest,
     ) -> Result<()> {
@@ -24,9 +24,9 @@ impl<I: Isa> Cpu<I> {
             Step::Perturb { out } => self.perturb(*out, v, chunk),
             Step::Load { slot, out } => self.load(*slot, *out, v, chunk)?,
             Step::LoadDecisions { node, out } => self.load_all_decisions(*node, *out, v, chunk)?,
-            Step::Conv { layer, x, out, epilogue } => self.conv(layer, Direction::Forward, *x, *out, epilogue, v),
+            Step::Conv { layer, x, out, epilogue } => self.conv(layer, PassDirection::Forward, *x, *out, epilogue, v),
             Step::ConvAdjoint { layer, s, out, epilogue } => {
-                self.conv(layer, Direction::Adjoint, *s, *out, epilogue, v);
+                self.conv(layer, PassDirection::Adjoint, *s, *out, epilogue, v);
             }
             Step::Linear { layer, x, out } => self.linear(layer, *x, *out, v),
             Step::LinearAdjoint { layer, s, out } => self.linear_adjoint(layer, *s, *out, v),
@@ -53,13 +53,13 @@ impl<I: Isa> Cpu<I> {
                 self.max_pool_adjoint(*layer, [*s, *out], *winners, v)?;
             }
             Step::AvgPool { layer, count_padding, x, out } => {
-                self.avg_pool((*layer, *count_padding), Direction::Forward, [*x, *out], v);
+                self.avg_pool((*layer, *count_padding), PassDirection::Forward, [*x, *out], v);
             }
             Step::AvgPoolAdjoint { layer, count_padding, s, out } => {
-                self.avg_pool((*layer, *count_padding), Direction::Adjoint, [*s, *out], v);
+                self.avg_pool((*layer, *count_padding), PassDirection::Adjoint, [*s, *out], v);
             }
-            Step::AdaptiveAvgPool { x, out } => self.adaptive(Direction::Forward, [*x, *out], v),
-            Step::AdaptiveAvgPoolAdjoint { s, out } => self.adaptive(Direction::Adjoint, [*s, *out], v),
+            Step::AdaptiveAvgPool { x, out } => self.adaptive(PassDirection::Forward, [*x, *out], v),
+            Step::AdaptiveAvgPoolAdjoint { s, out } => self.adaptive(PassDirection::Adjoint, [*s, *out], v),
             Step::SpatialMean { x, out } => self.spatial_mean(*x, *out, v),
             Step::WeightedChannelSum { weights, x, out } => self.copies(*out, v, |n, out| {
                 // SAFETY: both values were written by earlier steps.
@@ -119,7 +119,7 @@ impl<I: Isa> Cpu<I> {
 
 /// Element by element.
 impl<I: Isa> Cpu<I> {
-    fn pointwise(&self, out: Value, v: &Values<'_, I>, what: impl Fn(usize) -> Pointwise<I::T> + Sync) {
+    fn pointwise(&self, out: Value, v: &CpuValues<'_, I>, what: impl Fn(usize) -> Pointwise<I::T> + Sync) {
         self.vectors(out, v, |n, first, count| {
             let kernel = pointwise::Apply::<I> { what: what(n), out: v.at(out, n), first, count };
             // SAFETY: the vectors lie inside all values; features were detected.
@@ -127,7 +127,7 @@ impl<I: Isa> Cpu<I> {
         });
     }
 
-    fn elementwise(&self, op: Elementwise, xs: &[Value], out: Value, v: &Values<'_, I>) -> Result<()> {
+    fn elementwise(&self, op: Elementwise, xs: &[Value], out: Value, v: &CpuValues<'_, I>) -> Result<()> {
         let (Some(&a), Some(&c)) = (xs.first(), xs.last()) else {
             return Err(Error::device("a function of nothing"));
         };
@@ -136,12 +136,12 @@ impl<I: Isa> Cpu<I> {
             let (first, count) = (first * I::LANES, count * I::LANES);
             let (a, b, c, out) = (v.at(a, n), v.at(b, n), v.at(c, n), v.at(out, n));
             // SAFETY: the elements lie inside all values; features were detected.
-            unsafe { I::run(pointwise::Function::<I> { op, a, b, c, out, first, count }) };
+            unsafe { I::run(pointwise::ElementwiseTask::<I> { op, a, b, c, out, first, count }) };
         });
         Ok(())
     }
 
-    fn scale_channels(&self, weights: Value, x: Value, out: Value, v: &Values<'_, I>) {
+    fn scale_channels(&self, weights: Value, x: Value, out: Value, v: &CpuValues<'_, I>) {
         let plane = v.shape(x).plane();
         self.blocks(out, v, |n, b| {
             // SAFETY: block `b` lies inside the values; features were detected.
@@ -156,7 +156,7 @@ impl<I: Isa> Cpu<I> {
         });
     }
 
-    fn inside(&self, x: Value, range: Range, out: Value, v: &Values<'_, I>) {
+    fn inside(&self, x: Value, range: Range, out: Value, v: &CpuValues<'_, I>) {
         let range = bounds::<I::T>(range);
         self.vectors(out, v, |n, first, count| {
             let kernel = pointwise::Inside::<I> { x: v.at(x, n), range, bits: v.at(out, n), first, count };
@@ -168,7 +168,7 @@ impl<I: Isa> Cpu<I> {
 
 /// Pools and their adjoints, a block of channels a task.
 impl<I: Isa> Cpu<I> {
-    fn max_pool(&self, layer: PoolLayer, [x, out]: [Value; 2], winners: Option<Value>, v: &Values<'_, I>) {
+    fn max_pool(&self, layer: PoolLayer, [x, out]: [Value; 2], winners: Option<Value>, v: &CpuValues<'_, I>) {
         let width = match winners.map(|w| v.plan.form(w)) {
             Some(Form::Winners(_, width)) => width,
             _ => WinnerWidth::One,
@@ -193,7 +193,7 @@ impl<I: Isa> Cpu<I> {
         layer: PoolLayer,
         x: Value,
         [winners, preferred, out]: [Value; 3],
-        v: &Values<'_, I>,
+        v: &CpuValues<'_, I>,
     ) -> Result<()> {
         let width = width(out, v)?;
         self.blocks(out, v, |n, b| {
@@ -218,7 +218,7 @@ impl<I: Isa> Cpu<I> {
         layer: PoolLayer,
         [s, out]: [Value; 2],
         winners: Value,
-        v: &Values<'_, I>,
+        v: &CpuValues<'_, I>,
     ) -> Result<()> {
         let width = width(winners, v)?;
         self.blocks(out, v, |n, b| {
@@ -240,9 +240,9 @@ impl<I: Isa> Cpu<I> {
     fn avg_pool(
         &self,
         (layer, count_padding): (PoolLayer, bool),
-        direction: Direction,
+        direction: PassDirection,
         [from, to]: [Value; 2],
-        v: &Values<'_, I>,
+        v: &CpuValues<'_, I>,
     ) {
         self.blocks(to, v, |n, b| {
             // SAFETY: block `b` lies inside the values; features were detected.
@@ -250,7 +250,7 @@ impl<I: Isa> Cpu<I> {
                 I::run(pool::Average::<I> {
                     layer,
                     count_padding,
-                    adjoint: direction == Direction::Adjoint,
+                    adjoint: direction == PassDirection::Adjoint,
                     from: v.at::<I::T>(from, n).add(b * v.shape(from).plane() * I::LANES),
                     to: v.at::<I::T>(to, n).add(b * v.shape(to).plane() * I::LANES),
                 });
@@ -258,8 +258,8 @@ impl<I: Isa> Cpu<I> {
         });
     }
 
-    fn adaptive(&self, direction: Direction, [from, to]: [Value; 2], v: &Values<'_, I>) {
-        let adjoint = direction == Direction::Adjoint;
+    fn adaptive(&self, direction: PassDirection, [from, to]: [Value; 2], v: &CpuValues<'_, I>) {
+        let adjoint = direction == PassDirection::Adjoint;
         let (input, output) = if adjoint { (to, from) } else { (from, to) };
         self.blocks(to, v, |n, b| {
             // SAFETY: block `b` lies inside the values; features were detected.
@@ -275,7 +275,7 @@ impl<I: Isa> Cpu<I> {
         });
     }
 
-    fn spatial_mean(&self, x: Value, out: Value, v: &Values<'_, I>) {
+    fn spatial_mean(&self, x: Value, out: Value, v: &CpuValues<'_, I>) {
         let plane = v.shape(x).plane();
         self.blocks(out, v, |n, b| {
             // SAFETY: block `b` lies inside the values; features were detected.
@@ -286,7 +286,7 @@ impl<I: Isa> Cpu<I> {
         });
     }
 
-    fn concat(&self, xs: &[Value], out: Value, v: &Values<'_, I>) {
+    fn concat(&self, xs: &[Value], out: Value, v: &CpuValues<'_, I>) {
         self.copies(out, v, |n, to| {
             to.fill(I::T::ZERO);
             let mut at = 0;
@@ -302,7 +302,7 @@ impl<I: Isa> Cpu<I> {
 
 /// What comes from the host and goes there.
 impl<I: Isa> Cpu<I> {
-    fn load(&self, slot: usize, out: Value, v: &Values<'_, I>, chunk: &Chunk<'_>) -> Result<()> {
+    fn load(&self, slot: usize, out: Value, v: &CpuValues<'_, I>, chunk: &Chunk<'_>) -> Result<()> {
         let missing = || Error::device(format!("nothing was given to load {slot}"));
         let tensors = chunk.loads.get(slot).ok_or_else(missing)?;
         let shape = v.shape(out);
@@ -312,7 +312,7 @@ impl<I: Isa> Cpu<I> {
         Ok(())
     }
 
-    fn load_all_decisions(&self, node: NodeId, out: Value, v: &Values<'_, I>, chunk: &Chunk<'_>) -> Result<()> {
+    fn load_all_decisions(&self, node: NodeId, out: Value, v: &CpuValues<'_, I>, chunk: &Chunk<'_>) -> Result<()> {
         for (n, s) in chunk.slots.iter().enumerate() {
             let given = chunk.decisions.get(s.item).and_then(|d| d.nodes.get(&node));
             let given = given.filter(|d| d.len() == v.shape(out).len());
@@ -328,7 +328,7 @@ impl<I: Isa> Cpu<I> {
         logits: Value,
         (score, link): (Score, Link),
         seed: Option<Value>,
-        v: &Values<'_, I>,
+        v: &CpuValues<'_, I>,
         chunk: &Chunk<'_>,
         harvest: &mut Harvest,
     ) -> Result<()> {
@@ -356,7 +356,7 @@ impl<I: Isa> Cpu<I> {
         &self,
         x: Value,
         statistic: Statistic,
-        v: &Values<'_, I>,
+        v: &CpuValues<'_, I>,
         chunk: &Chunk<'_>,
         harvest: &mut Harvest,
     ) -> Result<()> {
@@ -383,7 +383,7 @@ impl<I: Isa> Cpu<I> {
         Ok(())
     }
 
-    fn store(&self, x: Value, slot: usize, v: &Values<'_, I>, harvest: &mut Harvest) -> Result<()> {
+    fn store(&self, x: Value, slot: usize, v: &CpuValues<'_, I>, harvest: &mut Harvest) -> Result<()> {
         let shape = v.shape(x);
         harvest.stores.resize(harvest.stores.len().max(slot + 1), Vec::new());
         for n in 0..v.copies {
@@ -398,7 +398,7 @@ impl<I: Isa> Cpu<I> {
 }
 
 /// Bytes of one of the value's winners.
-fn width<I: Isa>(winners: Value, v: &Values<'_, I>) -> Result<WinnerWidth> {
+fn width<I: Isa>(winners: Value, v: &CpuValues<'_, I>) -> Result<WinnerWidth> {
     match v.plan.form(winners) {
         Form::Winners(_, width) => Ok(width),
         Form::Dense(_) | Form::Bits(_) => Err(Error::device("winners were expected")),

@@ -6,8 +6,8 @@
 
 use std::ops::Range;
 
-use super::isa::{Isa, Kernel};
-use super::{Cpu, Values};
+use super::isa::{CpuKernel, Isa};
+use super::{Cpu, CpuValues};
 use crate::program::{ConvLayer, Value};
 
 /// Input channels whose sums are computed together.
@@ -15,13 +15,13 @@ const MOST_CHANNELS: usize = 8;
 
 impl<I: Isa> Cpu<I> {
     /// One task a copy, block of output channels and tap.
-    pub(super) fn conv_weight_adjoint(&self, layer: &ConvLayer, x: Value, s: Value, out: Value, v: &Values<'_, I>) {
+    pub(super) fn conv_weight_adjoint(&self, layer: &ConvLayer, x: Value, s: Value, out: Value, v: &CpuValues<'_, I>) {
         let [_, _, kh, kw] = layer.weight.dims();
         let blocks = layer.output.c.div_ceil(I::LANES);
         self.each(v.copies * blocks * kh * kw, |t, _| {
             let (n, rest) = (t / (blocks * kh * kw), t % (blocks * kh * kw));
             let (block, tap) = (rest / (kh * kw), rest % (kh * kw));
-            let kernel = Tap::<I> {
+            let kernel = WeightTap::<I> {
                 layer,
                 x: v.at::<I::T>(x, n).cast_const(),
                 s: v.at::<I::T>(s, n).cast_const(),
@@ -35,7 +35,7 @@ impl<I: Isa> Cpu<I> {
     }
 
     /// One task a copy and block of outputs.
-    pub(super) fn linear_weight_adjoint(&self, x: Value, s: Value, out: Value, v: &Values<'_, I>) {
+    pub(super) fn linear_weight_adjoint(&self, x: Value, s: Value, out: Value, v: &CpuValues<'_, I>) {
         let columns = v.shape(out).h;
         self.blocks(out, v, |n, b| {
             // SAFETY: block `b` lies inside the values; features were detected.
@@ -52,7 +52,7 @@ impl<I: Isa> Cpu<I> {
 }
 
 /// One tap of the kernels of one block of output channels.
-struct Tap<'a, I: Isa> {
+struct WeightTap<'a, I: Isa> {
     layer: &'a ConvLayer,
     x: *const I::T,
     s: *const I::T,
@@ -61,7 +61,7 @@ struct Tap<'a, I: Isa> {
     tap: [usize; 2],
 }
 
-impl<I: Isa> Kernel<I> for Tap<'_, I> {
+impl<I: Isa> CpuKernel<I> for WeightTap<'_, I> {
     #[inline(always)]
     unsafe fn call(self) {
         let layer = self.layer;
@@ -105,7 +105,7 @@ impl<I: Isa> Kernel<I> for Tap<'_, I> {
     }
 }
 
-impl<I: Isa> Tap<'_, I> {
+impl<I: Isa> WeightTap<'_, I> {
     /// Rows (axis 0) or columns of the output from which this tap lies inside the input.
     fn inside(&self, axis: usize) -> Range<usize> {
         let (window, input, output) = (&self.layer.window, self.layer.input, self.layer.output);
@@ -156,7 +156,7 @@ struct Outer<I: Isa> {
     columns: usize,
 }
 
-impl<I: Isa> Kernel<I> for Outer<I> {
+impl<I: Isa> CpuKernel<I> for Outer<I> {
     #[inline(always)]
     unsafe fn call(self) {
         // SAFETY: `x` holds the columns, `s` a vector, `out` a vector a column.

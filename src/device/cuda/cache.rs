@@ -28,9 +28,9 @@ const MOST_BYTES: u64 = 256 << 20;
 
 /// What an image was made from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Key([u8; DIGEST_BYTES]);
+pub(crate) struct ImageKey([u8; DIGEST_BYTES]);
 
-impl Key {
+impl ImageKey {
     /// Of texts in order; where one ends and the next begins counts.
     pub fn of(parts: &[&[u8]]) -> Self {
         let mut hash = Sha256::new();
@@ -66,7 +66,7 @@ impl Cache {
     }
 
     /// Image and log, if they are there and whole.
-    pub fn get(&self, key: &Key) -> Option<(Vec<u8>, String)> {
+    pub fn get(&self, key: &ImageKey) -> Option<(Vec<u8>, String)> {
         let path = self.folder.as_ref()?.join(key.file());
         let file = open_file(&path).ok()?;
         let mut bytes = Vec::new();
@@ -77,7 +77,7 @@ impl Cache {
     }
 
     /// Keeps image and log if the folder can be written.
-    pub fn put(&self, key: &Key, image: &[u8], log: &str) {
+    pub fn put(&self, key: &ImageKey, image: &[u8], log: &str) {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let Some(folder) = &self.folder else { return };
         if std::fs::create_dir_all(folder).is_err() {
@@ -104,7 +104,7 @@ impl Cache {
 
 /// What a folder of compiled files may hold.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
+pub(super) struct CacheLimits {
     /// Bytes in all.
     pub bytes: u64,
     /// What was not used for longer goes.
@@ -114,15 +114,15 @@ pub(super) struct Bounds {
 }
 
 /// All kernels of one version for one device take a few per cent of it.
-pub(super) const BOUNDS: Bounds =
-    Bounds { bytes: 256 << 20, unused: Duration::from_secs(30 * 24 * 3600), spared: Duration::from_secs(3600) };
+pub(super) const BOUNDS: CacheLimits =
+    CacheLimits { bytes: 256 << 20, unused: Duration::from_secs(30 * 24 * 3600), spared: Duration::from_secs(3600) };
 
 /// Folders are trimmed before the first file that a process adds, and then each time that it added so many.
 pub(super) const TRIM_EVERY: usize = 64;
 
 /// What a file of the cache's folder is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part<'a> {
+pub(super) enum CacheFile<'a> {
     /// It belongs to the entry of that name.
     Of(&'a str),
     /// It was never finished, if no process is at it.
@@ -139,33 +139,33 @@ pub(super) fn used(path: &Path) {
 /// it fits. `part` knows the cache's own files by their names; others stay.
 ///
 /// Other processes may read and add meanwhile: what they use is spared, what they find gone they make again.
-pub(super) fn trim(folder: &Path, bounds: Bounds, part: impl Fn(&str) -> Option<Part<'_>>) {
-    struct Entry {
+pub(super) fn trim(folder: &Path, bounds: CacheLimits, part: impl Fn(&str) -> Option<CacheFile<'_>>) {
+    struct CacheEntry {
         unused: Duration,
         bytes: u64,
         paths: Vec<PathBuf>,
     }
     let Ok(files) = std::fs::read_dir(folder) else { return };
     let now = SystemTime::now();
-    let mut entries = BTreeMap::<String, Entry>::new();
+    let mut entries = BTreeMap::<String, CacheEntry>::new();
     for file in files.flatten() {
         let name = file.file_name();
         let (Some(name), Ok(metadata)) = (name.to_str(), file.metadata()) else { continue };
         let Some(part) = part(name) else { continue };
         let unused = metadata.modified().ok().and_then(|time| now.duration_since(time).ok()).unwrap_or_default();
         match part {
-            Part::Of(entry) => {
-                let empty = || Entry { unused, bytes: 0, paths: Vec::new() };
+            CacheFile::Of(entry) => {
+                let empty = || CacheEntry { unused, bytes: 0, paths: Vec::new() };
                 let entry = entries.entry(entry.into()).or_insert_with(empty);
                 entry.unused = entry.unused.min(unused);
                 entry.bytes += metadata.len();
                 entry.paths.push(file.path());
             }
-            Part::Unfinished if unused > bounds.spared => remove(&file.path()),
-            Part::Unfinished => {}
+            CacheFile::Unfinished if unused > bounds.spared => remove(&file.path()),
+            CacheFile::Unfinished => {}
         }
     }
-    let mut entries: Vec<Entry> = entries.into_values().collect();
+    let mut entries: Vec<CacheEntry> = entries.into_values().collect();
     entries.sort_by_key(|entry| entry.unused);
     let mut bytes = 0u64;
     for entry in entries {
@@ -187,12 +187,12 @@ pub(super) fn is_key(text: &str, digits: usize) -> bool {
 }
 
 /// Which part of an entry a name is.
-fn part(name: &str) -> Option<Part<'_>> {
+fn part(name: &str) -> Option<CacheFile<'_>> {
     let (key, rest) = name.split_once('.')?;
     match rest.strip_prefix("kernel") {
         _ if !is_key(key, 2 * DIGEST_BYTES) => None,
-        Some("") => Some(Part::Of(name)),
-        Some(writer) if writer.starts_with('.') => Some(Part::Unfinished),
+        Some("") => Some(CacheFile::Of(name)),
+        Some(writer) if writer.starts_with('.') => Some(CacheFile::Unfinished),
         _ => None,
     }
 }
@@ -211,7 +211,7 @@ fn digest(image: &[u8], log: &[u8]) -> [u8; DIGEST_BYTES] {
     Sha256::new().chain_update(image).chain_update(log).finalize().into()
 }
 
-fn head(key: &Key, image: &[u8], log: &str) -> Vec<u8> {
+fn head(key: &ImageKey, image: &[u8], log: &str) -> Vec<u8> {
     let mut head = Vec::with_capacity(HEAD_BYTES);
     head.extend(MAGIC);
     head.extend(key.0);
@@ -221,7 +221,7 @@ fn head(key: &Key, image: &[u8], log: &str) -> Vec<u8> {
     head
 }
 
-fn parse(key: &Key, bytes: &[u8]) -> Option<(Vec<u8>, String)> {
+fn parse(key: &ImageKey, bytes: &[u8]) -> Option<(Vec<u8>, String)> {
     let (head, payload) = bytes.split_at_checked(HEAD_BYTES)?;
     let (magic, rest) = head.split_at(MAGIC.len());
     let (own_key, rest) = rest.split_at(DIGEST_BYTES);
@@ -238,8 +238,8 @@ fn parse(key: &Key, bytes: &[u8]) -> Option<(Vec<u8>, String)> {
 mod tests {
     use super::*;
 
-    fn entry() -> (Key, Vec<u8>, &'static str) {
-        (Key::of(&[b"text", b"sm_90a"]), (0..=255).cycle().take(3001).collect(), "ptxas info: 7 registers\n")
+    fn entry() -> (ImageKey, Vec<u8>, &'static str) {
+        (ImageKey::of(&[b"text", b"sm_90a"]), (0..=255).cycle().take(3001).collect(), "ptxas info: 7 registers\n")
     }
 
     #[test]
@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(cache.get(&key), None);
         cache.put(&key, &image, log);
         assert_eq!(cache.get(&key), Some((image, log.into())));
-        assert_eq!(cache.get(&Key::of(&[b"text", b"sm_80"])), None);
+        assert_eq!(cache.get(&ImageKey::of(&[b"text", b"sm_80"])), None);
         cache.put(&key, b"", "");
         assert_eq!(cache.get(&key), Some((Vec::new(), String::new())));
         let files = std::fs::read_dir(folder.path().join("not/yet")).unwrap().count();
@@ -263,9 +263,9 @@ mod tests {
             [&[], &[b""], &[b"", b""], &[b"ab", b"c"], &[b"a", b"bc"], &[b"abc"], &[b"c", b"ab"]];
         for (i, one) in parts.iter().enumerate() {
             for other in &parts[..i] {
-                assert_ne!(Key::of(one), Key::of(other), "{one:?} {other:?}");
+                assert_ne!(ImageKey::of(one), ImageKey::of(other), "{one:?} {other:?}");
             }
-            assert_eq!(Key::of(one), Key::of(one));
+            assert_eq!(ImageKey::of(one), ImageKey::of(one));
         }
     }
 
@@ -305,7 +305,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::at(folder.path().to_path_buf());
         let (key, image, log) = entry();
-        let other = Key::of(&[b"other"]);
+        let other = ImageKey::of(&[b"other"]);
         cache.put(&key, &image, log);
         std::fs::rename(folder.path().join(key.file()), folder.path().join(other.file())).unwrap();
         assert_eq!(cache.get(&other), None);
@@ -349,7 +349,7 @@ mod tests {
         aged(&place(&unfinished[0]), 100, 2);
         aged(&place(&unfinished[1]), 100, 0);
         let left = || (0..hours.len()).filter(|&i| place(&key(i)).exists()).collect::<Vec<_>>();
-        let trimmed = |bytes| trim(folder.path(), Bounds { bytes, ..BOUNDS }, part);
+        let trimmed = |bytes| trim(folder.path(), CacheLimits { bytes, ..BOUNDS }, part);
         trimmed(u64::MAX);
         assert_eq!(left(), [1, 2, 3, 4, 5, 6], "33 days without use");
         assert!(!place(&unfinished[0]).exists() && place(&unfinished[1]).exists());
@@ -371,7 +371,7 @@ mod tests {
         ["a.so", "b.so"].iter().for_each(|name| aged(&place(name), 10, 3));
         aged(&place("a.sum"), 10, 2);
         aged(&place("b.sum"), 10, 4);
-        trim(folder.path(), Bounds { bytes: 20, ..BOUNDS }, |name| Some(Part::Of(name.split_once('.')?.0)));
+        trim(folder.path(), CacheLimits { bytes: 20, ..BOUNDS }, |name| Some(CacheFile::Of(name.split_once('.')?.0)));
         let left = ["a.so", "a.sum", "b.so", "b.sum"].map(|name| place(name).exists());
         assert_eq!(left, [true, true, false, false]);
     }
@@ -390,7 +390,7 @@ mod tests {
         assert!(cache.get(&key).is_some());
         assert!(path.metadata().unwrap().modified().unwrap() > long_ago + Duration::from_secs(3600));
         for i in 0..TRIM_EVERY {
-            cache.put(&Key::of(&[&i.to_le_bytes()]), b"", "");
+            cache.put(&ImageKey::of(&[&i.to_le_bytes()]), b"", "");
         }
         assert!(!stale.exists() && cache.get(&key).is_some());
     }

@@ -1,9 +1,9 @@
 //! Which kernel carries a step out. It depends on the step and its layer; only the size of a tile, which changes no number,
 //! depends on the chunk (see the launches).
 
-use super::constants::{DEPTH, Order, TILE, channels};
-use super::geometry::Direction;
-use super::products::Kernels;
+use super::constants::{DEPTH, TILE, WeightOrder, channels};
+use super::geometry::PassDirection;
+use super::products::ProductKernels;
 use crate::graph::Weight;
 use crate::program::{ConvLayer, Epilogue, Plan, Step, Value};
 
@@ -16,7 +16,7 @@ const TILE_BYTES: usize = 48 << 10;
 
 /// How a step is carried out in its program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum StepWay {
     /// By itself.
     Alone,
     /// A convolution that makes its copies' pixels itself.
@@ -42,12 +42,12 @@ pub(super) enum Family {
 
 impl Family {
     /// In which order it reads weights.
-    pub const fn order(self, direction: Direction) -> Order {
+    pub const fn order(self, direction: PassDirection) -> WeightOrder {
         match self {
-            Family::Tensor => Order::Tiles(direction),
-            Family::Direct => Order::Rows(direction),
+            Family::Tensor => WeightOrder::Tiles(direction),
+            Family::Direct => WeightOrder::Rows(direction),
             // The adjoint of the first layer reads what its forward pass reads.
-            Family::First | Family::Last => Order::Rows(Direction::Forward),
+            Family::First | Family::Last => WeightOrder::Rows(PassDirection::Forward),
         }
     }
 }
@@ -60,11 +60,11 @@ pub(super) fn tile_bytes(layer: &ConvLayer) -> usize {
 }
 
 /// Which kernels compute `layer` in `direction`.
-pub(super) fn family(layer: &ConvLayer, direction: Direction, epilogue: &Epilogue) -> Family {
+pub(super) fn family(layer: &ConvLayer, direction: PassDirection, epilogue: &Epilogue) -> Family {
     let picture = layer.groups == 1 && layer.input.c <= PICTURE;
     match direction {
-        Direction::Forward if picture && tile_bytes(layer) <= TILE_BYTES => return Family::First,
-        Direction::Adjoint if picture && *epilogue == Epilogue::default() => return Family::Last,
+        PassDirection::Forward if picture && tile_bytes(layer) <= TILE_BYTES => return Family::First,
+        PassDirection::Adjoint if picture && *epilogue == Epilogue::default() => return Family::Last,
         _ => {}
     }
     let [to, from] = channels(&layer.weight, layer.groups, direction);
@@ -74,18 +74,18 @@ pub(super) fn family(layer: &ConvLayer, direction: Direction, epilogue: &Epilogu
 }
 
 /// The weight that a step reads, for how many groups, in which order.
-pub(super) fn weight_of(step: &Step) -> Option<(&Weight, usize, Order)> {
+pub(super) fn weight_of(step: &Step) -> Option<(&Weight, usize, WeightOrder)> {
     let conv =
         |layer: &'_ ConvLayer, direction, epilogue: &Epilogue| family(layer, direction, epilogue).order(direction);
     match step {
         Step::Conv { layer, epilogue, .. } => {
-            Some((&layer.weight, layer.groups, conv(layer, Direction::Forward, epilogue)))
+            Some((&layer.weight, layer.groups, conv(layer, PassDirection::Forward, epilogue)))
         }
         Step::ConvAdjoint { layer, epilogue, .. } => {
-            Some((&layer.weight, layer.groups, conv(layer, Direction::Adjoint, epilogue)))
+            Some((&layer.weight, layer.groups, conv(layer, PassDirection::Adjoint, epilogue)))
         }
-        Step::Linear { layer, .. } => Some((&layer.weight, 1, Order::Tiles(Direction::Forward))),
-        Step::LinearAdjoint { layer, .. } => Some((&layer.weight, 1, Order::Tiles(Direction::Adjoint))),
+        Step::Linear { layer, .. } => Some((&layer.weight, 1, WeightOrder::Tiles(PassDirection::Forward))),
+        Step::LinearAdjoint { layer, .. } => Some((&layer.weight, 1, WeightOrder::Tiles(PassDirection::Adjoint))),
         _ => None,
     }
 }
@@ -102,9 +102,9 @@ pub(super) fn vector_bytes(plan: &Plan) -> usize {
 }
 
 /// Of each step of a program how it is carried out.
-pub(super) fn ways(plan: &Plan) -> Vec<Way> {
+pub(super) fn ways(plan: &Plan) -> Vec<StepWay> {
     let steps = plan.steps();
-    let mut ways = vec![Way::Alone; steps.len()];
+    let mut ways = vec![StepWay::Alone; steps.len()];
     let only_reader = |v: Value| {
         let mut readers = steps.iter().enumerate().filter(|(_, s)| s.reads().contains(&v));
         match (readers.next(), readers.next()) {
@@ -118,15 +118,15 @@ pub(super) fn ways(plan: &Plan) -> Vec<Way> {
                 let Some(at) = only_reader(*out) else { continue };
                 let Step::Conv { layer, x, epilogue, .. } = &steps[at] else { continue };
                 let reads_once = epilogue.add != Some(*out) && x == out;
-                if reads_once && family(layer, Direction::Forward, epilogue) == Family::First {
-                    (ways[i], ways[at]) = (Way::Elsewhere, Way::Making);
+                if reads_once && family(layer, PassDirection::Forward, epilogue) == Family::First {
+                    (ways[i], ways[at]) = (StepWay::Elsewhere, StepWay::Making);
                 }
             }
             Step::ConvAdjoint { layer, out, epilogue, .. } => {
                 let Some(at) = only_reader(*out) else { continue };
-                let last = family(layer, Direction::Adjoint, epilogue) == Family::Last;
+                let last = family(layer, PassDirection::Adjoint, epilogue) == Family::Last;
                 if last && matches!(steps[at], Step::Aggregate { .. }) {
-                    (ways[i], ways[at]) = (Way::Folding(at), Way::Elsewhere);
+                    (ways[i], ways[at]) = (StepWay::Folding(at), StepWay::Elsewhere);
                 }
             }
             _ => {}
@@ -151,7 +151,7 @@ const OTHERWISE: [(&str, &str); 11] = [
 ];
 
 /// Name of the kernel that carries a step out by itself.
-pub(super) fn kernel(step: &Step, products: &Kernels) -> &'static str {
+pub(super) fn kernel(step: &Step, products: &ProductKernels) -> &'static str {
     let conv = |layer: &ConvLayer, direction, epilogue: &Epilogue| match family(layer, direction, epilogue) {
         Family::Tensor => products.conv(direction),
         Family::Direct => "conv_direct",
@@ -159,10 +159,10 @@ pub(super) fn kernel(step: &Step, products: &Kernels) -> &'static str {
         Family::Last => "last",
     };
     match step {
-        Step::Conv { layer, epilogue, .. } => conv(layer, Direction::Forward, epilogue),
-        Step::ConvAdjoint { layer, epilogue, .. } => conv(layer, Direction::Adjoint, epilogue),
-        Step::Linear { .. } => products.conv(Direction::Forward),
-        Step::LinearAdjoint { .. } => products.conv(Direction::Adjoint),
+        Step::Conv { layer, epilogue, .. } => conv(layer, PassDirection::Forward, epilogue),
+        Step::ConvAdjoint { layer, epilogue, .. } => conv(layer, PassDirection::Adjoint, epilogue),
+        Step::Linear { .. } => products.conv(PassDirection::Forward),
+        Step::LinearAdjoint { .. } => products.conv(PassDirection::Adjoint),
         _ => {
             let kind = step.kind();
             OTHERWISE.iter().find(|(primitive, _)| *primitive == kind).map_or(kind, |(_, kernel)| kernel)

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::arguments::Address;
-use super::geometry::Direction;
+use super::geometry::PassDirection;
 use super::layout;
 use super::runtime::{Refusal, Runtime};
 use crate::device::threads::for_each;
@@ -21,11 +21,11 @@ const MOST_VECTORS: usize = 4096;
 
 /// In which order a weight's numbers lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Order {
+pub(super) enum WeightOrder {
     /// `[group][tap][k][c]`, `k` and `c` padded to whole tiles with zeros; `k` counts what is written, `c` what is read.
-    Tiles(Direction),
+    Tiles(PassDirection),
     /// `[tap][c][all channels written]`.
-    Rows(Direction),
+    Rows(PassDirection),
 }
 
 /// A weight in some order, for so many groups.
@@ -33,11 +33,11 @@ pub(super) enum Order {
 pub(super) struct WeightKey {
     weight: WeightId,
     groups: usize,
-    order: Order,
+    order: WeightOrder,
 }
 
 impl WeightKey {
-    pub fn new(weight: &Weight, groups: usize, order: Order) -> Self {
+    pub fn new(weight: &Weight, groups: usize, order: WeightOrder) -> Self {
         Self { weight: weight.id(), groups, order }
     }
 }
@@ -74,20 +74,20 @@ pub(super) struct Constants {
 unsafe impl Send for Constants {}
 
 /// Channels written and read by one group in `direction`.
-pub(super) fn channels(weight: &Weight, groups: usize, direction: Direction) -> [usize; 2] {
+pub(super) fn channels(weight: &Weight, groups: usize, direction: PassDirection) -> [usize; 2] {
     let [k, c, ..] = weight.dims();
     match direction {
-        Direction::Forward => [k / groups, c],
-        Direction::Adjoint => [c, k / groups],
+        PassDirection::Forward => [k / groups, c],
+        PassDirection::Adjoint => [c, k / groups],
     }
 }
 
 /// Numbers of a weight in some order.
-pub(super) fn packed_len(weight: &Weight, groups: usize, order: Order) -> usize {
+pub(super) fn packed_len(weight: &Weight, groups: usize, order: WeightOrder) -> usize {
     let [_, _, kh, kw] = weight.dims();
     match order {
-        Order::Rows(_) => weight.len(),
-        Order::Tiles(direction) => {
+        WeightOrder::Rows(_) => weight.len(),
+        WeightOrder::Tiles(direction) => {
             let [k, c] = channels(weight, groups, direction);
             groups * kh * kw * k.next_multiple_of(TILE) * c.next_multiple_of(DEPTH)
         }
@@ -95,7 +95,7 @@ pub(super) fn packed_len(weight: &Weight, groups: usize, order: Order) -> usize 
 }
 
 /// A weight's numbers in some order.
-fn pack(weight: &Weight, groups: usize, order: Order, pool: Option<&rayon::ThreadPool>) -> Vec<f32> {
+fn pack(weight: &Weight, groups: usize, order: WeightOrder, pool: Option<&rayon::ThreadPool>) -> Vec<f32> {
     let [all_k, c, kh, kw] = weight.dims();
     let (taps, row_len, per_group) = (kh * kw, weight.row_len(), all_k / groups);
     let mut dense = vec![0f32; weight.len()];
@@ -104,7 +104,7 @@ fn pack(weight: &Weight, groups: usize, order: Order, pool: Option<&rayon::Threa
     let number = |k: usize, i: usize, tap: usize| dense[k * row_len + i * taps + tap];
     let mut out = vec![0f32; packed_len(weight, groups, order)];
     match order {
-        Order::Tiles(direction) => {
+        WeightOrder::Tiles(direction) => {
             let [to, from] = channels(weight, groups, direction);
             let (to_padded, from_padded) = (to.next_multiple_of(TILE), from.next_multiple_of(DEPTH));
             for_each(out.chunks_mut(to_padded * from_padded).enumerate().collect(), pool, |(n, out)| {
@@ -112,20 +112,20 @@ fn pack(weight: &Weight, groups: usize, order: Order, pool: Option<&rayon::Threa
                 for (k, row) in out.chunks_mut(from_padded).take(to).enumerate() {
                     for (i, v) in row.iter_mut().take(from).enumerate() {
                         *v = match direction {
-                            Direction::Forward => number(group * per_group + k, i, tap),
-                            Direction::Adjoint => number(group * per_group + i, k, tap),
+                            PassDirection::Forward => number(group * per_group + k, i, tap),
+                            PassDirection::Adjoint => number(group * per_group + i, k, tap),
                         };
                     }
                 }
             });
         }
-        Order::Rows(Direction::Forward) => {
+        WeightOrder::Rows(PassDirection::Forward) => {
             for_each(out.chunks_mut(all_k).enumerate().collect(), pool, |(n, out)| {
                 let (tap, i) = (n / c, n % c);
                 out.iter_mut().enumerate().for_each(|(k, v)| *v = number(k, i, tap));
             });
         }
-        Order::Rows(Direction::Adjoint) => {
+        WeightOrder::Rows(PassDirection::Adjoint) => {
             for_each(out.chunks_mut(c * groups).enumerate().collect(), pool, |(n, out)| {
                 let (tap, i) = (n / per_group, n % per_group);
                 out.iter_mut().enumerate().for_each(|(to, v)| *v = number(to / c * per_group + i, to % c, tap));
@@ -159,7 +159,7 @@ impl Constants {
         runtime: &mut dyn Runtime,
         weight: &Weight,
         groups: usize,
-        order: Order,
+        order: WeightOrder,
     ) -> Result<Address> {
         let key = WeightKey::new(weight, groups, order);
         if let Some((at, _)) = self.weights.get(&key) {

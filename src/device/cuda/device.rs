@@ -4,18 +4,18 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::arguments::{Address, Arguments, ReduceArgs};
-use super::choice::{self, Way};
-use super::constants::{Constants, Order, WeightKey, packed_len};
+use super::choice::{self, StepWay};
+use super::constants::{Constants, WeightKey, WeightOrder, packed_len};
 use super::layout;
-use super::products::Kernels;
-use super::region::Region;
+use super::products::ProductKernels;
+use super::region::GrowingMemory;
 use super::runtime::{Launch, Refusal, Runtime};
 use super::source;
 use super::tables::Tables;
 use crate::cancel::Cancel;
 use crate::device::patch::{Moved, PatchTask, Stem};
 use crate::device::threads::start_pool;
-use crate::device::{Chunk, Description, Device, Harvest, Room};
+use crate::device::{Chunk, Description, Device, Harvest, ProgramRoom};
 use crate::error::{Error, Result};
 use crate::graph::Weight;
 use crate::program::{Form, LastAdjoint, Plan, Value};
@@ -29,7 +29,7 @@ const ARENA_BYTES: usize = 256 << 20;
 /// A device that computes with CUDA kernels.
 pub(super) struct CudaDevice {
     pub runtime: Box<dyn Runtime>,
-    pub products: Kernels,
+    pub products: ProductKernels,
     /// Multiprocessors: fewer blocks would leave some idle.
     pub processors: usize,
     /// Whose kernels they are, if not the library's.
@@ -39,20 +39,20 @@ pub(super) struct CudaDevice {
     pub constants: Constants,
     pub tables: Tables,
     /// Values of the chunk that runs.
-    pub(super) arena: Region,
+    pub(super) arena: GrowingMemory,
     threads: usize,
     pub(super) peak: u64,
     cancel: Cancel,
 }
 
 /// A chunk's values in the arena.
-pub(super) struct Values<'a> {
+pub(super) struct CudaValues<'a> {
     pub plan: &'a Plan,
     pub copies: usize,
     arena: Address,
 }
 
-impl Values<'_> {
+impl CudaValues<'_> {
     /// Where the first copy's value lies.
     pub fn at(&self, v: Value) -> Address {
         self.arena.plus(self.plan.place(v).offset * self.copies)
@@ -84,7 +84,7 @@ impl CudaDevice {
     ///
     /// # Errors
     /// When they cannot be started.
-    pub fn new(runtime: Box<dyn Runtime>, products: Kernels, threads: usize) -> Result<Self> {
+    pub fn new(runtime: Box<dyn Runtime>, products: ProductKernels, threads: usize) -> Result<Self> {
         let processors = runtime.machine().processors;
         Ok(Self {
             runtime,
@@ -94,7 +94,7 @@ impl CudaDevice {
             timed: false,
             constants: Constants::new(start_pool(threads)?),
             tables: Tables::default(),
-            arena: Region::default(),
+            arena: GrowingMemory::default(),
             threads,
             peak: 0,
             cancel: Cancel::default(),
@@ -144,7 +144,7 @@ impl CudaDevice {
     }
 
     /// Weights that the plan needs, each order once.
-    fn weights<'p>(&self, plan: &'p Plan) -> Vec<(&'p Weight, usize, Order)> {
+    fn weights<'p>(&self, plan: &'p Plan) -> Vec<(&'p Weight, usize, WeightOrder)> {
         let mut seen = HashSet::new();
         let mut all = Vec::new();
         for step in plan.steps() {
@@ -163,7 +163,7 @@ impl CudaDevice {
         plan: &Plan,
         chunk: &Chunk<'_>,
         harvest: &mut Harvest,
-        after_step: &mut dyn FnMut(&mut Self, usize, &Values<'_>) -> Result<bool>,
+        after_step: &mut dyn FnMut(&mut Self, usize, &CudaValues<'_>) -> Result<bool>,
     ) -> Result<()> {
         let copies = chunk.slots.len();
         if copies * plan.copy_bytes() > self.arena.bytes() {
@@ -178,7 +178,7 @@ impl CudaDevice {
         if self.timed {
             self.runtime.mark()?;
         }
-        let values = Values { plan, copies, arena: self.arena.at() };
+        let values = CudaValues { plan, copies, arena: self.arena.at() };
         for (i, step) in plan.steps().iter().enumerate() {
             self.cancel.check()?;
             self.step(step, ways[i], &values, chunk, harvest)?;
@@ -196,7 +196,7 @@ impl CudaDevice {
     }
 
     /// Copies every copy's value to the host.
-    pub(super) fn read_value(&mut self, v: Value, values: &Values<'_>) -> Result<Vec<Vec<u8>>> {
+    pub(super) fn read_value(&mut self, v: Value, values: &CudaValues<'_>) -> Result<Vec<Vec<u8>>> {
         let (stride, bytes) = (values.bytes(v) as usize, layout::bytes(values.plan.form(v)));
         let mut raw = vec![0u8; stride * (values.copies - 1) + bytes];
         self.runtime.download(values.at(v), &mut raw)?;
@@ -204,7 +204,7 @@ impl CudaDevice {
     }
 
     /// Copies one number array a copy to the device.
-    pub(super) fn write_value(&mut self, v: Value, values: &Values<'_>, copies: &[Vec<u8>]) -> Result<()> {
+    pub(super) fn write_value(&mut self, v: Value, values: &CudaValues<'_>, copies: &[Vec<u8>]) -> Result<()> {
         let stride = values.bytes(v) as usize;
         let mut raw = vec![0u8; stride * copies.len()];
         for (n, bytes) in copies.iter().enumerate() {
@@ -214,7 +214,7 @@ impl CudaDevice {
     }
 
     /// Whether all numbers of a value are finite.
-    fn is_finite(&mut self, v: Value, values: &Values<'_>) -> Result<bool> {
+    fn is_finite(&mut self, v: Value, values: &CudaValues<'_>) -> Result<bool> {
         let shape = values.shape(v);
         let flag = self.tables.flag(self.runtime.as_mut())?;
         self.runtime.upload(flag, &0u32.to_ne_bytes())?;
@@ -266,7 +266,7 @@ impl Device for CudaDevice {
         LastAdjoint::EachCopy
     }
 
-    fn fit(&mut self, plan: &Plan, wanted: usize, room: Room) -> Result<usize> {
+    fn fit(&mut self, plan: &Plan, wanted: usize, room: ProgramRoom) -> Result<usize> {
         let (all_of_it, limit) = room.bytes();
         let copy = plan.copy_bytes() + Tables::copy_bytes(plan);
         if plan.program().forms().iter().any(|f| i32::try_from(layout::bytes(*f)).is_err()) {
@@ -274,7 +274,7 @@ impl Device for CudaDevice {
         }
         self.constants.tidy(self.runtime.as_mut());
         let needed = self.weights(plan);
-        let size = |(w, g, o): &(&Weight, usize, Order)| packed_len(w, *g, *o) * size_of::<f32>();
+        let size = |(w, g, o): &(&Weight, usize, WeightOrder)| packed_len(w, *g, *o) * size_of::<f32>();
         let vectors = choice::vector_bytes(plan) + Tables::chunk_bytes(plan);
         let mine: usize = needed.iter().map(size).sum::<usize>() + vectors;
         let least = mine.saturating_add(copy);
@@ -388,7 +388,7 @@ impl Device for CudaDevice {
         let ways = choice::ways(plan);
         self.walk(plan, chunk, &mut harvest, &mut |device, i, values| {
             // What a later step computes as well was not written.
-            if matches!(ways[i], Way::Elsewhere | Way::Folding(_)) {
+            if matches!(ways[i], StepWay::Elsewhere | StepWay::Folding(_)) {
                 return Ok(true);
             }
             for v in plan.steps()[i].writes() {

@@ -10,11 +10,11 @@ use cudarc::driver::sys::{
 
 use super::arguments::{Address, Packed};
 use super::cache::Cache;
-use super::library::{Libcuda, Status};
+use super::library::{FailureStatus, Libcuda};
 use super::nvrtc::Nvrtc;
 use super::probe::{LEAST_CAPABILITY, describe};
 use super::runtime::{Launch, Machine, Refusal, Runtime};
-use super::source::{Sources, Unit};
+use super::source::{Sources, TranslationUnit};
 use crate::error::{Error, Result};
 
 /// Dynamic shared memory that a kernel may have without asking for it.
@@ -127,7 +127,7 @@ impl Cuda {
         let device = driver.device(index).map_err(absent)?;
         let mut context: CUcontext = std::ptr::null_mut();
         // SAFETY: the pointer is to a live handle, which the call writes; the device is the driver's own.
-        Status::check(unsafe { (driver.calls.cuDevicePrimaryCtxRetain)(&raw mut context, device) })
+        FailureStatus::check(unsafe { (driver.calls.cuDevicePrimaryCtxRetain)(&raw mut context, device) })
             .map_err(|status| absent(driver.failure("cuDevicePrimaryCtxRetain", status)))?;
         let mut cuda = Self {
             driver,
@@ -165,11 +165,11 @@ impl Cuda {
     }
 
     fn check(&self, call: &str, answer: c_int) -> Result<()> {
-        Status::check(answer).map_err(|status| self.failed(call, status))
+        FailureStatus::check(answer).map_err(|status| self.failed(call, status))
     }
 
     /// A launch may fail long after it was queued, and any later call then says so: all that may be meant are named.
-    fn failed(&self, call: &str, status: Status) -> Error {
+    fn failed(&self, call: &str, status: FailureStatus) -> Error {
         let kernels = self.launched.iter().map(|&(kernel, times)| match times {
             1 => kernel.to_owned(),
             _ => format!("{kernel} ×{times}"),
@@ -191,7 +191,7 @@ impl Cuda {
     }
 
     /// Loads the unit, compiled if need be.
-    fn module(&mut self, unit: &'static Unit) -> Result<CUmodule> {
+    fn module(&mut self, unit: &'static TranslationUnit) -> Result<CUmodule> {
         if let Some(&module) = self.modules.get(unit.name) {
             return Ok(module);
         }
@@ -214,7 +214,12 @@ impl Cuda {
     }
 
     /// A kernel that may have so much dynamic shared memory.
-    fn function(&mut self, unit: &'static Unit, kernel: &'static str, shared_bytes: u32) -> Result<Function> {
+    fn function(
+        &mut self,
+        unit: &'static TranslationUnit,
+        kernel: &'static str,
+        shared_bytes: u32,
+    ) -> Result<Function> {
         let mut function = match self.functions.get(kernel) {
             Some(&function) => function,
             None => self.find(unit, kernel)?,
@@ -231,7 +236,7 @@ impl Cuda {
         Ok(function)
     }
 
-    fn find(&mut self, unit: &'static Unit, kernel: &'static str) -> Result<Function> {
+    fn find(&mut self, unit: &'static TranslationUnit, kernel: &'static str) -> Result<Function> {
         let missing = || Error::device(format!("{} ({}) has no kernel {kernel}", unit.file, unit.name));
         if !unit.kernels.iter().any(|k| k.name == kernel) {
             return Err(missing());
@@ -298,12 +303,12 @@ impl Runtime for Cuda {
         let mut at = 0;
         // SAFETY: the pointer is to a live address, which the call writes; the context is current.
         let answer = unsafe { (self.driver.calls.cuMemAlloc_v2)(&raw mut at, bytes.max(1)) };
-        match Status::check(answer) {
+        match FailureStatus::check(answer) {
             Ok(()) => {
                 self.memory.insert(at);
                 Ok(Address(at))
             }
-            Err(Status::OUT_OF_MEMORY) => Err(Refusal::OutOfMemory),
+            Err(FailureStatus::OUT_OF_MEMORY) => Err(Refusal::OutOfMemory),
             Err(status) => Err(Refusal::Failed(self.failed("cuMemAlloc", status))),
         }
     }
@@ -363,7 +368,7 @@ impl Runtime for Cuda {
 
     fn launch(
         &mut self,
-        unit: &'static Unit,
+        unit: &'static TranslationUnit,
         kernel: &'static str,
         launch: Launch,
         arguments: Packed<'_>,

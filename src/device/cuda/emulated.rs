@@ -17,9 +17,9 @@ use libloading::Library;
 use sha2::{Digest, Sha256};
 
 use super::arguments::{Address, Packed};
-use super::cache::{self, Part};
+use super::cache::{self, CacheFile};
 use super::runtime::{Launch, Machine, Refusal, Runtime};
-use super::source::{Sources, Unit};
+use super::source::{Sources, TranslationUnit};
 use crate::device::threads::{map, start_pool};
 use crate::error::{Error, Result, read_file};
 
@@ -84,7 +84,7 @@ type EmulatedLaunch = unsafe extern "C" fn(
 /// A runtime that computes on the host.
 pub(crate) struct Emulated {
     sources: Sources,
-    compiler: Compiler,
+    compiler: HostCompiler,
     threads: usize,
     seed: u64,
     /// Processor time that a block may take at least; from twice of it on it is taken to be endless.
@@ -92,7 +92,7 @@ pub(crate) struct Emulated {
     /// Kernels that did not end, and what was said of them: they are not tried again.
     endless: HashMap<&'static str, String>,
     units: HashMap<&'static str, EmulatedLaunch>,
-    memory: BTreeMap<u64, Memory>,
+    memory: BTreeMap<u64, GuardedMemory>,
     limit: Option<usize>,
     reserved: usize,
     marks: Vec<Instant>,
@@ -107,7 +107,7 @@ impl Emulated {
     pub fn new(sources: Sources, threads: usize, seed: u64) -> Result<Self> {
         Ok(Self {
             sources,
-            compiler: Compiler::find()?,
+            compiler: HostCompiler::find()?,
             threads,
             seed,
             patience: PATIENCE,
@@ -132,8 +132,9 @@ impl Emulated {
     ///
     /// # Errors
     /// When one does not compile.
-    pub fn prepare(&mut self, units: &[&'static Unit]) -> Result<()> {
-        let missing: Vec<&Unit> = units.iter().copied().filter(|u| !self.units.contains_key(u.name)).collect();
+    pub fn prepare(&mut self, units: &[&'static TranslationUnit]) -> Result<()> {
+        let missing: Vec<&TranslationUnit> =
+            units.iter().copied().filter(|u| !self.units.contains_key(u.name)).collect();
         let pool = start_pool(self.threads.min(missing.len()))?;
         let made = map(missing, pool.as_ref(), |unit| Ok((unit.name, self.compiler.load(&self.sources, unit)?)));
         self.units.extend(made.into_iter().collect::<Result<Vec<_>>>()?);
@@ -154,7 +155,7 @@ impl Emulated {
         let error =
             Error::device(format!("kernel {kernel} wrote to byte {byte} of a buffer of {} bytes", memory.bytes));
         // The next launch is not to answer for it.
-        self.memory.values().for_each(Memory::guard);
+        self.memory.values().for_each(GuardedMemory::guard);
         Err(error)
     }
 }
@@ -173,7 +174,7 @@ impl Runtime for Emulated {
 
     fn allocate(&mut self, bytes: usize) -> Result<Address, Refusal> {
         let fits = self.limit.is_none_or(|limit| bytes <= limit - self.reserved);
-        let memory = if fits { Memory::new(bytes) } else { None };
+        let memory = if fits { GuardedMemory::new(bytes) } else { None };
         let memory = memory.ok_or(Refusal::OutOfMemory)?;
         let at = memory.at(0) as u64;
         self.reserved += bytes;
@@ -203,7 +204,7 @@ impl Runtime for Emulated {
 
     fn launch(
         &mut self,
-        unit: &'static Unit,
+        unit: &'static TranslationUnit,
         kernel: &'static str,
         launch: Launch,
         arguments: Packed<'_>,
@@ -260,16 +261,16 @@ impl Runtime for Emulated {
 }
 
 /// Bytes between two guard zones.
-struct Memory {
+struct GuardedMemory {
     start: NonNull<u8>,
     bytes: usize,
     layout: Layout,
 }
 
 // SAFETY: it owns what it points to, and is only reached through its owner.
-unsafe impl Send for Memory {}
+unsafe impl Send for GuardedMemory {}
 
-impl Memory {
+impl GuardedMemory {
     fn new(bytes: usize) -> Option<Self> {
         let whole = bytes.checked_next_multiple_of(ALIGNMENT)?.checked_add(2 * GUARD_BYTES)?;
         let layout = Layout::from_size_align(whole, ALIGNMENT).ok()?;
@@ -308,7 +309,7 @@ impl Memory {
     }
 }
 
-impl Drop for Memory {
+impl Drop for GuardedMemory {
     fn drop(&mut self) {
         // SAFETY: allocated with this layout, once.
         unsafe { dealloc(self.start.as_ptr(), self.layout) };
@@ -317,15 +318,15 @@ impl Drop for Memory {
 
 /// A C++ compiler that answers.
 #[derive(Debug, Clone)]
-struct Compiler {
-    asked: Asked,
+struct HostCompiler {
+    asked: CompilerCommand,
     /// Where libraries are kept.
-    place: Arc<Place>,
+    place: Arc<LibraryFolder>,
 }
 
 /// A command that compiles C++.
 #[derive(Debug, Clone)]
-struct Asked {
+struct CompilerCommand {
     /// The program and what always comes first; not empty.
     command: Vec<String>,
     /// What it says of itself.
@@ -333,14 +334,14 @@ struct Asked {
 }
 
 /// Each library once in a process, however many engines ask for it; nothing is unloaded.
-static LOADED: Mutex<BTreeMap<String, Slot>> = Mutex::new(BTreeMap::new());
+static LOADED: Mutex<BTreeMap<String, UnitSlot>> = Mutex::new(BTreeMap::new());
 
 /// A unit's function, or why there is none: what does not compile is not tried again.
-type Slot = Arc<Mutex<Option<Result<EmulatedLaunch, String>>>>;
+type UnitSlot = Arc<Mutex<Option<Result<EmulatedLaunch, String>>>>;
 
-impl Compiler {
+impl HostCompiler {
     fn find() -> Result<Self> {
-        static FOUND: OnceLock<Option<Asked>> = OnceLock::new();
+        static FOUND: OnceLock<Option<CompilerCommand>> = OnceLock::new();
         let asked = std::env::var("CXX").ok().filter(|c| !c.trim().is_empty());
         let found = FOUND.get_or_init(|| {
             let candidates = asked.as_ref().map_or(vec!["c++", "g++", "clang++"], |c| vec![c.as_str()]);
@@ -354,10 +355,10 @@ impl Compiler {
                 }
             })
         };
-        Ok(Self { asked: found.clone().ok_or_else(missing)?, place: Place::of_user() })
+        Ok(Self { asked: found.clone().ok_or_else(missing)?, place: LibraryFolder::of_user() })
     }
 
-    fn ask(command: &str) -> Option<Asked> {
+    fn ask(command: &str) -> Option<CompilerCommand> {
         let command: Vec<String> = command.split_whitespace().map(String::from).collect();
         let (program, first) = command.split_first()?;
         // It will be run from another folder.
@@ -366,7 +367,7 @@ impl Compiler {
         let (program, first) = command.split_first()?;
         let answer = Command::new(program).args(first).arg("--version").output().ok()?;
         let version = String::from_utf8_lossy(&answer.stdout).into_owned();
-        answer.status.success().then_some(Asked { command, version })
+        answer.status.success().then_some(CompilerCommand { command, version })
     }
 
     fn flags(&self) -> impl Iterator<Item = &'static str> {
@@ -375,7 +376,7 @@ impl Compiler {
     }
 
     /// The unit's function, from a library that is loaded, kept from an earlier run, or made now.
-    fn load(&self, sources: &Sources, unit: &Unit) -> Result<EmulatedLaunch> {
+    fn load(&self, sources: &Sources, unit: &TranslationUnit) -> Result<EmulatedLaunch> {
         let texts = texts(sources, unit)?;
         let defines: Vec<String> = unit.defines.iter().map(|(name, value)| format!("-D{name}={value}")).collect();
         let key = self.key(&texts, &defines);
@@ -385,7 +386,7 @@ impl Compiler {
         made.clone().map_err(Error::device)
     }
 
-    fn make(&self, texts: &[Text], defines: &[String], key: &str, unit: &Unit) -> Result<EmulatedLaunch> {
+    fn make(&self, texts: &[Text], defines: &[String], key: &str, unit: &TranslationUnit) -> Result<EmulatedLaunch> {
         let library = self.place.folder.join(format!("{}-{}.so", unit.name, &key[..KEY_DIGITS]));
         // Another process may trim it away in between: then it is made.
         let kept = whole(&library).and_then(|_| open(&library).ok());
@@ -491,15 +492,15 @@ fn whole(path: &Path) -> Option<Vec<u8>> {
 }
 
 /// Which of a kept file's parts a name is.
-fn part(name: &str) -> Option<Part<'_>> {
+fn part(name: &str) -> Option<CacheFile<'_>> {
     let (stem, rest) = name.split_once('.')?;
     let (_, key) = stem.rsplit_once('-')?;
     let rest = rest.strip_suffix(".sha256").unwrap_or(rest);
     let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     match (rest, rest.split_once('-')) {
         _ if !cache::is_key(key, KEY_DIGITS) => None,
-        ("so" | "o", _) => Some(Part::Of(stem)),
-        (_, Some((process, of_process))) if number(process) && number(of_process) => Some(Part::Unfinished),
+        ("so" | "o", _) => Some(CacheFile::Of(stem)),
+        (_, Some((process, of_process))) if number(process) && number(of_process) => Some(CacheFile::Unfinished),
         _ => None,
     }
 }
@@ -512,7 +513,7 @@ fn bytes_of<'a>((name, text): &'a Text) -> (&'a str, Cow<'a, [u8]>) {
 }
 
 /// Every file that a unit needs.
-fn texts(sources: &Sources, unit: &Unit) -> Result<Vec<Text>> {
+fn texts(sources: &Sources, unit: &TranslationUnit) -> Result<Vec<Text>> {
     let mut texts = sources.headers()?;
     texts.push((unit.file, sources.text(unit.file)?));
     texts.extend(SHIM.iter().map(|&(name, text)| (name, Cow::from(text))));
@@ -541,20 +542,20 @@ fn processor() -> &'static str {
 
 /// A folder in which libraries are kept.
 #[derive(Debug)]
-struct Place {
+struct LibraryFolder {
     folder: PathBuf,
     /// Whether it goes with the last device of this process.
     passing: bool,
 }
 
-impl Place {
+impl LibraryFolder {
     fn kept(folder: PathBuf) -> Self {
         Self { folder, passing: false }
     }
 
     /// In the user's folder for caches; where there is none, a folder that all devices of this process share.
     fn of_user() -> Arc<Self> {
-        static PASSING: Mutex<Weak<Place>> = Mutex::new(Weak::new());
+        static PASSING: Mutex<Weak<LibraryFolder>> = Mutex::new(Weak::new());
         let usable = cache::folder(|name| std::env::var_os(name)).map(|place| place.join("emulated"));
         // The compiler runs in another folder.
         let usable = usable.and_then(|place| std::path::absolute(place).ok());
@@ -571,7 +572,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for LibraryFolder {
     fn drop(&mut self) {
         if self.passing {
             // Libraries that are loaded need no file. What cannot be removed stays.

@@ -4,7 +4,7 @@ use crate::program::ConvLayer;
 
 /// Which way a signal goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Direction {
+pub(super) enum PassDirection {
     Forward,
     Adjoint,
 }
@@ -87,11 +87,11 @@ fn gcd(a: i32, b: i32) -> i32 {
 }
 
 /// The launches that together write every output position of `layer` in `direction`, as `[rows, columns]` each.
-pub(super) fn launches(layer: &ConvLayer, direction: Direction) -> Vec<[Axis; 2]> {
+pub(super) fn launches(layer: &ConvLayer, direction: PassDirection) -> Vec<[Axis; 2]> {
     let [rows, columns] = [0, 1].map(|axis| Extents::new(layer, axis));
     match direction {
-        Direction::Forward => vec![[rows.forward(), columns.forward()]],
-        Direction::Adjoint => {
+        PassDirection::Forward => vec![[rows.forward(), columns.forward()]],
+        PassDirection::Adjoint => {
             let phases = |e: Extents| (0..e.stride.min(e.input)).map(move |phase| e.adjoint(phase));
             phases(rows).flat_map(|row| phases(columns).map(move |column| [row, column])).collect()
         }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::nvrtc::{Nvrtc, options};
-use super::source::{EMBEDDED, Sources, UNITS, Unit};
+use super::source::{EMBEDDED, Sources, TranslationUnit, UNITS};
 use crate::error::{Error, Result};
 
 /// What kernels are compiled for when nothing else is asked: one of each generation that they know.
@@ -52,8 +52,8 @@ pub struct Built {
 
 /// Every kernel, unit by unit.
 pub fn list() -> Vec<Listed> {
-    let of_unit = |unit: &&'static Unit| {
-        let &&Unit { name, file, defines, kernels } = unit;
+    let of_unit = |unit: &&'static TranslationUnit| {
+        let &&TranslationUnit { name, file, defines, kernels } = unit;
         kernels.iter().map(move |k| Listed {
             kernel: k.name,
             unit: name,
@@ -71,7 +71,7 @@ pub fn units() -> Vec<&'static str> {
     UNITS.iter().map(|unit| unit.name).collect()
 }
 
-fn unit(name: &str) -> Result<&'static Unit> {
+fn unit(name: &str) -> Result<&'static TranslationUnit> {
     let known = UNITS.iter().find(|unit| unit.name == name);
     known
         .copied()

@@ -140,9 +140,9 @@ impl NoDriver {
 
 /// A status other than success.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Status(pub c_int);
+pub(super) struct FailureStatus(pub c_int);
 
-impl Status {
+impl FailureStatus {
     /// `CUDA_ERROR_OUT_OF_MEMORY`.
     pub const OUT_OF_MEMORY: Self = Self(CUresult::CUDA_ERROR_OUT_OF_MEMORY as c_int);
     const NO_DEVICE: Self = Self(CUresult::CUDA_ERROR_NO_DEVICE as c_int);
@@ -204,13 +204,13 @@ impl Libcuda {
         let mut driver = Self { calls, parameter_size, version, devices: 0 };
         let mut count = 0;
         // SAFETY: cuInit takes flags, which must be 0, and no pointer.
-        match Status::check(unsafe { (calls.cuInit)(0) }) {
+        match FailureStatus::check(unsafe { (calls.cuInit)(0) }) {
             Ok(()) => {
                 // SAFETY: the pointer is to a live integer, which the call writes, and cuInit has succeeded.
-                let counted = Status::check(unsafe { (calls.cuDeviceGetCount)(&raw mut count) });
+                let counted = FailureStatus::check(unsafe { (calls.cuDeviceGetCount)(&raw mut count) });
                 counted.map_err(|status| unusable(driver.failure("cuDeviceGetCount", status)))?;
             }
-            Err(Status::NO_DEVICE) => {}
+            Err(FailureStatus::NO_DEVICE) => {}
             Err(status) => return Err(unusable(driver.failure("cuInit", status))),
         }
         driver.devices = usize::try_from(count).unwrap_or(0);
@@ -218,7 +218,7 @@ impl Libcuda {
     }
 
     /// `cuInit failed: CUDA_ERROR_NOT_READY (device not ready)`.
-    pub fn failure(&self, call: &str, status: Status) -> String {
+    pub fn failure(&self, call: &str, status: FailureStatus) -> String {
         let text = |ask: unsafe extern "C" fn(c_int, *mut *const c_char) -> c_int| {
             let mut text: *const c_char = std::ptr::null();
             // SAFETY: the pointer is to a live pointer, which the call sets to a text of its own or to null.
@@ -227,7 +227,7 @@ impl Libcuda {
             // SAFETY: texts of the driver are constants that end with a zero, and it is never unloaded.
             known.then(|| unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
         };
-        let hint = if status == Status::STUB {
+        let hint = if status == FailureStatus::STUB {
             "; the toolkit's stub was loaded in the driver's place, take its folder off the loader's path"
         } else {
             ""
@@ -243,7 +243,7 @@ impl Libcuda {
         let mut device = 0;
         let ordinal = c_int::try_from(index).map_err(|_| format!("there is no device {index}"))?;
         // SAFETY: the pointer is to a live handle, which the call writes.
-        Status::check(unsafe { (self.calls.cuDeviceGet)(&raw mut device, ordinal) })
+        FailureStatus::check(unsafe { (self.calls.cuDeviceGet)(&raw mut device, ordinal) })
             .map_err(|status| self.failure("cuDeviceGet", status))?;
         Ok(device)
     }
@@ -252,8 +252,10 @@ impl Libcuda {
     pub fn name(&self, device: CUdevice) -> Result<String, String> {
         let mut name = [0u8; 256];
         // SAFETY: `name` is live, its length is passed, and the device is from [`Libcuda::device`].
-        Status::check(unsafe { (self.calls.cuDeviceGetName)(name.as_mut_ptr().cast(), name.len() as c_int, device) })
-            .map_err(|status| self.failure("cuDeviceGetName", status))?;
+        FailureStatus::check(unsafe {
+            (self.calls.cuDeviceGetName)(name.as_mut_ptr().cast(), name.len() as c_int, device)
+        })
+        .map_err(|status| self.failure("cuDeviceGetName", status))?;
         let end = name.iter().position(|&b| b == 0).unwrap_or(name.len());
         Ok(String::from_utf8_lossy(&name[..end]).into_owned())
     }
@@ -276,7 +278,7 @@ impl Libcuda {
     fn attribute(&self, attribute: CUdevice_attribute, device: CUdevice) -> Result<i32, String> {
         let mut value = 0;
         // SAFETY: the pointer is to a live integer, which the call writes; the device is from [`Libcuda::device`].
-        Status::check(unsafe { (self.calls.cuDeviceGetAttribute)(&raw mut value, attribute, device) })
+        FailureStatus::check(unsafe { (self.calls.cuDeviceGetAttribute)(&raw mut value, attribute, device) })
             .map_err(|status| self.failure("cuDeviceGetAttribute", status))?;
         Ok(value)
     }

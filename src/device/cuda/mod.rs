@@ -30,7 +30,7 @@ mod tables;
 
 use std::path::Path;
 
-pub use probe::{CudaReport, Driver, Nvrtc, probe};
+pub use probe::{CudaReport, Driver, NvrtcFound, probe};
 pub use selftest::{SelfTest, self_test};
 
 use device::CudaDevice;
@@ -61,7 +61,7 @@ impl Wish<'_> {
     }
 
     fn device(&self, runtime: Box<dyn runtime::Runtime>) -> Result<Box<dyn Device>> {
-        let kernels = products::Kernels::new(self.products, self.convolution);
+        let kernels = products::ProductKernels::new(self.products, self.convolution);
         Ok(Box::new(CudaDevice::new(runtime, kernels, self.host_threads())?.edited(self.kernel_dir)))
     }
 

@@ -6,13 +6,13 @@
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 
-use super::cache::{Cache, Key};
+use super::cache::{Cache, ImageKey};
 use super::library::{functions, load};
-use super::search::{self, Found};
-use super::source::{Sources, Unit};
+use super::search::{self, FoundLibraries};
+use super::source::{Sources, TranslationUnit};
 use crate::error::{Error, Result};
 
-type Program = *mut c_void;
+type ProgramHandle = *mut c_void;
 
 /// What other compilers have built in, `arguments.cuh` uses, and NVRTC knows under another name only.
 const OFFSETOF: &str = "-D__builtin_offsetof(type,member)=__INTADDR__(&((type*)0)->member)";
@@ -24,28 +24,28 @@ functions! {
         fn nvrtcGetNumSupportedArchs(*mut c_int);
         fn nvrtcGetSupportedArchs(*mut c_int);
         fn nvrtcCreateProgram(
-            *mut Program,
+            *mut ProgramHandle,
             *const c_char,
             *const c_char,
             c_int,
             *const *const c_char,
             *const *const c_char,
         );
-        fn nvrtcDestroyProgram(*mut Program);
-        fn nvrtcCompileProgram(Program, c_int, *const *const c_char);
-        fn nvrtcGetProgramLogSize(Program, *mut usize);
-        fn nvrtcGetProgramLog(Program, *mut c_char);
-        fn nvrtcGetCUBINSize(Program, *mut usize);
-        fn nvrtcGetCUBIN(Program, *mut c_char);
-        fn nvrtcGetPTXSize(Program, *mut usize);
-        fn nvrtcGetPTX(Program, *mut c_char);
+        fn nvrtcDestroyProgram(*mut ProgramHandle);
+        fn nvrtcCompileProgram(ProgramHandle, c_int, *const *const c_char);
+        fn nvrtcGetProgramLogSize(ProgramHandle, *mut usize);
+        fn nvrtcGetProgramLog(ProgramHandle, *mut c_char);
+        fn nvrtcGetCUBINSize(ProgramHandle, *mut usize);
+        fn nvrtcGetCUBIN(ProgramHandle, *mut c_char);
+        fn nvrtcGetPTXSize(ProgramHandle, *mut usize);
+        fn nvrtcGetPTX(ProgramHandle, *mut c_char);
     }
 }
 
 /// What ptxas says of a kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Resources {
-    /// As in [`Unit::kernels`].
+pub(crate) struct KernelResources {
+    /// As in [`TranslationUnit::kernels`].
     pub kernel: &'static str,
     /// Registers of a thread.
     pub registers: u32,
@@ -67,11 +67,11 @@ pub(crate) struct Compiled {
     /// What the compiler says, warnings and resources.
     pub log: String,
     /// Of each kernel in the unit's order; empty for PTX, which has no registers yet.
-    pub kernels: Vec<Resources>,
+    pub kernels: Vec<KernelResources>,
 }
 
 impl Compiled {
-    fn new(unit: &Unit, image: Vec<u8>, log: String) -> Self {
+    fn new(unit: &TranslationUnit, image: Vec<u8>, log: String) -> Self {
         let kernels = resources(unit, &log);
         Self { image, log, kernels }
     }
@@ -96,8 +96,8 @@ impl Nvrtc {
         Self::first_of(search::look(&|name| std::env::var_os(name), Path::new("/")), driver)
     }
 
-    fn first_of(found: Found, driver: Option<[i32; 2]>) -> Result<Self> {
-        let Found { folders, mut files, named } = found;
+    fn first_of(found: FoundLibraries, driver: Option<[i32; 2]>) -> Result<Self> {
+        let FoundLibraries { folders, mut files, named } = found;
         if !named {
             files.extend(search::NAMES.iter().map(PathBuf::from));
         }
@@ -172,8 +172,8 @@ impl Nvrtc {
     /// # Errors
     /// When it does not compile ([`crate::ErrorKind::Kernel`]; the message holds the file and the compiler's log) or a
     /// source cannot be read.
-    pub fn compile(&self, unit: &Unit, sources: &Sources, architecture: &str) -> Result<Compiled> {
-        let parts = Parts::of(unit, sources, architecture)?;
+    pub fn compile(&self, unit: &TranslationUnit, sources: &Sources, architecture: &str) -> Result<Compiled> {
+        let parts = ImageParts::of(unit, sources, architecture)?;
         let fail = |why: String| Error::kernel(format!("{} ({}) for {architecture}: {why}", unit.file, unit.name));
         let texts = |texts: Vec<&str>| -> Result<Vec<CString>> {
             let all = texts.into_iter().map(CString::new).collect::<Result<_, _>>();
@@ -233,14 +233,20 @@ impl Nvrtc {
     ///
     /// # Errors
     /// As [`Nvrtc::compile`].
-    pub fn compile_once(&self, cache: &Cache, unit: &Unit, sources: &Sources, architecture: &str) -> Result<Compiled> {
-        let parts = Parts::of(unit, sources, architecture)?;
+    pub fn compile_once(
+        &self,
+        cache: &Cache,
+        unit: &TranslationUnit,
+        sources: &Sources,
+        architecture: &str,
+    ) -> Result<Compiled> {
+        let parts = ImageParts::of(unit, sources, architecture)?;
         let mut key: Vec<&[u8]> = vec![unit.file.as_bytes(), parts.text.as_bytes()];
         key.extend(parts.headers.iter().flat_map(|(name, text)| [name.as_bytes(), text.as_bytes()]));
         key.extend(parts.options.iter().map(String::as_bytes));
         let version = format!("NVRTC {}.{}", self.version[0], self.version[1]);
         key.extend([architecture.as_bytes(), version.as_bytes()]);
-        let key = Key::of(&key);
+        let key = ImageKey::of(&key);
         if let Some((image, log)) = cache.get(&key) {
             return Ok(Compiled::new(unit, image, log));
         }
@@ -251,21 +257,21 @@ impl Nvrtc {
 }
 
 /// Everything that an image is made from, but for the compiler.
-struct Parts {
+struct ImageParts {
     text: std::borrow::Cow<'static, str>,
     headers: Vec<(&'static str, std::borrow::Cow<'static, str>)>,
     options: Vec<String>,
 }
 
-impl Parts {
-    fn of(unit: &Unit, sources: &Sources, architecture: &str) -> Result<Self> {
+impl ImageParts {
+    fn of(unit: &TranslationUnit, sources: &Sources, architecture: &str) -> Result<Self> {
         let options = options(unit, architecture);
         Ok(Self { text: sources.text(unit.file)?, headers: sources.headers()?, options })
     }
 }
 
 /// What the compiler is told of a unit.
-pub(crate) fn options(unit: &Unit, architecture: &str) -> Vec<String> {
+pub(crate) fn options(unit: &TranslationUnit, architecture: &str) -> Vec<String> {
     let mut options: Vec<String> = vec![format!("--gpu-architecture={architecture}")];
     // One rounding an operation: kernels name fused operations themselves.
     options.extend(["--std=c++17", "-default-device", "--fmad=false", "-lineinfo", OFFSETOF].map(String::from));
@@ -284,15 +290,15 @@ fn is_virtual(architecture: &str) -> bool {
 /// A program that is destroyed when it is dropped.
 struct Owned<'a> {
     calls: &'a Calls,
-    program: Program,
+    program: ProgramHandle,
 }
 
 impl Owned<'_> {
     /// What `get` writes, of which `size` tells the length.
     fn bytes(
         &self,
-        size: unsafe extern "C" fn(Program, *mut usize) -> c_int,
-        get: unsafe extern "C" fn(Program, *mut c_char) -> c_int,
+        size: unsafe extern "C" fn(ProgramHandle, *mut usize) -> c_int,
+        get: unsafe extern "C" fn(ProgramHandle, *mut c_char) -> c_int,
     ) -> Result<Vec<u8>, c_int> {
         let mut len = 0;
         // SAFETY: the program is alive, the pointer is to a live integer, which the call writes.
@@ -339,9 +345,9 @@ fn load_builtins(folder: &Path, major: Option<i32>) {
 }
 
 /// What `--ptxas-options=-v` wrote about the kernels of `unit`; those it does not mention are left out.
-fn resources(unit: &Unit, log: &str) -> Vec<Resources> {
-    let mut found: Vec<Resources> =
-        unit.kernels.iter().map(|k| Resources { kernel: k.name, ..Default::default() }).collect();
+fn resources(unit: &TranslationUnit, log: &str) -> Vec<KernelResources> {
+    let mut found: Vec<KernelResources> =
+        unit.kernels.iter().map(|k| KernelResources { kernel: k.name, ..Default::default() }).collect();
     let mut seen = vec![false; found.len()];
     let place = |name: &str| unit.kernels.iter().position(|k| k.name == name);
     // Properties may be those of a function that the kernel calls.
@@ -379,7 +385,7 @@ mod tests {
     use crate::device::cuda::source::{COUNT, Kernel, UNITS};
     use crate::error::ErrorKind;
 
-    const NAMED: Unit = Unit {
+    const NAMED: TranslationUnit = TranslationUnit {
         name: "named",
         file: "named.cu",
         defines: &[],
@@ -407,8 +413,8 @@ mod tests {
                    ptxas info    : Function properties for one\n    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n\
                    ptxas info    : Used 10 registers, used 1 barriers, 144 bytes smem, 364 bytes cmem[0]\n\
                    ptxas info    : Function properties for called\n    8 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n";
-        let one = Resources { kernel: "one", registers: 10, shared_bytes: 144, ..Resources::default() };
-        let spills = Resources {
+        let one = KernelResources { kernel: "one", registers: 10, shared_bytes: 144, ..KernelResources::default() };
+        let spills = KernelResources {
             kernel: "two",
             registers: 32,
             shared_bytes: 0,
@@ -428,7 +434,8 @@ mod tests {
     #[test]
     fn a_compiler_that_is_missing_or_broken_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        let found = |files: Vec<PathBuf>| Found { folders: vec![folder.path().to_path_buf()], files, named: true };
+        let found =
+            |files: Vec<PathBuf>| FoundLibraries { folders: vec![folder.path().to_path_buf()], files, named: true };
         let why = Nvrtc::first_of(found(Vec::new()), None).unwrap_err();
         assert_eq!(why.kind(), ErrorKind::NoDevice);
         assert!(why.to_string().contains(search::FOLDER) && why.to_string().contains(search::NAMES[0]), "{why}");
@@ -452,7 +459,7 @@ mod tests {
             for unit in UNITS {
                 let compiled = nvrtc.compile(unit, &Sources::default(), architecture).unwrap();
                 assert!(compiled.image.starts_with(b"\x7fELF"), "{} for {architecture}", unit.name);
-                let names = |kernels: &[Resources]| kernels.iter().map(|k| k.kernel).collect::<Vec<_>>();
+                let names = |kernels: &[KernelResources]| kernels.iter().map(|k| k.kernel).collect::<Vec<_>>();
                 let wanted: Vec<&str> = unit.kernels.iter().map(|k| k.name).collect();
                 assert_eq!(names(&compiled.kernels), wanted, "{} for {architecture}: {}", unit.name, compiled.log);
                 for k in &compiled.kernels {

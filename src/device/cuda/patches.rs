@@ -3,12 +3,12 @@
 use std::collections::HashSet;
 
 use super::arguments::{Address, LargestArgs, PatchArgs, PlaceArgs, StemArgs};
-use super::constants::{Order, VectorKind, packed_len};
+use super::constants::{VectorKind, WeightOrder, packed_len};
 use super::device::{CudaDevice, mebibytes};
-use super::geometry::Direction;
-use super::region::Region;
+use super::geometry::PassDirection;
+use super::region::GrowingMemory;
 use super::runtime::Refusal;
-use crate::device::patch::{BETA, EPSILON, HALVINGS, INSIDE, Moved, PENALTY, PatchTask, Place, Stem, USED};
+use crate::device::patch::{BETA, EPSILON, HALVINGS, INSIDE, Moved, PENALTY, PatchMove, PatchTask, Stem, USED};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -19,17 +19,17 @@ const BLOCKS: usize = 256;
 /// Patches, or pictures, of one launch.
 const MOST: usize = 1 << 15;
 /// How weights of the first layer lie.
-const ORDER: Order = Order::Rows(Direction::Forward);
+const ORDER: WeightOrder = WeightOrder::Rows(PassDirection::Forward);
 
 /// Memory for one task.
 #[derive(Default)]
-struct Parts(Vec<Region>);
+struct TaskParts(Vec<GrowingMemory>);
 
 impl CudaDevice {
     pub(super) fn stem_largest(&mut self, stem: &Stem, pictures: &[Tensor], limit: Option<u64>) -> Result<Vec<f64>> {
         let picture = stem.layer.input.len() * size_of::<f32>();
         let sizes = [picture, BLOCKS * size_of::<f32>()];
-        let mut parts = Parts::default();
+        let mut parts = TaskParts::default();
         let done = self.room(stem, limit, 0, &sizes, pictures.len(), &mut parts).and_then(|room| {
             let mut largest = Vec::with_capacity(pictures.len());
             for some in pictures.chunks(room) {
@@ -42,7 +42,7 @@ impl CudaDevice {
         if largest.iter().all(|v| v.is_finite()) { Ok(largest) } else { Err(stem.overflow()) }
     }
 
-    fn largest_of(&mut self, stem: &Stem, pictures: &[Tensor], parts: &Parts) -> Result<Vec<f64>> {
+    fn largest_of(&mut self, stem: &Stem, pictures: &[Tensor], parts: &TaskParts) -> Result<Vec<f64>> {
         let [at, out] = [0, 1].map(|i| parts.0[i].at());
         let all: Vec<&Tensor> = pictures.iter().collect();
         self.runtime.upload(at, bytemuck::cast_slice(&singles(&all)))?;
@@ -58,7 +58,7 @@ impl CudaDevice {
     pub(super) fn patches(&mut self, task: &PatchTask<'_>, limit: Option<u64>) -> Result<Vec<Moved>> {
         let stem = task.stem;
         let (input, outputs) = (stem.layer.input, stem.layer.output.c);
-        let most = |of: &dyn Fn(&Place) -> usize| task.places.iter().map(of).max().unwrap_or(0);
+        let most = |of: &dyn Fn(&PatchMove) -> usize| task.places.iter().map(of).max().unwrap_or(0);
         let numbers = most(&|p| p.rows.len() * p.columns.len() * input.c);
         let elements = outputs * most(&|p| positions(stem, 0, p.rows.len()) * positions(stem, 1, p.columns.len()));
         // Of every patch: its picture, itself, scratch, what becomes of it.
@@ -72,7 +72,7 @@ impl CudaDevice {
             size_of::<i32>(),
         ];
         let constants = 2 * input.c + stem.layer.weight.len() + outputs;
-        let mut parts = Parts::default();
+        let mut parts = TaskParts::default();
         let wanted = task.places.len();
         let done = self.room(stem, limit, constants * size_of::<f64>(), &sizes, wanted, &mut parts).and_then(|room| {
             let mut moved = Vec::with_capacity(wanted);
@@ -91,7 +91,7 @@ impl CudaDevice {
     fn patch_arguments(
         &mut self,
         task: &PatchTask<'_>,
-        parts: &Parts,
+        parts: &TaskParts,
         elements: usize,
         numbers: usize,
     ) -> Result<PatchArgs> {
@@ -136,9 +136,9 @@ impl CudaDevice {
     fn move_some(
         &mut self,
         task: &PatchTask<'_>,
-        places: &[Place],
+        places: &[PatchMove],
         arguments: &mut PatchArgs,
-        parts: &Parts,
+        parts: &TaskParts,
         moved: &mut Vec<Moved>,
     ) -> Result<()> {
         let part = |i: usize| parts.0[i + 1].at();
@@ -212,7 +212,7 @@ impl CudaDevice {
         fixed: usize,
         sizes: &[usize],
         wanted: usize,
-        parts: &mut Parts,
+        parts: &mut TaskParts,
     ) -> Result<usize> {
         let limit = limit.map_or(usize::MAX, |l| usize::try_from(l).unwrap_or(usize::MAX));
         let each: usize = sizes.iter().sum();
@@ -264,10 +264,16 @@ impl CudaDevice {
         }
     }
 
-    fn reserve_parts(&mut self, fixed: usize, sizes: &[usize], count: usize, parts: &mut Parts) -> Result<(), Refusal> {
+    fn reserve_parts(
+        &mut self,
+        fixed: usize,
+        sizes: &[usize],
+        count: usize,
+        parts: &mut TaskParts,
+    ) -> Result<(), Refusal> {
         let before = (fixed > 0).then_some(fixed);
         for bytes in before.into_iter().chain(sizes.iter().map(|size| size * count)) {
-            let mut region = Region::default();
+            let mut region = GrowingMemory::default();
             let done = region.reserve(self.runtime.as_mut(), bytes);
             parts.0.push(region);
             done?;
@@ -275,7 +281,7 @@ impl CudaDevice {
         Ok(())
     }
 
-    fn give_back(&mut self, parts: Parts) {
+    fn give_back(&mut self, parts: TaskParts) {
         parts.0.into_iter().for_each(|mut region| region.release(self.runtime.as_mut()));
     }
 

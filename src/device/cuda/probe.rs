@@ -16,7 +16,7 @@ pub struct CudaReport {
     /// The driver, or why it cannot be used.
     pub driver: Result<Driver, String>,
     /// The run-time compiler, or why it cannot be used.
-    pub nvrtc: Result<Nvrtc, String>,
+    pub nvrtc: Result<NvrtcFound, String>,
     #[serde(skip)]
     absent: bool,
 }
@@ -34,7 +34,7 @@ pub struct Driver {
 
 /// A run-time compiler that answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Nvrtc {
+pub struct NvrtcFound {
     /// Version `[major, minor]`.
     pub version: [i32; 2],
     /// The file, or the name that the loader resolved.
@@ -84,7 +84,7 @@ pub fn probe() -> CudaReport {
     let driver = found.map_err(|none| none.why().to_owned()).and_then(describe);
     let version = driver.as_ref().ok().map(|driver| driver.version);
     let nvrtc = nvrtc::Nvrtc::open(version).map_err(|e| e.to_string());
-    let nvrtc = nvrtc.map(|found| Nvrtc { version: found.version(), path: found.path().to_path_buf() });
+    let nvrtc = nvrtc.map(|found| NvrtcFound { version: found.version(), path: found.path().to_path_buf() });
     CudaReport { driver, nvrtc, absent }
 }
 
@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(why(&driver, 0), "A has compute capability 7.5, 8.0 or newer is needed");
         assert_eq!(why(&driver, 1), "");
         assert_eq!(why(&driver, 2), "the CUDA driver reports 2 devices, no number 2");
-        let nvrtc = Nvrtc { version: [13, 0], path: PathBuf::new() };
+        let nvrtc = NvrtcFound { version: [13, 0], path: PathBuf::new() };
         let report = CudaReport { driver: Ok(driver), nvrtc: Ok(nvrtc), absent: false };
         assert_eq!((report.missing(1), report.has_driver()), (None, true));
     }

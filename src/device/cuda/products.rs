@@ -1,17 +1,17 @@
 //! The tensor-core kernels of each direction.
 
-use super::geometry::Direction;
+use super::geometry::PassDirection;
 use crate::device::Products;
 use crate::device::cpu::Convolution;
 
 /// Products of both directions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Kernels {
+pub(super) struct ProductKernels {
     forward: Products,
     adjoint: Products,
 }
 
-impl Kernels {
+impl ProductKernels {
     /// Both ways alike, but for [`Convolution::Fast`]: the way back in TF32 where the forward pass is accurate.
     pub fn new(products: Products, convolution: Convolution) -> Self {
         let adjoint = match (products, convolution) {
@@ -22,10 +22,10 @@ impl Kernels {
     }
 
     /// The tensor-core kernel of a direction.
-    pub const fn conv(&self, direction: Direction) -> &'static str {
+    pub const fn conv(&self, direction: PassDirection) -> &'static str {
         let products = match direction {
-            Direction::Forward => self.forward,
-            Direction::Adjoint => self.adjoint,
+            PassDirection::Forward => self.forward,
+            PassDirection::Adjoint => self.adjoint,
         };
         match products {
             Products::F32 => "conv_tf32x3",
@@ -36,10 +36,10 @@ impl Kernels {
     }
 
     /// The same with a tile four times as large, where there is one: products in several parts have no registers for it.
-    pub const fn wide(&self, direction: Direction) -> Option<&'static str> {
+    pub const fn wide(&self, direction: PassDirection) -> Option<&'static str> {
         let products = match direction {
-            Direction::Forward => self.forward,
-            Direction::Adjoint => self.adjoint,
+            PassDirection::Forward => self.forward,
+            PassDirection::Adjoint => self.adjoint,
         };
         match products {
             Products::F32 => None,

@@ -6,12 +6,12 @@ use crate::error::Result;
 
 /// Memory that grows and stays.
 #[derive(Debug, Default)]
-pub(super) struct Region {
+pub(super) struct GrowingMemory {
     at: Address,
     bytes: usize,
 }
 
-impl Region {
+impl GrowingMemory {
     /// Where it starts.
     pub const fn at(&self) -> Address {
         self.at

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::arguments::{Address, Packed};
-use super::source::Unit;
+use super::source::TranslationUnit;
 use crate::error::{Error, Result};
 
 /// What a launch is made of: blocks, threads of each, and bytes of memory that a block's threads share.
@@ -73,7 +73,7 @@ pub(crate) trait Runtime: Send {
     /// When the unit does not compile (the error holds the compiler's log) or the launch is refused.
     fn launch(
         &mut self,
-        unit: &'static Unit,
+        unit: &'static TranslationUnit,
         kernel: &'static str,
         launch: Launch,
         arguments: Packed<'_>,

@@ -12,7 +12,7 @@ pub(crate) const NAMES: &[&str] =
 
 /// What was found.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct FoundLibraries {
     /// Folders that were looked at, those that exist.
     pub folders: Vec<PathBuf>,
     /// Libraries in them, in the order in which they are to be tried.
@@ -22,7 +22,7 @@ pub(crate) struct Found {
 }
 
 /// Looks through folders that `variable` names, Python's packages and the usual places below `root`.
-pub(crate) fn look(variable: &dyn Fn(&str) -> Option<OsString>, root: &Path) -> Found {
+pub(crate) fn look(variable: &dyn Fn(&str) -> Option<OsString>, root: &Path) -> FoundLibraries {
     let path = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let named = path(FOLDER);
     let mut folders: Vec<PathBuf> = Vec::new();
@@ -45,7 +45,7 @@ pub(crate) fn look(variable: &dyn Fn(&str) -> Option<OsString>, root: &Path) -> 
     folders.retain(|folder| folder.is_dir());
     let files = folders.iter().flat_map(|folder| NAMES.iter().map(|name| folder.join(name)));
     let files = files.filter(|file| file.is_file()).collect();
-    Found { folders, files, named: named.is_some() }
+    FoundLibraries { folders, files, named: named.is_some() }
 }
 
 /// Folders of NVIDIA's Python packages below `prefix`, of newer Pythons first.
@@ -106,7 +106,7 @@ mod tests {
         assert_eq!(found.files, files);
         assert!(!found.named);
         let nothing = look(&|_| None, &root.join("nowhere"));
-        assert_eq!(nothing, Found { folders: Vec::new(), files: Vec::new(), named: false });
+        assert_eq!(nothing, FoundLibraries { folders: Vec::new(), files: Vec::new(), named: false });
     }
 
     #[test]
@@ -117,7 +117,7 @@ mod tests {
         let own = library(root, &format!("own/{}", NAMES[1]));
         let named = |place: &'static str| look(&move |name| (name == FOLDER).then(|| root.join(place).into()), root);
         assert_eq!(named("own").files, [own]);
-        assert_eq!(named("nowhere"), Found { folders: Vec::new(), files: Vec::new(), named: true });
+        assert_eq!(named("nowhere"), FoundLibraries { folders: Vec::new(), files: Vec::new(), named: true });
         let empty = look(&|name| (name == FOLDER).then(OsString::new), root);
         assert_eq!((empty.files.len(), empty.named), (1, false));
     }

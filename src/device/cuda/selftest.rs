@@ -111,7 +111,7 @@ fn fragments(runtime: &mut dyn Runtime, operands: Operands) -> Result<SelfTest> 
             want.push(entry(3, row, column) + sum);
         }
     }
-    let mut memory = Memory::new(runtime);
+    let mut memory = TrialMemory::new(runtime);
     let arguments = FragmentArgs {
         a: memory.with(&a)?.into(),
         b: memory.with(&b)?.into(),
@@ -157,7 +157,7 @@ fn tf32(v: f32) -> u32 {
 fn conversions(runtime: &mut dyn Runtime) -> Result<Vec<SelfTest>> {
     let x = edges();
     let n = x.len();
-    let mut memory = Memory::new(runtime);
+    let mut memory = TrialMemory::new(runtime);
     let arguments =
         ConversionArgs { x: memory.with(&x)?.into(), out: memory.of(3 * n * size_of::<u32>())?.into(), n: n as i32 };
     memory.launch("conversions", 128, n.div_ceil(128) as u32, &arguments)?;
@@ -187,7 +187,7 @@ fn conversions(runtime: &mut dyn Runtime) -> Result<Vec<SelfTest>> {
 fn long_sum(runtime: &mut dyn Runtime) -> Result<SelfTest> {
     let steps = 576;
     let b = 1.0 + 2f32.powi(-10);
-    let mut memory = Memory::new(runtime);
+    let mut memory = TrialMemory::new(runtime);
     let arguments = LongSumArgs { out: memory.of(32 * size_of::<f32>())?.into(), a: 1.0 / 3.0, b, steps };
     memory.launch("long_sum", 32, 1, &arguments)?;
     let got: Vec<f32> = memory.last(32)?;
@@ -204,12 +204,12 @@ fn long_sum(runtime: &mut dyn Runtime) -> Result<SelfTest> {
 }
 
 /// Memory of one trial, given back at its end.
-struct Memory<'a> {
+struct TrialMemory<'a> {
     runtime: &'a mut dyn Runtime,
     held: Vec<Address>,
 }
 
-impl<'a> Memory<'a> {
+impl<'a> TrialMemory<'a> {
     fn new(runtime: &'a mut dyn Runtime) -> Self {
         Self { runtime, held: Vec::new() }
     }
@@ -243,7 +243,7 @@ impl<'a> Memory<'a> {
     }
 }
 
-impl Drop for Memory<'_> {
+impl Drop for TrialMemory<'_> {
     fn drop(&mut self) {
         self.held.drain(..).for_each(|at| self.runtime.free(at));
     }

@@ -9,7 +9,7 @@ use crate::text;
 
 /// One translation unit: a file, what is defined for it, and the kernels in it.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Unit {
+pub(crate) struct TranslationUnit {
     /// Names the instantiation; unique.
     pub name: &'static str,
     /// In `kernels/`.
@@ -104,7 +104,7 @@ impl Sources {
 }
 
 /// Every unit there is.
-pub(crate) const UNITS: &[&Unit] = &[
+pub(crate) const UNITS: &[&TranslationUnit] = &[
     &CONV_TF32X3,
     &CONV_TF32,
     &CONV_F16,
@@ -126,7 +126,7 @@ pub(crate) const UNITS: &[&Unit] = &[
 ];
 
 /// The unit that has `kernel`, and the kernel.
-pub(crate) fn find(kernel: &str) -> Option<(&'static Unit, &'static Kernel)> {
+pub(crate) fn find(kernel: &str) -> Option<(&'static TranslationUnit, &'static Kernel)> {
     UNITS.iter().find_map(|unit| Some((*unit, unit.kernels.iter().find(|k| k.name == kernel)?)))
 }
 
@@ -145,7 +145,7 @@ const fn conv_shared(tile: u32) -> u32 {
 macro_rules! conv {
     ($unit:ident, $name:literal, $products:literal, $tile:literal, $rows:literal, $columns:literal, $blocks:literal) => {
         /// Convolutions on tensor cores.
-        pub(crate) const $unit: Unit = Unit {
+        pub(crate) const $unit: TranslationUnit = TranslationUnit {
             name: $name,
             file: "conv.cu",
             defines: &[
@@ -171,8 +171,8 @@ conv!(CONV_BF16_WIDE, "conv_bf16_wide", "17", 128, "4", "8", "2");
 macro_rules! unit {
     ($(#[$doc:meta])* $unit:ident, $name:literal, $kernels:expr) => {
         $(#[$doc])*
-        pub(crate) const $unit: Unit =
-            Unit { name: $name, file: concat!($name, ".cu"), defines: &[], kernels: $kernels };
+        pub(crate) const $unit: TranslationUnit =
+            TranslationUnit { name: $name, file: concat!($name, ".cu"), defines: &[], kernels: $kernels };
     };
 }
 

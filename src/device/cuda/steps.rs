@@ -6,10 +6,10 @@ use super::arguments::{
     Address, AggregateArgs, ConvArgs, EpilogueArgs, FirstArgs, HeadArgs, LastArgs, MoveArgs, PixelsArgs, PointwiseArgs,
     PoolArgs, ReduceArgs, SumArgs, WeightArgs,
 };
-use super::choice::{self, Family, Way};
-use super::constants::{DEPTH, Order, TILE, VectorKind, channels};
-use super::device::{CudaDevice, Values};
-use super::geometry::{Axis, Direction, launches};
+use super::choice::{self, Family, StepWay};
+use super::constants::{DEPTH, TILE, VectorKind, WeightOrder, channels};
+use super::device::{CudaDevice, CudaValues};
+use super::geometry::{Axis, PassDirection, launches};
 use super::layout;
 use crate::device::{Chunk, Harvest};
 use crate::error::{Error, Result};
@@ -35,7 +35,7 @@ const NOWHERE: Address = Address::NULL;
 struct Product<'a> {
     weight: &'a Weight,
     groups: usize,
-    direction: Direction,
+    direction: PassDirection,
     family: Family,
     from: Shape,
     to: Shape,
@@ -46,14 +46,14 @@ impl CudaDevice {
     pub(super) fn step(
         &mut self,
         step: &Step,
-        way: Way,
-        v: &Values<'_>,
+        way: StepWay,
+        v: &CudaValues<'_>,
         chunk: &Chunk<'_>,
         harvest: &mut Harvest,
     ) -> Result<()> {
         let kernel = choice::kernel(step, &self.products);
         match step {
-            _ if way == Way::Elsewhere => Ok(()),
+            _ if way == StepWay::Elsewhere => Ok(()),
             Step::Perturb { out } => {
                 let arguments =
                     PixelsArgs { perturb: self.tables.perturb()?, out: v.at(*out).into(), out_stride: v.stride(*out) };
@@ -62,13 +62,13 @@ impl CudaDevice {
             Step::Load { slot, out } => self.load(*slot, *out, v, chunk),
             Step::LoadDecisions { node, out } => self.load_decisions(*node, *out, v, chunk),
             Step::Conv { layer, x, out, epilogue } => {
-                self.conv(layer, Direction::Forward, way, [*x, *out], epilogue, v)
+                self.conv(layer, PassDirection::Forward, way, [*x, *out], epilogue, v)
             }
             Step::ConvAdjoint { layer, s, out, epilogue } => {
-                self.conv(layer, Direction::Adjoint, way, [*s, *out], epilogue, v)
+                self.conv(layer, PassDirection::Adjoint, way, [*s, *out], epilogue, v)
             }
-            Step::Linear { layer, x, out } => self.linear(layer, Direction::Forward, *x, *out, v),
-            Step::LinearAdjoint { layer, s, out } => self.linear(layer, Direction::Adjoint, *s, *out, v),
+            Step::Linear { layer, x, out } => self.linear(layer, PassDirection::Forward, *x, *out, v),
+            Step::LinearAdjoint { layer, s, out } => self.linear(layer, PassDirection::Adjoint, *s, *out, v),
             Step::ConvWeightAdjoint { layer, x, s, out } => {
                 let pads = layer.window.pads(layer.input.h, layer.input.w);
                 let window =
@@ -145,25 +145,25 @@ impl CudaDevice {
     fn conv(
         &mut self,
         layer: &ConvLayer,
-        direction: Direction,
-        way: Way,
+        direction: PassDirection,
+        way: StepWay,
         [x, out]: [Value; 2],
         epilogue: &Epilogue,
-        v: &Values<'_>,
+        v: &CudaValues<'_>,
     ) -> Result<()> {
         let family = choice::family(layer, direction, epilogue);
         if family == Family::Last {
             return self.last(layer, way, x, out, v);
         }
         let (from, to) = match direction {
-            Direction::Forward => (layer.input, layer.output),
-            Direction::Adjoint => (layer.output, layer.input),
+            PassDirection::Forward => (layer.input, layer.output),
+            PassDirection::Adjoint => (layer.output, layer.input),
         };
         let product = Product { weight: &layer.weight, groups: layer.groups, direction, family, from, to };
-        let source = if way == Way::Making { NOWHERE } else { v.at(x) };
+        let source = if way == StepWay::Making { NOWHERE } else { v.at(x) };
         let mut arguments = self.product_arguments(&product, source, v.stride(x), out, v)?;
         arguments.kernel = layer.window.kernel.map(|k| k as i32);
-        let bias = layer.bias.as_ref().filter(|_| direction == Direction::Forward);
+        let bias = layer.bias.as_ref().filter(|_| direction == PassDirection::Forward);
         if let Some(bias) = bias {
             let elements = bias.len() != layer.output.c;
             let kind = if elements { VectorKind::Elements(layer.output) } else { VectorKind::Channels };
@@ -180,12 +180,12 @@ impl CudaDevice {
     fn linear(
         &mut self,
         layer: &LinearLayer,
-        direction: Direction,
+        direction: PassDirection,
         x: Value,
         out: Value,
-        v: &Values<'_>,
+        v: &CudaValues<'_>,
     ) -> Result<()> {
-        let point = |v: &Values<'_>, value| Shape::new(v.shape(value).len(), 1, 1);
+        let point = |v: &CudaValues<'_>, value| Shape::new(v.shape(value).len(), 1, 1);
         let product = Product {
             weight: &layer.weight,
             groups: 1,
@@ -195,7 +195,7 @@ impl CudaDevice {
             to: point(v, out),
         };
         let mut arguments = self.product_arguments(&product, v.at(x), v.stride(x), out, v)?;
-        if let Some(bias) = layer.bias.as_ref().filter(|_| direction == Direction::Forward) {
+        if let Some(bias) = layer.bias.as_ref().filter(|_| direction == PassDirection::Forward) {
             let at = self.constants.vector(self.runtime.as_mut(), bias, VectorKind::Channels)?;
             arguments.epilogue.bias = at.into();
         }
@@ -209,7 +209,7 @@ impl CudaDevice {
         source: Address,
         x_stride: i32,
         out: Value,
-        v: &Values<'_>,
+        v: &CudaValues<'_>,
     ) -> Result<ConvArgs> {
         let order = p.family.order(p.direction);
         let weight = self.constants.weight(self.runtime.as_mut(), p.weight, p.groups, order)?;
@@ -257,7 +257,7 @@ impl CudaDevice {
         })
     }
 
-    fn finish_epilogue(&self, to: &mut EpilogueArgs, from: &Epilogue, v: &Values<'_>) {
+    fn finish_epilogue(&self, to: &mut EpilogueArgs, from: &Epilogue, v: &CudaValues<'_>) {
         if let Some(add) = from.add {
             (to.add, to.add_stride) = (v.at(add).into(), v.stride(add));
         }
@@ -319,10 +319,15 @@ impl CudaDevice {
         }
     }
 
-    fn last(&mut self, layer: &ConvLayer, way: Way, s: Value, out: Value, v: &Values<'_>) -> Result<()> {
-        let weight = self.constants.weight(self.runtime.as_mut(), &layer.weight, 1, Order::Rows(Direction::Forward))?;
+    fn last(&mut self, layer: &ConvLayer, way: StepWay, s: Value, out: Value, v: &CudaValues<'_>) -> Result<()> {
+        let weight = self.constants.weight(
+            self.runtime.as_mut(),
+            &layer.weight,
+            1,
+            WeightOrder::Rows(PassDirection::Forward),
+        )?;
         let pads = layer.window.pads(layer.input.h, layer.input.w);
-        let folds = matches!(way, Way::Folding(_));
+        let folds = matches!(way, StepWay::Folding(_));
         let sum = if folds {
             self.tables.sum()?
         } else {
@@ -359,7 +364,7 @@ impl CudaDevice {
         groups: usize,
         [x, s, out]: [Value; 3],
         window: [[usize; 2]; 4],
-        v: &Values<'_>,
+        v: &CudaValues<'_>,
     ) -> Result<()> {
         let (input, output) = (v.shape(x), v.shape(s));
         let [kernel, stride, dilation, pad] = window.map(|w| w.map(|n| n as i32));
@@ -387,24 +392,31 @@ impl CudaDevice {
 
 /// Element by element.
 impl CudaDevice {
-    fn pointwise(&mut self, kernel: &'static str, xs: &[Value], out: Value, p: [f64; 3], v: &Values<'_>) -> Result<()> {
+    fn pointwise(
+        &mut self,
+        kernel: &'static str,
+        xs: &[Value],
+        out: Value,
+        p: [f64; 3],
+        v: &CudaValues<'_>,
+    ) -> Result<()> {
         let arguments = pointwise_arguments(xs, Some(out), p, v);
         self.each(kernel, v.shape(out).len(), v.copies, &arguments)
     }
 
-    fn inside(&mut self, kernel: &'static str, x: Value, range: Range, out: Value, v: &Values<'_>) -> Result<()> {
+    fn inside(&mut self, kernel: &'static str, x: Value, range: Range, out: Value, v: &CudaValues<'_>) -> Result<()> {
         let mut arguments = pointwise_arguments(&[x], None, [range.lo, range.hi, 0.0], v);
         (arguments.bits, arguments.bits_stride) = (v.at(out).into(), v.stride(out));
         self.each(kernel, layout::words(v.shape(x)) * 32, v.copies, &arguments)
     }
 
-    fn gate(&mut self, kernel: &'static str, s: Value, bits: Value, out: Value, v: &Values<'_>) -> Result<()> {
+    fn gate(&mut self, kernel: &'static str, s: Value, bits: Value, out: Value, v: &CudaValues<'_>) -> Result<()> {
         let mut arguments = pointwise_arguments(&[s], Some(out), [0.0; 3], v);
         (arguments.gate, arguments.gate_stride) = (v.at(bits).into(), v.stride(bits));
         self.each(kernel, v.shape(s).len(), v.copies, &arguments)
     }
 
-    fn fill(&mut self, kernel: &'static str, values: &Arc<[f64]>, out: Value, v: &Values<'_>) -> Result<()> {
+    fn fill(&mut self, kernel: &'static str, values: &Arc<[f64]>, out: Value, v: &CudaValues<'_>) -> Result<()> {
         let shape = v.shape(out);
         let at = self.constants.vector(self.runtime.as_mut(), values, VectorKind::Filled(shape))?;
         let mut arguments = pointwise_arguments(&[out], Some(out), [0.0; 3], v);
@@ -421,7 +433,7 @@ impl CudaDevice {
         layer: PoolLayer,
         [x, out]: [Value; 2],
         winners: Option<Value>,
-        v: &Values<'_>,
+        v: &CudaValues<'_>,
     ) -> Result<()> {
         let mut arguments = pool_arguments(layer, x, out, v);
         if let Some(w) = winners {
@@ -437,7 +449,7 @@ impl CudaDevice {
         layer: PoolLayer,
         x: Value,
         [winners, preferred, out]: [Value; 3],
-        v: &Values<'_>,
+        v: &CudaValues<'_>,
     ) -> Result<()> {
         let arguments = PoolArgs {
             out: NOWHERE.into(),
@@ -459,14 +471,14 @@ impl CudaDevice {
         kernel: &'static str,
         [read, written]: [Value; 2],
         [input, output]: [Value; 2],
-        v: &Values<'_>,
+        v: &CudaValues<'_>,
     ) -> Result<()> {
         let window = crate::tensor::Window::square(1, 1, 0);
         let layer = PoolLayer { window, input: v.shape(input), output: v.shape(output) };
         self.each(kernel, v.shape(written).len(), v.copies, &pool_arguments(layer, read, written, v))
     }
 
-    fn concat(&mut self, kernel: &'static str, xs: &[Value], out: Value, v: &Values<'_>) -> Result<()> {
+    fn concat(&mut self, kernel: &'static str, xs: &[Value], out: Value, v: &CudaValues<'_>) -> Result<()> {
         let mut at = 0;
         for &x in xs {
             let arguments = MoveArgs { at, ..move_arguments(x, out, v) };
@@ -479,7 +491,7 @@ impl CudaDevice {
 
 /// What comes from the host and goes there.
 impl CudaDevice {
-    fn load(&mut self, slot: usize, out: Value, v: &Values<'_>, chunk: &Chunk<'_>) -> Result<()> {
+    fn load(&mut self, slot: usize, out: Value, v: &CudaValues<'_>, chunk: &Chunk<'_>) -> Result<()> {
         let missing = || Error::device(format!("nothing was given to load {slot}"));
         let tensors = chunk.loads.get(slot).ok_or_else(missing)?;
         let shape = v.shape(out);
@@ -492,7 +504,7 @@ impl CudaDevice {
         self.write_value(out, v, &copies)
     }
 
-    fn load_decisions(&mut self, node: NodeId, out: Value, v: &Values<'_>, chunk: &Chunk<'_>) -> Result<()> {
+    fn load_decisions(&mut self, node: NodeId, out: Value, v: &CudaValues<'_>, chunk: &Chunk<'_>) -> Result<()> {
         let form = v.plan.form(out);
         let mut copies = Vec::with_capacity(v.copies);
         for slot in chunk.slots {
@@ -505,7 +517,7 @@ impl CudaDevice {
         self.write_value(out, v, &copies)
     }
 
-    fn store(&mut self, x: Value, slot: usize, v: &Values<'_>, harvest: &mut Harvest) -> Result<()> {
+    fn store(&mut self, x: Value, slot: usize, v: &CudaValues<'_>, harvest: &mut Harvest) -> Result<()> {
         let shape = v.shape(x);
         harvest.stores.resize(harvest.stores.len().max(slot + 1), Vec::new());
         for raw in self.read_value(x, v)? {
@@ -516,7 +528,7 @@ impl CudaDevice {
         Ok(())
     }
 
-    fn store_decisions(&mut self, x: Value, node: NodeId, v: &Values<'_>, harvest: &mut Harvest) -> Result<()> {
+    fn store_decisions(&mut self, x: Value, node: NodeId, v: &CudaValues<'_>, harvest: &mut Harvest) -> Result<()> {
         let form = v.plan.form(x);
         for (n, raw) in self.read_value(x, v)?.into_iter().enumerate() {
             harvest.decisions[n].nodes.insert(node, layout::decode_decisions(&raw, form));
@@ -524,7 +536,7 @@ impl CudaDevice {
         Ok(())
     }
 
-    fn aggregate(&mut self, kernel: &'static str, x: Value, v: &Values<'_>) -> Result<()> {
+    fn aggregate(&mut self, kernel: &'static str, x: Value, v: &CudaValues<'_>) -> Result<()> {
         let shape = v.shape(x);
         let arguments = AggregateArgs {
             x: v.at(x).into(),
@@ -541,7 +553,7 @@ impl CudaDevice {
         logits: Value,
         (score, link): (Score, Link),
         seed: Option<Value>,
-        v: &Values<'_>,
+        v: &CudaValues<'_>,
         chunk: &Chunk<'_>,
     ) -> Result<()> {
         let classes = v.shape(logits).c;
@@ -570,7 +582,7 @@ impl CudaDevice {
     }
 }
 
-fn pointwise_arguments(xs: &[Value], out: Option<Value>, p: [f64; 3], v: &Values<'_>) -> PointwiseArgs {
+fn pointwise_arguments(xs: &[Value], out: Option<Value>, p: [f64; 3], v: &CudaValues<'_>) -> PointwiseArgs {
     let at = |i: usize| xs.get(i).map_or(NOWHERE, |&x| v.at(x));
     let stride = |i: usize| xs.get(i).map_or(0, |&x| v.stride(x));
     let shape = xs.first().map_or(Shape::new(1, 1, 1), |&x| v.shape(x));
@@ -593,7 +605,7 @@ fn pointwise_arguments(xs: &[Value], out: Option<Value>, p: [f64; 3], v: &Values
     }
 }
 
-fn reduce_arguments(x: Value, out: Option<Value>, v: &Values<'_>) -> ReduceArgs {
+fn reduce_arguments(x: Value, out: Option<Value>, v: &CudaValues<'_>) -> ReduceArgs {
     let shape = v.shape(x);
     ReduceArgs {
         x: v.at(x).into(),
@@ -622,7 +634,7 @@ fn set_axes(arguments: &mut ConvArgs, axes: [Axis; 2]) {
     arguments.out_add = pair(axes, |a| a.out_add);
 }
 
-fn pool_arguments(layer: PoolLayer, x: Value, out: Value, v: &Values<'_>) -> PoolArgs {
+fn pool_arguments(layer: PoolLayer, x: Value, out: Value, v: &CudaValues<'_>) -> PoolArgs {
     let pads = layer.window.pads(layer.input.h, layer.input.w);
     let w = &layer.window;
     let numbers = |of: [usize; 2]| of.map(|n| n as i32);
@@ -650,7 +662,7 @@ fn pool_arguments(layer: PoolLayer, x: Value, out: Value, v: &Values<'_>) -> Poo
     }
 }
 
-fn move_arguments(x: Value, out: Value, v: &Values<'_>) -> MoveArgs {
+fn move_arguments(x: Value, out: Value, v: &CudaValues<'_>) -> MoveArgs {
     MoveArgs {
         x: v.at(x).into(),
         out: v.at(out).into(),
@@ -665,7 +677,7 @@ fn move_arguments(x: Value, out: Value, v: &Values<'_>) -> MoveArgs {
 }
 
 /// Bytes of one of the value's winners.
-fn width(v: Value, values: &Values<'_>) -> Result<i32> {
+fn width(v: Value, values: &CudaValues<'_>) -> Result<i32> {
     match values.plan.form(v) {
         Form::Winners(_, WinnerWidth::One) => Ok(1),
         Form::Winners(_, WinnerWidth::Two) => Ok(2),

@@ -1,7 +1,7 @@
 //! What a chunk brings along and leaves behind, besides its values: pictures, copies, statistics, scores.
 
 use super::arguments::{Address, CopyArgs, PerturbArgs, SumArgs};
-use super::region::Region;
+use super::region::GrowingMemory;
 use super::runtime::{Refusal, Runtime};
 use crate::device::{Chunk, Harvest, Perturbation, Sum};
 use crate::error::{Error, Result};
@@ -13,25 +13,25 @@ use crate::tensor::{Shape, Tensor};
 #[derive(Debug, Default)]
 pub(super) struct Tables {
     /// `[item][c][h][w]`.
-    pictures: Region,
+    pictures: GrowingMemory,
     /// Baselines or fills.
-    others: Region,
+    others: GrowingMemory,
     /// One [`CopyArgs`] a copy.
-    copies: Region,
+    copies: GrowingMemory,
     /// Grids, one a copy.
-    masks: Region,
+    masks: GrowingMemory,
     /// Neighbours in an enlarged grid.
-    neighbours: Region,
+    neighbours: GrowingMemory,
     /// Weights of the second of them.
-    shares: Region,
+    shares: GrowingMemory,
     /// Running statistics, `[item][c][h][w]`.
-    sums: Region,
-    squares: Region,
+    sums: GrowingMemory,
+    squares: GrowingMemory,
     /// One a copy.
-    scores: Region,
+    scores: GrowingMemory,
     /// `[copy][class]`.
-    logits: Region,
-    flag: Region,
+    logits: GrowingMemory,
+    flag: GrowingMemory,
     /// How the chunk that runs is perturbed.
     perturb: Option<PerturbArgs>,
     /// Into what it aggregates.
@@ -120,7 +120,7 @@ impl Tables {
         self.logits.reserve(runtime, copies * classes(plan) * size_of::<f64>())
     }
 
-    fn regions(&mut self) -> [&mut Region; 11] {
+    fn regions(&mut self) -> [&mut GrowingMemory; 11] {
         [
             &mut self.pictures,
             &mut self.others,
@@ -173,14 +173,14 @@ impl Tables {
     }
 }
 
-fn reserve(region: &mut Region, runtime: &mut dyn Runtime, bytes: usize) -> Result<()> {
+fn reserve(region: &mut GrowingMemory, runtime: &mut dyn Runtime, bytes: usize) -> Result<()> {
     region.reserve(runtime, bytes).map_err(|refusal| match refusal {
         Refusal::Failed(e) => e,
         Refusal::OutOfMemory => Error::limit("the device has too little memory left for the pictures"),
     })
 }
 
-fn upload<T: bytemuck::NoUninit>(region: &mut Region, runtime: &mut dyn Runtime, numbers: &[T]) -> Result<()> {
+fn upload<T: bytemuck::NoUninit>(region: &mut GrowingMemory, runtime: &mut dyn Runtime, numbers: &[T]) -> Result<()> {
     reserve(region, runtime, size_of_val(numbers))?;
     if numbers.is_empty() {
         return Ok(());

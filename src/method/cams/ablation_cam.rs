@@ -4,7 +4,7 @@ use crate::engine::{self, Batch, Copies, Engine, Progress, Script, Task};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId};
 use crate::map::Map;
-use crate::method::shared::cam::{self, Cam, Layer};
+use crate::method::shared::cam::{self, Cam, CamLayer};
 use crate::method::shared::probe::Probed;
 use crate::method::{Entry, Method, When};
 use crate::program::{Builder, Score};
@@ -40,7 +40,7 @@ impl AblationCam {
         &self,
         engine: &mut Engine,
         graph: &Graph,
-        layer: Layer,
+        layer: CamLayer,
         (x, targets): (&Batch, &[usize]),
         activations: &[Tensor],
     ) -> Result<Vec<Vec<Probed>>> {

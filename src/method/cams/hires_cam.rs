@@ -17,13 +17,13 @@ pub(crate) const ENTRY: Entry = Entry {
     draws: When::Never,
     caution: "the paper's map is the signed sum (relu=no); faithful only where the layers behind are linear (one pool and \
               one linear layer)",
-    build: |values, context| Ok(Box::new(GradientCam::new(ENTRY.id, Products, values, context)?)),
+    build: |values, context| Ok(Box::new(GradientCam::new(ENTRY.id, HiResCamReading, values, context)?)),
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Products;
+struct HiResCamReading;
 
-impl Reading for Products {
+impl Reading for HiResCamReading {
     fn read(&self, b: &mut Builder<'_>, activation: Value, gradient: Value) -> Result<Value> {
         let product = b.mul(gradient, activation)?;
         cam::channel_sum(b, product)

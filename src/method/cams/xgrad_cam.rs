@@ -17,16 +17,16 @@ pub(crate) const ENTRY: Entry = Entry {
     draws: When::Never,
     caution: "the 1e-7 is this project's own choice; at a layer without a ReLU a channel's activations may sum to nearly \
               zero, and its weight then says nothing",
-    build: |values, context| Ok(Box::new(GradientCam::new(ENTRY.id, Shares, values, context)?)),
+    build: |values, context| Ok(Box::new(GradientCam::new(ENTRY.id, XGradCamReading, values, context)?)),
 };
 
 /// Keeps the denominator from zero.
 const EPSILON: f64 = 1e-7;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Shares;
+struct XGradCamReading;
 
-impl Reading for Shares {
+impl Reading for XGradCamReading {
     fn read(&self, b: &mut Builder<'_>, activation: Value, gradient: Value) -> Result<Value> {
         let product = b.mul(gradient, activation)?;
         let shares = cam::spatial_sum(b, product)?;

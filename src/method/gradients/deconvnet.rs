@@ -19,13 +19,13 @@ pub(crate) const ENTRY: Entry = Entry {
     promises: &[],
     draws: When::Never,
     caution: "close to a picture of edges; hardly depends on the class (Nie 2018)",
-    build: |_, context| Ok(Box::new(Deconvnet(context.score))),
+    build: |_, context| Ok(Box::new(DeconvnetScript(context.score))),
 };
 
 /// Backward with max(·, 0) at every ReLU instead of its gate.
-struct Deconvnet(Score);
+struct DeconvnetScript(Score);
 
-impl Method for Deconvnet {
+impl Method for DeconvnetScript {
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         let job = Job { rules: Composite::deconvnet(), ..Job::gradient(self.0) };
         input_maps(engine, graph, &job, x, targets, Sign::Signed, ENTRY.id)

@@ -18,13 +18,13 @@ pub(crate) const ENTRY: Entry = Entry {
     promises: &[],
     draws: When::Never,
     caution: "noisy on deep nets; small where the score saturates",
-    build: |_, context| Ok(Box::new(Gradient(context.score))),
+    build: |_, context| Ok(Box::new(GradientScript(context.score))),
 };
 
 /// ∂f/∂x.
-struct Gradient(Score);
+struct GradientScript(Score);
 
-impl Method for Gradient {
+impl Method for GradientScript {
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         input_maps(engine, graph, &Job::gradient(self.0), x, targets, Sign::Signed, ENTRY.id)
     }

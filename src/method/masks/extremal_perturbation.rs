@@ -7,7 +7,7 @@ use crate::graph::Graph;
 use crate::map::{Gap, Map};
 use crate::method::shared::descent::{Course, descend, in_groups, maps, pixel_scale};
 use crate::method::shared::parameters::MOST_WEIGHT;
-use crate::method::{Entry, Method, Parameter, ParameterValues, Preset, Promise, When};
+use crate::method::{Entry, Method, MethodPreset, Parameter, ParameterValues, Promise, When};
 use crate::optimiser::Momentum;
 use crate::perturb::baseline;
 use crate::program::Score;
@@ -64,7 +64,7 @@ pub(crate) const ENTRY: Entry = Entry {
 };
 
 /// See the help of `preset`.
-pub(crate) const PRESETS: [Preset; 2] =
+pub(crate) const PRESETS: [MethodPreset; 2] =
     [("paper", &[]), ("quick", &[("iterations", "100"), ("lr", "0.05"), ("growth", "1.02")])];
 
 /// Of the smooth maximum.

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, Link, NodeId};
 use crate::map::{Gap, Map, Sign, Space};
 use crate::method::shared::descent::{Course, in_groups};
-use crate::method::{Entry, Method, Parameter, Preset, Promise, When};
+use crate::method::{Entry, Method, MethodPreset, Parameter, Promise, When};
 use crate::optimiser::Adam;
 use crate::program::{Builder, Score};
 use crate::rule::{Composite, pull_back};
@@ -60,7 +60,7 @@ pub(crate) const ENTRY: Entry = Entry {
 };
 
 /// See the help of `preset`.
-pub(crate) const PRESETS: [Preset; 2] = [("paper", &[]), ("quick", &[("iterations", "10"), ("lr", "0.15")])];
+pub(crate) const PRESETS: [MethodPreset; 2] = [("paper", &[]), ("quick", &[("iterations", "10"), ("lr", "0.15")])];
 
 /// What the masks must leave as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -114,7 +114,7 @@ pub struct StageMasks {
 
 /// The objective at some masks of one picture.
 #[derive(Debug, Clone)]
-pub struct Evaluation {
+pub struct HafEvaluation {
     /// Its value.
     pub objective: f64,
     /// Its gradient with respect to the masks, all stages in order; empty if it was not asked for.
@@ -198,7 +198,7 @@ impl Haf {
         let mut masks = vec![vec![1.0; stages.len()]; x.len()];
         let mut adams = vec![Adam::new(self.lr, stages.len()); x.len()];
         let mut objectives = vec![Vec::with_capacity(self.iterations + 1); x.len()];
-        let mut best: Vec<Option<(Evaluation, Vec<f64>)>> = vec![None; x.len()];
+        let mut best: Vec<Option<(HafEvaluation, Vec<f64>)>> = vec![None; x.len()];
         for iteration in 0..=self.iterations {
             let want = if iteration < self.iterations { Want::Gradient } else { Want::Value };
             let evaluations = self.evaluate(engine, graph, stages, (x, targets, &reference), &masks, want)?;
@@ -249,7 +249,7 @@ impl Haf {
         (x, targets, reference): (&Batch, &[usize], &Tensor),
         masks: &[Vec<f64>],
         want: Want,
-    ) -> Result<Vec<Evaluation>> {
+    ) -> Result<Vec<HafEvaluation>> {
         let stages = Stages::of(graph)?;
         if masks.len() != x.len() || masks.iter().any(|m| m.len() != stages.len()) {
             return Err(Error::settings(format!("{} pictures need masks of {} numbers", x.len(), stages.len())));
@@ -265,7 +265,7 @@ impl Haf {
         (x, targets, reference): (&Batch, &[usize], &Tensor),
         masks: &[Vec<f64>],
         want: Want,
-    ) -> Result<Vec<Evaluation>> {
+    ) -> Result<Vec<HafEvaluation>> {
         let mut loads: Vec<Vec<Tensor>> = vec![Vec::with_capacity(x.len()); stages.nodes.len()];
         for masks in masks {
             for (load, (shape, m)) in loads.iter_mut().zip(stages.split(masks)) {
@@ -274,7 +274,7 @@ impl Haf {
         }
         loads.push((0..x.len()).map(|i| reference.item(i)).collect::<Result<_>>()?);
         let task = Task { x, targets, copies: &Copies::one(), loads: &loads };
-        let mut outcome = engine.evaluate(graph, &Masked { score: self.score, form: self.form, want }, &task)?;
+        let mut outcome = engine.evaluate(graph, &HafScript { score: self.score, form: self.form, want }, &task)?;
         (0..x.len())
             .map(|i| {
                 let logits = &outcome.logits[i][0];
@@ -306,7 +306,7 @@ impl Haf {
                         gradient.extend(signal.to_f64().iter().zip(m).map(|(s, &m)| factor * s + slope(m)));
                     }
                 }
-                Ok(Evaluation { objective: miss + size, gradient, score })
+                Ok(HafEvaluation { objective: miss + size, gradient, score })
             })
             .collect()
     }
@@ -335,13 +335,13 @@ impl Haf {
 /// Loads a mask a stage (slots by stage) and the logits to be preserved (the last slot); stores what a mask's gradient is
 /// made of: the signal that arrives at the masked stage times the activations before the mask.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Masked {
+struct HafScript {
     score: Score,
     form: Preserved,
     want: Want,
 }
 
-impl Script for Masked {
+impl Script for HafScript {
     type Notes = ();
 
     fn write(&self, b: &mut Builder<'_>) -> Result<()> {

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::graph::Graph;
 use crate::map::Map;
 use crate::method::shared::descent::{Course, descend, in_groups, maps, pixel_scale, scores};
-use crate::method::{Entry, Method, Parameter, ParameterValues, Preset, Promise, When};
+use crate::method::{Entry, Method, MethodPreset, Parameter, ParameterValues, Promise, When};
 use crate::optimiser::Adam;
 use crate::perturb::baseline;
 use crate::program::Score;
@@ -75,7 +75,7 @@ pub(crate) const ENTRY: Entry = Entry {
 };
 
 /// See the help of `preset`.
-pub(crate) const PRESETS: [Preset; 2] = [("paper", &[]), ("quick", &[("iterations", "60")])];
+pub(crate) const PRESETS: [MethodPreset; 2] = [("paper", &[]), ("quick", &[("iterations", "60")])];
 
 /// The mask that descent starts from.
 #[derive(Clone, Copy)]
@@ -104,13 +104,13 @@ struct MeaningfulPerturbation {
 }
 
 /// What the mask of one picture is upsampled with: for each pixel of an axis the weights of the cells.
-struct Axis {
+struct AxisUpsampling {
     /// `[pixels, cells]`.
     weights: Vec<f64>,
     cells: usize,
 }
 
-impl Axis {
+impl AxisUpsampling {
     /// Gaussian weights around `pixel + shift`, summing to 1 for each pixel.
     fn new(pixels: usize, cells: usize, sigma: f64, shift: f64) -> Self {
         let step = pixels as f64 / cells as f64;
@@ -133,7 +133,7 @@ impl Axis {
 }
 
 /// `M = Y m Xᵀ`, `[pixels of y, pixels of x]` in C order.
-fn upsampled(mask: &[f64], [y, x]: [&Axis; 2]) -> Vec<f64> {
+fn upsampled(mask: &[f64], [y, x]: [&AxisUpsampling; 2]) -> Vec<f64> {
     let mut out = Vec::with_capacity(y.weights.len() / y.cells * (x.weights.len() / x.cells));
     let mut line = vec![0.0; x.cells];
     for weights in y.rows() {
@@ -147,7 +147,7 @@ fn upsampled(mask: &[f64], [y, x]: [&Axis; 2]) -> Vec<f64> {
 }
 
 /// `Yᵀ s X`: the adjoint of [`upsampled`].
-fn gathered(signal: &[f64], [y, x]: [&Axis; 2]) -> Vec<f64> {
+fn gathered(signal: &[f64], [y, x]: [&AxisUpsampling; 2]) -> Vec<f64> {
     let mut out = vec![0.0; y.cells * x.cells];
     let mut line = vec![0.0; x.cells];
     for (weights, signal) in y.rows().zip(signal.chunks(x.weights.len() / x.cells)) {
@@ -188,12 +188,12 @@ fn variation(mask: &[f64], [h, w]: [usize; 2], beta: f64, weight: f64, gradient:
 }
 
 /// A picture and its blurred self, `[C, H, W]`.
-struct Pair {
+struct BlurPair {
     sharp: Vec<f64>,
     blurred: Vec<f64>,
 }
 
-impl Pair {
+impl BlurPair {
     /// `blurred + M ∘ (sharp − blurred)`, the mask repeated over the channels.
     fn mixed(&self, mask: &[f64]) -> Vec<f64> {
         let masks = mask.iter().cycle();
@@ -256,9 +256,9 @@ impl MeaningfulPerturbation {
         [h, w].map(|side| (side * grid).div_ceil(larger))
     }
 
-    fn axes(&self, size: [usize; 2], shift: [f64; 2]) -> [Axis; 2] {
+    fn axes(&self, size: [usize; 2], shift: [f64; 2]) -> [AxisUpsampling; 2] {
         let (cells, sigma) = (self.cells(size), self.smooth * pixel_scale(size));
-        [0, 1].map(|axis| Axis::new(size[axis], cells[axis], sigma, shift[axis]))
+        [0, 1].map(|axis| AxisUpsampling::new(size[axis], cells[axis], sigma, shift[axis]))
     }
 
     /// The shift of the mask in one iteration for the picture with this key.
@@ -274,7 +274,7 @@ impl MeaningfulPerturbation {
         engine: &mut Engine,
         graph: &Graph,
         (x, targets): (&Batch, &[usize]),
-        pairs: &[Pair],
+        pairs: &[BlurPair],
     ) -> Result<Vec<Vec<f64>>> {
         let size = [x.shape().h, x.shape().w];
         let cells = self.cells(size);
@@ -324,9 +324,9 @@ impl MeaningfulPerturbation {
         let sigma = self.blur * pixel_scale(size);
         let pair = |item: &Tensor| {
             let sharp = item.to_f64().into_owned();
-            Pair { blurred: baseline::blur(&sharp, x.shape(), sigma), sharp }
+            BlurPair { blurred: baseline::blur(&sharp, x.shape(), sigma), sharp }
         };
-        let pairs: Vec<Pair> = x.items().iter().map(pair).collect();
+        let pairs: Vec<BlurPair> = x.items().iter().map(pair).collect();
         let mut masks = self.start(engine, graph, (x, targets), &pairs)?;
         let mut adams = vec![Adam::new(self.lr, cells[0] * cells[1]); x.len()];
         let keys = x.keys();
@@ -334,7 +334,7 @@ impl MeaningfulPerturbation {
             let axes = self.axes(size, self.shift(keys[i], iteration, size));
             (pairs[i].mixed(&upsampled(mask, axes.each_ref())), axes)
         };
-        let step = |_, i: usize, mask: &mut [f64], axes: &[Axis; 2], (p, signal): (f64, Vec<f64>)| {
+        let step = |_, i: usize, mask: &mut [f64], axes: &[AxisUpsampling; 2], (p, signal): (f64, Vec<f64>)| {
             let signal = pairs[i].signal(&signal, x.shape().plane());
             let mut gradient = gathered(&signal, axes.each_ref());
             // |1 − m| has the derivative 0 at m = 1.
@@ -378,7 +378,7 @@ mod tests {
 
     #[test]
     fn gathering_is_the_adjoint_of_upsampling() {
-        let axes = [Axis::new(11, 4, 1.7, 0.4), Axis::new(7, 3, 0.9, -0.3)];
+        let axes = [AxisUpsampling::new(11, 4, 1.7, 0.4), AxisUpsampling::new(7, 3, 0.9, -0.3)];
         let mask: Vec<f64> = (0..12).map(|i| (i * 5 % 7) as f64 / 7.0).collect();
         let signal: Vec<f64> = (0..77).map(|i| (i * 11 % 13) as f64 - 6.0).collect();
         let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
@@ -388,7 +388,7 @@ mod tests {
         let flat = upsampled(&[0.25; 12], [&axes[0], &axes[1]]);
         assert!(flat.iter().all(|m| (m - 0.25).abs() <= 1e-15), "a constant stays");
         // So narrow that only the nearest cell counts.
-        let narrow = Axis::new(8, 2, 1e-3, 0.0);
+        let narrow = AxisUpsampling::new(8, 2, 1e-3, 0.0);
         assert_eq!(
             narrow.weights,
             [[1.0, 0.0]; 4].iter().chain(&[[0.0, 1.0]; 4]).flatten().copied().collect::<Vec<_>>()

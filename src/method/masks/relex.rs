@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Factor, Graph};
 use crate::map::{Map, Sign, Space};
 use crate::method::shared::descent::{Course, in_groups};
-use crate::method::{Entry, Method, Parameter, ParameterValues, Preset, Promise, When};
+use crate::method::{Entry, Method, MethodPreset, Parameter, ParameterValues, Promise, When};
 use crate::optimiser::Momentum;
 use crate::perturb::noise::{self, MOST_DRAWS};
 use crate::program::{Builder, Score, Statistic};
@@ -68,7 +68,7 @@ pub(crate) const ENTRY: Entry = Entry {
 };
 
 /// See the help of `preset`.
-pub(crate) const PRESETS: [Preset; 2] = [("paper", &[]), ("quick", &[("copies", "8"), ("iterations", "30")])];
+pub(crate) const PRESETS: [MethodPreset; 2] = [("paper", &[]), ("quick", &[("copies", "8"), ("iterations", "30")])];
 
 /// The mask that descent starts from.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -81,18 +81,18 @@ pub enum Init {
 
 /// Weight of `‖m‖₁`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Size {
+pub enum SizeWeight {
     /// As given.
     Given(f64),
     /// 1e-4 for an input of 3x224x224, more for smaller ones: `1e-4 · 150528 / size`.
     Auto,
 }
 
-impl Size {
+impl SizeWeight {
     fn of(self, input: Shape) -> f64 {
         match self {
-            Size::Given(l1) => l1,
-            Size::Auto => 1e-4 * 150_528.0 / input.len() as f64,
+            SizeWeight::Given(l1) => l1,
+            SizeWeight::Auto => 1e-4 * 150_528.0 / input.len() as f64,
         }
     }
 }
@@ -113,7 +113,7 @@ pub struct RelEx {
     /// Share of the velocity that stays.
     pub momentum: f64,
     /// `λ₁`.
-    pub l1: Size,
+    pub l1: SizeWeight,
     /// `λ₂`.
     pub l2: f64,
     /// Seed of all draws.
@@ -122,7 +122,7 @@ pub struct RelEx {
 
 /// The mask found for one picture.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub struct FoundMask {
     /// `[C, H, W]` from 0 to 1.
     pub mask: Tensor,
     /// Objective before each step.
@@ -131,7 +131,7 @@ pub struct Found {
 
 /// The objective at one picture's mask.
 #[derive(Debug, Clone)]
-pub struct Evaluation {
+pub struct RelexEvaluation {
     /// Its value.
     pub objective: f64,
     /// Its gradient with respect to the mask.
@@ -150,8 +150,8 @@ impl RelEx {
             },
         };
         let l1 = match values.text("l1")? {
-            "auto" => Size::Auto,
-            _ => Size::Given(values.weight("l1")?),
+            "auto" => SizeWeight::Auto,
+            _ => SizeWeight::Given(values.weight("l1")?),
         };
         let [copies, iterations] = [values.count("copies")?, values.count("iterations")?];
         if copies == 0 {
@@ -174,7 +174,7 @@ impl RelEx {
     ///
     /// # Errors
     /// When shapes or targets do not suit, memory is not enough or a number is not finite.
-    pub fn masks(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Found>> {
+    pub fn masks(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<FoundMask>> {
         engine::check(graph, x, targets)?;
         // Mask, velocity, gradient, and both in other numbers; what goes to the device and comes back is the engine's.
         let bytes = 5 * x.shape().len() * size_of::<f64>();
@@ -189,7 +189,7 @@ impl RelEx {
         graph: &Graph,
         (x, targets): (&Batch, &[usize]),
         course: Course,
-    ) -> Result<Vec<Found>> {
+    ) -> Result<Vec<FoundMask>> {
         let len = x.shape().len();
         let mut masks: Vec<Vec<f64>> = x.keys().iter().map(|&key| self.start(key, len)).collect();
         let mut descents = vec![Momentum::new(self.lr, self.momentum, len); x.len()];
@@ -197,7 +197,7 @@ impl RelEx {
         for iteration in 0..self.iterations {
             let evaluations = self.objective(engine, graph, (x, targets), &masks, iteration)?;
             course.report(engine, iteration + 1, evaluations.iter().map(|e| e.objective));
-            for (i, Evaluation { objective, mut gradient }) in evaluations.into_iter().enumerate() {
+            for (i, RelexEvaluation { objective, mut gradient }) in evaluations.into_iter().enumerate() {
                 objectives[i].push(objective);
                 let norm = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
                 // A gradient of nothing has no direction.
@@ -212,7 +212,7 @@ impl RelEx {
         let found = masks.into_iter().zip(objectives);
         found
             .map(|(mask, objectives)| {
-                Ok(Found { mask: Tensor::rounded(x.shape().dims(), mask, precision)?, objectives })
+                Ok(FoundMask { mask: Tensor::rounded(x.shape().dims(), mask, precision)?, objectives })
             })
             .collect()
     }
@@ -240,14 +240,14 @@ impl RelEx {
         (x, targets): (&Batch, &[usize]),
         masks: &[Vec<f64>],
         iteration: usize,
-    ) -> Result<Vec<Evaluation>> {
+    ) -> Result<Vec<RelexEvaluation>> {
         let shape = x.shape();
         let mask = |m: &Vec<f64>| Tensor::f64(shape.dims(), m.clone());
         let loads = [masks.iter().map(mask).collect::<Result<Vec<_>>>()?];
         let first = iteration.saturating_mul(self.copies);
         let copies = noise::gaussian_from(x, first, self.copies, self.noise, self.seed)?;
         let task = Task { x, targets, copies: &copies, loads: &loads };
-        let outcome = engine.evaluate(graph, &Masked { l2: self.l2.into() }, &task)?;
+        let outcome = engine.evaluate(graph, &RelexScript { l2: self.l2.into() }, &task)?;
         let l1 = self.l1.of(shape);
         let stored = outcome.stores.first().map_or(&[][..], Vec::as_slice);
         let mut evaluations = Vec::with_capacity(x.len());
@@ -260,7 +260,7 @@ impl RelEx {
             // |m| has the derivative 0 at 0.
             let slope = |m: f64| if m == 0.0 { 0.0 } else { l1 * m.signum() };
             let gradient = outcome.maps[i].to_f64().iter().zip(&masks[i]).map(|(g, &m)| g + slope(m)).collect();
-            evaluations.push(Evaluation { objective: mean + size, gradient });
+            evaluations.push(RelexEvaluation { objective: mean + size, gradient });
         }
         Ok(evaluations)
     }
@@ -269,11 +269,11 @@ impl RelEx {
 /// Two forward passes of each copy, on `m ∘ x` and on `(1 − m) ∘ x`. Stores the logits of the first, aggregates
 /// `x ∘ (λ₂ ∂log(1 − p + 1e-7) − ∂log p)`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Masked {
+struct RelexScript {
     l2: Factor,
 }
 
-impl Script for Masked {
+impl Script for RelexScript {
     type Notes = ();
 
     fn write(&self, b: &mut Builder<'_>) -> Result<()> {
@@ -308,7 +308,7 @@ impl Script for Masked {
 impl Method for RelEx {
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         let found = self.masks(engine, graph, x, targets)?;
-        let map = |((found, &target), (picture, draws)): ((Found, &usize), (&Tensor, &Draws))| {
+        let map = |((found, &target), (picture, draws)): ((FoundMask, &usize), (&Tensor, &Draws))| {
             let map = Map::new(found.mask, Sign::Unsigned, Space::Input, target, ENTRY.id);
             // Zeros without noise are the same under every mask.
             let nothing = self.noise * draws.range == 0.0 && (0..picture.len()).all(|i| picture.at(i) == 0.0);

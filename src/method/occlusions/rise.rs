@@ -75,23 +75,23 @@ struct Rise {
 
 /// Rows and columns of a mask's cell on a picture.
 #[derive(Clone, Copy)]
-struct Cell([usize; 2]);
+struct MaskCell([usize; 2]);
 
 impl Rise {
-    fn cell(&self, shape: Shape) -> Result<Cell> {
+    fn cell(&self, shape: Shape) -> Result<MaskCell> {
         if self.grid > shape.h.max(shape.w) {
             return Err(Error::shape(format!("rise:grid={}: more cells than {shape} has pixels", self.grid)));
         }
-        Ok(Cell([shape.h, shape.w].map(|extent| extent.div_ceil(self.grid))))
+        Ok(MaskCell([shape.h, shape.w].map(|extent| extent.div_ceil(self.grid))))
     }
 
     /// Rows and columns that grids are enlarged to.
-    fn enlarged(&self, cell: Cell) -> [usize; 2] {
+    fn enlarged(&self, cell: MaskCell) -> [usize; 2] {
         cell.0.map(|c| c * (self.grid + 1))
     }
 
     /// Mask number `sample` of a picture: elements 0 .. grid² decide the cells, the two after them the place.
-    fn mask(&self, image: u64, sample: usize, cell: Cell) -> GridMask {
+    fn mask(&self, image: u64, sample: usize, cell: MaskCell) -> GridMask {
         let cells = self.grid * self.grid;
         let mut draws = vec![0f32; cells + 2];
         Stream::Copies.uniforms(self.seed, image, sample as u32, &mut draws);
@@ -113,7 +113,7 @@ struct WeightedMasks {
 }
 
 impl WeightedMasks {
-    fn new(shape: Shape, grid: usize, cell: Cell, enlarged: [usize; 2]) -> Self {
+    fn new(shape: Shape, grid: usize, cell: MaskCell, enlarged: [usize; 2]) -> Self {
         let sums = vec![vec![0.0; grid * shape.w]; cell.0[0]];
         Self { shape, grid, taps: enlarged.map(|size| taps(grid, size)), sums }
     }

@@ -5,7 +5,7 @@ use crate::engine::{self, Batch, Engine, Job};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::map::{Map, Sign, Space};
-use crate::method::shared::from_baseline::{self, Gaps, Start};
+use crate::method::shared::from_baseline::{self, BaselineStart, Gaps};
 use crate::method::{Entry, Method, Parameter, ParameterValues, When};
 use crate::program::Score;
 use crate::tensor::Tensor;
@@ -46,7 +46,7 @@ pub(crate) const ENTRY: Entry = Entry {
             return Err(Error::settings("guided_ig:steps=0: at least one step is needed"));
         }
         let (fraction, max_dist) = (share(values, "fraction", 0.001)?, share(values, "max_dist", 0.0)?);
-        let start = Start::new(values, context)?;
+        let start = BaselineStart::new(values, context)?;
         let gaps = Gaps::new(ENTRY.id, values)?;
         Ok(Box::new(GuidedIg { score: context.score, steps, fraction, max_dist, start, gaps }))
     },
@@ -66,7 +66,7 @@ struct GuidedIg {
     steps: usize,
     fraction: f64,
     max_dist: f64,
-    start: Start,
+    start: BaselineStart,
     gaps: Gaps,
 }
 

@@ -6,7 +6,7 @@ use crate::engine::{Batch, Copies, Engine, Job};
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::map::{Map, Sign};
-use crate::method::shared::from_baseline::{self, Gaps, Start};
+use crate::method::shared::from_baseline::{self, BaselineStart, Gaps};
 use crate::method::{Entry, Method, Parameter, When, input_maps};
 use crate::perturb::quadrature::Quadrature;
 use crate::program::{Score, Statistic, Times};
@@ -33,7 +33,7 @@ pub(crate) const ENTRY: Entry = Entry {
     draws: When::With("baseline", "noise"),
     caution: "depends on the baseline: pixels that look like it get nothing",
     build: |values, context| {
-        let start = Start::new(values, context)?;
+        let start = BaselineStart::new(values, context)?;
         let rule: Quadrature = values.parse("rule")?;
         let (alphas, weights) = rule.points(values.count("steps")?).map_err(|e| e.within(ENTRY.id))?;
         let gaps = Gaps::new(ENTRY.id, values)?;
@@ -46,7 +46,7 @@ struct IntegratedGradients {
     score: Score,
     alphas: Vec<f64>,
     weights: Vec<f64>,
-    start: Start,
+    start: BaselineStart,
     gaps: Gaps,
 }
 

@@ -7,7 +7,7 @@ use crate::engine::{self, Batch, Copies, Engine, Script, Task};
 use crate::error::Result;
 use crate::graph::{Graph, Link};
 use crate::map::{Map, Sign, Space};
-use crate::method::shared::from_baseline::{self, Start};
+use crate::method::shared::from_baseline::{self, BaselineStart};
 use crate::method::{Entry, Method, Promise, When};
 use crate::perturb::quadrature::Quadrature;
 use crate::program::{Builder, Score, Statistic};
@@ -29,13 +29,15 @@ pub(crate) const ENTRY: Entry = Entry {
     draws: When::With("baseline", "noise"),
     caution: "depends on the baseline: pixels that look like it get nothing; with --score prob or logprob the head's \
               multiplier is its gradient averaged over the line between both logit vectors (our choice)",
-    build: |values, context| Ok(Box::new(Rescale { score: context.score, start: Start::new(values, context)? })),
+    build: |values, context| {
+        Ok(Box::new(Rescale { score: context.score, start: BaselineStart::new(values, context)? }))
+    },
 };
 
 /// `(x − b) ∘ m`.
 struct Rescale {
     score: Score,
-    start: Start,
+    start: BaselineStart,
 }
 
 /// Points on the line between two logit vectors: enough for logits that lie a hundred apart.
@@ -60,9 +62,9 @@ const SEED: usize = 1;
 
 /// The net on the picture and on the baseline, and the multipliers between them times the way.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Program;
+struct DeepLiftScript;
 
-impl Script for Program {
+impl Script for DeepLiftScript {
     type Notes = ();
 
     fn write(&self, b: &mut Builder<'_>) -> Result<()> {
@@ -105,7 +107,7 @@ impl Method for Rescale {
         let seeds = seeds.into_iter().map(|s| Tensor::f64([classes, 1, 1], s)).collect::<Result<Vec<_>>>()?;
         let loads = [baselines, seeds];
         let task = Task { x, targets, copies: &Copies::one(), loads: &loads };
-        let outcome = engine.evaluate(graph, &Program, &task)?;
+        let outcome = engine.evaluate(graph, &DeepLiftScript, &task)?;
         let score =
             |slot: usize, i: usize| self.score.linked(graph.link(), &outcome.stores[slot][i].to_f64(), targets[i]).0;
         let maps = outcome.maps.iter().enumerate().map(|(i, values)| {

@@ -10,12 +10,12 @@ use crate::method::{Context, Method, ParameterValues, Spec};
 pub(crate) const TOGETHER: usize = 16;
 
 /// The parameter `base`, built.
-pub(crate) struct Base {
+pub(crate) struct BaseMethod {
     name: String,
     method: Box<dyn Method>,
 }
 
-impl Base {
+impl BaseMethod {
     /// The base of the wrapper `id`.
     pub fn new(id: &str, values: &ParameterValues, context: &Context<'_>) -> Result<Self> {
         let within = |e: Error| e.within(format!("{id}:base={}", values.text("base").unwrap_or_default()));

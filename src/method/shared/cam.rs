@@ -48,7 +48,7 @@ pub(crate) enum Rectify {
 
 /// A layer of one graph.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Layer {
+pub(crate) struct CamLayer {
     pub node: NodeId,
     /// Of its activations.
     pub shape: Shape,
@@ -72,7 +72,7 @@ impl Cam {
     ///
     /// # Errors
     /// When there is none of this name, or it is a vector.
-    pub fn layer(&self, graph: &Graph) -> Result<Layer> {
+    pub fn layer(&self, graph: &Graph) -> Result<CamLayer> {
         let node = match self.layer.as_str() {
             "last" => graph
                 .stages()
@@ -88,7 +88,7 @@ impl Cam {
                 self.id, here.name, here.shape
             )));
         }
-        Ok(Layer { node, shape: here.shape })
+        Ok(CamLayer { node, shape: here.shape })
     }
 
     /// One map for each picture from its plane `[1, h, w]` of the layer.
@@ -99,7 +99,7 @@ impl Cam {
         &self,
         planes: &[Tensor],
         graph: &Graph,
-        layer: Layer,
+        layer: CamLayer,
         x: &Batch,
         targets: &[usize],
     ) -> Result<Vec<Map>> {
@@ -219,7 +219,7 @@ impl Script for Weighted {
 pub(crate) fn weighted(
     engine: &mut Engine,
     graph: &Graph,
-    layer: Layer,
+    layer: CamLayer,
     x: &Batch,
     targets: &[usize],
     [activations, weights]: [Vec<Tensor>; 2],

@@ -61,14 +61,14 @@ impl Gaps {
 }
 
 /// A baseline with all that it takes to make it for a picture.
-pub(crate) struct Start {
+pub(crate) struct BaselineStart {
     baseline: Baseline,
     file: Option<Tensor>,
     preprocess: Preprocess,
     seed: u64,
 }
 
-impl Start {
+impl BaselineStart {
     /// The value of the parameter `baseline`, its file loaded.
     pub(crate) fn new(values: &ParameterValues, context: &Context<'_>) -> Result<Self> {
         let baseline: Baseline = values.text("baseline")?.parse()?;

@@ -1,7 +1,7 @@
 //! What methods share that look at the net from outside: scores of many copies, nothing backward.
 
 use crate::device::Perturbation;
-use crate::engine::{Batch, Copies, Engine, Scored, Task};
+use crate::engine::{Batch, Copies, Engine, ScoreScript, Task};
 use crate::error::Result;
 use crate::graph::{Graph, Link};
 use crate::program::Score;
@@ -46,7 +46,7 @@ pub(crate) fn scores(
     (perturbation, n): (Perturbation, usize),
 ) -> Result<Vec<Vec<Probed>>> {
     let copies = Copies { perturbation, weights: vec![1.0; n] };
-    let outcome = engine.evaluate(graph, &Scored(score), &Task { x, targets, copies: &copies, loads: &[] })?;
+    let outcome = engine.evaluate(graph, &ScoreScript(score), &Task { x, targets, copies: &copies, loads: &[] })?;
     let precision = engine.describe().precision;
     let of = |(copies, &target): (&Vec<Vec<f64>>, &usize)| {
         copies.iter().map(|logits| Probed::of((score, graph.link()), logits, target, precision)).collect()

@@ -6,9 +6,9 @@ use crate::engine::{Batch, Copies, Engine, Job, Progress};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::map::{Gap, Map, Sign, Space};
-use crate::method::shared::base::{self, Base, TOGETHER};
+use crate::method::shared::base::{self, BaseMethod, TOGETHER};
 use crate::method::{Context, Entry, METHOD, Method, Parameter, ParameterValues, Promise, When};
-use crate::perturb::decoy::{Decoy, Generator, Masks, Recipe, first_activation};
+use crate::perturb::decoy::{Decoy, DecoyMasks, Generator, Recipe, first_activation};
 use crate::program::Statistic;
 use crate::tensor::{Tensor, differ_by_rounding};
 
@@ -88,11 +88,11 @@ fn build(values: &ParameterValues, context: &Context<'_>) -> Result<Box<dyn Meth
         _ => Some(values.count("n")?),
     };
     let masks = match (values.text("masks")?, n) {
-        ("lattice", None) => Masks::Lattice,
+        ("lattice", None) => DecoyMasks::Lattice,
         ("lattice", Some(_)) => {
             return Err(Error::settings("decoy:n goes with masks=patch: a lattice has all patches"));
         }
-        ("patch", n) => Masks::Patch(n),
+        ("patch", n) => DecoyMasks::Patch(n),
         (other, _) => return Err(Error::settings(format!("decoy:masks={other}: there are lattice and patch"))),
     };
     let (arm, epsilon): (Arm, f64) = (Arm::of(values)?, values.parse("epsilon")?);
@@ -107,7 +107,7 @@ fn build(values: &ParameterValues, context: &Context<'_>) -> Result<Box<dyn Meth
     };
     let preprocess = context.preprocess;
     Ok(Box::new(Dance {
-        base: Base::new(ENTRY.id, values, context)?,
+        base: BaseMethod::new(ENTRY.id, values, context)?,
         layer: values.text("layer")?.into(),
         patch: values.parse("patch")?,
         stride: values.parse("stride")?,
@@ -166,11 +166,11 @@ fn draws(values: &ParameterValues) -> bool {
 
 /// `max_j E(x̃ʲ) − min_j E(x̃ʲ)` (equation 4).
 struct Dance {
-    base: Base,
+    base: BaseMethod,
     layer: String,
     patch: usize,
     stride: usize,
-    masks: Masks,
+    masks: DecoyMasks,
     arm: Arm,
     epsilon: f64,
     iterations: usize,
@@ -184,7 +184,7 @@ const MOST_AT_ONCE: usize = 64;
 
 /// What a picture's maps have come to.
 #[derive(Clone)]
-struct Fold {
+struct DecoyFold {
     /// Largest, or mean so far.
     high: Vec<f64>,
     low: Vec<f64>,
@@ -196,7 +196,7 @@ struct Fold {
     change: f64,
 }
 
-impl Fold {
+impl DecoyFold {
     fn take(&mut self, map: &Map, arm: Arm, count: usize) {
         let values = map.values.to_f64();
         if self.high.is_empty() {
@@ -261,7 +261,7 @@ impl Method for Dance {
         let count = numbers.len();
         let all: Vec<(usize, usize)> =
             (0..x.len()).flat_map(|item| numbers.iter().map(move |&number| (item, number))).collect();
-        let empty = Fold {
+        let empty = DecoyFold {
             high: Vec::new(),
             low: Vec::new(),
             sign: Sign::Signed,
@@ -335,13 +335,13 @@ impl Dance {
     fn finish(
         &self,
         engine: &Engine,
-        folds: Vec<Fold>,
+        folds: Vec<DecoyFold>,
         targets: &[usize],
         limits: &[f64],
         count: usize,
     ) -> Result<Vec<Map>> {
         let precision = engine.describe().precision;
-        let map = |((fold, &target), &limit): ((Fold, &usize), &f64)| {
+        let map = |((fold, &target), &limit): ((DecoyFold, &usize), &f64)| {
             let still = self.arm.is_range()
                 && differ_by_rounding(fold.high.iter().copied().zip(fold.low.iter().copied()), precision);
             let values = match self.arm.is_range() {
@@ -378,7 +378,7 @@ impl Dance {
         engine: &mut Engine,
         generator: &Generator<'_>,
         chunk: &[(usize, usize)],
-        folds: &mut [Fold],
+        folds: &mut [DecoyFold],
         count: usize,
     ) -> Result<Vec<Tensor>> {
         if self.arm == Arm::Constant {

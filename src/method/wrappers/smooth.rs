@@ -5,7 +5,7 @@ use crate::engine::{Batch, Engine, Progress};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::map::{Map, Sign, Space};
-use crate::method::shared::base::{self, Base, TOGETHER};
+use crate::method::shared::base::{self, BaseMethod, TOGETHER};
 use crate::method::shared::noisy;
 use crate::method::{Entry, METHOD, Method, Parameter, Promise, When};
 use crate::perturb::noise;
@@ -37,8 +37,8 @@ pub(crate) const ENTRY: Entry = Entry {
     draws: When::Always,
     caution: "what the base gets wrong on every copy stays",
     build: |values, context| {
-        Ok(Box::new(Smooth {
-            base: Base::new("smooth", values, context)?,
+        Ok(Box::new(SmoothedMethod {
+            base: BaseMethod::new("smooth", values, context)?,
             n: values.count("n")?,
             sigma: values.parse("sigma")?,
             seed: context.seed,
@@ -47,14 +47,14 @@ pub(crate) const ENTRY: Entry = Entry {
 };
 
 /// `(1/n) Σ_k E(x + σ z_k)`, the draws those of SmoothGrad.
-struct Smooth {
-    base: Base,
+struct SmoothedMethod {
+    base: BaseMethod,
     n: usize,
     sigma: f64,
     seed: u64,
 }
 
-impl Method for Smooth {
+impl Method for SmoothedMethod {
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         if targets.len() != x.len() {
             return Err(Error::settings(format!("{} pictures need one class each, got {targets:?}", x.len())));

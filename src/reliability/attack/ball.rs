@@ -6,18 +6,18 @@ use crate::tensor::{Precision, Tensor};
 
 /// A length in the space of pictures.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Size {
+pub enum PictureLength {
     /// In the net's normalised units, the same in every channel.
     Normalised(f64),
     /// In levels of a pixel, of which there are 0 to 255: `levels / (255 · std)` of each channel in normalised units.
     Levels(f64),
 }
 
-impl Size {
+impl PictureLength {
     /// Its number, in its own unit.
     pub fn number(self) -> f64 {
         match self {
-            Size::Normalised(v) | Size::Levels(v) => v,
+            PictureLength::Normalised(v) | PictureLength::Levels(v) => v,
         }
     }
 
@@ -36,15 +36,15 @@ impl Size {
     /// In normalised units, one number a channel.
     pub fn normalised(self, preprocess: &Preprocess) -> Vec<f64> {
         let of = |std: &f64| match self {
-            Size::Normalised(v) => v,
-            Size::Levels(v) => v / 255.0 / f64::from(*std as f32),
+            PictureLength::Normalised(v) => v,
+            PictureLength::Levels(v) => v / 255.0 / f64::from(*std as f32),
         };
         preprocess.std.iter().map(of).collect()
     }
 }
 
 /// `0.03` are normalised units, `8/255` are levels.
-impl std::str::FromStr for Size {
+impl std::str::FromStr for PictureLength {
     type Err = Error;
 
     fn from_str(s: &str) -> Result<Self> {
@@ -56,8 +56,8 @@ impl std::str::FromStr for Size {
             })
         };
         match s.split_once('/') {
-            None => Ok(Size::Normalised(number(s)?)),
-            Some((levels, "255")) => Ok(Size::Levels(number(levels)?)),
+            None => Ok(PictureLength::Normalised(number(s)?)),
+            Some((levels, "255")) => Ok(PictureLength::Levels(number(levels)?)),
             Some((levels, of)) => {
                 let levels = number(levels)?;
                 Err(Error::settings(format!("'{s}': levels are written {levels}/255, not {levels}/{of}")))
@@ -66,11 +66,11 @@ impl std::str::FromStr for Size {
     }
 }
 
-impl std::fmt::Display for Size {
+impl std::fmt::Display for PictureLength {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Size::Normalised(v) => write!(f, "{v}"),
-            Size::Levels(v) => write!(f, "{v}/255"),
+            PictureLength::Normalised(v) => write!(f, "{v}"),
+            PictureLength::Levels(v) => write!(f, "{v}/255"),
         }
     }
 }
@@ -106,7 +106,7 @@ impl Ball {
     ///
     /// # Errors
     /// When ε is not a finite number above 0, or the picture has other channels than `preprocess`.
-    pub fn around(picture: &Tensor, epsilon: Size, preprocess: &Preprocess) -> Result<Self> {
+    pub fn around(picture: &Tensor, epsilon: PictureLength, preprocess: &Preprocess) -> Result<Self> {
         let epsilon = epsilon.positive("epsilon")?.normalised(preprocess);
         let plane = plane(preprocess, picture.len())?;
         let (black, white) = (preprocess.black(), preprocess.white());
@@ -211,16 +211,16 @@ mod tests {
 
     #[test]
     fn sizes_are_read_with_their_unit() {
-        assert_eq!("8/255".parse::<Size>().unwrap(), Size::Levels(8.0));
-        assert_eq!("0.03".parse::<Size>().unwrap(), Size::Normalised(0.03));
-        assert_eq!(Size::Levels(8.0).to_string(), "8/255");
+        assert_eq!("8/255".parse::<PictureLength>().unwrap(), PictureLength::Levels(8.0));
+        assert_eq!("0.03".parse::<PictureLength>().unwrap(), PictureLength::Normalised(0.03));
+        assert_eq!(PictureLength::Levels(8.0).to_string(), "8/255");
         for bad in ["8/256", "x", "", "8/", "1e"] {
-            assert!(bad.parse::<Size>().is_err(), "{bad}");
+            assert!(bad.parse::<PictureLength>().is_err(), "{bad}");
         }
         for bad in ["0", "-1/255", "nan", "inf"] {
-            assert!(bad.parse::<Size>().unwrap().positive("epsilon").is_err(), "{bad}");
+            assert!(bad.parse::<PictureLength>().unwrap().positive("epsilon").is_err(), "{bad}");
         }
-        let sizes = Size::Levels(8.0).normalised(&preprocess());
+        let sizes = PictureLength::Levels(8.0).normalised(&preprocess());
         assert!((sizes[0] - 8.0 / 255.0 / 0.229).abs() < 1e-8);
     }
 
@@ -230,7 +230,12 @@ mod tests {
         for precision in [Precision::F32, Precision::F64] {
             let values: Vec<f64> = (0..12).map(|i| f64::from(p.normalise(i / 4, (i * 23) as u8))).collect();
             let picture = Tensor::rounded([3, 2, 2], values, precision).unwrap();
-            for epsilon in [Size::Levels(8.0), Size::Normalised(0.1), Size::Normalised(1e-9), Size::Normalised(9.0)] {
+            for epsilon in [
+                PictureLength::Levels(8.0),
+                PictureLength::Normalised(0.1),
+                PictureLength::Normalised(1e-9),
+                PictureLength::Normalised(9.0),
+            ] {
                 let ball = Ball::around(&picture, epsilon, &p).unwrap();
                 let each = epsilon.normalised(&p);
                 for push in [-1e3, 1e3, -0.0500001, 0.0777777] {
@@ -253,10 +258,10 @@ mod tests {
     fn what_lies_outside_may_stay() {
         let p = preprocess();
         let picture = Tensor::f32([3, 1, 1], vec![50.0, -50.0, 0.0]).unwrap();
-        let ball = Ball::around(&picture, Size::Normalised(0.5), &p).unwrap();
+        let ball = Ball::around(&picture, PictureLength::Normalised(0.5), &p).unwrap();
         let mut up = vec![60.0, 60.0, 60.0];
         ball.project(&mut up);
         assert_eq!(up, [50.0, -49.5, 0.5]);
-        assert!(Ball::around(&Tensor::f32([2], vec![0.0; 2]).unwrap(), Size::Normalised(0.5), &p).is_err());
+        assert!(Ball::around(&Tensor::f32([2], vec![0.0; 2]).unwrap(), PictureLength::Normalised(0.5), &p).is_err());
     }
 }

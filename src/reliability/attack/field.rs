@@ -18,9 +18,9 @@ pub(super) struct Slope {
 
 /// A score's gradient, summed over copies.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Gradient(Score);
+struct SummedGradient(Score);
 
-impl Script for Gradient {
+impl Script for SummedGradient {
     type Notes = ();
 
     fn write(&self, b: &mut Builder<'_>) -> Result<()> {
@@ -43,7 +43,7 @@ pub(super) fn gradients(
     copies: &Copies,
 ) -> Result<Vec<Slope>> {
     let task = Task { x: points, targets: classes, copies, loads: &[] };
-    let outcome = engine.evaluate(graph, &Gradient(score), &task)?;
+    let outcome = engine.evaluate(graph, &SummedGradient(score), &task)?;
     let logits = outcome.logits.into_iter().map(|mut of_copies| of_copies.pop().unwrap_or_default());
     let slopes = outcome.maps.iter().zip(logits).map(|(map, logits)| {
         if let Some(i) = map.first_not_finite() {

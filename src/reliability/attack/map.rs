@@ -1,9 +1,9 @@
 //! Attacks on maps that keep the prediction (Ghorbani, Abid, Zou 2019; Dombrowski et al. 2019).
 
-use super::ball::{Ball, Size, linf, plane};
+use super::ball::{Ball, PictureLength, linf, plane};
 use super::field::{Slope, gradients, logits};
 use super::objective::{Aim, Magnitude, MapTarget, Objective};
-use super::{Adversarial, Start, bytes, check_iterations, start_draws, step};
+use super::{Adversarial, StartPoint, bytes, check_iterations, start_draws, step};
 use crate::device::Perturbation;
 use crate::engine::{self, Batch, Copies, Engine, Pullback};
 use crate::error::{Error, Result};
@@ -79,13 +79,13 @@ pub struct MapAttack {
     /// Sharpness of the softplus.
     pub beta: f64,
     /// ε, radius of the L∞ ball.
-    pub epsilon: Size,
+    pub epsilon: PictureLength,
     /// Length of a step in each element.
-    pub step: Size,
+    pub step: PictureLength,
     /// Steps.
     pub iterations: usize,
     /// Where the attack begins.
-    pub start: Start,
+    pub start: StartPoint,
     /// Seed of the random start.
     pub seed: u64,
 }
@@ -99,10 +99,10 @@ impl MapAttack {
             magnitude: Magnitude::Sum,
             score: Score::Logit,
             beta: 30.0,
-            epsilon: Size::Levels(8.0),
-            step: Size::Levels(1.0),
+            epsilon: PictureLength::Levels(8.0),
+            step: PictureLength::Levels(1.0),
             iterations: 100,
-            start: Start::Picture,
+            start: StartPoint::Picture,
             seed: 0,
         }
     }
@@ -143,7 +143,7 @@ impl MapAttack {
         preprocess: &Preprocess,
         (x, classes): (&Batch, &[usize]),
         points: &[Tensor],
-    ) -> Result<Vec<Evaluation>> {
+    ) -> Result<Vec<MapEvaluation>> {
         engine::check(graph, x, classes)?;
         let smooth = graph.softened(self.beta)?;
         let victims = self.victims(engine, [graph, &smooth], preprocess, (x, classes))?;
@@ -163,7 +163,7 @@ impl MapAttack {
         let plane = plane(preprocess, x.shape().len())?;
         let length = self.step.normalised(preprocess);
         let mut victims = self.victims(engine, [graph, smooth], preprocess, (x, classes))?;
-        if self.start == Start::Random {
+        if self.start == StartPoint::Random {
             let radius = self.epsilon.normalised(preprocess);
             for (victim, key) in victims.iter_mut().zip(x.keys()) {
                 let draws = start_draws(self.seed, key, victim.point.len());
@@ -197,7 +197,7 @@ impl MapAttack {
         [graph, smooth]: [&Graph; 2],
         preprocess: &Preprocess,
         (x, classes): (&Batch, &[usize]),
-    ) -> Result<Vec<Victim>> {
+    ) -> Result<Vec<MapVictim>> {
         let Shape { h, w, .. } = x.shape();
         if h * w < 2 {
             let why = format!(
@@ -218,7 +218,7 @@ impl MapAttack {
             let s = self.magnitude.normalised(&e, h * w);
             let aim = Aim::new(&self.objective, [h, w], (&s, &logits), wanted.as_deref())?;
             let still = vec![0.0; logits.len()];
-            let best = Best {
+            let best = BestMap {
                 picture: picture.clone(),
                 value: aim.value(&s, &still),
                 rank: aim.rank(&s, &still),
@@ -228,7 +228,7 @@ impl MapAttack {
             let ball = Ball::around(picture, self.epsilon, preprocess)?;
             let point = ball.centre().to_vec();
             let value = best.value;
-            victims.push(Victim { ball, point, aim, baseline, soft, logits, value, best });
+            victims.push(MapVictim { ball, point, aim, baseline, soft, logits, value, best });
         }
         Ok(victims)
     }
@@ -285,7 +285,7 @@ impl MapAttack {
         engine: &mut Engine,
         graph: &Graph,
         points: (&Batch, &[usize]),
-        victims: &[Victim],
+        victims: &[MapVictim],
     ) -> Result<Vec<(Vec<f64>, Vec<f64>)>> {
         let baselines: Vec<Option<Tensor>> = victims.iter().map(|v| v.baseline.clone()).collect();
         self.maps_with(engine, graph, points, &baselines)
@@ -350,8 +350,8 @@ impl MapAttack {
         engine: &mut Engine,
         smooth: &Graph,
         (points, classes): (&Batch, &[usize]),
-        victims: &[Victim],
-    ) -> Result<Vec<Evaluation>> {
+        victims: &[MapVictim],
+    ) -> Result<Vec<MapEvaluation>> {
         let pixels = points.shape().plane();
         let precision = engine.describe().precision;
         let baselines: Vec<Option<Tensor>> = victims.iter().map(|v| v.baseline.clone()).collect();
@@ -371,7 +371,7 @@ impl MapAttack {
             let v = self.magnitude.back(&e, pixels, &victim.aim.slope(&s));
             let direct =
                 if factor.is_some() { v.iter().zip(g).map(|(v, g)| v * g).collect() } else { vec![0.0; g.len()] };
-            evaluations.push(Evaluation { objective: victim.aim.value(&s, &moved), gradient: direct });
+            evaluations.push(MapEvaluation { objective: victim.aim.value(&s, &moved), gradient: direct });
             by_logits.push(victim.aim.logit_slope(&moved));
             let u = times(&v, &factor);
             let h = difference(&u, point, precision);
@@ -414,7 +414,7 @@ impl MapAttack {
 
 /// An objective at a point.
 #[derive(Debug, Clone)]
-pub struct Evaluation {
+pub struct MapEvaluation {
     /// Its value.
     pub objective: f64,
     /// Its gradient with respect to the point, in its C order.
@@ -422,7 +422,7 @@ pub struct Evaluation {
 }
 
 /// One picture under attack.
-struct Victim {
+struct MapVictim {
     ball: Ball,
     point: Vec<f64>,
     aim: Aim,
@@ -432,10 +432,10 @@ struct Victim {
     /// Logits of the net on it.
     logits: Vec<f64>,
     value: f64,
-    best: Best,
+    best: BestMap,
 }
 
-struct Best {
+struct BestMap {
     picture: Tensor,
     value: f64,
     rank: f64,
@@ -443,7 +443,7 @@ struct Best {
     iterations: usize,
 }
 
-impl Victim {
+impl MapVictim {
     /// Keeps the iterate if its prediction is the original one and nothing better was kept.
     fn judge(&mut self, s: &[f64], logits: Vec<f64>, picture: &Tensor, iterations: usize) {
         if top(&logits) != top(&self.logits) {
@@ -453,7 +453,7 @@ impl Victim {
         let rank = self.aim.rank(s, &moved);
         if rank > self.best.rank {
             let value = self.aim.value(s, &moved);
-            self.best = Best { picture: picture.clone(), value, rank, logits, iterations };
+            self.best = BestMap { picture: picture.clone(), value, rank, logits, iterations };
         }
     }
 

@@ -16,12 +16,12 @@ mod prediction;
 mod quantise;
 mod spec;
 
-pub use ball::{Ball, Size, linf, linf_levels};
-pub use map::{Base, Evaluation, MapAttack};
-pub use objective::{Magnitude, MapTarget, Objective, Region};
+pub use ball::{Ball, PictureLength, linf, linf_levels};
+pub use map::{Base, MapAttack, MapEvaluation};
+pub use objective::{Magnitude, MapTarget, Objective, PixelRegion};
 pub use prediction::{Goal, Pgd, Stop, fgsm, pgd};
 pub use quantise::{Quantised, quantise};
-pub use spec::{Attack, Context, Entry, Kind, Spec, Wanted, registry};
+pub use spec::{Attack, AttackContext, AttackEntry, AttackKind, AttackSpec, Wanted, registry};
 
 use crate::engine::Batch;
 use crate::error::{Error, Result};
@@ -31,7 +31,7 @@ use crate::tensor::Tensor;
 
 /// Where an attack begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Start {
+pub enum StartPoint {
     /// At the picture.
     #[default]
     Picture,

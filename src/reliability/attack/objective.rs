@@ -6,14 +6,14 @@ use crate::tensor::Tensor;
 
 /// Pixels of the net's input.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Region {
+pub enum PixelRegion {
     /// A rectangle.
     Bounds(Bounds),
     /// `[H, W]` of the net's input: what is not 0 belongs to it.
     Mask(Tensor),
 }
 
-impl Region {
+impl PixelRegion {
     /// Whether each pixel of `[h, w]` belongs to it.
     ///
     /// # Errors
@@ -21,7 +21,7 @@ impl Region {
     /// belongs to it.
     pub fn inside(&self, [h, w]: [usize; 2]) -> Result<Vec<bool>> {
         let inside: Vec<bool> = match self {
-            Region::Bounds(b) => {
+            PixelRegion::Bounds(b) => {
                 let fits =
                     |first: usize, extent: usize, n: usize| first.checked_add(extent).is_some_and(|end| end <= n);
                 if !fits(b.top, b.height, h) || !fits(b.left, b.width, w) {
@@ -36,7 +36,7 @@ impl Region {
                 let within = |at: usize, first: usize, extent: usize| (first..first + extent).contains(&at);
                 (0..h * w).map(|i| within(i / w, b.top, b.height) && within(i % w, b.left, b.width)).collect()
             }
-            Region::Mask(mask) => {
+            PixelRegion::Mask(mask) => {
                 if *mask.dims() != [h, w] {
                     let dims = mask.dims();
                     return Err(Error::shape(format!("a region of shape {dims:?} for an input of {h}x{w}")));
@@ -68,7 +68,7 @@ pub enum Objective {
     /// large, in pixels.
     MassCentre,
     /// Moves mass into a region ("targeted attack"): makes `Σ_{i∈A} sᵢ` large.
-    TargetRegion(Region),
+    TargetRegion(PixelRegion),
     /// Brings the map near another one while the logits `f` stay (Dombrowski et al. 2019, equation 3): makes
     /// `−‖s − t‖² / ‖s₀ − t‖² − γ ‖f − f₀‖² / ‖f₀‖²` large. Both terms are divided by what they begin from, which the paper
     /// does not do, so that γ has the same meaning on every net.

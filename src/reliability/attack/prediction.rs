@@ -1,8 +1,8 @@
 //! Attacks on the prediction: FGSM (Goodfellow, Shlens, Szegedy 2015) and PGD (Madry et al. 2018).
 
-use super::ball::{Ball, Size, linf, plane};
+use super::ball::{Ball, PictureLength, linf, plane};
 use super::field::{gradients, logits};
-use super::{Adversarial, Start, bytes, check_iterations, start_draws, step};
+use super::{Adversarial, StartPoint, bytes, check_iterations, start_draws, step};
 use crate::engine::{self, Batch, Copies, Engine};
 use crate::error::Result;
 use crate::graph::{Graph, Link};
@@ -68,13 +68,13 @@ pub enum Stop {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pgd {
     /// ε, radius of the L∞ ball.
-    pub epsilon: Size,
+    pub epsilon: PictureLength,
     /// Length of a step in each element.
-    pub step: Size,
+    pub step: PictureLength,
     /// Steps.
     pub iterations: usize,
     /// Where the attack begins.
-    pub start: Start,
+    pub start: StartPoint,
     /// When it ends.
     pub stop: Stop,
     /// Seed of the random start.
@@ -85,10 +85,10 @@ impl Default for Pgd {
     /// Of radius 8/255 by 40 steps of 2/255 from a random start.
     fn default() -> Self {
         Self {
-            epsilon: Size::Levels(8.0),
-            step: Size::Levels(2.0),
+            epsilon: PictureLength::Levels(8.0),
+            step: PictureLength::Levels(2.0),
             iterations: 40,
-            start: Start::Random,
+            start: StartPoint::Random,
             stop: Stop::Last,
             seed: 0,
         }
@@ -107,10 +107,10 @@ pub fn fgsm(
     preprocess: &Preprocess,
     x: &Batch,
     goal: Goal<'_>,
-    epsilon: Size,
+    epsilon: PictureLength,
 ) -> Result<Vec<Adversarial>> {
-    let once = Pgd { epsilon, step: epsilon, iterations: 1, start: Start::Picture, stop: Stop::Last, seed: 0 };
-    attack(engine, graph, preprocess, x, goal, &once, Keep::Last)
+    let once = Pgd { epsilon, step: epsilon, iterations: 1, start: StartPoint::Picture, stop: Stop::Last, seed: 0 };
+    attack(engine, graph, preprocess, x, goal, &once, KeptIterate::Last)
 }
 
 /// [`Pgd`] on every picture: one result each, whether the prediction is what was wanted or not.
@@ -125,12 +125,12 @@ pub fn pgd(
     goal: Goal<'_>,
     settings: &Pgd,
 ) -> Result<Vec<Adversarial>> {
-    attack(engine, graph, preprocess, x, goal, settings, Keep::Best)
+    attack(engine, graph, preprocess, x, goal, settings, KeptIterate::Best)
 }
 
 /// Which iterate is the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Keep {
+enum KeptIterate {
     Best,
     Last,
 }
@@ -142,13 +142,13 @@ fn attack(
     x: &Batch,
     goal: Goal<'_>,
     settings: &Pgd,
-    keep: Keep,
+    keep: KeptIterate,
 ) -> Result<Vec<Adversarial>> {
     check_iterations(settings.iterations)?;
     settings.step.positive("step")?;
     settings.epsilon.positive("epsilon")?;
     engine::check(graph, x, goal.classes())?;
-    let name = if keep == Keep::Last { "fgsm" } else { "pgd" };
+    let name = if keep == KeptIterate::Last { "fgsm" } else { "pgd" };
     let run = PgdRun { graph, preprocess, settings, keep };
     in_groups((name, settings.iterations), engine, (x, goal.classes()), bytes(x), |engine, x, classes, course| {
         let goal = match goal {
@@ -163,18 +163,18 @@ struct PgdRun<'a> {
     graph: &'a Graph,
     preprocess: &'a Preprocess,
     settings: &'a Pgd,
-    keep: Keep,
+    keep: KeptIterate,
 }
 
 /// One picture under attack.
-struct Victim {
+struct PredictionVictim {
     ball: Ball,
     point: Vec<f64>,
     before: Vec<f64>,
-    best: Option<Best>,
+    best: Option<BestPrediction>,
 }
 
-struct Best {
+struct BestPrediction {
     picture: Tensor,
     logits: Vec<f64>,
     reached: bool,
@@ -189,17 +189,17 @@ impl PgdRun<'_> {
         let (radius, length) = (epsilon.normalised(self.preprocess), length.normalised(self.preprocess));
         // An attack that begins at the picture meets its logits on the way.
         let before = match start {
-            Start::Picture => vec![Vec::new(); x.len()],
-            Start::Random => logits(engine, self.graph, x)?,
+            StartPoint::Picture => vec![Vec::new(); x.len()],
+            StartPoint::Random => logits(engine, self.graph, x)?,
         };
         let mut victims = Vec::with_capacity(x.len());
         for ((picture, key), before) in x.items().iter().zip(x.keys()).zip(before) {
             let ball = Ball::around(picture, epsilon, self.preprocess)?;
             let point = match start {
-                Start::Picture => ball.centre().to_vec(),
-                Start::Random => ball.at(&radius, plane, &start_draws(seed, key, picture.len())),
+                StartPoint::Picture => ball.centre().to_vec(),
+                StartPoint::Random => ball.at(&radius, plane, &start_draws(seed, key, picture.len())),
             };
-            victims.push(Victim { ball, point, before, best: None });
+            victims.push(PredictionVictim { ball, point, before, best: None });
         }
         for done in 0..iterations {
             let active = self.active(&victims, stop);
@@ -233,31 +233,45 @@ impl PgdRun<'_> {
     }
 
     /// Pictures that are still under attack.
-    fn active(&self, victims: &[Victim], stop: Stop) -> Vec<usize> {
-        let goes_on = |v: &Victim| stop == Stop::Last || !v.best.as_ref().is_some_and(|b| b.reached);
+    fn active(&self, victims: &[PredictionVictim], stop: Stop) -> Vec<usize> {
+        let goes_on = |v: &PredictionVictim| stop == Stop::Last || !v.best.as_ref().is_some_and(|b| b.reached);
         (0..victims.len()).filter(|&i| goes_on(&victims[i])).collect()
     }
 
-    fn points(&self, victims: &[Victim], active: &[usize], goal: Goal<'_>) -> Result<(Batch, Vec<usize>)> {
+    fn points(&self, victims: &[PredictionVictim], active: &[usize], goal: Goal<'_>) -> Result<(Batch, Vec<usize>)> {
         let points = active.iter().map(|&i| victims[i].ball.tensor(&victims[i].point)).collect::<Result<Vec<_>>>()?;
         Ok((Batch::of(points)?, active.iter().map(|&i| goal.classes()[i]).collect()))
     }
 
     /// Keeps the iterate if it is the one to be kept.
-    fn judge(&self, victim: &mut Victim, picture: &Tensor, logits: Vec<f64>, goal: Goal<'_>, i: usize, done: usize) {
+    fn judge(
+        &self,
+        victim: &mut PredictionVictim,
+        picture: &Tensor,
+        logits: Vec<f64>,
+        goal: Goal<'_>,
+        i: usize,
+        done: usize,
+    ) {
         let (reached, objective) = (goal.reached(i, &logits), goal.objective(self.graph.link(), i, &logits));
         let better = match &victim.best {
             None => true,
-            Some(_) if self.keep == Keep::Last => true,
+            Some(_) if self.keep == KeptIterate::Last => true,
             Some(best) => (reached, objective) > (best.reached, best.objective),
         };
         if better {
-            victim.best = Some(Best { picture: picture.clone(), logits, reached, objective, iterations: done });
+            victim.best =
+                Some(BestPrediction { picture: picture.clone(), logits, reached, objective, iterations: done });
         }
     }
 }
 
-fn finish(victim: Victim, original: &Tensor, (goal, link): (Goal<'_>, Link), i: usize) -> Option<Adversarial> {
+fn finish(
+    victim: PredictionVictim,
+    original: &Tensor,
+    (goal, link): (Goal<'_>, Link),
+    i: usize,
+) -> Option<Adversarial> {
     let best = victim.best?;
     // A picture that was what is wanted before is not the attack's doing.
     let succeeded = best.reached && !goal.reached(i, &victim.before);

@@ -1,6 +1,6 @@
 //! Adversarial inputs as pictures of levels.
 
-use super::ball::{Size, linf, plane};
+use super::ball::{PictureLength, linf, plane};
 use crate::error::{Error, Result};
 use crate::image::{Picture, Preprocess};
 use crate::tensor::Tensor;
@@ -27,7 +27,12 @@ const ROUNDING: f64 = 1e-3;
 /// # Errors
 /// When the tensors are no pictures of one shape, ε is not a finite number above 0, or some element has no level within ε:
 /// that can happen where `original` was not made of levels.
-pub fn quantise(original: &Tensor, adversarial: &Tensor, epsilon: Size, preprocess: &Preprocess) -> Result<Quantised> {
+pub fn quantise(
+    original: &Tensor,
+    adversarial: &Tensor,
+    epsilon: PictureLength,
+    preprocess: &Preprocess,
+) -> Result<Quantised> {
     preprocess.check()?;
     epsilon.positive("epsilon")?;
     let &[channels, h, w] = original.dims() else {
@@ -68,13 +73,13 @@ fn snapped(v: f64, c: usize, preprocess: &Preprocess) -> f64 {
 
 /// The level nearest to `y` of those between `x` and `y` and within ε of `x`; where there is none between, the one nearest
 /// to `x`.
-fn toward(x: f64, y: f64, epsilon: Size, c: usize, preprocess: &Preprocess) -> Option<u8> {
+fn toward(x: f64, y: f64, epsilon: PictureLength, c: usize, preprocess: &Preprocess) -> Option<u8> {
     let (from, to) = (snapped(x, c, preprocess), snapped(y, c, preprocess));
     let within = |level: f64| {
         (0.0..=255.0).contains(&level)
             && match epsilon {
-                Size::Levels(most) => (level - from).abs() <= most,
-                Size::Normalised(most) => (f64::from(preprocess.normalise(c, level as u8)) - x).abs() <= most,
+                PictureLength::Levels(most) => (level - from).abs() <= most,
+                PictureLength::Normalised(most) => (f64::from(preprocess.normalise(c, level as u8)) - x).abs() <= most,
             }
     };
     let nearest = from.round().clamp(0.0, 255.0);
@@ -109,7 +114,9 @@ mod tests {
         let p = preprocess();
         let levels: Vec<u8> = (0..768).map(|i| (i % 256) as u8).collect();
         let original = p.from_u8(&levels, 16, 16).unwrap().tensor;
-        for (epsilon, whole) in [(Size::Levels(8.0), 8.0), (Size::Levels(2.5), 2.0), (Size::Levels(0.5), 0.0)] {
+        for (epsilon, whole) in
+            [(PictureLength::Levels(8.0), 8.0), (PictureLength::Levels(2.5), 2.0), (PictureLength::Levels(0.5), 0.0)]
+        {
             let ball = super::super::Ball::around(&original, epsilon, &p).unwrap();
             for push in [-1.0, 1.0] {
                 let mut moved: Vec<f64> = original.to_f64().iter().map(|v| v + push).collect();
@@ -137,7 +144,7 @@ mod tests {
         let levels: Vec<u8> = (0..768).map(|i| (i % 256) as u8).collect();
         let original = p.from_u8(&levels, 16, 16).unwrap().tensor;
         for e in [0.0171, 0.05, 0.137, 3.0 / 255.0 / 0.225] {
-            let epsilon = Size::Normalised(e);
+            let epsilon = PictureLength::Normalised(e);
             let ball = super::super::Ball::around(&original, epsilon, &p).unwrap();
             for push in [-1.0, 1.0, 0.01] {
                 let mut moved: Vec<f64> = original.to_f64().iter().map(|v| v + push).collect();
@@ -153,10 +160,10 @@ mod tests {
         let p = preprocess();
         let off = Tensor::f32([3, 1, 1], [0, 1, 2].map(|c| (p.normalise(c, 7) + p.normalise(c, 8)) / 2.0).to_vec());
         let off = off.unwrap();
-        let error = quantise(&off, &off, Size::Levels(0.25), &p).unwrap_err();
+        let error = quantise(&off, &off, PictureLength::Levels(0.25), &p).unwrap_err();
         assert!(error.to_string().contains("levels"), "{error}");
-        let near = quantise(&off, &off, Size::Levels(0.75), &p).unwrap();
+        let near = quantise(&off, &off, PictureLength::Levels(0.75), &p).unwrap();
         assert!(near.linf_levels < 0.51);
-        assert!(quantise(&off, &Tensor::f32([3], vec![0.0; 3]).unwrap(), Size::Levels(1.0), &p).is_err());
+        assert!(quantise(&off, &Tensor::f32([3], vec![0.0; 3]).unwrap(), PictureLength::Levels(1.0), &p).is_err());
     }
 }

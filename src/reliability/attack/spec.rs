@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::map::{Base, MapAttack};
-use super::objective::{Magnitude, MapTarget, Objective, Region};
+use super::objective::{Magnitude, MapTarget, Objective, PixelRegion};
 use super::prediction::{Goal, Pgd, Stop, fgsm, pgd};
-use super::{Adversarial, Size, Start};
+use super::{Adversarial, PictureLength, StartPoint};
 use crate::engine::{Batch, Engine};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -17,7 +17,7 @@ use crate::tensor::Tensor;
 
 /// What an attack changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum AttackKind {
     /// The prediction.
     Prediction,
     /// The map, while the prediction stays.
@@ -26,7 +26,7 @@ pub enum Kind {
 
 /// An attack as the registry knows it.
 #[derive(Debug)]
-pub struct Entry {
+pub struct AttackEntry {
     /// Name in commands, files and records.
     pub id: &'static str,
     /// Name in prose.
@@ -36,7 +36,7 @@ pub struct Entry {
     /// The definition in one line.
     pub summary: &'static str,
     /// What it changes.
-    pub kind: Kind,
+    pub kind: AttackKind,
     /// Parameters in order of importance.
     pub parameters: &'static [Parameter],
 }
@@ -103,22 +103,22 @@ const BETA: Parameter = Parameter {
 
 const GHORBANI: &str = "Ghorbani, Abid, Zou 2019: Interpretation of neural networks is fragile, AAAI";
 
-static ATTACKS: [Entry; 6] = [
-    Entry {
+static ATTACKS: [AttackEntry; 6] = [
+    AttackEntry {
         id: "fgsm",
         title: "Fast gradient sign method",
         paper: "Goodfellow, Shlens, Szegedy 2015: Explaining and harnessing adversarial examples, ICLR",
         summary: "x + ε sign ∇ cross-entropy, one step",
-        kind: Kind::Prediction,
+        kind: AttackKind::Prediction,
         parameters: &[EPSILON, WANTED],
     },
-    Entry {
+    AttackEntry {
         id: "pgd",
         title: "Projected gradient descent",
         paper: "Madry, Makelov, Schmidt, Tsipras, Vladu 2018: Towards deep learning models resistant to adversarial \
                     attacks, ICLR",
         summary: "x ← Π(x + step · sign ∇ cross-entropy) in the ball of ε; the best iterate counts",
-        kind: Kind::Prediction,
+        kind: AttackKind::Prediction,
         parameters: &[
             EPSILON,
             step("2/255"),
@@ -133,12 +133,12 @@ static ATTACKS: [Entry; 6] = [
             },
         ],
     },
-    Entry {
+    AttackEntry {
         id: "top_k",
         title: "Top-k attack",
         paper: GHORBANI,
         summary: "takes the map's mass from the k pixels that have most of it; the prediction stays",
-        kind: Kind::Map,
+        kind: AttackKind::Map,
         parameters: &[
             Parameter {
                 key: "k",
@@ -157,12 +157,12 @@ static ATTACKS: [Entry; 6] = [
             BETA,
         ],
     },
-    Entry {
+    AttackEntry {
         id: "mass_centre",
         title: "Mass-centre attack",
         paper: GHORBANI,
         summary: "moves the centre of the map's mass away; the prediction stays",
-        kind: Kind::Map,
+        kind: AttackKind::Map,
         parameters: &[
             EPSILON,
             step("1/255"),
@@ -175,12 +175,12 @@ static ATTACKS: [Entry; 6] = [
             BETA,
         ],
     },
-    Entry {
+    AttackEntry {
         id: "target_region",
         title: "Targeted attack on the map",
         paper: GHORBANI,
         summary: "moves the map's mass into a region; the prediction stays",
-        kind: Kind::Map,
+        kind: AttackKind::Map,
         parameters: &[
             Parameter {
                 key: "region",
@@ -200,13 +200,13 @@ static ATTACKS: [Entry; 6] = [
             BETA,
         ],
     },
-    Entry {
+    AttackEntry {
         id: "manipulate",
         title: "Manipulation towards another map",
         paper: "Dombrowski, Alber, Anders, Ackermann, Müller, Kessel 2019: Explanations can be manipulated and geometry \
                     is to blame, NeurIPS, equation 3",
         summary: "brings the map near another one by its squared distance; logits and prediction stay",
-        kind: Kind::Map,
+        kind: AttackKind::Map,
         parameters: &[
             Parameter {
                 key: "target",
@@ -234,11 +234,11 @@ static ATTACKS: [Entry; 6] = [
 ];
 
 /// All attacks.
-pub fn registry() -> &'static [Entry] {
+pub fn registry() -> &'static [AttackEntry] {
     &ATTACKS
 }
 
-impl Registered for Entry {
+impl Registered for AttackEntry {
     const KIND: &'static str = "attack";
 
     fn registry() -> &'static [Self] {
@@ -255,7 +255,7 @@ impl Registered for Entry {
 }
 
 /// What an attack is given besides its parameters.
-pub struct Context<'a> {
+pub struct AttackContext<'a> {
     /// Seed of all random draws.
     pub seed: u64,
     /// Loads a picture or array as `[C, H, W]` in the net's space.
@@ -266,9 +266,9 @@ pub struct Context<'a> {
 
 /// An attack with all its parameters, by default or as given.
 #[derive(Debug, Clone)]
-pub struct Spec {
+pub struct AttackSpec {
     /// The attack.
-    pub entry: &'static Entry,
+    pub entry: &'static AttackEntry,
     values: ParameterValues,
 }
 
@@ -289,7 +289,7 @@ pub enum Attack {
     /// [`fgsm`].
     Fgsm {
         /// ε.
-        epsilon: Size,
+        epsilon: PictureLength,
         /// The class to be predicted.
         wanted: Wanted,
     },
@@ -306,7 +306,7 @@ pub enum Attack {
 
 impl Attack {
     /// ε.
-    pub fn epsilon(&self) -> Size {
+    pub fn epsilon(&self) -> PictureLength {
         match self {
             Attack::Fgsm { epsilon, .. } => *epsilon,
             Attack::Pgd { settings, .. } => settings.epsilon,
@@ -322,8 +322,8 @@ impl Attack {
             && epsilon.normalised(preprocess).iter().zip(ranges).all(|(e, range)| *e >= range);
         all.then(|| {
             let unit = match epsilon {
-                Size::Normalised(_) => "in normalised units, it",
-                Size::Levels(_) => "it",
+                PictureLength::Normalised(_) => "in normalised units, it",
+                PictureLength::Levels(_) => "it",
             };
             format!(
                 "epsilon={epsilon}: {unit} is as large as the whole range of levels, so that any picture is allowed; \
@@ -365,14 +365,14 @@ impl Attack {
     }
 }
 
-impl Spec {
+impl AttackSpec {
     /// Reads `name` or `name:key=value,key=(value with , or =)`.
     ///
     /// # Errors
     /// When the name or a key is unknown (the message lists the near misses), a key is given twice, one that must be given is
     /// not, or the text is not of this form.
     pub fn parse(text: &str) -> Result<Self> {
-        let (entry, given) = read::<Entry>(text)?;
+        let (entry, given) = read::<AttackEntry>(text)?;
         let resolve = |((key, value), p): ((&'static str, Option<String>), &Parameter)| match value {
             None if p.default == Parameter::REQUIRED => {
                 Err(Error::settings(format!("{} needs {key}={}: {}", entry.id, p.unit, p.help)))
@@ -392,19 +392,19 @@ impl Spec {
     ///
     /// # Errors
     /// When a value is out of its range, or a file cannot be read.
-    pub fn build(&self, context: &Context<'_>) -> Result<Attack> {
+    pub fn build(&self, context: &AttackContext<'_>) -> Result<Attack> {
         let epsilon = self.size("epsilon")?;
         if self.entry.id == "fgsm" {
             return Ok(Attack::Fgsm { epsilon, wanted: self.wanted()? });
         }
         let (step, iterations) = (self.size("step")?, self.count("iterations")?);
         let start = match self.values.text("start")? {
-            "picture" => Start::Picture,
-            "random" => Start::Random,
+            "picture" => StartPoint::Picture,
+            "random" => StartPoint::Random,
             other => return Err(self.unknown("start", other)),
         };
         let seed = context.seed;
-        if self.entry.kind == Kind::Prediction {
+        if self.entry.kind == AttackKind::Prediction {
             let stop = match self.values.text("stop")? {
                 "last" => Stop::Last,
                 "reached" => Stop::Reached,
@@ -431,8 +431,8 @@ impl Spec {
         })))
     }
 
-    fn size(&self, key: &str) -> Result<Size> {
-        self.values.parse::<Size>(key)?.positive(&format!("{}:{key}", self.entry.id))
+    fn size(&self, key: &str) -> Result<PictureLength> {
+        self.values.parse::<PictureLength>(key)?.positive(&format!("{}:{key}", self.entry.id))
     }
 
     /// At least 1.
@@ -467,7 +467,7 @@ impl Spec {
         }
     }
 
-    fn objective(&self, context: &Context<'_>) -> Result<Objective> {
+    fn objective(&self, context: &AttackContext<'_>) -> Result<Objective> {
         match self.entry.id {
             "top_k" => match self.values.text("k")? {
                 "auto" => Ok(Objective::TopK { k: None }),
@@ -487,14 +487,14 @@ impl Spec {
         }
     }
 
-    fn region(&self, context: &Context<'_>) -> Result<Region> {
+    fn region(&self, context: &AttackContext<'_>) -> Result<PixelRegion> {
         let text = self.values.text("region")?;
         if let Some(path) = text.strip_prefix("mask:").filter(|path| !path.is_empty()) {
-            return Ok(Region::Mask((context.load_map)(Path::new(path))?));
+            return Ok(PixelRegion::Mask((context.load_map)(Path::new(path))?));
         }
         let numbers: Option<Vec<usize>> = text.split(',').map(|n| n.trim().parse().ok()).collect();
         match numbers.as_deref() {
-            Some(&[top, left, height, width]) => Ok(Region::Bounds(Bounds { top, left, height, width })),
+            Some(&[top, left, height, width]) => Ok(PixelRegion::Bounds(Bounds { top, left, height, width })),
             _ => Err(self.unknown("region", text)),
         }
     }
@@ -509,7 +509,7 @@ impl Spec {
     }
 }
 
-impl std::str::FromStr for Spec {
+impl std::str::FromStr for AttackSpec {
     type Err = Error;
 
     fn from_str(s: &str) -> Result<Self> {
@@ -517,8 +517,8 @@ impl std::str::FromStr for Spec {
     }
 }
 
-/// With every parameter, as [`Spec::parse`] reads it.
-impl std::fmt::Display for Spec {
+/// With every parameter, as [`AttackSpec::parse`] reads it.
+impl std::fmt::Display for AttackSpec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.values.fmt(f)
     }

@@ -13,21 +13,21 @@ pub(super) const TEST: Test = Test {
     paper: "Sundararajan, Taly, Yan 2017 (completeness); Bach et al. 2015 (conservation); the bound is this project's",
     measure: "gap, as a share of what was promised",
     threshold: Threshold::AtMost(0.05),
-    run: |_, subject| {
-        let Some(gap) = &subject.map.gap else { return Ok(Measurement::not_applicable(unmeasured(subject))) };
+    run: |_, examined| {
+        let Some(gap) = &examined.map.gap else { return Ok(Measurement::not_applicable(unmeasured(examined))) };
         let Some(relative) = gap.relative else {
-            return Ok(Measurement::not_applicable(match subject.map.is_zero() {
+            return Ok(Measurement::not_applicable(match examined.map.is_zero() {
                 true => ZERO.into(),
                 false => format!("{} of nothing: gap {:.3e}", gap.promise, gap.value),
             }));
         };
-        Ok(measured(subject, gap, relative.abs()).note("gap, in units of the score", gap.value))
+        Ok(measured(examined, gap, relative.abs()).note("gap, in units of the score", gap.value))
     },
 };
 
 /// Why there is no gap: what would have to be set for one, or that the method promises nothing.
-fn unmeasured(subject: &CheckedMethod<'_>) -> String {
-    let CheckedMethod { spec, .. } = subject;
+fn unmeasured(examined: &CheckedMethod<'_>) -> String {
+    let CheckedMethod { spec, .. } = examined;
     if spec.values().text("gap").is_ok_and(|gap| gap == "no") {
         return "no gap was measured: gap=no says so; gap=yes measures it".into();
     }
@@ -44,8 +44,8 @@ fn unmeasured(subject: &CheckedMethod<'_>) -> String {
     }
 }
 
-fn measured(subject: &CheckedMethod<'_>, gap: &Gap, relative: f64) -> Measurement {
-    let Some([input, bias, lost]) = subject.map.shares.and_then(|shares| shares.relative()) else {
+fn measured(examined: &CheckedMethod<'_>, gap: &Gap, relative: f64) -> Measurement {
+    let Some([input, bias, lost]) = examined.map.shares.and_then(|shares| shares.relative()) else {
         let sentence = format!("{}: gap {:.3e}", gap.promise, gap.value);
         return Measurement::number(relative, [sentence.clone(), sentence]);
     };

@@ -6,7 +6,7 @@ use crate::map::{Reduction, channel_sum};
 use crate::program::Score;
 use crate::random::Stream;
 use crate::reliability::ranking::ranking;
-use crate::reliability::removal::{Order, Way, area, curves};
+use crate::reliability::removal::{RemovalOrder, Way, area, curves};
 use crate::tensor::Tensor;
 
 /// Steps from the picture to nothing.
@@ -25,16 +25,16 @@ pub(super) const TEST: Test = Test {
     run,
 };
 
-fn run(bench: &mut Bench<'_>, subject: &CheckedMethod<'_>) -> Result<Measurement> {
+fn run(bench: &mut Bench<'_>, examined: &CheckedMethod<'_>) -> Result<Measurement> {
     let shape = bench.graph.input_shape();
-    let plane = channel_sum(&subject.map.values)?;
+    let plane = channel_sum(&examined.map.values)?;
     if plane.dims() != [shape.h, shape.w] {
         return Err(Error::settings("the map has no positions in the picture"));
     }
     if shape.plane() == 1 {
         return Err(Error::settings("the net takes vectors: there are no pixels to delete"));
     }
-    if let Some(nothing) = shows_nothing(subject.map, Reduction::Sum)? {
+    if let Some(nothing) = shows_nothing(examined.map, Reduction::Sum)? {
         return Ok(nothing);
     }
     let mut measure = |orders: &[Vec<u32>]| -> Result<f64> {
@@ -43,7 +43,7 @@ fn run(bench: &mut Bench<'_>, subject: &CheckedMethod<'_>) -> Result<Measurement
         let way = |order| Way {
             from: picture,
             to: &nothing,
-            order: Order::Pixels(order),
+            order: RemovalOrder::Pixels(order),
             step: shape.plane().div_ceil(STEPS),
             target: bench.scene.target,
         };

@@ -4,7 +4,7 @@ use super::noise::HOW;
 use super::{Bench, CheckedMethod, Measurement, PanelKind, Test, Threshold};
 use crate::engine::Batch;
 use crate::error::Result;
-use crate::reliability::attack::{MapAttack, Objective, Size};
+use crate::reliability::attack::{MapAttack, Objective, PictureLength};
 use crate::reliability::stability::compare;
 
 /// Steps of the attack.
@@ -21,16 +21,16 @@ pub(super) const TEST: Test = Test {
     run,
 };
 
-fn run(bench: &mut Bench<'_>, subject: &CheckedMethod<'_>) -> Result<Measurement> {
-    if let Some(nothing) = subject.shows_nothing()? {
+fn run(bench: &mut Bench<'_>, examined: &CheckedMethod<'_>) -> Result<Measurement> {
+    if let Some(nothing) = examined.shows_nothing()? {
         return Ok(nothing);
     }
     let (x, target) = (bench.scene.x.clone(), bench.scene.target);
     if bench.scene.attacked.is_none() {
         let k = (HOW.k * x.shape().plane() as f64).round().max(1.0) as usize;
         let attack = MapAttack {
-            epsilon: Size::Levels(4.0),
-            step: Size::Levels(0.5),
+            epsilon: PictureLength::Levels(4.0),
+            step: PictureLength::Levels(0.5),
             iterations: ITERATIONS,
             score: bench.options.score,
             seed: bench.options.seed,
@@ -49,8 +49,8 @@ fn run(bench: &mut Bench<'_>, subject: &CheckedMethod<'_>) -> Result<Measurement
         None => return Ok(Measurement::not_applicable("there was no attack")),
     };
     let moved = Batch::of(vec![attacked.clone()])?.drawn_as(&x)?;
-    let map = bench.map(subject, bench.graph, &moved, target)?;
-    let compared = compare([subject.map, &map], [&x.items()[0], &attacked], &HOW)?;
+    let map = bench.map(examined, bench.graph, &moved, target)?;
+    let compared = compare([examined.map, &map], [&x.items()[0], &attacked], &HOW)?;
     // What moves the map to one that is the same everywhere leaves nothing of its top.
     let kept = compared.top().unwrap_or(0.0);
     let sentences = [
@@ -61,5 +61,5 @@ fn run(bench: &mut Bench<'_>, subject: &CheckedMethod<'_>) -> Result<Measurement
         .note("Spearman", compared.spearman.unwrap_or(0.0))
         .note("S_S = |E(x) - E(x')| / |x - x'|", compared.ratio.unwrap_or(0.0))
         .note("way of the mass centre, pixels", compared.mass_shift.unwrap_or(0.0));
-    Ok(measured.panel(subject.panel(TEST.id, PanelKind::Attacked, "after an attack on the map", map, Some(attacked))))
+    Ok(measured.panel(examined.panel(TEST.id, PanelKind::Attacked, "after an attack on the map", map, Some(attacked))))
 }

@@ -209,7 +209,7 @@ pub struct Panel {
 }
 
 /// How a picture is checked.
-pub struct Options<'a> {
+pub struct TestOptions<'a> {
     /// Seed of every draw.
     pub seed: u64,
     /// Which number of the class is explained.
@@ -238,7 +238,7 @@ pub struct Checked {
 /// Checks methods on pictures of one size.
 pub struct Checker<'a> {
     graph: Arc<Graph>,
-    options: Options<'a>,
+    options: TestOptions<'a>,
     engine: Engine,
     /// Input invariance can only be told in double precision.
     double: Engine,
@@ -271,7 +271,7 @@ struct CheckedMethod<'s> {
 /// What tests work with.
 struct Bench<'b> {
     graph: &'b Graph,
-    options: &'b Options<'b>,
+    options: &'b TestOptions<'b>,
     engine: &'b mut Engine,
     double: &'b mut Engine,
     nets: &'b mut Nets,
@@ -295,7 +295,7 @@ impl<'a> Checker<'a> {
     ///
     /// # Errors
     /// As [`Engine::new`].
-    pub fn new(graph: Arc<Graph>, options: Options<'a>, settings: &Settings) -> Result<Self> {
+    pub fn new(graph: Arc<Graph>, options: TestOptions<'a>, settings: &Settings) -> Result<Self> {
         let (engine, double) = (Engine::new(settings)?, Engine::new(&settings.twin())?);
         Ok(Self { graph, options, engine, double, nets: Nets::default() })
     }
@@ -361,7 +361,7 @@ impl<'a> Checker<'a> {
                 map: map.clone(),
                 picture: None,
             });
-            let subject = CheckedMethod { id, spec, method: &*method, map: &map };
+            let examined = CheckedMethod { id, spec, method: &*method, map: &map };
             for test in &self.options.tests {
                 told(id, test.id);
                 self.nets.counted = self.nets.bytes;
@@ -374,7 +374,7 @@ impl<'a> Checker<'a> {
                         nets: &mut self.nets,
                         scene: &mut scene,
                     };
-                    (test.run)(&mut bench, &subject)
+                    (test.run)(&mut bench, &examined)
                 });
                 let mut measured = match made {
                     Err(e) if refused(&e) => Measurement::not_applicable(e.to_string()),
@@ -410,9 +410,9 @@ fn finding(test: &Test, method: &str, measured: Measurement) -> Finding {
 }
 
 impl Bench<'_> {
-    /// The subject's map of some picture, for some class, by some net.
-    fn map(&mut self, subject: &CheckedMethod<'_>, graph: &Graph, x: &Batch, target: usize) -> Result<Map> {
-        let maps = subject.method.explain(self.engine, graph, x, &[target])?;
+    /// The examined method's map of some picture, for some class, by some net.
+    fn map(&mut self, examined: &CheckedMethod<'_>, graph: &Graph, x: &Batch, target: usize) -> Result<Map> {
+        let maps = examined.method.explain(self.engine, graph, x, &[target])?;
         maps.into_iter().next().ok_or_else(|| Error::device("a method without a map"))
     }
 }

@@ -26,8 +26,8 @@ pub(super) const TEST: Test = Test {
     run,
 };
 
-fn run(bench: &mut Bench<'_>, subject: &CheckedMethod<'_>) -> Result<Measurement> {
-    if let Some(nothing) = subject.shows_nothing()? {
+fn run(bench: &mut Bench<'_>, examined: &CheckedMethod<'_>) -> Result<Measurement> {
+    if let Some(nothing) = examined.shows_nothing()? {
         return Ok(nothing);
     }
     let (x, target) = (bench.scene.x.clone(), bench.scene.target);
@@ -36,14 +36,14 @@ fn run(bench: &mut Bench<'_>, subject: &CheckedMethod<'_>) -> Result<Measurement
     if top(&logits) != Some(target) {
         return Ok(Measurement::not_applicable("the noise changes what the net predicts"));
     }
-    let map = bench.map(subject, bench.graph, &noisy, target)?;
-    let moved = compare([subject.map, &map], [&x.items()[0], &noisy.items()[0]], &HOW)?;
+    let map = bench.map(examined, bench.graph, &noisy, target)?;
+    let moved = compare([examined.map, &map], [&x.items()[0], &noisy.items()[0]], &HOW)?;
     let sentences = ["noise that hardly shows hardly shows in the map", "noise that hardly shows makes another map"];
     let measured = Measurement::number(moved.spearman.unwrap_or(0.0), sentences)
         .note_of("share of the top tenth in common", moved.top())
         .note("S_S = |E(x) - E(x')| / |x - x'|", moved.ratio.unwrap_or(0.0));
     let picture = noisy.items().first().cloned();
-    Ok(measured.panel(subject.panel(TEST.id, PanelKind::Noisy, "with noise of 2 %", map, picture)))
+    Ok(measured.panel(examined.panel(TEST.id, PanelKind::Noisy, "with noise of 2 %", map, picture)))
 }
 
 /// The picture with noise, in its own draws.

@@ -46,12 +46,12 @@ fn spread(n: usize) -> impl Iterator<Item = usize> {
 /// Draws of the net that the cascade is judged by: two coarse maps may look alike by chance.
 const DRAWS: u64 = 5;
 
-/// The subject's map by the net with `nodes` drawn anew, the `draw`-th time.
-fn map(bench: &mut Bench<'_>, subject: &CheckedMethod<'_>, nodes: &[NodeId], draw: u64) -> Result<Map> {
+/// The examined method's map by the net with `nodes` drawn anew, the `draw`-th time.
+fn map(bench: &mut Bench<'_>, examined: &CheckedMethod<'_>, nodes: &[NodeId], draw: u64) -> Result<Map> {
     let (x, target) = (bench.scene.x.clone(), bench.scene.target);
     let key = (draw, nodes.iter().map(|n| n.index()).collect());
     if let Some(net) = bench.nets.randomised.get(&key).cloned() {
-        return kept(bench, 0, |bench| bench.map(subject, &net, &x, target));
+        return kept(bench, 0, |bench| bench.map(examined, &net, &x, target));
     }
     let bytes = drawn_bytes(bench.graph, nodes);
     // Other pictures and methods need it too, but what is kept must leave room for the largest.
@@ -59,7 +59,7 @@ fn map(bench: &mut Bench<'_>, subject: &CheckedMethod<'_>, nodes: &[NodeId], dra
     let stays = bench.engine.left().is_none_or(|left| (bench.nets.bytes + bytes + largest) as u64 <= left / 4);
     kept(bench, bytes, |bench| {
         let net = Arc::new(randomised(bench.graph, nodes, bench.options.seed.wrapping_add(draw))?);
-        let map = bench.map(subject, &net, &x, target);
+        let map = bench.map(examined, &net, &x, target);
         if stays {
             bench.nets.bytes += bytes;
             bench.nets.randomised.insert(key, net);
@@ -71,12 +71,12 @@ fn map(bench: &mut Bench<'_>, subject: &CheckedMethod<'_>, nodes: &[NodeId], dra
 }
 
 /// Refuses where the net with all of `nodes` drawn anew would not fit, before any is made.
-fn check_room(bench: &mut Bench<'_>, subject: &CheckedMethod<'_>, nodes: &[NodeId]) -> Result<()> {
+fn check_room(bench: &mut Bench<'_>, examined: &CheckedMethod<'_>, nodes: &[NodeId]) -> Result<()> {
     if bench.engine.left().is_none_or(|left| drawn_bytes(bench.graph, nodes) as u64 <= left / 4) {
         return Ok(());
     }
     let (x, graph, target) = (bench.scene.x.clone(), bench.graph, bench.scene.target);
-    kept(bench, drawn_bytes(graph, nodes), |bench| bench.map(subject, graph, &x, target)).map(|_| ())
+    kept(bench, drawn_bytes(graph, nodes), |bench| bench.map(examined, graph, &x, target)).map(|_| ())
 }
 
 /// Does `work` while the nets that stay and have not been counted, and `more` bytes, are kept.
@@ -117,18 +117,18 @@ impl Likeness {
     }
 }
 
-fn cascading(bench: &mut Bench<'_>, subject: &CheckedMethod<'_>) -> Result<Measurement> {
-    if let Some(nothing) = subject.shows_nothing()? {
+fn cascading(bench: &mut Bench<'_>, examined: &CheckedMethod<'_>) -> Result<Measurement> {
+    if let Some(nothing) = examined.shows_nothing()? {
         return Ok(nothing);
     }
     let all = layers(bench.graph);
-    check_room(bench, subject, &all)?;
+    check_room(bench, examined, &all)?;
     let mut course = Vec::new();
     let mut judged = None;
     for n in spread(all.len()) {
         let mut of = |draw: u64| -> Result<(Option<Likeness>, Map)> {
-            let map = map(bench, subject, &all[..n], draw)?;
-            Ok((Likeness::of(subject.map, &map)?, map))
+            let map = map(bench, examined, &all[..n], draw)?;
+            Ok((Likeness::of(examined.map, &map)?, map))
         };
         let (likeness, map) = of(0)?;
         course.extend(likeness.map(|l| (n, l)));
@@ -157,26 +157,26 @@ fn cascading(bench: &mut Bench<'_>, subject: &CheckedMethod<'_>) -> Result<Measu
             .note(&format!("|Spearman| with {n} of {} layers drawn anew", all.len()), magnitudes)
             .note(&format!("Spearman with {n} of {} layers drawn anew", all.len()), signed);
     }
-    let hog = hog_spearman(&channel_max_abs(&subject.map.values)?, &channel_max_abs(&map.values)?)?;
+    let hog = hog_spearman(&channel_max_abs(&examined.map.values)?, &channel_max_abs(&map.values)?)?;
     measured = measured
-        .note("SSIM", ssim(&paper_scale(&subject.map.values)?, &paper_scale(&map.values)?)?)
+        .note("SSIM", ssim(&paper_scale(&examined.map.values)?, &paper_scale(&map.values)?)?)
         .note("Spearman of histograms of gradients", hog.unwrap_or(0.0));
-    Ok(measured.panel(subject.panel(CASCADING.id, PanelKind::Randomised, "upper half drawn anew", map, None)))
+    Ok(measured.panel(examined.panel(CASCADING.id, PanelKind::Randomised, "upper half drawn anew", map, None)))
 }
 
-fn independent(bench: &mut Bench<'_>, subject: &CheckedMethod<'_>) -> Result<Measurement> {
-    if let Some(nothing) = subject.shows_nothing()? {
+fn independent(bench: &mut Bench<'_>, examined: &CheckedMethod<'_>) -> Result<Measurement> {
+    if let Some(nothing) = examined.shows_nothing()? {
         return Ok(nothing);
     }
     let all = layers(bench.graph);
     if let Some(largest) = all.iter().max_by_key(|&&layer| drawn_bytes(bench.graph, &[layer])) {
-        check_room(bench, subject, &[*largest])?;
+        check_room(bench, examined, &[*largest])?;
     }
     let mut notes = Vec::new();
     for n in spread(all.len()) {
         let layer = all[n - 1];
-        let map = map(bench, subject, &[layer], 0)?;
-        if let Some(likeness) = Likeness::of(subject.map, &map)? {
+        let map = map(bench, examined, &[layer], 0)?;
+        if let Some(likeness) = Likeness::of(examined.map, &map)? {
             notes.push((format!("with '{}' drawn anew", bench.graph.node(layer).name), likeness.most()));
         }
     }

@@ -20,8 +20,8 @@ pub(super) const CONSTANT: Test = Test {
     paper: PAPER,
     measure: MEASURE,
     threshold: Threshold::AtMost(SAME_MAP),
-    run: |bench, subject| {
-        run(bench, subject, "constant_shift", "shifted by a constant", &|_| Ok(Shift::Constant(-1.0)))
+    run: |bench, examined| {
+        run(bench, examined, "constant_shift", "shifted by a constant", &|_| Ok(Shift::Constant(-1.0)))
     },
 };
 
@@ -32,14 +32,14 @@ pub(super) const PICTURE: Test = Test {
     paper: PAPER,
     measure: MEASURE,
     threshold: Threshold::AtMost(SAME_MAP),
-    run: |bench, subject| {
-        run(bench, subject, "picture_shift", "shifted by a drawing", &|b| Shift::drawing(b.graph.input_shape()))
+    run: |bench, examined| {
+        run(bench, examined, "picture_shift", "shifted by a drawing", &|b| Shift::drawing(b.graph.input_shape()))
     },
 };
 
 fn run(
     bench: &mut Bench<'_>,
-    subject: &CheckedMethod<'_>,
+    examined: &CheckedMethod<'_>,
     test: &'static str,
     caption: &str,
     shift: &dyn Fn(&Bench<'_>) -> Result<Shift>,
@@ -64,13 +64,13 @@ fn run(
         Tensor::f64(tensor.dims(), sum)
     };
     let context = Context { seed: options.seed, score: options.score, preprocess: &preprocess, load: &load };
-    let after = match subject.spec.build(&context) {
+    let after = match examined.spec.build(&context) {
         Ok(after) => after,
         Err(e) => return Ok(Measurement::not_applicable(format!("it cannot be made for the shifted data: {e}"))),
     };
     let targets = [bench.scene.target];
-    let methods = [subject.method, &*after];
-    if subject.spec.values().text("patterns").is_ok() {
+    let methods = [examined.method, &*after];
+    if examined.spec.values().text("patterns").is_ok() {
         return Ok(Measurement::not_applicable(
             "its patterns were fitted to the data as they are; `check --kindermans` fits them to the shifted data too",
         ));
@@ -94,7 +94,7 @@ fn run(
             compared.output
         )));
     }
-    let Some(change) = compared.change.filter(|_| !subject.map.is_zero()) else {
+    let Some(change) = compared.change.filter(|_| !examined.map.is_zero()) else {
         return Ok(Measurement::not_applicable(ZERO));
     };
     let single = compare(false)?;
@@ -106,5 +106,5 @@ fn run(
     let measured = Measurement::number(change, sentences)
         .note("in single precision", single.change.unwrap_or(0.0))
         .note("max |f'(x+m) - f(x)| / max |f(x)|", compared.output);
-    Ok(measured.panel(subject.panel(test, PanelKind::Shifted, caption, compared.after, moved)))
+    Ok(measured.panel(examined.panel(test, PanelKind::Shifted, caption, compared.after, moved)))
 }

@@ -16,7 +16,7 @@ pub(super) const TEST: Test = Test {
             Multimedia (the question; number and bound are this project's)",
     measure: "Spearman of both maps' magnitudes",
     threshold: Threshold::AtMost(0.9),
-    run: |bench, subject| {
+    run: |bench, examined| {
         if bench.graph.link() == Link::Sigmoid {
             return Ok(Measurement::not_applicable(
                 "the net has one output: its other class is the same number with the sign changed",
@@ -26,11 +26,11 @@ pub(super) const TEST: Test = Test {
         if least == bench.scene.target {
             return Ok(Measurement::not_applicable("the net says the same of all classes"));
         }
-        if let Some(nothing) = subject.shows_nothing()? {
+        if let Some(nothing) = examined.shows_nothing()? {
             return Ok(nothing);
         }
-        let wrong = bench.map(subject, bench.graph, &x, least)?;
-        let [a, b] = [channel_max_abs(&subject.map.values)?, channel_max_abs(&wrong.values)?];
+        let wrong = bench.map(examined, bench.graph, &x, least)?;
+        let [a, b] = [channel_max_abs(&examined.map.values)?, channel_max_abs(&wrong.values)?];
         let size = |t: &crate::tensor::Tensor| t.to_f64().iter().sum::<f64>();
         // A map that vanishes for a class that is not there is as different as can be.
         let spearman = spearman_abs(&a, &b)?;
@@ -41,9 +41,9 @@ pub(super) const TEST: Test = Test {
         };
         let sentences = [another, "the map hardly depends on the class"];
         let measured = Measurement::number(spearman.unwrap_or(0.0), sentences)
-            .note("SSIM", ssim(&paper_scale(&subject.map.values)?, &paper_scale(&wrong.values)?)?)
+            .note("SSIM", ssim(&paper_scale(&examined.map.values)?, &paper_scale(&wrong.values)?)?)
             .note_of("share of the top tenth in common", top)
             .note("size of the wrong class's map, as a share of the other's", size(&b) / size(&a));
-        Ok(measured.panel(subject.panel(TEST.id, PanelKind::WrongClass, "for the least likely class", wrong, None)))
+        Ok(measured.panel(examined.panel(TEST.id, PanelKind::WrongClass, "for the least likely class", wrong, None)))
     },
 };

@@ -4,7 +4,7 @@ use crate::engine::{Batch, Engine};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::image::Preprocess;
-use crate::reliability::attack::{self, Adversarial, Context, Kind, Spec, Wanted, quantise};
+use crate::reliability::attack::{self, Adversarial, AttackContext, AttackKind, AttackSpec, Wanted, quantise};
 use crate::score::{least, top};
 use crate::tensor::Tensor;
 
@@ -20,7 +20,7 @@ pub enum Rounding {
 
 /// An attack with all its parameters.
 #[derive(Debug, Clone)]
-pub struct Attack {
+pub struct SpecimenAttack {
     name: String,
     attack: attack::Attack,
     /// The class that it makes for, where it is one for all pictures.
@@ -28,21 +28,21 @@ pub struct Attack {
     rounding: Rounding,
 }
 
-impl std::fmt::Display for Attack {
+impl std::fmt::Display for SpecimenAttack {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.name)
     }
 }
 
-impl Attack {
-    /// Reads `name` or `name:key=value,…` as [`Spec::parse`]; `seed` is that of random starts.
+impl SpecimenAttack {
+    /// Reads `name` or `name:key=value,…` as [`AttackSpec::parse`]; `seed` is that of random starts.
     ///
     /// # Errors
     /// When the text is no attack, one on the map, or wants a class that is not given by its index.
     pub fn parse(text: &str, rounding: Rounding, seed: u64) -> Result<Self> {
-        let spec = Spec::parse(text)?;
-        if spec.entry.kind != Kind::Prediction {
-            let known = attack::registry().iter().filter(|e| e.kind == Kind::Prediction);
+        let spec = AttackSpec::parse(text)?;
+        if spec.entry.kind != AttackKind::Prediction {
+            let known = attack::registry().iter().filter(|e| e.kind == AttackKind::Prediction);
             return Err(Error::settings(format!(
                 "{} leaves the prediction as it is; a detector is for attacks on the prediction: {}",
                 spec.entry.id,
@@ -50,7 +50,7 @@ impl Attack {
             )));
         }
         let none = |_: &std::path::Path| Err(Error::settings("attacks on the prediction read no files"));
-        let attack = spec.build(&Context { seed, load: &none, load_map: &none })?;
+        let attack = spec.build(&AttackContext { seed, load: &none, load_map: &none })?;
         let class = match attack.wanted() {
             Some(Wanted::Class(class)) => Some(class.parse().map_err(|_| {
                 Error::settings(format!("{}:target={class}: give the class by its index", spec.entry.id))
@@ -106,8 +106,8 @@ impl Attack {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<Attack> {
-        Attack::parse(text, Rounding::Levels, 0)
+    fn parse(text: &str) -> Result<SpecimenAttack> {
+        SpecimenAttack::parse(text, Rounding::Levels, 0)
     }
 
     #[test]

@@ -16,18 +16,18 @@ mod train;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-pub use attack::{Attack, Rounding};
+pub use attack::{Rounding, SpecimenAttack};
 pub use features::{Features, SIDE};
 pub use net::{ATTACKED, CLEAN, Net};
-pub use specimen::{Kind, Laboratory, Origin, Specimen};
-pub use split::{Part, part};
+pub use specimen::{Laboratory, Specimen, SpecimenKind, SpecimenOrigin};
+pub use split::{SplitPart, part};
 pub use train::{Epoch, Example, Scaling, Trained, Training, train};
 
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
-use super::auc::{Interval, Scored, interval};
+use super::auc::{Interval, ScoredCase, interval};
 use super::bootstrap::Bootstrap;
 use crate::engine::Engine;
 use crate::error::{Error, Result, read_file};
@@ -36,7 +36,7 @@ use crate::tensor::{Shape, Tensor, check_safetensors};
 
 /// Where a detector comes from: written beside its weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Provenance {
+pub struct DetectorProvenance {
     /// Version of the program that trained it.
     pub version: String,
     /// The method whose maps it looks at, with all its parameters.
@@ -75,7 +75,7 @@ pub struct Provenance {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Detector {
     /// Where it comes from.
-    pub provenance: Provenance,
+    pub provenance: DetectorProvenance,
     net: Net,
     scaling: Scaling,
 }
@@ -85,7 +85,7 @@ const PROVENANCE: &str = "verilume.detector";
 
 impl Detector {
     /// Of a training's result.
-    pub fn new(trained: Trained, provenance: Provenance) -> Self {
+    pub fn new(trained: Trained, provenance: DetectorProvenance) -> Self {
         Self { provenance, net: trained.net, scaling: trained.scaling }
     }
 
@@ -99,11 +99,11 @@ impl Detector {
     ///
     /// # Errors
     /// When a stack has not the shape of those it was trained on, or a number is not finite.
-    pub fn scores(&self, engine: &mut Engine, stacks: &[Tensor]) -> Result<Vec<Verdict>> {
+    pub fn scores(&self, engine: &mut Engine, stacks: &[Tensor]) -> Result<Vec<DetectorVerdict>> {
         let scaled = stacks.iter().map(|s| self.scaling.apply(s)).collect::<Result<Vec<_>>>()?;
         let logs = self.net.log_probabilities(engine, &scaled)?;
         let verdict =
-            |log: [f64; 2]| Verdict { probability: log[ATTACKED].exp(), log_odds: log[ATTACKED] - log[CLEAN] };
+            |log: [f64; 2]| DetectorVerdict { probability: log[ATTACKED].exp(), log_odds: log[ATTACKED] - log[CLEAN] };
         Ok(logs.into_iter().map(verdict).collect())
     }
 
@@ -119,7 +119,7 @@ impl Detector {
         kind: usize,
         bootstrap: &Bootstrap,
     ) -> Result<Option<Interval>> {
-        let tested: Vec<&Specimen> = specimens.iter().filter(|s| s.part == Part::Test).collect();
+        let tested: Vec<&Specimen> = specimens.iter().filter(|s| s.part == SplitPart::Test).collect();
         let mut cases = Vec::with_capacity(2 * tested.len());
         for positive in [false, true] {
             let maps =
@@ -127,7 +127,8 @@ impl Detector {
             // Equal pictures are drawn together.
             let (keys, stacks): (Vec<u64>, Vec<Tensor>) = tested.iter().filter_map(|s| Some((s.key, maps(s)?))).unzip();
             let verdicts = self.scores(engine, &stacks)?;
-            let case = |(key, v): (u64, Verdict)| Scored { group: key as usize, positive, score: v.log_odds };
+            let case =
+                |(key, v): (u64, DetectorVerdict)| ScoredCase { group: key as usize, positive, score: v.log_odds };
             cases.extend(keys.into_iter().zip(verdicts).map(case));
         }
         interval(&cases, bootstrap)
@@ -177,7 +178,7 @@ impl Detector {
         }
         // The extents of the stacks are not told by the weights alone.
         let Shape { c, h, w } = self.net.input();
-        let header = Header { maps: [c, h, w], provenance: self.provenance.clone() };
+        let header = DetectorHeader { maps: [c, h, w], provenance: self.provenance.clone() };
         let header = serde_json::to_string(&header).map_err(|e| broken(&e))?;
         let views = tensors.iter().map(|(name, dims, raw)| {
             TensorView::new(Dtype::F64, dims.clone(), raw).map(|v| (name.as_str(), v)).map_err(|e| broken(&e))
@@ -196,7 +197,7 @@ impl Detector {
         let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| broken(&e))?;
         let header = metadata.metadata().as_ref().and_then(|m| m.get(PROVENANCE));
         let header = header.ok_or_else(|| broken(&"its metadata does not say how it was trained"))?;
-        let header: Header = serde_json::from_str(header).map_err(|e| broken(&e))?;
+        let header: DetectorHeader = serde_json::from_str(header).map_err(|e| broken(&e))?;
         let file = SafeTensors::deserialize(bytes).map_err(|e| broken(&e))?;
         let read = |name: &str, dims: &[usize]| -> Result<Vec<f64>> {
             let view = file.tensor(name).map_err(|e| broken(&e))?;
@@ -239,7 +240,7 @@ impl Detector {
 
 /// What a detector says of one picture.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Verdict {
+pub struct DetectorVerdict {
     /// Probability that the picture was attacked, under equal odds.
     pub probability: f64,
     /// `ln(p / (1 − p))`.
@@ -248,9 +249,9 @@ pub struct Verdict {
 
 /// A file's metadata.
 #[derive(Serialize, Deserialize)]
-struct Header {
+struct DetectorHeader {
     /// Shape of the stacks of maps.
     maps: [usize; 3],
     #[serde(flatten)]
-    provenance: Provenance,
+    provenance: DetectorProvenance,
 }

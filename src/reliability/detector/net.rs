@@ -20,12 +20,12 @@ pub const ATTACKED: usize = 1;
 
 /// One layer's place among the parameters: its weight, then its bias.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Layer {
+pub(super) struct DetectorLayer {
     pub name: &'static str,
     pub dims: [usize; 4],
 }
 
-impl Layer {
+impl DetectorLayer {
     pub fn weights(&self) -> usize {
         self.dims.iter().product()
     }
@@ -71,7 +71,7 @@ impl Net {
     /// # Errors
     /// As [`Net::new`], and when there are more or fewer numbers than the net has, or one is not finite.
     pub fn with(input: Shape, parameters: Vec<f64>) -> Result<Self> {
-        let wanted: usize = layers(input)?.iter().map(Layer::parameters).sum();
+        let wanted: usize = layers(input)?.iter().map(DetectorLayer::parameters).sum();
         if parameters.len() != wanted || parameters.iter().any(|p| !p.is_finite()) {
             return Err(Error::model(format!(
                 "a detector on {input} has {wanted} finite parameters, not {} of which some may not be",
@@ -96,7 +96,7 @@ impl Net {
         &mut self.parameters
     }
 
-    pub(super) fn layers(&self) -> Result<[Layer; 3]> {
+    pub(super) fn layers(&self) -> Result<[DetectorLayer; 3]> {
         layers(self.input)
     }
 
@@ -221,7 +221,7 @@ impl Script for WeightGradients {
     }
 }
 
-pub(super) fn layers(input: Shape) -> Result<[Layer; 3]> {
+pub(super) fn layers(input: Shape) -> Result<[DetectorLayer; 3]> {
     input.checked()?;
     let halved = |n: usize| n / 2 / 2;
     if halved(input.h.min(input.w)) == 0 {
@@ -229,8 +229,8 @@ pub(super) fn layers(input: Shape) -> Result<[Layer; 3]> {
     }
     let [first, second] = FILTERS;
     Ok([
-        Layer { name: "conv1", dims: [first, input.c, 3, 3] },
-        Layer { name: "conv2", dims: [second, first, 3, 3] },
-        Layer { name: "fc", dims: [2, second * halved(input.h) * halved(input.w), 1, 1] },
+        DetectorLayer { name: "conv1", dims: [first, input.c, 3, 3] },
+        DetectorLayer { name: "conv2", dims: [second, first, 3, 3] },
+        DetectorLayer { name: "fc", dims: [2, second * halved(input.h) * halved(input.w), 1, 1] },
     ])
 }

@@ -1,8 +1,8 @@
 //! Examples for a detector: pictures, their attacked versions, and the maps of both.
 
-use super::attack::Attack;
+use super::attack::SpecimenAttack;
 use super::features::Features;
-use super::split::{Part, part};
+use super::split::{SplitPart, part};
 use crate::engine::{Batch, Engine};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -12,27 +12,27 @@ use crate::tensor::Tensor;
 
 /// Where attacked versions come from.
 #[derive(Debug, Clone)]
-pub enum Origin {
+pub enum SpecimenOrigin {
     /// They are made.
-    Made(Attack),
+    Made(SpecimenAttack),
     /// They are given beside the pictures.
     Given(String),
 }
 
-impl std::fmt::Display for Origin {
+impl std::fmt::Display for SpecimenOrigin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Origin::Made(attack) => attack.fmt(f),
-            Origin::Given(name) => f.write_str(name),
+            SpecimenOrigin::Made(attack) => attack.fmt(f),
+            SpecimenOrigin::Given(name) => f.write_str(name),
         }
     }
 }
 
 /// One kind of attacked versions.
 #[derive(Debug, Clone)]
-pub struct Kind {
+pub struct SpecimenKind {
     /// Where they come from.
-    pub origin: Origin,
+    pub origin: SpecimenOrigin,
     /// Whether no weight and no epoch is chosen by them: they are made of pictures of the test part only.
     pub held_out: bool,
 }
@@ -47,7 +47,7 @@ pub struct Laboratory<'a> {
     /// Makes the maps.
     pub features: &'a Features,
     /// Kinds of attacked versions.
-    pub kinds: &'a [Kind],
+    pub kinds: &'a [SpecimenKind],
     /// Seed of the split.
     pub seed: u64,
 }
@@ -58,7 +58,7 @@ pub struct Specimen {
     /// Names the picture: equal pictures have equal keys.
     pub key: u64,
     /// What it is used for.
-    pub part: Part,
+    pub part: SplitPart,
     /// The class that the net predicts on it.
     pub predicted: usize,
     /// Maps of that class.
@@ -95,14 +95,15 @@ impl Laboratory<'_> {
         };
         let mut found: Vec<Specimen> = clean.into_iter().zip(x.keys()).zip(&predicted).map(new).collect();
         for (k, kind) in self.kinds.iter().enumerate() {
-            let chosen: Vec<usize> = (0..x.len()).filter(|&i| !kind.held_out || found[i].part == Part::Test).collect();
+            let chosen: Vec<usize> =
+                (0..x.len()).filter(|&i| !kind.held_out || found[i].part == SplitPart::Test).collect();
             if chosen.is_empty() {
                 continue;
             }
             let versions = match (&kind.origin, given) {
-                (Origin::Given(_), Some(given)) => chosen.iter().map(|&i| given[i].clone()).collect(),
-                (Origin::Given(_), None) => continue,
-                (Origin::Made(attack), _) => {
+                (SpecimenOrigin::Given(_), Some(given)) => chosen.iter().map(|&i| given[i].clone()).collect(),
+                (SpecimenOrigin::Given(_), None) => continue,
+                (SpecimenOrigin::Made(attack), _) => {
                     let items = Batch::of(chosen.iter().map(|&i| x.items()[i].clone()).collect())?;
                     let logits: Vec<Vec<f64>> = chosen.iter().map(|&i| logits[i].clone()).collect();
                     attack.run(engine, (self.graph, self.preprocess), &items, &logits)?

@@ -7,7 +7,7 @@ use crate::engine::{Engine, Progress};
 use crate::error::{Error, Result};
 use crate::optimiser::Adam;
 use crate::random::Stream;
-use crate::reliability::auc::{Scored, auc};
+use crate::reliability::auc::{ScoredCase, auc};
 use crate::tensor::{Shape, Tensor};
 
 /// A stack of maps and what it is of.
@@ -161,11 +161,11 @@ fn train_on(engine: &mut Engine, examples: &[Example], validation: &[Example], s
         let classes = validation.iter().map(class);
         let cross = logs.iter().zip(classes).map(|(log, c)| -others.weight(c) * log[c]);
         let validation_loss = cross.sum::<f64>() / validation.len() as f64;
-        let cases: Vec<Scored> = logs
+        let cases: Vec<ScoredCase> = logs
             .iter()
             .zip(validation)
             .enumerate()
-            .map(|(group, (log, e))| Scored { group, positive: e.attacked, score: log[ATTACKED] - log[CLEAN] })
+            .map(|(group, (log, e))| ScoredCase { group, positive: e.attacked, score: log[ATTACKED] - log[CLEAN] })
             .collect();
         let validation_auc = auc(&cases)?.unwrap_or(0.5);
         let here = Epoch { loss, validation_loss, validation_auc };

@@ -2,15 +2,15 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::{Better, Case, Entry, Metric, Needs, Output, Readings, reduce, within, without};
+use super::{Better, Case, Metric, MetricEntry, Needs, Output, Readings, reduce, within, without};
 use crate::engine::{Batch, Engine};
 use crate::error::{Error, Result};
 use crate::method::Parameter;
-use crate::reliability::attack::{Context, Kind, Spec};
+use crate::reliability::attack::{AttackContext, AttackKind, AttackSpec};
 use crate::reliability::stability::{Comparison, Explained, stability};
 use crate::tensor::Tensor;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: MetricEntry = MetricEntry {
     id: "attack_stability",
     title: "Stability S_S under attack",
     paper: "Lu, Guo, Xing, Noble 2021: DANCE: Enhancing saliency maps using decoys, ICML; attacks as Ghorbani, Abid, Zou 2019: \
@@ -42,8 +42,8 @@ pub(super) const ENTRY: Entry = Entry {
     ],
     needs: Needs::Maps,
     build: |values| {
-        let attack = Spec::parse(values.text("attack")?).map_err(|e| e.within(values))?;
-        if attack.entry.kind != Kind::Map {
+        let attack = AttackSpec::parse(values.text("attack")?).map_err(|e| e.within(values))?;
+        if attack.entry.kind != AttackKind::Map {
             return Err(Error::settings(format!("{values}: {} changes the prediction, not the map", attack.entry.id)));
         }
         Ok(Box::new(UnderAttack {
@@ -59,21 +59,21 @@ pub(super) const ENTRY: Entry = Entry {
 };
 
 /// Pictures as an attack left them; none where it found nothing.
-type Moved = Vec<Option<Tensor>>;
+type AttackedPictures = Vec<Option<Tensor>>;
 
 /// Keys of pictures, the classes they were attacked for, and what became of them.
-type Done = (Vec<u64>, Vec<usize>, Moved);
+type LastAttack = (Vec<u64>, Vec<usize>, AttackedPictures);
 
 struct UnderAttack {
-    attack: Spec,
+    attack: AttackSpec,
     how: Comparison,
     /// What became of the last case's pictures: an attack does not depend on the method, and methods take turns on the
     /// same pictures.
-    last: Mutex<Option<Done>>,
+    last: Mutex<Option<LastAttack>>,
 }
 
 impl UnderAttack {
-    fn moved(&self, engine: &mut Engine, case: &Case<'_>) -> Result<Moved> {
+    fn moved(&self, engine: &mut Engine, case: &Case<'_>) -> Result<AttackedPictures> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let keys = case.x.keys();
         if let Some((of, targets, moved)) = &*last
@@ -83,9 +83,9 @@ impl UnderAttack {
         }
         let load =
             |path: &std::path::Path| Err(Error::settings(format!("{}: a metric reads no pictures", path.display())));
-        let attack = self.attack.build(&Context { seed: case.seed, load: &load, load_map: &load })?;
+        let attack = self.attack.build(&AttackContext { seed: case.seed, load: &load, load_map: &load })?;
         let found = attack.run(engine, case.graph, case.preprocess, case.x, case.targets)?;
-        let moved: Moved = found.into_iter().map(|f| f.succeeded.then_some(f.picture)).collect();
+        let moved: AttackedPictures = found.into_iter().map(|f| f.succeeded.then_some(f.picture)).collect();
         *last = Some((keys, case.targets.to_vec(), moved.clone()));
         Ok(moved)
     }

@@ -7,7 +7,7 @@ use crate::engine::{Batch, Engine};
 use crate::error::{Error, Result};
 use crate::map::Map;
 use crate::method::{Parameter, ParameterValues};
-use crate::reliability::attack::{Goal, Pgd, Size, Start, Stop, pgd};
+use crate::reliability::attack::{Goal, Pgd, PictureLength, StartPoint, Stop, pgd};
 use crate::score::top;
 
 pub(super) const EPSILON: Parameter = Parameter {
@@ -32,24 +32,24 @@ pub(super) const START: Parameter = Parameter {
 };
 
 /// The attack that the parameters describe.
-pub(super) fn attack(values: &ParameterValues) -> Result<Attack> {
-    let size = |key: &str| values.parse::<Size>(key)?.positive(key).map_err(|e| e.within(values));
+pub(super) fn attack(values: &ParameterValues) -> Result<RememberedAttack> {
+    let size = |key: &str| values.parse::<PictureLength>(key)?.positive(key).map_err(|e| e.within(values));
     let iterations = values.count("iterations")?;
     if iterations == 0 {
         return Err(Error::settings(format!("{values}: there must be at least 1 iteration")));
     }
     let start = match values.text("start")? {
-        "random" => Start::Random,
-        "picture" => Start::Picture,
+        "random" => StartPoint::Random,
+        "picture" => StartPoint::Picture,
         other => return Err(Error::settings(format!("{values}: start={other}: there are random and picture"))),
     };
     let (epsilon, step) = (size("epsilon")?, size("step")?);
     let pgd = Pgd { epsilon, step, iterations, start, stop: Stop::Last, seed: 0 };
-    Ok(Attack { pgd, last: Mutex::new(None) })
+    Ok(RememberedAttack { pgd, last: Mutex::new(None) })
 }
 
 /// An attack on the prediction, and whom it was last made on.
-pub(super) struct Attack {
+pub(super) struct RememberedAttack {
     pgd: Pgd,
     /// What became of the last case's pictures: the attack does not depend on the method, and methods take turns on the
     /// same pictures.
@@ -69,7 +69,7 @@ pub(super) struct Attacked {
     pub x: Batch,
 }
 
-impl Attack {
+impl RememberedAttack {
     /// The pictures of a case under attack, away from the class predicted on each.
     pub fn on(&self, engine: &mut Engine, case: &Case<'_>) -> Result<Arc<Attacked>> {
         let victims = (case.graph.id(), case.seed, case.x.keys());

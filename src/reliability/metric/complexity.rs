@@ -1,12 +1,12 @@
 //! Complexity (Bhatt, Weller, Moura 2020).
 
-use super::{Better, Case, Entry, Metric, Needs, Output, Readings, reduce};
+use super::{Better, Case, Metric, MetricEntry, Needs, Output, Readings, reduce};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::map::Reduction;
 use crate::reliability::concentration::entropy;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: MetricEntry = MetricEntry {
     id: "complexity",
     title: "Complexity",
     paper: "Bhatt, Weller, Moura 2020: Evaluating and aggregating feature-based model explanations, IJCAI",

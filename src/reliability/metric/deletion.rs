@@ -1,6 +1,6 @@
 //! Deletion (Petsiuk, Das, Saenko 2018): how quickly the class is lost when the most important pixels go.
 
-use super::{Better, Case, Entry, Metric, Needs, Output, Readings, baseline, is_flat, reduce, without};
+use super::{Better, Case, Metric, MetricEntry, Needs, Output, Readings, baseline, is_flat, reduce, without};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::map::Reduction;
@@ -8,10 +8,10 @@ use crate::method::{Parameter, ParameterValues};
 use crate::perturb::baseline::Baseline;
 use crate::program::Score;
 use crate::reliability::ranking::ranking;
-use crate::reliability::removal::{Amount, Order, Way, area, curves};
+use crate::reliability::removal::{Amount, RemovalOrder, Way, area, curves};
 use crate::tensor::Tensor;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: MetricEntry = MetricEntry {
     id: "deletion",
     title: "Deletion",
     paper: "Petsiuk, Das, Saenko 2018: RISE: Randomized input sampling for explanation of black-box models, BMVC",
@@ -52,7 +52,7 @@ pub(super) struct Pixels {
 
 /// Which end of the way is the picture.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Direction {
+pub(super) enum DeletionDirection {
     FromPicture,
     ToPicture,
 }
@@ -72,22 +72,22 @@ impl Pixels {
         engine: &mut Engine,
         case: &Case<'_>,
         planes: &[Tensor],
-        direction: Direction,
+        direction: DeletionDirection,
     ) -> Result<Vec<Vec<f64>>> {
         let orders: Vec<Vec<u32>> = planes.iter().map(|p| ranking(&p.to_f64())).collect();
         let baselines = self.baseline.tensors(case.x, case.preprocess, None, case.seed)?;
         let way = |i: usize| {
-            let (picture, baseline, order) = (&case.x.items()[i], &baselines[i], Order::Pixels(&orders[i]));
+            let (picture, baseline, order) = (&case.x.items()[i], &baselines[i], RemovalOrder::Pixels(&orders[i]));
             let [from, to] = match direction {
-                Direction::FromPicture => [picture, baseline],
-                Direction::ToPicture => [baseline, picture],
+                DeletionDirection::FromPicture => [picture, baseline],
+                DeletionDirection::ToPicture => [baseline, picture],
             };
             Way { from, to, order, step: self.step.of(orders[i].len()), target: case.targets[i] }
         };
         curves(engine, case.graph, Score::Prob, &(0..case.x.len()).map(way).collect::<Vec<_>>())
     }
 
-    pub fn measure(&self, engine: &mut Engine, case: &Case<'_>, direction: Direction) -> Result<Vec<Readings>> {
+    pub fn measure(&self, engine: &mut Engine, case: &Case<'_>, direction: DeletionDirection) -> Result<Vec<Readings>> {
         let planes = case.planes(self.reduction)?;
         let flat: Vec<bool> = planes.iter().map(is_flat).collect();
         if flat.iter().all(|&flat| flat) {
@@ -102,6 +102,6 @@ struct Deletion(Pixels);
 
 impl Metric for Deletion {
     fn measure(&self, engine: &mut Engine, case: &Case<'_>) -> Result<Vec<Readings>> {
-        self.0.measure(engine, case, Direction::FromPicture)
+        self.0.measure(engine, case, DeletionDirection::FromPicture)
     }
 }

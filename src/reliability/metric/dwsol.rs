@@ -1,8 +1,8 @@
 //! D-WSOL: localisation that has to discriminate, also under attack. The task is that of Wang, Su, Zhang, Hu 2020, whose
 //! protocol is not public; the definition here is this project's own.
 
-use super::attacked::{self, Attack, EPSILON, ITERATIONS, START, STEP};
-use super::{Better, Bounds, Case, Entry, Metric, Needs, Output, Readings, plane, reduce, within};
+use super::attacked::{self, EPSILON, ITERATIONS, RememberedAttack, START, STEP};
+use super::{Better, Bounds, Case, Metric, MetricEntry, Needs, Output, Readings, plane, reduce, within};
 use crate::engine::{Batch, Engine};
 use crate::error::{Error, Result};
 use crate::graph::Link;
@@ -12,7 +12,7 @@ use crate::random::Stream;
 use crate::reliability::draws::MetricDraws;
 use crate::reliability::localisation::largest_component;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: MetricEntry = MetricEntry {
     id: "dwsol",
     title: "Discriminative localisation (D-WSOL)",
     paper: "the task: Wang, Su, Zhang, Hu 2020: Learning reliable visual saliency for model explanations, IEEE Transactions \
@@ -65,7 +65,7 @@ struct DWsol {
     threshold: f64,
     reduction: Reduction,
     share: f64,
-    attack: Attack,
+    attack: RememberedAttack,
 }
 
 /// What one picture is asked.

@@ -1,12 +1,12 @@
 //! The energy-based pointing game (Wang, Wang, Du, Yang, Zhang, Ding, Mardziel, Hu 2020).
 
-use super::{Better, Case, Entry, Metric, Needs, Output, Readings, reduce};
+use super::{Better, Case, Metric, MetricEntry, Needs, Output, Readings, reduce};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::map::Reduction;
 use crate::reliability::localisation::positive_share;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: MetricEntry = MetricEntry {
     id: "energy_in_box",
     title: "Energy in the box",
     paper: "Wang, Wang, Du, Yang, Zhang, Ding, Mardziel, Hu 2020: Score-CAM, CVPR workshops, section 4.3",

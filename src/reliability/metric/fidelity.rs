@@ -1,11 +1,11 @@
 //! `S_F`: see [`crate::reliability::fidelity()`].
 
-use super::{Better, Case, Entry, Metric, Needs, Output, Readings, is_flat, without};
+use super::{Better, Case, Metric, MetricEntry, Needs, Output, Readings, is_flat, without};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::map::Reduction;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: MetricEntry = MetricEntry {
     id: "fidelity",
     title: "Fidelity S_F",
     paper: "Lu, Guo, Xing, Noble 2021: DANCE: Enhancing saliency maps using decoys, ICML",

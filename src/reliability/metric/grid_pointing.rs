@@ -1,13 +1,13 @@
 //! The grid pointing game (Böhle, Fritz, Schiele 2021).
 
-use super::{Better, Case, Entry, Metric, Needs, Output, Readings, plane, reduce};
+use super::{Better, Case, Metric, MetricEntry, Needs, Output, Readings, plane, reduce};
 use crate::engine::{Batch, Engine};
 use crate::error::{Error, Result};
 use crate::map::Reduction;
 use crate::reliability::localisation::positive_share;
 use crate::reliability::scores::together;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: MetricEntry = MetricEntry {
     id: "grid_pointing",
     title: "Grid pointing game",
     paper: "Böhle, Fritz, Schiele 2021: Convolutional dynamic alignment networks for interpretable classifications, CVPR",

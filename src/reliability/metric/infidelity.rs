@@ -1,6 +1,6 @@
 //! Infidelity (Yeh, Hsieh, Suggala, Inouye, Ravikumar 2019).
 
-use super::{Better, Case, Entry, Metric, Needs, Output, Readings, SCORE, plane, score, within, without};
+use super::{Better, Case, Metric, MetricEntry, Needs, Output, Readings, SCORE, plane, score, within, without};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::map::{Map, Reduction};
@@ -11,7 +11,7 @@ use crate::reliability::draws::{MetricDraws, Noise, sample};
 use crate::reliability::scores::Scores;
 use crate::tensor::Tensor;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: MetricEntry = MetricEntry {
     id: "infidelity",
     title: "Infidelity",
     paper: "Yeh, Hsieh, Suggala, Inouye, Ravikumar 2019: On the (in)fidelity and sensitivity of explanations, NeurIPS",

@@ -1,12 +1,12 @@
 //! Insertion (Petsiuk, Das, Saenko 2018): how quickly the class appears when the most important pixels come.
 
-use super::deletion::{Direction, Pixels, STEP};
-use super::{Better, Case, Entry, Metric, Needs, Output, Readings, reduce};
+use super::deletion::{DeletionDirection, Pixels, STEP};
+use super::{Better, Case, Metric, MetricEntry, Needs, Output, Readings, reduce};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::method::Parameter;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: MetricEntry = MetricEntry {
     id: "insertion",
     title: "Insertion",
     paper: "Petsiuk, Das, Saenko 2018: RISE: Randomized input sampling for explanation of black-box models, BMVC",
@@ -32,6 +32,6 @@ struct Insertion(Pixels);
 
 impl Metric for Insertion {
     fn measure(&self, engine: &mut Engine, case: &Case<'_>) -> Result<Vec<Readings>> {
-        self.0.measure(engine, case, Direction::ToPicture)
+        self.0.measure(engine, case, DeletionDirection::ToPicture)
     }
 }

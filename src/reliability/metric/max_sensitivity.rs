@@ -1,6 +1,6 @@
 //! Max-sensitivity (Yeh, Hsieh, Suggala, Inouye, Ravikumar 2019).
 
-use super::{Better, Case, Entry, Metric, Needs, Output, Readings, within};
+use super::{Better, Case, Metric, MetricEntry, Needs, Output, Readings, within};
 use crate::engine::{Batch, Engine};
 use crate::error::{Error, Result};
 use crate::method::Parameter;
@@ -8,7 +8,7 @@ use crate::random::Stream;
 use crate::reliability::draws::{MetricDraws, Noise, sample};
 use crate::reliability::stability::distance;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: MetricEntry = MetricEntry {
     id: "max_sensitivity",
     title: "Max-sensitivity",
     paper: "Yeh, Hsieh, Suggala, Inouye, Ravikumar 2019: On the (in)fidelity and sensitivity of explanations, NeurIPS",

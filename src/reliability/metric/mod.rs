@@ -1,7 +1,7 @@
 //! Metrics: what `verilume eval` measures of methods and their maps.
 //!
-//! A metric lives in one file with its registry [`Entry`]. It is given a [`Case`], pictures of one shape with a method and
-//! its maps of them, and answers with named numbers for each picture.
+//! A metric lives in one file with its registry [`MetricEntry`]. It is given a [`Case`], pictures of one shape with a
+//! method and its maps of them, and answers with named numbers for each picture.
 
 mod attack_stability;
 mod attacked;
@@ -24,7 +24,7 @@ mod spec;
 mod stability;
 mod wsol;
 
-pub use spec::Spec;
+pub use spec::MetricSpec;
 
 pub use super::localisation::{Bounds, Region};
 use crate::engine::{self, Batch, Engine};
@@ -195,7 +195,7 @@ fn within(values: &ParameterValues, key: &str, holds: impl Fn(f64) -> bool, word
     }
 }
 
-/// Named numbers of one picture, in the order of [`Entry::outputs`]; `None` where a number has no meaning on it.
+/// Named numbers of one picture, in the order of [`MetricEntry::outputs`]; `None` where a number has no meaning on it.
 pub type Readings = Vec<Option<f64>>;
 
 /// Measures.
@@ -228,7 +228,7 @@ pub struct Output {
 }
 
 /// A metric as the registry knows it.
-pub struct Entry {
+pub struct MetricEntry {
     /// Name in commands, files and records.
     pub id: &'static str,
     /// Name in prose.
@@ -260,14 +260,14 @@ pub enum Needs {
     Mosaic,
 }
 
-impl std::fmt::Debug for Entry {
+impl std::fmt::Debug for MetricEntry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Entry").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
 /// All metrics.
-pub fn registry() -> &'static [Entry] {
+pub fn registry() -> &'static [MetricEntry] {
     &[
         fidelity::ENTRY,
         deletion::ENTRY,

@@ -1,6 +1,6 @@
 //! Pixel flipping: see [`crate::reliability::pixel_flipping()`], which gives the curve.
 
-use super::{Better, Case, Entry, Metric, Needs, Output, Readings, baseline, is_flat, without};
+use super::{Better, Case, Metric, MetricEntry, Needs, Output, Readings, baseline, is_flat, without};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::method::Parameter;
@@ -8,7 +8,7 @@ use crate::perturb::baseline::Baseline;
 use crate::reliability::pixel_flipping;
 use crate::reliability::removal::{Amount, area};
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: MetricEntry = MetricEntry {
     id: "pixel_flipping",
     title: "Pixel flipping",
     paper: "Bach, Binder, Montavon, Klauschen, Müller, Samek 2015: On pixel-wise explanations for non-linear classifier \

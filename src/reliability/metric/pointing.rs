@@ -1,12 +1,12 @@
 //! The pointing game (Zhang, Bargal, Lin, Brandt, Shen, Sclaroff 2016).
 
-use super::{Better, Case, Entry, Metric, Needs, Output, Readings, reduce};
+use super::{Better, Case, Metric, MetricEntry, Needs, Output, Readings, reduce};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::map::Reduction;
 use crate::method::Parameter;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: MetricEntry = MetricEntry {
     id: "pointing",
     title: "Pointing game",
     paper: "Zhang, Bargal, Lin, Brandt, Shen, Sclaroff 2016: Top-down neural attention by excitation backprop, ECCV",

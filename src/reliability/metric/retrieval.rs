@@ -1,7 +1,7 @@
 //! Class retrieval under attack (Lim, Lee, Kim 2021).
 
-use super::attacked::{self, Attack, EPSILON, ITERATIONS, START, STEP};
-use super::{Better, Case, Entry, Metric, Needs, Output, Readings, plane};
+use super::attacked::{self, EPSILON, ITERATIONS, RememberedAttack, START, STEP};
+use super::{Better, Case, Metric, MetricEntry, Needs, Output, Readings, plane};
 use crate::engine::{Batch, Engine};
 use crate::error::Result;
 use crate::map::{Map, Reduction, paper_scale};
@@ -13,7 +13,7 @@ const fn higher(key: &'static str) -> Output {
     Output { key, better: Better::Higher }
 }
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: MetricEntry = MetricEntry {
     id: "retrieval",
     title: "Class retrieval under attack",
     paper: "Lim, Lee, Kim 2021: Building reliable explanations of unreliable neural networks: locally smoothing perspective \
@@ -37,7 +37,7 @@ pub(super) const ENTRY: Entry = Entry {
     build: |values| Ok(Box::new(Retrieval(attacked::attack(values)?))),
 };
 
-struct Retrieval(Attack);
+struct Retrieval(RememberedAttack);
 
 /// Masked pictures of one kind of class: x by mx, xa by mx, xa by mxa, x by mxa.
 const PRODUCTS: usize = 4;

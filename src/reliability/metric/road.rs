@@ -1,6 +1,6 @@
 //! ROAD (Rong, Leemann, Borisov, Kasneci, Kasneci 2022): pixels are removed so that nobody sees where.
 
-use super::{Better, Case, Entry, Metric, Needs, Output, Readings, is_flat, reduce, without};
+use super::{Better, Case, Metric, MetricEntry, Needs, Output, Readings, is_flat, reduce, without};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::map::Reduction;
@@ -13,7 +13,7 @@ use crate::reliability::ranking::ranking;
 use crate::reliability::scores::{Scores, together};
 use crate::tensor::Tensor;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: MetricEntry = MetricEntry {
     id: "road",
     title: "ROAD",
     paper: "Rong, Leemann, Borisov, Kasneci, Kasneci 2022: A consistent and efficient evaluation strategy for attribution \

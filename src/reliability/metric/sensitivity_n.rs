@@ -1,6 +1,6 @@
 //! Sensitivity-n (Ancona, Ceolini, Öztireli, Gross 2018).
 
-use super::{Better, Case, Entry, Metric, Needs, Output, Readings, SCORE, baseline, score};
+use super::{Better, Case, Metric, MetricEntry, Needs, Output, Readings, SCORE, baseline, score};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::map::Reduction;
@@ -13,7 +13,7 @@ use crate::reliability::removal::{Amount, replaced};
 use crate::reliability::scores::Scores;
 use crate::reliability::similarity::correlation;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: MetricEntry = MetricEntry {
     id: "sensitivity_n",
     title: "Sensitivity-n",
     paper: "Ancona, Ceolini, Öztireli, Gross 2018: Towards better understanding of gradient-based attribution methods for \

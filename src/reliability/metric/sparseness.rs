@@ -1,12 +1,12 @@
 //! Sparseness (Chalasani, Chen, Chowdhury, Wu, Jha 2020).
 
-use super::{Better, Case, Entry, Metric, Needs, Output, Readings, reduce};
+use super::{Better, Case, Metric, MetricEntry, Needs, Output, Readings, reduce};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::map::Reduction;
 use crate::reliability::concentration::gini;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: MetricEntry = MetricEntry {
     id: "sparseness",
     title: "Sparseness",
     paper: "Chalasani, Chen, Chowdhury, Wu, Jha 2020: Concise explanations of neural networks using adversarial training, ICML",

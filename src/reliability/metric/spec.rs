@@ -1,25 +1,25 @@
 //! A metric with its parameters, as written on the command line.
 
-use super::{Entry, Metric, registry};
+use super::{Metric, MetricEntry, registry};
 use crate::error::{Error, Result};
 use crate::method::{Parameter, ParameterValues, Registered, read};
 
 /// A metric with all its parameters, by default or as given.
 #[derive(Debug, Clone)]
-pub struct Spec {
+pub struct MetricSpec {
     /// The metric.
-    pub entry: &'static Entry,
+    pub entry: &'static MetricEntry,
     values: ParameterValues,
 }
 
-impl Spec {
+impl MetricSpec {
     /// Reads `name` or `name:key=value,key=(value with , or =)`.
     ///
     /// # Errors
     /// When the name or a key is unknown (the message lists the near misses), a key is given twice, or the text is not of
     /// this form.
     pub fn parse(text: &str) -> Result<Self> {
-        let (entry, given) = read::<Entry>(text)?;
+        let (entry, given) = read::<MetricEntry>(text)?;
         let resolved = given.into_iter().zip(entry.parameters);
         let values = resolved.map(|((key, v), p)| (key, v.unwrap_or_else(|| p.default.into()))).collect();
         Ok(Self { entry, values: ParameterValues::new(entry.id, values) })
@@ -39,7 +39,7 @@ impl Spec {
     }
 }
 
-impl std::str::FromStr for Spec {
+impl std::str::FromStr for MetricSpec {
     type Err = Error;
 
     fn from_str(s: &str) -> Result<Self> {
@@ -47,14 +47,14 @@ impl std::str::FromStr for Spec {
     }
 }
 
-/// With every parameter, as [`Spec::parse`] reads it.
-impl std::fmt::Display for Spec {
+/// With every parameter, as [`MetricSpec::parse`] reads it.
+impl std::fmt::Display for MetricSpec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.values.fmt(f)
     }
 }
 
-impl Registered for Entry {
+impl Registered for MetricEntry {
     const KIND: &'static str = "metric";
 
     fn registry() -> &'static [Self] {
@@ -77,8 +77,8 @@ mod tests {
     #[test]
     fn every_entry_parses_and_builds_its_own_defaults() {
         for entry in registry() {
-            let spec = Spec::parse(entry.id).unwrap();
-            assert_eq!(Spec::parse(&spec.to_string()).unwrap().to_string(), spec.to_string());
+            let spec = MetricSpec::parse(entry.id).unwrap();
+            assert_eq!(MetricSpec::parse(&spec.to_string()).unwrap().to_string(), spec.to_string());
             spec.build().unwrap_or_else(|e| panic!("{spec}: {e}"));
             assert!(!entry.paper.is_empty() && !entry.summary.is_empty() && !entry.outputs.is_empty());
             assert_eq!(registry().iter().filter(|e| e.id == entry.id).count(), 1);
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn mistakes_are_named() {
-        let message = |s: &str| Spec::parse(s).unwrap_err().to_string();
+        let message = |s: &str| MetricSpec::parse(s).unwrap_err().to_string();
         assert!(message("deltion").contains("no metric is named 'deltion'; did you mean deletion"));
         assert!(message("deletion:stpe=3").contains("step"));
         assert!(message("deletion:step=1,step=2").contains("twice"));

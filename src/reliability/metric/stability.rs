@@ -1,6 +1,6 @@
 //! `S_S` under noise: see [`crate::reliability::stability`], which also compares with pictures moved in other ways.
 
-use super::{Better, Case, Entry, Metric, Needs, Output, Readings, reduce, within, without};
+use super::{Better, Case, Metric, MetricEntry, Needs, Output, Readings, reduce, within, without};
 use crate::engine::{Batch, Engine};
 use crate::error::{Error, Result};
 use crate::method::Parameter;
@@ -8,7 +8,7 @@ use crate::random::Stream;
 use crate::reliability::draws::{MetricDraws, Noise, sample};
 use crate::reliability::stability::{Comparison, Explained, Stability, stability};
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: MetricEntry = MetricEntry {
     id: "stability",
     title: "Stability S_S",
     paper: "Lu, Guo, Xing, Noble 2021: DANCE: Enhancing saliency maps using decoys, ICML; top-k and mass centre as \

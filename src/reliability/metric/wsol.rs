@@ -1,13 +1,13 @@
 //! Weakly supervised localisation (Zhou, Khosla, Lapedriza, Oliva, Torralba 2016).
 
-use super::{Better, Case, Entry, Metric, Needs, Output, Readings, reduce, within};
+use super::{Better, Case, Metric, MetricEntry, Needs, Output, Readings, reduce, within};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::map::Reduction;
 use crate::method::Parameter;
 use crate::reliability::localisation::largest_component;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: MetricEntry = MetricEntry {
     id: "wsol",
     title: "Weakly supervised localisation",
     paper: "Zhou, Khosla, Lapedriza, Oliva, Torralba 2016: Learning deep features for discriminative localization, CVPR",

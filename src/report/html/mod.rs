@@ -90,7 +90,7 @@ impl Display for Drawing {
 
 /// One map of a method, drawn.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Panel {
+pub struct PagePanel {
     /// The method's id, as in [`super::check::MethodChecked`].
     pub method: String,
     /// The test that shows it, by id; empty for the map of the picture itself.
@@ -109,7 +109,7 @@ pub struct Plate {
     /// The picture as the net sees it.
     pub picture: Drawing,
     /// Maps, those of one method in the order in which they are shown.
-    pub panels: Vec<Panel>,
+    pub panels: Vec<PagePanel>,
 }
 
 /// A report and its drawings.

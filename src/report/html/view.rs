@@ -29,7 +29,7 @@ fn columns(panels: usize) -> usize {
 
 /// A verdict, on one picture or on several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum VerdictState {
     Pass,
     Fail,
     /// On some pictures the one, on some the other.
@@ -37,43 +37,43 @@ pub(super) enum State {
     NotApplicable,
 }
 
-impl State {
+impl VerdictState {
     fn of_one(verdict: Verdict) -> Self {
         match verdict {
-            Verdict::Pass => State::Pass,
-            Verdict::Fail => State::Fail,
-            Verdict::NotApplicable => State::NotApplicable,
+            Verdict::Pass => VerdictState::Pass,
+            Verdict::Fail => VerdictState::Fail,
+            Verdict::NotApplicable => VerdictState::NotApplicable,
         }
     }
 
     fn of_all(tally: &Tally<'_>) -> Self {
         match (tally.passed, tally.failed) {
-            (0, 0) => State::NotApplicable,
-            (_, 0) => State::Pass,
-            (0, _) => State::Fail,
-            _ => State::Mixed,
+            (0, 0) => VerdictState::NotApplicable,
+            (_, 0) => VerdictState::Pass,
+            (0, _) => VerdictState::Fail,
+            _ => VerdictState::Mixed,
         }
     }
 
     /// The word for it.
     fn word(self) -> &'static str {
         match self {
-            State::Pass => "pass",
-            State::Fail => "FAIL",
-            State::Mixed => "mixed",
-            State::NotApplicable => "n/a",
+            VerdictState::Pass => "pass",
+            VerdictState::Fail => "FAIL",
+            VerdictState::Mixed => "mixed",
+            VerdictState::NotApplicable => "n/a",
         }
     }
 }
 
-impl fmt::Display for State {
+impl fmt::Display for VerdictState {
     /// The name of its style and of its sign.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            State::Pass => "pass",
-            State::Fail => "fail",
-            State::Mixed => "mixed",
-            State::NotApplicable => "na",
+            VerdictState::Pass => "pass",
+            VerdictState::Fail => "fail",
+            VerdictState::Mixed => "mixed",
+            VerdictState::NotApplicable => "na",
         })
     }
 }
@@ -138,13 +138,13 @@ struct MethodView<'a> {
     summary: String,
     /// Position in the order of this column.
     rank: usize,
-    state: State,
-    cells: Vec<Cell>,
+    state: VerdictState,
+    cells: Vec<FindingCell>,
 }
 
-struct Cell {
+struct FindingCell {
     title: String,
-    state: State,
+    state: VerdictState,
     /// `pass`, `FAIL`, `n/a`; of several pictures with those passed, `mixed 2/3`.
     word: String,
     value: String,
@@ -172,13 +172,13 @@ struct PictureView<'a> {
     failed: usize,
     /// Panels of the method that has most, as far as they fit side by side.
     columns: usize,
-    methods: Vec<Explained<'a>>,
+    methods: Vec<ExplainedView<'a>>,
 }
 
 /// A method on one picture.
-struct Explained<'a> {
+struct ExplainedView<'a> {
     id: &'a str,
-    state: State,
+    state: VerdictState,
     verdict: String,
     panels: Vec<PanelView<'a>>,
     findings: Vec<FindingView>,
@@ -189,13 +189,13 @@ struct PanelView<'a> {
     caption: String,
     drawing: &'a Drawing,
     /// The verdict of the test that it shows.
-    state: Option<State>,
+    state: Option<VerdictState>,
     value: String,
 }
 
 struct FindingView {
     title: String,
-    state: State,
+    state: VerdictState,
     value: String,
     bound: String,
     measure: String,
@@ -363,7 +363,7 @@ fn methods<'a>(report: &'a CheckReport, tallies: &[Vec<Tally<'a>>]) -> Vec<Metho
         let row = &tallies[m];
         let cells = report.tests.iter().enumerate().map(|(t, test)| {
             let cell = cell(report, &method.id, &test.id, &row[t]);
-            Cell { title: plain(&test.title), rank: by_test[t][m], ..cell }
+            FindingCell { title: plain(&test.title), rank: by_test[t][m], ..cell }
         });
         let decided = row.iter().filter(|t| t.decided() > 0).count();
         let (failed, _) = overall[m];
@@ -378,9 +378,9 @@ fn methods<'a>(report: &'a CheckReport, tallies: &[Vec<Tally<'a>>]) -> Vec<Metho
             },
             rank: overall_ranks[m],
             state: match (decided, failed) {
-                (0, _) => State::NotApplicable,
-                (_, 0) => State::Pass,
-                _ => State::Fail,
+                (0, _) => VerdictState::NotApplicable,
+                (_, 0) => VerdictState::Pass,
+                _ => VerdictState::Fail,
             },
             cells: cells.collect(),
         }
@@ -388,11 +388,11 @@ fn methods<'a>(report: &'a CheckReport, tallies: &[Vec<Tally<'a>>]) -> Vec<Metho
     report.methods.iter().enumerate().map(method).collect()
 }
 
-fn cell(report: &CheckReport, method: &str, test: &str, tally: &Tally<'_>) -> Cell {
-    let state = State::of_all(tally);
+fn cell(report: &CheckReport, method: &str, test: &str, tally: &Tally<'_>) -> FindingCell {
+    let state = VerdictState::of_all(tally);
     let several = tally.decided() > 1;
     let word = match state {
-        State::NotApplicable => "n/a".into(),
+        VerdictState::NotApplicable => "n/a".into(),
         _ if several => format!("{} {}/{}", state.word(), tally.passed, tally.decided()),
         _ => state.word().into(),
     };
@@ -410,7 +410,7 @@ fn cell(report: &CheckReport, method: &str, test: &str, tally: &Tally<'_>) -> Ce
     let detail = worst.map(|f| plain(&f.detail)).unwrap_or_default();
     let whose = if several { "worst of all pictures: " } else { "" };
     let number = if value.is_empty() { String::new() } else { format!("{whose}{measure} = {value}, asked {bound}. ") };
-    Cell {
+    FindingCell {
         title: String::new(),
         state,
         word,
@@ -444,7 +444,7 @@ fn picture<'a>(report: &'a CheckReport, at: usize, plate: Option<&'a Plate>) -> 
         explained(report, &method.id, &findings, plate)
     };
     let usable = picture.error.is_none();
-    let methods: Vec<Explained<'a>> = report.methods.iter().filter(|_| usable).map(explained).collect();
+    let methods: Vec<ExplainedView<'a>> = report.methods.iter().filter(|_| usable).map(explained).collect();
     PictureView {
         anchor: anchor(at),
         name: plain(&picture.input),
@@ -467,7 +467,7 @@ fn explained<'a>(
     method: &'a str,
     findings: &[&Finding],
     plate: Option<&'a Plate>,
-) -> Explained<'a> {
+) -> ExplainedView<'a> {
     let of = |test: &str| findings.iter().find(|f| f.test == test);
     let panels = plate.into_iter().flat_map(|plate| &plate.panels).filter(|p| p.method == method).map(|panel| {
         let finding = of(&panel.test);
@@ -475,13 +475,13 @@ fn explained<'a>(
             name: plain(&panel.name),
             caption: plain(&panel.caption),
             drawing: &panel.drawing,
-            state: finding.map(|f| State::of_one(f.verdict)),
+            state: finding.map(|f| VerdictState::of_one(f.verdict)),
             value: finding.map(|f| number(f)).unwrap_or_default(),
         }
     });
     let shown = findings.iter().map(|f| FindingView {
         title: plain(report.tests.iter().find(|t| t.id == f.test).map_or(&f.test, |t| &t.title)),
-        state: State::of_one(f.verdict),
+        state: VerdictState::of_one(f.verdict),
         value: number(f),
         bound: f.threshold.map(asked).unwrap_or_default(),
         measure: plain(&f.measure),
@@ -491,11 +491,11 @@ fn explained<'a>(
     let failed = findings.iter().filter(|f| f.verdict == Verdict::Fail).count();
     let passed = findings.iter().filter(|f| f.verdict == Verdict::Pass).count();
     let (state, verdict) = match (passed, failed) {
-        (0, 0) => (State::NotApplicable, "no test applies".into()),
-        (n, 0) => (State::Pass, format!("passes {}", counted(n, "test"))),
-        (_, n) => (State::Fail, format!("fails {n} of {}", counted(passed + failed, "test"))),
+        (0, 0) => (VerdictState::NotApplicable, "no test applies".into()),
+        (n, 0) => (VerdictState::Pass, format!("passes {}", counted(n, "test"))),
+        (_, n) => (VerdictState::Fail, format!("fails {n} of {}", counted(passed + failed, "test"))),
     };
-    Explained { id: method, state, verdict, panels: panels.collect(), findings: shown.collect() }
+    ExplainedView { id: method, state, verdict, panels: panels.collect(), findings: shown.collect() }
 }
 
 #[cfg(test)]

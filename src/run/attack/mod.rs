@@ -11,12 +11,14 @@ use sha2::{Digest, Sha256};
 pub use record::{AttackLine, AttackRecord, MapsCompared};
 
 use super::ledger::{Show, Totals};
-use super::recorded::{Asked, Recorded, Seen};
+use super::recorded::{Recorded, RunRequest, Seen};
 use super::settings::{Named, Numbered, common};
-use super::{Listener, Work, hopeless};
+use super::{InputWork, Listener, hopeless};
 use crate::cancel::Cancel;
 use crate::data::files::{self, RawFormat};
-use crate::data::{ArrayFile, At, Item, Room, Row, Source, Stream, TargetChoice, damage, finite, named, paths};
+use crate::data::{
+    ArrayFile, Item, ItemPosition, ItemStream, Room, Row, Source, TargetChoice, damage, finite, named, paths,
+};
 use crate::engine::Settings;
 use crate::error::{Error, Result};
 use crate::image::Picture;
@@ -24,7 +26,7 @@ use crate::map::{Map, channel_mean_abs};
 use crate::method::{self, Method};
 use crate::model::Setting;
 use crate::program::Score;
-use crate::reliability::attack::{self, Adversarial, Quantised, Spec, Wanted, linf_levels, quantise};
+use crate::reliability::attack::{self, Adversarial, AttackSpec, Quantised, Wanted, linf_levels, quantise};
 use crate::reliability::similarity::{spearman, top_k_intersection};
 use crate::report::{MethodUsed, RECORD_VERSION};
 use crate::score::{least, top};
@@ -86,9 +88,9 @@ pub struct AttackOptions {
 }
 
 /// An attack that can run, under the name that its files and records carry.
-struct Ready {
+struct ReadyAttack {
     id: String,
-    spec: Spec,
+    spec: AttackSpec,
     attack: attack::Attack,
     /// The class that it wants, where that is the same for all inputs.
     wanted: Option<usize>,
@@ -97,7 +99,7 @@ struct Ready {
 }
 
 /// A method whose maps are compared.
-struct Compared {
+struct ComparedMethod {
     spec: String,
     method: Box<dyn Method>,
     /// Whether it has made a map in this run.
@@ -105,21 +107,21 @@ struct Compared {
 }
 
 /// What was found for item `at`, as numbers and, where one is wanted, as a picture and what the net sees of it.
-struct Outcome {
+struct AttackedItem {
     at: usize,
     found: Adversarial,
     quantised: Option<Result<(Picture, Tensor)>>,
 }
 
 /// Attacks many inputs.
-pub struct Attack<'a> {
+pub struct AttackRun<'a> {
     run: Recorded<'a, AttackLine>,
     options: AttackOptions,
-    attacks: Vec<Ready>,
-    compared: Vec<Compared>,
+    attacks: Vec<ReadyAttack>,
+    compared: Vec<ComparedMethod>,
 }
 
-impl<'a> Attack<'a> {
+impl<'a> AttackRun<'a> {
     /// Finds the inputs, locks the folder of results and looks at what is in it. `show` is told the inputs and the attacks and
     /// makes what shows records.
     ///
@@ -132,7 +134,7 @@ impl<'a> Attack<'a> {
         show: impl FnOnce(&[Source], &[&str]) -> Show<AttackLine>,
         listener: &dyn Listener,
     ) -> Result<Self> {
-        let specs = options.attacks.iter().map(|text| Spec::parse(text)).collect::<Result<Vec<_>>>()?;
+        let specs = options.attacks.iter().map(|text| AttackSpec::parse(text)).collect::<Result<Vec<_>>>()?;
         let target = TargetChoice::parse(&options.target)?;
         if matches!(target, TargetChoice::Top(k) if k > 1) {
             return Err(Error::settings(format!("--target {}: an attack is on one class of an input", options.target)));
@@ -157,7 +159,7 @@ impl<'a> Attack<'a> {
             settings: hex(&Sha256::digest(format!("{all} {}", ready.spec).as_bytes())[..8]),
         });
         let ids: Vec<String> = attacks.iter().map(|attack| attack.id.clone()).collect();
-        let asked = Asked {
+        let asked = RunRequest {
             command: "attack",
             inputs: &options.inputs,
             out: &options.out,
@@ -183,7 +185,7 @@ impl<'a> Attack<'a> {
     }
 
     /// The inputs.
-    pub fn stream(&self) -> Stream {
+    pub fn stream(&self) -> ItemStream {
         self.run.stream(Box::new(|_, _| false))
     }
 
@@ -204,7 +206,7 @@ impl<'a> Attack<'a> {
         AttackLine { record, stamp: self.run.sources[at].stamp, place: self.run.ledger.place(at), part }
     }
 
-    fn fail(&mut self, (at, row): At, why: &Error, noticed: Noticed) -> Result<()> {
+    fn fail(&mut self, (at, row): ItemPosition, why: &Error, noticed: Noticed) -> Result<()> {
         let Noticed { assumed, warnings, .. } = noticed;
         let failed = AttackRecord::failed(&self.run.sources[at].shown, row, &why.to_string());
         let line = self.line(at, AttackRecord { assumed, warnings, ..failed }, None);
@@ -272,7 +274,7 @@ impl<'a> Attack<'a> {
     }
 
     /// Makes pictures of levels and fills in what the net says of them.
-    fn quantise(&mut self, a: usize, seen: &[Seen], outcomes: &mut [Outcome], records: &mut [AttackRecord]) {
+    fn quantise(&mut self, a: usize, seen: &[Seen], outcomes: &mut [AttackedItem], records: &mut [AttackRecord]) {
         for outcome in outcomes {
             let s = &seen[outcome.at];
             let made = self.quantised((a, s), &outcome.found.picture);
@@ -309,7 +311,7 @@ impl<'a> Attack<'a> {
         Ok((q, scored.logits))
     }
 
-    fn write(&mut self, outcome: &Outcome, (a, s): (usize, &Seen), record: &mut AttackRecord) -> Result<()> {
+    fn write(&mut self, outcome: &AttackedItem, (a, s): (usize, &Seen), record: &mut AttackRecord) -> Result<()> {
         let id = self.attacks[a].id.clone();
         let several = self.run.several_rows();
         for format in self.options.formats.clone() {
@@ -344,11 +346,11 @@ impl<'a> Attack<'a> {
         (m, a): (usize, usize),
         seen: &[Seen],
         before: &[Result<Map>],
-        outcomes: &[Outcome],
+        outcomes: &[AttackedItem],
         records: &mut [AttackRecord],
     ) {
         // Numbers first, then pictures, in the order of the outcomes.
-        let drawn = |o: &Outcome| o.quantised.as_ref().and_then(|q| q.as_ref().ok()).is_some();
+        let drawn = |o: &AttackedItem| o.quantised.as_ref().and_then(|q| q.as_ref().ok()).is_some();
         let mut inputs: Vec<&Tensor> = outcomes.iter().map(|o| &o.found.picture).collect();
         inputs.extend(outcomes.iter().flat_map(|o| o.quantised.iter().flatten().map(|(_, seen)| seen)));
         let numbers = outcomes.iter().map(|o| seen[o.at].targets[0]);
@@ -416,14 +418,14 @@ impl<'a> Attack<'a> {
     }
 }
 
-impl Work for Attack<'_> {
+impl InputWork for AttackRun<'_> {
     type Input = Item;
 
     fn name(&self, at: usize) -> String {
         self.run.sources[at].shown.clone()
     }
 
-    fn together(&self, at: At) -> usize {
+    fn together(&self, at: ItemPosition) -> usize {
         self.run.together(at)
     }
 
@@ -436,12 +438,12 @@ impl Work for Attack<'_> {
         self.run.begin(at, array, |_| (Vec::new(), Vec::new()))
     }
 
-    fn failed(&mut self, at: At, why: Error, _: &dyn Listener) -> Result<()> {
+    fn failed(&mut self, at: ItemPosition, why: Error, _: &dyn Listener) -> Result<()> {
         self.fail(at, &why, Noticed::default())
     }
 
     /// Runs all attacks on items of one shape.
-    fn group(&mut self, mut items: Vec<(At, Item)>, listener: &dyn Listener) -> Result<()> {
+    fn group(&mut self, mut items: Vec<(ItemPosition, Item)>, listener: &dyn Listener) -> Result<()> {
         self.run.write_held()?;
         // Files hold single precision: what is attacked is what they can hold, so that epsilon holds for them.
         for (_, item) in &mut items {
@@ -480,7 +482,7 @@ impl Work for Attack<'_> {
                 match made {
                     Ok(found) => {
                         self.describe(&seen[i], &found, &mut record);
-                        outcomes.push(Outcome { at: i, found, quantised: None });
+                        outcomes.push(AttackedItem { at: i, found, quantised: None });
                     }
                     Err(e) => record.error = Some(e.to_string()),
                 }
@@ -520,14 +522,14 @@ impl Work for Attack<'_> {
 }
 
 /// The attacks, built, repeated names numbered.
-fn ready(specs: Vec<Spec>, session: &Session, room: Room) -> Result<Vec<Ready>> {
+fn ready(specs: Vec<AttackSpec>, session: &Session, room: Room) -> Result<Vec<ReadyAttack>> {
     let load = |path: &Path| session.read(path);
     let load_map = |path: &Path| {
         let (map, noticed) = load_map(path, room)?;
         session.notice(noticed);
         Ok(map)
     };
-    let context = attack::Context { seed: session.seed(), load: &load, load_map: &load_map };
+    let context = attack::AttackContext { seed: session.seed(), load: &load, load_map: &load_map };
     let mut numbered = Numbered::default();
     let mut all = Vec::new();
     for spec in specs {
@@ -541,7 +543,7 @@ fn ready(specs: Vec<Spec>, session: &Session, room: Room) -> Result<Vec<Ready>> 
             }
             _ => None,
         };
-        all.push(Ready { id, spec, attack, wanted, proven: false });
+        all.push(ReadyAttack { id, spec, attack, wanted, proven: false });
     }
     Ok(all)
 }
@@ -577,7 +579,7 @@ fn load_map(path: &Path, room: Room) -> Result<(Tensor, Noticed)> {
 }
 
 /// The methods whose maps are compared: those asked for, or the one attacked first, or the gradient.
-fn compared(methods: &[Named], attacks: &[Ready], session: &Session) -> Result<Vec<Compared>> {
+fn compared(methods: &[Named], attacks: &[ReadyAttack], session: &Session) -> Result<Vec<ComparedMethod>> {
     let mut specs: Vec<String> = methods.iter().map(|n| n.spec.to_string()).collect();
     if specs.is_empty() {
         for ready in attacks {
@@ -592,11 +594,11 @@ fn compared(methods: &[Named], attacks: &[Ready], session: &Session) -> Result<V
     }
     let build = |spec: String| {
         let method = session.build(&method::Spec::parse(&spec)?).map_err(|e| e.within(format!("-m {spec}")))?;
-        Ok(Compared { spec, method, proven: false })
+        Ok(ComparedMethod { spec, method, proven: false })
     };
     specs.into_iter().map(build).collect()
 }
 
-fn parameters(spec: &Spec) -> BTreeMap<String, String> {
+fn parameters(spec: &AttackSpec) -> BTreeMap<String, String> {
     spec.values().iter().map(|(key, value)| (key.into(), value.into())).collect()
 }

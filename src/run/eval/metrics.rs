@@ -1,8 +1,8 @@
 //! Which metrics are measured, under which names.
 
-use super::units::Kind;
+use super::units::UnitKind;
 use crate::error::{Error, Result};
-use crate::reliability::metric::{Better, Metric, Needs, Output, Spec};
+use crate::reliability::metric::{Better, Metric, MetricSpec, Needs, Output};
 use crate::report::eval::{Asked, Direction};
 use crate::run::settings::Numbered;
 
@@ -14,7 +14,7 @@ const DEFAULT_BOXED: &[&str] = &["pointing", "energy_in_box", "wsol"];
 const DEFAULT_MOSAICS: &[&str] = &["grid_pointing", "pointing", "dwsol"];
 
 /// One number of a metric.
-pub struct Column {
+pub struct MetricColumn {
     /// In records and tables.
     pub name: String,
     pub better: Direction,
@@ -25,11 +25,11 @@ pub struct Measure {
     /// Its name, `-2`, `-3` … behind it when it was asked for again.
     pub id: String,
     /// The metric and its parameters.
-    pub spec: Spec,
+    pub spec: MetricSpec,
     /// What measures.
     pub metric: Box<dyn Metric>,
     /// Its numbers.
-    pub columns: Vec<Column>,
+    pub columns: Vec<MetricColumn>,
 }
 
 impl Measure {
@@ -43,31 +43,31 @@ impl Measure {
 ///
 /// # Errors
 /// When a text is not the name of a metric with its parameters, or the data cannot say what it needs.
-pub fn choose(texts: &[String], kind: Kind, unlabelled: bool) -> Result<Vec<Measure>> {
+pub fn choose(texts: &[String], kind: UnitKind, unlabelled: bool) -> Result<Vec<Measure>> {
     let texts: Vec<String> = match (texts, kind) {
-        ([], Kind::Mosaics { .. }) => DEFAULT_MOSAICS.iter().map(|t| (*t).to_owned()).collect(),
-        ([], Kind::Boxed) => DEFAULT.iter().chain(DEFAULT_BOXED).map(|t| (*t).to_owned()).collect(),
-        ([], Kind::Pictures) => DEFAULT.iter().map(|t| (*t).to_owned()).collect(),
+        ([], UnitKind::Mosaics { .. }) => DEFAULT_MOSAICS.iter().map(|t| (*t).to_owned()).collect(),
+        ([], UnitKind::Boxed) => DEFAULT.iter().chain(DEFAULT_BOXED).map(|t| (*t).to_owned()).collect(),
+        ([], UnitKind::Pictures) => DEFAULT.iter().map(|t| (*t).to_owned()).collect(),
         (texts, _) => texts.to_vec(),
     };
     let mut numbered = Numbered::default();
     let mut measures = Vec::new();
     for text in &texts {
-        let spec = Spec::parse(text)?;
+        let spec = MetricSpec::parse(text)?;
         let entry = spec.entry;
         let refused = |why: &str| Err(Error::settings(format!("--metric {}: {why}", entry.id)));
         match (entry.needs, kind) {
-            (Needs::Regions, Kind::Pictures) => {
+            (Needs::Regions, UnitKind::Pictures) => {
                 return refused("it needs to know what is where; give --boxes FILE or --mosaics N");
             }
-            (Needs::Mosaic, Kind::Pictures | Kind::Boxed) => {
+            (Needs::Mosaic, UnitKind::Pictures | UnitKind::Boxed) => {
                 return refused("it is measured on mosaics; give --mosaics N");
             }
             (Needs::Labels, _) if unlabelled => return refused("it needs the true classes"),
             _ => {}
         }
         let behind = numbered.ending(entry.id);
-        let column = |output: &Output| Column {
+        let column = |output: &Output| MetricColumn {
             name: format!("{}{behind}", output.key),
             better: match output.better {
                 Better::Lower => Direction::Lower,

@@ -13,15 +13,18 @@ use std::sync::Arc;
 use serde_json::json;
 
 pub use metrics::{Measure, choose};
-pub use units::{Content, Kind, Unit, Units};
+pub use units::{Content, Unit, UnitKind, Units};
 
 use super::ledger::{Earlier, lock};
 use super::recorded::{PICTURES, ROWS, SMALL};
 use super::said::Said;
 use super::settings::{Named, build, common, many_passes, precision_name};
-use super::{Listener, Work, hopeless, too_small};
+use super::{InputWork, Listener, hopeless, too_small};
 use crate::cancel::Cancel;
-use crate::data::{At, Boxes, Data, Drawn, Event, Item, Net, Reader, Room, Wanted, files, paths};
+use crate::data::{
+    DataRequest, Drawn, Event, Item, ItemPosition, LabelledBoxes, LabelledData, NetInput, PictureReader, Room, files,
+    paths,
+};
 use crate::engine::{Batch, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Graph;
@@ -32,7 +35,7 @@ use crate::model::Setting;
 use crate::reliability::bootstrap::Bootstrap;
 use crate::reliability::metric::{Case, Needs, Readings, Region};
 use crate::reliability::mosaic;
-use crate::report::eval::{Asked, Difference, Direction, Evaluated, Measured, Score, Summary};
+use crate::report::eval::{Asked, Difference, Direction, Evaluated, MeanScore, Measured, Summary};
 use crate::report::{Journal, RECORD_VERSION, replace};
 use crate::session::{Noticed, Session};
 use crate::tensor::{Shape, Tensor};
@@ -53,7 +56,7 @@ pub struct EvalOptions {
     /// Pictures to take at most.
     pub limit: Option<usize>,
     /// Pictures, with or without boxes, or mosaics of them.
-    pub kind: Kind,
+    pub kind: UnitKind,
     /// The methods, one map each.
     pub methods: Vec<Named>,
     /// The metrics.
@@ -71,7 +74,7 @@ pub struct EvalOptions {
 }
 
 /// A method under evaluation.
-struct Ready {
+struct EvaluatedMethod {
     id: String,
     method: Box<dyn Method>,
     /// Whether it has made a map in this run.
@@ -79,7 +82,7 @@ struct Ready {
 }
 
 /// A picture as the net sees it, and what is known of it.
-pub struct Shown {
+pub struct ShownPicture {
     /// Position of the unit.
     at: usize,
     input: Tensor,
@@ -95,7 +98,7 @@ pub struct Shown {
 
 /// A picture, what the net makes of it, and its line so far.
 struct ScoredUnit {
-    shown: Shown,
+    shown: ShownPicture,
     target: usize,
     line: Evaluated,
 }
@@ -104,8 +107,8 @@ struct ScoredUnit {
 pub struct Evaluation<'a> {
     session: &'a mut Session,
     options: EvalOptions,
-    methods: Vec<Ready>,
-    data: Arc<Data>,
+    methods: Vec<EvaluatedMethod>,
+    data: Arc<LabelledData>,
     units: Arc<Units>,
     journal: Journal,
     said: Said,
@@ -141,7 +144,7 @@ impl<'a> Evaluation<'a> {
         let out = &options.out;
         std::fs::create_dir_all(out).map_err(|e| Error::io(out, e))?;
         let lock = lock(&out.join(".eval.lock"), out)?;
-        let wanted = Wanted {
+        let wanted = DataRequest {
             data: &options.data,
             labels_csv: options.labels_csv.as_deref(),
             boxes: options.boxes.as_deref(),
@@ -151,7 +154,7 @@ impl<'a> Evaluation<'a> {
             out,
             room: Room { allowed: options.settings.memory },
         };
-        let data = Data::find(&wanted, session.labels(), session.model().classes())?;
+        let data = LabelledData::find(&wanted, session.labels(), session.model().classes())?;
         let mut all = common(session, &options.settings)?;
         all["labels"] = session.labels().iter().collect::<Vec<_>>().into();
         all["target"] = target_name(&options).into();
@@ -171,7 +174,7 @@ impl<'a> Evaluation<'a> {
         match data.boxes.as_ref().map_or(0, |boxes| boxes.strangers(&data.sources)) {
             0 => {}
             n => {
-                let path = data.boxes.as_ref().map(Boxes::path).unwrap_or(Path::new(""));
+                let path = data.boxes.as_ref().map(LabelledBoxes::path).unwrap_or(Path::new(""));
                 listener.say(&format!("{}: {} not among the data", path.display(), counted(n, "file")));
             }
         }
@@ -198,7 +201,8 @@ impl<'a> Evaluation<'a> {
         settled.done.iter().flatten().for_each(|line| said.remember(&line.assumed, &line.warnings));
         let journal = Journal::start(&path, &settled.kept)?;
         let named = options.methods.iter().zip(built);
-        let ready = named.map(|(named, built)| Ready { id: named.id.clone(), method: built.method, proven: false });
+        let ready =
+            named.map(|(named, built)| EvaluatedMethod { id: named.id.clone(), method: built.method, proven: false });
         let methods = ready.collect();
         let small = session.preparation().crop.iter().product::<usize>() <= SMALL;
         let (data, units, lines) = (Arc::new(data), Arc::new(units), settled.done);
@@ -227,7 +231,7 @@ impl<'a> Evaluation<'a> {
             data: Arc::clone(&self.data),
             units: Arc::clone(&self.units),
             done: self.lines.iter().map(Option::is_some).collect(),
-            reader: Reader::default(),
+            reader: PictureReader::default(),
             preprocess: self.session.preparation().clone(),
             input: self.session.model().default_input(),
             room: Room { allowed: self.options.settings.memory },
@@ -245,12 +249,12 @@ impl<'a> Evaluation<'a> {
         ended?;
         closed?;
         let Self { session, options, mut said, lines, proven, boxed, .. } = self;
-        if options.kind == Kind::Boxed && proven && !boxed {
+        if options.kind == UnitKind::Boxed && proven && !boxed {
             listener
                 .say("--boxes: no picture has a box with a pixel inside the net's input; see the names in the table");
         }
         let lines: Vec<Evaluated> = lines.into_iter().flatten().collect();
-        if matches!(options.kind, Kind::Pictures | Kind::Boxed) {
+        if matches!(options.kind, UnitKind::Pictures | UnitKind::Boxed) {
             lines.iter().filter_map(|line| line.correct).for_each(|right| said.count(right));
             said.judge(session.model().classes(), listener);
         }
@@ -291,7 +295,7 @@ impl<'a> Evaluation<'a> {
     }
 
     /// What the net makes of pictures, and the class that is explained; those that it cannot take are recorded and left out.
-    fn score(&mut self, shown: Vec<Shown>, listener: &dyn Listener) -> Result<Vec<ScoredUnit>> {
+    fn score(&mut self, shown: Vec<ShownPicture>, listener: &dyn Listener) -> Result<Vec<ScoredUnit>> {
         let noticed: Vec<Noticed> = shown.iter().map(|s| self.said.of_noticed(&s.noticed)).collect();
         noticed.iter().for_each(|noticed| self.said.note(noticed, listener));
         let inputs: Vec<&Tensor> = shown.iter().map(|s| &s.input).collect();
@@ -337,7 +341,7 @@ impl<'a> Evaluation<'a> {
         maps: &[(usize, Map)],
     ) -> Vec<(usize, Result<Readings>)> {
         let columns = self.options.metrics[metric].columns.len();
-        let suits = |s: &Shown| match self.options.metrics[metric].spec.entry.needs {
+        let suits = |s: &ShownPicture| match self.options.metrics[metric].spec.entry.needs {
             Needs::Maps => true,
             Needs::Labels => s.label.is_some(),
             Needs::Regions => !s.regions.is_empty(),
@@ -458,14 +462,14 @@ impl<'a> Evaluation<'a> {
     }
 }
 
-impl Work for Evaluation<'_> {
-    type Input = Shown;
+impl InputWork for Evaluation<'_> {
+    type Input = ShownPicture;
 
     fn name(&self, at: usize) -> String {
         self.units.all[at].name()
     }
 
-    fn together(&self, (at, _): At) -> usize {
+    fn together(&self, (at, _): ItemPosition) -> usize {
         match self.units.all[at].index {
             _ if !self.small => 1,
             Some(_) => ROWS,
@@ -473,7 +477,7 @@ impl Work for Evaluation<'_> {
         }
     }
 
-    fn joins(&self, first: &Shown, next: &Shown) -> bool {
+    fn joins(&self, first: &ShownPicture, next: &ShownPicture) -> bool {
         first.input.dims() == next.input.dims()
     }
 
@@ -481,17 +485,17 @@ impl Work for Evaluation<'_> {
         self.session.cancel_with(cancel);
     }
 
-    fn failed(&mut self, (at, _): At, why: Error, listener: &dyn Listener) -> Result<()> {
+    fn failed(&mut self, (at, _): ItemPosition, why: Error, listener: &dyn Listener) -> Result<()> {
         let line = Evaluated { error: Some(why.to_string()), ..self.line(at) };
         self.add(at, line, listener)
     }
 
-    fn skipped(&mut self, (at, _): At, listener: &dyn Listener) {
+    fn skipped(&mut self, (at, _): ItemPosition, listener: &dyn Listener) {
         listener.pass(&format!("{}: done before", self.name(at)));
     }
 
     /// Runs net, methods and metrics on pictures of one shape.
-    fn group(&mut self, shown: Vec<(At, Shown)>, listener: &dyn Listener) -> Result<()> {
+    fn group(&mut self, shown: Vec<(ItemPosition, ShownPicture)>, listener: &dyn Listener) -> Result<()> {
         let mut scored = self.score(shown.into_iter().map(|(_, shown)| shown).collect(), listener)?;
         let Some(first) = scored.first() else { return Ok(()) };
         let graph = self.session.graph(first.shown.input.dims())?;
@@ -549,10 +553,10 @@ enum Next {
 
 /// Reads and prepares what units show, in their order.
 pub struct Pictures {
-    data: Arc<Data>,
+    data: Arc<LabelledData>,
     units: Arc<Units>,
     done: Vec<bool>,
-    reader: Reader,
+    reader: PictureReader,
     preprocess: Preprocess,
     input: Shape,
     room: Room,
@@ -561,9 +565,9 @@ pub struct Pictures {
 }
 
 impl Iterator for Pictures {
-    type Item = Event<Shown>;
+    type Item = Event<ShownPicture>;
 
-    fn next(&mut self) -> Option<Event<Shown>> {
+    fn next(&mut self) -> Option<Event<ShownPicture>> {
         let units = Arc::clone(&self.units);
         let (at, unit) = (self.at, units.all.get(self.at)?);
         let place = (at, unit.index);
@@ -586,10 +590,10 @@ impl Iterator for Pictures {
 
 impl Pictures {
     /// Reads and prepares what a unit shows.
-    fn show(&mut self, at: usize, unit: &Unit) -> Result<Shown> {
+    fn show(&mut self, at: usize, unit: &Unit) -> Result<ShownPicture> {
         let data = Arc::clone(&self.data);
         let preprocess = self.preprocess.clone();
-        let net = Net { preprocess: &preprocess, input: self.input, room: self.room };
+        let net = NetInput { preprocess: &preprocess, input: self.input, room: self.room };
         match unit.content {
             Content::Picture(example) => {
                 let example = &data.examples[example];
@@ -611,7 +615,7 @@ impl Pictures {
                 };
                 let right = label.into_iter().collect();
                 let noticed = item.noticed;
-                Ok(Shown { at, input: item.input, label, right, regions, notes, noticed })
+                Ok(ShownPicture { at, input: item.input, label, right, regions, notes, noticed })
             }
             Content::Mosaic { number, cells, size } => {
                 let mut views = Vec::with_capacity(cells.len());
@@ -631,7 +635,7 @@ impl Pictures {
                     Preprocess { resize: 0, crop: [picture.height(), picture.width()], ..preprocess.clone() };
                 let input = as_it_is.apply(&picture)?.tensor;
                 let label = Some(classes[number % mosaic::CELLS]);
-                Ok(Shown { at, input, label, right: classes.to_vec(), regions, notes: Vec::new(), noticed })
+                Ok(ShownPicture { at, input, label, right: classes.to_vec(), regions, notes: Vec::new(), noticed })
             }
         }
     }
@@ -702,10 +706,10 @@ fn scores(
     metrics: &[Measure],
     bootstrap: &Bootstrap,
     said: &Said,
-) -> Result<Vec<Score>> {
+) -> Result<Vec<MeanScore>> {
     let right: Vec<f64> = lines.iter().filter_map(|l| l.correct).map(|c| f64::from(u8::from(c))).collect();
     let accuracy = bootstrap.mean(&right)?;
-    let mut scores = vec![Score {
+    let mut scores = vec![MeanScore {
         method: None,
         metric: None,
         output: "accuracy".into(),
@@ -735,7 +739,7 @@ fn scores(
                     _ => None,
                 };
                 let estimate = bootstrap.mean(&values.into_iter().flatten().collect::<Vec<f64>>())?;
-                scores.push(Score {
+                scores.push(MeanScore {
                     method: Some(method.id.clone()),
                     metric: Some(metric.id.clone()),
                     output: output.name.clone(),

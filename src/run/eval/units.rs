@@ -1,6 +1,6 @@
 //! What is measured on: pictures, or mosaics of them.
 
-use crate::data::Data;
+use crate::data::LabelledData;
 use crate::error::{Error, Result};
 use crate::reliability::mosaic::{self, Pool};
 use crate::report::Stamp;
@@ -9,7 +9,7 @@ use serde_json::json;
 
 /// What kind of pictures is measured on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum UnitKind {
     /// The data.
     Pictures,
     /// The data, and boxes in them.
@@ -19,17 +19,17 @@ pub enum Kind {
         /// How many.
         count: usize,
         /// How large.
-        size: mosaic::Size,
+        size: mosaic::MosaicSize,
     },
 }
 
-impl Kind {
+impl UnitKind {
     /// In records.
     pub fn name(self) -> &'static str {
         match self {
-            Kind::Pictures | Kind::Boxed => "pictures",
-            Kind::Mosaics { size: mosaic::Size::Native, .. } => "mosaics, native size",
-            Kind::Mosaics { size: mosaic::Size::Double, .. } => "mosaics, double size",
+            UnitKind::Pictures | UnitKind::Boxed => "pictures",
+            UnitKind::Mosaics { size: mosaic::MosaicSize::Native, .. } => "mosaics, native size",
+            UnitKind::Mosaics { size: mosaic::MosaicSize::Double, .. } => "mosaics, double size",
         }
     }
 }
@@ -46,7 +46,7 @@ pub enum Content {
         /// Top left, top right, bottom left, bottom right.
         cells: [usize; mosaic::CELLS],
         /// How large.
-        size: mosaic::Size,
+        size: mosaic::MosaicSize,
     },
 }
 
@@ -86,20 +86,20 @@ impl Units {
     ///
     /// # Errors
     /// When there are no pictures, or too few classes for mosaics.
-    pub fn new(data: &Data, kind: Kind, seed: u64, common: &serde_json::Value) -> Result<Self> {
+    pub fn new(data: &LabelledData, kind: UnitKind, seed: u64, common: &serde_json::Value) -> Result<Self> {
         if data.examples.is_empty() {
             return Err(Error::settings("--data: there is no picture"));
         }
         let all = match kind {
-            Kind::Pictures | Kind::Boxed => {
+            UnitKind::Pictures | UnitKind::Boxed => {
                 (0..data.examples.len()).map(|at| Self::picture(data, at, common)).collect()
             }
-            Kind::Mosaics { count, size } => Self::mosaics(data, count, size, seed, common)?,
+            UnitKind::Mosaics { count, size } => Self::mosaics(data, count, size, seed, common)?,
         };
         Ok(Self { all })
     }
 
-    fn picture(data: &Data, at: usize, common: &serde_json::Value) -> Unit {
+    fn picture(data: &LabelledData, at: usize, common: &serde_json::Value) -> Unit {
         let example = &data.examples[at];
         let source = &data.sources[example.source];
         let boxes = data.boxes.as_ref().map(|boxes| {
@@ -118,9 +118,9 @@ impl Units {
     }
 
     fn mosaics(
-        data: &Data,
+        data: &LabelledData,
         count: usize,
-        size: mosaic::Size,
+        size: mosaic::MosaicSize,
         seed: u64,
         common: &serde_json::Value,
     ) -> Result<Vec<Unit>> {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use verilume::run;
 
-use super::Shared;
+use super::SharedArgs;
 
 /// Make adversarial pictures: close to the original, but with another prediction or map
 ///
@@ -42,7 +42,7 @@ pub struct AttackArgs {
 
     /// Kinds of files to write, separated by commas [default: png, or npy for nets that take no pictures]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "F,...")]
-    pub format: Option<Vec<AttackFormat>>,
+    pub format: Option<Vec<AttackFormatArg>>,
 
     /// Print one JSON object for each input and attack instead of a table
     ///
@@ -59,7 +59,7 @@ pub struct AttackArgs {
     pub list_attacks: bool,
 
     #[command(flatten)]
-    pub shared: Shared,
+    pub shared: SharedArgs,
 }
 
 pub(super) const ATTACK_EXAMPLES: &str = "Examples:
@@ -76,7 +76,7 @@ Exit code: 0 all done, whether attacks succeeded or not; 1 some inputs failed (e
 or nothing could be done.";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub enum AttackFormat {
+pub enum AttackFormatArg {
     /// The adversarial input, exact, f32 (.npy)
     Npy,
     /// The adversarial picture at the net's input size, rounded to levels within epsilon (.png)
@@ -86,10 +86,10 @@ pub enum AttackFormat {
 }
 
 /// The library's kind of file.
-pub fn format(format: AttackFormat) -> run::AttackFormat {
+pub fn format(format: AttackFormatArg) -> run::AttackFormat {
     match format {
-        AttackFormat::Npy => run::AttackFormat::Npy,
-        AttackFormat::Png => run::AttackFormat::Png,
-        AttackFormat::Safetensors => run::AttackFormat::Safetensors,
+        AttackFormatArg::Npy => run::AttackFormat::Npy,
+        AttackFormatArg::Png => run::AttackFormat::Png,
+        AttackFormatArg::Safetensors => run::AttackFormat::Safetensors,
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{ScoreArg, Shared};
+use super::{ScoreArg, SharedArgs};
 use crate::values;
 
 /// Test whether methods can be believed, on a net, picture by picture
@@ -81,7 +81,7 @@ pub struct CheckArgs {
     pub explained: usize,
 
     #[command(flatten)]
-    pub shared: Shared,
+    pub shared: SharedArgs,
 }
 
 /// A report of a check.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::Shared;
+use super::SharedArgs;
 use crate::values;
 
 /// Distinguish attacked pictures from clean ones by the saliency maps of their predicted class
@@ -83,7 +83,7 @@ pub struct TrainArgs {
     pub json: bool,
 
     #[command(flatten)]
-    pub shared: Shared,
+    pub shared: SharedArgs,
 }
 
 const TRAIN_EXAMPLES: &str = "Examples:
@@ -117,7 +117,7 @@ pub struct ApplyArgs {
     pub json: bool,
 
     #[command(flatten)]
-    pub shared: Shared,
+    pub shared: SharedArgs,
 }
 
 const APPLY_EXAMPLES: &str = "Examples:

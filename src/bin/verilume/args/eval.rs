@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{ScoreArg, Shared};
+use super::{ScoreArg, SharedArgs};
 use crate::values;
 
 /// Measure methods over a labelled set of pictures: metrics, means, confidence intervals
@@ -60,7 +60,7 @@ pub struct EvalArgs {
 
     /// Mosaics as large as one picture, or twice as wide and high
     #[arg(long, value_enum, value_name = "SIZE", default_value = "native", requires = "mosaics")]
-    pub mosaic_size: MosaicSize,
+    pub mosaic_size: MosaicSizeArg,
 
     /// Method, `name` or `name:key=value,...`; may repeat [default: grad_cam]
     ///
@@ -104,7 +104,7 @@ pub struct EvalArgs {
     pub list_metrics: bool,
 
     #[command(flatten)]
-    pub shared: Shared,
+    pub shared: SharedArgs,
 }
 
 /// Which class of a picture is explained.
@@ -118,7 +118,7 @@ pub enum TargetArg {
 
 /// How large mosaics are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum MosaicSize {
+pub enum MosaicSizeArg {
     /// The size of one picture, with each of the four at half its width and height; any net accepts it
     Native,
     /// Twice a picture's width and height, with each of the four whole: the standard grid pointing game; the net must

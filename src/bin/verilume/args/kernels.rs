@@ -94,7 +94,7 @@ const SOURCE_EXAMPLES: &str = "Examples:
 
 /// On what kernels are tried.
 #[derive(Debug, Args)]
-pub struct Subject {
+pub struct KernelDeviceArgs {
     /// emulated, cuda or cuda:i
     #[arg(long, value_name = "DEVICE", default_value = "emulated", value_parser = values::device)]
     pub device: verilume::engine::DeviceChoice,
@@ -121,7 +121,7 @@ pub struct Subject {
 #[command(after_help = TEST_EXAMPLES)]
 pub struct TestArgs {
     #[command(flatten)]
-    pub subject: Subject,
+    pub on: KernelDeviceArgs,
 
     /// Only cases whose name contains TEXT
     #[arg(long, value_name = "TEXT")]
@@ -146,7 +146,7 @@ Exit code: 0 all passed, 1 some failed, 2 wrong usage or no device.";
 #[derive(Debug, Args)]
 pub struct PerfArgs {
     #[command(flatten)]
-    pub subject: Subject,
+    pub on: KernelDeviceArgs,
 
     /// The net, such as resnet50, vgg16 or resnet20
     #[arg(long, value_name = "NET", default_value = "resnet50")]

@@ -14,7 +14,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use check::{CheckArgs, ReportFormat};
 pub use detector::{ApplyArgs, DetectorArgs, DetectorCommand, TrainArgs};
-pub use eval::{EvalArgs, MosaicSize, TargetArg};
+pub use eval::{EvalArgs, MosaicSizeArg, TargetArg};
 
 use verilume::data::Shard;
 use verilume::{run, text};
@@ -103,7 +103,7 @@ pub struct ExplainArgs {
 
     /// Kinds of files to write, separated by commas
     #[arg(long, value_enum, value_delimiter = ',', value_name = "F,...", default_value = "overlay")]
-    pub format: Vec<Format>,
+    pub format: Vec<FormatArg>,
 
     /// Percentile of the magnitude that gets the strongest colour, such as 95 [default: 99.5]
     ///
@@ -131,7 +131,7 @@ pub struct ExplainArgs {
     pub list_methods: bool,
 
     #[command(flatten)]
-    pub shared: Shared,
+    pub shared: SharedArgs,
 }
 
 const EXPLAIN_EXAMPLES: &str = "Examples:
@@ -148,7 +148,7 @@ Exit code: 0 all done, 1 some inputs failed (each failure is a record), 2 wrong 
 
 /// What every command has that runs a net over inputs.
 #[derive(Debug, Args)]
-pub struct Shared {
+pub struct SharedArgs {
     /// No progress and no messages on standard error
     #[arg(short, long)]
     pub quiet: bool,
@@ -156,9 +156,9 @@ pub struct Shared {
     #[command(flatten)]
     pub model: ModelChoice,
     #[command(flatten)]
-    pub preparation: Preparation,
+    pub preparation: PreparationArgs,
     #[command(flatten)]
-    pub resources: Resources,
+    pub resources: ResourceArgs,
 
     /// Threads [default: all cores]
     #[arg(long, value_name = "N", value_parser = values::at_least_one, help_heading = "Resources")]
@@ -181,7 +181,7 @@ pub struct ModelChoice {
 /// How pictures become numbers; the defaults are the model's.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Preparation of pictures (default: as the model was trained)")]
-pub struct Preparation {
+pub struct PreparationArgs {
     /// Size of the crop, N or HxW; RESIZE:N also sets the short side before cropping
     #[arg(long, value_name = "SIZE", value_parser = CropSize::parse)]
     pub size: Option<CropSize>,
@@ -206,7 +206,7 @@ pub struct Preparation {
 /// Where and how precisely to compute.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Resources")]
-pub struct Resources {
+pub struct ResourceArgs {
     /// auto, cpu, cuda, cuda:i, or emulated (for work on kernels) [:SEED]
     ///
     /// `auto` is the first NVIDIA GPU if it is usable, else the CPU. `emulated` runs the GPU's kernels on the CPU, with
@@ -290,9 +290,9 @@ pub struct BenchArgs {
     pub quiet: bool,
 
     #[command(flatten)]
-    pub measured: Measured,
+    pub measured: MeasuredArgs,
     #[command(flatten)]
-    pub resources: Resources,
+    pub resources: ResourceArgs,
 }
 
 const BENCH_EXAMPLES: &str = "Examples:
@@ -343,9 +343,9 @@ pub struct ProfileArgs {
     pub quiet: bool,
 
     #[command(flatten)]
-    pub measured: Measured,
+    pub measured: MeasuredArgs,
     #[command(flatten)]
-    pub resources: Resources,
+    pub resources: ResourceArgs,
 }
 
 const PROFILE_EXAMPLES: &str = "Examples:
@@ -356,7 +356,7 @@ const PROFILE_EXAMPLES: &str = "Examples:
 /// What is measured.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
-pub struct Measured {
+pub struct MeasuredArgs {
     #[command(flatten)]
     pub model: ModelChoice,
 
@@ -380,7 +380,7 @@ pub enum ScoreArg {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub enum Format {
+pub enum FormatArg {
     /// The coloured map over the picture (.png)
     Overlay,
     /// The coloured map (.png)
@@ -394,13 +394,13 @@ pub enum Format {
 }
 
 /// The library's kind of file.
-pub fn format(format: Format) -> run::Format {
+pub fn format(format: FormatArg) -> run::Format {
     match format {
-        Format::Overlay => run::Format::Overlay,
-        Format::Heatmap => run::Format::Heatmap,
-        Format::Grid => run::Format::Grid,
-        Format::Npy => run::Format::Npy,
-        Format::Safetensors => run::Format::Safetensors,
+        FormatArg::Overlay => run::Format::Overlay,
+        FormatArg::Heatmap => run::Format::Heatmap,
+        FormatArg::Grid => run::Format::Grid,
+        FormatArg::Npy => run::Format::Npy,
+        FormatArg::Safetensors => run::Format::Safetensors,
     }
 }
 
@@ -457,7 +457,7 @@ pub struct FitArgs {
     pub out: PathBuf,
 
     #[command(flatten)]
-    pub shared: Shared,
+    pub shared: SharedArgs,
 }
 
 const FIT_EXAMPLES: &str = "Examples:
@@ -538,7 +538,7 @@ pub struct VerifyArgs {
     #[command(flatten)]
     pub model: ModelChoice,
     #[command(flatten)]
-    pub resources: Resources,
+    pub resources: ResourceArgs,
 
     /// Threads [default: all cores]
     #[arg(long, value_name = "N", value_parser = values::at_least_one, help_heading = "Resources")]

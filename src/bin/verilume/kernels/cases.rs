@@ -61,7 +61,7 @@ type MakeOp = Box<dyn Fn(Fill) -> Result<Op>>;
 type Write = fn(&mut Builder<'_>, [Value; 2]) -> Result<Value>;
 
 /// What a case runs.
-pub enum Kind {
+pub enum CaseKind {
     /// An operation of a graph, forward and backward.
     Op {
         op: MakeOp,
@@ -85,26 +85,29 @@ pub enum Kind {
 }
 
 /// Something to try in each mode.
-pub struct Case {
+pub struct KernelCase {
     pub name: String,
     /// Pictures.
     pub n: usize,
     pub input: Shape,
     /// Products in the longest sum.
     pub terms: usize,
-    pub kind: Kind,
+    pub kind: CaseKind,
 }
 
-/// Copies of each picture in [`Kind::Copies`].
+/// Copies of each picture in [`CaseKind::Copies`].
 pub const COPIES: usize = 3;
 
-impl Case {
+impl KernelCase {
     /// `input → op → flatten`, and the operation's node.
     pub fn graph(&self, fill: Fill) -> Result<(Graph, NodeId)> {
         let mut b = GraphBuilder::new(self.input);
         let node = match &self.kind {
-            Kind::Steps { .. } => b.input(),
-            Kind::Op { op, .. } | Kind::Weights { op } | Kind::Copies { op, .. } | Kind::Score { op, .. } => {
+            CaseKind::Steps { .. } => b.input(),
+            CaseKind::Op { op, .. }
+            | CaseKind::Weights { op }
+            | CaseKind::Copies { op, .. }
+            | CaseKind::Score { op, .. } => {
                 let op = op(fill)?;
                 let inputs = if matches!(op, Op::Add | Op::Concat) { vec![b.input(); 2] } else { vec![b.input()] };
                 b.push("op", op, &inputs)?
@@ -117,7 +120,7 @@ impl Case {
 
 /// A convolution's geometry.
 #[derive(Clone, Copy)]
-struct Geometry {
+struct CaseGeometry {
     c: usize,
     k: usize,
     kernel: [usize; 2],
@@ -127,16 +130,16 @@ struct Geometry {
     groups: usize,
 }
 
-const PLAIN: Geometry =
-    Geometry { c: 3, k: 9, kernel: [3; 2], stride: 1, dilation: 1, padding: sides([1, 1, 1, 1]), groups: 1 };
+const PLAIN: CaseGeometry =
+    CaseGeometry { c: 3, k: 9, kernel: [3; 2], stride: 1, dilation: 1, padding: sides([1, 1, 1, 1]), groups: 1 };
 
 const fn sides([top, bottom, left, right]: [usize; 4]) -> Padding {
     Padding::Explicit { top, bottom, left, right }
 }
 
-impl Geometry {
+impl CaseGeometry {
     fn op(self) -> MakeOp {
-        let Geometry { c, k, kernel, stride, dilation, padding, groups } = self;
+        let CaseGeometry { c, k, kernel, stride, dilation, padding, groups } = self;
         let window = Window { kernel, stride: [stride; 2], dilation: [dilation; 2], padding, ceil: false };
         Box::new(move |fill| {
             let weight = fill.weight([k, c / groups, kernel[0], kernel[1]])?;
@@ -158,7 +161,7 @@ fn linear(c: usize, k: usize) -> MakeOp {
 }
 
 /// Every case.
-pub fn all() -> Vec<Case> {
+pub fn all() -> Vec<KernelCase> {
     let mut cases = Vec::new();
     convolutions(&mut cases);
     pools_and_moves(&mut cases);
@@ -166,72 +169,78 @@ pub fn all() -> Vec<Case> {
     copies(&mut cases);
     for score in [Score::Logit, Score::Prob, Score::LogProb, Score::LogOthers] {
         let name = format!("head {score:?}: 17 to 11, batch 3").to_lowercase();
-        let kind = Kind::Score { op: linear(17, 11), score };
-        cases.push(Case { name, n: 3, input: Shape::vector(17), terms: 18, kind });
+        let kind = CaseKind::Score { op: linear(17, 11), score };
+        cases.push(KernelCase { name, n: 3, input: Shape::vector(17), terms: 18, kind });
         // One logit has a sigmoid.
         let name = format!("head {score:?}: 17 to 1, batch 3").to_lowercase();
-        let kind = Kind::Score { op: linear(17, 1), score };
-        cases.push(Case { name, n: 3, input: Shape::vector(17), terms: 18, kind });
+        let kind = CaseKind::Score { op: linear(17, 1), score };
+        cases.push(KernelCase { name, n: 3, input: Shape::vector(17), terms: 18, kind });
     }
     cases
 }
 
-fn convolutions(cases: &mut Vec<Case>) {
-    let mut add = |what: &str, n: usize, [h, w]: [usize; 2], g: Geometry| {
+fn convolutions(cases: &mut Vec<KernelCase>) {
+    let mut add = |what: &str, n: usize, [h, w]: [usize; 2], g: CaseGeometry| {
         let name = format!("conv {what}: {} to {} of {h}x{w}, batch {n}", g.c, g.k);
         let input = Shape::new(g.c, h, w);
-        let kind = Kind::Op { op: g.op(), decides: false };
-        cases.push(Case { name, n, input, terms: g.terms(), kind });
+        let kind = CaseKind::Op { op: g.op(), decides: false };
+        cases.push(KernelCase { name, n, input, terms: g.terms(), kind });
     };
-    let one = Geometry { kernel: [1; 2], padding: sides([0; 4]), ..PLAIN };
-    let strided = Geometry { stride: 2, ..PLAIN };
-    add("1x1", 1, [3, 5], Geometry { c: 17, k: 40, ..one });
-    add("1x1", 3, [7, 13], Geometry { c: 64, k: 33, ..one });
-    add("1x1 stride 2", 3, [7, 9], Geometry { c: 16, k: 65, stride: 2, ..one });
-    add("3x3", 3, [5, 7], Geometry { c: 7, k: 9, ..PLAIN });
-    add("3x3", 1, [13, 11], Geometry { c: 33, k: 70, ..PLAIN });
-    add("3x3 stride 2", 3, [9, 14], Geometry { c: 16, k: 40, ..strided });
+    let one = CaseGeometry { kernel: [1; 2], padding: sides([0; 4]), ..PLAIN };
+    let strided = CaseGeometry { stride: 2, ..PLAIN };
+    add("1x1", 1, [3, 5], CaseGeometry { c: 17, k: 40, ..one });
+    add("1x1", 3, [7, 13], CaseGeometry { c: 64, k: 33, ..one });
+    add("1x1 stride 2", 3, [7, 9], CaseGeometry { c: 16, k: 65, stride: 2, ..one });
+    add("3x3", 3, [5, 7], CaseGeometry { c: 7, k: 9, ..PLAIN });
+    add("3x3", 1, [13, 11], CaseGeometry { c: 33, k: 70, ..PLAIN });
+    add("3x3 stride 2", 3, [9, 14], CaseGeometry { c: 16, k: 40, ..strided });
     add(
         "7x7 stride 2 of a picture",
         1,
         [23, 29],
-        Geometry { k: 16, kernel: [7; 2], padding: sides([3; 4]), ..strided },
+        CaseGeometry { k: 16, kernel: [7; 2], padding: sides([3; 4]), ..strided },
     );
-    add("3x3 of a picture", 3, [11, 13], Geometry { k: 17, ..PLAIN });
-    add("3x3 of grey", 1, [9, 7], Geometry { c: 1, k: 8, ..PLAIN });
-    add("groups 2", 1, [5, 7], Geometry { c: 34, k: 34, groups: 2, ..PLAIN });
-    add("groups 2 of whole tiles", 1, [5, 6], Geometry { c: 64, k: 64, groups: 2, ..PLAIN });
-    add("groups 3 stride 2", 3, [5, 6], Geometry { c: 9, k: 15, groups: 3, ..strided });
-    add("depthwise", 3, [5, 14], Geometry { c: 17, k: 17, groups: 17, ..PLAIN });
-    let five = Geometry { kernel: [5; 2], padding: sides([2; 4]), ..PLAIN };
-    add("depthwise 5x5 stride 2", 1, [8, 15], Geometry { c: 33, k: 33, groups: 33, stride: 2, ..five });
-    add("depth multiplier 2", 1, [5, 7], Geometry { c: 7, k: 14, groups: 7, ..PLAIN });
-    add("dilation 2", 1, [13, 11], Geometry { c: 8, k: 17, dilation: 2, padding: sides([2; 4]), ..PLAIN });
-    add("uneven padding", 3, [5, 7], Geometry { c: 8, k: 9, padding: sides([0, 1, 2, 0]), ..PLAIN });
-    add("uneven padding stride 2", 1, [8, 7], Geometry { c: 8, k: 9, padding: sides([2, 0, 0, 1]), ..strided });
-    add("same padding stride 2", 1, [8, 13], Geometry { c: 9, k: 16, padding: Padding::Same, ..strided });
-    add("1x7", 1, [9, 13], Geometry { c: 8, k: 8, kernel: [1, 7], padding: sides([0, 0, 3, 3]), ..PLAIN });
-    add("one pixel", 1, [1, 1], Geometry { c: 17, k: 31, ..PLAIN });
-    add("stepped over", 2, [5, 5], Geometry { c: 20, k: 20, stride: 3, ..one });
+    add("3x3 of a picture", 3, [11, 13], CaseGeometry { k: 17, ..PLAIN });
+    add("3x3 of grey", 1, [9, 7], CaseGeometry { c: 1, k: 8, ..PLAIN });
+    add("groups 2", 1, [5, 7], CaseGeometry { c: 34, k: 34, groups: 2, ..PLAIN });
+    add("groups 2 of whole tiles", 1, [5, 6], CaseGeometry { c: 64, k: 64, groups: 2, ..PLAIN });
+    add("groups 3 stride 2", 3, [5, 6], CaseGeometry { c: 9, k: 15, groups: 3, ..strided });
+    add("depthwise", 3, [5, 14], CaseGeometry { c: 17, k: 17, groups: 17, ..PLAIN });
+    let five = CaseGeometry { kernel: [5; 2], padding: sides([2; 4]), ..PLAIN };
+    add("depthwise 5x5 stride 2", 1, [8, 15], CaseGeometry { c: 33, k: 33, groups: 33, stride: 2, ..five });
+    add("depth multiplier 2", 1, [5, 7], CaseGeometry { c: 7, k: 14, groups: 7, ..PLAIN });
+    add("dilation 2", 1, [13, 11], CaseGeometry { c: 8, k: 17, dilation: 2, padding: sides([2; 4]), ..PLAIN });
+    add("uneven padding", 3, [5, 7], CaseGeometry { c: 8, k: 9, padding: sides([0, 1, 2, 0]), ..PLAIN });
+    add("uneven padding stride 2", 1, [8, 7], CaseGeometry { c: 8, k: 9, padding: sides([2, 0, 0, 1]), ..strided });
+    add("same padding stride 2", 1, [8, 13], CaseGeometry { c: 9, k: 16, padding: Padding::Same, ..strided });
+    add("1x7", 1, [9, 13], CaseGeometry { c: 8, k: 8, kernel: [1, 7], padding: sides([0, 0, 3, 3]), ..PLAIN });
+    add("one pixel", 1, [1, 1], CaseGeometry { c: 17, k: 31, ..PLAIN });
+    add("stepped over", 2, [5, 5], CaseGeometry { c: 20, k: 20, stride: 3, ..one });
     for (n, c, k) in [(1, 1, 1), (3, 17, 31), (1, 257, 33), (18, 300, 70)] {
-        let kind = Kind::Op { op: linear(c, k), decides: false };
+        let kind = CaseKind::Op { op: linear(c, k), decides: false };
         let name = format!("linear: {c} to {k}, batch {n}");
-        cases.push(Case { name, n, input: Shape::vector(c), terms: c.max(k) + 1, kind });
+        cases.push(KernelCase { name, n, input: Shape::vector(c), terms: c.max(k) + 1, kind });
     }
     for (what, g) in [
-        ("3x3", Geometry { c: 7, k: 17, ..PLAIN }),
-        ("1x1 stride 2", Geometry { c: 16, k: 9, stride: 2, ..one }),
-        ("depthwise", Geometry { c: 9, k: 9, groups: 9, ..PLAIN }),
+        ("3x3", CaseGeometry { c: 7, k: 17, ..PLAIN }),
+        ("1x1 stride 2", CaseGeometry { c: 16, k: 9, stride: 2, ..one }),
+        ("depthwise", CaseGeometry { c: 9, k: 9, groups: 9, ..PLAIN }),
     ] {
         let name = format!("weight gradient {what}: {} to {} of 7x9, batch 3", g.c, g.k);
-        cases.push(Case { name, n: 3, input: Shape::new(g.c, 7, 9), terms: 64, kind: Kind::Weights { op: g.op() } });
+        cases.push(KernelCase {
+            name,
+            n: 3,
+            input: Shape::new(g.c, 7, 9),
+            terms: 64,
+            kind: CaseKind::Weights { op: g.op() },
+        });
     }
 }
 
-fn pools_and_moves(cases: &mut Vec<Case>) {
+fn pools_and_moves(cases: &mut Vec<KernelCase>) {
     let mut add = |what: &str, n: usize, input: Shape, terms: usize, decides: bool, op: Op| {
-        let kind = Kind::Op { op: Box::new(move |_| Ok(op.clone())), decides };
-        cases.push(Case { name: format!("{what}: {input}, batch {n}"), n, input, terms, kind });
+        let kind = CaseKind::Op { op: Box::new(move |_| Ok(op.clone())), decides };
+        cases.push(KernelCase { name: format!("{what}: {input}, batch {n}"), n, input, terms, kind });
     };
     let ceil = |w: Window| Window { ceil: true, ..w };
     let average = |window, count_padding| Op::AvgPool { window, count_padding };
@@ -274,15 +283,15 @@ fn pools_and_moves(cases: &mut Vec<Case>) {
             eps,
         }))
     };
-    let kind = Kind::Op { op: Box::new(norm), decides: false };
-    cases.push(Case { name: format!("batch norm: {odd}, batch 3"), n: 3, input: odd, terms: 8, kind });
+    let kind = CaseKind::Op { op: Box::new(norm), decides: false };
+    cases.push(KernelCase { name: format!("batch norm: {odd}, batch 3"), n: 3, input: odd, terms: 8, kind });
 }
 
-fn steps(cases: &mut Vec<Case>) {
+fn steps(cases: &mut Vec<KernelCase>) {
     let input = Shape::new(17, 5, 7);
     let mut add = |name: &str, other: Shape, terms: usize, write: Write, magnitude: Option<Write>| {
-        let kind = Kind::Steps { write, magnitude, other };
-        cases.push(Case { name: format!("{name}: {input}, batch 3"), n: 3, input, terms, kind });
+        let kind = CaseKind::Steps { write, magnitude, other };
+        cases.push(KernelCase { name: format!("{name}: {input}, batch 3"), n: 3, input, terms, kind });
     };
     add("mul", input, 2, |b, [x, y]| b.mul(x, y), None);
     add("sub", input, 2, |b, [x, y]| b.sub(x, y), Some(|b, [x, y]| b.add(x, y)));
@@ -331,7 +340,7 @@ fn steps(cases: &mut Vec<Case>) {
     add("bias gradient", input, 40, |b, [x, _]| b.bias_adjoint(x), Some(|b, [x, _]| b.bias_adjoint(x)));
 }
 
-fn copies(cases: &mut Vec<Case>) {
+fn copies(cases: &mut Vec<KernelCase>) {
     type Perturb = fn(Fill, usize, Shape) -> Result<Perturbation>;
     let perturbations: [(&str, Perturb); 6] = [
         ("none", |_, _, _| Ok(Perturbation::None)),
@@ -356,8 +365,8 @@ fn copies(cases: &mut Vec<Case>) {
             Ok(Perturbation::Others((0..n).map(of).collect::<Result<_>>()?))
         }),
     ];
-    let three = Geometry { k: 8, ..PLAIN };
-    let seven = Geometry { k: 8, kernel: [7; 2], stride: 2, padding: sides([3; 4]), ..PLAIN };
+    let three = CaseGeometry { k: 8, ..PLAIN };
+    let seven = CaseGeometry { k: 8, kernel: [7; 2], stride: 2, padding: sides([3; 4]), ..PLAIN };
     for (which, perturbation) in perturbations {
         for statistic in [Statistic::Sum, Statistic::SumOfSquares, Statistic::Variance, Statistic::Range] {
             // Equal copies do not vary.
@@ -368,8 +377,8 @@ fn copies(cases: &mut Vec<Case>) {
             let size = if statistic == Statistic::Sum { "3x3" } else { "7x7 stride 2" };
             let name = format!("copies {which}, first and last layer {size}, {statistic:?}: 3 of 11x13, batch 2")
                 .to_lowercase();
-            let kind = Kind::Copies { op: g.op(), perturbation, statistic };
-            cases.push(Case { name, n: 2, input: Shape::new(3, 11, 13), terms: g.terms(), kind });
+            let kind = CaseKind::Copies { op: g.op(), perturbation, statistic };
+            cases.push(KernelCase { name, n: 2, input: Shape::new(3, 11, 13), terms: g.terms(), kind });
         }
     }
 }

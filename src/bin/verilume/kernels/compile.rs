@@ -11,14 +11,14 @@ use verilume::report::replace;
 
 use super::{SOME_FAILED, table, units};
 use crate::args::kernels::CompileArgs;
-use crate::talk::{Answer, say, say_log};
+use crate::talk::{StandardOutput, say, say_log};
 use verilume::text::counted;
 
 /// Registers that each kernel may use, by architecture.
 const BUDGET: &str = include_str!("../../../../kernels/budget.csv");
 
 #[derive(Debug, Deserialize)]
-struct Row {
+struct BudgetRow {
     kernel: String,
     arch: String,
     registers: u32,
@@ -48,7 +48,7 @@ pub fn run(args: &CompileArgs) -> Result<ExitCode> {
     let wanted = |built: &Built| {
         args.kernel.is_empty() || args.kernel.iter().any(|name| name == built.kernel || name == built.unit)
     };
-    let mut answer = Answer::default();
+    let mut answer = StandardOutput::default();
     let (mut all, mut failed) = (Vec::new(), 0);
     for (unit, arch) in units.iter().flat_map(|unit| archs.iter().map(move |arch| (unit, arch))) {
         match compiler.compile(unit, arch) {
@@ -106,7 +106,7 @@ fn written(all: &[Built], [major, minor]: [i32; 2]) -> String {
 
 fn budget() -> Result<Budget> {
     let mut reader = csv::ReaderBuilder::new().comment(Some(b'#')).from_reader(BUDGET.as_bytes());
-    let rows = reader.deserialize::<Row>().map(|row| row.map(|r| ((r.kernel, r.arch), r.registers)));
+    let rows = reader.deserialize::<BudgetRow>().map(|row| row.map(|r| ((r.kernel, r.arch), r.registers)));
     rows.collect::<Result<_, _>>().context("kernels/budget.csv")
 }
 

@@ -6,9 +6,9 @@ use anyhow::Result;
 use verilume::engine::{Batch, Engine, Settings};
 use verilume::tensor::Tensor;
 
-use super::cases::{Case, Fill, Kind, Numbers};
+use super::cases::{CaseKind, Fill, KernelCase, Numbers};
 use super::measure::Trial;
-use super::test::{Verdict, chosen, engines, report};
+use super::test::{CaseVerdict, chosen, engines, report};
 use crate::args::kernels::TestArgs;
 
 /// Length of the step of finite differences; the twin's operations are linear, piecewise linear or smooth.
@@ -19,26 +19,26 @@ const LOST: f64 = 1e-8;
 /// Runs the command.
 pub fn run(args: &TestArgs) -> Result<ExitCode> {
     let mut cases = chosen(args.filter.as_deref())?;
-    cases.retain(|case| matches!(case.kind, Kind::Op { .. }));
+    cases.retain(|case| matches!(case.kind, CaseKind::Op { .. }));
     let (settings, mut engines) = engines(args)?;
     let mut twin = Engine::new(&settings.twin())?;
     let mut verdicts = Vec::new();
     for case in &cases {
-        let decides = matches!(case.kind, Kind::Op { decides: true, .. });
+        let decides = matches!(case.kind, CaseKind::Op { decides: true, .. });
         let what = if decides { "slope" } else { "transpose" };
         for (device, engine) in &mut engines {
             let failure = match compare(case, engine, &mut twin, &settings, decides) {
                 Ok(failure) => failure,
                 Err(e) => Some(e.to_string()),
             };
-            verdicts.push(Verdict { case: case.name.clone(), device: device.clone(), what, failure });
+            verdicts.push(CaseVerdict { case: case.name.clone(), device: device.clone(), what, failure });
         }
     }
-    report(verdicts, args.subject.json)
+    report(verdicts, args.on.json)
 }
 
 fn compare(
-    case: &Case,
+    case: &KernelCase,
     engine: &mut Engine,
     twin: &mut Engine,
     settings: &Settings,

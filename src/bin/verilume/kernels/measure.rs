@@ -9,7 +9,7 @@ use verilume::program::{Score, Statistic};
 use verilume::rule::Composite;
 use verilume::tensor::Tensor;
 
-use super::cases::{COPIES, Case, Fill, Kind, Numbers, pictures};
+use super::cases::{COPIES, CaseKind, Fill, KernelCase, Numbers, pictures};
 
 /// Unit roundoff of single precision.
 const UNIT: f64 = 1.0 / (1u64 << 24) as f64;
@@ -19,13 +19,13 @@ const FARTHEST: f64 = 7.0;
 const OF_SOFTMAX: f64 = 64.0;
 
 /// A result with its name.
-pub struct Part {
+pub struct NamedValues {
     pub name: &'static str,
     pub values: Vec<f64>,
 }
 
-fn part(name: &'static str, values: impl Into<Vec<f64>>) -> Part {
-    Part { name, values: values.into() }
+fn part(name: &'static str, values: impl Into<Vec<f64>>) -> NamedValues {
+    NamedValues { name, values: values.into() }
 }
 
 /// Largest relative error of the products of a tensor-core convolution, forward and back.
@@ -45,7 +45,7 @@ fn product_errors(settings: &Settings) -> [f64; 2] {
 
 /// A case with its numbers.
 pub struct Trial<'a> {
-    pub case: &'a Case,
+    pub case: &'a KernelCase,
     pub numbers: Numbers,
 }
 
@@ -55,18 +55,18 @@ impl Trial<'_> {
     }
 
     /// What `engine` answers.
-    pub fn run(&self, engine: &mut Engine) -> Result<Vec<Part>> {
+    pub fn run(&self, engine: &mut Engine) -> Result<Vec<NamedValues>> {
         self.parts(engine, false)
     }
 
-    fn parts(&self, engine: &mut Engine, magnitudes: bool) -> Result<Vec<Part>> {
+    fn parts(&self, engine: &mut Engine, magnitudes: bool) -> Result<Vec<NamedValues>> {
         let case = self.case;
         let fill = self.fill(magnitudes);
         let (graph, node) = case.graph(fill)?;
-        let decides = matches!(case.kind, Kind::Op { decides: true, .. });
+        let decides = matches!(case.kind, CaseKind::Op { decides: true, .. });
         let x = Batch::new(&self.fill(magnitudes && !decides).maps(1, case.n, case.input)?)?;
         match &case.kind {
-            Kind::Op { .. } => {
+            CaseKind::Op { .. } => {
                 let forward = engine.node_outputs(&graph, &x, &[node])?;
                 let signal = fill.maps(2, case.n, graph.node(node).shape)?;
                 let rules = Composite::gradient();
@@ -75,7 +75,7 @@ impl Trial<'_> {
                 let forward = forward.iter().flat_map(|t| t.to_f64().into_owned()).collect::<Vec<_>>();
                 Ok(vec![part("forward", forward), part("backward", backward.to_f64())])
             }
-            Kind::Steps { write, magnitude, other } => {
+            CaseKind::Steps { write, magnitude, other } => {
                 let write = magnitude.filter(|_| magnitudes).unwrap_or(*write);
                 let loads = [pictures(fill, 3, case.n, case.input)?, pictures(fill, 4, case.n, *other)?];
                 let task = Task { x: &x, targets: &vec![0; case.n], copies: &Copies::one(), loads: &loads };
@@ -86,7 +86,7 @@ impl Trial<'_> {
                 })?;
                 Ok(vec![part("result", stored(&outcome.stores))])
             }
-            Kind::Weights { .. } => {
+            CaseKind::Weights { .. } => {
                 let shape = graph.node(node).shape;
                 let loads = [pictures(fill, 2, case.n, shape)?];
                 let task = Task { x: &x, targets: &vec![0; case.n], copies: &Copies::one(), loads: &loads };
@@ -97,7 +97,7 @@ impl Trial<'_> {
                 })?;
                 Ok(vec![part("weights", stored(&outcome.stores))])
             }
-            Kind::Copies { perturbation, statistic, .. } => {
+            CaseKind::Copies { perturbation, statistic, .. } => {
                 let given = perturbation(self.fill(false), case.n, case.input)?;
                 let (x, perturbation, weights, statistic) = if magnitudes {
                     // At least as large as any copy.
@@ -109,18 +109,20 @@ impl Trial<'_> {
                 let job = Job { start: Start::Relevance, copies, statistic, ..Job::gradient(Score::Logit) };
                 explained(engine, &graph, &job, &x, &targets(case, &graph))
             }
-            Kind::Score { score, .. } => explained(engine, &graph, &Job::gradient(*score), &x, &targets(case, &graph)),
+            CaseKind::Score { score, .. } => {
+                explained(engine, &graph, &Job::gradient(*score), &x, &targets(case, &graph))
+            }
         }
     }
 
     /// The truth with, for each number, how far it may be missed.
-    pub fn truth(&self, twin: &mut Engine, tested: &Settings) -> Result<Vec<(Part, Vec<f64>)>> {
+    pub fn truth(&self, twin: &mut Engine, tested: &Settings) -> Result<Vec<(NamedValues, Vec<f64>)>> {
         let truth = self.parts(twin, false)?;
         let limits = self.limits(twin, &truth, tested)?;
         Ok(truth.into_iter().zip(limits).collect())
     }
 
-    fn limits(&self, twin: &mut Engine, truth: &[Part], tested: &Settings) -> Result<Vec<Vec<f64>>> {
+    fn limits(&self, twin: &mut Engine, truth: &[NamedValues], tested: &Settings) -> Result<Vec<Vec<f64>>> {
         let case = self.case;
         let (graph, node) = case.graph(self.fill(false))?;
         let products = match &graph.node(node).op {
@@ -132,18 +134,18 @@ impl Trial<'_> {
         let exact = self.numbers == Numbers::Integers;
         let times = |values: &[f64], unit: f64| values.iter().map(|v| v.abs() * unit).collect::<Vec<_>>();
         Ok(match &case.kind {
-            Kind::Op { op, .. } => {
+            CaseKind::Op { op, .. } => {
                 let op = op(self.fill(false))?;
                 let rounds = matches!(op, Op::AvgPool { .. } | Op::AdaptiveAvgPool { .. } | Op::Smooth(_));
                 let units = if exact && !rounds { [0.0; 2] } else { units };
                 let magnitudes = self.parts(twin, true)?;
                 magnitudes.iter().zip(units).map(|(m, unit)| times(&m.values, unit)).collect()
             }
-            Kind::Steps { magnitude: None, .. } => truth.iter().map(|t| times(&t.values, units[0])).collect(),
-            Kind::Steps { .. } | Kind::Weights { .. } => {
+            CaseKind::Steps { magnitude: None, .. } => truth.iter().map(|t| times(&t.values, units[0])).collect(),
+            CaseKind::Steps { .. } | CaseKind::Weights { .. } => {
                 self.parts(twin, true)?.iter().map(|m| times(&m.values, units[0])).collect()
             }
-            Kind::Copies { statistic, perturbation, .. } => {
+            CaseKind::Copies { statistic, perturbation, .. } => {
                 let drawn = perturbation(self.fill(false), case.n, case.input)?;
                 let inexact = matches!(drawn, Perturbation::Noise { .. } | Perturbation::Masks(_));
                 if exact && !inexact && *statistic != Statistic::Variance {
@@ -166,7 +168,7 @@ impl Trial<'_> {
                 };
                 vec![scores, maps.iter().map(map).collect()]
             }
-            Kind::Score { score, .. } => {
+            CaseKind::Score { score, .. } => {
                 let (strong, _) = case.graph(self.fill(true))?;
                 let forward = |twin: &mut Engine, graph, magnitudes| -> Result<Tensor> {
                     let x = Batch::new(&self.fill(magnitudes).maps(1, case.n, case.input)?)?;
@@ -200,11 +202,11 @@ impl Trial<'_> {
     }
 }
 
-fn targets(case: &Case, graph: &Graph) -> Vec<usize> {
+fn targets(case: &KernelCase, graph: &Graph) -> Vec<usize> {
     (0..case.n).map(|i| (3 + 2 * i) % 11 % graph.classes()).collect()
 }
 
-fn explained(engine: &mut Engine, graph: &Graph, job: &Job, x: &Batch, targets: &[usize]) -> Result<Vec<Part>> {
+fn explained(engine: &mut Engine, graph: &Graph, job: &Job, x: &Batch, targets: &[usize]) -> Result<Vec<NamedValues>> {
     let answer = engine.explain(graph, job, x, targets)?;
     let maps: Vec<f64> = answer.maps.iter().flat_map(|map| map.to_f64().into_owned()).collect();
     Ok(vec![part("scores", answer.scores.concat()), part("map", maps)])

@@ -14,10 +14,10 @@ use comfy_table::{CellAlignment, Table, presets};
 use verilume::device::cuda::kernels;
 use verilume::engine::{DeviceChoice, Settings};
 
-use crate::args::kernels::{KernelsArgs, KernelsCommand, ListArgs, SourceArgs, Subject};
-use crate::args::{PrecisionArg, Resources};
+use crate::args::kernels::{KernelDeviceArgs, KernelsArgs, KernelsCommand, ListArgs, SourceArgs};
+use crate::args::{PrecisionArg, ResourceArgs};
 use crate::computing;
-use crate::talk::{Answer, say};
+use crate::talk::{StandardOutput, say};
 
 /// Something did not compile, or is wrong.
 const SOME_FAILED: u8 = 1;
@@ -47,7 +47,7 @@ fn table<const N: usize>(header: [&str; N], rows: Vec<[String; N]>, numbers: usi
 }
 
 fn list(args: &ListArgs) -> Result<()> {
-    let mut answer = Answer::default();
+    let mut answer = StandardOutput::default();
     let all = kernels::list();
     if args.json {
         for kernel in &all {
@@ -75,7 +75,7 @@ fn source(args: &SourceArgs) -> Result<()> {
         return Ok(());
     }
     let wanted: Vec<String> = args.unit.iter().cloned().collect();
-    let mut answer = Answer::default();
+    let mut answer = StandardOutput::default();
     for unit in units(&wanted)? {
         answer.line(kernels::source(unit, args.kernel_dir.as_deref())?.trim_end())?;
     }
@@ -97,20 +97,20 @@ fn units(names: &[String]) -> Result<Vec<&'static str>> {
 }
 
 /// Settings of the device under test.
-fn settings(subject: &Subject) -> Result<Settings> {
-    if !matches!(subject.device, DeviceChoice::Cuda(_) | DeviceChoice::Emulated(_)) {
+fn settings(on: &KernelDeviceArgs) -> Result<Settings> {
+    if !matches!(on.device, DeviceChoice::Cuda(_) | DeviceChoice::Emulated(_)) {
         bail!("--device: kernels of a GPU are tried on emulated, cuda or cuda:i");
     }
-    if subject.precision == PrecisionArg::F64 {
+    if on.precision == PrecisionArg::F64 {
         bail!("--precision f64: a GPU multiplies in f32, tf32, bf16 or f16");
     }
-    let resources = Resources {
-        device: subject.device,
+    let resources = ResourceArgs {
+        device: on.device,
         memory: None,
-        precision: subject.precision,
+        precision: on.precision,
         convolution: Default::default(),
         kernels: Default::default(),
-        kernel_dir: subject.kernel_dir.clone(),
+        kernel_dir: on.kernel_dir.clone(),
         seed: 0,
     };
     computing::settings(&resources, None)

@@ -4,19 +4,19 @@ use anyhow::Result;
 use serde::Serialize;
 use verilume::engine::{Batch, Job, Profile};
 use verilume::model::Model;
-use verilume::program::{Pass, Score, Step, Work};
+use verilume::program::{Score, Step, StepPass, Work};
 use verilume::random;
 use verilume::tensor::{Shape, Tensor};
 
 use super::{settings, table};
 use crate::args::kernels::PerfArgs;
 use crate::computing;
-use crate::talk::{Answer, Voice, say};
-use crate::timing::Times;
+use crate::talk::{StandardOutput, Voice, say};
+use crate::timing::CallSeconds;
 
 /// A convolution of the net in one direction.
 #[derive(Debug, Serialize)]
-struct Row {
+struct PerfRow {
     layer: String,
     pass: &'static str,
     kernel: &'static str,
@@ -30,7 +30,7 @@ struct Row {
 
 /// Runs the command.
 pub fn run(args: &PerfArgs) -> Result<()> {
-    let mut engine = computing::open(&settings(&args.subject)?, Voice::Normal)?;
+    let mut engine = computing::open(&settings(&args.on)?, Voice::Normal)?;
     let model = Model::random(&args.layers, 0)?;
     let default = model.default_input();
     let shape = args.size.map_or(default, |size| Shape::new(default.c, size.crop[0], size.crop[1]));
@@ -56,12 +56,12 @@ pub fn run(args: &PerfArgs) -> Result<()> {
             continue;
         }
         let of_call = |call: &Profile| call.chunks.iter().map(|c| c.steps[at].as_secs_f64()).sum::<f64>();
-        let seconds = Times::new(calls.iter().map(of_call).collect()).median();
+        let seconds = CallSeconds::new(calls.iter().map(of_call).collect()).median();
         let work = Work::of(step, plan.program().forms(), size_of::<f32>());
         let flops = work.chunk_flops(args.batch) as f64;
-        rows.push(Row {
+        rows.push(PerfRow {
             layer: step.layer().unwrap_or_default().into(),
-            pass: Pass::of(plan.steps())[at].name(),
+            pass: StepPass::of(plan.steps())[at].name(),
             kernel: engine.kernel(plan, at),
             output: step.writes().first().map_or([0; 3], |v| plan.form(*v).shape().dims()),
             ms: seconds * 1e3,
@@ -69,8 +69,8 @@ pub fn run(args: &PerfArgs) -> Result<()> {
             peak_share: None,
         });
     }
-    let mut answer = Answer::default();
-    if args.subject.json {
+    let mut answer = StandardOutput::default();
+    if args.on.json {
         for row in &rows {
             answer.line(&serde_json::to_string(row)?)?;
         }

@@ -7,17 +7,17 @@ use serde_json::json;
 use verilume::device::cuda::{SelfTest, self_test};
 use verilume::engine::{DeviceChoice, Engine, Settings};
 
-use super::cases::{self, Case, Numbers};
+use super::cases::{self, KernelCase, Numbers};
 use super::measure::{Trial, excess};
 use super::{SOME_FAILED, settings, table};
 use crate::args::kernels::TestArgs;
 use crate::computing;
-use crate::talk::{Answer, Voice, say};
+use crate::talk::{StandardOutput, Voice, say};
 use verilume::text::counted;
 
 /// Engines under test, with what the device is called.
 pub(super) fn engines(args: &TestArgs) -> Result<(Settings, Vec<(String, Engine)>)> {
-    let settings = settings(&args.subject)?;
+    let settings = settings(&args.on)?;
     let devices: Vec<DeviceChoice> = match settings.device {
         DeviceChoice::Emulated(seed) => (0..args.seeds as u64).map(|i| DeviceChoice::Emulated(seed + i)).collect(),
         one => vec![one],
@@ -35,7 +35,7 @@ pub(super) fn engines(args: &TestArgs) -> Result<(Settings, Vec<(String, Engine)
 }
 
 /// Cases that `filter` leaves.
-pub(super) fn chosen(filter: Option<&str>) -> Result<Vec<Case>> {
+pub(super) fn chosen(filter: Option<&str>) -> Result<Vec<KernelCase>> {
     let mut cases = cases::all();
     cases.retain(|case| filter.is_none_or(|text| case.name.contains(text)));
     if cases.is_empty() {
@@ -45,7 +45,7 @@ pub(super) fn chosen(filter: Option<&str>) -> Result<Vec<Case>> {
 }
 
 /// What is said of a case on a device.
-pub(super) struct Verdict {
+pub(super) struct CaseVerdict {
     pub case: String,
     pub device: String,
     pub what: &'static str,
@@ -53,17 +53,17 @@ pub(super) struct Verdict {
 }
 
 /// Prints verdicts; fails if one is a failure.
-pub(super) fn report(verdicts: Vec<Verdict>, as_json: bool) -> Result<ExitCode> {
-    let mut answer = Answer::default();
+pub(super) fn report(verdicts: Vec<CaseVerdict>, as_json: bool) -> Result<ExitCode> {
+    let mut answer = StandardOutput::default();
     let failed = verdicts.iter().filter(|v| v.failure.is_some()).count();
     let all = verdicts.len();
     if as_json {
-        for Verdict { case, device, what, failure } in &verdicts {
+        for CaseVerdict { case, device, what, failure } in &verdicts {
             let line = json!({"case": case, "device": device, "what": what, "ok": failure.is_none(), "error": failure});
             answer.line(&line.to_string())?;
         }
     } else {
-        let row = |v: Verdict| [v.case, v.device, v.what.into(), v.failure.unwrap_or_else(|| "ok".into())];
+        let row = |v: CaseVerdict| [v.case, v.device, v.what.into(), v.failure.unwrap_or_else(|| "ok".into())];
         answer.line(&table(["case", "device", "numbers", "result"], verdicts.into_iter().map(row).collect(), 4))?;
     }
     say(&format!("{}, {failed} failed", counted(all, "trial")));
@@ -71,14 +71,14 @@ pub(super) fn report(verdicts: Vec<Verdict>, as_json: bool) -> Result<ExitCode> 
 }
 
 /// What is taken for granted of the device: fragments, conversions, long sums.
-fn self_tests(settings: &Settings, filter: Option<&str>) -> Result<Vec<Verdict>> {
+fn self_tests(settings: &Settings, filter: Option<&str>) -> Result<Vec<CaseVerdict>> {
     let (gpu, device) = match settings.device {
         DeviceChoice::Cuda(index) => (Some(index), format!("cuda:{index}")),
         DeviceChoice::Emulated(_) => (None, "emulated".to_owned()),
         DeviceChoice::Auto | DeviceChoice::Cpu => return Ok(Vec::new()),
     };
     let tests = self_test(gpu, settings.kernel_dir.as_deref())?;
-    let verdict = |t: SelfTest| Verdict {
+    let verdict = |t: SelfTest| CaseVerdict {
         case: format!("{}: {}", t.name, t.detail),
         device: device.clone(),
         what: "self-test",
@@ -106,9 +106,9 @@ pub fn run(args: &TestArgs) -> Result<ExitCode> {
                         Some(format!("{}: {why}", got.name))
                     }),
                 };
-                verdicts.push(Verdict { case: case.name.clone(), device: device.clone(), what, failure });
+                verdicts.push(CaseVerdict { case: case.name.clone(), device: device.clone(), what, failure });
             }
         }
     }
-    report(verdicts, args.subject.json)
+    report(verdicts, args.on.json)
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::epilogue::{CopyView, Out};
+use super::epilogue::{CopyOut, CopyView};
 use super::geometry::{Geometry, SubGrid};
 use crate::device::cpu::isa::Isa;
 
@@ -123,7 +123,7 @@ pub(super) struct TileAt<T> {
 }
 
 /// The positions of a row that are left to compute.
-pub(super) struct Line<T> {
+pub(super) struct RowRest<T> {
     /// Of the row.
     start: TileAt<T>,
     /// Elements and vectors from one position to the next.
@@ -131,7 +131,7 @@ pub(super) struct Line<T> {
     left: Range<usize>,
 }
 
-impl<T> Line<T> {
+impl<T> RowRest<T> {
     /// Positions left.
     #[inline(always)]
     pub fn left(&self) -> usize {
@@ -214,13 +214,13 @@ impl<I: Isa> Band<'_, I> {
 
     /// The band's rows of a sub-grid: the walk that all algorithms take over their tiles.
     #[inline(always)]
-    pub fn lines(&self, grid: &SubGrid, input: Input<I::T>) -> impl Iterator<Item = Line<I::T>> {
+    pub fn lines(&self, grid: &SubGrid, input: Input<I::T>) -> impl Iterator<Item = RowRest<I::T>> {
         let geometry = self.geometry;
         let end = if self.bands.flat { self.columns.end } else { self.columns.end.min(grid.extent[1]) };
         let columns = self.columns.start..end;
         let first = if self.bands.halo.is_some() { self.rows.start } else { 0 };
         let [y, x] = grid.origin;
-        (self.rows.start..self.rows.end.min(grid.extent[0])).map(move |i| Line {
+        (self.rows.start..self.rows.end.min(grid.extent[0])).map(move |i| RowRest {
             start: TileAt {
                 // SAFETY: the row lies inside what `input` covers.
                 x: unsafe { input.base.add((i - first) * geometry.read_step[0] * input.row) },
@@ -238,7 +238,7 @@ impl<I: Isa> Band<'_, I> {
         let step = self.geometry.write_step[1];
         // SAFETY: `P · Q` vectors of the copy, inside by the caller's loops.
         unsafe {
-            let out = Out::<I>::new(&self.view);
+            let out = CopyOut::<I>::new(&self.view);
             for q in 0..Q {
                 for (p, sum) in sum.iter().enumerate() {
                     out.put((block + q) * plane + index + p * step, sum[q]);

@@ -46,14 +46,14 @@ impl<T> CopyView<T> {
 }
 
 /// Finishes and stores vectors of one copy's result.
-pub(super) struct Out<I: Isa> {
+pub(super) struct CopyOut<I: Isa> {
     written: *mut I::T,
     finish: Finish<I::T>,
     bounds: Option<[I::V; 2]>,
     range: [I::V; 2],
 }
 
-impl<I: Isa> Out<I> {
+impl<I: Isa> CopyOut<I> {
     #[inline(always)]
     pub unsafe fn new(view: &CopyView<I::T>) -> Self {
         // SAFETY: the caller has the instruction set's features.

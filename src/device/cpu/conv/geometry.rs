@@ -7,7 +7,7 @@ use crate::tensor::{Shape, Window};
 
 /// Forward or backward to the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Direction {
+pub(crate) enum PassDirection {
     /// Input to output.
     Forward,
     /// Signal at the output to signal at the input.
@@ -51,12 +51,12 @@ pub(crate) struct Geometry {
 
 impl Geometry {
     /// Of a convolution from `input` to `output` by `window`.
-    pub fn new(window: &Window, input: Shape, output: Shape, direction: Direction) -> Self {
+    pub fn new(window: &Window, input: Shape, output: Shape, direction: PassDirection) -> Self {
         let pads = window.pads(input.h, input.w);
         let kernel_elements =
             || (0..window.kernel[0]).flat_map(move |ky| (0..window.kernel[1]).map(move |kx| [ky, kx]));
         match direction {
-            Direction::Forward => {
+            PassDirection::Forward => {
                 let at = |k: usize, a: usize| (k * window.dilation[a]) as isize - pads[a][0] as isize;
                 let taps = kernel_elements().map(|k| Tap { kernel: k, at: [at(k[0], 0), at(k[1], 1)] }).collect();
                 Self {
@@ -67,7 +67,7 @@ impl Geometry {
                     grids: vec![SubGrid { origin: [0, 0], extent: [output.h, output.w], taps }],
                 }
             }
-            Direction::Adjoint => {
+            PassDirection::Adjoint => {
                 let size = [input.h, input.w];
                 // Input position p receives output position o through kernel element k when o·stride + k·dilation − pad = p.
                 let at = |origin: usize, k: usize, a: usize| {

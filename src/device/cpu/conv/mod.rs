@@ -18,14 +18,14 @@ mod winograd;
 use bands::Band;
 use choice::{Algorithm, Choice};
 pub(crate) use epilogue::{CopyView, Finish};
-pub(crate) use geometry::Direction;
+pub(crate) use geometry::PassDirection;
 use geometry::{Geometry, Tap};
 use packing::Packing;
 pub(crate) use problem::Arithmetic;
 use problem::{Planned, Problem};
-use winograd::Batch;
+use winograd::TileBatch;
 
-use super::isa::{Isa, Kernel};
+use super::isa::{CpuKernel, Isa};
 use super::memory::Shared;
 use crate::graph::WeightId;
 use crate::program::{ConvLayer, LastAdjoint, Zeros};
@@ -64,7 +64,7 @@ pub(crate) struct ConvPlan {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct PackKey {
     weight: WeightId,
-    direction: Direction,
+    direction: PassDirection,
     groups: usize,
     algorithm: &'static str,
     /// The kernel elements that each sub-grid sums, in order.
@@ -79,7 +79,7 @@ impl PackKey {
 }
 
 impl ConvPlan {
-    pub fn new<I: Isa>(layer: &ConvLayer, direction: Direction, arithmetic: Arithmetic, zeros: Zeros) -> Self {
+    pub fn new<I: Isa>(layer: &ConvLayer, direction: PassDirection, arithmetic: Arithmetic, zeros: Zeros) -> Self {
         let geometry = Geometry::new(&layer.window, layer.input, layer.output, direction);
         let problem = Problem { layer, geometry: &geometry, arithmetic, zeros };
         let Choice { name, plan, .. } = Choice::of::<I>(&problem);
@@ -98,7 +98,7 @@ impl ConvPlan {
     pub fn pack<I: Isa>(
         &self,
         layer: &ConvLayer,
-        direction: Direction,
+        direction: PassDirection,
         pool: Option<&rayon::ThreadPool>,
         out: &mut [I::T],
     ) {
@@ -114,7 +114,7 @@ impl ConvPlan {
 }
 
 /// A convolution of all copies of a chunk, cut into tasks.
-pub(crate) struct Work<'a, I: Isa> {
+pub(crate) struct ConvWork<'a, I: Isa> {
     plan: &'a ConvPlan,
     weights: Shared<I::T>,
     copies: &'a [CopyView<I::T>],
@@ -124,7 +124,7 @@ pub(crate) struct Work<'a, I: Isa> {
     parts: usize,
 }
 
-impl<'a, I: Isa> Work<'a, I> {
+impl<'a, I: Isa> ConvWork<'a, I> {
     /// For so many threads.
     pub fn new(plan: &'a ConvPlan, weights: Shared<I::T>, copies: &'a [CopyView<I::T>], threads: usize) -> Self {
         let (pieces, tasks) = match &plan.algorithm {
@@ -156,7 +156,7 @@ impl<'a, I: Isa> Work<'a, I> {
             if let Algorithm::Winograd(winograd) = &plan.algorithm {
                 let tiles = copies.len() * winograd.tiles();
                 let tiles = piece * tiles / pieces..(piece + 1) * tiles / pieces;
-                I::run(Batch::<I> { plan: winograd, geometry, weights, copies, tiles, share, scratch });
+                I::run(TileBatch::<I> { plan: winograd, geometry, weights, copies, tiles, share, scratch });
             } else if let Some(bands) = plan.algorithm.bands() {
                 let view = copies[piece / bands.count()];
                 let (rows, columns) = bands.span(piece % bands.count());
@@ -173,7 +173,7 @@ struct BandTask<'a, I: Isa> {
     band: Band<'a, I>,
 }
 
-impl<I: Isa> Kernel<I> for BandTask<'_, I> {
+impl<I: Isa> CpuKernel<I> for BandTask<'_, I> {
     #[inline(always)]
     unsafe fn call(self) {
         // SAFETY: the device gives pointers to whole copies of the plan's shapes and scratch of `scratch_len`. Loops stay inside

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::geometry::{Direction, Geometry, SubGrid};
+use super::geometry::{Geometry, PassDirection, SubGrid};
 use super::problem::read_by;
 use crate::device::threads::for_each;
 use crate::program::ConvLayer;
@@ -46,7 +46,7 @@ pub(super) struct Packing<'a, T> {
     pub geometry: &'a Geometry,
     pub lanes: usize,
     pub pool: Option<&'a rayon::ThreadPool>,
-    direction: Direction,
+    direction: PassDirection,
     groups: usize,
     dims: [usize; 4],
     weights: Vec<T>,
@@ -56,7 +56,7 @@ impl<'a, T: Scalar> Packing<'a, T> {
     /// Reads the weights of `layer`, on the calling thread if there is no pool.
     pub fn new(
         layer: &ConvLayer,
-        direction: Direction,
+        direction: PassDirection,
         geometry: &'a Geometry,
         lanes: usize,
         pool: Option<&'a rayon::ThreadPool>,
@@ -72,8 +72,8 @@ impl<'a, T: Scalar> Packing<'a, T> {
     #[inline]
     pub fn weight(&self, written: usize, read: usize, kernel: [usize; 2]) -> T {
         let (k, c) = match self.direction {
-            Direction::Forward => (written, read),
-            Direction::Adjoint => (read, written),
+            PassDirection::Forward => (written, read),
+            PassDirection::Adjoint => (read, written),
         };
         let [_, per_row, kh, kw] = self.dims;
         self.weights[((k * per_row + c % per_row) * kh + kernel[0]) * kw + kernel[1]]

@@ -13,7 +13,7 @@
 use std::mem::MaybeUninit;
 
 use super::bands::{Band, Bands, Input, TileAt};
-use super::epilogue::Out;
+use super::epilogue::CopyOut;
 use super::packing::{BlockRun, Packing, runs};
 use super::problem::{Planned, Problem};
 use crate::device::cpu::isa::Isa;
@@ -127,7 +127,7 @@ unsafe fn blocks<I: Isa, const Q: usize>(
             };
             // SAFETY: tiles have the positions that are left; scratch holds the band's sums.
             unsafe {
-                let (out, block) = (Out::<I>::new(&band.view), run.first_block);
+                let (out, block) = (CopyOut::<I>::new(&band.view), run.first_block);
                 let mut sums = band.scratch.add(band.bands.padded_len);
                 for mut line in band.lines(grid, input) {
                     while line.left() > 0 {
@@ -160,7 +160,7 @@ unsafe fn positions<I: Isa, const P: usize, const Q: usize>(
     x: [*const I::T; P],
     [block, index]: [usize; 2],
     sums: *mut I::T,
-    out: &Out<I>,
+    out: &CopyOut<I>,
 ) {
     // SAFETY: reads at the slab's taps, rows of weights of numbers that were read, these positions' sums in scratch;
     // writes those or `P · Q` vectors of the copy.

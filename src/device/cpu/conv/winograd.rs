@@ -8,11 +8,11 @@
 use std::ops::Range;
 
 use super::direct::accumulate;
-use super::epilogue::{CopyView, Out};
+use super::epilogue::{CopyOut, CopyView};
 use super::geometry::Geometry;
 use super::packing::{BlockRun, Packing, runs, take};
 use super::problem::{Planned, Problem};
-use crate::device::cpu::isa::{Isa, Kernel};
+use crate::device::cpu::isa::{CpuKernel, Isa};
 use crate::device::threads::for_each;
 use crate::tensor::Scalar;
 
@@ -128,7 +128,7 @@ fn combine(k: &[f64; 3], v: [&[f64; WIDEST]; 3]) -> [f64; WIDEST] {
 }
 
 /// Some tiles of all copies, and a share of the written channels.
-pub(super) struct Batch<'a, I: Isa> {
+pub(super) struct TileBatch<'a, I: Isa> {
     pub plan: &'a Winograd,
     pub geometry: &'a Geometry,
     pub weights: *const I::T,
@@ -140,7 +140,7 @@ pub(super) struct Batch<'a, I: Isa> {
     pub scratch: *mut I::T,
 }
 
-impl<I: Isa> Kernel<I> for Batch<'_, I> {
+impl<I: Isa> CpuKernel<I> for TileBatch<'_, I> {
     #[inline(always)]
     unsafe fn call(self) {
         let count = self.tiles.len();
@@ -162,7 +162,7 @@ impl<I: Isa> Kernel<I> for Batch<'_, I> {
     }
 }
 
-impl<I: Isa> Batch<'_, I> {
+impl<I: Isa> TileBatch<'_, I> {
     /// Copy, tile row and tile column of the batch's tile `t`.
     #[inline(always)]
     fn place(&self, t: usize) -> (usize, usize, usize) {
@@ -263,7 +263,7 @@ impl<I: Isa> Batch<'_, I> {
         let view = &self.copies[copy];
         // SAFETY: as for `call`; results outside the picture are dropped.
         unsafe {
-            let out = Out::<I>::new(view);
+            let out = CopyOut::<I>::new(view);
             let bias = view.bias::<I>(block);
             let mut columns = [[I::zero(); M]; N];
             for (x, column) in columns.iter_mut().enumerate() {

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::super::isa::{Isa, Kernel};
-use super::stored::{Bf16, F16, Numbers, Place, Stored};
+use super::super::isa::{CpuKernel, Isa};
+use super::stored::{Bf16, DeviceNumbers, F16, Stored, WeightSource};
 use super::{ADJOINT_ROWS, COLUMNS, COPIES, LINE_BYTES, row};
 use crate::graph::Weight;
 use crate::tensor::Scalar;
@@ -22,16 +22,16 @@ pub(in super::super) struct Adjoint<'a, I: Isa> {
     pub scratch: *mut I::T,
 }
 
-impl<I: Isa> Kernel<I> for Adjoint<'_, I> {
+impl<I: Isa> CpuKernel<I> for Adjoint<'_, I> {
     #[inline(always)]
     unsafe fn call(self) {
         // SAFETY: the weights lie where the place says.
         unsafe {
-            match Place::of::<I>(self.weight) {
-                Place::Numbers(stored) => self.columns::<Numbers>(Some(stored)),
-                Place::F16(stored) => self.columns::<F16>(Some(stored)),
-                Place::Bf16(stored) => self.columns::<Bf16>(Some(stored)),
-                Place::Scratch => self.columns::<Numbers>(None),
+            match WeightSource::of::<I>(self.weight) {
+                WeightSource::Numbers(stored) => self.columns::<DeviceNumbers>(Some(stored)),
+                WeightSource::F16(stored) => self.columns::<F16>(Some(stored)),
+                WeightSource::Bf16(stored) => self.columns::<Bf16>(Some(stored)),
+                WeightSource::Scratch => self.columns::<DeviceNumbers>(None),
             }
         }
     }

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::super::isa::{Isa, Kernel};
-use super::stored::{Bf16, F16, Numbers, Place, Stored};
+use super::super::isa::{CpuKernel, Isa};
+use super::stored::{Bf16, DeviceNumbers, F16, Stored, WeightSource};
 use super::{BLOCK_ROWS, COLUMNS, COPIES, LINE_BYTES, ROWS, row};
 use crate::graph::Weight;
 use crate::tensor::Scalar;
@@ -40,7 +40,7 @@ pub(in super::super) unsafe fn live<I: Isa>(
 ) -> Vec<[usize; 2]> {
     let pairs = weight.row_len() / (2 * I::LANES);
     let all = || (0..pairs).map(|i| [2 * i * I::LANES, (2 * i + 1) * I::LANES]).collect();
-    if matches!(Place::of::<I>(weight), Place::Scratch) {
+    if matches!(WeightSource::of::<I>(weight), WeightSource::Scratch) {
         return all();
     }
     let is_live = |at: usize| {
@@ -76,7 +76,7 @@ pub(in super::super) unsafe fn live<I: Isa>(
 ///
 /// Each lane sums every `2 · LANES`-th product. Then lanes are added pairwise, then the tail. This order depends on the row's
 /// length only. The product of a finite weight and zero does not change a sum, so it does not matter which of them are dropped.
-pub(in super::super) struct Forward<'a, I: Isa> {
+pub(in super::super) struct LinearForward<'a, I: Isa> {
     pub weight: &'a Weight,
     pub bias: *const I::T,
     pub x: *const I::T,
@@ -91,22 +91,22 @@ pub(in super::super) struct Forward<'a, I: Isa> {
     pub scratch: *mut I::T,
 }
 
-impl<I: Isa> Kernel<I> for Forward<'_, I> {
+impl<I: Isa> CpuKernel<I> for LinearForward<'_, I> {
     #[inline(always)]
     unsafe fn call(self) {
         // SAFETY: the weights lie where the place says.
         unsafe {
-            match Place::of::<I>(self.weight) {
-                Place::Numbers(stored) => self.all::<Numbers>(Some(stored)),
-                Place::F16(stored) => self.all::<F16>(Some(stored)),
-                Place::Bf16(stored) => self.all::<Bf16>(Some(stored)),
-                Place::Scratch => self.all::<Numbers>(None),
+            match WeightSource::of::<I>(self.weight) {
+                WeightSource::Numbers(stored) => self.all::<DeviceNumbers>(Some(stored)),
+                WeightSource::F16(stored) => self.all::<F16>(Some(stored)),
+                WeightSource::Bf16(stored) => self.all::<Bf16>(Some(stored)),
+                WeightSource::Scratch => self.all::<DeviceNumbers>(None),
             }
         }
     }
 }
 
-impl<I: Isa> Forward<'_, I> {
+impl<I: Isa> LinearForward<'_, I> {
     /// Pairs of vectors of a block.
     const PAIRS: usize = COLUMNS / (2 * I::LANES);
 

@@ -13,7 +13,7 @@ mod stored;
 use std::ops::Range;
 
 pub(super) use adjoint::Adjoint;
-pub(super) use forward::{Forward, live};
+pub(super) use forward::{LinearForward, live};
 
 use crate::graph::Weight;
 use crate::tensor::Scalar;

@@ -17,9 +17,9 @@ pub(super) trait Stored<I: Isa>: Copy {
 
 /// Numbers of the device.
 #[derive(Clone, Copy)]
-pub(super) struct Numbers;
+pub(super) struct DeviceNumbers;
 
-impl<I: Isa> Stored<I> for Numbers {
+impl<I: Isa> Stored<I> for DeviceNumbers {
     const BYTES: usize = size_of::<I::T>();
 
     #[inline(always)]
@@ -58,7 +58,7 @@ impl<I: Isa> Stored<I> for Bf16 {
 }
 
 /// Where a layer's weights are loaded from.
-pub(super) enum Place {
+pub(super) enum WeightSource {
     /// Where they are stored, as numbers of the device.
     Numbers(*const u8),
     /// Where they are stored, in half precision.
@@ -69,15 +69,15 @@ pub(super) enum Place {
     Scratch,
 }
 
-impl Place {
+impl WeightSource {
     pub(super) fn of<I: Isa>(weight: &Weight) -> Self {
         if let Some(numbers) = weight.in_place::<I::T>() {
-            return Place::Numbers(numbers.as_ptr().cast());
+            return WeightSource::Numbers(numbers.as_ptr().cast());
         }
         match weight.halves() {
-            Some((Encoding::F16, raw)) if I::LOADS_HALF => Place::F16(raw.as_ptr()),
-            Some((Encoding::Bf16, raw)) if I::LOADS_HALF => Place::Bf16(raw.as_ptr()),
-            _ => Place::Scratch,
+            Some((Encoding::F16, raw)) if I::LOADS_HALF => WeightSource::F16(raw.as_ptr()),
+            Some((Encoding::Bf16, raw)) if I::LOADS_HALF => WeightSource::Bf16(raw.as_ptr()),
+            _ => WeightSource::Scratch,
         }
     }
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use super::super::arguments::Packed;
 use super::super::emulated::Emulated;
 use super::super::runtime::Machine;
-use super::super::source::{Sources, Unit};
+use super::super::source::{Sources, TranslationUnit};
 use super::*;
 use crate::device::cpu::Convolution;
-use crate::device::{Perturbation, Products, Room, Slot, Sum};
+use crate::device::{Perturbation, Products, ProgramRoom, Slot, Sum};
 use crate::error::ErrorKind;
 use crate::graph::{Conv, Graph, GraphBuilder, Linear, Op};
 use crate::program::{Builder, Decided, Score, Statistic};
@@ -34,7 +34,13 @@ impl Runtime for Silent {
     fn download(&mut self, from: Address, bytes: &mut [u8]) -> Result<()> {
         self.0.download(from, bytes)
     }
-    fn launch(&mut self, unit: &'static Unit, kernel: &'static str, launch: Launch, with: Packed<'_>) -> Result<()> {
+    fn launch(
+        &mut self,
+        unit: &'static TranslationUnit,
+        kernel: &'static str,
+        launch: Launch,
+        with: Packed<'_>,
+    ) -> Result<()> {
         self.0.launch(unit, kernel, launch, with)
     }
     fn wait(&mut self) -> Result<()> {
@@ -68,12 +74,12 @@ fn net() -> Graph {
 /// What copies come to on a device with so many bytes, how many it takes at a time, and the most bytes that it held.
 fn smooth(graph: &Graph, bytes: usize) -> Result<(Vec<f64>, usize, u64)> {
     let runtime = Silent(Emulated::new(Sources::default(), 1, 1).unwrap().with_limit(bytes));
-    let kernels = Kernels::new(Products::F32, Convolution::Exact);
+    let kernels = ProductKernels::new(Products::F32, Convolution::Exact);
     let mut device = CudaDevice::new(Box::new(runtime), kernels, 1).unwrap();
     let plan = plan(graph, &device);
     let picture = Tensor::f32([2, 9, 7], (0..126).map(|i| (i * 37 % 41) as f32 / 20.0 - 1.0).collect()).unwrap();
     let noise = Perturbation::Noise { seed: 3, first: 0, images: vec![9], sigmas: vec![0.5] };
-    let room = device.fit(&plan, COPIES, Room::default())?;
+    let room = device.fit(&plan, COPIES, ProgramRoom::default())?;
     let mut harvest = Harvest { sums: vec![Sum::new(Statistic::Sum, 126)], ..Harvest::default() };
     let all: Vec<Slot> = (0..COPIES).map(|copy| Slot { item: 0, copy, target: 1, weight: 0.25 }).collect();
     for slots in all.chunks(room) {

@@ -242,8 +242,9 @@ KERNEL(unwritten, 64, 1, TrialArgs) {
 }
 "#;
 
-const TRIAL: Unit = Unit { name: "trial", file: "trial.cu", defines: &[("TRIAL", "1")], kernels: &[] };
-const BROKEN: Unit = Unit {
+const TRIAL: TranslationUnit =
+    TranslationUnit { name: "trial", file: "trial.cu", defines: &[("TRIAL", "1")], kernels: &[] };
+const BROKEN: TranslationUnit = TranslationUnit {
     name: "broken",
     file: "broken.cu",
     defines: &[],
@@ -252,13 +253,13 @@ const BROKEN: Unit = Unit {
 const SEEDS: u64 = 8;
 
 /// A device whose kernels are those above.
-struct Trial {
+struct TrialDevice {
     device: Emulated,
     launch: Launch,
     _folder: TempDir,
 }
 
-impl Trial {
+impl TrialDevice {
     fn new(seed: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let text = format!(
@@ -342,7 +343,7 @@ fn barriers_order_a_tree_of_sums() {
     let input = integers(256 * 5);
     let expected: Vec<f32> = input.chunks(256).map(|c| c.iter().sum()).collect();
     for seed in 0..SEEDS {
-        let mut trial = Trial::new(seed).grid([5, 1, 1]).threads(256).shared(1024);
+        let mut trial = TrialDevice::new(seed).grid([5, 1, 1]).threads(256).shared(1024);
         assert_eq!(trial.run("tree_sum", &input, 5, 0).unwrap(), expected, "seed {seed}");
     }
 }
@@ -352,7 +353,7 @@ fn a_missing_barrier_shows() {
     let input = integers(256 * 5);
     let expected: Vec<f32> = input.chunks(256).map(|c| c.iter().sum()).collect();
     let found = (0..SEEDS).filter(|&seed| {
-        let mut trial = Trial::new(seed).grid([5, 1, 1]).threads(256).shared(1024);
+        let mut trial = TrialDevice::new(seed).grid([5, 1, 1]).threads(256).shared(1024);
         trial.run("tree_without_barriers", &input, 5, 0).unwrap() != expected
     });
     assert_eq!(found.count(), SEEDS as usize);
@@ -360,7 +361,7 @@ fn a_missing_barrier_shows() {
 
 #[test]
 fn a_seed_fixes_the_order() {
-    let run = |seed| bits(&Trial::new(seed).grid([5, 1, 1]).shared(4).run("arrivals", &[], 320, 0).unwrap());
+    let run = |seed| bits(&TrialDevice::new(seed).grid([5, 1, 1]).shared(4).run("arrivals", &[], 320, 0).unwrap());
     assert!(run(0).chunks(64).all(|block| *block == run(0)[..64]), "the natural order is the same in all blocks");
     for seed in 1..SEEDS {
         let order = run(seed);
@@ -374,7 +375,7 @@ fn a_seed_fixes_the_order() {
 fn warps_exchange_and_vote() {
     let input: Vec<f32> = (0..64).map(|i| ((i * i + 3) % 29) as f32).collect();
     for seed in 0..SEEDS {
-        let out = Trial::new(seed).run("warp_sums", &input, 256, 0).unwrap();
+        let out = TrialDevice::new(seed).run("warp_sums", &input, 256, 0).unwrap();
         for (i, numbers) in out.chunks(4).enumerate() {
             let warp = &input[i / 32 * 32..][..32];
             let sum: f32 = warp.iter().sum();
@@ -397,7 +398,7 @@ fn copies_land_when_they_are_waited_for() {
     for n in [1, 255, 256, 1021] {
         let input = integers(n);
         for seed in 0..SEEDS {
-            let out = Trial::new(seed).shared(2048).run("staged_sum", &input, 64, 0).unwrap();
+            let out = TrialDevice::new(seed).shared(2048).run("staged_sum", &input, 64, 0).unwrap();
             assert_eq!(out, staged(&input), "{n} numbers, seed {seed}");
         }
     }
@@ -406,10 +407,10 @@ fn copies_land_when_they_are_waited_for() {
 #[test]
 fn a_wait_for_too_few_groups_shows() {
     let input = integers(1021);
-    let out = Trial::new(0).shared(2048).run("staged_sum_early", &input, 64, 0).unwrap();
+    let out = TrialDevice::new(0).shared(2048).run("staged_sum_early", &input, 64, 0).unwrap();
     assert!(out.iter().all(|v| v.is_nan()), "the first stage is read before it landed");
     let found = (0..SEEDS).filter(|&seed| {
-        Trial::new(seed).shared(2048).run("staged_sum_early", &input, 64, 0).unwrap() != staged(&input)
+        TrialDevice::new(seed).shared(2048).run("staged_sum_early", &input, 64, 0).unwrap() != staged(&input)
     });
     assert!(found.count() > 4);
 }
@@ -417,8 +418,9 @@ fn a_wait_for_too_few_groups_shows() {
 #[test]
 fn a_copy_onto_what_is_still_read_shows() {
     let input = integers(1021);
-    let found = (0..2 * SEEDS)
-        .filter(|&seed| Trial::new(seed).shared(2048).run("staged_sum_over", &input, 64, 0).unwrap() != staged(&input));
+    let found = (0..2 * SEEDS).filter(|&seed| {
+        TrialDevice::new(seed).shared(2048).run("staged_sum_over", &input, 64, 0).unwrap() != staged(&input)
+    });
     assert!(found.count() > 2, "in blocks whose copies land at once");
 }
 
@@ -428,7 +430,7 @@ fn products_of_integers_are_exact() {
         let input = integers(24 * k);
         let (a, b) = input.split_at(16 * k);
         for seed in [0, 1] {
-            let out = Trial::new(seed).threads(32).run(kernel, &input, 128, 7).unwrap();
+            let out = TrialDevice::new(seed).threads(32).run(kernel, &input, 128, 7).unwrap();
             for (i, &v) in out.iter().enumerate() {
                 let (row, column) = (i / 8, i % 8);
                 let sum: f64 = (0..k).map(|j| f64::from(a[row * k + j]) * f64::from(b[j * 8 + column])).sum();
@@ -452,7 +454,7 @@ fn products_take_all_that_their_types_hold() {
             input[row * k + row] = v;
             input[16 * k + row * 8 + row] = 1.0;
         }
-        let out = Trial::new(0).threads(32).run(kernel, &input, 128, 0).unwrap();
+        let out = TrialDevice::new(0).threads(32).run(kernel, &input, 128, 0).unwrap();
         let diagonal: Vec<f32> = (0..5).map(|i| out[i * 9]).collect();
         assert_eq!(diagonal, [least, -least, most, -most, f32::INFINITY], "{kernel}");
         assert!(out[5 * 9].is_nan(), "{kernel}");
@@ -485,7 +487,8 @@ fn numbers_are_rounded_to_the_operands_types() {
     input.extend((0..3000u32).map(|i| f(i.wrapping_mul(0x9e37_79b9) & 0x7fff_ffff)));
     input.extend(input.clone().iter().map(|v| -v));
     let n = input.len();
-    let out = Trial::new(0).grid([n.div_ceil(128) as u32, 1, 1]).threads(128).run("round", &input, 3 * n, 0).unwrap();
+    let out =
+        TrialDevice::new(0).grid([n.div_ceil(128) as u32, 1, 1]).threads(128).run("round", &input, 3 * n, 0).unwrap();
     for (&v, words) in input.iter().zip(bits(&out).chunks(3)) {
         let two = |low: u16, high: u16| u32::from(low) | u32::from(high) << 16;
         let (tf32, f16, bf16) = if v.is_nan() {
@@ -513,7 +516,7 @@ fn nearest_tf32(v: f32) -> f32 {
 #[test]
 fn blocks_work_together() {
     for seed in 0..SEEDS {
-        let out = Trial::new(seed).grid([3, 2, 4]).threads(96).shared(4).run("together", &[], 49, 0).unwrap();
+        let out = TrialDevice::new(seed).grid([3, 2, 4]).threads(96).shared(4).run("together", &[], 49, 0).unwrap();
         let words = bits(&out);
         assert_eq!(words[0], (1 << 24) - 1);
         assert!(words[1..].chunks(2).all(|w| w == [96, 3]));
@@ -545,7 +548,7 @@ fn mistakes_are_told() {
     }
     for (kernel, threads, shared, complaint) in cases {
         for seed in 0..3 {
-            let mut trial = Trial::new(seed).grid([3, 1, 1]).threads(threads).shared(shared);
+            let mut trial = TrialDevice::new(seed).grid([3, 1, 1]).threads(threads).shared(shared);
             let told = trial.run(kernel, &[1.0; 64], 64, 0).expect_err(kernel).to_string();
             assert!(told.contains(kernel) && told.contains(complaint), "{told}");
             // The device goes on.
@@ -559,7 +562,7 @@ fn mistakes_are_told() {
 fn a_kernel_that_does_not_end_is_an_error_that_names_it() {
     let kernels = ["endless_alone", "endless_last", "endless_together", "endless_copies"];
     for (kernel, seed) in kernels.into_iter().flat_map(|kernel| [(kernel, 0), (kernel, 3)]) {
-        let mut trial = Trial::new(seed).grid([3, 1, 1]).shared(1024);
+        let mut trial = TrialDevice::new(seed).grid([3, 1, 1]).shared(1024);
         trial.device.patience = Duration::from_millis(100);
         let told = trial.run(kernel, &[1.0; 64], 64, 0).expect_err(kernel).to_string();
         assert!(told.contains(kernel) && told.contains("does not end: 0.1 s of processor time"), "{told}");
@@ -570,9 +573,9 @@ fn a_kernel_that_does_not_end_is_an_error_that_names_it() {
         assert!(trial.run("warp_sums", &[1.0; 64], 256, 0).is_ok());
     }
     // In the natural order copies wait, and would fill the memory.
-    let told = Trial::new(0).shared(256).run("piled_copies", &[1.0; 64], 64, 0).unwrap_err().to_string();
+    let told = TrialDevice::new(0).shared(256).run("piled_copies", &[1.0; 64], 64, 0).unwrap_err().to_string();
     assert!(told.contains("65536 copies that it never waited for"), "{told}");
-    let mut trial = Trial::new(0).grid([1 << 16, 1, 1]).threads(256).shared(1024);
+    let mut trial = TrialDevice::new(0).grid([1 << 16, 1, 1]).threads(256).shared(1024);
     // Time counts for a block, not for all of them together.
     trial.device.patience = Duration::from_millis(500);
     let start = Instant::now();
@@ -585,10 +588,10 @@ fn a_kernel_that_does_not_end_is_an_error_that_names_it() {
 #[test]
 fn names_of_kept_files_are_known_and_no_others() {
     let key = "0123456789abcdef0123456789abcdef";
-    let of = |ending: &str| part(&format!("conv_tf32-{key}{ending}")).map(|part| part == Part::Unfinished);
+    let of = |ending: &str| part(&format!("conv_tf32-{key}{ending}")).map(|part| part == CacheFile::Unfinished);
     for ending in [".so", ".o", ".so.sha256", ".o.sha256"] {
         assert_eq!(of(ending), Some(false), "{ending}");
-        assert_eq!(part(&format!("a-{key}{ending}")), Some(Part::Of(&format!("a-{key}"))));
+        assert_eq!(part(&format!("a-{key}{ending}")), Some(CacheFile::Of(&format!("a-{key}"))));
     }
     assert_eq!(of(".4711-0"), Some(true));
     for ending in ["", ".", ".txt", ".sha256", ".4711", ".4711-", ".-1", ".so.bak", "0.so"] {
@@ -601,7 +604,7 @@ fn names_of_kept_files_are_known_and_no_others() {
 
 #[test]
 fn a_folder_of_this_process_goes_with_its_last_device() {
-    let first = Arc::new(Place { folder: own_folder(), passing: true });
+    let first = Arc::new(LibraryFolder { folder: own_folder(), passing: true });
     let (folder, second) = (first.folder.clone(), first.clone());
     std::fs::write(folder.join("kept"), "").unwrap();
     drop(first);
@@ -612,7 +615,7 @@ fn a_folder_of_this_process_goes_with_its_last_device() {
 
 #[test]
 fn memory_starts_as_nan() {
-    let out = Trial::new(0).shared(256).run("unwritten", &[], 64, 0).unwrap();
+    let out = TrialDevice::new(0).shared(256).run("unwritten", &[], 64, 0).unwrap();
     assert!(out.iter().all(|v| v.is_nan()));
     let mut device = Emulated::new(Sources::default(), 1, 0).unwrap();
     let at = device.allocate(40).unwrap();
@@ -639,28 +642,28 @@ fn memory_has_its_limit_and_bounds() {
 
 #[test]
 fn launches_that_no_gpu_takes_are_refused() {
-    let refused = |trial: Trial, kernel, what: &str| {
+    let refused = |trial: TrialDevice, kernel, what: &str| {
         let told = { trial }.run(kernel, &[1.0; 64], 64, 0).expect_err(what).to_string();
         assert!(told.contains(kernel) && told.contains(what), "{told}");
     };
-    refused(Trial::new(0).threads(0), "unwritten", "threads");
-    refused(Trial::new(0).threads(65), "unwritten", "threads");
-    refused(Trial::new(0).shared(227 * 1024 + 1), "unwritten", "227 KiB");
-    refused(Trial::new(0).grid([1, 0, 1]), "unwritten", "grid");
-    refused(Trial::new(0).grid([1, 65536, 1]), "unwritten", "grid");
-    refused(Trial::new(0), "absent", "no such kernel");
-    let mut trial = Trial::new(0);
+    refused(TrialDevice::new(0).threads(0), "unwritten", "threads");
+    refused(TrialDevice::new(0).threads(65), "unwritten", "threads");
+    refused(TrialDevice::new(0).shared(227 * 1024 + 1), "unwritten", "227 KiB");
+    refused(TrialDevice::new(0).grid([1, 0, 1]), "unwritten", "grid");
+    refused(TrialDevice::new(0).grid([1, 65536, 1]), "unwritten", "grid");
+    refused(TrialDevice::new(0), "absent", "no such kernel");
+    let mut trial = TrialDevice::new(0);
     let args = CountArgs { out: Address::NULL.into(), n: 0, factor: 0.0 };
     assert!(trial.device.launch(&TRIAL, "unwritten", trial.launch, args.packed()).is_err());
 }
 
 #[test]
 fn a_compilers_log_is_told() {
-    let mut trial = Trial::new(0);
+    let mut trial = TrialDevice::new(0);
     let told = trial.device.prepare(&[&BROKEN]).unwrap_err();
     assert_eq!(told.kind(), ErrorKind::Device);
     assert!(["broken.cu", "no_such_name"].iter().all(|part| told.to_string().contains(part)), "{told}");
-    assert!(Compiler::ask("no-such-compiler -v").is_none());
+    assert!(HostCompiler::ask("no-such-compiler -v").is_none());
 }
 
 #[test]
@@ -669,7 +672,7 @@ fn libraries_are_shared_and_kept() {
         let sources = tempfile::tempdir().unwrap();
         std::fs::write(sources.path().join("count.cu"), text).unwrap();
         let mut device = Emulated::new(Sources::of_folder(sources.path()).unwrap(), 1, 0).unwrap();
-        device.compiler.place = Arc::new(Place::kept(cache.to_path_buf()));
+        device.compiler.place = Arc::new(LibraryFolder::kept(cache.to_path_buf()));
         device.prepare(&[&COUNT]).unwrap();
         device.units["count"] as usize
     };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Patterns, Provenance, fingerprint, layer, layers};
+use super::{PatternProvenance, Patterns, fingerprint, layer, layers};
 use crate::device::threads::{for_each, start_pool};
 use crate::engine::{Batch, Engine};
 use crate::error::{Error, Result};
@@ -58,7 +58,7 @@ struct Sums {
 
 /// One layer: where it reads, how its window slides, and the sums of its neurons.
 #[derive(Debug)]
-struct Layer {
+struct FittedLayer {
     node: NodeId,
     name: String,
     dims: [usize; 4],
@@ -87,7 +87,7 @@ const DEAD: f64 = 1e-10;
 /// A convolution's samples are its positions, zeros of the padding included.
 pub struct Fit {
     estimator: Estimator,
-    layers: Vec<Layer>,
+    layers: Vec<FittedLayer>,
     pictures: usize,
     /// The first picture, until another differs from it.
     all_are: Option<Tensor>,
@@ -108,7 +108,7 @@ fn mean(plane: &[f64]) -> f64 {
     plane.iter().sum::<f64>() / plane.len() as f64
 }
 
-impl Layer {
+impl FittedLayer {
     fn new(graph: &Graph, id: NodeId) -> Option<Self> {
         let node = graph.node(id);
         let (weight, _) = layer(node)?;
@@ -227,7 +227,7 @@ impl Fit {
     /// # Errors
     /// When the net has no layer with weights, or threads cannot be started.
     pub fn new(graph: &Graph, estimator: Estimator, threads: usize) -> Result<Self> {
-        let layers: Vec<Layer> = layers(graph).filter_map(|id| Layer::new(graph, id)).collect();
+        let layers: Vec<FittedLayer> = layers(graph).filter_map(|id| FittedLayer::new(graph, id)).collect();
         if layers.is_empty() {
             return Err(Error::model("a net without weights has no patterns"));
         }
@@ -302,7 +302,7 @@ impl Fit {
             (layer.name.clone(), (layer.dims, values))
         });
         let layers = fitted.collect();
-        let provenance = Provenance {
+        let provenance = PatternProvenance {
             version: env!("CARGO_PKG_VERSION").into(),
             estimator: self.estimator,
             pictures: self.pictures,

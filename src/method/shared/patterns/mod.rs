@@ -26,7 +26,7 @@ use crate::tensor::{Precision, check_safetensors};
 
 /// Where patterns come from: written beside them in their file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Provenance {
+pub struct PatternProvenance {
     /// Version of the program that fitted them.
     pub version: String,
     /// The estimator.
@@ -47,7 +47,7 @@ pub struct Provenance {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Patterns {
     /// Where they come from.
-    pub provenance: Provenance,
+    pub provenance: PatternProvenance,
     /// By node name: extents of the weight and the patterns in its order.
     layers: BTreeMap<String, ([usize; 4], Vec<f64>)>,
 }
@@ -128,7 +128,7 @@ impl Patterns {
         let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| broken(&e))?;
         let provenance = metadata.metadata().as_ref().and_then(|m| m.get(PROVENANCE));
         let provenance = provenance.ok_or_else(|| broken(&"its metadata does not say how they were fitted"))?;
-        let provenance: Provenance = serde_json::from_str(provenance).map_err(|e| broken(&e))?;
+        let provenance: PatternProvenance = serde_json::from_str(provenance).map_err(|e| broken(&e))?;
         let mut layers = BTreeMap::new();
         for (name, view) in SafeTensors::deserialize(bytes).map_err(|e| broken(&e))?.iter() {
             let dims: [usize; 4] = view

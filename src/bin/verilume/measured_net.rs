@@ -14,9 +14,9 @@ use verilume::random;
 use verilume::run::Listener;
 use verilume::tensor::{Precision, Shape, Tensor};
 
-use crate::args::Measured;
+use crate::args::MeasuredArgs;
 use crate::plan;
-use crate::talk::Progress;
+use crate::talk::InputProgress;
 
 /// The class explained, modulo the number of classes.
 const CLASS: usize = 281;
@@ -25,15 +25,15 @@ const CLASS: usize = 281;
 const SAID_BYTES: u64 = 1 << 30;
 
 /// A net that is ready to be measured.
-pub struct Subject {
+pub struct MeasuredNet {
     pub model: Model,
     pub graph: Arc<Graph>,
     pub seed: u64,
 }
 
-impl Subject {
+impl MeasuredNet {
     /// Opens the net or draws its weights.
-    pub fn new(args: &Measured, seed: u64) -> Result<Self> {
+    pub fn new(args: &MeasuredArgs, seed: u64) -> Result<Self> {
         let model = match &args.random_weights {
             Some(net) => Model::random(net, seed)?,
             None => plan::open_model(&args.model)?,
@@ -53,7 +53,7 @@ impl Subject {
     ///
     /// # Errors
     /// When they and their maps need more than `settings` allow or than is there.
-    pub fn batch(&self, n: usize, settings: &Settings, progress: &Progress) -> Result<Batch> {
+    pub fn batch(&self, n: usize, settings: &Settings, progress: &InputProgress) -> Result<Batch> {
         let shape = self.graph.input_shape();
         // Each picture is drawn once and answered by a map of its size.
         let number = match settings.precision {
