@@ -114,7 +114,7 @@ impl Map {
         if (0..self.values.len()).all(|i| self.values.at(i).abs() <= bound) { self.blank() } else { self }
     }
 
-    /// All zero, because there is nothing to explain; the gap is zero too.
+    /// All zero, because there is nothing to explain and nothing that the gap could be relative to.
     #[must_use]
     pub(crate) fn blank(mut self) -> Self {
         self.values = self.values.map(|_| 0.0);

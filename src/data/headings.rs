@@ -78,7 +78,7 @@ fn edge(cell: &str, cells: &[&str]) -> Option<Column> {
     }
 }
 
-/// Whether the first line of a table of classes is a heading: it names a column, and `is_class` accepts none of its
+/// Whether the first line of a table of classes is a heading: it names a class column, and `is_class` accepts none of its
 /// cells.
 pub fn is_of_classes(cells: &[&str], is_class: impl Fn(&str) -> bool) -> bool {
     let names = |cell: &&str| meanings(cell).contains(&Class);

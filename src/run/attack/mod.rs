@@ -1,4 +1,4 @@
-//! Attacks on many inputs: inputs in groups through the net and the attacks, results into files and the ledger.
+//! Attacks many inputs: groups of inputs go through the net and the attacks; results go into files and the ledger.
 
 mod record;
 
@@ -32,7 +32,7 @@ use crate::session::{Noticed, Session};
 use crate::tensor::Tensor;
 use crate::text::hex;
 
-/// A kind of file that holds an adversarial input.
+/// A kind of output file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AttackFormat {
     /// The exact numbers, f32, normalised (.npy).
@@ -44,7 +44,7 @@ pub enum AttackFormat {
 }
 
 impl AttackFormat {
-    /// As records have it.
+    /// Its name in records.
     pub fn name(self) -> &'static str {
         match self {
             AttackFormat::Png => "png",
@@ -62,37 +62,37 @@ impl AttackFormat {
     }
 }
 
-/// What to attack, how, and where results go.
+/// Options of an attack run: inputs, attacks and output.
 #[derive(Debug, Clone)]
 pub struct AttackOptions {
     /// Pictures, folders, patterns, lists (`-`), arrays.
     pub inputs: Vec<OsString>,
     /// The attacks.
     pub attacks: Vec<String>,
-    /// Methods whose maps before and after are compared; if none, the method that is attacked, or the gradient.
+    /// Methods whose maps before and after are compared; if empty, the attacked method, or the gradient.
     pub methods: Vec<Named>,
-    /// Which class is to be left, or whose map is attacked.
+    /// The class to move away from, or the class whose map is attacked.
     pub target: String,
-    /// Kinds of files written; pictures if none, arrays for nets that take no pictures.
+    /// Kinds of files to write; if empty, pictures, or arrays for nets that do not take pictures.
     pub formats: Vec<AttackFormat>,
     /// Folder for results.
     pub out: PathBuf,
-    /// What the session's engine was opened with.
+    /// The settings with which the session's engine was opened.
     pub settings: Settings,
-    /// What the user has set of the net's preparation.
+    /// Settings of the preparation that the user gave.
     pub given: Vec<Setting>,
-    /// Files read besides the inputs, which no result may replace.
+    /// Other files that the run reads; no result may replace them.
     pub read: Vec<PathBuf>,
 }
 
-/// An attack that can run, under the name that its files and records carry.
+/// An attack that is ready to run, with the id that its files and records carry.
 struct Ready {
     id: String,
     spec: Spec,
     attack: attack::Attack,
-    /// The class that it wants, where that is the same for all inputs.
+    /// The class that it aims for, if that is the same for all inputs.
     wanted: Option<usize>,
-    /// Whether it has run without complaint.
+    /// Whether it has run without an error.
     proven: bool,
 }
 
@@ -100,11 +100,11 @@ struct Ready {
 struct Compared {
     spec: String,
     method: Box<dyn Method>,
-    /// Whether it has made a map in this run.
+    /// Whether it has produced a map in this run.
     proven: bool,
 }
 
-/// What was found for item `at`, as numbers and, where one is wanted, as a picture and what the net sees of it.
+/// The result for item `at`: its numbers and, if requested, the picture and the net's output on it.
 struct Outcome {
     at: usize,
     found: Adversarial,
@@ -120,12 +120,12 @@ pub struct Attack<'a> {
 }
 
 impl<'a> Attack<'a> {
-    /// Finds the inputs, locks the folder of results and looks at what is in it. `show` is told the inputs and the attacks and
-    /// makes what shows records.
+    /// Finds the inputs, locks the folder of results and examines its contents. `show` receives the inputs and the
+    /// attacks and returns the function that displays records.
     ///
     /// # Errors
-    /// When there are no inputs, an attack, method or target has no meaning, the folder cannot be written, or another run
-    /// writes to it.
+    /// When there are no inputs, an attack, method or target has no meaning, the folder is not writable, or another run
+    /// is writing to it.
     pub fn open(
         session: &'a mut Session,
         mut options: AttackOptions,
@@ -189,10 +189,11 @@ impl<'a> Attack<'a> {
         self.run.sources.len()
     }
 
-    /// Writes down what is left. With `ended`, how the run went, also the manifest: it says that all inputs were gone through.
+    /// Writes what is pending. If `ended`, the outcome of the run, is Ok, also writes the manifest, which says that all
+    /// inputs were processed.
     ///
     /// # Errors
-    /// `ended`'s, and when files cannot be written.
+    /// The error in `ended`, and when files cannot be written.
     pub fn close(self, ended: Result<()>, listener: &dyn Listener) -> Result<Totals> {
         self.run.close(ended, listener)
     }
@@ -208,7 +209,7 @@ impl<'a> Attack<'a> {
         self.run.add(at, line)
     }
 
-    /// The class that an attack wants to be predicted.
+    /// The class that an attack aims for.
     fn wanted(&self, a: usize, s: &Seen) -> Option<usize> {
         match self.attacks[a].attack.wanted() {
             None | Some(Wanted::Other) => None,
@@ -217,7 +218,7 @@ impl<'a> Attack<'a> {
         }
     }
 
-    /// One result for each of the items, and its seconds.
+    /// One result per item, and the seconds per item.
     fn attack(&mut self, a: usize, seen: &[Seen], wanted: &[Option<usize>]) -> Vec<(Result<Adversarial>, f64)> {
         let preprocess = self.run.session.preparation().clone();
         let inputs: Vec<&Tensor> = seen.iter().map(|s| &s.item.input).collect();
@@ -228,7 +229,7 @@ impl<'a> Attack<'a> {
         })
     }
 
-    /// A map of each input.
+    /// One map per input.
     fn maps(&mut self, m: usize, inputs: &[&Tensor], classes: &[usize]) -> Vec<Result<Map>> {
         self.run.session.explain(self.compared[m].method.as_ref(), inputs, classes)
     }
@@ -255,7 +256,7 @@ impl<'a> Attack<'a> {
         }
     }
 
-    /// Fills in what the attack itself says.
+    /// Fills in the attack's own results.
     fn describe(&self, s: &Seen, found: &Adversarial, record: &mut AttackRecord) {
         let [was, is] = found.predicted();
         record.prediction_after = self.run.session.prediction(&found.logits[1], Score::Prob);
@@ -268,7 +269,7 @@ impl<'a> Attack<'a> {
         record.linf_levels = linf_levels(&found.picture, &s.item.input, self.run.session.preparation()).ok();
     }
 
-    /// Makes pictures of levels and fills in what the net says of them.
+    /// Makes pictures of levels and fills in the net's output on them.
     fn quantise(&mut self, a: usize, seen: &[Seen], outcomes: &mut [Outcome], records: &mut [AttackRecord]) {
         for outcome in outcomes {
             let s = &seen[outcome.at];
@@ -335,7 +336,7 @@ impl<'a> Attack<'a> {
         Ok(())
     }
 
-    /// How alike the maps of the originals, the adversarial inputs and their pictures are.
+    /// The similarity between the maps of the originals, the adversarial inputs and their pictures.
     fn compare(
         &mut self,
         (m, a): (usize, usize),
@@ -377,7 +378,7 @@ impl<'a> Attack<'a> {
         after: Result<Map>,
         png: Option<Result<Map>>,
     ) -> Result<MapsCompared> {
-        // One number a pixel, where the input has pixels.
+        // One number per pixel, if the input has pixels.
         let plane = |map: &Map| {
             let drawn = s.item.drawn(map, self.run.session.preparation());
             channel_mean_abs(&drawn.as_ref().unwrap_or(map).values)
@@ -385,7 +386,7 @@ impl<'a> Attack<'a> {
         let original = plane(before)?;
         let pixels = s.item.input.len() / s.item.input.dims().first().copied().unwrap_or(1).max(1);
         let k = match &self.attacks[a].attack {
-            // The attack's own k where the map has the pixels that it counts.
+            // The attack's own k if the map has the pixels to which k refers.
             attack::Attack::Map(attack) if original.len() == pixels => attack.objective.top_k(pixels),
             _ => (original.len() / 50).max(1),
         };
@@ -516,7 +517,7 @@ impl Work for Attack<'_> {
     }
 }
 
-/// What there is to say of an ε that every picture is within.
+/// The remark on an ε so large that it contains every picture.
 fn beyond(ready: &Ready, preprocess: &Preprocess) -> Option<String> {
     let epsilon = ready.attack.epsilon();
     let ranges = || preprocess.std.iter().map(|std| 1.0 / std);
@@ -535,7 +536,7 @@ fn beyond(ready: &Ready, preprocess: &Preprocess) -> Option<String> {
     })
 }
 
-/// The attacks, built, repeated names numbered.
+/// Builds the attacks and numbers repeated names.
 fn ready(specs: Vec<Spec>, session: &Session, room: Room) -> Result<Vec<Ready>> {
     let load = |path: &Path| session.read(path);
     let load_map = |path: &Path| {
@@ -562,7 +563,7 @@ fn ready(specs: Vec<Spec>, session: &Session, room: Room) -> Result<Vec<Ready>> 
     Ok(all)
 }
 
-/// A map or a mask: the numbers of an array as they are, or the grey levels of a picture; and what was noticed of the file.
+/// Reads a map or a mask: the numbers of an array, or the grey levels of a picture; with remarks on the file.
 fn load_map(path: &Path, room: Room) -> Result<(Tensor, Noticed)> {
     let shown = paths::shown(path);
     if !ArrayFile::is_array(path) {
@@ -572,7 +573,7 @@ fn load_map(path: &Path, room: Room) -> Result<(Tensor, Noticed)> {
     }
     let mut array = ArrayFile::open(path, room)?;
     let within = |e: Error| e.within(path.display());
-    // What has two axes is read as rows of vectors.
+    // An array with two axes is read as rows of vectors.
     if !array.is_single() && array.dims().len() > 1 && array.rows() > 1 {
         return Err(within(Error::settings(format!("{} maps where one is wanted", array.rows()))));
     }
@@ -592,7 +593,7 @@ fn load_map(path: &Path, room: Room) -> Result<(Tensor, Noticed)> {
     Ok((map, Noticed { assumed, ..Noticed::default() }))
 }
 
-/// The methods whose maps are compared: those asked for, or the one attacked first, or the gradient.
+/// The methods whose maps are compared: the requested ones, else the first attacked one, else the gradient.
 fn compared(methods: &[Named], attacks: &[Ready], session: &Session) -> Result<Vec<Compared>> {
     let mut specs: Vec<String> = methods.iter().map(|n| n.spec.to_string()).collect();
     if specs.is_empty() {
