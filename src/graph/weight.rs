@@ -300,7 +300,8 @@ impl Weight {
         }
     }
 
-    /// Converts half-precision numbers to single precision, many at a time; returns false if this CPU cannot.
+    /// Converts half-precision numbers to single precision, many at a time. Returns false if it cannot: for other
+    /// encodings, misaligned numbers or a big-endian machine.
     fn widen(&self, raw: &[u8], out: &mut [f32]) -> bool {
         if cfg!(target_endian = "big") {
             return false;

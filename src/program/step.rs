@@ -98,9 +98,7 @@ pub enum Role {
     Written,
 }
 
-/// A primitive. Every value is written by one step. Fields are `x` for an input, `s` for a backward signal, `out` for
-/// the result.
-/// the result.
+/// A primitive. Every value is written by one step. Fields: `x` is an input, `s` a backward signal, `out` the result.
 #[derive(Debug, Clone)]
 #[allow(missing_docs)] // fields are named above
 pub enum Step {
