@@ -38,7 +38,7 @@ fn pair<'a>(a: &'a Tensor, b: &'a Tensor) -> Result<Pair<'a>> {
 /// Pearson's correlation of two lists; `None` if one is constant.
 pub(crate) fn correlation(a: &[f64], b: &[f64]) -> Option<f64> {
     let mean = |v: &[f64]| v.iter().sum::<f64>() / v.len() as f64;
-    // The computed mean of equal numbers may differ from them, so their variance is checked directly.
+    // The computed mean of equal numbers may differ from them, so constancy is checked directly.
     let constant = |v: &[f64]| v.iter().all(|x| *x == v[0]);
     if a.is_empty() || constant(a) || constant(b) {
         return None;

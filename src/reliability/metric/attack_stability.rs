@@ -58,16 +58,16 @@ pub(super) const ENTRY: Entry = Entry {
     },
 };
 
-/// Pictures as an attack left them; none where it found nothing.
+/// Pictures after an attack; `None` if it found nothing.
 type Moved = Vec<Option<Tensor>>;
 
-/// Keys of pictures, the classes they were attacked for, and what became of them.
+/// Keys of pictures, the classes for which they were attacked, and the results.
 type Done = (Vec<u64>, Vec<usize>, Moved);
 
 struct UnderAttack {
     attack: Spec,
     how: Comparison,
-    /// What became of the last case's pictures: an attack does not depend on the method, and methods take turns on the
+    /// Results for the last case's pictures: an attack does not depend on the method, and methods take turns on the
     /// same pictures.
     last: Mutex<Option<Done>>,
 }
