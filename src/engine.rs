@@ -35,15 +35,15 @@ use crate::tensor::{Precision, Shape, Tensor};
 /// Which device to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DeviceChoice {
-    /// An NVIDIA GPU if one can be used, else the CPU; [`Engine::fallback`] says why.
+    /// An NVIDIA GPU if one is usable, else the CPU; [`Engine::fallback`] says why.
     #[default]
     Auto,
     /// The CPU.
     Cpu,
     /// An NVIDIA GPU by number.
     Cuda(usize),
-    /// The kernels of a GPU, run on the CPU with their threads in an order that the number chooses: slow, for work on
-    /// kernels where there is no GPU. It needs a C++ compiler.
+    /// The GPU kernels, run on the CPU, with the threads in an order chosen by the number. Slow; for developing kernels
+    /// without a GPU. Needs a C++ compiler.
     Emulated(u64),
 }
 
@@ -72,26 +72,26 @@ impl std::str::FromStr for DeviceChoice {
     }
 }
 
-/// What an engine runs on and within.
+/// An engine's device, precision and limits.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     /// Which device computes.
     pub device: DeviceChoice,
-    /// Numbers to compute in; double precision has the portable kernels only.
+    /// Precision of the computation; double precision has only the portable kernels.
     pub precision: Precision,
     /// Which vector instructions the CPU uses.
     pub kernels: Kernels,
-    /// How accurately the CPU computes large 3×3 convolutions, and a GPU signals on their way back.
+    /// How accurately the CPU computes large 3×3 convolutions, and a GPU backward signals.
     pub convolution: Convolution,
-    /// In which numbers a GPU multiplies.
+    /// The number format in which a GPU multiplies.
     pub products: Products,
-    /// Folder of kernels to use in place of those of the library.
+    /// Folder of kernels to use instead of the library's own.
     pub kernel_dir: Option<std::path::PathBuf>,
-    /// Worker threads of the CPU; all cores if not given. Results do not depend on it.
+    /// Worker threads of the CPU; all cores if not given. Results do not depend on their number.
     pub threads: Option<usize>,
-    /// Bytes that weights, feature maps, scratch and what methods keep beside them may take together; if not given, four
-    /// fifths of what the machine and limits on this process leave when the engine is made (where that can be known).
-    /// On a GPU: bytes of the GPU, and what it has if not given.
+    /// Bytes allowed for weights, feature maps, scratch and memory that methods hold, together. If not given: four
+    /// fifths of the memory that the machine and the limits on this process leave when the engine is opened (where that
+    /// is known). On a GPU: bytes of GPU memory; all of it if not given.
     pub memory: Option<u64>,
 }
 
@@ -99,7 +99,7 @@ pub struct Settings {
 #[derive(Debug, Clone)]
 pub struct Batch {
     items: Vec<Tensor>,
-    /// Made when they are asked for: most batches are copies that nobody draws for.
+    /// Computed on first use: most batches are copies and need no draws.
     draws: OnceLock<Vec<Draws>>,
     shape: Shape,
 }
@@ -109,7 +109,7 @@ pub struct Batch {
 pub struct Draws {
     /// The first 64 bits of the SHA-256 of its numbers.
     pub key: u64,
-    /// Its largest number less its smallest: noise is given as a share of it.
+    /// Its largest number minus its smallest: noise is given as a share of this range.
     pub range: f64,
 }
 
@@ -122,10 +122,10 @@ impl Draws {
 }
 
 impl Batch {
-    /// From `[N, C, H, W]`, normalised as the net wants it.
+    /// From `[N, C, H, W]`, normalised as the net expects.
     ///
     /// # Errors
-    /// When there is no picture, the tensor has other axes, or a number is NaN or infinite (names the first).
+    /// When there are no pictures, the rank is not 4, or a number is NaN or infinite (the message names the first).
     pub fn new(tensor: &Tensor) -> Result<Self> {
         let &[n, c, h, w] = tensor.dims() else {
             return Err(Error::input(format!("a batch has axes [N, C, H, W], not {:?}", tensor.dims())));
@@ -175,21 +175,20 @@ impl Batch {
         &self.items
     }
 
-    /// For each picture, what its random draws depend on.
+    /// The draws of each picture.
     pub fn draws(&self) -> &[Draws] {
         self.draws.get_or_init(|| self.items.iter().map(Draws::of).collect())
     }
 
-    /// For each picture, the number that its random draws depend on.
+    /// The key of each picture's random draws.
     pub fn keys(&self) -> Vec<u64> {
         self.draws().iter().map(|d| d.key).collect()
     }
 
-    /// The same pictures with the draws of others: whatever is random about them happens to these too, so that a
-    /// difference between their maps is none of the noise.
+    /// The same pictures with `others`' random seeds, so that maps differ only because the pictures do.
     ///
     /// # Errors
-    /// When there is not one for each picture.
+    /// When the number of pictures differs.
     pub fn drawn_as(self, others: &Batch) -> Result<Self> {
         if others.len() != self.len() {
             return Err(Error::settings(format!("draws of {} pictures for {}", others.len(), self.len())));
@@ -197,10 +196,10 @@ impl Batch {
         Ok(Self { draws: others.draws().to_vec().into(), ..self })
     }
 
-    /// Some of the pictures, with their draws.
+    /// The pictures in `range`, with their draws.
     ///
     /// # Errors
-    /// When there are none in `range`, or it goes beyond the last.
+    /// When `range` is empty or extends beyond the last picture.
     pub fn part(&self, range: std::ops::Range<usize>) -> Result<Self> {
         match (self.items.get(range.clone()), self.draws().get(range.clone())) {
             (Some(items), Some(draws)) if !items.is_empty() => {
@@ -225,7 +224,7 @@ pub enum At {
 pub struct Copies {
     /// How they differ.
     pub perturbation: Perturbation,
-    /// Weight of each in the map; their number is the number of copies.
+    /// Weight of each copy in the map; their number is the number of copies.
     pub weights: Vec<f64>,
 }
 
@@ -236,17 +235,18 @@ impl Copies {
     }
 }
 
-/// With which signal the backward pass starts at the logits.
+/// The signal at the logits with which the backward pass starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Start {
     /// The gradient of the score.
     Gradient,
-    /// The gradient of the score times the logits: a target's logit at its place, for rules that pass relevance on.
+    /// The gradient of the score times the logits, i.e. the target's logit at its position; for rules that distribute
+    /// relevance.
     Relevance,
 }
 
 impl Start {
-    /// Writes the scoring and the signal at the logits.
+    /// Writes the score step and the signal at the logits.
     pub(crate) fn signal(self, b: &mut Builder<'_>, score: Score) -> Result<Value> {
         let seed = b.seed(score);
         match self {
@@ -262,19 +262,19 @@ impl Start {
 /// Perturb → differentiate → aggregate, as plain data.
 #[derive(Debug, Clone)]
 pub struct Job {
-    /// What is explained.
+    /// The explained score.
     pub score: Score,
-    /// With which signal the backward pass starts.
+    /// The signal with which the backward pass starts.
     pub start: Start,
     /// Backward rules.
     pub rules: Composite,
     /// Copies of each picture.
     pub copies: Copies,
-    /// Where the signal is taken: the map's positions.
+    /// Where the signal is taken; this fixes the map's positions.
     pub at: At,
-    /// How copies become one map.
+    /// How the copies are aggregated into one map.
     pub statistic: Statistic,
-    /// What the statistic is multiplied by.
+    /// Factor applied to the statistic.
     pub times: Times,
 }
 
@@ -293,20 +293,20 @@ impl Job {
     }
 }
 
-/// A signal's way back through a net.
+/// A signal's path backwards through a net.
 #[derive(Debug, Clone, Copy)]
 pub struct Pullback<'a> {
-    /// At whose output it arrives.
+    /// Node at whose output the signal enters.
     pub from: NodeId,
-    /// `[N, c, h, w]`, the shape of that output.
+    /// `[N, c, h, w]`, with the shape of that output.
     pub signal: &'a Tensor,
-    /// Which rules the nodes in between obey.
+    /// Rules for the nodes in between.
     pub rules: &'a Composite,
-    /// At whose output it ends.
+    /// Node at whose output the signal is read.
     pub to: NodeId,
 }
 
-/// What a program of a method's own runs on.
+/// What a method's own program runs on.
 #[derive(Debug, Clone, Copy)]
 pub struct Task<'a> {
     /// The pictures.
@@ -315,7 +315,7 @@ pub struct Task<'a> {
     pub targets: &'a [usize],
     /// Copies of each picture.
     pub copies: &'a Copies,
-    /// What the program loads: by slot, one tensor a picture, each in the shape it is loaded as.
+    /// The tensors that the program loads: by slot, one per picture, in the shape in which it is loaded.
     pub loads: &'a [Vec<Tensor>],
 }
 
@@ -326,31 +326,31 @@ impl Task<'_> {
     }
 }
 
-/// What a [`Task`] left behind.
+/// The results of a [`Task`].
 #[derive(Debug, Clone)]
 pub struct Outcome<T = ()> {
-    /// What was noted as the program was written.
+    /// The author's notes from writing the program.
     pub notes: Arc<T>,
-    /// By slot of the program's stores; within, by picture and copy.
+    /// By slot of the program's stores, then by picture and copy.
     pub stores: Vec<Vec<Tensor>>,
-    /// Score of every copy, by picture; the last head's, zeros without one.
+    /// Score of every copy, by picture: the last head's; zeros if there is no head.
     pub scores: Vec<Vec<f64>>,
-    /// Logits of every copy, by picture; the last head's, empty without one.
+    /// Logits of every copy, by picture: the last head's; empty if there is no head.
     pub logits: Vec<Vec<Vec<f64>>>,
-    /// If the program aggregates: the statistic of each picture's copies.
+    /// If the program aggregates: the statistic over each picture's copies.
     pub maps: Vec<Tensor>,
 }
 
-/// One map a picture, and the scores of its copies.
+/// One map per picture, and the scores of its copies.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// `[C, H, W]` of the place the signal was read at, one a picture.
+    /// One per picture: `[C, H, W]` of the node at which the signal was read.
     pub maps: Vec<Tensor>,
     /// Score of every copy, by picture.
     pub scores: Vec<Vec<f64>>,
 }
 
-/// The logits' score alone.
+/// The logit score alone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct ScoreScript(pub Score);
 
@@ -383,7 +383,7 @@ impl Script for JobScript {
     }
 }
 
-/// Outputs of nodes, by slot.
+/// Outputs of nodes, one per slot.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Outputs(Vec<NodeId>);
 
@@ -410,7 +410,7 @@ impl Script for PulledBack {
         let up = b.load(0, b.graph().node(self.from).shape)?;
         let down = pull_back(b, &self.rules, self.from, up, self.to)?;
         b.store(down, 0)?;
-        // An overflow shows in the logits only: a signal passes what a NaN decided.
+        // An overflow shows only in the logits: a signal passes through what a NaN decided.
         b.score(Score::Logit);
         Ok(())
     }
@@ -425,23 +425,23 @@ impl Script for Decides {
 
     fn write(&self, b: &mut Builder<'_>) -> Result<()> {
         b.store_decisions()?;
-        // An overflow shows in the logits only: a NaN has decisions too.
+        // An overflow shows only in the logits: a NaN makes decisions too.
         b.score(Score::Logit);
         Ok(())
     }
 }
 
-/// A device, its limits, and the programs made for it so far.
+/// A device, its limits, and the programs compiled for it so far.
 ///
-/// Plans and packed weights are kept between calls, so an engine is worth keeping. It may move to another thread; it runs one
-/// program at a time. Results do not depend on threads, memory or how pictures are grouped into batches.
+/// Plans and packed weights are kept between calls, so reuse an engine. It may move to another thread; it runs one
+/// program at a time. Results do not depend on threads, memory or how pictures are batched.
 pub struct Engine {
     device: Box<dyn Device>,
     fallback: Option<String>,
     memory: Option<u64>,
-    /// Whether the device's memory is the machine's.
+    /// Whether the device uses host memory.
     on_host: bool,
-    /// Bytes that methods keep on the host at the moment ([`Engine::keeping`]).
+    /// Bytes that methods currently hold on the host ([`Engine::keeping`]).
     kept: u64,
     plans: Plans,
     /// By graph.
@@ -466,7 +466,7 @@ impl Engine {
     /// When the device or its kernels do not exist here.
     pub fn new(settings: &Settings) -> Result<Self> {
         let opened = open(settings)?;
-        // What a GPU has is its own to know. A fifth is left to others.
+        // A GPU knows its own memory. A fifth is left to other processes.
         let memory =
             settings.memory.or_else(|| if opened.on_host { Some(Memory::now().left()? / 5 * 4) } else { None });
         Ok(Self {
@@ -484,33 +484,33 @@ impl Engine {
         })
     }
 
-    /// Lets `cancel` stop what runs: every call ends with an error of kind cancelled once it was set.
+    /// Lets `cancel` stop running work: once it is set, every call ends with an error of kind cancelled.
     pub fn cancel_with(&mut self, cancel: &Cancel) {
         self.cancel = cancel.clone();
         self.device.cancel_with(cancel);
     }
 
-    /// Why the CPU computes although a driver for GPUs is here; nothing where nobody would wonder.
+    /// Why the CPU is used although a GPU driver is present; `None` if there was nothing to fall back from.
     pub fn fallback(&self) -> Option<&str> {
         self.fallback.as_deref()
     }
 
-    /// What it runs on.
+    /// The device and its settings.
     pub fn describe(&self) -> Description {
         self.device.describe()
     }
 
-    /// What `f` makes of every item, in their order, by the threads of this engine.
+    /// Applies `f` to every item on this engine's threads; results in order.
     pub(crate) fn spread<T: Send, R: Send>(&self, items: Vec<T>, f: impl Fn(T) -> R + Send + Sync) -> Vec<R> {
         threads::map(items, self.device.pool(), f)
     }
 
-    /// Bytes of packed weights, feature maps, scratch and what methods keep beside them held at most so far.
+    /// Peak bytes of packed weights, feature maps, scratch and memory that methods hold.
     pub fn peak_bytes(&self) -> u64 {
         self.device.peak_bytes()
     }
 
-    /// The plan of `script` for that many copies of each picture, kept from the last time if it can be.
+    /// The plan of `script` for that many copies per picture, from the cache if possible.
     fn plan<S: Script>(
         &mut self,
         graph: &Graph,
@@ -545,7 +545,7 @@ impl Engine {
         Ok((Arc::new(plan), Arc::new(notes)))
     }
 
-    /// Runs `script` on each picture as it is, whatever is the target.
+    /// Runs `script` on each unperturbed picture, whose target does not matter.
     fn evaluate_plainly<S: Script>(
         &mut self,
         graph: &Graph,
@@ -559,24 +559,25 @@ impl Engine {
     /// Logits of each picture, `[N, classes]` in double precision.
     ///
     /// # Errors
-    /// When shapes do not suit, memory is not enough or a result is not finite.
+    /// When shapes do not match, memory is not enough or a result is not finite.
     pub fn forward(&mut self, graph: &Graph, x: &Batch) -> Result<Tensor> {
         let outcome = self.evaluate_plainly(graph, x, &[], &ScoreScript(Score::Logit))?;
         let logits = outcome.logits.into_iter().flatten().flatten().collect();
         Tensor::f64([x.len(), graph.classes()], logits)
     }
 
-    /// One raw map for each picture and its target, `targets[i]` the class explained on picture `i`.
+    /// One raw map per picture; `targets[i]` is the class explained on picture `i`.
     ///
     /// Statistics are summed in double precision and rounded to the engine's precision at the end.
     ///
     /// # Errors
-    /// When shapes or targets do not suit, memory is not enough or a result is not finite.
+    /// When shapes or targets do not match, memory is not enough or a result is not finite.
     pub fn explain(&mut self, graph: &Graph, job: &Job, x: &Batch, targets: &[usize]) -> Result<Answer> {
         self.explain_decided(graph, job, x, targets, None)
     }
 
-    /// As [`Engine::explain`], the backward pass under decisions (one a picture) of some other forward pass.
+    /// As [`Engine::explain`], but the backward pass uses the given decisions (one set per picture) of another forward
+    /// pass.
     ///
     /// # Errors
     /// As [`Engine::explain`], and when decisions are missing.
@@ -644,18 +645,18 @@ impl Engine {
         Ok(Answer { maps, scores })
     }
 
-    /// Outputs of some nodes on each picture: by node, `[N, c, h, w]`.
+    /// Outputs of some nodes on each picture: `[N, c, h, w]` per node.
     ///
     /// # Errors
     /// As [`Engine::forward`].
     pub fn node_outputs(&mut self, graph: &Graph, x: &Batch, nodes: &[NodeId]) -> Result<Vec<Tensor>> {
         nodes.iter().try_for_each(|&node| graph.check(node))?;
         let outcome = self.evaluate_plainly(graph, x, &[], &Outputs(nodes.to_vec()))?;
-        // One after the other: stacking needs each twice.
+        // One at a time: stacking holds each tensor twice.
         outcome.stores.into_iter().map(|o| Tensor::stack(&o)).collect()
     }
 
-    /// What a signal becomes on its way back: `[N, c, h, w]` at the node where it ends.
+    /// Takes a signal backwards: `[N, c, h, w]` at the node where it ends.
     ///
     /// # Errors
     /// As [`Engine::forward`], and when the end is not upstream of the start.
@@ -690,18 +691,18 @@ impl Engine {
         Ok(out)
     }
 
-    /// Runs the program that `script` writes: any forward passes, scores, rules, loads and stores of a method's own. It is
-    /// written once for each graph and kept.
+    /// Runs the program that `script` writes, which may combine forward passes, scores, rules, loads and stores. It is
+    /// written once per graph and cached.
     ///
     /// # Errors
-    /// When the script fails, shapes, targets or loads do not suit, memory is not enough or a result is not finite.
+    /// When the script fails, shapes, targets or loads do not match, memory is not enough or a result is not finite.
     pub fn evaluate<S: Script>(&mut self, graph: &Graph, script: &S, task: &Task<'_>) -> Result<Outcome<S::Notes>> {
         task.check(graph)?;
         let (plan, notes) = self.plan(graph, Decided::Here, task.copies.weights.len(), script)?;
         self.run_task(graph, task, &plan, notes)
     }
 
-    /// As [`Engine::evaluate`], a program that is written for this call and not kept.
+    /// As [`Engine::evaluate`], with a program that is written for this call and not cached.
     ///
     /// # Errors
     /// As [`Engine::evaluate`].
@@ -769,20 +770,20 @@ impl Engine {
         Ok(outcome)
     }
 
-    /// Largest magnitude among the outputs of each picture's first layer.
+    /// Largest magnitude of the first layer's outputs, per picture.
     pub(crate) fn largest_output(&mut self, stem: &Stem, pictures: &[Tensor]) -> Result<Vec<f64>> {
         stem.check(pictures)?;
         self.device.largest_output(stem, pictures, self.memory)
     }
 
-    /// Moves patches of pictures through the first layer, each by itself.
+    /// Moves patches of pictures through the first layer, each picture independently.
     pub(crate) fn move_patches(&mut self, task: &PatchTask<'_>) -> Result<Vec<Moved>> {
         task.check()?;
         self.device.move_patches(task, self.memory)
     }
 }
 
-/// Refuses pictures of another shape than the net's, and targets that are not one class for each of them.
+/// Refuses pictures whose shape is not the net's, and targets that are not one valid class per picture.
 pub(crate) fn check(graph: &Graph, x: &Batch, targets: &[usize]) -> Result<()> {
     check_shapes(graph, x)?;
     if targets.len() == x.len() && targets.iter().all(|&t| t < graph.classes()) {
@@ -798,13 +799,13 @@ fn check_shapes(graph: &Graph, x: &Batch) -> Result<()> {
     Err(Error::input(format!("the net was made for pictures of {}, not {}", graph.input_shape(), x.shape())))
 }
 
-/// Whether a tensor of `dims` can be loaded as a value of shape `[c, h, w]`: equal but for leading or trailing ones.
+/// Whether a tensor of `dims` can be loaded as a value of shape `[c, h, w]`: equal up to leading or trailing ones.
 fn is_of(dims: &[usize], shape: [usize; 3]) -> bool {
     let bare = |d: &[usize]| d.iter().copied().filter(|&n| n != 1).collect::<Vec<_>>();
     bare(dims) == bare(&shape)
 }
 
-/// Whether maps of `shape` can be multiplied by what the job says.
+/// Whether maps of `shape` can be multiplied by the job's factor.
 fn check_factor(job: &Job, shape: Shape, x: &Batch) -> Result<()> {
     let path = matches!(job.copies.perturbation, Perturbation::Path { .. });
     match job.times {
@@ -820,7 +821,7 @@ fn check_factor(job: &Job, shape: Shape, x: &Batch) -> Result<()> {
     }
 }
 
-/// Multiplies a map by the job's factor, which [`check_factor`] has let pass.
+/// Multiplies a map by the job's factor, which [`check_factor`] has accepted.
 fn multiply(values: &mut [f64], job: &Job, x: &Batch, item: usize) {
     let picture = &x.items[item];
     match (job.times, &job.copies.perturbation) {

@@ -1,17 +1,17 @@
-//! One error type for the library: who can mend it ([`ErrorKind`]) and one sentence that says what is wrong.
+//! The library's one error type: who can fix it ([`ErrorKind`]) and one sentence that says what is wrong.
 
 use std::io::Read;
 
 /// Result with the library's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Opens a file that has an end. Of a pipe or a device nobody knows when it yields, if ever.
+/// Opens a regular file. A pipe or a device is refused: reading it might never end.
 ///
 /// # Errors
 /// When the file cannot be opened or is not a regular file.
 pub fn open_file(path: &std::path::Path) -> Result<std::fs::File> {
     let fail = |e| Error::io(path, e);
-    // Asked of the path: opening a pipe waits for its other end.
+    // By path: opening a pipe would wait for its other end.
     let metadata = path.metadata().map_err(fail)?;
     if !metadata.is_file() {
         let what = if metadata.is_dir() { "a folder" } else { "not a regular file" };
@@ -20,8 +20,7 @@ pub fn open_file(path: &std::path::Path) -> Result<std::fs::File> {
     std::fs::File::open(path).map_err(fail)
 }
 
-/// Refuses a path at which something is that is no regular file: of a link nobody knows where it leads, and a pipe would be
-/// waited for.
+/// Refuses a path that exists and is not a regular file: a link may lead anywhere, and opening a pipe would block.
 ///
 /// # Errors
 /// Input, naming the path.
@@ -32,7 +31,7 @@ pub fn regular_or_free(path: &std::path::Path) -> Result<()> {
     }
 }
 
-/// The bytes of a file that has an end.
+/// Reads a regular file.
 ///
 /// # Errors
 /// As for [`open_file`], and when it cannot be read.
@@ -42,7 +41,7 @@ pub fn read_file(path: &std::path::Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Who can mend an [`Error`].
+/// Who can fix an [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -50,13 +49,13 @@ pub enum ErrorKind {
     Input,
     /// A weights file or graph is unusable.
     Model,
-    /// An option or parameter has no meaning here, whatever the input.
+    /// An option or parameter has no meaning here, for any input.
     Settings,
-    /// An option or parameter has no meaning for an input of this shape; for others it may have one.
+    /// An option or parameter has no meaning for an input of this shape, but may have one for others.
     Shape,
     /// A resource limit (memory, picture size) would be exceeded.
     Limit,
-    /// The device asked for does not exist on this machine.
+    /// The requested device does not exist on this machine.
     NoDevice,
     /// A device failed while running.
     Device,
@@ -64,7 +63,7 @@ pub enum ErrorKind {
     Kernel,
     /// Reading or writing a file failed.
     Io,
-    /// It was asked to stop.
+    /// The work was asked to stop.
     Cancelled,
 }
 
@@ -96,7 +95,7 @@ impl Error {
         model => Model,
         /// Meaningless option or parameter.
         settings => Settings,
-        /// Option or parameter without a meaning for an input of this shape.
+        /// Option or parameter with no meaning for an input of this shape.
         shape => Shape,
         /// Resource limit exceeded.
         limit => Limit,
@@ -119,14 +118,14 @@ impl Error {
         }
     }
 
-    /// The same error, its sentence preceded by `context: `.
+    /// The same error, with `context: ` before its sentence.
     #[must_use]
     pub fn within(mut self, context: impl std::fmt::Display) -> Self {
         self.message = format!("{context}: {}", self.message);
         self
     }
 
-    /// Who can mend it.
+    /// Who can fix it.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }

@@ -6,15 +6,16 @@
 //!                                  Graph + Rule ──lower──▶ Program ──plan──▶ Device (cpu | cuda)
 //! ```
 //!
-//! - [`model`] reads a weights file into a [`graph`]: plain data, one node an operation.
-//! - A [`rule`] says how a signal at a node's output becomes signals at its inputs; the gradient is one rule of several.
+//! - [`model`] reads a weights file into a [`graph`]: plain data, one node per operation.
+//! - A [`rule`] says how a signal at a node's output becomes signals at its inputs; the gradient is one such rule.
 //! - [`program`] writes forward pass, score and backward pass as one list of primitives and lays out its memory before
 //!   it runs.
-//! - A [`device`] carries programs out; the [`engine`] cuts the work into chunks that fit.
-//! - A [`method`] perturbs the picture ([`perturb`]), differentiates and aggregates; its answer is a raw [`map::Map`].
-//! - `render` (feature `pictures`) draws maps; nothing before it rescales a map.
-//! - A [`Session`] holds a net and an engine: from a picture to a map in a few lines.
-//! - `data` and `run` (feature `files`) find inputs and go through many of them, with records that can be resumed.
+//! - A [`device`] runs programs; the [`engine`] cuts the work into chunks that fit into memory.
+//! - A [`method`] perturbs the picture ([`perturb`]), differentiates and aggregates; its result is a raw [`map::Map`].
+//! - `render` (feature `pictures`) draws maps; no earlier stage rescales a map.
+//! - A [`Session`] holds a net and an engine, and takes you from a picture to a map in a few lines.
+//! - `data` and `run` (feature `files`) find inputs and process many of them, with records by which a run can be
+//!   resumed.
 //!
 //! # Example
 //!
@@ -59,13 +60,13 @@
 //! | `cli` | the program `verilume` and what only it needs |
 //! | `cuda` | computes on NVIDIA GPUs, with libraries that are found at run time |
 //!
-//! All of them are on by default but can be left out one by one. Without any (`--no-default-features`) the library still
+//! All of them are on by default, and each can be left out. Without any (`--no-default-features`) the library still
 //! reads weights, runs every method on arrays and returns raw maps.
 //!
 //! # Errors
 //!
-//! Every fallible function returns [`Error`]: an [`ErrorKind`] that says who can mend it, and one sentence that names the
-//! file, tensor, node or option. Numbers that are not finite are errors, in weights, in inputs and in results.
+//! Every fallible function returns [`Error`]: an [`ErrorKind`] that says who can fix it, and one sentence that names
+//! the file, tensor, node or option. A NaN or an infinity is an error, in weights, in inputs and in results.
 mod cancel;
 #[cfg(feature = "files")]
 pub mod data;

@@ -1,4 +1,4 @@
-//! [`Map`]: what a saliency method found, raw, and the named rescalings that pictures and metrics apply to it.
+//! [`Map`]: the raw result of a saliency method, and the named rescalings that pictures and metrics apply to it.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,15 +9,15 @@ use crate::tensor::Tensor;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Sign {
-    /// Evidence for the target is positive, against it negative.
+    /// Positive values are evidence for the target, negative ones against it.
     Signed,
-    /// Only the magnitude counts; values are not negative.
+    /// Only the magnitude matters; no value is negative.
     Unsigned,
-    /// Only differences between elements count: all carry an offset that says nothing about a place.
+    /// Only differences between elements matter: all share an offset that does not depend on the position.
     Relative,
 }
 
-/// Where a map's elements live.
+/// What a map's elements refer to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Space {
@@ -27,37 +27,37 @@ pub enum Space {
     Layer(String),
 }
 
-/// By how much a method missed what it promises.
+/// By how much a method missed its promise.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Gap {
     /// What was promised, such as `completeness`.
     pub promise: String,
     /// The miss, in the units of the score.
     pub value: f64,
-    /// The miss as a share of what was promised; none where that is zero.
+    /// The miss as a share of what was promised; `None` if that is zero.
     pub relative: Option<f64>,
 }
 
-/// Where the score went that a relevance method shares out, or the 1 that excitation backpropagation starts from. The three
-/// add up to it.
+/// Where the score distributed by a relevance method went (for excitation backpropagation: the 1 it starts from). The
+/// three fields add up to it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Shares {
-    /// What reached the input, in the units of what was shared out: the sum of the map.
+    /// What reached the input, in units of the score: the sum of the map.
     pub input: f64,
     /// What biases and other constants kept.
     pub bias: f64,
-    /// What reached neither: taken by a stabiliser, or arrived where every contribution is zero.
+    /// What reached neither: absorbed by a stabiliser, or arriving where every contribution is zero.
     pub lost: f64,
 }
 
 impl Shares {
-    /// What was shared out.
+    /// The total that was distributed.
     #[must_use]
     pub fn whole(&self) -> f64 {
         self.input + self.bias + self.lost
     }
 
-    /// Input, biases and what was lost as shares of the whole; none where that is zero.
+    /// Input, bias and lost as shares of the whole; `None` if that is zero.
     #[must_use]
     pub fn relative(&self) -> Option<[f64; 3]> {
         let whole = self.whole();
@@ -66,7 +66,7 @@ impl Shares {
     }
 }
 
-/// A share in percent, with two digits that count.
+/// A share in percent, with two significant digits.
 #[must_use]
 pub fn percent(share: f64) -> String {
     let percent = 100.0 * share;
@@ -79,22 +79,22 @@ pub fn percent(share: f64) -> String {
     }
 }
 
-/// A saliency map as its method computed it.
+/// A saliency map as computed by its method.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Map {
     /// `[C, H, W]` or `[h, w]`; raw, never rescaled.
     pub values: Tensor,
     /// Whether the sign means something.
     pub sign: Sign,
-    /// Where the elements live.
+    /// What the elements refer to.
     pub space: Space,
-    /// Index of the class explained.
+    /// Index of the explained class.
     pub target: usize,
-    /// The measured gap of the method's promise, where it makes one.
+    /// The measured gap of the method's promise, if it makes one.
     pub gap: Option<Gap>,
-    /// What else the method measured, by name, in the order of importance.
+    /// Other quantities that the method measured, by name, most important first.
     pub notes: Vec<(String, f64)>,
-    /// How the score was shared out, for methods that share it out.
+    /// How the score was distributed, for methods that distribute it.
     pub shares: Option<Shares>,
     /// The method's id.
     pub method: String,
@@ -107,14 +107,14 @@ impl Map {
         Self { values, sign, space, target, gap: None, notes: Vec::new(), shares: None, method: method.into() }
     }
 
-    /// All zero where no value is larger than `bound`, what rounding leaves of the terms that the map is a difference of;
-    /// else as it is.
+    /// All zero if no magnitude exceeds `bound`, the rounding error of the terms whose difference the map is; else
+    /// unchanged.
     #[must_use]
     pub(crate) fn settled(self, bound: f64) -> Self {
         if (0..self.values.len()).all(|i| self.values.at(i).abs() <= bound) { self.blank() } else { self }
     }
 
-    /// All zero: there is nothing to explain. What was promised of it is nothing too.
+    /// All zero, because there is nothing to explain and nothing that the gap could be relative to.
     #[must_use]
     pub(crate) fn blank(mut self) -> Self {
         self.values = self.values.map(|_| 0.0);
@@ -130,7 +130,7 @@ impl Map {
         (0..self.values.len()).all(|i| self.values.at(i) == 0.0)
     }
 
-    /// The notes, and with them whether the map is [`ALL_ZERO`] or [`CONSTANT`].
+    /// The notes, including [`ALL_ZERO`] or [`CONSTANT`] if the map is one of these.
     #[must_use]
     pub fn all_notes(&self) -> Vec<(String, f64)> {
         let mut notes = self.notes.clone();
@@ -142,7 +142,7 @@ impl Map {
         notes
     }
 
-    /// The value of a map that is the same at all of its positions, summed over channels where these differ.
+    /// The value of a map that is equal at all positions, summed over channels if these differ.
     fn constant(&self) -> Option<f64> {
         let [c, h, w] = extents(&self.values).ok()?;
         let (plane, first) = (h * w, |k: usize| self.values.at(k * h * w));
@@ -152,14 +152,15 @@ impl Map {
     }
 }
 
-/// Note of a map that is zero everywhere; its number is 0.
+/// Note on a map that is zero everywhere; its number is 0.
 pub const ALL_ZERO: &str = "all_zero";
-/// Note of a map that is the same everywhere and not zero; its number is the value.
+/// Note on a map that is equal everywhere but not zero; its number is that value.
 pub const CONSTANT: &str = "constant";
-/// Note of a map that was read off a layer with one position, which says nothing of places; its number is the value there.
+/// Note on a map read from a layer with a single position, which cannot localise anything; its number is the value
+/// there.
 pub const ONE_POSITION: &str = "one_position";
 
-/// What the notes of a map say of one that shows no place: `blank`, `one position` or `the same everywhere`.
+/// How the notes describe a map that highlights nothing: `blank`, `one position` or `the same everywhere`.
 #[must_use]
 pub fn showing_nothing(notes: &[(String, f64)]) -> Option<&'static str> {
     [(ALL_ZERO, "blank"), (ONE_POSITION, "one position"), (CONSTANT, "the same everywhere")]
@@ -181,7 +182,8 @@ fn extents(values: &Tensor) -> Result<[usize; 3]> {
     Ok(dims)
 }
 
-/// One number a pixel: `step` folded over the channels from 0, then `finish`ed with their number.
+/// One number per pixel: folds the channels with `step`, starting at 0, then applies `finish` with the number of
+/// channels.
 fn over_channels(
     values: &Tensor,
     step: impl Fn(f64, f64) -> f64,
@@ -196,7 +198,7 @@ fn over_channels(
 /// `[H, W]` in double precision: the sum over channels, sign kept.
 ///
 /// # Errors
-/// When `values` is neither `[C, H, W]` nor `[H, W]` (which passes through), or is empty.
+/// When `values` is neither `[C, H, W]` nor `[H, W]` (which is returned unchanged), or is empty.
 pub fn channel_sum(values: &Tensor) -> Result<Tensor> {
     over_channels(values, |sum, v| sum + v, |sum, _| sum)
 }
@@ -223,7 +225,7 @@ pub fn channel_mean_abs(values: &Tensor) -> Result<Tensor> {
     over_channels(values, |sum, v| sum + v.abs(), |sum, c| sum / c as f64)
 }
 
-/// How `[C, H, W]` becomes one number a pixel.
+/// How `[C, H, W]` is reduced to one number per pixel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reduction {
     /// [`channel_sum`].
@@ -269,7 +271,7 @@ impl std::str::FromStr for Reduction {
     }
 }
 
-/// The `percent`-th percentile of the magnitudes, between two of them by linear interpolation (NumPy's default).
+/// The `percent`-th percentile of the magnitudes, with linear interpolation (NumPy's default).
 ///
 /// # Errors
 /// When `values` is empty or holds a NaN, or `percent` is not within 0 to 100.
@@ -291,14 +293,13 @@ pub fn percentile_abs(values: &Tensor, percent: f64) -> Result<f64> {
     Ok(low + (high - low) * (rank - below as f64))
 }
 
-/// Magnitudes above the `percent`-th percentile of all magnitudes are cut down to it; signs stay. Errors as
-/// [`percentile_abs`].
+/// Clips magnitudes above the `percent`-th percentile to it; signs stay. Errors as [`percentile_abs`].
 pub fn winsorise(values: &Tensor, percent: f64) -> Result<Tensor> {
     let limit = percentile_abs(values, percent)?;
     Ok(values.clone().map(|v| v.clamp(-limit, limit)))
 }
 
-/// Moved and scaled so that the smallest value becomes 0 and the largest 1; a constant map becomes all 0.
+/// Shifts and scales so that the smallest value becomes 0 and the largest 1; a constant map becomes all 0.
 #[must_use]
 pub fn unit_range(values: &Tensor) -> Tensor {
     let (low, high) =
@@ -307,16 +308,15 @@ pub fn unit_range(values: &Tensor) -> Tensor {
     values.clone().map(|v| if range > 0.0 { (v - low) / range } else { 0.0 })
 }
 
-/// Scaled so that the largest magnitude becomes 1, zero staying zero; an all-zero map stays so.
+/// Scales so that the largest magnitude becomes 1; zeros stay zero, an all-zero map stays unchanged.
 #[must_use]
 pub fn symmetric(values: &Tensor) -> Tensor {
     let size = values.to_f64().iter().fold(0.0f64, |m, v| m.max(v.abs()));
     values.clone().map(|v| if size > 0.0 { v / size } else { 0.0 })
 }
 
-/// `[H, W]` as the papers show and measure maps: magnitude, largest over the channels, winsorised at the 95th
-/// percentile, moved and scaled to 0 to 1 (Lu, Guo, Xing, Noble, ICML 2021). Errors as [`channel_sum`] and
-/// [`percentile_abs`].
+/// `[H, W]` as the papers show and measure maps: magnitude, maximum over channels, winsorised at the 95th percentile,
+/// shifted and scaled to 0 to 1 (Lu, Guo, Xing, Noble, ICML 2021). Errors as [`channel_sum`] and [`percentile_abs`].
 pub fn paper_scale(values: &Tensor) -> Result<Tensor> {
     Ok(unit_range(&winsorise(&channel_max_abs(values)?, 95.0)?))
 }
@@ -365,7 +365,7 @@ mod tests {
             Map::new(Tensor::f64([2, 1, 2], vec![3.0, 3.0, -1.0, -1.0]).unwrap(), Sign::Signed, Space::Input, 0, "");
         assert_eq!(flat.all_notes(), [("constant".to_string(), 2.0)]);
         assert_eq!(map(vec![-3.0; 4]).all_notes(), [("constant".to_string(), -3.0)]);
-        // A vector has no places.
+        // A vector has no positions.
         let vector = Map::new(Tensor::f64([2, 1, 1], vec![3.0, 3.0]).unwrap(), Sign::Signed, Space::Input, 0, "");
         assert!(vector.all_notes().is_empty());
         let note = |name: &str| (name.to_string(), 0.5);

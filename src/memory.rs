@@ -1,23 +1,23 @@
-//! What memory this process may still take: what the machine has left, and what limits of a container, of a service or of
-//! the shell leave.
+//! The memory that this process may still use: what the machine has left, within the limits of containers, services and
+//! the shell.
 
 use std::path::Path;
 
-/// Memory in bytes, as far as the system says. Only Linux does so far.
+/// Memory in bytes, as far as the system reports it; currently only on Linux.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// What the machine has.
+    /// Total memory of the machine.
     pub total: Option<u64>,
-    /// What it has left, caches that it can drop included.
+    /// Available memory, including caches that can be dropped.
     pub available: Option<u64>,
-    /// The smallest limit that this process stands under, where it is less than the machine has.
+    /// The smallest limit on this process, if it is below the machine's memory.
     pub limit: Option<u64>,
-    /// What limits leave, at most.
+    /// Most bytes that the limits leave.
     pub within_limits: Option<u64>,
 }
 
 impl Memory {
-    /// As it is now.
+    /// The current state.
     pub fn now() -> Self {
         let total = kibibytes("/proc/meminfo", "MemTotal:");
         let mut limits = cgroups(Path::new("/sys/fs/cgroup"), &read("/proc/self/cgroup"));
@@ -31,7 +31,7 @@ impl Memory {
         }
     }
 
-    /// Bytes that this process can still take, where the system says so.
+    /// Bytes that this process can still use, if known.
     pub fn left(&self) -> Option<u64> {
         self.available.into_iter().chain(self.within_limits).min()
     }
@@ -48,7 +48,7 @@ fn kibibytes(path: &str, key: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// Limit and use of `ulimit -v`.
+/// Limit and usage for `ulimit -v`.
 fn address_space() -> Option<(u64, u64)> {
     let text = read("/proc/self/limits");
     let line = text.lines().find_map(|line| line.strip_prefix("Max address space"))?;
@@ -56,8 +56,8 @@ fn address_space() -> Option<(u64, u64)> {
     Some((limit, kibibytes("/proc/self/status", "VmSize:")?))
 }
 
-/// Limits and uses of the control groups that `membership`, a `/proc/self/cgroup`, names, and of all groups above them.
-/// Files that can be dropped from the cache are no use.
+/// Limits and usage of the control groups named in `membership`, a `/proc/self/cgroup`, and of all groups above them.
+/// Droppable file cache does not count as usage.
 fn cgroups(root: &Path, membership: &str) -> Vec<(u64, u64)> {
     let mut found = Vec::new();
     for line in membership.lines() {

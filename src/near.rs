@@ -1,12 +1,13 @@
-//! Names as people write them: which known name is meant, and which ones are near.
+//! Matches names as people type them: which known name is meant, and which ones are similar.
 
-/// Form in which names are compared: lower case, without spaces, `-` and `_`; `+` is the letter p, as in `grad_cam_pp`.
+/// The form in which names are compared: lower case, without spaces, `-` and `_`; `+` becomes the letter p, as in
+/// `grad_cam_pp`.
 pub(crate) fn plain(name: &str) -> String {
     let kept = name.chars().filter(|c| !c.is_whitespace() && !matches!(c, '-' | '_'));
     kept.flat_map(char::to_lowercase).map(|c| if c == '+' { 'p' } else { c }).collect()
 }
 
-/// The item that `wanted` names: by one of its `names` as written, else by one in its [`plain`] form.
+/// The item named `wanted`: by an exact match with one of its `names`, else by a match in [`plain`] form.
 pub(crate) fn find<T, N>(wanted: &str, items: impl Iterator<Item = T> + Clone, names: impl Fn(&T) -> N) -> Option<T>
 where
     N: IntoIterator<Item = &'static str>,
@@ -16,7 +17,7 @@ where
     named(&|name| name == wanted).or_else(|| named(&|name| !form.is_empty() && plain(name) == form))
 }
 
-/// `did you mean …?` with the names most like `name`, or all names where none is near.
+/// `did you mean …?` with the most similar names, or all names if none is similar.
 pub(crate) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> String {
     let form = plain(name);
     let mut scored: Vec<(usize, &str)> = names.map(|n| (edits(&form, &plain(n)), n)).collect();
@@ -30,7 +31,7 @@ pub(crate) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> S
     }
 }
 
-/// Insertions, deletions and substitutions that turn `a` into `b` (Levenshtein 1966).
+/// The Levenshtein distance of `a` and `b`.
 pub(crate) fn edits(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
@@ -65,7 +66,7 @@ mod tests {
         assert_eq!(meant("Integrated Gradients"), Some("integrated_gradients"));
         assert_eq!(meant("gradcams"), None);
         assert_eq!(meant(" -"), None);
-        // What is written exactly goes first.
+        // An exact match takes precedence.
         assert_eq!(find("A", ["a", "A"].into_iter(), |name| [*name]), Some("A"));
     }
 }

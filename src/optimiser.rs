@@ -1,6 +1,6 @@
 //! Steps of gradient descent on one vector, in double precision.
 //!
-//! A step is a function of the gradients so far and nothing else: no clock, no order of threads, no draw.
+//! A step depends only on the gradients so far: not on time, thread order or random draws.
 
 /// Adam (Kingma & Ba 2015, algorithm 1): β 0.9 and 0.999, ε 1e-8, bias-corrected.
 #[derive(Debug, Clone)]
@@ -17,7 +17,7 @@ impl Adam {
     const BETA: [f64; 2] = [0.9, 0.999];
     const EPSILON: f64 = 1e-8;
 
-    /// For vectors of `len` numbers; no step was made.
+    /// For vectors of `len` numbers, before the first step.
     pub fn new(lr: f64, len: usize) -> Self {
         Self { lr, first: vec![0.0; len], second: vec![0.0; len], steps: 0 }
     }
@@ -25,7 +25,7 @@ impl Adam {
     /// Moves `x` against its gradient: `x −= lr · m̂ / (√v̂ + ε)`.
     ///
     /// # Panics
-    /// When `x` or `gradient` has not the length given to [`Adam::new`].
+    /// When the length of `x` or `gradient` is not the one given to [`Adam::new`].
     pub fn step(&mut self, x: &mut [f64], gradient: &[f64]) {
         assert!(x.len() == self.first.len() && gradient.len() == x.len(), "one gradient a number");
         self.steps = self.steps.saturating_add(1);
@@ -49,7 +49,7 @@ pub struct Momentum {
 }
 
 impl Momentum {
-    /// For vectors of `len` numbers; at rest.
+    /// For vectors of `len` numbers, with zero velocity.
     pub fn new(lr: f64, momentum: f64, len: usize) -> Self {
         Self { lr, momentum, velocity: vec![0.0; len] }
     }
@@ -57,7 +57,7 @@ impl Momentum {
     /// Moves `x` against its gradient.
     ///
     /// # Panics
-    /// When `x` or `gradient` has not the length given to [`Momentum::new`].
+    /// When the length of `x` or `gradient` is not the one given to [`Momentum::new`].
     pub fn step(&mut self, x: &mut [f64], gradient: &[f64]) {
         assert!(x.len() == self.velocity.len() && gradient.len() == x.len(), "one gradient a number");
         for ((x, &g), v) in x.iter_mut().zip(gradient).zip(&mut self.velocity) {
@@ -106,7 +106,7 @@ mod tests {
             at.push(x[0]);
         }
         assert_eq!(at, [-0.5, -1.25, -2.125]);
-        // What the caller does to x, such as cutting it to an interval, does not change the velocity.
+        // Changes of x by the caller, such as clipping it to an interval, do not affect the velocity.
         x = [0.0];
         momentum.step(&mut x, &[0.0]);
         assert_eq!(x, [-0.4375]);

@@ -1,8 +1,8 @@
-//! Random numbers that depend on nothing but (seed, image, sample, element).
+//! Random numbers that depend only on (seed, image, sample, element).
 //!
 //! Philox4x32-10 (Salmon, Moraes, Dror & Shaw, *Parallel random numbers: as easy as 1, 2, 3*, SC 2011): element `e` of
 //! sample `s` of an image is word `e mod 4` of the block whose key is the seed (low word, high word) and whose counter is
-//! `(e / 4, s, image low, image high)`. No state, so batches, chunks, threads and shards cannot change a bit.
+//! `(e / 4, s, image low, image high)`. There is no state, so batches, chunks, threads and shards cannot change a bit.
 //!
 //! The step to normal deviates uses additions, multiplications, fused multiply-adds, square roots and integer operations
 //! only, all of them correctly rounded by IEEE 754 and in the order written here: a device that performs the same list
@@ -17,7 +17,7 @@ pub use stream::{COPIES, Stream};
 
 use crate::tensor::Tensor;
 
-/// Blocks made side by side by the `fill` functions.
+/// Blocks computed side by side by the `fill` functions.
 const LANES: usize = 16;
 
 /// One block of Philox4x32-10: four words of 32 random bits.
@@ -43,7 +43,7 @@ fn bits(seed: u64, image: u64, sample: u32, block: u32) -> [u32; 4] {
     philox([block, sample, image as u32, (image >> 32) as u32], [seed as u32, (seed >> 32) as u32])
 }
 
-/// The name of a preprocessed image in the generator: the first 64 bits (big endian) of the SHA-256 of its numbers as
+/// The key of a preprocessed image in the generator: the first 64 bits (big endian) of the SHA-256 of its numbers as
 /// little-endian f32 in C order.
 pub fn image_key(tensor: &Tensor) -> u64 {
     let mut hash = Sha256::new();
@@ -78,7 +78,7 @@ fn uniforms(block: [u32; 4]) -> [f32; 4] {
 #[inline(always)]
 fn ln(x: f32) -> f32 {
     const ROOT_HALF: u32 = 0x3F35_04F3;
-    // x = m 2^e with m in [sqrt(1/2), sqrt(2)), so that ln x near x = 1 is a polynomial in the exact m - 1.
+    // x = m 2^e with m in [sqrt(1/2), sqrt(2)), so that near x = 1, ln x is a polynomial in the exact m - 1.
     let ix = x.to_bits().wrapping_add(0x3F80_0000 - ROOT_HALF);
     let e = ((ix >> 23) as i32 - 127) as f32;
     let f = f32::from_bits((ix & 0x007F_FFFF) + ROOT_HALF) - 1.0;
@@ -92,7 +92,7 @@ fn ln(x: f32) -> f32 {
     p = p.mul_add(f, f32::from_bits(0xBE80_0114));
     p = p.mul_add(f, f32::from_bits(0x3EAA_AAAA));
     p = p.mul_add(f, -0.5);
-    // ln 2 in two parts; the first has few enough bits for e times it to be exact.
+    // ln 2 in two parts; the first has few enough bits for its product with e to be exact.
     let low = z.mul_add(p, e * f32::from_bits(0xB95E_8083));
     e.mul_add(f32::from_bits(0x3F31_8000), f + low)
 }
@@ -100,7 +100,7 @@ fn ln(x: f32) -> f32 {
 /// Sine and cosine of `uniform(word)` turns; absolute error below 1.2e-7.
 #[inline(always)]
 fn sin_cos_turns(word: u32) -> (f32, f32) {
-    // Whole quarter turns are split off in integers, exactly; the rest lies in [-1/2, 1/2] quarter turns.
+    // Whole quarter turns are split off exactly, in integers; the rest is in [-1/2, 1/2] quarter turns.
     let v = odd24(word);
     let quarter = (v + (1 << 21)) >> 22;
     let d = (v - (quarter << 22)) as f32 * (1.0 / 4_194_304.0);
@@ -121,7 +121,7 @@ fn sin_cos_turns(word: u32) -> (f32, f32) {
     (sin, cos)
 }
 
-/// Two standard normal deviates by Box and Muller: `sqrt(-2 ln u)` times cosine and sine of `v` turns.
+/// Two standard normal deviates by the Box–Muller transform: `sqrt(-2 ln u)` times cosine and sine of `v` turns.
 #[inline(always)]
 fn normal_pair(u: u32, v: u32) -> [f32; 2] {
     let radius = (-2.0 * ln(uniform(u))).sqrt();
@@ -129,9 +129,9 @@ fn normal_pair(u: u32, v: u32) -> [f32; 2] {
     [radius * cos, radius * sin]
 }
 
-/// Four standard normal deviates from the bits of a block: words 0 and 1 make the first two, words 2 and 3 the others.
+/// Four standard normal deviates from the bits of a block: words 0 and 1 give the first two, words 2 and 3 the others.
 ///
-/// None is farther from 0 than 5.77 = `sqrt(48 ln 2)`.
+/// Their magnitude is at most 5.77 = `sqrt(48 ln 2)`.
 #[inline(always)]
 fn normals(block: [u32; 4]) -> [f32; 4] {
     let [a, b, c, d] = block;
@@ -142,8 +142,8 @@ fn normals(block: [u32; 4]) -> [f32; 4] {
 
 /// Standard normal deviates of elements `start ..` of one sample of one image.
 ///
-/// Element `e` is `normals(bits(seed, image, sample, e / 4))[e % 4]`, wherever `start` lies and however the elements are
-/// split among calls. Element indices count modulo 2^34.
+/// Element `e` is `normals(bits(seed, image, sample, e / 4))[e % 4]`, whatever `start` is and however the elements are
+/// split among calls. Element indices are modulo 2^34.
 #[inline(always)]
 pub fn fill_normals(seed: u64, image: u64, sample: u32, start: usize, out: &mut [f32]) {
     fill::<Normal>([seed, image], sample, start, out);
@@ -155,7 +155,7 @@ pub fn fill_uniforms(seed: u64, image: u64, sample: u32, start: usize, out: &mut
     fill::<Uniform>([seed, image], sample, start, out);
 }
 
-/// What the bits of a block become; a trait because a closure is not compiled for its caller's vector instructions.
+/// Converts the bits of a block; a trait, because a closure is not compiled with its caller's vector instructions.
 trait Distribution {
     fn of(block: [u32; 4]) -> [f32; 4];
 }
@@ -189,7 +189,7 @@ fn fill<D: Distribution>([seed, image]: [u64; 2], sample: u32, start: usize, out
     let mut block = start.div_ceil(4) as u32;
     let (groups, tail) = body.as_chunks_mut::<{ 4 * LANES }>();
     for group in groups {
-        // Lanes are kept apart by word so that a vector holds the same word of many blocks.
+        // Lanes are grouped by word, so that a vector holds the same word of many blocks.
         let mut words = [[0.0f32; LANES]; 4];
         #[expect(clippy::needless_range_loop, reason = "four arrays are indexed")]
         for lane in 0..LANES {
@@ -253,7 +253,7 @@ mod tests {
         assert_eq!(uniform(0x8000_0000), 0.5 + 2f32.powi(-24));
     }
 
-    /// Words that reach every exponent and the ends, then many others.
+    /// Words that cover every exponent and the ends, then many others.
     fn words() -> impl Iterator<Item = u32> {
         let ends = (0..32).flat_map(|k| [1u32 << k, (1 << k) - 1, !(1 << k), u32::MAX >> k]);
         ends.chain((0..200_000u32).map(|i| i.wrapping_mul(0x9E37_79B9)))
@@ -373,8 +373,8 @@ mod tests {
         assert!((chi2 - 63.0).abs() <= 56.0, "chi squared is {chi2}");
     }
 
-    /// Every device and build must give these bits; they were confirmed by performing the same operations in exact
-    /// rational arithmetic, rounded once each.
+    /// Every device and build must produce these bits; they were confirmed by the same operations in exact rational
+    /// arithmetic, rounded once each.
     #[test]
     fn the_bits_of_deviates_are_pinned() {
         let mut normal = [0.0f32; 16];

@@ -1,4 +1,4 @@
-//! Classes by their scores. Of equal scores the class of the smaller index comes first; zeros of either sign are equal.
+//! Orders classes by score. Of equal scores the class of the smaller index comes first; zeros of either sign are equal.
 
 use std::cmp::Ordering;
 
@@ -6,19 +6,19 @@ fn order(a: f64, b: f64) -> Ordering {
     (a + 0.0).total_cmp(&(b + 0.0))
 }
 
-/// All classes by falling score (`[classes]`, logits or any other), of equal ones the smaller index first.
+/// All classes by falling score (`[classes]`, logits or any other); of equal scores, the smaller index first.
 pub fn best_first(scores: &[f64]) -> Vec<usize> {
     let mut classes: Vec<usize> = (0..scores.len()).collect();
     classes.sort_by(|&a, &b| order(scores[b], scores[a]));
     classes
 }
 
-/// The class with the largest score, of equal ones the smallest index; none of no scores.
+/// The class with the largest score; of equal scores, the smallest index. `None` if `scores` is empty.
 pub fn top(scores: &[f64]) -> Option<usize> {
     (0..scores.len()).min_by(|&a, &b| order(scores[b], scores[a]))
 }
 
-/// The class with the least score, of equal ones the smallest index; none of no scores.
+/// The class with the smallest score; of equal scores, the smallest index. `None` if `scores` is empty.
 pub fn least(scores: &[f64]) -> Option<usize> {
     (0..scores.len()).min_by(|&a, &b| order(scores[a], scores[b]))
 }

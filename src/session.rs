@@ -1,4 +1,4 @@
-//! A net, an engine, and what both take for granted, held together: from a picture to a map in a few lines.
+//! A net, an engine and their settings, held together: from a picture to a map in a few lines.
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -18,37 +18,38 @@ use crate::report::{ModelUsed, Prediction};
 use crate::score;
 use crate::tensor::{Shape, Tensor};
 
-/// Classes that [`Session::prediction`] lists.
+/// Number of classes that [`Session::prediction`] lists.
 const LISTED: usize = 5;
 
-/// How a session is set up; the default is the fastest device, the net's own preparation and labels, logits, seed 0.
+/// How a session is set up. By default: the fastest device, the net's own preparation and labels, logits, seed 0.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Where and how precisely to compute.
+    /// Device and precision.
     pub engine: Settings,
-    /// How pictures become inputs; the net's own way if not given.
+    /// How pictures become inputs; the net's own preparation if not given.
     pub preparation: Option<Preprocess>,
     /// Names of the classes; the net's own if not given.
     pub labels: Option<Labels>,
-    /// Which score of a class is explained.
+    /// The class score that is explained.
     pub score: Score,
     /// Seed of everything random.
     pub seed: u64,
 }
 
-/// What was noticed of a file while it was read; each sentence names it.
+/// Remarks made while a file was read; each sentence names the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Noticed {
-    /// What was taken from the file without being told.
+    /// What the file left unsaid and was assumed.
     pub assumed: Vec<String>,
-    /// What the file may have got wrong.
+    /// Possible mistakes in the file.
     pub warnings: Vec<String>,
-    /// Why its numbers look like levels although they are taken as normalised: nothing odd for a net that scales them itself.
+    /// Why its numbers look like levels although they are taken as normalised. Not a fault for a net that scales them
+    /// itself.
     pub doubts: Vec<String>,
 }
 
 impl Noticed {
-    /// Adds what was noticed of another, each sentence once.
+    /// Adds the remarks of another file, each sentence once.
     pub fn extend(&mut self, more: Noticed) {
         let pairs =
             [(&mut self.assumed, more.assumed), (&mut self.warnings, more.warnings), (&mut self.doubts, more.doubts)];
@@ -62,10 +63,10 @@ impl Noticed {
     }
 }
 
-/// Reads a file that a method's parameter names, as `[C, H, W]` in the net's space, and says what it notices.
+/// Reads a file named by a method's parameter, as `[C, H, W]` in the net's space, with remarks on it.
 pub type Loader = Arc<dyn Fn(&Path, &Preprocess) -> Result<(Tensor, Noticed)> + Send + Sync>;
 
-/// Explains pictures with one net. It may move to another thread; it does one thing at a time.
+/// Explains pictures with one net. It may move to another thread, but does one thing at a time.
 pub struct Session {
     model: Model,
     engine: Engine,
@@ -74,7 +75,7 @@ pub struct Session {
     score: Score,
     seed: u64,
     load: Loader,
-    /// What was noticed of files that parameters name.
+    /// Remarks on files named by parameters.
     noticed: RefCell<Noticed>,
 }
 
@@ -87,14 +88,14 @@ impl std::fmt::Debug for Session {
     }
 }
 
-/// What the net makes of one input.
+/// The net's output for one input.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scored {
-    /// One number a class.
+    /// One logit per class.
     pub logits: Vec<f64>,
-    /// The score that the session explains, one number a class.
+    /// The score that the session explains, one per class.
     pub scores: Vec<f64>,
-    /// All classes, the one with the highest logit first; of equal logits the smaller index goes first.
+    /// All classes by falling logit; of equal logits, the smaller index first.
     pub best: Vec<usize>,
 }
 
@@ -109,16 +110,16 @@ impl Session {
     /// Opens a session on `model`.
     ///
     /// # Errors
-    /// When the device or its kernels do not exist here, or the preparation is not one for pictures.
+    /// When the device or its kernels do not exist here, or the preparation is not for pictures.
     pub fn open(model: Model, options: &Options) -> Result<Self> {
         let engine = Engine::new(&options.engine)?;
         Self::with_engine(model, engine, options)
     }
 
-    /// As [`Session::open`], on an engine that exists already; `options.engine` is not looked at.
+    /// As [`Session::open`], on an existing engine; `options.engine` is ignored.
     ///
     /// # Errors
-    /// When the preparation is not one for pictures.
+    /// When the preparation is not for pictures.
     pub fn with_engine(model: Model, engine: Engine, options: &Options) -> Result<Self> {
         let preparation = options.preparation.clone().unwrap_or_else(|| model.preprocess().clone());
         if preparation.takes_pictures() {
@@ -138,7 +139,7 @@ impl Session {
         })
     }
 
-    /// The session with another way to read files that methods' parameters name: without one, pictures.
+    /// The session with another reader for files named by methods' parameters; the default reads pictures.
     #[must_use]
     pub fn reading_with(self, load: Loader) -> Self {
         Self { load, ..self }
@@ -149,12 +150,12 @@ impl Session {
         &self.model
     }
 
-    /// What computes.
+    /// The engine.
     pub fn engine(&mut self) -> &mut Engine {
         &mut self.engine
     }
 
-    /// Most memory that was held so far, bytes ([`Engine::peak_bytes`]).
+    /// Peak memory so far, in bytes ([`Engine::peak_bytes`]).
     pub fn peak_bytes(&self) -> u64 {
         self.engine.peak_bytes()
     }
@@ -169,7 +170,7 @@ impl Session {
         &self.labels
     }
 
-    /// Which score of a class is explained.
+    /// The class score that is explained.
     pub fn explained(&self) -> Score {
         self.score
     }
@@ -179,7 +180,7 @@ impl Session {
         self.seed
     }
 
-    /// Lets `cancel` stop what the session computes.
+    /// Lets `cancel` stop the session's work.
     pub fn cancel_with(&mut self, cancel: &Cancel) {
         self.engine.cancel_with(cancel);
     }
@@ -204,12 +205,12 @@ impl Session {
     /// A method by its name and parameters, such as `smoothgrad:n=8`.
     ///
     /// # Errors
-    /// When there is none of that name, a parameter has no meaning, or a file that it names cannot be read.
+    /// When no method has that name, a parameter has no meaning, or a file that it names cannot be read.
     pub fn method(&self, spec: &str) -> Result<Box<dyn Method>> {
         self.build(&Spec::parse(spec)?)
     }
 
-    /// As [`Session::method`], of what was parsed already.
+    /// As [`Session::method`], from a parsed [`Spec`].
     ///
     /// # Errors
     /// As [`Session::method`].
@@ -218,7 +219,7 @@ impl Session {
         spec.build(&Context { seed: self.seed, score: self.score, preprocess: &self.preparation, load: &load })
     }
 
-    /// A file that a parameter names, `[C, H, W]` in the net's space.
+    /// Reads a file named by a parameter, as `[C, H, W]` in the net's space.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -228,20 +229,20 @@ impl Session {
         Ok(tensor)
     }
 
-    /// Adds what was noticed of a file that a parameter names.
+    /// Adds remarks on a file named by a parameter.
     pub fn notice(&self, noticed: Noticed) {
         self.noticed.borrow_mut().extend(noticed);
     }
 
-    /// What was noticed of files that parameters name.
+    /// The remarks on files named by parameters.
     pub fn noticed(&self) -> Noticed {
         self.noticed.borrow().clone()
     }
 
-    /// The net for inputs of the extents `dims`.
+    /// The net for inputs of shape `dims`.
     ///
     /// # Errors
-    /// When the net takes no such inputs.
+    /// When the net does not take such inputs.
     pub fn graph(&self, dims: &[usize]) -> Result<Arc<Graph>> {
         match *dims {
             [c, h, w] => self.model.graph(Shape::new(c, h, w)),
@@ -249,8 +250,8 @@ impl Session {
         }
     }
 
-    /// What the net makes of each input, `[C, H, W]` in its space. Inputs of one shape go through the net together; what is
-    /// wrong with one is its own error.
+    /// Runs the net on each input, `[C, H, W]` in its space. Inputs of one shape go through the net together; each
+    /// input has its own error.
     pub fn score(&mut self, inputs: &[&Tensor]) -> Vec<Result<Scored>> {
         let score = self.score;
         let scored = self.together(inputs, |engine, graph, x, _| {
@@ -265,13 +266,13 @@ impl Session {
         scored.into_iter().map(|(scored, _)| scored).collect()
     }
 
-    /// One map an input, of class `targets[i]` on `inputs[i]`. Inputs of one shape go together; what is wrong with one is its
-    /// own error.
+    /// One map per input, of class `targets[i]` on `inputs[i]`. Inputs of one shape are computed together; each input
+    /// has its own error.
     pub fn explain(&mut self, method: &dyn Method, inputs: &[&Tensor], targets: &[usize]) -> Vec<Result<Map>> {
         self.explain_timed(method, inputs, targets).into_iter().map(|(map, _)| map).collect()
     }
 
-    /// As [`Session::explain`], with the seconds of each; those of a batch are shared equally by its inputs.
+    /// As [`Session::explain`], with the seconds per input; a batch's time is divided equally among its inputs.
     pub fn explain_timed(
         &mut self,
         method: &dyn Method,
@@ -284,8 +285,8 @@ impl Session {
         })
     }
 
-    /// What `work` makes of inputs, and the seconds of each: of all neighbours of one shape together or, where that fails, of
-    /// each by itself, so that one bad input does not take its neighbours along. `work` is told their positions.
+    /// Results of `work` and seconds for each input. Neighbours of one shape are passed together; if that fails, each
+    /// is passed alone, so that one bad input does not fail its neighbours. `work` gets the inputs' positions.
     pub fn together<T>(
         &mut self,
         inputs: &[&Tensor],
@@ -334,12 +335,12 @@ impl Session {
         all
     }
 
-    /// The name of a class, where it has one.
+    /// The name of a class, if it has one.
     pub fn label(&self, class: usize) -> Option<String> {
         self.labels.get(class).map(str::to_owned)
     }
 
-    /// The best five classes of some logits, with their `score`.
+    /// The five classes with the largest logits, with their `score`.
     pub fn prediction(&self, logits: &[f64], score: Score) -> Vec<Prediction> {
         let scores = score.of_all(self.model.link(), logits);
         let of = |&index: &usize| Prediction { index, label: self.label(index), score: scores[index] };

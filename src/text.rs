@@ -1,4 +1,5 @@
-//! Text from files (UTF-8, or UTF-16 as Windows writes it, with a byte order mark or without), and text for a terminal.
+//! Text from files (UTF-8, or UTF-16 as written by Windows, with or without a byte order mark), and text for a
+//! terminal.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -10,17 +11,17 @@ use crate::error::{Error, Result, open_file};
 /// The text of the file at `path`.
 ///
 /// # Errors
-/// When the file cannot be read or is not text, see [`decode`]; the sentence begins with the path.
+/// When the file cannot be read or is not text, see [`decode`]; the message begins with the path.
 pub fn read(path: &Path) -> Result<String> {
     let mut bytes = Vec::new();
     open_file(path)?.read_to_end(&mut bytes).map_err(|e| Error::io(path, e))?;
     decode(&bytes).map_err(|e| e.within(path.display()))
 }
 
-/// The text that `bytes` are, without byte order mark.
+/// Decodes `bytes` to text without a byte order mark.
 ///
 /// # Errors
-/// When they are neither UTF-8 nor UTF-16; the sentence names the line. No text has zero bytes, but for UTF-16.
+/// When they are neither UTF-8 nor UTF-16; the message names the line. Zero bytes are allowed only in UTF-16.
 pub fn decode(bytes: &[u8]) -> Result<String> {
     let plain = unmarked(bytes)?;
     if let Cow::Borrowed(plain) = plain
@@ -39,10 +40,10 @@ pub fn decode(bytes: &[u8]) -> Result<String> {
     })
 }
 
-/// `bytes` without their byte order mark: in UTF-8 (and owned) where the mark says UTF-16, else as they are.
+/// `bytes` without a byte order mark: converted to UTF-8 (and owned) if the mark says UTF-16, else unchanged.
 ///
 /// # Errors
-/// When the mark says UTF-16 and the bytes are not.
+/// When the mark says UTF-16 but the bytes are not.
 pub fn unmarked(bytes: &[u8]) -> Result<Cow<'_, [u8]>> {
     let units: fn([u8; 2]) -> u16 = match bytes {
         [0xEF, 0xBB, 0xBF, rest @ ..] => return Ok(Cow::Borrowed(rest)),
@@ -55,8 +56,8 @@ pub fn unmarked(bytes: &[u8]) -> Result<Cow<'_, [u8]>> {
     Ok(Cow::Owned(text.into_bytes()))
 }
 
-/// The text of `bytes` that look like UTF-16 without a byte order mark, which has a zero in one byte of each two where ASCII
-/// stands: all of them, lines, or at least an end of ASCII. `None` for all others.
+/// The text of `bytes` that look like UTF-16 without a byte order mark: ASCII characters have a zero in one of their
+/// two bytes. Whole texts, lines, or at least an ASCII end are recognised; `None` otherwise.
 pub fn utf16_by_zeros(bytes: &[u8]) -> Option<String> {
     let zeros = |parity: usize| bytes.iter().skip(parity).step_by(2).filter(|&&b| b == 0).count();
     let (even, odd) = (zeros(0), zeros(1));
@@ -70,8 +71,8 @@ pub fn utf16_by_zeros(bytes: &[u8]) -> Option<String> {
     (ends || is_latin(&text) || text.contains('\n')).then_some(text)
 }
 
-/// Whether `text`, found by its zeros, is the only reading of `bytes`: they are not UTF-8 with zeros among them, unless the
-/// zeros are in one byte of each two throughout.
+/// Whether `text`, found by its zeros, is the only reading of `bytes`: they are not UTF-8 with some zeros, unless one
+/// byte of every pair is zero throughout.
 pub fn is_only_reading(text: &str, bytes: &[u8]) -> bool {
     is_latin(text) || std::str::from_utf8(bytes).is_err()
 }
@@ -86,7 +87,7 @@ fn utf16(bytes: &[u8], units: fn([u8; 2]) -> u16) -> Option<String> {
     rest.is_empty().then_some(text)
 }
 
-/// Whether a terminal would do something other than show `c`: move, colour, turn text around, or hide it.
+/// Whether a terminal would not simply show `c`, but move, colour, reverse or hide text.
 fn acts(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -102,7 +103,7 @@ fn spell(text: &str, stays: impl Fn(char) -> bool) -> String {
             '\n' => spelled.push_str("\\n"),
             '\r' => spelled.push_str("\\r"),
             '\t' => spelled.push_str("\\t"),
-            // As JSON does, so that what is spelled out in a string of JSON is the same string.
+            // As in JSON, so that an escaped character in a JSON string means the same string.
             c => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| {
                 let _ = write!(spelled, "\\u{unit:04x}");
             }),
@@ -111,17 +112,18 @@ fn spell(text: &str, stays: impl Fn(char) -> bool) -> String {
     spelled
 }
 
-/// `text` in one line: characters that a terminal acts on are spelled out.
+/// `text` on one line, with characters that a terminal interprets escaped.
 pub fn one_line(text: &str) -> String {
     spell(text, |_| false)
 }
 
-/// `text` with its lines and tabs, all other characters that a terminal acts on spelled out. JSON stays the same JSON.
+/// `text` with its line breaks and tabs; all other characters that a terminal interprets are escaped. JSON stays
+/// equivalent.
 pub fn harmless(text: &str) -> String {
     spell(text, |c| matches!(c, '\n' | '\t'))
 }
 
-/// `text`, or its beginning and its end where it has more than `most` characters.
+/// `text`, or its beginning and end if it has more than `most` characters.
 pub fn bounded(text: &str, most: usize) -> String {
     let count = text.chars().count();
     if count <= most {
@@ -138,12 +140,12 @@ pub fn counted(n: usize, one: &str) -> String {
     format!("{n} {one}{}", if n == 1 { "" } else { "s" })
 }
 
-/// Hexadecimal digits of `bytes`.
+/// `bytes` in hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// Characters of a message at most.
+/// Most characters of a message.
 const LONGEST: usize = 500;
 
 /// `text` in one line of at most 500 characters.
@@ -179,11 +181,11 @@ mod tests {
         assert!(why(b"a\n\xe9\n").contains("line 2 is not text"));
         assert!(why(b"\xff\xfea").contains("byte order mark"));
         assert!(why(b"\xff\xfe\0\xd8").contains("byte order mark"));
-        // UTF-32, with a mark and without.
+        // UTF-32, with and without a mark.
         assert!(why(b"\xff\xfe\0\0a\0\0\0").contains("zero byte"));
         assert!(why(b"a\0\0\0b\0\0\0").contains("zero byte"));
         assert!(why(b"a\0b\0c").contains("zero byte"));
-        // Zeros that would fit UTF-16, were the rest not UTF-8.
+        // The zeros would suit UTF-16 if the rest were not UTF-8.
         assert!(why(b"abcd\n\0").contains("line 2 holds a zero byte"));
         assert!(why("é\n\0".as_bytes()).contains("zero byte"));
     }

@@ -13,10 +13,10 @@ use safetensors::tensor::TensorInfo;
 use super::npy;
 use super::room::Room;
 
-/// What a row of an array is.
+/// A row of an array.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Row {
-    /// Numbers as the net sees them.
+    /// Numbers in the net's space.
     Normalised(Tensor),
     /// Levels `[C, H, W]`.
     Levels(Vec<u8>),
@@ -37,7 +37,7 @@ enum Number {
     Level,
 }
 
-/// Which axis of an array is the fastest.
+/// Which axis varies fastest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AxisOrder {
     /// The last.
@@ -46,7 +46,7 @@ enum AxisOrder {
     Fortran,
 }
 
-/// Where the channels of a row of levels are.
+/// Position of the channels in a row of levels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ChannelAxis {
     First,
@@ -73,38 +73,38 @@ pub struct ArrayFile {
     order: AxisOrder,
     start: u64,
     rows: usize,
-    /// Extents of a row as the file has them.
+    /// Shape of a row in the file.
     stored: Vec<usize>,
-    /// With the channels first.
+    /// Shape with the channels first.
     dims: Vec<usize>,
     channels: ChannelAxis,
-    /// Whether there are levels beside the numbers that are taken.
+    /// Whether the file has levels besides the numbers that are used.
     has_both: bool,
     single: bool,
-    /// Or why they cannot be read: only targets need them.
+    /// The labels, or why they cannot be read: only targets need them.
     labels: Option<Result<Vec<i64>, String>>,
-    /// All numbers of a file in Fortran order, where a row lies scattered; empty until a row is read.
+    /// All numbers of a file in Fortran order, where a row is scattered; empty until a row is read.
     scattered: Vec<u8>,
     room: Room,
 }
 
 impl ArrayFile {
-    /// Whether `path` ends as an array does.
+    /// Whether `path` has the extension of an array.
     pub fn is_array(path: &Path) -> bool {
         extension(path).is_some_and(|e| e == "npy" || e == "safetensors")
     }
 
-    /// Opens an array, whose rows keep to `room`, and checks that the file holds all of it.
+    /// Opens an array whose rows keep to `room`, and checks that the file is complete.
     ///
     /// # Errors
-    /// When the file cannot be read, is cut off, or holds numbers that are not inputs; the sentence names it.
+    /// When the file cannot be read, is truncated, or holds numbers that are not inputs; the message names it.
     pub fn open(path: &Path, room: Room) -> Result<Self> {
         let file = open_file(path)?;
         let is_npy = extension(path).is_some_and(|e| e == "npy");
         let opened = if is_npy { open_npy(file) } else { open_safetensors(file, room) };
         let mut array = opened.map_err(|why| Error::input(format!("{}: {why}", path.display())))?;
         (array.path, array.room) = (path.to_owned(), room);
-        // What keeps every row from being read is said of the file, not of each row.
+        // An error that affects every row is reported for the file, not for each row.
         array.check_room().map_err(|e| e.within(path.display()))?;
         Ok(array)
     }
@@ -114,20 +114,20 @@ impl ArrayFile {
         self.rows
     }
 
-    /// Extents of one row; of levels, `[C, H, W]` in any case.
+    /// Shape of one row; for levels always `[C, H, W]`.
     pub fn dims(&self) -> &[usize] {
         &self.dims
     }
 
-    /// Whether the file holds one input without an axis of rows.
+    /// Whether the file holds one input without a row axis.
     pub fn is_single(&self) -> bool {
         self.single
     }
 
-    /// The tensor `labels`, one class a row, where the file has it.
+    /// The tensor `labels`, one class per row, if the file has it.
     ///
     /// # Errors
-    /// When the tensor cannot be read or has not one number a row.
+    /// When the tensor cannot be read or its length is not the number of rows.
     pub fn labels(&self) -> Result<Option<&[i64]>> {
         match &self.labels {
             None => Ok(None),
@@ -137,12 +137,12 @@ impl ArrayFile {
         }
     }
 
-    /// Whether it holds levels of pictures.
+    /// Whether it holds picture levels.
     pub fn has_levels(&self) -> bool {
         self.number == Number::Level
     }
 
-    /// What was taken from the file without being told: of two tensors one, of two orders of axes one.
+    /// What was assumed about the file: which of two tensors, or which of two axis orders.
     pub fn assumed(&self) -> Option<String> {
         if self.has_both {
             return Some("the tensor `input` is taken, and `images` is not".to_owned());
@@ -150,11 +150,11 @@ impl ArrayFile {
         (self.channels == ChannelAxis::Last).then(|| "order of bytes: height x width x channel".to_owned())
     }
 
-    /// Refuses rows, and an array in Fortran order, that are larger than what may be held.
+    /// Refuses rows, and arrays in Fortran order, that exceed the memory bound.
     fn check_room(&self) -> Result<()> {
         let length: usize = self.stored.iter().product();
         let size = self.number.bytes();
-        // Beside the bytes there is the row made of them, and the net's input.
+        // Besides the bytes, the row made from them and the net's input are in memory.
         self.room
             .check(|| format!("a row of shape {:?}", self.stored), (length as u64).saturating_mul(size as u64 + 8))?;
         if self.order == AxisOrder::Fortran && self.scattered.is_empty() {
@@ -164,10 +164,10 @@ impl ArrayFile {
         Ok(())
     }
 
-    /// Row `i`.
+    /// Reads row `i`.
     ///
     /// # Errors
-    /// When the file cannot be read, and when the row, or an array in Fortran order, is larger than what may be held.
+    /// When the file cannot be read, and when the row, or an array in Fortran order, exceeds the memory bound.
     pub fn row(&mut self, i: usize) -> Result<Row> {
         let length: usize = self.stored.iter().product();
         let size = self.number.bytes();
@@ -177,8 +177,8 @@ impl ArrayFile {
         let bytes = match self.order {
             AxisOrder::C => self.bytes((i * length * size) as u64, length * size).map_err(fail)?,
             AxisOrder::Fortran => {
-                // The row is the fastest axis: its elements lie `rows` apart, and so do those of the row's own axes,
-                // the first of them fastest.
+                // The row axis varies fastest: a row's elements are `rows` apart. Among the row's own axes, the first
+                // varies fastest.
                 if self.scattered.is_empty() {
                     self.scattered = self.bytes(0, self.rows * length * size).map_err(fail)?;
                 }
@@ -238,15 +238,15 @@ impl ArrayFile {
     }
 }
 
-/// Lower-case extension.
+/// The extension in lower case.
 pub fn extension(path: &Path) -> Option<String> {
     Some(path.extension()?.to_str()?.to_ascii_lowercase())
 }
 
 type OpenedArray = std::result::Result<ArrayFile, String>;
 
-/// Extents of levels of pictures with their channels first, and where the channels are. What fits both readings is
-/// refused: taking one for the other scrambles every picture.
+/// Shape of picture levels with the channels first, and where the channels are in the file. A shape that allows both
+/// readings is refused: the wrong one would scramble every picture.
 fn with_channels_first(shape: &[usize]) -> std::result::Result<(Vec<usize>, ChannelAxis), String> {
     let (leading, a, b, c) = match *shape {
         [a, b, c] => (vec![], a, b, c),
@@ -267,7 +267,7 @@ fn with_channels_first(shape: &[usize]) -> std::result::Result<(Vec<usize>, Chan
     }
 }
 
-/// Splits the extents of a file into rows and one row: rank 3 and rank 1 are a single input.
+/// Splits a file's shape into the number of rows and the shape of one; rank 3 and rank 1 are a single input.
 fn assemble(file: File, number: Number, order: AxisOrder, start: u64, shape: Vec<usize>) -> OpenedArray {
     let count = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).filter(|&n| n > 0);
     let bytes = count.and_then(|n| n.checked_mul(number.bytes()));
@@ -387,7 +387,7 @@ fn read_labels(file: &mut File, data: u64, info: &TensorInfo, room: Room) -> std
     let label = |b: &[u8]| {
         let bits = b.iter().rev().fold(0u64, |n, &byte| n << 8 | u64::from(byte));
         let unused = 64 - 8 * size as u32;
-        // No net has as many classes as an unsigned label could count.
+        // No net has more classes than i64 can count.
         if signed { (bits << unused) as i64 >> unused } else { i64::try_from(bits).unwrap_or(i64::MAX) }
     };
     Ok(bytes.chunks_exact(size).map(label).collect())

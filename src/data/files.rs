@@ -1,4 +1,4 @@
-//! Files of results: names, raw maps, pictures. Every file appears whole or not at all.
+//! Result files: names, raw maps, pictures. Every file is written completely or not at all.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -16,11 +16,11 @@ use super::npy;
 use super::paths;
 use crate::text::hex;
 
-/// Bytes of a stem's last part: with the number of a row (10), an id, a class or rank (10) and `.safetensors` or `.heatmap.png`
-/// behind it, and what the name of a partial file adds, it fits into the 255 bytes of a file's name.
+/// Most bytes in a stem's last part. Together with a row number (10), an id, a class or rank (10), `.safetensors` or
+/// `.heatmap.png`, and the suffix of a partial file, it fits into the 255 bytes of a file name.
 pub const STEM_BYTES: usize = 140;
 
-/// `stem` with a last part of at most [`STEM_BYTES`]: a longer one is cut, and ends in a hash of the whole of it.
+/// `stem` with a last part of at most [`STEM_BYTES`]; a longer one is cut and ends in a hash of the full part.
 pub fn fitting(stem: &Path) -> PathBuf {
     let name = stem.file_name().unwrap_or_default().as_encoded_bytes();
     if name.len() <= STEM_BYTES {
@@ -28,7 +28,7 @@ pub fn fitting(stem: &Path) -> PathBuf {
     }
     let hash = format!("~{}", &hex(&Sha256::digest(name))[..16]);
     let mut end = STEM_BYTES - hash.len();
-    // Not within a character.
+    // Do not cut within a character.
     while name[end] & 0xC0 == 0x80 && end > 0 {
         end -= 1;
     }
@@ -45,7 +45,7 @@ pub fn path(out: &Path, stem: &Path, parts: &[&str]) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Makes the folder that `path` is in.
+/// Creates the folder that contains `path`.
 pub fn make_room(path: &Path) -> Result<()> {
     match path.parent() {
         Some(folder) => std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e)),
@@ -53,17 +53,17 @@ pub fn make_room(path: &Path) -> Result<()> {
     }
 }
 
-/// What a file of JSON holds; nothing where it is none.
+/// Parses a JSON file; `None` if it is not JSON.
 pub fn json(path: &Path) -> Option<serde_json::Value> {
     serde_json::from_slice(&read_file(path).ok()?).ok()
 }
 
-/// Keeps the report of another run or program, as `NAME.1.EXT` or with the next free number; its new name. `is_same` says whether a report
-/// is of the same inputs, so that it may be replaced.
+/// Renames the report of another run or program to `NAME.1.EXT` or the next free number, and returns the new name.
+/// `is_same` says whether a report is about the same inputs, so that it may be replaced.
 pub fn set_aside(path: &Path, is_same: impl Fn(&serde_json::Value) -> bool) -> Result<Option<PathBuf>> {
-    // What cannot be read is not replaced either: where it is written to, it is said why.
+    // An unreadable file is not replaced either; writing to it will report why.
     let Ok(bytes) = read_file(path) else { return Ok(None) };
-    // What is no report is somebody else's.
+    // A file that is not a report belongs to someone else.
     if serde_json::from_slice(&bytes).is_ok_and(|report| is_same(&report)) {
         return Ok(None);
     }
@@ -72,7 +72,7 @@ pub fn set_aside(path: &Path, is_same: impl Fn(&serde_json::Value) -> bool) -> R
     Ok(Some(kept))
 }
 
-/// `NAME.1.EXT`, or with the first number that no file has.
+/// `NAME.1.EXT`, or the first number that is free.
 pub fn free_beside(path: &Path) -> PathBuf {
     let extension = path.extension().unwrap_or_default().to_string_lossy().into_owned();
     let numbered = |n: usize| path.with_extension(format!("{n}.{extension}"));
@@ -90,7 +90,7 @@ pub fn write_png(path: &Path, picture: &Picture) -> Result<()> {
     replace(path, &bytes)
 }
 
-/// How raw maps and inputs are stored.
+/// File format of raw maps and inputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RawFormat {
     /// NumPy.
@@ -111,7 +111,7 @@ impl RawFormat {
     }
 }
 
-/// Raw maps of the rows of an array, each at its place in the file.
+/// Raw maps of an array's rows, each at its position in the file.
 pub struct RawFile {
     path: PathBuf,
     partial: Partial,
@@ -124,8 +124,8 @@ pub struct RawFile {
 }
 
 impl RawFile {
-    /// For `rows` maps of `row_dims`, or, with `rows` `None`, for one map without an axis of rows. With a `key` what is
-    /// written stays for [`go_on`](Self::go_on), and an earlier file at `path` goes.
+    /// Creates a file for `rows` maps of `row_dims`; with `rows` `None`, for one map without a row axis. With a `key`,
+    /// an interrupted file stays for [`go_on`](Self::go_on), and an earlier file at `path` is removed.
     pub fn create(
         (path, key): (&Path, Option<&str>),
         format: RawFormat,
@@ -137,7 +137,8 @@ impl RawFile {
         let (partial, mut file) = match key {
             None => Partial::create(path)?,
             Some(key) => {
-                // A file at `path` whose rows lie nowhere beside it holds all of them: this one must not be an older one.
+                // A file at `path` without partial rows next to it would count as complete, so an older one must not
+                // remain.
                 match std::fs::remove_file(path) {
                     Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(fail(e)),
                     _ => Partial::create_rows(path, key)?,
@@ -153,7 +154,8 @@ impl RawFile {
         Ok(Self { path: path.to_owned(), partial, file, header, row_bytes, filled: vec![false; rows] })
     }
 
-    /// Goes on with what an interrupted run has written, whose rows `filled` count; `None` when nothing is there.
+    /// Continues the file of an interrupted run, with the rows in `filled` counted as written; `None` if there is no
+    /// such file.
     pub fn go_on(path: &Path, key: &str, filled: &[bool]) -> Result<Option<Self>> {
         let Some((partial, mut file)) = Partial::open_rows(path, key)? else { return Ok(None) };
         let fail = |e| Error::io(path, e);
@@ -167,7 +169,7 @@ impl RawFile {
         Ok(Some(Self { path: path.to_owned(), partial, file, header, row_bytes, filled: filled.to_vec() }))
     }
 
-    /// Row `row`.
+    /// Writes row `row`.
     pub fn push(&mut self, row: usize, values: &[f32]) -> Result<()> {
         if 4 * values.len() as u64 != self.row_bytes || row >= self.filled.len() {
             return Err(Error::input(format!(
@@ -186,7 +188,7 @@ impl RawFile {
         Ok(())
     }
 
-    /// Fills rows that were left out with NaN and puts the file in its place.
+    /// Fills missing rows with NaN and moves the file into place.
     pub fn finish(mut self) -> Result<()> {
         for row in 0..self.filled.len() {
             if !self.filled[row] {
@@ -198,7 +200,7 @@ impl RawFile {
     }
 }
 
-/// What stands before the numbers of an array of `shape`.
+/// The bytes before the numbers of an array of `shape`.
 fn header(format: RawFormat, shape: &[usize]) -> Vec<u8> {
     match format {
         RawFormat::Npy => npy::f32_header(shape),
@@ -214,19 +216,19 @@ fn header(format: RawFormat, shape: &[usize]) -> Vec<u8> {
     }
 }
 
-/// The raw files of one array input: one a method, rank of target and format.
+/// The raw files of one array input: one per method, target rank and format.
 pub struct RawFiles {
     rows: usize,
     open: HashMap<PathBuf, RawFile>,
 }
 
 impl RawFiles {
-    /// Of an array of `rows` rows; none is open yet.
+    /// For an array of `rows` rows; no file is open yet.
     pub fn new(rows: usize) -> Self {
         Self { rows, open: HashMap::new() }
     }
 
-    /// Goes on with the file at `path`, whose rows `filled` count.
+    /// Continues the file at `path`, with the rows in `filled` counted as written.
     pub fn go_on(&mut self, path: &Path, key: &str, filled: &[bool]) -> Result<()> {
         if let Some(file) = RawFile::go_on(path, key, filled)? {
             self.open.insert(path.to_owned(), file);
@@ -234,7 +236,7 @@ impl RawFiles {
         Ok(())
     }
 
-    /// Adds row `row` to the file at `path`, which begins with the first row that is added.
+    /// Adds row `row` to the file at `path`, which is created with its first row.
     pub fn push(
         &mut self,
         (path, key): (&Path, Option<&str>),
@@ -253,7 +255,7 @@ impl RawFiles {
         }
     }
 
-    /// Puts all files in their places.
+    /// Moves all files into place.
     pub fn finish(self) -> Result<()> {
         self.open.into_values().try_for_each(RawFile::finish)
     }
@@ -288,7 +290,7 @@ mod tests {
             assert_eq!(std::fs::read(&path).unwrap(), expected);
             assert_eq!(folder.path().read_dir().unwrap().count(), 1);
 
-            // A row of a whole file is made again in its place.
+            // A row of a complete file is written again in place.
             let mut files = RawFiles::new(3);
             files.go_on(&path, KEY, &[true, false, true]).unwrap();
             assert!(files.push((&path, Some(KEY)), format, 1, &[3], &[1.0; 3]).is_err());

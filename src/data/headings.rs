@@ -1,4 +1,4 @@
-//! Headings of tables: which column is what.
+//! Table headings: identifies each column.
 
 use crate::error::{Error, Result};
 
@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 pub enum Column {
     /// A file's name.
     File,
-    /// The number of a row of an array.
+    /// A row number of an array.
     Row,
     /// A class.
     Class,
@@ -16,22 +16,22 @@ pub enum Column {
     Top,
     Right,
     Bottom,
-    /// Its extents.
+    /// Size of a box.
     Width,
     Height,
 }
 
 use Column::{Bottom, Class, File, Height, Left, Right, Row, Top, Width};
 
-/// Words of one meaning.
+/// Synonyms.
 const FILES: [&str; 11] =
     ["file", "files", "filename", "path", "filepath", "image", "images", "img", "picture", "photo", "input"];
 const ROWS: [&str; 2] = ["row", "rows"];
 const CLASSES: [&str; 10] =
     ["label", "labels", "class", "classes", "target", "targets", "category", "synset", "classname", "classid"];
-/// Words that stand beside others, and by themselves may mean either of two.
+/// Words that qualify other words and, alone, are ambiguous.
 const EITHER: [&str; 6] = ["index", "idx", "id", "number", "name", "names"];
-/// Corners and extents. What `x1` and `y1` are, the other columns say.
+/// Corners and sizes. The other columns determine the meaning of `x1` and `y1`.
 const EDGES: [(Column, &[&str]); 6] = [
     (Left, &["left", "x0", "xmin", "minx", "x"]),
     (Top, &["top", "y0", "ymin", "miny", "y"]),
@@ -46,7 +46,7 @@ fn words(cell: &str) -> Vec<String> {
     words.map(str::to_ascii_lowercase).collect()
 }
 
-/// What a column of this name may hold; nothing where it is not a name of a column.
+/// What a column with this name may hold; empty if it is not a known column name.
 fn meanings(cell: &str) -> Vec<Column> {
     let words = words(cell);
     let has = |list: &[&str]| words.iter().any(|word| list.contains(&word.as_str()));
@@ -66,10 +66,10 @@ fn meanings(cell: &str) -> Vec<Column> {
     }
 }
 
-/// Which edge or extent of a box a cell names, among `cells`.
+/// The edge or size of a box that a cell names, given all `cells`.
 fn edge(cell: &str, cells: &[&str]) -> Option<Column> {
     let name = words(cell).concat();
-    // Corners are counted from 0 or from 1.
+    // Corners are numbered from 0 or from 1.
     let from_one = |other: &str| cells.iter().any(|cell| words(cell).concat() == other);
     match name.as_str() {
         "x1" => Some(if from_one("x2") { Left } else { Right }),
@@ -78,8 +78,8 @@ fn edge(cell: &str, cells: &[&str]) -> Option<Column> {
     }
 }
 
-/// Whether the first line of a table of classes is a heading: it names a column of classes, and `is_class` is true of no other
-/// cell than the name of a column of files: ImageNet has a class `file`.
+/// Whether the first line of a table of classes is a heading: it names a class column, and `is_class` accepts none of its
+/// cells.
 pub fn is_of_classes(cells: &[&str], is_class: impl Fn(&str) -> bool) -> bool {
     let names = |cell: &&str| meanings(cell).contains(&Class);
     cells.iter().any(names) && !cells.iter().any(|cell| meanings(cell) != [File] && is_class(cell))
@@ -88,7 +88,7 @@ pub fn is_of_classes(cells: &[&str], is_class: impl Fn(&str) -> bool) -> bool {
 /// The columns of a table of classes.
 ///
 /// # Errors
-/// When they are not understood, or in more than one way.
+/// When they are not understood, or ambiguous.
 pub fn of_classes(cells: &[&str]) -> Result<Vec<Column>> {
     let possible: Vec<Vec<Column>> = cells.iter().map(|cell| meanings(cell)).collect();
     one_way(&possible, class_sets()).ok_or_else(|| refused(cells, "`label`, `file,label` or `file,row,label`"))
@@ -97,7 +97,7 @@ pub fn of_classes(cells: &[&str]) -> Result<Vec<Column>> {
 /// The columns of a table of boxes.
 ///
 /// # Errors
-/// When they are not understood, or in more than one way.
+/// When they are not understood, or ambiguous.
 pub fn of_boxes(cells: &[&str]) -> Result<Vec<Column>> {
     let wanted = "`file,class,left,top,right,bottom` or `file,row,class,left,top,right,bottom` (or `width,height` for \
                   `right,bottom`)";
@@ -121,7 +121,7 @@ fn refused(cells: &[&str], wanted: &str) -> Error {
     Error::settings(format!("the heading names the columns `{}`; expected {wanted}", cells.join(",")))
 }
 
-/// The only way in which columns that may be `possible` are all of a set.
+/// The unique assignment of columns to one of the `sets`, given their `possible` meanings.
 fn one_way(possible: &[Vec<Column>], sets: impl Iterator<Item = &'static [Column]>) -> Option<Vec<Column>> {
     fn ways(possible: &[Vec<Column>], left: &[Column]) -> Vec<Vec<Column>> {
         let Some((first, rest)) = possible.split_first() else { return vec![Vec::new()] };

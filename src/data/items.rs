@@ -1,4 +1,4 @@
-//! Inputs as the net sees them and as a person sees them.
+//! Inputs, both in the net's space and as viewable pictures.
 
 use std::path::{Path, PathBuf};
 
@@ -13,17 +13,17 @@ use super::room::Room;
 use super::source::{Source, usable};
 use crate::session::Noticed;
 
-/// Largest number of an input that is no level of a picture: normalised ones stay far below.
+/// Largest magnitude of a normalised input that raises no doubt; normalised values are much smaller.
 const LARGEST_NORMALISED: f64 = 16.0;
 
-/// What a net takes.
+/// The inputs that a net takes.
 #[derive(Clone, Copy)]
 pub struct NetInput<'a> {
     /// How pictures become inputs.
     pub preprocess: &'a Preprocess,
-    /// The shape it was made for.
+    /// The input shape for which it was made.
     pub input: Shape,
-    /// What inputs may take.
+    /// The memory bound on inputs.
     pub room: Room,
 }
 
@@ -33,24 +33,24 @@ pub struct Item {
     pub source: usize,
     /// Row of an array.
     pub row: Option<usize>,
-    /// Path below the output folder that pictures of its maps begin with.
+    /// Path relative to the output folder, with which the file names of its results begin.
     pub stem: PathBuf,
-    /// Extents as they were given.
+    /// Original shape.
     pub dims: Vec<usize>,
     /// The net's input.
     pub input: Tensor,
-    /// What maps are drawn over.
+    /// The picture over which maps are drawn.
     pub view: Option<Picture>,
-    /// Where the picture's pixels lie in the net's input; `None` for numbers that never were a picture.
+    /// Where the picture's pixels are in the net's input; `None` for numbers that were never a picture.
     pub placement: Option<Placement>,
-    /// Its class, where the array's file says it.
+    /// Its class, if the array's file gives it.
     pub label: Option<usize>,
-    /// What was noticed while it was read.
+    /// Remarks made while it was read.
     pub noticed: Noticed,
 }
 
 impl Item {
-    /// A picture file, decoded and prepared.
+    /// Decodes and prepares a picture file.
     pub fn picture(at: usize, source: &Source, net: NetInput) -> Result<Self> {
         usable(source)?;
         takes_pictures(net.preprocess)?;
@@ -83,7 +83,7 @@ impl Item {
         Ok(Self { source: at, row: Some(row), stem: stem.into(), dims, input, view, placement, label, noticed })
     }
 
-    /// The picture that maps are drawn over, made from the numbers where the input was no picture.
+    /// The picture over which maps are drawn, made from the numbers if the input was not a picture.
     pub fn view(&self, preprocess: &Preprocess) -> Result<Picture> {
         if let Some(view) = &self.view {
             return Ok(view.clone());
@@ -91,12 +91,12 @@ impl Item {
         self.pictured(&self.input, preprocess)
     }
 
-    /// Numbers in the place of the item's own, as a picture.
+    /// Renders other numbers of the item's shape as a picture.
     pub fn pictured(&self, input: &Tensor, preprocess: &Preprocess) -> Result<Picture> {
         preprocess.picture(&input.clone().reshape(self.drawn_dims(preprocess)?)?)
     }
 
-    /// `map` in the extents of the picture where it has one number an element of the input.
+    /// `map` in the picture's shape if it has one number per element of the input.
     pub fn drawn(&self, map: &Map, preprocess: &Preprocess) -> Result<Map> {
         let mut map = map.clone();
         if map.values.len() == self.input.len() {
@@ -105,15 +105,15 @@ impl Item {
         Ok(map)
     }
 
-    /// Extents of a raw map in a file: those of the input where the map has one number an element of it.
+    /// Shape of a raw map in a file: the input's shape if the map has one number per element of it.
     pub fn raw_dims(&self, map: &Map) -> Vec<usize> {
         if map.values.len() == self.input.len() { self.dims.clone() } else { map.values.dims().to_vec() }
     }
 
-    /// Extents `[C, H, W]` of the picture that the input is.
+    /// Shape `[C, H, W]` of the input as a picture.
     ///
     /// # Errors
-    /// When it is none.
+    /// When the input is not a picture.
     pub fn drawn_dims(&self, preprocess: &Preprocess) -> Result<[usize; 3]> {
         match *self.dims.as_slice() {
             [c, h, w] => Ok([c, h, w]),
@@ -126,10 +126,11 @@ impl Item {
     }
 }
 
-/// The tensor at `path` for a method's parameter: a picture, or the first row of an array; and what was noticed of the file.
+/// Reads the tensor at `path` for a method's parameter: a picture, or the first row of an array; with remarks on the
+/// file.
 ///
 /// # Errors
-/// When the file cannot be read, or a number of it is not finite.
+/// When the file cannot be read, or holds a number that is not finite.
 pub fn load(path: &Path, preprocess: &Preprocess, room: Room) -> Result<(Tensor, Noticed)> {
     let shown = paths::shown(path);
     if ArrayFile::is_array(path) {
@@ -145,16 +146,16 @@ pub fn load(path: &Path, preprocess: &Preprocess, room: Room) -> Result<(Tensor,
     Ok((preprocess.apply(&picture)?.tensor, damage(&shown, &picture)))
 }
 
-/// What is to be said of the file that a picture was read from.
+/// Remarks on the file from which a picture was read.
 pub fn damage(shown: &str, picture: &Picture) -> Noticed {
     let warnings = picture.damage().map(|damage| format!("{shown}: {damage}")).into_iter().collect();
     Noticed { warnings, ..Noticed::default() }
 }
 
-/// Refuses numbers of a file that are none.
+/// Refuses numbers that are NaN or infinite.
 ///
 /// # Errors
-/// Input, naming the first.
+/// Input; the message names the first.
 pub fn finite(tensor: &Tensor) -> Result<()> {
     match tensor.first_not_finite() {
         None => Ok(()),
@@ -190,8 +191,7 @@ fn numbers(
     }
 }
 
-/// The net's input shape for an item of extents `dims`: pictures and vectors of the same length are the same to a net
-/// on vectors.
+/// The net's input shape for an item of shape `dims`; a net on vectors takes pictures of the same length too.
 pub fn fit(dims: &[usize], default: Shape) -> Result<Shape> {
     let length: usize = dims.iter().product();
     let vector = default == Shape::vector(default.c);
@@ -206,7 +206,7 @@ pub fn fit(dims: &[usize], default: Shape) -> Result<Shape> {
     }
 }
 
-/// Why the numbers of an input, which are taken as normalised, look like levels of a picture. `shown` names the input's file.
+/// Why an input's numbers, taken as normalised, look like picture levels. `shown` names the file.
 pub fn doubt(shown: &str, input: &Tensor) -> Option<String> {
     let numbers = (0..input.len()).map(|k| input.at(k));
     let (low, high) = numbers.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));

@@ -1,4 +1,4 @@
-//! Labelled pictures: which class each shows, by what names it, and where it is to be seen.
+//! Labelled pictures: which class each one shows, according to which source, and where in the picture.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -18,23 +18,23 @@ use super::source::{self, Inputs, Source};
 use super::tables::{self, Table};
 use super::targets::{self, ListedClasses};
 
-/// What was asked for.
+/// The requested data.
 pub struct DataRequest<'a> {
     /// Folders, patterns, arrays.
     pub data: &'a [OsString],
-    /// A table that says which file shows what, in place of names and tensors.
+    /// A table of file and class, used instead of names and tensors.
     pub labels_csv: Option<&'a Path>,
     /// A table of boxes.
     pub boxes: Option<&'a Path>,
-    /// Whether pictures without a class are taken.
+    /// Whether pictures without a class are used.
     pub unlabelled: bool,
-    /// Seed of the order, where it is not that of the files.
+    /// Seed for the order; `None` keeps the order of the files.
     pub shuffle: Option<u64>,
-    /// Pictures to take at most.
+    /// Most pictures to use.
     pub limit: Option<usize>,
-    /// Folder of results, which are no data.
+    /// Folder of results, which are not data.
     pub out: &'a Path,
-    /// What inputs may take.
+    /// The memory bound on inputs.
     pub room: Room,
 }
 
@@ -45,7 +45,7 @@ pub struct LabelledPicture {
     pub source: usize,
     /// Row of an array.
     pub row: Option<usize>,
-    /// Its class, or why it has none. `None` only where pictures may go without.
+    /// Its class, or why it has none. `None` only if unlabelled pictures are allowed.
     pub class: std::result::Result<Option<usize>, String>,
 }
 
@@ -53,18 +53,18 @@ pub struct LabelledPicture {
 pub struct LabelledData {
     /// Their files.
     pub sources: Vec<Source>,
-    /// What was left out of what was named, a sentence each.
+    /// What was left out, one sentence each.
     pub left_out: Vec<String>,
     /// The pictures.
     pub examples: Vec<LabelledPicture>,
-    /// Boxes around what they show, where a table says it.
+    /// Boxes around the objects, if there is a table of boxes.
     pub boxes: Option<LabelledBoxes>,
-    /// Files of the table of classes that are not among the data.
+    /// Files in the table of classes that are not among the data.
     pub strangers: usize,
 }
 
 impl LabelledData {
-    /// Finds files and their classes. What is wrong with one file is its own error.
+    /// Finds files and their classes. An error in one file is reported for that file alone.
     pub fn find(wanted: &DataRequest, labels: &Labels, classes: usize) -> Result<Self> {
         let listed = wanted.labels_csv.map(|path| ListedClasses::read(path, labels, classes, wanted.room));
         let mut listed = listed.transpose().map_err(|e| e.within("--labels-csv"))?;
@@ -131,7 +131,7 @@ pub struct PictureReader {
 }
 
 impl PictureReader {
-    /// The picture of `example`.
+    /// Reads the picture of `example`.
     pub fn item(&mut self, data: &LabelledData, example: &LabelledPicture, net: NetInput) -> Result<Item> {
         let source = &data.sources[example.source];
         let Some(row) = example.row else { return Item::picture(example.source, source, net) };
@@ -150,7 +150,7 @@ fn row_class(array: &ArrayFile, row: usize, classes: usize) -> Result<usize> {
     targets::label(labels[row], classes).map_err(|e| Error::input(format!("row {row}: {e}")))
 }
 
-/// The class that the folder of a picture is named for, else the one that its file is.
+/// The class named by the picture's folder, else by its file name.
 fn picture_class(source: &Source, labels: &Labels, classes: usize) -> Result<usize> {
     let text = |name: Option<&std::ffi::OsStr>| name.map(|n| n.to_string_lossy().into_owned());
     let folder = text(source.relative.parent().and_then(Path::file_name));
@@ -159,11 +159,11 @@ fn picture_class(source: &Source, labels: &Labels, classes: usize) -> Result<usi
     let Some(folder) = folder else { return file_class(&stem, labels, classes).map_err(|e| unknown(source, None, &e)) };
     match folder_class(&folder, labels, classes) {
         Ok(class) => Ok(class),
-        // A synset can be meant for nothing but the class.
+        // A synset can only be meant as a class.
         Err(e) if labels.of_synset(&folder).is_err() => Err(within(e)),
         Err(e) => {
             consistent(&stem, labels, classes).map_err(within)?;
-            // The folder's name is the one that was meant to say it.
+            // The folder was meant to name the class, so its error is reported.
             file_class(&stem, labels, classes).map_err(|_| unknown(source, Some(&folder), &e))
         }
     }
@@ -180,14 +180,14 @@ fn unknown(source: &Source, folder: Option<&str>, why: &Error) -> Error {
     ))
 }
 
-/// The number that a file's name begins with, and what follows it.
+/// The number at the start of a file name, and the rest.
 fn numbered(stem: &str) -> Option<(&str, &str)> {
     let digits = stem.bytes().take_while(u8::is_ascii_digit).count();
     let rest = stem[digits..].strip_prefix(['_', '-']).filter(|_| digits > 0)?;
     Some((&stem[..digits], rest))
 }
 
-/// Refuses a file's name whose number and word lead to two classes: the number may be a class or only count.
+/// Refuses a file name whose number and word name different classes: the number may be a class or a mere count.
 fn consistent(stem: &str, labels: &Labels, classes: usize) -> Result<()> {
     let Some((number, word)) = numbered(stem) else { return Ok(()) };
     // A second number is a count.
@@ -207,7 +207,8 @@ fn folder_class(name: &str, labels: &Labels, classes: usize) -> Result<usize> {
     if name.bytes().all(|b| b.is_ascii_digit()) { targets::named(name, labels, classes) } else { worded(name, labels) }
 }
 
-/// `207_1`, `golden_retriever`, `golden_retriever_12`, `n02099601_golden_retriever`; a number alone may just count files.
+/// `207_1`, `golden_retriever`, `golden_retriever_12`, `n02099601_golden_retriever`; a number alone may be a mere
+/// count.
 fn file_class(stem: &str, labels: &Labels, classes: usize) -> Result<usize> {
     if let Some(class) = labels.of_synset(stem)? {
         return Ok(class);
@@ -223,8 +224,8 @@ fn file_class(stem: &str, labels: &Labels, classes: usize) -> Result<usize> {
     }
 }
 
-/// The class of a name, with or without a synset id before it and a count behind it. Where the synset is known it decides:
-/// two classes are named crane.
+/// The class of a name with an optional synset id before it and an optional count after it. A known synset decides: two
+/// classes are named crane.
 fn worded(name: &str, labels: &Labels) -> Result<usize> {
     if let Some(class) = labels.of_synset(name)? {
         return Ok(class);
@@ -247,17 +248,17 @@ fn worded(name: &str, labels: &Labels) -> Result<usize> {
     }
 }
 
-/// A box that was drawn around something.
+/// An annotated box.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Drawn {
-    /// What is inside.
+    /// The class of the object inside.
     pub class: usize,
     /// Left, top, right, bottom: edges in pixels of the upright picture.
     pub edges: [f64; 4],
 }
 
 impl Drawn {
-    /// Where it is in the net's input; nothing where no pixel of it is left.
+    /// The box in the net's input; `None` if none of its pixels remain.
     pub fn place(&self, placement: &Placement) -> Option<Region> {
         let [top, left, height, width] = placement.pixels(self.edges)?;
         Some(Region { class: self.class, bounds: Bounds { top, left, height, width } })
@@ -273,8 +274,8 @@ pub struct LabelledBoxes {
 }
 
 impl LabelledBoxes {
-    /// From lines `file,class,left,top,right,bottom` or `file,row,class,left,top,right,bottom`, or of the columns that a
-    /// heading names. A class that the net has not is an error of its file only.
+    /// Reads lines `file,class,left,top,right,bottom` or `file,row,class,left,top,right,bottom`, or the columns named
+    /// by a heading. A class that the net lacks is an error for its file only.
     fn read(path: &Path, labels: &Labels, classes: usize) -> Result<Self> {
         use Column::{Bottom, Class, File, Height, Left, Right, Row, Top, Width};
         let mut boxes = Self { path: path.to_owned(), by_file: Table::default() };
@@ -285,7 +286,7 @@ impl LabelledBoxes {
             };
             let cells = cells.map_err(|e| at(&e))?;
             let cells: Vec<&str> = cells.iter().collect();
-            // A line with a number among its edges was meant for a box.
+            // A line with a number among its edges was meant as a box.
             if n == 0 && cells.iter().rev().take(4).all(|c| c.parse::<f64>().is_err()) {
                 columns = Some(headings::of_boxes(&cells).map_err(|e| at(&e))?);
                 continue;
@@ -321,10 +322,10 @@ impl LabelledBoxes {
         Ok(boxes)
     }
 
-    /// Finds out which names of the table mean several of `sources`.
+    /// Finds names in the table that match several of `sources`.
     ///
     /// # Errors
-    /// When a source has boxes by two names, of which only those of one would be seen.
+    /// When a source has boxes under two names, of which only one would be used.
     fn know(&mut self, sources: &[Source]) -> Result<()> {
         self.by_file.know(sources);
         match self.by_file.twice(sources).first() {
@@ -336,10 +337,10 @@ impl LabelledBoxes {
         }
     }
 
-    /// Boxes of a source, or of a row of it; none where the table has none.
+    /// Boxes of a source, or of one of its rows; empty if the table lists none.
     ///
     /// # Errors
-    /// When one of them is of a class that the net has not, or may be another source's.
+    /// When one of them has a class that the net lacks, or may belong to another source.
     pub fn of(&self, source: &Source, row: Option<usize>) -> std::result::Result<Vec<Drawn>, String> {
         let lines = self.by_file.get(source, row).map_err(|why| format!("--boxes {}: {why}", self.path.display()))?;
         lines.map_or_else(|| Ok(Vec::new()), |lines| lines.iter().cloned().collect())

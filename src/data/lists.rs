@@ -11,17 +11,18 @@ use crate::text;
 use super::paths;
 use super::room::{Room, size};
 
-/// Bytes of a list that are read between looks at what there is room for.
+/// Bytes of a list that are read between two checks of the memory bound.
 const STEP: usize = 1 << 20;
-/// Bytes of memory that a byte of a list may take: a name is held several times, in forms that are compared.
+/// Bytes of memory per byte of a list: a name is held several times, in forms for comparison.
 const HELD: u64 = 8;
-/// Bytes without the end of a name after which there is none: no system has paths as long.
+/// Longest possible name in bytes; no system has longer paths. Input without an end of name within this length is not a
+/// list.
 const LONGEST_NAME: usize = 64 << 10;
 
-/// The bytes of a list, which keep to `room`. What cannot be a list is not read to its end.
+/// Reads a list within `room`. Input that cannot be a list is not read to its end.
 ///
 /// # Errors
-/// When it cannot be read, is larger than there is room for, or its first bytes are not those of a list.
+/// When it cannot be read, exceeds `room`, or its first bytes are not those of a list.
 pub fn read(file: &mut impl Read, room: Room) -> Result<Vec<u8>> {
     let mut list = Vec::new();
     loop {
@@ -39,10 +40,10 @@ pub fn read(file: &mut impl Read, room: Room) -> Result<Vec<u8>> {
     }
 }
 
-/// Whether a list may begin with `start`, which is cut off anywhere.
+/// Whether a list may begin with `start`, which may be cut off anywhere.
 fn begins(start: &[u8]) -> bool {
     let Some(end) = start.iter().rposition(|&b| b == 0 || b == b'\n') else { return false };
-    // A letter of UTF-16 has its zero before or behind it.
+    // A UTF-16 letter has its zero before or after it.
     !start.contains(&0) || [&start[..=end], &start[..end]].iter().any(|part| names(part).is_ok())
 }
 
@@ -53,10 +54,10 @@ fn not_a_list() -> Error {
     )
 }
 
-/// The names in a list: one a line in UTF-8 or UTF-16, or, where it has zero bytes, one before each of them.
+/// The names in a list: one per line in UTF-8 or UTF-16, or, if it contains zero bytes, each terminated by one.
 ///
 /// # Errors
-/// When it has zero bytes that do not end paths.
+/// When it has zero bytes that do not terminate paths.
 pub fn names(list: &[u8]) -> Result<Vec<OsString>> {
     let plain = text::unmarked(list)?;
     if !plain.contains(&0) {
@@ -64,7 +65,7 @@ pub fn names(list: &[u8]) -> Result<Vec<OsString>> {
     }
     if let Cow::Borrowed(plain) = plain {
         let ended = ended_by_zeros(plain);
-        // Letters of UTF-16 may look like paths of one byte, but such paths do not all exist, and none is a line's end.
+        // UTF-16 letters may look like one-byte paths, but not all such paths exist, and none contains a line break.
         let wins = |text: &String| ended.is_none() || text.contains('\n') && text::is_only_reading(text, plain);
         if let Some(text) = text::utf16_by_zeros(plain).filter(wins) {
             return Ok(lines(text.as_bytes()));
@@ -85,7 +86,7 @@ fn lines(text: &[u8]) -> Vec<OsString> {
     lines.filter(|line| !line.trim_ascii().is_empty()).map(os).collect()
 }
 
-/// What stands before the zeros of `list`, where each can be a path.
+/// The parts of `list` before each zero byte, if each can be a path.
 fn ended_by_zeros(list: &[u8]) -> Option<Vec<&[u8]>> {
     let mut names: Vec<&[u8]> = list.split(|&b| b == 0).collect();
     names.pop_if(|last| last.is_empty());
@@ -95,7 +96,7 @@ fn ended_by_zeros(list: &[u8]) -> Option<Vec<&[u8]>> {
         text.is_ok_and(|text| text.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\r' | '\t')))
     };
     let whole = |name: &[u8]| !name.is_empty() && !name.starts_with(b"\n") && !name.ends_with(b"\n");
-    // Letters are paths only if there are files of their names; the folders "." and "/" always exist.
+    // Single letters count as paths only if such files exist; the folders "." and "/" always do.
     let letter = |name: &[u8]| name.len() == 1 && (matches!(name, b"." | b"/") || !exists(name));
     let letters = names.windows(2).any(|two| two.iter().all(|n| n.len() == 1) && two.iter().any(|n| letter(n)));
     let all = names.iter().all(|name| whole(name) && (clean(name) || exists(name)));

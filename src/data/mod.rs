@@ -1,5 +1,5 @@
-//! What is read and written: from names to inputs of a net, from tables to classes and boxes, and files of results that
-//! appear whole or not at all.
+//! Reads inputs and writes results: from names to a net's inputs, from tables to classes and boxes, and result files
+//! that are written completely or not at all.
 
 mod arrays;
 pub mod files;

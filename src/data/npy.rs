@@ -1,31 +1,31 @@
 //! NumPy's `.npy` files: their header, read and written.
 //!
-//! The header is a Python dictionary. Only the one that NumPy writes for an array of plain numbers is understood: three
-//! keys, a text, a truth value, a tuple of whole numbers. So nothing in it can nest.
+//! The header is a Python dictionary. Only the form that NumPy writes for arrays of plain numbers is accepted: three
+//! keys, a string, a boolean, a tuple of integers. So there is no nesting.
 
 use std::io::{ErrorKind, Read};
 
-/// What a header says.
+/// The contents of a header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
-    /// Type of the numbers, such as `<f4`.
+    /// Number type, such as `<f4`.
     pub descr: String,
-    /// Whether the first axis is the fastest.
+    /// Whether the first axis varies fastest.
     pub fortran: bool,
-    /// Extents.
+    /// Shape.
     pub shape: Vec<usize>,
 }
 
-/// Longest header that is read; NumPy's own are of some hundred bytes.
+/// Longest header that is read; NumPy's own have a few hundred bytes.
 const MOST_BYTES: u32 = 64 << 10;
-/// Most axes that are read, as NumPy has them.
+/// Most axes that are read, as in NumPy.
 const MOST_AXES: usize = 64;
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
 
-/// Reads the header at the start of `file` and leaves the file at the first number.
+/// Reads the header and leaves `file` at the first number.
 ///
 /// # Errors
-/// One sentence when the file is no `.npy` file, or of another kind than this reads.
+/// When the file is not a `.npy` file, or has an unsupported format; one sentence.
 pub fn read(file: &mut impl Read) -> Result<Header, String> {
     let mut exactly = |bytes: &mut [u8]| {
         file.read_exact(bytes).map_err(|e| match e.kind() {
@@ -59,7 +59,7 @@ pub fn read(file: &mut impl Read) -> Result<Header, String> {
     parse(&text).map_err(|why| format!("not a .npy array of numbers: {why}"))
 }
 
-/// The start of a file of little-endian single-precision numbers in C order.
+/// The header of a file of little-endian single-precision numbers in C order.
 pub fn f32_header(shape: &[usize]) -> Vec<u8> {
     let axes: String = shape.iter().map(|n| format!("{n}, ")).collect();
     let axes = if shape.len() == 1 { axes.trim_end() } else { axes.trim_end_matches(", ") };
@@ -111,7 +111,7 @@ struct HeaderReader<'a> {
 }
 
 impl HeaderReader<'_> {
-    /// The next byte that is no space.
+    /// The next byte that is not a space.
     fn peek(&mut self) -> Option<u8> {
         let rest = &self.text[self.at..];
         self.at += rest.iter().take_while(|b| b.is_ascii_whitespace()).count();
@@ -131,7 +131,7 @@ impl HeaderReader<'_> {
         Err(format!("`{}` is missing at byte {} of its header", char::from(byte), self.at))
     }
 
-    /// A text in quotes, without escapes.
+    /// A quoted string without escapes.
     fn text(&mut self) -> Result<String, String> {
         let quote = self.peek().filter(|b| matches!(b, b'\'' | b'"'));
         let quote = quote.ok_or_else(|| format!("a text is missing at byte {} of its header", self.at))?;

@@ -1,8 +1,8 @@
-//! Finds results of this program among the files, so that no later run takes them as inputs.
+//! Finds results of this program among the files, so that later runs do not take them as inputs.
 //!
-//! A folder of results is known by its manifest or records. What of it is a result is known by its records, and by a file
-//! `.results.jsonl`, which names what each run was about to write: it outlives records that a later run replaces, and
-//! knows what a run that was killed has left.
+//! A folder of results is recognised by its manifest or records. A result in it is recognised by the records, and by
+//! the file `.results.jsonl`, to which each run writes what it is about to produce. That file outlives records that a
+//! later run replaces, and also covers what a killed run left.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -18,11 +18,11 @@ use serde::{Deserialize, Serialize};
 use super::arrays::extension;
 use super::paths;
 
-/// The file of what runs were about to write.
+/// The file in which runs announce their results.
 const LEDGER: &str = ".results.jsonl";
-/// The files by which a folder of results is known, but for those of shards.
+/// The files by which a folder of results is recognised, except those of shards.
 const USUAL: [&str; 6] = [LEDGER, "manifest.json", "records.jsonl", "check.json", "eval.jsonl", "summary.json"];
-/// Bytes of a file that are read to tell whose it is.
+/// Bytes of a file that are read to identify its author.
 const HEAD_BYTES: u64 = 64 << 20;
 
 /// A line of the ledger: results are named by a stem and the id of a method or attack.
@@ -31,21 +31,21 @@ struct LedgerLine {
     command: String,
     stems: Vec<String>,
     ids: Vec<String>,
-    /// Inputs that have the names of results.
+    /// Inputs whose names look like results.
     inputs: Vec<String>,
-    /// Files that had the names of results before there was one.
+    /// Files that had the name of a result before the run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     foreign: Vec<String>,
 }
 
-/// What the ledger of a folder says, by command.
+/// The contents of a folder's ledger, by command.
 #[derive(Debug, Default)]
 struct LedgerNames {
     stems: HashSet<String>,
     ids: HashSet<String>,
 }
 
-/// What is asked of a line of a journal, whichever command wrote it.
+/// The fields of a journal line that matter here, for every command.
 #[derive(Deserialize)]
 struct Written {
     /// Only attacks have it.
@@ -57,29 +57,29 @@ struct Written {
 /// A folder that may hold results.
 #[derive(Debug, Default)]
 struct SearchedFolder {
-    /// Whether all its files were looked at, and not only for those of usual names.
+    /// Whether all its files were examined, not just those with the usual names.
     listed: bool,
-    /// Whether a manifest or records of this program are in it.
+    /// Whether it contains a manifest or records of this program.
     ours: bool,
     /// Whether it is the output folder of this run or inside it.
     out: bool,
-    /// By path below the folder, the results that journals name, and whether an attack made them.
+    /// Results named by journals, by path relative to the folder, and whether an attack made them.
     files: HashMap<PathBuf, bool>,
     names: HashMap<String, LedgerNames>,
-    /// What has the name of a result and is none.
+    /// Files that have a result's name but are not results.
     others: HashSet<String>,
 }
 
-/// Who made a result.
+/// The origin of a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResultMaker {
-    /// Whether it is an attacked picture and not a map.
+    /// Whether it is an attacked picture rather than a map.
     pub attacked: bool,
-    /// Whether it lies in this run's output folder.
+    /// Whether it is in this run's output folder.
     pub out: bool,
 }
 
-/// Tells results from inputs.
+/// Distinguishes results from inputs.
 pub struct Own {
     out: Option<PathBuf>,
     folders: RefCell<HashMap<PathBuf, Rc<SearchedFolder>>>,
@@ -101,7 +101,7 @@ impl Own {
         self.folder(&paths::full(folder), true).ours
     }
 
-    /// Whether `path` is a file by which this program keeps the books of a folder.
+    /// Whether `path` is one of the files in which this program records the results of a folder.
     pub fn is_book(&self, path: &Path) -> bool {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let of = |stem: &str, end: &str| name.starts_with(stem) && name.ends_with(end);
@@ -111,7 +111,7 @@ impl Own {
         lock || name == LEDGER || book && path.parent().is_some_and(|folder| self.holds_results(folder))
     }
 
-    /// Whose result `path` is; `None` for any other file.
+    /// The origin of result `path`; `None` for any other file.
     pub fn result(&self, path: &Path) -> Option<ResultMaker> {
         let suits = extension(path).is_some_and(|e| ["png", "npy", "safetensors"].contains(&e.as_str()));
         if !suits {
@@ -177,7 +177,7 @@ impl SearchedFolder {
         found
     }
 
-    /// Whether `path`, below the folder, is named as a result, and then whether an attack made it.
+    /// If `path`, relative to the folder, has a result's name: whether an attack made it. Else `None`.
     fn names(&self, path: &Path) -> Option<bool> {
         if let Some(&attacked) = self.files.get(path) {
             return Some(attacked);
@@ -192,12 +192,12 @@ impl SearchedFolder {
     }
 }
 
-/// Whether `text` is a stem and what follows one.
+/// Whether `text` is a stem followed by a valid ending.
 fn is_named(text: &str, is_stem: impl Fn(&str) -> bool, is_id: impl Fn(&str) -> bool) -> bool {
     text.match_indices('.').any(|(dot, _)| is_stem(&text[..dot]) && is_end(&text[dot + 1..], &is_id))
 }
 
-/// Whether `text` is what follows a stem: the number of a row, an id, a class or rank, `heatmap`, an extension.
+/// Whether `text` is a valid ending: row number, id, class or rank, `heatmap`, extension.
 fn is_end(text: &str, is_id: impl Fn(&str) -> bool) -> bool {
     let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
     let mut parts = text.split('.').peekable();
@@ -208,8 +208,8 @@ fn is_end(text: &str, is_id: impl Fn(&str) -> bool) -> bool {
     id && parts.next().is_some() && parts.next().is_none()
 }
 
-/// Where `file`, as a journal names it, lies below `folder`. The journal may be of a run in another working folder, and the
-/// folder may have been moved since.
+/// Path relative to `folder` of `file`, as named in a journal. The journal's run may have had another working folder,
+/// and the folder may have been moved since.
 fn place(folder: &Path, file: &Path) -> Option<PathBuf> {
     let file = paths::full(file);
     if let Ok(below) = file.strip_prefix(folder) {
@@ -229,7 +229,7 @@ fn head(path: &Path) -> Option<BufReader<std::io::Take<File>>> {
     Some(BufReader::new(open_file(path).ok()?.take(HEAD_BYTES)))
 }
 
-/// Whether a file of JSON says which version of this program made it of which net.
+/// Whether a JSON file states a version of this program and a net.
 fn is_manifest(path: &Path) -> bool {
     #[derive(Deserialize)]
     struct ModelHash {
@@ -255,12 +255,12 @@ fn is_journal(path: &Path) -> bool {
     read && has("input") && has("index") && has("error") && (maps || has("methods") && has("settings"))
 }
 
-/// Whether a file of inputs' names holds fitted patterns or a detector.
+/// Whether a file named like an input holds fitted patterns or a detector.
 fn is_fitted(path: &Path) -> bool {
     extension(path).is_some_and(|e| e == "safetensors") && holds_fit(path)
 }
 
-/// Whether a file, whatever its name, holds fitted patterns or a detector.
+/// Whether a file of any name holds fitted patterns or a detector.
 pub fn holds_fit(path: &Path) -> bool {
     #[derive(Deserialize)]
     struct Head {
@@ -276,7 +276,7 @@ pub fn holds_fit(path: &Path) -> bool {
     read().is_some_and(|head| head.metadata.keys().any(|key| key.starts_with("verilume.")))
 }
 
-/// The lines of a ledger that can be read.
+/// The readable lines of a ledger.
 fn ledger(path: &Path) -> Vec<LedgerLine> {
     let mut bytes = Vec::new();
     let read = open_file(path).is_ok_and(|mut file| file.read_to_end(&mut bytes).is_ok());
@@ -288,17 +288,17 @@ fn ledger(path: &Path) -> Vec<LedgerLine> {
 pub struct Announced<'a> {
     /// Where it is.
     pub path: &'a Path,
-    /// What its results' names begin with.
+    /// The prefix of its results' names.
     pub stem: &'a Path,
     /// Whether it is a result of an earlier run.
     pub is_result: bool,
 }
 
-/// Writes down which results a run of `command` over `inputs` may leave in `out`, before there is one. Gives the files there
-/// that have the name of one, are not an input, and were not made by any run.
+/// Records which results a run of `command` over `inputs` may leave in `out`, before there are any. Returns the files
+/// there that have the name of a result, are not inputs, and were not made by any run.
 ///
 /// # Errors
-/// When the folder cannot be written.
+/// When the folder is not writable.
 pub fn announce<'a>(
     out: &Path,
     command: &str,
@@ -307,7 +307,7 @@ pub fn announce<'a>(
 ) -> Result<HashSet<PathBuf>> {
     let path = out.join(LEDGER);
     regular_or_free(&path)?;
-    // What another run has announced meanwhile, in another shard, is announced twice at worst.
+    // If another shard announces results at the same time, the worst case is that they are announced twice.
     let out = paths::full(out);
     let folder = SearchedFolder::open(&out, true);
     let none = LedgerNames::default();
@@ -325,7 +325,7 @@ pub fn announce<'a>(
         inputs: Vec::new(),
         foreign: Vec::new(),
     };
-    // An input that has the name of a result and is none by now is spared for good.
+    // An input that has a result's name but is not one yet is spared for good.
     let is_stem = |stem: &str| before.stems.contains(stem) || now.contains(stem);
     let is_id = |id: &str| before.ids.contains(id) || ids.contains(&id);
     let below = inputs.iter().filter(|input| !input.is_result);
@@ -352,7 +352,7 @@ pub fn announce<'a>(
         return Ok(foreign);
     }
     let mut line = serde_json::to_vec(&entry).map_err(|e| Error::settings(format!("{LEDGER}: {e}")))?;
-    // A line that a killed run has cut off must not take this one along.
+    // A line cut off by a killed run must not merge with this one.
     line.insert(0, b'\n');
     line.push(b'\n');
     let fail = |e| Error::io(&path, e);
@@ -401,7 +401,7 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(foreign("explain", "gradient"), ["sub/x.gradient.281.png", "un.gradient.npy"]);
         }
-        // What was written after it was announced is a result.
+        // A file written after its announcement is a result.
         std::fs::write(out.join("un.gradient.png"), "map").unwrap();
         assert_eq!(foreign("explain", "gradient").len(), 2);
         assert!(Own::new(out).result(&out.join("un.gradient.png")).is_some());

@@ -1,11 +1,11 @@
-//! Paths as text without loss, for records and messages, and in the form in which they are compared.
+//! Paths as lossless text, for records and messages, and in the form in which they are compared.
 
 use std::ffi::OsString;
 use std::fmt::Write;
 use std::path::{Component, Path, PathBuf};
 use std::sync::LazyLock;
 
-/// `path` as text. Of a path that is not UTF-8 the other bytes become `\x` and two digits, a backslash two.
+/// `path` as text. Bytes that are not UTF-8 become `\x` and two digits; a backslash is doubled.
 pub fn shown(path: &Path) -> String {
     if let Some(text) = path.to_str() {
         return text.to_owned();
@@ -21,7 +21,7 @@ pub fn shown(path: &Path) -> String {
     text
 }
 
-/// The path that [`shown`] made `text` of.
+/// The path from which [`shown`] made `text`.
 pub fn named(text: &str) -> PathBuf {
     let plain = PathBuf::from(text);
     if !text.contains("\\x") || plain.exists() {
@@ -51,8 +51,8 @@ pub fn named(text: &str) -> PathBuf {
 /// The working folder.
 static HERE: LazyLock<Option<PathBuf>> = LazyLock::new(|| std::env::current_dir().ok());
 
-/// `path` as it is compared: without `.` and `a/..`, and relative where it lies in the working folder. Links stay as they
-/// are: two links to a file are two paths.
+/// The form of `path` that is compared: without `.` and `a/..`, and relative if it is in the working folder. Links are
+/// not resolved: two links to a file are two paths.
 pub fn normal(path: &Path) -> PathBuf {
     let full = full(path);
     match HERE.as_ref().and_then(|here| full.strip_prefix(here).ok()) {
@@ -63,7 +63,7 @@ pub fn normal(path: &Path) -> PathBuf {
     }
 }
 
-/// The [`normal`] form of `path` from the root on.
+/// The absolute [`normal`] form of `path`.
 pub fn full(path: &Path) -> PathBuf {
     HERE.as_ref().map_or_else(|| lexical(path), |here| lexical(&here.join(path)))
 }
@@ -73,7 +73,7 @@ fn lexical(path: &Path) -> PathBuf {
     for part in path.components() {
         match (part, kept.components().next_back()) {
             (Component::CurDir, _) | (Component::ParentDir, Some(Component::RootDir)) => {}
-            // What is above the target of a link is not what is above the link.
+            // The parent of a link's target is not the link's parent.
             (Component::ParentDir, Some(Component::Normal(_))) if !kept.is_symlink() => {
                 kept.pop();
             }
@@ -83,13 +83,13 @@ fn lexical(path: &Path) -> PathBuf {
     kept
 }
 
-/// A name as the system gives it.
+/// A name as the operating system gives it.
 #[cfg(unix)]
 pub fn from_bytes(bytes: Vec<u8>) -> OsString {
     std::os::unix::ffi::OsStringExt::from_vec(bytes)
 }
 
-/// A name as the system gives it.
+/// A name as the operating system gives it.
 #[cfg(not(unix))]
 pub fn from_bytes(bytes: Vec<u8>) -> OsString {
     String::from_utf8_lossy(&bytes).into_owned().into()

@@ -1,4 +1,4 @@
-//! How much memory inputs may take before the engine sees them: what a bound allows, and what there is.
+//! The memory that inputs may take before the engine sees them: a given bound, and what the machine has.
 
 use std::path::Path;
 
@@ -6,22 +6,22 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::{DecodeLimits, Picture, Preprocess};
 use crate::memory::Memory;
 
-/// Who bounds an input where no option does.
+/// Names the bound on an input when no option sets one.
 const MACHINE: &str = "this machine has left";
-/// What is taken without a question.
+/// Bytes that are always allowed.
 const LITTLE: u64 = 1 << 20;
 
-/// The bound on memory that inputs keep to.
+/// The memory bound on inputs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Room {
-    /// Bytes allowed; what the machine has left if not given.
+    /// Bytes allowed; if not given, what the machine has left.
     pub allowed: Option<u64>,
 }
 
 impl Room {
-    /// Bytes that an input may take, and who says so.
+    /// Bytes that an input may take, and what sets this bound.
     fn bytes(self) -> (u64, &'static str) {
-        // As the engine does, a fifth is left to others.
+        // As in the engine, a fifth is left to other processes.
         let left = Memory::now().left().map_or(u64::MAX, |left| left / 5 * 4);
         match self.allowed {
             Some(allowed) if allowed <= left => (allowed, "--memory allows"),
@@ -29,10 +29,10 @@ impl Room {
         }
     }
 
-    /// Refuses what takes more than there is.
+    /// Refuses anything that needs more.
     ///
     /// # Errors
-    /// Limit, naming `what` and what bounds it.
+    /// Limit; the message names `what` and the bound.
     pub fn check(self, what: impl FnOnce() -> String, bytes: u64) -> Result<()> {
         if bytes <= LITTLE {
             return Ok(());
@@ -45,11 +45,12 @@ impl Room {
         }
     }
 
-    /// The picture at `path`. What decoding may cost follows the bound; without one the library's limits hold, and what
-    /// there is.
+    /// Opens the picture at `path`. The decoding limits follow the bound; without one, the library's limits and the
+    /// available memory hold.
     ///
     /// # Errors
-    /// As [`Picture::open`]; where a limit is exceeded, naming the option that sets it, or what there is where that is less.
+    /// As [`Picture::open`]. If a limit is exceeded, the message names the option that sets it, or the available memory
+    /// if that is less.
     pub fn open_picture(self, path: &Path) -> Result<Picture> {
         let (limits, why) = limits(self.bytes(), self.allowed.is_some());
         Picture::open(path, &limits).map_err(|e| match e.kind() {
@@ -58,19 +59,19 @@ impl Room {
         })
     }
 
-    /// Refuses a preparation whose inputs take more than there is.
+    /// Refuses a preparation whose inputs exceed the bound.
     ///
     /// # Errors
     /// As [`Room::check`].
     pub fn check_prepared(self, preprocess: &Preprocess) -> Result<()> {
         let [channels, height, width] = preprocess.dims().map(|n| n as u64);
-        // Beside the numbers there are the resized levels, their planes, and the picture that maps are drawn over.
+        // Besides the numbers, the resized levels, their planes and the picture under the maps are in memory.
         let bytes = height.saturating_mul(width).saturating_mul(6 * channels + 3);
         self.check(|| format!("an input of {height}x{width} pixels"), bytes)
     }
 }
 
-/// What a picture may cost within what `says` bounds, and what there is to say where that is exceeded.
+/// The decoding limits within a bound, and what to say when they are exceeded.
 fn limits((bytes, says): (u64, &str), allowed: bool) -> (DecodeLimits, String) {
     let room = bytes.max(LITTLE);
     let short = says == MACHINE && (allowed || room < DecodeLimits::default().decoded_bytes);
@@ -88,7 +89,7 @@ fn limits((bytes, says): (u64, &str), allowed: bool) -> (DecodeLimits, String) {
     (limits, if short { format!("{MACHINE} {}", size(room)) } else { "--memory SIZE sets it".to_owned() })
 }
 
-/// Bytes as people write them.
+/// Bytes in human-readable form.
 pub fn size(bytes: u64) -> String {
     let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
     match units.into_iter().find(|(_, shift)| bytes >> shift > 0) {
@@ -113,7 +114,7 @@ mod tests {
         assert_eq!(said(8 * gib, MACHINE, false), (usual.decoded_bytes, option.clone()));
         assert_eq!(said(gib / 4, MACHINE, false), (gib / 4, "this machine has left 256.0 MiB".into()));
         assert_eq!(said(8 * gib, "--memory allows", true), (8 * gib, option));
-        // More was allowed than there is.
+        // More was allowed than is available.
         assert_eq!(said(2 * gib, MACHINE, true), (2 * gib, "this machine has left 2.0 GiB".into()));
     }
 }

@@ -1,4 +1,4 @@
-//! From what was typed to the list of files to explain and the names of their results.
+//! From command-line arguments to the list of files to explain and the names of their results.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -20,40 +20,40 @@ use super::paths;
 use super::room::Room;
 use crate::text::counted;
 
-/// Extensions of pictures beyond those that the codecs name themselves.
+/// Extensions of pictures besides those listed by the codecs.
 const OTHER_PICTURES: [&str; 4] = ["jpe", "jfi", "jif", "dib"];
-/// Names that a sentence about many lists.
+/// Most names listed in a sentence.
 const NAMED: usize = 3;
 
 /// One file to explain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
-    /// Where it is.
+    /// Its location.
     pub path: PathBuf,
     /// Its path in records and messages.
     pub shown: String,
-    /// Its path below the folder or pattern that named it; of a file that was named itself, its whole normal path.
+    /// Its path relative to the folder or pattern that led to it; for a file given by name, its full normal path.
     pub relative: PathBuf,
-    /// Path below the output folder that results begin with.
+    /// Path relative to the output folder, with which the names of its results begin.
     pub stem: PathBuf,
-    /// The file as it was found.
+    /// The file's stamp when it was found.
     pub stamp: Option<Stamp>,
-    /// Why it cannot be used, when that is known before it is opened.
+    /// Why it cannot be used, if that is known before it is opened.
     pub refused: Option<String>,
-    /// Whether it is a result of an earlier run that was named itself.
+    /// Whether it is a result of an earlier run and was given by name.
     pub is_result: bool,
-    /// Parts of its path, from the last on, that results keep at least.
+    /// Number of trailing parts of its path that the results' names keep at least.
     kept: usize,
 }
 
 impl Source {
-    /// A file that a folder or pattern has.
+    /// A file found in a folder or by a pattern.
     fn found(path: PathBuf, relative: PathBuf) -> Self {
         let kept = relative.components().count().max(1);
         Self { relative, kept, ..Self::named(path) }
     }
 
-    /// A file that was named itself.
+    /// A file given by name.
     pub fn named(path: PathBuf) -> Self {
         let target = path.read_link().ok().filter(|_| !path.exists());
         let shown = paths::shown(&path);
@@ -73,7 +73,7 @@ impl Source {
         Self { refused: Some(why), ..Self::named(PathBuf::from(name)) }
     }
 
-    /// Whether it is an array of inputs, by its name.
+    /// Whether it is an array of inputs, judged by its name.
     pub fn is_array(&self) -> bool {
         ArrayFile::is_array(&self.path)
     }
@@ -82,7 +82,7 @@ impl Source {
 /// Everything named on the command line.
 #[derive(Debug, Default)]
 pub struct Inputs {
-    /// What to explain, in order.
+    /// The files to explain, in order.
     pub sources: Vec<Source>,
     /// Files in folders that are neither pictures nor arrays.
     pub ignored: usize,
@@ -98,9 +98,9 @@ pub struct Inputs {
     repeats: usize,
 }
 
-/// Finds the files. Results of this program are not taken from folders, patterns and lists: no folder with its manifest or
-/// records but the one that was named, nothing that records name, and nothing in `out` below the folder that was named.
-/// A list keeps to `room`.
+/// Finds the files. Results of this program are not taken from folders, patterns and lists. That excludes folders with
+/// its manifest or records (except one given by name), files named in records, and anything in `out` below a folder
+/// given by name. Lists keep to `room`.
 pub fn find(named: &[OsString], out: &Path, room: Room) -> Inputs {
     let mut found = Inputs::default();
     let own = Own::new(out);
@@ -120,16 +120,16 @@ pub fn find(named: &[OsString], out: &Path, room: Room) -> Inputs {
     found
 }
 
-/// Who gave a name.
+/// The origin of a name.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum By {
-    /// `*`, `?` and `[` in a name that is no file mean something, and results are meant.
+    /// `*`, `?` and `[` in a name that is not a file are wildcards, and results are wanted.
     Argument,
-    /// Names are files; those of results are left out, as in folders.
+    /// Names are literal; results are left out, as in folders.
     List,
 }
 
-/// Whether a name is that of a picture.
+/// Whether a name has the extension of a picture.
 fn is_picture(path: &Path) -> bool {
     extension(path).is_some_and(|e| {
         ImageFormat::from_extension(&e).is_some_and(|format| format.reading_enabled())
@@ -137,7 +137,7 @@ fn is_picture(path: &Path) -> bool {
     })
 }
 
-/// Whether a name is that of a file in which macOS keeps what it knows of another file or of a folder.
+/// Whether a name is that of a file in which macOS stores metadata of another file or of a folder.
 fn is_of_macos(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().as_encoded_bytes();
     name.starts_with(b"._") || name == b".DS_Store"
@@ -168,7 +168,7 @@ impl Inputs {
         }
     }
 
-    /// Whether a folder that is not named itself is gone through.
+    /// Whether to descend into a folder that was not given by name.
     fn enters(&mut self, folder: &Path, own: &Own) -> bool {
         let is_out = own.is_out(folder);
         if own.holds_results(folder) || is_out && folder.read_dir().is_ok_and(|entries| entries.flatten().any(shows)) {
@@ -178,8 +178,9 @@ impl Inputs {
         !is_out
     }
 
-    /// Takes a file that a folder or pattern has, unless it is a result. Attacked pictures are results that may be meant: of
-    /// those only what lies in the output folder is left out, since no other folder of results is entered unnamed.
+    /// Adds a file found in a folder or by a pattern, unless it is a result. Attacked pictures are results that may be
+    /// wanted: only those in the output folder are left out, since no other result folder is entered unless given by
+    /// name.
     fn take(&mut self, path: PathBuf, relative: PathBuf, own: &Own) {
         if own.result(&path).is_some_and(|result| !result.attacked || result.out) {
             self.results += 1;
@@ -188,7 +189,7 @@ impl Inputs {
         }
     }
 
-    /// What is below `folder`, in order of names. Links are followed; those that lead back are cut.
+    /// The files below `folder`, ordered by name. Links are followed, except those that lead back.
     fn walk(&mut self, folder: &Path, own: &Own) -> Vec<PathBuf> {
         let mut files = Vec::new();
         let enters = |found: &mut Self, entry: &DirEntry| {
@@ -216,10 +217,10 @@ impl Inputs {
     fn add_folder(&mut self, folder: &Path, name: &str, own: &Own) {
         let (sources, ignored, results) = (self.sources.len(), self.ignored, self.results);
         let files = self.walk(folder, own);
-        // Asked after the files: another shard that writes here names its results before they are there.
+        // Checked after the files: another shard writing here announces its results before they exist.
         own.holds_results(folder);
         for path in files {
-            // A link that leads nowhere may have been one to a folder; a hidden one is a lock of an editor.
+            // A dangling link may have pointed to a folder; a hidden one is an editor's lock.
             let dangles = path.is_symlink() && !path.exists();
             let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
             let suits = if dangles { !hidden } else { is_picture(&path) || ArrayFile::is_array(&path) };
@@ -258,8 +259,8 @@ impl Inputs {
         }
     }
 
-    /// The files that a pattern names, and the last folder that it spells out: results keep their paths below it. A part of
-    /// the pattern that is the name of something is that name.
+    /// The files that match a pattern, and its last literal folder: results keep their paths relative to it. If a part
+    /// of the pattern exists as a name, it is taken literally.
     fn expand(&mut self, pattern: &str, own: &Own) -> Result<(PathBuf, Vec<PathBuf>), glob::PatternError> {
         let (mut literal, mut spelled) = (PathBuf::new(), true);
         let mut places = vec![PathBuf::new()];
@@ -287,7 +288,7 @@ impl Inputs {
                 literal.push(part);
             }
         }
-        // Two `**` find a file in several ways.
+        // Two `**` can match a file in several ways.
         let mut seen = HashSet::new();
         places.retain(|place| place.symlink_metadata().is_ok() && !place.is_dir() && seen.insert(place.clone()));
         Ok((literal, places))
@@ -307,7 +308,7 @@ impl Inputs {
                 }
                 Err(e) => match e.path() {
                     Some(path) if e.loop_ancestor().is_some() => self.loops.push(paths::shown(path)),
-                    // Whether a link that leads nowhere is meant, the rest of the pattern says.
+                    // The rest of the pattern says whether a dangling link is wanted.
                     Some(path) if path.is_symlink() => {}
                     path => {
                         let at = paths::shown(path.unwrap_or(place));
@@ -319,7 +320,7 @@ impl Inputs {
         folders
     }
 
-    /// What in `place` has a name that matches: files where it is the last part of a pattern, else folders.
+    /// The entries of `place` that match: files if this is the last part of the pattern, else folders.
     fn matching(&mut self, place: &Path, pattern: &Pattern, is_last: bool, own: &Own) -> Vec<PathBuf> {
         let entries = match here(place).read_dir() {
             Ok(entries) => entries,
@@ -347,7 +348,7 @@ impl Inputs {
         matching
     }
 
-    /// A path that is named twice is explained once. Links to one file are several paths.
+    /// Explains a path that is named twice only once. Two links to one file are two paths.
     fn drop_repeats(&mut self) {
         let before = self.sources.len();
         let mut seen = HashSet::new();
@@ -355,8 +356,8 @@ impl Inputs {
         self.repeats += before - self.sources.len();
     }
 
-    /// Stems that do not collide: paths that end equally keep as much of their folders as tells them apart; equal stems of
-    /// files in one folder keep their extension, and if that does not help they are numbered. Long ones are cut.
+    /// Chooses stems that do not collide. Paths with equal endings keep as many folders as needed to distinguish them;
+    /// equal stems in one folder keep their extension and, if that is not enough, get numbers. Long stems are cut.
     fn name_stems(&mut self) {
         let ends = self.told_apart();
         let full: Vec<PathBuf> = ends.iter().map(|path| files::fitting(path)).collect();
@@ -371,7 +372,7 @@ impl Inputs {
             .filter(|(source, _)| source.is_array())
             .flat_map(|(_, (bare, full))| [bare.clone(), full.clone()])
             .collect();
-        // Pictures of an array's rows are named by its stem and the number of the row.
+        // Result names of an array's rows consist of its stem and the row number.
         let is_row = |stem: &Path| {
             let number = stem.extension().is_some_and(|e| e.as_encoded_bytes().iter().all(u8::is_ascii_digit));
             number && arrays.contains(&stem.with_extension(""))
@@ -394,12 +395,12 @@ impl Inputs {
             taken.insert(source.stem.clone());
         }
     }
-    /// The path of each source from the part on that tells it apart from all others.
+    /// For each source, the part of its path that distinguishes it from all others.
     fn told_apart(&self) -> Vec<PathBuf> {
         let normal = |part: &Component| matches!(part, Component::Normal(_));
         let whole = |source: &Source| -> PathBuf {
             let path = paths::normal(&source.path);
-            // The folders above the working folder have names as well.
+            // Folders above the working folder have names too.
             let path = if path.starts_with("..") { paths::full(&path) } else { path };
             path.components().filter(normal).collect()
         };
@@ -424,7 +425,7 @@ impl Inputs {
         }
     }
 
-    /// What was left out of what was named, a sentence each.
+    /// What was left out, one sentence each.
     pub fn left_out(&self) -> Vec<String> {
         let some = |names: &[String], all: usize| {
             let more = if all > names.len().min(NAMED) { ", …" } else { "" };
@@ -478,7 +479,7 @@ impl Inputs {
     }
 }
 
-/// Whether an entry of a folder is no hidden one.
+/// Whether a folder entry is not hidden.
 fn shows(entry: std::fs::DirEntry) -> bool {
     !entry.file_name().as_encoded_bytes().starts_with(b".")
 }
@@ -488,20 +489,20 @@ fn here(folder: &Path) -> &Path {
     if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
 }
 
-/// The `part`-th of `of` parts, counted from 1.
+/// Part `part` of `of`, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shard {
-    /// Which part.
+    /// Number of this part.
     pub part: u64,
     /// Number of parts.
     pub of: u64,
 }
 
 impl Shard {
-    /// From `i/n`.
+    /// Parses `i/n`.
     ///
     /// # Errors
-    /// When it is none, in one sentence.
+    /// When `text` is not a shard; one sentence.
     pub fn parse(text: &str) -> Result<Self, String> {
         let wrong = || format!("'{text}' is not a shard; with n parts they are 1/n to n/n");
         let (part, of) = text.split_once('/').ok_or_else(wrong)?;
@@ -516,11 +517,11 @@ impl std::fmt::Display for Shard {
     }
 }
 
-/// Keeps the sources of `shard`. They are dealt by their paths below the folder that holds them all: however they were
-/// named, and on every machine, the same files are dealt alike.
+/// Keeps the sources of `shard`. They are assigned by their paths relative to their common folder: the same files are
+/// assigned alike on every machine, however they were named.
 pub fn deal(sources: &mut Vec<Source>, shard: Shard) {
     let whole: Vec<PathBuf> = sources.iter().filter(|s| s.refused.is_none()).map(|s| paths::normal(&s.path)).collect();
-    // One file alone says nothing of the folder that others are in.
+    // A single file does not reveal the folder that it shares with others.
     let mut above = if whole.len() > 1 { whole[0].clone() } else { PathBuf::new() };
     for path in &whole {
         while path == &above || !path.starts_with(&above) {
@@ -537,7 +538,7 @@ pub fn deal(sources: &mut Vec<Source>, shard: Shard) {
     });
 }
 
-/// The error for a source that was refused before it was opened, or that does not exist.
+/// The error of a source that was refused before it was opened, or that does not exist.
 pub fn usable(source: &Source) -> crate::error::Result<()> {
     match &source.refused {
         Some(why) => Err(Error::input(why.clone())),

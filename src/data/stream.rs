@@ -1,4 +1,4 @@
-//! Inputs one after the other, from pictures and rows of arrays.
+//! A stream of inputs from pictures and rows of arrays.
 
 use std::sync::Arc;
 
@@ -10,33 +10,33 @@ use crate::error::{Error, Result};
 use crate::image::Preprocess;
 use crate::tensor::Shape;
 
-/// Which input: its source's position, and the row of an array.
+/// Identifies an input: position of its source, and row of an array.
 pub type ItemPosition = (usize, Option<usize>);
 
-/// What a stream gives, in this order for each source: it begins, its inputs, it ends.
+/// An item of a stream. For each source in order: its begin, its inputs, its end.
 #[derive(Debug)]
 pub enum Event<T> {
-    /// A source begins. An array tells its number of rows and whether it is a single input without an axis of rows.
+    /// A source begins. For an array: its number of rows, and whether it is a single input without a row axis.
     Begin(usize, Option<(usize, bool)>),
-    /// One input, or why it cannot be used; all of the source where no row is named.
+    /// One input, or why it cannot be used; without a row, this applies to the whole source.
     Input(ItemPosition, Result<T>),
-    /// An input that was not asked for.
+    /// An input that was not requested.
     Skipped(ItemPosition),
     /// A source ends.
     End(usize),
 }
 
-/// Whether an input need not be read.
+/// Whether an input can be left unread.
 pub type Skip = Box<dyn Fn(&Source, Option<usize>) -> bool>;
 
-/// Goes through sources; an array gives its rows.
+/// Goes through the sources; an array yields its rows.
 pub struct ItemStream {
     sources: Arc<[Source]>,
     preprocess: Preprocess,
     input: Shape,
     room: Room,
     skip: Skip,
-    /// Whether an array of a shape that the net does not take fails as a whole, and not row by row.
+    /// Whether an array whose shape the net does not take fails as a whole rather than row by row.
     whole: bool,
     at: usize,
     state: StreamState,
@@ -45,18 +45,18 @@ pub struct ItemStream {
 enum StreamState {
     /// The source has not begun.
     Before,
-    /// It has one input more.
+    /// The picture is still to be read.
     Picture,
-    /// It cannot be used.
+    /// The source cannot be used.
     Failed(Error),
     /// An array and its next row.
     Array(Box<ArrayFile>, usize),
-    /// It has no more inputs.
+    /// No more inputs.
     After,
 }
 
 impl ItemStream {
-    /// From the first input on.
+    /// Starts at the first input.
     pub fn new(sources: Arc<[Source]>, net: NetInput) -> Self {
         let NetInput { preprocess, input, room } = net;
         let preprocess = preprocess.clone();
@@ -64,7 +64,7 @@ impl ItemStream {
         Self { sources, preprocess, input, room, skip, whole: false, at: 0, state: StreamState::Before }
     }
 
-    /// The same without inputs that `skip` is true of. Arrays of a shape that the net does not take fail as a whole.
+    /// Skips inputs for which `skip` is true. Arrays whose shape the net does not take fail as a whole.
     #[must_use]
     pub fn but(self, skip: Skip) -> Self {
         Self { skip, whole: true, ..self }
@@ -120,7 +120,7 @@ impl Iterator for ItemStream {
     }
 }
 
-/// The shape that most inputs have, of equally many the first one's: methods that take one shape only take this one.
+/// The most frequent input shape; of equally frequent ones, the first. Methods that take a single shape take this one.
 pub fn usual_shape(sources: &[Source], net: NetInput) -> Option<Shape> {
     let mut shapes: Vec<(Shape, usize)> = Vec::new();
     for source in sources.iter().filter(|source| source.refused.is_none()) {
@@ -137,6 +137,6 @@ pub fn usual_shape(sources: &[Source], net: NetInput) -> Option<Shape> {
             None => shapes.push((shape, rows)),
         }
     }
-    // Of equals the last is the largest.
+    // `max_by_key` returns the last of equals.
     shapes.into_iter().rev().max_by_key(|&(_, count)| count).map(|(shape, _)| shape)
 }

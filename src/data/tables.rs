@@ -1,4 +1,4 @@
-//! Tables that say something of files, row by row.
+//! Tables with entries for files and their rows.
 
 use std::cmp::Ordering;
 use std::collections::hash_map::Entry;
@@ -13,22 +13,22 @@ use unicode_normalization::UnicodeNormalization;
 use super::paths;
 use super::source::Source;
 
-/// What a table says, by file and row of an array. Files are compared by their [`key`].
+/// Entries by file and row of an array. Files are compared by their [`key`].
 #[derive(Debug)]
 pub struct Table<T> {
     entries: HashMap<(String, Option<usize>), T>,
-    /// Keys that several sources answer to.
+    /// Keys that match several sources.
     shared: HashMap<String, SharedKey>,
 }
 
-/// Who answers to a key.
+/// The sources that match a key.
 #[derive(Debug)]
 struct SharedKey {
-    /// The first of the [`names`] by which one does.
+    /// Index of the first of the [`names`] by which one matches.
     by: usize,
-    /// How many do by that.
+    /// How many match by that name.
     owners: usize,
-    /// All, by how they are shown.
+    /// All matching sources, as shown to the user.
     sources: Vec<String>,
 }
 
@@ -39,17 +39,17 @@ impl<T> Default for Table<T> {
 }
 
 impl<T> Table<T> {
-    /// The place of what is said of a row of `file`, or of all of it.
+    /// The entry for a row of `file`, or for the whole file.
     pub fn entry(&mut self, file: &str, row: Option<usize>) -> Entry<'_, (String, Option<usize>), T> {
         self.entries.entry((key(file), row))
     }
 
-    /// Whether it says nothing.
+    /// Whether it has no entries.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Finds out which names of its files mean several of `sources`.
+    /// Finds file names in the table that match several of `sources`.
     pub fn know(&mut self, sources: &[Source]) {
         let mut shared: HashMap<String, SharedKey> = HashMap::new();
         let files: HashSet<&String> = self.entries.keys().map(|(file, _)| file).collect();
@@ -72,11 +72,11 @@ impl<T> Table<T> {
         self.shared = shared;
     }
 
-    /// What is said of row `row` of `source`, else what is said of all of it.
+    /// The entry for row `row` of `source`, else the one for the whole file.
     ///
     /// # Errors
-    /// When it is said of a name that may mean another source as well: a whole path goes before a path below the folder, and
-    /// that before a file's name alone.
+    /// When the entry's name may also mean another source. A full path takes precedence over a path relative to the
+    /// folder, and that over a mere file name.
     pub fn get(&self, source: &Source, row: Option<usize>) -> std::result::Result<Option<&T>, String> {
         let rows = row.map(Some).into_iter().chain([None]);
         for (row, (by, name)) in rows.flat_map(|row| names(source).into_iter().enumerate().map(move |name| (row, name)))
@@ -90,8 +90,8 @@ impl<T> Table<T> {
         Ok(None)
     }
 
-    /// Rows of `sources` of which the table speaks by two names, with both keys. Names of several sources are not among
-    /// them.
+    /// Rows of `sources` that the table lists under two names, with both keys; names that match several sources are
+    /// excluded.
     pub fn twice(&self, sources: &[Source]) -> Vec<[(String, Option<usize>); 2]> {
         let mut rows: HashMap<&str, Vec<Option<usize>>> = HashMap::new();
         self.entries.keys().for_each(|(file, row)| rows.entry(file).or_default().push(*row));
@@ -111,7 +111,7 @@ impl<T> Table<T> {
         twice
     }
 
-    /// What is said of a row of the file of a key.
+    /// The entry for a key.
     pub fn by_key(&mut self, key: &(String, Option<usize>)) -> Option<&mut T> {
         self.entries.get_mut(key)
     }
@@ -124,7 +124,7 @@ impl<T> Table<T> {
     }
 }
 
-/// Sources that a sentence lists.
+/// Most sources that a sentence lists.
 const LISTED: usize = 3;
 
 fn ambiguous(name: &str, sources: &[String]) -> String {
@@ -133,20 +133,20 @@ fn ambiguous(name: &str, sources: &[String]) -> String {
     format!("{name} may mean {listed}{more}; name each by its path")
 }
 
-/// The form in which a table's files and sources are compared: a normal path, composed characters (NFC), `/` between parts.
+/// The form in which file names are compared: a normal path, composed characters (NFC), `/` as separator.
 fn key(file: &str) -> String {
     paths::normal(Path::new(&file.replace('\\', "/"))).to_string_lossy().nfc().collect()
 }
 
-/// What a table may call a source: its path as it was given or found, the same from the root on, its path below the folder,
-/// its file's name.
+/// The names under which a table may list a source: its path as given or found, its absolute path, its path relative to
+/// the folder, its file name.
 fn names(source: &Source) -> [String; 4] {
     let name = source.path.file_name().unwrap_or_default().to_string_lossy();
     let full = paths::full(&source.path);
     [key(&source.shown), key(&full.to_string_lossy()), key(&source.relative.to_string_lossy()), key(&name)]
 }
 
-/// The lines of the table at `path`, each with its number or what is wrong with it.
+/// The lines of the table at `path`, each with its number, or its error.
 ///
 /// # Errors
 /// When the file cannot be read or is not text.
@@ -155,7 +155,7 @@ pub fn lines(path: &Path) -> Result<Vec<(usize, std::result::Result<StringRecord
     let mut table = csv::ReaderBuilder::new();
     let mut table = table.has_headers(false).flexible(true).trim(csv::Trim::All).from_reader(text.as_bytes());
     let mut lines = Vec::new();
-    // The reader counts an empty line only once it is past the line after it.
+    // The reader counts an empty line only after the following line.
     let (mut number, mut counted) = (1, 0);
     loop {
         let start = usize::try_from(table.position().byte()).unwrap_or(counted).clamp(counted, text.len());
@@ -173,10 +173,10 @@ pub fn lines(path: &Path) -> Result<Vec<(usize, std::result::Result<StringRecord
     }
 }
 
-/// The number of a row in a cell.
+/// Parses a row number.
 ///
 /// # Errors
-/// When the cell is no whole number.
+/// When the cell is not a whole number.
 pub fn row(cell: &str) -> Result<usize> {
     cell.parse().map_err(|_| Error::settings(format!("'{cell}' is not a row number")))
 }
@@ -234,7 +234,7 @@ mod tests {
         [("x/1.png", Some(1)), ("1.png", None)].iter().for_each(|(file, row)| {
             table.entry(file, *row).or_insert(*file);
         });
-        // What is said of a row goes before what is said of all rows, whatever the names.
+        // An entry for a row takes precedence over one for all rows, whatever the names.
         assert_eq!(table.get(&sources[0], Some(1)), Ok(Some(&"x/1.png")));
         assert_eq!(table.get(&sources[0], Some(2)), Ok(Some(&"1.png")));
         assert!(table.twice(&sources).is_empty());

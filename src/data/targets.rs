@@ -14,14 +14,14 @@ use super::source::Source;
 use super::tables::{self, Table};
 use crate::text::counted;
 
-/// What `--target` says.
+/// The value of `--target`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TargetChoice {
     /// The best class.
     Top1,
-    /// The best K classes, a map each.
+    /// The best K classes, one map each.
     Top(usize),
-    /// The least likely class.
+    /// The class with the lowest score.
     Least,
     /// A class by index.
     Index(usize),
@@ -32,7 +32,7 @@ pub enum TargetChoice {
 }
 
 impl TargetChoice {
-    /// From the text of the option.
+    /// Parses the text of the option.
     pub fn parse(text: &str) -> Result<Self> {
         let number = |t: &str| t.parse::<usize>().ok();
         match text {
@@ -56,7 +56,7 @@ impl TargetChoice {
         Ok(number(text).map_or_else(|| Self::Label(text.to_owned()), Self::Index))
     }
 
-    /// Meaningful for a net with `classes` classes named `labels`.
+    /// Checks the choice for a net with `classes` classes named `labels`.
     pub fn resolve(&self, labels: &Labels, classes: usize, room: Room) -> Result<Targets> {
         Ok(match self {
             Self::Top1 => Targets::Top(1),
@@ -83,41 +83,41 @@ fn no_class(index: impl std::fmt::Display, classes: usize) -> Error {
     Error::settings(format!("class {index} does not exist, the net has {classes} (0 to {})", classes - 1))
 }
 
-/// Which classes of an input are explained.
+/// The classes of an input to explain.
 #[derive(Debug)]
 pub enum Targets {
     /// The best few.
     Top(usize),
-    /// The least likely.
+    /// The class with the lowest score.
     Least,
     /// Always the same.
     Fixed(usize),
-    /// As a file says.
+    /// As listed in a file.
     Listed(ListedClasses),
 }
 
 impl Targets {
-    /// Hears which inputs there are, before any class is asked for.
+    /// Tells it the inputs, before any class is requested.
     ///
     /// # Errors
-    /// When a file gives an input two classes, or its list does not fit the inputs.
+    /// When a file lists two classes for an input, or its list does not match the inputs.
     pub fn know(&mut self, sources: &[Source]) -> Result<()> {
         let Targets::Listed(listed) = self else { return Ok(()) };
         listed.know(sources)?;
         listed.first_wrong.take().map_or(Ok(()), |why| Err(Error::settings(why)))
     }
 
-    /// Number of maps an input gives with one method.
+    /// Number of maps per input and method.
     pub fn count(&self) -> usize {
         if let Targets::Top(k) = self { *k } else { 1 }
     }
 
-    /// The class that a file says for an input, of those that [`of`](Self::of) gave.
+    /// The class that the file lists for an input, out of the result of [`of`](Self::of).
     pub fn listed(&self, classes: &[usize]) -> Option<usize> {
         if matches!(self, Targets::Listed(_)) { classes.first().copied() } else { None }
     }
 
-    /// Classes for an input with `logits`; `row` counts the rows of an array.
+    /// Classes for an input with `logits`; `row` is its row in an array.
     pub fn of(&self, source: &Source, row: Option<usize>, logits: &[f64]) -> Result<Vec<usize>> {
         match self {
             Targets::Top(k) => Ok(best_first(logits).into_iter().take(*k).collect()),
@@ -128,28 +128,28 @@ impl Targets {
     }
 }
 
-/// Classes from a file.
+/// Classes listed in a file.
 #[derive(Debug)]
 pub struct ListedClasses {
     path: PathBuf,
-    /// Class by file and row, or why there is none.
+    /// Class by file and row, or the error.
     by_file: Table<Class>,
     by_row: Vec<Result<usize, String>>,
     room: Room,
-    /// Why the first class that is none is none.
+    /// Why the first invalid class is invalid.
     first_wrong: Option<String>,
 }
 
-/// What a line of a table says.
+/// The class in a line of a table.
 #[derive(Debug)]
 struct Class {
-    /// The class, or why there is none.
+    /// The class, or the error.
     class: Result<usize, String>,
     line: usize,
 }
 
 impl ListedClasses {
-    /// As [`ListedClasses::read`], refusing a file with a class that the net has not, or with two classes for one file.
+    /// As [`Listed::read`], but refuses a file with an unknown class, or with two classes for one input.
     fn open(path: &Path, labels: &Labels, classes: usize, room: Room) -> Result<Self> {
         let mut listed = Self::read(path, labels, classes, room)?;
         match listed.first_wrong.take() {
@@ -158,8 +158,8 @@ impl ListedClasses {
         }
     }
 
-    /// Classes from `label`, `file,label` or `file,row,label` lines, or from the tensor `labels` of a .safetensors file. A
-    /// class that the net has not, and a second class of a file, is an error only of those that it is asked for.
+    /// Reads classes from lines `label`, `file,label` or `file,row,label`, or from the tensor `labels` of a
+    /// .safetensors file. An unknown class or a second class for a file is an error only for the inputs concerned.
     pub fn read(path: &Path, labels: &Labels, classes: usize, room: Room) -> Result<Self> {
         let path_of = path.to_owned();
         let mut listed = Self { path: path_of, by_file: Table::default(), by_row: Vec::new(), room, first_wrong: None };
@@ -176,7 +176,7 @@ impl ListedClasses {
             }
             return Ok(listed);
         }
-        // A heading's columns, and the line after the last one of a list.
+        // The columns of a heading, and the line after the last one of a list.
         let (mut columns, mut next) = (None, 1);
         for (n, (line, cells)) in tables::lines(path)?.into_iter().enumerate() {
             let at = |why: &dyn std::fmt::Display| Error::settings(format!("{}, line {line}: {why}", path.display()));
@@ -202,7 +202,7 @@ impl ListedClasses {
             let row = cell(Column::Row).map(tables::row).transpose().map_err(|e| at(&e))?;
             let label = cell(Column::Class).unwrap_or_default();
             let Some(file) = cell(Column::File) else {
-                // A label that is left out would shift all after it.
+                // A missing label would shift all later ones.
                 if line != expected || label.is_empty() {
                     let empty = if label.is_empty() { line } else { expected };
                     return Err(Error::settings(format!("{}: line {empty} is empty", path.display())));
@@ -251,10 +251,10 @@ impl ListedClasses {
         }
     }
 
-    /// Finds out which names of the table mean several of `sources`, and which sources have two classes by two names.
+    /// Finds names in the table that match several of `sources`, and sources with two classes under two names.
     ///
     /// # Errors
-    /// When a list of labels does not have one label for each row of the only array.
+    /// When a list of labels does not have one label per row of the only array.
     pub fn know(&mut self, sources: &[Source]) -> Result<()> {
         self.by_file.know(sources);
         for keys in self.by_file.twice(sources) {
@@ -285,7 +285,7 @@ impl ListedClasses {
                 Ok(rows) if rows != self.by_row.len() => {
                     fail(format!("{labels} for {} of {}", counted(rows, "row"), array.shown))
                 }
-                // What is wrong with the array is said where it is read.
+                // An error in the array is reported where it is read.
                 _ => Ok(()),
             },
             [] => fail(format!("{labels} without files, but there is no array whose rows they could be of")),
@@ -301,7 +301,7 @@ impl ListedClasses {
         self.by_file.strangers(sources)
     }
 
-    /// The class of a source, or of a row of it.
+    /// The class of a source, or of one of its rows.
     pub fn of(&self, source: &Source, row: Option<usize>) -> Result<usize> {
         let listed = self.by_file.get(source, row);
         let listed = listed.map_err(|why| Error::input(format!("{}: {why}", self.path.display())))?;
@@ -317,11 +317,11 @@ impl ListedClasses {
     }
 }
 
-/// The class that a table's cell names, by index or by label.
+/// The class in a table cell, by index or by label.
 ///
 /// # Errors
-/// When there is no such class, or when a number is the index of one class and the name of another. Names that the user gave
-/// go before indices.
+/// When there is no such class, or when a number is the index of one class and the name of another. Names supplied by
+/// the user take precedence over indices.
 pub fn named(cell: &str, labels: &Labels, classes: usize) -> Result<usize> {
     let Ok(index) = cell.parse::<usize>() else { return checked(labels.find(cell)?, classes) };
     match labels.called_by_number(cell).as_slice() {
@@ -338,7 +338,7 @@ pub fn named(cell: &str, labels: &Labels, classes: usize) -> Result<usize> {
     }
 }
 
-/// The class that a number of a tensor `labels` is.
+/// The class given by a number in a tensor `labels`.
 pub fn label(number: i64, classes: usize) -> Result<usize> {
     usize::try_from(number).map_or_else(|_| Err(no_class(number, classes)), |i| checked(i, classes))
 }
@@ -417,7 +417,7 @@ mod tests {
     fn a_number_is_not_the_index_of_one_class_and_the_name_of_another() {
         let given = labels(&["1", "2", "3"]);
         assert_eq!([named("1", &given, 3).unwrap(), named("3", &given, 3).unwrap()], [0, 2]);
-        // An index that is not a name would be of the same class as a name.
+        // An index that is not a name would mean a class that has a name already.
         assert!(named("0", &given, 3).is_err() && given.numbers().is_some_and(|said| said.contains("1 is class 0")));
         assert_eq!(
             TargetChoice::parse("1")
@@ -428,7 +428,7 @@ mod tests {
                 .unwrap(),
             [0]
         );
-        // Names that the net brings do not decide.
+        // Names that come with the net do not decide.
         let net = Labels::of(["1", "2", "3"].map(String::from).to_vec());
         let why = named("1", &net, 3).unwrap_err().to_string();
         assert!(why.contains("named '2'") && why.contains("class 0") && why.contains("--labels"), "{why}");

@@ -1,8 +1,8 @@
-//! Parts of pictures taken away, as plain data.
+//! Describes parts of pictures that are removed, as plain data.
 
 use crate::tensor::Tensor;
 
-/// Rows and columns of a picture; what lies beyond its edges does not count.
+/// Rows and columns of a picture; the part beyond its edges is ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rectangle {
     /// First row and column.
@@ -11,22 +11,22 @@ pub struct Rectangle {
     pub size: [usize; 2],
 }
 
-/// One rectangle a copy, in place of whose pixels others stand.
+/// One rectangle per copy, whose pixels are replaced.
 #[derive(Debug, Clone)]
 pub struct Boxes {
-    /// One a copy, the same for all pictures.
+    /// One per copy, the same for all pictures.
     pub boxes: Vec<Rectangle>,
-    /// What stands there: one `[C, H, W]` a picture.
+    /// The replacement pixels: one `[C, H, W]` per picture.
     pub fills: Vec<Tensor>,
 }
 
-/// One mask a copy by which all channels are multiplied, each a piece of a small grid of numbers that is enlarged
-/// bilinearly (half-pixel centres, the border repeated).
+/// One mask per copy, multiplied with all channels. Each is cut from a small grid of numbers that is enlarged
+/// bilinearly (half-pixel centres, border repeated).
 #[derive(Debug, Clone)]
 pub struct Masks {
-    /// Rows and columns of the grids.
+    /// Height and width of the grids.
     pub grid: [usize; 2],
-    /// Rows and columns they are enlarged to, at least the picture's.
+    /// Size to which they are enlarged, at least the picture's.
     pub size: [usize; 2],
     /// By picture and copy.
     pub masks: Vec<Vec<GridMask>>,
@@ -35,14 +35,14 @@ pub struct Masks {
 /// One of [`Masks`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct GridMask {
-    /// The grid's numbers, rows first.
+    /// The grid's numbers, row by row.
     pub values: Vec<f64>,
     /// Row and column of the enlarged grid at which the picture begins.
     pub corner: [usize; 2],
 }
 
 impl Masks {
-    /// Whether there is a grid for each of `copies` of `pictures` that covers `[H, W]`.
+    /// Whether there is a grid for each of the `copies` of each of the `pictures` that covers `[H, W]`.
     pub(crate) fn cover(&self, pictures: usize, copies: usize, [h, w]: [usize; 2]) -> bool {
         let ends = |at: usize, extent: usize, end: usize| at.checked_add(extent).is_some_and(|e| e <= end);
         let covers = |m: &GridMask| {

@@ -1,6 +1,6 @@
-//! What carries out programs.
+//! Devices run programs.
 //!
-//! Tensors enter and leave a device as dense host arrays; how it lays them out inside is its secret.
+//! Tensors enter and leave a device as dense host arrays; its internal layout is private.
 
 pub mod cpu;
 #[cfg(feature = "cuda")]
@@ -24,14 +24,14 @@ use crate::graph::NodeId;
 use crate::program::{Form, LastAdjoint, Plan, Statistic};
 use crate::tensor::{Precision, Tensor, differ_by_rounding, rounding};
 
-/// What a device is.
+/// Properties of a device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Description {
     /// `cpu`, `cuda:0`, `emulated`.
     pub device: String,
-    /// Which kernels it uses: `avx512`, `avx2`, `portable`; on a GPU its architecture and how it multiplies.
+    /// Its kernels: `avx512`, `avx2`, `portable`; on a GPU, the architecture and the product format.
     pub kernels: String,
-    /// In which numbers it computes.
+    /// Precision of the computation.
     pub precision: Precision,
     /// Worker threads.
     pub threads: usize,
@@ -40,49 +40,49 @@ pub struct Description {
 /// One copy of one picture in a chunk.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Slot {
-    /// Which picture, an index into [`Chunk::pictures`].
+    /// Index of the picture in [`Chunk::pictures`].
     pub item: usize,
-    /// Which copy of it.
+    /// Number of its copy.
     pub copy: usize,
-    /// Class explained.
+    /// The explained class.
     pub target: usize,
     /// Weight of the copy in the picture's map.
     pub weight: f64,
 }
 
-/// How copies differ from their picture, resolved to numbers.
+/// How copies differ from their picture, with all parameters as numbers.
 #[derive(Debug, Clone, Default)]
 pub enum Perturbation {
-    /// Not at all.
+    /// No difference.
     #[default]
     None,
     /// `x + sigma · z` with standard normal `z` drawn by (seed, image, first + copy, element).
     Noise {
-        /// Of the whole run.
+        /// Seed of the whole run.
         seed: u64,
         /// Number of the first copy's draw.
         first: u32,
         /// Key of each picture.
         images: Vec<u64>,
-        /// Standard deviation for each picture, in units of the input.
+        /// Standard deviation per picture, in units of the input.
         sigmas: Vec<f64>,
     },
     /// `b + alpha · (x − b)`.
     Path {
-        /// One for each copy.
+        /// One per copy.
         alphas: Vec<f64>,
-        /// One `[C, H, W]` a picture.
+        /// One `[C, H, W]` per picture.
         baselines: Vec<Tensor>,
     },
     /// The picture with a rectangle of other pixels.
     Boxes(Boxes),
     /// The picture times a mask.
     Masks(Masks),
-    /// Other pictures in its place: by picture and copy, `[C, H, W]` each.
+    /// Other pictures in its place: `[C, H, W]`, by picture and copy.
     Others(Vec<Vec<Tensor>>),
 }
 
-/// Decisions of a forward pass on one picture: for an activation 1 where active, for a max-pool the winning tap
+/// Decisions of a forward pass on one picture: for an activation, 1 where it is active; for a max-pool, the winning tap
 /// `ky · kw + kx`; each in the node's C order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Decisions {
@@ -91,7 +91,7 @@ pub struct Decisions {
 }
 
 impl Decisions {
-    /// `(differing, all)` decisions between two forward passes of the same graph.
+    /// `(different, all)` decisions of two forward passes of the same graph.
     pub fn flips(&self, other: &Decisions) -> (usize, usize) {
         let mut counts = (0, 0);
         for (node, mine) in &self.nodes {
@@ -105,7 +105,7 @@ impl Decisions {
     }
 }
 
-/// What a chunk is made from.
+/// The input of a chunk.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Chunk<'a> {
     /// Copies to compute, in order.
@@ -120,30 +120,30 @@ pub(crate) struct Chunk<'a> {
     pub decisions: &'a [Decisions],
 }
 
-/// Running statistic of one picture's signals, dense, in double precision.
+/// Running statistic of one picture's signals: dense, in double precision.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sum {
-    /// Sum, mean so far (variance), or largest (range).
+    /// Sum, running mean (variance), or maximum (range).
     pub first: Vec<f64>,
-    /// Sum of squared deviations (variance) or smallest (range).
+    /// Sum of squared deviations (variance), or minimum (range).
     pub second: Vec<f64>,
-    /// Copies folded in.
+    /// Number of copies included.
     pub count: usize,
 }
 
 impl Sum {
-    /// Nothing yet, for maps of `len` elements.
+    /// Empty, for maps of `len` elements.
     pub fn new(statistic: Statistic, len: usize) -> Self {
         Self::within(&mut Spare::default(), statistic, len)
     }
 
-    /// As [`Sum::new`], in memory that is to spare.
+    /// As [`Sum::new`], in reused memory.
     pub fn within(spare: &mut Spare, statistic: Statistic, len: usize) -> Self {
         let second = if statistic.has_two() { len } else { 0 };
         Self { first: spare.zeros(len), second: spare.zeros(second), count: 0 }
     }
 
-    /// The statistic of signals in `precision`; no spread where rounding explains all of it.
+    /// The statistic of signals in `precision`; a spread that rounding can explain becomes zero.
     pub fn finish(self, statistic: Statistic, precision: Precision) -> Vec<f64> {
         let n = self.count.saturating_sub(1) as f64;
         let settled = match statistic {
@@ -167,16 +167,16 @@ impl Sum {
     }
 }
 
-/// Memory of statistics that were read out, kept for the next ones: fresh memory comes from the system page by page, which
-/// takes longer than a copy's statistic.
+/// Memory of finished statistics, kept for reuse: fresh memory comes from the system page by page, which takes longer
+/// than a copy's statistic.
 #[derive(Debug, Default)]
 pub(crate) struct Spare(Vec<Vec<f64>>);
 
 impl Spare {
-    /// Bytes that are kept, at most: a dozen maps of a usual picture.
+    /// Most bytes that are kept: a dozen maps of a typical picture.
     const MOST_BYTES: usize = 16 << 20;
 
-    /// Bytes that are kept now.
+    /// Bytes kept at present.
     pub fn bytes(&self) -> usize {
         self.0.iter().map(|v| v.capacity() * size_of::<f64>()).sum()
     }
@@ -189,7 +189,7 @@ impl Spare {
         zeros
     }
 
-    /// The numbers as a tensor; their memory is kept if the tensor does not take it.
+    /// The numbers as a tensor; their memory is kept for reuse if the tensor does not take it.
     pub fn round(&mut self, dims: [usize; 3], values: Vec<f64>, precision: Precision) -> Result<Tensor> {
         if precision == Precision::F64 {
             return Tensor::f64(dims, values);
@@ -203,63 +203,63 @@ impl Spare {
     }
 }
 
-/// What chunks leave behind.
+/// The results of chunks.
 #[derive(Debug, Default)]
 pub(crate) struct Harvest {
-    /// Score of each slot of the chunk (from a `Head` step).
+    /// Score of each slot in the chunk (from a `Head` step).
     pub scores: Vec<f64>,
-    /// Logits of each slot of the chunk (from a `Head` step).
+    /// Logits of each slot in the chunk (from a `Head` step).
     pub logits: Vec<Vec<f64>>,
     /// Running statistics, by picture.
     pub sums: Vec<Sum>,
-    /// Where theirs comes from.
+    /// Memory for the statistics.
     pub spare: Spare,
-    /// Tensors of `Store` steps: by slot of the step, then by slot of the chunk.
+    /// Tensors of `Store` steps: by the step's slot number, then by the chunk's slot.
     pub stores: Vec<Vec<Tensor>>,
-    /// Decisions by slot of the chunk.
+    /// Decisions, by the chunk's slot.
     pub decisions: Vec<Decisions>,
 }
 
 /// Memory that a program may take.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct ProgramRoom {
-    /// Bytes for everything; none where nothing bounds.
+    /// Total bytes; `None` for no bound.
     pub limit: Option<u64>,
-    /// Bytes of it that are kept outside of the device.
+    /// Bytes of it that are held outside the device.
     pub kept: usize,
 }
 
 impl ProgramRoom {
-    /// The limit, and what is left of it for the device.
+    /// The limit, and the part of it left for the device.
     pub fn bytes(self) -> (usize, usize) {
         let limit = self.limit.map_or(usize::MAX, |l| usize::try_from(l).unwrap_or(usize::MAX));
         (limit, limit.saturating_sub(self.kept))
     }
 }
 
-/// Carries out programs.
+/// Runs programs.
 pub(crate) trait Device: Send {
-    /// Lets `cancel` stop what runs, between steps or sooner.
+    /// Lets `cancel` stop running work, at the latest between steps.
     fn cancel_with(&mut self, cancel: &Cancel);
 
-    /// What it is.
+    /// Its properties.
     fn describe(&self) -> Description;
 
-    /// Its worker threads; none where it has one thread, the caller's.
+    /// Its worker threads; `None` if it has only the caller's thread.
     fn pool(&self) -> Option<&rayon::ThreadPool>;
 
-    /// Bytes in which it keeps one copy's value of some form.
+    /// Bytes in which it stores one copy's value of a form.
     fn bytes_of(&self, form: Form) -> usize;
 
     /// Whether the final adjoint runs per copy, or once on the summed signal, and where that pays. A device that fuses
     /// adjoint and sum says per copy.
     fn last_adjoint(&self) -> LastAdjoint;
 
-    /// Makes ready for `plan` and its closing and says how many copies (at most `wanted`) a chunk may have so that all memory of the device
-    /// stays within `room`.
+    /// Prepares for `plan` and its closing. Returns how many copies (at most `wanted`) a chunk may have such that all
+    /// device memory stays within `room`.
     ///
     /// # Errors
-    /// When not even one copy fits; the message says what would.
+    /// When not even one copy fits; the message says how much would suffice.
     fn fit(&mut self, plan: &Plan, wanted: usize, room: ProgramRoom) -> Result<usize>;
 
     /// Runs `plan` on one chunk that fits.
@@ -268,7 +268,7 @@ pub(crate) trait Device: Send {
     /// When the device fails.
     fn run(&mut self, plan: &Plan, chunk: &Chunk<'_>, harvest: &mut Harvest) -> Result<()>;
 
-    /// As [`Device::run`]; says of each step, by its position and in order, how long it took.
+    /// As [`Device::run`]; also reports the duration of each step, by position and in order.
     ///
     /// # Errors
     /// As [`Device::run`].
@@ -280,41 +280,41 @@ pub(crate) trait Device: Send {
         observe: &mut dyn FnMut(usize, Duration),
     ) -> Result<()>;
 
-    /// Name of the kernel that carries step `position` of `plan` out (`direct`, `depthwise`, `linear`, …), for reports.
+    /// Name of the kernel that runs step `position` of `plan` (`direct`, `depthwise`, `linear`, …), for reports.
     fn kernel(&self, plan: &Plan, position: usize) -> &'static str;
 
-    /// The first step of `plan` whose numbers on this chunk are not all finite, by its position; for saying where a NaN
-    /// began.
+    /// Position of the first step of `plan` with a result on this chunk that is not finite, to report where a NaN
+    /// arose.
     ///
     /// # Errors
     /// When the device fails.
     fn first_not_finite(&mut self, plan: &Plan, chunk: &Chunk<'_>) -> Result<Option<usize>>;
 
-    /// Largest magnitude among the outputs of each picture's first layer. A device with memory of its own stays within
-    /// `limit` bytes.
+    /// Largest magnitude of the first layer's outputs, per picture. A device with its own memory stays within `limit`
+    /// bytes.
     ///
     /// # Errors
     /// When a number is not finite, or memory is not enough.
     fn largest_output(&mut self, stem: &patch::Stem, pictures: &[Tensor], limit: Option<u64>) -> Result<Vec<f64>>;
 
-    /// Moves patches of pictures, each by itself. The stem has one group of channels and takes the pictures. A device with
-    /// memory of its own stays within `limit` bytes.
+    /// Moves patches of pictures, each independently. The stem has one channel group and takes the pictures. A device
+    /// with its own memory stays within `limit` bytes.
     ///
     /// # Errors
     /// When a number is not finite, or memory is not enough.
     fn move_patches(&mut self, task: &patch::PatchTask<'_>, limit: Option<u64>) -> Result<Vec<patch::Moved>>;
 
-    /// Gives back what it keeps for weights with these numbers ([`crate::graph::WeightId::stored`]).
+    /// Frees what it holds for weights with these numbers ([`crate::graph::WeightId::stored`]).
     fn forget(&mut self, weights: &HashSet<u64>);
 
-    /// Bytes held now of the memory that programs take.
+    /// Bytes of program memory held at present.
     fn held_bytes(&self) -> u64 {
         0
     }
 
-    /// Gives memory back until at most `most` bytes are held. What is needed again is made again.
+    /// Frees memory until at most `most` bytes are held. What is needed later is recreated.
     fn release(&mut self, _most: u64) {}
 
-    /// Bytes held at most so far, with those that [`Device::fit`] was told are kept elsewhere.
+    /// Peak bytes, including those that [`Device::fit`] was told are held elsewhere.
     fn peak_bytes(&self) -> u64;
 }

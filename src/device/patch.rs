@@ -1,7 +1,7 @@
-//! Moving patches of pictures as far as one convolution and its activation allow: the plain data that a device takes and
-//! leaves, and the optimiser's steps on a patch's pixels.
+//! Moves patches of pictures as far as one convolution and its activation allow: the plain data that a device receives
+//! and returns, and the optimiser's steps on a patch's pixels.
 //!
-//! Patches do not see each other, so each is a small problem of its own, whatever the device does with it.
+//! Patches do not influence each other, so each is a small independent problem.
 
 use std::ops::Range;
 
@@ -14,12 +14,12 @@ use crate::tensor::{Shape, Tensor};
 pub(crate) struct Stem {
     /// The convolution; its input is the picture.
     pub layer: std::sync::Arc<ConvLayer>,
-    /// What is done to its outputs; nothing if none.
+    /// The clamp on its outputs, if any.
     pub clamp: Option<program::Range>,
 }
 
 impl Stem {
-    /// Elements of the layer's outputs that patches may have to do with: beyond, a patch is no small problem.
+    /// Most elements of the layer's outputs that patches may influence; with more, a patch is not a small problem.
     const MOST_ELEMENTS: usize = 1 << 18;
 
     /// Whether patches of `side` pixels can be moved through this layer.
@@ -35,7 +35,7 @@ impl Stem {
                 .is_some_and(|n| n < 1 << 31)
     }
 
-    /// Refuses a layer and pictures that do not suit each other; devices rely on it.
+    /// Refuses a layer and pictures that do not match; devices rely on this.
     pub fn check(&self, pictures: &[Tensor]) -> Result<()> {
         self.layer.check()?;
         let suits = |t: &Tensor| *t.dims() == self.layer.input.dims();
@@ -45,46 +45,46 @@ impl Stem {
         Err(Error::model(format!("layer '{}' does not take the pictures by itself", self.layer.name)))
     }
 
-    /// What is said where its outputs are too large.
+    /// The error when its outputs are too large.
     pub fn overflow(&self) -> Error {
         Error::device(format!("a number overflowed or became NaN; it began at layer '{}'", self.layer.name))
     }
 }
 
-/// A patch of a picture and the way it is to go.
+/// A patch of a picture and its direction.
 #[derive(Debug, Clone)]
 pub(crate) struct PatchMove {
-    /// Which picture.
+    /// Index of the picture.
     pub item: usize,
     /// Its rows.
     pub rows: Range<usize>,
     /// Its columns.
     pub columns: Range<usize>,
-    /// 1 to brighter pixels, −1 to darker ones.
+    /// 1 towards brighter pixels, −1 towards darker ones.
     pub sign: f64,
 }
 
-/// What patches are to keep to and how they are moved.
+/// Patches, their constraints, and how they are moved.
 #[derive(Debug)]
 pub(crate) struct PatchTask<'a> {
-    /// Whose outputs may change by `limits` at most.
+    /// The layer whose outputs may change by at most `limits`.
     pub stem: &'a Stem,
     /// `[C, H, W]` each.
     pub pictures: &'a [Tensor],
-    /// Largest change of an output, one number a picture.
+    /// Largest allowed change of an output, one number per picture.
     pub limits: &'a [f64],
-    /// Smallest number of each channel.
+    /// Smallest value of each channel.
     pub low: &'a [f64],
-    /// Largest number of each channel.
+    /// Largest value of each channel.
     pub high: &'a [f64],
-    /// What is moved.
+    /// The patches.
     pub places: &'a [PatchMove],
-    /// How.
+    /// The optimiser's settings.
     pub ascent: Ascent,
 }
 
 impl PatchTask<'_> {
-    /// Refuses parts that do not suit each other; devices rely on it.
+    /// Refuses parts that do not match; devices rely on this.
     pub fn check(&self) -> Result<()> {
         self.stem.check(self.pictures)?;
         let Shape { c, h, w } = self.stem.layer.input;
@@ -104,9 +104,9 @@ impl PatchTask<'_> {
 /// A patch after its move.
 #[derive(Debug, Clone)]
 pub(crate) struct Moved {
-    /// `[C, rows, columns]`, numbers of the device's precision.
+    /// `[C, rows, columns]`, in the device's precision.
     pub pixels: Vec<f64>,
-    /// Whether it was drawn back towards the picture to keep to its limit.
+    /// Whether it was moved back towards the picture to satisfy its limit.
     pub shrunk: bool,
     /// Largest change of an output, computed in double precision.
     pub change: f64,
@@ -115,7 +115,7 @@ pub(crate) struct Moved {
 /// Adam (Kingma, Ba 2015) with its usual constants.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ascent {
-    /// Steps.
+    /// Number of steps.
     pub iterations: usize,
     /// Step size.
     pub lr: f64,
@@ -123,28 +123,28 @@ pub(crate) struct Ascent {
 
 /// Decay of both moments.
 pub(crate) const BETA: [f64; 2] = [0.9, 0.999];
-/// What is added to the divisor.
+/// Added to the divisor.
 pub(crate) const EPSILON: f64 = 1e-8;
 /// The penalty's weight grows by this factor at a step that violates the constraint, from 1 up to the limit.
 pub(crate) const PENALTY: [f64; 2] = [1.3, 1e6];
-/// Pixels start at least this share of their range from its ends, where the change of variable is flat.
+/// Pixels start at least this share of their range away from its ends, where the change of variable is flat.
 pub(crate) const INSIDE: f64 = 1e-3;
-/// Share of the limit that a move may use in the device's precision: the rest is for its rounding.
+/// Share of the limit that a move may use in the device's precision; the rest is for rounding.
 pub(crate) const USED: f64 = 1.0 - 1e-4;
-/// Halvings of the way back.
+/// Halvings of the bisection.
 pub(crate) const HALVINGS: usize = 24;
 
-/// The pixels of one patch on their way: maximises `‖((x̃−x)s)⁺‖₁ − λ‖(|F(x̃)−F(x)|−ε)⁺‖₁` over
-/// `x̃ = low + (high−low)·(1+tanh w)/2` by Adam on `w`.
+/// The pixels of one patch during optimisation: maximises `‖((x̃−x)s)⁺‖₁ − λ‖(|F(x̃)−F(x)|−ε)⁺‖₁` over `x̃ = low +
+/// (high−low)·(1+tanh w)/2` by Adam on `w`.
 ///
-/// At `x̃ = x` the first term has derivative 1 in its direction, as from the right: otherwise nothing would ever move.
+/// At `x̃ = x` the first term's derivative is taken as 1, its right-hand limit; otherwise nothing would ever move.
 #[derive(Debug, Clone)]
 pub(crate) struct Mover {
     sign: f64,
     lr: f64,
     /// Half the range of each pixel.
     half: Vec<f64>,
-    /// From the pixel to where it starts, which is elsewhere only at the ends of the range.
+    /// Difference between the pixel and its starting value; non-zero only at the ends of the range.
     offset: Vec<f64>,
     /// `tanh w` at the start.
     first: Vec<f64>,
@@ -154,12 +154,12 @@ pub(crate) struct Mover {
     /// `x̃ − x` so far.
     pub delta: Vec<f64>,
     penalty: f64,
-    /// `βᵗ` of both moments.
+    /// `βᵗ` for both moments.
     decay: [f64; 2],
 }
 
 impl Mover {
-    /// From `pixels` with the given ranges, one a pixel.
+    /// Starts at `pixels` with the given ranges, one per pixel.
     pub fn new(pixels: &[f64], low: &[f64], high: &[f64], sign: f64, lr: f64) -> Self {
         let n = pixels.len();
         let mut mover = Self {
@@ -190,7 +190,8 @@ impl Mover {
         mover
     }
 
-    /// One step, given the derivative of `‖(|F(x̃)−F(x)|−ε)⁺‖₁` with respect to each pixel and whether it is above 0.
+    /// One step, given the derivative of `‖(|F(x̃)−F(x)|−ε)⁺‖₁` with respect to each pixel and whether the norm is
+    /// above 0.
     #[inline(always)]
     pub fn step(&mut self, gradient: &[f64], violated: bool) {
         self.decay = [self.decay[0] * BETA[0], self.decay[1] * BETA[1]];
@@ -214,10 +215,10 @@ impl Mover {
     }
 }
 
-/// Hyperbolic tangent to 1e-15, the same bits on every machine, in code that the compiler can do for many numbers at once.
+/// Hyperbolic tangent accurate to 1e-15, with the same bits on every machine, in code that the compiler can vectorise.
 #[inline(always)]
 fn tanh(x: f64) -> f64 {
-    // 1.5·2^52: adding it rounds to the nearest integer, which the lowest bits then hold.
+    // 1.5·2^52: adding it rounds to the nearest integer, which is then in the lowest bits.
     const ROUND: f64 = 6_755_399_441_055_744.0;
     const LN2: [f64; 2] = [6.931_471_803_691_238e-1, 1.908_214_929_270_587_7e-10];
     // Beyond 20 the result is ±1 in double precision.
@@ -260,7 +261,8 @@ mod tests {
         }
     }
 
-    /// Without a constraint pixels run to the end of their range; under one that only bites there, they turn back.
+    /// Without a constraint, pixels move to the end of their range; under a constraint that is active only there, they
+    /// turn back.
     #[test]
     fn pixels_go_where_they_are_sent() {
         for sign in [1.0, -1.0] {

@@ -1,12 +1,12 @@
-//! Worker threads of the host. Only those run that were asked for: nothing ever uses rayon's global pool, which starts one
-//! thread a core by itself and panics where it cannot.
+//! Worker threads of the host. Only the requested threads run: rayon's global pool is never used, because it starts one
+//! thread per core on its own and panics if it cannot.
 
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 
-/// Worker threads; none for one thread, which is the caller's.
+/// Worker threads; `None` for a single thread, which is the caller's.
 ///
 /// # Errors
 /// When they cannot be started.
@@ -19,7 +19,7 @@ pub(crate) fn start_pool(threads: usize) -> Result<Option<ThreadPool>> {
     builder.build().map(Some).map_err(why)
 }
 
-/// Calls `f` with every item, in any order.
+/// Calls `f` for every item, in any order.
 pub(crate) fn for_each<T: Send>(items: Vec<T>, pool: Option<&ThreadPool>, f: impl Fn(T) + Send + Sync) {
     match pool {
         Some(pool) => pool.install(|| items.into_par_iter().for_each(f)),
@@ -27,7 +27,7 @@ pub(crate) fn for_each<T: Send>(items: Vec<T>, pool: Option<&ThreadPool>, f: imp
     }
 }
 
-/// What `f` makes of every item, in their order.
+/// Applies `f` to every item; results in order.
 pub(crate) fn map<T: Send, R: Send>(
     items: Vec<T>,
     pool: Option<&ThreadPool>,

@@ -1,4 +1,4 @@
-//! Whether copies are described in full.
+//! Checks that copies are fully described.
 
 use super::{Batch, Copies};
 use crate::device::{Boxes, Perturbation};
@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
 impl Copies {
-    /// Whether there are numbers for every copy and picture.
+    /// Whether there are parameters for every copy and picture.
     pub(super) fn check(&self, x: &Batch) -> Result<()> {
         let copies = self.weights.len();
         let fits = match &self.perturbation {

@@ -1,4 +1,4 @@
-//! Nets that are not needed any more.
+//! Drops nets that are no longer needed.
 
 use std::collections::HashSet;
 
@@ -6,9 +6,9 @@ use super::Engine;
 use crate::graph::{Graph, Op};
 
 impl Engine {
-    /// Gives back what is kept for `graph`: its programs and its packed weights. A net whose weights change makes new ones at
-    /// every step; without this they would pile up. A net that is run again, or another that shares its weights, gets its own
-    /// anew; no result depends on it.
+    /// Frees the programs and packed weights cached for `graph`. A net whose weights change caches new ones at every
+    /// step, and without this call they would pile up. If the net, or another that shares its weights, runs again, they
+    /// are rebuilt; no result depends on it.
     pub fn forget(&mut self, graph: &Graph) {
         self.plans.forget(graph.id());
         let weights = graph.nodes().iter().filter_map(|node| match &node.op {

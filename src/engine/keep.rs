@@ -1,4 +1,4 @@
-//! What is kept on the host while programs run: it counts, so that the bound holds for all of it.
+//! Counts the memory that is held on the host while programs run, so that the bound covers all of it.
 
 use super::{Engine, ProgramRun};
 use crate::device::{Perturbation, ProgramRoom, Spare};
@@ -6,12 +6,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::program::{Statistic, Step};
 use crate::tensor::Tensor;
 
-/// Copies of a chunk on the CPU: as many pictures may have a statistic that is not finished.
+/// Copies per chunk on the CPU: at most this many pictures have an unfinished statistic.
 const CHUNK: usize = 64;
 
 impl ProgramRun<'_> {
-    /// Bytes that the run needs on the host: what it is given and what it hands out, without and with the statistics.
-    /// `elem` are the bytes of a number handed out.
+    /// Bytes that the run needs on the host for its inputs and results, without and with the statistics. `elem` is the
+    /// number of bytes of one result element.
     pub(super) fn host_bytes(&self, sums: &[(Statistic, usize)], elem: usize) -> [usize; 2] {
         let all = |tensors: &[Tensor]| tensors.iter().map(bytes).sum::<usize>();
         let (copies, pictures) = (self.copies.weights.len(), self.x.len());
@@ -33,7 +33,7 @@ impl ProgramRun<'_> {
             _ => 0,
         });
         let stored = stored.sum::<usize>() * copies * pictures;
-        // Scores are handed out with all their logits, unless they only weight a map.
+        // Scores are returned with all their logits, unless they only weight a map.
         let logits = self.plan.steps().iter().filter(|_| sums.is_empty()).map(|step| match step {
             Step::Head { logits, .. } => self.plan.form(*logits).shape().len() * size_of::<f64>(),
             _ => 0,
@@ -51,8 +51,8 @@ impl ProgramRun<'_> {
 }
 
 impl Engine {
-    /// How many copies a chunk of the run may have within the bound. Memory of earlier statistics, kept for later ones, goes
-    /// where it would be too much.
+    /// How many copies a chunk of the run may have within the bound. If it does not fit otherwise, memory of earlier
+    /// statistics, kept for reuse, is freed.
     pub(super) fn chunk(&mut self, run: &ProgramRun<'_>, sums: &[(Statistic, usize)], total: usize) -> Result<usize> {
         if !self.on_host {
             return self.device.fit(run.plan, total, ProgramRoom { limit: self.memory, kept: 0 });
@@ -76,22 +76,22 @@ fn bytes(tensor: &Tensor) -> usize {
 }
 
 impl Engine {
-    /// How many things of `bytes` each a method should keep at a time: a quarter of what is left of the bound, at least one
-    /// and at most `most`.
+    /// How many objects of `bytes` each a method should hold at a time: a quarter of what the bound leaves, at least
+    /// one and at most `most`.
     pub(crate) fn together(&self, bytes: usize, most: usize) -> usize {
         let quarter = self.left().map_or(usize::MAX, |left| usize::try_from(left / 4).unwrap_or(usize::MAX));
         (quarter / bytes.max(1)).clamp(1, most.max(1))
     }
 
-    /// What is left of the bound on the host's memory; none where nothing bounds it.
+    /// What is left of the host memory bound; `None` if there is no bound.
     pub(crate) fn left(&self) -> Option<u64> {
         self.memory.filter(|_| self.on_host).map(|memory| memory.saturating_sub(self.kept))
     }
 
-    /// Does `work`, for which `bytes` are kept on the host by `who`: the device has so much less meanwhile.
+    /// Runs `work` while `who` holds `bytes` on the host; the device gets that much less meanwhile.
     ///
     /// # Errors
-    /// Limit when the bound has no room for them; those of `work`.
+    /// Limit if they exceed the bound; the errors of `work`.
     pub(crate) fn keeping<T>(
         &mut self,
         (who, bytes): (&str, usize),
@@ -104,7 +104,7 @@ impl Engine {
         done
     }
 
-    /// Takes from the device what the host needs now.
+    /// Frees device memory that the host now needs.
     fn make_room(&mut self, who: &str) -> Result<()> {
         let Some(memory) = self.memory.filter(|_| self.on_host) else { return Ok(()) };
         if self.kept > memory {
@@ -120,8 +120,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Gives everything back that this engine's device holds, where another engine with the same bound, which has held
-    /// `theirs` bytes at most, may otherwise not have enough beside it.
+    /// Frees everything that this engine's device holds if another engine with the same bound, which has held at most
+    /// `theirs` bytes, may not fit beside it.
     pub(crate) fn make_way(&mut self, theirs: u64) {
         let both = self.device.held_bytes().saturating_add(2 * theirs.max(self.peak_bytes()));
         if self.memory.is_some_and(|memory| both > memory) {

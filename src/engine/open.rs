@@ -1,4 +1,4 @@
-//! From what is asked for to a device.
+//! From settings to a device.
 
 use super::{DeviceChoice, Settings};
 use crate::device::cpu::Kernels;
@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::tensor::Precision;
 
 impl Settings {
-    /// The reference for these settings: double precision on the CPU.
+    /// The reference settings: double precision on the CPU.
     pub fn twin(&self) -> Settings {
         Settings {
             device: DeviceChoice::Cpu,
@@ -20,16 +20,16 @@ impl Settings {
     }
 }
 
-/// A device, and how it came to be this one.
+/// A device, and how it was chosen.
 pub(super) struct OpenedDevice {
     pub device: Box<dyn Device>,
-    /// Why it is not the GPU that there seems to be.
+    /// Why the apparent GPU is not used.
     pub fallback: Option<String>,
-    /// Whether its memory is the machine's.
+    /// Whether it uses host memory.
     pub on_host: bool,
 }
 
-/// The device that `settings` ask for.
+/// Opens the device that `settings` ask for.
 pub(super) fn open(settings: &Settings) -> Result<OpenedDevice> {
     match settings.device {
         DeviceChoice::Cpu => cpu_only(settings, None),
@@ -87,7 +87,7 @@ mod with_cuda {
     }
 
     pub fn auto(settings: &Settings) -> Result<OpenedDevice> {
-        // What only a CPU has is a choice of the CPU.
+        // An option that only a CPU supports selects the CPU.
         if settings.precision == Precision::F64 || settings.kernels != Kernels::Auto {
             return cpu_only(settings, None);
         }

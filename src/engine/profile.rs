@@ -1,4 +1,4 @@
-//! What ran and how long each step took.
+//! Records which steps ran and how long each took.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,20 +17,20 @@ pub struct ChunkTimes {
     pub copies: usize,
     /// From the start of the profile to the start of the chunk.
     pub start: Duration,
-    /// Of each step, in order.
+    /// Time of each step, in order.
     pub steps: Vec<Duration>,
 }
 
-/// Everything that an engine ran for some work.
+/// Everything that an engine ran during some work.
 #[derive(Debug, Clone, Default)]
 pub struct Profile {
-    /// In the order in which they ran.
+    /// In order of execution.
     pub chunks: Vec<ChunkTimes>,
-    /// The whole work, with what happened between the steps.
+    /// Time of the whole work, including what happened between the steps.
     pub elapsed: Duration,
 }
 
-/// A profile in the making.
+/// A profile being recorded.
 #[derive(Debug)]
 pub(super) struct Recorder {
     start: Instant,
@@ -58,10 +58,10 @@ impl Recorder {
 }
 
 impl Engine {
-    /// Runs `work` and says how long each step of each chunk took. Nothing is timed outside of it.
+    /// Runs `work` and times each step of each chunk. Nothing outside it is timed.
     ///
     /// # Errors
-    /// Those of `work`.
+    /// The errors of `work`.
     pub fn profile<T>(&mut self, work: impl FnOnce(&mut Engine) -> Result<T>) -> Result<(T, Profile)> {
         self.recorder = Some(Recorder { start: Instant::now(), chunks: Vec::new() });
         let done = work(self);
@@ -70,7 +70,7 @@ impl Engine {
         done.map(|done| (done, profile.unwrap_or_default()))
     }
 
-    /// Name of the kernel that carries step `position` of `plan` out on this engine's device.
+    /// Name of the kernel that runs step `position` of `plan` on this engine's device.
     pub fn kernel(&self, plan: &Plan, position: usize) -> &'static str {
         self.device.kernel(plan, position)
     }

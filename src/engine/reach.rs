@@ -1,5 +1,5 @@
-//! How large the numbers inside a net can become. An infinity that an upper bound cuts back, as a ReLU6 does, shows in no
-//! result: where one is possible, what is cut is looked at before it is cut.
+//! Bounds how large the numbers inside a net can become. An infinity that is clipped by an upper bound, as in ReLU6,
+//! shows in no result; where one is possible, the values are checked before they are clipped.
 
 use std::sync::Arc;
 
@@ -10,14 +10,14 @@ use crate::graph::{Activation, Graph, Node, NodeId, Op};
 use crate::program::{Builder, Decided, Statistic};
 use crate::tensor::{Precision, Tensor};
 
-/// No normal draw is farther from 0.
+/// Bound on the magnitude of any normal draw.
 const LARGEST_DRAW: f64 = 6.0;
 
-/// By node: the largest sum of magnitudes of the weights of one output, and the largest magnitude of a bias.
+/// By node: the largest sum of weight magnitudes of an output, and the largest bias magnitude.
 #[derive(Debug)]
 pub(super) struct Reach(Vec<[f64; 2]>);
 
-/// Whether the node cuts large numbers back.
+/// Whether the node clips large numbers.
 fn cuts(node: &Node) -> bool {
     node.op.activation().is_some_and(|f| f.bounds()[1].is_finite())
 }
@@ -32,7 +32,7 @@ fn largest_in<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> f64 {
     largest(tensors.into_iter().flat_map(|t| (0..t.len()).map(|i| t.at(i))))
 }
 
-/// No number of a copy is larger, where no number of a picture is larger than `pictures`.
+/// Bound on the magnitudes in a copy if those in a picture are at most `pictures`.
 fn largest_of_copies(copies: &Copies, pictures: f64) -> f64 {
     match &copies.perturbation {
         Perturbation::None => pictures,
@@ -71,7 +71,7 @@ impl Reach {
         Self(graph.ids().map(gain).collect())
     }
 
-    /// Nodes whose outputs are cut and may pass `most` if no number of the picture is larger than `input`.
+    /// Nodes whose outputs are clipped and may exceed `most` if the picture's magnitudes are at most `input`.
     fn beyond(&self, graph: &Graph, input: f64, most: f64) -> Vec<NodeId> {
         let mut bounds: Vec<f64> = Vec::with_capacity(self.0.len());
         let mut beyond = Vec::new();
@@ -92,7 +92,7 @@ impl Reach {
     }
 }
 
-/// The outputs of a node, summed over copies.
+/// A node's outputs, summed over copies.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Summed(NodeId);
 
@@ -105,8 +105,8 @@ impl Script for Summed {
 }
 
 impl Engine {
-    /// Refuses pictures, copies of them and loads in their place on which a number overflows before it is cut back; `run` is
-    /// what is about to be computed on them.
+    /// Refuses pictures, copies and loads for which a number overflows before it is clipped; `run` is about to be
+    /// computed on them.
     pub(super) fn refuse_hidden_overflow(&mut self, run: &ProgramRun<'_>) -> Result<()> {
         let (graph, x) = (run.graph, run.x);
         if !graph.ids().any(|id| cuts(graph.node(id))) {
@@ -125,7 +125,7 @@ impl Engine {
         for node in reach.beyond(graph, input, most) {
             self.look_at(graph, x, run.copies, node)?;
         }
-        // What is loaded in the shape of a picture may stand in the place of one.
+        // A load with a picture's shape may replace a picture.
         let dims = graph.input_shape().dims();
         for load in run.loads.iter().filter(|load| load.iter().all(|t| t.dims() == dims)) {
             for node in reach.beyond(graph, largest_in(load), most) {
@@ -135,8 +135,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Computes the outputs of `node` on every copy, which are an error where they are not finite. They are summed up, so that
-    /// many copies need no more memory than one.
+    /// Computes the outputs of `node` on every copy; an output that is not finite is an error. The outputs are summed,
+    /// so that many copies need no more memory than one.
     fn look_at(&mut self, graph: &Graph, x: &Batch, copies: &Copies, node: NodeId) -> Result<()> {
         let (plan, _) = self.plan(graph, Decided::Here, 1, &Summed(node))?;
         let (targets, last) = (vec![0; x.len()], copies.weights.len().saturating_sub(1));
@@ -159,7 +159,7 @@ mod tests {
     use crate::program::Score;
     use crate::tensor::{Shape, Tensor};
 
-    /// Two layers with a cut between them; the first multiplies by `factor`.
+    /// Two layers with a clipping step between them; the first multiplies by `factor`.
     fn net(factor: f32, cut: Op) -> Graph {
         let mut b = GraphBuilder::new(Shape::vector(2));
         let linear = |w: [f32; 4]| Op::Linear(Linear { weight: Weight::owned([2, 2, 1, 1], &w).unwrap(), bias: None });
@@ -217,7 +217,7 @@ mod tests {
         }
     }
 
-    /// What may overflow is looked at within the bound of memory, however many copies there are.
+    /// The check stays within the memory bound, however many copies there are.
     #[test]
     fn many_copies_are_looked_at_in_little_memory() {
         let mut engine = Engine::new(&Settings { memory: Some(1 << 20), ..Settings::default() }).unwrap();

@@ -1,4 +1,4 @@
-//! One program over one batch: chunks, and what is said where a number is not finite.
+//! Runs one program over one batch, in chunks, and reports results that are not finite.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub(super) struct ProgramRun<'a> {
 }
 
 impl<'a> ProgramRun<'a> {
-    /// Nothing is loaded and nothing is decided elsewhere.
+    /// No loads, and no decisions from another pass.
     pub fn plain(
         plan: &'a Arc<Plan>,
         graph: &'a Graph,
@@ -34,8 +34,9 @@ impl<'a> ProgramRun<'a> {
 }
 
 impl Engine {
-    /// Runs every copy of every picture, chunk by chunk in order, and hands each chunk's harvest to `gather`. `sums` are the
-    /// statistic and the length of each picture's map; that of a picture whose last copy is in the chunk is done.
+    /// Runs every copy of every picture, chunk by chunk in order, and hands each chunk's results to `gather`. `sums`
+    /// are the statistic and the length of each picture's map; a picture's map is finished once its last copy's chunk
+    /// is done.
     pub(super) fn run(
         &mut self,
         run: &ProgramRun<'_>,
@@ -46,7 +47,7 @@ impl Engine {
         self.run_all(run, sums, gather)
     }
 
-    /// As [`Engine::run`], whatever may be cut back.
+    /// As [`Engine::run`], without the check for clipped overflows.
     pub(super) fn run_all(
         &mut self,
         run: &ProgramRun<'_>,
@@ -93,7 +94,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Turns sums of signals into maps, for pictures that fit into one chunk.
+    /// Turns summed signals into maps, for pictures that fit into one chunk.
     fn close(&mut self, graph: &Graph, closing: &Closing, ended: &[Slot], harvest: &mut Harvest) -> Result<()> {
         if ended.is_empty() {
             return Ok(());
@@ -117,7 +118,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Runs one chunk and looks at what it leaves behind.
+    /// Runs one chunk and checks its results.
     fn run_chunk(&mut self, graph: &Graph, plan: &Arc<Plan>, chunk: &Chunk<'_>, harvest: &mut Harvest) -> Result<()> {
         match &mut self.recorder {
             None => self.device.run(plan, chunk, harvest)?,
@@ -147,7 +148,7 @@ fn finite(harvest: &Harvest) -> bool {
         && harvest.stores.iter().flatten().all(|t| t.first_not_finite().is_none())
 }
 
-/// The step in words: its primitive and the layer it belongs to.
+/// Describes a step: its primitive and the layer it belongs to.
 fn step_name(graph: &Graph, plan: &Plan, i: usize) -> String {
     let kind = plan.steps()[i].kind();
     match plan.program().node(i) {

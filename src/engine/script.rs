@@ -1,4 +1,4 @@
-//! What programs are written from, and the programs that are kept.
+//! Scripts, from which programs are written, and the cache of programs.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -9,26 +9,26 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::program::{Builder, Decided, LastAdjoint, Plan};
 
-/// Programs kept; before one more is made all are forgotten. A run over pictures of many sizes would otherwise collect them
-/// without end.
+/// Most programs in the cache; when it is full, it is emptied. Pictures of many sizes would otherwise fill it without
+/// limit.
 pub(super) const MOST: usize = 64;
 
-/// What a method writes a program from.
+/// Writes a method's program.
 ///
-/// `write` sees the script and the graph only. So whatever changes the program is a field of the script, and the engine can
-/// keep programs by graph and script: equal scripts write equal programs.
+/// `write` sees only the script and the graph. So everything that changes the program is a field of the script, and the
+/// engine can cache programs by graph and script: equal scripts write equal programs.
 pub trait Script: Clone + Eq + Hash + Debug + Send + Sync + 'static {
-    /// What its author has to know of the program, such as what is stored where; kept with the program.
+    /// What the author must know about the program, such as which slot stores what; cached with the program.
     type Notes: Send + Sync + 'static;
 
     /// Writes the program.
     ///
     /// # Errors
-    /// When a step is refused; [`Engine::evaluate`](super::Engine::evaluate) passes the error on.
+    /// When a step is refused; [`Engine::evaluate`](super::Engine::evaluate) returns the error.
     fn write(&self, b: &mut Builder<'_>) -> Result<Self::Notes>;
 }
 
-/// A script of any type.
+/// A script of any type, with its type erased.
 trait AnyScript: Send + Sync {
     fn as_any(&self) -> &dyn Any;
     fn equals(&self, other: &dyn Any) -> bool;
@@ -50,7 +50,7 @@ impl<S: Script> AnyScript for S {
     }
 }
 
-/// A script by type and value.
+/// A script compared by type and value.
 struct Name(Box<dyn AnyScript>);
 
 impl PartialEq for Name {
@@ -67,7 +67,7 @@ impl Hash for Name {
     }
 }
 
-/// All that a plan depends on, within an engine.
+/// Everything that a plan depends on, within an engine.
 #[derive(PartialEq, Eq, Hash)]
 pub(super) struct PlanKey {
     graph: u64,
@@ -83,19 +83,19 @@ impl PlanKey {
     }
 }
 
-/// Plans and what their authors noted.
+/// Plans and their authors' notes.
 #[derive(Default)]
 pub(super) struct Plans(HashMap<PlanKey, (Arc<Plan>, Arc<dyn Any + Send + Sync>)>);
 
 impl Plans {
-    /// What is kept under a script's key.
+    /// The entry for a script's key.
     pub fn get<T: Send + Sync + 'static>(&self, key: &PlanKey) -> Result<Option<(Arc<Plan>, Arc<T>)>> {
         let Some((plan, notes)) = self.0.get(key) else { return Ok(None) };
         let notes = Arc::clone(notes).downcast().map_err(|_| Error::device("notes of another script"))?;
         Ok(Some((Arc::clone(plan), notes)))
     }
 
-    /// Keeps a plan and its notes.
+    /// Stores a plan and its notes.
     pub fn keep<T: Send + Sync + 'static>(&mut self, key: PlanKey, plan: &Arc<Plan>, notes: &Arc<T>) {
         if self.0.len() >= MOST {
             self.0.clear();
@@ -103,7 +103,7 @@ impl Plans {
         self.0.insert(key, (Arc::clone(plan), Arc::clone(notes) as Arc<dyn Any + Send + Sync>));
     }
 
-    /// Forgets the plans of the graph with this id.
+    /// Drops the plans of the graph with this id.
     pub fn forget(&mut self, graph: u64) {
         self.0.retain(|key, _| key.graph != graph);
     }

@@ -1,18 +1,18 @@
-//! Functions of single numbers between layers: all that rules and devices have to know of them.
+//! Scalar functions between layers: everything that rules and devices need to know about them.
 
 use crate::error::{Error, Result};
 
-/// What an activation is to a backward rule.
+/// An activation as backward rules see it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Activation {
-    /// `min(max(x, lo), hi)`, an infinite end where nothing bounds. Each number decides whether it is inside.
+    /// `min(max(x, lo), hi)`; an infinite end means no bound. Whether an input is inside is a decision.
     Clamp {
         /// Lower bound.
         lo: f64,
         /// Upper bound.
         hi: f64,
     },
-    /// A function with a slope everywhere: nothing is decided.
+    /// A function that is differentiable everywhere, so there are no decisions.
     Smooth(Smooth),
 }
 
@@ -24,7 +24,7 @@ impl Activation {
         }
     }
 
-    /// Whether it falls nowhere: its slope is never negative. Rules that cut signals by their sign rely on it.
+    /// Whether it never decreases, i.e. its slope is never negative. Rules that cut signals by their sign rely on it.
     pub const fn rises(self) -> bool {
         match self {
             Activation::Clamp { .. } | Activation::Smooth(Smooth::SoftClamp(_)) => true,
@@ -32,10 +32,10 @@ impl Activation {
     }
 }
 
-/// A function with a slope everywhere.
+/// A function that is differentiable everywhere.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Smooth {
-    /// A clamp with rounded corners: `Graph::softened` puts it in the place of ReLUs and clamps.
+    /// A clamp with rounded corners: `Graph::softened` replaces ReLUs and clamps by it.
     SoftClamp(SoftClamp),
 }
 
@@ -61,7 +61,7 @@ impl Smooth {
         }
     }
 
-    /// Refuses numbers of which there is no such function.
+    /// Refuses parameters for which the function does not exist.
     pub(super) fn checked(self) -> Result<Self> {
         match self {
             Smooth::SoftClamp(SoftClamp { lo, hi, beta }) if !(lo < hi && beta > 0.0 && beta.is_finite()) => {
@@ -71,7 +71,7 @@ impl Smooth {
         }
     }
 
-    /// The numbers it depends on, in the order in which kernels take them; zeros behind them.
+    /// Its parameters, in the order in which kernels take them; padded with zeros.
     pub const fn parameters(self) -> [f64; 3] {
         match self {
             Smooth::SoftClamp(SoftClamp { lo, hi, beta }) => [lo, hi, beta],
@@ -79,15 +79,16 @@ impl Smooth {
     }
 }
 
-/// A clamp with rounded corners: `lo + s(x − lo) − s(x − hi)` with softplus `s(t) = ln(1 + exp(β t)) / β`. With `lo = 0`
-/// and no upper bound it is softplus itself, with `hi = 6` a soft ReLU6; it differs from the clamp by `ln 2 / β` at most.
+/// A clamp with rounded corners: `lo + s(x − lo) − s(x − hi)` with softplus `s(t) = ln(1 + exp(β t)) / β`. With `lo =
+/// 0` and no upper bound it is softplus itself, with `hi = 6` a soft ReLU6; it differs from the clamp by at most `ln 2
+/// / β`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SoftClamp {
     /// Lower bound; −∞ for none.
     pub lo: f64,
     /// Upper bound; ∞ for none.
     pub hi: f64,
-    /// Sharpness: the larger, the nearer to the clamp.
+    /// Sharpness: the larger, the closer to the clamp.
     pub beta: f64,
 }
 
@@ -109,10 +110,10 @@ impl SoftClamp {
 
 #[cfg(test)]
 impl Smooth {
-    /// Some of every kind.
+    /// Examples of every kind.
     pub(crate) fn examples() -> Vec<Self> {
         let soft = |lo, hi| Smooth::SoftClamp(SoftClamp { lo, hi, beta: 3.0 });
-        // Here, so that a new kind does not compile before the list has it.
+        // Here, so that a new kind does not compile until it is in the list.
         match soft(0.0, 6.0) {
             Smooth::SoftClamp(_) => {}
         }

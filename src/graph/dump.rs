@@ -1,4 +1,4 @@
-//! A graph as a table, Graphviz or JSON.
+//! Prints a graph as a table, Graphviz or JSON.
 
 use std::fmt::Write;
 
@@ -7,18 +7,18 @@ use serde_json::{Value, json};
 use super::{Graph, Node, NodeId, Op, Smooth};
 use crate::tensor::{Padding, Window};
 
-/// A way to write a graph down.
+/// An output format for graphs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dump {
-    /// One line a node: name, operation, inputs, output shape, parameters, multiplications, stage.
+    /// One line per node: name, operation, inputs, output shape, parameters, multiply-adds, stage.
     Text,
     /// Graphviz: `dot -Tsvg`.
     Dot,
-    /// One object: input, output, stages, totals and nodes.
+    /// One object with input, output, stages, totals and nodes.
     Json,
 }
 
-/// Attributes of an operation, besides its trained numbers.
+/// Attributes of an operation, without its trained numbers.
 fn attributes(op: &Op) -> Value {
     let window = |w: &Window| {
         let padding = match w.padding {
@@ -54,7 +54,7 @@ fn attributes(op: &Op) -> Value {
     }
 }
 
-/// The operation in a few words: `conv 3x3 / 2, groups 32`.
+/// A short description of the operation: `conv 3x3 / 2, groups 32`.
 fn brief(op: &Op) -> String {
     let pair = |[y, x]: [usize; 2]| format!("{y}x{x}");
     let stride = |s: [usize; 2]| match s {
@@ -78,7 +78,7 @@ fn brief(op: &Op) -> String {
     }
 }
 
-/// Text within double quotes, for Graphviz.
+/// The text in double quotes, for Graphviz.
 fn quoted(text: &str) -> String {
     let escaped = text.chars().filter(|c| !c.is_control());
     let escaped: String =

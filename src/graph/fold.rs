@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::tensor::Window;
 
 impl BatchNorm {
-    /// `(scale, shift)` for each channel, so that the layer is `scale · x + shift`.
+    /// `(scale, shift)` per channel, such that the layer is `scale · x + shift`.
     pub fn affine(&self) -> (Vec<f64>, Vec<f64>) {
         let scale: Vec<f64> = self.gamma.iter().zip(&*self.variance).map(|(g, v)| g / (v + self.eps).sqrt()).collect();
         let shift = self.beta.iter().zip(&*self.mean).zip(&scale).map(|((b, m), s)| b - m * s).collect();
@@ -29,18 +29,18 @@ impl BatchNorm {
 impl Graph {
     /// The same function without batch norms.
     ///
-    /// A batch norm that is its convolution's only reader is merged into it (scales in double precision, exact to
-    /// rounding); any other becomes a depthwise 1×1 convolution. A merged convolution keeps its own name; stages that
-    /// named the batch norm name the convolution.
+    /// A batch norm that is its convolution's only consumer is merged into it (scales in double precision, exact up to
+    /// rounding); any other becomes a depthwise 1×1 convolution. A merged convolution keeps its own name; stages at the
+    /// batch norm move to the convolution.
     ///
     /// # Errors
-    /// None for a graph that was built by [`super::GraphBuilder`].
+    /// Never for a graph that was built by [`super::GraphBuilder`].
     pub fn fold(&self) -> Result<Graph> {
         let consumers = self.consumers();
         let mut builder = self.like(self.input_shape());
         let mut new_id: Vec<NodeId> = Vec::with_capacity(self.nodes().len());
         new_id.push(builder.input());
-        // A convolution that a batch norm follows waits for it.
+        // A convolution followed by a batch norm waits for it.
         let merges = |id: NodeId| match consumers[id.index()][..] {
             [reader] => match (&self.node(id).op, &self.node(reader).op) {
                 (Op::Conv(conv), Op::BatchNorm(norm)) => Some((conv, norm)),
@@ -54,7 +54,7 @@ impl Graph {
             let new = match (&node.op, merges(id)) {
                 (_, Some((conv, norm))) => {
                     let (scale, shift) = norm.affine();
-                    // A bias of one number an element has a plane for each channel.
+                    // A bias with one number per element has a plane for each channel.
                     let own = conv.bias.clone().unwrap_or_else(|| vec![0.0; scale.len()].into());
                     let plane = own.len() / scale.len();
                     let bias = own.iter().enumerate().map(|(i, b)| b * scale[i / plane] + shift[i / plane]).collect();

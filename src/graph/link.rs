@@ -14,7 +14,7 @@ pub enum Link {
     /// The softmax of all logits.
     #[default]
     Softmax,
-    /// The sigmoid of each logit: of a net with one output, whose logit is `z` alone or stands as `−z`, `z`
+    /// The sigmoid of each logit, for a net with one output. Its logit is `z` alone, or the pair `−z`, `z`
     /// ([`Graph::two_classes`]).
     Sigmoid,
 }
@@ -30,17 +30,18 @@ impl Link {
 }
 
 impl Graph {
-    /// A net with one output `z` as a net with two classes: class 0 ("not") has the logit `−z`, class 1 ("yes") the logit
-    /// `z`. The layer that gives `z` has its weights twice then, first with the sign changed; other nodes stay, and other
-    /// nets stay as they are.
+    /// Turns a net with one output `z` into one with two classes: class 0 ("not") has the logit `−z`, class 1 ("yes")
+    /// the logit `z`. For this, the layer that produces `z` contains its weights twice, first with the sign changed;
+    /// all other nodes stay. Other nets are unchanged.
     ///
     /// # Errors
-    /// Model when the output comes from something else than a convolution or a linear layer, as from a ReLU: names the node.
+    /// Model when the output comes from anything but a convolution or a linear layer, for example a ReLU; the message
+    /// names the node.
     pub fn two_classes(&self) -> Result<Graph> {
         if self.classes() != 1 {
             return Ok(self.clone());
         }
-        // What lies between treats every channel alike.
+        // The nodes in between treat every channel alike.
         let mut last = self.output();
         while matches!(self.node(last).op, Op::Flatten | Op::AvgPool { .. } | Op::AdaptiveAvgPool { .. }) {
             last = self.node(last).inputs[0];

@@ -1,4 +1,4 @@
-//! What a net computes: nodes in topological order, plain data, never mutated.
+//! The computation of a net: nodes in topological order, plain data, never mutated.
 
 mod activation;
 mod dump;
@@ -33,20 +33,20 @@ impl NodeId {
 /// One operation, its inputs and the shape of its output.
 #[derive(Debug, Clone)]
 pub struct Node {
-    /// Unique within the graph; after the weights' names where there are any.
+    /// Unique within the graph; taken from the weights' names if there are any.
     pub name: String,
-    /// What it computes.
+    /// Its operation.
     pub op: Op,
-    /// From which nodes, all of them earlier.
+    /// The nodes that it reads, all of them earlier.
     pub inputs: Vec<NodeId>,
     /// Shape of its output.
     pub shape: Shape,
-    /// What a batch norm is as a convolution; made once, so that its weight keeps its id.
+    /// A batch norm as a convolution; made once, so that its weight keeps its id.
     norm: Option<Conv>,
 }
 
 impl Node {
-    /// The convolution that this node is: its own, or what a batch norm comes to.
+    /// This node as a convolution: its own, or the equivalent of a batch norm.
     pub(crate) fn conv(&self) -> Option<&Conv> {
         match &self.op {
             Op::Conv(conv) => Some(conv),
@@ -66,7 +66,7 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// Names this graph: equal ids mean the same graph.
+    /// Identifies this graph: equal ids mean the same graph.
     pub fn id(&self) -> u64 {
         self.id
     }
@@ -76,7 +76,7 @@ impl Graph {
         &self.nodes
     }
 
-    /// Refuses the id of a node that is not there.
+    /// Refuses an id that is not a node of this graph.
     pub(crate) fn check(&self, id: NodeId) -> Result<()> {
         if id.0 < self.nodes.len() {
             return Ok(());
@@ -126,12 +126,12 @@ impl Graph {
         self.link
     }
 
-    /// Named places where feature maps are looked at, shallow to deep.
+    /// Named nodes at which feature maps are of interest, shallow to deep.
     pub fn stages(&self) -> &[(String, NodeId)] {
         &self.stages
     }
 
-    /// A stage or any other node by name.
+    /// Finds a stage or any other node by name.
     ///
     /// # Errors
     /// When there is none; the message lists the stages.
@@ -149,7 +149,7 @@ impl Graph {
     /// The same net for pictures of another size.
     ///
     /// # Errors
-    /// When the net does not take that size; names the node that refuses.
+    /// When the net does not take that size; the message names the node that refuses.
     pub fn resized(&self, input: Shape) -> Result<Graph> {
         if input.c != self.input_shape().c {
             return Err(Error::input(format!(
@@ -166,7 +166,7 @@ impl Graph {
         builder.finish(self.output)
     }
 
-    /// A builder for such a net on pictures of shape `input`, without nodes.
+    /// An empty builder with this net's properties, on pictures of shape `input`.
     fn like(&self, input: Shape) -> GraphBuilder {
         GraphBuilder { link: self.link, ..GraphBuilder::new(input) }
     }
@@ -180,18 +180,18 @@ impl Graph {
         readers
     }
 
-    /// Trained numbers in all.
+    /// Number of parameters in total.
     pub fn parameters(&self) -> usize {
         self.nodes.iter().map(|n| n.op.parameters()).sum()
     }
 
-    /// Multiplications of one forward pass.
+    /// Multiply-adds of one forward pass.
     pub fn macs(&self) -> usize {
         self.nodes.iter().map(|n| n.op.macs(n.shape)).sum()
     }
 }
 
-/// Builds a [`Graph`] node by node; every shape is checked as the node is added.
+/// Builds a [`Graph`] node by node; shapes are checked as each node is added.
 #[derive(Debug)]
 pub struct GraphBuilder {
     nodes: Vec<Node>,
@@ -223,12 +223,12 @@ impl GraphBuilder {
     /// Adds a node.
     ///
     /// # Errors
-    /// When the name is taken, an input does not exist or the shapes do not suit; names the node.
+    /// When the name is taken, an input does not exist or the shapes do not match; the message names the node.
     pub fn push(&mut self, name: impl Into<String>, op: Op, inputs: &[NodeId]) -> Result<NodeId> {
         self.add(name.into(), op, inputs, None)
     }
 
-    /// As [`GraphBuilder::push`], with what a batch norm is as a convolution where that is known.
+    /// As [`GraphBuilder::push`]; `norm` is the batch norm's equivalent convolution if it is known.
     fn add(&mut self, name: String, op: Op, inputs: &[NodeId], norm: Option<Conv>) -> Result<NodeId> {
         if inputs.iter().any(|i| i.0 >= self.nodes.len()) {
             return Err(Error::model(format!("node '{name}' reads a node that is not there yet")));
@@ -246,7 +246,7 @@ impl GraphBuilder {
         Ok(NodeId(self.nodes.len() - 1))
     }
 
-    /// Names `id` a stage; [`GraphBuilder::finish`] refuses one that is no node.
+    /// Makes `id` a named stage; [`GraphBuilder::finish`] refuses one that is not a node.
     pub fn stage(&mut self, name: impl Into<String>, id: NodeId) {
         self.stages.push((name.into(), id));
     }

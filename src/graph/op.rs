@@ -1,4 +1,4 @@
-//! What a node computes, and the shape of what comes out.
+//! The operations of nodes, and the shapes of their outputs.
 
 use std::sync::Arc;
 
@@ -6,16 +6,16 @@ use super::{Activation, Smooth, Weight};
 use crate::error::{Error, Result};
 use crate::tensor::{Shape, Window};
 
-/// A convolution: cross-correlation plus bias, as every framework has it.
+/// A convolution: cross-correlation plus bias, as in every framework.
 #[derive(Debug, Clone)]
 pub struct Conv {
     /// `[k, c / groups, kh, kw]`.
     pub weight: Weight,
-    /// One number an output channel, or one an element of the output (`[k, h, w]` in C order).
+    /// One number per output channel, or one per element of the output (`[k, h, w]` in C order).
     pub bias: Option<Arc<[f64]>>,
     /// Kernel (equal to the weight's), stride, dilation, padding.
     pub window: Window,
-    /// Groups of channels that do not see each other.
+    /// Number of channel groups; each group reads only its own input channels.
     pub groups: usize,
 }
 
@@ -24,26 +24,26 @@ pub struct Conv {
 pub struct Linear {
     /// `[k, c, 1, 1]`.
     pub weight: Weight,
-    /// One number an output.
+    /// One number per output.
     pub bias: Option<Arc<[f64]>>,
 }
 
 /// Batch norm at inference: `gamma · (x − mean) / sqrt(variance + eps) + beta` for each channel.
 #[derive(Debug, Clone)]
 pub struct BatchNorm {
-    /// Scale, one a channel.
+    /// Scale, one per channel.
     pub gamma: Arc<[f64]>,
-    /// Shift, one a channel.
+    /// Shift, one per channel.
     pub beta: Arc<[f64]>,
-    /// Running mean, one a channel.
+    /// Running mean, one per channel.
     pub mean: Arc<[f64]>,
-    /// Running variance, one a channel.
+    /// Running variance, one per channel.
     pub variance: Arc<[f64]>,
     /// Added to the variance.
     pub eps: f64,
 }
 
-/// What a node computes from its inputs.
+/// The operation of a node on its inputs.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Op {
@@ -64,7 +64,7 @@ pub enum Op {
         /// Upper bound.
         hi: f64,
     },
-    /// A function of single numbers that has a slope everywhere.
+    /// A scalar function that is differentiable everywhere.
     Smooth(Smooth),
     /// Maximum over windows; padding never wins; the first of equal elements wins.
     MaxPool(Window),
@@ -75,7 +75,7 @@ pub enum Op {
         /// Whether padded zeros count as elements.
         count_padding: bool,
     },
-    /// Mean over `out` bins an axis, from `⌊i·n/out⌋` to `⌈(i+1)·n/out⌉`; `[1, 1]` is the global average.
+    /// Mean over `out` bins per axis, from `⌊i·n/out⌋` to `⌈(i+1)·n/out⌉`; `[1, 1]` is the global average.
     AdaptiveAvgPool {
         /// Rows and columns of the output.
         out: [usize; 2],
@@ -84,18 +84,18 @@ pub enum Op {
     Add,
     /// Feature map to vector, order c, h, w.
     Flatten,
-    /// Inputs one after the other along the channels.
+    /// Inputs concatenated along the channels.
     Concat,
     /// Every `stride`-th row and column, from the first.
     Subsample {
-        /// Distance between rows and columns kept.
+        /// Distance between the rows and columns that are kept.
         stride: [usize; 2],
     },
     /// Zero channels before and after.
     PadChannels {
-        /// Zero channels in front.
+        /// Zero channels before the input's.
         before: usize,
-        /// Zero channels behind.
+        /// Zero channels after the input's.
         after: usize,
     },
 }
@@ -122,7 +122,7 @@ impl Op {
         }
     }
 
-    /// The function of single numbers that this is, if it is one: what rules treat as an activation.
+    /// This operation as a scalar function, if it is one; rules treat it as an activation.
     pub fn activation(&self) -> Option<Activation> {
         match self {
             Op::Relu => Some(Activation::Clamp { lo: 0.0, hi: f64::INFINITY }),
@@ -143,10 +143,10 @@ impl Op {
         }
     }
 
-    /// Trained numbers in this operation.
+    /// Number of parameters of this operation.
     pub fn parameters(&self) -> usize {
         let trained = |weight: &Weight, bias: &Option<Arc<[f64]>>| {
-            // The numbers with the sign changed are no others.
+            // The copies with the sign changed are not counted again.
             let copies = if weight.is_mirrored() { 2 } else { 1 };
             (weight.len() + bias.as_ref().map_or(0, |b| b.len())) / copies
         };
@@ -158,7 +158,7 @@ impl Op {
         }
     }
 
-    /// Multiplications of a forward pass, given the output's shape.
+    /// Multiply-adds of a forward pass, given the output's shape.
     pub fn macs(&self, out: Shape) -> usize {
         match self {
             Op::Conv(c) => out.len() * c.weight.row_len(),
@@ -170,7 +170,7 @@ impl Op {
     /// Shape of the output for inputs of the given shapes.
     ///
     /// # Errors
-    /// When the inputs do not suit the operation.
+    /// When the inputs do not match the operation.
     pub fn output(&self, inputs: &[Shape]) -> Result<Shape> {
         inputs.iter().try_for_each(|x| x.checked().map(|_| ()))?;
         self.shape_of(inputs)?.checked()

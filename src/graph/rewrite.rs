@@ -1,4 +1,4 @@
-//! Graphs made from graphs: rounded corners, data that are shifted, other weights.
+//! Derives graphs from graphs: rounded corners, shifted data, other weights.
 
 use std::sync::Arc;
 
@@ -7,11 +7,11 @@ use crate::error::{Error, Result};
 use crate::tensor::{Shape, Tensor};
 
 impl Graph {
-    /// The same nodes, but `change` may give some another operation of the same shape.
+    /// The same nodes, except that `change` may replace an operation by one with the same output shape.
     ///
     /// # Errors
-    /// Those of `change`, and when an operation does not suit its inputs or has another output shape than the one whose
-    /// place it takes.
+    /// The errors of `change`, and when an operation does not match its inputs, or its output shape differs from that
+    /// of the operation it replaces.
     pub fn rewritten(&self, mut change: impl FnMut(NodeId, &Node) -> Result<Option<Op>>) -> Result<Graph> {
         let mut builder = self.like(self.input_shape());
         for id in self.ids().skip(1) {
@@ -30,8 +30,8 @@ impl Graph {
         builder.finish(self.output())
     }
 
-    /// The net with rounded corners: every ReLU and clamp becomes a [`SoftClamp`] of sharpness `beta`, so that gradients
-    /// have gradients (Dombrowski et al., NeurIPS 2019, section 3.2). Max-pools stay.
+    /// The net with rounded corners: every ReLU and clamp becomes a [`SoftClamp`] of sharpness `beta`, so that
+    /// gradients are differentiable (Dombrowski et al., NeurIPS 2019, section 3.2). Max-pools stay.
     ///
     /// # Errors
     /// Settings when `beta` is not a positive number.
@@ -47,13 +47,13 @@ impl Graph {
         })
     }
 
-    /// The net for shifted data: what this one says of `x`, it says of `x + shift` (Kindermans et al. 2017, section 2). The
-    /// biases of the layers at the picture become `b − W·shift`. Zeros in a convolution's padding are not shifted, so its
-    /// new bias has one number an element of the output.
+    /// The net for shifted data: its output on `x + shift` is this net's output on `x` (Kindermans et al. 2017, section
+    /// 2). The biases of the layers at the picture become `b − W·shift`. Zeros in a convolution's padding are not
+    /// shifted, so its new bias has one number per element of the output.
     ///
     /// # Errors
-    /// Input when `shift` has not the input's shape or is not finite. Model when the picture is read by something else than
-    /// convolutions and linear layers (behind a flattening, where there is one).
+    /// Input when `shift` does not have the input's shape or is not finite. Model when the picture is read by anything
+    /// but convolutions and linear layers (after a flattening, if there is one).
     pub fn shifted(&self, shift: &Tensor) -> Result<Graph> {
         if shift.dims() != self.input_shape().dims() {
             return Err(Error::input(format!("a shift of {:?} for pictures of {}", shift.dims(), self.input_shape())));
@@ -62,7 +62,7 @@ impl Graph {
             return Err(Error::input(format!("element {at} of the shift is {}", shift.at(at))));
         }
         let values = shift.to_f64();
-        // Nodes that hand the picture on as it is.
+        // Nodes that pass the picture on unchanged.
         let mut same = vec![false; self.nodes().len()];
         same[0] = true;
         self.rewritten(|id, node| {

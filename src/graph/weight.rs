@@ -1,4 +1,4 @@
-//! Weights as they are stored, read in the precision a device wants.
+//! Weights as stored, read in the precision that a device needs.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use half::slice::HalfFloatSliceExt;
 use crate::error::{Error, Result};
 use crate::tensor::Scalar;
 
-/// Bytes that outlive every graph made from them: a mapped file, an embedded array, a vector.
+/// Bytes that outlive every graph that uses them: a mapped file, an embedded array, a vector.
 pub type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
 /// How stored numbers are encoded (little endian).
@@ -46,7 +46,7 @@ impl Encoding {
     }
 }
 
-/// What is read in place of a weight's numbers, element by element.
+/// A function of a weight's numbers that is read in their place, element by element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Part {
     /// The numbers themselves.
@@ -58,7 +58,7 @@ pub enum Part {
     Negative,
     /// `w²`.
     Square,
-    /// 1, whatever the weight.
+    /// 1 for every weight.
     Ones,
     /// `w + γ·max(w, 0)`.
     PositiveRaised(Factor),
@@ -66,7 +66,7 @@ pub enum Part {
     NegativeRaised(Factor),
 }
 
-/// A factor that can be compared and hashed: a double by its bits.
+/// A factor that can be compared and hashed: a double, by its bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Factor(u64);
 
@@ -84,7 +84,7 @@ impl Factor {
 }
 
 impl Part {
-    /// What stands for `w`.
+    /// The value for weight `w`.
     pub fn of(self, w: f64) -> f64 {
         match self {
             Part::Whole => w,
@@ -98,12 +98,12 @@ impl Part {
     }
 }
 
-/// Names the numbers of a weight: equal ids mean equal numbers.
+/// Identifies the numbers of a weight: equal ids mean equal numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct WeightId(u64, Part);
 
 impl WeightId {
-    /// Names what is stored, whatever part of it.
+    /// Identifies the stored numbers, independent of the part.
     pub(crate) const fn stored(self) -> u64 {
         self.0
     }
@@ -111,8 +111,8 @@ impl WeightId {
 
 /// The weight of a convolution `[k, c / groups, kh, kw]` or a linear layer `[k, c, 1, 1]`.
 ///
-/// The numbers stay where they are stored; devices convert the rows they ask for. Folding a batch norm multiplies
-/// each output row by a factor, kept beside the stored numbers in double precision.
+/// The numbers stay where they are stored; devices convert the rows that they need. Folding a batch norm multiplies
+/// each output row by a factor, which is kept separately in double precision.
 #[derive(Clone)]
 pub struct Weight {
     id: u64,
@@ -143,11 +143,12 @@ fn next_id() -> u64 {
 }
 
 impl Weight {
-    /// `dims` numbers stored in `bytes` from byte `offset`. They should be finite in the precision that is computed in: products
-    /// with zeros are left out whatever the other factor, and others make the results an error that names the layer.
+    /// A weight of shape `dims`, stored in `bytes` from byte `offset` on. The numbers should be finite in the precision
+    /// of the computation: an infinity may be missed, because products with zeros are skipped; otherwise it makes the
+    /// results an error that names the layer.
     ///
     /// # Errors
-    /// When the bytes end before the numbers do or there are none.
+    /// When the bytes end before the numbers do, or there are no numbers.
     pub fn stored(dims: [usize; 4], bytes: Bytes, offset: usize, encoding: Encoding) -> Result<Self> {
         let count = dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).filter(|&n| n > 0);
         let end = count.and_then(|n| n.checked_mul(encoding.bytes())).and_then(|n| n.checked_add(offset));
@@ -158,13 +159,13 @@ impl Weight {
         Ok(Self { id: next_id(), dims, bytes, offset, encoding, row_scale: None, part: Part::Whole, mirrored: false })
     }
 
-    /// From numbers in C order; errors as [`Weight::stored`].
+    /// Copies numbers in C order; errors as [`Weight::stored`].
     pub fn owned(dims: [usize; 4], values: &[f32]) -> Result<Self> {
         let bytes: Vec<u8> = bytemuck::cast_slice(values).to_vec();
         Self::stored(dims, Arc::new(bytes), 0, Encoding::F32)
     }
 
-    /// From numbers in C order, which it takes; errors as [`Weight::stored`].
+    /// Takes numbers in C order; errors as [`Weight::stored`].
     pub(crate) fn taking(dims: [usize; 4], values: Vec<f32>) -> Result<Self> {
         struct Floats(Vec<f32>);
         impl AsRef<[u8]> for Floats {
@@ -175,11 +176,11 @@ impl Weight {
         Self::stored(dims, Arc::new(Floats(values)), 0, Encoding::F32)
     }
 
-    /// The same numbers with the sign changed, then the numbers themselves: twice as many output channels. Signs are
+    /// The numbers with the sign changed, followed by the numbers themselves: twice as many output channels. Signs are
     /// changed in the stored bits, so nothing is rounded.
     ///
     /// # Errors
-    /// When the weight is a part of another or a mirrored one.
+    /// When the weight is a part of another, or already mirrored.
     pub fn mirrored(&self) -> Result<Self> {
         if self.part != Part::Whole || self.mirrored {
             return Err(Error::model("mirror a whole weight, once"));
@@ -200,12 +201,13 @@ impl Weight {
         self.mirrored
     }
 
-    /// Names these numbers: equal ids mean equal numbers.
+    /// Identifies these numbers: equal ids mean equal numbers.
     pub fn id(&self) -> WeightId {
         WeightId(self.id, self.part)
     }
 
-    /// The same weight with some part of its numbers in their place; of a weight that is a part already, of the whole.
+    /// The same weight with its numbers replaced by `part`; if it is a part already, `part` applies to the whole
+    /// weight.
     pub fn part(&self, part: Part) -> Self {
         Self { part, ..self.clone() }
     }
@@ -220,12 +222,12 @@ impl Weight {
         self.dims[0]
     }
 
-    /// Numbers that make one output channel.
+    /// Numbers per output channel.
     pub fn row_len(&self) -> usize {
         self.dims[1] * self.dims[2] * self.dims[3]
     }
 
-    /// Numbers in all.
+    /// Total number of elements.
     pub fn len(&self) -> usize {
         self.rows() * self.row_len()
     }
@@ -243,7 +245,7 @@ impl Weight {
     /// The same weight with output channel `k` multiplied by `scale[k]`.
     ///
     /// # Errors
-    /// When `scale` has not one factor an output channel, or the weight is a part of another.
+    /// When `scale` does not have one factor per output channel, or the weight is a part of another.
     pub fn scaled(&self, scale: &[f64]) -> Result<Self> {
         if self.part != Part::Whole {
             return Err(Error::model("scale the whole weight before taking a part of it"));
@@ -258,7 +260,7 @@ impl Weight {
         Ok(Self { id: next_id(), row_scale: Some(row_scale), ..self.clone() })
     }
 
-    /// Numbers `columns` of output channel `row`, converted (and scaled in double precision) into `out`.
+    /// Writes numbers `columns` of output channel `row`, converted (and scaled in double precision), to `out`.
     pub(crate) fn read<T: Scalar>(&self, row: usize, columns: Range<usize>, out: &mut [T]) {
         let scale = self.row_scale.as_ref().map_or(1.0, |s| s[row]);
         let size = self.encoding.bytes();
@@ -298,7 +300,8 @@ impl Weight {
         }
     }
 
-    /// Half-precision numbers as single-precision ones, many at a time; false where that cannot be done.
+    /// Converts half-precision numbers to single precision, many at a time. Returns false if it cannot: for other
+    /// encodings, misaligned numbers or a big-endian machine.
     fn widen(&self, raw: &[u8], out: &mut [f32]) -> bool {
         if cfg!(target_endian = "big") {
             return false;
@@ -318,7 +321,7 @@ impl Weight {
         true
     }
 
-    /// All numbers `[k][row]` where they are stored, if they are stored as aligned, unscaled `T`.
+    /// All numbers `[k][row]` in place, if they are stored as aligned, unscaled `T`.
     pub(crate) fn in_place<T: Scalar>(&self) -> Option<&[T]> {
         let matches = match self.encoding {
             Encoding::F32 => T::PRECISION == crate::tensor::Precision::F32,
@@ -332,7 +335,7 @@ impl Weight {
         bytemuck::try_cast_slice(raw).ok()
     }
 
-    /// All numbers `[k][row]` where they are stored, at any address, if they are stored unscaled in half precision.
+    /// All numbers `[k][row]` in place, at any alignment, if they are stored unscaled in half precision.
     pub(crate) fn halves(&self) -> Option<(Encoding, &[u8])> {
         let matches = matches!(self.encoding, Encoding::F16 | Encoding::Bf16);
         if !matches || self.row_scale.is_some() || self.part != Part::Whole || cfg!(target_endian = "big") {

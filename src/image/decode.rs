@@ -1,8 +1,8 @@
-//! Decoding picture files, hostile ones included.
+//! Decodes picture files, including hostile ones.
 //!
-//! The format is known by content, never by a file's name. Colours follow Pillow's `convert("RGB")`: alpha is dropped,
-//! not blended; 16-bit levels keep their high byte; colour profiles are not applied; of an animation the first frame
-//! counts. Unlike Pillow's plain `open`, the orientation that EXIF or XMP says is applied.
+//! The format is determined by content, never by the file name. Colours follow Pillow's `convert("RGB")`: alpha is
+//! dropped, not blended; 16-bit levels keep their high byte; colour profiles are not applied; of an animation, the
+//! first frame is taken. Unlike in Pillow's plain `open`, the orientation in EXIF or XMP is applied.
 
 use std::cell::Cell;
 use std::io::{Cursor, Read};
@@ -15,24 +15,25 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 use super::{Picture, orientation};
 use crate::error::{Error, Result, open_file};
 
-/// What a picture file may cost; checked against its header before anything of that size is allocated.
+/// Limits on a picture file; checked against its header before anything of that size is allocated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecodeLimits {
     /// Columns.
     pub width: usize,
     /// Rows.
     pub height: usize,
-    /// Pixels in all.
+    /// Total number of pixels.
     pub pixels: u64,
-    /// Bytes that decoding holds at most beside the file: the picture in the file's own sample type, what its decoder keeps
-    /// beside that, and the copies that make it RGB and upright. Metadata have bounds of their own, some MiB.
+    /// Most bytes that decoding holds besides the file: the picture in the file's own sample type, the decoder's
+    /// buffers, and the copies that convert it to RGB and turn it upright. Metadata have limits of their own, a few
+    /// MiB.
     pub decoded_bytes: u64,
     /// Bytes of the file.
     pub file_bytes: u64,
 }
 
 impl Default for DecodeLimits {
-    /// 32768 pixels a side, 256 million in all, 1 GiB for what decoding holds, 512 MiB for the file.
+    /// 32768 pixels per side, 256 million in total, 1 GiB for decoding, 512 MiB for the file.
     fn default() -> Self {
         Self { width: 32_768, height: 32_768, pixels: 256_000_000, decoded_bytes: 1 << 30, file_bytes: 512 << 20 }
     }
@@ -71,7 +72,7 @@ impl DecodeLimits {
     }
 }
 
-/// A format as sentences call it.
+/// Name of a format in messages.
 fn name(format: ImageFormat) -> String {
     match format {
         ImageFormat::WebP => "WebP".to_string(),
@@ -79,12 +80,12 @@ fn name(format: ImageFormat) -> String {
     }
 }
 
-/// Formats this build can decode, as sentences list them.
+/// The formats that this build can decode, as a list for messages.
 fn known_formats() -> String {
     ImageFormat::all().filter(ImageFormat::reading_enabled).map(name).collect::<Vec<_>>().join(", ")
 }
 
-/// One sentence for a decoder's complaint about a file of `format`.
+/// One sentence for a decoder's error on a file of `format`.
 fn complaint(error: ImageError, format: ImageFormat) -> Error {
     let name = name(format);
     match error {
@@ -102,28 +103,28 @@ fn complaint(error: ImageError, format: ImageFormat) -> Error {
             Error::input(format!("truncated {name} picture: the file ends before the picture does"))
         }
         e => {
-            // The source says what is wrong without saying the format once more.
+            // The source describes the error without repeating the format.
             let cause = std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
             Error::input(format!("broken {name} picture: {}", first_line(&cause)))
         }
     }
 }
 
-/// Decoders' messages may run over lines; one is enough.
+/// Decoders' messages may have several lines; one is enough.
 fn first_line(message: &str) -> &str {
     message.lines().next().unwrap_or_default()
 }
 
 /// Whether a JPEG file reaches its end-of-image marker.
 ///
-/// The decoder fills what is missing with grey and says nothing, so that the markers have to be walked here: segments by
-/// their lengths (an embedded thumbnail has an end marker of its own), entropy-coded data byte by byte.
+/// The decoder silently fills missing data with grey, so the markers must be followed here: segments by their lengths
+/// (an embedded thumbnail has an end marker of its own), entropy-coded data byte by byte.
 fn jpeg_is_whole(bytes: &[u8]) -> bool {
     const END: u8 = 0xD9;
     let mut at = 2;
     while at + 1 < bytes.len() {
         if bytes[at] != 0xFF {
-            // Outside a scan these are stray bytes between segments, which decoders skip.
+            // Outside a scan, these are stray bytes between segments, which decoders skip.
             at += 1;
             continue;
         }
@@ -142,16 +143,16 @@ fn jpeg_is_whole(bytes: &[u8]) -> bool {
     false
 }
 
-/// Bytes that decoding holds beside the file at most.
+/// Most bytes that decoding holds besides the file.
 fn held_bytes(decoder: &impl ImageDecoder, file: &[u8], format: ImageFormat, turned: bool) -> u64 {
     let (width, height) = decoder.dimensions();
     let pixels = u64::from(width) * u64::from(height);
     let (decoded, rgb) = (decoder.total_bytes(), pixels.saturating_mul(3));
     let within = match format {
-        // The decoder has a copy of the file, and of progressive ones all coefficients.
+        // The decoder holds a copy of the file and, for progressive files, all coefficients.
         ImageFormat::Jpeg if is_progressive(file) => rgb.saturating_mul(2).saturating_add(file.len() as u64),
         ImageFormat::Jpeg => file.len() as u64,
-        // Frames are put together on a canvas.
+        // Frames are composed on a canvas.
         ImageFormat::WebP | ImageFormat::Gif => pixels.saturating_mul(4),
         _ => 0,
     };
@@ -169,7 +170,7 @@ fn is_progressive(bytes: &[u8]) -> bool {
             _ => at += 2 + usize::from(u16::from_be_bytes([high, low])),
         }
     }
-    // What is not understood costs the more.
+    // A file that is not understood gets the higher estimate.
     true
 }
 
@@ -197,8 +198,8 @@ thread_local! {
     static WITHIN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this thread decodes a picture right now: a panic there becomes an error of [`Picture::decode`], and a program's
-/// panic hook need not tell of it.
+/// Whether this thread is decoding a picture: a panic there becomes an error of [`Picture::decode`], so a program's
+/// panic hook need not report it.
 #[must_use]
 pub fn is_decoding() -> bool {
     WITHIN.get()
@@ -208,10 +209,10 @@ impl Picture {
     /// Decodes a picture file held in memory.
     ///
     /// # Errors
-    /// Input when the bytes are no picture of a supported format, are truncated or broken; limit when the header asks
-    /// for more than `limits`.
+    /// Input when the bytes are not a picture of a supported format, are truncated or broken; limit when the header
+    /// exceeds `limits`.
     pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<Picture> {
-        // A decoder of another crate may trip over a hostile file; nothing of it is used afterwards.
+        // A third-party decoder may panic on a hostile file; its state is not used afterwards.
         let decoded = WITHIN.with(|within| {
             let outer = within.replace(true);
             let decoded = catch_unwind(|| Self::decoded(bytes, limits));
@@ -284,7 +285,7 @@ impl Picture {
     /// Decodes the picture file at `path`.
     ///
     /// # Errors
-    /// As [`Picture::decode`], with the path before the sentence, and when the file cannot be read.
+    /// As [`Picture::decode`], with the path before the message, and when the file cannot be read.
     pub fn open(path: impl AsRef<Path>, limits: &DecodeLimits) -> Result<Picture> {
         let path = path.as_ref();
         let file = open_file(path)?;

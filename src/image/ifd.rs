@@ -1,13 +1,13 @@
-//! The directory of tags that TIFF files and EXIF blocks begin with, read as Pillow reads it.
+//! The tag directory at the start of TIFF files and EXIF blocks, read as Pillow reads it.
 
 use std::collections::BTreeMap;
 
-/// Orientation of a picture.
+/// Orientation tag.
 pub(super) const ORIENTATION: u16 = 0x0112;
-/// Text of metadata in XML.
+/// XMP metadata tag.
 pub(super) const XMP: u16 = 700;
 
-/// Where the value of a tag lies.
+/// The location of a tag's value.
 #[derive(Debug, Clone, Copy)]
 struct TagValue {
     kind: u16,
@@ -23,7 +23,7 @@ pub(super) struct Ifd<'a> {
     entries: BTreeMap<u16, TagValue>,
 }
 
-/// Bytes of one element of a type.
+/// Bytes per element of a type.
 fn unit(kind: u16) -> Option<u64> {
     match kind {
         1 | 2 | 6 | 7 => Some(1),
@@ -35,8 +35,8 @@ fn unit(kind: u16) -> Option<u64> {
 }
 
 impl<'a> Ifd<'a> {
-    /// Reads the directory that the header of `data` points to; nothing where there is no such header. Entries that
-    /// cannot be read are left out.
+    /// Reads the directory to which the header of `data` points; `None` if there is no such header. Unreadable entries
+    /// are skipped.
     pub(super) fn read(data: &'a [u8]) -> Option<Self> {
         // Some writers swap the two bytes of the magic number.
         let (big_endian, wide) = match data.get(..4)? {
@@ -78,21 +78,21 @@ impl<'a> Ifd<'a> {
                 usize::try_from(self.number(value, inline)?).ok()?
             };
             let bytes = usize::try_from(bytes).ok()?;
-            // Where a value lies outside of the file, the rest of the directory is not to be believed.
+            // If a value lies outside the file, the rest of the directory cannot be trusted.
             self.data.get(place..place.checked_add(bytes)?)?;
             self.entries.insert(tag, TagValue { kind, at: place, bytes });
         }
         Some(())
     }
 
-    /// The whole number of `bytes` bytes at `at`.
+    /// The integer of `bytes` bytes at `at`.
     fn number(&self, at: usize, bytes: usize) -> Option<u64> {
         let raw = self.data.get(at..at.checked_add(bytes)?)?;
         let add = |n: u64, b: &u8| n << 8 | u64::from(*b);
         Some(if self.big_endian { raw.iter().fold(0, add) } else { raw.iter().rev().fold(0, add) })
     }
 
-    /// Whether the tag is there, whatever its type.
+    /// Whether the tag is present, with any type.
     pub(super) fn has(&self, tag: u16) -> bool {
         self.entries.contains_key(&tag)
     }
@@ -103,7 +103,8 @@ impl<'a> Ifd<'a> {
         self.data.get(entry.at..entry.at + entry.bytes)
     }
 
-    /// The numbers of a tag; bytes and texts are none. They are read as they are taken: a hostile tag is as long as its file.
+    /// The numbers of a tag; `None` for bytes and texts. They are read lazily: a hostile tag can be as long as its
+    /// file.
     pub(super) fn numbers(&self, tag: u16) -> Option<impl ExactSizeIterator<Item = f64>> {
         let entry = *self.entries.get(&tag)?;
         let size = unit(entry.kind)? as usize;
@@ -133,7 +134,7 @@ impl<'a> Ifd<'a> {
         Some(places.map(move |at| one(at).unwrap_or(f64::NAN)))
     }
 
-    /// Where the value of a tag lies, and in which order its bytes are; for putting another in its place.
+    /// Position, size and byte order of a tag's value, for overwriting it.
     #[cfg(feature = "tiff")]
     pub(super) fn place(&self, tag: u16) -> Option<(usize, usize, bool)> {
         let entry = self.entries.get(&tag)?;

@@ -1,4 +1,4 @@
-//! Pictures: decoding, resizing and cropping, and the way between 8-bit levels and the numbers a net sees.
+//! Pictures: decoding, resizing, cropping, and the conversion between 8-bit levels and a net's inputs.
 
 #[cfg(feature = "pictures")]
 mod decode;

@@ -1,4 +1,4 @@
-//! Which way up a picture is: the orientation that EXIF or, without it, XMP says, as Pillow's `exif_transpose` has it.
+//! The orientation of a picture, from EXIF or, without it, from XMP, as in Pillow's `exif_transpose`.
 
 use std::borrow::Cow;
 
@@ -6,25 +6,25 @@ use image::ImageFormat;
 
 use super::ifd::{self, Ifd};
 
-/// Longest EXIF block that is put together from several segments, bytes.
+/// Longest EXIF block that is assembled from several segments, in bytes.
 const MOST_EXIF: usize = 16 << 20;
 
-/// Longest text of a PNG chunk once it is decompressed, bytes.
+/// Longest decompressed text of a PNG chunk, in bytes.
 #[cfg(feature = "png")]
 const MOST_TEXT: usize = 1 << 20;
 
-/// The same of all chunks of a file together.
+/// The same for all chunks of a file together.
 #[cfg(feature = "png")]
 const MOST_TEXTS: usize = 4 << 20;
 
-/// Metadata of a file, as far as there is any.
+/// Metadata of a file, if present.
 #[derive(Default)]
 struct Blocks<'a> {
     exif: Option<Cow<'a, [u8]>>,
     xmp: Option<Cow<'a, [u8]>>,
 }
 
-/// The orientation of the picture file `bytes`, 1 (upright) to 8, as EXIF counts them. What is broken says nothing.
+/// The orientation of the picture file `bytes`, 1 (upright) to 8 as in EXIF. Broken metadata are ignored.
 pub(super) fn find(bytes: &[u8], format: ImageFormat) -> u8 {
     let blocks = match format {
         ImageFormat::Jpeg => jpeg(bytes),
@@ -42,10 +42,10 @@ pub(super) fn find(bytes: &[u8], format: ImageFormat) -> u8 {
     said.filter(|value| (1..=8).contains(value)).unwrap_or(1)
 }
 
-/// What an EXIF block says; `None` where it has no such tag, `Some(None)` where the tag, or the block, makes no sense.
+/// The orientation in an EXIF block; `None` if it has no such tag, `Some(None)` if the tag or the block is invalid.
 fn exif(block: &[u8]) -> Option<Option<u8>> {
     let mut block = block;
-    // Some writers put the mark of JPEG's segment before it, or put it twice.
+    // Some writers put the marker of JPEG's segment before it, even twice.
     for _ in 0..2 {
         block = block.strip_prefix(b"Exif\0\0").unwrap_or(block);
     }
@@ -83,7 +83,7 @@ fn jpeg(bytes: &[u8]) -> Blocks<'_> {
                 let end = at + 2 + usize::from(u16::from_be_bytes([high, low]));
                 let body = bytes.get(at + 4..end).unwrap_or_default();
                 if kind == 0xE1 && body.starts_with(b"Exif\0\0") {
-                    // A long block goes on in the next segment.
+                    // A long block continues in the next segment.
                     match &mut blocks.exif {
                         Some(block) if block.len() + body.len() > MOST_EXIF => {}
                         Some(block) => block.to_mut().extend(&body[6..]),
@@ -102,7 +102,7 @@ fn jpeg(bytes: &[u8]) -> Blocks<'_> {
     blocks
 }
 
-/// Chunks of a PNG file, those behind the pixels too.
+/// Chunks of a PNG file, including those after the pixels.
 #[cfg(feature = "png")]
 fn png(bytes: &[u8]) -> Blocks<'_> {
     let mut blocks = Blocks::default();
@@ -112,7 +112,7 @@ fn png(bytes: &[u8]) -> Blocks<'_> {
             blocks.exif = Some(body.into());
             continue;
         }
-        // Texts that nobody asks for are not decompressed.
+        // Unneeded texts are not decompressed.
         let Some((key, rest)) = keyed(body) else { continue };
         let into = match key {
             b"exif" if kind == b"tEXt" => &mut blocks.exif,
@@ -156,18 +156,18 @@ pub(super) fn damaged_chunk(bytes: &[u8]) -> Option<&[u8; 4]> {
     })
 }
 
-/// Longest key of a chunk of text, bytes.
+/// Longest key of a text chunk, in bytes.
 #[cfg(feature = "png")]
 const MOST_KEY: usize = 79;
 
-/// Key of a chunk of text, and what is behind it.
+/// Key of a text chunk, and the rest.
 #[cfg(feature = "png")]
 fn keyed(body: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = body.iter().take(MOST_KEY + 1).position(|&b| b == 0)?;
     Some((&body[..end], &body[end + 1..]))
 }
 
-/// The text of a chunk behind its key. What is decompressed is taken from the `left` bytes.
+/// The text of a chunk after its key. Decompressed bytes are deducted from `left`.
 #[cfg(feature = "png")]
 fn text<'a>(kind: &[u8; 4], rest: &'a [u8], left: &mut usize) -> Option<Cow<'a, [u8]>> {
     let end = |text: &[u8]| text.iter().position(|&b| b == 0);
@@ -198,7 +198,7 @@ fn inflated(bytes: &[u8], left: &mut usize) -> Option<Vec<u8>> {
     (read.is_ok() && text.len() <= most).then_some(text)
 }
 
-/// The bytes that the hexadecimal digits from the fourth line on stand for, as ImageMagick writes them.
+/// The bytes encoded by the hexadecimal digits from the fourth line on, as ImageMagick writes them.
 #[cfg(feature = "png")]
 fn unhexed(text: &[u8]) -> Option<Vec<u8>> {
     if text.len() > MOST_TEXT {
@@ -213,7 +213,7 @@ fn unhexed(text: &[u8]) -> Option<Vec<u8>> {
         .then(|| digits.as_chunks::<2>().0.iter().map(|[high, low]| high << 4 | low).collect())
 }
 
-/// Chunks of an extended WebP file that its header announces; the first of each kind counts.
+/// Chunks of an extended WebP file that its header announces; the first of each kind is taken.
 fn webp(bytes: &[u8]) -> Blocks<'_> {
     let mut blocks = Blocks::default();
     let mut rest = bytes.get(12..).unwrap_or_default();
@@ -233,7 +233,7 @@ fn webp(bytes: &[u8]) -> Blocks<'_> {
     blocks
 }
 
-/// Packed RGB of `height` rows and `width` columns turned upright, and its new width and height.
+/// Packed RGB of `height` rows and `width` columns turned upright, with its new width and height.
 pub(super) fn upright(mut rgb: Vec<u8>, width: usize, height: usize, orientation: u8) -> (Vec<u8>, usize, usize) {
     let row = width * 3;
     match orientation {
@@ -248,7 +248,7 @@ pub(super) fn upright(mut rgb: Vec<u8>, width: usize, height: usize, orientation
         5..=8 => {
             let source = rgb.as_chunks::<3>().0;
             let mut turned = vec![0u8; rgb.len()];
-            // Square tiles, so that rows of either picture stay in the cache.
+            // Square tiles keep rows of both pictures in the cache.
             const TILE: usize = 32;
             let target = turned.as_chunks_mut::<3>().0;
             for top in (0..width).step_by(TILE) {
@@ -273,7 +273,7 @@ pub(super) fn upright(mut rgb: Vec<u8>, width: usize, height: usize, orientation
 mod tests {
     use super::*;
 
-    /// A directory of one entry and its value behind it.
+    /// A directory with one entry, followed by its value.
     fn block(big_endian: bool, kind: u16, count: u32, value: &[u8]) -> Vec<u8> {
         let mut block = if big_endian { b"MM\0*\0\0\0\x08".to_vec() } else { b"II*\0\x08\0\0\0".to_vec() };
         let mut number = |n: u64, bytes: usize| {
@@ -296,7 +296,7 @@ mod tests {
         block
     }
 
-    /// What Pillow 13.0.0 does with each of these blocks in a JPEG file.
+    /// The results of Pillow 13.0.0 for each of these blocks in a JPEG file.
     #[test]
     fn types_of_the_tag() {
         for big_endian in [false, true] {
@@ -344,7 +344,7 @@ mod tests {
         }
     }
 
-    /// Ten chunks of a text that is long once it is decompressed, then one of a short text.
+    /// Ten chunks with a text that is long when decompressed, then one with a short text.
     #[cfg(feature = "png")]
     #[test]
     fn only_texts_that_are_asked_for_are_decompressed_and_not_without_end() {
@@ -385,7 +385,7 @@ mod tests {
 
     #[test]
     fn turns_are_those_of_exif() {
-        // Rows 012 and 345; what `ImageOps.exif_transpose` makes of them.
+        // Rows 012 and 345; the results of `ImageOps.exif_transpose`.
         let picture: Vec<u8> = (0..6).flat_map(|n| [n; 3]).collect();
         for (orientation, width, want) in [
             (1, 3, [0, 1, 2, 3, 4, 5]),

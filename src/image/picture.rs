@@ -3,7 +3,7 @@
 use super::resize::{self, Interpolation};
 use crate::error::{Error, Result};
 
-/// A picture of packed 8-bit RGB, rows from the top, three bytes a pixel.
+/// A picture of packed 8-bit RGB, rows from the top, three bytes per pixel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Picture {
     width: usize,
@@ -17,7 +17,7 @@ impl Picture {
     /// From packed RGB bytes.
     ///
     /// # Errors
-    /// When `rgb` does not hold exactly `width * height * 3` bytes, or the picture has no pixel.
+    /// When `rgb` does not hold exactly `width * height * 3` bytes, or the picture is empty.
     pub fn new(width: usize, height: usize, rgb: Vec<u8>) -> Result<Self> {
         let bytes = width.checked_mul(height).and_then(|n| n.checked_mul(3));
         if bytes != Some(rgb.len()) || rgb.is_empty() {
@@ -29,19 +29,19 @@ impl Picture {
     /// A picture of one colour.
     ///
     /// # Errors
-    /// When the picture has no pixel.
+    /// When the picture is empty.
     pub fn filled(width: usize, height: usize, colour: [u8; 3]) -> Result<Self> {
         Self::new(width, height, colour.repeat(width.saturating_mul(height)))
     }
 
-    /// The same picture, remembered as cut from one of `size` = `[h, w]`.
+    /// The same picture, marked as cropped from one of `size` = `[h, w]`.
     #[must_use]
     pub(crate) fn cut_from(mut self, size: [usize; 2]) -> Self {
         self.original_size = size;
         self
     }
 
-    /// The same picture, from a file that `what` is wrong with.
+    /// The same picture, marked as coming from a damaged file; `what` is the damage.
     #[must_use]
     #[cfg(feature = "pictures")]
     pub(crate) fn damaged(mut self, what: &'static str) -> Self {
@@ -49,8 +49,7 @@ impl Picture {
         self
     }
 
-    /// What is wrong with the pixels of the file that this picture was decoded from, where they could be decoded all the
-    /// same.
+    /// The damage to the pixels of the file from which this picture was decoded, if they could be decoded nevertheless.
     pub fn damage(&self) -> Option<&'static str> {
         self.damage
     }
@@ -70,12 +69,12 @@ impl Picture {
         &self.rgb
     }
 
-    /// `[h, w]` of the picture this one was resized and cropped from, upright; its own size when it was not.
+    /// `[h, w]` of the upright picture from which this one was resized and cropped; its own size if it was not.
     pub fn original_size(&self) -> [usize; 2] {
         self.original_size
     }
 
-    /// Colour at row `y`, column `x`, when inside.
+    /// Colour at row `y`, column `x`; `None` outside.
     pub fn pixel(&self, y: usize, x: usize) -> Option<[u8; 3]> {
         (y < self.height && x < self.width).then(|| {
             let at = (y * self.width + x) * 3;
@@ -100,10 +99,10 @@ impl Picture {
             .collect()
     }
 
-    /// The picture scaled to `width` x `height`, bit for bit as Pillow's `resize` does.
+    /// The picture scaled to `width` x `height`, bit for bit as Pillow's `resize`.
     ///
     /// # Errors
-    /// When the new size has no pixel.
+    /// When the new size is empty.
     pub fn resized(&self, width: usize, height: usize, interpolation: Interpolation) -> Result<Picture> {
         let whole = resize::ResizedPart { offset: [0, 0], size: [height, width] };
         let rgb = resize::resize(&self.rgb, [self.height, self.width], 3, [height, width], whole, interpolation);

@@ -1,4 +1,4 @@
-//! [`Preprocess`]: from a picture to the numbers a net sees, and exactly back.
+//! [`Preprocess`]: from a picture to a net's input, and exactly back.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,12 +7,12 @@ use super::resize::{self, Interpolation, ResizedPart};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
-/// How a net wants its pictures: resize, centre crop, normalise, as torchvision does.
+/// A net's picture preparation: resize, centre crop, normalise, as in torchvision.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Preprocess {
-    /// Pixels of the short side after resizing; the long side follows, truncated. 0 leaves the size as it is.
+    /// Length of the short side after resizing; the long side follows, truncated. 0 keeps the size.
     pub resize: usize,
-    /// Rows and columns of the centre crop. A smaller picture is framed with black.
+    /// Height and width of the centre crop. A smaller picture is padded with black.
     pub crop: [usize; 2],
     /// Filter of the resize.
     pub interpolation: Interpolation,
@@ -24,34 +24,34 @@ pub struct Preprocess {
     pub channels: usize,
 }
 
-/// A picture as a net sees it.
+/// A picture prepared for a net.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prepared {
     /// Normalised values `[C, H, W]`, single precision.
     pub tensor: Tensor,
-    /// The same pixels before normalisation (grey ones as RGB), to draw maps over.
+    /// The same pixels before normalisation (grey ones as RGB), for drawing maps over them.
     pub view: Picture,
-    /// Where the picture's pixels went.
+    /// Where the picture's pixels are in the tensor.
     pub placement: Placement,
 }
 
-/// Where the pixels of a picture lie in what a net sees of it. Axes are `[y, x]`.
+/// Where a picture's pixels are in the net's input. Axes are `[y, x]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Placement {
-    /// Extents of the picture.
+    /// Size of the picture.
     from: [usize; 2],
-    /// Extents it is resized to.
+    /// Size after resizing.
     to: [usize; 2],
-    /// First row and column of the resized picture that the crop holds.
+    /// First row and column of the resized picture inside the crop.
     cut: [usize; 2],
-    /// Rows and columns of it that the crop holds.
+    /// Number of its rows and columns inside the crop.
     held: [usize; 2],
     /// Rows and columns of black before them.
     frame: [usize; 2],
 }
 
 impl Placement {
-    /// Of a picture of `size` = `[h, w]` that is seen as it is.
+    /// For a picture of `size` = `[h, w]` that is used unchanged.
     pub fn identity(size: [usize; 2]) -> Self {
         Self { from: size, to: size, cut: [0; 2], held: size, frame: [0; 2] }
     }
@@ -61,12 +61,12 @@ impl Placement {
         self.from
     }
 
-    /// Where a rectangle of the picture lies in what the net sees: `[left, top, right, bottom]`, edges in pixels counted
-    /// from the upper left corner (the whole picture is `[0, 0, w, h]`), become edges there, cut off where the crop
-    /// ends. What lies outside of the crop has an extent of 0.
+    /// Maps a rectangle of the picture to the net's input: `[left, top, right, bottom]`, edges in pixels from the upper
+    /// left corner (the whole picture is `[0, 0, w, h]`), clipped to the crop. A rectangle outside the crop becomes
+    /// empty.
     pub fn edges(&self, rectangle: [f64; 4]) -> [f64; 4] {
         std::array::from_fn(|i| {
-            // Left and right lie on the second axis.
+            // Left and right are on the second axis.
             let axis = 1 - i % 2;
             let resized = rectangle[i] * self.to[axis] as f64 / self.from[axis] as f64;
             let (cut, held) = (self.cut[axis] as f64, self.held[axis] as f64);
@@ -74,8 +74,8 @@ impl Placement {
         })
     }
 
-    /// As [`edges`](Self::edges), each edge moved to the nearest between two pixels: `[top, left, height, width]`; nothing
-    /// where no pixel is left.
+    /// As [`edges`](Self::edges), with each edge rounded to a pixel boundary: `[top, left, height, width]`; `None` if
+    /// no pixel remains.
     pub fn pixels(&self, rectangle: [f64; 4]) -> Option<[usize; 4]> {
         let [left, top, right, bottom] = self.edges(rectangle).map(|edge| edge.round() as usize);
         (right > left && bottom > top).then(|| [top, left, bottom - top, right - left])
@@ -88,7 +88,7 @@ fn half_to_even(n: usize) -> usize {
     if n % 2 == 1 && half % 2 == 1 { half + 1 } else { half }
 }
 
-/// Where one axis of the crop lies: first source element, how many are copied, and the black frame before them.
+/// The crop along one axis: first source element, number of elements copied, and black padding before them.
 fn centre(extent: usize, crop: usize) -> (usize, usize, usize) {
     if crop > extent { (0, extent, (crop - extent) / 2) } else { (half_to_even(extent - crop), crop, 0) }
 }
@@ -105,11 +105,11 @@ fn packed(planes: &[u8], channels: usize) -> Vec<u8> {
 }
 
 impl Preprocess {
-    /// Whether the parts fit together.
+    /// Checks that the settings are consistent.
     ///
     /// # Errors
-    /// When the channels are not 1 or 3, mean or standard deviation do not have one usable number a channel, or the crop
-    /// is empty.
+    /// When the channels are not 1 or 3, mean or standard deviation does not have one usable number per channel, or the
+    /// crop is empty.
     pub fn check(&self) -> Result<()> {
         if ![1, 3].contains(&self.channels) {
             return Err(Error::settings(format!("a picture has 1 or 3 channels, not {}", self.channels)));
@@ -135,8 +135,8 @@ impl Preprocess {
         Ok(())
     }
 
-    /// What is odd about mean and standard deviation, in one sentence: numbers above 1 are of levels from 0 to 255, and levels
-    /// lie between 0 and 1 here.
+    /// A warning about mean and standard deviation, in one sentence: numbers above 1 are meant for levels from 0 to
+    /// 255, but here levels are from 0 to 1.
     pub fn suspicion(&self) -> Option<String> {
         let above = |values: &[f64]| values.iter().copied().find(|v| v.abs() > 1.0);
         let mean = above(&self.mean).map(|m| ("mean", m));
@@ -147,18 +147,18 @@ impl Preprocess {
         ))
     }
 
-    /// Whether the net takes pictures at all; one on plain vectors has as many channels as its input.
+    /// Whether the net takes pictures at all; a net on plain vectors has as many channels as its input.
     pub fn takes_pictures(&self) -> bool {
         matches!(self.channels, 1 | 3)
     }
 
-    /// `[C, H, W]` of the tensors that [`apply`](Self::apply) makes.
+    /// `[C, H, W]` of the tensors made by [`apply`](Self::apply).
     pub fn dims(&self) -> [usize; 3] {
         [self.channels, self.crop[0], self.crop[1]]
     }
 
-    /// The number the net sees for an 8-bit `level` of `channel`: `(level / 255 - mean) / std`, each step rounded to
-    /// single precision as torchvision does.
+    /// The net's input for an 8-bit `level` of `channel`: `(level / 255 - mean) / std`, with each step rounded to
+    /// single precision as in torchvision.
     ///
     /// # Panics
     /// When there is no such channel.
@@ -166,8 +166,8 @@ impl Preprocess {
         (f32::from(level) / 255.0 - self.mean[channel] as f32) / self.std[channel] as f32
     }
 
-    /// The level, 0 to 255 for a true pixel, that [`normalise`](Self::normalise) makes into `value`: its inverse, exact
-    /// for every 8-bit level once rounded to the nearest integer.
+    /// The level (0 to 255 for a real pixel) that [`normalise`](Self::normalise) maps to `value`: its inverse, exact
+    /// for every 8-bit level after rounding to the nearest integer.
     ///
     /// # Panics
     /// When there is no such channel.
@@ -175,12 +175,12 @@ impl Preprocess {
         (value * f64::from(self.std[channel] as f32) + f64::from(self.mean[channel] as f32)) * 255.0
     }
 
-    /// Per channel, the number the net sees for level 0.
+    /// The input value of level 0, per channel.
     pub fn black(&self) -> Vec<f64> {
         (0..self.mean.len().min(self.std.len())).map(|c| f64::from(self.normalise(c, 0))).collect()
     }
 
-    /// Per channel, the number the net sees for level 255.
+    /// The input value of level 255, per channel.
     pub fn white(&self) -> Vec<f64> {
         (0..self.mean.len().min(self.std.len())).map(|c| f64::from(self.normalise(c, 255))).collect()
     }
@@ -198,7 +198,7 @@ impl Preprocess {
         Tensor::f32([self.channels, h, w], values)
     }
 
-    /// Where the pixels of a picture of `size` = `[h, w]` lie in what the net sees.
+    /// Where the pixels of a picture of `size` = `[h, w]` are in the net's input.
     ///
     /// # Errors
     /// When the picture is empty or the resized one would be too large.
@@ -261,8 +261,9 @@ impl Preprocess {
         Ok(Prepared { tensor: self.tensor(&levels, h, w)?, view, placement })
     }
 
-    /// Levels `[C, H, W]` of one or three channels, rows and columns `h` and `w`: only normalised when they have the
-    /// net's size already, otherwise handled as a picture. RGB is made grey, or grey RGB, where the net wants it.
+    /// Prepares levels `[C, H, W]` of one or three channels with `h` rows and `w` columns. If they have the net's size
+    /// already, they are only normalised; otherwise they are handled as a picture. RGB and grey are converted to what
+    /// the net expects.
     ///
     /// # Errors
     /// When `levels` is neither one nor three planes of `h` x `w`, and as [`check`](Self::check).
@@ -286,8 +287,8 @@ impl Preprocess {
         Preprocess { resize: 0, ..self.clone() }.apply(&picture)
     }
 
-    /// The picture whose normalised values are `tensor` (`[C, H, W]`), rounded to the nearest level and cut off at 0 and
-    /// 255; exact for what [`apply`](Self::apply) made.
+    /// The picture whose normalised values are `tensor` (`[C, H, W]`), rounded to the nearest level and clipped to 0 …
+    /// 255; exact for the output of [`apply`](Self::apply).
     ///
     /// # Errors
     /// When the tensor does not have this preprocessing's channels, holds a NaN, and as [`check`](Self::check).
@@ -397,7 +398,7 @@ mod tests {
         assert_eq!(view.pixel(1, 1), picture.pixel(1, 3));
     }
 
-    /// A white rectangle in a black picture is where its edges are said to be.
+    /// The white rectangle of a black picture is found where its mapped edges say.
     #[test]
     fn rectangles_are_carried_along() {
         let rectangle = [6.0, 4.0, 18.0, 20.0];
@@ -407,7 +408,7 @@ mod tests {
             Picture::new(width, height, rgb).unwrap()
         };
         let none = Preprocess { mean: vec![0.0; 3], std: vec![1.0; 3], ..imagenet() };
-        // Halved and cropped, doubled and cropped into the rectangle, framed, as it is.
+        // Halved and cropped; doubled and cropped into the rectangle; padded; unchanged.
         for (resize, crop, want) in [
             (12, [10, 10], [1, 1, 8, 6]),
             (48, [20, 30], [0, 0, 20, 21]),
@@ -428,7 +429,7 @@ mod tests {
         let placement = p.placement([24, 30]).unwrap();
         assert_eq!(placement.pixels([0.0, 0.0, 9.0, 24.0]), None);
         assert_eq!(placement.pixels([0.0, 0.0, 30.0, 24.0]), Some([0, 0, 10, 10]));
-        // Edges do not round: a quarter of a pixel stays one.
+        // Edges are not rounded: a quarter of a pixel stays one.
         assert_eq!(placement.edges([11.25, 7.5, 12.5, 9.0]), [1.25, 0.5, 2.5, 2.0]);
         assert!(p.placement([0, 3]).is_err());
     }

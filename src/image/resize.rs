@@ -1,8 +1,8 @@
-//! Resizing 8-bit pictures bit for bit as Pillow does (rows before columns, as all versions below 13).
+//! Resizes 8-bit pictures bit for bit as Pillow does (rows before columns, as in all versions below 13).
 //!
-//! The generator of a method's noise is keyed by the prepared tensor, so that a pixel must not depend on which vector
-//! instructions a processor has: these are integer sums in a fixed order, the same everywhere. Only the wanted part of
-//! the result is computed, which bounds the work by the crop however elongated a picture is. One thread does it.
+//! The noise generator is keyed by the prepared tensor, so pixels must not depend on the processor's vector
+//! instructions: these are integer sums in a fixed order, the same everywhere. Only the required part of the result is
+//! computed, so the work is bounded by the crop, however elongated a picture is. It is single-threaded.
 
 use std::f64::consts::PI;
 use std::ops::Range;
@@ -84,7 +84,7 @@ impl std::str::FromStr for Interpolation {
     }
 }
 
-/// The wanted part of a resized picture, axes `[y, x]`.
+/// The required part of a resized picture, axes `[y, x]`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ResizedPart {
     /// First row and column.
@@ -93,10 +93,10 @@ pub(super) struct ResizedPart {
     pub size: [usize; 2],
 }
 
-/// Fractional bits of a weight: 8 bits of level and 2 of head room are left of 32, as in Pillow.
+/// Fractional bits of a weight: of 32 bits, 8 are for the level and 2 are head room, as in Pillow.
 const PRECISION_BITS: u32 = 32 - 8 - 2;
 
-/// For each wanted element of one axis: the first source element and one fixed-point weight a tap.
+/// For each required element of an axis: the first source element, and one fixed-point weight per tap.
 struct AxisTaps {
     first: Vec<usize>,
     weights: Vec<Vec<i32>>,
@@ -125,7 +125,7 @@ impl AxisTaps {
         Self { first, weights }
     }
 
-    /// Source elements from the first to the last that any wanted element reads.
+    /// The range of source elements that any required element reads.
     fn span(&self) -> Range<usize> {
         let start = self.first.iter().copied().min().unwrap_or(0);
         let end = self.first.iter().zip(&self.weights).map(|(f, w)| f + w.len()).max().unwrap_or(0);
@@ -139,10 +139,10 @@ fn level(sum: i32) -> u8 {
 
 const HALF: i32 = 1 << (PRECISION_BITS - 1);
 
-/// Source element of each wanted element under nearest interpolation.
+/// Source element of each required element under nearest interpolation.
 fn nearest(from: usize, to: usize, wanted: Range<usize>) -> Vec<usize> {
     let scale = from as f64 / to as f64;
-    // Pillow adds the step up instead of multiplying; the rounding of that sum decides ties.
+    // Pillow accumulates the step instead of multiplying; the rounding of that sum decides ties.
     let mut at = scale * 0.5;
     let mut sources = Vec::with_capacity(wanted.len());
     for i in 0..wanted.end {

@@ -1,26 +1,26 @@
-//! Whether the scans of a JPEG file hold what its header promises.
+//! Checks whether the scans of a JPEG file contain the data that its header promises.
 //!
-//! Decoders fill what is missing or unreadable with grey and say nothing. Here the Huffman codes are read once more, without
-//! making pixels of them: a code that does not exist, data that end before the picture does, data left over, a restart
-//! marker out of order, or scans that never came.
+//! Decoders silently fill missing or unreadable data with grey. Here the Huffman codes are read once more, without
+//! producing pixels, to find invalid codes, data that end too early, surplus data, restart markers out of order, and
+//! missing scans.
 
-/// Scans that are read; decoders stop there too.
+/// Most scans that are read; decoders stop there too.
 const MOST_SCANS: usize = 100;
-/// Codes of up to this many bits are looked up, longer ones searched.
+/// Codes of up to this many bits are looked up, longer ones are searched.
 const LOOKUP: u32 = 9;
 
 /// Codes and their symbols.
 #[derive(Clone)]
 struct CodeTable {
-    /// By the next [`LOOKUP`] bits: length and symbol; length 0 where the code is longer.
+    /// Indexed by the next [`LOOKUP`] bits: length and symbol; length 0 if the code is longer.
     short: Vec<(u8, u8)>,
-    /// By length: first code, number of codes, position of the first one's symbol.
+    /// Indexed by length: first code, number of codes, position of the first one's symbol.
     long: [(u32, u32, usize); 17],
     symbols: Vec<u8>,
 }
 
 impl CodeTable {
-    /// From a segment's counts by length and symbols; and how many bytes that took.
+    /// From a segment's counts by length and its symbols; also returns the number of bytes read.
     fn read(bytes: &[u8]) -> Option<(Self, usize)> {
         let (counts, rest) = bytes.split_first_chunk::<16>()?;
         let total: usize = counts.iter().map(|&n| usize::from(n)).sum();
@@ -53,7 +53,7 @@ struct Bits<'a> {
     count: u32,
 }
 
-/// A code that does not exist, or data that end too soon.
+/// An invalid code, or data that end too early.
 struct Broken;
 
 type DecodeResult<T> = std::result::Result<T, Broken>;
@@ -72,7 +72,7 @@ impl Bits<'_> {
         }
     }
 
-    /// The next bits without taking them; zeros beyond the end.
+    /// The next bits, without consuming them; zeros beyond the end.
     fn peek(&mut self, n: u32) -> u32 {
         if self.count < n {
             self.fill();
@@ -120,15 +120,15 @@ impl Bits<'_> {
 #[derive(Clone, Default)]
 struct Component {
     id: u8,
-    /// Blocks of one unit, across and down.
+    /// Blocks per unit, horizontally and vertically.
     sampling: [usize; 2],
-    /// Blocks across and down, of whole units.
+    /// Blocks horizontally and vertically, in whole units.
     blocks: [usize; 2],
-    /// Blocks that hold pixels.
+    /// Blocks that contain pixels.
     own: [usize; 2],
-    /// By block, which coefficients are not 0: what refining scans depend on.
+    /// For each block, the non-zero coefficients, on which refining scans depend.
     set: Vec<u64>,
-    /// By coefficient, the bit that the last scan left at; none before the first.
+    /// For each coefficient, the bit at which the last scan stopped; `None` before the first.
     left: Vec<Option<u8>>,
 }
 
@@ -151,8 +151,8 @@ struct Frame {
     restart: usize,
 }
 
-/// Whether the data of the JPEG file `bytes` are whole. Kinds that are not read here, and files without end, are taken for
-/// whole.
+/// Whether the data of the JPEG file `bytes` are complete. Unsupported kinds, and files without an end marker, count as
+/// complete.
 pub(super) fn are_whole(bytes: &[u8]) -> bool {
     read(bytes).unwrap_or(true)
 }
@@ -204,13 +204,13 @@ fn read(bytes: &[u8]) -> Option<bool> {
 /// Data between two restart markers.
 struct RestartInterval<'a> {
     bytes: &'a [u8],
-    /// The marker before them.
+    /// The preceding marker.
     marker: Option<u8>,
-    /// Where they end, counted from the scan's first byte.
+    /// Their end, relative to the scan's first byte.
     end: usize,
 }
 
-/// Cuts a scan's data at its restart markers; any other marker ends it.
+/// Splits a scan's data at its restart markers; any other marker ends it.
 fn runs(bytes: &[u8]) -> impl Iterator<Item = RestartInterval<'_>> {
     let (mut start, mut at, mut marker, mut over) = (0, 0, None, false);
     std::iter::from_fn(move || {
@@ -292,8 +292,7 @@ impl Frame {
         })
     }
 
-    /// Reads a scan's data at the start of `bytes`: where they end, if they are all there. Nothing where its tables are
-    /// missing.
+    /// Reads a scan's data at the start of `bytes`: their end, if they are complete. `None` if its tables are missing.
     fn holds(&mut self, scan: &Scan, bytes: &[u8]) -> Option<Option<usize>> {
         let single = match scan.parts[..] {
             [(at, _, _)] => Some(self.components[at].own),
@@ -367,7 +366,7 @@ fn sequential(bits: &mut Bits, dc: &CodeTable, ac: &CodeTable) -> DecodeResult<(
     if k > 64 { Err(Broken) } else { Ok(()) }
 }
 
-/// One block of a progressive scan. Nothing where a table is missing.
+/// Reads one block of a progressive scan. `None` if a table is missing.
 fn progressive(
     bits: &mut Bits,
     scan: &Scan,
@@ -438,7 +437,7 @@ fn refined_band(
                 }
                 _ => return Err(Broken),
             }
-            // Over `run` coefficients that are still 0; those that are not have a bit each.
+            // Skips `run` zero coefficients; each non-zero one has a bit.
             while k <= scan.end {
                 if *set >> k & 1 == 1 {
                     bits.take(1)?;
@@ -483,7 +482,7 @@ mod tests {
         assert_eq!(runs(&[7, 0xFF]).map(|run| run.end).collect::<Vec<_>>(), [1]);
     }
 
-    /// With a second look at every byte of it this would take days.
+    /// If every byte were read twice, this would take days.
     #[test]
     fn a_long_row_of_fill_bytes_is_looked_at_once() {
         for last in [0, 0xD9] {
@@ -493,7 +492,7 @@ mod tests {
         }
     }
 
-    /// As many markers as there is room for are counted no further than the picture has use for them.
+    /// However many markers there are, only as many as the picture needs are counted.
     #[test]
     fn more_runs_than_a_picture_has_are_not_gone_through() {
         let mut frame = Frame { restart: 1, ..Frame::default() };

@@ -1,8 +1,8 @@
-//! Decoding TIFF files, in the kinds that `image` leaves out too: palettes, YCbCr and floating-point numbers.
+//! Decodes TIFF files, including kinds that `image` does not support: palettes, YCbCr and floating-point samples.
 //!
-//! Levels follow Pillow's `convert("RGB")`: grey floating-point numbers are cut to 0 … 255, not scaled, and it is said;
-//! colours multiplied by their alpha are divided by it. Signed numbers and those of 32 bits, which Pillow cuts too, are refused
-//! where one is beyond 0 … 255: nobody knows their white.
+//! Levels follow Pillow's `convert("RGB")`: grey floating-point samples are clipped to 0 … 255, not scaled, with a
+//! remark; colours premultiplied by alpha are divided by it. Signed and 32-bit samples, which Pillow clips too, are
+//! refused if one is outside 0 … 255, because their white level is unknown.
 
 use std::borrow::Cow;
 use std::io::Cursor;
@@ -28,7 +28,7 @@ const WHITE_IS_ZERO: u16 = 0;
 const BLACK_IS_ZERO: u16 = 1;
 const PALETTE: u16 = 3;
 
-/// Value of [`EXTRA_SAMPLES`]: opacity that colours are multiplied by.
+/// Value of [`EXTRA_SAMPLES`] for premultiplied alpha.
 const ASSOCIATED_ALPHA: f64 = 1.0;
 
 fn unsupported(what: impl std::fmt::Display) -> Error {
@@ -52,12 +52,12 @@ fn complaint(error: TiffError) -> Error {
     }
 }
 
-/// The first number of a tag.
+/// The first number of a tag, if present.
 fn first(ifd: &Ifd, tag: u16) -> Option<u16> {
     ifd.numbers(tag)?.next().map(|n| n as u16)
 }
 
-/// The same file, with `number` as the only value of a tag that is there.
+/// The same file, with `number` as the only value of an existing tag.
 fn with(bytes: &[u8], ifd: &Ifd, tag: u16, number: u16) -> Result<Vec<u8>> {
     let place = ifd.place(tag).filter(|&(_, length, _)| matches!(length, 2 | 4 | 8));
     let (at, length, big_endian) = place.ok_or_else(|| unsupported(format!("tag {tag} has no single number")))?;
@@ -69,20 +69,20 @@ fn with(bytes: &[u8], ifd: &Ifd, tag: u16, number: u16) -> Result<Vec<u8>> {
     Ok(copy)
 }
 
-/// Samples of pixels, by rows, those of a pixel beside each other.
+/// Samples of pixels, row by row; those of a pixel are adjacent.
 struct Samples {
     pixels: usize,
     each: usize,
     numbers: DecodingResult,
 }
 
-/// A picture of a TIFF file.
+/// A decoded TIFF picture.
 pub(super) struct Decoded {
     pub(super) width: usize,
     pub(super) height: usize,
     /// Packed RGB.
     pub(super) rgb: Vec<u8>,
-    /// What there is to say of it.
+    /// A remark about it.
     pub(super) remark: Option<&'static str>,
 }
 
@@ -95,7 +95,7 @@ pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits, turned: bool) -> Resul
     let photometric = first(&ifd, PHOTOMETRIC);
     let float = first(&ifd, SAMPLE_FORMAT) == Some(3);
     let associated = ifd.numbers(EXTRA_SAMPLES).is_some_and(|mut extra| extra.next() == Some(ASSOCIATED_ALPHA));
-    // The decoder reads indices as levels, and would turn floating-point numbers around 0.5.
+    // The decoder treats palette indices as levels, and would invert floating-point samples around 0.5.
     let file = if photometric == Some(PALETTE) || float && photometric == Some(WHITE_IS_ZERO) {
         if bytes.len() as u64 > limits.decoded_bytes {
             return Err(Error::limit("the TIFF picture needs more memory than the limit allows"));
@@ -116,7 +116,7 @@ pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits, turned: bool) -> Resul
     let samples = u64::from(colours.num_samples());
     let row = (u64::from(width) * samples * u64::from(colours.bit_depth())).div_ceil(8);
     let rgb = (u64::from(width) * u64::from(height)).saturating_mul(3);
-    // A row of strips is decompressed beside the picture at most.
+    // At most a row of strips is decompressed besides the picture.
     let copies = file.len() as u64 * u64::from(matches!(file, Cow::Owned(_)));
     let decoded = row.saturating_mul(u64::from(height)).saturating_add(rgb);
     let upright = rgb.saturating_mul(1 + u64::from(turned));
@@ -157,7 +157,7 @@ pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits, turned: bool) -> Resul
     Ok(Decoded { width: width as usize, height: height as usize, rgb, remark })
 }
 
-/// Samples of less than a byte, one a byte; rows begin at bytes.
+/// Unpacks samples of less than a byte to one per byte; rows start at byte boundaries.
 fn unpacked(numbers: DecodingResult, width: usize, bits: u8, samples: u16) -> Result<DecodingResult> {
     let (DecodingResult::U8(packed), 1 | 2 | 4, 1) = (numbers, bits, samples) else {
         return Err(unsupported(format!("samples of {bits} bits")));
@@ -170,7 +170,7 @@ fn unpacked(numbers: DecodingResult, width: usize, bits: u8, samples: u16) -> Re
 }
 
 impl Samples {
-    /// Planes, one after the other, into pixels.
+    /// Interleaves consecutive planes into pixels.
     fn interleave(&mut self) -> Result<()> {
         fn mixed<T: Copy>(planes: &[T], pixels: usize, each: usize) -> Vec<T> {
             (0..pixels).flat_map(|i| (0..each).filter_map(move |c| planes.get(c * pixels + i).copied())).collect()
@@ -183,7 +183,7 @@ impl Samples {
         Ok(())
     }
 
-    /// Levels of 8 bits: the high bytes of those of 16.
+    /// 8-bit levels; the high bytes of 16-bit ones.
     fn levels(&self) -> Result<Cow<'_, [u8]>> {
         match &self.numbers {
             DecodingResult::U8(v) => Ok(v.into()),
@@ -195,23 +195,23 @@ impl Samples {
     fn indices(&self, bits: u8) -> Result<Cow<'_, [u8]>> {
         match &self.numbers {
             DecodingResult::U8(v) if self.each == 1 => Ok(v.into()),
-            // What follows an index is its opacity.
+            // The sample after an index is its opacity.
             DecodingResult::U8(v) => Ok(v.iter().step_by(self.each).copied().collect()),
             _ => Err(unsupported(format!("a palette of {bits} bits"))),
         }
     }
 }
 
-/// Numbers that are levels.
+/// Samples that are levels.
 ///
 /// # Errors
-/// When one is beyond 0 to 255.
+/// When one is outside 0 to 255.
 fn bytes<T: Copy + TryInto<u8>>(numbers: &[T], what: &str) -> Result<Vec<u8>> {
     let levels: Option<Vec<u8>> = numbers.iter().map(|&n| n.try_into().ok()).collect();
     levels.ok_or_else(|| unsupported(format!("{what}, some beyond 0 to 255; save it with 8 or 16 bits, unsigned")))
 }
 
-/// What there is to say of grey numbers that are cut, or that are hardly meant as levels.
+/// The remark on grey samples that are clipped.
 fn cut(samples: &Samples) -> Option<&'static str> {
     let beyond = |n: &f32| !(0.0..256.0).contains(n);
     let DecodingResult::F32(v) = &samples.numbers else { return None };
@@ -233,7 +233,7 @@ fn grey(samples: &Samples, bits: u8) -> Result<Vec<u8>> {
             let top = (1u16 << bits) - 1;
             triple(v.iter().map(|&n| (u16::from(n) * (255 / top)) as u8))
         }
-        // Casts cut off, and make NaN 0.
+        // Casts clip, and turn NaN into 0.
         DecodingResult::F32(v) => triple(v.iter().map(|&n| n as u8)),
         DecodingResult::I16(v) => triple(bytes(v, "signed grey numbers of 16 bits")?.into_iter()),
         DecodingResult::I32(v) => triple(bytes(v, "signed grey numbers of 32 bits")?.into_iter()),
@@ -244,13 +244,13 @@ fn grey(samples: &Samples, bits: u8) -> Result<Vec<u8>> {
     })
 }
 
-/// The first `used` of the samples of each pixel; the last one is alpha, by which colours may be multiplied.
+/// The first `used` samples of each pixel; the last sample is alpha, by which colours may be premultiplied.
 fn colour(levels: &[u8], each: usize, used: usize, associated: bool) -> Vec<u8> {
     let one = |pixel: &[u8]| {
         let alpha = u16::from(pixel[used.min(pixel.len() - 1)]);
         let level = |i: usize| {
             let level = u16::from(pixel[i.min(used - 1)]);
-            // Colours without any opacity are black.
+            // Fully transparent colours are black.
             let divided = || (255 * u32::from(level)).checked_div(u32::from(alpha)).unwrap_or(0).min(255) as u8;
             if associated { divided() } else { level as u8 }
         };
@@ -272,7 +272,7 @@ fn inks(levels: &[u8]) -> Vec<u8> {
     levels.as_chunks().0.iter().flat_map(one).collect()
 }
 
-/// Indices into a table of colours of 16 bits, of which the high bytes count.
+/// Converts palette indices, using the high bytes of the table's 16-bit colours.
 fn painted(indices: &[u8], ifd: &Ifd, bits: u8) -> Result<Vec<u8>> {
     let size = 1usize << bits.min(8);
     let table = ifd.numbers(COLOUR_MAP).filter(|table| table.len() >= 3 * size);
@@ -283,8 +283,7 @@ fn painted(indices: &[u8], ifd: &Ifd, bits: u8) -> Result<Vec<u8>> {
     Ok(indices.iter().flat_map(|&i| colours[usize::from(i) % size]).collect())
 }
 
-/// Brightness and two differences of colour, by the coefficients of brightness and the levels of black and white that the
-/// file says.
+/// Converts YCbCr, with the file's luma coefficients and its black and white levels.
 fn brightness_and_colour(levels: &[u8], ifd: &Ifd) -> Vec<u8> {
     let said = |tag, n| {
         let numbers: Vec<f64> = ifd.numbers(tag).filter(|v| v.len() == n)?.collect();

@@ -1,9 +1,9 @@
 //! Saliency methods.
 //!
-//! A method lives in one file of its family's folder with its registry [`Entry`]: name, paper, parameters, promises. The entry
-//! feeds the command line's help, the generated documentation and the generic tests.
+//! Each method is one file in its family's folder, together with its registry [`Entry`]: name, paper, parameters,
+//! promises. The entry feeds the command line's help, the generated documentation and the generic tests.
 
-/// Gradients of the score with respect to the picture, as they are, of noisy copies, or by a changed rule.
+/// Gradients of the score with respect to the picture: plain, over noisy copies, or under a changed rule.
 mod gradients {
     pub(super) mod deconvnet;
     pub(super) mod full_grad;
@@ -24,7 +24,7 @@ mod paths {
     pub(super) mod integrated_gradients;
 }
 
-/// Where a layer looks: sums of its channels, weighted.
+/// Class activation maps: weighted sums of a layer's channels.
 mod cams {
     pub(super) mod ablation_cam;
     pub(super) mod eigen_cam;
@@ -37,7 +37,7 @@ mod cams {
     pub(super) mod xgrad_cam;
 }
 
-/// The score, shared out layer by layer.
+/// The score, distributed backwards layer by layer.
 mod relevance {
     pub(super) mod contrastive_ebp;
     pub(super) mod deep_lift;
@@ -56,19 +56,19 @@ mod masks {
     pub mod relex;
 }
 
-/// What the score loses when parts of the picture are hidden.
+/// How much the score drops when parts of the picture are hidden.
 mod occlusions {
     pub(super) mod occlusion;
     pub(super) mod rise;
 }
 
-/// Methods on the copies of a picture that another method explains.
+/// Methods that explain copies of a picture with another method.
 mod wrappers {
     pub(super) mod decoy;
     pub(super) mod smooth;
 }
 
-/// What methods are made of: no file here is a method.
+/// Building blocks of methods; no file here is a method.
 mod shared {
     pub(super) mod base;
     pub(super) mod cam;
@@ -99,27 +99,27 @@ use crate::map::{Map, Sign, Space};
 use crate::program::Score;
 use crate::tensor::Tensor;
 
-/// Computes one map for each picture.
+/// Computes one map per picture.
 pub trait Method: Send + Sync {
-    /// One raw map for each picture of `x`, for class `targets[i]` on picture `i`: `[C, H, W]` in the input's space, or `[h, w]`
-    /// for methods that say where a layer looks.
+    /// One raw map per picture of `x`, for class `targets[i]` on picture `i`: `[C, H, W]` in the input's space, or `[h,
+    /// w]` for methods that explain a layer.
     ///
     /// # Errors
-    /// When the method makes no sense on this net, shapes or targets do not suit, or memory is not enough.
+    /// When the method has no meaning on this net, shapes or targets do not match, or memory is not enough.
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>>;
 
-    /// The job on one copy of each picture that the method is, if it is nothing more: it can then be run on other copies and
-    /// aggregated otherwise.
+    /// If this method is exactly one `Job` on the unperturbed picture: that job, so that it can be run on other copies
+    /// and aggregated differently.
     fn job(&self) -> Option<(Job, Sign)> {
         None
     }
 }
 
-/// What a method is given besides its parameters.
+/// The inputs of a method besides its parameters.
 pub struct Context<'a> {
     /// Seed of all random draws.
     pub seed: u64,
-    /// Which number of the logits is explained.
+    /// The class score that is explained.
     pub score: Score,
     /// How pictures become inputs.
     pub preprocess: &'a Preprocess,
@@ -127,27 +127,27 @@ pub struct Context<'a> {
     pub load: &'a dyn Fn(&Path) -> Result<Tensor>,
 }
 
-/// What a method promises of its maps.
+/// A property that a method promises for its maps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Promise {
-    /// The map sums to the difference of the scores of picture and baseline; the gap is reported.
+    /// The map sums to the difference between the scores of picture and baseline; the gap is reported.
     Completeness,
-    /// The map and what biases keep sum to the relevance that it started from; the gap is reported.
+    /// The map and the biases' share sum to the initial relevance; the gap is reported.
     Conservation,
-    /// Input term and constant terms together are the score; the gap is reported.
+    /// Input term and constant terms add up to the score; the gap is reported.
     FullDecomposition,
     /// No element is negative.
     NotNegative,
-    /// What the map keeps of the net or picture leaves the score as it is; the gap is reported.
+    /// What the map keeps of the net or picture preserves the score; the gap is reported.
     Preservation,
-    /// The map's mean is the area that was asked for; the gap is reported.
+    /// The map's mean is the requested area; the gap is reported.
     Area,
-    /// The pictures that are compared keep to their constraint; the gap is reported.
+    /// The compared pictures satisfy their constraint; the gap is reported.
     Constraint,
 }
 
 impl Promise {
-    /// In words.
+    /// The promise in words.
     pub fn describe(self) -> &'static str {
         match self {
             Promise::Completeness => "sums to f(x) − f(baseline); the gap is reported",
@@ -166,21 +166,21 @@ impl Promise {
     }
 }
 
-/// With which values of its parameters something is true of a method.
+/// The parameter values for which a statement about a method holds.
 #[derive(Debug, Clone, Copy)]
 pub enum When {
-    /// None.
+    /// For none.
     Never,
-    /// All.
+    /// For all.
     Always,
-    /// Where this key has this value.
+    /// If this key has this value.
     With(&'static str, &'static str),
-    /// Where this holds, in words.
+    /// If the function returns true; the text says the condition in words.
     Of(fn(&ParameterValues) -> bool, &'static str),
 }
 
 impl When {
-    /// Whether it is true with `values`.
+    /// Whether it holds for `values`.
     pub fn holds(self, values: &ParameterValues) -> bool {
         match self {
             When::Never => false,
@@ -190,7 +190,7 @@ impl When {
         }
     }
 
-    /// `what` and its condition in words.
+    /// `what`, with its condition in words.
     pub fn describe(self, what: &str) -> String {
         match self {
             When::Never => format!("never {what}"),
@@ -201,50 +201,50 @@ impl When {
     }
 }
 
-/// Unit of parameters that are methods with parameters of their own.
+/// Unit of parameters that are themselves methods with parameters.
 pub const METHOD: &str = "a method";
 
 /// One parameter of a method or metric.
 #[derive(Debug, Clone, Copy)]
 pub struct Parameter {
-    /// As written on the command line.
+    /// Its key on the command line.
     pub key: &'static str,
-    /// Unit or choices.
+    /// Its unit or choices.
     pub unit: &'static str,
-    /// Value if not given.
+    /// Its default value.
     pub default: &'static str,
     /// What it does.
     pub help: &'static str,
 }
 
 impl Parameter {
-    /// Stands as the default of a parameter that must be given.
+    /// Marks, in place of a default, a parameter that must be given.
     pub const REQUIRED: &'static str = "required";
 }
 
-/// A method as the registry knows it.
+/// A method's entry in the registry.
 pub struct Entry {
     /// Name in commands, files and records.
     pub id: &'static str,
     /// Other names for it.
     pub aliases: &'static [&'static str],
-    /// Name in prose.
+    /// Name in running text.
     pub title: &'static str,
     /// Authors, year, title, venue.
     pub paper: &'static str,
     /// The definition in one line.
     pub summary: &'static str,
-    /// Forward and backward passes of one map.
+    /// Number of forward and backward passes per map.
     pub passes: &'static str,
     /// Parameters in order of importance.
     pub parameters: &'static [Parameter],
-    /// What its maps keep to, and with which values.
+    /// The promises for its maps, and the parameter values for which they hold.
     pub promises: &'static [(Promise, When)],
-    /// With which values random numbers are drawn, so that maps depend on the seed.
+    /// The parameter values for which random numbers are drawn, so that maps depend on the seed.
     pub draws: When,
-    /// When it misleads, as far as is known.
+    /// Known cases in which it misleads.
     pub caution: &'static str,
-    /// Makes it.
+    /// Builds it.
     pub build: fn(&ParameterValues, &Context<'_>) -> Result<Box<dyn Method>>,
 }
 
@@ -254,12 +254,12 @@ impl Entry {
         self.promises.iter().map(|(promise, when)| when.describe(promise.describe())).collect()
     }
 
-    /// A parameter that must be given, where there is one.
+    /// The parameter that must be given, if there is one.
     pub fn required(&self) -> Option<&Parameter> {
         self.parameters.iter().find(|p| p.default == Parameter::REQUIRED)
     }
 
-    /// In words whether maps depend on the seed; nothing where they do not.
+    /// When maps depend on the seed, in words; `None` if they never do.
     pub fn drawn(&self) -> Option<String> {
         (!matches!(self.draws, When::Never)).then(|| self.draws.describe("maps depend on the seed"))
     }
@@ -314,7 +314,7 @@ pub fn registry() -> &'static [Entry] {
     ]
 }
 
-/// A preset's name and, by key, the values that differ from the parameters' defaults.
+/// A preset's name, and the values, by key, that differ from the defaults.
 type MethodPreset = (&'static str, &'static [(&'static str, &'static str)]);
 
 /// Presets by method.
@@ -325,7 +325,7 @@ const PRESETS: [(&str, &[MethodPreset]); 4] = [
     (masks::extremal_perturbation::ENTRY.id, &masks::extremal_perturbation::PRESETS),
 ];
 
-/// Maps in input space straight from a job.
+/// Computes input-space maps from a job.
 fn input_maps(
     engine: &mut Engine,
     graph: &Graph,

@@ -1,4 +1,4 @@
-//! Puts a graph together from named tensors: layers whose sizes come from the weights' shapes.
+//! Builds a graph from named tensors; layer sizes come from the weights' shapes.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::tensor::{Padding, Shape, Window};
 pub(super) enum BiasPresence {
     Present,
     Absent,
-    /// Present if the file has it.
+    /// Used if the file has one.
     Optional,
 }
 
@@ -35,10 +35,10 @@ pub(super) enum Pad {
     Same,
 }
 
-/// What the weights do not say about a convolution.
+/// Properties of a convolution that the weights do not determine.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ConvSpec {
-    /// Side of the kernel; `None` takes what the weight has.
+    /// Side of the kernel; `None` takes the weight's.
     pub(super) kernel: Option<usize>,
     pub(super) stride: usize,
     pub(super) pad: Pad,
@@ -47,13 +47,13 @@ pub(super) struct ConvSpec {
 }
 
 impl ConvSpec {
-    /// A convolution without bias that keeps the size but for its stride.
+    /// A convolution without bias that keeps the size except for its stride.
     pub(super) const fn plain(kernel: Option<usize>, stride: usize) -> Self {
         Self { kernel, stride, pad: Pad::Half, groups: Groups::One, bias: BiasPresence::Absent }
     }
 }
 
-/// A graph that grows while its tensors are used up.
+/// A graph under construction; its tensors are used up one by one.
 pub(super) struct Assembly<'t> {
     pub(super) tensors: &'t mut Tensors,
     pub(super) builder: GraphBuilder,
@@ -138,7 +138,7 @@ impl<'t> Assembly<'t> {
         self.builder.push(name, Op::Relu, &[x])
     }
 
-    /// Average over `bins × bins` bins, as a vector.
+    /// Averages over `bins × bins` bins; the result is a vector.
     pub(super) fn pooled(&mut self, bins: usize, x: NodeId) -> Result<NodeId> {
         let pooled = self.op("avgpool", Op::AdaptiveAvgPool { out: [bins; 2] }, &[x])?;
         self.op("flatten", Op::Flatten, &[pooled])
@@ -146,11 +146,11 @@ impl<'t> Assembly<'t> {
 
     /// Channels of a picture, from the first convolution's weight: 3, or 1 for grey ones.
     pub(super) fn picture_channels(tensors: &Tensors, weight: &str) -> usize {
-        // Any other count fails on the first convolution's shape, which then says what was expected.
+        // Any other count fails on the first convolution's shape, with a message that says what was expected.
         if matches!(tensors.shape(weight), Some([_, 1, _, _])) { 1 } else { 3 }
     }
 
-    /// Bins an axis of the average pool before the linear layer `name` that reads `channels` channels.
+    /// Bins per axis of the average pool before the linear layer `name`, which reads `channels` channels.
     pub(super) fn bins(&self, name: &str, channels: usize) -> Result<usize> {
         let tensor = format!("{name}.weight");
         let Some(&[_, inputs]) = self.tensors.shape(&tensor) else {

@@ -1,4 +1,4 @@
-//! Names and shapes of the tensors of well-known nets, and such nets with random weights, for measuring without a file.
+//! Names and tensor shapes of well-known nets, and such nets with random weights, to measure speed without a file.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ pub struct Blueprint {
     fill: WeightFill,
 }
 
-/// What random weights hold in place of trained ones.
+/// What random weights hold instead of trained values.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum WeightFill {
     /// Uniform with this standard deviation.
@@ -24,10 +24,10 @@ enum WeightFill {
     Constant(f32),
 }
 
-/// Scale of the last batch norm of a residual branch: sums over many blocks stay of order one.
+/// Scale of the last batch norm in a residual branch, which keeps sums over many blocks of order one.
 const BRANCH_SCALE: f32 = 0.25;
 
-/// A bottleneck ResNet: name, blocks a layer, channels within the first layer's blocks, groups.
+/// A bottleneck ResNet: name, blocks per layer, channels within the first layer's blocks, groups.
 type Bottleneck = (&'static str, [usize; 4], usize, usize);
 
 const BOTTLENECKS: [Bottleneck; 8] = [
@@ -43,7 +43,7 @@ const BOTTLENECKS: [Bottleneck; 8] = [
 
 const BASICS: [(&str, [usize; 4]); 2] = [("resnet18", [2, 2, 2, 2]), ("resnet34", [3, 4, 6, 3])];
 
-/// Name and convolutions before each pool.
+/// Name and number of convolutions before each pool.
 const VGGS: [(&str, [usize; 5]); 8] = [
     ("vgg11", [1, 1, 2, 2, 2]),
     ("vgg13", [2, 2, 2, 2, 2]),
@@ -55,11 +55,11 @@ const VGGS: [(&str, [usize; 5]); 8] = [
     ("vgg19_bn", [2, 2, 4, 4, 4]),
 ];
 
-/// Name and blocks a layer.
+/// Name and blocks per layer.
 const CIFARS: [(&str, usize); 5] =
     [("resnet20", 3), ("resnet32", 5), ("resnet44", 7), ("resnet56", 9), ("resnet110", 18)];
 
-/// Names of the nets that have a blueprint.
+/// Names of the nets with a blueprint.
 pub fn known_nets() -> Vec<&'static str> {
     let mut names = vec!["alexnet"];
     names.extend(VGGS.iter().map(|v| v.0));
@@ -79,7 +79,7 @@ impl BlueprintList {
         self.0.push(Blueprint { name, shape: shape.to_vec(), fill });
     }
 
-    /// Variance 2 / fan-in keeps the signal's size through ReLUs (He 2015).
+    /// Variance 2 / fan-in keeps the signal's magnitude through ReLUs (He 2015).
     fn weight(&mut self, name: &str, shape: &[usize]) {
         let fan: usize = shape[1..].iter().product();
         self.tensor(format!("{name}.weight"), shape, WeightFill::Spread((2.0 / fan as f32).sqrt()));
@@ -219,17 +219,17 @@ impl BlueprintList {
     }
 }
 
-/// The well-known net that `net` names; case, `-`, `_` and spaces do not count.
+/// The well-known net called `net`; case, `-`, `_` and spaces are ignored.
 fn known(net: &str) -> Result<&'static str> {
     let names = known_nets();
     near::find(net, names.iter().copied(), |name| [*name])
         .ok_or_else(|| Error::settings(format!("no net is named '{net}'; known are {}", names.join(", "))))
 }
 
-/// The tensors of a well-known net, in the names of its origin (torchvision, timm).
+/// The tensors of a well-known net, under their original names (torchvision, timm).
 ///
 /// # Errors
-/// When no net of that name is known; lists those that are.
+/// When no net of that name is known; the message lists the known ones.
 pub fn blueprint(net: &str) -> Result<Vec<Blueprint>> {
     let net = known(net)?;
     let mut plan = BlueprintList::default();
@@ -269,7 +269,7 @@ impl SplitMix {
 }
 
 impl Model {
-    /// A well-known net with random weights (f32), for measuring: activations stay of order one, the answers mean
+    /// A well-known net with random weights (f32), to measure speed: activations stay of order one, the results mean
     /// nothing. Equal seeds give equal weights. [`known_nets`] lists the names.
     ///
     /// # Errors
@@ -303,7 +303,7 @@ impl Model {
                 file.extend_from_slice(&value.to_le_bytes());
             }
         }
-        // Two families have the tensors of a Lite; the names of blueprints are those of the first.
+        // Two families share a Lite's tensors; blueprints take the names of the first.
         let lite = efficientnet_lite::VARIANTS.iter().any(|v| v.name == net);
         Self::from_bytes(net, Arc::new(file), lite.then_some(efficientnet_lite::TENSORFLOW))
     }

@@ -53,7 +53,7 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     x = net.batch_norm("bn1", x)?;
     x = net.relu("relu", x)?;
     for (layer, &blocks) in (1..).zip(&depths) {
-        // An absent layer fails on its first block, which names the missing tensor.
+        // A missing layer fails on its first block, and the error names the missing tensor.
         for i in 0..blocks.max(1) {
             let stride = if layer > 1 && i == 0 { 2 } else { 1 };
             x = block(&mut net, &format!("layer{layer}.{i}"), x, stride)?;

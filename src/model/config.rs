@@ -1,5 +1,5 @@
-//! What is said of a net beside its weights: in the metadata of the file, and in a `config.json` as timm writes it. Of one of
-//! transformers the keys are read that mean the same; its nets have other names of tensors and are not read.
+//! Reads what a net's metadata and a `config.json` in timm's format say about it. Of a transformers config, the keys
+//! with the same meaning are read; the nets themselves have other tensor names and are not read.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -13,19 +13,19 @@ use crate::image::Interpolation;
 use crate::tensor::Shape;
 use crate::text;
 
-/// Name of the file beside the weights.
+/// Name of the file next to the weights.
 const FILE: &str = "config.json";
 
 /// Longest file that is read, in bytes.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// timm's share of the resized short side that the crop keeps, where a config does not say it.
+/// timm's default for the share of the resized short side that the crop keeps.
 const CROP_PCT: f64 = 0.875;
 
-/// Arguments of timm's models that change nothing of a net whose weights are there.
+/// Arguments of timm's models that do not change a net with given weights.
 const HARMLESS: [&str; 6] = ["num_classes", "in_chans", "img_size", "drop_rate", "drop_path_rate", "drop_block_rate"];
 
-/// Keys of a net's parts on the top level, as in `model_args`: what they make other is not read.
+/// Top-level keys for parts of a net, as in `model_args`; a config that changes these parts is not read.
 const PARTS: [&str; 8] = [
     "act_layer",
     "norm_layer",
@@ -37,13 +37,13 @@ const PARTS: [&str; 8] = [
     "hidden_act",
 ];
 
-/// What one place says of the net. What it does not say is `None`.
+/// What one source says about the net; `None` where it says nothing.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Statement {
     pub(super) place: &'static str,
     architecture: Option<String>,
     classes: Option<usize>,
-    /// Channels of the input, and the key that says so.
+    /// Channels of the input, with the key that gives them.
     channels: Vec<(&'static str, usize)>,
     labels: Option<Vec<String>>,
     /// `[h, w]` of the input.
@@ -52,13 +52,13 @@ pub(super) struct Statement {
     mean: Option<Vec<f64>>,
     std: Option<Vec<f64>>,
     interpolation: Option<Interpolation>,
-    /// Parts of the net that it makes other than the architecture has them.
+    /// Parts of the net for which it differs from the architecture.
     changes: Vec<String>,
-    /// What it wants and cannot be done, one sentence each.
+    /// Requests that cannot be fulfilled, one sentence each.
     pub(super) warnings: Vec<String>,
 }
 
-/// The bytes of the `config.json` beside the weights at `path`, where there is one.
+/// The bytes of the `config.json` next to the weights at `path`, if there is one.
 ///
 /// # Errors
 /// When it cannot be read or is too long.
@@ -77,20 +77,20 @@ pub(super) fn beside(path: &Path) -> Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
-/// What `__metadata__` says. Values are JSON where they can be read as that, else texts.
+/// The statement in `__metadata__`. Values are parsed as JSON if possible, else taken as text.
 ///
 /// # Errors
-/// When a value is of the wrong kind.
+/// When a value has the wrong type.
 pub(super) fn of_metadata(metadata: &BTreeMap<String, String>) -> Result<Option<Statement>> {
     let value = |text: &String| serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.clone()));
     let object = metadata.iter().map(|(key, text)| (key.clone(), value(text))).collect();
     parse("the metadata", &object)
 }
 
-/// What a `config.json` says; nothing where it is not about a net.
+/// The statement in a `config.json`; `None` if it does not describe a net.
 ///
 /// # Errors
-/// When it is not JSON, or a value is of the wrong kind.
+/// When it is not JSON, or a value has the wrong type.
 pub(super) fn of_file(bytes: &[u8]) -> Result<Option<Statement>> {
     let text = text::decode(bytes).map_err(|e| Error::model(format!("{FILE} beside the weights: {e}")))?;
     match serde_json::from_str(&text) {
@@ -106,9 +106,9 @@ fn parse<'a>(place: &'static str, object: &'a Map<String, Value>) -> Result<Opti
         return Ok(None);
     }
     let nested = object.get("pretrained_cfg").and_then(Value::as_object);
-    // A null says nothing, and hides nothing.
+    // A null counts as absent and hides no other value.
     let here = |object: &'a Map<String, Value>, key: &str| object.get(key).filter(|v| !v.is_null());
-    // Older files of timm have everything on one level.
+    // Older files of timm have everything at one level.
     let value = |key: &str| nested.and_then(|n| here(n, key)).or_else(|| here(object, key));
     let wrong = |key: &str, wanted: &str| Error::model(format!("{place}: `{key}` is not {wanted}"));
     let text = |key: &str, value: &Value| value.as_str().map(str::to_owned).ok_or_else(|| wrong(key, "a text"));
@@ -155,7 +155,7 @@ fn parse<'a>(place: &'static str, object: &'a Map<String, Value>) -> Result<Opti
     } else if let Some(names) = value("id2label") {
         let names = names.as_object().and_then(in_order);
         let names = names.ok_or_else(|| wrong("id2label", "a text for each class, 0, 1 and so on"))?;
-        // What transformers writes where it knows no names.
+        // What transformers writes when it knows no names.
         let told = names.iter().enumerate().any(|(i, name)| *name != format!("LABEL_{i}"));
         said.labels = Some(names).filter(|_| told);
     }
@@ -222,7 +222,7 @@ fn in_order(object: &Map<String, Value>) -> Option<Vec<String>> {
     (0..object.len()).map(|i| object.get(&i.to_string())?.as_str().map(str::to_owned)).collect()
 }
 
-/// A published name without its tag and without what names only the source of its weights.
+/// A published name without its tag and without the part that only names the source of the weights.
 fn published_name(name: &str) -> String {
     let name = name.to_lowercase();
     let name = name.split('.').next().unwrap_or_default();
@@ -231,10 +231,10 @@ fn published_name(name: &str) -> String {
 }
 
 impl Statement {
-    /// The row of the table that it names, and the form that the file must have then.
+    /// The row of the table for the named net, and the form that the file must then have.
     ///
     /// # Errors
-    /// When it names a net that is not read.
+    /// When it names an unsupported net.
     pub(super) fn named<'a>(
         &self,
         table: &'a [Architecture],
@@ -257,10 +257,10 @@ impl Statement {
         })
     }
 
-    /// Whether it agrees with what the file was read as.
+    /// Checks that it agrees with the net as built.
     ///
     /// # Errors
-    /// When it does not; says in what.
+    /// When it does not; the message says where.
     pub(super) fn check(&self, table: &[Architecture], row: &Architecture, built: &BuiltNet) -> Result<()> {
         let Self { place, .. } = self;
         let fail = |why: String| Err(Error::model(why));
@@ -296,8 +296,7 @@ impl Statement {
         Ok(())
     }
 
-    /// Puts what it says in the place of what would be assumed, leaving alone what is `told` already. What it says of sizes
-    /// goes to `sizes`.
+    /// Replaces assumptions by its statements, except settings that are already `told`. Its sizes go to `sizes`.
     pub(super) fn apply(&self, built: &mut BuiltNet, told: &mut Vec<Setting>, sizes: &mut Sizes) {
         if let (Some(names), false) = (&self.labels, told.contains(&Setting::Labels)) {
             built.labels = Labels::of(names.clone());
@@ -326,8 +325,7 @@ impl Statement {
         sizes.crop_pct = sizes.crop_pct.or(self.crop_pct);
     }
 
-    /// What was read of it, in one line; nothing where it says nothing that counts. What one of `before` says goes before what
-    /// this says.
+    /// Summarises what was read, in one line; `None` if nothing relevant was. Statements in `before` take precedence.
     pub(super) fn read(&self, before: &[&Statement]) -> Option<String> {
         let said = |has: fn(&Statement) -> bool| before.iter().find(|other| has(other)).map(|other| other.place);
         let parts = [
@@ -347,7 +345,7 @@ impl Statement {
         (!parts.is_empty()).then(|| format!("{}: {}", self.place, parts.join(", ")))
     }
 
-    /// Another net than `row` that it names, whether that one is read or not.
+    /// The net that it names, if that is not `row`; whether or not that net is supported.
     pub(super) fn other_net(&self, table: &[Architecture], row: &Architecture, built: &BuiltNet) -> Option<&str> {
         let same = match self.named(table) {
             Ok(None) => true,
@@ -358,19 +356,19 @@ impl Statement {
     }
 }
 
-/// What places say of sizes, each by itself: one may say the size and another the share that is cut.
+/// Sizes from several sources: one may give the size and another the share that is cropped.
 #[derive(Debug, Default)]
 pub(super) struct Sizes {
-    /// `[h, w]` of the input, and who says so.
+    /// `[h, w]` of the input, and its source.
     size: Option<([usize; 2], &'static str)>,
     crop_pct: Option<f64>,
 }
 
 impl Sizes {
-    /// Puts them in the place of what would be assumed; what of them still is.
+    /// Applies the sizes in place of assumptions; returns what is still assumed.
     ///
     /// # Errors
-    /// When the net does not take pictures of the size.
+    /// When the net does not take pictures of that size.
     pub(super) fn apply(self, built: &mut BuiltNet, told: &mut Vec<Setting>) -> Result<Option<String>> {
         if self.size.is_none() && self.crop_pct.is_none() {
             return Ok(None);

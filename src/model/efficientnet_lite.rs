@@ -2,8 +2,8 @@
 //!
 //! Inverted residual blocks with ReLU6 and without squeeze-and-excitation. Two families are published with these names and
 //! shapes: timm's `tf_efficientnet_lite0` … `4` with TensorFlow's padding and batch-norm eps, and timm's own
-//! `efficientnet_lite0` … `4` with symmetric padding and PyTorch's eps. Other families (MobileNetV2, MNASNet …) have the same
-//! names but other depths; they are not read.
+//! `efficientnet_lite0` … `4` with symmetric padding and PyTorch's eps. Other families (MobileNetV2, MNASNet …) use the
+//! same names with other depths and are not read.
 
 use super::assembly::{Assembly, BiasPresence, ConvSpec, Groups, Pad};
 use super::preprocess::{self, Preparation};
@@ -13,10 +13,10 @@ use crate::error::{Error, Result};
 use crate::graph::{NodeId, Op};
 use crate::tensor::Shape;
 
-/// What `--arch` calls TensorFlow's family.
+/// TensorFlow's family, as `--arch` names it.
 pub(super) const TENSORFLOW: &str = "efficientnet-lite";
 
-/// What `--arch` calls timm's own family.
+/// timm's own family, as `--arch` names it.
 pub(super) const TIMM: &str = "timm-efficientnet-lite";
 
 /// Stride of the first block of each stage.
@@ -25,7 +25,7 @@ const STRIDES: [usize; 7] = [1, 2, 2, 2, 1, 2, 1];
 /// Side of the depthwise kernels of each stage.
 const KERNELS: [usize; 7] = [3, 3, 5, 3, 5, 5, 3];
 
-/// Stages after which the resolution falls; the last resolution ends with the head.
+/// Stages after which the resolution drops; the last resolution ends with the head.
 const STAGE_ENDS: [usize; 4] = [0, 1, 2, 4];
 
 /// A published size.
@@ -35,9 +35,9 @@ pub(super) struct Variant {
     pub(super) depths: [usize; 7],
     /// Output channels of each stage.
     pub(super) widths: [usize; 7],
-    /// Side of the pictures of TensorFlow's family.
+    /// Picture side of TensorFlow's family.
     side: usize,
-    /// Side of the crop and short side before it, of timm's family.
+    /// Crop side and resized short side of timm's family.
     timm: [usize; 2],
 }
 
@@ -53,7 +53,7 @@ pub(super) const VARIANTS: [Variant; 5] = [
     variant("efficientnet-lite4", [1, 4, 4, 6, 6, 8, 1], [24, 32, 56, 112, 160, 272, 448], 300, [380, 412]),
 ];
 
-/// Depths of other families that have these names.
+/// Depths of other families with the same tensor names.
 const OTHERS: [([usize; 7], &str); 5] = [
     ([1, 2, 3, 4, 3, 3, 1], "timm's mobilenetv2_100 and its other widths"),
     ([1, 3, 4, 5, 4, 4, 1], "timm's mobilenetv2_110d"),
@@ -62,13 +62,13 @@ const OTHERS: [([usize; 7], &str); 5] = [
     ([1, 3, 4, 4, 4, 4, 1], "timm's spnasnet_100 and fbnetc_100"),
 ];
 
-/// What the two families differ in.
+/// How the two families differ.
 struct FamilyTraits {
-    /// Before the names of the sizes.
+    /// Prefix of the sizes' names.
     prefix: &'static str,
     pad: Pad,
     eps: f64,
-    /// Side and preparation of a size; `None` where no size matches.
+    /// Side and preparation of a size; `None` if no size matches.
     prepare: fn(usize, Option<&Variant>) -> Preparation,
     assumed: &'static [&'static str],
 }
@@ -117,10 +117,10 @@ pub(super) const PUBLISHED_OF_TIMM: &[(&str, &str)] = &[
     ("efficientnet_lite4", "timm-efficientnet-lite [1,4,4,6,6,8,1]"),
 ];
 
-/// Whether the tensors are of a Lite.
+/// Whether the tensors belong to a Lite.
 ///
 /// # Errors
-/// When they have a Lite's names, but no Lite has these depths or kernels; says which families have them.
+/// When the names are a Lite's, but no Lite has these depths or kernels; the message names the families that do.
 pub(super) fn recognise(tensors: &Tensors) -> Result<bool> {
     if !["conv_stem.weight", "blocks.0.0.conv_dw.weight", "conv_head.weight"].iter().all(|n| tensors.has(n)) {
         return Ok(false);

@@ -1,4 +1,4 @@
-//! What there is to say about a model without running it.
+//! Properties of a model that can be reported without running it.
 
 use std::collections::BTreeMap;
 
@@ -21,9 +21,9 @@ pub struct LayerInfo {
     pub inputs: Vec<String>,
     /// Output `[c, h, w]`.
     pub output: [usize; 3],
-    /// Trained numbers.
+    /// Number of parameters.
     pub parameters: usize,
-    /// Multiplications of a forward pass.
+    /// Multiply-adds of a forward pass.
     pub macs: usize,
 }
 
@@ -32,7 +32,7 @@ pub struct LayerInfo {
 pub struct ModelInfo {
     /// Name of the file or of the built-in model.
     pub name: String,
-    /// What the names and shapes of the tensors make it.
+    /// The architecture, from the names and shapes of the tensors.
     pub architecture: String,
     /// Input `[c, h, w]`.
     pub input: [usize; 3],
@@ -40,17 +40,17 @@ pub struct ModelInfo {
     pub classes: usize,
     /// How logits become probabilities: a net with one output has a sigmoid.
     pub link: Link,
-    /// What becomes of a picture.
+    /// How pictures are prepared.
     pub preprocess: Preprocess,
-    /// All nodes in order, batch norms not folded.
+    /// All nodes in order, before batch norms are folded.
     pub layers: Vec<LayerInfo>,
     /// Names of the stages, shallow to deep.
     pub stages: Vec<String>,
-    /// Trained numbers in all.
+    /// Number of parameters in total.
     pub parameters: usize,
-    /// Multiplications of one forward pass.
+    /// Multiply-adds of one forward pass.
     pub macs: usize,
-    /// Two operations a multiplication.
+    /// Two per multiply-add.
     pub flops: usize,
     /// Bytes of the weights file.
     pub file_bytes: usize,
@@ -58,11 +58,11 @@ pub struct ModelInfo {
     pub sha256: String,
     /// How many numbers are stored in each encoding.
     pub encodings: BTreeMap<&'static str, usize>,
-    /// What was read beside the tensors, a line each place.
+    /// What was read besides the tensors, one line per source.
     pub read: Vec<String>,
-    /// What neither the file nor what lies beside it says.
+    /// Settings that neither the file nor its companions give.
     pub assumed: Vec<String>,
-    /// What is probably not as the user meant it, one sentence each.
+    /// Probable mistakes, one sentence each.
     pub warnings: Vec<String>,
 }
 

@@ -5,28 +5,28 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::{near, text};
 
-/// English names of the ImageNet-1k classes, one a line.
+/// English names of the ImageNet-1k classes, one per line.
 const IMAGENET: &str = include_str!("../../weights/imagenet-labels.txt");
 
-/// WordNet's ids of the same classes, one a line, in class order, which is also their own.
+/// WordNet ids of the same classes, one per line, in class order, which is also their sorted order.
 const SYNSETS: &str = include_str!("../../weights/imagenet-synsets.txt");
 
 const CIFAR10: [&str; 10] = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 
-/// Near misses that an error lists at most.
+/// Most near misses that an error lists.
 const NEAR_MISSES: usize = 5;
 
 /// Names of a net's classes in order. A name may hold synonyms, separated by commas.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Labels {
     names: Vec<String>,
-    /// Whether the user has given them.
+    /// Whether the user supplied them.
     given: bool,
     /// Whether one of them is a number.
     has_numbers: bool,
 }
 
-/// Form in which names are compared: lower case, one space between words.
+/// The form in which names are compared: lower case, single spaces.
 fn plain(text: &str) -> String {
     text.split(|c: char| c.is_whitespace() || c == '_')
         .filter(|w| !w.is_empty())
@@ -35,7 +35,7 @@ fn plain(text: &str) -> String {
         .to_lowercase()
 }
 
-/// Whether `word` has the form of a synset's id: n and eight digits.
+/// Whether `word` looks like a synset id: n and eight digits.
 pub fn is_synset(word: &str) -> bool {
     let digits = word.strip_prefix(['n', 'N']);
     digits.is_some_and(|digits| digits.len() == 8 && digits.bytes().all(|b| b.is_ascii_digit()))
@@ -67,7 +67,7 @@ impl Labels {
         if names.len() == classes { Self::of(names) } else { Self::numbered(classes) }
     }
 
-    /// The set of names that this is, where it is one of those known here.
+    /// Name of the set, if it is one of those built in.
     pub(super) fn set(&self) -> Option<&'static str> {
         let n = self.len();
         let sets = [("ImageNet", Self::for_pictures(n)), ("CIFAR-10", Self::cifar(n)), ("digits", Self::digits(n))];
@@ -81,17 +81,17 @@ impl Labels {
         Self { names, given: false, has_numbers }
     }
 
-    /// The classes that a number is the name of.
+    /// The classes whose name is this number.
     pub fn called_by_number(&self, number: &str) -> Vec<usize> {
         if self.has_numbers { self.called(number) } else { Vec::new() }
     }
 
-    /// Whether the user has given them, in a file: such names go before indices.
+    /// Whether the user supplied them in a file; such names take precedence over indices.
     pub fn are_given(&self) -> bool {
         self.given
     }
 
-    /// What there is to say of names that are numbers and go before other classes' indices.
+    /// A remark on names that are numbers and take precedence over other classes' indices.
     pub fn numbers(&self) -> Option<String> {
         let name = |i: usize| self.names[i].parse::<usize>().ok().filter(|&n| n != i && n < self.len());
         let all = 0..if self.given && self.has_numbers { self.len() } else { 0 };
@@ -99,22 +99,22 @@ impl Labels {
         Some(format!("--labels: a number that is the name of a class means this class: {number} is class {class}"))
     }
 
-    /// Names from a text file in UTF-8 or UTF-16, one a line, for a net of `classes` classes; empty lines at the end do not
-    /// count.
+    /// Reads names from a text file in UTF-8 or UTF-16, one per line, for a net of `classes` classes; trailing empty
+    /// lines are ignored.
     ///
     /// # Errors
-    /// When the file cannot be read, has not one name a class, or a name is empty.
+    /// When the file cannot be read, the number of names is not `classes`, or a name is empty.
     pub fn from_file(path: &Path, classes: usize) -> Result<Self> {
         Self::read(path, classes, false)
     }
 
-    /// The names of a net with one output: class 1 is `yes`, class 0 its contrary.
+    /// Names for a net with one output: class 1 is `yes`, class 0 its opposite.
     pub(super) fn yes_or_not(yes: Option<&str>) -> Self {
         let not = yes.map_or_else(|| "not".to_string(), |yes| format!("not {yes}"));
         Self::of(vec![not, yes.unwrap_or("yes").to_string()])
     }
 
-    /// As [`Labels::from_file`]; of a net with one output, one line names class 1.
+    /// As [`Labels::from_file`]; for a net with one output, a single line names class 1.
     pub(super) fn read(path: &Path, classes: usize, one_output: bool) -> Result<Self> {
         let text = text::read(path)?;
         let names: Vec<String> = text.trim_end().lines().map(|line| line.trim().to_string()).collect();
@@ -157,11 +157,11 @@ impl Labels {
         self.names.iter().map(String::as_str)
     }
 
-    /// The class that a synset among the words of `text` names, such as 134 in `n02012849_crane_7`: `None` without a synset,
-    /// and where the names are not those of ImageNet-1k.
+    /// The class of the synset that occurs as a word in `text`, such as 134 in `n02012849_crane_7`. `None` without a
+    /// synset, or if the names are not those of ImageNet-1k.
     ///
     /// # Errors
-    /// When the synset is not of the 1000, or there are two.
+    /// When the synset is not among the 1000, or there are two.
     pub fn of_synset(&self, text: &str) -> Result<Option<usize>> {
         let mut words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| is_synset(word));
         let Some(first) = words.next() else { return Ok(None) };
@@ -175,7 +175,7 @@ impl Labels {
         class.map(Some).ok_or_else(|| Error::settings(format!("the synset {first} is not one of ImageNet's 1000")))
     }
 
-    /// The classes of that name: as written, else in any case, else by one of their synonyms in any case.
+    /// The classes with that name: exactly, else ignoring case, else by a synonym, ignoring case.
     pub fn called(&self, name: &str) -> Vec<usize> {
         let wanted = plain(name);
         let all = |suits: &dyn Fn(&str) -> bool| -> Vec<usize> {
@@ -186,11 +186,11 @@ impl Labels {
         passes.iter().map(|suits| all(suits)).find(|found| !found.is_empty()).unwrap_or_default()
     }
 
-    /// The class of that name: as written, else in any case, else one of its synonyms in any case, else that of its synset
+    /// The class with that name: exactly, else ignoring case, else by a synonym, else by its synset
     /// ([`Self::of_synset`]).
     ///
     /// # Errors
-    /// When no class or more than one has the name; lists near misses or the classes.
+    /// When no class or more than one has the name; the message lists near misses or the classes.
     pub fn find(&self, name: &str) -> Result<usize> {
         match self.called(name).as_slice() {
             [class] => Ok(*class),
@@ -212,9 +212,9 @@ impl Labels {
         }
     }
 
-    /// Names that hold `wanted` or a word of it or differ from it by few letters, nearest first.
+    /// Names that contain `wanted` or a word of it, or differ from it by few letters, nearest first.
     fn near(&self, wanted: &str) -> Vec<&str> {
-        // Distances cost the product of both lengths: a very long text has no near miss.
+        // The distance costs the product of both lengths, so a very long text gets no near misses.
         if wanted.is_empty() || wanted.len() > 200 {
             return Vec::new();
         }
@@ -258,7 +258,7 @@ mod tests {
         let why = |text: &str| labels.find(text).unwrap_err().to_string();
         assert!(why("n00000001_tench").contains("n00000001"));
         assert!(why("n01440764_n02012849").contains("two synsets"));
-        // The names of another net say nothing of ImageNet's synsets, but may be synsets themselves.
+        // Names of another net do not stand for ImageNet's synsets, but may be synsets themselves.
         let labels = Labels::named(["n02012849", "b"], 2);
         assert_eq!(labels.of_synset("n02012849").unwrap(), None);
         assert_eq!(labels.find("n02012849").unwrap(), 0);

@@ -1,5 +1,5 @@
-//! Multi-layer perceptron: linear layers with ReLU between them, in the order of the numbers in their names; one
-//! without a number is the last.
+//! Multi-layer perceptron: linear layers with ReLU in between, ordered by the numbers in their names; a name without a
+//! number comes last.
 
 use super::assembly::{Assembly, BiasPresence};
 use super::tensors::Tensors;
@@ -19,7 +19,7 @@ pub(super) fn recognise(tensors: &Tensors) -> Result<bool> {
         && tensors.names().all(suits))
 }
 
-/// A name as its texts and its numbers, so that `fc10` follows `fc9`.
+/// Splits a name into texts and numbers, so that `fc10` sorts after `fc9`.
 fn parts(name: &str) -> (Vec<&str>, Vec<u64>) {
     let (mut texts, mut numbers, mut rest) = (Vec::new(), Vec::new(), name);
     loop {
@@ -34,7 +34,7 @@ fn parts(name: &str) -> (Vec<&str>, Vec<u64>) {
     }
 }
 
-/// The layers in order: those with numbers by their numbers, then one without.
+/// The layers in order: by number, then one without a number.
 fn ordered(tensors: &Tensors) -> Result<Vec<String>> {
     let names = || tensors.names().filter_map(|n| n.strip_suffix(".weight"));
     let (mut numbered, plain): (Vec<&str>, Vec<&str>) = names().partition(|n| n.contains(|c: char| c.is_ascii_digit()));

@@ -35,32 +35,32 @@ use tensors::Tensors;
 /// Longest side of an input, in elements.
 const MAX_SIDE: usize = 1 << 16;
 
-/// Graphs of other sizes that are kept.
+/// Most graphs of other sizes that are cached.
 const MAX_KEPT_GRAPHS: usize = 64;
 
-/// Names that an error lists at most.
+/// Most names that an error lists.
 const SHOWN_NAMES: usize = 6;
 
-/// What an architecture makes of a file.
+/// An architecture's reading of a file.
 struct BuiltNet {
     graph: Graph,
     architecture: String,
-    /// Kind and depths, however wide it is: what a published name stands for.
+    /// Kind and depths, independent of the width: what a published name stands for.
     form: String,
     preparation: Preparation,
     labels: Labels,
-    /// What names and shapes do not say of the net.
+    /// Properties of the net that names and shapes do not determine.
     assumed: Vec<&'static str>,
 }
 
-/// A setting that is assumed where nobody says it.
+/// A setting that is assumed unless someone gives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Setting {
     /// The mean that is subtracted from pictures.
     Mean,
     /// The standard deviation that divides them.
     Std,
-    /// The size of the crop, and the short side before it.
+    /// The crop size, and the short side before cropping.
     Size,
     /// The filter of the resize.
     Interpolation,
@@ -68,12 +68,12 @@ pub enum Setting {
     Labels,
 }
 
-/// Everything that can be told.
+/// All settings.
 const ALL_SETTINGS: [Setting; 5] =
     [Setting::Mean, Setting::Std, Setting::Size, Setting::Interpolation, Setting::Labels];
 
 impl Setting {
-    /// Those of the preparation of pictures, and their names.
+    /// The settings of the picture preparation, with their names.
     const OF_PREPARATION: [(Setting, &'static str); 4] = [
         (Setting::Mean, "mean"),
         (Setting::Std, "std"),
@@ -84,15 +84,15 @@ impl Setting {
 
 /// A family of nets that weights files are read as.
 pub struct Architecture {
-    /// What `--arch` takes.
+    /// The name for `--arch`.
     pub name: &'static str,
     /// Which nets it covers.
     pub nets: &'static str,
     recognise: fn(&Tensors) -> Result<bool>,
     build: fn(&mut Tensors) -> Result<BuiltNet>,
-    /// Names under which such nets are published (torchvision, timm), and the form that each stands for.
+    /// Published names of such nets (torchvision, timm), with the form that each stands for.
     published: &'static [(&'static str, &'static str)],
-    /// A published family whose files cannot be told from this one's, by its name in this table, and what it differs in.
+    /// A published family with indistinguishable files: its name in this table, and how it differs.
     twin: Option<(&'static str, &'static str)>,
 }
 
@@ -167,13 +167,13 @@ fn known() -> String {
     known.join(", ")
 }
 
-/// The architecture called `wanted`.
+/// The architecture named `wanted`.
 fn named(wanted: &str) -> Result<&'static Architecture> {
     near::find(wanted, ARCHITECTURES.iter(), |a| [a.name])
         .ok_or_else(|| Error::settings(format!("no architecture is named '{wanted}'; known are {}", known())))
 }
 
-/// The first architecture that names and shapes suit.
+/// The first architecture that matches names and shapes.
 fn recognised(tensors: &Tensors) -> Result<&'static Architecture> {
     for architecture in ARCHITECTURES {
         if (architecture.recognise)(tensors)? {
@@ -192,22 +192,22 @@ fn recognised(tensors: &Tensors) -> Result<&'static Architecture> {
     )))
 }
 
-/// A net as it was read, and what of it was told and what was not.
+/// A net as read, with what was given and what was assumed.
 struct ReadNet {
     built: BuiltNet,
-    /// Of the preparation and the class names, what somebody has said.
+    /// Settings of the preparation and class names that someone gave.
     told: Vec<Setting>,
-    /// What of the size nobody has said, where somebody has said the rest.
+    /// The part of the size that is assumed although the rest was given.
     assumed_size: Option<String>,
     read: Vec<String>,
     warnings: Vec<String>,
 }
 
-/// Reads the net by what is said of it: the caller's `arch` goes before the metadata, these before the `config.json`
-/// (`beside`), and all before what names and shapes tell.
+/// Reads the net. Sources in order of precedence: the caller's `arch`, the metadata, the `config.json` (`beside`), then
+/// names and shapes.
 fn read(tensors: &mut Tensors, arch: Option<&str>, beside: Result<Option<Vec<u8>>>) -> Result<ReadNet> {
     let (mut statements, mut warnings) = (Vec::new(), Vec::new());
-    // To whom the net is told by an option, a statement that cannot be used is no obstacle.
+    // If an option names the net, a statement that cannot be used is not an error.
     let mut spare = |e: Error| match arch {
         None => Err(Error::model(format!("{e}; --arch NAME leaves it aside"))),
         Some(_) => {
@@ -266,7 +266,7 @@ fn read(tensors: &mut Tensors, arch: Option<&str>, beside: Result<Option<Vec<u8>
     Ok(ReadNet { built, told, assumed_size, read, warnings })
 }
 
-/// A net with its weights, and what it expects and names.
+/// A net with its weights, preparation and labels.
 pub struct Model {
     name: String,
     architecture: String,
@@ -277,7 +277,7 @@ pub struct Model {
     preprocess: Preprocess,
     labels: Labels,
     assumed: Vec<&'static str>,
-    /// What the preparation is called; empty where there is none.
+    /// Name of the preparation; empty if there is none.
     preparation: &'static str,
     told: Vec<Setting>,
     assumed_size: Option<String>,
@@ -296,7 +296,7 @@ impl std::fmt::Debug for Model {
 /// Name of the embedded model.
 pub const EMBEDDED: &str = "efficientnet-lite0";
 
-/// Aligned so that devices can read the numbers where they are.
+/// Aligned so that devices can read the numbers in place.
 #[cfg(feature = "embedded-model")]
 #[repr(C, align(64))]
 struct Aligned<T: ?Sized>(T);
@@ -311,30 +311,30 @@ impl AsRef<[u8]> for Aligned<[u8]> {
 #[cfg(feature = "embedded-model")]
 static EMBEDDED_WEIGHTS: &Aligned<[u8]> = &Aligned(*include_bytes!("../../weights/efficientnet-lite0.safetensors"));
 
-/// Whether `bytes` are the embedded net's, of which everything is known.
+/// Whether `bytes` are the embedded net's, about which everything is known.
 #[cfg(feature = "embedded-model")]
 fn is_embedded(bytes: &Bytes) -> bool {
     (**bytes).as_ref() == EMBEDDED_WEIGHTS.as_ref()
 }
 
-/// Whether `bytes` are the embedded net's, which this build has not.
+/// Whether `bytes` are the embedded net's, which this build does not contain.
 #[cfg(not(feature = "embedded-model"))]
 fn is_embedded(_: &Bytes) -> bool {
     false
 }
 
 impl Model {
-    /// Maps a weights file into memory; it must not be changed in place while the model lives. Its architecture is `arch` (a
-    /// name of [`ARCHITECTURES`]) where that is given, else what the metadata of the file say, else what a `config.json` of
-    /// timm beside it says, else what names and shapes tell. Metadata and `config.json` also say how pictures are prepared.
-    /// What remains is assumed; [`assumed`](Self::assumed) and [`warnings`](Self::warnings) say so.
+    /// Maps a weights file into memory; it must not be changed in place while the model lives. Its architecture is
+    /// `arch` (a name of [`ARCHITECTURES`]) if given; else what the file's metadata say; else what a timm `config.json`
+    /// next to it says; else it is recognised by names and shapes. Metadata and `config.json` also say how pictures are
+    /// prepared. The rest is assumed; [`assumed`](Self::assumed) and [`warnings`](Self::warnings) say so.
     ///
     /// # Errors
-    /// When the file cannot be read, is no safetensors file, is damaged, has missing, surplus or mis-shaped tensors
-    /// or a number that is not finite; when metadata or `config.json` contradict the tensors or name a net that is not read,
-    /// and no `arch` is given. The message names the file, the tensor and what was expected.
+    /// When the file cannot be read, is not a safetensors file, is damaged, has missing, surplus or mis-shaped tensors
+    /// or a number that is not finite; when metadata or `config.json` contradict the tensors or name an unsupported
+    /// net, and no `arch` is given. The message names the file, the tensor and what was expected.
     pub fn open(path: &Path, arch: Option<&str>) -> Result<Self> {
-        // Asked of the path: opening a pipe waits for its other end.
+        // By path: opening a pipe would wait for its other end.
         let metadata = path.metadata().map_err(|e| Error::io(path, e))?;
         let shown = path.display().to_string();
         if !metadata.is_file() {
@@ -346,9 +346,9 @@ impl Model {
             Arc::new(Vec::new())
         } else {
             // SAFETY: the mapping is shared and read-only; its bytes are only ever read as plain numbers, for which any
-            // bit pattern is valid. What others write to the file later shows through, as changed weights; a file
-            // that is truncated ends the process with SIGBUS where a page that is gone is read. Not to change the
-            // file in place while it is in use is the user's side of the contract.
+            // bit pattern is valid. Later writes to the file show through as changed weights; if the file is truncated,
+            // reading a page that no longer exists ends the process with SIGBUS. It is the user's part of the contract
+            // not to change the file in place while it is in use.
             let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
             Arc::new(map)
         };
@@ -359,13 +359,13 @@ impl Model {
     /// The embedded EfficientNet-Lite0 (ImageNet-1k).
     ///
     /// # Errors
-    /// None in a sound build.
+    /// Never in a correct build.
     #[cfg(feature = "embedded-model")]
     pub fn embedded() -> Result<Self> {
         Self::from_bytes(EMBEDDED, Arc::new(EMBEDDED_WEIGHTS), None)
     }
 
-    /// A safetensors file in memory; as [`Model::open`] without a `config.json`, `name` standing for the file.
+    /// Reads a safetensors file in memory; as [`Model::open`] without a `config.json`. Messages call it `name`.
     ///
     /// # Errors
     /// As [`Model::open`].
@@ -408,9 +408,9 @@ impl Model {
         })
     }
 
-    /// What of the net, its preparation of pictures and its class names is assumed, because neither the file nor what lies
-    /// beside it nor the caller says it, such as `relu` or `preparation: ImageNet`. `given` are the settings that the caller
-    /// replaces.
+    /// Properties of the net, its preparation and its class names that are assumed because neither the file, nor its
+    /// companions, nor the caller give them, such as `relu` or `preparation: ImageNet`. `given` are the settings that
+    /// the caller replaces.
     pub fn assumed(&self, given: &[Setting]) -> Vec<String> {
         let open = |setting: &Setting| !self.told.contains(setting) && !given.contains(setting);
         let mut assumed: Vec<String> = self.assumed.iter().map(|&what| what.to_string()).collect();
@@ -427,13 +427,13 @@ impl Model {
         assumed
     }
 
-    /// What is probably not as the user meant it, one sentence each: a file that two published families share, a
-    /// `config.json` that was left aside.
+    /// Probable mistakes, one sentence each: a file that two published families share, or a `config.json` that was
+    /// ignored.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// What was read beside the tensors, a line each place, such as `config.json: architecture resnet50, mean, std`.
+    /// What was read besides the tensors, one line per source, such as `config.json: architecture resnet50, mean, std`.
     pub fn read_beside(&self) -> &[String] {
         &self.read
     }
@@ -466,12 +466,12 @@ impl Model {
         &self.encodings
     }
 
-    /// The net for the default input as the file has it, batch norms and all.
+    /// The net as stored, for the default input; batch norms are not folded.
     pub fn unfolded(&self) -> &Graph {
         &self.unfolded
     }
 
-    /// The shape that the net was made for.
+    /// The input shape for which the net was made.
     pub fn default_input(&self) -> Shape {
         self.unfolded.input_shape()
     }
@@ -481,7 +481,7 @@ impl Model {
         self.unfolded.link()
     }
 
-    /// Number of classes; two of a net with one output ([`Graph::two_classes`]).
+    /// Number of classes; two for a net with one output ([`Graph::two_classes`]).
     pub fn classes(&self) -> usize {
         self.unfolded.classes()
     }
@@ -490,7 +490,7 @@ impl Model {
     /// weight ids.
     ///
     /// # Errors
-    /// When the net does not take inputs of that shape; names the node that refuses.
+    /// When the net does not take inputs of that shape; the message names the node that refuses.
     pub fn graph(&self, input: Shape) -> Result<Arc<Graph>> {
         if input == self.default_input() {
             return Ok(self.folded.clone());
@@ -520,7 +520,7 @@ impl Model {
         })
     }
 
-    /// What becomes of a picture.
+    /// How pictures are prepared.
     pub fn preprocess(&self) -> &Preprocess {
         &self.preprocess
     }
@@ -530,7 +530,8 @@ impl Model {
         &self.labels
     }
 
-    /// Names of the classes from a text file, one a line; for a net with one output, one line is enough: the name of class 1.
+    /// Reads class names from a text file, one per line; for a net with one output a single line is enough: the name of
+    /// class 1.
     ///
     /// # Errors
     /// As [`Labels::from_file`].
@@ -541,7 +542,7 @@ impl Model {
     /// Replaces the names of the classes.
     ///
     /// # Errors
-    /// When there is not one name a class.
+    /// When the number of names differs from the number of classes.
     pub fn set_labels(&mut self, labels: Labels) -> Result<()> {
         if labels.len() != self.classes() {
             return Err(Error::settings(format!("{} names for a net of {} classes", labels.len(), self.classes())));

@@ -1,18 +1,18 @@
-//! The preparation each family of nets was trained with.
+//! The picture preparation that each family of nets was trained with.
 
 use crate::image::{Interpolation, Preprocess};
 
-/// ImageNet's mean and standard deviation, as torchvision has them.
+/// ImageNet's mean and standard deviation, as in torchvision.
 const IMAGENET: [[f64; 3]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
 
-/// What a family's pictures are prepared with where nobody says it.
+/// The preparation that is assumed for a family.
 pub(super) struct Preparation {
     pub(super) preprocess: Preprocess,
-    /// What it is called; empty where there is nothing to prepare.
+    /// Its name; empty if there is nothing to prepare.
     pub(super) name: &'static str,
 }
 
-/// torchvision's ImageNet nets: short side 256 bilinear, centre crop 224. Grey pictures take the mean of the channels'
+/// torchvision's ImageNet nets: short side 256 bilinear, centre crop 224. Grey pictures use the mean of the channels'
 /// constants.
 pub(super) fn imagenet(channels: usize) -> Preparation {
     let small = small(channels, 224).preprocess;
@@ -60,7 +60,7 @@ pub(super) fn grey(side: usize) -> Preparation {
     Preparation { preprocess, name: "levels from 0 to 1" }
 }
 
-/// Vectors of `len` numbers, which are given as arrays, never as pictures.
+/// Vectors of `len` numbers, which are given only as arrays, never as pictures.
 pub(super) fn vector(len: usize) -> Preparation {
     let preprocess = Preprocess {
         resize: 0,

@@ -1,6 +1,6 @@
 //! ResNet (He 2016), Wide-ResNet (Zagoruyko 2016) and ResNeXt (Xie 2017) with torchvision's names.
 //!
-//! As torchvision has it, the stride of a bottleneck sits in its 3×3 convolution.
+//! As in torchvision, the stride of a bottleneck is in its 3×3 convolution.
 
 use super::assembly::{Assembly, BiasPresence, ConvSpec, Groups};
 use super::tensors::Tensors;
@@ -86,7 +86,7 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     let kind = if convolutions == 2 {
         "resnet-basic".to_string()
     } else {
-        // A plain bottleneck is a quarter as wide within as it is at its end.
+        // Inside, a plain bottleneck is a quarter as wide as at its end.
         let (width, seen) = dims("layer1.0.conv2.weight");
         match (width.checked_div(seen), dims("layer1.0.conv3.weight").0) {
             (Some(groups), _) if groups > 1 => format!("resnext-bottleneck {groups}x{seen}d"),
@@ -100,7 +100,7 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     let channels = Assembly::picture_channels(tensors, "conv1.weight");
     let mut net = Assembly::new(tensors, Shape::new(channels, 224, 224), 1e-5);
     let mut x = net.builder.input();
-    // Nets for small pictures carry the same names with a 3×3 stem and no pool: they must not pass for this one.
+    // Nets for small pictures use the same names with a 3×3 stem and no pool; they must not be taken for this one.
     x = net.conv("conv1", x, ConvSpec::plain(Some(7), 2))?;
     x = net.batch_norm("bn1", x)?;
     x = net.relu("relu", x)?;

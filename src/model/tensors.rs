@@ -1,4 +1,4 @@
-//! The tensors of a safetensors file. Each is checked as it is read, and all of them must be read.
+//! The tensors of a safetensors file. Each is checked when it is read, and each must be read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(super) struct Tensors {
     used: BTreeSet<String>,
 }
 
-/// `[8, *, 3, 3]`.
+/// The expected shape, such as `[8, *, 3, 3]`.
 fn shown(expected: &[Option<usize>]) -> String {
     let dims: Vec<String> = expected.iter().map(|d| d.map_or("*".into(), |d| d.to_string())).collect();
     format!("[{}]", dims.join(", "))
@@ -40,7 +40,7 @@ fn encoding(dtype: Dtype) -> Option<Encoding> {
     }
 }
 
-/// The first number that is NaN or infinite: its position and what it is.
+/// The first number that is NaN or infinite: its position and which of the two it is.
 fn first_not_finite(raw: &[u8], encoding: Encoding) -> Option<(usize, &'static str)> {
     let name = |nan: bool| if nan { "NaN" } else { "infinity" };
     match encoding {
@@ -63,7 +63,7 @@ fn first_not_finite(raw: &[u8], encoding: Encoding) -> Option<(usize, &'static s
     }
 }
 
-/// Position `flat` of a tensor as one index an axis.
+/// The flat position as one index per axis.
 fn position(mut flat: usize, shape: &[usize]) -> Vec<usize> {
     let mut index: Vec<usize> = shape
         .iter()
@@ -131,7 +131,7 @@ impl Tensors {
         Ok(Self { bytes, metadata, stored, used: BTreeSet::new() })
     }
 
-    /// What the header's `__metadata__` says.
+    /// The header's `__metadata__`.
     pub(super) fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }
@@ -151,7 +151,7 @@ impl Tensors {
         self.stored.get(name).map(|t| t.shape.as_slice())
     }
 
-    /// How many of the numbers that the net uses are stored in each encoding.
+    /// How many of the numbers used by the net are stored in each encoding.
     pub(super) fn encodings(&self) -> BTreeMap<&'static str, usize> {
         let mut counts = BTreeMap::new();
         for (_, tensor) in self.stored.iter().filter(|(name, _)| self.used.contains(*name)) {
@@ -162,7 +162,7 @@ impl Tensors {
         counts
     }
 
-    /// Checks shape, type and numbers of a tensor and counts it as used; `None` stands for any size but zero.
+    /// Checks shape, type and numbers of a tensor and marks it as used; `None` accepts any size but zero.
     fn take<const N: usize>(
         &mut self,
         name: &str,
@@ -237,7 +237,7 @@ impl Tensors {
         Ok(norm)
     }
 
-    /// Refuses tensors that the net has not used; batch norms may count their batches, in numbers of any type.
+    /// Refuses tensors that the net has not used, except batch norms' counters, which may have any type.
     pub(super) fn finish(&self) -> Result<()> {
         let counts_batches = |name: &str| {
             let norm = name.strip_suffix("num_batches_tracked").map(|norm| format!("{norm}running_mean"));

@@ -35,7 +35,7 @@ fn convolutions(tensors: &Tensors) -> Vec<usize> {
     found
 }
 
-/// Pools have no tensors: a position that is skipped is a pool, and the last one follows the last ReLU.
+/// Pools have no tensors: a gap in the positions is a pool, and the last pool follows the last ReLU.
 pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     let convolutions = convolutions(tensors);
     let channels = Assembly::picture_channels(tensors, "features.0.weight");

@@ -1,4 +1,4 @@
-//! The picture that paths start from.
+//! The picture at which paths start.
 
 use std::path::PathBuf;
 
@@ -8,18 +8,19 @@ use crate::image::Preprocess;
 use crate::random::Stream;
 use crate::tensor::{Shape, Tensor};
 
-/// Stands for a picture without content.
+/// A picture without content.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Baseline {
-    /// 0 in the net's space (the training set's mean colour, where pictures were normalised by it).
+    /// 0 in the net's space (the training set's mean colour, if pictures are normalised by it).
     Zero,
     /// A black picture, preprocessed.
     Black,
     /// A white picture, preprocessed.
     White,
-    /// The picture's own mean in each channel.
+    /// The picture's own mean, per channel.
     Mean,
-    /// The picture blurred by a Gaussian of this standard deviation in pixels (edge pixels repeat, cut at 4 σ).
+    /// The picture blurred by a Gaussian of this standard deviation in pixels (edge pixels are repeated, the kernel is
+    /// cut at 4 σ).
     Blur(f64),
     /// Uniform noise between black and white, drawn by (seed, picture).
     Noise,
@@ -70,11 +71,11 @@ impl std::str::FromStr for Baseline {
 }
 
 impl Baseline {
-    /// One baseline `[C, H, W]` for each picture, in the pictures' precision. `file` is the loaded file, if one is named.
+    /// One baseline `[C, H, W]` per picture, in the pictures' precision. `file` is the loaded file, if one is named.
     ///
     /// # Errors
-    /// When a blur is larger than the pictures' larger side, a file's shape is not the input's, the preprocessing has other
-    /// channels than the input, or a number is not finite in the pictures' precision.
+    /// When a blur exceeds the pictures' longer side, a file's shape is not the input's, the preprocessing and the
+    /// input differ in channels, or a number is not finite in the pictures' precision.
     pub fn tensors(&self, x: &Batch, preprocess: &Preprocess, file: Option<&Tensor>, seed: u64) -> Result<Vec<Tensor>> {
         let shape = x.shape();
         if let Baseline::Blur(sigma) = self
@@ -136,7 +137,7 @@ fn one_a_channel(values: Vec<f64>, shape: Shape) -> Result<Vec<f64>> {
 /// Uniform noise between black and white: one draw (seed and number) of a stream for picture `i`, in C order.
 ///
 /// # Errors
-/// When the preprocessing has other channels than the input.
+/// When the preprocessing and the input differ in channels.
 pub(crate) fn noise(
     x: &Batch,
     i: usize,
@@ -155,8 +156,8 @@ pub(crate) fn noise(
     Ok(draws.iter().enumerate().map(draw).collect())
 }
 
-/// For each of `size` elements of a line, the first element it is made of and the weights of that and the next ones; what
-/// would lie beyond an end falls to the end.
+/// For each of `size` output elements of a line: the first input element and the weights of it and its successors.
+/// Weights beyond an end are added to the end's.
 fn line_weights(size: usize, sigma: f64) -> Vec<(usize, Vec<f64>)> {
     let radius = (4.0 * sigma).ceil() as isize;
     let kernel: Vec<f64> = (-radius..=radius).map(|d| (-(d as f64).powi(2) / (2.0 * sigma * sigma)).exp()).collect();
@@ -174,13 +175,13 @@ fn line_weights(size: usize, sigma: f64) -> Vec<(usize, Vec<f64>)> {
         .collect()
 }
 
-/// The number that all of `plane` are: its own mean and its own blur, which sums would miss by rounding.
+/// The common value of a constant `plane`: its exact mean and blur, which sums would miss by rounding.
 fn constant(plane: &[f64]) -> Option<f64> {
     let first = *plane.first()?;
     plane.iter().all(|&v| v == first).then_some(first)
 }
 
-/// Separable Gaussian blur; pixels beyond an edge repeat the edge.
+/// Separable Gaussian blur; edge pixels are repeated.
 pub(crate) fn blur(x: &[f64], shape: Shape, sigma: f64) -> Vec<f64> {
     let (columns, rows) = (line_weights(shape.w, sigma), line_weights(shape.h, sigma));
     let mut out = Vec::with_capacity(x.len());
@@ -242,7 +243,7 @@ mod tests {
         let mean = of("mean")[1].at(36);
         let want: f64 = x.items()[1].to_f64()[35..].iter().sum::<f64>() / 35.0;
         assert!((mean - want).abs() < 1e-6);
-        // Sums of a number that is not a sum of few powers of 2 miss it.
+        // Sums of a value that is not a sum of few powers of 2 miss it by rounding.
         let flat = Batch::new(&Tensor::f64([1, 2, 5, 7], vec![0.1; 70]).unwrap()).unwrap();
         let mean = "mean".parse::<Baseline>().unwrap().tensors(&flat, &preprocess(), None, 3).unwrap();
         assert_eq!(mean[0], flat.items()[0]);

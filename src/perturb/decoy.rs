@@ -1,13 +1,13 @@
-//! Decoys (Lu, Guo, Xing, Noble 2021): pictures that differ in some patches, as much as the outputs of a layer allow.
+//! Decoys (Lu, Guo, Xing, Noble 2021): pictures whose patches differ as much as the outputs of a layer allow.
 //!
-//! A decoy of `x` at layer ℓ under a mask `M`, in direction `s = ±1`, maximises `‖((x̃−x)s)⁺‖₁` over
-//! `x̃ ∈ [x_min, x_max]`, subject to `‖F_ℓ(x̃)−F_ℓ(x)‖∞ ≤ ε` and `(x̃−x)∘(1−M) = 0`. The paper leaves the solver open; this
-//! project's own is `device::patch`: a change of variable, Adam and a penalty whose weight grows where the constraint is
-//! violated, then bisection towards `x`, each patch by itself, until the constraint holds.
+//! A decoy of `x` at layer ℓ under a mask `M`, in direction `s = ±1`, maximises `‖((x̃−x)s)⁺‖₁` over `x̃ ∈ [x_min,
+//! x_max]`, subject to `‖F_ℓ(x̃)−F_ℓ(x)‖∞ ≤ ε` and `(x̃−x)∘(1−M) = 0`. The paper leaves the solver open; this project's
+//! own is `device::patch`. It changes the variable, minimises by Adam with a penalty whose weight grows where the
+//! constraint is violated, and then bisects towards `x`, patch by patch, until the constraint holds.
 //!
-//! Patches whose footprints at ℓ do not meet have constraints of their own, so that they are solved one by one whatever
-//! mask they are in. Where ℓ is the first convolution or its activation, each is solved on its part of the layer alone;
-//! elsewhere on whole pictures, by a program with the layers up to ℓ.
+//! Patches whose footprints at ℓ do not overlap have independent constraints, so each is solved on its own, whatever
+//! its mask. If ℓ is the first convolution or its activation, each patch is solved on its part of the layer alone;
+//! otherwise on whole pictures, by a program with the layers up to ℓ.
 
 use std::ops::Range;
 
@@ -25,20 +25,21 @@ use crate::tensor::{Precision, Shape, Tensor};
 /// Which patches move together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DecoyMasks {
-    /// Patches whose footprints at the layer do not meet, in one picture. This project's own choice.
+    /// In one picture, all patches of a lattice whose footprints at the layer do not overlap. This project's own
+    /// choice.
     Lattice,
-    /// One patch a decoy: all places, or so many of them, drawn.
+    /// One patch per decoy: at all positions, or at this many random ones.
     Patch(Option<usize>),
 }
 
 /// How decoys are made.
 #[derive(Debug, Clone, Copy)]
 pub struct Recipe {
-    /// The layer whose outputs may hardly change.
+    /// The layer whose outputs must hardly change.
     pub node: NodeId,
-    /// Rows and columns of a patch.
+    /// Height and width of a patch.
     pub patch: usize,
-    /// Distance of neighbouring patches.
+    /// Distance between neighbouring patches.
     pub stride: usize,
     /// Which patches move together.
     pub masks: DecoyMasks,
@@ -48,7 +49,7 @@ pub struct Recipe {
     pub iterations: usize,
     /// Its step size.
     pub lr: f64,
-    /// Seed of the places that are drawn.
+    /// Seed for the random positions.
     pub seed: u64,
 }
 
@@ -59,11 +60,11 @@ pub struct Decoy {
     pub picture: Tensor,
     /// Patches that moved.
     pub patches: usize,
-    /// Patches that were drawn back to keep to the constraint.
+    /// Patches that were moved back to satisfy the constraint.
     pub shrunk: usize,
     /// Mean move of a masked pixel, as a share of its range.
     pub moved: f64,
-    /// Largest change of an output, as a share of what is allowed; 0 where nothing is allowed and nothing changed.
+    /// Largest change of an output, as a share of the limit; 0 if the limit is zero and nothing changed.
     pub change: f64,
 }
 
@@ -73,26 +74,26 @@ pub struct Generator<'a> {
     graph: &'a Graph,
     x: &'a Batch,
     recipe: Recipe,
-    /// Smallest and largest number of each channel.
+    /// Smallest and largest value of each channel.
     range: [Vec<f64>; 2],
     footprint: Footprint,
-    /// The layer as the first, where it is.
+    /// The layer as the first one, if it is.
     stem: Option<Stem>,
-    /// Largest change of an output, one a picture.
+    /// Largest allowed change of an output, one per picture.
     limits: Vec<f64>,
     /// First rows and first columns of patches.
     starts: [Vec<usize>; 2],
-    /// Masks as lists of patches (row and column among `starts`): of all pictures, or of each.
+    /// Masks as lists of patches (row and column among `starts`): common to all pictures, or one list per picture.
     masks: Vec<Vec<Vec<[usize; 2]>>>,
 }
 
-/// Decoys whose patches are moved together: enough for all threads, and their patches take little memory.
+/// Decoys whose patches are solved together: enough for all threads, with little memory for the patches.
 const TOGETHER: usize = 2;
 
 /// The first activation after the first convolution.
 ///
 /// # Errors
-/// When there is none.
+/// When there is no such node.
 pub fn first_activation(graph: &Graph) -> Result<NodeId> {
     let mut conv: Vec<bool> = Vec::new();
     for id in graph.ids() {
@@ -106,7 +107,7 @@ pub fn first_activation(graph: &Graph) -> Result<NodeId> {
     Err(Error::settings("no ReLU follows a convolution in this net; name the layer whose outputs decoys must keep"))
 }
 
-/// First elements of patches along an axis: 0, stride, … until one reaches the far edge.
+/// First elements of patches along an axis: 0, stride, … until one patch reaches the far edge.
 fn starts(extent: usize, patch: usize, stride: usize) -> Vec<usize> {
     let mut starts = vec![0];
     let mut at = 0usize;
@@ -118,10 +119,11 @@ fn starts(extent: usize, patch: usize, stride: usize) -> Vec<usize> {
 }
 
 impl<'a> Generator<'a> {
-    /// For pictures whose channels reach from `low` to `high`.
+    /// A generator for pictures whose channels range from `low` to `high`.
     ///
     /// # Errors
-    /// When a number of the recipe is out of its range, the pictures have no known range, or a layer's output is not finite.
+    /// When a number of the recipe is out of range, the pictures have no known range, or a layer's output is not
+    /// finite.
     pub fn new(
         engine: &mut Engine,
         graph: &'a Graph,
@@ -167,17 +169,17 @@ impl<'a> Generator<'a> {
         Ok(Self { graph, x, recipe, range, footprint, stem, limits, starts, masks })
     }
 
-    /// Decoys of each picture: two a mask.
+    /// Decoys per picture: two per mask.
     pub fn decoys(&self) -> usize {
         2 * self.masks.first().map_or(0, Vec::len)
     }
 
-    /// Largest change of an output that is allowed, one number a picture.
+    /// Largest allowed change of an output, one number per picture.
     pub fn limits(&self) -> &[f64] {
         &self.limits
     }
 
-    /// Rows and columns of the patches of a picture's decoy, 1 or −1 for its direction.
+    /// Rows and columns of the patches in a picture's decoy, and 1 or −1 for its direction.
     pub fn mask(&self, item: usize, decoy: usize) -> (Vec<[Range<usize>; 2]>, f64) {
         let masks = self.masks.get(item).unwrap_or(&self.masks[0]);
         let Shape { h, w, .. } = self.x.shape();
@@ -190,8 +192,8 @@ impl<'a> Generator<'a> {
         (patches, if decoy.is_multiple_of(2) { 1.0 } else { -1.0 })
     }
 
-    /// Some decoys, each given by its picture and its number among that picture's. They do not depend on which are made
-    /// together.
+    /// Makes some decoys, each given by its picture and its number for that picture. The results do not depend on which
+    /// are made together.
     ///
     /// # Errors
     /// When memory is not enough or a number is not finite.
@@ -231,7 +233,7 @@ impl<'a> Generator<'a> {
         let limit = |&(item, _): &(usize, usize)| self.limits[item];
         let moved = engine.keeping(("decoy", kept), |engine| match &self.stem {
             Some(stem) => {
-                // Patches do not see each other: those of all decoys of a picture are moved on one picture.
+                // Patches do not influence each other, so those of all decoys of a picture are moved on one picture.
                 let first = wanted.iter().map(|&(item, _)| item).min().unwrap_or_default();
                 let last = wanted.iter().map(|&(item, _)| item).max().unwrap_or_default();
                 let on_picture = |place: &PatchMove| PatchMove { item: wanted[place.item].0 - first, ..place.clone() };
@@ -291,11 +293,11 @@ impl<'a> Generator<'a> {
         Ok(Decoy { picture, patches, shrunk, moved: sum / pixels.max(1) as f64, change })
     }
 
-    /// A picture's decoy in which each patch moved at random instead, as far (in L2 norm) as in `decoy`; draws depend on
-    /// (seed, picture, decoy, element).
+    /// A variant of a picture's decoy in which each patch moves at random, as far (in L2 norm) as in `decoy`; draws
+    /// depend on (seed, picture, decoy, element).
     ///
     /// # Errors
-    /// None for decoys of this generator.
+    /// Never for decoys of this generator.
     pub fn random_moves(&self, item: usize, number: usize, decoy: &Decoy) -> Result<Tensor> {
         let picture = &self.x.items()[item];
         let (from, to) = (picture.to_f64(), decoy.picture.to_f64());
@@ -316,10 +318,10 @@ impl<'a> Generator<'a> {
         Tensor::rounded(picture.dims(), numbers, decoy.picture.precision())
     }
 
-    /// A picture with a mask's patches in its mean colour.
+    /// A picture with a mask's patches set to its mean colour.
     ///
     /// # Errors
-    /// None for pictures of this generator.
+    /// Never for pictures of this generator.
     pub fn constant(&self, item: usize, decoy: usize, precision: Precision) -> Result<Tensor> {
         let picture = &self.x.items()[item];
         let mut numbers = picture.to_f64().into_owned();
@@ -360,7 +362,7 @@ impl<'a> Generator<'a> {
             })
             .collect();
         let precision = engine.describe().precision;
-        // The pictures with a share of each patch's move made.
+        // The pictures with each patch moved by a share of its move.
         let moved = |movers: &[Mover], shares: &[f64]| -> Result<Vec<Tensor>> {
             let mut all = numbers.clone();
             for (p, mover) in movers.iter().enumerate() {
@@ -399,7 +401,7 @@ impl<'a> Generator<'a> {
             }
             (0..places.len()).filter(|&p| shrunk[p]).for_each(|p| shares[p] = good[p]);
         }
-        // A patch that misses its limit after all stays where it was.
+        // A patch that still violates its limit stays where it was.
         let mut changes = field.changes(engine, &moved(&movers, &shares)?)?;
         for p in 0..places.len() {
             if !(changes[p] <= limits[places[p].item]) {
@@ -413,7 +415,7 @@ impl<'a> Generator<'a> {
             .collect())
     }
 
-    /// Rows and columns of the layer's outputs that see a patch.
+    /// Rows and columns of the layer's outputs that depend on a patch.
     fn positions(&self, place: &PatchMove) -> [Vec<usize>; 2] {
         [
             self.footprint.positions(0, place.rows.start, place.rows.end),
@@ -422,9 +424,9 @@ impl<'a> Generator<'a> {
     }
 }
 
-/// Share of the limit that a move may use: the rest is for rounding.
+/// Share of the limit that a move may use; the rest is for rounding.
 const USED: f64 = 1.0 - 1e-4;
-/// Halvings of the way back.
+/// Halvings of the bisection.
 const HALVINGS: usize = 24;
 
 /// Patches moved by programs over whole pictures.
@@ -433,25 +435,25 @@ struct PatchMoves<'a> {
     node: NodeId,
     x: &'a Batch,
     places: &'a [PatchMove],
-    /// For each patch, rows and columns of the layer that see it.
+    /// For each patch, the rows and columns of the layer that depend on it.
     positions: &'a [[Vec<usize>; 2]],
 }
 
 impl PatchMoves<'_> {
-    /// Whether each patch is beyond its limit, and the derivative of `‖(|F(x̃)−F(x)|−ε)⁺‖₁` on each picture.
+    /// Whether each patch exceeds its limit, and the derivative of `‖(|F(x̃)−F(x)|−ε)⁺‖₁` on each picture.
     fn pull(&self, engine: &mut Engine, moved: Vec<Tensor>, limits: &[f64]) -> Result<(Vec<bool>, Vec<Tensor>)> {
         let mut stores = self.run(engine, moved, limits, Pull::Back)?.into_iter();
         let (counts, gradients) = (stores.next().unwrap_or_default(), stores.next().unwrap_or_default());
         Ok((self.beyond(&counts), gradients))
     }
 
-    /// Whether each patch is beyond its limit.
+    /// Whether each patch exceeds its limit.
     fn violated(&self, engine: &mut Engine, moved: Vec<Tensor>, limits: &[f64]) -> Result<Vec<bool>> {
         let counts = self.run(engine, moved, limits, Pull::Nothing)?.into_iter().next().unwrap_or_default();
         Ok(self.beyond(&counts))
     }
 
-    /// From the number of outputs beyond their limit at each position.
+    /// The same, from the number of outputs beyond their limit at each position.
     fn beyond(&self, counts: &[Tensor]) -> Vec<bool> {
         let w = self.graph.node(self.node).shape.w;
         let beyond = |(place, [rows, columns]): (&PatchMove, &[Vec<usize>; 2])| {
@@ -462,7 +464,7 @@ impl PatchMoves<'_> {
 
     fn run(&self, engine: &mut Engine, moved: Vec<Tensor>, limits: &[f64], pull: Pull) -> Result<Vec<Vec<Tensor>>> {
         let shape = self.graph.node(self.node).shape;
-        // The largest factor keeps differences from overflowing where nothing may change.
+        // The cap on the factor avoids overflow where no change is allowed.
         let scale = |l: &f64| Tensor::f64([shape.c], vec![if *l > 1e-30 { 1.0 / l } else { 1e30 }; shape.c]);
         let loads = [moved, limits.iter().map(scale).collect::<Result<_>>()?];
         let targets = vec![0; self.x.len()];
@@ -500,7 +502,7 @@ enum Pull {
     Back,
 }
 
-/// Loads the moved picture and 1/ε; stores how many outputs are beyond ε at each position, and the signal's way back.
+/// Loads the moved picture and 1/ε; stores the number of outputs beyond ε at each position, and the signal pulled back.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Beyond {
     node: NodeId,
@@ -516,7 +518,7 @@ impl Script for Beyond {
         let before = b.output(self.node);
         let moved = b.load(0, graph.input_shape())?;
         b.replace(graph.input(), moved)?;
-        // Readers of the input get the moved picture; so do those who ask for the input itself.
+        // Consumers of the input read the moved picture, and so does a request for the input itself.
         let after = b.output(self.node);
         let change = b.sub(after, before)?;
         let scale = b.load(1, Shape::vector(shape.c))?;
@@ -547,7 +549,7 @@ fn places_of(place: &PatchMove, shape: Shape) -> impl Iterator<Item = usize> + u
     })
 }
 
-/// One mask a colour of a lattice with so many patches from one of its patches to the next.
+/// One mask per colour of a lattice; patches of a mask are `period` patches apart.
 fn lattice([rows, columns]: &[Vec<usize>; 2], period: usize) -> Vec<Vec<[usize; 2]>> {
     let colours = |n: usize| 0..period.min(n);
     let every = move |n: usize, first: usize| (first..n).step_by(period);
@@ -556,7 +558,7 @@ fn lattice([rows, columns]: &[Vec<usize>; 2], period: usize) -> Vec<Vec<[usize; 
     colours(h).flat_map(|a| colours(w).map(move |b| (a, b))).map(|(a, b)| mask(a, b)).collect()
 }
 
-/// One mask a patch.
+/// One mask per patch.
 fn each([rows, columns]: &[Vec<usize>; 2]) -> Vec<Vec<[usize; 2]>> {
     (0..rows.len()).flat_map(|y| (0..columns.len()).map(move |x| vec![[y, x]])).collect()
 }
@@ -590,7 +592,7 @@ fn stem(graph: &Graph, node: NodeId) -> Result<Option<Stem>> {
         return Ok(None);
     }
     let layer = Builder::new(graph, Decided::Here)?.conv_layer(conv)?;
-    // The patch solver knows one bias a channel.
+    // The patch solver supports only one bias per channel.
     if layer.bias.as_ref().is_some_and(|b| b.len() != layer.output.c) {
         return Ok(None);
     }

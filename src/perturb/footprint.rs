@@ -1,13 +1,14 @@
-//! Which pixels each position of a layer sees: receptive fields, from the windows between the input and the layer.
+//! The pixels that each position of a layer depends on: receptive fields, from the windows between the input and the
+//! layer.
 
 use crate::error::Result;
 use crate::graph::{Graph, NodeId, Op};
 use crate::tensor::Window;
 
-/// First and last element that a position sees along an axis; nothing where its window lies in the padding.
+/// First and last element that a position depends on along an axis; `None` if its window is entirely in the padding.
 type Span = Option<[usize; 2]>;
 
-/// What the positions of a layer see of the picture, rows and columns apart.
+/// The receptive fields of a layer's positions, rows and columns separately.
 #[derive(Debug, Clone)]
 pub struct Footprint {
     /// By axis, then by position.
@@ -25,7 +26,7 @@ fn over(spans: &[Span]) -> Span {
     spans.iter().copied().fold(None, union)
 }
 
-/// What the windows over `spans` see.
+/// The union of `spans` over each window.
 fn windowed(window: &Window, axis: usize, pad: usize, spans: &[Span], out: usize) -> Vec<Span> {
     let taps = |o: usize| {
         (0..window.kernel[axis]).filter_map(move |tap| {
@@ -37,7 +38,7 @@ fn windowed(window: &Window, axis: usize, pad: usize, spans: &[Span], out: usize
 }
 
 impl Footprint {
-    /// Of the layer `node`.
+    /// The footprint of layer `node`.
     ///
     /// # Errors
     /// When the graph has no such node.
@@ -85,12 +86,12 @@ impl Footprint {
         Ok(Self { spans: all.pop().unwrap_or_default() })
     }
 
-    /// Rows or columns that a position sees at most.
+    /// Largest number of rows or columns that a position depends on.
     pub fn extent(&self) -> usize {
         self.spans.iter().flatten().flatten().map(|[first, last]| last - first + 1).max().unwrap_or(0)
     }
 
-    /// Positions along `axis` (0 for rows) that see any of the elements `first .. end`.
+    /// Positions along `axis` (0 for rows) that depend on any of the elements `first .. end`.
     pub fn positions(&self, axis: usize, first: usize, end: usize) -> Vec<usize> {
         let sees = |span: &Span| span.is_some_and(|[low, high]| low < end && high >= first);
         (0..self.spans[axis].len()).filter(|&i| sees(&self.spans[axis][i])).collect()

@@ -1,4 +1,4 @@
-//! Where copies of a picture come from: noise, and paths from a baseline.
+//! Sources of copies of a picture: noise, and paths from a baseline.
 
 pub mod baseline;
 pub mod decoy;
@@ -6,5 +6,5 @@ pub mod footprint;
 pub mod noise;
 pub mod quadrature;
 
-/// Copies of a picture, or points on a path, that there can be at most.
+/// Most copies of a picture, or points on a path.
 pub const MOST_COPIES: usize = 1 << 20;

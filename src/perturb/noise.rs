@@ -6,12 +6,12 @@ use crate::engine::{Batch, Copies};
 use crate::error::{Error, Result};
 use crate::random;
 
-/// Draws that there can be of one picture; numbers above are kept for draws of another kind ([`random::Stream`]).
+/// Most draws per picture; higher numbers are reserved for draws of another kind ([`random::Stream`]).
 pub const MOST_DRAWS: usize = random::COPIES as usize;
 
 /// `n` copies of each picture with independent normal noise of standard deviation `share · (max x − min x)`.
 ///
-/// Draws depend on (seed, picture, copy, element) and nothing else.
+/// Draws depend only on (seed, picture, copy, element).
 ///
 /// # Errors
 /// When there are no copies or more than [`MOST_COPIES`], or the share is negative or not finite.
@@ -19,10 +19,10 @@ pub fn gaussian(x: &Batch, n: usize, share: f64, seed: u64) -> Result<Copies> {
     gaussian_from(x, 0, n, share, seed)
 }
 
-/// As [`gaussian`] with the draws `first .. first + n`, for methods that draw anew again and again.
+/// As [`gaussian`] with the draws `first .. first + n`, for methods that draw repeatedly.
 ///
 /// # Errors
-/// As [`gaussian`], and when the draws' numbers leave 32 bits.
+/// As [`gaussian`], and when the draws' numbers exceed 32 bits.
 pub fn gaussian_from(x: &Batch, first: usize, n: usize, share: f64, seed: u64) -> Result<Copies> {
     if !(1..=MOST_COPIES).contains(&n) {
         return Err(Error::settings(format!("n={n} copies; there must be at least 1 and at most {MOST_COPIES}")));

@@ -18,7 +18,7 @@ pub enum Quadrature {
     Right,
     /// `k / (n − 1)`, weights `1 / (n − 1)`, halved at both ends; needs two points.
     Trapezoid,
-    /// Gauss and Legendre: exact for polynomials up to degree `2n − 1`.
+    /// Gauss–Legendre: exact for polynomials up to degree `2n − 1`.
     GaussLegendre,
 }
 
@@ -38,7 +38,7 @@ impl Quadrature {
         }
     }
 
-    /// Points and weights `(alphas, weights)`, `n` of each, alphas ascending, weights of sum 1.
+    /// Points and weights `(alphas, weights)`, `n` of each; alphas ascending, weights summing to 1.
     ///
     /// # Errors
     /// When `n` is 0, or 1 for [`Quadrature::Trapezoid`], or above [`MOST_COPIES`] (2¹⁴ for [`Quadrature::GaussLegendre`]).

@@ -1,4 +1,4 @@
-//! Writes a program: the forward pass of a graph, and whatever backward rules ask for.
+//! Writes a program: the forward pass of a graph, and what backward rules request.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use crate::error::{Error, Result};
 use crate::graph::{Activation, Graph, NodeId, Op};
 use crate::tensor::Shape;
 
-/// Who decides which ReLUs are active and which pooled elements win.
+/// Which pass decides the active ReLUs and the winners of max-pools.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Decided {
     /// This run's own forward pass.
     Here,
-    /// Decisions given with the run (of a forward pass in another precision, say).
+    /// Decisions passed to the run (for example of a forward pass in another precision).
     Elsewhere,
 }
 
@@ -24,13 +24,13 @@ pub enum Decided {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Forward(usize);
 
-/// Where a forward pass's values are.
+/// The values of a forward pass.
 #[derive(Debug, Clone)]
 struct PassValues {
     decided: Decided,
-    /// What each node computes.
+    /// The value that each node computes.
     own: Vec<Value>,
-    /// What the readers of each node get: its own value, unless it was replaced.
+    /// The value that each node's consumers read: its own, unless it was replaced.
     read: Vec<Value>,
     /// Section of each node's steps.
     sections: Vec<usize>,
@@ -40,19 +40,19 @@ struct PassValues {
 
 /// Builds a [`Program`] over one graph.
 ///
-/// Forward values are computed only if something reads them, and kept only as long as something will. There is one forward
-/// pass at first, on the copy of the picture; [`Builder::replace`] makes others.
+/// Forward values are computed only if something reads them, and kept only until their last use. There is initially one
+/// forward pass, on the copy of the picture; [`Builder::replace`] adds others.
 #[derive(Debug)]
 pub struct Builder<'g> {
     graph: &'g Graph,
     forms: Vec<Form>,
-    /// Steps, each with the node whose work it does: one section a forward node, so that what is asked of a node later is
-    /// done where its value is at hand, and one section for all that follows a forward pass.
+    /// Steps, each with the node that it works for. There is one section per forward node, so that a later request for
+    /// a node runs where its value is at hand, and one section for everything after a forward pass.
     sections: Vec<Vec<(Step, Option<NodeId>)>>,
     forwards: Vec<PassValues>,
-    /// Of which forward pass is spoken.
+    /// Index of the current forward pass.
     current: usize,
-    /// Node whose rule is writing.
+    /// Node whose rule is being written.
     pulling: Option<NodeId>,
 }
 
@@ -60,7 +60,7 @@ impl<'g> Builder<'g> {
     /// The forward pass of `graph` on perturbed copies of a picture.
     ///
     /// # Errors
-    /// None for a graph that was built by [`crate::graph::GraphBuilder`].
+    /// Never for a graph that was built by [`crate::graph::GraphBuilder`].
     pub fn new(graph: &'g Graph, decided: Decided) -> Result<Self> {
         let mut b =
             Builder { graph, forms: Vec::new(), sections: Vec::new(), forwards: Vec::new(), current: 0, pulling: None };
@@ -85,14 +85,15 @@ impl<'g> Builder<'g> {
         Ok(b)
     }
 
-    /// Starts another forward pass: as the current one, but readers of `node` get `value`, and whatever depends on it is
-    /// computed anew (and decided by itself). What `node` itself computes and decides stays. From now on this pass is the
-    /// one that is spoken of.
+    /// Starts another forward pass: a copy of the current one in which consumers of `node` read `value`; everything
+    /// downstream is recomputed, with its own decisions. The value and decisions of `node` itself stay. The new pass
+    /// becomes the current one.
     ///
-    /// With the picture's node replaced the whole net runs on another input; with a deeper one's only the layers behind it.
+    /// Replacing the picture's node runs the whole net on another input; replacing a deeper node runs only the layers
+    /// after it.
     ///
     /// # Errors
-    /// When `value` has not the shape of `node`'s output.
+    /// When `value` does not have the shape of `node`'s output.
     ///
     /// # Panics
     /// When the graph has no such node.
@@ -123,15 +124,15 @@ impl<'g> Builder<'g> {
         Ok(Forward(self.current))
     }
 
-    /// The forward pass that is spoken of.
+    /// The current forward pass.
     pub fn forward(&self) -> Forward {
         Forward(self.current)
     }
 
-    /// Speaks of another forward pass: its outputs, decisions and scores.
+    /// Makes another forward pass current, with its outputs, decisions and scores.
     ///
     /// # Panics
-    /// When it is of another builder.
+    /// When it belongs to another builder.
     pub fn enter(&mut self, forward: Forward) {
         assert!(forward.0 < self.forwards.len(), "a forward pass of another builder");
         self.current = forward.0;
@@ -164,7 +165,8 @@ impl<'g> Builder<'g> {
         Ok(vec![(step, Some(id))])
     }
 
-    /// A convolution; a bias of one number an element is added by a step of its own, which devices need not know of.
+    /// A convolution; a bias with one number per element is added by a separate step, so that devices need not support
+    /// it.
     fn conv_steps(&mut self, layer: Arc<ConvLayer>, x: Value, out: Value) -> Vec<Step> {
         let epilogue = Epilogue::default();
         let Some(bias) = layer.bias.as_ref().filter(|b| b.len() != layer.output.c).map(Arc::clone) else {
@@ -178,7 +180,7 @@ impl<'g> Builder<'g> {
         ]
     }
 
-    /// Inputs added two at a time, in order; a sum of one is a copy.
+    /// Adds the inputs two at a time, in order; a sum of one is a copy.
     fn sum_steps(&mut self, id: NodeId, out: Value, read: &[Value]) -> Vec<(Step, Option<NodeId>)> {
         let node = self.graph.node(id);
         let inputs: Vec<Value> = node.inputs.iter().map(|i| read[i.index()]).collect();
@@ -200,7 +202,7 @@ impl<'g> Builder<'g> {
         &self.forwards[self.current]
     }
 
-    /// The convolution that `id` (a convolution or a batch norm) is; with another weight or bias it can be given to
+    /// Node `id` (a convolution or a batch norm) as a convolution. With another weight or bias it can be passed to
     /// [`Builder::conv`] and [`Builder::conv_adjoint_of`].
     ///
     /// # Errors
@@ -222,11 +224,11 @@ impl<'g> Builder<'g> {
         }))
     }
 
-    /// The linear layer `id`; with another weight or bias it can be given to [`Builder::linear`] and
+    /// The linear layer `id`. With another weight or bias it can be passed to [`Builder::linear`] and
     /// [`Builder::linear_adjoint_of`].
     ///
     /// # Errors
-    /// When `id` is none.
+    /// When `id` is not a linear layer.
     ///
     /// # Panics
     /// When the graph has no such node.
@@ -258,7 +260,7 @@ impl<'g> Builder<'g> {
         }
     }
 
-    /// Steps written from now on are the work of this node's rule.
+    /// Steps written from now on belong to this node's rule.
     pub(crate) fn pull(&mut self, node: Option<NodeId>) {
         self.pulling = node;
     }
@@ -267,8 +269,8 @@ impl<'g> Builder<'g> {
         self.value(Form::Dense(shape))
     }
 
-    /// Refuses a value that is not of this program or holds something else. Devices rely on it: they read as many bytes
-    /// as the form they expect has.
+    /// Refuses a value of another program or of another form. Devices rely on this: they read as many bytes as the
+    /// expected form has.
     fn expect(&self, what: &str, v: Value, want: Form) -> Result<()> {
         match self.forms.get(v.index()) {
             Some(&form) if form == want => Ok(()),
@@ -300,12 +302,12 @@ impl<'g> Builder<'g> {
     /// Shape of a value.
     ///
     /// # Panics
-    /// When the value is of another program.
+    /// When the value belongs to another program.
     pub fn shape(&self, v: Value) -> Shape {
         self.forms[v.index()].shape()
     }
 
-    /// The forward value of `node` that its readers get, kept until its last use.
+    /// The forward value of `node` that its consumers read, kept until its last use.
     ///
     /// # Panics
     /// When the graph has no such node.
@@ -313,23 +315,23 @@ impl<'g> Builder<'g> {
         self.values().read[node.index()]
     }
 
-    /// The forward value that `node` gets as its `i`-th input.
+    /// The forward value that `node` reads as its `i`-th input.
     ///
     /// # Panics
-    /// When the graph has no such node or the node no such input.
+    /// When the graph has no such node, or the node no such input.
     pub fn input(&self, node: NodeId, i: usize) -> Value {
         self.output(self.graph.node(node).inputs[i])
     }
 
-    /// Whether readers of `node` get something else than what it computes.
+    /// Whether consumers of `node` read a value other than its own.
     pub(crate) fn is_replaced(&self, node: NodeId) -> bool {
         self.values().own[node.index()] != self.values().read[node.index()]
     }
 
-    /// Bits of `node` (a ReLU or clamp): set where its input lay strictly inside the range it passes.
+    /// The bits of `node` (a ReLU or clamp): set where its input was strictly inside the range that it passes.
     ///
     /// # Errors
-    /// When `node` is no ReLU or clamp.
+    /// When `node` is not a ReLU or clamp.
     ///
     /// # Panics
     /// When the graph has no such node.
@@ -344,7 +346,7 @@ impl<'g> Builder<'g> {
         let out = self.value(Form::Bits(self.graph.node(node).shape));
         let values = &mut self.forwards[self.current];
         let step = match values.decided {
-            // What an activation puts out lies strictly inside exactly where what it took in did.
+            // An activation's output is strictly inside the range exactly where its input is.
             Decided::Here => Step::Inside { x: values.own[node.index()], range, out },
             Decided::Elsewhere => Step::LoadDecisions { node, out },
         };
@@ -353,10 +355,10 @@ impl<'g> Builder<'g> {
         Ok(out)
     }
 
-    /// Which tap of each window of `node` (a max-pool) won.
+    /// The winning tap of each window of `node` (a max-pool).
     ///
     /// # Errors
-    /// When `node` is no max-pool or its windows have more than 65536 taps.
+    /// When `node` is not a max-pool, or its windows have more than 65536 taps.
     ///
     /// # Panics
     /// When the graph has no such node.
@@ -375,7 +377,7 @@ impl<'g> Builder<'g> {
         let section = &mut self.sections[values.sections[node.index()]];
         match values.decided {
             Decided::Here => match section.first_mut() {
-                // Another forward pass that shares the node's value may have asked before.
+                // Another forward pass that shares the node's value may have requested them before.
                 Some((Step::MaxPool { winners, .. }, _)) => {
                     let winners = *winners.get_or_insert(value);
                     values.winners.insert(node, winners);
@@ -389,11 +391,11 @@ impl<'g> Builder<'g> {
         Ok(value)
     }
 
-    /// The winners of `node` (a max-pool), except that the tap in `preferred` wins wherever its number is as great: who of
-    /// several equals comes first then depends on another forward pass.
+    /// The winners of `node` (a max-pool), except that a tap in `preferred` wins ties: which of several equals wins
+    /// then depends on another forward pass.
     ///
     /// # Errors
-    /// As [`Builder::winners`], and when `preferred` does not hold winners of this pool.
+    /// As [`Builder::winners`], and when `preferred` does not hold this pool's winners.
     ///
     /// # Panics
     /// When the graph has no such node.
@@ -407,7 +409,7 @@ impl<'g> Builder<'g> {
         Ok(out)
     }
 
-    /// Numbers given with the run as its `slot`-th list of tensors, one a picture.
+    /// Numbers passed to the run as its `slot`-th list of tensors, one per picture.
     ///
     /// # Errors
     /// When `shape` is empty or too large.
@@ -425,16 +427,16 @@ impl<'g> Builder<'g> {
         out
     }
 
-    /// Scores the logits, nothing more.
+    /// Scores the logits, without a gradient.
     pub fn score(&mut self, score: Score) {
         let logits = self.output(self.graph.output());
         self.write(Step::Head { logits, score, link: self.graph.link(), seed: None });
     }
 
-    /// `s` sent back through the linear part of `node` (a convolution or a batch norm).
+    /// Sends `s` back through the linear part of `node` (a convolution or a batch norm).
     ///
     /// # Errors
-    /// When `node` is neither or `s` has not the shape of its output.
+    /// When `node` is neither, or `s` does not have the shape of its output.
     ///
     /// # Panics
     /// When the graph has no such node.
@@ -443,10 +445,10 @@ impl<'g> Builder<'g> {
         self.conv_adjoint_of(layer, s)
     }
 
-    /// A convolution of `x`, plus bias, with a layer of the caller's own.
+    /// The convolution of `x` with a layer supplied by the caller, plus its bias.
     ///
     /// # Errors
-    /// When `x` has not the shape of the layer's input, or the layer's parts do not suit each other.
+    /// When `x` does not have the shape of the layer's input, or the layer's parts do not match.
     pub fn conv(&mut self, layer: Arc<ConvLayer>, x: Value) -> Result<Value> {
         layer.check()?;
         self.expect("a convolution", x, Form::Dense(layer.input))?;
@@ -455,10 +457,10 @@ impl<'g> Builder<'g> {
         Ok(out)
     }
 
-    /// `s` sent back through the linear part of a layer of the caller's own.
+    /// Sends `s` back through the linear part of a layer supplied by the caller.
     ///
     /// # Errors
-    /// When `s` has not the shape of the layer's output, or the layer's parts do not suit each other.
+    /// When `s` does not have the shape of the layer's output, or the layer's parts do not match.
     pub fn conv_adjoint_of(&mut self, layer: Arc<ConvLayer>, s: Value) -> Result<Value> {
         layer.check()?;
         self.expect("a convolution's adjoint", s, Form::Dense(layer.output))?;
@@ -467,10 +469,10 @@ impl<'g> Builder<'g> {
         Ok(out)
     }
 
-    /// `s` sent back through the linear part of `node` (a linear layer).
+    /// Sends `s` back through the linear part of `node` (a linear layer).
     ///
     /// # Errors
-    /// When `node` is no linear layer or `s` has not the shape of its output.
+    /// When `node` is not a linear layer, or `s` does not have the shape of its output.
     ///
     /// # Panics
     /// When the graph has no such node.
@@ -479,10 +481,10 @@ impl<'g> Builder<'g> {
         self.linear_adjoint_of(layer, s)
     }
 
-    /// `W x + b` with a layer of the caller's own.
+    /// `W x + b` for a layer supplied by the caller.
     ///
     /// # Errors
-    /// When `x` is no vector of the layer's inputs, or the layer's parts do not suit each other.
+    /// When `x` is not a vector of the layer's input length, or the layer's parts do not match.
     pub fn linear(&mut self, layer: Arc<LinearLayer>, x: Value) -> Result<Value> {
         layer.check()?;
         self.expect("a linear layer", x, Form::Dense(Shape::vector(layer.weight.row_len())))?;
@@ -491,10 +493,10 @@ impl<'g> Builder<'g> {
         Ok(out)
     }
 
-    /// `Wᵀ s` with a layer of the caller's own.
+    /// `Wᵀ s` for a layer supplied by the caller.
     ///
     /// # Errors
-    /// When `s` is no vector of the layer's outputs, or the layer's parts do not suit each other.
+    /// When `s` is not a vector of the layer's output length, or the layer's parts do not match.
     pub fn linear_adjoint_of(&mut self, layer: Arc<LinearLayer>, s: Value) -> Result<Value> {
         layer.check()?;
         self.expect("a linear layer's adjoint", s, Form::Dense(Shape::vector(layer.weight.rows())))?;
@@ -503,12 +505,12 @@ impl<'g> Builder<'g> {
         Ok(out)
     }
 
-    /// Gradient of the weight of `node` (a convolution, a batch norm as one, or a linear layer) when `s` is the gradient at
-    /// its output, from the input that the current forward pass gives it: one number a weight, of shape
-    /// `[k, c / groups · kh, kw]`, in the weight's order.
+    /// Gradient of the weight of `node` (a convolution, a batch norm as one, or a linear layer), where `s` is the
+    /// gradient at its output and its input is that of the current forward pass: one number per weight, shape `[k, c /
+    /// groups · kh, kw]`, in the weight's order.
     ///
     /// # Errors
-    /// When `node` has no weight or `s` has not the shape of its output.
+    /// When `node` has no weight, or `s` does not have the shape of its output.
     ///
     /// # Panics
     /// When the graph has no such node.
@@ -523,11 +525,11 @@ impl<'g> Builder<'g> {
         self.conv_weight_adjoint_of(layer, x, s)
     }
 
-    /// Gradient of a convolution's weight, `[k, c / groups · kh, kw]`, when `x` is its input and `s` the gradient at its
-    /// output. The weight's numbers do not matter, its extents do.
+    /// Gradient of a convolution's weight, `[k, c / groups · kh, kw]`, where `x` is its input and `s` the gradient at
+    /// its output. Only the weight's shape matters, not its numbers.
     ///
     /// # Errors
-    /// When `x` and `s` have not the shapes of the layer's input and output, or the layer's parts do not suit each other.
+    /// When `x` and `s` do not have the shapes of the layer's input and output, or the layer's parts do not match.
     pub fn conv_weight_adjoint_of(&mut self, layer: Arc<ConvLayer>, x: Value, s: Value) -> Result<Value> {
         layer.check()?;
         self.expect("a weight's gradient", x, Form::Dense(layer.input))?;
@@ -538,10 +540,11 @@ impl<'g> Builder<'g> {
         Ok(out)
     }
 
-    /// Gradient of a linear layer's weight, `s xᵀ` as `[k, c, 1]`, when `x` is its input and `s` the gradient at its output.
+    /// Gradient of a linear layer's weight, `s xᵀ` as `[k, c, 1]`, where `x` is its input and `s` the gradient at its
+    /// output.
     ///
     /// # Errors
-    /// When `x` and `s` are no vectors of the layer's inputs and outputs, or the layer's parts do not suit each other.
+    /// When `x` and `s` are not vectors of the layer's input and output lengths, or the layer's parts do not match.
     pub fn linear_weight_adjoint_of(&mut self, layer: Arc<LinearLayer>, x: Value, s: Value) -> Result<Value> {
         layer.check()?;
         let [k, c, ..] = layer.weight.dims();
@@ -552,20 +555,21 @@ impl<'g> Builder<'g> {
         Ok(out)
     }
 
-    /// Gradient of a bias when `s` is the gradient at its layer's output: the sum over each channel's plane, a vector.
+    /// Gradient of a bias, where `s` is the gradient at its layer's output: the sum over each channel's plane, a
+    /// vector.
     ///
     /// # Errors
-    /// When `s` holds no numbers.
+    /// When `s` does not hold numbers.
     pub fn bias_adjoint(&mut self, s: Value) -> Result<Value> {
         let shape = self.numbers("a bias's gradient", s)?;
         let mean = self.spatial_mean(s)?;
         self.scale(mean, shape.plane() as f64)
     }
 
-    /// `s` sent to the winners of `node` (a max-pool).
+    /// Sends `s` to the winners of `node` (a max-pool).
     ///
     /// # Errors
-    /// When `node` is no max-pool or `s` has not the shape of its output.
+    /// When `node` is not a max-pool, or `s` does not have the shape of its output.
     ///
     /// # Panics
     /// When the graph has no such node.
@@ -574,10 +578,10 @@ impl<'g> Builder<'g> {
         self.max_pool_adjoint_under(node, winners, s)
     }
 
-    /// `s` sent to the given winners of `node` (a max-pool).
+    /// Sends `s` to the given winners of `node` (a max-pool).
     ///
     /// # Errors
-    /// As [`Builder::max_pool_adjoint`], and when `winners` does not hold winners of this pool.
+    /// As [`Builder::max_pool_adjoint`], and when `winners` does not hold this pool's winners.
     ///
     /// # Panics
     /// When the graph has no such node.
@@ -591,11 +595,11 @@ impl<'g> Builder<'g> {
         Ok(out)
     }
 
-    /// `s` sent back through `node`, which is linear in its only input and has no weights: an average pool, a flattening,
-    /// a subsampling, zero channels.
+    /// Sends `s` back through `node`, which is linear in its only input and has no weights: an average pool, a
+    /// flattening, a subsampling, or zero channels.
     ///
     /// # Errors
-    /// When `node` is none of these or `s` has not the shape of its output.
+    /// When `node` is none of these, or `s` does not have the shape of its output.
     ///
     /// # Panics
     /// When the graph has no such node.
@@ -613,16 +617,16 @@ impl<'g> Builder<'g> {
             Op::PadChannels { before, .. } => Step::Channels { x: s, first: before as isize, out },
             _ => return Err(self.not("linear without weights", node)),
         };
-        // Only now: a value that no step writes would lie nowhere.
+        // Only now: a value without a step that writes it would have no memory.
         self.forms.push(Form::Dense(graph.node(input).shape));
         self.write(step);
         Ok(out)
     }
 
-    /// Channels `first ..` of `x`, as many as `shape` has.
+    /// Channels of `x` from `first` on, as many as `shape` has.
     ///
     /// # Errors
-    /// When `x` has not these channels, other rows or columns, or holds no numbers.
+    /// When `x` lacks these channels, has other rows or columns, or does not hold numbers.
     pub fn channels(&mut self, x: Value, first: usize, shape: Shape) -> Result<Value> {
         let from = self.numbers("a choice of channels", x)?;
         let inside = first.checked_add(shape.c).is_some_and(|end| end <= from.c);
@@ -637,7 +641,7 @@ impl<'g> Builder<'g> {
     /// `a + b`.
     ///
     /// # Errors
-    /// When they are not numbers of one shape.
+    /// When they are not numbers of equal shape.
     pub fn add(&mut self, a: Value, b: Value) -> Result<Value> {
         let shape = self.numbers("a sum", a)?;
         self.expect("a sum", b, Form::Dense(shape))?;
@@ -646,10 +650,10 @@ impl<'g> Builder<'g> {
         Ok(out)
     }
 
-    /// `s` where the bit is set, else 0.
+    /// `s` where the bit is set, 0 elsewhere.
     ///
     /// # Errors
-    /// When `s` holds no numbers or `bits` not one bit for each of them.
+    /// When `s` does not hold numbers, or `bits` not one bit for each of them.
     pub fn gate(&mut self, s: Value, bits: Value) -> Result<Value> {
         let shape = self.numbers("a gate", s)?;
         self.expect("a gate", bits, Form::Bits(shape))?;
@@ -658,10 +662,10 @@ impl<'g> Builder<'g> {
         Ok(out)
     }
 
-    /// One bit for each number of `x`: set where it lies strictly inside the range.
+    /// One bit per number of `x`: set where it is strictly inside the range.
     ///
     /// # Errors
-    /// When `x` holds no numbers.
+    /// When `x` does not hold numbers.
     pub fn inside(&mut self, x: Value, range: Range) -> Result<Value> {
         let shape = self.numbers("a comparison", x)?;
         let out = self.value(Form::Bits(shape));
@@ -669,11 +673,11 @@ impl<'g> Builder<'g> {
         Ok(out)
     }
 
-    /// One bit for each number of `x`: set where it lies above the `q`-quantile of all numbers of its copy, which lies
-    /// between two of them by linear interpolation. What is not a number counts as above, so that it does not vanish.
+    /// One bit per number of `x`: set where it exceeds the `q`-quantile of all numbers of its copy (with linear
+    /// interpolation). A NaN counts as above, so that it is not hidden.
     ///
     /// # Errors
-    /// When `x` holds no numbers or `q` is not within 0 to 1.
+    /// When `x` does not hold numbers, or `q` is not within 0 to 1.
     pub fn above_quantile(&mut self, x: Value, q: f64) -> Result<Value> {
         let shape = self.numbers("a quantile", x)?;
         if !(0.0..=1.0).contains(&q) {
@@ -687,7 +691,7 @@ impl<'g> Builder<'g> {
     /// `max(s, 0)`.
     ///
     /// # Errors
-    /// When `s` holds no numbers.
+    /// When `s` does not hold numbers.
     pub fn positive(&mut self, s: Value) -> Result<Value> {
         let shape = self.numbers("a clamp", s)?;
         let out = self.dense(shape);
@@ -698,7 +702,7 @@ impl<'g> Builder<'g> {
     /// `a · b`, element by element.
     ///
     /// # Errors
-    /// When they are not numbers of one shape.
+    /// When they are not numbers of equal shape.
     pub fn mul(&mut self, a: Value, b: Value) -> Result<Value> {
         self.elementwise(Elementwise::Mul, vec![a, b])
     }
@@ -706,23 +710,23 @@ impl<'g> Builder<'g> {
     /// `a − b`.
     ///
     /// # Errors
-    /// When they are not numbers of one shape.
+    /// When they are not numbers of equal shape.
     pub fn sub(&mut self, a: Value, b: Value) -> Result<Value> {
         self.elementwise(Elementwise::Sub, vec![a, b])
     }
 
-    /// `r / (z + δ·sign(z))` with `sign(0) = +1`, and 0 where that divides by zero: the division of relevance rules.
+    /// `r / (z + δ·sign(z))` with `sign(0) = +1`, and 0 where the divisor is zero: the division of relevance rules.
     ///
     /// # Errors
-    /// When they are not numbers of one shape.
+    /// When they are not numbers of equal shape.
     pub fn divide(&mut self, r: Value, z: Value, delta: f64) -> Result<Value> {
         self.elementwise(Elementwise::Divide(delta), vec![r, z])
     }
 
-    /// `a / b`, and `other` where `|b|` is below `threshold`.
+    /// `a / b`, or `other` where `|b|` is below `threshold`.
     ///
     /// # Errors
-    /// When they are not numbers of one shape or the threshold is not above 0.
+    /// When they are not numbers of equal shape, or the threshold is not above 0.
     pub fn ratio_or(&mut self, a: Value, b: Value, other: Value, threshold: f64) -> Result<Value> {
         if !(threshold > 0.0) {
             return Err(Error::settings(format!("a ratio cannot be taken down to {threshold}")));
@@ -733,15 +737,15 @@ impl<'g> Builder<'g> {
     /// `k · a`.
     ///
     /// # Errors
-    /// When `a` holds no numbers.
+    /// When `a` does not hold numbers.
     pub fn scale(&mut self, a: Value, k: f64) -> Result<Value> {
         self.elementwise(Elementwise::Scale(k), vec![a])
     }
 
-    /// One of the closed set of functions, element by element.
+    /// Applies one of the elementwise functions.
     ///
     /// # Errors
-    /// When there are not as many values as it takes, or they are not numbers of one shape.
+    /// When the number of values is not its arity, or they are not numbers of equal shape.
     pub fn elementwise(&mut self, op: Elementwise, xs: Vec<Value>) -> Result<Value> {
         let (Some(&first), true) = (xs.first(), xs.len() == op.arity()) else {
             return Err(Error::model(format!("{} takes {} values, not {}", op.name(), op.arity(), xs.len())));
@@ -756,7 +760,7 @@ impl<'g> Builder<'g> {
     /// `min(s, 0)`.
     ///
     /// # Errors
-    /// When `s` holds no numbers.
+    /// When `s` does not hold numbers.
     pub fn negative(&mut self, s: Value) -> Result<Value> {
         let shape = self.numbers("a clamp", s)?;
         let out = self.dense(shape);
@@ -764,10 +768,10 @@ impl<'g> Builder<'g> {
         Ok(out)
     }
 
-    /// Numbers known beforehand: one a channel and the same everywhere, or one an element.
+    /// Constants: one per channel, or one per element.
     ///
     /// # Errors
-    /// When there is not one finite number for each.
+    /// When the count matches neither, or one is not finite.
     pub fn fill(&mut self, shape: Shape, values: impl Into<Arc<[f64]>>) -> Result<Value> {
         let values = values.into();
         if (values.len() != shape.c && values.len() != shape.len()) || values.iter().any(|v| !v.is_finite()) {
@@ -786,7 +790,7 @@ impl<'g> Builder<'g> {
     /// `weights[c] · x[c]`.
     ///
     /// # Errors
-    /// When `x` holds no numbers or `weights` not one for each of its channels.
+    /// When `x` does not hold numbers, or `weights` not one for each of its channels.
     pub fn scale_channels(&mut self, weights: Value, x: Value) -> Result<Value> {
         let shape = self.numbers("channels to be scaled", x)?;
         self.expect("channels to be scaled", weights, Form::Dense(Shape::vector(shape.c)))?;
@@ -798,7 +802,7 @@ impl<'g> Builder<'g> {
     /// Mean over each channel's plane.
     ///
     /// # Errors
-    /// When `x` holds no numbers.
+    /// When `x` does not hold numbers.
     pub fn spatial_mean(&mut self, x: Value) -> Result<Value> {
         let shape = self.numbers("a mean", x)?;
         let out = self.dense(Shape::vector(shape.c));
@@ -809,7 +813,7 @@ impl<'g> Builder<'g> {
     /// `Σ_c weights[c] · x[c]`, one channel.
     ///
     /// # Errors
-    /// When `x` holds no numbers or `weights` not one for each of its channels.
+    /// When `x` does not hold numbers, or `weights` not one for each of its channels.
     pub fn weighted_channel_sum(&mut self, weights: Value, x: Value) -> Result<Value> {
         let shape = self.numbers("a sum over channels", x)?;
         self.expect("a sum over channels", weights, Form::Dense(Shape::vector(shape.c)))?;
@@ -821,24 +825,24 @@ impl<'g> Builder<'g> {
     /// Folds `x` into the picture's map.
     ///
     /// # Errors
-    /// When `x` holds no numbers.
+    /// When `x` does not hold numbers.
     pub fn aggregate(&mut self, x: Value, statistic: Statistic) -> Result<()> {
         self.numbers("a map", x)?;
         self.write(Step::Aggregate { x, statistic });
         Ok(())
     }
 
-    /// Hands `x` out as the run's `slot`-th list of tensors.
+    /// Returns `x` as the run's `slot`-th list of tensors.
     ///
     /// # Errors
-    /// When `x` holds no numbers.
+    /// When `x` does not hold numbers.
     pub fn store(&mut self, x: Value, slot: usize) -> Result<()> {
         self.numbers("a result", x)?;
         self.write(Step::Store { x, slot });
         Ok(())
     }
 
-    /// Hands the decisions of every activation and max-pool out.
+    /// Returns the decisions of every activation and max-pool.
     ///
     /// # Errors
     /// As [`Builder::winners`].
@@ -855,7 +859,7 @@ impl<'g> Builder<'g> {
         Ok(())
     }
 
-    /// The program, fused and without steps nobody needs.
+    /// The program, fused and without unused steps.
     pub fn finish(self) -> Program {
         let steps = self.sections.into_iter().flatten().collect();
         let (steps, nodes) = super::lower::lower(steps, self.forms.len());

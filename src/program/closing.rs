@@ -1,19 +1,19 @@
-//! The last adjoint, run once a picture on the sum of its copies' signals.
+//! The last adjoint, run once per picture on the sum of its copies' signals.
 
 use std::sync::Arc;
 
 use super::{ConvLayer, Epilogue, Form, Plan, Program, Statistic, Step, Value};
 use crate::tensor::Shape;
 
-/// How often a convolution's adjoint runs when its results are only summed over copies. The adjoint is linear, so the
+/// How often a convolution's adjoint runs if its results are only summed over copies. The adjoint is linear, so the
 /// adjoint of the sum is the sum of the adjoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LastAdjoint {
-    /// Once a copy, on the copy's signal. The results are summed.
+    /// Once per copy, on the copy's signal. The results are summed.
     EachCopy,
-    /// Once a picture, on the sum of the signals, where both of these are reached: [`Program::closed`].
+    /// Once per picture, on the sum of the signals, if both minima are reached: [`Program::closed`].
     EachPicture {
-        /// Minimum copies of a picture.
+        /// Minimum number of copies per picture.
         least_copies: usize,
         /// Minimum multiply-adds per signal element.
         least_products: usize,
@@ -21,7 +21,7 @@ pub enum LastAdjoint {
 }
 
 impl LastAdjoint {
-    /// For `copies` of each picture, on a device that prefers `best`.
+    /// The setting for `copies` of each picture, on a device that prefers `best`.
     pub(crate) fn paying(best: LastAdjoint, copies: usize) -> Self {
         match best {
             LastAdjoint::EachPicture { least_copies, .. } if copies < least_copies => LastAdjoint::EachCopy,
@@ -30,7 +30,7 @@ impl LastAdjoint {
     }
 }
 
-/// The part of a [`Plan`] that runs once a picture: `Load` the sum of the signals, adjoint, `Store` the map.
+/// The part of a [`Plan`] that runs once per picture: `Load` the summed signals, adjoint, `Store` the map.
 #[derive(Debug, Clone)]
 pub struct Closing {
     /// The steps.
@@ -61,7 +61,7 @@ impl Program {
         (self, Some(Program { steps, nodes: vec![None, node, None], forms }))
     }
 
-    /// Positions of the adjoint that can be split off and of the sum after it.
+    /// Positions of the adjoint that can be split off, and of the sum after it.
     fn last_adjoint(&self, least_products: usize) -> Option<(usize, usize)> {
         let mut statistics = self.steps.iter().enumerate().filter_map(|(i, step)| match step {
             Step::Aggregate { x, statistic } => Some((i, *x, *statistic)),

@@ -1,14 +1,14 @@
-//! Removes steps nobody needs and merges pointwise steps into the convolutions before them.
+//! Removes unused steps and merges pointwise steps into the convolutions before them.
 
 use std::collections::HashSet;
 
 use super::{Epilogue, Step, Value};
 use crate::graph::NodeId;
 
-/// A step and the node whose work it does.
+/// A step and the node that it works for.
 type NodeStep = (Step, Option<NodeId>);
 
-/// The steps that are left, and the node of each; `values` is the number of values.
+/// The remaining steps, and the node of each; `values` is the number of values.
 pub(super) fn lower(steps: Vec<NodeStep>, values: usize) -> (Vec<Step>, Vec<Option<NodeId>>) {
     fuse(without_dead_steps(steps), values)
 }
@@ -34,7 +34,7 @@ fn without_dead_steps(steps: Vec<NodeStep>) -> Vec<NodeStep> {
 fn fuse(work: Vec<NodeStep>, values: usize) -> (Vec<Step>, Vec<Option<NodeId>>) {
     let mut uses = vec![0usize; values];
     work.iter().flat_map(|(step, _)| step.reads()).for_each(|v| uses[v.index()] += 1);
-    // Position in `steps` of the step that defines a value; values given by merged steps move to their convolution.
+    // Position in `steps` of the step that defines a value; values of merged steps move to their convolution.
     let mut defined = vec![usize::MAX; values];
     let mut steps: Vec<Step> = Vec::with_capacity(work.len());
     let mut nodes = Vec::with_capacity(work.len());
@@ -57,11 +57,11 @@ fn epilogue_of(step: &mut Step) -> Option<(&mut Value, &mut Epilogue)> {
     }
 }
 
-/// Position of the earlier convolution in whose epilogue `step` now happens, if there is one.
+/// Position of the earlier convolution whose epilogue now includes `step`, if there is one.
 fn merge(step: &Step, steps: &mut [Step], defined: &[usize], uses: &[usize]) -> Option<usize> {
     match *step {
         Step::Add { a, b, out } => {
-            // The later of the two operands must come from a convolution whose result nobody else reads.
+            // The later operand must come from a convolution whose result has no other reader.
             let (late, early) = if defined[a.index()] > defined[b.index()] { (a, b) } else { (b, a) };
             if a == b || uses[late.index()] != 1 || defined[early.index()] == defined[late.index()] {
                 return None;
@@ -88,7 +88,7 @@ fn merge(step: &Step, steps: &mut [Step], defined: &[usize], uses: &[usize]) -> 
         Step::Inside { x, range, out } => {
             let at = defined[x.index()];
             let (target, epilogue) = steps.get_mut(at).and_then(epilogue_of)?;
-            // Bits are taken before clamping; the clamp must not change what they say.
+            // Bits are taken before clamping; the clamp must not change their meaning.
             let same = epilogue.clamp.is_none_or(|c| c == range);
             if *target != x || !same || epilogue.gate.is_some() || epilogue.bits.is_some() {
                 return None;

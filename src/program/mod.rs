@@ -1,7 +1,7 @@
-//! Forward, score and backward as one list of primitives that a device carries out.
+//! Forward pass, score and backward pass as one list of primitives that a device runs.
 //!
-//! A program is built node by node ([`Builder`]), fused and laid out in memory ([`Plan`]) before it runs, so its bytes are
-//! known beforehand. Only forward values that a backward rule named are kept.
+//! A program is built node by node ([`Builder`]), fused, and laid out in memory ([`Plan`]) before it runs, so its
+//! memory use is known in advance. Only forward values that a backward rule requests are kept.
 
 mod builder;
 mod closing;
@@ -37,19 +37,19 @@ impl Value {
     }
 }
 
-/// What a value holds.
+/// The contents of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Form {
     /// Numbers.
     Dense(Shape),
-    /// One bit a number.
+    /// One bit per number.
     Bits(Shape),
-    /// For each pooled element, which tap of its window won (`ky · kw + kx`); windows of up to 65536 taps.
+    /// For each pooled element, the winning tap of its window (`ky · kw + kx`); windows of up to 65536 taps.
     Winners(Shape, WinnerWidth),
 }
 
 impl Form {
-    /// Shape of what it tells about.
+    /// Shape of the numbers, or of the elements that the bits or winners refer to.
     pub const fn shape(self) -> Shape {
         match self {
             Form::Dense(s) | Form::Bits(s) | Form::Winners(s, _) => s,
@@ -76,7 +76,7 @@ impl WinnerWidth {
     }
 }
 
-/// An interval; infinite where nothing bounds.
+/// An interval; an infinite end means no bound.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Range {
     /// Lower end.
@@ -86,10 +86,10 @@ pub struct Range {
 }
 
 impl Range {
-    /// Where a ReLU is active: above zero.
+    /// The range in which a ReLU is active: above zero.
     pub const POSITIVE: Self = Self { lo: 0.0, hi: f64::INFINITY };
 
-    /// Whether zero lies in it, its ends included.
+    /// Whether it contains zero, with its ends included.
     pub(crate) const fn holds_zero(self) -> bool {
         self.lo <= 0.0 && 0.0 <= self.hi
     }
@@ -102,7 +102,7 @@ pub struct ConvLayer {
     pub name: String,
     /// `[k, c / groups, kh, kw]`.
     pub weight: Weight,
-    /// One number an output channel, or one an element of the output.
+    /// One number per output channel, or one per element of the output.
     pub bias: Option<Arc<[f64]>>,
     /// Kernel, stride, dilation, padding.
     pub window: Window,
@@ -115,7 +115,7 @@ pub struct ConvLayer {
 }
 
 impl ConvLayer {
-    /// Refuses a weight, bias and shapes that do not suit each other; devices rely on them.
+    /// Refuses a weight, bias and shapes that do not match; devices rely on this.
     pub(crate) fn check(&self) -> Result<()> {
         let [k, c, kh, kw] = self.weight.dims();
         let [h, w] = self.window.output(self.input.h, self.input.w)?;
@@ -131,7 +131,7 @@ impl ConvLayer {
         Err(Error::model(format!("layer '{}': weight, bias and shapes do not suit each other", self.name)))
     }
 
-    /// The same layer with some part of its weight's numbers and another bias.
+    /// The same layer with a part of its weight and another bias.
     pub fn with(&self, part: Part, bias: Option<Arc<[f64]>>) -> Arc<Self> {
         Arc::new(Self { weight: self.weight.part(part), bias, ..self.clone() })
     }
@@ -144,12 +144,12 @@ pub struct LinearLayer {
     pub name: String,
     /// `[k, c, 1, 1]`.
     pub weight: Weight,
-    /// One number an output.
+    /// One number per output.
     pub bias: Option<Arc<[f64]>>,
 }
 
 impl LinearLayer {
-    /// Refuses a weight and bias that do not suit each other; devices rely on them.
+    /// Refuses a weight and bias that do not match; devices rely on this.
     pub(crate) fn check(&self) -> Result<()> {
         let [k, _, kh, kw] = self.weight.dims();
         if [kh, kw] == [1, 1] && self.bias.as_ref().is_none_or(|b| b.len() == k) {
@@ -158,7 +158,7 @@ impl LinearLayer {
         Err(Error::model(format!("layer '{}': weight and bias do not suit each other", self.name)))
     }
 
-    /// The same layer with some part of its weight's numbers and another bias.
+    /// The same layer with a part of its weight and another bias.
     pub fn with(&self, part: Part, bias: Option<Arc<[f64]>>) -> Arc<Self> {
         Arc::new(Self { weight: self.weight.part(part), bias, ..self.clone() })
     }
@@ -175,34 +175,34 @@ pub struct PoolLayer {
     pub output: Shape,
 }
 
-/// How the signals of a picture's copies become one map.
+/// How the signals of a picture's copies are aggregated into one map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Statistic {
-    /// Weighted sum; the weights of a picture's copies are given with the run (1/n for a mean).
+    /// Weighted sum; the weights of a picture's copies are passed to the run (1/n for a mean).
     Sum,
     /// Weighted sum of squares.
     SumOfSquares,
-    /// Unbiased variance, weights ignored.
+    /// Unbiased variance; weights are ignored.
     Variance,
-    /// Largest less smallest, weights ignored.
+    /// Maximum minus minimum; weights are ignored.
     Range,
 }
 
 impl Statistic {
-    /// Whether it is computed from two running numbers.
+    /// Whether it needs two running values.
     pub const fn has_two(self) -> bool {
         matches!(self, Statistic::Variance | Statistic::Range)
     }
 }
 
-/// What a finished statistic is multiplied by, element by element.
+/// The factor of a finished statistic, element by element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Times {
-    /// Nothing.
+    /// No factor.
     One,
     /// The unperturbed picture.
     Input,
-    /// The picture less its baseline, for copies on a path from one.
+    /// The picture minus its baseline, for copies on a path from a baseline.
     InputMinusBaseline,
 }
 
@@ -210,7 +210,7 @@ pub enum Times {
 #[derive(Debug, Clone)]
 pub struct Program {
     steps: Vec<Step>,
-    /// For each step the node that it computes or sends a signal back through.
+    /// For each step, the node that it computes or sends a signal back through.
     nodes: Vec<Option<NodeId>>,
     forms: Vec<Form>,
 }
@@ -221,7 +221,7 @@ impl Program {
         &self.steps
     }
 
-    /// The node that step `i` computes or sends a signal back through; none for a score, a statistic or a result.
+    /// The node that step `i` computes or sends a signal back through; `None` for a score, a statistic or a result.
     pub fn node(&self, i: usize) -> Option<NodeId> {
         self.nodes.get(i).copied().flatten()
     }

@@ -1,35 +1,35 @@
-//! Where each value lies in the arena.
+//! Memory layout: the place of each value in the arena.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::{Closing, Form, Program, Step, Value, Zeros};
 
-/// Values start at multiples of this.
+/// Alignment of values, in bytes.
 const ALIGN: usize = 64;
 
-/// Where a value lies: bytes from the start of the arena and bytes of one copy, both before multiplying by the number of
-/// copies in the chunk.
+/// The place of a value: its offset from the start of the arena and its size, in bytes for one copy. A chunk multiplies
+/// both by its number of copies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    /// Start, for a chunk of one copy; a chunk of `n` copies starts at `n` times this.
+    /// Offset for a chunk of one copy; in a chunk of `n` copies the value starts at `n` times this.
     pub offset: usize,
-    /// Bytes of one copy.
+    /// Size for one copy.
     pub bytes: usize,
 }
 
-/// A program and its memory: `copy_bytes · n` bytes hold a chunk of `n` copies.
+/// A program and its memory: a chunk of `n` copies needs `copy_bytes · n` bytes.
 #[derive(Debug, Clone)]
 pub struct Plan {
     program: Program,
-    /// Where each value lies; values that are never written lie nowhere (0 bytes).
+    /// The place of each value; values that are never written have none (0 bytes).
     pub(crate) places: Vec<Place>,
     pub(crate) copy_bytes: usize,
     zeros: Vec<Zeros>,
     closing: Option<Closing>,
 }
 
-/// Bytes held from one step to another, by a value or by several that take each other over.
+/// Memory that is in use from one step to another, by one value or by several that reuse it in turn.
 #[derive(Debug)]
 struct Block {
     bytes: usize,
@@ -44,7 +44,7 @@ impl Block {
 }
 
 impl Plan {
-    /// Lays out `program` for a device that stores a value of some form in `bytes_of(form)` bytes.
+    /// Lays out `program` for a device that stores a value of a given form in `bytes_of(form)` bytes.
     pub fn new(program: Program, bytes_of: impl Fn(Form) -> usize) -> Self {
         let mut last_use = vec![0; program.forms.len()];
         for (i, step) in program.steps.iter().enumerate() {
@@ -80,7 +80,7 @@ impl Plan {
         Self { program, places, copy_bytes, zeros, closing: None }
     }
 
-    /// As [`Plan::new`], with the last adjoint run once a picture where [`Program::closed`] can split it off.
+    /// As [`Plan::new`], with the last adjoint run once per picture if [`Program::closed`] can split it off.
     pub fn closed(program: Program, bytes_of: impl Fn(Form) -> usize, least_products: usize) -> Self {
         let (program, last) = program.closed(least_products);
         let closing = last.map(|last| {
@@ -91,7 +91,7 @@ impl Plan {
         Self { closing, ..Self::new(program, bytes_of) }
     }
 
-    /// What is left to be done once a picture, on the sum over its copies.
+    /// The part that runs once per picture, on the sum over its copies.
     pub fn closing(&self) -> Option<&Closing> {
         self.closing.as_ref()
     }
@@ -106,12 +106,12 @@ impl Plan {
         self.zeros[v.index()]
     }
 
-    /// What to do.
+    /// The program.
     pub fn program(&self) -> &Program {
         &self.program
     }
 
-    /// Where a value lies; one that is never written lies nowhere (0 bytes).
+    /// The place of a value; a value that is never written has none (0 bytes).
     pub fn place(&self, v: Value) -> Place {
         self.places[v.index()]
     }
@@ -127,7 +127,7 @@ impl Plan {
     }
 }
 
-/// Gives each block its offset: the largest first, each as low as those already placed allow. Returns the bytes of all.
+/// Gives each block its offset: largest block first, each at the lowest free offset. Returns the total size.
 fn lay_out(blocks: &mut [Block]) -> usize {
     let mut order: Vec<usize> = (0..blocks.len()).collect();
     order.sort_by_key(|&b| (std::cmp::Reverse(blocks[b].bytes), b));

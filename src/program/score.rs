@@ -4,27 +4,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::graph::Link;
 
-/// Which number of the logits is explained.
+/// The class score that is explained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Score {
     /// The target's logit.
     #[default]
     Logit,
-    /// The target's probability: its softmax, or the sigmoid of a net with one output.
+    /// The target's probability: softmax, or sigmoid for a net with one output.
     Prob,
     /// The logarithm of the target's probability.
     LogProb,
-    /// The logarithm of the other classes' probability together, `log(1 − p_t + 1e-7)`: what an objective maximises that
-    /// wants the target gone.
+    /// The logarithm of the other classes' total probability, `log(1 − p_t + 1e-7)`; an objective that suppresses the
+    /// target maximises it.
     LogOthers,
 }
 
-/// Keeps [`Score::LogOthers`] finite where the target is certain (Lim, Lee, Kim, CVPR 2021).
+/// Keeps [`Score::LogOthers`] finite when the target is certain (Lim, Lee, Kim, CVPR 2021).
 const CERTAIN: f64 = 1e-7;
 
 impl Score {
-    /// As options and records have it.
+    /// The name in options and records.
     pub const fn name(self) -> &'static str {
         match self {
             Score::Logit => "logit",
@@ -34,20 +34,20 @@ impl Score {
         }
     }
 
-    /// `(score, gradient with respect to the logits)` of `target`, of a net whose logits become probabilities by a softmax;
-    /// of a single logit by a sigmoid, as a softmax of one number is always 1.
+    /// `(score, gradient with respect to the logits)` of `target`, with softmax probabilities; for a single logit a
+    /// sigmoid, as the softmax of one number is always 1.
     ///
     /// # Panics
-    /// When `target` names none of the logits.
+    /// When `target` is not an index of a logit.
     pub fn evaluate(self, logits: &[f64], target: usize) -> (f64, Vec<f64>) {
         self.linked(if logits.len() == 1 { Link::Sigmoid } else { Link::Softmax }, logits, target)
     }
 
-    /// `(score, gradient with respect to the logits)` of `target`, whose probability is what `link` says. A sigmoid depends on
-    /// the target's logit alone.
+    /// `(score, gradient with respect to the logits)` of `target`, with the probabilities of `link`. A sigmoid depends
+    /// only on the target's logit.
     ///
     /// # Panics
-    /// When `target` names none of the logits.
+    /// When `target` is not an index of a logit.
     pub fn linked(self, link: Link, logits: &[f64], target: usize) -> (f64, Vec<f64>) {
         let mut gradient = vec![0.0; logits.len()];
         if self == Score::Logit {
@@ -55,14 +55,14 @@ impl Score {
             return (logits[target], gradient);
         }
         if link == Link::Sigmoid {
-            // σ(z) is the softmax of z beside 0.
+            // σ(z) is the softmax of z against 0.
             let (score, both) = self.linked(Link::Softmax, &[logits[target], 0.0], 0);
             gradient[target] = both[0];
             return (score, gradient);
         }
         let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let p = softmax(logits);
-        // 1 − p_t summed from its parts: a subtraction would lose all digits of a certain answer.
+        // 1 − p_t summed from its parts: a subtraction would lose all digits if the target is certain.
         let others: f64 = p.iter().enumerate().filter(|(j, _)| *j != target).map(|(_, p)| p).sum();
         let scale = match self {
             Score::Prob => p[target],

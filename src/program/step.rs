@@ -1,16 +1,16 @@
-//! One primitive: what it does, what it reads and writes, what it is called.
+//! The primitives: what each one does, reads and writes, and its name.
 
 use std::sync::Arc;
 
 use super::{ConvLayer, LinearLayer, PoolLayer, Range, Score, Statistic, Value};
 use crate::graph::{Link, NodeId, Smooth};
 
-/// What happens to a convolution's sums before they are stored, in this order.
+/// Operations on a convolution's sums before they are stored, in this order.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Epilogue {
     /// Add this value.
     pub add: Option<Value>,
-    /// Record where the number lies strictly inside the range.
+    /// Record where the number is strictly inside the range.
     pub bits: Option<(Value, Range)>,
     /// Clamp to the range.
     pub clamp: Option<Range>,
@@ -25,13 +25,13 @@ pub enum Elementwise {
     Mul,
     /// `a − b`.
     Sub,
-    /// `a / (b + δ·sign(b))` with `sign(0) = +1`; 0 where that divides by zero.
+    /// `a / (b + δ·sign(b))` with `sign(0) = +1`; 0 where the divisor is zero.
     Divide(f64),
     /// `k · a`.
     Scale(f64),
     /// `|a|`.
     Abs,
-    /// `a / b`, and the third number where `|b|` is below this threshold.
+    /// `a / b`, or the third number where `|b|` is below this threshold.
     RatioOr(f64),
     /// A smooth activation.
     Smooth(Smooth),
@@ -40,7 +40,7 @@ pub enum Elementwise {
 }
 
 impl Elementwise {
-    /// Numbers it takes.
+    /// Number of operands.
     pub const fn arity(self) -> usize {
         match self {
             Elementwise::RatioOr(_) => 3,
@@ -63,7 +63,7 @@ impl Elementwise {
         }
     }
 
-    /// Whether it gives zero where all numbers are zero.
+    /// Whether the result is zero where all operands are zero.
     pub fn keeps_zero(self) -> bool {
         match self {
             Elementwise::Mul
@@ -77,7 +77,7 @@ impl Elementwise {
         }
     }
 
-    /// Its own numbers, in the order in which kernels take them; zeros behind them.
+    /// Its parameters, in the order in which kernels take them; padded with zeros.
     pub const fn parameters(self) -> [f64; 3] {
         match self {
             Elementwise::Mul | Elementwise::Sub | Elementwise::Abs => [0.0; 3],
@@ -87,19 +87,18 @@ impl Elementwise {
     }
 }
 
-/// What a step does with a value.
+/// How a step uses a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
     /// Reads it.
     Read,
-    /// Reads it, each element before it writes the same element of its result: the result may take over its memory.
+    /// Reads it, each element before writing the same element of the result, so the result may take over its memory.
     Taken,
     /// Writes it.
     Written,
 }
 
-/// One primitive. Every value is written by one step; fields are `x` for an input, `s` for a signal on its way back, `out` for
-/// the result.
+/// A primitive. Every value is written by one step. Fields: `x` is an input, `s` a backward signal, `out` the result.
 #[derive(Debug, Clone)]
 #[allow(missing_docs)] // fields are named above
 pub enum Step {
@@ -107,12 +106,12 @@ pub enum Step {
     Perturb {
         out: Value,
     },
-    /// Numbers given with the run, one tensor a picture.
+    /// Numbers passed to the run, one tensor per picture.
     Load {
         slot: usize,
         out: Value,
     },
-    /// Decisions of this node given with the run.
+    /// Decisions of this node passed to the run.
     LoadDecisions {
         node: NodeId,
         out: Value,
@@ -124,7 +123,7 @@ pub enum Step {
         out: Value,
         epilogue: Epilogue,
     },
-    /// The signal sent back through a convolution's linear part, then the epilogue.
+    /// Sends a signal back through a convolution's linear part, then the epilogue.
     ConvAdjoint {
         layer: Arc<ConvLayer>,
         s: Value,
@@ -143,7 +142,8 @@ pub enum Step {
         s: Value,
         out: Value,
     },
-    /// Gradient of a convolution's weight, `[k, c / groups · kh, kw]`: sums over positions of `s` times what each tap read.
+    /// Gradient of a convolution's weight, `[k, c / groups · kh, kw]`: sums over positions of `s` times the number read
+    /// by each tap.
     ConvWeightAdjoint {
         layer: Arc<ConvLayer>,
         x: Value,
@@ -162,19 +162,19 @@ pub enum Step {
         b: Value,
         out: Value,
     },
-    /// Numbers cut to the range; a NaN stays.
+    /// Numbers clipped to the range; a NaN stays.
     Clamp {
         x: Value,
         range: Range,
         out: Value,
     },
-    /// Bit set where the number lies strictly inside the range.
+    /// Bit set where the number is strictly inside the range.
     Inside {
         x: Value,
         range: Range,
         out: Value,
     },
-    /// Bit set where the number is not within the lower share `q` of the copy's numbers: above their quantile.
+    /// Bit set where the number exceeds the `q`-quantile of the copy's numbers.
     AboveQuantile {
         x: Value,
         q: f64,
@@ -186,13 +186,13 @@ pub enum Step {
         bits: Value,
         out: Value,
     },
-    /// A function of the values' numbers, element by element.
+    /// An elementwise function.
     Elementwise {
         op: Elementwise,
         xs: Vec<Value>,
         out: Value,
     },
-    /// One number a channel, the same everywhere, or one an element.
+    /// One constant per channel, or one per element.
     Fill {
         values: Arc<[f64]>,
         out: Value,
@@ -203,14 +203,14 @@ pub enum Step {
         x: Value,
         out: Value,
     },
-    /// Largest number of each window and, if somebody reads them, which tap it was (the first of equals).
+    /// Largest number of each window and, if anything reads them, the winning tap (the first of equals).
     MaxPool {
         layer: PoolLayer,
         x: Value,
         out: Value,
         winners: Option<Value>,
     },
-    /// The winners, except that the preferred tap wins wherever its number is as great.
+    /// The winners, except that the preferred tap wins ties.
     PreferWinners {
         layer: PoolLayer,
         x: Value,
@@ -218,7 +218,7 @@ pub enum Step {
         preferred: Value,
         out: Value,
     },
-    /// Each signal to its window's winner; windows that share a winner add up.
+    /// Sends each signal to its window's winner; windows that share a winner add up.
     MaxPoolAdjoint {
         layer: PoolLayer,
         s: Value,
@@ -232,19 +232,19 @@ pub enum Step {
         x: Value,
         out: Value,
     },
-    /// Each signal divided among its window's elements.
+    /// Divides each signal among its window's elements.
     AvgPoolAdjoint {
         layer: PoolLayer,
         count_padding: bool,
         s: Value,
         out: Value,
     },
-    /// Mean over as many bins an axis as `out` has rows and columns.
+    /// Mean over bins; `out` has one element per bin.
     AdaptiveAvgPool {
         x: Value,
         out: Value,
     },
-    /// Each signal divided among its bin's elements.
+    /// Divides each signal among its bin's elements.
     AdaptiveAvgPoolAdjoint {
         s: Value,
         out: Value,
@@ -259,7 +259,7 @@ pub enum Step {
         s: Value,
         out: Value,
     },
-    /// Channels of all inputs in order.
+    /// Channels of all inputs, in order.
     Concat {
         xs: Vec<Value>,
         out: Value,
@@ -305,12 +305,12 @@ pub enum Step {
         x: Value,
         statistic: Statistic,
     },
-    /// Hands numbers out, one tensor a copy.
+    /// Returns numbers, one tensor per copy.
     Store {
         x: Value,
         slot: usize,
     },
-    /// Hands decisions out.
+    /// Returns decisions.
     StoreDecisions {
         x: Value,
         node: NodeId,
@@ -318,7 +318,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// Tells `f` of every value that the step touches, in order: what it reads, then what it writes.
+    /// Calls `f` for every value that the step touches, in order: first those it reads, then those it writes.
     pub fn operands(&self, mut f: impl FnMut(Role, Value)) {
         let read = |v: &Value| (Role::Read, *v);
         let taken = |v: &Value| (Role::Taken, *v);
@@ -390,7 +390,7 @@ impl Step {
         found
     }
 
-    /// Values read, in order; one that is read twice stands twice.
+    /// Values read, in order; a value that is read twice occurs twice.
     pub fn reads(&self) -> Vec<Value> {
         self.of_role(|role| role != Role::Written)
     }
@@ -405,8 +405,8 @@ impl Step {
         self.of_role(|role| role == Role::Taken)
     }
 
-    /// Whether zeros in what it reads give zeros in the result. Bits, winners and sums over positions always do; a device
-    /// that fills its layout up with zeros has to restore them where this is not so.
+    /// Whether zeros in the operands give zeros in the result. Bits, winners and sums over positions always do. A
+    /// device that pads its layout with zeros must restore them where this is false.
     pub fn keeps_zero(&self) -> bool {
         match self {
             Step::Elementwise { op, .. } => op.keeps_zero(),
@@ -418,7 +418,7 @@ impl Step {
         }
     }
 
-    /// Whether it does something besides writing values.
+    /// Whether it has effects besides writing values.
     pub fn has_effect(&self) -> bool {
         matches!(self, Step::Head { .. } | Step::Aggregate { .. } | Step::Store { .. } | Step::StoreDecisions { .. })
     }
@@ -436,7 +436,7 @@ impl Step {
         }
     }
 
-    /// What is done to the step's sums before they are stored, in order: `bias`, `add`, `bits`, `clamp`, `gate`.
+    /// The fused operations on the step's sums, in order: `bias`, `add`, `bits`, `clamp`, `gate`.
     pub fn fused(&self) -> Vec<&'static str> {
         let (bias, e) = match self {
             Step::Conv { layer, epilogue, .. } => (layer.bias.is_some(), *epilogue),

@@ -1,27 +1,27 @@
-//! Arithmetic and traffic of a step, whatever algorithm carries it out.
+//! Arithmetic and memory traffic of a step, independent of the algorithm that runs it.
 
 use super::{Form, LinearLayer, Step, Value};
 use crate::graph::Weight;
 
-/// What a step has to do: the measure that its time is held against.
+/// The work of a step, with which its time is compared.
 ///
-/// Only multiply-adds count as arithmetic. Additions, comparisons, moves and random draws do not: steps made of them are
-/// expected to be bound by memory. Every value counts once and whole, without the padding of a device's layout.
+/// Only multiply-adds count as arithmetic. Additions, comparisons, moves and random draws do not: steps made of them
+/// are expected to be memory-bound. Every value counts once and in full, without the padding of a device's layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Work {
-    /// Floating-point operations of one copy, two a multiply-add; taps in the padding count.
+    /// Floating-point operations per copy, two per multiply-add; taps in the padding count.
     pub flops: u64,
-    /// Bytes of values read for one copy.
+    /// Bytes of values read, per copy.
     pub read_bytes: u64,
-    /// Bytes of values written for one copy.
+    /// Bytes of values written, per copy.
     pub written_bytes: u64,
-    /// Bytes of weights and biases, read once for all copies of a chunk: each number in the smaller of the form it is
-    /// stored in and the form it is computed in.
+    /// Bytes of weights and biases, read once for all copies of a chunk. Each number counts with its stored or its
+    /// computed size, whichever is smaller.
     pub weight_bytes: u64,
 }
 
 impl Work {
-    /// Of `step` in a program with values of `forms`, computed in numbers of `scalar_bytes`.
+    /// The work of `step` in a program with values of `forms`, computed in numbers of `scalar_bytes`.
     pub fn of(step: &Step, forms: &[Form], scalar_bytes: usize) -> Self {
         let bytes = |v: &Value| value_bytes(forms[v.index()], scalar_bytes);
         let numbers = |v: &Value| forms[v.index()].shape().len() as u64;
@@ -52,12 +52,12 @@ impl Work {
             }
             Step::WeightedChannelSum { x, .. } => work.flops = 2 * numbers(x),
             Step::Fill { values, .. } => work.weight_bytes = (values.len() * scalar_bytes) as u64,
-            // Numbers that come from or go to the host.
+            // Numbers transferred from or to the host.
             Step::Perturb { .. } | Step::Load { .. } => work.read_bytes = work.written_bytes,
             Step::Store { .. } => work.written_bytes = work.read_bytes,
             Step::LoadDecisions { out, .. } => work.read_bytes = 2 * numbers(out),
             Step::StoreDecisions { x, .. } => work.written_bytes = 2 * numbers(x),
-            // The running statistic is held in double precision: mean, and squared deviations for a variance.
+            // The running statistic is kept in double precision: the mean and, for a variance, the squared deviations.
             Step::Aggregate { x, statistic } => {
                 let sums = if statistic.has_two() { 2 } else { 1 };
                 work.flops = 2 * sums * numbers(x);
@@ -103,7 +103,7 @@ fn weight_bytes(weight: &Weight, scalar_bytes: usize) -> u64 {
 pub enum StepPass {
     /// From the picture to the scores.
     Forward,
-    /// From the scores, or from a signal that was given, to the map.
+    /// From the scores, or from a given signal, to the map.
     Backward,
 }
 
@@ -116,8 +116,8 @@ impl StepPass {
         }
     }
 
-    /// Of each step. The last scoring before the first adjoint ends the forward pass; without scoring that adjoint begins the
-    /// backward pass, with the signal that it was given. A program without adjoints has no backward pass.
+    /// The pass of each step. The last score before the first adjoint ends the forward pass; without a score, the first
+    /// adjoint, with the given signal, begins the backward pass. A program without adjoints has no backward pass.
     pub fn of(steps: &[Step]) -> Vec<StepPass> {
         let Some(adjoint) = steps.iter().position(|step| step.kind().ends_with("_adjoint")) else {
             return vec![StepPass::Forward; steps.len()];
@@ -185,7 +185,7 @@ mod tests {
             gate: None,
         };
         let fused = Step::Conv { layer: conv(), x, out, epilogue };
-        // 48 numbers more to read, 48 bits more to write.
+        // 48 more numbers to read, 48 more bits to write.
         let work = Work::of(&fused, &forms, 4);
         assert_eq!((work.read_bytes, work.written_bytes), (4 * 153, 4 * 48 + 6));
         let adjoint = Step::ConvAdjoint { layer: conv(), s: out, out: x, epilogue: Epilogue::default() };
@@ -226,7 +226,7 @@ mod tests {
         assert_eq!(of(Step::MaxPool { layer, x, out, winners: Some(winners) }), (0, 128, 40));
         assert_eq!(of(Step::MaxPoolAdjoint { layer, s: out, winners, out: x }), (0, 40, 128));
         assert_eq!(of(Step::Gate { s: x, bits, out: y }), (0, 132, 128));
-        // An operand that is read twice comes from memory once.
+        // An operand that is read twice is loaded from memory once.
         assert_eq!(of(Step::Add { a: x, b: x, out: y }), (0, 128, 128));
         assert_eq!(of(Step::Perturb { out: x }), (0, 128, 128));
         assert_eq!(of(Step::Aggregate { x, statistic: Statistic::Sum }), (64, 128 + 256, 256));
@@ -262,7 +262,7 @@ mod tests {
         // The adjoint of the linear layer, and the map's sum.
         assert_eq!(flops(StepPass::Backward), 2 * 6 * 48 + 2 * 48);
         assert!(passes.is_sorted());
-        // A sum of scores' pictures has no way back; a signal that is given begins it.
+        // The pictures' scores alone have no backward pass; a given signal begins one.
         let forward: Vec<Step> = program.steps[..program.steps.len() - 2].to_vec();
         assert!(StepPass::of(&forward).iter().all(|p| *p == StepPass::Forward));
         let (adjoint, aggregate) = (program.steps.len() - 2, program.steps.len() - 1);

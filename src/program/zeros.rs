@@ -2,20 +2,20 @@
 
 use super::{Program, Range, Step, Value};
 
-/// How many of a value's numbers are expected to be exactly zero. Only [`Zeros::AllButOneIn`] is a bound.
+/// The expected share of exact zeros in a value. Only [`Zeros::AllButOneIn`] is a guaranteed bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Zeros {
     /// Unknown.
     #[default]
     Unknown,
-    /// About half, as a rule: the output of a ReLU, or of its gate in the backward pass.
+    /// Typically about half: the output of a ReLU, or of its gate in the backward pass.
     Many,
-    /// At most one number in this many, at least two, is not zero: the output of a max-pool's adjoint.
+    /// At most one number in this many (at least two) is non-zero: the output of a max-pool's adjoint.
     AllButOneIn(usize),
 }
 
 impl Zeros {
-    /// For each value of `program`, by [`Value::index`].
+    /// The prediction for each value of `program`, by [`Value::index`].
     pub(super) fn of(program: &Program) -> Vec<Zeros> {
         let mut zeros = vec![Zeros::Unknown; program.forms.len()];
         for step in &program.steps {
@@ -27,7 +27,7 @@ impl Zeros {
         zeros
     }
 
-    /// The sparser of the two, for a value of which both are true.
+    /// The sparser of the two, for a value to which both apply.
     fn and(self, other: Zeros) -> Zeros {
         let share = |zeros: Zeros| match zeros {
             Zeros::Unknown => 0,
@@ -39,7 +39,7 @@ impl Zeros {
     }
 }
 
-/// Of a step's first result. `of` says what its operands are expected to be.
+/// The prediction for a step's first result; `of` gives those of its operands.
 fn expected(step: &Step, program: &Program, of: impl Fn(Value) -> Zeros) -> Zeros {
     let cut = |range: Range| if range.lo == 0.0 || range.hi == 0.0 { Zeros::Many } else { Zeros::Unknown };
     let len = |v: Value| program.forms[v.index()].shape().len();

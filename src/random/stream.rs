@@ -1,16 +1,16 @@
-//! Every draw of the library and the program, in one list.
+//! A registry of all random draws of the library and the program.
 
-/// Samples of a picture that are its copies' (noisy ones, masks); the numbers from here on are kept for other draws.
+/// Sample numbers below this are for copies of a picture (noisy ones, masks); the rest are reserved for other draws.
 pub const COPIES: u32 = 0xFFFF_0000;
 
-/// What keeps a draw apart from all others.
+/// What separates a draw from all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kept {
-    /// Of a picture: `count` samples from `first` on, each from this element on.
+    /// For a picture: `count` samples from `first` on, each from this element on.
     Samples { first: u32, count: u32, element: usize },
-    /// Of no picture: `count` keys from `first` on, none of which is the hash of a picture but by chance.
+    /// Independent of a picture: `count` keys from `first` on; a picture's hash equals one only by chance.
     Keys { first: u64, count: u64 },
-    /// Of a picture: a seed of its own, which is the caller's exclusive-or this.
+    /// For a picture: a separate seed, the caller's seed XOR this.
     Seed(u64),
 }
 
@@ -19,12 +19,12 @@ const fn sample(first: u32) -> Kept {
     Kept::Samples { first, count: 1, element: 0 }
 }
 
-/// One key, which is this word in ASCII.
+/// One key: this word in ASCII.
 const fn word(word: [u8; 8]) -> Kept {
     Kept::Keys { first: u64::from_be_bytes(word), count: 1 }
 }
 
-/// A seed of its own by this name: its FNV-1a hash.
+/// A separate seed for this name: its FNV-1a hash.
 const fn named(name: &str) -> Kept {
     let (name, mut hash, mut i) = (name.as_bytes(), 0xCBF2_9CE4_8422_2325_u64, 0);
     while i < name.len() {
@@ -36,7 +36,7 @@ const fn named(name: &str) -> Kept {
 
 macro_rules! streams {
     ($($(#[$doc:meta])* $name:ident = $kept:expr,)*) => {
-        /// A draw by what it is for; no two draw the same numbers from one seed.
+        /// A draw by purpose; no two draw the same numbers from one seed.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Stream {
             $($(#[$doc])* $name,)*
@@ -60,25 +60,25 @@ streams! {
     Copies = Kept::Samples { first: 0, count: COPIES, element: 0 },
     /// Shifts of the mask of meaningful perturbation: the draw's number is the iteration's.
     MaskShift = Kept::Samples { first: 0, count: COPIES, element: 1 << 31 },
-    /// Orders of pixels that the test of deletion compares with.
+    /// Pixel orders with which the deletion test compares.
     DeletionOrders = Kept::Samples { first: u32::MAX - 64, count: 5, element: 0 },
-    /// Which part of the data of a detector a picture belongs to.
+    /// The part of a detector's data to which a picture belongs.
     DetectorSplit = sample(u32::MAX - 7),
-    /// Places of the patches of decoys.
+    /// Positions of the patches of decoys.
     DecoyPlaces = sample(u32::MAX - 4),
-    /// The small noise of the test of stability.
+    /// The small noise of the stability test.
     SmallNoise = sample(u32::MAX - 3),
-    /// Where attacks begin.
+    /// Starting points of attacks.
     AttackStart = sample(u32::MAX - 2),
-    /// The mask that RelEx begins with.
+    /// The initial mask of RelEx.
     RelexMask = sample(u32::MAX - 1),
-    /// Baselines of noise.
+    /// Noise baselines.
     Baseline = sample(u32::MAX),
-    /// Parameters of randomised nets: the key is the layer's place; draw 0 makes weights, draw 1 biases.
+    /// Parameters of randomised nets: the key is the layer's position; draw 0 is for weights, draw 1 for biases.
     Layers = Kept::Keys { first: 0, count: 1 << 32 },
     /// Initial weights of a detector: the key is the layer's number.
     DetectorWeights = Kept::Keys { first: u64::from_be_bytes(*b"detect\0\0"), count: 1 << 8 },
-    /// Orders of a detector's examples: the draw's number is the epoch's.
+    /// Orders of a detector's samples: the draw's number is the epoch's.
     DetectorOrder = word(*b"detect_o"),
     /// Resamples of an area under a curve.
     AucBootstrap = word(*b"auc_boot"),
@@ -105,7 +105,7 @@ streams! {
 }
 
 impl Stream {
-    /// Standard normal deviates of draw `n` for the picture of this key (0 where a stream belongs to no picture).
+    /// Standard normal deviates of draw `n` for the picture with this key (0 if the stream is independent of pictures).
     pub fn normals(self, seed: u64, key: u64, n: u32, out: &mut [f32]) {
         let (seed, key, sample, start) = self.at(seed, key, n);
         super::fill_normals(seed, key, sample, start, out);
@@ -150,7 +150,7 @@ mod tests {
         assert!(Stream::ALL.iter().all(|s| s.kept() != Kept::Seed(0)));
     }
 
-    /// Records of earlier runs can only be made again while these stay as they are.
+    /// Records of earlier runs are reproducible only while these stay the same.
     #[test]
     fn numbers_are_pinned() {
         let at = |stream: Stream| stream.at(0, 0, 0);
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(Stream::Copies.at(7, 9, 5), (7, 9, 5, 0));
         assert_eq!(Stream::DeletionOrders.at(7, 9, 4), (7, 9, u32::MAX - 60, 0));
         assert_eq!(Stream::DetectorWeights.at(7, 2, 0), (7, 0x6465_7465_6374_0002, 0, 0));
-        // FNV-1a of nothing and of `a`, as its authors publish them.
+        // FNV-1a of the empty string and of `a`, as published by its authors.
         assert_eq!(named(""), Kept::Seed(0xCBF2_9CE4_8422_2325));
         assert_eq!(named("a"), Kept::Seed(0xAF63_DC4C_8601_EC8C));
     }

@@ -1,4 +1,4 @@
-//! Area under the receiver operating characteristic: how well a score tells two kinds apart.
+//! Area under the receiver operating characteristic: how well a score separates two kinds.
 
 use super::bootstrap::{Bootstrap, index, quantile};
 use crate::error::{Error, Result};
@@ -7,16 +7,16 @@ use crate::random::Stream;
 /// Score of one case.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ScoredCase {
-    /// What it was made from: cases of one group, such as a picture and its attacked versions, are drawn together.
+    /// Origin of the case: cases of one group, such as a picture and its attacked versions, are resampled together.
     pub group: usize,
-    /// Whether it is of the kind that should score high.
+    /// Whether it should score high.
     pub positive: bool,
     /// The score.
     pub score: f64,
 }
 
-/// The probability that a positive case scores higher than a negative one, equal scores counting half (Mann and Whitney's U
-/// over the number of pairs); exact. `None` without a positive or without a negative case.
+/// The probability that a positive case scores higher than a negative one, where equal scores count half (Mann and
+/// Whitney's U divided by the number of pairs); exact. `None` without a positive or without a negative case.
 ///
 /// # Errors
 /// When a score is NaN.
@@ -25,10 +25,11 @@ pub fn auc(cases: &[ScoredCase]) -> Result<Option<f64>> {
     Ok(area(cases, &order, |_| 1.0))
 }
 
-/// AUC and the interval between the percentiles `(1 − level) / 2` and `(1 + level) / 2` of its bootstrap distribution.
+/// AUC, with the interval between the percentiles `(1 − level) / 2` and `(1 + level) / 2` of its bootstrap
+/// distribution.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Interval {
-    /// Of the cases themselves.
+    /// AUC of the cases themselves.
     pub auc: f64,
     /// Lower end.
     pub low: f64,
@@ -36,11 +37,11 @@ pub struct Interval {
     pub high: f64,
 }
 
-/// [`auc`] with its percentile interval: for each resample as many groups as there are are drawn with replacement, each with
-/// all of its cases; resamples that lack one kind are left out. `None` without a positive or without a negative case.
+/// [`auc`] with its percentile interval. Each resample draws as many groups as there are, with replacement, each with
+/// all of its cases; resamples that lack one kind are skipped. `None` without a positive or without a negative case.
 ///
 /// # Errors
-/// When a score is NaN, there is no resample or the level does not lie between 0 and 1.
+/// When a score is NaN, there is no resample, or the level is not between 0 and 1.
 pub fn interval(cases: &[ScoredCase], bootstrap: &Bootstrap) -> Result<Option<Interval>> {
     let Bootstrap { resamples, level, seed } = *bootstrap;
     if resamples == 0 || !(level > 0.0 && level < 1.0) {
@@ -61,7 +62,7 @@ pub fn interval(cases: &[ScoredCase], bootstrap: &Bootstrap) -> Result<Option<In
         areas.extend(area(cases, &order, |i| counts[group_of[i]]));
     }
     if areas.is_empty() {
-        // Every resample lacked one kind: nothing is known.
+        // Every resample lacked one kind, so nothing is known.
         return Ok(Some(Interval { auc, low: 0.0, high: 1.0 }));
     }
     areas.sort_unstable_by(f64::total_cmp);
@@ -80,7 +81,7 @@ fn ascending(cases: &[ScoredCase]) -> Result<Vec<usize>> {
     Ok(order)
 }
 
-/// AUC of cases that count as often as `count` says.
+/// AUC of cases weighted by `count`.
 fn area(cases: &[ScoredCase], order: &[usize], count: impl Fn(usize) -> f64) -> Option<f64> {
     let (mut won, mut below, mut positives) = (0.0, 0.0, 0.0);
     for equal in order.chunk_by(|&a, &b| cases[a].score == cases[b].score) {
@@ -113,7 +114,7 @@ mod tests {
         let of = |negative: &[f64], positive: &[f64]| auc(&cases(negative, positive)).unwrap();
         assert_eq!(of(&[0.1, 0.2], &[0.3, 0.4]), Some(1.0));
         assert_eq!(of(&[0.3, 0.4], &[0.1, 0.2]), Some(0.0));
-        // Of four pairs 0.35 loses one.
+        // 0.35 loses one of four pairs.
         assert_eq!(of(&[0.1, 0.4], &[0.35, 0.8]), Some(0.75));
         assert_eq!(of(&[0.5, 0.5], &[0.5]), Some(0.5));
         // 1 wins over 0 and ties with 1; 2 wins over both.
@@ -136,7 +137,7 @@ mod tests {
             let shifted: Vec<f64> = noise(n, 2).iter().map(|v| v + 1.0).collect();
             let found = interval(&cases(&noise(n, 1), &shifted), &bootstrap(500, 0.95)).unwrap().unwrap();
             assert!(found.low < found.auc && found.auc < found.high, "{found:?}");
-            // Two normal distributions a standard deviation apart: Φ(1/√2).
+            // Two normal distributions whose means differ by one standard deviation: Φ(1/√2).
             let within = found.low < 0.7602 && 0.7602 < found.high;
             assert!(within, "{found:?}");
             found.high - found.low
@@ -150,7 +151,8 @@ mod tests {
 
     #[test]
     fn a_group_is_drawn_whole() {
-        // Every picture's attacked version scores above its clean one, never above another's: pairs of one group always win.
+        // Every attacked version scores above its own clean picture, but not above others': pairs within a group always
+        // win.
         let cases: Vec<ScoredCase> = (0..50)
             .flat_map(|group| {
                 let at = group as f64;

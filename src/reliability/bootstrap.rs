@@ -1,17 +1,17 @@
-//! Percentile bootstrap (Efron 1979: Bootstrap methods, Annals of Statistics; Efron & Tibshirani 1993, chapter 13): how far
-//! a mean over pictures would have moved with other pictures of the same kind.
+//! Percentile bootstrap (Efron 1979: Bootstrap methods, Annals of Statistics; Efron & Tibshirani 1993, chapter 13): how
+//! much a mean over pictures would vary for other pictures of the same kind.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::random::Stream;
 
-/// How intervals are made. Equal settings draw the same pictures for every list of the same length.
+/// Settings of the intervals. Equal settings draw the same pictures for every list of the same length.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Bootstrap {
-    /// Resamples, each of as many pictures as there are, drawn with replacement.
+    /// Number of resamples; each draws as many pictures as there are, with replacement.
     pub resamples: u32,
-    /// Share of the resamples' means inside the interval; the rest lies half below and half above it.
+    /// Share of the resamples' means inside the interval; half of the rest lies below it and half above.
     pub level: f64,
     /// Seed of the draws.
     pub seed: u64,
@@ -22,7 +22,7 @@ pub struct Bootstrap {
 pub struct Estimate {
     /// Mean of the values.
     pub mean: f64,
-    /// Lower end; `None` for a single value, which tells nothing of its spread.
+    /// Lower end; `None` for a single value, which gives no information about the spread.
     pub low: Option<f64>,
     /// Upper end.
     pub high: Option<f64>,
@@ -36,10 +36,10 @@ impl Bootstrap {
         Self { resamples: 2000, level: 0.95, seed }
     }
 
-    /// The mean of `values`, one a picture, with its percentile interval; nothing of nothing.
+    /// The mean of `values`, one per picture, with its percentile interval; `None` for no values.
     ///
     /// # Errors
-    /// Input when a value is not finite; settings when there is no resample or the level is not between 0 and 1.
+    /// Input when a value is not finite; settings when there are no resamples or the level is not between 0 and 1.
     pub fn mean(&self, values: &[f64]) -> Result<Option<Estimate>> {
         if self.resamples == 0 || !(0.0..1.0).contains(&self.level) {
             return Err(Error::settings(format!("{} resamples, level {}", self.resamples, self.level)));
@@ -68,10 +68,10 @@ impl Bootstrap {
         Ok(Some(Estimate { mean, low: Some(low), high: Some(high), n }))
     }
 
-    /// The mean of `a − b` over the pictures that have both, resampled in pairs: what all pictures share drops out.
+    /// The mean of `a − b` over the pictures that have both, resampled in pairs, so that common variation cancels.
     ///
     /// # Errors
-    /// As [`Bootstrap::mean`], and input when the lists are not of one length.
+    /// As [`Bootstrap::mean`], and input when the lists differ in length.
     pub fn difference(&self, a: &[Option<f64>], b: &[Option<f64>]) -> Result<Option<Estimate>> {
         if a.len() != b.len() {
             return Err(Error::input(format!("{} values to be paired with {}", a.len(), b.len())));
@@ -81,15 +81,15 @@ impl Bootstrap {
     }
 }
 
-/// One of `n` from two uniform numbers of 23 bits each.
+/// An index below `n`, from two uniform numbers of 23 bits each.
 pub(super) fn index([coarse, fine]: [f32; 2], n: usize) -> usize {
     const STEP: f64 = 1.0 / (1 << 23) as f64;
-    // The first is an odd multiple of half a step; the second fills the step above.
+    // The first number is an odd multiple of half a step; the second subdivides the step.
     let u = f64::from(coarse) - STEP / 2.0 + f64::from(fine) * STEP;
     ((u * n as f64) as usize).min(n - 1)
 }
 
-/// Between two of `sorted` by linear interpolation (NumPy's default).
+/// Quantile of `sorted` by linear interpolation (NumPy's default).
 pub(super) fn quantile(sorted: &[f64], share: f64) -> f64 {
     let rank = share * (sorted.len() - 1) as f64;
     let below = rank.floor() as usize;
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn two_values_have_the_binomial_interval() {
-        // Of two values a resample's mean is 0, 1/2 or 1 with probabilities 1/4, 1/2, 1/4: at 40 % both ends are 1/2,
+        // With two values a resample's mean is 0, 1/2 or 1 with probabilities 1/4, 1/2, 1/4: at 40 % both ends are 1/2,
         // at 95 % they are 0 and 1.
         let values = [0.0, 1.0];
         let wide = Bootstrap::new(3).mean(&values).unwrap().unwrap();
@@ -131,14 +131,14 @@ mod tests {
         Stream::Bootstrap.uniforms(5, 0, 0, &mut draws);
         let mut times = vec![0usize; n];
         draws.as_chunks::<2>().0.iter().for_each(|&pair| times[index(pair, n)] += 1);
-        // Five standard deviations about 10000.
+        // Five standard deviations around 10000.
         assert!(times.iter().all(|&t| t.abs_diff(10_000) < 5 * 93), "{times:?}");
         assert_eq!(index([1.0 - 1.0 / (1 << 24) as f32; 2], n), n - 1);
         assert_eq!(index([1.0 / (1 << 24) as f32; 2], n), 0);
     }
 
-    /// Intervals of means of 40 normal numbers hold the true mean about as often as they say: 95 % less the 1 to 2 % that
-    /// a percentile interval is known to be short of at this size.
+    /// Intervals for means of 40 normal numbers contain the true mean about as often as stated: 95 %, minus the 1 to 2
+    /// % by which percentile intervals are known to fall short at this size.
     #[test]
     fn intervals_cover_as_often_as_they_say() {
         let bootstrap = Bootstrap { resamples: 400, ..Bootstrap::new(1) };

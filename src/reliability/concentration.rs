@@ -1,7 +1,7 @@
-//! On how few places a map lies.
+//! How concentrated a map is.
 
-/// Gini index of the magnitudes (Hurley, Rickard 2009): 0 where all are equal, near 1 where all but one are 0; `None` where
-/// all are 0.
+/// Gini index of the magnitudes (Hurley, Rickard 2009): 0 if all are equal, near 1 if all but one are 0; `None` if all
+/// are 0.
 pub fn gini(values: &[f64]) -> Option<f64> {
     let mut sizes = shares(values)?;
     sizes.sort_unstable_by(f64::total_cmp);
@@ -10,8 +10,8 @@ pub fn gini(values: &[f64]) -> Option<f64> {
     Some(sizes.iter().enumerate().map(|(k, v)| (2.0 * k as f64 + 1.0 - n) * v).sum::<f64>() / n)
 }
 
-/// Entropy of the magnitudes as shares of their sum, in nats: 0 where all but one are 0, ln n where all n are equal; `None`
-/// where all are 0.
+/// Entropy of the magnitudes as shares of their sum, in nats: 0 if all but one are 0, ln n if all n are equal; `None`
+/// if all are 0.
 pub fn entropy(values: &[f64]) -> Option<f64> {
     Some(shares(values)?.iter().filter(|p| **p > 0.0).map(|p| -p * p.ln()).sum())
 }
@@ -22,7 +22,7 @@ fn shares(values: &[f64]) -> Option<Vec<f64>> {
     if !(largest > 0.0) {
         return None;
     }
-    // Over the largest first: the sum of large numbers would overflow.
+    // Divided by the largest first, because the sum of large numbers would overflow.
     let total: f64 = values.iter().map(|v| v.abs() / largest).sum();
     Some(values.iter().map(|v| v.abs() / largest / total).collect())
 }
@@ -50,7 +50,7 @@ mod tests {
             total += f64::abs(a);
             values.iter().for_each(|b| differences += (a.abs() - b.abs()).abs());
         }
-        // Half the mean difference over the mean.
+        // Half the mean difference, divided by the mean.
         let want = differences / (2.0 * values.len() as f64 * total);
         assert!((gini(&values).unwrap() - want).abs() < 1e-15);
     }

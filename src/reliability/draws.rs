@@ -1,11 +1,11 @@
-//! Random draws of metrics. They depend on (seed, metric, picture, draw, element) and nothing else.
+//! Random draws of metrics. They depend only on (seed, metric, picture, draw, element).
 
 use crate::engine::Batch;
 use crate::error::{Error, Result};
 use crate::random::Stream;
 use crate::tensor::Tensor;
 
-/// What disturbs a picture.
+/// The noise added to a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Noise {
     /// Normal deviates; the size is their standard deviation.
@@ -34,7 +34,7 @@ pub(crate) struct MetricDraws {
 }
 
 impl MetricDraws {
-    /// `len` numbers of draw `sample` for the picture of this key: standard normal, or uniform in −1 to 1.
+    /// `len` numbers of draw `sample` for the picture with this key: standard normal, or uniform in −1 to 1.
     pub fn noise(self, noise: Noise, key: u64, sample: u32, len: usize) -> Vec<f32> {
         let mut out = vec![0.0; len];
         match noise {
@@ -56,7 +56,7 @@ impl MetricDraws {
         Tensor::rounded(picture.dims(), values, picture.precision())
     }
 
-    /// `n` of `total` positions, every set as likely as any other, in C order.
+    /// `n` of `total` positions in C order; every subset is equally likely.
     pub fn subset(self, key: u64, sample: u32, total: usize, n: usize) -> Vec<u32> {
         let mut uniforms = vec![0.0; total];
         self.stream.uniforms(self.seed, key, sample, &mut uniforms);
@@ -70,17 +70,17 @@ impl MetricDraws {
     }
 }
 
-/// Largest number of a picture less its smallest.
+/// Largest minus smallest number of a picture.
 pub(crate) fn range(picture: &Tensor) -> f64 {
     let values = picture.to_f64();
     let (low, high) = values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), &v| (l.min(v), h.max(v)));
     high - low
 }
 
-/// Number of a draw.
+/// The number of a draw.
 ///
 /// # Errors
-/// When there are too many.
+/// When it is too large.
 pub(crate) fn sample(i: usize) -> Result<u32> {
     u32::try_from(i).map_err(|_| Error::settings(format!("{i} draws of one picture")))
 }

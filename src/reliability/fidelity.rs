@@ -1,4 +1,4 @@
-//! Fidelity (Lu, Guo, Xing, Noble, ICML 2021): does the net still see the class in what the map keeps of the picture?
+//! Fidelity (Lu, Guo, Xing, Noble, ICML 2021): does the net still recognise the class in the picture masked by the map?
 
 use crate::engine::{Batch, Engine};
 use crate::error::{Error, Result};
@@ -7,16 +7,16 @@ use crate::map::{Map, paper_scale};
 use crate::program::Score;
 use crate::tensor::Tensor;
 
-/// Pictures that go through the net together.
+/// Pictures per batch.
 const TOGETHER: usize = 16;
 
-/// `S_F = −log p_c(E∘x) + log p_c(mean(E)·x)` of each map, lower is better: `E` is the map as [`paper_scale`] scales it to
-/// 0 to 1, the same for all channels, `x` the picture as the net sees it, `c` the class that the map explains. The second
-/// term is what a map without positions and of the same mean would give.
+/// `S_F = −log p_c(E∘x) + log p_c(mean(E)·x)` of each map; lower is better. `E` is the map scaled to 0 to 1 by
+/// [`paper_scale`], the same for all channels; `x` is the picture in the net's space; `c` is the explained class. The
+/// second term is the result of a constant map with the same mean.
 ///
 /// # Errors
-/// Input when there is not one map a picture, or a map has not its picture's rows and columns or is not finite; what
-/// [`Engine::forward`] refuses.
+/// Input when there is not one map per picture, or a map has another size than its picture or is not finite; the errors
+/// of [`Engine::forward`].
 pub fn fidelity(engine: &mut Engine, graph: &Graph, x: &Batch, maps: &[Map]) -> Result<Vec<f64>> {
     if maps.len() != x.len() {
         return Err(Error::input(format!("{} maps of {} pictures", maps.len(), x.len())));

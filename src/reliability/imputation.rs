@@ -1,8 +1,8 @@
-//! Filling removed pixels by their neighbours (Rong, Leemann, Borisov, Kasneci, Kasneci 2022).
+//! Fills removed pixels from their neighbours (Rong, Leemann, Borisov, Kasneci, Kasneci 2022).
 
 use crate::error::{Error, Result};
 
-/// Weights of a pixel's neighbours: a sixth to the sides, a twelfth at the corners.
+/// Weights of a pixel's neighbours: 1/6 at the sides, 1/12 at the corners.
 const NEIGHBOURS: [(isize, isize, f64); 8] = [
     (-1, -1, 1.0 / 12.0),
     (-1, 0, 1.0 / 6.0),
@@ -14,18 +14,18 @@ const NEIGHBOURS: [(isize, isize, f64); 8] = [
     (1, 1, 1.0 / 12.0),
 ];
 
-/// Residual, as a share of the right-hand side, at which the solution is good.
+/// Residual, as a share of the right-hand side, at which the solution is accepted.
 const TOLERANCE: f64 = 1e-9;
 
 /// The equations of the removed pixels: each is the weighted mean of its neighbours inside the picture.
 ///
-/// `diagonal ∘ v − neighbours v = known`, symmetric and positive definite as soon as one pixel is known.
+/// `diagonal ∘ v − neighbours v = known`, symmetric, and positive definite if at least one pixel is known.
 struct System {
     /// Position of each unknown.
     pixels: Vec<usize>,
     /// Sum of the weights of each unknown's neighbours.
     diagonal: Vec<f64>,
-    /// Where the neighbours of each unknown begin in `neighbours`; one more at the end.
+    /// Start of each unknown's neighbours in `neighbours`, and the end of the last one's.
     starts: Vec<usize>,
     /// Unknown and weight.
     neighbours: Vec<(u32, f64)>,
@@ -72,7 +72,7 @@ impl System {
         }
     }
 
-    /// Conjugate gradients (Hestenes, Stiefel 1952) with the diagonal as preconditioner, from `v` on.
+    /// Conjugate gradients (Hestenes, Stiefel 1952) with the diagonal as preconditioner, starting at `v`.
     fn solve(&self, right: &[f64], v: &mut [f64]) -> Result<()> {
         let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
         let mut image = vec![0.0; v.len()];
@@ -83,7 +83,7 @@ impl System {
         let mut z = precondition(&residual);
         let mut direction = z.clone();
         let mut rz = dot(&residual, &z);
-        // Exact numbers would need one step an unknown.
+        // In exact arithmetic one step per unknown would suffice.
         for _ in 0..10 * v.len() + 10 {
             if dot(&residual, &residual).sqrt() <= limit {
                 return Ok(());
@@ -102,12 +102,13 @@ impl System {
     }
 }
 
-/// `values` (`[C, H, W]` in C order, planes of `[h, w]`) with every removed pixel (`[H, W]`) the weighted mean of its
-/// neighbours, removed ones among them: the solution of a sparse linear system for each channel. Neighbours to the sides weigh
-/// 1/6, at the corners 1/12; those outside the picture are left out and the weights scaled to 1.
+/// `values` (`[C, H, W]` in C order, planes of `[h, w]`) with every removed pixel (`[H, W]`) replaced by the weighted
+/// mean of its neighbours, including removed ones: the solution of a sparse linear system per channel. Neighbours at
+/// the sides have weight 1/6, at the corners 1/12; those outside the picture are left out and the weights rescaled to
+/// sum 1.
 ///
 /// # Errors
-/// Settings when every pixel is removed; input when lengths do not suit.
+/// Settings when every pixel is removed; input when lengths do not match.
 pub fn impute(values: &[f64], [h, w]: [usize; 2], removed: &[bool]) -> Result<Vec<f64>> {
     let plane = h * w;
     if removed.len() != plane || plane == 0 || !values.len().is_multiple_of(plane) {
@@ -134,7 +135,7 @@ pub fn impute(values: &[f64], [h, w]: [usize; 2], removed: &[bool]) -> Result<Ve
 mod tests {
     use super::*;
 
-    /// Gaussian elimination with pivots.
+    /// Gaussian elimination with pivoting.
     fn eliminate(mut a: Vec<Vec<f64>>) -> Vec<f64> {
         let n = a.len();
         for k in 0..n {
@@ -153,12 +154,12 @@ mod tests {
     fn removed_pixels_solve_their_equations() {
         let (h, w) = (6, 7);
         let values: Vec<f64> = (0..2 * h * w).map(|i| f64::from((i * i % 23) as u32) - 9.0).collect();
-        // One alone, a corner, and a hole with pixels that touch no known one.
+        // An isolated pixel, a corner, and a hole with pixels that have no known neighbour.
         let removed: Vec<bool> =
             (0..h * w).map(|p| p == 0 || p == 6 || ((2..6).contains(&(p / w)) && p % w < 5)).collect();
         let filled = impute(&values, [h, w], &removed).unwrap();
         for c in 0..2 {
-            // Every pixel an unknown, the known ones with an equation of their own.
+            // Every pixel is an unknown; the known ones have an equation of their own.
             let n = h * w;
             let mut a = vec![vec![0.0; n + 1]; n];
             for p in 0..n {

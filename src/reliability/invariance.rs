@@ -1,6 +1,6 @@
-//! Input invariance (Kindermans, Hooker, Adebayo, Alber, Schütt, Dähne, Erhan, Kim 2017: The (un)reliability of saliency
-//! methods): all data are shifted by one and the same picture, and the net's first biases take the shift back. The net says
-//! of `x + m` what it said of `x`; does its explanation stay too?
+//! Input invariance (Kindermans, Hooker, Adebayo, Alber, Schütt, Dähne, Erhan, Kim 2017: The (un)reliability of
+//! saliency methods). All data are shifted by one fixed picture, and the net's first biases compensate the shift. The
+//! net's output on `x + m` is the original one on `x`; is its explanation the same too?
 
 use crate::engine::{Batch, Engine};
 use crate::error::{Error, Result};
@@ -10,23 +10,24 @@ use crate::map::Map;
 use crate::method::Method;
 use crate::tensor::{Shape, Tensor};
 
-/// Most that the shifted net's logits may differ, as a share of the largest; more would say that the shift was not undone.
+/// Largest difference of the shifted net's logits, as a share of the largest logit; more means that the shift was not
+/// compensated.
 pub const SAME_OUTPUT: f64 = 1e-10;
 
-/// Most that a map may change, as a share of its largest magnitude, and still be called the same (double precision).
+/// Largest change of a map, as a share of its largest magnitude, at which it counts as the same (double precision).
 pub const SAME_MAP: f64 = 1e-6;
 
-/// A picture's numbers in a shift are cut to this magnitude (Kindermans et al. 2017, section 3.2).
+/// A shift given as a picture is clipped to this magnitude (Kindermans et al. 2017, section 3.2).
 const LARGEST: f64 = 3.0;
 
-/// By what all data are shifted.
+/// The shift that is added to all data.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Shift {
-    /// One number everywhere, in the net's units; the paper takes −1.
+    /// One value everywhere, in the net's units; the paper uses −1.
     Constant(f64),
-    /// A box of four by four fields, alternately −1 and 1, over the middle half of both sides; 0 elsewhere.
+    /// A checkerboard of four by four fields, alternately −1 and 1, over the middle half of both sides; 0 elsewhere.
     CheckeredBox,
-    /// A picture `[C, H, W]`, cut to −3 to 3.
+    /// A picture `[C, H, W]`, clipped to −3 to 3.
     Picture(Tensor),
 }
 
@@ -40,7 +41,7 @@ impl Shift {
         }
     }
 
-    /// A drawing for pictures of `h` by `w`: a face of rings and dots, −1 on 0.
+    /// A drawing for pictures of `h` by `w`: a face made of rings and dots, −1 on 0.
     pub fn drawing(shape: Shape) -> Result<Self> {
         let (h, w) = (shape.h as f64, shape.w as f64);
         let line = 0.06;
@@ -57,7 +58,7 @@ impl Shift {
         Ok(Shift::Picture(Tensor::f64(shape.dims(), plane.repeat(shape.c))?))
     }
 
-    /// What is added to every input of `shape`, in double precision.
+    /// The tensor that is added to every input of `shape`, in double precision.
     ///
     /// # Errors
     /// Input when a picture has another shape or is not finite.
@@ -90,8 +91,8 @@ impl Shift {
     }
 }
 
-/// How the shifted data are prepared, as far as a method asks: black, white and the ends of each channel's range lie lower
-/// by the smallest number that the shift adds to the channel.
+/// The preparation of the shifted data, as far as methods use it: black, white and the ends of each channel's range
+/// move down by the smallest value that the shift adds to the channel.
 pub fn shifted_preprocess(preprocess: &Preprocess, shift: &Tensor) -> Preprocess {
     let values = shift.to_f64();
     let plane = values.len() / preprocess.channels.max(1);
@@ -100,28 +101,28 @@ pub fn shifted_preprocess(preprocess: &Preprocess, shift: &Tensor) -> Preprocess
     Preprocess { mean: mean.map(|(c, (m, s))| m - s * lowest(c)).collect(), ..preprocess.clone() }
 }
 
-/// A picture's explanation before and after the shift.
+/// A picture's explanations before and after the shift.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Compared {
     /// Largest |f'(x + m) − f(x)| as a share of the largest |f(x)|.
     pub output: f64,
-    /// Largest |E'(x + m) − E(x)| as a share of the largest |E(x)|; none where the map is zero everywhere.
+    /// Largest |E'(x + m) − E(x)| as a share of the largest |E(x)|; `None` if the map is zero everywhere.
     pub change: Option<f64>,
-    /// Of `x`.
+    /// The map of `x`.
     pub before: Map,
-    /// Of `x + m`.
+    /// The map of `x + m`.
     pub after: Map,
 }
 
 impl Compared {
-    /// Whether the map stayed; none where the map is zero or the shift was not undone.
+    /// Whether the map stayed the same; `None` if it is zero or the shift was not compensated.
     pub fn stayed(&self) -> Option<bool> {
         let change = self.change.filter(|_| self.output <= SAME_OUTPUT)?;
         Some(change <= SAME_MAP)
     }
 }
 
-/// A net, and the same net for data that are shifted.
+/// A net, and its twin for shifted data.
 #[derive(Debug)]
 pub struct Shifted {
     original: Graph,
@@ -144,13 +145,13 @@ impl Shifted {
         &self.shifted
     }
 
-    /// `[C, H, W]`, what is added.
+    /// The shift, `[C, H, W]`.
     pub fn shift(&self) -> &Tensor {
         &self.shift
     }
 
-    /// The pictures with the shift added in double precision, in the draws of the pictures themselves: noise stays the
-    /// same, so that it explains no difference.
+    /// The pictures with the shift added in double precision, and with the draws of the original pictures: the noise is
+    /// the same, so it causes no difference.
     ///
     /// # Errors
     /// When the pictures have another shape.
@@ -169,12 +170,12 @@ impl Shifted {
         Batch::of(moved.collect::<Result<_>>()?)?.drawn_as(x)
     }
 
-    /// Compares what `method` says of `x` with what `after`, the same method made for the shifted data
-    /// ([`shifted_preprocess`]), says of `x + m`. In single precision rounding alone flips decisions: the verdict is for
-    /// an engine in double precision.
+    /// Compares the maps of `method` on `x` with those of `after`, the same method built for the shifted data
+    /// ([`shifted_preprocess`]), on `x + m`. In single precision, rounding alone flips decisions: the verdict needs an
+    /// engine in double precision.
     ///
     /// # Errors
-    /// Those of the method.
+    /// The errors of the method.
     pub fn compare(
         &self,
         engine: &mut Engine,
@@ -202,7 +203,7 @@ impl Shifted {
     }
 }
 
-/// Largest |b − a| as a share of the largest |a|; none where all of `a` is zero. A NaN is a change without bounds.
+/// Largest |b − a| as a share of the largest |a|; `None` if all of `a` is zero. A NaN counts as an infinite change.
 pub(super) fn relative(a: &[f64], b: &[f64]) -> Option<f64> {
     let most = |values: &mut dyn Iterator<Item = f64>| values.fold(0.0, |m: f64, v| if v <= m { m } else { v });
     let size = most(&mut a.iter().map(|v| v.abs()));

@@ -1,5 +1,5 @@
-//! The outcome table of "The (un)reliability of saliency methods" (Kindermans et al. 2017, sections 3 and 4), measured on a
-//! net and its data: which methods keep their explanation when all data are shifted.
+//! The results table of "The (un)reliability of saliency methods" (Kindermans et al. 2017, sections 3 and 4), measured
+//! on a net and its data: which methods keep their explanation when all data are shifted.
 
 use std::collections::BTreeMap;
 
@@ -13,10 +13,10 @@ use crate::method::{Context, Method, Spec};
 use crate::program::Score;
 use crate::score::top;
 
-/// How a row's method is made.
+/// How a row's method is built.
 #[derive(Debug, Clone, Copy)]
 enum How {
-    /// As on the command line.
+    /// From a spec, as on the command line.
     Spec(&'static str),
     PatternNet,
     PatternAttribution,
@@ -27,7 +27,7 @@ enum How {
 struct KindermansRow {
     name: &'static str,
     how: How,
-    /// Whether it is expected to stay, under a constant and under a shift that differs from pixel to pixel.
+    /// Whether it is expected to stay the same, under a constant shift and under one that varies over pixels.
     expected: [bool; 2],
 }
 
@@ -35,7 +35,7 @@ const fn row(name: &'static str, spec: &'static str, expected: [bool; 2]) -> Kin
     KindermansRow { name, how: How::Spec(spec), expected }
 }
 
-/// The paper's methods, then others whose outcome follows from theirs.
+/// The paper's methods, then others whose result follows from theirs.
 const ROWS: &[KindermansRow] = &[
     row("gradient", "gradient", [true, true]),
     row("guided_backprop", "guided_backprop", [true, true]),
@@ -59,21 +59,21 @@ pub struct ShiftedMethod {
     pub method: &'static str,
     /// The shift's name.
     pub shift: &'static str,
-    /// Whether the paper, or what follows from it, says that the explanation stays.
+    /// Whether the explanation should stay the same, according to the paper or by implication.
     pub expected: bool,
-    /// Whether it stayed on every picture (double precision); none where nothing could be said.
+    /// Whether it stayed the same on every picture (double precision); `None` if that could not be decided.
     pub stayed: Option<bool>,
     /// Largest |E' − E| / max |E| among the pictures, in double precision.
     pub change: f64,
-    /// The smallest among them: a method fails by this at least.
+    /// The smallest one: a method fails by at least this.
     pub least_change: f64,
-    /// The largest in single precision, which flips decisions by rounding alone.
+    /// The largest one in single precision, where rounding alone flips decisions.
     pub change_f32: f64,
     /// Largest |f'(x + m) − f(x)| / max |f(x)|, in double precision.
     pub output: f64,
 }
 
-/// What is measured on.
+/// The net and data of the measurement.
 #[derive(Debug)]
 pub struct Subject<'a> {
     /// The net.
@@ -82,17 +82,17 @@ pub struct Subject<'a> {
     pub preprocess: &'a Preprocess,
     /// Pictures to explain.
     pub x: &'a Batch,
-    /// Pictures that patterns are fitted to, some at a time.
+    /// Pictures for fitting patterns, in batches.
     pub data: &'a [Batch],
     /// Seed of every draw.
     pub seed: u64,
 }
 
-/// The whole table for `shifts`, row by row: the top class of each picture is explained before and after. `double` computes in
-/// double precision and decides, `single` in single precision.
+/// The whole table for `shifts`, row by row: the top class of each picture is explained before and after. `double`
+/// computes in double precision and decides; `single` computes in single precision.
 ///
 /// # Errors
-/// Those of the methods: patterns need at least two pictures, for instance.
+/// The errors of the methods; patterns, for instance, need at least two pictures.
 pub fn table(
     double: &mut Engine,
     single: &mut Engine,
@@ -137,7 +137,7 @@ pub fn table(
             });
         }
     }
-    // Row by row.
+    // Sorted by row.
     cells.sort_by_key(|c| ROWS.iter().position(|r| r.name == c.method));
     Ok(cells)
 }

@@ -1,6 +1,6 @@
-//! Where a map points, compared with where something is.
+//! Compares where a map points with where an object is.
 
-/// A rectangle of the net's input, in its pixels.
+/// A rectangle in the net's input, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
     /// First row.
@@ -13,12 +13,12 @@ pub struct Bounds {
     pub width: usize,
 }
 
-/// Where a class is to be seen: a box that was drawn around it, or its cell of a mosaic.
+/// Location of a class: an annotated box, or its cell in a mosaic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Region {
     /// Index of the class.
     pub class: usize,
-    /// Its place.
+    /// Its location.
     pub bounds: Bounds,
 }
 
@@ -29,7 +29,7 @@ impl Bounds {
         within(y, self.top, self.height) && within(x, self.left, self.width)
     }
 
-    /// Whether a pixel lies inside or no farther than `margin` pixels (Euclidean) from it.
+    /// Whether a pixel lies inside, or within `margin` pixels (Euclidean) of it.
     pub fn is_near(&self, y: usize, x: usize, margin: f64) -> bool {
         if self.area() == 0 {
             return false;
@@ -40,12 +40,12 @@ impl Bounds {
         away(y, self.top, self.height).hypot(away(x, self.left, self.width)) <= margin
     }
 
-    /// Pixels inside.
+    /// Number of pixels inside.
     pub fn area(&self) -> usize {
         self.height.saturating_mul(self.width)
     }
 
-    /// Intersection over union, 0 to 1; 0 where both are empty.
+    /// Intersection over union, 0 to 1; 0 if both are empty.
     pub fn iou(&self, other: &Bounds) -> f64 {
         let overlap = |a: usize, n: usize, b: usize, m: usize| {
             a.saturating_add(n).min(b.saturating_add(m)).saturating_sub(a.max(b))
@@ -58,16 +58,16 @@ impl Bounds {
     }
 }
 
-/// The box around the largest 4-connected component of the pixels whose number is at least `threshold` times the largest
-/// one (`values` is an `[H, W]` plane of `[h, w]` pixels); of components of equal size the first in C order. `None` where no
-/// number is positive.
+/// The box around the largest 4-connected component of pixels with at least `threshold` times the largest value
+/// (`values` is an `[H, W]` plane of `[h, w]` pixels); of equally large components, the first in C order. `None` if no
+/// value is positive.
 pub fn largest_component(values: &[f64], [h, w]: [usize; 2], threshold: f64) -> Option<Bounds> {
     let largest = values.iter().copied().fold(0.0, f64::max);
     if !(largest > 0.0) {
         return None;
     }
     let limit = threshold * largest;
-    // With a threshold of 0 a pixel must still be positive.
+    // Even with a threshold of 0, a pixel must be positive.
     let mut open: Vec<bool> = values.iter().map(|&v| v >= limit && v > 0.0).collect();
     let mut best: Option<(usize, Bounds)> = None;
     let mut stack = Vec::new();
@@ -99,8 +99,8 @@ pub fn largest_component(values: &[f64], [h, w]: [usize; 2], threshold: f64) -> 
     best.map(|(_, bounds)| bounds)
 }
 
-/// Share of the positive numbers' sum that lies in any of `boxes`, 0 to 1 (`values` is an `[H, W]` plane, `w` pixels
-/// wide); `None` where no number is positive.
+/// Share of the sum of positive values that lies in any of `boxes`, 0 to 1 (`values` is an `[H, W]` plane, `w` pixels
+/// wide); `None` if no value is positive.
 pub fn positive_share(values: &[f64], w: usize, boxes: &[Bounds]) -> Option<f64> {
     let largest = values.iter().copied().fold(0.0, f64::max);
     if !(largest > 0.0) {
@@ -108,7 +108,7 @@ pub fn positive_share(values: &[f64], w: usize, boxes: &[Bounds]) -> Option<f64>
     }
     let (mut all, mut inside) = (0.0, 0.0);
     for (i, v) in values.iter().enumerate().filter(|(_, v)| **v > 0.0) {
-        // As a share of the largest: a sum of large numbers would overflow.
+        // Divided by the largest, because the sum of large numbers would overflow.
         let v = v / largest;
         all += v;
         if boxes.iter().any(|b| b.contains(i / w, i % w)) {
@@ -146,10 +146,10 @@ mod tests {
             0.0, 9.0, 0.0, 5.0,
             1.0, 9.0, 0.0, 0.0,
         ];
-        // The nines touch at a corner only: three fives are more than two nines.
+        // The nines touch only at a corner: three fives are more than two nines.
         assert_eq!(largest_component(&values, [3, 4], 0.5), Some(bounds(0, 2, 2, 2)));
         assert_eq!(largest_component(&values, [3, 4], 0.9), Some(bounds(1, 1, 2, 1)));
-        // Three and three: the first.
+        // Three and three: the first wins.
         assert_eq!(largest_component(&values, [3, 4], 0.1), Some(bounds(0, 2, 2, 2)));
         assert_eq!(largest_component(&[-1.0, 0.0], [1, 2], 0.2), None);
         assert_eq!(largest_component(&[2.0; 6], [2, 3], 1.0), Some(bounds(0, 0, 2, 3)));
@@ -161,7 +161,7 @@ mod tests {
     fn energy_is_positive() {
         let values = [1.0, -5.0, 3.0, 4.0];
         assert_eq!(positive_share(&values, 2, &[bounds(0, 0, 2, 1)]), Some(0.5));
-        // Boxes that overlap count their pixels once.
+        // Pixels in several boxes count once.
         assert_eq!(positive_share(&values, 2, &[bounds(0, 0, 2, 1), bounds(0, 0, 2, 2)]), Some(1.0));
         assert_eq!(positive_share(&[-1.0, 0.0], 2, &[bounds(0, 0, 1, 2)]), None);
         assert_eq!(positive_share(&[1e308; 4], 2, &[bounds(0, 0, 1, 2)]), Some(0.5));

@@ -1,4 +1,4 @@
-//! How far a map can be believed.
+//! How much a map can be trusted.
 
 pub mod attack;
 pub mod auc;

@@ -1,4 +1,4 @@
-//! Mosaics of four pictures of different classes: where a class is to be seen is known without anybody drawing boxes
+//! Mosaics of four pictures of different classes, in which the location of each class is known without annotated boxes
 //! (grid pointing game: Böhle, Fritz, Schiele 2021: Convolutional dynamic alignment networks, CVPR).
 
 use std::collections::BTreeMap;
@@ -11,25 +11,25 @@ use crate::random::Stream;
 /// Pictures of a mosaic: top left, top right, bottom left, bottom right.
 pub const CELLS: usize = 4;
 
-/// How large a mosaic is.
+/// The size of a mosaic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MosaicSize {
-    /// As one picture, each of the four at half its sides: what a net of any kind takes.
+    /// The size of one picture, each of the four at half its sides; suits every net.
     #[default]
     Native,
-    /// Twice a picture's sides, each of the four as it is: only for nets that take any size, and the usual form of the grid
-    /// pointing game.
+    /// Twice a picture's sides, each of the four unscaled: the usual form of the grid pointing game, only for nets that
+    /// take any size.
     Double,
 }
 
-/// Pictures by class, to draw mosaics from.
+/// Pictures by class, from which mosaics are drawn.
 #[derive(Debug, Clone)]
 pub struct Pool {
     by_class: BTreeMap<usize, Vec<usize>>,
 }
 
 impl Pool {
-    /// Of pictures 0, 1, 2 … of `classes[0]`, `classes[1]` …
+    /// A pool of pictures 0, 1, 2 … with classes `classes[0]`, `classes[1]` …
     ///
     /// # Errors
     /// Settings when there are fewer than four classes.
@@ -46,13 +46,13 @@ impl Pool {
         }
     }
 
-    /// The pictures of mosaic `number`: four different classes, each as likely as any other, and of each class one picture.
-    /// Mosaic `number` is the same however many are drawn.
+    /// The pictures of mosaic `number`: four different classes, each equally likely, and one picture of each. It does
+    /// not depend on how many mosaics are drawn.
     pub fn draw(&self, number: u32, seed: u64) -> [usize; CELLS] {
         let mut order = vec![0.0f32; self.by_class.len()];
         Stream::MosaicClasses.uniforms(seed, 0, number, &mut order);
         let mut classes: Vec<(f32, &Vec<usize>)> = order.into_iter().zip(self.by_class.values()).collect();
-        // Stable: of equal numbers the smaller class comes first.
+        // Stable: of equal numbers, the smaller class comes first.
         classes.sort_by(|a, b| a.0.total_cmp(&b.0));
         let mut which = [0.0f32; CELLS];
         Stream::MosaicPictures.uniforms(seed, 0, number, &mut which);
@@ -63,8 +63,8 @@ impl Pool {
     }
 }
 
-/// The mosaic of four pictures of one size, and the cell of each class. Where a side is odd the lower and right cells
-/// have the odd pixel.
+/// The mosaic of four pictures of one size, and the cell of each class. If a side is odd, the lower and right cells get
+/// the extra pixel.
 ///
 /// # Errors
 /// Input when the pictures differ in size or are too small to be halved.
@@ -115,7 +115,7 @@ mod tests {
         Picture::new(width, height, (0..width * height * 3).map(level).collect()).unwrap()
     }
 
-    /// What a region of the mosaic shows.
+    /// The contents of a region of the mosaic.
     fn cut(mosaic: &Picture, b: Bounds) -> Vec<[u8; 3]> {
         (0..b.height * b.width).map(|i| mosaic.pixel(b.top + i / b.width, b.left + i % b.width).unwrap()).collect()
     }
@@ -159,7 +159,7 @@ mod tests {
             drawn.sort_unstable();
             assert!(drawn.windows(2).all(|w| w[0] < w[1]), "{drawn:?}");
         }
-        // Each of five classes in four mosaics of five; five standard deviations are 90.
+        // Each of five classes is in four of five mosaics; five standard deviations are 90.
         for class in [0, 2, 4, 7, 9] {
             assert!(times[class].abs_diff(1600) < 90, "{times:?}");
         }

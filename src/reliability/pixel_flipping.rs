@@ -1,4 +1,4 @@
-//! Pixel flipping (Bach, Binder, Montavon, Klauschen, Müller, Samek 2015), as Quantus computes it.
+//! Pixel flipping (Bach, Binder, Montavon, Klauschen, Müller, Samek 2015), as in Quantus.
 
 use super::ranking::ranking;
 use super::removal::{RemovalOrder, Way, curves};
@@ -9,11 +9,11 @@ use crate::map::{Map, Space};
 use crate::program::Score;
 use crate::tensor::{Shape, Tensor};
 
-/// Elements of a picture of `shape` in C order, those with the largest numbers in the map first, of equal ones the first in
-/// C order. The number of a map without channels is that of every channel.
+/// Elements of a picture of `shape` in descending order of the map's values; of equal values, the first in C order. A
+/// map without channels applies to every channel.
 ///
 /// # Errors
-/// When the map does not lie on the picture's pixels or is not finite.
+/// When the map does not have the picture's pixels or is not finite.
 pub fn element_order(map: &Map, shape: Shape) -> Result<Vec<u32>> {
     let dims = map.values.dims();
     let values = map.values.to_f64();
@@ -30,14 +30,15 @@ pub fn element_order(map: &Map, shape: Shape) -> Result<Vec<u32>> {
     if values.len() == shape.len() { Ok(ranking(&values)) } else { Ok(ranking(&values.repeat(shape.c))) }
 }
 
-/// For each picture, the target's softmax probability after each step of `step` elements (a channel of a pixel is an element)
-/// that were set to the picture's baseline, the most important first. The untouched picture is not among the points.
+/// For each picture, the target's softmax probability after each step of `step` elements (a channel of a pixel is an
+/// element) that are set to the picture's baseline, most important first. The untouched picture is not among the
+/// points.
 ///
-/// `baselines` are `[C, H, W]`, one a picture. Quantus gives the same numbers for maps without ties; its area under the
-/// curve is in units of steps: [`super::removal::area`] times the number of points less 1.
+/// `baselines` are `[C, H, W]`, one per picture. Quantus gives the same numbers for maps without ties; its area under
+/// the curve is in units of steps: [`super::removal::area`] times the number of points minus 1.
 ///
 /// # Errors
-/// As [`element_order`] and [`curves`], and when there is not one of everything for each picture.
+/// As [`element_order`] and [`curves`], and when there is not one of everything per picture.
 pub fn pixel_flipping(
     engine: &mut Engine,
     graph: &Graph,

@@ -1,5 +1,5 @@
-//! Model parameter randomisation (Adebayo, Gilmer, Muelly, Goodfellow, Hardt, Kim, NeurIPS 2018: Sanity checks for saliency
-//! maps): an explanation that does not notice when what the net has learned is thrown away does not explain the net.
+//! Model parameter randomisation (Adebayo, Gilmer, Muelly, Goodfellow, Hardt, Kim, NeurIPS 2018: Sanity checks for
+//! saliency maps): an explanation that does not change when the learned weights are destroyed does not explain the net.
 
 use std::sync::Arc;
 
@@ -7,28 +7,28 @@ use crate::error::Result;
 use crate::graph::{Conv, Graph, Linear, NodeId, Op, Weight};
 use crate::random::Stream;
 
-/// Draws of a layer's weights and biases.
+/// Draw numbers of a layer's weights and biases.
 const WEIGHTS: u32 = 0;
 const BIASES: u32 = 1;
 
-/// Layers with weights (convolutions and linear layers), from the logits down to the picture.
+/// Layers with weights (convolutions and linear layers), from the logits back to the picture.
 pub fn layers(graph: &Graph) -> Vec<NodeId> {
     graph.ids().rev().filter(|&id| matches!(graph.node(id).op, Op::Conv(_) | Op::Linear(_))).collect()
 }
 
-/// The net with the weights of `nodes` drawn anew: normal numbers with the mean and the standard deviation of the numbers that
-/// they replace, so that signals keep about their size; biases likewise. A layer's draw depends on the seed and its place in
-/// the net only: the more layers a cascade replaces, the earlier ones stay as they were drawn.
+/// The net with the weights of `nodes` randomised: normal numbers with the mean and standard deviation of the
+/// originals, so that signals keep roughly their magnitude; likewise for biases. A layer's draw depends only on the
+/// seed and the layer's position in the net, so in a cascade the layers randomised earlier keep their draws.
 ///
 /// # Errors
-/// None for layers of this graph.
+/// Never for layers of this graph.
 pub fn randomised(graph: &Graph, nodes: &[NodeId], seed: u64) -> Result<Graph> {
     graph.rewritten(|id, node| {
         if !nodes.contains(&id) {
             return Ok(None);
         }
         let key = id.index() as u64;
-        // Of a layer that stands twice, once with the sign changed, the half that is trained is drawn.
+        // Of mirrored weights, only the trained half is drawn.
         let weight = |old: &Weight| -> Result<Weight> {
             let [k, c, kh, kw] = old.dims();
             let own = if old.is_mirrored() { k / 2 } else { k };

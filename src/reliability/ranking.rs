@@ -1,26 +1,26 @@
-//! Orders of the numbers of a map.
+//! Orders the values of a map.
 
-/// Indices of `values`, the largest number first; of equal ones the first in C order. Zero has no sign here.
+/// Indices of `values` in descending order; of equal values, the first in C order. Zeros of either sign are equal.
 pub fn ranking(values: &[f64]) -> Vec<u32> {
     let mut keyed: Vec<(u64, u32)> = values.iter().zip(0..).map(|(&v, i)| (!ascending(v), i)).collect();
     keyed.sort_unstable();
     keyed.into_iter().map(|(_, i)| i).collect()
 }
 
-/// A whole number that grows with `v`: comparing whole numbers is much quicker than comparing by a closure.
+/// An integer that grows with `v`: comparing integers is much faster than comparing by a closure.
 fn ascending(v: f64) -> u64 {
     // Minus zero becomes zero.
     let bits = (v + 0.0).to_bits();
     if bits >> 63 == 0 { bits | 1 << 63 } else { !bits }
 }
 
-/// Rank of each number from 1 for the smallest, equal numbers at the average of the ranks they take together.
+/// Rank of each number, 1 for the smallest; equal numbers get the mean of their ranks.
 pub fn average_ranks(values: &[f64]) -> Vec<f64> {
     let order = ranking(values);
     let mut ranks = vec![0.0; values.len()];
     let mut start = 0;
     for run in order.chunk_by(|&a, &b| values[a as usize] == values[b as usize]) {
-        // Counted from the largest: places start .. start + run of n.
+        // Counted from the largest: positions start .. start + run of n.
         let rank = (values.len() - start) as f64 - (run.len() - 1) as f64 / 2.0;
         run.iter().for_each(|&i| ranks[i as usize] = rank);
         start += run.len();

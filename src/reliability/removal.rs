@@ -1,4 +1,4 @@
-//! Curves of a class's score while pixels go from one picture over to another, the most important first.
+//! Curves of a class's score while the pixels of one picture are replaced by another's, most important first.
 
 use super::scores::Scores;
 use crate::engine::Engine;
@@ -7,17 +7,17 @@ use crate::graph::Graph;
 use crate::program::Score;
 use crate::tensor::{Data, Shape, Tensor};
 
-/// How many of something there are to be, once it is known how many there are.
+/// A number of items, absolute or relative to their total.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Amount {
-    /// So many.
+    /// This many.
     Count(usize),
     /// This share, 0 to 1.
     Share(f64),
 }
 
 impl Amount {
-    /// Of `total`: rounded, at least 1 and at most all.
+    /// The number out of `total`: rounded, at least 1 and at most all.
     pub fn of(self, total: usize) -> usize {
         let n = match self {
             Amount::Count(n) => n,
@@ -43,27 +43,27 @@ impl std::str::FromStr for Amount {
     }
 }
 
-/// What goes over, and in which order.
+/// A sequence of replacements and their order.
 #[derive(Debug, Clone, Copy)]
 pub struct Way<'a> {
-    /// `[C, H, W]` where it begins.
+    /// The starting picture, `[C, H, W]`.
     pub from: &'a Tensor,
-    /// `[C, H, W]` where it ends.
+    /// The final picture, `[C, H, W]`.
     pub to: &'a Tensor,
-    /// What goes over first and last.
+    /// The order of replacement.
     pub order: RemovalOrder<'a>,
-    /// How many of them in a step.
+    /// Items per step.
     pub step: usize,
-    /// Class whose score is followed.
+    /// Class whose score is recorded.
     pub target: usize,
 }
 
-/// In which order what goes over.
+/// The items to replace, in order.
 #[derive(Debug, Clone, Copy)]
 pub enum RemovalOrder<'a> {
     /// Positions `y · W + x`, all channels at once.
     Pixels(&'a [u32]),
-    /// Elements in C order, each channel by itself.
+    /// Elements in C order, each channel separately.
     Elements(&'a [u32]),
 }
 
@@ -76,7 +76,7 @@ impl RemovalOrder<'_> {
 }
 
 impl Way<'_> {
-    /// Pictures on the way, both ends among them.
+    /// Number of pictures in the sequence, including both ends.
     pub fn points(&self) -> usize {
         self.order.indices().len().div_ceil(self.step.max(1)) + 1
     }
@@ -105,7 +105,7 @@ impl Way<'_> {
         }
     }
 
-    /// Hands every picture on the way to `visit`: each differs from the one before by one step's elements alone.
+    /// Passes every picture in the sequence to `visit`; each differs from the previous one only by one step's items.
     fn walk<T: Copy>(
         &self,
         [from, to]: [&[T]; 2],
@@ -130,7 +130,7 @@ impl Way<'_> {
     }
 }
 
-/// `[C, H, W]`: `from` with some pixels (`y · W + x`, all channels) of `to`, both of one shape.
+/// `[C, H, W]`: `from` with some pixels (`y · W + x`, all channels) taken from `to`, which has the same shape.
 pub(crate) fn replaced(from: &Tensor, to: &Tensor, pixels: &[u32]) -> Result<Tensor> {
     fn mix<T: Copy>([from, to]: [&[T]; 2], plane: usize, pixels: &[u32]) -> Vec<T> {
         let mut out = from.to_vec();
@@ -147,11 +147,11 @@ pub(crate) fn replaced(from: &Tensor, to: &Tensor, pixels: &[u32]) -> Result<Ten
     Tensor::new(from.dims(), data)
 }
 
-/// For each way, the target's score at every picture on it: at the start, after each step, at the end. Steps of several
-/// ways go through the net together.
+/// For each sequence, the target's score on every picture: at the start, after each step, at the end. Steps of several
+/// sequences share batches.
 ///
 /// # Errors
-/// When a way does not suit the net; what [`Engine::forward`] refuses.
+/// When a sequence does not match the net; the errors of [`Engine::forward`].
 pub fn curves(engine: &mut Engine, graph: &Graph, score: Score, ways: &[Way<'_>]) -> Result<Vec<Vec<f64>>> {
     let shape = graph.input_shape();
     let mut scores = Scores::new(engine, graph, score);
@@ -173,8 +173,8 @@ pub fn curves(engine: &mut Engine, graph: &Graph, score: Score, ways: &[Way<'_>]
     Ok(ways.iter().map(&mut curve).collect())
 }
 
-/// Area under a curve by trapezoids, its ends 1 apart whatever the number of its points: so the mean height. A single point
-/// is its own height.
+/// Area under a curve by the trapezoidal rule, with its ends 1 apart, i.e. its mean height. For a single point, its
+/// value.
 pub fn area(curve: &[f64]) -> f64 {
     match curve {
         [] => 0.0,

@@ -6,15 +6,14 @@ use crate::graph::Graph;
 use crate::program::Score;
 use crate::tensor::{Shape, Tensor};
 
-/// Bytes of pictures that go through the net together, about; never fewer than [`FEWEST`] pictures, if memory allows it, nor
-/// more than [`MOST`].
+/// Approximate bytes of pictures per batch; at least [`FEWEST`] pictures, if memory allows, and at most [`MOST`].
 const TOGETHER_BYTES: usize = 8 << 20;
 const FEWEST: usize = 16;
 const MOST: usize = 256;
 
-/// Takes pictures one by one and runs the net whenever enough of them wait.
+/// Collects pictures one by one and runs the net whenever a batch is full.
 ///
-/// A picture's score does not depend on which others wait with it.
+/// A picture's score does not depend on the other pictures in its batch.
 pub(crate) struct Scores<'a> {
     engine: &'a mut Engine,
     graph: &'a Graph,
@@ -25,7 +24,7 @@ pub(crate) struct Scores<'a> {
     room: usize,
 }
 
-/// How many pictures of `shape` go through the net together.
+/// Pictures of `shape` per batch.
 pub(crate) fn together(engine: &Engine, shape: Shape) -> usize {
     let bytes = (4 * shape.len()).max(1);
     engine.together(2 * bytes, (TOGETHER_BYTES / bytes).clamp(FEWEST, MOST))
@@ -42,10 +41,10 @@ impl<'a> Scores<'a> {
         self.engine.spread(items, f)
     }
 
-    /// One more picture, `[C, H, W]`, and the class whose score is asked for, one of the net's.
+    /// Adds a picture, `[C, H, W]`, and the class to score.
     ///
     /// # Errors
-    /// What [`Engine::forward`] refuses.
+    /// The errors of [`Engine::forward`].
     pub fn push(&mut self, picture: Tensor, class: usize) -> Result<()> {
         self.waiting.push(picture);
         self.classes.push(class);
@@ -64,7 +63,7 @@ impl<'a> Scores<'a> {
         Ok(())
     }
 
-    /// The score of every picture, in the order in which they came.
+    /// The score of every picture, in order of arrival.
     ///
     /// # Errors
     /// As [`Scores::push`].

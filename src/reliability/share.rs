@@ -1,19 +1,19 @@
-//! Shares of counted cases and how sure they are.
+//! Shares of counted cases, with their uncertainty.
 
 use serde::{Deserialize, Serialize};
 
 /// The normal distribution's 97.5th percentile.
 const Z: f64 = 1.959_963_984_540_054;
 
-/// Cases below which a share says little of a net.
+/// With fewer cases, a share says little about a net.
 const FEW: usize = 20;
 
-/// How many of some cases are right.
+/// Counts of correct and of all cases.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Share {
-    /// Right ones.
+    /// Correct cases.
     pub right: usize,
-    /// All.
+    /// All cases.
     pub of: usize,
 }
 
@@ -25,7 +25,7 @@ impl Share {
     }
 
     /// The 95 % interval `[low, high]` of the share: the score interval of Wilson 1927, "Probable inference, the law of
-    /// succession, and statistical inference", JASA 22. Of no case it is `[0, 1]`.
+    /// succession, and statistical inference", JASA 22. For no cases it is `[0, 1]`.
     pub fn interval(self) -> [f64; 2] {
         if self.of == 0 {
             return [0.0, 1.0];
@@ -38,8 +38,8 @@ impl Share {
         [((centre - half) / scale).max(0.0), ((centre + half) / scale).min(1.0)]
     }
 
-    /// Whether the share is no better than guessing one of `classes` classes: its interval holds `1 / classes` or lies below
-    /// it. Of fewer than 20 cases nothing is said.
+    /// Whether the share is no better than guessing among `classes` classes: its interval contains `1 / classes` or
+    /// lies below it. False for fewer than 20 cases.
     pub fn is_guessing(self, classes: usize) -> bool {
         self.of >= FEW && self.interval()[0] <= 1.0 / classes.max(2) as f64
     }
@@ -68,7 +68,7 @@ mod tests {
         assert!(Share { right: 115, of: 1000 }.is_guessing(10));
         assert!(Share { right: 2, of: 1000 }.is_guessing(10));
         assert!(!Share { right: 130, of: 1000 }.is_guessing(10));
-        // So few say nothing; nor is one of 20 a guess among a thousand classes.
+        // So few cases decide nothing; and 0 of 20 is consistent with guessing among a thousand classes.
         assert!(!Share { right: 0, of: 19 }.is_guessing(10) && Share { right: 0, of: 20 }.is_guessing(1000));
         assert!(!Share { right: 1, of: 20 }.is_guessing(1000));
         assert!(Share { right: 10, of: 20 }.is_guessing(1));

@@ -1,7 +1,7 @@
-//! How alike two maps are.
+//! Similarity of two maps.
 //!
-//! Every function takes maps as `[H, W]`: which of the reductions of [`crate::map`] made them is the caller's choice. Sums
-//! are in double precision. Where a number has no meaning, because a map is the same everywhere, the answer is `None`.
+//! Every function takes maps as `[H, W]`; the caller chooses one of the reductions of [`crate::map`]. Sums are in
+//! double precision. A quantity that is undefined because a map is constant is `None`.
 
 use std::f64::consts::PI;
 
@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::map::unit_range;
 use crate::tensor::Tensor;
 
-/// `[H, W]` and the numbers of a map.
+/// `[H, W]` and the values of a map.
 fn plane(map: &Tensor) -> Result<([usize; 2], std::borrow::Cow<'_, [f64]>)> {
     let &[h, w] = map.dims() else {
         return Err(Error::input(format!("maps are compared as [H, W], not {:?}", map.dims())));
@@ -24,7 +24,7 @@ fn plane(map: &Tensor) -> Result<([usize; 2], std::borrow::Cow<'_, [f64]>)> {
     Ok(([h, w], map.to_f64()))
 }
 
-/// Numbers of two maps of one size.
+/// Values of two maps of equal size.
 type ValuePair<'a> = ([usize; 2], std::borrow::Cow<'a, [f64]>, std::borrow::Cow<'a, [f64]>);
 
 fn pair<'a>(a: &'a Tensor, b: &'a Tensor) -> Result<ValuePair<'a>> {
@@ -35,15 +35,15 @@ fn pair<'a>(a: &'a Tensor, b: &'a Tensor) -> Result<ValuePair<'a>> {
     Ok((dims, a, b))
 }
 
-/// Pearson's correlation of two lists; `None` where one is constant.
+/// Pearson's correlation of two lists; `None` if one is constant.
 pub(crate) fn correlation(a: &[f64], b: &[f64]) -> Option<f64> {
     let mean = |v: &[f64]| v.iter().sum::<f64>() / v.len() as f64;
-    // A mean of equal numbers need not be that number: they are no variance all the same.
+    // The computed mean of equal numbers may differ from them, so constancy is checked directly.
     let constant = |v: &[f64]| v.iter().all(|x| *x == v[0]);
     if a.is_empty() || constant(a) || constant(b) {
         return None;
     }
-    // Deviations as shares of the largest: squares of very small or large ones would leave the numbers there are.
+    // Deviations as shares of the largest: squares of very small or large ones would under- or overflow.
     let deviations = |v: &[f64]| -> Vec<f64> {
         let mean = mean(v);
         let largest = v.iter().fold(0.0f64, |m, x| m.max((x - mean).abs()));
@@ -54,7 +54,7 @@ pub(crate) fn correlation(a: &[f64], b: &[f64]) -> Option<f64> {
     Some((dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt()).clamp(-1.0, 1.0)).filter(|r| r.is_finite())
 }
 
-/// Pearson's correlation over positions, −1 to 1; `None` where a map is constant.
+/// Pearson's correlation over positions, −1 to 1; `None` if a map is constant.
 ///
 /// # Errors
 /// When the maps are not `[H, W]`, are empty, differ in size, or hold a number that is not finite.
@@ -63,8 +63,8 @@ pub fn pearson(a: &Tensor, b: &Tensor) -> Result<Option<f64>> {
     Ok(correlation(&a, &b))
 }
 
-/// Spearman's rank correlation over positions, −1 to 1, equal numbers at the average of their ranks; `None` where a map is
-/// constant. Errors as [`pearson`].
+/// Spearman's rank correlation over positions, −1 to 1; equal numbers get their mean rank. `None` if a map is constant.
+/// Errors as [`pearson`].
 pub fn spearman(a: &Tensor, b: &Tensor) -> Result<Option<f64>> {
     let (_, a, b) = pair(a, b)?;
     Ok(correlation(&average_ranks(&a), &average_ranks(&b)))
@@ -75,10 +75,10 @@ pub fn spearman_abs(a: &Tensor, b: &Tensor) -> Result<Option<f64>> {
     spearman(&a.clone().map(f64::abs), &b.clone().map(f64::abs))
 }
 
-/// Side of the window of [`ssim`] where maps are large enough.
+/// Side of the window of [`ssim`] for maps that are large enough.
 const SSIM_WINDOW: usize = 7;
 
-/// Sums over windows of `side` by `side` wherever they fit, of an `[h, w]` plane.
+/// Sums over all windows of `side` by `side` that fit into an `[h, w]` plane.
 fn window_sums(values: &[f64], [h, w]: [usize; 2], side: usize) -> Vec<f64> {
     let (rows, columns) = (h - side + 1, w - side + 1);
     let across: Vec<f64> =
@@ -87,10 +87,9 @@ fn window_sums(values: &[f64], [h, w]: [usize; 2], side: usize) -> Vec<f64> {
     (0..rows).flat_map(|y| (0..columns).map(move |x| (y, x))).map(|(y, x)| at(y, x)).collect()
 }
 
-/// Mean structural similarity (Wang, Bovik, Sheikh, Simoncelli 2004), −1 to 1: uniform windows of 7×7 (as far as the
-/// shorter side allows, else the largest odd one) wherever they fit, unbiased variances, K₁ = 0.01, K₂ = 0.03, as
-/// scikit-image's default. The data range is the pair's: the largest number of both maps less the smallest; where that is
-/// 0 the maps are equal and the answer is 1.
+/// Mean structural similarity (Wang, Bovik, Sheikh, Simoncelli 2004), −1 to 1. Uniform windows of 7×7 (or the largest
+/// odd side that fits) at all positions, unbiased variances, K₁ = 0.01, K₂ = 0.03, as in scikit-image by default. The
+/// data range is the largest minus the smallest value of both maps; if it is 0 the maps are equal and the result is 1.
 ///
 /// # Errors
 /// As [`pearson`].
@@ -104,7 +103,7 @@ pub fn ssim(a: &Tensor, b: &Tensor) -> Result<f64> {
     }
     let short = dims[0].min(dims[1]);
     let side = SSIM_WINDOW.min(if short % 2 == 1 { short } else { short - 1 });
-    // Scaled before products are made: maps may be as small as 1e-200.
+    // Scaled before multiplying: maps may be as small as 1e-200.
     let scaled = |v: &[f64]| -> Vec<f64> { v.iter().map(|x| x / range).collect() };
     let (a, b) = (scaled(&a), scaled(&b));
     let product = |u: &[f64], v: &[f64]| -> Vec<f64> { u.iter().zip(v).map(|(x, y)| x * y).collect() };
@@ -123,11 +122,11 @@ pub fn ssim(a: &Tensor, b: &Tensor) -> Result<f64> {
     Ok((0..sa.len()).map(one).sum::<f64>() / sa.len() as f64)
 }
 
-/// Share of the `share` of pixels with the largest numbers that both maps have in common, 0 to 1; at least one pixel, the
-/// number of pixels rounded. Of equal numbers the first in C order counts as larger, so two constant maps share them all.
+/// Overlap, 0 to 1, of the two maps' top `share` of pixels; the number of pixels is rounded, and at least one. Of equal
+/// values the first in C order counts as larger, so two constant maps overlap completely.
 ///
 /// # Errors
-/// As [`pearson`], and when the share is not above 0 and at most 1.
+/// As [`pearson`], and when the share is not in (0, 1].
 pub fn top_k_intersection(a: &Tensor, b: &Tensor, share: f64) -> Result<f64> {
     if !(share > 0.0 && share <= 1.0) {
         return Err(Error::settings(format!("the top {share} of the pixels: a share lies above 0 and is 1 at most")));
@@ -140,19 +139,21 @@ pub fn top_k_intersection(a: &Tensor, b: &Tensor, share: f64) -> Result<f64> {
     Ok(common as f64 / k as f64)
 }
 
-/// Orientations of [`hog`] in half a turn.
+/// Orientations of [`hog`] per half turn.
 const ORIENTATIONS: usize = 9;
 /// Side of a block of [`hog`], in cells.
 const BLOCK: usize = 3;
 
-/// Side of the cells of [`hog`] for a map of this size: 16 pixels at 224 (Adebayo et al. 2018), in proportion, 4 at least.
+/// Side of the cells of [`hog`] for a map of this size: 16 pixels at 224 (Adebayo et al. 2018), in proportion, at least
+/// 4.
 pub fn hog_cell([h, w]: [usize; 2]) -> usize {
     (h.min(w) / 14).max(4)
 }
 
-/// Histogram of oriented gradients (Dalal, Triggs 2005) as scikit-image computes it: 9 unsigned orientations without
-/// interpolation, cells of `cell` by `cell` pixels, overlapping blocks of 3×3 cells (fewer where there are fewer cells),
-/// norm L2-Hys. The map is moved and scaled to 0 to 1 before. By block, cell and orientation; all 0 for a constant map.
+/// Histogram of oriented gradients (Dalal, Triggs 2005) as in scikit-image: 9 unsigned orientations without
+/// interpolation, cells of `cell` by `cell` pixels, overlapping blocks of 3×3 cells (fewer if there are fewer cells),
+/// norm L2-Hys. The map is shifted and scaled to 0 to 1 first. Ordered by block, cell and orientation; all 0 for a
+/// constant map.
 ///
 /// # Errors
 /// As [`pearson`], and when the map is smaller than a cell.
@@ -166,7 +167,7 @@ pub fn hog(map: &Tensor, cell: usize) -> Result<Vec<f64>> {
     let mut cells = vec![0.0; rows * columns * ORIENTATIONS];
     for y in 0..rows * cell {
         for x in 0..columns * cell {
-            // Central differences; none across the edge.
+            // Central differences; zero at the edge.
             let inner = |i: usize, n: usize| i > 0 && i + 1 < n;
             let dy = if inner(y, h) { values[(y + 1) * w + x] - values[(y - 1) * w + x] } else { 0.0 };
             let dx = if inner(x, w) { values[y * w + x + 1] - values[y * w + x - 1] } else { 0.0 };
@@ -195,16 +196,16 @@ pub fn hog(map: &Tensor, cell: usize) -> Result<Vec<f64>> {
     Ok(out)
 }
 
-/// Spearman's rank correlation of the [`hog`] of two maps, with cells of [`hog_cell`] (the whole shorter side where that is
-/// smaller); `None` where one has no edges. Errors as [`pearson`].
+/// Spearman's rank correlation of the [`hog`] of two maps, with cells of [`hog_cell`] (at most the shorter side);
+/// `None` if one has no edges. Errors as [`pearson`].
 pub fn hog_spearman(a: &Tensor, b: &Tensor) -> Result<Option<f64>> {
     let (dims, ..) = pair(a, b)?;
     let cell = hog_cell(dims).min(dims[0]).min(dims[1]);
     Ok(correlation(&average_ranks(&hog(a, cell)?), &average_ranks(&hog(b, cell)?)))
 }
 
-/// `[y, x]` of the centre of the magnitudes, in pixels from the centre of the first; `None` where all are 0. Errors as
-/// [`pearson`].
+/// `[y, x]` of the centre of mass of the magnitudes, in pixels from the centre of the first pixel; `None` if all are 0.
+/// Errors as [`pearson`].
 pub fn mass_centre(map: &Tensor) -> Result<Option<[f64; 2]>> {
     let ([_, w], values) = plane(map)?;
     let largest = values.iter().fold(0.0f64, |m, v| m.max(v.abs()));
@@ -221,7 +222,8 @@ pub fn mass_centre(map: &Tensor) -> Result<Option<[f64; 2]>> {
     Ok(Some([y / mass, x / mass]))
 }
 
-/// Distance of the mass centres in pixels (Ghorbani, Abid, Zou 2019); `None` where a map has none. Errors as [`pearson`].
+/// Distance between the centres of mass in pixels (Ghorbani, Abid, Zou 2019); `None` if a map has none. Errors as
+/// [`pearson`].
 pub fn mass_centre_shift(a: &Tensor, b: &Tensor) -> Result<Option<f64>> {
     pair(a, b)?;
     Ok(mass_centre(a)?.zip(mass_centre(b)?).map(|(a, b)| (a[0] - b[0]).hypot(a[1] - b[1])))
@@ -235,7 +237,7 @@ mod tests {
         Tensor::f64(dims, values.to_vec()).unwrap()
     }
 
-    /// Numbers without a pattern, from −1 to 1.
+    /// Patternless numbers from −1 to 1.
     fn rough(dims: [usize; 2], salt: u64) -> Tensor {
         let value = |i: u64| ((i * 2_654_435_761 + salt * 97_531) % 1009) as f64 / 504.0 - 1.0;
         map(dims, &(0..(dims[0] * dims[1]) as u64).map(value).collect::<Vec<_>>())
@@ -288,7 +290,7 @@ mod tests {
         }
     }
 
-    /// Structural similarity window by window, straight from its formula.
+    /// Structural similarity window by window, directly from its formula.
     fn naive_ssim(a: &Tensor, b: &Tensor, side: usize) -> f64 {
         let &[h, w] = a.dims() else { panic!() };
         let all: Vec<f64> = a.to_f64().iter().chain(b.to_f64().iter()).copied().collect();
@@ -330,7 +332,7 @@ mod tests {
 
     #[test]
     fn edges_fall_into_their_orientation() {
-        // Brightness rises to the right in the left half: gradients of 0 degrees, bin 0.
+        // In the left half brightness increases to the right: gradients of 0 degrees, bin 0.
         let ramp: Vec<f64> = (0..64).map(|i| f64::from(i % 8)).collect();
         let found = hog(&map([8, 8], &ramp), 4).unwrap();
         assert_eq!(found.len(), 4 * ORIENTATIONS);
@@ -348,8 +350,8 @@ mod tests {
 
     #[test]
     fn hog_is_scikit_images() {
-        // skimage.feature.hog(image, pixels_per_cell=(4, 4)): its length and some numbers, which it computes with
-        // single-precision steps.
+        // skimage.feature.hog(image, pixels_per_cell=(4, 4)): its length and some values; it computes partly in single
+        // precision.
         let values: Vec<f64> = (0..16 * 20).map(|i| f64::from((i * i + 7 * i) % 101)).collect();
         let found = hog(&map([16, 20], &values), 4).unwrap();
         assert_eq!(found.len(), HOG_LENGTH);

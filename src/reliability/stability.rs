@@ -1,4 +1,4 @@
-//! How much a map moves when its picture does.
+//! How much a map changes when its picture does.
 
 use super::similarity::{mass_centre_shift, spearman, top_k_intersection};
 use crate::engine::{Batch, Engine};
@@ -8,12 +8,12 @@ use crate::map::{Map, Reduction, paper_scale};
 use crate::method::Method;
 use crate::tensor::Tensor;
 
-/// In which numbers maps are subtracted.
+/// The scale on which maps are subtracted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scale {
-    /// As [`paper_scale`] makes them: methods whose maps have other units can be compared.
+    /// Scaled by [`paper_scale`], so that methods with maps in different units can be compared.
     Paper,
-    /// As the method computed them.
+    /// As computed by the method.
     Raw,
 }
 
@@ -32,29 +32,29 @@ impl std::str::FromStr for Scale {
 /// How two maps are compared.
 #[derive(Debug, Clone, Copy)]
 pub struct Comparison {
-    /// What is subtracted.
+    /// Scale of the difference.
     pub scale: Scale,
-    /// Share of the pixels that are a map's top.
+    /// Share of the pixels that count as a map's top.
     pub k: f64,
-    /// How channels are folded for everything but the difference.
+    /// How channels are reduced for everything but the difference.
     pub reduction: Reduction,
 }
 
-/// By how much a map moved.
+/// How much a map changed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Stability {
-    /// `S_S = ‖E(x) − E(x̂)‖₂ / ‖x − x̂‖₂`; `None` where the pictures are equal.
+    /// `S_S = ‖E(x) − E(x̂)‖₂ / ‖x − x̂‖₂`; `None` if the pictures are equal.
     pub ratio: Option<f64>,
-    /// Share of the top pixels that stayed; of no meaning where a map is constant: see [`Stability::top`].
+    /// Share of the top pixels that stayed; meaningless if a map is constant: see [`Stability::top`].
     pub top_k: f64,
-    /// Spearman's rank correlation; `None` where a map is constant.
+    /// Spearman's rank correlation; `None` if a map is constant.
     pub spearman: Option<f64>,
-    /// Way of the mass centre, in the map's pixels; `None` where a map is 0.
+    /// Distance that the centre of mass moved, in the map's pixels; `None` if a map is 0.
     pub mass_shift: Option<f64>,
 }
 
 impl Stability {
-    /// Share of the top pixels that stayed; `None` where a map is constant, since its top is the order of rows.
+    /// Share of the top pixels that stayed; `None` if a map is constant, because its top is then arbitrary.
     #[must_use]
     pub fn top(&self) -> Option<f64> {
         self.spearman.map(|_| self.top_k)
@@ -67,11 +67,11 @@ pub(crate) fn distance(a: &Tensor, b: &Tensor) -> f64 {
     if largest == 0.0 {
         return 0.0;
     }
-    // Squares of very small numbers would vanish.
+    // Squares of very small numbers would underflow.
     largest * (0..a.len()).map(|i| ((a.at(i) - b.at(i)) / largest).powi(2)).sum::<f64>().sqrt()
 }
 
-/// Compares the maps of a picture `x` and of what it was moved to; maps need no positions in the picture.
+/// Compares the maps of a picture `x` and of its modified version; maps need not have the picture's positions.
 ///
 /// # Errors
 /// When maps or pictures differ in shape, or a map is empty or not finite.
@@ -99,7 +99,7 @@ pub fn compare([map, moved]: [&Map; 2], [x, x_moved]: [&Tensor; 2], how: &Compar
     })
 }
 
-/// What [`stability`] starts from: maps of pictures, and how they were made.
+/// The input of [`stability`]: maps of pictures, and how they were computed.
 #[derive(Clone, Copy)]
 pub struct Explained<'a> {
     /// The net.
@@ -108,16 +108,17 @@ pub struct Explained<'a> {
     pub method: &'a dyn Method,
     /// The pictures.
     pub x: &'a Batch,
-    /// Class explained on each.
+    /// Class explained on each picture.
     pub targets: &'a [usize],
-    /// The method's map of each.
+    /// The method's map of each picture.
     pub maps: &'a [Map],
 }
 
-/// Explains `moved`, one picture for each of the batch (attacked, noisy, …), for the same classes and compares.
+/// Explains `moved`, one modified picture per picture of the batch (attacked, noisy, …), for the same classes, and
+/// compares.
 ///
 /// # Errors
-/// As [`compare`]; what the method refuses.
+/// As [`compare`]; the errors of the method.
 pub fn stability(
     engine: &mut Engine,
     explained: &Explained<'_>,

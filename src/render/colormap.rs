@@ -1,4 +1,4 @@
-//! The two palettes, built from a few colours by interpolation in Oklab, where equal steps look equal.
+//! The two palettes, interpolated between a few colours in Oklab, where equal steps look equal.
 //!
 //! Oklab: Björn Ottosson, "A perceptual color space for image processing", 2020.
 
@@ -10,13 +10,13 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Palette {
-    /// Blue through near-white to red, for -1 to 1: equal magnitudes are equally light whatever their sign.
+    /// Blue through near-white to red, for -1 to 1: equal magnitudes are equally light, whatever their sign.
     Diverging,
-    /// Near-black through violet and orange to pale yellow, for 0 to 1: lightness grows evenly.
+    /// Near-black through violet and orange to pale yellow, for 0 to 1: lightness increases evenly.
     Sequential,
 }
 
-/// Entries of a table: odd, so that zero has an entry of its own in the middle of the diverging one.
+/// Entries of a table; odd, so that zero has its own entry in the middle of the diverging palette.
 const ENTRIES: usize = 257;
 
 type ColourTable = [[u8; 3]; ENTRIES];
@@ -60,7 +60,7 @@ fn srgb([l, a, b]: [f64; 3]) -> [u8; 3] {
     })
 }
 
-/// The colour at lightness `l` on the way through `anchors`, whose lightness grows.
+/// The colour at lightness `l` between `anchors`, whose lightness increases.
 fn between(anchors: &[Lch], l: f64) -> [u8; 3] {
     let i = anchors[1..anchors.len() - 1].iter().take_while(|a| a[0] < l).count();
     let (from, to) = (lab(anchors[i]), lab(anchors[i + 1]));
@@ -86,7 +86,7 @@ static SEQUENTIAL: LazyLock<ColourTable> =
 
 impl Palette {
     /// The colour of `value`: -1 to 1 for [`Diverging`](Palette::Diverging), 0 to 1 for
-    /// [`Sequential`](Palette::Sequential); values beyond take the end's colour.
+    /// [`Sequential`](Palette::Sequential); values outside get the end's colour.
     pub fn colour(self, value: f64) -> [u8; 3] {
         let (table, t) = match self {
             Palette::Diverging => (&*DIVERGING, (value + 1.0) / 2.0),

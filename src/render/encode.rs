@@ -1,4 +1,4 @@
-//! Picture files, in memory.
+//! Encodes picture files in memory.
 
 #[cfg(any(feature = "png", feature = "jpeg"))]
 use crate::error::{Error, Result};

@@ -1,4 +1,4 @@
-//! One map as colours, alone or over its picture.
+//! Draws one map as colours, alone or over its picture.
 
 use serde::Serialize;
 
@@ -8,14 +8,14 @@ use crate::image::{Interpolation, Picture};
 use crate::map::{self, Map, Sign};
 use crate::tensor::resample::{Upsample, upsample};
 
-/// How a map's channels become one number a pixel.
+/// How a map's channels are reduced to one number per pixel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Channels {
-    /// The sum for signed maps, the largest magnitude for unsigned ones.
+    /// The sum for signed maps, the largest magnitude for others.
     #[default]
     Auto,
-    /// The sum, sign kept.
+    /// The sum, with its sign.
     Sum,
     /// The largest magnitude; the sign is lost.
     MaxAbs,
@@ -23,14 +23,14 @@ pub enum Channels {
     MeanAbs,
 }
 
-/// Which value gets the colour of zero.
+/// The value that gets the colour of zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
     /// Zero itself.
     #[default]
     Zero,
-    /// The smallest value of the map (maps without sign only).
+    /// The smallest value of the map (only for maps without sign).
     Smallest,
 }
 
@@ -39,17 +39,17 @@ pub enum Origin {
 pub struct Look {
     /// How channels become one number.
     pub channels: Channels,
-    /// Magnitudes above this percentile take the strongest colour; `None`: only the largest does.
+    /// Magnitudes above this percentile get the strongest colour; `None`: only the largest does.
     pub percentile: Option<f64>,
-    /// Which value gets the colour of zero.
+    /// The value that gets the colour of zero.
     pub origin: Origin,
-    /// `[h, w]` of the result; `None`: the map's own size, over a picture the picture's.
+    /// `[h, w]` of the result; `None`: the map's own size, or the picture's if drawn over it.
     pub size: Option<[usize; 2]>,
     /// How a map smaller than the result is enlarged; [`Upsample::None`] draws as [`Upsample::Nearest`] does.
     pub upsample: Upsample,
-    /// Over a picture: share of the map's colour at its strongest value, 0 to 1.
+    /// Over a picture: opacity of the map's colour at its strongest value, 0 to 1.
     pub opacity: f64,
-    /// Over a picture: share of its colour that is taken out, 0 to 1, so that the map's own colours stand out.
+    /// Over a picture: desaturation of the picture, 0 to 1, which makes the map's colours stand out.
     pub fade: f64,
 }
 
@@ -68,8 +68,8 @@ impl Default for Look {
 }
 
 impl Look {
-    /// As papers show maps, see [`map::paper_scale`]: magnitude, largest over the channels, cut at the 95th percentile,
-    /// smallest to largest.
+    /// As papers show maps, see [`map::paper_scale`]: magnitude, maximum over channels, clipped at the 95th percentile,
+    /// minimum to maximum.
     pub fn paper() -> Self {
         Self { channels: Channels::MaxAbs, percentile: Some(95.0), origin: Origin::Smallest, ..Self::default() }
     }
@@ -78,7 +78,7 @@ impl Look {
 /// A map scaled for its palette.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shade {
-    /// `[h, w]`, rows first: -1 to 1 for the diverging palette, 0 to 1 for the sequential one.
+    /// `[h, w]` values, row by row: -1 to 1 for the diverging palette, 0 to 1 for the sequential one.
     pub values: Vec<f64>,
     /// Rows and columns.
     pub size: [usize; 2],
@@ -91,18 +91,18 @@ pub struct Shade {
 }
 
 impl Shade {
-    /// The values at `size` = `[h, w]`.
+    /// The values resized to `size` = `[h, w]`.
     fn at(&self, size: [usize; 2], how: Upsample) -> Result<Vec<f64>> {
         let how = if how == Upsample::None { Upsample::Nearest } else { how };
         if size == self.size { Ok(self.values.clone()) } else { upsample(&self.values, self.size, size, how) }
     }
 }
 
-/// `map` reduced to one number a pixel and scaled for its palette. A map of zeros stays one.
+/// `map` reduced to one number per pixel and scaled for its palette. A map of zeros stays one.
 ///
 /// # Errors
-/// Input when the map is empty, has another shape than `[C, H, W]` or `[H, W]`, or holds a NaN or infinity; settings when
-/// the look's percentile is none.
+/// Input when the map is empty, is neither `[C, H, W]` nor `[H, W]`, or holds a NaN or infinity; settings when the
+/// look's percentile is invalid.
 pub fn shade(map: &Map, look: &Look) -> Result<Shade> {
     if let Some(at) = map.values.first_not_finite() {
         return Err(Error::input(format!("element {at} of the {} map is not a finite number", map.method)));
@@ -124,7 +124,7 @@ pub fn shade(map: &Map, look: &Look) -> Result<Shade> {
     let (smallest, largest) =
         values.iter().fold((f64::INFINITY, 0.0f64), |(low, high), &v| (low.min(v), high.max(v.abs())));
     let high = match look.percentile {
-        // Of a map with few elements that are not zero, a percentile may be zero.
+        // For a map with few non-zero elements, a percentile may be zero.
         Some(percent) => Some(map::percentile_abs(&plane, percent)?).filter(|&v| v > 0.0).unwrap_or(largest),
         None => largest,
     };
@@ -157,7 +157,7 @@ fn checked_size(size: [usize; 2]) -> Result<[usize; 2]> {
     Err(Error::settings(format!("a map is drawn at 1 to {LARGEST_SIDE} pixels a side, not at {}x{}", size[0], size[1])))
 }
 
-/// `map` as colours alone. Errors as [`shade`], and when the look's size has no or too many pixels.
+/// `map` as colours alone. Errors as [`shade`], and when the look's size is empty or too large.
 pub fn heatmap(map: &Map, look: &Look) -> Result<Picture> {
     let shade = shade(map, look)?;
     let size = checked_size(look.size.unwrap_or(shade.size))?;
@@ -165,8 +165,8 @@ pub fn heatmap(map: &Map, look: &Look) -> Result<Picture> {
     Picture::new(size[1], size[0], rgb)
 }
 
-/// `map` over `view`, the picture as the net saw it: the picture loses most of its colour, the map's colour covers it the
-/// more the larger the magnitude. Errors as [`heatmap`], and when opacity or fade are not within 0 to 1.
+/// `map` over `view`, the picture in the net's size: the picture is desaturated, and the map's colour covers it more
+/// where its magnitude is larger. Errors as [`heatmap`], and when opacity or fade is not within 0 to 1.
 pub fn overlay(view: &Picture, map: &Map, look: &Look) -> Result<Picture> {
     for (name, share) in [("opacity", look.opacity), ("fade", look.fade)] {
         if !(0.0..=1.0).contains(&share) {
@@ -179,7 +179,7 @@ pub fn overlay(view: &Picture, map: &Map, look: &Look) -> Result<Picture> {
     let grey = picture.grey();
     let values = shade.at([h, w], look.upsample)?;
     for ((pixel, &grey), &value) in picture.rgb_mut().chunks_exact_mut(3).zip(&grey).zip(&values) {
-        // Faint values keep a clear hue and let the picture through; they do not turn into the palette's neutral colour.
+        // Faint values keep a clear hue and are transparent; they do not turn into the palette's neutral colour.
         let size = value.abs();
         let hue = value.signum() * (FAINTEST + (1.0 - FAINTEST) * size);
         let share = look.opacity * size.powf(0.7);

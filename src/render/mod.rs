@@ -1,5 +1,5 @@
-//! Drawing maps: colours, heat maps, overlays on the picture, and sheets of many maps. Everything here is pure: it returns
-//! pictures and bytes, and writes no file.
+//! Draws maps: colours, heat maps, overlays on the picture, and sheets of many maps. All functions are pure: they
+//! return pictures and bytes, and write no files.
 
 mod colormap;
 mod encode;

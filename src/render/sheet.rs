@@ -1,4 +1,4 @@
-//! Sheets: a picture and many maps of it side by side, with names, figures and colour bars.
+//! Sheets: a picture and many of its maps side by side, with names, figures and colour bars.
 
 use serde::Serialize;
 
@@ -29,7 +29,7 @@ impl Theme {
     }
 }
 
-/// What a cell's colours mean.
+/// The meaning of a cell's colours.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Legend {
     /// The palette.
@@ -66,18 +66,18 @@ pub struct Sheet {
     pub title: String,
     /// Second line, fainter. Left out when empty.
     pub subtitle: String,
-    /// The pictures, row by row.
+    /// The pictures, in row-major order.
     pub cells: Vec<Cell>,
-    /// Cells in a row; `None`: about as many as there are rows, 4 to 6.
+    /// Cells per row; `None`: about as many as there are rows, 4 to 6.
     pub columns: Option<usize>,
-    /// `[h, w]` of the room for one picture, pixels.
+    /// `[h, w]` of the area for one picture, in pixels.
     pub cell_size: [usize; 2],
     /// Colours of the paper and the ink.
     pub theme: Theme,
 }
 
 impl Sheet {
-    /// A sheet without cells whose pictures take 224 x 224 pixels.
+    /// A sheet without cells, with areas of 224 x 224 pixels.
     pub fn new(title: impl Into<String>, subtitle: impl Into<String>) -> Self {
         Self {
             title: title.into(),
@@ -94,12 +94,12 @@ impl Sheet {
 const MARGIN: usize = 20;
 /// Pixels between a picture and its name.
 const GAP: usize = 6;
-/// Rows of a colour bar.
+/// Height of a colour bar.
 const BAR: usize = 8;
-/// Pixels that a sheet may have.
+/// Most pixels of a sheet.
 const MOST_PIXELS: usize = 200_000_000;
 
-/// Copies `picture` to row `y`, column `x`; the caller made room.
+/// Copies `picture` to row `y`, column `x`; the caller has made sure that it fits.
 fn paste(sheet: &mut Picture, [y, x]: [usize; 2], picture: &Picture) {
     let (columns, row) = (sheet.width(), picture.width() * 3);
     for (i, line) in picture.rgb().chunks_exact(row).enumerate() {
@@ -107,7 +107,7 @@ fn paste(sheet: &mut Picture, [y, x]: [usize; 2], picture: &Picture) {
     }
 }
 
-/// `picture` scaled to the largest size that fits `[h, w]`, in its own proportions.
+/// `picture` scaled to the largest size that fits into `[h, w]`, with its proportions kept.
 fn fit(picture: &Picture, [h, w]: [usize; 2]) -> Result<Picture> {
     let (ph, pw) = (picture.height(), picture.width());
     let (to_h, to_w) = if ph * w > pw * h { (h, (pw * h / ph).max(1)) } else { ((ph * w / pw).max(1), w) };
@@ -119,7 +119,7 @@ fn fit(picture: &Picture, [h, w]: [usize; 2]) -> Result<Picture> {
     picture.resized(to_w, to_h, filter)
 }
 
-/// A value of a colour bar's end.
+/// The value at an end of a colour bar.
 fn figure(v: f64) -> String {
     match v.abs() {
         0.0 => "0".into(),
@@ -131,8 +131,8 @@ fn figure(v: f64) -> String {
 /// Draws `sheet`.
 ///
 /// # Errors
-/// Settings when there is no cell, no column or no room for a picture; limit when the sheet would exceed 200 million
-/// pixels.
+/// Settings when there are no cells or no columns, or the area for a picture is empty; limit when the sheet would
+/// exceed 200 million pixels.
 pub fn grid(sheet: &Sheet) -> Result<Picture> {
     let cells = sheet.cells.len();
     let columns = sheet.columns.unwrap_or_else(|| ((cells as f64).sqrt().ceil() as usize).clamp(4, 6).min(cells));

@@ -1,5 +1,5 @@
-//! Lines of text on pictures, in a fixed-width font of Latin letters. Letters of other scripts are spelled by their code
-//! point, `\u{732b}`, so that two names never look the same because neither can be drawn.
+//! Draws lines of text on pictures, in a fixed-width font of Latin letters. Other letters are written as their code
+//! point, `\u{732b}`, so that two names that cannot be drawn never look the same.
 
 use noto_sans_mono_bitmap::{FontWeight, RasterHeight, RasterizedChar, get_raster, get_raster_width};
 
@@ -8,22 +8,22 @@ use crate::image::Picture;
 const WEIGHT: FontWeight = FontWeight::Regular;
 const HEIGHT: RasterHeight = RasterHeight::Size16;
 
-/// Pixels of a line from top to bottom.
+/// Height of a line in pixels.
 pub(super) const LINE: usize = HEIGHT.val();
 
-/// Pixels of one character from left to right.
+/// Width of a character in pixels.
 pub(super) const ADVANCE: usize = get_raster_width(WEIGHT, HEIGHT);
 
-/// Strokes of a line.
+/// Stroke weight of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stroke {
-    /// As the font has them.
+    /// As in the font.
     Plain,
     /// Drawn twice, one pixel apart.
     Strong,
 }
 
-/// Characters of the font that stand for `c`.
+/// Characters of the font that represent `c`.
 fn spelled(c: char) -> String {
     match c {
         '\u{2212}' | '\u{2010}'..='\u{2015}' => "-".into(),
@@ -36,7 +36,7 @@ fn spelled(c: char) -> String {
     }
 }
 
-/// Whether a sheet shows `text` letter by letter: the font has all of them.
+/// Whether `text` can be drawn literally, because the font has all of its letters.
 pub fn is_drawable(text: &str) -> bool {
     text.chars().all(|c| glyph(c).is_some())
 }
@@ -56,12 +56,12 @@ pub(super) fn fitted(text: &str, width: usize) -> String {
     spelled.chars().take(room - dots).chain(std::iter::repeat_n('.', dots)).collect()
 }
 
-/// Pixels that `text`, once [`fitted`], takes.
+/// Width of `text` in pixels, once [`fitted`].
 pub(super) fn width(text: &str) -> usize {
     text.chars().count() * ADVANCE
 }
 
-/// Writes `text` with its top left corner at row `y`, column `x`; what lies outside the picture is left out.
+/// Writes `text` with its top left corner at row `y`, column `x`; parts outside the picture are clipped.
 pub(super) fn draw(picture: &mut Picture, [y, x]: [usize; 2], text: &str, colour: [u8; 3], stroke: Stroke) {
     let (columns, rows) = (picture.width(), picture.height());
     let shifts: &[usize] = if stroke == Stroke::Strong { &[0, 1] } else { &[0] };

@@ -1,4 +1,4 @@
-//! What `verilume check` found: tests, verdicts, the numbers behind them, and the pictures that show them.
+//! The results of `verilume check`: tests, verdicts, the numbers behind them, and the pictures that show them.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,9 +10,9 @@ pub use crate::reliability::check::{Finding, Threshold, Verdict};
 pub struct TestUsed {
     /// Name in records.
     pub id: String,
-    /// Name in prose.
+    /// Name in running text.
     pub title: String,
-    /// The question that it answers, in one sentence.
+    /// The question that it answers, as one sentence.
     pub question: String,
     /// Authors, year, title, venue.
     pub paper: String,
@@ -21,22 +21,22 @@ pub struct TestUsed {
 /// A method that was checked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MethodChecked {
-    /// Its name, `-2`, `-3` … behind it when it was asked for again.
+    /// Its name, followed by `-2`, `-3` … for repeats.
     pub id: String,
     /// With all parameters.
     pub spec: String,
 }
 
-/// One picture, its verdicts and what they were seen on.
+/// One picture with its findings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PictureChecked {
-    /// Path as it was given or found.
+    /// Path as given or found.
     pub input: String,
     /// Row of an array.
     pub index: Option<usize>,
-    /// The best five classes, best first.
+    /// The five best classes, best first.
     pub prediction: Vec<Prediction>,
-    /// What the tests said; empty where `error` is set.
+    /// The tests' findings; empty if `error` is set.
     pub findings: Vec<Finding>,
     /// Why the picture could not be checked.
     pub error: Option<String>,
@@ -45,29 +45,29 @@ pub struct PictureChecked {
 /// A whole run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CheckReport {
-    /// Of the program.
+    /// Version of the program.
     pub version: String,
     /// The net.
     pub model: ModelUsed,
-    /// Where and in which numbers it was computed.
+    /// Device and precision.
     pub device: String,
-    /// Of every draw.
+    /// Seed of every draw.
     pub seed: u64,
-    /// Of the whole run.
+    /// Seconds of the whole run.
     pub seconds: f64,
-    /// The tests made, in order.
+    /// The tests that were run, in order.
     pub tests: Vec<TestUsed>,
     /// The methods, in order.
     pub methods: Vec<MethodChecked>,
     /// The pictures, in order.
     pub pictures: Vec<PictureChecked>,
-    /// What was assumed because neither the files nor the options say it.
+    /// Settings that were assumed because neither the files nor the options give them.
     #[serde(default)]
     pub assumed: Vec<String>,
-    /// What is probably not as the user meant it, one sentence each.
+    /// Probable mistakes, one sentence each.
     #[serde(default)]
     pub warnings: Vec<String>,
-    /// Version of this form, [`RECORD_VERSION`](super::RECORD_VERSION).
+    /// Version of this format, [`RECORD_VERSION`](super::RECORD_VERSION).
     #[serde(default)]
     pub record_version: u32,
 }

@@ -1,4 +1,4 @@
-//! What `verilume eval` measured: one line a picture, and what the lines come to.
+//! The results of `verilume eval`: one line per picture, and a summary.
 
 use std::collections::BTreeMap;
 
@@ -7,21 +7,21 @@ use serde::{Deserialize, Serialize};
 use super::{ModelUsed, Stamp};
 use crate::reliability::bootstrap::{Bootstrap, Estimate};
 
-/// One picture, and what each method's map of it measured.
+/// One picture, and the measurements of each method's map.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evaluated {
-    /// Path of the file as it was given or found; `mosaic` for a mosaic.
+    /// Path of the file as given or found; `mosaic` for a mosaic.
     pub input: String,
     /// Row of an array, or number of the mosaic.
     pub index: Option<usize>,
     /// The pictures of a mosaic: top left, top right, bottom left, bottom right.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<String>,
-    /// True class; on a mosaic the class asked for, which is that of one of its cells.
+    /// The true class; on a mosaic, the target class, which is that of one of its cells.
     pub label: Option<usize>,
     /// Its name.
     pub label_name: Option<String>,
-    /// Class that the net gives the highest score.
+    /// The class with the highest score.
     pub prediction: Option<usize>,
     /// Its name.
     pub prediction_name: Option<String>,
@@ -31,47 +31,47 @@ pub struct Evaluated {
     pub target: Option<usize>,
     /// Its name.
     pub target_name: Option<String>,
-    /// By method, what was measured.
+    /// The measurements, by method.
     pub methods: BTreeMap<String, Measured>,
-    /// What was left out of the picture's description, such as boxes outside of the crop.
+    /// Annotations that were ignored, such as boxes outside the crop.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
     /// Why the picture could not be used.
     pub error: Option<String>,
-    /// Equal for lines made with the same model, preparation, methods, metrics and description of the picture.
+    /// Fingerprint: equal for lines made with the same model, preparation, methods, metrics and annotations.
     pub settings: String,
-    /// The files as they were found.
+    /// The files' stamps when they were found.
     pub stamps: Vec<Option<Stamp>>,
-    /// What was assumed because neither the files nor the options say it.
+    /// Settings that were assumed because neither the files nor the options give them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub assumed: Vec<String>,
-    /// What is probably not as the user meant it, one sentence each.
+    /// Probable mistakes, one sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// Version of this form, [`RECORD_VERSION`](super::RECORD_VERSION); 0 for lines from before it was written.
+    /// Version of this format, [`RECORD_VERSION`](super::RECORD_VERSION); 0 for lines that predate the field.
     #[serde(default)]
     pub record_version: u32,
 }
 
 impl Evaluated {
-    /// Failures on this picture: the picture's own, methods' and metrics'.
+    /// Number of failures on this picture: its own, and those of methods and metrics.
     pub fn failures(&self) -> usize {
         usize::from(self.error.is_some())
             + self.methods.values().map(|m| usize::from(m.error.is_some()) + m.errors.len()).sum::<usize>()
     }
 }
 
-/// What was measured of one method on one picture.
+/// The measurements of one method on one picture.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
-    /// Seconds that the map took; a batch's time is shared equally by its pictures.
+    /// Seconds for the map; a batch's time is divided equally among its pictures.
     pub seconds: f64,
-    /// By output, the number; `None` where it has no meaning on this picture.
+    /// The number, by output; `None` if it is undefined for this picture.
     pub readings: BTreeMap<String, Option<f64>>,
-    /// What is to be said of the map, by name, such as `all_zero` or what the method measured.
+    /// Notes on the map, by name, such as `all_zero` or other quantities measured by the method.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<(String, f64)>,
-    /// By metric, why there is no number.
+    /// Why there is no number, by metric.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub errors: BTreeMap<String, String>,
     /// Why there is no map.
@@ -79,7 +79,7 @@ pub struct Measured {
     pub error: Option<String>,
 }
 
-/// Which way a number is better.
+/// Which values of a number are better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
@@ -94,9 +94,9 @@ pub enum Direction {
 /// A method or a metric with all its parameters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asked {
-    /// Its name in records, `-2`, `-3` … behind it when it was asked for again.
+    /// Its name in records, followed by `-2`, `-3` … for repeats.
     pub id: String,
-    /// What the command line would have to say for it.
+    /// Its spec, as on the command line.
     pub spec: String,
     /// Authors, year, title, venue.
     pub paper: String,
@@ -105,30 +105,31 @@ pub struct Asked {
 /// The mean of one output of one metric over the maps of one method.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MeanScore {
-    /// The method; `None` for what the net alone does.
+    /// The method; `None` for results of the net alone.
     pub method: Option<String>,
-    /// The metric; `None` for what the net alone does.
+    /// The metric; `None` for results of the net alone.
     pub metric: Option<String>,
     /// The number's name.
     pub output: String,
-    /// Which way it is better.
+    /// Which values are better.
     pub better: Direction,
     /// Mean over pictures and its bootstrap interval; `None` when no picture has the number.
     pub estimate: Option<Estimate>,
     /// The estimate's mean; `None` when no picture has the number.
     #[serde(default)]
     pub mean: Option<f64>,
-    /// Pictures that have the number.
+    /// Number of pictures that have the number.
     #[serde(default)]
     pub n: usize,
-    /// Pictures on which it could not be measured.
+    /// Number of pictures for which it could not be measured.
     pub failed: usize,
-    /// How the method differs from the first one, on pictures that both have; `None` for the first.
+    /// The difference from the first method, on pictures that have both; `None` for the first.
     pub difference: Option<Difference>,
-    /// What was assumed because neither the files nor the options say it; in a summary, said of what the net alone does.
+    /// Settings that were assumed because neither the files nor the options give them; in a summary, given for results
+    /// of the net alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub assumed: Vec<String>,
-    /// What is probably not as the user meant it, one sentence each; in a summary, said of what the net alone does.
+    /// Probable mistakes, one sentence each; in a summary, given for results of the net alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
@@ -136,36 +137,36 @@ pub struct MeanScore {
 /// A paired difference.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Difference {
-    /// The method it is taken from: this method's number less that method's.
+    /// The method that is subtracted: this method's number minus that one's.
     pub against: String,
     /// Mean over pictures and its bootstrap interval.
     pub estimate: Option<Estimate>,
 }
 
-/// A whole run. It says nothing of time, so that equal runs have equal summaries.
+/// A whole run. It contains no times, so that equal runs have equal summaries.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
-    /// Of the program.
+    /// Version of the program.
     pub version: String,
     /// The net.
     pub model: ModelUsed,
-    /// How pictures became numbers.
+    /// How pictures were prepared.
     pub preprocessing: serde_json::Value,
-    /// The data as they were named.
+    /// The data as named by the user.
     pub data: Vec<String>,
-    /// What was measured on: `pictures`, or `mosaics` and their size.
+    /// The units: `pictures`, or `mosaics` with their size.
     pub kind: String,
-    /// Pictures or mosaics.
+    /// Number of pictures or mosaics.
     pub pictures: usize,
-    /// Those that could not be used.
+    /// Number of those that could not be used.
     pub failed: usize,
     /// Which class was explained.
     pub target: String,
-    /// Which score of a class was explained.
+    /// The class score that was explained.
     pub score: String,
     /// Seed of everything random.
     pub seed: u64,
-    /// Where, and in which numbers, it was computed.
+    /// Device and precision.
     pub device: String,
     /// The methods, in order.
     pub methods: Vec<Asked>,
@@ -175,13 +176,13 @@ pub struct Summary {
     pub bootstrap: Bootstrap,
     /// The net's accuracy, then every method's scores.
     pub scores: Vec<MeanScore>,
-    /// What was assumed because neither the files nor the options say it.
+    /// Settings that were assumed because neither the files nor the options give them.
     #[serde(default)]
     pub assumed: Vec<String>,
-    /// What is probably not as the user meant it, one sentence each.
+    /// Probable mistakes, one sentence each.
     #[serde(default)]
     pub warnings: Vec<String>,
-    /// Version of this form, [`RECORD_VERSION`](super::RECORD_VERSION).
+    /// Version of this format, [`RECORD_VERSION`](super::RECORD_VERSION).
     #[serde(default)]
     pub record_version: u32,
 }

@@ -1,14 +1,13 @@
-//! Numbers of a check as people read them, the same on a page and on a terminal.
+//! Formats a check's numbers for people, the same way on a page and in a terminal.
 
 use super::check::{Finding, Threshold};
 
-/// A measured number: three digits.
+/// A measured number, with three digits.
 pub fn measured(value: f64) -> String {
     rounded(value, 3)
 }
 
-/// The number of `finding`, with as many digits as it takes to see on which side of its bound it lies; nothing where there
-/// is none.
+/// The number of `finding`, with enough digits to show on which side of its bound it lies; empty if there is no number.
 pub fn number(finding: &Finding) -> String {
     let Some(value) = finding.value else { return String::new() };
     let bound = finding.threshold.map(|threshold| match threshold {
@@ -21,7 +20,7 @@ pub fn number(finding: &Finding) -> String {
     (3..17).map(|digits| rounded(value, digits)).find(tells).unwrap_or_else(|| value.to_string())
 }
 
-/// `value` with so many digits that count.
+/// `value` with that many significant digits.
 fn rounded(value: f64, digits: usize) -> String {
     let size = value.abs();
     if !value.is_finite() {
@@ -38,12 +37,12 @@ fn rounded(value: f64, digits: usize) -> String {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').into() } else { text }
 }
 
-/// A number that somebody chose: as short as it can be said.
+/// A chosen number, in its shortest form.
 pub fn chosen(value: f64) -> String {
     if value == 0.0 || (1e-3..1e5).contains(&value.abs()) { format!("{value}") } else { format!("{value:e}") }
 }
 
-/// What was asked: `≤ 0.5`.
+/// The requirement: `≤ 0.5`.
 pub fn asked(threshold: Threshold) -> String {
     match threshold {
         Threshold::AtMost(value) => format!("≤ {}", chosen(value)),
@@ -51,7 +50,7 @@ pub fn asked(threshold: Threshold) -> String {
     }
 }
 
-/// How the number of `finding` lies to its bound: `≤ 0.5`, `> 0.5`; nothing where there is no bound.
+/// The relation of `finding`'s number to its bound: `≤ 0.5`, `> 0.5`; empty if there is no bound.
 pub fn relation(finding: &Finding) -> String {
     match (finding.value, finding.threshold) {
         (Some(value), Some(Threshold::AtMost(bound))) if value > bound => format!("> {}", chosen(bound)),

@@ -1,5 +1,5 @@
-//! [`Journal`]: the records of a run, one line of JSON each, safe against being killed at any moment. Lines are of any one
-//! type, such as [`Line`] or [`Evaluated`](super::eval::Evaluated).
+//! [`Journal`]: the records of a run, one line of JSON each; it survives a kill at any moment. Lines have any one type,
+//! such as [`Line`] or [`Evaluated`](super::eval::Evaluated).
 
 use std::fs::File;
 use std::io::Write;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{Partial, Record};
 use crate::error::{Error, ErrorKind, Result, read_file};
 
-/// Size and time of a file: where they differ it is not the same file any more.
+/// Size and time of a file; if they differ, the file has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
     /// Size.
@@ -21,7 +21,7 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// Of the file at `path`, where it can be told.
+    /// The stamp of the file at `path`, if it can be read.
     pub fn of(path: &Path) -> Option<Self> {
         let file = path.metadata().ok()?;
         let time = file.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
@@ -35,30 +35,31 @@ pub struct Line {
     /// The record.
     #[serde(flatten)]
     pub record: Record,
-    /// Equal for records made with the same model, preprocessing, method and output settings.
+    /// Fingerprint: equal for records made with the same model, preprocessing, method and output settings.
     pub settings: String,
-    /// The input as it was found; `None` when there was none.
+    /// The input's stamp when it was found; `None` if it did not exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stamp: Option<Stamp>,
-    /// Hash of the input's place in the file system, which tells apart inputs of the same relative path.
+    /// Hash of the input's location in the file system, which distinguishes inputs with the same relative path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<String>,
-    /// Key of the raw files that rows of an array lie in until all are there ([`of_rows`](super::of_rows)).
+    /// Key of the partial raw files in which rows of an array are stored until all are done
+    /// ([`of_rows`](super::of_rows)).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<String>,
 }
 
-/// What is asked of a line of a journal, whichever command wrote it.
+/// The fields of a journal line that matter for resuming, for every command.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct About {
-    /// The input's path as it was given or found.
+    /// The input's path as given or found.
     pub input: String,
     /// Row of an array.
     #[serde(default)]
     pub index: Option<usize>,
     /// Files written.
     pub files: Vec<String>,
-    /// Their sizes, where the line has them.
+    /// Their sizes, if the line has them.
     #[serde(default)]
     pub bytes: Vec<u64>,
     /// Why there is no result.
@@ -75,18 +76,18 @@ pub struct About {
     pub part: Option<String>,
 }
 
-/// A line of a journal as it is, and what it says.
+/// A line of a journal: its text and its contents.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JournalEntry<T> {
-    /// The line without its end.
+    /// The line without its line break.
     pub text: Vec<u8>,
-    /// What any command's line says.
+    /// The fields common to all commands.
     pub about: About,
-    /// What it says in full; `None` for a line of another command.
+    /// The full contents; `None` for a line of another command.
     pub line: Option<T>,
 }
 
-/// A file of lines that grows.
+/// An append-only file of lines.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
@@ -94,17 +95,17 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// What `path` holds. A missing file holds nothing; a last line that was cut off, which is all that a kill leaves
-    /// behind, is left out.
+    /// The lines in `path`. A missing file has none; a truncated last line, which is all that a kill can leave, is
+    /// ignored.
     ///
     /// # Errors
-    /// When the file cannot be read or any other line is no record: the file has been changed by somebody else, and the
-    /// message says which line. Without the line, or without the file, a run can go on.
+    /// When the file cannot be read, or any other line is not a record: the file has then been changed by someone else,
+    /// and the message says which line. After removing the line or the file, a run can go on.
     pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
         lines(path, |line| serde_json::from_slice(line))
     }
 
-    /// As [`read`](Self::read), with lines of other commands and the text of each.
+    /// As [`read`](Self::read), with lines of other commands and the text of each line.
     ///
     /// # Errors
     /// As for [`read`](Self::read).
@@ -115,7 +116,7 @@ impl Journal {
         })
     }
 
-    /// A journal at `path` that holds `kept` and nothing else.
+    /// Creates a journal at `path` that contains only `kept`.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -124,7 +125,7 @@ impl Journal {
         Self::start_with(path, kept.iter().map(|line| line.trim_ascii_end()))
     }
 
-    /// As [`start`](Self::start), with lines as they are.
+    /// As [`start`](Self::start), with the lines as text.
     ///
     /// # Errors
     /// As for [`start`](Self::start).
@@ -134,16 +135,16 @@ impl Journal {
         kept.for_each(|line| bytes.extend([line, b"\n"].concat()));
         let fail = |e| Error::io(path, e);
         file.write_all(&bytes).map_err(fail)?;
-        // On disk before it takes the place of the one before it.
+        // On disk before it replaces its predecessor.
         file.sync_all().or_else(unless_unsupported).map_err(fail)?;
         partial.place()?;
         Ok(Self { path: path.to_owned(), file })
     }
 
-    /// Adds lines; they are in the file when this returns.
+    /// Appends lines; they are in the file when this returns.
     ///
     /// # Errors
-    /// When the file cannot be written, or is not at its path any more: somebody has removed or replaced it.
+    /// When the file cannot be written, or has been removed or replaced.
     pub fn append<T: Serialize>(&mut self, lines: &[T]) -> Result<()> {
         let mut bytes = Vec::new();
         for line in lines {
@@ -163,7 +164,7 @@ impl Journal {
         self.check()
     }
 
-    /// Lines in a file that nobody can find any more are lost.
+    /// Lines in a file that has lost its path would be lost.
     fn check(&self) -> Result<()> {
         let there = self.path.symlink_metadata().ok();
         let own = self.file.metadata().map_err(|e| Error::io(&self.path, e))?;
@@ -180,33 +181,33 @@ impl Journal {
     }
 }
 
-/// Whether both are of one file.
+/// Whether both belong to one file.
 #[cfg(unix)]
 fn is_same(a: &std::fs::Metadata, b: &std::fs::Metadata) -> bool {
     use std::os::unix::fs::MetadataExt;
     (a.dev(), a.ino()) == (b.dev(), b.ino())
 }
 
-/// Whether both may be of one file.
+/// Whether both may belong to one file.
 #[cfg(not(unix))]
 fn is_same(a: &std::fs::Metadata, b: &std::fs::Metadata) -> bool {
     a.is_file() && a.len() == b.len()
 }
 
-/// There are file systems that cannot be waited for.
+/// Some file systems do not support syncing.
 pub fn unless_unsupported(e: std::io::Error) -> std::io::Result<()> {
     use std::io::ErrorKind::{InvalidInput, Unsupported};
     if matches!(e.kind(), InvalidInput | Unsupported) { Ok(()) } else { Err(e) }
 }
 
-/// What each line of `path` is; see [`Journal::read`].
+/// Parses each line of `path`; see [`Journal::read`].
 fn lines<T>(path: &Path, parse: impl Fn(&[u8]) -> serde_json::Result<T>) -> Result<Vec<T>> {
     if path.symlink_metadata().is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
         return Ok(Vec::new());
     }
     let bytes = read_file(path)?;
     let mut lines: Vec<&[u8]> = bytes.split(|&b| b == b'\n').collect();
-    // What follows the last line end: nothing, or a line whose end was not written.
+    // The rest after the last line break: empty, or a line that was not completed.
     let torn = lines.pop().unwrap_or_default();
     let whole = lines.iter().enumerate().map(|(i, line)| {
         parse(line).map_err(|e| {

@@ -1,4 +1,4 @@
-//! [`Manifest`]: everything needed to make the same maps again, and what became of each input.
+//! [`Manifest`]: everything needed to reproduce the maps, and the status of each input.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,13 +8,13 @@ use serde::Serialize;
 use super::replace;
 use crate::error::{Error, Result};
 
-/// What became of one input.
+/// The status of one input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// Every method gave its map.
+    /// Every method produced its map.
     Done,
-    /// An earlier run with the same settings had done it.
+    /// An earlier run with the same settings had completed it.
     Skipped,
     /// At least one map is missing.
     Failed,
@@ -23,13 +23,13 @@ pub enum Status {
 /// One input file.
 #[derive(Debug, Clone, Serialize)]
 pub struct FileStatus {
-    /// Its path as it was given or found.
+    /// Its path as given or found.
     pub input: String,
-    /// What became of it.
+    /// Its status.
     pub status: Status,
     /// Rows of an array; 1 for a picture.
     pub items: usize,
-    /// Rows that have no complete result.
+    /// Number of rows without a complete result.
     pub failed_items: usize,
     /// The first error.
     pub error: Option<String>,
@@ -49,15 +49,15 @@ pub struct ModelUsed {
 /// A method and all its parameters, defaults included.
 #[derive(Debug, Clone, Serialize)]
 pub struct MethodUsed {
-    /// Name under which its files and records go.
+    /// Id in its file names and records.
     pub id: String,
     /// Name in the registry.
     pub name: String,
-    /// What `-m` would have to say for the same result.
+    /// The spec for `-m` that gives the same result.
     pub spec: String,
     /// Every parameter's value.
     pub parameters: BTreeMap<String, String>,
-    /// What [`super::Line::settings`] says for this method's records.
+    /// The value of [`super::Line::settings`] in this method's records.
     pub settings: String,
 }
 
@@ -70,29 +70,29 @@ pub struct Manifest {
     pub command: String,
     /// The net.
     pub model: ModelUsed,
-    /// How pictures became numbers.
+    /// How pictures were prepared.
     pub preprocessing: serde_json::Value,
     /// The methods.
     pub methods: Vec<MethodUsed>,
     /// Which classes were explained.
     pub target: String,
-    /// Which score of a class was explained.
+    /// The class score that was explained.
     pub score: String,
     /// Seed of everything random.
     pub seed: u64,
-    /// Where it ran.
+    /// The device.
     pub device: String,
-    /// Kernels it used there.
+    /// The kernels it used.
     pub kernels: String,
-    /// In which numbers.
+    /// The precision.
     pub precision: String,
     /// Worker threads.
     pub threads: usize,
-    /// Memory allowed, bytes; `None` for no bound.
+    /// Memory bound in bytes; `None` for no bound.
     pub memory_bytes: Option<u64>,
     /// Kinds of files written.
     pub formats: Vec<String>,
-    /// `i/n` when this run did only a part.
+    /// `i/n` if this run processed only a part.
     pub shard: Option<String>,
     /// Files in folders that are neither pictures nor arrays.
     pub ignored_files: usize,
@@ -100,11 +100,11 @@ pub struct Manifest {
     pub seconds: f64,
     /// Every input, in order.
     pub files: Vec<FileStatus>,
-    /// What was assumed because neither the files nor the options say it.
+    /// Settings that were assumed because neither the files nor the options give them.
     pub assumed: Vec<String>,
-    /// What is probably not as the user meant it, one sentence each.
+    /// Probable mistakes, one sentence each.
     pub warnings: Vec<String>,
-    /// Version of this form, [`RECORD_VERSION`](super::RECORD_VERSION).
+    /// Version of this format, [`RECORD_VERSION`](super::RECORD_VERSION).
     pub record_version: u32,
 }
 

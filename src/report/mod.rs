@@ -1,4 +1,4 @@
-//! What a run leaves behind besides pictures: one line of JSON a result, and a manifest of the whole run.
+//! The textual output of a run: one line of JSON per result, and a manifest of the whole run.
 
 pub mod check;
 pub mod eval;
@@ -17,20 +17,20 @@ pub use partial::{Partial, left_in, of_rows, replace};
 pub use record::{Prediction, Record};
 pub use tally::Tally;
 
-/// Version of the form of records, manifests and summaries. Within a version keys are only added.
+/// Format version of records, manifests and summaries. Within a version, keys are only added.
 pub const RECORD_VERSION: u32 = 1;
 
-/// What others read, with the version of its form.
+/// Output for other programs, with the version of its format.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Versioned<T> {
-    /// What is read.
+    /// The contents.
     #[serde(flatten)]
     of: T,
     record_version: u32,
 }
 
 impl<T> Versioned<T> {
-    /// `of`, in the form of today.
+    /// `of`, in the current format.
     pub fn new(of: T) -> Self {
         Self { of, record_version: RECORD_VERSION }
     }

@@ -1,4 +1,4 @@
-//! [`Partial`]: files in the making, and what is left of those whose run has died.
+//! [`Partial`]: files being written, and the remains of those whose run has died.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -9,18 +9,18 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 
-/// Ends the name of every file in the making.
+/// Suffix of every partial file's name.
 const ENDING: &str = ".partial";
-/// Ends the name of a file in the making that a later run may go on with.
+/// Suffix of a partial file that a later run may continue.
 const ROWS: &str = ".rows.partial";
-/// Longest file name of most file systems, bytes.
+/// Longest file name on most file systems, in bytes.
 const LONGEST: usize = 255;
-/// Extensions of files that this program writes under names of its own.
+/// Extensions of files that this program names itself.
 const WRITTEN: &[&[u8]] = &[b"csv", b"html", b"json", b"jsonl", b"npy", b"png", b"safetensors"];
-/// Extension that a file in the making has where its own, which the user chose, is none of these.
+/// Extension of a partial file whose own extension, chosen by the user, is not one of these.
 const OWN: &[u8] = b"verilume";
 
-/// A file in the making. It lies beside its place, so that the rename is atomic.
+/// A file being written. It is in the same folder as its destination, so that the rename is atomic.
 #[derive(Debug)]
 pub struct Partial {
     path: PathBuf,
@@ -29,17 +29,17 @@ pub struct Partial {
 }
 
 impl Partial {
-    /// For a file at `path`, and the file to write to. It goes away when it is dropped before it is
-    /// [put there](Self::place).
+    /// Creates a partial file for `path`, and the file to write to. If it is dropped before [`place`](Self::place), it
+    /// is removed.
     ///
     /// # Errors
-    /// When something that is not a regular file is there, or the folder cannot be written.
+    /// When there is something other than a regular file, or the folder is not writable.
     pub fn create(path: &Path) -> Result<(Self, File)> {
         Self::fresh(path, beside(path, &format!(".{}{ENDING}", std::process::id())), false)
     }
 
-    /// As [`create`](Self::create), but what was written stays where [`of_rows`] says when it is dropped, so that a later
-    /// run can go on with it. What was there is forgotten.
+    /// As [`create`](Self::create), but when dropped, its contents stay at [`of_rows`], so that a later run can
+    /// continue it. Earlier contents are discarded.
     ///
     /// # Errors
     /// As for [`create`](Self::create).
@@ -47,8 +47,8 @@ impl Partial {
         Self::fresh(path, of_rows(path, key), true)
     }
 
-    /// Goes on with what [`create_rows`](Self::create_rows) has left, or takes a file that is in its place out of it again;
-    /// `None` when there is neither.
+    /// Continues the file left by [`create_rows`](Self::create_rows), or takes a finished file back into the partial
+    /// state; `None` if there is neither.
     ///
     /// # Errors
     /// When it cannot be opened for writing.
@@ -70,7 +70,7 @@ impl Partial {
         }
         let create = || File::options().read(true).write(true).create_new(true).open(&partial);
         let created = create().or_else(|e| match e.kind() {
-            // Left by a dead run, or put there by somebody; a link is removed and not followed.
+            // Left by a dead run, or created by someone else; a link is removed, not followed.
             std::io::ErrorKind::AlreadyExists => std::fs::remove_file(&partial).and_then(|()| create()),
             _ => Err(e),
         });
@@ -78,13 +78,13 @@ impl Partial {
         Ok((Self { path: path.to_owned(), partial, stays }, file))
     }
 
-    /// Puts the file, which is closed by now, in its place.
+    /// Moves the file, which is closed by now, to its destination.
     ///
     /// # Errors
-    /// When something that is no file is there, or the folder cannot be written.
+    /// When there is something other than a file, or the folder is not writable.
     pub fn place(mut self) -> Result<()> {
         let placed = std::fs::rename(&self.partial, &self.path).map_err(|e| Error::io(&self.path, e));
-        // After the rename there is nothing of that name.
+        // After the rename, the partial name no longer exists.
         self.stays |= placed.is_ok();
         placed
     }
@@ -98,14 +98,14 @@ impl Drop for Partial {
     }
 }
 
-/// Where the rows of a file at `path` lie until all are there. Rows of the same array under the same settings have the same
-/// `key`, 16 hexadecimal digits.
+/// Where the rows of a file at `path` are stored until all are there. Rows of the same array with the same settings
+/// have the same `key`, 16 hexadecimal digits.
 pub fn of_rows(path: &Path, key: &str) -> PathBuf {
     beside(path, &format!(".{key}{ROWS}"))
 }
 
-/// `.NAME<ending>`; of a name that is too long for that its hash and extension. A name by which nobody could tell whose it is
-/// says so.
+/// `.NAME<ending>`; if the name is too long for that, its hash and extension. A name without a known extension gets one
+/// that identifies this program.
 fn beside(path: &Path, ending: &str) -> PathBuf {
     let name = path.file_name().unwrap_or_default();
     let own = if is_written(name.as_encoded_bytes()) { "" } else { ".verilume" };
@@ -123,8 +123,8 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     path.with_file_name(hidden)
 }
 
-/// Files in the making in `folder` that no running process of this machine owns: what killed runs have left. Other files,
-/// however hidden, are none of them.
+/// Partial files in `folder` that do not belong to a running process on this machine: the remains of killed runs. Other
+/// files, even hidden ones, are not included.
 pub fn left_in(folder: &Path) -> Vec<PathBuf> {
     let entries = folder.read_dir().into_iter().flatten().flatten();
     let mut left: Vec<PathBuf> =
@@ -133,13 +133,13 @@ pub fn left_in(folder: &Path) -> Vec<PathBuf> {
     left
 }
 
-/// What is before and behind the last dot. Names need not be text.
+/// The parts before and after the last dot. Names need not be text.
 fn at_last_dot(name: &[u8]) -> Option<(&[u8], &[u8])> {
     let dot = name.iter().rposition(|&b| b == b'.')?;
     Some((&name[..dot], &name[dot + 1..]))
 }
 
-/// Whether a name has an extension by which it is known as one of this program's.
+/// Whether a name has an extension of this program's files.
 fn is_written(name: &[u8]) -> bool {
     at_last_dot(name)
         .is_some_and(|(stem, extension)| !stem.is_empty() && (WRITTEN.contains(&extension) || extension == OWN))
@@ -157,20 +157,20 @@ fn is_left(name: &OsStr) -> bool {
     }
 }
 
-/// Where it cannot be told, nobody runs: locks say the rest.
+/// If it cannot be determined, the process counts as dead: locks decide the rest.
 fn is_running(process: u32) -> bool {
     process == std::process::id() || Path::new(&format!("/proc/{process}")).exists()
 }
 
-/// Whether a regular file, and no link to one, is at `path`.
+/// Whether there is a regular file, not a link to one, at `path`.
 fn is_regular(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|there| there.is_file())
 }
 
-/// Writes `bytes` to `path` so that a reader sees the old file or the whole new one.
+/// Writes `bytes` to `path` such that a reader sees either the old file or the complete new one.
 ///
 /// # Errors
-/// When the folder cannot be written.
+/// When the folder is not writable.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let (partial, mut file) = Partial::create(path)?;
     file.write_all(bytes).map_err(|e| Error::io(path, e))?;

@@ -1,4 +1,4 @@
-//! [`Tally`]: what a test said of a method on all pictures together.
+//! [`Tally`]: a test's verdicts on a method over all pictures.
 
 use super::check::{CheckReport, Finding, Threshold, Verdict};
 
@@ -9,19 +9,19 @@ pub struct Tally<'a> {
     pub passed: usize,
     /// Pictures on which it fails.
     pub failed: usize,
-    /// Pictures on which the test asks nothing of it.
+    /// Pictures to which the test does not apply.
     pub not_applicable: usize,
-    /// The finding that speaks most against the method, and the index of its picture.
+    /// The worst finding for the method, and the index of its picture.
     pub worst: Option<(usize, &'a Finding)>,
 }
 
 impl Tally<'_> {
-    /// Pictures on which there is a verdict.
+    /// Number of pictures with a verdict.
     pub fn decided(&self) -> usize {
         self.passed + self.failed
     }
 
-    /// One verdict for all pictures: failed when it failed on any of them.
+    /// One verdict for all pictures: fail if it fails on any of them.
     pub fn verdict(&self) -> Verdict {
         match (self.passed, self.failed) {
             (0, 0) => Verdict::NotApplicable,
@@ -31,7 +31,7 @@ impl Tally<'_> {
     }
 }
 
-/// How much a finding speaks against its method; within a test larger is worse.
+/// Severity of a finding; within a test, larger is worse.
 fn weight(finding: &Finding) -> (u8, f64) {
     let rank = match finding.verdict {
         Verdict::NotApplicable => 0,
@@ -47,14 +47,14 @@ fn weight(finding: &Finding) -> (u8, f64) {
     (rank, excess)
 }
 
-/// Whether `a` speaks more against its method than `b`, a finding of the same test.
+/// Whether `a` is worse for its method than `b`, a finding of the same test.
 pub(super) fn is_worse(a: &Finding, b: &Finding) -> bool {
     let ((rank_a, excess_a), (rank_b, excess_b)) = (weight(a), weight(b));
     rank_a.cmp(&rank_b).then(excess_a.total_cmp(&excess_b)).is_gt()
 }
 
 impl CheckReport {
-    /// What test `test` said of method `method`, both by id.
+    /// The tally of test `test` for method `method`, both by id.
     pub fn tally(&self, method: &str, test: &str) -> Tally<'_> {
         let mut tally = Tally::default();
         for (at, picture) in self.pictures.iter().enumerate() {

@@ -1,10 +1,10 @@
-//! What rules for activations share: each says what it is for, and refuses the rest.
+//! Common code of rules for activations, each of which refuses all other nodes.
 
 use crate::error::{Error, Result};
 use crate::graph::{Activation, NodeId};
 use crate::program::Builder;
 
-/// The activation that `id` is; an error that names `rule` for other nodes.
+/// Node `id` as an activation; for other nodes an error that names `rule`.
 pub(super) fn activation(b: &Builder<'_>, id: NodeId, rule: &str) -> Result<Activation> {
     let node = b.graph().node(id);
     node.op
@@ -12,7 +12,7 @@ pub(super) fn activation(b: &Builder<'_>, id: NodeId, rule: &str) -> Result<Acti
         .ok_or_else(|| Error::model(format!("{rule} is a rule for activations, '{}' is {}", node.name, node.op.kind())))
 }
 
-/// Refuses activations whose slope changes its sign, for `rule`, which goes by the signs of signals.
+/// Refuses, for `rule`, activations whose slope changes sign, because the rule depends on the signs of signals.
 pub(super) fn rising(b: &Builder<'_>, id: NodeId, rule: &str) -> Result<()> {
     if activation(b, id, rule)?.rises() {
         return Ok(());

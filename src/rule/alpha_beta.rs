@@ -1,4 +1,4 @@
-//! LRP-αβ (Bach et al. 2015, equation 60): what raised the sum and what lowered it are shared out apart.
+//! LRP-αβ (Bach et al. 2015, equation 60): positive and negative contributions are distributed separately.
 
 use super::layer::{Bias, Halves, Layer, Parted, STABILISER, lost, sum};
 use super::{NodeShares, Rule};
@@ -16,10 +16,10 @@ pub struct AlphaBeta {
 }
 
 impl AlphaBeta {
-    /// With `alpha − beta = 1`.
+    /// The rule with `alpha − beta = 1`.
     ///
     /// # Errors
-    /// When `beta` is negative or `alpha` is not one more.
+    /// When `beta` is negative or `alpha` is not `beta + 1`.
     pub fn new(alpha: f64, beta: f64, bias: Bias) -> Result<Self> {
         let suits = beta >= 0.0 && beta.is_finite() && (alpha - beta - 1.0).abs() <= 1e-12 * alpha.abs();
         if suits {

@@ -1,8 +1,8 @@
-//! The gradient that hands out, on its way, what each node's constant adds to the score (Srinivas & Fleuret 2019,
-//! equation 3): b ∘ G of every bias, G the gradient at the layer's output.
+//! The gradient, which also outputs each node's constant contribution to the score (Srinivas & Fleuret 2019, equation
+//! 3): b ∘ G for every bias, where G is the gradient at the layer's output.
 //!
-//! An activation f adds a constant too, its implicit bias f(x) − f'(x)·x. A clamp that holds its output o at a bound adds
-//! o ∘ G; with a ReLU it is zero.
+//! An activation f adds a constant too, its implicit bias f(x) − f'(x)·x. A clamp whose output o is at a bound adds o ∘
+//! G; for a ReLU this is zero.
 
 use std::sync::Arc;
 
@@ -16,12 +16,12 @@ use crate::program::{Builder, Elementwise, Value};
 pub struct ConstantTerms {
     /// Slot of the first node's terms.
     pub first_slot: usize,
-    /// Nodes with a constant, in order.
+    /// Nodes with a constant, in graph order.
     pub nodes: Vec<NodeId>,
 }
 
 impl ConstantTerms {
-    /// All nodes of `graph` that add a constant: biases, batch norms' shifts, bounds of clamps, smooth activations.
+    /// All nodes of `graph` with a constant: biases, batch norms' shifts, bounds of clamps, smooth activations.
     pub fn of(graph: &Graph, first_slot: usize) -> Self {
         let adds = |id: &NodeId| {
             let node = graph.node(*id);
@@ -35,7 +35,7 @@ impl ConstantTerms {
     }
 }
 
-/// What a layer adds to its sums, if it adds anything.
+/// The layer's bias, if it has one.
 fn bias(node: &Node) -> Option<&Arc<[f64]>> {
     match &node.op {
         Op::Linear(linear) => linear.bias.as_ref(),

@@ -1,4 +1,4 @@
-//! Contrastive excitation (Zhang et al. 2016, section 3.3): what raises a class less what lowers it.
+//! Contrastive excitation (Zhang et al. 2016, section 3.3): excitation of a class minus its inhibition.
 
 use super::layer::{Bias, Halves, Layer, Parted, STABILISER};
 use super::{Rule, ZPlus};
@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::graph::{NodeId, Part};
 use crate::program::{Builder, Value};
 
-/// [`ZPlus`] without bias, less the same with `−W` in place of `W`; for layers with weights.
+/// [`ZPlus`] without bias, minus the same with `−W` in place of `W`; for layers with weights.
 #[derive(Debug, Clone, Copy)]
 pub struct Contrast;
 
@@ -19,7 +19,8 @@ impl Rule for Contrast {
         let layer = Layer::of(b, id, "contrast")?;
         let x = Halves::of(b, id)?;
         let raised = ZPlus { bias: Bias::Zero }.pull(id, up, b)?;
-        // With −W every share and their sum change sign, so each share of the sum is that of the parts that lower it.
+        // With −W, every contribution and their sum change sign, so the positive part of −W collects the inhibiting
+        // contributions.
         let negated = Parted::new(&layer, Part::Negative, Part::Positive, None);
         let z = negated.forward(b, x)?;
         let s = b.divide(up, z, STABILISER)?;

@@ -1,5 +1,5 @@
-//! The deconvolutional net (Zeiler & Fergus 2014): an activation passes the positive part of the signal, wherever it was
-//! active itself or not.
+//! The deconvolutional net (Zeiler & Fergus 2014): an activation passes the positive part of the signal, whether or not
+//! it was active itself.
 
 use super::Rule;
 use super::activation::rising;
@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::graph::NodeId;
 use crate::program::{Builder, Value};
 
-/// `max(up, 0)`; for activations that never fall.
+/// `max(up, 0)`; for activations that never decrease.
 #[derive(Debug, Clone, Copy)]
 pub struct Deconvnet;
 

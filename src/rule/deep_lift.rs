@@ -1,30 +1,30 @@
 //! DeepLIFT's rescale rule (Shrikumar, Greenside, Kundaje 2017, section 3.5.1): an activation multiplies the signal by
 //! Δout/Δin, the slope between its values on the picture and on the baseline.
 //!
-//! What is linear sends back its adjoint. A max-pool's window sends up·Δout to one element, the picture's winner where
-//! Δout ≥ 0 and the baseline's where Δout < 0 (the picture's, if it is among the baseline's greatest), and every element
-//! divides the sum it got by its own Δ: then Σ multiplier·Δ is the same before and behind every node. Only the activation's
-//! rule is the paper's; the pool's is this project's own choice.
+//! Linear nodes send the signal back through their adjoint. A max-pool's window sends up·Δout to one element: the
+//! picture's winner where Δout ≥ 0, the baseline's where Δout < 0 (the picture's, if it is among the baseline's
+//! maxima). Every element divides the sum that it receives by its own Δ. Then Σ multiplier·Δ is the same before and
+//! after every node. Only the rule for activations is from the paper; that for pools is this project's own.
 
 use super::{Rule, Vjp};
 use crate::error::Result;
 use crate::graph::{NodeId, Op};
 use crate::program::{Builder, Forward, Value};
 
-/// A smaller |Δin| has no slope of its own: the gradient takes its place.
+/// Below this |Δin|, the quotient is replaced by the gradient.
 const SMALLEST_DIFFERENCE: f64 = 1e-10;
 
 /// The rescale rule between two forward passes of one program.
 #[derive(Debug, Clone, Copy)]
 pub struct DeepLift {
-    /// On the picture: the pass that signals are pulled back through.
+    /// The pass on the picture, through which signals are pulled back.
     pub picture: Forward,
-    /// On the baseline.
+    /// The pass on the baseline.
     pub baseline: Forward,
 }
 
 impl DeepLift {
-    /// What `node` gets as its only input on the picture less what it gets on the baseline, and the same of its output.
+    /// The difference of `node`'s only input between picture and baseline, and that of its output.
     fn differences(&self, node: NodeId, b: &mut Builder<'_>) -> Result<[Value; 2]> {
         b.enter(self.baseline);
         let before = [b.input(node, 0), b.output(node)];

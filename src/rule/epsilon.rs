@@ -1,4 +1,4 @@
-//! LRP-ε (Bach et al. 2015, equation 58): relevance in proportion to each input's part of the sum.
+//! LRP-ε (Bach et al. 2015, equation 58): relevance in proportion to each input's contribution to the sum.
 
 use super::layer::{Bias, Layer, kept_by_bias, lost};
 use super::{NodeShares, Rule};
@@ -9,9 +9,9 @@ use crate::program::{Builder, Value};
 /// `z = Wx + b`, `R_in = x ∘ Wᵀs` with `s = R / (z + ε·sign(z))`; for layers with weights.
 #[derive(Debug, Clone, Copy)]
 pub struct Epsilon {
-    /// ε, in units of the layer's output; with 0, an output of 0 passes nothing on.
+    /// ε, in units of the layer's output; with 0, an output of 0 passes no relevance on.
     pub epsilon: f64,
-    /// Whether the bias takes part.
+    /// Whether the bias receives relevance.
     pub bias: Bias,
 }
 
@@ -28,7 +28,7 @@ impl Rule for Epsilon {
         let layer = Layer::of(b, id, "epsilon")?;
         let x = b.input(id, 0);
         let bias = layer.bias(self.bias);
-        // Without its bias the sum is made anew: subtracting would leave rounding errors where it is zero.
+        // Without its bias the sum is recomputed: subtracting would leave rounding errors where it is zero.
         let z = if bias.is_some() || layer.bias(Bias::Keep).is_none() {
             b.output(id)
         } else {

@@ -1,4 +1,4 @@
-//! The flat rule (Lapuschkin et al. 2019): relevance spread evenly over whatever a layer reads.
+//! The flat rule (Lapuschkin et al. 2019): relevance spread evenly over a layer's inputs.
 
 use super::layer::Layer;
 use super::w_square::spread;

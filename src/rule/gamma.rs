@@ -1,5 +1,5 @@
-//! LRP-γ (Montavon et al. 2019, section 10.2.2), generalised to signed inputs and outputs: what agrees with the output's
-//! sign counts (1 + γ)-fold.
+//! LRP-γ (Montavon et al. 2019, section 10.2.2), generalised to signed inputs and outputs: contributions with the
+//! output's sign count (1 + γ)-fold.
 
 use super::layer::{Bias, Halves, Layer, Parted, STABILISER, lost, sum};
 use super::{NodeShares, Rule};
@@ -7,14 +7,14 @@ use crate::error::Result;
 use crate::graph::{NodeId, Part};
 use crate::program::{Builder, Range, Value};
 
-/// Where the layer's output is positive `z = (W + γW⁺)x⁺ + (W + γW⁻)x⁻ + (b + γb⁺)`, where it is negative
-/// `z = (W + γW⁻)x⁺ + (W + γW⁺)x⁻ + (b + γb⁻)`; `R_in` sums `x ∘ weightsᵀs` over the four parts. An output of exactly 0
-/// passes nothing on. For layers with weights.
+/// Where the layer's output is positive, `z = (W + γW⁺)x⁺ + (W + γW⁻)x⁻ + (b + γb⁺)`; where it is negative, `z = (W +
+/// γW⁻)x⁺ + (W + γW⁺)x⁻ + (b + γb⁻)`. `R_in` sums `x ∘ weightsᵀs` over the four parts. An output of exactly 0 passes no
+/// relevance on. For layers with weights.
 #[derive(Debug, Clone, Copy)]
 pub struct Gamma {
-    /// γ ≥ 0; with 0 it is the ε rule with ε = 1e-6.
+    /// γ ≥ 0; with 0, it is the ε rule with ε = 1e-6.
     pub gamma: f64,
-    /// Whether the bias takes part. The output whose sign decides always has it.
+    /// Whether the bias receives relevance. The output whose sign decides always includes it.
     pub bias: Bias,
 }
 

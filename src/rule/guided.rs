@@ -1,5 +1,5 @@
 //! Guided backpropagation (Springenberg et al. 2015): an activation sends back the gradient of the positive part of the
-//! signal. A ReLU or clamp passes it where it was active itself, a smooth activation multiplies it by its slope.
+//! signal. A ReLU or clamp passes it where it was active; a smooth activation multiplies it by its slope.
 
 use super::activation::rising;
 use super::{Rule, Vjp};
@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::graph::NodeId;
 use crate::program::{Builder, Value};
 
-/// `max(up, 0)` times the activation's derivative; for activations that never fall.
+/// `max(up, 0)` times the activation's derivative; for activations that never decrease.
 #[derive(Debug, Clone, Copy)]
 pub struct Guided;
 

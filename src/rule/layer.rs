@@ -1,4 +1,5 @@
-//! What relevance rules share: layers with parts of their weights, signed halves of inputs, and who keeps what.
+//! Common code of relevance rules: layers with parts of their weights, signed halves of inputs, and the balance of
+//! relevance.
 
 use std::sync::Arc;
 
@@ -8,16 +9,16 @@ use crate::graph::{Graph, NodeId, Op, Part};
 use crate::program::{Builder, ConvLayer, LinearLayer, Value};
 use crate::tensor::Shape;
 
-/// δ in `R / (z + δ·sign(z))` where a rule has no ε of its own.
+/// δ in `R / (z + δ·sign(z))` for rules without an ε of their own.
 pub const STABILISER: f64 = 1e-6;
 
-/// What a layer's bias does with its part of the relevance.
+/// What happens to a bias's share of the relevance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Bias {
-    /// Keeps it, so that less arrives at the inputs.
+    /// The bias keeps it, so less arrives at the inputs.
     #[default]
     Keep,
-    /// Has none: it is left out of the layer's sums.
+    /// There is none: the bias is left out of the layer's sums.
     Zero,
 }
 
@@ -33,12 +34,12 @@ impl std::str::FromStr for Bias {
     }
 }
 
-/// Whether the node has weights: a convolution, a linear layer, or a batch norm that stayed (a depthwise convolution).
+/// Whether the node has weights: a convolution, a linear layer, or an unfolded batch norm (a depthwise convolution).
 pub(super) fn is_layer(graph: &Graph, id: NodeId) -> bool {
     matches!(graph.node(id).op, Op::Conv(_) | Op::BatchNorm(_) | Op::Linear(_))
 }
 
-/// Whether the node has weights and nothing between the picture and it has.
+/// Whether the node has weights and no node between the picture and it has.
 pub(super) fn is_first_layer(graph: &Graph, id: NodeId) -> bool {
     let mut behind = vec![false; graph.nodes().len()];
     for i in graph.ids().take(id.index()) {
@@ -47,7 +48,7 @@ pub(super) fn is_first_layer(graph: &Graph, id: NodeId) -> bool {
     is_layer(graph, id) && !graph.node(id).inputs.iter().any(|n| behind[n.index()])
 }
 
-/// Whether the node has weights and nothing between it and the logits has.
+/// Whether the node has weights and no node between it and the logits has.
 pub(super) fn is_last_layer(graph: &Graph, id: NodeId) -> bool {
     let mut reached = vec![false; graph.nodes().len()];
     reached[id.index()] = true;
@@ -59,7 +60,7 @@ pub(super) fn is_last_layer(graph: &Graph, id: NodeId) -> bool {
     is_layer(graph, id) && !later
 }
 
-/// Whether what readers of `id` get is never negative, whatever the picture.
+/// Whether the value that consumers of `id` read is non-negative for every picture.
 pub(super) fn is_not_negative(b: &Builder<'_>, id: NodeId) -> bool {
     let node = b.graph().node(id);
     !b.is_replaced(id)
@@ -77,7 +78,7 @@ pub(super) fn is_not_negative(b: &Builder<'_>, id: NodeId) -> bool {
         }
 }
 
-/// A layer with weights, whatever its shape.
+/// A layer with weights.
 #[derive(Debug, Clone)]
 pub(super) enum Layer {
     Conv(Arc<ConvLayer>),
@@ -85,7 +86,7 @@ pub(super) enum Layer {
 }
 
 impl Layer {
-    /// The layer that `id` is; an error for nodes without weights that names the rule.
+    /// Node `id` as a layer; for nodes without weights an error that names the rule.
     pub fn of(b: &Builder<'_>, id: NodeId, rule: &str) -> Result<Self> {
         let node = b.graph().node(id);
         match node.op {
@@ -108,7 +109,7 @@ impl Layer {
         own.filter(|own| bias == Bias::Keep && own.iter().any(|&v| v != 0.0)).map(Arc::clone)
     }
 
-    /// Shape of what it takes.
+    /// Shape of its input.
     pub fn input(&self) -> Shape {
         match self {
             Layer::Conv(layer) => layer.input,
@@ -145,7 +146,7 @@ impl Layer {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Halves {
     pub positive: Value,
-    /// None where the input is known never to be negative.
+    /// `None` if the input is known to be non-negative.
     pub negative: Option<Value>,
 }
 
@@ -159,7 +160,7 @@ impl Halves {
     }
 }
 
-/// A layer that takes `x⁺` with one part of its weights and `x⁻` with another.
+/// A layer that applies one part of its weights to `x⁺` and another to `x⁻`.
 #[derive(Debug, Clone)]
 pub(super) struct Parted {
     positive: Layer,
@@ -168,7 +169,7 @@ pub(super) struct Parted {
 }
 
 impl Parted {
-    /// `positive` and `negative` are the parts of the weights that meet `x⁺` and `x⁻`; `bias` is added once.
+    /// `positive` and `negative` are the parts of the weights for `x⁺` and `x⁻`; `bias` is added once.
     pub fn new(layer: &Layer, positive: Part, negative: Part, bias: Option<Arc<[f64]>>) -> Self {
         Self { positive: layer.with(positive, bias.clone()), negative: layer.with(negative, None), bias }
     }
@@ -191,13 +192,13 @@ impl Parted {
         b.add(r, other)
     }
 
-    /// What the bias keeps of `s`.
+    /// The bias's share for `s`.
     pub fn kept(&self, b: &mut Builder<'_>, s: Value) -> Result<Option<Value>> {
         kept_by_bias(b, self.bias.as_ref(), s)
     }
 }
 
-/// `b ∘ ⟨s⟩`: what a bias keeps, as a mean over positions for each channel.
+/// `b ∘ ⟨s⟩`: the bias's share, as a mean over positions per channel.
 pub(super) fn kept_by_bias(b: &mut Builder<'_>, bias: Option<&Arc<[f64]>>, s: Value) -> Result<Option<Value>> {
     let Some(bias) = bias else { return Ok(None) };
     let shape = b.shape(s);
@@ -211,7 +212,8 @@ pub(super) fn kept_by_bias(b: &mut Builder<'_>, bias: Option<&Arc<[f64]>>, s: Va
     b.mul(bias, mean).map(Some)
 }
 
-/// `⟨R − Σ z∘s⟩`: what nobody gets, because the denominator was more than the sum of the shares, or zero.
+/// `⟨R − Σ z∘s⟩`: relevance that reaches no input, because the denominator exceeded the sum of the contributions or was
+/// zero.
 pub(super) fn lost(b: &mut Builder<'_>, up: Value, shares: &[(Value, Value)]) -> Result<Value> {
     let mut rest = up;
     for &(z, s) in shares {
@@ -221,7 +223,7 @@ pub(super) fn lost(b: &mut Builder<'_>, up: Value, shares: &[(Value, Value)]) ->
     b.spatial_mean(rest)
 }
 
-/// `R_in = x ∘ Pᵀs + …`, `s = R / z`, for one set of parts: the whole of a rule like `z_plus`.
+/// `R_in = x ∘ Pᵀs + …`, `s = R / z`, for one set of parts: the complete rule in cases such as `z_plus`.
 pub(super) fn share(b: &mut Builder<'_>, parted: &Parted, x: Halves, up: Value) -> Result<NodeShares> {
     let z = parted.forward(b, x)?;
     let s = b.divide(up, z, STABILISER)?;
@@ -229,7 +231,7 @@ pub(super) fn share(b: &mut Builder<'_>, parted: &Parted, x: Halves, up: Value) 
     Ok(NodeShares { down: vec![down], bias: parted.kept(b, s)?, lost: Some(lost(b, up, &[(z, s)])?) })
 }
 
-/// Both, where there are two.
+/// The sum of those that are present.
 pub(super) fn sum(b: &mut Builder<'_>, one: Option<Value>, other: Option<Value>) -> Result<Option<Value>> {
     match (one, other) {
         (Some(one), Some(other)) => b.add(one, other).map(Some),

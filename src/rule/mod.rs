@@ -1,11 +1,11 @@
 //! How a signal at a node's output becomes signals at its inputs.
 //!
-//! A rule computes nothing: it writes primitives into a [`Builder`] and names the forward values it needs. A
-//! [`Composite`] says which rule each node obeys.
+//! A rule computes nothing: it writes primitives into a [`Builder`] and requests the forward values it needs. A
+//! [`Composite`] assigns a rule to each node.
 //!
-//! Rules are of two kinds: some send gradients back ([`Vjp`], [`Guided`], [`Deconvnet`], [`Rectified`]), the others share
-//! out relevance ([`Epsilon`] and all that follow its pattern `R_in = x ∘ Wᵀ(R / z)`). These take inputs of any sign, and
-//! say what their layer's bias and stabiliser keep ([`Rule::share`]).
+//! There are two kinds of rules. Some send gradients back ([`Vjp`], [`Guided`], [`Deconvnet`], [`Rectified`]); the
+//! others distribute relevance ([`Epsilon`] and all that follow its pattern `R_in = x ∘ Wᵀ(R / z)`). The latter take
+//! inputs of any sign, and report the share of their layer's bias and stabiliser ([`Rule::share`]).
 
 mod activation;
 mod alpha_beta;
@@ -60,16 +60,17 @@ use crate::program::{Builder, Value};
 
 /// A backward rule.
 pub trait Rule: Send + Sync + std::fmt::Debug {
-    /// Name, unique among rules with the same parameters.
+    /// Name; includes the parameters, so that it identifies the rule.
     fn id(&self) -> String;
 
-    /// Signals at the inputs of `node` when `up` arrives at its output; one each, in order.
+    /// The signals at the inputs of `node`, one each in order, given the signal `up` at its output.
     ///
     /// # Errors
     /// When the rule has no meaning for this kind of node.
     fn pull(&self, node: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>>;
 
-    /// As [`Rule::pull`], with what does not go on. Steps for what nobody reads are left out of the program.
+    /// As [`Rule::pull`], with the relevance that is not passed on. Steps whose results are not used are left out of
+    /// the program.
     ///
     /// # Errors
     /// As [`Rule::pull`].
@@ -78,29 +79,30 @@ pub trait Rule: Send + Sync + std::fmt::Debug {
     }
 }
 
-/// What becomes of the relevance that arrives at a node.
+/// Where the relevance that arrives at a node goes.
 #[derive(Debug, Clone)]
 pub struct NodeShares {
-    /// Goes on, one signal for each input.
+    /// Passed on, one signal per input.
     pub down: Vec<Value>,
-    /// Stays with the bias: for each channel of the node's output the mean over its positions.
+    /// Kept by the bias: per channel of the node's output, the mean over its positions.
     pub bias: Option<Value>,
-    /// Nobody gets: taken by a stabiliser, or arrived where there was nothing to divide. Again means.
+    /// Relevance that reaches no input: absorbed by the stabiliser, or arriving where every contribution is zero. Also
+    /// a mean per channel.
     pub lost: Option<Value>,
 }
 
-/// Which nodes a rule is for.
+/// Selects nodes for a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Select {
     /// All.
     Every,
-    /// Functions of single numbers: ReLUs, clamps, smooth activations.
+    /// Scalar functions: ReLUs, clamps, smooth activations.
     Activations,
-    /// Convolutions, and batch norms that were not folded.
+    /// Convolutions, and unfolded batch norms.
     Convolutions,
     /// Linear layers.
     Linears,
-    /// Layers with weights that no other such layer precedes: those at the pixels.
+    /// Layers with weights that no other such layer precedes, i.e. those at the pixels.
     FirstLayers,
     /// Layers with weights that no other such layer follows.
     LastLayers,
@@ -111,7 +113,7 @@ pub enum Select {
 }
 
 impl Select {
-    /// Whether it names this node.
+    /// Whether it selects this node.
     ///
     /// # Panics
     /// When the graph has no such node.
@@ -129,7 +131,7 @@ impl Select {
     }
 }
 
-/// Rules for a whole net: the first that matches a node is the node's. Composites are equal if their ids are.
+/// Rules for a whole net: a node gets the first rule that matches it. Composites are equal if their ids are.
 #[derive(Debug, Clone)]
 pub struct Composite {
     rules: Vec<(Select, Arc<dyn Rule>)>,
@@ -172,7 +174,7 @@ impl Composite {
         Self::new(vec![(Select::Activations, Arc::new(Deconvnet)), (Select::Every, Arc::new(Vjp))])
     }
 
-    /// Names the composite; equal ids mean equal rules.
+    /// Identifies the composite; equal ids mean equal rules.
     pub fn id(&self) -> String {
         self.id.clone()
     }

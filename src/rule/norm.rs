@@ -1,4 +1,4 @@
-//! Relevance in proportion to each input's part of a sum or mean: what a residual addition and an average pool do in LRP.
+//! Relevance in proportion to each input's share of a sum or mean: LRP for residual additions and average pools.
 
 use super::layer::{STABILISER, lost};
 use super::{NodeShares, Rule, Vjp};

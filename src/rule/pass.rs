@@ -1,4 +1,4 @@
-//! Relevance unchanged: what an activation does in LRP (Bach et al. 2015, section 2), whatever its function.
+//! Relevance unchanged: LRP for activations of any kind (Bach et al. 2015, section 2).
 
 use super::Rule;
 use super::activation::activation;

@@ -1,5 +1,5 @@
-//! PatternNet and PatternAttribution (Kindermans et al. 2018, section 4): the gradient with other numbers in place of each
-//! layer's weight, the patterns a themselves or w ∘ a.
+//! PatternNet and PatternAttribution (Kindermans et al. 2018, section 4): the gradient with each layer's weight w
+//! replaced by its pattern a, or by w ∘ a.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::program::{Builder, ConvLayer, LinearLayer, Value};
 pub struct Pattern {
     /// Unique among patterns.
     pub name: String,
-    /// One weight for every convolution, batch norm and linear layer, in its shape.
+    /// One weight, of the same shape, for every convolution, batch norm and linear layer.
     pub weights: HashMap<NodeId, Weight>,
 }
 

@@ -1,4 +1,4 @@
-//! Relevance rules for whole nets: the named sets of layer-wise relevance propagation and what is built like them.
+//! Relevance rules for whole nets: the named presets of layer-wise relevance propagation, and related composites.
 
 use std::sync::Arc;
 
@@ -14,13 +14,13 @@ pub enum Preset {
     Epsilon,
     /// z⁺ for convolutions, ε for linear layers.
     EpsilonPlus,
-    /// The same, flat at the pixels.
+    /// The same, with the flat rule at the pixels.
     EpsilonPlusFlat,
     /// γ for convolutions, ε for linear layers, z^B at the pixels.
     EpsilonGammaBox,
     /// α = 2, β = 1 for convolutions, ε for linear layers.
     EpsilonAlpha2Beta1,
-    /// The same, flat at the pixels.
+    /// The same, with the flat rule at the pixels.
     EpsilonAlpha2Beta1Flat,
     /// γ for convolutions, ε for linear layers.
     Gamma,
@@ -50,29 +50,29 @@ impl std::str::FromStr for Preset {
     }
 }
 
-/// Numbers of a [`Preset`]'s rules.
+/// Parameters of a [`Preset`]'s rules.
 #[derive(Debug, Clone)]
 pub struct Relevance {
     /// ε of the ε rule; the other rules' stabiliser is 1e-6.
     pub epsilon: f64,
     /// γ of the γ rule.
     pub gamma: f64,
-    /// What biases do; the z^B and flat rules have none.
+    /// How biases are treated; the z^B and flat rules have none.
     pub bias: Bias,
-    /// Least number of a pixel, one for each channel or one for all.
+    /// Smallest value of a pixel, one per channel or one for all.
     pub low: Vec<f64>,
-    /// Greatest number of a pixel.
+    /// Largest value of a pixel.
     pub high: Vec<f64>,
 }
 
 impl Relevance {
-    /// The rules of `preset`: activations pass, sums and average pools share in proportion, a max-pool's winner takes all,
-    /// and nodes that only move numbers move relevance.
+    /// The rules of `preset`. Activations pass relevance on, sums and average pools distribute it in proportion, a
+    /// max-pool's winner takes all, and nodes that only move numbers move relevance.
     ///
-    /// "At the pixels" are the layers that no other precedes, whether convolutions or linear.
+    /// "At the pixels" are the layers with weights that no other such layer precedes, convolutional or linear.
     ///
     /// # Errors
-    /// When ε or γ is negative or not finite, or the pixels' box is none where the preset needs one.
+    /// When ε or γ is negative or not finite, or the preset needs the pixels' box and it is invalid.
     pub fn composite(&self, preset: Preset) -> Result<Composite> {
         for (name, value) in [("epsilon", self.epsilon), ("gamma", self.gamma)] {
             if !(value >= 0.0 && value.is_finite()) {
@@ -97,7 +97,7 @@ impl Relevance {
     }
 }
 
-/// Rules of the layers; what other nodes do is the same in all presets.
+/// Rules of the layers; those of other nodes are the same in all presets.
 fn relevance(first: Option<Arc<dyn Rule>>, convolutions: Arc<dyn Rule>, linears: Arc<dyn Rule>) -> Composite {
     let mut rules: Vec<(Select, Arc<dyn Rule>)> = Vec::new();
     rules.extend(first.map(|rule| (Select::FirstLayers, rule)));
@@ -111,11 +111,11 @@ fn relevance(first: Option<Arc<dyn Rule>>, convolutions: Arc<dyn Rule>, linears:
 }
 
 impl Composite {
-    /// Deep Taylor decomposition (Montavon et al. 2017): z⁺ inside, z^B at pixels between `low` and `high`, one number for
-    /// each channel or one for all.
+    /// Deep Taylor decomposition (Montavon et al. 2017): z⁺ inside, z^B at pixels between `low` and `high`, one number
+    /// per channel or one for all.
     ///
     /// # Errors
-    /// When pixels cannot lie there.
+    /// When the box is invalid.
     pub fn deep_taylor(low: &[f64], high: &[f64]) -> Result<Self> {
         let inside: Arc<dyn Rule> = Arc::new(ZPlus { bias: Bias::Keep });
         Ok(relevance(Some(Arc::new(ZBox::new(low, high)?)), Arc::clone(&inside), inside))
@@ -134,14 +134,14 @@ impl Composite {
         ])
     }
 
-    /// The same, the last layer's part less that of its negated weights.
+    /// The same, with the last layer's result minus that of its negated weights.
     pub fn contrastive_excitation() -> Self {
         let mut rules = Self::excitation().rules;
         rules.insert(0, (Select::LastLayers, Arc::new(Contrast)));
         Self::new(rules)
     }
 
-    /// RectGrad (Kim et al. 2019): the gradient, activations passing what is above the `q`-quantile.
+    /// RectGrad (Kim et al. 2019): the gradient, with activations that pass only signals above the `q`-quantile.
     pub fn rectified(q: f64) -> Self {
         Self::new(vec![(Select::Activations, Arc::new(Rectified { q })), (Select::Every, Arc::new(Vjp))])
     }

@@ -1,24 +1,24 @@
-//! The backward pass: a signal sent through a net, node by node, each by its rule.
+//! The backward pass: sends a signal through a net, node by node, each by its rule.
 
 use super::{Composite, NodeShares};
 use crate::error::{Error, Result};
 use crate::graph::NodeId;
 use crate::program::{Builder, Value};
 
-/// The signal at `to` when `signal` arrives at the output of `from` and every node in between obeys `rules`.
+/// The signal at `to`, given `signal` at the output of `from` and `rules` for all nodes in between.
 ///
 /// # Errors
-/// When a rule refuses a node or sends a signal of the wrong shape, `signal` has not the shape of `from`'s output, or `to` is
-/// not upstream of `from`.
+/// When a rule refuses a node or sends a signal of the wrong shape, `signal` does not have the shape of `from`'s
+/// output, or `to` is not upstream of `from`.
 pub fn pull_back(b: &mut Builder<'_>, rules: &Composite, from: NodeId, signal: Value, to: NodeId) -> Result<Value> {
     pull_back_observed(b, rules, (from, signal), to, &mut |_, _, _, _| Ok(()))
 }
 
-/// As [`pull_back`] of `(from, signal)`; `observe(builder, node, up, shares)` sees what arrives at each node and what
-/// becomes of it, the last node first.
+/// As [`pull_back`] of `(from, signal)`; `observe(builder, node, up, shares)` is called for each node with the signal
+/// that arrives and where it goes, last node first.
 ///
 /// # Errors
-/// As [`pull_back`], and those of `observe`.
+/// As [`pull_back`], and the errors of `observe`.
 pub fn pull_back_observed(
     b: &mut Builder<'_>,
     rules: &Composite,
@@ -30,7 +30,7 @@ pub fn pull_back_observed(
     graph.check(from)?;
     graph.check(to)?;
     b.expect_signal(from, signal)?;
-    // Signals matter only on ways that lead to `to`.
+    // Signals matter only on paths that lead to `to`.
     let mut leads = vec![false; graph.nodes().len()];
     leads[to.index()] = true;
     for id in graph.ids().skip(to.index() + 1) {

@@ -1,4 +1,4 @@
-//! RectGrad's rule (Kim et al. 2019, equation 3): an activation passes a signal only where the two together count.
+//! RectGrad's rule (Kim et al. 2019, equation 3): an activation passes a signal only where their product is large.
 
 use super::Rule;
 use super::activation::activation;
@@ -6,11 +6,11 @@ use crate::error::{Error, Result};
 use crate::graph::{Activation, NodeId};
 use crate::program::{Builder, Value};
 
-/// `up` where `activation · up` lies above its `q`-quantile over the layer of one picture; for ReLUs and clamps. A clamp's
-/// activation counts as 0 where it is cut off.
+/// `up` where `activation · up` exceeds its `q`-quantile over the layer of one picture; for ReLUs and clamps. A clamp's
+/// activation counts as 0 where it is clipped.
 #[derive(Debug, Clone, Copy)]
 pub struct Rectified {
-    /// Share of the layer that passes nothing, 0 to 1.
+    /// Share of the layer that passes no signal, 0 to 1.
     pub q: f64,
 }
 

@@ -1,5 +1,5 @@
-//! The w² rule of deep Taylor decomposition (Montavon et al. 2017, section 4.1): relevance in proportion to squared weights,
-//! whatever the inputs.
+//! The w² rule of deep Taylor decomposition (Montavon et al. 2017, section 4.1): relevance in proportion to squared
+//! weights, independent of the inputs.
 
 use super::layer::{Layer, STABILISER, lost};
 use super::{NodeShares, Rule};
@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::graph::{NodeId, Part};
 use crate::program::{Builder, Value};
 
-/// `R_in = W²ᵀ(R / ΣW²)`, sums over the taps inside the picture; for layers with weights. Biases take no part.
+/// `R_in = W²ᵀ(R / ΣW²)`, with sums over the taps inside the picture; for layers with weights. Biases are ignored.
 #[derive(Debug, Clone, Copy)]
 pub struct WSquare;
 
@@ -25,7 +25,7 @@ impl Rule for WSquare {
     }
 }
 
-/// Relevance in proportion to a part of the weights alone.
+/// Distributes relevance in proportion to a part of the weights, independent of the inputs.
 pub(super) fn spread(layer: &Layer, part: Part, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
     let layer = layer.with(part, None);
     let shape = layer.input();

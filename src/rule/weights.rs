@@ -1,4 +1,4 @@
-//! Gradients of what a net was trained for: its weights and biases.
+//! Gradients with respect to a net's parameters: weights and biases.
 
 use super::{Composite, pull_back_observed};
 use crate::error::{Error, Result};
@@ -10,18 +10,18 @@ use crate::program::{Builder, Value};
 pub struct WeightGradient {
     /// The convolution or linear layer.
     pub node: NodeId,
-    /// One number a weight, `[k, c / groups · kh, kw]`.
+    /// One number per weight, `[k, c / groups · kh, kw]`.
     pub weight: Value,
-    /// One number a bias, where the layer has one.
+    /// One number per bias, if the layer has one.
     pub bias: Option<Value>,
 }
 
-/// Gradients of the weights and biases of every layer on a way from the picture to `from`, in the order of the graph, when
-/// `signal` is the gradient at the output of `from`. Each is of one copy of one picture: whoever asks for a batch's adds up.
+/// Gradients of the weights and biases of every layer on a path from the picture to `from`, in graph order, where
+/// `signal` is the gradient at the output of `from`. Each is for one copy of one picture; the caller sums over a batch.
 ///
 /// # Errors
-/// When `signal` has not the shape of `from`'s output, or a batch norm has not been folded: what it was trained for are other
-/// numbers than those of the convolution it comes to.
+/// When `signal` does not have the shape of `from`'s output, or a batch norm has not been folded: its trained numbers
+/// are not those of its equivalent convolution.
 pub fn weight_gradients(b: &mut Builder<'_>, from: NodeId, signal: Value) -> Result<Vec<WeightGradient>> {
     let (graph, mut found) = (b.graph(), Vec::new());
     let to = graph.input();
@@ -30,7 +30,7 @@ pub fn weight_gradients(b: &mut Builder<'_>, from: NodeId, signal: Value) -> Res
         let bias = match &node.op {
             Op::Conv(conv) => match &conv.bias {
                 Some(bias) if bias.len() == node.shape.c => Some(b.bias_adjoint(up)?),
-                // One number an element.
+                // One number per element.
                 Some(_) => Some(up),
                 None => None,
             },

@@ -1,5 +1,4 @@
-//! The z^B rule of deep Taylor decomposition (Montavon et al. 2017, section 4.3): for inputs that lie in a box, such as
-//! pixels.
+//! The z^B rule of deep Taylor decomposition (Montavon et al. 2017, section 4.3): for inputs in a box, such as pixels.
 
 use std::sync::Arc;
 
@@ -9,7 +8,8 @@ use crate::error::{Error, Result};
 use crate::graph::{NodeId, Part};
 use crate::program::{Builder, Value};
 
-/// `z = Wx − W⁺l − W⁻h`, `R_in = x ∘ Wᵀs − l ∘ W⁺ᵀs − h ∘ W⁻ᵀs`; for layers that no other precedes. Biases take no part.
+/// `z = Wx − W⁺l − W⁻h`, `R_in = x ∘ Wᵀs − l ∘ W⁺ᵀs − h ∘ W⁻ᵀs`; for layers with no layer before them. Biases are
+/// ignored.
 #[derive(Debug, Clone)]
 pub struct ZBox {
     low: Arc<[f64]>,
@@ -17,10 +17,10 @@ pub struct ZBox {
 }
 
 impl ZBox {
-    /// The box: least and greatest number of the picture, one for each of its channels or one for all.
+    /// The box: smallest and largest value of the picture, one per channel or one for all.
     ///
     /// # Errors
-    /// When they are not finite, not as many or not in order.
+    /// When they are not finite, differ in number, or are not in order.
     pub fn new(low: &[f64], high: &[f64]) -> Result<Self> {
         let ordered = |(l, h): (&f64, &f64)| l.is_finite() && h.is_finite() && l <= h;
         if low.is_empty() || low.len() != high.len() || !low.iter().zip(high).all(ordered) {
@@ -45,7 +45,7 @@ impl ZBox {
         if input == graph.input() {
             return Ok(bound);
         }
-        // Whatever lies between (flattening, pooling, sums) grows with its inputs, so a bound stays one.
+        // The nodes in between (flattening, pooling, sums) are monotonic, so a bound remains a bound.
         let here = b.forward();
         b.replace(graph.input(), bound)?;
         let bound = b.output(input);

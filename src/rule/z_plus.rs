@@ -1,4 +1,5 @@
-//! LRP-z⁺ (Montavon et al. 2017, section 4.2; Zhang et al. 2016, equation 8): relevance in proportion to what raised the sum.
+//! LRP-z⁺ (Montavon et al. 2017, section 4.2; Zhang et al. 2016, equation 8): relevance in proportion to positive
+//! contributions.
 
 use super::layer::{Bias, Halves, Layer, Parted, STABILISER, is_layer, is_not_negative, lost, share};
 use super::{NodeShares, Rule, Vjp};
@@ -9,10 +10,10 @@ use crate::program::{Builder, Value};
 /// `z = W⁺x⁺ + W⁻x⁻ + b⁺`, `R_in = x⁺ ∘ W⁺ᵀs + x⁻ ∘ W⁻ᵀs`; for layers with weights, and for sums and averages, whose
 /// weights are positive and known.
 ///
-/// Both papers take inputs that are not negative; the second halves are what makes it a rule for signed ones.
+/// Both papers assume non-negative inputs; the terms with `x⁻` extend the rule to signed ones.
 #[derive(Debug, Clone, Copy)]
 pub struct ZPlus {
-    /// Whether the bias takes part.
+    /// Whether the bias receives relevance.
     pub bias: Bias,
 }
 
@@ -45,7 +46,7 @@ impl Rule for ZPlus {
     }
 }
 
-/// Each input's positive part, as a share of their sum.
+/// Distributes by each input's positive part, as a share of their sum.
 fn sum(id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
     let inputs = &b.graph().node(id).inputs;
     let mut parts = Vec::with_capacity(inputs.len());
@@ -63,7 +64,7 @@ fn sum(id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
     Ok(NodeShares { down, bias: None, lost: Some(lost(b, up, &[(z, s)])?) })
 }
 
-/// Each element's positive part, as a share of its window's.
+/// Distributes by each element's positive part, as a share of its window's sum.
 fn average(id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
     let input = b.graph().node(id).inputs[0];
     let x = b.input(id, 0);

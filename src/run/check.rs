@@ -1,4 +1,4 @@
-//! Tests of trust on many inputs, one after the other.
+//! Runs tests of trust on many inputs.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -19,11 +19,11 @@ use crate::session::{Noticed, Session};
 use crate::tensor::{Shape, Tensor};
 use crate::text::counted;
 
-/// Hears of each input that was checked: what was found, unless it failed what it was found on, and what was assumed and
-/// warned of, in the run and of this input.
+/// Receives each checked input: its results; the item and details, unless it failed; and the assumptions and warnings
+/// of the run and of this input.
 pub type Hears<'a> = Box<dyn FnMut(&PictureChecked, Option<(&Item, &Checked)>, &Noticed) -> Result<()> + 'a>;
 
-/// Puts methods to tests of trust on many inputs.
+/// Runs tests of trust for methods on many inputs.
 pub struct Checks<'a> {
     session: &'a Session,
     load: &'a dyn Fn(&Path) -> Result<Tensor>,
@@ -31,23 +31,23 @@ pub struct Checks<'a> {
     methods: Vec<(String, Spec)>,
     tests: Vec<&'static Test>,
     sources: Arc<[Source]>,
-    /// One for each input shape.
+    /// One per input shape.
     checkers: HashMap<Shape, Checker<'a>>,
     cancel: Cancel,
     hears: Hears<'a>,
     pictures: Vec<PictureChecked>,
     said: Said,
-    /// Whether an input was checked.
+    /// Whether an input has been checked.
     proven: bool,
-    /// Inputs checked when the source began.
+    /// Inputs checked before the current source.
     before: usize,
 }
 
 impl<'a> Checks<'a> {
-    /// Of `methods` by `tests`, on engines of their own with the given settings.
+    /// Runs `tests` on `methods`, on engines of their own with the given settings.
     ///
     /// # Errors
-    /// When a method has no meaning: what can be refused before the first input is.
+    /// When a method has no meaning, as far as that shows before the first input.
     pub fn new(
         session: &'a Session,
         load: &'a dyn Fn(&Path) -> Result<Tensor>,
@@ -78,7 +78,7 @@ impl<'a> Checks<'a> {
         })
     }
 
-    /// What was found, by input, and what there is to say of the run.
+    /// The results by input, and the remarks on the run.
     pub fn close(self) -> (Vec<PictureChecked>, Said) {
         (self.pictures, self.said)
     }

@@ -1,4 +1,5 @@
-//! Inputs of one size, gathered for what needs many of them: patterns, examples of a detector, data that are shifted.
+//! Collects inputs of one size for work that needs many of them: pattern fits, a detector's training samples, shifted
+//! data.
 
 use std::sync::Arc;
 
@@ -16,18 +17,18 @@ use crate::score::top;
 use crate::session::Session;
 use crate::tensor::{Shape, Tensor};
 
-/// Pictures of known class that a fit holds against the net's predictions: enough to tell a wrong preparation.
+/// Pictures of known class for which a fit compares the net's predictions; enough to detect a wrong preparation.
 const COMPARED: usize = 256;
 
-/// An input, and the attacked version that it is given with.
+/// An input and its attacked version, if any.
 pub type InputPair = (Item, Option<Item>);
 
-/// What becomes of inputs that were gathered.
+/// Consumes the collected inputs.
 pub trait Sink {
-    /// Most inputs that go together.
+    /// Most inputs that are processed together.
     fn together(&self, at: ItemPosition) -> usize;
 
-    /// Takes inputs of the net's size with their attacked versions and, where they are known, classes.
+    /// Takes inputs of the net's size, with their attacked versions and, if known, their classes.
     ///
     /// # Errors
     /// When the run cannot go on.
@@ -45,7 +46,7 @@ pub struct Gathered {
     pub label: Option<usize>,
 }
 
-/// Gathers inputs of the size that most have; others are left out, with a word.
+/// Collects inputs of the most frequent size; others are left out with a warning.
 pub struct Gather<'a, S> {
     session: &'a mut Session,
     sources: Arc<[Source]>,
@@ -53,18 +54,18 @@ pub struct Gather<'a, S> {
     pub graph: Option<Arc<Graph>>,
     /// Inputs still wanted.
     left: usize,
-    /// Inputs that were taken, and those that were left out.
+    /// Numbers of inputs used and left out.
     pub counts: [usize; 2],
-    /// What there is to say of the run.
+    /// Remarks on the run.
     pub said: Said,
-    /// What takes them.
+    /// The consumer.
     pub sink: S,
-    /// Taken when the source began.
+    /// Inputs used before the current source.
     before: usize,
 }
 
 impl<'a, S: Sink> Gather<'a, S> {
-    /// For `limit` inputs at most.
+    /// Collects at most `limit` inputs.
     pub fn new(
         session: &'a mut Session,
         sources: Arc<[Source]>,
@@ -77,12 +78,12 @@ impl<'a, S: Sink> Gather<'a, S> {
         Self { session, sources, graph, left: limit.unwrap_or(usize::MAX), counts: [0; 2], said, sink, before: 0 }
     }
 
-    /// What computes.
+    /// The session.
     pub fn session(&mut self) -> &mut Session {
         self.session
     }
 
-    /// The input if it has the size of the others; without a usual one the first makes the net.
+    /// Returns the input if it has the common size; if no size is set yet, the first input sets it.
     fn fitting(&mut self, input: Tensor) -> Result<Tensor> {
         let &[c, h, w] = input.dims() else {
             return Err(Error::input(format!("an input of shape {:?}", input.dims())));
@@ -161,7 +162,7 @@ impl<S: Sink> InputWork for Gather<'_, S> {
     }
 }
 
-/// Keeps the inputs.
+/// Stores the inputs.
 #[derive(Debug, Default)]
 pub struct KeptInputs(pub Vec<Tensor>);
 
@@ -178,16 +179,16 @@ impl Sink for KeptInputs {
 
 /// Fits patterns to the inputs.
 pub struct Fitting {
-    /// How.
+    /// The estimator.
     pub estimator: Estimator,
-    /// The fit, once there is an input.
+    /// The fit; `None` before the first input.
     pub fit: Option<Fit>,
-    /// Inputs whose class was held against the net's prediction.
+    /// Inputs whose class was compared with the net's prediction.
     compared: usize,
 }
 
 impl Fitting {
-    /// Nothing is fitted yet.
+    /// An empty fit.
     pub fn new(estimator: Estimator) -> Self {
         Self { estimator, fit: None, compared: 0 }
     }
@@ -224,17 +225,17 @@ impl Sink for Fitting {
     }
 }
 
-/// Makes examples of a detector of the inputs.
+/// Turns the inputs into training samples of a detector.
 pub struct Specimens<'a> {
     /// How pictures become inputs.
     pub preprocess: &'a Preprocess,
-    /// What the detector looks at.
+    /// The detector's features.
     pub features: &'a Features,
-    /// Kinds of attacked versions.
+    /// Kinds of attacked versions to make.
     pub kinds: &'a [SpecimenKind],
-    /// Seed of the attacks and of the split.
+    /// Seed for the attacks and the split.
     pub seed: u64,
-    /// The examples.
+    /// The samples so far.
     pub all: Vec<Specimen>,
 }
 
@@ -270,16 +271,16 @@ impl Sink for Specimens<'_> {
     }
 }
 
-/// Inputs, each with the attacked version at the same place of another stream, where one is given.
+/// Inputs, each with the attacked version at the same position of a second stream, if there is one.
 pub struct Paired {
     clean: ItemStream,
     attacked: Option<ItemStream>,
-    /// Whether the attacked versions ended first.
+    /// Whether the attacked versions ran out first.
     pub short: bool,
 }
 
 impl Paired {
-    /// `attacked` belongs to `clean` one by one.
+    /// Pairs `attacked` with `clean` one by one.
     pub fn new(clean: ItemStream, attacked: Option<ItemStream>) -> Self {
         Self { clean, attacked, short: false }
     }
@@ -292,7 +293,7 @@ impl Paired {
         })
     }
 
-    /// Whether attacked versions are left over.
+    /// Whether there are surplus attacked versions.
     pub fn is_long(&mut self) -> bool {
         self.attacked.is_some() && self.partner().is_some()
     }

@@ -1,4 +1,4 @@
-//! Maps as pictures.
+//! Draws maps as pictures.
 
 use super::Format;
 use crate::error::Result;
@@ -18,7 +18,7 @@ pub fn draw(format: Format, view: &Picture, map: &Map, look: &Look) -> Result<Pi
 pub struct SheetPanel {
     /// The method's name.
     pub name: String,
-    /// What was explained.
+    /// The explained class.
     pub caption: String,
     /// The map.
     pub map: Map,

@@ -1,4 +1,4 @@
-//! What earlier runs have left in a folder of results: whose files are there, and which names are free.
+//! What earlier runs left in a folder of results: whose files are there, and which names are free.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -13,17 +13,17 @@ use crate::reliability::attack;
 use crate::report::{About, Journal, JournalEntry, left_in, of_rows};
 use crate::text::{counted, hex};
 
-/// What a sheet has in the place of a method.
+/// Takes the place of a method's id in a sheet's name.
 pub const SHEET: &str = "grid";
 
-/// Hash of where a file is, which of a link is not where it leads; `None` where that cannot be told.
+/// Hash of a file's location; for a link, of the link, not of its target. `None` if it is unknown.
 pub fn place_of(path: &Path) -> Option<String> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let place = folder.canonicalize().ok()?.join(path.file_name()?);
     Some(hex(&Sha256::digest(place.as_os_str().as_encoded_bytes())[..8]))
 }
 
-/// Finds the source that a line is about.
+/// Finds the source that a journal line is about.
 pub struct Finder<'a> {
     sources: &'a [Source],
     places: &'a [Option<String>],
@@ -32,22 +32,22 @@ pub struct Finder<'a> {
 }
 
 impl<'a> Finder<'a> {
-    /// Among `sources`, whose places are `places`.
+    /// Searches `sources`, whose locations are `places`.
     pub fn new(sources: &'a [Source], places: &'a [Option<String>]) -> Self {
         let by_text = sources.iter().enumerate().map(|(at, s)| (s.shown.as_str(), at)).collect();
         let by_place = places.iter().enumerate().filter_map(|(at, p)| Some((p.as_deref()?, at))).collect();
         Self { sources, places, by_text, by_place }
     }
 
-    /// The source of the same path, unless it is another file, or of the same place.
+    /// The source with the same path, if it is the same file, else the one at the same location.
     pub fn source(&self, about: &About) -> Option<usize> {
         if let Some(&at) = self.by_text.get(about.input.as_str()) {
             let same_place = match (&about.place, &self.places[at]) {
                 (Some(then), Some(now)) => then == now,
-                // Before places were written down.
+                // A line from before locations were recorded.
                 _ => true,
             };
-            // A whole project may have moved.
+            // The whole project may have been moved.
             if same_place || about.stamp.is_some() && about.stamp == self.sources[at].stamp {
                 return Some(at);
             }
@@ -64,16 +64,16 @@ pub struct Results {
     out: PathBuf,
 }
 
-/// Files of a line, by their names below the folder of results, if all are there and have their sizes.
+/// A line's files, by path relative to the folder of results, if all exist with their recorded sizes.
 pub type Standing = Option<Vec<String>>;
 
 impl Results {
-    /// In `out`, which exists.
+    /// The folder `out`, which exists.
     pub fn new(out: &Path) -> Self {
         Self { out: out.canonicalize().unwrap_or_else(|_| out.to_owned()) }
     }
 
-    /// The files of a line that says no error.
+    /// The files of a line without an error.
     pub fn standing(&self, about: &About) -> Standing {
         if about.error.is_some() || !about.bytes.is_empty() && about.bytes.len() != about.files.len() {
             return None;
@@ -82,7 +82,7 @@ impl Results {
         about.files.iter().zip(sizes).map(|(file, size)| self.find(file, size, about.part.as_deref())).collect()
     }
 
-    /// The name below the folder of a file that a line may have named from another working directory.
+    /// Path relative to the folder of results of a file whose line may name it relative to another working directory.
     fn find(&self, file: &str, size: Option<u64>, part: Option<&str>) -> Option<String> {
         let path = paths::named(file);
         let suits = |path: &Path| {
@@ -107,7 +107,7 @@ impl Results {
         }
     }
 
-    /// What journals in the folder other than `own` say.
+    /// The lines of all journals in the folder other than `own`.
     pub fn others(&self, own: &Path) -> Vec<About> {
         let entries = self.out.read_dir().into_iter().flatten().flatten();
         let journals = entries.filter(|entry| {
@@ -115,14 +115,14 @@ impl Results {
             let name = name.to_string_lossy();
             name.starts_with("records.") && name.ends_with(".jsonl") && Some(&*entry.file_name()) != own.file_name()
         });
-        // What is damaged is for the runs that write it to say.
+        // Damage is reported by the run that writes the journal.
         journals.flat_map(|journal| Journal::read(&journal.path()).unwrap_or_default()).collect()
     }
 }
 
-/// What the journals of a folder say.
+/// The journals of a folder.
 pub struct Past<T> {
-    /// The lines of the journal that this run goes on with.
+    /// The lines of the journal that this run continues.
     pub entries: Vec<JournalEntry<T>>,
     /// Their files.
     pub standing: Vec<Standing>,
@@ -131,7 +131,7 @@ pub struct Past<T> {
 }
 
 impl<T: DeserializeOwned> Past<T> {
-    /// Reads the journal `own`, whose lines of this command have the key `key`, and looks at the others.
+    /// Reads the journal `own`, in which this command's lines have the key `key`, and the folder's other journals.
     ///
     /// # Errors
     /// When `own` is damaged.
@@ -157,28 +157,28 @@ impl<T: DeserializeOwned> Past<T> {
         own.chain(self.others.iter().map(|(about, files)| (about, files.as_slice())))
     }
 
-    /// The names that a run over `ids` may write and that are in use.
+    /// The names in use that a run over `ids` might write.
     pub fn names<'a>(&'a self, ids: HashSet<&'a str>) -> StemsInUse<'a> {
         StemsInUse::new(self.lines(), ids)
     }
 
-    /// Results of inputs that are not among this run's.
+    /// Results of inputs that are not part of this run.
     pub fn of_others(&self, results: &Results, finder: &Finder) -> HashSet<PathBuf> {
         let lines = self.lines().filter(|(about, _)| finder.source(about).is_none());
         lines.flat_map(|(_, files)| files).map(|file| results.out.join(paths::named(file))).collect()
     }
 }
 
-/// Which stems are in use: for each, the lines that have a file whose name begins with it.
+/// The stems in use: for each, the lines with a file whose name begins with it.
 pub struct StemsInUse<'a> {
-    /// By stem, position of the line and whether a row's number follows.
+    /// By stem: position of the line, and whether a row number follows.
     begun: HashMap<String, Vec<(usize, bool)>>,
     abouts: Vec<&'a About>,
-    /// Ids of methods or attacks that run now.
+    /// Ids of this run's methods or attacks.
     ids: HashSet<&'a str>,
 }
 
-/// The stem of a result's name and what made it. The picture of a row has the stem of its array, too.
+/// The stem in a result's name and its author. The picture of a row also has the stem of its array.
 struct ResultName<'f> {
     stem: &'f str,
     of_row: Option<&'f str>,
@@ -186,7 +186,7 @@ struct ResultName<'f> {
 }
 
 impl<'f> ResultName<'f> {
-    /// `<stem>.<id>.<more>` or `<stem>.<row>.<id>.<more>`, with the last part that may be an id.
+    /// Parses `<stem>.<id>.<more>` or `<stem>.<row>.<id>.<more>`; the last part that can be an id is the id.
     fn of(file: &'f str) -> Option<Self> {
         let part = |dot: usize| file[dot + 1..].split('.').next().unwrap_or_default();
         let (dot, _) = file.rmatch_indices('.').find(|&(dot, _)| is_id(part(dot)))?;
@@ -196,7 +196,7 @@ impl<'f> ResultName<'f> {
     }
 }
 
-/// Whether a part of a name says what made the file: a method or an attack, numbered or not, or a sheet.
+/// Whether a part of a name identifies the author: a method or an attack, numbered or not, or a sheet.
 fn is_id(part: &str) -> bool {
     let numbered = part.rsplit_once('-').filter(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
     let id = numbered.map_or(part, |(id, _)| id);
@@ -204,7 +204,7 @@ fn is_id(part: &str) -> bool {
 }
 
 impl<'a> StemsInUse<'a> {
-    /// Of lines and their files; `ids` are what runs now.
+    /// Collects names from lines and their files; `ids` are this run's.
     pub fn new(lines: impl Iterator<Item = (&'a About, &'a [String])>, ids: HashSet<&'a str>) -> Self {
         let mut names = Self { begun: HashMap::new(), abouts: Vec::new(), ids };
         for (about, files) in lines {
@@ -219,7 +219,7 @@ impl<'a> StemsInUse<'a> {
         names
     }
 
-    /// Whether `file` is one that a source of this stem may write now.
+    /// Whether this run may write `file` for this source.
     pub fn claims(&self, file: &str, source: &Source) -> bool {
         let stem = paths::shown(&source.stem);
         ResultName::of(file).is_some_and(|named| {
@@ -228,7 +228,7 @@ impl<'a> StemsInUse<'a> {
         })
     }
 
-    /// Renames the stems of sources whose results would take the place of another input's; what there is to say of it.
+    /// Renames stems of sources whose results would replace those of another input; returns what to report.
     pub fn keep_apart(&self, sources: &mut [Source], places: &[Option<String>]) -> Vec<String> {
         if self.begun.is_empty() {
             return Vec::new();
@@ -239,7 +239,7 @@ impl<'a> StemsInUse<'a> {
         let mut taken: HashSet<PathBuf> = sources.iter().map(|s| s.stem.clone()).collect();
         let mut said = Vec::new();
         for (at, source) in sources.iter_mut().enumerate() {
-            // What cannot be opened has no results.
+            // A source that cannot be opened has no results.
             if source.refused.is_some() || source.path.metadata().is_err() {
                 continue;
             }
@@ -258,7 +258,7 @@ impl<'a> StemsInUse<'a> {
             };
             let foreign = |stem: &Path| users(stem).find(|&line| owners[line] != Some(at));
             let Some(other) = foreign(&first) else {
-                // What an earlier run has named otherwise keeps its name.
+                // A source that an earlier run renamed keeps its name.
                 let own = (2..).map(numbered).take_while(|stem| users(stem).next().is_some());
                 let mut own = own.filter(|stem| foreign(stem).is_none());
                 if users(&first).next().is_none()
@@ -282,7 +282,7 @@ impl<'a> StemsInUse<'a> {
     }
 }
 
-/// Lines that were said of names, the first of them.
+/// Shortens a list of renamed sources to its first lines.
 pub fn renamed(mut lines: Vec<String>) -> Vec<String> {
     const MOST: usize = 3;
     let more = lines.len().saturating_sub(MOST);
@@ -291,22 +291,22 @@ pub fn renamed(mut lines: Vec<String>) -> Vec<String> {
     lines
 }
 
-/// Lines of earlier runs that stay, and the number of those that do not.
+/// Lines of earlier runs to keep, and the number of those to drop.
 pub struct Stay {
     pub kept: Vec<Vec<u8>>,
     pub dropped: usize,
-    /// Keys of half-made raw files that lines count on.
+    /// Keys of partial raw files that these lines rely on.
     pub parts: HashSet<String>,
 }
 
 impl<T> Past<T> {
-    /// Keys of half-made raw files that other journals count on.
+    /// Keys of partial raw files that other journals rely on.
     pub fn parts(&self) -> impl Iterator<Item = String> {
         self.others.iter().filter_map(|(about, _)| about.part.clone())
     }
 
-    /// Sorts out the lines for a command that begins its own results over. `again` says whether a line about an input of this
-    /// run is of a result that is made again.
+    /// Sorts the lines for a command that starts over. `again` says whether a line about one of this run's inputs is
+    /// about a result that will be recomputed.
     pub fn stay(&self, finder: &Finder, names: &StemsInUse, again: impl Fn(&JournalEntry<T>) -> bool) -> Stay {
         let mut stay = Stay { kept: Vec::new(), dropped: 0, parts: HashSet::new() };
         for (entry, standing) in self.entries.iter().zip(&self.standing) {
@@ -327,13 +327,13 @@ impl<T> Past<T> {
     }
 }
 
-/// Removes what killed runs have left half made in the folders that this run writes to, unless another run is at work there.
-/// Rows of arrays stay where their key is `needed`.
+/// Removes the partial files of killed runs from the folders that this run writes to, unless another run is working
+/// there. Partial rows of arrays stay if their key is `needed`.
 pub fn sweep(results: &Results, own_lock: &Path, sources: &[Source], needed: &HashSet<String>) {
     let mut folders: HashSet<PathBuf> = sources.iter().map(|s| results.out.join(&s.stem)).collect();
     folders = folders.iter().filter_map(|stem| Some(stem.parent()?.to_owned())).collect();
     folders.insert(results.out.clone());
-    // Listed before the locks are looked at: what a run that starts later makes is not among them.
+    // Listed before the locks are checked: files of a run that starts later are not in the list.
     let left: Vec<PathBuf> = folders.iter().flat_map(|folder| left_in(folder)).collect();
     if left.is_empty() || someone_else(&results.out, own_lock) {
         return;
@@ -343,12 +343,12 @@ pub fn sweep(results: &Results, own_lock: &Path, sources: &[Source], needed: &Ha
         needed.iter().any(|key| name.ends_with(&format!(".{key}.rows.partial")))
     };
     for path in left.into_iter().filter(|path| !is_needed(path)) {
-        // What cannot be removed disturbs nobody.
+        // A file that cannot be removed does no harm.
         let _ = std::fs::remove_file(path);
     }
 }
 
-/// Whether another run holds a lock of this folder, or may hold one.
+/// Whether another run holds, or may hold, a lock of this folder.
 fn someone_else(out: &Path, own_lock: &Path) -> bool {
     let entries = out.read_dir().into_iter().flatten().flatten();
     let locks = entries.filter(|entry| {

@@ -1,4 +1,4 @@
-//! Maps of many inputs: inputs in groups through the net and the methods, results into files and the ledger.
+//! Explains many inputs: groups of inputs go through the net and the methods; results go into files and the ledger.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -29,17 +29,17 @@ use crate::session::{Noticed, Session};
 use crate::tensor::Tensor;
 use crate::text::{counted, hex};
 
-/// Letters of a name that a sheet has room for.
+/// Most letters of a name that fit on a sheet.
 const DRAWN_LETTERS: usize = 30;
 
-/// A kind of file that holds a map.
+/// A kind of output file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Format {
     /// The map in colour over the picture (.png).
     Overlay,
     /// The map in colour (.png).
     Heatmap,
-    /// One sheet an input: the picture and all methods side by side (.png).
+    /// One sheet per input: the picture and all methods' maps side by side (.png).
     Grid,
     /// The raw map, f32 (.npy).
     Npy,
@@ -48,7 +48,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// As records have it.
+    /// Its name in records.
     pub fn name(self) -> &'static str {
         match self {
             Format::Overlay => "overlay",
@@ -59,7 +59,7 @@ impl Format {
         }
     }
 
-    /// How raw maps are stored, where it stores them.
+    /// The raw format, if it stores raw maps.
     fn raw(self) -> Option<RawFormat> {
         match self {
             Format::Npy => Some(RawFormat::Npy),
@@ -69,40 +69,40 @@ impl Format {
     }
 }
 
-/// What to explain, how, and where results go.
+/// Options of an explain run: inputs, methods and output.
 #[derive(Debug, Clone)]
 pub struct ExplainOptions {
     /// Pictures, folders, patterns, lists (`-`), arrays.
     pub inputs: Vec<OsString>,
     /// The methods, one map each.
     pub methods: Vec<Named>,
-    /// Which class: `top1`, `top:K`, `least`, an index, a label, or `file:FILE`.
+    /// The class: `top1`, `top:K`, `least`, an index, a label, or `file:FILE`.
     pub target: String,
     /// Kinds of files written.
     pub formats: Vec<Format>,
-    /// Percentile of the magnitude that takes the strongest colour; the usual one if not given.
+    /// Percentile of the magnitude that gets the strongest colour; the default one if not given.
     pub winsorise: Option<f64>,
     /// Folder for results.
     pub out: PathBuf,
-    /// Whether results of an earlier run count.
+    /// Whether to reuse results of an earlier run.
     pub earlier: Earlier,
-    /// Which part of the inputs is done; all if not given.
+    /// The part of the inputs to process; all if not given.
     pub shard: Option<Shard>,
-    /// What the session's engine was opened with.
+    /// The settings with which the session's engine was opened.
     pub settings: Settings,
-    /// What the user has set of the net's preparation.
+    /// Settings of the preparation that the user gave.
     pub given: Vec<Setting>,
-    /// Files read besides the inputs, which no result may replace.
+    /// Other files that the run reads; no result may replace them.
     pub read: Vec<PathBuf>,
 }
 
-/// A method that can run.
+/// A method that is ready to run.
 struct ReadyMethod {
     id: String,
-    /// Fingerprint of everything its results depend on.
+    /// Fingerprint of everything that its results depend on.
     settings: String,
     method: Box<dyn Method>,
-    /// Whether it has made a map in this run.
+    /// Whether it has produced a map in this run.
     proven: bool,
 }
 
@@ -110,20 +110,21 @@ struct ReadyMethod {
 pub struct Explain<'a> {
     run: Recorded<'a, Line>,
     options: ExplainOptions,
-    /// Whether a file's name has the class.
+    /// Whether file names contain the class.
     several: bool,
     methods: Vec<ReadyMethod>,
     look: Look,
-    /// Settings of records that no method made.
+    /// Settings in records that do not belong to a method.
     input_settings: String,
 }
 
 impl<'a> Explain<'a> {
-    /// Finds the inputs, locks the folder of results and looks at what is in it. `show` is told the inputs and makes what shows
-    /// records.
+    /// Finds the inputs, locks the folder of results and examines its contents. `show` receives the inputs and returns
+    /// the function that displays records.
     ///
     /// # Errors
-    /// When there are no inputs, a method or target has no meaning, the folder cannot be written, or another run writes to it.
+    /// When there are no inputs, a method or target has no meaning, the folder is not writable, or another run is
+    /// writing to it.
     pub fn open(
         session: &'a mut Session,
         mut options: ExplainOptions,
@@ -187,7 +188,7 @@ impl<'a> Explain<'a> {
         Ok(Self { run, options, several, methods, look, input_settings })
     }
 
-    /// The inputs, without those that an earlier run has done.
+    /// The inputs, without those that an earlier run completed.
     pub fn stream(&self) -> ItemStream {
         let (done, methods) = (Arc::clone(&self.run.done), self.methods.len());
         self.run.stream(Box::new(move |source: &Source, row: Option<usize>| {
@@ -201,15 +202,16 @@ impl<'a> Explain<'a> {
         self.run.sources.len()
     }
 
-    /// Writes down what is left. With `ended`, how the run went, also the manifest: it says that all inputs were gone through.
+    /// Writes what is pending. If `ended`, the outcome of the run, is Ok, also writes the manifest, which says that all
+    /// inputs were processed.
     ///
     /// # Errors
-    /// `ended`'s, and when files cannot be written.
+    /// The error in `ended`, and when files cannot be written.
     pub fn close(self, ended: Result<()>, listener: &dyn Listener) -> Result<Totals> {
         self.run.close(ended, listener)
     }
 
-    /// Methods whose map of an input is there.
+    /// Number of methods that have a map of this input already.
     fn made_before(&self, at: ItemPosition) -> usize {
         let (source, row) = at;
         let shown = &self.run.sources[source].shown;
@@ -220,7 +222,7 @@ impl<'a> Explain<'a> {
         self.options.formats.contains(&format)
     }
 
-    /// Rows of an array whose maps of method `m` are there, and where an interrupted run has left its raw files.
+    /// Rows of an array that have a map by method `m` already, and the locations of raw files from an interrupted run.
     fn left(&self, source: &Source, m: usize, count: usize) -> (Vec<bool>, Vec<PathBuf>) {
         let done: Vec<bool> = (0..count).map(|row| self.run.done.has(&source.shown, Some(row), m)).collect();
         let failed = |row: usize| self.run.done.failure(&source.shown, row).is_some();
@@ -234,7 +236,7 @@ impl<'a> Explain<'a> {
         (done, files)
     }
 
-    /// The name of a result of method `m`.
+    /// Path of a result of method `m`.
     fn named(&self, stem: &Path, m: usize, target: &str, extension: &str) -> PathBuf {
         let id = self.methods[m].id.as_str();
         let parts = if self.several { vec![id, target, extension] } else { vec![id, extension] };
@@ -252,14 +254,15 @@ impl<'a> Explain<'a> {
         self.run.add(at, line)
     }
 
-    /// One map an item for its `rank`-th target, and the seconds that took.
+    /// One map per item for its `rank`-th target, and the seconds per map.
     fn explain(&mut self, m: usize, items: &[&Seen], rank: usize) -> Vec<(Result<Map>, f64)> {
         let inputs: Vec<&Tensor> = items.iter().map(|s| &s.item.input).collect();
         let targets: Vec<usize> = items.iter().map(|s| s.targets[rank]).collect();
         self.run.session.explain_timed(self.methods[m].method.as_ref(), &inputs, &targets)
     }
 
-    /// What is said of a map that was read off a layer with one position: a setting, not the picture, is why it is flat.
+    /// A warning about a map read from a layer with one position: it is flat because of a setting, not because of the
+    /// picture.
     fn places(&self, graph: &Graph, m: usize, map: &Map) -> Option<String> {
         map.notes.iter().find(|(name, _)| name == ONE_POSITION)?;
         let id = &self.methods[m].id;
@@ -272,7 +275,7 @@ impl<'a> Explain<'a> {
         ))
     }
 
-    /// What a sheet calls a class: its name, after its index where the name alone could be taken for another class's.
+    /// A class on a sheet: its name, preceded by its index if the name alone is ambiguous.
     fn sheet_name(&self, class: usize) -> String {
         let Some(name) = self.run.session.labels().get(class) else { return class.to_string() };
         let others = (0..self.run.session.model().classes()).filter(|&other| other != class);
@@ -306,7 +309,7 @@ impl<'a> Explain<'a> {
         }
     }
 
-    /// Writes one map in the formats wanted; the names of the files.
+    /// Writes one map in the requested formats; returns the file names.
     fn store(&mut self, s: &Seen, m: usize, rank: usize, map: &Map) -> Result<Vec<String>> {
         let class = map.target.to_string();
         let named = |stem: &Path, target: &str, extension: &str| self.named(stem, m, target, extension);
@@ -323,7 +326,7 @@ impl<'a> Explain<'a> {
                     let both = format == Format::Heatmap && self.wants(Format::Overlay);
                     named(&s.item.stem, &class, if both { "heatmap.png" } else { "png" })
                 }
-                // Rows have different classes: an array's files are named by rank.
+                // Rows have different classes, so an array's files are named by rank.
                 Some(raw) if several_rows => named(&self.run.sources[s.item.source].stem, &rank, raw.extension()),
                 Some(raw) => named(&s.item.stem, &class, raw.extension()),
             };
@@ -484,11 +487,11 @@ impl InputWork for Explain<'_> {
     }
 }
 
-/// Every setting that results depend on, whatever the method.
+/// The settings that all results depend on, whatever the method.
 fn all_depend_on(session: &mut Session, options: &ExplainOptions, target: &TargetChoice) -> Result<Value> {
     let mut all = common(session, &options.settings)?;
     all["target"] = match target {
-        // The file's content counts, not its name.
+        // The file's contents matter, not its name.
         TargetChoice::File(path) => format!("file:{}", hex(&Sha256::digest(read_file(path)?))).into(),
         _ => options.target.clone().into(),
     };
@@ -498,7 +501,7 @@ fn all_depend_on(session: &mut Session, options: &ExplainOptions, target: &Targe
     Ok(all)
 }
 
-/// The methods, built, with the fingerprint of everything their results depend on.
+/// Builds the methods, each with the fingerprint of everything its results depend on.
 fn ready(session: &Session, options: &ExplainOptions, common: Value) -> Result<Vec<ReadyMethod>> {
     let mut settings = common;
     settings["labels"] = session.labels().iter().collect();
@@ -516,12 +519,12 @@ fn ready(session: &Session, options: &ExplainOptions, common: Value) -> Result<V
     Ok(ready.collect())
 }
 
-/// Whether a method shares the score out among the pixels, so that records tell how much reached them.
+/// Whether a method distributes the score over the pixels, so that records say how much reached them.
 pub fn shares_out(named: &Named) -> bool {
     named.spec.promises().contains(&Promise::Conservation)
 }
 
-/// The name of a target under its map, with a word where the map shows nothing.
+/// A target's name under its map, with a note if the map highlights nothing.
 fn captioned(target: String, record: &Record) -> String {
     match showing_nothing(&record.notes) {
         Some(words) => format!("{target} ({words})"),

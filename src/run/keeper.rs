@@ -1,4 +1,4 @@
-//! The journal of a run, kept beside the work: a record is written when its files are on disk, many at a time.
+//! Writes the journal of a run in the background: many records at a time, each once its files are on disk.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -13,36 +13,36 @@ use crate::data::paths;
 use crate::error::{self, Error, Result};
 use crate::report::{Journal, Line, of_rows, unless_unsupported};
 
-/// Files that are waited for together.
+/// Most files that are synced together.
 const TOGETHER: usize = 64;
 /// Longest time that a record waits for others.
 const LONGEST: Duration = Duration::from_millis(500);
 
-/// What a journal's lines have in common.
+/// A line of a journal.
 pub trait RecordLine: Serialize + Send + 'static {
-    /// Key that lines of the command have and others do not.
+    /// Key that only lines of this command have.
     const KEY: &'static str;
     /// Row of an array.
     fn index(&self) -> Option<usize>;
-    /// The method or attack that made it; none for an unusable input.
+    /// The method or attack; `None` for an unusable input.
     fn maker(&self) -> Option<&str>;
     /// Why there is no result.
     fn error(&self) -> Option<&str>;
-    /// Whether the result does what it promises.
+    /// Whether the result fulfils the promise.
     fn succeeded(&self) -> bool {
         true
     }
-    /// It could not be finished after all.
+    /// Turns it into a failure after the fact.
     fn fail(&mut self, why: String);
-    /// What was assumed, and warnings.
+    /// Its assumptions and warnings.
     fn remarks(&mut self) -> (&mut Vec<String>, &mut Vec<String>);
     /// Files written.
     fn files(&self) -> &[String];
-    /// Key of raw files that are not in their places yet.
+    /// Key of raw files that are not in place yet.
     fn part(&self) -> Option<&str>;
-    /// All files are on disk and have these sizes.
+    /// Records that all files are on disk, with these sizes.
     fn on_disk(&mut self, bytes: Vec<u64>);
-    /// A file is not there any more, or could not be written; whether all was well before.
+    /// Records that a file has vanished or could not be written; returns whether the line was a success before.
     fn lost(&mut self, why: String) -> bool;
 }
 
@@ -88,10 +88,10 @@ impl RecordLine for Line {
     }
 }
 
-/// Hears of each line of a source once it is in the journal, and whether it was lost on the way.
+/// Receives each line of a source once it is in the journal, and whether its result was lost on the way.
 pub type LineListener<L> = Box<dyn FnMut(usize, &L, bool) -> Result<()> + Send>;
 
-/// Takes lines and writes them down in order.
+/// Takes lines and writes them in order.
 pub struct Keeper<L> {
     way: KeepingWay<L>,
 }
@@ -101,13 +101,13 @@ enum KeepingWay<L> {
         to: Sender<(usize, L)>,
         thread: JoinHandle<Result<()>>,
     },
-    /// Where no thread is to be had.
+    /// Used if no thread can be started.
     Inline(Box<Desk<L>>),
     Closed,
 }
 
 impl<L: RecordLine> Keeper<L> {
-    /// Writes to `journal` and then tells `listener`.
+    /// Writes to `journal`, then calls `listener`.
     pub fn new(journal: Journal, listener: LineListener<L>) -> Self {
         let desk = Desk { journal, listener, waiting: Vec::new(), files: 0, since: Instant::now() };
         let (to, from) = mpsc::channel();
@@ -127,7 +127,7 @@ impl<L: RecordLine> Keeper<L> {
         }
     }
 
-    /// Takes a line of source `at`.
+    /// Adds a line of source `at`.
     ///
     /// # Errors
     /// When an earlier one could not be written.
@@ -135,7 +135,7 @@ impl<L: RecordLine> Keeper<L> {
         match &mut self.way {
             KeepingWay::Beside { to, .. } => match to.send((at, line)) {
                 Ok(()) => Ok(()),
-                // The thread has ended, and says why.
+                // The thread has ended; closing returns its error.
                 Err(_) => self.close(),
             },
             KeepingWay::Inline(desk) => desk.take(at, line),
@@ -143,7 +143,7 @@ impl<L: RecordLine> Keeper<L> {
         }
     }
 
-    /// Writes down what is left.
+    /// Writes what is pending.
     ///
     /// # Errors
     /// When a line could not be written.
@@ -164,7 +164,7 @@ struct Desk<L> {
     listener: LineListener<L>,
     waiting: Vec<(usize, L)>,
     files: usize,
-    /// When the first of them came.
+    /// Arrival of the first pending line.
     since: Instant,
 }
 
@@ -192,7 +192,7 @@ impl<L: RecordLine> Desk<L> {
         if self.files >= TOGETHER || self.since.elapsed() >= LONGEST { self.pass() } else { Ok(()) }
     }
 
-    /// Waits for the files, then writes their records.
+    /// Syncs the files, then writes their records.
     fn pass(&mut self) -> Result<()> {
         self.files = 0;
         let mut folders = BTreeSet::new();
@@ -226,9 +226,9 @@ impl<L: RecordLine> Desk<L> {
     }
 }
 
-/// Size of a file that is on disk now.
+/// Syncs a file and returns its size.
 fn synced(path: &PathBuf, part: Option<&str>) -> std::result::Result<u64, String> {
-    // Rows of an array lie beside the file until all are there.
+    // Rows of an array are in a partial file until all are written.
     let parts = part.map(|key| of_rows(path, key));
     let places = parts.iter().chain([path]);
     let file = places.map(|place| error::open_file(place)).reduce(std::result::Result::or);
@@ -242,13 +242,13 @@ fn flush(file: &File) -> std::io::Result<()> {
     file.sync_data()
 }
 
-/// Only what was opened for writing can be waited for.
+/// Only a file opened for writing can be synced.
 #[cfg(not(unix))]
 fn flush(_: &File) -> std::io::Result<()> {
     Ok(())
 }
 
-/// That names are on disk matters less than that results are whole: what cannot be done is left.
+/// Best effort: durable names matter less than complete results.
 #[cfg(unix)]
 fn sync_folder(folder: &Path) {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };

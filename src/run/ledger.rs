@@ -1,4 +1,4 @@
-//! The books of a run: the lock on its folder, what earlier runs have left there, the journal, and what became of each
+//! The ledger of a run: the lock on its folder, the results of earlier runs, the journal, and the status of each
 //! source.
 
 use std::collections::HashSet;
@@ -18,16 +18,16 @@ use crate::error::{Error, Result, regular_or_free};
 use crate::report::{FileStatus, Journal, Status};
 use crate::text::counted;
 
-/// Whether results of an earlier run count.
+/// Whether to reuse results of an earlier run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Earlier {
-    /// They are kept and not made again.
+    /// They are kept and not recomputed.
     Resume,
-    /// They are forgotten.
+    /// They are ignored.
     Forget,
 }
 
-/// How often a lock is tried.
+/// Attempts to take a lock.
 const LOOKS: usize = 10;
 
 /// Keeps other runs from writing to the same records in `out` until it is dropped.
@@ -38,21 +38,21 @@ pub fn lock(path: &Path, out: &Path) -> Result<File> {
     regular_or_free(path)?;
     let options = File::options().create(true).truncate(false).write(true).open(path);
     let file = options.map_err(|e| Error::io(path, e))?;
-    // A run that starts may look at this lock for a moment.
+    // A starting run may hold this lock for a moment.
     for _ in 0..LOOKS {
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(10)),
-            // There are file systems without locks.
+            // Some file systems have no locks.
             Ok(()) | Err(TryLockError::Error(_)) => return Ok(file),
         }
     }
     Err(Error::settings(format!("another run is writing to {}", out.display())))
 }
 
-/// Says what of earlier results counts.
+/// Decides which earlier results count.
 pub(super) type Settle<'s, L> = dyn Fn(&Past<L>, &[Source], &Finder<'_>, &StemsInUse<'_>) -> Done + 's;
 
-/// A folder of results that this run alone writes to.
+/// A folder of results that only this run writes to.
 pub(super) struct RunFolder {
     command: &'static str,
     out: PathBuf,
@@ -62,25 +62,25 @@ pub(super) struct RunFolder {
     _lock: File,
 }
 
-/// What a run finds in its folder before it begins.
+/// The contents of the folder before the run begins.
 pub(super) struct FoundInFolder<L> {
     folder: RunFolder,
     results: Results,
     past: Past<L>,
     places: Vec<Option<String>>,
-    /// Results that need not be made again, and lines that stay.
+    /// Results that need not be recomputed, and lines to keep.
     pub done: Done,
     /// Results of other inputs.
     others: HashSet<PathBuf>,
-    /// What there is to say of it, one sentence each.
+    /// Remarks on it, one sentence each.
     pub sentences: Vec<String>,
 }
 
 impl RunFolder {
-    /// Makes and locks `out` for `command`; each shard has records of its own.
+    /// Creates and locks `out` for `command`; each shard has its own records.
     ///
     /// # Errors
-    /// When the folder cannot be made or another run writes to it.
+    /// When the folder cannot be created or another run is writing to it.
     pub fn lock(out: &Path, command: &'static str, shard: Option<Shard>) -> Result<Self> {
         std::fs::create_dir_all(out).map_err(|e| Error::io(out, e))?;
         let file = |name: &str, extension: &str| {
@@ -95,8 +95,9 @@ impl RunFolder {
         Ok(Self { command, out: out.to_owned(), records, manifest, lock_path, _lock: lock })
     }
 
-    /// Looks at what earlier runs have left. Sources whose results would take the place of another input's get other names;
-    /// those of other shards go. `ids` are the names of what runs now; `settle` says what counts, where anything may.
+    /// Examines what earlier runs left. Sources whose results would replace those of another input are renamed; sources
+    /// of other shards are dropped. `ids` are the names of this run's methods or attacks; `settle`, if given, decides
+    /// which earlier results count.
     ///
     /// # Errors
     /// When the records are damaged.
@@ -141,14 +142,14 @@ impl RunFolder {
     }
 }
 
-/// Shows a record once it is in the journal.
+/// Displays a record once it is in the journal.
 pub type Show<L> = Box<dyn FnMut(&L) -> Result<()> + Send>;
 
 impl<L: RecordLine> FoundInFolder<L> {
-    /// Opens the journal. A manifest of another command is kept; what it is kept as is said.
+    /// Opens the journal. A manifest of another command is renamed, which is reported.
     ///
     /// # Errors
-    /// When the folder cannot be written.
+    /// When the folder is not writable.
     pub fn start(
         self,
         sources: Arc<[Source]>,
@@ -158,7 +159,7 @@ impl<L: RecordLine> FoundInFolder<L> {
         mut show: Show<L>,
     ) -> Result<(Ledger<L>, Arc<Done>, Vec<String>)> {
         let Self { folder, results, past, places, done, others, mut sentences } = self;
-        // A manifest says that a run has ended: one of an earlier run must not stand beside this run's records.
+        // A manifest says that a run has ended, so an earlier run's must not stay next to this run's records.
         if let Some(kept) = files::set_aside(&folder.manifest, |manifest| manifest["command"] == folder.command)? {
             sentences.push(format!("the manifest of another command is kept as {}", kept.display()));
         }
@@ -189,18 +190,18 @@ impl<L: RecordLine> FoundInFolder<L> {
     }
 }
 
-/// What became of a source.
+/// The status of a source.
 #[derive(Debug, Clone, Default)]
 pub struct SourceTally {
     /// Rows of an array; 1 for a picture.
     pub items: usize,
     /// Results made.
     pub made: usize,
-    /// Those of them that did what they promise.
+    /// Those of them that fulfil their promise.
     pub succeeded: usize,
-    /// Results that an earlier run has left.
+    /// Results reused from an earlier run.
     pub skipped: usize,
-    /// Rows that failed; `None` among them for all of the source.
+    /// Rows that failed; `None` stands for the whole source.
     pub failed: HashSet<Option<usize>>,
     /// The first error.
     pub error: Option<String>,
@@ -228,7 +229,7 @@ impl Tallies {
         }
     }
 
-    /// What was taken for done is a failure where its files have vanished before they were on disk.
+    /// A result that counted as made is a failure if its files vanished before they were on disk.
     fn lose(&self, at: usize, line: &impl RecordLine) {
         let tally = &mut self.all()[at];
         tally.made -= 1;
@@ -238,34 +239,34 @@ impl Tallies {
     }
 }
 
-/// What a run came to.
+/// The totals of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Totals {
     /// Results made.
     pub made: usize,
-    /// Those of them that did what they promise.
+    /// Those of them that fulfil their promise.
     pub succeeded: usize,
-    /// Results that an earlier run has left.
+    /// Results reused from an earlier run.
     pub skipped: usize,
     /// Sources with a failure.
     pub failed: usize,
 }
 
-/// Keeps the records of a run: a record is in the journal, and its files on disk, before anybody sees it.
+/// Keeps the records of a run: a record is shown only once it is in the journal and its files are on disk.
 pub struct Ledger<L> {
     folder: RunFolder,
     keeper: Keeper<L>,
     tallies: Tallies,
-    /// Where the sources are.
+    /// Locations of the sources.
     places: Vec<Option<String>>,
     sources: Arc<[Source]>,
     /// Files that this run reads.
     read: HashSet<PathBuf>,
     /// Results of other inputs.
     others: HashSet<PathBuf>,
-    /// Files with names of results that no run has made.
+    /// Files with names of results that were not made by any run.
     foreign: HashSet<PathBuf>,
-    /// What every record says of the run.
+    /// Remarks on the run, which every record carries.
     pub said: Said,
 }
 
@@ -280,29 +281,29 @@ impl<L: RecordLine> Ledger<L> {
         &self.sources
     }
 
-    /// Hash of the place of source `at`.
+    /// Hash of the location of source `at`.
     pub fn place(&self, at: usize) -> Option<String> {
         self.places.get(at).cloned().flatten()
     }
 
-    /// Source `at` has `items` rows.
+    /// Sets the number of rows of source `at`.
     pub fn set_items(&mut self, at: usize, items: usize) {
         self.tallies.all()[at].items = items;
     }
 
-    /// `n` results that an earlier run has left.
+    /// Counts `n` results reused from an earlier run.
     pub fn skip(&mut self, at: usize, n: usize) {
         self.tallies.all()[at].skipped += n;
     }
 
-    /// A failure that an earlier run has recorded.
+    /// Counts a failure that an earlier run recorded.
     pub fn still_failed(&mut self, at: usize, row: usize, why: &str) {
         let tally = &mut self.tallies.all()[at];
         tally.failed.insert(Some(row));
         tally.error.get_or_insert_with(|| why.to_owned());
     }
 
-    /// Takes a line about source `at`.
+    /// Adds a line about source `at`.
     ///
     /// # Errors
     /// When an earlier one could not be written.
@@ -313,11 +314,11 @@ impl<L: RecordLine> Ledger<L> {
         self.keeper.add(at, line)
     }
 
-    /// Refuses a result in the place of a file that this run reads, of another input's result, or of a file that no run has
-    /// made.
+    /// Refuses to write a result over a file that this run reads, another input's result, or a file not made by any
+    /// run.
     ///
     /// # Errors
-    /// Input, naming the path.
+    /// Input; the message names the path.
     pub fn spare(&self, path: &Path) -> Result<()> {
         let whose = match path.canonicalize() {
             Ok(place) if self.read.contains(&place) => "of a file that this run reads",
@@ -333,12 +334,12 @@ impl<L: RecordLine> Ledger<L> {
         )))
     }
 
-    /// What became of source `at` so far.
+    /// The status of source `at` so far.
     pub fn tally(&self, at: usize) -> SourceTally {
         self.tallies.all()[at].clone()
     }
 
-    /// Writes down what is left. Nothing can be added any more.
+    /// Writes what is pending. Nothing can be added afterwards.
     ///
     /// # Errors
     /// When the journal cannot be written.
@@ -346,7 +347,7 @@ impl<L: RecordLine> Ledger<L> {
         self.keeper.close()
     }
 
-    /// What became of every source.
+    /// The status of every source.
     pub fn statuses(&self) -> Vec<FileStatus> {
         let status = |(tally, source): (&SourceTally, &Source)| FileStatus {
             input: source.shown.clone(),
@@ -362,7 +363,7 @@ impl<L: RecordLine> Ledger<L> {
         self.tallies.all().iter().zip(self.sources.iter()).map(status).collect()
     }
 
-    /// What the run came to.
+    /// The totals of the run.
     pub fn totals(&self) -> Totals {
         let mut totals = Totals::default();
         for tally in self.tallies.all().iter() {
@@ -374,7 +375,7 @@ impl<L: RecordLine> Ledger<L> {
         totals
     }
 
-    /// Where the manifest is written.
+    /// Path of the manifest.
     pub fn manifest(&self) -> &Path {
         &self.folder.manifest
     }

@@ -1,5 +1,5 @@
-//! Runs over many inputs: one loop, in which a bad input never takes its neighbours along, results that appear whole, and
-//! records by which a run that was stopped goes on.
+//! Runs over many inputs: one loop, in which a bad input never fails its neighbours, results are written completely or
+//! not at all, and records let a stopped run continue.
 //!
 //! [`drive`] takes inputs from a stream ([`ItemStream`](crate::data::ItemStream), for labelled data [`Pictures`]) and
 //! hands them to a [`InputWork`]: [`Explain`], [`AttackRun`], [`Evaluation`], [`Checks`] or [`Gather`].
@@ -34,51 +34,51 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Graph;
 use crate::tensor::Shape;
 
-/// Hears how far a run has come. Everything is optional; nothing is said where nobody listens.
+/// Receives the progress of a run. Every method is optional and does nothing by default.
 pub trait Listener {
-    /// So many sources follow.
+    /// Announces the number of sources to come.
     fn begin(&self, _sources: usize) {}
 
-    /// A sentence that stands by itself.
+    /// Reports a sentence that stands alone.
     fn say(&self, _sentence: &str) {}
 
-    /// What is being done now.
+    /// Reports the current activity.
     fn at(&self, _what: &str) {}
 
-    /// One more source is finished.
+    /// Reports that another source is finished.
     fn step(&self, _what: &str) {}
 
-    /// One more of very many inputs is finished.
+    /// Reports that another input, of very many, is finished.
     fn pass(&self, _what: &str) {}
 
-    /// What hears how far long methods have come, where somebody does.
+    /// The observer for the progress of long methods, if any.
     fn observer(&self) -> Option<Observer> {
         None
     }
 
-    /// By what the run can be stopped.
+    /// The flag by which the run can be stopped.
     fn cancel(&self) -> Cancel {
         Cancel::default()
     }
 }
 
-/// A listener that hears nothing.
+/// A listener that ignores everything.
 impl Listener for () {}
 
-/// What is done with inputs.
+/// Processes inputs.
 pub trait InputWork {
-    /// An input that was read.
+    /// An input, as read from the stream.
     type Input;
 
-    /// What source `at` is called.
+    /// The name of source `at`.
     fn name(&self, at: usize) -> String;
 
-    /// Most inputs that go together, of which the first is `at`.
+    /// Most inputs in a group whose first is `at`.
     fn together(&self, _at: ItemPosition) -> usize {
         1
     }
 
-    /// Whether `next` can go together with `first`.
+    /// Whether `next` can join a group that starts with `first`.
     fn joins(&self, _first: &Self::Input, _next: &Self::Input) -> bool {
         true
     }
@@ -86,7 +86,7 @@ pub trait InputWork {
     /// Lets `cancel` stop the work.
     fn cancel_with(&mut self, cancel: &Cancel);
 
-    /// A source begins; an array tells its number of rows and whether it is a single input without an axis of rows.
+    /// Begins a source; for an array, with its number of rows and whether it is a single input without a row axis.
     ///
     /// # Errors
     /// When the run cannot go on.
@@ -94,22 +94,22 @@ pub trait InputWork {
         Ok(())
     }
 
-    /// Inputs that go together.
+    /// Processes a group of inputs.
     ///
     /// # Errors
-    /// When the run cannot go on. What is wrong with one input is its own error.
+    /// When the run cannot go on. An error in one input is recorded for that input alone.
     fn group(&mut self, inputs: Vec<(ItemPosition, Self::Input)>, listener: &dyn Listener) -> Result<()>;
 
-    /// An input that cannot be used.
+    /// Handles an input that cannot be used.
     ///
     /// # Errors
     /// When the run cannot go on.
     fn failed(&mut self, at: ItemPosition, why: Error, listener: &dyn Listener) -> Result<()>;
 
-    /// An input that was done before.
+    /// Handles an input that was completed before.
     fn skipped(&mut self, _at: ItemPosition, _listener: &dyn Listener) {}
 
-    /// All of a source has been given; what became of it, in one line.
+    /// Ends a source, all of whose inputs have been passed; returns its outcome in one line.
     ///
     /// # Errors
     /// When the run cannot go on.
@@ -121,10 +121,10 @@ pub trait InputWork {
     }
 }
 
-/// Takes inputs from `stream` and hands them to `work`, group by group, until there are no more.
+/// Takes inputs from `stream` and passes them to `work` in groups, until there are no more.
 ///
 /// # Errors
-/// Cancelled when the listener's flag was set; those of `work` that end a run. What was done before is kept.
+/// Cancelled when the listener's flag is set; errors of `work` that end a run. Completed results are kept.
 pub fn drive<W: InputWork>(
     stream: impl Iterator<Item = Event<W::Input>>,
     work: &mut W,
@@ -133,7 +133,7 @@ pub fn drive<W: InputWork>(
     let cancel = listener.cancel();
     work.cancel_with(&cancel);
     let mut group: Vec<(ItemPosition, W::Input)> = Vec::new();
-    // Sources that have ended while their last input waits.
+    // Sources that have ended while their last input is pending.
     let mut ended: Vec<usize> = Vec::new();
     let mut rows = None;
     fn flush<W: InputWork>(
@@ -155,7 +155,7 @@ pub fn drive<W: InputWork>(
         match event {
             Event::Begin(at, array) => {
                 listener.at(&work.name(at));
-                // Rows of an array do not go together with anything else.
+                // Rows of an array are not grouped with anything else.
                 if array.is_some() {
                     flush(work, &mut group, &mut ended, listener)?;
                 }
@@ -198,7 +198,7 @@ pub fn drive<W: InputWork>(
     flush(work, &mut group, &mut ended, listener)
 }
 
-/// What is said of results that are made again.
+/// The sentence about results that are recomputed.
 fn outdated(n: usize) -> String {
     match n {
         1 => "1 earlier result has other settings and is made again".to_owned(),
@@ -206,8 +206,8 @@ fn outdated(n: usize) -> String {
     }
 }
 
-/// Ends a run over pictures, before it has worked on one, where the memory is too small for the net: pictures are prepared
-/// alike, so that it is too small for all.
+/// Ends a run over pictures before its first success if memory is too small for the net: all pictures are prepared
+/// alike, so none would fit.
 fn too_small<T>(made: &Result<T>, proven: &mut bool, sources: &[Source]) -> Result<()> {
     match made {
         Err(e) if e.kind() == ErrorKind::Limit && !*proven && !sources.iter().any(Source::is_array) => {
@@ -222,9 +222,9 @@ fn too_small<T>(made: &Result<T>, proven: &mut bool, sources: &[Source]) -> Resu
     }
 }
 
-/// Ends a run where what failed on one input fails on every other of `sources`, unless it has worked on one before. An error
-/// that names the input's shape is that input's own, unless all of them have the same: the net takes no other, or all are
-/// pictures, which are prepared alike.
+/// Ends a run, before its first success, if the failure of one input applies to all `sources`. An error about the
+/// input's shape concerns that input alone, unless all have that shape: because the net takes no other, or because all
+/// are pictures, which are prepared alike.
 fn hopeless<T>(made: &Result<T>, proven: &mut bool, graph: &Graph, sources: &[Source]) -> Result<()> {
     let mut known = *proven;
     too_small(made, &mut known, sources)?;

@@ -1,5 +1,5 @@
-//! What runs with records share: from the names of inputs to an open ledger, rows that wait for their array's files, and the
-//! manifest at the end.
+//! The common part of runs with records: from the names of inputs to an open ledger, rows that wait for their array's
+//! files, and the manifest at the end.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -24,14 +24,14 @@ use crate::report::{Manifest, MethodUsed};
 use crate::session::{Noticed, Scored, Session};
 use crate::tensor::Tensor;
 
-/// Rows of an array that go through the net together.
+/// Rows of an array per group.
 pub(super) const ROWS: usize = 16;
-/// Pictures that go through the net together when they are small.
+/// Small pictures per group.
 pub(super) const PICTURES: usize = 8;
-/// Elements of one channel up to which a picture is small.
+/// Most elements per channel of a small picture.
 pub(super) const SMALL: usize = 64 * 64;
 
-/// What a run with records is asked for.
+/// The parameters of a run with records.
 pub(super) struct RunRequest<'o> {
     pub command: &'static str,
     pub inputs: &'o [std::ffi::OsString],
@@ -39,26 +39,26 @@ pub(super) struct RunRequest<'o> {
     pub shard: Option<Shard>,
     pub settings: &'o Settings,
     pub given: &'o [Setting],
-    /// Files read besides the inputs.
+    /// Other files that the run reads.
     pub read: &'o [PathBuf],
     pub target: &'o str,
     pub score: &'o str,
     pub formats: Vec<String>,
-    /// Methods whose passes are said where they are many.
+    /// Methods for which a high number of passes is reported.
     pub methods: &'o [Named],
-    /// Names of what runs, as files and records have them.
+    /// Ids of what runs, as in file names and records.
     pub ids: Vec<String>,
-    /// Names that files may have besides.
+    /// Other ids that file names may contain.
     pub others: &'o [&'o str],
-    /// What there is to say of what was asked for.
+    /// Warnings about the request.
     pub warnings: Vec<String>,
 }
 
-/// The array whose rows come.
+/// The array whose rows are being processed.
 struct Rows {
     single: bool,
     files: RawFiles,
-    /// By method or attack, the key of its raw files; none for a single input.
+    /// By method or attack, the key of its raw files; empty for a single input.
     keys: Vec<String>,
 }
 
@@ -67,22 +67,22 @@ pub(super) struct Recorded<'a, L> {
     pub session: &'a mut Session,
     pub sources: Arc<[Source]>,
     pub targets: Targets,
-    /// What earlier runs have done.
+    /// The completed results of earlier runs.
     pub done: Arc<Done>,
     pub ledger: Ledger<L>,
     room: Room,
     small: bool,
-    /// Whether the net has taken an input.
+    /// Whether the net has processed an input.
     proven: bool,
     rows: Option<Rows>,
-    /// Lines that wait until the array's files are in place: records must not promise more.
+    /// Lines that wait until the array's files are in place: records must not claim files that are not there.
     held: Vec<(usize, L)>,
     manifest: Manifest,
     started: Instant,
 }
 
 impl<'a, L: RecordLine + DeserializeOwned> Recorded<'a, L> {
-    /// Finds the inputs, locks the folder of results and looks at what is in it.
+    /// Finds the inputs, locks the folder of results and examines its contents.
     pub fn open(
         session: &'a mut Session,
         (asked, used): (RunRequest<'_>, Vec<MethodUsed>),
@@ -137,13 +137,13 @@ impl<'a, L: RecordLine + DeserializeOwned> Recorded<'a, L> {
         Ok(Self { session, sources, targets, done, ledger, room, small, proven, rows, held, manifest, started })
     }
 
-    /// The inputs, without those that `skip` is true of.
+    /// The inputs, except those that `skip` excludes.
     pub fn stream(&self, skip: Skip) -> ItemStream {
         let (preprocess, input) = (self.session.preparation(), self.session.model().default_input());
         ItemStream::new(Arc::clone(&self.sources), NetInput { preprocess, input, room: self.room }).but(skip)
     }
 
-    /// Most inputs that go together, of which the first is `at`.
+    /// Most inputs in a group whose first is `at`.
     pub fn together(&self, (_, row): ItemPosition) -> usize {
         match row {
             Some(_) => ROWS,
@@ -152,8 +152,8 @@ impl<'a, L: RecordLine + DeserializeOwned> Recorded<'a, L> {
         }
     }
 
-    /// An array begins. What an interrupted run has left of its raw files is gone on with: `left` says of method or attack
-    /// `m` which rows count and where the files are.
+    /// Begins an array. Raw files of an interrupted run are continued: for method or attack `m`, `left` returns the
+    /// rows that count and the locations of the files.
     pub fn begin(
         &mut self,
         at: usize,
@@ -172,17 +172,17 @@ impl<'a, L: RecordLine + DeserializeOwned> Recorded<'a, L> {
         Ok(())
     }
 
-    /// Whether the inputs at hand are rows of an array with one raw file for all.
+    /// Whether the current inputs are rows of an array that share one raw file.
     pub fn several_rows(&self) -> bool {
         self.rows.as_ref().is_some_and(|rows| !rows.single)
     }
 
-    /// The key of the raw files of method or attack `m`, where rows lie in them.
+    /// The key of the raw files of method or attack `m`, if they hold rows.
     pub fn part(&self, m: usize) -> Option<String> {
         self.rows.as_ref().and_then(|rows| rows.keys.get(m).cloned())
     }
 
-    /// Writes raw numbers of method or attack `m` to `path`: a file of their own, or a row of the array's.
+    /// Writes raw numbers of method or attack `m` to `path`: as a file, or as a row of the array's file.
     pub fn write(
         &mut self,
         (path, raw): (&Path, RawFormat),
@@ -202,7 +202,7 @@ impl<'a, L: RecordLine + DeserializeOwned> Recorded<'a, L> {
         }
     }
 
-    /// Takes a line about source `at`. Those of rows wait until the next group, or until the array's files are in place.
+    /// Adds a line about source `at`. Lines of rows wait until the next group, or until the array's files are in place.
     pub fn add(&mut self, at: usize, line: L) -> Result<()> {
         match self.rows {
             Some(_) => self.held.push((at, line)),
@@ -211,12 +211,12 @@ impl<'a, L: RecordLine + DeserializeOwned> Recorded<'a, L> {
         Ok(())
     }
 
-    /// Writes down the lines of the group before.
+    /// Writes the pending lines of the previous group.
     pub fn write_held(&mut self) -> Result<()> {
         std::mem::take(&mut self.held).into_iter().try_for_each(|(at, line)| self.ledger.add(at, line))
     }
 
-    /// A source ends: puts an array's files in their places.
+    /// Ends a source: moves an array's files into place.
     pub fn end(&mut self) -> Result<()> {
         if let Some(rows) = self.rows.take()
             && let Err(e) = rows.files.finish()
@@ -226,7 +226,7 @@ impl<'a, L: RecordLine + DeserializeOwned> Recorded<'a, L> {
         self.write_held()
     }
 
-    /// What the net makes of items. What is wrong with one is its own error, with what was noticed of it.
+    /// Runs the net on items. Each item has its own error, returned with the remarks on it.
     pub fn score(
         &mut self,
         items: Vec<(ItemPosition, Item)>,
@@ -256,7 +256,8 @@ impl<'a, L: RecordLine + DeserializeOwned> Recorded<'a, L> {
         Ok(all)
     }
 
-    /// Writes down what is left. With `ended`, how the run went, also the manifest: it says that all inputs were gone through.
+    /// Writes what is pending. If `ended`, the outcome of the run, is Ok, also writes the manifest, which says that all
+    /// inputs were processed.
     pub fn close(mut self, ended: Result<()>, listener: &dyn Listener) -> Result<Totals> {
         let closed = self.ledger.close();
         ended.and(closed)?;
@@ -271,10 +272,10 @@ impl<'a, L: RecordLine + DeserializeOwned> Recorded<'a, L> {
     }
 }
 
-/// An item that the net has seen, or what is wrong with it and what was noticed of it.
+/// A scored item, or its error and the remarks on it.
 type SeenOrFailed = std::result::Result<Seen, (Error, Noticed)>;
 
-/// An item and what the net makes of it.
+/// An item and the net's output for it.
 pub(super) struct Seen {
     pub item: Item,
     pub scored: Scored,

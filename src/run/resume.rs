@@ -1,4 +1,4 @@
-//! What an earlier run has done already.
+//! Determines what an earlier run has already completed.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,24 +8,24 @@ use crate::data::Source;
 use crate::report::{JournalEntry, Line};
 use crate::session::Noticed;
 
-/// The sources of this run; the number of rows of each, `None` for a picture.
+/// The sources of this run, and the number of rows of each (`None` for a picture).
 #[derive(Clone, Copy)]
 pub struct Known<'a> {
     pub sources: &'a [Source],
     pub rows: &'a [Option<usize>],
     pub finder: &'a Finder<'a>,
-    /// Names that this run may write.
+    /// Names in use that this run may write.
     pub names: &'a StemsInUse<'a>,
 }
 
-/// What has to be complete before a result counts.
+/// What must be complete before a result counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Demands {
-    /// Maps an item gives with one method.
+    /// Maps per item and method.
     pub maps: usize,
-    /// One file holds the maps of all rows of an array: it is done when all rows are.
+    /// One file holds the maps of all rows of an array, so an array counts only when all rows are done.
     pub one_file_an_array: bool,
-    /// One sheet shows all methods: it is done when all methods are.
+    /// One sheet shows all methods, so an item counts only when all methods are done.
     pub one_sheet_an_item: bool,
 }
 
@@ -34,11 +34,11 @@ pub struct Demands {
 pub struct Current {
     /// Id and settings of each method, in order.
     pub methods: Vec<(String, String)>,
-    /// Settings of records that no method made.
+    /// Settings in records that do not belong to a method.
     pub inputs: String,
 }
 
-/// Results that need not be made again.
+/// Results that need not be recomputed.
 #[derive(Debug, Default)]
 pub struct Done {
     results: HashSet<(String, Option<usize>, usize)>,
@@ -47,31 +47,31 @@ pub struct Done {
     pub kept: Vec<Vec<u8>>,
     /// Earlier results that were made with other settings.
     pub outdated: usize,
-    /// Results of other inputs, methods or commands whose files are gone, changed or replaced.
+    /// Results of other inputs, methods or commands whose files are missing, changed or replaced.
     pub dropped: usize,
-    /// Keys of half-made raw files that lines count on.
+    /// Keys of partial raw files that lines rely on.
     pub parts: HashSet<String>,
-    /// What the results that need not be made again say.
+    /// Remarks in the results that are not recomputed.
     pub said: Noticed,
 }
 
 impl Done {
-    /// All is made again; lines of other results stay.
+    /// Recomputes everything; lines about other results stay.
     pub fn nothing_but(stay: Stay) -> Self {
         Self { kept: stay.kept, dropped: stay.dropped, parts: stay.parts, ..Self::default() }
     }
 
-    /// Whether `method` has been done for an item.
+    /// Whether `method` is done for an item.
     pub fn has(&self, input: &str, row: Option<usize>, method: usize) -> bool {
         !self.results.is_empty() && self.results.contains(&(input.to_owned(), row, method))
     }
 
-    /// Why a row of an array that is done otherwise has failed.
+    /// Why a row of an otherwise completed array failed.
     pub fn failure(&self, input: &str, row: usize) -> Option<&str> {
         self.failed.get(&(input.to_owned(), row)).map(String::as_str)
     }
 
-    /// Sorts out the lines of a journal, whose files are `standing`.
+    /// Sorts the lines of a journal, whose files are `standing`.
     pub fn settle(
         entries: &[JournalEntry<Line>],
         standing: &[Standing],
@@ -84,7 +84,8 @@ impl Done {
         let method = |line: &Line| settings.iter().position(|(id, _)| Some(id) == line.record.method.as_ref());
         let whose: Vec<Option<usize>> = entries.iter().map(|entry| known.finder.source(&entry.about)).collect();
         let superseded = superseded(entries, standing, &whose);
-        // By source, row and method, the maps that are there: all, and those that do not need the array's other rows.
+        // By source, row and method, the number of existing maps: all, and those that do not need the array's other
+        // rows.
         let mut found: HashMap<(usize, Option<usize>, usize), [usize; 2]> = HashMap::new();
         let mut failed: HashMap<(usize, usize), &str> = HashMap::new();
         let mut usable = vec![false; entries.len()];
@@ -92,7 +93,7 @@ impl Done {
             let (Some(line), Some(at)) = (&entry.line, whose[i]) else { continue };
             let record = &line.record;
             let now = known.sources[at].stamp;
-            // A record goes by the path that it has.
+            // Records identify an input by its path.
             let unchanged = (now.is_none() || now == line.stamp) && record.input == known.sources[at].shown;
             match (method(line), record.index, &record.error) {
                 (Some(m), _, _) => {
@@ -128,7 +129,7 @@ impl Done {
                 all_settled &= settled;
                 for &row in &rows {
                     let sheet = !demands.one_sheet_an_item || methods.clone().all(|m| complete(row, m));
-                    // Without a key nobody knows in which file a row of an unfinished array lies.
+                    // Without a key, the file with the rows of an unfinished array is unknown.
                     if sheet && complete(row, m) && (settled || maps(row, m, 1)) {
                         done.results.insert((input.to_owned(), row, m));
                     }
@@ -152,7 +153,7 @@ impl Done {
                 (Some(source), None, Some(line)) if line.record.method.is_none() => {
                     row.is_some_and(|row| done.failure(&source.shown, row).is_some())
                 }
-                // Of another method, input or command.
+                // A line of another method, input or command.
                 _ => {
                     let replaced = |file: &String| source.is_some_and(|source| known.names.claims(file, source));
                     let stands = |files: &Vec<String>| !superseded[i] && !files.iter().any(replaced);
@@ -176,7 +177,7 @@ impl Done {
     }
 }
 
-/// For each line, whether a later one says that another input's result took the place of one of its files.
+/// For each line, whether a later line shows that another input's result replaced one of its files.
 fn superseded(entries: &[JournalEntry<Line>], standing: &[Standing], whose: &[Option<usize>]) -> Vec<bool> {
     let mut owners: HashMap<&str, (Option<usize>, &str)> = HashMap::new();
     let mut superseded: Vec<bool> = vec![false; entries.len()];
@@ -224,7 +225,7 @@ mod tests {
         let done = settle(&lines, demands);
         assert_eq!((done.kept.len(), done.outdated), (0, 1));
 
-        // Rows whose half-made file is known count each by itself.
+        // With a known partial file, each row counts on its own.
         lines[0].part = Some("0123456789abcdef".into());
         let done = settle(&lines, demands);
         assert!(done.has("x.npy", Some(0), 0) && !done.has("x.npy", Some(1), 0));

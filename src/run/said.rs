@@ -1,4 +1,4 @@
-//! What a run takes for granted and what it warns of. It is collected once; every result carries it.
+//! Collects the assumptions and warnings of a run, each once; every result carries them.
 
 use std::collections::BTreeMap;
 
@@ -10,38 +10,38 @@ use crate::model::{Model, Setting};
 use crate::reliability::share::Share;
 use crate::session::{Noticed, Session};
 
-/// Sentences of a kind that a run keeps; records have theirs all the same.
+/// Most sentences of a kind that a run collects; records have their own in any case.
 pub(super) const MOST_LATE: usize = 1000;
 
-/// What there is to say of a run.
+/// Assumptions and warnings of a run.
 #[derive(Debug, Clone, Default)]
 pub struct Said {
-    /// What nobody has said, as `preparation: ImageNet`.
+    /// Assumed settings, such as `preparation: ImageNet`.
     pub assumed: Vec<String>,
-    /// What is probably not as it was meant, one sentence each.
+    /// Probable mistakes, one sentence each.
     pub warnings: Vec<String>,
-    /// The same, found on the way: results that were written before do not have it.
+    /// Warnings found during the run; results written earlier do not carry them.
     late: Vec<String>,
-    /// What inputs were taken for.
+    /// Assumptions about single inputs.
     late_assumed: Vec<String>,
-    /// Inputs whose class is known.
+    /// Accuracy on inputs with a known class.
     share: Share,
-    /// Whether the net brings numbers to scale itself, so that any are as good.
+    /// Whether the net scales its input itself, so that numbers of any scale are fine.
     scales: bool,
 }
 
 impl Said {
-    /// Of a session's net and preparation, of which the user has set what is `given`.
+    /// For a session's net and preparation; `given` are the settings that the user gave.
     pub fn new(session: &Session, given: &[Setting]) -> Self {
         let mut said = Self::of(session.model(), session.preparation(), given);
-        // What was noticed of files that methods' parameters name holds for every result.
+        // Remarks on files named by methods' parameters apply to every result.
         let noticed = said.of_noticed(&session.noticed());
         said.assumed.extend(noticed.assumed);
         said.warnings.extend(noticed.warnings);
         said
     }
 
-    /// Of a net and its preparation, of which the user has set what is `given`.
+    /// For a net and its preparation; `given` are the settings that the user gave.
     pub fn of(model: &Model, preprocess: &Preprocess, given: &[Setting]) -> Self {
         let mut said = Self { assumed: model.assumed(given), ..Self::of_net(model) };
         if preprocess.takes_pictures() && !said.scales {
@@ -50,18 +50,18 @@ impl Said {
         said
     }
 
-    /// Of a net alone.
+    /// For a net alone.
     pub fn of_net(model: &Model) -> Self {
         let scales = scales_itself(model.unfolded());
         Self { assumed: model.assumed(&[]), warnings: model.warnings().to_vec(), scales, ..Self::default() }
     }
 
-    /// Says the warnings, once.
+    /// Reports the warnings.
     pub fn tell(&self, listener: &dyn Listener) {
         self.warnings.iter().for_each(|warning| listener.say(&format!("warning: {warning}")));
     }
 
-    /// A warning that is found on the way; each is said once.
+    /// Adds a warning found during the run; each is reported once.
     pub fn add(&mut self, warning: &str, listener: &dyn Listener) {
         if self.late.len() < MOST_LATE && !self.late.iter().any(|known| known == warning) {
             listener.say(&format!("warning: {warning}"));
@@ -69,12 +69,12 @@ impl Said {
         }
     }
 
-    /// What there is to say of one input.
+    /// Remarks on one input.
     pub fn of_item(&self, item: &Item) -> Noticed {
         self.of_noticed(&item.noticed)
     }
 
-    /// What there is to say of what was noticed: doubts are warnings for a net that does not scale its input.
+    /// Selects what to report: doubts become warnings, unless the net scales its input itself.
     pub fn of_noticed(&self, noticed: &Noticed) -> Noticed {
         let mut noticed = noticed.clone();
         let doubts = std::mem::take(&mut noticed.doubts);
@@ -82,7 +82,7 @@ impl Said {
         noticed
     }
 
-    /// Adds what a result that is not made again says, without saying it again.
+    /// Adds the remarks of a result that is not recomputed, without reporting them again.
     pub fn remember(&mut self, assumed: &[String], warnings: &[String]) {
         let pairs = [(&self.assumed, &mut self.late_assumed, assumed), (&self.warnings, &mut self.late, warnings)];
         for (early, late, then) in pairs {
@@ -94,7 +94,7 @@ impl Said {
         }
     }
 
-    /// Says what was noticed of an input, each sentence once.
+    /// Reports remarks on an input, each sentence once.
     pub fn note(&mut self, noticed: &Noticed, listener: &dyn Listener) {
         for what in &noticed.assumed {
             if self.late_assumed.len() < MOST_LATE && !self.late_assumed.contains(what) {
@@ -105,7 +105,7 @@ impl Said {
         noticed.warnings.iter().for_each(|warning| self.add(warning, listener));
     }
 
-    /// Hears of an input, as soon as it is read: what becomes of it nobody knows.
+    /// Reports the remarks on an input as soon as it is read, since it may fail later.
     pub fn hear(&mut self, item: &Item, listener: &dyn Listener) {
         self.note(&self.of_item(item), listener);
     }
@@ -115,7 +115,7 @@ impl Said {
         self.share.add(right);
     }
 
-    /// Warns, at the end, of a net that does no better than guessing among `classes` classes.
+    /// Warns, at the end, if the net does no better than guessing among `classes` classes.
     pub fn judge(&mut self, classes: usize, listener: &dyn Listener) {
         let Share { right, of } = self.share;
         if self.share.is_guessing(classes) {
@@ -124,28 +124,28 @@ impl Said {
                 100.0 * right as f64 / of as f64
             );
             listener.say(&format!("warning: {warning}"));
-            // However much was said before: it is of the whole run.
+            // Added beyond the limit too, because it concerns the whole run.
             self.late.push(warning);
         }
     }
 
-    /// All warnings, those found on the way too.
+    /// All warnings, including those found during the run.
     pub fn all(&self) -> Vec<String> {
         self.warnings.iter().chain(&self.late).cloned().collect()
     }
 
-    /// All that was assumed, of single inputs too.
+    /// All assumptions, including those about single inputs.
     pub fn all_assumed(&self) -> Vec<String> {
         self.assumed.iter().chain(&self.late_assumed).cloned().collect()
     }
 
-    /// Puts what there is to say of the whole run into a record, before what the record says of its own input.
+    /// Adds the run's remarks to a record, before those on the record's own input.
     pub fn write(&self, assumed: &mut Vec<String>, warnings: &mut Vec<String>) {
         assumed.splice(..0, self.assumed.iter().cloned());
         warnings.splice(..0, self.warnings.iter().cloned());
     }
 
-    /// As notes of a file that holds texts.
+    /// As notes for a file that stores texts.
     pub fn notes(&self) -> BTreeMap<String, String> {
         let notes = [("assumed", self.all_assumed()), ("warnings", self.all())];
         let notes = notes.into_iter().filter(|(_, lines)| !lines.is_empty());
@@ -153,7 +153,7 @@ impl Said {
     }
 }
 
-/// Whether the net brings its input to scale before anything else.
+/// Whether the net scales its input before anything else.
 fn scales_itself(net: &Graph) -> bool {
     let reads_input = |node: &Node| node.inputs.first().is_some_and(|&i| matches!(net.node(i).op, Op::Input));
     net.nodes().iter().any(|node| reads_input(node) && matches!(node.op, Op::BatchNorm(_)))

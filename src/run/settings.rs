@@ -1,4 +1,4 @@
-//! What results depend on: methods under their names, and fingerprints of settings.
+//! The settings that results depend on: named methods, and fingerprints.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -17,31 +17,31 @@ use crate::session::Session;
 use crate::tensor::Precision;
 use crate::text::hex;
 
-/// A method under the name that its files and records carry.
+/// A method with the id that its files and records carry.
 #[derive(Debug, Clone)]
 pub struct Named {
-    /// The method's name, with `-2`, `-3` … after it when it was asked for again.
+    /// The method's name, followed by `-2`, `-3` … for repeats.
     pub id: String,
     /// The method and its parameters.
     pub spec: Spec,
 }
 
-/// Names under which things go: those asked for again get a number.
+/// Numbers repeated names.
 #[derive(Debug, Default)]
 pub(super) struct Numbered(HashMap<&'static str, usize>);
 
 impl Numbered {
-    /// What follows `name` this time: nothing, `-2`, `-3` …
+    /// The suffix for this use of `name`: empty, `-2`, `-3` …
     pub fn ending(&mut self, name: &'static str) -> String {
         let time = self.0.entry(name).and_modify(|n| *n += 1).or_insert(1);
         if *time == 1 { String::new() } else { format!("-{time}") }
     }
 }
 
-/// Methods with their names, repeated names numbered.
+/// Parses methods and numbers repeated names.
 ///
 /// # Errors
-/// When a text is not the name of a method with its parameters.
+/// When a text is not the name of a method with valid parameters.
 pub fn methods(texts: &[String]) -> Result<Vec<Named>> {
     let mut numbered = Numbered::default();
     let named = |text: &String| {
@@ -52,16 +52,16 @@ pub fn methods(texts: &[String]) -> Result<Vec<Named>> {
     texts.iter().map(named).collect()
 }
 
-/// A method that can run.
+/// A method that is ready to run.
 pub(super) struct BuiltMethod {
     pub method: Box<dyn Method>,
-    /// Hash of the files that its parameters name.
+    /// Hash of the files named by its parameters.
     pub files: String,
 }
 
 /// Builds `methods`, in order.
 pub(super) fn build(session: &Session, methods: &[Named]) -> Result<Vec<BuiltMethod>> {
-    // What a parameter's file holds counts, not its name.
+    // The contents of a parameter's file matter, not its name.
     let loaded = RefCell::new(Sha256::new());
     let load = |path: &Path| {
         let tensor = session.read(path)?;
@@ -75,7 +75,7 @@ pub(super) fn build(session: &Session, methods: &[Named]) -> Result<Vec<BuiltMet
     let mut built = Vec::new();
     for named in methods {
         let method = named.spec.build(&context).map_err(|e| e.within(format!("-m {}", named.spec)))?;
-        // A file that the method itself reads counts too.
+        // A file that the method reads itself matters too.
         if let Ok(path) = named.spec.values().text("patterns") {
             loaded.borrow_mut().update(read_file(Path::new(path))?);
         }
@@ -84,12 +84,12 @@ pub(super) fn build(session: &Session, methods: &[Named]) -> Result<Vec<BuiltMet
     Ok(built)
 }
 
-/// 16 digits that differ where `settings` do.
+/// 16 digits that differ if the `settings` do.
 pub(super) fn fingerprint(settings: &Value) -> String {
     hex(&Sha256::digest(settings.to_string().as_bytes())[..8])
 }
 
-/// The precision as it was asked for.
+/// The requested precision.
 pub fn precision_name(settings: &Settings) -> &'static str {
     match (settings.precision, settings.products) {
         (Precision::F64, _) => "f64",
@@ -100,7 +100,7 @@ pub fn precision_name(settings: &Settings) -> &'static str {
     }
 }
 
-/// What all results of a session depend on.
+/// The settings that all results of a session depend on.
 pub(super) fn common(session: &mut Session, settings: &Settings) -> Result<Value> {
     let mut common = json!({
         "version": env!("CARGO_PKG_VERSION"), "model": session.model().sha256(),
@@ -110,7 +110,7 @@ pub(super) fn common(session: &mut Session, settings: &Settings) -> Result<Value
     Ok(common)
 }
 
-/// Writes down everything about computing that results depend on.
+/// Adds everything about the computation that results depend on.
 ///
 /// # Errors
 /// When the folder of kernels cannot be read.
@@ -118,10 +118,10 @@ pub fn note(settled: &mut Value, settings: &Settings, engine: &Engine) -> Result
     let device = engine.describe().device;
     settled["precision"] = precision_name(settings).into();
     settled["conv"] = json!(settings.convolution);
-    // GPUs of one machine are alike, and the order of an emulated GPU's threads changes nothing.
+    // GPUs of one machine are alike, and the thread order of an emulated GPU changes nothing.
     settled["device"] = device.split(':').next().unwrap_or_default().into();
     if settings.kernels != Kernels::Auto {
-        // Other instructions, other roundings.
+        // Other instructions round differently.
         settled["kernels"] = settings.kernels.set().name.into();
     }
     if let Some(dir) = &settings.kernel_dir {
@@ -130,7 +130,7 @@ pub fn note(settled: &mut Value, settings: &Settings, engine: &Engine) -> Result
     Ok(())
 }
 
-/// Of the names and texts of a folder's files.
+/// Hash of the names and contents of a folder's files.
 fn digest(dir: &Path) -> Result<String> {
     let fail = |e| Error::io(dir, e);
     let mut files = std::fs::read_dir(dir).map_err(fail)?.collect::<Result<Vec<_>, _>>().map_err(fail)?;
@@ -146,7 +146,7 @@ fn digest(dir: &Path) -> Result<String> {
     Ok(hex(&hash.finalize()))
 }
 
-/// The manifest of a run that begins.
+/// The manifest of a starting run.
 pub(super) fn manifest(
     session: &mut Session,
     command: &str,
@@ -182,10 +182,10 @@ pub(super) fn manifest(
     })
 }
 
-/// Passes of a method on copies above which they are said before the work begins.
+/// Passes per picture above which a method's cost is reported before the work begins.
 const MANY_PASSES: f64 = 1000.0;
 
-/// What is said of methods on copies of a picture that run the net very often.
+/// Sentences about methods that run the net very often per picture.
 pub fn many_passes(methods: &[Named]) -> impl Iterator<Item = String> {
     let many = methods.iter().filter(|m| m.spec.base().is_some() && m.spec.passes() >= MANY_PASSES);
     many.map(|m| format!("{}: about {:.0} passes of the net for each map", m.id, m.spec.passes()))

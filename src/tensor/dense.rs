@@ -68,7 +68,7 @@ impl Tensor {
         &self.data
     }
 
-    /// Elements.
+    /// Number of elements.
     pub fn len(&self) -> usize {
         match &self.data {
             Data::F32(v) => v.len(),
@@ -76,7 +76,7 @@ impl Tensor {
         }
     }
 
-    /// Whether there is no element.
+    /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -89,7 +89,7 @@ impl Tensor {
         }
     }
 
-    /// The numbers in single precision, copied only when they are not.
+    /// The numbers in single precision, copied only if necessary.
     pub fn to_f32(&self) -> Cow<'_, [f32]> {
         match &self.data {
             Data::F32(v) => Cow::Borrowed(v),
@@ -97,7 +97,7 @@ impl Tensor {
         }
     }
 
-    /// The numbers in double precision, copied only when they are not.
+    /// The numbers in double precision, copied only if necessary.
     pub fn to_f64(&self) -> Cow<'_, [f64]> {
         match &self.data {
             Data::F32(v) => Cow::Owned(v.iter().map(|&x| f64::from(x)).collect()),
@@ -105,7 +105,7 @@ impl Tensor {
         }
     }
 
-    /// Element `i` in C order, widened.
+    /// Element `i` in C order, in double precision.
     pub fn at(&self, i: usize) -> f64 {
         match &self.data {
             Data::F32(v) => f64::from(v[i]),
@@ -133,7 +133,7 @@ impl Tensor {
         Ok(Self { dims: rest.to_vec(), data })
     }
 
-    /// Tensors of equal shape stacked along a new first axis, in the widest precision among them.
+    /// Stacks tensors of equal shape along a new first axis, in the highest precision among them.
     ///
     /// # Errors
     /// When `items` is empty or shapes differ.
@@ -152,7 +152,7 @@ impl Tensor {
         Ok(Self { dims, data })
     }
 
-    /// The same numbers under other axes.
+    /// The same numbers with other dimensions.
     ///
     /// # Errors
     /// When the number of elements differs.
@@ -160,7 +160,7 @@ impl Tensor {
         Self::new(dims, self.data)
     }
 
-    /// The same tensor with each number passed through `f` in double precision, then rounded back.
+    /// Applies `f` to each number in double precision and rounds the result back.
     #[must_use]
     pub fn map(self, f: impl Fn(f64) -> f64) -> Tensor {
         let data = match self.data {
@@ -178,7 +178,7 @@ impl Tensor {
         }
     }
 
-    /// The numbers as `T`: where they are stored, if they are stored so.
+    /// The numbers as `T`; borrowed if they are stored that way.
     pub(crate) fn numbers<T: Scalar>(&self) -> Cow<'_, [T]> {
         match &self.data {
             Data::F32(v) if T::PRECISION == Precision::F32 => Cow::Borrowed(bytemuck::cast_slice(v)),

@@ -1,4 +1,4 @@
-//! Dense host arrays and the shapes that everything above speaks of.
+//! Dense host arrays and the shapes used by all other modules.
 
 mod dense;
 pub mod resample;

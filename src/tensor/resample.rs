@@ -1,10 +1,10 @@
-//! Enlarging a small map, such as a class activation map, to the size of the picture.
+//! Enlarges a small map, such as a class activation map, to the size of the picture.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// How a small map becomes a large one.
+/// How a small map is enlarged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Upsample {
@@ -14,12 +14,12 @@ pub enum Upsample {
     Bilinear,
     /// The source element `floor(destination * source extent / destination extent)`.
     Nearest,
-    /// The map stays as small as it is.
+    /// The map keeps its size.
     None,
 }
 
 impl Upsample {
-    /// `[rows, columns]` that [`upsample`] yields for a map of `from` rows and columns when `to` are asked for.
+    /// `[rows, columns]` that [`upsample`] returns for a map of `from` rows and columns if `to` are requested.
     pub fn size(self, from: [usize; 2], to: [usize; 2]) -> [usize; 2] {
         match self {
             Upsample::None => from,
@@ -63,10 +63,10 @@ pub(crate) fn taps(from: usize, to: usize) -> Vec<(usize, usize, f64)> {
         .collect()
 }
 
-/// `values` (`from` = `[h, w]`, rows first) at `to` = `[H, W]`; the result has the extents [`Upsample::size`].
+/// Resizes `values` (`from` = `[h, w]`, row by row) to `to` = `[H, W]`; the result has the size [`Upsample::size`].
 ///
 /// # Errors
-/// When `values` does not fill `from` or an extent is zero.
+/// When `values` does not fill `from`, or an extent is zero.
 pub fn upsample(values: &[f64], from: [usize; 2], to: [usize; 2], how: Upsample) -> Result<Vec<f64>> {
     let ([h, w], [to_h, to_w]) = (from, to);
     if h.checked_mul(w) != Some(values.len()) || values.is_empty() {

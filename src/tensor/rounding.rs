@@ -1,11 +1,11 @@
-//! What rounding can leave where two numbers ought to be equal.
+//! Bounds the rounding error of numbers that should be equal.
 
 use super::{Precision, Tensor};
 
-/// Units in the last place that rounding may leave of a difference of equal terms.
+/// Units in the last place that rounding may leave in a difference of equal terms.
 const MOST_ULPS: f64 = 64.0;
 
-/// The largest magnitude of a difference that rounding explains: 64 ulp of its `terms`, computed in `precision`.
+/// The largest difference that rounding can explain: 64 ulp of its `terms`, computed in `precision`.
 #[must_use]
 pub(crate) fn rounding(terms: f64, precision: Precision) -> f64 {
     let size = terms.abs();
@@ -16,7 +16,7 @@ pub(crate) fn rounding(terms: f64, precision: Precision) -> f64 {
         }
 }
 
-/// Whether no two numbers of `pairs` differ by more than [`rounding`] explains.
+/// Whether no pair differs by more than [`rounding`] can explain.
 pub(crate) fn differ_by_rounding(pairs: impl IntoIterator<Item = (f64, f64)>, precision: Precision) -> bool {
     pairs.into_iter().all(|(a, b)| a == b || (a - b).abs() <= rounding(a.abs().max(b.abs()), precision))
 }

@@ -2,14 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-/// In which numbers the engine computes.
+/// The precision in which the engine computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// IEEE single precision.
     #[default]
     F32,
-    /// IEEE double precision: the twin on which truth is tested (CPU only).
+    /// IEEE double precision: the reference for tests (CPU only).
     F64,
 }
 
@@ -32,7 +32,7 @@ impl std::fmt::Display for Precision {
     }
 }
 
-/// A number the CPU kernels are generic over.
+/// The number types of the CPU kernels.
 pub trait Scalar:
     bytemuck::Pod
     + PartialOrd
@@ -45,7 +45,7 @@ pub trait Scalar:
     + Send
     + Sync
 {
-    /// Which precision this is.
+    /// Its precision.
     const PRECISION: Precision;
     /// Zero.
     const ZERO: Self;

@@ -13,17 +13,17 @@ pub struct Shape {
     pub w: usize,
 }
 
-/// Elements that a feature map may have: bytes of whole programs must not leave the range of `usize`.
+/// Most elements of a feature map, such that the bytes of whole programs fit into `usize`.
 const MOST_ELEMENTS: u64 = 1 << 36;
 
-/// Extent that a window may reach over or step by.
+/// Largest extent or step of a window.
 const MOST_REACH: usize = 1 << 24;
 
 impl Shape {
-    /// The same shape if it can be a feature map's.
+    /// The same shape, if it is valid for a feature map.
     ///
     /// # Errors
-    /// When there is no element or more than 2³⁶.
+    /// When it is empty or has more than 2³⁶ elements.
     pub fn checked(self) -> Result<Self> {
         match self.c.checked_mul(self.h).and_then(|n| n.checked_mul(self.w)) {
             Some(0) => Err(Error::model(format!("the shape {self} is empty"))),
@@ -42,12 +42,12 @@ impl Shape {
         Self { c, h: 1, w: 1 }
     }
 
-    /// Elements.
+    /// Number of elements.
     pub const fn len(&self) -> usize {
         self.c * self.h * self.w
     }
 
-    /// Whether there is no element.
+    /// Whether there are no elements.
     pub const fn is_empty(&self) -> bool {
         self.c == 0 || self.h == 0 || self.w == 0
     }
@@ -69,7 +69,7 @@ impl std::fmt::Display for Shape {
     }
 }
 
-/// How a window's input is padded with zeros (or, for max-pooling, with nothing).
+/// How a window's input is padded with zeros (for max-pooling, with nothing).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Padding {
     /// Rows above and below, columns left and right.
@@ -83,7 +83,7 @@ pub enum Padding {
         /// Columns to the right.
         right: usize,
     },
-    /// TensorFlow's "SAME": output `ceil(input / stride)`, the odd row or column at the bottom or right.
+    /// TensorFlow's "SAME": output `ceil(input / stride)`, with an odd row or column at the bottom or right.
     Same,
 }
 
@@ -97,7 +97,7 @@ impl Padding {
 /// A sliding window, axes `[y, x]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Window {
-    /// Taps.
+    /// Number of taps.
     pub kernel: [usize; 2],
     /// Distance between windows.
     pub stride: [usize; 2],
@@ -105,7 +105,7 @@ pub struct Window {
     pub dilation: [usize; 2],
     /// Padding of the input.
     pub padding: Padding,
-    /// Whether a last, partial window counts (pooling only).
+    /// Whether a final partial window counts (pooling only).
     pub ceil: bool,
 }
 
@@ -115,7 +115,7 @@ impl Window {
         Self { kernel: [kernel; 2], stride: [stride; 2], dilation: [1; 2], padding: Padding::all(padding), ceil: false }
     }
 
-    /// Taps in all.
+    /// Total number of taps.
     pub const fn taps(&self) -> usize {
         self.kernel[0] * self.kernel[1]
     }
@@ -143,7 +143,8 @@ impl Window {
     /// Rows and columns of the output for an input of `h × w`.
     ///
     /// # Errors
-    /// When kernel, stride or dilation is zero, the window does not fit into the padded input, or a number is absurd.
+    /// When kernel, stride or dilation is zero, the window does not fit into the padded input, or a number is too
+    /// large.
     pub fn output(&self, h: usize, w: usize) -> Result<[usize; 2]> {
         if self.kernel.contains(&0) || self.stride.contains(&0) || self.dilation.contains(&0) {
             return Err(Error::model(format!(

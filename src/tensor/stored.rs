@@ -5,10 +5,10 @@ use std::collections::HashSet;
 use safetensors::tensor::Metadata;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
-/// Longest header of a safetensors file that is read, bytes.
+/// Longest header of a safetensors file that is read, in bytes.
 pub const MOST_HEADER_BYTES: usize = 16 << 20;
 
-/// The names at the top of a header.
+/// The top-level names of a header.
 struct TensorNames;
 
 impl<'de> Visitor<'de> for TensorNames {
@@ -29,21 +29,21 @@ impl<'de> Visitor<'de> for TensorNames {
     }
 }
 
-/// Reads `json`, the header of a safetensors file: names, types, shapes and places, which follow each other without gap
-/// or overlap.
+/// Reads `json`, the header of a safetensors file: names, types, shapes and offsets, which follow one another without
+/// gap or overlap.
 ///
 /// # Errors
-/// One sentence when it is damaged, or names a tensor twice.
+/// When it is damaged, or names a tensor twice; one sentence.
 pub fn safetensors_header(json: &[u8]) -> Result<Metadata, String> {
     let mut names = serde_json::Deserializer::from_slice(json);
     names.deserialize_map(TensorNames).map_err(|e| e.to_string())?;
     serde_json::from_slice(json).map_err(|e| e.to_string())
 }
 
-/// As [`safetensors_header`], of a whole file in memory.
+/// As [`safetensors_header`], for a whole file in memory.
 ///
 /// # Errors
-/// As there, and when the file ends before its header does or the header is too long.
+/// The same, and when the file ends before its header does, or the header is too long.
 pub fn check_safetensors(file: &[u8]) -> Result<(), String> {
     let (length, rest) = file.split_first_chunk().ok_or("the file is cut off")?;
     let length = u64::from_le_bytes(*length);

@@ -1,4 +1,4 @@
-//! Moving numbers between layouts: dense ↔ blocks, flattening, channels, subsampling.
+//! Moves numbers between layouts: dense ↔ blocks, flattening, channels, subsampling.
 
 use super::layout::index;
 use crate::tensor::{Scalar, Shape};
@@ -22,13 +22,13 @@ pub(super) fn unblock<T: Copy>(blocks: &[T], shape: Shape, lanes: usize, out: &m
     }
 }
 
-/// Channels `first ..` of `x` into all channels of `out`; channels that `x` does not have become zero.
+/// Copies the channels of `x` from `first` on to all channels of `out`; channels that `x` lacks become zero.
 pub(super) fn channels<T: Scalar>(x: &[T], from: Shape, first: isize, out: &mut [T], to: Shape, lanes: usize) {
     out.fill(T::ZERO);
     copy_channels(x, from, first, out, to, 0, from.c.min(to.c.saturating_add_signed(first)), lanes);
 }
 
-/// One input of a concatenation: all channels of `x` into `out` from channel `at`.
+/// One input of a concatenation: copies all channels of `x` to `out`, from channel `at` on.
 pub(super) fn append<T: Scalar>(x: &[T], from: Shape, out: &mut [T], to: Shape, at: usize, lanes: usize) {
     copy_channels(x, from, -(at as isize), out, to, at, from.c, lanes);
 }
@@ -56,7 +56,7 @@ fn copy_channels<T: Scalar>(
     }
 }
 
-/// `Σ_c weights[c] · x[c]` for each pixel, channels in order, into the first lane of `out`.
+/// `Σ_c weights[c] · x[c]` for each pixel, channels in order, written to the first lane of `out`.
 pub(super) fn weighted_channel_sum<T: Scalar>(weights: &[T], x: &[T], from: Shape, lanes: usize, out: &mut [T]) {
     out.fill(T::ZERO);
     for (pixel, out) in out.chunks_exact_mut(lanes).enumerate() {
@@ -77,7 +77,7 @@ pub(super) fn fill<T: Scalar>(values: &[T], shape: Shape, lanes: usize, out: &mu
     }
 }
 
-/// Unused lanes of the last block become zero.
+/// Zeros the unused lanes of the last block.
 pub(super) fn zero_unused<T: Scalar>(shape: Shape, lanes: usize, out: &mut [T]) {
     let used = shape.c % lanes;
     if used == 0 {
@@ -92,7 +92,7 @@ pub(super) fn subsample<T: Scalar>(x: &[T], from: Shape, stride: [usize; 2], out
     each_kept(from, stride, to, lanes, |big, small| out[small..small + lanes].copy_from_slice(&x[big..big + lanes]));
 }
 
-/// Rows and columns of `s` put where they were taken from, zeros in between.
+/// Rows and columns of `s` in their original positions, with zeros in between.
 pub(super) fn spread<T: Scalar>(s: &[T], from: Shape, stride: [usize; 2], out: &mut [T], to: Shape, lanes: usize) {
     out.fill(T::ZERO);
     each_kept(to, stride, from, lanes, |big, small| out[big..big + lanes].copy_from_slice(&s[small..small + lanes]));

@@ -1,4 +1,4 @@
-//! What a caller may choose about the CPU's kernels.
+//! The caller's options for the CPU's kernels.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! How much memory a program gets: arena, scratch, and which packed weights stay.
+//! Memory of a program: arena, scratch, and the packed weights that stay in memory.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use crate::device::ProgramRoom;
 use crate::error::{Error, Result};
 use crate::program::{ConvLayer, Plan, Step};
 
-/// Arena bytes beyond which more copies in a chunk gain nothing.
+/// Arena size beyond which more copies per chunk gain nothing.
 const ARENA_BYTES: usize = 256 << 20;
-/// Copies beyond which a chunk gains nothing.
+/// Number of copies beyond which a chunk gains nothing.
 const MOST_COPIES: usize = 64;
 
 /// One convolution and direction.
@@ -24,16 +24,16 @@ struct PackedConv<'a> {
     bytes: usize,
 }
 
-/// What a program needs besides its arena.
+/// Memory that a program needs besides its arena.
 struct ProgramNeeds<'a> {
-    /// Each convolution and direction once, with the bytes of its packed weights.
+    /// Each convolution and direction once, with the size of its packed weights.
     packed: Vec<PackedConv<'a>>,
-    /// Scratch of one thread, in elements.
+    /// Scratch per thread, in elements.
     scratch: usize,
 }
 
 impl<'a> ProgramNeeds<'a> {
-    /// The packed weights that stay, layer by layer, as long as they fit into `room` bytes.
+    /// The packed weights that stay in memory, layer by layer, as far as they fit into `room` bytes.
     fn staying(&self, room: usize) -> impl Iterator<Item = &PackedConv<'a>> {
         let mut left = room;
         self.packed.iter().filter(move |p| {
@@ -78,7 +78,7 @@ impl<I: Isa> Cpu<I> {
     pub(super) fn make_room(&mut self, plan: &Plan, wanted: usize, room: ProgramRoom) -> Result<usize> {
         let (all_of_it, limit) = room.bytes();
         let needs = self.needs(plan);
-        // Either program runs in the same arena, the closing one on no more pictures than there are copies.
+        // Both programs run in the same arena; the closing one, on at most as many pictures as there are copies.
         let copy = plan.closing().map_or(0, |closing| closing.plan.copy_bytes).max(plan.copy_bytes);
         let scratch = needs.scratch * self.threads * size_of::<I::T>();
         let all: usize = needs.packed.iter().map(|p| p.bytes).sum();
@@ -97,9 +97,9 @@ impl<I: Isa> Cpu<I> {
             )));
         }
         let most = (ARENA_BYTES / copy.max(1)).clamp(1, wanted.clamp(1, MOST_COPIES));
-        // Chunks of nearly equal size: weights are read once a chunk, however few copies it has.
+        // Chunks of nearly equal size: weights are read once per chunk, however few copies it has.
         let useful = wanted.max(1).div_ceil(wanted.max(1).div_ceil(most));
-        // Weights of other programs stay as long as this one is not in want.
+        // Weights of other programs stay as long as this one does not need their memory.
         let mine: HashSet<PackKey> = needs.packed.iter().map(|p| p.plan.key.clone()).collect();
         let mut others: usize = self.resident.iter().filter(|(k, _)| !mine.contains(k)).map(|(_, b)| b.len()).sum();
         let comfortable = scratch.saturating_add(copy.saturating_mul(useful)).saturating_add(all);
@@ -113,7 +113,8 @@ impl<I: Isa> Cpu<I> {
         let kept: usize = needs.staying(weights_room).map(|p| p.bytes).sum();
         let copies = useful.min((limit - (scratch + kept + transient + others)) / copy.max(1));
         let arena = copies * copy;
-        // Larger buffers of an earlier program stay unless the limit forbids it, and go before anything new is taken.
+        // Larger buffers of an earlier program stay unless the limit forbids it, and are freed before anything new is
+        // allocated.
         let larger =
             self.scratch.len().max(scratch) + self.transient.len().max(transient) + self.arena.len().max(arena);
         if larger.saturating_add(kept + others) > limit {
@@ -131,13 +132,13 @@ impl<I: Isa> Cpu<I> {
         Ok(copies)
     }
 
-    /// Bytes held now.
+    /// Bytes held at present.
     pub(super) fn held(&self) -> usize {
         let resident: usize = self.resident.values().map(Buffer::len).sum();
         resident + self.transient.len() + self.scratch.len() + self.arena.len()
     }
 
-    /// Packs the weights that stay within `room` bytes and drops the program's others.
+    /// Packs the weights that stay within `room` bytes, and frees the program's others.
     fn keep(&mut self, needs: &ProgramNeeds<'_>, room: usize) -> Result<()> {
         let staying: HashSet<&PackKey> = needs.staying(room).map(|p| &p.plan.key).collect();
         for dropped in needs.packed.iter().filter(|p| !staying.contains(&p.plan.key)) {
@@ -156,7 +157,7 @@ impl<I: Isa> Cpu<I> {
     }
 }
 
-/// Rounded up: what is said to suffice must.
+/// Rounded up, because the reported size must suffice.
 fn mebibytes(bytes: usize) -> String {
     format!("{:.1} MiB", (bytes as f64 / f64::from(1 << 20) * 10.0).ceil() / 10.0)
 }

@@ -1,23 +1,23 @@
-//! The vector instructions the CPU kernels are written in.
+//! The vector instruction sets of the CPU kernels.
 //!
-//! A kernel is one generic function over [`Isa`]; [`Isa::run`] compiles it with the instruction set's features switched on.
-//! Three instruction sets exist: AVX-512 (16 lanes of f32), AVX2 with FMA (8 lanes of f32) and a portable one (8 lanes of
-//! f32 or f64) written in plain Rust.
+//! A kernel is one generic function over [`Isa`]; [`Isa::run`] compiles it with the instruction set's features enabled.
+//! There are three instruction sets: AVX-512 (16 lanes of f32), AVX2 with FMA (8 lanes of f32), and a portable one (8
+//! lanes of f32 or f64) written in plain Rust.
 
 use super::sets::Kernels;
 use crate::tensor::Scalar;
 
-/// Work to be done with an instruction set's features switched on.
+/// Work that runs with an instruction set's features enabled.
 pub(crate) trait CpuKernel<I: Isa> {
-    /// Does the work. Implementations are `#[inline(always)]`, so that they take on the caller's features.
+    /// Does the work. Implementations are `#[inline(always)]`, so that they inherit the caller's features.
     ///
     /// # Safety
-    /// The machine has the features of `I` (established when the device was made); pointers inside are valid as the
-    /// implementation says.
+    /// The machine has the features of `I` (checked when the device was opened); pointers inside are valid as the
+    /// implementation requires.
     unsafe fn call(self);
 }
 
-/// An instruction set: a vector of [`Isa::LANES`] numbers and what can be done with it.
+/// An instruction set: a vector of [`Isa::LANES`] numbers and its operations.
 ///
 /// # Safety
 /// All functions need the instruction set's features; pointers are valid for `LANES` elements, of any alignment.
@@ -32,9 +32,9 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     const NAME: &'static str;
     /// Whether [`Isa::load_f16`] and [`Isa::load_bf16`] are instructions.
     const LOADS_HALF: bool;
-    /// Vector registers.
+    /// Number of vector registers.
     const REGISTERS: usize;
-    /// Pixels of the widest register tile.
+    /// Width of the widest register tile, in pixels.
     const PIXELS: usize;
     /// Whether large 3×3 convolutions may be computed by Winograd's transforms.
     const WINOGRAD: bool;
@@ -46,30 +46,31 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     unsafe fn splat(x: Self::T) -> Self::V;
     unsafe fn load(p: *const Self::T) -> Self::V;
     unsafe fn store(p: *mut Self::T, v: Self::V);
-    /// Numbers stored in half precision, converted exactly; `p` is valid for `LANES` of them, of any alignment.
+    /// Loads half-precision numbers, converted exactly; `p` is valid for `LANES` of them, at any alignment.
     unsafe fn load_f16(p: *const u16) -> Self::V;
-    /// Numbers stored as bfloat16, converted exactly; `p` is valid for `LANES` of them, of any alignment.
+    /// Loads bfloat16 numbers, converted exactly; `p` is valid for `LANES` of them, at any alignment.
     unsafe fn load_bf16(p: *const u16) -> Self::V;
-    /// Prefetches the cache line of `p` into the first-level cache, if there is an instruction for it. Any address will do.
+    /// Prefetches the cache line of `p` into the first-level cache, if there is an instruction for it. Any address is
+    /// allowed.
     unsafe fn prefetch_near(p: *const u8);
     /// As [`Isa::prefetch_near`], into the second-level cache.
     unsafe fn prefetch_far(p: *const u8);
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
-    /// `a * b + c`; rounded once where the instruction set has it.
+    /// `a * b + c`; rounded once if the instruction set has FMA.
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// `min(max(v, lo), hi)`; NaN stays NaN.
     unsafe fn clamp(v: Self::V, lo: Self::V, hi: Self::V) -> Self::V;
-    /// Bit `i` set where `v[i]` is not 0. NaN is not 0.
+    /// Bit `i` is set if `v[i]` is not 0. A NaN is not 0.
     unsafe fn nonzero(v: Self::V) -> u32;
-    /// Bit `i` set where `lo < v[i] < hi`.
+    /// Bit `i` is set if `lo < v[i] < hi`.
     unsafe fn between(v: Self::V, lo: Self::V, hi: Self::V) -> u32;
-    /// `v[i]` where bit `i` is set, else 0.
+    /// `v[i]` if bit `i` is set, else 0.
     unsafe fn keep(v: Self::V, bits: u32) -> Self::V;
     /// Lane `i < 4` is the sum of the lanes of `v[i]`, in one fixed order; other lanes are 0.
     unsafe fn sum_lanes(v: [Self::V; 4]) -> Self::V;
-    /// Bit `i` set where `bytes[i]` is `byte`.
+    /// Bit `i` is set if `bytes[i]` is `byte`.
     unsafe fn equal_bytes(bytes: *const u8, byte: u8) -> u32;
     /// Runs `k` with the features of this instruction set.
     ///
@@ -100,12 +101,12 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     }
 }
 
-/// Plain Rust, 8 lanes. Multiplies and adds are rounded separately on every machine, so its results are the same
-/// everywhere; where the machine has wider vectors the compiler may use them.
+/// Plain Rust, 8 lanes. Multiplications and additions are rounded separately on every machine, so its results are the
+/// same everywhere; the compiler may use wider vectors if the machine has them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Portable<T>(std::marker::PhantomData<T>);
 
-/// One cache line or less; keeps the lanes together for the vectoriser.
+/// At most one cache line; keeps the lanes together for the vectoriser.
 #[derive(Clone, Copy)]
 #[repr(C, align(32))]
 pub(crate) struct Lanes<T>([T; 8]);
@@ -233,24 +234,24 @@ impl<T: Scalar> Isa for Portable<T> {
         {
             #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,fma,f16c")]
             unsafe fn widest<I: Isa, K: CpuKernel<I>>(k: K) {
-                // SAFETY: passed on.
+                // SAFETY: the caller's promise.
                 unsafe { k.call() }
             }
             #[target_feature(enable = "avx2,fma,f16c")]
             unsafe fn wide<I: Isa, K: CpuKernel<I>>(k: K) {
-                // SAFETY: passed on.
+                // SAFETY: the caller's promise.
                 unsafe { k.call() }
             }
             if Kernels::Avx512.run_here() {
-                // SAFETY: detected; the kernel's pointers are the caller's promise.
+                // SAFETY: the features were detected; the kernel's pointers are the caller's promise.
                 return unsafe { widest(k) };
             }
             if Kernels::Avx2.run_here() {
-                // SAFETY: detected; the kernel's pointers are the caller's promise.
+                // SAFETY: the features were detected; the kernel's pointers are the caller's promise.
                 return unsafe { wide(k) };
             }
         }
-        // SAFETY: no feature is needed; the kernel's pointers are the caller's promise.
+        // SAFETY: no features are needed; the kernel's pointers are the caller's promise.
         unsafe { k.call() }
     }
 }
@@ -268,7 +269,8 @@ mod x86 {
     #[derive(Debug, Clone, Copy)]
     pub(crate) struct Avx512;
 
-    // SAFETY (whole block): every function is only called with the features on, through `run`; pointers as the trait says.
+    // SAFETY (whole block): every function is called only with the features enabled, through `run`; pointers as the
+    // trait requires.
     #[allow(clippy::undocumented_unsafe_blocks)]
     impl Isa for Avx512 {
         type T = f32;
@@ -383,7 +385,8 @@ mod x86 {
     #[derive(Debug, Clone, Copy)]
     pub(crate) struct Avx2;
 
-    // SAFETY (whole block): every function is only called with the features on, through `run`; pointers as the trait says.
+    // SAFETY (whole block): every function is called only with the features enabled, through `run`; pointers as the
+    // trait requires.
     #[allow(clippy::undocumented_unsafe_blocks)]
     impl Isa for Avx2 {
         type T = f32;

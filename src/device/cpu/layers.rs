@@ -1,4 +1,4 @@
-//! Steps with weights, and decisions (masks and argmax indices) that the host gives or takes.
+//! Steps with weights, and decisions (masks and argmax indices) passed from or to the host.
 
 use super::conv::{self, PassDirection};
 use super::isa::Isa;
@@ -9,9 +9,9 @@ use crate::device::Device;
 use crate::program::{ConvLayer, Epilogue, Form, LinearLayer, Range, Value, WinnerWidth};
 use crate::tensor::Scalar;
 
-/// Tasks a thread of a linear layer: small enough that all threads end together.
+/// Tasks per thread for a linear layer; small enough that all threads finish together.
 const ROW_TASKS: usize = 8;
-/// Most rows of a linear layer's task, whatever the number of threads.
+/// Most rows in a task of a linear layer, whatever the number of threads.
 const MOST_ROWS: usize = 256;
 
 impl<I: Isa> Cpu<I> {
@@ -104,7 +104,7 @@ impl<I: Isa> Cpu<I> {
         self.zero_tail(out, v);
     }
 
-    /// Unused lanes of a vector become zero.
+    /// Zeros the unused lanes of a vector.
     fn zero_tail(&self, out: Value, v: &CpuValues<'_, I>) {
         let used = v.shape(out).len();
         for n in 0..v.copies {
@@ -117,7 +117,7 @@ impl<I: Isa> Cpu<I> {
     pub(super) fn load_decisions(&self, given: &[u16], out: Value, n: usize, v: &CpuValues<'_, I>) {
         let shape = v.shape(out);
         let bytes = self.bytes_of(v.plan.form(out));
-        // SAFETY: no other task runs; the place holds the form's bytes.
+        // SAFETY: no other task runs; the value holds the form's bytes.
         let raw = unsafe { std::slice::from_raw_parts_mut(v.at::<u8>(out, n), bytes) };
         raw.fill(0);
         for (i, &d) in given.iter().enumerate() {
@@ -133,7 +133,7 @@ impl<I: Isa> Cpu<I> {
     pub(super) fn read_decisions(&self, x: Value, n: usize, v: &CpuValues<'_, I>) -> Vec<u16> {
         let shape = v.shape(x);
         let bytes = self.bytes_of(v.plan.form(x));
-        // SAFETY: no other task runs; the place holds the form's bytes.
+        // SAFETY: no other task runs; the value holds the form's bytes.
         let raw = unsafe { std::slice::from_raw_parts(v.at::<u8>(x, n).cast_const(), bytes) };
         let one = |i: usize| {
             let at = layout::index(shape, I::LANES, i / shape.plane(), i % shape.plane());
@@ -147,7 +147,7 @@ impl<I: Isa> Cpu<I> {
     }
 }
 
-/// One number a channel, padded with zeros to whole blocks.
+/// One number per channel, padded with zeros to whole blocks.
 fn padded<I: Isa>(values: &[f64]) -> Vec<I::T> {
     let mut out: Vec<I::T> = values.iter().map(|&x| I::T::from_f64(x)).collect();
     out.resize(values.len().next_multiple_of(I::LANES), I::T::ZERO);

@@ -3,7 +3,7 @@
 use crate::program::Form;
 use crate::tensor::Shape;
 
-/// Elements of a dense value, unused lanes included.
+/// Elements of a dense value, including unused lanes.
 pub(super) const fn elements(shape: Shape, lanes: usize) -> usize {
     shape.c.div_ceil(lanes) * shape.h * shape.w * lanes
 }

@@ -1,4 +1,4 @@
-//! Pixels of copies with parts taken away.
+//! Computes the pixels of copies with parts removed.
 
 use std::collections::BTreeMap;
 
@@ -10,14 +10,14 @@ use crate::program::Value;
 use crate::tensor::resample::taps;
 use crate::tensor::{Scalar, Shape, Tensor};
 
-/// Two neighbours of a grid's row or column and the weight of the second, for each destination.
+/// For each output, two neighbours in a grid's row or column, and the weight of the second.
 type GridTaps<T> = Vec<(usize, usize, T)>;
 
-/// What is taken away from one copy.
+/// The modification of one copy.
 enum Away<'a, T> {
-    /// Other numbers inside a rectangle.
+    /// Other pixels inside a rectangle.
     Box { inside: Rectangle, fill: &'a [T] },
-    /// What a mask is less than 1.
+    /// Multiplication with a mask.
     Mask { values: Vec<T>, columns: usize, corner: [usize; 2], taps: &'a [GridTaps<T>; 2] },
 }
 
@@ -80,7 +80,7 @@ impl<I: Isa> Cpu<I> {
         self.taken_away(&away.collect::<Vec<_>>(), out, v, chunk);
     }
 
-    /// Pixels of copies under masks.
+    /// Pixels of copies multiplied with masks.
     pub(super) fn masks(&self, masks: &Masks, out: Value, v: &CpuValues<'_, I>, chunk: &Chunk<'_>) {
         let typed_taps = |axis: usize| -> GridTaps<I::T> {
             let all = taps(masks.grid[axis], masks.size[axis]).into_iter();
@@ -112,7 +112,7 @@ impl<I: Isa> Cpu<I> {
     }
 }
 
-/// Numbers of the pictures in the chunk, each converted once.
+/// Pictures of the chunk, each converted once.
 fn typed<I: Isa>(chunk: &Chunk<'_>, all: &[Tensor]) -> BTreeMap<usize, Vec<I::T>> {
     let mut typed = BTreeMap::new();
     for slot in chunk.slots {

@@ -4,8 +4,8 @@ use memmap2::{MmapMut, MmapOptions};
 
 use crate::error::{Error, Result};
 
-/// Zeroed bytes that start at a page, in large pages where the system has them: feature maps are walked in strides of many
-/// pages.
+/// Zeroed bytes that start at a page boundary, in huge pages if the system has them: feature maps are traversed with
+/// strides of many pages.
 pub(super) struct Buffer {
     bytes: Option<MmapMut>,
 }
@@ -13,7 +13,7 @@ pub(super) struct Buffer {
 impl Buffer {
     const ALIGN: usize = 64;
 
-    /// No bytes.
+    /// An empty buffer.
     pub const fn empty() -> Self {
         Self { bytes: None }
     }
@@ -21,27 +21,27 @@ impl Buffer {
     /// `len` zeroed bytes.
     ///
     /// # Errors
-    /// When the system does not give that many.
+    /// When the system cannot provide that many.
     pub fn new(len: usize) -> Result<Self> {
         if len == 0 {
             return Ok(Self::empty());
         }
         let bytes = MmapOptions::new().len(len).map_anon();
         let bytes = bytes.map_err(|_| Error::limit(format!("the system does not give {} MiB of memory", len >> 20)))?;
-        // A wish; the system may have no large pages.
+        // Only a hint; the system may have no huge pages.
         #[cfg(target_os = "linux")]
         let _ = bytes.advise(memmap2::Advice::HugePage);
         Ok(Self { bytes: Some(bytes) })
     }
 
-    /// Gives the bytes back if there are more than `most`.
+    /// Frees the bytes if there are more than `most`.
     pub fn shrink(&mut self, most: usize) {
         if self.len() > most {
             *self = Self::empty();
         }
     }
 
-    /// At least `least` bytes; what was there is lost if there were fewer.
+    /// Ensures at least `least` bytes; growing loses the contents.
     ///
     /// # Errors
     /// As [`Buffer::new`].
@@ -57,7 +57,7 @@ impl Buffer {
         self.bytes.as_ref().map_or(0, |b| b.len())
     }
 
-    /// Start of the bytes, which nobody may write through two pointers at once.
+    /// Start of the bytes, which must not be written through two pointers at once.
     pub fn pointer(&self) -> *mut u8 {
         let start = self.bytes.as_ref().map(|b| b.as_ptr().cast_mut());
         start.unwrap_or(std::ptr::without_provenance_mut(Self::ALIGN))
@@ -72,7 +72,7 @@ impl Buffer {
     }
 }
 
-/// A pointer that tasks of one step share; each writes a part of its own.
+/// A pointer shared by the tasks of a step; each writes its own part.
 #[derive(Debug)]
 pub(super) struct Shared<T>(pub *mut T);
 
@@ -93,12 +93,12 @@ impl<T> Shared<T> {
         self.0
     }
 
-    /// Pointer `n` elements on.
+    /// The pointer `n` elements further on.
     ///
     /// # Safety
     /// As for [`pointer::add`].
     pub unsafe fn add(self, n: usize) -> *mut T {
-        // SAFETY: passed on.
+        // SAFETY: the caller's promise.
         unsafe { self.0.add(n) }
     }
 }

@@ -1,8 +1,8 @@
-//! The CPU: channel-blocked layout, explicit AVX-512 and AVX2 kernels behind run-time detection, a portable fallback that
-//! is generic over the scalar.
+//! The CPU device: channel-blocked layout, explicit AVX-512 and AVX2 kernels with run-time detection, and a portable
+//! fallback that is generic over the scalar.
 //!
-//! Each step is cut into tasks that write disjoint parts of its result; threads take tasks as they come. No result depends
-//! on how work was cut, so maps are bit-identical for any number of threads, chunk size and batch.
+//! Each step is divided into tasks that write disjoint parts of its result; threads take tasks one by one. Results do
+//! not depend on the division, so maps are bit-identical for any number of threads, chunk size and batch.
 
 mod arrange;
 mod choice;
@@ -47,16 +47,16 @@ use crate::graph::WeightId;
 use crate::program::{ConvLayer, Form, LastAdjoint, Plan, Step, Value, Zeros};
 use crate::tensor::{Precision, Scalar, Shape, Tensor, Window};
 
-/// Vectors or pixels that are worth a task.
+/// Number of vectors or pixels that justifies a task.
 const PIECE: usize = 2048;
 
-/// Threads beyond any machine's.
+/// More threads than any machine has.
 const MOST_THREADS: usize = 4096;
 
-/// Makes a CPU device.
+/// Opens a CPU device.
 ///
 /// # Errors
-/// When the machine lacks the kernels asked for or threads cannot be started.
+/// When the machine lacks the requested kernels or threads cannot be started.
 pub(crate) fn open(
     precision: Precision,
     kernels: Kernels,
@@ -87,15 +87,15 @@ impl WithIsa for Open {
     }
 }
 
-/// What is done with the instruction set that was asked for.
+/// Work that is generic over the instruction set.
 trait WithIsa {
-    /// What comes of it.
+    /// Its result.
     type Out;
-    /// Does it; the machine has the features of `I`.
+    /// Does the work; the machine has the features of `I`.
     fn with<I: Isa>(self) -> Result<Self::Out>;
 }
 
-/// Chooses the instruction set; an error when the machine lacks it.
+/// Runs `work` with the selected instruction set; an error if the machine lacks it.
 fn with_isa<W: WithIsa>(precision: Precision, kernels: Kernels, work: W) -> Result<W::Out> {
     let missing = || Error::settings(format!("this machine has no {}", kernels.set().needs));
     match (precision, kernels) {
@@ -111,7 +111,7 @@ fn with_isa<W: WithIsa>(precision: Precision, kernels: Kernels, work: W) -> Resu
     }
 }
 
-/// Names a convolution on one input shape.
+/// Identifies a convolution on one input shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct ConvKey {
     weight: WeightId,
@@ -129,7 +129,8 @@ impl ConvKey {
     }
 }
 
-/// Convolution plans kept before they are forgotten; a run over pictures of many sizes would otherwise collect them all.
+/// Convolution plans cached before the cache is emptied; a run over pictures of many sizes would otherwise fill it
+/// without limit.
 const MOST_CONV_PLANS: usize = 4096;
 
 struct Cpu<I: Isa> {
@@ -138,12 +139,12 @@ struct Cpu<I: Isa> {
     pool: Option<rayon::ThreadPool>,
     cancel: Cancel,
     plans: HashMap<ConvKey, Arc<ConvPlan>>,
-    /// Packed weights that stay.
+    /// Packed weights that stay in memory.
     resident: HashMap<PackKey, Buffer>,
-    /// Packed weights of the step that runs, where they do not stay.
+    /// Packed weights of the current step, if they do not stay.
     transient: Buffer,
     arena: Buffer,
-    /// One share for each thread.
+    /// One share per thread.
     scratch: Buffer,
     scratch_share: usize,
     peak: u64,
@@ -178,15 +179,16 @@ impl<I: Isa> Cpu<I> {
         Arc::clone(plan.or_insert_with(|| Arc::new(ConvPlan::new::<I>(layer, direction, arithmetic, zeros))))
     }
 
-    /// Runs `task(index, scratch)` for every index below `tasks`; `scratch` holds `scratch_share` numbers, what `Cpu::needs`
-    /// found for the plan that was fitted last. Once the work is cancelled tasks are left out: their results are not used.
+    /// Runs `task(index, scratch)` for every index below `tasks`; `scratch` holds `scratch_share` numbers, as computed
+    /// by `Cpu::needs` for the last fitted plan. After cancellation, tasks are skipped: their results are not used.
     fn each(&self, tasks: usize, task: impl Fn(usize, *mut I::T) + Sync) {
         let scratch = Shared(self.scratch.pointer().cast::<I::T>());
         let share = self.scratch_share;
         let run = |i| {
             if !self.cancel.is_cancelled() {
-                // SAFETY: `install` runs tasks on this pool's workers, whose indices are below `threads`, and each has a share
-                // of the scratch buffer. A task ends before its worker takes another, since tasks do not use rayon.
+                // SAFETY: `install` runs tasks on this pool's workers, whose indices are below `threads`, and each has
+                // a share of the scratch buffer. A task ends before its worker takes another, since tasks do not use
+                // rayon.
                 task(i, unsafe { scratch.add(rayon::current_thread_index().unwrap_or(0) * share) });
             }
         };
@@ -210,11 +212,11 @@ struct CpuValues<'a, I: Isa> {
 }
 
 impl<I: Isa> CpuValues<'_, I> {
-    /// Start of the value of copy `n`, which is below `copies`.
+    /// Start of the value for copy `n`, which is below `copies`.
     fn at<T>(&self, v: Value, n: usize) -> *mut T {
         debug_assert!(n < self.copies, "copy {n} of {}", self.copies);
         let place = self.plan.places[v.index()];
-        // SAFETY: the arena holds `copies` times `copy_bytes`; places lie inside.
+        // SAFETY: the arena holds `copies` times `copy_bytes`; places are inside.
         unsafe { self.arena.add(place.offset * self.copies + n * place.bytes).cast() }
     }
 
@@ -227,16 +229,16 @@ impl<I: Isa> CpuValues<'_, I> {
     /// Copy `n`'s numbers.
     ///
     /// # Safety
-    /// The value is `Form::Dense`, `n` is below `copies`, and nobody writes the value while the slice lives.
+    /// The value is `Form::Dense`, `n` is below `copies`, and nothing writes the value while the slice lives.
     unsafe fn slice(&self, v: Value, n: usize) -> &[I::T] {
         // SAFETY: places hold their form's elements.
         unsafe { std::slice::from_raw_parts(self.at(v, n), layout::elements(self.shape(v), I::LANES)) }
     }
 
-    /// Copy `n`'s numbers, to be written.
+    /// Copy `n`'s numbers, mutable.
     ///
     /// # Safety
-    /// The value is `Form::Dense`, `n` is below `copies`, and nobody else reads or writes them while the slice lives.
+    /// The value is `Form::Dense`, `n` is below `copies`, and nothing else reads or writes them while the slice lives.
     #[allow(clippy::mut_from_ref)] // distinct parts of the arena behind one shared pointer
     unsafe fn slice_mut(&self, v: Value, n: usize) -> &mut [I::T] {
         // SAFETY: places hold their form's elements.
@@ -314,7 +316,7 @@ impl<I: Isa> Device for Cpu<I> {
 
     fn first_not_finite(&mut self, plan: &Plan, chunk: &Chunk<'_>) -> Result<Option<usize>> {
         let mut found = None;
-        // What the statistics come to does not matter here.
+        // The resulting statistics do not matter here.
         let aggregated = plan.steps().iter().find_map(|s| match s {
             Step::Aggregate { x, statistic } => Some((*statistic, plan.form(*x))),
             _ => None,
@@ -359,7 +361,7 @@ impl<I: Isa> Device for Cpu<I> {
 }
 
 impl<I: Isa> Cpu<I> {
-    /// Runs step after step until `after_step(position, values)` says no.
+    /// Runs step after step until `after_step(position, values)` returns false.
     fn walk(
         &mut self,
         plan: &Plan,
@@ -392,13 +394,13 @@ impl<I: Isa> Cpu<I> {
         self.each(v.copies * blocks, |t, _| task(t / blocks, t % blocks));
     }
 
-    /// Runs `task(copy, its numbers of out)`.
+    /// Runs `task(copy, numbers)` for each copy's numbers of `out`.
     fn copies(&self, out: Value, v: &CpuValues<'_, I>, task: impl Fn(usize, &mut [I::T]) + Sync) {
         // SAFETY: every task writes its own copy.
         self.each(v.copies, |n, _| task(n, unsafe { v.slice_mut(out, n) }));
     }
 
-    /// Runs `task(copy, first vector, vectors)` over pieces of `out` of a size worth a task.
+    /// Runs `task(copy, first vector, vectors)` over pieces of `out` that each justify a task.
     fn vectors(&self, out: Value, v: &CpuValues<'_, I>, task: impl Fn(usize, usize, usize) + Sync) {
         let all = layout::elements(v.shape(out), I::LANES) / I::LANES;
         let pieces = all.div_ceil(PIECE);
@@ -415,7 +417,7 @@ impl<I: Isa> Cpu<I> {
             _ => {}
         }
         let shape = v.shape(out);
-        // Each picture is converted once a chunk if at all; its copies follow one another.
+        // Each picture is converted at most once per chunk; its copies are consecutive.
         let mut items: Vec<usize> = chunk.slots.iter().map(|s| s.item).collect();
         items.sort_unstable();
         items.dedup();

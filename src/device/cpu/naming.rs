@@ -1,4 +1,4 @@
-//! Which kernel carries out a step, by name.
+//! Names of the kernels that run the steps.
 
 use super::conv::{ConvPlan, PassDirection};
 use super::isa::Isa;

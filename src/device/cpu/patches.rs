@@ -1,7 +1,8 @@
-//! Patches moved through one convolution: each patch's part of the layer stays in the nearest cache for all its steps.
+//! Moves patches through one convolution; each patch's part of the layer stays in the first-level cache for all its
+//! steps.
 //!
-//! Vectors hold output channels. Signals are ±1 at the outputs that leave their limits, and most outputs do not: their
-//! share of the adjoint is left out.
+//! Vectors hold output channels. Signals are ±1 at outputs beyond their limits and 0 at most outputs, whose adjoint is
+//! skipped.
 
 use std::ops::Range;
 
@@ -13,7 +14,7 @@ use crate::device::patch::{Ascent, HALVINGS, Moved, Mover, PatchMove, PatchTask,
 use crate::error::Result;
 use crate::tensor::{Scalar, Shape, Tensor};
 
-/// Patches of a task for a thread.
+/// Patches per task.
 const TOGETHER: usize = 4;
 
 impl<I: Isa> Cpu<I> {
@@ -68,7 +69,7 @@ impl<I: Isa> Cpu<I> {
         }
     }
 
-    /// What `task` gives for every index below `tasks`, in order.
+    /// The results of `task` for every index below `tasks`, in order.
     fn collect<R: Send>(&self, tasks: usize, task: impl Fn(usize) -> R + Sync + Send) -> Vec<R> {
         match &self.pool {
             Some(pool) if tasks > 1 => pool.install(|| (0..tasks).into_par_iter().with_max_len(1).map(task).collect()),
@@ -77,13 +78,13 @@ impl<I: Isa> Cpu<I> {
     }
 }
 
-/// The larger of two numbers; a NaN stays.
+/// The larger of two numbers; a NaN is kept.
 #[inline(always)]
 fn larger(a: f64, b: f64) -> f64 {
     if b <= a || a.is_nan() { a } else { b }
 }
 
-/// For scalars of any precision.
+/// Whether `v` is NaN, for any scalar type.
 #[inline(always)]
 #[allow(clippy::eq_op, reason = "nothing else is unequal to itself")]
 fn is_nan<T: Scalar>(v: T) -> bool {
@@ -96,16 +97,16 @@ fn typed<T: Scalar>(tensor: &Tensor) -> Vec<T> {
     numbers
 }
 
-/// The convolution in the order in which patches read it.
+/// The convolution, in the order in which patches read it.
 pub(super) struct PatchReader<T> {
     input: Shape,
     output: Shape,
     kernel: [usize; 2],
     stride: [usize; 2],
     dilation: [usize; 2],
-    /// Rows above and columns to the left.
+    /// Rows of padding above and columns to the left.
     pads: [usize; 2],
-    /// Output channels and unused lanes.
+    /// Output channels, including unused lanes.
     lanes: usize,
     /// `[kh·kw, c, lanes]`.
     weight: Vec<T>,
@@ -155,7 +156,7 @@ impl<T: Scalar> PatchReader<T> {
         }
     }
 
-    /// Positions along `axis` whose windows meet the elements of `span`.
+    /// Positions along `axis` whose windows overlap the elements of `span`.
     fn meets(&self, axis: usize, span: &Range<usize>) -> Range<usize> {
         let extent = [self.output.h, self.output.w][axis];
         let reach = (self.kernel[axis] - 1) * self.dilation[axis];
@@ -185,10 +186,10 @@ impl<T: Scalar> PatchReader<T> {
     }
 }
 
-/// Sums of the convolution at one position, whose window is given, before the clamp.
+/// Sums of the convolution at one position, given its window, before the clamp.
 ///
 /// # Safety
-/// `out` holds all lanes; the picture has the layer's input shape; the features of `I` are there.
+/// `out` holds all lanes; the picture has the layer's input shape; the machine has the features of `I`.
 #[inline(always)]
 unsafe fn sums<I: Isa>(reader: &PatchReader<I::T>, picture: &[I::T], window: &[(usize, [usize; 2])], out: &mut [I::T]) {
     out.copy_from_slice(&reader.bias);
@@ -208,7 +209,7 @@ unsafe fn sums<I: Isa>(reader: &PatchReader<I::T>, picture: &[I::T], window: &[(
     }
 }
 
-/// Largest magnitude among the layer's outputs in one row.
+/// Largest magnitude of the layer's outputs in one row.
 pub(super) struct Largest<'a, I: Isa> {
     pub reader: &'a PatchReader<I::T>,
     pub picture: &'a [I::T],
@@ -232,7 +233,7 @@ impl<I: Isa> CpuKernel<I> for Largest<'_, I> {
                 let sum = if sum < low { low } else { sum };
                 let sum = if sum > high { high } else { sum };
                 let size = if sum < I::T::ZERO { I::T::ZERO - sum } else { sum };
-                // A NaN stays.
+                // A NaN is kept.
                 *most = if size <= *most || is_nan(*most) { *most } else { size };
             }
         }
@@ -252,7 +253,7 @@ pub(super) struct Move<'a, I: Isa> {
     pub out: &'a mut Option<Moved>,
 }
 
-/// A tap of a position of the footprint that lies in the patch: where the pixel's number and the tap's weights begin.
+/// A tap inside the patch for a position of the footprint: start of the pixel's numbers and of the tap's weights.
 #[derive(Clone, Copy)]
 struct PatchTap {
     pixel: u32,
@@ -275,7 +276,7 @@ impl<I: Isa> CpuKernel<I> for Move<'_, I> {
         let [low, high] = [bounds(low), bounds(high)];
         let positions: Vec<[usize; 2]> = rows.flat_map(|y| columns.clone().map(move |x| [y, x])).collect();
 
-        // What the picture gives, and which taps of each position lie in the patch.
+        // The sums on the picture, and the taps of each position that are inside the patch.
         let mut before = vec![I::T::ZERO; positions.len() * lanes];
         let mut taps: Vec<PatchTap> = Vec::new();
         let mut spans: Vec<Range<usize>> = Vec::with_capacity(positions.len());
@@ -360,7 +361,7 @@ struct Field<'a, I: Isa> {
 }
 
 impl<I: Isa> Field<'_, I> {
-    /// The derivative of `‖(|F(x̃)−F(x)|−ε)⁺‖₁` into `gradient`; whether any output is beyond its limit.
+    /// Writes the derivative of `‖(|F(x̃)−F(x)|−ε)⁺‖₁` to `gradient`; returns whether any output is beyond its limit.
     #[inline(always)]
     unsafe fn pull(&mut self, limit: I::T) -> bool {
         self.gradient.fill(I::T::ZERO);
@@ -382,7 +383,7 @@ impl<I: Isa> Field<'_, I> {
         violated != 0
     }
 
-    /// Sums at `position` for `N` vectors of channels from `first` on, `start` added.
+    /// Sums at `position` for `N` vectors of channels from `first` on, starting from `start`.
     #[inline(always)]
     unsafe fn sums<const N: usize>(&self, position: usize, first: usize, start: [I::V; N]) -> [I::V; N] {
         let mut sums = start;
@@ -443,7 +444,7 @@ impl<I: Isa> Field<'_, I> {
         }
     }
 
-    /// The largest share of the move (all of it, or to 2⁻²⁴) that keeps every output within its limit.
+    /// The largest share of the move (1, or accurate to 2⁻²⁴) that keeps every output within its limit.
     #[inline(always)]
     unsafe fn share(&self, limit: I::T) -> f64 {
         let mut slopes = vec![I::T::ZERO; self.before.len()];
@@ -460,7 +461,7 @@ impl<I: Isa> Field<'_, I> {
         if unsafe { self.holds(&slopes, 1.0, limit) } {
             return 1.0;
         }
-        // An output's change grows with the share, so what holds at one holds at every smaller one.
+        // An output's change grows with the share, so if a share is within the limits, every smaller one is.
         let (mut good, mut bad) = (0.0, 1.0);
         for _ in 0..HALVINGS {
             let middle = 0.5 * (good + bad);
@@ -470,7 +471,7 @@ impl<I: Isa> Field<'_, I> {
         good
     }
 
-    /// Whether every output keeps within its limit when `share` of the move is made.
+    /// Whether every output stays within its limit for `share` of the move.
     #[inline(always)]
     unsafe fn holds(&self, slopes: &[I::T], share: f64, limit: I::T) -> bool {
         let infinity = I::T::from_f64(f64::INFINITY);

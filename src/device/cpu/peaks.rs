@@ -1,6 +1,6 @@
-//! What the machine can do at best: multiply-adds in registers, and memory read and written in long runs.
+//! Peak performance of the machine: multiply-adds in registers, and sequential memory reads and writes.
 //!
-//! Measured with the instructions of the kernels in question, so a step's time can be held against it.
+//! Measured with the instructions of the kernels in question, so that a step's time can be compared with it.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -15,38 +15,38 @@ use crate::device::threads::start_pool;
 use crate::error::Result;
 use crate::tensor::{Precision, Scalar};
 
-/// Independent chains of multiply-adds: enough to hide the latency on two units, few enough for 16 registers.
+/// Independent chains of multiply-adds: enough to hide the latency of two units, few enough for 16 registers.
 const CHAINS: usize = 12;
-/// Multiply-adds of one chain between two looks at the loop's counter.
+/// Multiply-adds of each chain per loop iteration.
 const UNROLLED: usize = 4;
-/// A measurement of arithmetic takes at least this long.
+/// Minimum duration of an arithmetic measurement.
 const SHORTEST: Duration = Duration::from_millis(8);
-/// Measurements of which the best counts: on a machine that others use too, the rest measure the others.
+/// Number of measurements, of which the best counts: on a shared machine, the others include foreign load.
 const ROUNDS: usize = 9;
-/// Bytes of each of the three arrays: beyond the caches of common machines.
+/// Bytes of each of the three arrays; exceeds the caches of common machines.
 const ARRAY_BYTES: usize = 128 << 20;
 /// Partial sums of the reading loop.
 const SUMS: usize = 8;
 
-/// Measured limits of a number of threads, for one set of kernels.
+/// Measured limits for a number of threads and one set of kernels.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Peaks {
     /// `avx512`, `avx2`, `portable`.
     pub kernels: &'static str,
-    /// Numbers computed in.
+    /// Precision of the computation.
     pub precision: Precision,
-    /// Threads that worked at the same time.
+    /// Number of threads working at the same time.
     pub threads: usize,
-    /// Billions of floating-point operations a second, two a multiply-add, operands in registers.
+    /// Billions of floating-point operations per second, two per multiply-add, with operands in registers.
     pub fma_gflop_s: f64,
-    /// Billions of bytes read a second from an array far larger than the caches.
+    /// Billions of bytes per second read from an array far larger than the caches.
     pub read_gb_s: f64,
-    /// Billions of bytes read and written a second by `a = b + s · c` on three such arrays.
+    /// Billions of bytes per second read and written by `a = b + s · c` on three such arrays.
     pub triad_gb_s: f64,
 }
 
 impl Peaks {
-    /// The faster of the two bandwidths, billions of bytes a second.
+    /// The higher of the two bandwidths, in billions of bytes per second.
     pub fn memory_gb_s(&self) -> f64 {
         self.read_gb_s.max(self.triad_gb_s)
     }
@@ -55,7 +55,7 @@ impl Peaks {
 /// Measures the limits of `threads` threads; takes about a second and 384 MiB of memory.
 ///
 /// # Errors
-/// When the machine lacks the kernels, threads cannot be started, or the memory is not there.
+/// When the machine lacks the kernels, threads cannot be started, or there is not enough memory.
 pub fn measure(precision: Precision, kernels: Kernels, threads: usize) -> Result<Peaks> {
     with_isa(precision, kernels, PeakMeasure { threads })
 }
@@ -87,7 +87,7 @@ struct Team {
 }
 
 impl Team {
-    /// Runs `work(thread)` on every thread and says how long the slowest took.
+    /// Runs `work(thread)` on every thread and returns the time of the slowest.
     fn time(&self, work: impl Fn(usize) + Sync) -> Duration {
         let start = Instant::now();
         match &self.pool {
@@ -99,7 +99,7 @@ impl Team {
         start.elapsed()
     }
 
-    /// The shortest of some runs, in seconds.
+    /// The shortest of several runs, in seconds.
     fn best(&self, work: impl Fn(usize) + Sync) -> f64 {
         let shortest = (0..ROUNDS).map(|_| self.time(&work)).min().unwrap_or_default();
         shortest.as_secs_f64().max(f64::MIN_POSITIVE)
@@ -119,7 +119,7 @@ impl<I: Isa> CpuKernel<I> for Chains<I::T> {
         // SAFETY: no memory but the local array is touched.
         unsafe {
             let (factor, term) = (I::splat(self.factor), I::splat(self.term));
-            // Chains that start alike could be merged by the compiler.
+            // Chains with equal starts could be merged by the compiler.
             let mut chains: [I::V; CHAINS] = std::array::from_fn(|i| I::splat(I::T::from_f64(i as f64)));
             for _ in 0..self.rounds {
                 for _ in 0..UNROLLED {
@@ -133,10 +133,10 @@ impl<I: Isa> CpuKernel<I> for Chains<I::T> {
     }
 }
 
-/// Uses the sum of some vectors, so that computing them cannot be left out.
+/// Uses the sum of some vectors, so that their computation cannot be optimised away.
 ///
 /// # Safety
-/// As [`Isa`] says.
+/// As for [`Isa`].
 #[inline(always)]
 unsafe fn keep<I: Isa>(vectors: &[I::V]) {
     let mut out = [I::T::ZERO; 16];
@@ -150,7 +150,7 @@ unsafe fn keep<I: Isa>(vectors: &[I::V]) {
 
 fn fma<I: Isa>(team: &Team) -> f64 {
     let run = |rounds: usize| {
-        // Converges, so that numbers stay ordinary; unknown to the compiler.
+        // Converges, so that the numbers stay normal; unknown to the compiler.
         let chains = Chains { rounds, factor: black_box(I::T::from_f64(0.75)), term: black_box(I::T::from_f64(0.25)) };
         // SAFETY: features were detected when the instruction set was chosen.
         unsafe { I::run(chains) };
@@ -163,10 +163,10 @@ fn fma<I: Isa>(team: &Team) -> f64 {
     operations as f64 / team.best(|_| run(rounds)) / 1e9
 }
 
-/// Three arrays, cut into one part a thread.
+/// Three arrays, divided into one part per thread.
 struct Arrays<I: Isa> {
     buffers: [Buffer; 3],
-    /// Elements of one thread's part.
+    /// Elements of each thread's part.
     part: usize,
     isa: std::marker::PhantomData<I>,
 }
@@ -176,7 +176,7 @@ impl<I: Isa> Arrays<I> {
         let buffers = [Buffer::new(ARRAY_BYTES)?, Buffer::new(ARRAY_BYTES)?, Buffer::new(ARRAY_BYTES)?];
         let part = ARRAY_BYTES / size_of::<I::T>() / team.threads / (SUMS * I::LANES) * (SUMS * I::LANES);
         let arrays = Self { buffers, part, isa: std::marker::PhantomData };
-        // Pages that nobody has written are one page of zeros, and lie where they were first written.
+        // Unwritten pages all map to one zero page, and a page is placed where it is first written.
         let pointers = arrays.pointers();
         team.time(|thread| {
             for pointer in pointers {
@@ -200,7 +200,7 @@ impl<I: Isa> Arrays<I> {
         let (pointers, part) = (self.pointers(), self.part);
         let seconds = team.best(|thread| {
             for pointer in pointers {
-                // SAFETY: parts lie inside the buffers, which nobody writes now; features were detected.
+                // SAFETY: parts are inside the buffers, which nothing writes now; features were detected.
                 unsafe {
                     I::run(SumTask::<I> { from: pointer.add(thread * part).cast_const(), vectors: part / I::LANES });
                 }

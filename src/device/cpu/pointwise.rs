@@ -1,4 +1,4 @@
-//! Element-by-element primitives, a run of vectors at a time.
+//! Elementwise primitives, several vectors at a time.
 
 use super::isa::{CpuKernel, Isa};
 use crate::program::{Elementwise, Range};
@@ -9,13 +9,13 @@ pub(super) fn bounds<T: Scalar>(range: Range) -> [T; 2] {
     [T::from_f64(range.lo), T::from_f64(range.hi)]
 }
 
-/// What is done to each vector.
+/// The operation on each vector.
 pub(super) enum Pointwise<T> {
     /// `a + b`.
     Add(*const T, *const T),
     /// `min(max(a, lo), hi)`.
     Clamp(*const T, [T; 2]),
-    /// `a` where the bit is set.
+    /// `a` where the bit is set, else 0.
     Gate(*const T, *const u8),
 }
 
@@ -45,7 +45,7 @@ impl<I: Isa> CpuKernel<I> for Apply<I> {
     }
 }
 
-/// Bits of vectors `first .. first + count`: set where a number lies strictly inside the range.
+/// Bits of vectors `first .. first + count`: set where a number is strictly inside the range.
 pub(super) struct Inside<I: Isa> {
     pub x: *const I::T,
     pub range: [I::T; 2],
@@ -67,13 +67,13 @@ impl<I: Isa> CpuKernel<I> for Inside<I> {
     }
 }
 
-/// A function of numbers, over elements `first .. first + count`.
+/// An elementwise function over elements `first .. first + count`.
 pub(super) struct ElementwiseTask<I: Isa> {
     pub op: Elementwise,
     pub a: *const I::T,
-    /// As `a` for functions of one number.
+    /// As `a` for functions of one operand.
     pub b: *const I::T,
-    /// As `b` for functions of fewer than three.
+    /// As `b` for functions of fewer than three operands.
     pub c: *const I::T,
     pub out: *mut I::T,
     pub first: usize,

@@ -1,4 +1,4 @@
-//! Pools and their adjoints, one channel block of one picture a task.
+//! Pools and their adjoints; one task per channel block of a picture.
 
 use super::isa::{CpuKernel, Isa};
 use crate::program::{PoolLayer, WinnerWidth};
@@ -40,7 +40,7 @@ impl Walk {
         i * self.layer.window.stride[a] + tap * self.layer.window.dilation[a] - self.pads[a][0]
     }
 
-    /// Windows that cover input row or column `i` on axis `a`, in order, and the tap through which each sees it.
+    /// Windows that cover input row or column `i` on axis `a`, in order, with the tap through which each reads it.
     fn covering(&self, i: usize, a: usize) -> impl Iterator<Item = (usize, usize)> {
         let w = &self.layer.window;
         let (stride, dilation, span) = (w.stride[a], w.dilation[a], w.span()[a]);
@@ -53,7 +53,7 @@ impl Walk {
             .map(move |(window, offset)| (window, offset / dilation))
     }
 
-    /// Elements by which an average pool divides at output `(y, x)`.
+    /// The divisor of an average pool at output `(y, x)`.
     #[inline(always)]
     fn divisor(&self, y: usize, x: usize, count_padding: bool) -> usize {
         let axis = |i: usize, a: usize| {
@@ -61,7 +61,7 @@ impl Walk {
             if !count_padding {
                 return last - first;
             }
-            // Padding counts, but what a partial last window has beyond the padding does not.
+            // Padding counts, but the part of a partial last window beyond the padding does not.
             let w = &self.layer.window;
             let size = [self.layer.input.h, self.layer.input.w][a];
             let start = i * w.stride[a];
@@ -83,7 +83,7 @@ pub(super) struct Max<I: Isa> {
 
 impl<I: Isa> CpuKernel<I> for Max<I> {
     #[inline(always)]
-    // A NaN must win and stay, in comparisons that become vector instructions.
+    // A NaN must win and stay, using comparisons that become vector instructions.
     #[allow(clippy::neg_cmp_op_on_partial_ord, clippy::eq_op, clippy::needless_range_loop)]
     unsafe fn call(self) {
         let walk = Walk::new(self.layer);
@@ -137,7 +137,7 @@ impl<I: Isa> CpuKernel<I> for Max<I> {
     }
 }
 
-/// Winners of one channel block with another's in their place where these are as great.
+/// Winners of one channel block; ties are decided by the preferred winners.
 pub(super) struct Prefer<I: Isa> {
     pub layer: PoolLayer,
     pub x: *const I::T,
@@ -184,7 +184,7 @@ impl<I: Isa> CpuKernel<I> for Prefer<I> {
     }
 }
 
-/// Signals to the winners of one channel block: every element sums the windows that it won, in order.
+/// Sends signals to the winners of one channel block: every element sums the windows that it won, in order.
 pub(super) struct MaxAdjoint<I: Isa> {
     pub layer: PoolLayer,
     pub s: *const I::T,
@@ -194,7 +194,7 @@ pub(super) struct MaxAdjoint<I: Isa> {
 }
 
 impl<I: Isa> MaxAdjoint<I> {
-    /// Bit `i` set where lane `i` of window `at` was won by `tap`.
+    /// Bit `i` is set if `tap` won lane `i` of window `at`.
     #[inline(always)]
     unsafe fn won(&self, at: usize, tap: usize) -> u32 {
         // SAFETY: the window lies inside the winners.
@@ -217,7 +217,7 @@ impl<I: Isa> CpuKernel<I> for MaxAdjoint<I> {
         let Shape { w: windows, .. } = self.layer.output;
         let Shape { h, w, .. } = self.layer.input;
         let taps = self.layer.window.kernel[1];
-        // Winners that name what lies in the padding (unused lanes, decisions given with the run) belong to no element.
+        // Winners inside the padding (in unused lanes, or in decisions passed to the run) belong to no element.
         let columns: Vec<Vec<_>> = (0..w).map(|x| walk.covering(x, 1).collect()).collect();
         let mut rows = Vec::new();
         for y in 0..h {
@@ -331,7 +331,7 @@ impl<I: Isa> CpuKernel<I> for Adaptive<I> {
     }
 }
 
-/// Mean over the plane of one channel block, as a vector of lanes.
+/// Mean over the plane of one channel block, as a vector.
 pub(super) struct PlaneMean<I: Isa> {
     pub x: *const I::T,
     pub plane: usize,

@@ -1,9 +1,9 @@
-//! Which numbers of a feature map lie above a quantile of them all.
+//! Marks the numbers of a feature map that exceed a quantile of all of them.
 
 use super::{arrange, layout};
 use crate::tensor::{Scalar, Shape};
 
-/// The `q`-quantile: between two numbers by linear interpolation, NaN above all.
+/// The `q`-quantile, with linear interpolation; NaN sorts above all numbers.
 fn quantile<T: Scalar>(numbers: &mut [T], q: f64) -> f64 {
     let Some(last) = numbers.len().checked_sub(1) else { return f64::NAN };
     let rank = q * last as f64;
@@ -12,16 +12,16 @@ fn quantile<T: Scalar>(numbers: &mut [T], q: f64) -> f64 {
     let (_, &mut low, above) = numbers.select_nth_unstable_by(below, order);
     let low = low.to_f64();
     match above.iter().map(|x| x.to_f64()).min_by(f64::total_cmp) {
-        // Equal neighbours give exactly themselves: nothing that equals the quantile lies above it.
+        // Equal neighbours give exactly their value, so that a number equal to the quantile does not exceed it.
         Some(high) if high > low => low + (high - low) * (rank - below as f64),
         _ => low,
     }
 }
 
-/// Writes one bit a number of the blocks `x`: set where it is not at most the `q`-quantile.
+/// Writes one bit per number of the blocks `x`: set where it is not at most the `q`-quantile.
 ///
 /// # Safety
-/// `bits` has room for one bit for each number of `x`, a multiple of eight, and nobody else touches them.
+/// `bits` has room for one bit per number of `x`, a multiple of eight, and nothing else accesses them.
 pub(super) unsafe fn above<T: Scalar>(x: &[T], shape: Shape, lanes: usize, q: f64, bits: *mut u8) {
     let mut numbers = vec![T::ZERO; shape.len()];
     arrange::unblock(x, shape, lanes, &mut numbers);

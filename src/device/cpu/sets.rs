@@ -1,9 +1,9 @@
-//! The CPU kernels by instruction set. The build script reads this file too, so that tests know what the machine has.
+//! The CPU kernels by instruction set. The build script reads this file too, so that tests know the machine's features.
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::is_x86_feature_detected as detected;
 
-/// No other architecture has these features.
+/// Other architectures do not have these features.
 #[cfg(not(target_arch = "x86_64"))]
 macro_rules! detected {
     ($name:tt) => {
@@ -11,10 +11,10 @@ macro_rules! detected {
     };
 }
 
-/// Which kernels the CPU device uses.
+/// The kernels of the CPU device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Kernels {
-    /// The fastest the machine has.
+    /// The fastest that the machine supports.
     #[default]
     Auto,
     /// AVX-512 F, BW, DQ, VL.
@@ -28,14 +28,14 @@ pub enum Kernels {
 /// A CPU feature and how it is detected.
 pub type Feature = (&'static str, fn() -> bool);
 
-/// What is known of some kernels.
+/// Properties of a set of kernels.
 #[derive(Debug, Clone, Copy)]
 pub struct InstructionSet {
     /// Name, as in `--kernels` and reports.
     pub name: &'static str,
-    /// What the machine needs, in words.
+    /// The machine's required features, in words.
     pub needs: &'static str,
-    /// What the machine needs.
+    /// The machine's required features.
     pub features: &'static [Feature],
 }
 
@@ -72,7 +72,7 @@ impl Kernels {
         self.set().features.iter().all(|(_, here)| here())
     }
 
-    /// The kernels themselves if this machine can run them. For `Auto` the fastest that it can.
+    /// The kernels if this machine can run them; for `Auto`, the fastest that it can run.
     pub fn here(self) -> Option<Self> {
         match self {
             Self::Auto => Self::ALL.into_iter().find(|&kernels| kernels != Self::Auto && kernels.run_here()),

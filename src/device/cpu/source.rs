@@ -1,4 +1,4 @@
-//! Pixels of perturbed copies, and what copies leave in their picture's map.
+//! Pixels of perturbed copies, and the contribution of copies to their picture's map.
 
 use std::ops::Range;
 
@@ -16,7 +16,7 @@ pub(super) enum Copy<'a, T> {
     Path { alpha: T, baseline: &'a [T] },
 }
 
-/// Pixels that are made together.
+/// Pixels that are computed together.
 const RUN: usize = 64;
 
 /// Some pixels of one copy, all channels.
@@ -34,7 +34,7 @@ impl<I: Isa> CpuKernel<I> for Perturb<'_, I> {
     unsafe fn call(self) {
         let plane = self.shape.plane();
         let mut z = [0f32; RUN];
-        // At most 16 lanes a pixel; those without a channel stay zero.
+        // At most 16 lanes per pixel; lanes without a channel stay zero.
         let mut block = [I::T::ZERO; 16 * RUN];
         for first_channel in (0..self.shape.c).step_by(I::LANES) {
             let channels = first_channel..self.shape.c.min(first_channel + I::LANES);
@@ -68,20 +68,20 @@ impl<I: Isa> CpuKernel<I> for Perturb<'_, I> {
     }
 }
 
-/// One picture's running statistic, about to take in one more copy.
+/// One picture's running statistic, to which one more copy is added.
 pub(super) struct Fold {
     pub first: Shared<f64>,
     pub second: Shared<f64>,
-    /// Copies, this one included.
+    /// Number of copies, including this one.
     pub count: usize,
     pub weight: f64,
 }
 
 impl Fold {
-    /// Takes in some pixels of one channel of a copy's signal.
+    /// Adds some pixels of one channel of a copy's signal.
     ///
     /// # Safety
-    /// The statistic has the signal's shape, and nobody else uses these pixels of it.
+    /// The statistic has the signal's shape, and nothing else accesses these pixels of it.
     pub unsafe fn pixels<T: Scalar>(
         &self,
         signal: &[T],
@@ -93,7 +93,7 @@ impl Fold {
     ) {
         for pixel in pixels {
             let g = signal[index(shape, lanes, channel, pixel)].to_f64();
-            // SAFETY: as the caller promises; the second part is only touched where the statistic has one.
+            // SAFETY: as the caller promises; the second part is accessed only if the statistic has one.
             unsafe {
                 let first = self.first.add(channel * shape.plane() + pixel);
                 match statistic {
@@ -107,7 +107,7 @@ impl Fold {
                     }
                     Statistic::Range => {
                         let second = self.second.add(channel * shape.plane() + pixel);
-                        // A NaN stays.
+                        // A NaN is kept.
                         if self.count == 1 || g > *first || g.is_nan() {
                             *first = g;
                         }

@@ -1,4 +1,4 @@
-//! Steps as tasks, one function a family.
+//! Divides steps into tasks, one function per family.
 
 use super::conv::PassDirection;
 use super::isa::Isa;
@@ -12,7 +12,7 @@ use crate::program::{Elementwise, Form, PoolLayer, Range, Score, Statistic, Step
 use crate::tensor::{Scalar, Tensor};
 
 impl<I: Isa> Cpu<I> {
-    /// Carries a step out for all copies. Unused lanes of what it writes are zero.
+    /// Runs a step for all copies. Unused lanes of its results are zero.
     pub(super) fn step(
         &mut self,
         step: &Step,
@@ -42,7 +42,7 @@ impl<I: Isa> Cpu<I> {
             Step::ScaleChannels { weights, x, out } => self.scale_channels(*weights, *x, *out, v),
             Step::Inside { x, range, out } => self.inside(*x, *range, *out, v),
             Step::AboveQuantile { x, q, out } => self.each(v.copies, |n, _| {
-                // SAFETY: every task writes its own copy's bits, of which there is one a number.
+                // SAFETY: every task writes its own copy's bits, one per number.
                 unsafe { quantile::above(v.slice(*x, n), v.shape(*x), I::LANES, *q, v.at(*out, n)) };
             }),
             Step::MaxPool { layer, x, out, winners } => self.max_pool(*layer, [*x, *out], *winners, v),
@@ -117,7 +117,7 @@ impl<I: Isa> Cpu<I> {
     }
 }
 
-/// Element by element.
+/// Elementwise steps.
 impl<I: Isa> Cpu<I> {
     fn pointwise(&self, out: Value, v: &CpuValues<'_, I>, what: impl Fn(usize) -> Pointwise<I::T> + Sync) {
         self.vectors(out, v, |n, first, count| {
@@ -166,7 +166,7 @@ impl<I: Isa> Cpu<I> {
     }
 }
 
-/// Pools and their adjoints, a block of channels a task.
+/// Pools and their adjoints, one task per block of channels.
 impl<I: Isa> Cpu<I> {
     fn max_pool(&self, layer: PoolLayer, [x, out]: [Value; 2], winners: Option<Value>, v: &CpuValues<'_, I>) {
         let width = match winners.map(|w| v.plan.form(w)) {
@@ -300,7 +300,7 @@ impl<I: Isa> Cpu<I> {
     }
 }
 
-/// What comes from the host and goes there.
+/// Transfers from and to the host.
 impl<I: Isa> Cpu<I> {
     fn load(&self, slot: usize, out: Value, v: &CpuValues<'_, I>, chunk: &Chunk<'_>) -> Result<()> {
         let missing = || Error::device(format!("nothing was given to load {slot}"));
@@ -369,7 +369,7 @@ impl<I: Isa> Cpu<I> {
             let (first, second) = (Shared(sum.first.as_mut_ptr()), Shared(sum.second.as_mut_ptr()));
             folds.push((n, source::Fold { first, second, count: sum.count, weight: slot.weight }));
         }
-        // Copies of a picture follow one another; pixels are apart.
+        // Copies of a picture are consecutive; tasks have disjoint pixels.
         self.each(shape.plane().div_ceil(PIECE), |piece, _| {
             let pixels = piece * PIECE..shape.plane().min((piece + 1) * PIECE);
             for (n, fold) in &folds {

@@ -1,8 +1,8 @@
-//! Gradients of weights: what a layer read times the signal that arrived at its output, summed over positions.
+//! Gradients of weights: a layer's input times the signal at its output, summed over positions.
 //!
-//! Lanes are output channels: a gradient `[k, c / groups · kh, kw]` lies in channel blocks like every other value, and one
-//! vector of the signal serves several input channels at a time. Each number is one sum, row by row and column by column of
-//! the output, whatever the tile and the task.
+//! Lanes are output channels: a gradient `[k, c / groups · kh, kw]` is stored in channel blocks like every other value,
+//! and one vector of the signal serves several input channels at a time. Each number is one sum, row by row and column
+//! by column of the output, for every tile and task.
 
 use std::ops::Range;
 
@@ -10,11 +10,11 @@ use super::isa::{CpuKernel, Isa};
 use super::{Cpu, CpuValues};
 use crate::program::{ConvLayer, Value};
 
-/// Input channels whose sums are computed together.
+/// Most input channels whose sums are computed together.
 const MOST_CHANNELS: usize = 8;
 
 impl<I: Isa> Cpu<I> {
-    /// One task a copy, block of output channels and tap.
+    /// One task per copy, block of output channels and tap.
     pub(super) fn conv_weight_adjoint(&self, layer: &ConvLayer, x: Value, s: Value, out: Value, v: &CpuValues<'_, I>) {
         let [_, _, kh, kw] = layer.weight.dims();
         let blocks = layer.output.c.div_ceil(I::LANES);
@@ -34,7 +34,7 @@ impl<I: Isa> Cpu<I> {
         });
     }
 
-    /// One task a copy and block of outputs.
+    /// One task per copy and block of outputs.
     pub(super) fn linear_weight_adjoint(&self, x: Value, s: Value, out: Value, v: &CpuValues<'_, I>) {
         let columns = v.shape(out).h;
         self.blocks(out, v, |n, b| {
@@ -77,14 +77,14 @@ impl<I: Isa> CpuKernel<I> for WeightTap<'_, I> {
             for c in 0..per_group {
                 I::store(to(c), I::zero());
             }
-            // A block may hold channels of several groups, which read different inputs.
+            // A block may contain channels of several groups, which read different inputs.
             for group in lanes.start / rows..=(lanes.end - 1) / rows {
                 let own = lanes.start.max(group * rows)..lanes.end.min((group + 1) * rows);
                 let bits = own.fold(0u32, |bits, lane| bits | 1 << (lane % I::LANES));
                 let mut c = 0;
                 while c < per_group {
                     let channel = group * per_group + c;
-                    // Channels of one block lie side by side.
+                    // Channels of one block are adjacent.
                     let room = (per_group - c).min(I::LANES - channel % I::LANES).min(MOST_CHANNELS);
                     macro_rules! step {
                         ($($p:literal),+) => {
@@ -106,7 +106,7 @@ impl<I: Isa> CpuKernel<I> for WeightTap<'_, I> {
 }
 
 impl<I: Isa> WeightTap<'_, I> {
-    /// Rows (axis 0) or columns of the output from which this tap lies inside the input.
+    /// Rows (axis 0) or columns of the output for which this tap is inside the input.
     fn inside(&self, axis: usize) -> Range<usize> {
         let (window, input, output) = (&self.layer.window, self.layer.input, self.layer.output);
         let before = window.pads(input.h, input.w)[axis][0];

@@ -25,7 +25,7 @@ pub(crate) const ENTRY: Entry = Entry {
     build: |values, context| Ok(Box::new(AblationCam { cam: Cam::new(ENTRY.id, values)?, score: context.score })),
 };
 
-/// Ablated forward passes in one program. Results do not depend on it.
+/// Ablated forward passes per program. Results do not depend on it.
 const PASSES: usize = 16;
 
 /// `Σ_k (f − f_k)/f A_k`.
@@ -35,7 +35,7 @@ struct AblationCam {
 }
 
 impl AblationCam {
-    /// Scores by picture: first of the whole layer, then without each of its channels.
+    /// Scores by picture: first with the whole layer, then without each of its channels.
     fn scores(
         &self,
         engine: &mut Engine,
@@ -47,7 +47,7 @@ impl AblationCam {
         let c = layer.shape.c;
         let kept = |pass: usize| {
             let mut kept = vec![1.0; c];
-            // Pass 0 leaves all; so do those beyond the last, which fill up the last program.
+            // Pass 0 keeps all channels; so do the surplus passes that pad the last program.
             if let Some(channel) = pass.checked_sub(1).filter(|&k| k < c) {
                 kept[channel] = 0.0;
             }
@@ -76,7 +76,7 @@ impl AblationCam {
     }
 }
 
-/// Passes with a layer's activations (the first load) times what is kept of its channels (the others); stores logits.
+/// Passes a layer's activations (the first load) on, times the mask of its channels (the other loads); stores logits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Ablated(NodeId);
 

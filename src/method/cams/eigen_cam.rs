@@ -1,4 +1,4 @@
-//! Eigen-CAM (Muhammad & Yeasin 2020): a layer's activations along their first principal component.
+//! Eigen-CAM (Muhammad & Yeasin 2020): a layer's activations projected on their first principal component.
 
 use crate::engine::{self, Batch, Engine};
 use crate::error::{Error, Result};
@@ -43,7 +43,7 @@ const PARAMETERS: [Parameter; 4] = {
     [layer, upsample, relu, centre]
 };
 
-/// Whether the mean over positions is taken off first.
+/// Whether the mean over positions is subtracted first.
 #[derive(Clone, Copy, PartialEq)]
 enum Centre {
     Yes,
@@ -56,12 +56,12 @@ struct EigenCam {
     centre: Centre,
 }
 
-/// Squarings of a matrix after which two values of a relative distance of 1e-12 are told apart; nearer ones count as equal.
+/// Number of matrix squarings; it separates eigenvalues with a relative distance of 1e-12. Nearer ones count as equal.
 const SQUARINGS: usize = 45;
-/// Products with the matrix itself that take off what rounding in the squarings left.
+/// Multiplications by the matrix itself that remove rounding errors of the squarings.
 const POLISH: usize = 20;
 
-/// A unit eigenvector of the largest eigenvalue of a symmetric matrix `[n, n]` without negative eigenvalues; zeros for the
+/// A unit eigenvector for the largest eigenvalue of a symmetric positive semidefinite matrix `[n, n]`; zeros for the
 /// zero matrix.
 fn first_eigenvector(matrix: &[f64], n: usize) -> Vec<f64> {
     let trace = |m: &[f64]| (0..n).map(|i| m[i * n + i]).sum::<f64>();
@@ -69,7 +69,7 @@ fn first_eigenvector(matrix: &[f64], n: usize) -> Vec<f64> {
         let total = trace(m);
         m.iter().map(|v| if total > 0.0 { v / total } else { 0.0 }).collect::<Vec<f64>>()
     };
-    // Squared again and again (and scaled to trace 1), the matrix becomes the projector on the eigenvector.
+    // Repeated squaring (scaled to trace 1) turns the matrix into the projector on the eigenvector.
     let mut power = scaled(matrix);
     for _ in 0..SQUARINGS {
         let mut square = vec![0.0; n * n];
@@ -99,7 +99,7 @@ fn first_eigenvector(matrix: &[f64], n: usize) -> Vec<f64> {
     vector
 }
 
-/// `O v` for activations `[c, plane]`, one number a position.
+/// `O v` for activations `[c, plane]`, one number per position.
 fn along_first(activation: &[f64], plane: usize, centre: Centre, precision: Precision) -> Vec<f64> {
     let means: Vec<f64> = activation.chunks_exact(plane).map(|a| a.iter().sum::<f64>() / plane as f64).collect();
     let mut o = activation.to_vec();
@@ -117,7 +117,7 @@ fn along_first(activation: &[f64], plane: usize, centre: Centre, precision: Prec
         o.chunks_exact(plane).zip(v).for_each(|(row, v)| out.iter_mut().zip(row).for_each(|(s, a)| *s += v * a));
         out
     };
-    // The smaller of the two products of O with itself.
+    // Uses the smaller of OᵀO and OOᵀ.
     let mut v = if c <= plane {
         let rows = |i: usize| &o[i * plane..][..plane];
         let gram: Vec<f64> = (0..c * c).map(|i| dot(rows(i / c), rows(i % c))).collect();

@@ -20,7 +20,7 @@ pub(crate) const ENTRY: Entry = Entry {
     build: |values, context| Ok(Box::new(GradientCam::new(ENTRY.id, WeightedRising, values, context)?)),
 };
 
-/// Keeps the denominator from zero.
+/// Keeps the denominator away from zero.
 const EPSILON: f64 = 1e-7;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -35,7 +35,7 @@ impl Reading for WeightedRising {
         let twice = b.scale(square, 2.0)?;
         let denominator = b.add(twice, spread)?;
         let denominator = cam::plus(b, denominator, EPSILON)?;
-        // A gradient of zero has a share of zero by its numerator.
+        // Where the gradient is zero, so is the numerator, and the share is zero.
         let share = b.divide(square, denominator, 0.0)?;
         let rising = b.positive(gradient)?;
         let weighted = b.mul(share, rising)?;

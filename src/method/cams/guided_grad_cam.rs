@@ -1,4 +1,4 @@
-//! Guided Grad-CAM (Selvaraju et al. 2017): guided backpropagation where Grad-CAM looks.
+//! Guided Grad-CAM (Selvaraju et al. 2017): guided backpropagation times the Grad-CAM map.
 
 use super::grad_cam::MeanGradient;
 use crate::engine::{Batch, Engine, Job};

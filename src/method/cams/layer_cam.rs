@@ -1,4 +1,5 @@
-//! LayerCAM (Jiang et al. 2021): activations times positive gradients, position by position; made for early layers too.
+//! LayerCAM (Jiang et al. 2021): activations times positive gradients, position by position; suited to early layers
+//! too.
 
 use crate::error::Result;
 use crate::method::shared::cam::{self, GradientCam, Reading};

@@ -1,4 +1,4 @@
-//! Score-CAM (Wang et al. 2020): channels weighted by the probability that is left when the picture is masked by them.
+//! Score-CAM (Wang et al. 2020): channels weighted by the class probability of the picture masked by them.
 
 use crate::device::{GridMask, Masks, Perturbation};
 use crate::engine::{self, Batch, Engine, Progress};
@@ -31,8 +31,8 @@ pub(crate) const ENTRY: Entry = Entry {
 /// `Σ_k p(x ∘ M_k) A_k`.
 struct ScoreCam(Cam);
 
-/// The mask that a channel makes: affine in its numbers so that it runs from 0 to 1 on the picture; none for a channel that
-/// is the same everywhere, but for rounding.
+/// The mask made from a channel: its values scaled to run from 0 to 1 over the picture; `None` for a channel that is
+/// constant up to rounding.
 fn mask(channel: &[f64], from: [usize; 2], to: [usize; 2], precision: Precision) -> Result<Option<GridMask>> {
     let large = upsample(channel, from, to, Upsample::Bilinear)?;
     let (lo, hi) = large.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(lo, hi), &v| (lo.min(v), hi.max(v)));

@@ -1,4 +1,4 @@
-//! XGrad-CAM (Fu et al. 2020): channels weighted by the mean gradient, positions counted by their activation.
+//! XGrad-CAM (Fu et al. 2020): channels weighted by their mean gradient, positions weighted by their activation.
 
 use crate::error::Result;
 use crate::method::shared::cam::{self, GradientCam, Reading};
@@ -20,7 +20,7 @@ pub(crate) const ENTRY: Entry = Entry {
     build: |values, context| Ok(Box::new(GradientCam::new(ENTRY.id, XGradCamReading, values, context)?)),
 };
 
-/// Keeps the denominator from zero.
+/// Keeps the denominator away from zero.
 const EPSILON: f64 = 1e-7;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

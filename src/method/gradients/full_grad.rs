@@ -1,4 +1,4 @@
-//! FullGrad (Srinivas & Fleuret 2019): the score as input term plus one term a bias, drawn together in one map.
+//! FullGrad (Srinivas & Fleuret 2019): the score as an input term plus one term per bias, combined into one map.
 
 use std::sync::Arc;
 
@@ -29,11 +29,11 @@ pub(crate) const ENTRY: Entry = Entry {
     build: |_, context| Ok(Box::new(FullGrad(context.score))),
 };
 
-/// `ψ(x ∘ g) + Σ ψ(b ∘ G)`; as a script it stores all terms.
+/// `ψ(x ∘ g) + Σ ψ(b ∘ G)`; its script stores all terms.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct FullGrad(Score);
 
-/// Slot of the input term; those of the constants follow.
+/// Slot of the input term; the constants' terms follow.
 const INPUT_TERM: usize = 0;
 
 impl Script for FullGrad {
@@ -51,7 +51,8 @@ impl Script for FullGrad {
     }
 }
 
-/// Magnitudes rescaled to 0..1 over the whole of `term` (all zero where they are equal), summed over channels, at `to`.
+/// Magnitudes of `term`, rescaled to 0..1 over the whole tensor (all zero if constant), summed over channels and
+/// resized to `to`.
 fn drawn(term: &Tensor, from: Shape, to: [usize; 2]) -> Result<Vec<f64>> {
     let sizes: Vec<f64> = term.to_f64().iter().map(|v| v.abs()).collect();
     let (low, high) = sizes.iter().fold((f64::INFINITY, 0.0f64), |(low, high), &v| (low.min(v), high.max(v)));
@@ -75,7 +76,7 @@ impl Method for FullGrad {
         }
         let nodes = ConstantTerms::of(graph, INPUT_TERM + 1).nodes;
         let (to, precision) = ([shape.h, shape.w], engine.describe().precision);
-        // A layer's terms in double precision, as they are and scaled, and the map.
+        // A layer's terms in double precision, raw and scaled, and the map.
         let largest = nodes.iter().map(|&id| graph.node(id).shape.len()).chain([shape.len()]).max().unwrap_or(0);
         let drawing = (2 * largest + 2 * shape.plane()) * size_of::<f64>();
         let mut maps = Vec::with_capacity(x.len());

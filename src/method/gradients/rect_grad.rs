@@ -1,4 +1,4 @@
-//! RectGrad (Kim et al. 2019): the gradient with only the signals that count at their activations.
+//! RectGrad (Kim et al. 2019): the gradient restricted to signals with a large product of activation and gradient.
 
 use crate::engine::{Batch, Engine, Job};
 use crate::error::{Error, Result};

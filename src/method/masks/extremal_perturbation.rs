@@ -1,5 +1,5 @@
-//! Extremal perturbation (Fong, Patrick, Vedaldi 2019): the smooth region of a given area that, kept sharp, keeps the score
-//! highest.
+//! Extremal perturbation (Fong, Patrick, Vedaldi 2019): the smooth region of a given area that maximises the score when
+//! only it stays sharp.
 
 use crate::engine::{self, Batch, Engine};
 use crate::error::{Error, Result};
@@ -67,13 +67,13 @@ pub(crate) const ENTRY: Entry = Entry {
 pub(crate) const PRESETS: [MethodPreset; 2] =
     [("paper", &[]), ("quick", &[("iterations", "100"), ("lr", "0.05"), ("growth", "1.02")])];
 
-/// Of the smooth maximum.
+/// Temperature of the smooth maximum.
 const TEMPERATURE: f64 = 1.0 / 20.0;
 
-/// Spots end at this many `sigma`, where they have sunk to 1 %.
+/// Spots end at this many `sigma`, where they have decayed to 1 %.
 const REACH: f64 = 2.0;
 
-/// Spots within reach of a picture's pixels that there can be at most: larger lattices would fill the memory.
+/// Most spots within reach of a picture's pixels; more would exhaust memory.
 const MOST_SPOTS: usize = 1 << 26;
 
 /// Minimises `−f(m ⊗ x) + λ⟨(sorted m − r)²⟩`.
@@ -91,23 +91,23 @@ struct ExtremalPerturbation {
     sigma: f64,
 }
 
-/// Which lattice points are near each pixel.
+/// The lattice points near each pixel.
 struct Lattice {
     points: usize,
-    /// Where the spots of each pixel begin in `spots`, and where the last one's end.
+    /// Start of each pixel's spots in `spots`, and the end of the last one's.
     starts: Vec<usize>,
-    /// Lattice point, and its spot's height at the pixel.
+    /// Lattice point, and the height of its spot at the pixel.
     spots: Vec<(u32, f32)>,
 }
 
 impl Lattice {
-    /// Visits the spots of each pixel, and says where a pixel's end.
+    /// Calls `visit` for the spots of each pixel, and with `None` at the end of a pixel.
     fn walk(size: [usize; 2], [step, sigma]: [f64; 2], visit: &mut dyn FnMut(Option<(u32, f32)>)) {
         let points = Self::points(size, step);
         let place = |axis: usize, i: usize| (i as f64 + 0.5) * size[axis] as f64 / points[axis] as f64;
         let near = |axis: usize, pixel: usize| {
             let at = pixel as f64 + 0.5;
-            // A lattice wider than its spots would leave pixels without any: the nearest point always counts.
+            // A lattice wider than its spots would leave pixels without any, so the nearest point always counts.
             let nearest = (at * points[axis] as f64 / size[axis] as f64) as usize;
             (0..points[axis])
                 .filter(|&i| i == nearest || (place(axis, i) - at).abs() <= REACH * sigma)
@@ -138,12 +138,12 @@ impl Lattice {
         size.map(|side| ((side as f64 / step).ceil() as usize).clamp(1, side))
     }
 
-    /// How many spots there are.
+    /// Number of spots.
     ///
     /// # Errors
-    /// When they are too many.
+    /// When there are too many.
     fn count(size: [usize; 2], step: f64, sigma: f64) -> Result<usize> {
-        // No pixel has more than the rows and columns within reach allow.
+        // An upper bound: rows times columns within reach.
         let most = |axis: usize| {
             let distance = size[axis] as f64 / Self::points(size, step)[axis] as f64;
             (2.0 * REACH * sigma / distance + 2.0).min(size[axis] as f64)
@@ -156,7 +156,7 @@ impl Lattice {
         if count > MOST_SPOTS { Err(too_many(step, sigma)) } else { Ok(count) }
     }
 
-    /// Bytes of a lattice of so many spots.
+    /// Bytes of a lattice with that many spots.
     fn bytes(size: [usize; 2], spots: usize) -> usize {
         spots * size_of::<(u32, f32)>() + (size[0] * size[1] + 1) * size_of::<usize>()
     }
@@ -183,7 +183,7 @@ impl Lattice {
         self.spots().map(|spots| smooth_max(spots, heights).0).collect()
     }
 
-    /// What a signal at the pixels is at the lattice's points.
+    /// Takes a signal at the pixels back to the lattice points.
     fn signal(&self, heights: &[f64], at_pixels: &[f64]) -> Vec<f64> {
         let mut out = vec![0.0; self.points];
         for (spots, &s) in self.spots().zip(at_pixels) {
@@ -217,8 +217,8 @@ fn smooth_max(spots: &[(u32, f32)], heights: &[f64]) -> (f64, f64) {
     (sum / total, total)
 }
 
-/// Mean of `(sorted m − r)²`, where `r` is 1 for the `ones` greatest and 0 for the others, and its gradient added to `gradient`
-/// times `weight`.
+/// Mean of `(sorted m − r)²`, where `r` is 1 for the `ones` largest values and 0 for the others. Adds its gradient,
+/// times `weight`, to `gradient`.
 fn area_term(mask: &[f64], ones: usize, weight: f64, gradient: &mut [f64]) -> f64 {
     let mut order: Vec<usize> = (0..mask.len()).collect();
     order.sort_by(|&a, &b| mask[b].total_cmp(&mask[a]).then(a.cmp(&b)));
@@ -232,13 +232,13 @@ fn area_term(mask: &[f64], ones: usize, weight: f64, gradient: &mut [f64]) -> f6
     sum / n
 }
 
-/// A picture, blurred less and less: `[levels][C, H, W]`, the last one sharp.
+/// A picture at decreasing levels of blur: `[levels][C, H, W]`, the last one sharp.
 struct Pyramid {
     levels: Vec<Vec<f64>>,
 }
 
 impl Pyramid {
-    /// Below which level a mask's value lies, and how far above it.
+    /// The level below a mask's value, and the distance above it.
     fn place(&self, m: f64) -> (usize, f64) {
         let y = m * (self.levels.len() - 1) as f64;
         let below = (y as usize).min(self.levels.len() - 2);
@@ -255,14 +255,14 @@ impl Pyramid {
         mask.iter().cycle().take(len).enumerate().map(one).collect()
     }
 
-    /// Whether blurring changes nothing: no region is better than another then.
+    /// Whether blurring changes nothing, so that all regions are equally good.
     fn is_still(&self) -> bool {
         let Some((sharp, blurred)) = self.levels.split_last() else { return true };
         let pairs = blurred.iter().flat_map(|level| level.iter().copied().zip(sharp.iter().copied()));
         differ_by_rounding(pairs, Precision::F64)
     }
 
-    /// What a signal at `m ⊗ x` is at the mask.
+    /// Takes a signal at `m ⊗ x` back to the mask.
     fn signal(&self, mask: &[f64], at_mixed: &[f64]) -> Vec<f64> {
         let mut out = vec![0.0; mask.len()];
         let steps = (self.levels.len() - 1) as f64;
@@ -323,7 +323,7 @@ impl ExtremalPerturbation {
         Pyramid { levels: (0..=last).map(level).collect() }
     }
 
-    /// For each picture the mask, and whether no mask changes anything.
+    /// For each picture, the mask and whether no mask changes anything.
     fn group(
         &self,
         engine: &mut Engine,
@@ -360,12 +360,12 @@ impl ExtremalPerturbation {
 
 impl Method for ExtremalPerturbation {
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
-        // What does not suit is refused before any blurring.
+        // Invalid input is refused before any blurring.
         engine::check(graph, x, targets)?;
         let size = [x.shape().h, x.shape().w];
         let scale = pixel_scale(size);
         let spots = Lattice::count(size, self.step * scale, self.sigma * scale)?;
-        // The levels, their mixture, the slope in other numbers; what goes to the device and comes back is the engine's.
+        // The levels, their mixture, the slope in other precision; the engine accounts for transfers.
         let bytes = (self.levels + 4) * x.shape().len() * size_of::<f64>();
         let what = (ENTRY.id, self.iterations);
         let found = engine.keeping((ENTRY.id, Lattice::bytes(size, spots)), |engine| {
@@ -389,7 +389,7 @@ mod tests {
         (0..n).map(|i| (i * 7919 % 1009) as f64 / 1009.0).collect()
     }
 
-    /// The whole way from lattice to objective, with the score `Σ w x`.
+    /// The full path from lattice to objective, with the score `Σ w x`.
     #[test]
     fn gradients_match_differences() {
         let size = [9, 13];
@@ -428,7 +428,7 @@ mod tests {
         assert!(lattice.mask(&vec![0.0; lattice.points]).iter().all(|&m| m == 0.0));
         let full = lattice.mask(&vec![1.0; lattice.points]);
         assert!(full.iter().all(|&m| m > 0.8 && m <= 1.0), "{full:?}");
-        // Spots smaller than the lattice's holes.
+        // Spots smaller than the gaps of the lattice.
         let thin = Lattice::new([10, 10], 5.0, 0.1).unwrap();
         assert!(thin.spots().all(|s| !s.is_empty()));
     }
@@ -438,7 +438,7 @@ mod tests {
         let mut gradient = [0.0; 5];
         assert_eq!(area_term(&[0.0, 1.0, 0.0, 1.0, 0.0], 2, 3.0, &mut gradient), 0.0);
         assert_eq!(gradient, [0.0; 5]);
-        // One too few: the first of the equal ones is to become 1.
+        // One too few: the first of the equal values should become 1.
         assert_eq!(area_term(&[0.0, 1.0, 0.0, 0.0, 0.0], 2, 5.0, &mut gradient), 0.2);
         assert_eq!(gradient, [-2.0, 0.0, 0.0, 0.0, 0.0]);
     }

@@ -1,5 +1,5 @@
-//! Output-preserving hierarchical masks (Wang, Su, Zhang, Hu 2020): each stage's activations are multiplied by a mask; the
-//! masks that are smallest and leave the score as it is show what the score needs.
+//! Output-preserving hierarchical masks (Wang, Su, Zhang, Hu 2020): each stage's activations are multiplied by a mask;
+//! the smallest masks that preserve the score show what it depends on.
 
 use crate::engine::{Batch, Copies, Engine, Script, Task};
 use crate::error::{Error, Result};
@@ -62,7 +62,7 @@ pub(crate) const ENTRY: Entry = Entry {
 /// See the help of `preset`.
 pub(crate) const PRESETS: [MethodPreset; 2] = [("paper", &[]), ("quick", &[("iterations", "10"), ("lr", "0.15")])];
 
-/// What the masks must leave as it is.
+/// What the masks must preserve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Preserved {
     /// The score of the target.
@@ -71,12 +71,12 @@ pub enum Preserved {
     Vector,
 }
 
-/// Which masks are kept.
+/// Which masks are the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
     /// Those after the last step.
     Last,
-    /// Those of the lowest objective.
+    /// Those with the lowest objective.
     Best,
 }
 
@@ -95,16 +95,16 @@ pub struct Haf {
     pub lr: f64,
     /// Which masks are kept.
     pub keep: Keep,
-    /// How the masks come to the input's size.
+    /// How the masks are upsampled to the input's size.
     pub upsample: Upsample,
 }
 
 /// The masks found for one picture.
 #[derive(Debug, Clone)]
 pub struct StageMasks {
-    /// `[c_t, h_t, w_t]` by stage, shallow to deep, not negative.
+    /// `[c_t, h_t, w_t]` by stage, shallow to deep; not negative.
     pub masks: Vec<Tensor>,
-    /// Objective before each step, and of the last masks.
+    /// Objective before each step, and of the final masks.
     pub objectives: Vec<f64>,
     /// `f_c(x)`.
     pub score: f64,
@@ -112,12 +112,12 @@ pub struct StageMasks {
     pub masked_score: f64,
 }
 
-/// The objective at some masks of one picture.
+/// The objective for some masks of one picture.
 #[derive(Debug, Clone)]
 pub struct HafEvaluation {
     /// Its value.
     pub objective: f64,
-    /// Its gradient with respect to the masks, all stages in order; empty if it was not asked for.
+    /// Its gradient with respect to the masks, all stages in order; empty if not requested.
     pub gradient: Vec<f64>,
     /// `f_c(x;M)`.
     pub score: f64,
@@ -166,11 +166,11 @@ impl Haf {
         Ok(Self { score, form, iterations, lambda, lr, keep, upsample })
     }
 
-    /// The masks of every stage for each picture and its target.
+    /// The masks of every stage, per picture, for its target.
     ///
     /// # Errors
-    /// When the net has no stages or some way round one of them, shapes or targets do not suit, memory is not enough or a
-    /// number is not finite.
+    /// When the net has no stages or a path bypasses one of them, shapes or targets do not match, memory is not enough
+    /// or a number is not finite.
     pub fn stage_masks(
         &self,
         engine: &mut Engine,
@@ -179,7 +179,7 @@ impl Haf {
         targets: &[usize],
     ) -> Result<Vec<StageMasks>> {
         let stages = Stages::of(graph)?;
-        // Masks, two moments, gradient, the masks found; what goes to the device and comes back is the engine's.
+        // Masks, two moments, gradient, resulting masks; the engine accounts for transfers.
         let bytes = 5 * stages.len() * size_of::<f64>();
         in_groups((ENTRY.id, self.iterations), engine, (x, targets), bytes, |engine, x, targets, course| {
             self.group(engine, graph, &stages, (x, targets), course)
@@ -237,8 +237,8 @@ impl Haf {
             .collect()
     }
 
-    /// The objective at the given masks (of each picture: those of all stages, one after the other), when `reference` are the
-    /// net's logits on the pictures themselves.
+    /// The objective at the given masks (per picture: the masks of all stages, concatenated); `reference` are the net's
+    /// logits on the pictures themselves.
     ///
     /// # Errors
     /// As [`Haf::stage_masks`].
@@ -282,7 +282,7 @@ impl Haf {
                 let there = reference.item(i)?;
                 let there = there.to_f64();
                 let score = at(logits);
-                // The signal that was sent back times `factor` is the gradient of the squared miss.
+                // The backward signal times `factor` is the gradient of the squared miss.
                 let (miss, factor) = match self.form {
                     Preserved::Class => {
                         let d = score - at(&there);
@@ -290,7 +290,7 @@ impl Haf {
                     }
                     Preserved::Vector => {
                         let squares = logits.iter().zip(there.iter()).map(|(a, b)| (a - b) * (a - b));
-                        // One output stands in both logits, −z and z.
+                        // A single output enters both logits, −z and z.
                         let times = if graph.link() == Link::Sigmoid { graph.classes() as f64 } else { 1.0 };
                         (squares.sum::<f64>() / times, 2.0 / times)
                     }
@@ -301,7 +301,7 @@ impl Haf {
                     size += weight * m.iter().map(|m| m.abs()).sum::<f64>();
                     if want == Want::Gradient {
                         let signal = std::mem::replace(&mut outcome.stores[t][i], Tensor::f64([0], Vec::new())?);
-                        // |m| has the derivative 0 at 0.
+                        // The derivative of |m| at 0 is taken as 0.
                         let slope = |m: f64| if m == 0.0 { 0.0 } else { weight * m.signum() };
                         gradient.extend(signal.to_f64().iter().zip(m).map(|(s, &m)| factor * s + slope(m)));
                     }
@@ -311,8 +311,8 @@ impl Haf {
             .collect()
     }
 
-    /// `[H, W]`: mean over the stages of the upsampled channel means, each over its maximum; a stage whose masks are all zero
-    /// adds nothing.
+    /// `[H, W]`: mean over stages of the upsampled channel means, each divided by its maximum; a stage whose masks are
+    /// all zero adds nothing.
     fn fuse(&self, masks: &[Tensor], to: [usize; 2]) -> Result<Vec<f64>> {
         let mut map = vec![0.0; to[0] * to[1]];
         for mask in masks {
@@ -323,7 +323,7 @@ impl Haf {
             }
             let large = upsample(&mean, [h, w], to, self.upsample)?;
             let top = large.iter().copied().fold(0.0, f64::max);
-            // Masks begin at 1: what is left of one by rounding is nothing, and must not be its own maximum.
+            // Masks start at 1, so a maximum within rounding of 0 counts as zero and must not be divided by.
             if top > rounding(1.0, Precision::F64) {
                 map.iter_mut().zip(&large).for_each(|(sum, m)| *sum += m / top / masks.len() as f64);
             }
@@ -332,8 +332,8 @@ impl Haf {
     }
 }
 
-/// Loads a mask a stage (slots by stage) and the logits to be preserved (the last slot); stores what a mask's gradient is
-/// made of: the signal that arrives at the masked stage times the activations before the mask.
+/// Loads one mask per stage (slots by stage) and the logits to preserve (the last slot). Stores the factors of a mask's
+/// gradient: the signal at the masked stage times the activations before the mask.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct HafScript {
     score: Score,
@@ -406,8 +406,8 @@ struct Stages {
 
 impl Stages {
     /// # Errors
-    /// When there are none, or the picture reaches the logits on some way round one of them: then the signal that arrives
-    /// at one stage is not all that the stage before it is answerable for.
+    /// When there are none, or a path from picture to logits bypasses one of them: the signal at one stage would then
+    /// not cover everything that depends on the stage before.
     fn of(graph: &Graph) -> Result<Self> {
         let mut nodes: Vec<NodeId> = graph.stages().iter().map(|s| s.1).collect();
         nodes.sort_unstable();
@@ -429,7 +429,7 @@ impl Stages {
         Ok(Self { nodes: nodes.into_iter().map(|n| (n, graph.node(n).shape)).collect() })
     }
 
-    /// Numbers of all masks of one picture.
+    /// Number of elements in all masks of one picture.
     fn len(&self) -> usize {
         self.nodes.iter().map(|(_, shape)| shape.len()).sum()
     }
@@ -445,7 +445,7 @@ impl Stages {
     }
 }
 
-/// Whether every way from the picture to the logits passes `node`.
+/// Whether every path from the picture to the logits passes `node`.
 fn is_passed_by_all(graph: &Graph, node: NodeId) -> bool {
     let mut around = vec![false; graph.nodes().len()];
     around[graph.input().index()] = graph.input() != node;

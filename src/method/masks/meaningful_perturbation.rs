@@ -1,5 +1,5 @@
-//! Meaningful perturbation (Fong & Vedaldi 2017), the deletion game: the smallest smooth region whose blurring loses the
-//! class.
+//! Meaningful perturbation (Fong & Vedaldi 2017), the deletion game: the smallest smooth region that must be blurred
+//! for the class to vanish.
 
 use crate::engine::{self, Batch, Engine};
 use crate::error::Result;
@@ -77,15 +77,15 @@ pub(crate) const ENTRY: Entry = Entry {
 /// See the help of `preset`.
 pub(crate) const PRESETS: [MethodPreset; 2] = [("paper", &[]), ("quick", &[("iterations", "60")])];
 
-/// The mask that descent starts from.
+/// The initial mask.
 #[derive(Clone, Copy)]
 enum FirstMask {
-    /// Zero in the smallest centred circle that loses [`LOST`] of what the whole blur loses.
+    /// Zero in the smallest centred circle whose blurring costs [`LOST`] of what blurring everything costs.
     Circle,
     Value(f64),
 }
 
-/// Share of the whole blur's loss that the first circle must reach.
+/// Share of the full blur's loss that the first circle must reach.
 const LOST: f64 = 0.99;
 
 /// Minimises `p_t(x̃) + λ₁‖1−m‖₁ + λ₂Σ|∇m|^β`, `x̃ = blurred + M∘(x − blurred)`.
@@ -103,7 +103,7 @@ struct MeaningfulPerturbation {
     seed: u64,
 }
 
-/// What the mask of one picture is upsampled with: for each pixel of an axis the weights of the cells.
+/// The upsampling of a mask along one axis: for each pixel, the weights of the cells.
 struct AxisUpsampling {
     /// `[pixels, cells]`.
     weights: Vec<f64>,
@@ -118,7 +118,7 @@ impl AxisUpsampling {
         for pixel in 0..pixels {
             let at = pixel as f64 + 0.5 + shift;
             let power = |cell: usize| -((at - (cell as f64 + 0.5) * step) / sigma).powi(2) / 2.0;
-            // The largest power is taken out, so that a narrow Gaussian between cells does not vanish.
+            // The largest exponent is factored out, so that a narrow Gaussian between cells does not vanish.
             let top = (0..cells).map(power).fold(f64::NEG_INFINITY, f64::max);
             let row: Vec<f64> = (0..cells).map(|cell| (power(cell) - top).exp()).collect();
             let total: f64 = row.iter().sum();
@@ -187,7 +187,7 @@ fn variation(mask: &[f64], [h, w]: [usize; 2], beta: f64, weight: f64, gradient:
     sum
 }
 
-/// A picture and its blurred self, `[C, H, W]`.
+/// A picture and its blurred version, `[C, H, W]`.
 struct BlurPair {
     sharp: Vec<f64>,
     blurred: Vec<f64>,
@@ -200,12 +200,12 @@ impl BlurPair {
         self.sharp.iter().zip(&self.blurred).zip(masks).map(|((x, b), m)| b + m * (x - b)).collect()
     }
 
-    /// Whether blurring changes nothing: no mask is better than another then.
+    /// Whether blurring changes nothing, so that all masks are equally good.
     fn is_still(&self) -> bool {
         differ_by_rounding(self.sharp.iter().copied().zip(self.blurred.iter().copied()), Precision::F64)
     }
 
-    /// What a signal at the mixed picture is at the mask.
+    /// Takes a signal at the mixed picture back to the mask.
     fn signal(&self, at_mixed: &[f64], plane: usize) -> Vec<f64> {
         let mut out = vec![0.0; plane];
         for (i, ((s, x), b)) in at_mixed.iter().zip(&self.sharp).zip(&self.blurred).enumerate() {
@@ -261,14 +261,14 @@ impl MeaningfulPerturbation {
         [0, 1].map(|axis| AxisUpsampling::new(size[axis], cells[axis], sigma, shift[axis]))
     }
 
-    /// The shift of the mask in one iteration for the picture with this key.
+    /// The mask's shift in one iteration, for the picture with this key.
     fn shift(&self, key: u64, iteration: usize, size: [usize; 2]) -> [f64; 2] {
         let mut draws = [0f32; 2];
         Stream::MaskShift.uniforms(self.seed, key, iteration as u32, &mut draws);
         draws.map(|u| self.jitter * pixel_scale(size) * (f64::from(u) - 0.5))
     }
 
-    /// Masks that descent starts from.
+    /// The initial masks.
     fn start(
         &self,
         engine: &mut Engine,
@@ -311,7 +311,7 @@ impl MeaningfulPerturbation {
         Ok(masks.into_iter().flatten().collect())
     }
 
-    /// For each picture how much of each pixel is deleted, and whether deleting changes nothing.
+    /// For each picture, how much of each pixel is deleted, and whether deletion changes nothing.
     fn group(
         &self,
         engine: &mut Engine,
@@ -337,7 +337,7 @@ impl MeaningfulPerturbation {
         let step = |_, i: usize, mask: &mut [f64], axes: &[AxisUpsampling; 2], (p, signal): (f64, Vec<f64>)| {
             let signal = pairs[i].signal(&signal, x.shape().plane());
             let mut gradient = gathered(&signal, axes.each_ref());
-            // |1 − m| has the derivative 0 at m = 1.
+            // The derivative of |1 − m| at m = 1 is taken as 0.
             gradient.iter_mut().zip(&*mask).for_each(|(g, &m)| *g -= if m < 1.0 { self.l1 } else { 0.0 });
             let size = self.l1 * mask.iter().map(|m| 1.0 - m).sum::<f64>();
             let objective = p + size + self.tv * variation(mask, cells, self.beta, self.tv, &mut gradient);
@@ -360,10 +360,10 @@ impl MeaningfulPerturbation {
 
 impl Method for MeaningfulPerturbation {
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
-        // The picture twice, its mixture, the slope in other numbers; what goes to the device and comes back is the engine's.
+        // The picture twice, the mixture, the slope in other precision; the engine accounts for transfers.
         let bytes = 5 * x.shape().len() * size_of::<f64>();
         let what = (ENTRY.id, self.iterations);
-        // What does not suit is refused before any blurring.
+        // Invalid input is refused before any blurring.
         engine::check(graph, x, targets)?;
         let found = in_groups(what, engine, (x, targets), bytes, |engine, x, targets, course| {
             self.group(engine, graph, (x, targets), course)

@@ -1,4 +1,4 @@
-//! RelEx (Lim, Lee, Kim 2021): the mask that keeps the prediction on noisy copies, and whose complement loses it.
+//! RelEx (Lim, Lee, Kim 2021): the mask that preserves the prediction on noisy copies while its complement destroys it.
 
 use crate::engine::{self, Batch, Draws, Engine, Script, Task};
 use crate::error::{Error, Result};
@@ -70,7 +70,7 @@ pub(crate) const ENTRY: Entry = Entry {
 /// See the help of `preset`.
 pub(crate) const PRESETS: [MethodPreset; 2] = [("paper", &[]), ("quick", &[("copies", "8"), ("iterations", "30")])];
 
-/// The mask that descent starts from.
+/// The initial mask.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Init {
     /// Drawn uniformly from 0 to 0.01.
@@ -100,17 +100,17 @@ impl SizeWeight {
 /// Minimises `⟨−log p_t(m ∘ xᵢ) − λ₂ log(1 − p_t((1−m) ∘ xᵢ) + 1e-7)⟩ + λ₁‖m‖₁` over masks from 0 to 1 of the picture's shape.
 #[derive(Debug, Clone)]
 pub struct RelEx {
-    /// Noisy copies in an iteration.
+    /// Noisy copies per iteration.
     pub copies: usize,
     /// Standard deviation of the noise as a share of the picture's range.
     pub noise: f64,
-    /// Steps.
+    /// Number of steps.
     pub iterations: usize,
-    /// Where descent starts.
+    /// The initial mask.
     pub init: Init,
     /// Learning rate.
     pub lr: f64,
-    /// Share of the velocity that stays.
+    /// Share of the velocity that is kept.
     pub momentum: f64,
     /// `λ₁`.
     pub l1: SizeWeight,
@@ -170,13 +170,13 @@ impl RelEx {
         Ok(Self { copies, noise, iterations, init, lr, momentum, l1, l2, seed })
     }
 
-    /// The mask of each picture for its target.
+    /// The mask of each picture, for its target.
     ///
     /// # Errors
-    /// When shapes or targets do not suit, memory is not enough or a number is not finite.
+    /// When shapes or targets do not match, memory is not enough or a number is not finite.
     pub fn masks(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<FoundMask>> {
         engine::check(graph, x, targets)?;
-        // Mask, velocity, gradient, and both in other numbers; what goes to the device and comes back is the engine's.
+        // Mask, velocity, gradient, and the first two in other precision; the engine accounts for transfers.
         let bytes = 5 * x.shape().len() * size_of::<f64>();
         in_groups((ENTRY.id, self.iterations), engine, (x, targets), bytes, |engine, x, targets, course| {
             self.group(engine, graph, (x, targets), course)
@@ -200,7 +200,7 @@ impl RelEx {
             for (i, RelexEvaluation { objective, mut gradient }) in evaluations.into_iter().enumerate() {
                 objectives[i].push(objective);
                 let norm = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
-                // A gradient of nothing has no direction.
+                // A zero gradient has no direction.
                 if norm > 0.0 {
                     gradient.iter_mut().for_each(|g| *g /= norm);
                 }
@@ -217,7 +217,7 @@ impl RelEx {
             .collect()
     }
 
-    /// The mask that descent starts from, of the picture with this key.
+    /// The initial mask of the picture with this key.
     fn start(&self, key: u64, len: usize) -> Vec<f64> {
         match self.init {
             Init::Value(v) => vec![v; len],
@@ -229,7 +229,7 @@ impl RelEx {
         }
     }
 
-    /// The objective at the given masks (one a picture, in its C order) on the copies of one iteration.
+    /// The objective at the given masks (one per picture, in its C order) on the copies of one iteration.
     ///
     /// # Errors
     /// As [`RelEx::masks`].
@@ -257,7 +257,7 @@ impl RelEx {
             };
             let mean = kept.iter().zip(&outcome.scores[i]).map(of_copy).sum::<f64>() / self.copies as f64;
             let size = l1 * masks[i].iter().map(|m| m.abs()).sum::<f64>();
-            // |m| has the derivative 0 at 0.
+            // The derivative of |m| at 0 is taken as 0.
             let slope = |m: f64| if m == 0.0 { 0.0 } else { l1 * m.signum() };
             let gradient = outcome.maps[i].to_f64().iter().zip(&masks[i]).map(|(g, &m)| g + slope(m)).collect();
             evaluations.push(RelexEvaluation { objective: mean + size, gradient });
@@ -266,8 +266,8 @@ impl RelEx {
     }
 }
 
-/// Two forward passes of each copy, on `m ∘ x` and on `(1 − m) ∘ x`. Stores the logits of the first, aggregates
-/// `x ∘ (λ₂ ∂log(1 − p + 1e-7) − ∂log p)`.
+/// Two forward passes per copy, on `m ∘ x` and on `(1 − m) ∘ x`. Stores the logits of the first and aggregates `x ∘ (λ₂
+/// ∂log(1 − p + 1e-7) − ∂log p)`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct RelexScript {
     l2: Factor,
@@ -310,7 +310,7 @@ impl Method for RelEx {
         let found = self.masks(engine, graph, x, targets)?;
         let map = |((found, &target), (picture, draws)): ((FoundMask, &usize), (&Tensor, &Draws))| {
             let map = Map::new(found.mask, Sign::Unsigned, Space::Input, target, ENTRY.id);
-            // Zeros without noise are the same under every mask.
+            // Zeros without noise are unchanged by any mask.
             let nothing = self.noise * draws.range == 0.0 && (0..picture.len()).all(|i| picture.at(i) == 0.0);
             if nothing { map.blank() } else { map.settled(rounding(1.0, Precision::F64)) }
         };

@@ -1,4 +1,4 @@
-//! Occlusion (Zeiler & Fergus 2014): by how much the score falls when a window of the picture is covered.
+//! Occlusion (Zeiler & Fergus 2014): the drop of the score when a window of the picture is covered.
 
 use crate::device::{Boxes, Perturbation, Rectangle};
 use crate::engine::{Batch, Engine, Progress};
@@ -89,7 +89,7 @@ struct Occlusion {
 impl Occlusion {
     /// Windows over `[H, W]`, rows first.
     fn windows(&self, [h, w]: [usize; 2]) -> Result<Vec<Rectangle>> {
-        // One after another until one reaches the far edge.
+        // Windows follow one another until one reaches the far edge.
         let along = |extent: usize| extent.saturating_sub(self.window).div_ceil(self.stride) + 1;
         let (rows, columns) = (along(h), along(w));
         if rows.checked_mul(columns).is_none_or(|n| n > MOST_COPIES) {

@@ -1,4 +1,4 @@
-//! RISE (Petsiuk et al. 2018): the mean of random masks, each weighted by the score of what it leaves of the picture.
+//! RISE (Petsiuk et al. 2018): the mean of random masks, each weighted by the score of the masked picture.
 
 use crate::device::{GridMask, Masks, Perturbation};
 use crate::engine::{self, Batch, Engine, Progress};
@@ -73,7 +73,7 @@ struct Rise {
     tolerance: f64,
 }
 
-/// Rows and columns of a mask's cell on a picture.
+/// Height and width of a mask's cell on a picture.
 #[derive(Clone, Copy)]
 struct MaskCell([usize; 2]);
 
@@ -85,12 +85,12 @@ impl Rise {
         Ok(MaskCell([shape.h, shape.w].map(|extent| extent.div_ceil(self.grid))))
     }
 
-    /// Rows and columns that grids are enlarged to.
+    /// Size to which grids are enlarged.
     fn enlarged(&self, cell: MaskCell) -> [usize; 2] {
         cell.0.map(|c| c * (self.grid + 1))
     }
 
-    /// Mask number `sample` of a picture: elements 0 .. grid² decide the cells, the two after them the place.
+    /// Mask number `sample` of a picture: random elements 0 .. grid² determine the cells, the next two the offset.
     fn mask(&self, image: u64, sample: usize, cell: MaskCell) -> GridMask {
         let cells = self.grid * self.grid;
         let mut draws = vec![0f32; cells + 2];
@@ -102,13 +102,13 @@ impl Rise {
     }
 }
 
-/// `Σ_i weight_i M_i` without a mask at full size: masks are linear in their grids along each axis, so grids enlarged along
-/// rows only are summed by where they are cut out.
+/// `Σ_i weight_i M_i` without a full-size mask: masks are linear in their grids along each axis, so grids enlarged only
+/// along rows are summed by their row offset.
 struct WeightedMasks {
     shape: Shape,
     grid: usize,
     taps: [Vec<(usize, usize, f64)>; 2],
-    /// By first row: `[grid, W]`.
+    /// By first row of the crop: `[grid, W]`.
     sums: Vec<Vec<f64>>,
 }
 
@@ -128,7 +128,7 @@ impl WeightedMasks {
         }
     }
 
-    /// Bytes of the sums and of a finished map, with the one before.
+    /// Bytes of the sums and of two finished maps, the current and the previous.
     fn bytes(&self) -> usize {
         let sums = self.sums.iter().map(Vec::len).sum::<usize>();
         (sums + 2 * self.shape.plane()) * size_of::<f64>()
@@ -150,7 +150,7 @@ impl WeightedMasks {
     }
 }
 
-/// `‖(new − old) less its mean‖₂ / ‖new less its mean‖₂`; NaN for a new map that is the same everywhere.
+/// `‖(new − old) − mean‖₂ / ‖new − mean‖₂`, each with its own mean; NaN for a constant new map.
 fn change(new: &[f64], old: &[f64]) -> f64 {
     let spread = |v: &dyn Fn(usize) -> f64| {
         let mean = (0..new.len()).map(v).sum::<f64>() / new.len() as f64;
@@ -170,7 +170,7 @@ impl Method for Rise {
         engine.progress(&progress);
         let mut maps = Vec::with_capacity(x.len());
         for (i, &target) in targets.iter().enumerate() {
-            // Pictures stop by themselves, so that none depends on its neighbours.
+            // Each picture stops on its own, so that it does not depend on its neighbours.
             let alone = x.part(i..i + 1)?;
             let mut sum = WeightedMasks::new(shape, self.grid, cell, size);
             let mut before: Option<Vec<f64>> = None;
@@ -202,7 +202,7 @@ impl Method for Rise {
             }
             let mut numbers = sum.finish(1.0 / (self.p * drawn as f64));
             if let (true, Some(all)) = (still && self.n > 1, first) {
-                // Masks that all leave the same score tell no pixel from another.
+                // If all masks give the same score, no pixel differs from another.
                 numbers.fill(all.score);
             }
             let values = Tensor::rounded([shape.h, shape.w], numbers, precision)?;

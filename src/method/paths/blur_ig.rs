@@ -1,4 +1,5 @@
-//! Blur integrated gradients (Xu et al. 2020): the gradient integrated along the path on which the picture comes into focus.
+//! Blur integrated gradients (Xu et al. 2020): the gradient integrated along the path from the blurred to the sharp
+//! picture.
 
 use crate::engine::{self, Batch, Engine, Job};
 use crate::error::{Error, Result};
@@ -58,7 +59,7 @@ struct BlurIg {
 }
 
 impl BlurIg {
-    /// Of the strongest blur.
+    /// Sigma of the strongest blur.
     fn strongest(&self, shape: Shape) -> Result<f64> {
         let side = shape.h.max(shape.w);
         if shape.plane() == 1 {
@@ -74,7 +75,7 @@ impl BlurIg {
     }
 }
 
-/// Points explained in one call: memory does not grow with the steps.
+/// Path points per call, which bounds the memory however many steps there are.
 const CHUNK: usize = 16;
 
 impl Method for BlurIg {
@@ -99,7 +100,7 @@ impl Method for BlurIg {
                     points.push(Tensor::rounded(shape.dims(), at(k as f64 + 0.5), precision)?);
                     let blurred = at((k + 1) as f64);
                     ways.push(sharp.iter().zip(&blurred).map(|(a, b)| a - b).collect::<Vec<f64>>());
-                    // Blurring is done in double precision, whatever the engine's.
+                    // Blurring uses double precision, whatever the engine's precision.
                     let pairs = picture.iter().copied().zip(blurred.iter().copied());
                     still[i] = still[i] && differ_by_rounding(pairs, Precision::F64);
                     sharp = blurred;

@@ -1,5 +1,5 @@
-//! Expected gradients (Erion et al. 2021): integrated gradients averaged over baselines, one random point on the path from
-//! each.
+//! Expected gradients (Erion et al. 2021): integrated gradients averaged over baselines, with one random path point per
+//! baseline.
 
 use std::path::{Path, PathBuf};
 
@@ -65,7 +65,7 @@ pub(crate) const ENTRY: Entry = Entry {
     },
 };
 
-/// Where baselines come from.
+/// The source of baselines.
 enum BaselineSource {
     Noise,
     Files(Vec<(PathBuf, Tensor)>),
@@ -80,10 +80,10 @@ struct ExpectedGradients {
     gaps: Gaps,
 }
 
-/// Pictures that a folder of baselines may have: they are all held in memory.
+/// Most pictures in a folder of baselines; all are held in memory.
 const MOST_FILES: usize = 1024;
 
-/// What is taken from a folder; other files in it are none of its pictures.
+/// Extensions of the files that are taken from a folder; others are ignored.
 const EXTENSIONS: &[&str] = &[
     "png",
     "jpg",
@@ -107,7 +107,7 @@ const EXTENSIONS: &[&str] = &[
     "safetensors",
 ];
 
-/// Pictures and arrays of `folder` itself, by name.
+/// Pictures and arrays directly in `folder`, sorted by name.
 fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let refuse = |why: String| Error::settings(format!("expected_gradients:baselines={}: {why}", folder.display()));
     if !folder.is_dir() {
@@ -117,7 +117,7 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     for entry in folder.read_dir().map_err(|e| Error::io(folder, e))? {
         let path = entry.map_err(|e| Error::io(folder, e))?.path();
         let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
-        // What is not a file is refused where it is read: nothing of a folder is left out without a word.
+        // Anything that is not a file is refused when it is read, so nothing is skipped silently.
         if extension.is_some_and(|e| EXTENSIONS.contains(&e.as_str())) && !path.is_dir() {
             found.push(path);
         }
@@ -130,13 +130,13 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// Points explained in one call: memory does not grow with n.
+/// Samples per call, which bounds the memory however large n is.
 const CHUNK: usize = 16;
 
 impl ExpectedGradients {
-    /// Baseline of sample `s` for picture `i`, and where on the path from it the point lies.
+    /// The baseline of sample `s` for picture `i`, and the position of the point on its path.
     ///
-    /// Elements behind those of the picture decide: the first the point, the second the file.
+    /// Random elements after those of the picture decide: the first the position, the second the file.
     fn draw(&self, x: &Batch, i: usize, s: u32) -> Result<(Vec<f64>, f64)> {
         let len = x.shape().len();
         let mut behind = [0f32; 2];
@@ -167,7 +167,7 @@ impl Method for ExpectedGradients {
         let (dims, precision) = (x.shape().dims(), engine.describe().precision);
         let job = Job::gradient(self.score);
         let len = x.shape().len();
-        // Of each sample the point, its start and the gradient.
+        // Per sample: the point, its baseline and the gradient.
         let chunk = engine.together(3 * len * precision.bytes(), CHUNK);
         let mut maps = Vec::with_capacity(x.len());
         for (i, &target) in targets.iter().enumerate() {
@@ -177,7 +177,7 @@ impl Method for ExpectedGradients {
             let mut all_equal = true;
             for first in (0..self.n).step_by(chunk) {
                 let samples = first..self.n.min(first + chunk);
-                // The samples, and the picture and the sum in double precision.
+                // The samples, and picture and sum in double precision.
                 let kept = 3 * samples.len() * len * precision.bytes() + 4 * len * size_of::<f64>();
                 let (gradients, starts) = engine.keeping((ENTRY.id, kept), |engine| {
                     let (mut points, mut starts) = (Vec::new(), Vec::new());
@@ -199,7 +199,7 @@ impl Method for ExpectedGradients {
                 if self.gaps == Gaps::Unmeasured {
                     continue;
                 }
-                // The picture itself goes with its first baselines.
+                // The picture itself is computed together with its first baselines.
                 let picture = (first == 0).then_some(&x.items()[i]);
                 let ends: Vec<&Tensor> = starts.iter().chain(picture).collect();
                 let scores = engine.keeping((ENTRY.id, kept), |engine| {

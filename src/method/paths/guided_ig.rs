@@ -1,5 +1,5 @@
-//! Guided integrated gradients (Kapishnikov et al. 2021): a path from the baseline that moves first the pixels to which the
-//! score is least sensitive, within a corridor around the straight line.
+//! Guided integrated gradients (Kapishnikov et al. 2021): a path from the baseline that first moves the pixels to which
+//! the score is least sensitive, within a corridor around the straight line.
 
 use crate::engine::{self, Batch, Engine, Job};
 use crate::error::{Error, Result};
@@ -70,16 +70,16 @@ struct GuidedIg {
     gaps: Gaps,
 }
 
-/// Distances nearer than this are equal.
+/// Smaller distances count as equal.
 const NEAR: f64 = 1e-9;
 
 /// The path of one picture.
 struct Path {
-    /// Where it ends: the picture.
+    /// The end of the path: the picture.
     end: Vec<f64>,
-    /// Where it starts: the baseline.
+    /// The start of the path: the baseline.
     start: Vec<f64>,
-    /// Where it is.
+    /// The current point.
     at: Vec<f64>,
     /// Σ g ∘ Δx so far.
     map: Vec<f64>,
@@ -100,25 +100,25 @@ impl Path {
 
     /// Element `e` on the straight path.
     fn straight(&self, e: usize, alpha: f64) -> f64 {
-        // Exactly the ends at the ends.
+        // Exact at both ends.
         if alpha >= 1.0 { self.end[e] } else { self.start[e] + alpha * (self.end[e] - self.start[e]) }
     }
 
-    /// Moves `at` by one step of the method; `gradient` is the score's where it stands.
+    /// Moves `at` by one step; `gradient` is the score's gradient at the current point.
     fn step(&mut self, step: usize, method: &GuidedIg, gradient: &[f64]) {
         let n = self.at.len();
         let alpha = (step + 1) as f64 / method.steps as f64;
         let [low, high] = [(alpha - method.max_dist).max(0.0), (alpha + method.max_dist).min(1.0)];
         let target = self.length * (1.0 - alpha);
         let before = self.at.clone();
-        // Those that lag behind the corridor come up to it, whatever their gradient.
+        // Elements behind the corridor are moved into it, whatever their gradient.
         for e in 0..n {
             let way = self.end[e] - self.start[e];
             if (self.at[e] - self.start[e]) * way.signum() < low * way.abs() {
                 self.at[e] = self.straight(e, low);
             }
         }
-        // Every round takes some elements to the corridor's far end, so there are no more rounds than elements.
+        // Each round moves some elements to the corridor's far end, so there are at most as many rounds as elements.
         for _ in 0..=n {
             let current = distance(&self.at, &self.end);
             if !(current - target > NEAR * self.length) {

@@ -1,5 +1,5 @@
-//! Integrated gradients (Sundararajan et al. 2017): the gradient averaged along the straight path from a baseline, times
-//! the way from the baseline.
+//! Integrated gradients (Sundararajan et al. 2017): the gradient averaged along the straight path from a baseline,
+//! times the difference from the baseline.
 
 use crate::device::Perturbation;
 use crate::engine::{Batch, Copies, Engine, Job};

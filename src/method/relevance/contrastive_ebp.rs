@@ -1,4 +1,4 @@
-//! Contrastive excitation backpropagation (Zhang et al. 2016): where the class is excited more than its opposite.
+//! Contrastive excitation backpropagation (Zhang et al. 2016): where the class is excited more than its complement.
 
 use crate::engine::{Batch, Engine, Job};
 use crate::error::Result;
@@ -28,7 +28,7 @@ struct Contrastive;
 
 impl Method for Contrastive {
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
-        // A logit's gradient is 1 at the target.
+        // The logit's gradient is 1 at the target.
         let job = Job { rules: Composite::contrastive_excitation(), ..Job::gradient(Score::Logit) };
         input_maps(engine, graph, &job, x, targets, Sign::Signed, ENTRY.id)
     }

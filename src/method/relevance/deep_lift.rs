@@ -1,5 +1,5 @@
-//! DeepLIFT with the rescale rule (Shrikumar et al. 2017): the difference of two scores, passed back through the slopes
-//! between two forward passes.
+//! DeepLIFT with the rescale rule (Shrikumar et al. 2017): the difference of two scores, propagated back through the
+//! difference quotients between two forward passes.
 
 use std::sync::Arc;
 
@@ -40,11 +40,11 @@ struct Rescale {
     start: BaselineStart,
 }
 
-/// Points on the line between two logit vectors: enough for logits that lie a hundred apart.
+/// Points on the line between two logit vectors; enough for logits that differ by a hundred.
 const HEAD_POINTS: usize = 256;
 
-/// One multiplier a logit, so that `Σ m · (z − z0)` is the difference of the scores: the score's gradient, averaged over
-/// the line from `z0` to `z`.
+/// One multiplier per logit, such that `Σ m · (z − z0)` is the difference of the scores: the score's gradient, averaged
+/// over the line from `z0` to `z`.
 fn head((score, link): (Score, Link), z: &[f64], z0: &[f64], target: usize) -> Result<Vec<f64>> {
     let mut mean = vec![0.0; z.len()];
     let (alphas, weights) = Quadrature::GaussLegendre.points(HEAD_POINTS)?;
@@ -56,11 +56,11 @@ fn head((score, link): (Score, Link), z: &[f64], z0: &[f64], target: usize) -> R
     Ok(mean)
 }
 
-/// Slots of what is loaded and what is stored.
+/// Slots of loads and stores.
 const BASELINE: usize = 0;
 const SEED: usize = 1;
 
-/// The net on the picture and on the baseline, and the multipliers between them times the way.
+/// The net on picture and baseline, and the multipliers between them times the difference of the inputs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct DeepLiftScript;
 

@@ -1,4 +1,4 @@
-//! Deep Taylor decomposition (Montavon et al. 2017): relevance by z⁺ inside the net, by z^B at the pixels.
+//! Deep Taylor decomposition (Montavon et al. 2017): relevance by the z⁺ rule inside the net, by z^B at the pixels.
 
 use crate::engine::{Batch, Engine, Start};
 use crate::error::Result;

@@ -26,13 +26,13 @@ pub(crate) const ENTRY: Entry = Entry {
     build: |_, _| Ok(Box::new(Excitation)),
 };
 
-/// z⁺ without biases, started at one.
+/// z⁺ without biases, starting at 1.
 struct Excitation;
 
 impl Method for Excitation {
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         let rules = &Composite::excitation();
-        // A logit's gradient is 1 at the target.
+        // The logit's gradient is 1 at the target.
         let (score, start) = (Score::Logit, Start::Gradient);
         Propagation { id: ENTRY.id, rules, score, start, sign: Sign::Unsigned }.maps(engine, graph, x, targets)
     }

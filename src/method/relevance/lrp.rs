@@ -1,5 +1,5 @@
-//! Layer-wise relevance propagation (Bach et al. 2015; Montavon et al. 2019): the score is shared out backwards, layer by
-//! layer.
+//! Layer-wise relevance propagation (Bach et al. 2015; Montavon et al. 2019): the score is distributed backwards, layer
+//! by layer.
 
 use crate::engine::{Batch, Engine, Start};
 use crate::error::{Error, Result};
@@ -90,7 +90,7 @@ pub(crate) const ENTRY: Entry = Entry {
     },
 };
 
-/// The score, shared out backwards.
+/// The score, distributed backwards.
 struct Lrp {
     score: Score,
     rules: Composite,

@@ -1,4 +1,4 @@
-//! PatternAttribution (Kindermans et al. 2018): the gradient with weights times patterns in place of weights.
+//! PatternAttribution (Kindermans et al. 2018): the gradient, with each weight replaced by weight times pattern.
 
 use crate::method::shared::patterns::{self, StandIn};
 use crate::method::{Entry, When};

@@ -1,4 +1,4 @@
-//! PatternNet (Kindermans et al. 2018): the gradient with patterns in place of weights.
+//! PatternNet (Kindermans et al. 2018): the gradient, with weights replaced by patterns.
 
 use crate::method::shared::patterns::{self, StandIn};
 use crate::method::{Entry, When};

@@ -1,4 +1,4 @@
-//! A method as a parameter of another: what the wrappers share.
+//! A method as a parameter of another method, for the wrappers.
 
 use crate::engine::{Batch, Engine, Job};
 use crate::error::{Error, Result};
@@ -6,10 +6,10 @@ use crate::graph::Graph;
 use crate::map::{Map, Sign, Space};
 use crate::method::{Context, Method, ParameterValues, Spec};
 
-/// Copies that go through a base method together.
+/// Copies per call of the base method.
 pub(crate) const TOGETHER: usize = 16;
 
-/// The parameter `base`, built.
+/// The parsed and built parameter `base`.
 pub(crate) struct BaseMethod {
     name: String,
     method: Box<dyn Method>,
@@ -23,12 +23,12 @@ impl BaseMethod {
         Ok(Self { name: spec.entry.id.into(), method: spec.build(context).map_err(within)? })
     }
 
-    /// The job that it is, if it is nothing more.
+    /// The base's job, if it is exactly one.
     pub fn job(&self) -> Option<(Job, Sign)> {
         self.method.job()
     }
 
-    /// Its maps, which must lie in the input's space: maps of different pictures are compared pixel by pixel.
+    /// The base's maps, which must be in input space because maps of different pictures are compared pixel by pixel.
     pub fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         let maps =
             self.method.explain(engine, graph, x, targets).map_err(|e| e.within(format!("base {}", self.name)))?;

@@ -1,4 +1,4 @@
-//! What class activation maps share: a layer, what is read off it as one plane, and how the plane becomes a map.
+//! Common parts of class activation maps: the layer, the plane computed from it, and the map made from the plane.
 
 use crate::engine::{Batch, Copies, Engine, Script, Task};
 use crate::error::{Error, Result};
@@ -10,7 +10,7 @@ use crate::rule::{Composite, pull_back};
 use crate::tensor::resample::{Upsample, upsample};
 use crate::tensor::{Shape, Tensor};
 
-/// Their parameters.
+/// Parameters of all class activation maps.
 pub(crate) const PARAMETERS: [Parameter; 3] = [
     Parameter {
         key: "layer",
@@ -27,10 +27,10 @@ pub(crate) const PARAMETERS: [Parameter; 3] = [
     Parameter { key: "relu", unit: "yes|no", default: "yes", help: "no: the signed sum" },
 ];
 
-/// What their maps keep to.
+/// Promises of all class activation maps.
 pub(crate) const PROMISES: [(Promise, When); 1] = [(Promise::NotNegative, When::With("relu", "yes"))];
 
-/// Which layer, and how its plane becomes a map.
+/// The layer, and how its plane becomes a map.
 #[derive(Debug, Clone)]
 pub(crate) struct Cam {
     pub id: &'static str,
@@ -39,7 +39,7 @@ pub(crate) struct Cam {
     pub rectify: Rectify,
 }
 
-/// Whether negative numbers of a plane become zero.
+/// Whether negative values of a plane are set to zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rectify {
     Yes,
@@ -50,15 +50,15 @@ pub(crate) enum Rectify {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CamLayer {
     pub node: NodeId,
-    /// Of its activations.
+    /// Shape of its activations.
     pub shape: Shape,
 }
 
 impl Cam {
-    /// Of method `id`, from its parameters.
+    /// For method `id`, from its parameters.
     ///
     /// # Errors
-    /// When a value is none of those that there are.
+    /// When a parameter has an unknown value.
     pub fn new(id: &'static str, values: &ParameterValues) -> Result<Self> {
         let rectify = match values.text("relu")? {
             "yes" => Rectify::Yes,
@@ -71,7 +71,7 @@ impl Cam {
     /// The layer in `graph`.
     ///
     /// # Errors
-    /// When there is none of this name, or it is a vector.
+    /// When there is no layer of this name, or it is a vector.
     pub fn layer(&self, graph: &Graph) -> Result<CamLayer> {
         let node = match self.layer.as_str() {
             "last" => graph
@@ -91,10 +91,10 @@ impl Cam {
         Ok(CamLayer { node, shape: here.shape })
     }
 
-    /// One map for each picture from its plane `[1, h, w]` of the layer.
+    /// One map per picture, from planes `[1, h, w]` of the layer.
     ///
     /// # Errors
-    /// When a plane has not the layer's rows and columns.
+    /// When a plane's size is not the layer's.
     pub fn maps(
         &self,
         planes: &[Tensor],
@@ -127,13 +127,13 @@ impl Cam {
     }
 }
 
-/// What is read off a layer's activations and the score's gradient with respect to them.
+/// Computes a plane from a layer's activations and the score's gradient with respect to them.
 pub(crate) trait Reading: Clone + Eq + std::hash::Hash + std::fmt::Debug + Send + Sync + 'static {
-    /// Writes it: from `[c, h, w]` each to one plane `[1, h, w]`.
+    /// Writes the steps: from activations and gradient, `[c, h, w]` each, to one plane `[1, h, w]`.
     fn read(&self, b: &mut Builder<'_>, activation: Value, gradient: Value) -> Result<Value>;
 }
 
-/// A map read off activations and their gradient.
+/// A map computed from activations and their gradient.
 pub(crate) struct GradientCam<R> {
     cam: Cam,
     score: Score,
@@ -180,14 +180,14 @@ impl<R: Reading> Method for GradientCam<R> {
     }
 }
 
-/// Sum over each channel's plane, a vector.
+/// Sums each channel's plane; the result is a vector.
 pub(crate) fn spatial_sum(b: &mut Builder<'_>, x: Value) -> Result<Value> {
     let mean = b.spatial_mean(x)?;
     let plane = b.shape(x).plane();
     b.scale(mean, plane as f64)
 }
 
-/// Sum over channels, one plane.
+/// Sums over channels; the result is one plane.
 pub(crate) fn channel_sum(b: &mut Builder<'_>, x: Value) -> Result<Value> {
     let c = b.shape(x).c;
     let ones = b.fill(Shape::vector(c), vec![1.0; c])?;
@@ -215,7 +215,7 @@ impl Script for Weighted {
     }
 }
 
-/// `Σ_k weights_k A_k` for each picture, from activations `[c, h, w]` and weights `[c]`: planes `[1, h, w]`.
+/// `Σ_k weights_k A_k` per picture, from activations `[c, h, w]` and weights `[c]`: planes `[1, h, w]`.
 pub(crate) fn weighted(
     engine: &mut Engine,
     graph: &Graph,
@@ -230,7 +230,7 @@ pub(crate) fn weighted(
     Ok(outcome.stores.pop().unwrap_or_default())
 }
 
-/// Whether the node's rows and columns are places of the picture: nothing before it flattened them.
+/// Whether the node's rows and columns correspond to positions in the picture, i.e. nothing before it flattens them.
 pub(crate) fn has_positions(graph: &Graph, node: NodeId) -> bool {
     let mut flattened = vec![false; graph.nodes().len()];
     for id in graph.ids().take(node.index() + 1) {

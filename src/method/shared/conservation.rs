@@ -1,4 +1,4 @@
-//! Relevance through a net, and whether any of it gets lost: as a whole for each map, and layer by layer.
+//! Propagates relevance through a net and measures whether any is lost: for the whole map, and layer by layer.
 
 use crate::engine::{Batch, Copies, Engine, Script, Start, Task};
 use crate::error::{Error, Result};
@@ -8,56 +8,56 @@ use crate::program::{Builder, Elementwise, Score, Statistic, Value};
 use crate::rule::{Composite, pull_back_observed};
 use crate::tensor::Tensor;
 
-/// What became of the relevance that arrived at a layer's output, for one picture.
+/// The fate of the relevance that arrived at a layer's output, for one picture.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerBalance {
     /// The layer.
     pub node: NodeId,
     /// Its name.
     pub name: String,
-    /// Id of the rule it obeys.
+    /// Id of its rule.
     pub rule: String,
     /// Sum over all its inputs.
     pub r_in: f64,
     /// Kept by its bias.
     pub bias: f64,
-    /// Lost: taken by the stabiliser, or arrived where there was nothing to divide. Negative where αβ hands out α-fold
-    /// what nothing lowers.
+    /// Lost: absorbed by the stabiliser, or arriving where every contribution is zero. Negative where αβ distributes α
+    /// times relevance that no negative contribution reduces.
     pub lost: f64,
-    /// Sum of what arrived.
+    /// Sum of the relevance that arrived.
     pub r_out: f64,
-    /// Sum of the magnitudes of what arrived.
+    /// Sum of the magnitudes of the relevance that arrived.
     pub magnitude: f64,
 }
 
 impl LayerBalance {
-    /// What is not accounted for, as a share of the magnitude: rounding, or a rule that does not do what it says.
+    /// What is unaccounted for, as a share of the magnitude: rounding, or an error in a rule.
     pub fn gap(&self) -> f64 {
         let gap = (self.r_in + self.bias + self.lost - self.r_out).abs();
         if gap == 0.0 { 0.0 } else { gap / self.magnitude }
     }
 }
 
-/// A slot for the mean over positions of `x`.
+/// Stores the mean over positions of `x`; returns the slot.
 fn store_mean(b: &mut Builder<'_>, x: Value, slots: &mut Vec<f64>) -> Result<usize> {
     let positions = b.shape(x).plane() as f64;
     let mean = b.spatial_mean(x)?;
     store(b, mean, positions, slots)
 }
 
-/// A slot for means; `slots` learns how many positions each stands for.
+/// Stores means; records in `slots` how many positions each stands for, and returns the slot.
 fn store(b: &mut Builder<'_>, means: Value, positions: f64, slots: &mut Vec<f64>) -> Result<usize> {
     b.store(means, slots.len())?;
     slots.push(positions);
     Ok(slots.len() - 1)
 }
 
-/// The sum that a stored tensor of means stands for.
+/// The sum represented by a stored tensor of means.
 fn total(means: &Tensor, positions: f64) -> f64 {
     means.to_f64().iter().sum::<f64>() * positions
 }
 
-/// Where each layer's sums are stored.
+/// Slots of each layer's sums.
 struct Slots {
     node: NodeId,
     r_in: Vec<usize>,
@@ -67,7 +67,7 @@ struct Slots {
     magnitude: usize,
 }
 
-/// The pull-back of the target's logit with a store for every sum.
+/// The pull-back of the target's logit, with a store for every sum.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Balanced(Composite);
 
@@ -94,10 +94,10 @@ impl Script for Balanced {
     }
 }
 
-/// For each picture the balance of every layer, from the logits to the pixels, when the relevance of class `targets[i]`,
-/// its logit, goes back under `rules`.
+/// For each picture, the balance of every layer from the logits to the pixels, when the relevance of class
+/// `targets[i]`, its logit, is propagated back under `rules`.
 ///
-/// Within each layer `Σ R_in` + the bias's part + what is lost = `Σ R_out`, but for rounding.
+/// Within each layer `Σ R_in` + bias + lost = `Σ R_out`, up to rounding.
 ///
 /// # Errors
 /// As [`Engine::explain`].
@@ -132,7 +132,7 @@ pub fn conservation(
     (0..x.len()).map(|i| layers.iter().map(|slots| balance(slots, i)).collect()).collect()
 }
 
-/// The pull-back of a score with a store for what every bias keeps; the first slot is what it starts from.
+/// The pull-back of a score, with a store for every bias's share; the first slot holds the initial relevance.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Propagated {
     rules: Composite,
@@ -164,19 +164,19 @@ impl Script for Propagated {
     }
 }
 
-/// A method that sends relevance from the logits to the pixels.
+/// A method that propagates relevance from the logits to the pixels.
 pub(crate) struct Propagation<'a> {
     pub id: &'static str,
     pub rules: &'a Composite,
     pub score: Score,
     pub start: Start,
-    /// Unsigned maps have what rounding put below zero cut off.
+    /// For unsigned maps, values below zero, which are due to rounding, are clipped.
     pub sign: Sign,
 }
 
 impl Propagation<'_> {
-    /// Maps with their gap of conservation: the map's sum and all biases' parts, less the relevance that it started from; and
-    /// with these shares of it.
+    /// Maps with their shares of the relevance and the gap of conservation: the map's sum plus all biases' shares,
+    /// minus the initial relevance.
     pub fn maps(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         let &Self { rules, score, start, sign, .. } = self;
         let task = Task { x, targets, copies: &Copies::one(), loads: &[] };

@@ -1,5 +1,5 @@
-//! What methods and attacks share that descend on an objective: pictures in groups, word of how far they have come, slopes of
-//! the score at inputs of their own, and the loop over masks of blurred pictures.
+//! Common parts of methods and attacks that minimise an objective: pictures in groups, progress reports, gradients of
+//! the score at given inputs, and the loop over masks of blurred pictures.
 
 use crate::engine::{Batch, Copies, Engine, Progress, Script, Task};
 use crate::error::Result;
@@ -9,18 +9,18 @@ use crate::program::{Builder, Score};
 use crate::rule::{Composite, pull_back};
 use crate::tensor::{Precision, Tensor, rounding};
 
-/// Where one group of pictures stands within a call.
+/// Progress of one group of pictures within a call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Course {
     method: &'static str,
-    /// Iterations of the groups before.
+    /// Iterations of the previous groups.
     before: usize,
     /// Iterations of all groups.
     total: usize,
 }
 
 impl Course {
-    /// Tells that `done` iterations of this group are done and what its pictures' objectives are.
+    /// Reports that `done` iterations of this group are finished, with its pictures' objectives.
     pub(crate) fn report(&self, engine: &mut Engine, done: usize, objectives: impl Iterator<Item = f64>) {
         let (sum, count) = objectives.fold((0.0, 0), |(sum, count), o| (sum + o, count + 1));
         let objective = (count > 0).then(|| sum / f64::from(count));
@@ -29,11 +29,11 @@ impl Course {
     }
 }
 
-/// Bytes that the pictures worked on together may keep on the host.
+/// Most bytes on the host for the pictures that are processed together.
 const MOST_BYTES: usize = 256 << 20;
 
-/// Runs `explain` on few pictures at a time, so that what it keeps (`bytes` a picture) does not grow with the batch and stays
-/// within the engine's bound; each group takes `iterations`.
+/// Runs `explain` on a few pictures at a time, so that its memory (`bytes` per picture) does not grow with the batch
+/// and stays within the engine's bound; each group takes `iterations`.
 pub(crate) fn in_groups<T>(
     (method, iterations): (&'static str, usize),
     engine: &mut Engine,
@@ -42,7 +42,7 @@ pub(crate) fn in_groups<T>(
     mut explain: impl FnMut(&mut Engine, &Batch, &[usize], Course) -> Result<Vec<T>>,
 ) -> Result<Vec<T>> {
     let most = engine.together(bytes, MOST_BYTES / bytes.max(1));
-    // A wrong number of targets is for the engine to refuse.
+    // A wrong number of targets is left for the engine to refuse.
     let groups = if targets.len() == x.len() { x.len().div_ceil(most) } else { 1 };
     let course = |group: usize| Course { method, before: group * iterations, total: groups * iterations };
     course(0).report(engine, 0, std::iter::empty());
@@ -77,7 +77,7 @@ impl Script for Slopes {
     }
 }
 
-/// A score of loaded inputs.
+/// The score at loaded inputs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct ScoresOfLoaded(Score);
 
@@ -92,9 +92,9 @@ impl Script for ScoresOfLoaded {
     }
 }
 
-/// Descends on one vector from 0 to 1 a picture, in place: in each iteration `mixed(iteration, picture, vector)` gives what the
-/// net sees (`[C, H, W]`) and what `step` needs again; `step(iteration, picture, vector, …, (score, signal))` moves the vector by
-/// the score's gradient at that input and returns the objective before.
+/// Minimises over one vector in [0, 1] per picture, in place. In each iteration, `mixed(iteration, picture, vector)`
+/// returns the net's input (`[C, H, W]`) and data for `step`; `step(iteration, picture, vector, …, (score, signal))`
+/// updates the vector by the score's gradient at that input and returns the objective before the update.
 pub(crate) fn descend<K>(
     engine: &mut Engine,
     graph: &Graph,
@@ -117,8 +117,8 @@ pub(crate) fn descend<K>(
     Ok(())
 }
 
-/// Maps `[H, W]` of what was found for each picture, from 0 to 1, and whether every mask leaves the picture as it is: then the
-/// map is blank. `gap` measures what is promised.
+/// Maps `[H, W]` from the results for each picture, in [0, 1]. If no mask changes the picture, its map is blank. `gap`
+/// measures the promise.
 pub(crate) fn maps(
     engine: &Engine,
     method: &str,
@@ -137,8 +137,8 @@ pub(crate) fn maps(
     found.into_iter().zip(targets).map(map).collect()
 }
 
-/// For each input (`[C, H, W]` in double precision, one a picture of `x`): the target's score, and its gradient with respect to
-/// the input, in its C order.
+/// For each input (`[C, H, W]` in double precision, one per picture of `x`): the target's score and its gradient with
+/// respect to the input, in its C order.
 fn slopes(
     engine: &mut Engine,
     graph: &Graph,
@@ -153,7 +153,7 @@ fn slopes(
     Ok(outcome.scores.into_iter().flatten().zip(signals).collect())
 }
 
-/// As [`slopes`], the scores alone.
+/// As [`slopes`], but only the scores.
 pub(crate) fn scores(
     engine: &mut Engine,
     graph: &Graph,
@@ -171,10 +171,10 @@ fn tensors(x: &Batch, inputs: Vec<Vec<f64>>) -> Result<Vec<Tensor>> {
     inputs.into_iter().map(|input| Tensor::f64(x.shape().dims(), input)).collect()
 }
 
-/// Side of the pictures for which the papers give lengths in pixels; for others they are scaled by the larger side.
+/// Side of the pictures for which the papers give lengths in pixels; lengths scale with the longer side.
 const SIDE: f64 = 224.0;
 
-/// Pixels of a picture of these extents for each pixel of one of 224 x 224.
+/// Length in a picture of this size that corresponds to one pixel at 224 x 224.
 pub(crate) fn pixel_scale([h, w]: [usize; 2]) -> f64 {
     h.max(w) as f64 / SIDE
 }
@@ -206,7 +206,7 @@ mod tests {
         assert_eq!(sizes, [2, 2, 1]);
         let means = [(0, 30, None), (10, 30, Some(2.0)), (20, 30, Some(2.5)), (30, 30, Some(5.0))];
         assert_eq!(*heard.lock().unwrap(), means);
-        // One at a time at least, and all together where they fit or their targets do not.
+        // At least one at a time; all together if they fit, or if the targets do not match.
         let mut count = |bytes: usize, targets: &[usize]| {
             let mut groups = 0;
             let all = in_groups(("haf", 1), &mut engine, (&x, targets), bytes, |_, x, _, _| {

@@ -1,4 +1,5 @@
-//! What methods share that compare a picture with a baseline: the parameter, its tensors, and the gap of completeness.
+//! Common parts of methods that compare a picture with a baseline: the parameter, its tensors, and the gap of
+//! completeness.
 
 use crate::engine::{Batch, Engine};
 use crate::error::{Error, Result};
@@ -19,15 +20,15 @@ pub(crate) const PARAMETER: Parameter = Parameter {
            colour, uniform noise, the blurred picture, one value, a picture",
 };
 
-/// The parameter `gap`; `help` says what the gap costs.
+/// The parameter `gap`; `help` states the cost of the gap.
 pub(crate) const fn gap(help: &'static str) -> Parameter {
     Parameter { key: "gap", unit: "yes|no", default: "yes", help }
 }
 
-/// The parameter `gap` of methods with one baseline a picture.
+/// The parameter `gap` of methods with one baseline per picture.
 pub(crate) const GAP: Parameter = gap("measure the completeness gap, two more forward passes");
 
-/// What methods with the parameter `gap` promise.
+/// The promise of methods with the parameter `gap`.
 pub(crate) const PROMISES: [(Promise, When); 1] = [(Promise::Completeness, When::With("gap", "yes"))];
 
 /// Whether the gap of completeness is measured.
@@ -47,8 +48,8 @@ impl Gaps {
         }
     }
 
-    /// For each of `sums`, one a picture, by how much it misses the difference of the scores at the path's ends; nothing
-    /// and no pass where gaps are not measured.
+    /// For each of `sums`, one per picture, its difference from the score difference between the path's ends. If gaps
+    /// are not measured: `None`, and no pass is run.
     pub(crate) fn of(self, sums: &[f64], differences: impl FnOnce() -> Result<Vec<f64>>) -> Result<Vec<Option<Gap>>> {
         match self {
             Gaps::Unmeasured => Ok(vec![None; sums.len()]),
@@ -60,7 +61,7 @@ impl Gaps {
     }
 }
 
-/// A baseline with all that it takes to make it for a picture.
+/// A baseline with everything needed to make it for a picture.
 pub(crate) struct BaselineStart {
     baseline: Baseline,
     file: Option<Tensor>,
@@ -69,7 +70,7 @@ pub(crate) struct BaselineStart {
 }
 
 impl BaselineStart {
-    /// The value of the parameter `baseline`, its file loaded.
+    /// Parses the parameter `baseline` and loads its file.
     pub(crate) fn new(values: &ParameterValues, context: &Context<'_>) -> Result<Self> {
         let baseline: Baseline = values.text("baseline")?.parse()?;
         let file = match &baseline {
@@ -79,13 +80,13 @@ impl BaselineStart {
         Ok(Self { baseline, file, preprocess: context.preprocess.clone(), seed: context.seed })
     }
 
-    /// One `[C, H, W]` for each picture. Errors as [`Baseline::tensors`].
+    /// One `[C, H, W]` per picture. Errors as [`Baseline::tensors`].
     pub(crate) fn tensors(&self, x: &Batch) -> Result<Vec<Tensor>> {
         self.baseline.tensors(x, &self.preprocess, self.file.as_ref(), self.seed)
     }
 }
 
-/// Maps of paths from `starts` to the pictures; zero where the path is no longer than rounding explains.
+/// Maps of paths from `starts` to the pictures; zero if the path's length is within rounding error.
 pub(crate) fn settled(maps: Vec<Map>, x: &Batch, starts: &[Tensor]) -> Vec<Map> {
     let ends = x.items().iter().zip(starts);
     maps.into_iter()
@@ -94,7 +95,7 @@ pub(crate) fn settled(maps: Vec<Map>, x: &Batch, starts: &[Tensor]) -> Vec<Map> 
         .collect()
 }
 
-/// Logits of each picture, all in one run; equal pictures are computed once.
+/// Logits of each picture, all in one call; equal pictures are computed once.
 pub(crate) fn logits(engine: &mut Engine, graph: &Graph, pictures: &[&Tensor]) -> Result<Vec<Vec<f64>>> {
     let mut apart: Vec<Tensor> = Vec::with_capacity(pictures.len());
     let mut rows = Vec::with_capacity(pictures.len());
@@ -108,7 +109,7 @@ pub(crate) fn logits(engine: &mut Engine, graph: &Graph, pictures: &[&Tensor]) -
     rows.into_iter().map(|row| Ok(logits.item(row)?.to_f64().into_owned())).collect()
 }
 
-/// Score of each picture's target, all in one run; equal pictures are computed once.
+/// Score of each picture's target, all in one call; equal pictures are computed once.
 pub(crate) fn scores(
     engine: &mut Engine,
     graph: &Graph,
@@ -120,7 +121,7 @@ pub(crate) fn scores(
     Ok(logits.iter().zip(targets).map(|(logits, &target)| score.linked(graph.link(), logits, target).0).collect())
 }
 
-/// For each picture the score of its target less that on its path's start, all in one run.
+/// For each picture, the score of its target minus that at the path's start, all in one call.
 pub(crate) fn differences(
     engine: &mut Engine,
     graph: &Graph,
@@ -135,7 +136,7 @@ pub(crate) fn differences(
     Ok(here.iter().zip(there).map(|(here, there)| here - there).collect())
 }
 
-/// By how much `sum` misses `difference`, what it was promised to be.
+/// The gap between `sum` and the promised `difference`.
 ///
 /// # Errors
 /// When either is not finite.
@@ -144,7 +145,7 @@ pub(crate) fn completeness(sum: f64, difference: f64) -> Result<Gap> {
     if !value.is_finite() {
         return Err(Error::device("the scores at the path's ends are not finite"));
     }
-    // A path between equal scores has no scale of its own.
+    // A path between equal scores defines no scale.
     let relative = Some(value.abs() / difference.abs()).filter(|share| share.is_finite());
     Ok(Gap { promise: "completeness".into(), value, relative })
 }

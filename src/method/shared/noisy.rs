@@ -1,4 +1,4 @@
-//! What SmoothGrad, its square and VarGrad share: a statistic over the gradients of noisy copies.
+//! Common part of SmoothGrad, its square and VarGrad: a statistic over the gradients of noisy copies.
 
 use crate::engine::{Batch, Engine, Job};
 use crate::error::{Error, Result};
@@ -8,7 +8,7 @@ use crate::method::{Context, Method, Parameter, ParameterValues, input_maps};
 use crate::perturb::noise;
 use crate::program::{Score, Statistic};
 
-/// Their parameters; `copies` says what `n` is.
+/// Their parameters; `copies` documents `n`.
 pub(crate) const fn parameters(copies: &'static str) -> [Parameter; 2] {
     [
         Parameter { key: "n", unit: "copies", default: "50", help: copies },

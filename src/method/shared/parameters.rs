@@ -1,4 +1,4 @@
-//! `name:key=value,…` to a registry entry with all its parameters.
+//! Parses `name:key=value,…` into a registry entry with all its parameters.
 
 use super::preset;
 use crate::error::{Error, Result};
@@ -6,7 +6,7 @@ use crate::method::{Context, Entry, METHOD, Method, Parameter, Promise, registry
 use crate::near;
 use crate::perturb::MOST_COPIES;
 
-/// A method with all its parameters, by default or as given.
+/// A method with all its parameters, given or default.
 #[derive(Debug, Clone)]
 pub struct Spec {
     /// The method.
@@ -18,7 +18,7 @@ pub struct Spec {
 #[derive(Debug, Clone)]
 pub struct ParameterValues {
     owner: &'static str,
-    /// In the registry's order.
+    /// In the order of the registry.
     values: Vec<(&'static str, String)>,
 }
 
@@ -32,10 +32,10 @@ impl ParameterValues {
         found.ok_or_else(|| Error::settings(format!("{} has no parameter '{key}'", self.owner)))
     }
 
-    /// The value of `key` parsed.
+    /// Parses the value of `key`.
     ///
     /// # Errors
-    /// When it does not parse; names owner and key.
+    /// When it does not parse; the message names owner and key.
     pub fn parse<T: std::str::FromStr>(&self, key: &str) -> Result<T>
     where
         T::Err: std::fmt::Display,
@@ -51,10 +51,10 @@ impl ParameterValues {
         })
     }
 
-    /// The value of `key` as a number of copies or points.
+    /// Parses the value of `key` as a number of copies or points.
     ///
     /// # Errors
-    /// When it is no such number or there are more than 2²⁰; names owner and key.
+    /// When it is not such a number or exceeds 2²⁰; the message names owner and key.
     pub fn count(&self, key: &str) -> Result<usize> {
         match self.parse(key)? {
             n if n <= MOST_COPIES => Ok(n),
@@ -62,10 +62,10 @@ impl ParameterValues {
         }
     }
 
-    /// The value of `key` as a finite number of at least 0.
+    /// Parses the value of `key` as a finite number of at least 0.
     ///
     /// # Errors
-    /// When it is none; names owner and key.
+    /// When it is not one; the message names owner and key.
     pub fn not_negative(&self, key: &str) -> Result<f64> {
         match self.parse::<f64>(key)? {
             v if v >= 0.0 && v.is_finite() => Ok(v),
@@ -73,10 +73,10 @@ impl ParameterValues {
         }
     }
 
-    /// The value of `key` as a weight of an objective or the length of a step: a finite number from 0 to 1e12.
+    /// Parses the value of `key` as the weight of an objective or the length of a step: a finite number from 0 to 1e12.
     ///
     /// # Errors
-    /// When it is none; names owner and key.
+    /// When it is not one; the message names owner and key.
     pub fn weight(&self, key: &str) -> Result<f64> {
         match self.not_negative(key)? {
             v if v <= MOST_WEIGHT => Ok(v),
@@ -84,10 +84,10 @@ impl ParameterValues {
         }
     }
 
-    /// The value of `key` as a length or factor: more than 0 and at most 10000.
+    /// Parses the value of `key` as a length or factor: more than 0 and at most 10000.
     ///
     /// # Errors
-    /// When it is none; names owner and key.
+    /// When it is not one; the message names owner and key.
     pub(crate) fn positive(&self, key: &str) -> Result<f64> {
         match self.not_negative(key)? {
             v if v > 0.0 && v <= 1e4 => Ok(v),
@@ -95,12 +95,12 @@ impl ParameterValues {
         }
     }
 
-    /// Why the value of `key` cannot be.
+    /// The error that refuses the value of `key`, with the reason.
     pub(crate) fn refused(&self, key: &str, why: &str) -> Error {
         Error::settings(format!("{}:{key}={}: {why}", self.owner, self.text(key).unwrap_or_default()))
     }
 
-    /// Of `owner`, in the order of its parameters.
+    /// Values for `owner`, in the order of its parameters.
     pub(crate) fn new(owner: &'static str, values: Vec<(&'static str, String)>) -> Self {
         Self { owner, values }
     }
@@ -127,27 +127,27 @@ impl std::fmt::Display for ParameterValues {
     }
 }
 
-/// Largest weight of an objective's term: squares of larger ones leave the numbers there are, and descent stands still.
+/// Largest weight of an objective's term: squares of larger ones overflow, and the descent stalls.
 pub(crate) const MOST_WEIGHT: f64 = 1e12;
 
-/// Forward passes of one map that there can be, more than a hundred days of a quick net.
+/// Most forward passes per map; more than a hundred days on a fast net.
 const MOST_PASSES: f64 = 1e7;
 
 /// Parameters that say how often a net is run.
 const COUNTS: [&str; 4] = ["n", "steps", "copies", "iterations"];
 
-/// Decoys of a picture where the net decides how many there are: those of a first layer of 7×7 with stride 2.
+/// Assumed number of decoys per picture if the net determines it: that of a 7×7 first layer with stride 2.
 const DECOYS: f64 = 18.0;
 
-/// Methods inside methods.
+/// Deepest nesting of methods.
 const MOST_NESTED: usize = 4;
 
 impl Spec {
-    /// Reads `name` or `name:key=value,key=(value with , or =)`.
+    /// Parses `name` or `name:key=value,key=(value with , or =)`.
     ///
     /// # Errors
-    /// When the name or a key is unknown (the message lists the near misses), a key is given twice, or the text is not of
-    /// this form. A parameter that is a method is read in the same way; they nest four deep at most.
+    /// When the name or a key is unknown (the message lists near misses), a key is given twice, or the text does not
+    /// have this form. A parameter that is a method is parsed in the same way, nested four deep at most.
     pub fn parse(text: &str) -> Result<Self> {
         Self::nested(text, 0)
     }
@@ -178,14 +178,14 @@ impl Spec {
         &self.values
     }
 
-    /// Forward passes of one map, as far as the parameters tell: copies, steps and iterations, of a method on copies times
-    /// those of its base. Windows, channels and stages, which depend on net and picture, do not count.
+    /// Forward passes per map, as far as the parameters determine it: copies, steps and iterations; for a method on
+    /// copies, times those of its base. Windows, channels and stages, which depend on net and picture, are not counted.
     #[must_use]
     pub fn passes(&self) -> f64 {
         let count = |key: &str| self.values.parse::<usize>(key).ok().map(|n| n as f64);
         match self.base() {
             None => COUNTS.iter().filter_map(|key| count(key)).product(),
-            // Decoys go both ways and are fitted; noisy copies are not.
+            // Decoys are used with both signs and are fitted; noisy copies are not.
             Some(base) => match count("iterations") {
                 None => count("n").unwrap_or(1.0) * base.passes(),
                 Some(iterations) => count("n").map_or(DECOYS, |n| 2.0 * n) * base.passes() + iterations,
@@ -193,14 +193,14 @@ impl Spec {
         }
     }
 
-    /// The method that this one explains copies with, where it does.
+    /// The method with which this one explains copies, if any.
     #[must_use]
     pub fn base(&self) -> Option<Self> {
         let parameter = self.entry.parameters.iter().find(|p| p.unit == METHOD)?;
         Self::parse(self.values.text(parameter.key).ok()?).ok()
     }
 
-    /// Refuses more passes than anybody can wait for.
+    /// Refuses more passes than anyone can wait for.
     fn bounded(&self) -> Result<()> {
         let passes = self.passes();
         if passes <= MOST_PASSES {
@@ -216,17 +216,17 @@ impl Spec {
         )))
     }
 
-    /// What the method promises with these values.
+    /// The method's promises for these values.
     pub fn promises(&self) -> Vec<Promise> {
         self.entry.promises.iter().filter(|(_, when)| when.holds(&self.values)).map(|&(promise, _)| promise).collect()
     }
 
-    /// Whether the method draws random numbers with these values.
+    /// Whether the method draws random numbers for these values.
     pub fn draws(&self) -> bool {
         self.entry.draws.holds(&self.values)
     }
 
-    /// The method.
+    /// Builds the method.
     ///
     /// # Errors
     /// When a value is out of its range, or a map would take more than 10⁷ passes.
@@ -271,9 +271,9 @@ impl Registered for Entry {
     }
 }
 
-/// What is written `name:key=value,…`: an entry of a registry.
+/// An entry of a registry, written as `name:key=value,…`.
 pub(crate) trait Registered: Sized + 'static {
-    /// What an entry is called in messages.
+    /// The kind of entry, as messages call it.
     const KIND: &'static str;
 
     /// All entries.
@@ -292,11 +292,11 @@ pub(crate) trait Registered: Sized + 'static {
 }
 
 impl Parameter {
-    /// `value`, or the word among the parameter's choices that it means.
+    /// `value`, or the choice of the parameter that it abbreviates.
     fn choice(&self, value: &str) -> String {
-        // Words in capitals stand for values of their own, such as files.
+        // Words in capitals are placeholders, such as for files.
         let words = self.unit.split('|').filter(|w| {
-            // A unit such as `1` is no word: the sign of a number counts.
+            // A unit such as `1` is not a word: the sign of a number matters.
             w.starts_with(|c: char| c.is_ascii_lowercase())
                 && w.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_'))
         });
@@ -304,14 +304,14 @@ impl Parameter {
     }
 }
 
-/// The value of each parameter, in the registry's order, where one is given.
+/// The value of each parameter, in the order of the registry; `None` if not given.
 pub(crate) type Given = Vec<(&'static str, Option<String>)>;
 
-/// The entry that `text` names and what it says of its parameters.
+/// Parses `text` into an entry and the given parameters.
 ///
 /// # Errors
-/// When the name or a key is unknown (the message lists the near misses), a key is given twice, or the text is not of the
-/// form `name` or `name:key=value,key=(value with , or =)`.
+/// When the name or a key is unknown (the message lists near misses), a key is given twice, or the text does not have
+/// the form `name` or `name:key=value,key=(value with , or =)`.
 pub(crate) fn read<E: Registered>(text: &str) -> Result<(&'static E, Given)> {
     let kind = E::KIND;
     let (name, rest) = text.split_once(':').unwrap_or((text, ""));
@@ -338,7 +338,7 @@ pub(crate) fn read<E: Registered>(text: &str) -> Result<(&'static E, Given)> {
     Ok((entry, values))
 }
 
-/// Parts between commas that are not inside parentheses.
+/// Splits at commas outside parentheses.
 fn split(text: &str) -> Result<Vec<&str>> {
     let mut parts = Vec::new();
     let (mut depth, mut start) = (0usize, 0);
@@ -407,7 +407,7 @@ mod tests {
         assert_eq!(Spec::parse("ig:baseline=(file:Zero)").unwrap().values().text("baseline").unwrap(), "file:Zero");
     }
 
-    /// No two entries are the same to somebody who does not see case and separators.
+    /// No two entries are equal when case and separators are ignored.
     #[test]
     fn names_differ_in_more_than_case_and_separators() {
         let mut forms = std::collections::BTreeMap::new();

@@ -1,14 +1,14 @@
-//! Presets: several values of a method's parameters under one name.
+//! Presets: a name for several values of a method's parameters.
 //!
-//! A preset speaks for the parameters that are not given themselves.
+//! A preset sets only the parameters that are not given explicitly.
 
 use crate::error::{Error, Result};
 use crate::method::PRESETS;
 
-/// Values of the named preset of a method, by key; none where the method has no presets or none is named.
+/// Values of the named preset of a method, by key; empty if the method has no presets or no preset is named.
 ///
 /// # Errors
-/// When the method has presets but none of this name.
+/// When the method has presets, but not this one.
 pub(crate) fn values(method: &str, name: Option<&str>) -> Result<&'static [(&'static str, &'static str)]> {
     let (Some(&(_, presets)), Some(name)) = (PRESETS.iter().find(|(id, _)| *id == method), name) else {
         return Ok(&[]);
@@ -36,7 +36,7 @@ mod tests {
                         if key == "preset" { name } else { by_preset.unwrap_or(plain.values().text(key).unwrap()) };
                     assert_eq!(value, want, "{id}:preset={name}, {key}");
                 }
-                // What is written out reads the same again.
+                // The printed form parses to the same.
                 assert_eq!(Spec::parse(&spec.to_string()).unwrap().to_string(), spec.to_string());
                 for (key, value) in *overlay {
                     let default = plain.values().text(key).unwrap();

@@ -1,4 +1,4 @@
-//! What methods share that look at the net from outside: scores of many copies, nothing backward.
+//! Common part of methods that probe the net from outside: scores of many copies, and no backward pass.
 
 use crate::device::Perturbation;
 use crate::engine::{Batch, Copies, Engine, ScoreScript, Task};
@@ -7,11 +7,10 @@ use crate::graph::{Graph, Link};
 use crate::program::Score;
 use crate::tensor::{Precision, rounding};
 
-/// Copies of a picture in one call of the engine, so that what a call leaves behind stays small. Results do not depend on
-/// it.
+/// Copies of a picture per engine call, which keeps the results of a call small. Results do not depend on it.
 pub(crate) const BLOCK: usize = 100;
 
-/// A score, and how far it may move because its logits were rounded.
+/// A score and the possible error due to rounding of its logits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Probed {
     pub score: f64,
@@ -19,15 +18,15 @@ pub(crate) struct Probed {
 }
 
 impl Probed {
-    /// The score of `target` with logits that were computed in `precision`.
+    /// The score of `target`, from logits computed in `precision`.
     pub fn of((score, link): (Score, Link), logits: &[f64], target: usize, precision: Precision) -> Self {
         let (value, gradient) = score.linked(link, logits, target);
         let terms: f64 = logits.iter().zip(&gradient).map(|(z, g)| (z * g).abs()).sum();
-        // A probability near 1 moves far less than itself.
+        // A probability near 1 changes by far less than its own magnitude.
         Self { score: value, rounding: rounding(terms, precision).max(rounding(value, Precision::F64)) }
     }
 
-    /// Whether rounding explains the difference from `other`.
+    /// Whether rounding can explain the difference from `other`.
     pub fn equals(self, other: Self) -> bool {
         (self.score - other.score).abs() <= self.rounding.max(other.rounding)
     }
@@ -36,7 +35,7 @@ impl Probed {
 /// Score of every copy, by picture.
 ///
 /// # Errors
-/// As [`Engine::forward`], and when the perturbation does not describe `n` copies of each picture.
+/// As [`Engine::forward`], and when the perturbation does not describe `n` copies per picture.
 pub(crate) fn scores(
     engine: &mut Engine,
     graph: &Graph,

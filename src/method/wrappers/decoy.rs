@@ -1,5 +1,5 @@
-//! DANCE (Lu, Guo, Xing, Noble 2021): how far a method's map moves over decoys, pictures that one of the net's first layers
-//! cannot tell from the original.
+//! DANCE (Lu, Guo, Xing, Noble 2021): how much a method's map varies over decoys, i.e. pictures that one of the net's
+//! first layers cannot distinguish from the original.
 
 use crate::device::Perturbation;
 use crate::engine::{Batch, Copies, Engine, Job, Progress};
@@ -121,7 +121,7 @@ fn build(values: &ParameterValues, context: &Context<'_>) -> Result<Box<dyn Meth
     }))
 }
 
-/// What the base explains and what is made of its maps.
+/// The pictures that the base explains, and how their maps are combined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Arm {
     Decoys,
@@ -179,13 +179,13 @@ struct Dance {
     seed: u64,
 }
 
-/// Decoys of a picture that are held at once.
+/// Most decoys of a picture that are held at once.
 const MOST_AT_ONCE: usize = 64;
 
-/// What a picture's maps have come to.
+/// The running aggregate of a picture's maps.
 #[derive(Clone)]
 struct DecoyFold {
-    /// Largest, or mean so far.
+    /// Maximum, or mean so far.
     high: Vec<f64>,
     low: Vec<f64>,
     sign: Sign,
@@ -254,7 +254,7 @@ impl Method for Dance {
         };
         let generator = Generator::new(engine, graph, x, self.range.clone(), recipe)?;
         let numbers: Vec<usize> = match self.arm {
-            // Both directions of a mask have the same patches.
+            // Both signs of a mask have the same patches.
             Arm::Constant => (0..generator.decoys()).step_by(2).collect(),
             _ => (0..generator.decoys()).collect(),
         };
@@ -272,10 +272,10 @@ impl Method for Dance {
             change: 0.0,
         };
         let mut folds = vec![empty; x.len()];
-        // A copy is made, then explained.
+        // Each copy is made, then explained.
         let mut progress = Progress { method: ENTRY.id, done: 0, total: 2 * all.len(), objective: None };
         engine.progress(&progress);
-        // What the device can aggregate itself leaves no map of a decoy behind.
+        // If the device can aggregate, no map of a single decoy needs to be stored.
         let job = self.base.job().filter(|_| self.arm.is_range() && count <= MOST_AT_ONCE);
         if let Some((job, sign)) = job {
             for group in all.chunks((TOGETHER / count).max(1) * count) {
@@ -308,7 +308,7 @@ impl Method for Dance {
             }
             return self.finish(engine, folds, targets, generator.limits(), count);
         }
-        // High and low of each picture.
+        // Maximum and minimum of each picture.
         let folded = 2 * x.len() * x.shape().len() * size_of::<f64>();
         let together = engine.together(2 * x.shape().len() * size_of::<f64>(), TOGETHER);
         for chunk in all.chunks(together) {
@@ -331,7 +331,7 @@ impl Method for Dance {
 }
 
 impl Dance {
-    /// What the folds have come to, as maps.
+    /// The finished aggregates, as maps.
     fn finish(
         &self,
         engine: &Engine,
@@ -372,7 +372,7 @@ impl Dance {
         folds.into_iter().zip(targets).zip(limits).map(map).collect()
     }
 
-    /// What the base explains in place of some copies.
+    /// The pictures that the base explains in place of some copies.
     fn pictures(
         &self,
         engine: &mut Engine,

@@ -1,4 +1,4 @@
-//! Any method smoothed: the mean of its maps over noisy copies (Smilkov et al. 2017 for the gradient).
+//! Smooths any method: the mean of its maps over noisy copies (Smilkov et al. 2017 for the gradient).
 
 use crate::device::Perturbation;
 use crate::engine::{Batch, Engine, Progress};
@@ -46,7 +46,7 @@ pub(crate) const ENTRY: Entry = Entry {
     },
 };
 
-/// `(1/n) Σ_k E(x + σ z_k)`, the draws those of SmoothGrad.
+/// `(1/n) Σ_k E(x + σ z_k)`, with the draws of SmoothGrad.
 struct SmoothedMethod {
     base: BaseMethod,
     n: usize,
@@ -98,7 +98,7 @@ impl Method for SmoothedMethod {
     }
 }
 
-/// A copy as devices make it: `x + σ z`, rounded once.
+/// A copy as devices compute it: `x + σ z`, rounded once.
 fn noisy(picture: &Tensor, sigma: f64, [seed, key]: [u64; 2], copy: u32, precision: Precision) -> Result<Tensor> {
     let mut z = vec![0f32; picture.len()];
     Stream::Copies.normals(seed, key, copy, &mut z);

@@ -1,4 +1,4 @@
-//! How far a picture may be moved: the L∞ ball around it, cut by what pictures can hold.
+//! How far a picture may be moved: the L∞ ball around it, intersected with the range of valid pixels.
 
 use crate::error::{Error, Result};
 use crate::image::Preprocess;
@@ -9,22 +9,22 @@ use crate::tensor::{Precision, Tensor};
 pub enum PictureLength {
     /// In the net's normalised units, the same in every channel.
     Normalised(f64),
-    /// In levels of a pixel, of which there are 0 to 255: `levels / (255 · std)` of each channel in normalised units.
+    /// In pixel levels (0 to 255): `levels / (255 · std)` of each channel in normalised units.
     Levels(f64),
 }
 
 impl PictureLength {
-    /// Its number, in its own unit.
+    /// The number, in its own unit.
     pub fn number(self) -> f64 {
         match self {
             PictureLength::Normalised(v) | PictureLength::Levels(v) => v,
         }
     }
 
-    /// The size as one that is finite and above 0.
+    /// The size, checked to be finite and above 0.
     ///
     /// # Errors
-    /// When it is not; `name` says which parameter it is.
+    /// When it is not; `name` is the parameter's name for the message.
     pub fn positive(self, name: &str) -> Result<Self> {
         let v = self.number();
         if v > 0.0 && v.is_finite() {
@@ -33,7 +33,7 @@ impl PictureLength {
         Err(Error::settings(format!("{name}={self}: it must be a finite number above 0")))
     }
 
-    /// In normalised units, one number a channel.
+    /// In normalised units, one number per channel.
     pub fn normalised(self, preprocess: &Preprocess) -> Vec<f64> {
         let of = |std: &f64| match self {
             PictureLength::Normalised(v) => v,
@@ -75,10 +75,10 @@ impl std::fmt::Display for PictureLength {
     }
 }
 
-/// Elements of a picture of `len` numbers that belong to one channel of `preprocess`.
+/// Elements per channel of `preprocess` in a picture of `len` numbers.
 ///
 /// # Errors
-/// When the numbers do not divide among the channels.
+/// When `len` is not divisible by the channels.
 pub(super) fn plane(preprocess: &Preprocess, len: usize) -> Result<usize> {
     let channels = preprocess.std.len().min(preprocess.mean.len());
     if channels > 0 && len > 0 && len.is_multiple_of(channels) {
@@ -87,11 +87,11 @@ pub(super) fn plane(preprocess: &Preprocess, len: usize) -> Result<usize> {
     Err(Error::settings(format!("a preparation of {channels} channels for an input of {len} numbers")))
 }
 
-/// All inputs that differ from a picture by ε at most in every element and hold nothing that a picture could not hold: each
-/// channel between preprocessed 0 and 255. An element of the picture that lies outside of that may stay, and move inwards.
+/// All inputs that differ from a picture by at most ε in every element and hold only valid pixels: each channel between
+/// preprocessed 0 and 255. An element of the picture outside this range may stay, or move inwards.
 ///
-/// Bounds are numbers of the picture's precision, rounded towards the picture, so that a projected input keeps to ε exactly:
-/// `|x′ − x| ≤ ε` holds for its numbers as they are, not up to rounding.
+/// Bounds have the picture's precision and are rounded towards the picture, so that a projected input satisfies `|x′ −
+/// x| ≤ ε` exactly, not just up to rounding.
 #[derive(Debug, Clone)]
 pub struct Ball {
     dims: Vec<usize>,
@@ -102,10 +102,10 @@ pub struct Ball {
 }
 
 impl Ball {
-    /// Around `picture`, `[C, H, W]` in the net's space.
+    /// The ball around `picture`, `[C, H, W]` in the net's space.
     ///
     /// # Errors
-    /// When ε is not a finite number above 0, or the picture has other channels than `preprocess`.
+    /// When ε is not a finite number above 0, or the picture's channels differ from those of `preprocess`.
     pub fn around(picture: &Tensor, epsilon: PictureLength, preprocess: &Preprocess) -> Result<Self> {
         let epsilon = epsilon.positive("epsilon")?.normalised(preprocess);
         let plane = plane(preprocess, picture.len())?;
@@ -126,7 +126,7 @@ impl Ball {
         &self.centre
     }
 
-    /// `values` rounded to the picture's precision and moved to the nearest input within the ball.
+    /// Rounds `values` to the picture's precision and moves them to the nearest input in the ball.
     pub fn project(&self, values: &mut [f64]) {
         for (v, (&low, &high)) in values.iter_mut().zip(self.low.iter().zip(&self.high)) {
             let rounded = match self.precision {
@@ -140,12 +140,12 @@ impl Ball {
     /// `values` as a tensor of the picture's shape and precision.
     ///
     /// # Errors
-    /// When there are more or fewer numbers than the picture has.
+    /// When the number of values is not the picture's.
     pub fn tensor(&self, values: &[f64]) -> Result<Tensor> {
         Tensor::rounded(self.dims.clone(), values.to_vec(), self.precision)
     }
 
-    /// A point of the ball for numbers from 0 (`x − ε`) to 1 (`x + ε`), one an element.
+    /// A point of the ball, from draws between 0 (`x − ε`) and 1 (`x + ε`), one per element.
     pub(super) fn at(&self, epsilon: &[f64], plane: usize, draws: &[f32]) -> Vec<f64> {
         let point = |(i, &x): (usize, &f64)| x + epsilon[i / plane] * (2.0 * f64::from(draws[i]) - 1.0);
         let mut values = self.centre.iter().enumerate().map(point).collect::<Vec<f64>>();
@@ -154,7 +154,7 @@ impl Ball {
     }
 }
 
-/// The largest number of `precision` that exceeds `x` by ε at most and is not above `most`, which is not below `x`.
+/// The largest number of `precision` that exceeds `x` by at most ε and is at most `most`, which is not below `x`.
 fn inward(x: f64, epsilon: f64, most: f64, precision: Precision) -> f64 {
     let goal = (x + epsilon).min(most);
     let fits = |v: f64| v - x <= epsilon && v <= most;
@@ -184,7 +184,7 @@ pub fn linf(a: &Tensor, b: &Tensor) -> f64 {
 /// `max |a − b|` in levels of 0 to 255.
 ///
 /// # Errors
-/// When the tensors have other channels than `preprocess`.
+/// When the tensors' channels differ from those of `preprocess`.
 pub fn linf_levels(a: &Tensor, b: &Tensor, preprocess: &Preprocess) -> Result<f64> {
     let plane = plane(preprocess, a.len())?;
     let scale = |i: usize| f64::from(preprocess.std[i / plane] as f32) * 255.0;

@@ -1,4 +1,4 @@
-//! Gradients of a score at points that an attack has come to.
+//! Gradients of a score at the points of an attack.
 
 use crate::engine::{Batch, Copies, Engine, Script, Task};
 use crate::error::{Error, Result};
@@ -10,9 +10,9 @@ use crate::tensor::Tensor;
 /// A score's gradient at a point, and the logits there.
 #[derive(Debug, Clone)]
 pub(super) struct Slope {
-    /// One an element of the point, in its C order.
+    /// One number per element of the point, in its C order.
     pub gradient: Vec<f64>,
-    /// Of the last copy; the point's own where there is one copy.
+    /// Logits of the last copy; with one copy, of the point itself.
     pub logits: Vec<f64>,
 }
 
@@ -31,10 +31,10 @@ impl Script for SummedGradient {
     }
 }
 
-/// For each point, the gradient of `score` of its class, summed over copies with their weights.
+/// For each point, the gradient of the `score` of its class, as a weighted sum over copies.
 ///
 /// # Errors
-/// When shapes or classes do not suit, memory is not enough or a number is not finite.
+/// When shapes or classes do not match, memory is not enough or a number is not finite.
 pub(super) fn gradients(
     engine: &mut Engine,
     graph: &Graph,

@@ -1,4 +1,4 @@
-//! Attacks on maps that keep the prediction (Ghorbani, Abid, Zou 2019; Dombrowski et al. 2019).
+//! Attacks on maps that preserve the prediction (Ghorbani, Abid, Zou 2019; Dombrowski et al. 2019).
 
 use super::ball::{Ball, PictureLength, linf, plane};
 use super::field::{Slope, gradients, logits};
@@ -17,24 +17,25 @@ use crate::rule::Composite;
 use crate::score::top;
 use crate::tensor::{Precision, Shape, Tensor};
 
-/// Whose map is attacked, as a function of `ḡ`, a gradient of the score or a mean of gradients.
+/// The method whose map is attacked, as a function of `ḡ`, a gradient of the score or a mean of gradients.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Base {
     /// `E = g(x)`.
     Gradient,
     /// `E = x ∘ g(x)`.
     InputXGradient,
-    /// `E = (x − b) ∘ ḡ(x)`, `ḡ` the mean of the gradients at the midpoints of `steps` parts of the path from `b` to `x`.
+    /// `E = (x − b) ∘ ḡ(x)`, where `ḡ` is the mean of the gradients at the midpoints of `steps` parts of the path from
+    /// `b` to `x`.
     IntegratedGradients {
         /// Points on the path.
         steps: usize,
-        /// `b`: one that does not depend on the picture.
+        /// `b`; it must not depend on the picture.
         baseline: Baseline,
     },
 }
 
 impl Base {
-    /// The method, as it is given on the command line.
+    /// The method as written on the command line.
     pub fn spec(&self) -> String {
         match self {
             Base::Gradient => "gradient".into(),
@@ -52,46 +53,48 @@ impl Base {
     }
 }
 
-/// Steps by the sign of the gradient of an [`Objective`] of the map, within the ball of ε, that keep the prediction.
+/// Takes steps along the sign of the gradient of an [`Objective`] of the map, within the ball of ε, and preserves the
+/// prediction.
 ///
-/// The objective is a function `D(s)` of the map `s` of one class, magnitudes of `E` (see [`Base`]) folded over channels and
-/// brought to sum 1. ReLUs have no second derivatives to follow, so it is differentiated on [`Graph::softened`], the net with
-/// softplus for ReLU, as both papers do. With `v = ∂D/∂E` and `u = v ∘ ∂E/∂ḡ` the gradient is
+/// The objective is a function `D(s)` of the map `s` of one class: magnitudes of `E` (see [`Base`]), reduced over
+/// channels and normalised to sum 1. ReLUs have no second derivatives, so it is differentiated on [`Graph::softened`],
+/// the net with softplus in place of ReLU, as in both papers. With `v = ∂D/∂E` and `u = v ∘ ∂E/∂ḡ` the gradient is
 ///
 /// `∂D/∂x = v ∘ ∂E/∂x|_ḡ + [ḡ(x + h u) − ḡ(x − h u)] / 2h`,
 ///
-/// the second term by a central difference, since the Hessian of a score is symmetric: no second-order differentiation is
-/// needed. `h` is chosen so that the root mean square of `h u` is 2⁻⁸ of the picture's in single precision, 2⁻¹³ in double.
+/// where the second term is a central difference, because the Hessian of a score is symmetric: no second-order
+/// differentiation is needed. `h` is chosen such that the root mean square of `h u` is 2⁻⁸ of the picture's in single
+/// precision, 2⁻¹³ in double.
 ///
-/// Predictions and maps of the iterates are those of the net itself. Kept is the iterate that serves the objective best of
-/// those whose predicted class is that of the original picture; where none does better than the original picture, the result
-/// is that picture, not succeeded.
+/// Predictions and maps of the iterates are those of the original net. The result is the iterate with the best
+/// objective among those whose predicted class is the original picture's. If none improves on the original picture, the
+/// result is that picture, marked as not succeeded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MapAttack {
-    /// What is done to the map.
+    /// The objective.
     pub objective: Objective,
-    /// Whose map it is.
+    /// The attacked method.
     pub base: Base,
-    /// How its channels are folded.
+    /// How its channels are reduced.
     pub magnitude: Magnitude,
-    /// Of which number of the class it is the map.
+    /// The class score that the map explains.
     pub score: Score,
     /// Sharpness of the softplus.
     pub beta: f64,
     /// ε, radius of the L∞ ball.
     pub epsilon: PictureLength,
-    /// Length of a step in each element.
+    /// Step size of each element.
     pub step: PictureLength,
-    /// Steps.
+    /// Number of steps.
     pub iterations: usize,
-    /// Where the attack begins.
+    /// The starting point.
     pub start: StartPoint,
     /// Seed of the random start.
     pub seed: u64,
 }
 
 impl MapAttack {
-    /// On the gradient of the logit, of radius 8/255 by 100 steps of 1/255 from the picture, with β = 30.
+    /// Attacks the gradient of the logit, with radius 8/255, 100 steps of 1/255 from the picture, and β = 30.
     pub fn new(objective: Objective) -> Self {
         Self {
             objective,
@@ -107,11 +110,11 @@ impl MapAttack {
         }
     }
 
-    /// One result for each picture of `x`; `classes[i]` is the class whose map is attacked on picture `i`.
+    /// One result per picture of `x`; `classes[i]` is the class whose map is attacked on picture `i`.
     ///
     /// # Errors
-    /// When a setting means nothing or does not suit the pictures, the net's input has no positions, shapes, channels or
-    /// classes do not suit, memory is not enough or a number is not finite.
+    /// When a setting is meaningless or does not match the pictures, the net's input has no positions, shapes, channels
+    /// or classes do not match, memory is not enough or a number is not finite.
     pub fn attack(
         &self,
         engine: &mut Engine,
@@ -131,8 +134,8 @@ impl MapAttack {
         })
     }
 
-    /// The objective on the softened net at `points`, one a picture of `x`, whose own maps say what the objective begins from;
-    /// and its gradient with respect to the point, by the central difference.
+    /// The objective on the softened net at `points`, one per picture of `x`, whose own maps are the objective's
+    /// reference; and its gradient with respect to the point, by the central difference.
     ///
     /// # Errors
     /// As [`MapAttack::attack`].
@@ -190,7 +193,7 @@ impl MapAttack {
         Ok(victims.into_iter().zip(originals).map(|(victim, original)| victim.finish(original)).collect())
     }
 
-    /// What is known of the pictures before the attack.
+    /// The state of the pictures before the attack.
     fn victims(
         &self,
         engine: &mut Engine,
@@ -233,7 +236,7 @@ impl MapAttack {
         Ok(victims)
     }
 
-    /// What the paths begin from, where there are paths.
+    /// The baselines of the paths, if there are paths.
     fn baselines(&self, preprocess: &Preprocess, x: &Batch) -> Result<Vec<Option<Tensor>>> {
         let Base::IntegratedGradients { baseline, .. } = &self.base else { return Ok(vec![None; x.len()]) };
         if !matches!(baseline, Baseline::Zero | Baseline::Black | Baseline::White | Baseline::Value(_)) {
@@ -242,7 +245,7 @@ impl MapAttack {
         Ok(baseline.tensors(x, preprocess, None, self.seed)?.into_iter().map(Some).collect())
     }
 
-    /// The normalised map that [`Objective::Manipulate`] wants.
+    /// The normalised target map of [`Objective::Manipulate`].
     fn wanted(&self, engine: &mut Engine, graph: &Graph, preprocess: &Preprocess) -> Result<Option<Vec<f64>>> {
         let Objective::Manipulate { target, .. } = &self.objective else { return Ok(None) };
         let shape = graph.input_shape();
@@ -325,7 +328,7 @@ impl MapAttack {
         gradients(engine, graph, self.score, points, &copies)
     }
 
-    /// Logits at the points, whose slopes are known.
+    /// Logits at points whose slopes are known.
     fn logits(&self, engine: &mut Engine, graph: &Graph, points: &Batch, slopes: &[Slope]) -> Result<Vec<Vec<f64>>> {
         match self.base {
             Base::IntegratedGradients { .. } => logits(engine, graph, points),
@@ -333,7 +336,7 @@ impl MapAttack {
         }
     }
 
-    /// `∂E/∂ḡ`, by which `ḡ` is multiplied; nothing stands for 1.
+    /// `∂E/∂ḡ`, the factor of `ḡ`; `None` stands for 1.
     fn factor(&self, x: &Tensor, baseline: Option<&Tensor>) -> Option<Vec<f64>> {
         match self.base {
             Base::Gradient => None,
@@ -412,7 +415,7 @@ impl MapAttack {
     }
 }
 
-/// An objective at a point.
+/// The objective at a point.
 #[derive(Debug, Clone)]
 pub struct MapEvaluation {
     /// Its value.
@@ -444,7 +447,7 @@ struct BestMap {
 }
 
 impl MapVictim {
-    /// Keeps the iterate if its prediction is the original one and nothing better was kept.
+    /// Stores the iterate if its prediction is the original one and it is the best so far.
     fn judge(&mut self, s: &[f64], logits: Vec<f64>, picture: &Tensor, iterations: usize) {
         if top(&logits) != top(&self.logits) {
             return;
@@ -477,7 +480,7 @@ fn times(values: &[f64], factor: &Option<Vec<f64>>) -> Vec<f64> {
     }
 }
 
-/// `h` of the central difference along `u` at `x`; 0 where `u` leads nowhere.
+/// `h` of the central difference along `u` at `x`; 0 if `u` is zero.
 fn difference(u: &[f64], x: &Tensor, precision: Precision) -> f64 {
     let rms = |squares: f64| (squares / u.len().max(1) as f64).sqrt();
     // Scaled before squaring: `u` may be very small.
@@ -487,13 +490,13 @@ fn difference(u: &[f64], x: &Tensor, precision: Precision) -> f64 {
     }
     let along = largest * rms(u.iter().map(|v| (v / largest).powi(2)).sum());
     let size = rms(x.to_f64().iter().map(|v| v * v).sum());
-    // A picture that is 0 nearly everywhere has no scale of its own; inputs are normalised to about 1.
+    // A picture that is 0 almost everywhere has no scale of its own; inputs are normalised to about 1.
     way(precision) * size.max(0.1) / along
 }
 
-/// Length of `h u` as a share of the picture's. In single precision it balances rounding, `ε_m / h`, against curvature, `h²`:
-/// about `∛ε_m`. In double precision a much shorter way would do, but it would meet so few of the places where a max-pool
-/// changes its winner that single ones stand out, where their mean is wanted.
+/// Length of `h u` as a share of the picture's. In single precision it balances rounding, `ε_m / h`, against curvature,
+/// `h²`, at about `∛ε_m`. In double precision a much shorter step would do, but it would cross so few of the points
+/// where a max-pool changes its winner that single ones dominate, where their mean is wanted.
 fn way(precision: Precision) -> f64 {
     match precision {
         Precision::F32 => 1.0 / 256.0,

@@ -1,12 +1,13 @@
-//! Attacks: pictures next to a picture on which a net predicts something else, or predicts the same and its saliency map
-//! shows something else.
+//! Attacks: find inputs near a picture on which a net predicts something else, or predicts the same with a different
+//! saliency map.
 //!
 //! - [`fgsm`] and [`pgd`] attack the prediction.
-//! - [`MapAttack`] attacks the map and keeps the prediction.
+//! - [`MapAttack`] attacks the map and preserves the prediction.
 //!
-//! All move within the L∞ [`Ball`] of ε around the picture, cut by what pictures can hold, by steps along the sign of a
-//! gradient. Draws depend on (seed, picture, element) and nothing else; results do not depend on batches or threads.
-//! [`quantise`] rounds what they find to levels of 0 to 255, so that a picture file can hold it, without leaving the ball.
+//! All move within the L∞ [`Ball`] of ε around the picture, intersected with the range of valid pixels, by steps along
+//! the sign of a gradient. Draws depend only on (seed, picture, element); results do not depend on batches or threads.
+//! [`quantise`] rounds the results to levels of 0 to 255, so that a picture file can hold them, without leaving the
+//! ball.
 
 mod ball;
 mod field;
@@ -29,7 +30,7 @@ use crate::random::Stream;
 use crate::score::top;
 use crate::tensor::Tensor;
 
-/// Where an attack begins.
+/// The starting point of an attack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum StartPoint {
     /// At the picture.
@@ -39,44 +40,44 @@ pub enum StartPoint {
     Random,
 }
 
-/// What an attack found for one picture.
+/// The result of an attack on one picture.
 #[derive(Debug, Clone)]
 pub struct Adversarial {
     /// `[C, H, W]` in the net's space, in the shape and precision of the original picture.
     pub picture: Tensor,
     /// Logits of the net on the original picture and on this one.
     pub logits: [Vec<f64>; 2],
-    /// Whether it is what the attack promises, and the original picture was not: another prediction, or the same one with a map
-    /// that is farther from (or nearer to) what it was to be moved from (or to), be it by little: `objective` says how much.
+    /// Whether it fulfils the attack's promise while the original picture does not: another prediction, or the same one
+    /// with a map farther from (or nearer to) the reference. By how much, `objective` says; it may be little.
     pub succeeded: bool,
-    /// What the attack makes large, on the original picture and on this one.
+    /// The objective that the attack maximises, on the original picture and on this one.
     pub objective: [f64; 2],
     /// `max |x′ − x|` in normalised units.
     pub linf: f64,
-    /// Steps that led to it; 0 for the point where the attack began.
+    /// Number of steps to the result; 0 for the starting point.
     pub iterations: usize,
 }
 
 impl Adversarial {
-    /// The class predicted on the original picture and on this one: the one of the largest logit, of equal ones the first.
+    /// The class predicted on the original picture and on this one: largest logit; of equal ones, the first.
     pub fn predicted(&self) -> [usize; 2] {
         self.logits.each_ref().map(|logits| top(logits).unwrap_or(0))
     }
 }
 
-/// One number from 0 to 1 for each element of the picture with this key.
+/// One number from 0 to 1 per element of the picture with this key.
 fn start_draws(seed: u64, key: u64, len: usize) -> Vec<f32> {
     let mut draws = vec![0f32; len];
     Stream::AttackStart.uniforms(seed, key, 0, &mut draws);
     draws
 }
 
-/// Bytes that an attack on a picture keeps: point, gradient, bounds, best, and what goes to the device and comes back.
+/// Bytes that an attack holds per picture: point, gradient, bounds, best, and transfers to and from the device.
 fn bytes(x: &Batch) -> usize {
     12 * x.shape().len() * size_of::<f64>()
 }
 
-/// Refuses numbers of steps that mean nothing.
+/// Refuses meaningless numbers of steps.
 fn check_iterations(iterations: usize) -> Result<()> {
     const MOST: usize = 1 << 20;
     if (1..=MOST).contains(&iterations) {
@@ -85,7 +86,7 @@ fn check_iterations(iterations: usize) -> Result<()> {
     Err(Error::settings(format!("iterations={iterations}: there must be at least 1 and at most {MOST}")))
 }
 
-/// `values + step · sign(direction)`; where there is no slope nothing moves.
+/// `values + step · sign(direction)`; where the slope is zero, nothing moves.
 fn step(values: &mut [f64], direction: &[f64], step: &[f64], plane: usize) {
     for (i, (v, d)) in values.iter_mut().zip(direction).enumerate() {
         if *d != 0.0 {

@@ -1,24 +1,24 @@
-//! What attacks on maps make large, as functions of a map that is normalised to sum 1, and their derivatives.
+//! Objectives that attacks on maps maximise, as functions of a map normalised to sum 1, and their derivatives.
 
 use crate::error::{Error, Result};
 use crate::reliability::localisation::Bounds;
 use crate::tensor::Tensor;
 
-/// Pixels of the net's input.
+/// A set of pixels of the net's input.
 #[derive(Debug, Clone, PartialEq)]
 pub enum PixelRegion {
     /// A rectangle.
     Bounds(Bounds),
-    /// `[H, W]` of the net's input: what is not 0 belongs to it.
+    /// `[H, W]` of the net's input; non-zero pixels are in the region.
     Mask(Tensor),
 }
 
 impl PixelRegion {
-    /// Whether each pixel of `[h, w]` belongs to it.
+    /// Whether each pixel of `[h, w]` is in the region.
     ///
     /// # Errors
-    /// When the region lies outside, a mask has other extents or a number that is not finite, or no pixel or every pixel
-    /// belongs to it.
+    /// When the region lies outside, a mask has another size or a number that is not finite, or the region is empty or
+    /// contains every pixel.
     pub fn inside(&self, [h, w]: [usize; 2]) -> Result<Vec<bool>> {
         let inside: Vec<bool> = match self {
             PixelRegion::Bounds(b) => {
@@ -55,42 +55,42 @@ impl PixelRegion {
     }
 }
 
-/// What an attack does to the map `s`: magnitudes over channels, one number a pixel, of sum 1.
+/// What an attack does to the map `s`: magnitudes over channels, one number per pixel, with sum 1.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Objective {
-    /// Takes mass from the `k` pixels that have most of it on the original picture (Ghorbani, Abid, Zou 2019, "top-k
-    /// attack"): makes `−Σ_{i∈B} sᵢ` large. Of its iterates the one is kept whose own top `k` have least in common with them.
+    /// Takes mass from the top `k` pixels of the original picture's map (Ghorbani, Abid, Zou 2019, "top-k attack"):
+    /// maximises `−Σ_{i∈B} sᵢ`. The result is the iterate whose own top `k` overlaps least with them.
     TopK {
-        /// Pixels; 2 per cent of all, as the paper's 1000 of 224×224, if not given.
+        /// Number of pixels; if not given, 2 per cent of all, like the paper's 1000 of 224×224.
         k: Option<usize>,
     },
-    /// Moves the centre of mass away from where it is on the original picture ("mass-center attack"): makes `‖C(s) − C‖₂`
-    /// large, in pixels.
+    /// Moves the centre of mass away from its original position ("mass-center attack"): maximises `‖C(s) − C‖₂`, in
+    /// pixels.
     MassCentre,
-    /// Moves mass into a region ("targeted attack"): makes `Σ_{i∈A} sᵢ` large.
+    /// Moves mass into a region ("targeted attack"): maximises `Σ_{i∈A} sᵢ`.
     TargetRegion(PixelRegion),
-    /// Brings the map near another one while the logits `f` stay (Dombrowski et al. 2019, equation 3): makes
-    /// `−‖s − t‖² / ‖s₀ − t‖² − γ ‖f − f₀‖² / ‖f₀‖²` large. Both terms are divided by what they begin from, which the paper
-    /// does not do, so that γ has the same meaning on every net.
+    /// Moves the map towards a target map while preserving the logits `f` (Dombrowski et al. 2019, equation 3):
+    /// maximises `−‖s − t‖² / ‖s₀ − t‖² − γ ‖f − f₀‖² / ‖f₀‖²`. Unlike in the paper, both terms are divided by their
+    /// initial scale, so that γ has the same meaning on every net.
     Manipulate {
-        /// `t`, the map to come near to.
+        /// `t`, the target map.
         target: MapTarget,
         /// γ.
         logits: f64,
     },
 }
 
-/// A map that another one is brought near to.
+/// The target map of an attack.
 #[derive(Debug, Clone, PartialEq)]
 pub enum MapTarget {
-    /// The map itself, `[C, H, W]` or `[H, W]`: its magnitudes count, brought to sum 1.
+    /// A given map, `[C, H, W]` or `[H, W]`; its magnitudes are used, normalised to sum 1.
     Map(Tensor),
-    /// The map, of the method under attack, of this picture (`[C, H, W]` in the net's space) and the class predicted on it.
+    /// The attacked method's map of this picture (`[C, H, W]` in the net's space), for the class predicted on it.
     Picture(Tensor),
 }
 
 impl Objective {
-    /// The `k` of [`Objective::TopK`] for maps of so many pixels; 2 per cent of them for the others.
+    /// The `k` of [`Objective::TopK`] for maps of this many pixels; 2 per cent of them for other objectives.
     pub fn top_k(&self, pixels: usize) -> usize {
         match self {
             Objective::TopK { k: Some(k) } => *k,
@@ -109,7 +109,7 @@ impl Objective {
     }
 }
 
-/// How channels become one magnitude a pixel.
+/// How channels are reduced to one magnitude per pixel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Magnitude {
     /// `Σ_c |E_c|`.
@@ -132,7 +132,7 @@ impl std::str::FromStr for Magnitude {
 }
 
 impl Magnitude {
-    /// One number a pixel of `e`, which has `plane` of them in each channel.
+    /// Reduces `e`, with `plane` pixels per channel, to one number per pixel.
     pub(super) fn of(self, e: &[f64], plane: usize) -> Vec<f64> {
         let mut out = vec![0.0f64; plane];
         for channel in e.chunks(plane) {
@@ -146,7 +146,7 @@ impl Magnitude {
         out
     }
 
-    /// `s` of sum 1; all 0 where there is nothing.
+    /// `s` with sum 1; all 0 if `e` is.
     pub(super) fn normalised(self, e: &[f64], plane: usize) -> Vec<f64> {
         let mut s = self.of(e, plane);
         let total: f64 = s.iter().sum();
@@ -154,7 +154,7 @@ impl Magnitude {
         s
     }
 
-    /// The derivative with respect to `e` of a function of `s` whose derivative with respect to `s` is `slope`.
+    /// Chain rule: the derivative with respect to `e`, given the derivative `slope` with respect to `s`.
     pub(super) fn back(self, e: &[f64], plane: usize, slope: &[f64]) -> Vec<f64> {
         let a = self.of(e, plane);
         let total: f64 = a.iter().sum();
@@ -166,7 +166,7 @@ impl Magnitude {
         let mut out = vec![0.0; e.len()];
         for (i, (o, &v)) in out.iter_mut().zip(e).enumerate() {
             let at = i % plane;
-            // Of equal magnitudes the first is the largest.
+            // Of equal magnitudes the first counts as the largest.
             let counts = v != 0.0 && (self == Magnitude::Sum || (!taken[at] && v.abs() == a[at]));
             if counts {
                 taken[at] = true;
@@ -177,7 +177,7 @@ impl Magnitude {
     }
 }
 
-/// An [`Objective`] on one picture.
+/// An [`Objective`] for one picture.
 #[derive(Debug, Clone)]
 pub(super) enum Aim {
     TopK { top: Vec<bool>, k: usize },
@@ -187,8 +187,8 @@ pub(super) enum Aim {
 }
 
 impl Aim {
-    /// On a picture of `[h, w]` pixels whose normalised map is `s` and whose logits are `f`; `wanted` is the normalised map
-    /// to come near to.
+    /// For a picture of `[h, w]` pixels whose normalised map is `s` and whose logits are `f`; `wanted` is the
+    /// normalised target map.
     pub fn new(
         objective: &Objective,
         [h, w]: [usize; 2],
@@ -218,7 +218,7 @@ impl Aim {
         })
     }
 
-    /// What is made large, for a map `s` and logits that changed by `moved`.
+    /// The objective, for a map `s` and logits that changed by `moved`.
     pub fn value(&self, s: &[f64], moved: &[f64]) -> f64 {
         let mass = |inside: &[bool]| s.iter().zip(inside).filter(|(_, i)| **i).map(|(s, _)| s).sum::<f64>();
         match self {
@@ -234,19 +234,19 @@ impl Aim {
         }
     }
 
-    /// By what iterates are compared: the larger, the better.
+    /// The value by which iterates are compared; larger is better.
     pub fn rank(&self, s: &[f64], moved: &[f64]) -> f64 {
         match self {
             Aim::TopK { top: before, k } => {
                 let common = top(s, *k).iter().zip(before).filter(|(a, b)| **a && **b).count();
-                // The mass, at most 1, decides among equal intersections.
+                // The mass, at most 1, breaks ties between equal intersections.
                 self.value(s, moved) - common as f64
             }
             _ => self.value(s, moved),
         }
     }
 
-    /// Derivative of what is made large with respect to `s`.
+    /// Derivative of the objective with respect to `s`.
     pub fn slope(&self, s: &[f64]) -> Vec<f64> {
         match self {
             Aim::TopK { top, .. } => top.iter().map(|&i| if i { -1.0 } else { 0.0 }).collect(),
@@ -256,7 +256,7 @@ impl Aim {
                 let way = [to[0] - from[0], to[1] - from[1]];
                 let length = way[0].hypot(way[1]);
                 let rows = s.len() / width;
-                // Where the centre has not moved yet it goes to the farther side.
+                // While the centre has not moved yet, it is sent to the farther side.
                 let unit = if length > 0.0 {
                     way.map(|d| d / length)
                 } else {
@@ -269,7 +269,7 @@ impl Aim {
         }
     }
 
-    /// Derivative with respect to the logits, where there is one.
+    /// Derivative with respect to the logits, if it depends on them.
     pub fn logit_slope(&self, moved: &[f64]) -> Option<Vec<f64>> {
         match self {
             Aim::Manipulate { weight, scale_logits, .. } if *weight > 0.0 => {
@@ -280,7 +280,7 @@ impl Aim {
     }
 }
 
-/// The `k` pixels that have most; of equal ones the first.
+/// The `k` pixels with the largest values; of equal ones, the first.
 fn top(s: &[f64], k: usize) -> Vec<bool> {
     let mut order: Vec<usize> = (0..s.len()).collect();
     order.sort_by(|&a, &b| s[b].total_cmp(&s[a]).then(a.cmp(&b)));

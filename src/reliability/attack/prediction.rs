@@ -12,12 +12,12 @@ use crate::program::Score;
 use crate::score::top;
 use crate::tensor::Tensor;
 
-/// What the prediction is to become; one class a picture.
+/// The goal for the prediction; one class per picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Goal<'a> {
-    /// Any class but this one: the cross-entropy of it is raised.
+    /// Any class but this one: its cross-entropy is increased.
     Untargeted(&'a [usize]),
-    /// This class: the cross-entropy of it is lowered.
+    /// This class: its cross-entropy is decreased.
     Targeted(&'a [usize]),
 }
 
@@ -28,7 +28,7 @@ impl Goal<'_> {
         }
     }
 
-    /// Whether a picture with these logits is what was wanted.
+    /// Whether the goal is reached by a picture with these logits.
     fn reached(&self, i: usize, logits: &[f64]) -> bool {
         match self {
             Goal::Untargeted(classes) => top(logits) != Some(classes[i]),
@@ -36,7 +36,7 @@ impl Goal<'_> {
         }
     }
 
-    /// The sign by which `log p` of the class enters what is made large.
+    /// The sign of `log p` of the class in the objective.
     fn sign(&self) -> f64 {
         match self {
             Goal::Untargeted(_) => -1.0,
@@ -44,45 +44,46 @@ impl Goal<'_> {
         }
     }
 
-    /// What is made large: the cross-entropy, or `log p`, of the class.
+    /// The objective: the cross-entropy, or `log p`, of the class.
     fn objective(&self, link: Link, i: usize, logits: &[f64]) -> f64 {
         self.sign() * Score::LogProb.linked(link, logits, self.classes()[i]).0
     }
 }
 
-/// When an attack on a picture ends.
+/// When an attack on a picture stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Stop {
     /// After all iterations.
     #[default]
     Last,
-    /// As soon as the prediction is what was wanted.
+    /// As soon as the goal is reached.
     Reached,
 }
 
-/// Projected gradient steps on the cross-entropy (Madry, Makelov, Schmidt, Tsipras, Vladu 2018, section 2.1):
-/// `x ← Π(x ± step · sign ∇ log p)`, `Π` onto the ball of ε around the picture, cut by what pictures hold.
+/// Projected gradient steps on the cross-entropy (Madry, Makelov, Schmidt, Tsipras, Vladu 2018, section 2.1): `x ← Π(x
+/// ± step · sign ∇ log p)`, where `Π` projects onto the ball of ε around the picture, intersected with the range of
+/// valid pixels.
 ///
-/// The paper ends with the last iterate. Here the best one is returned: one whose prediction is what was wanted before one
-/// whose is not, then the one of the largest objective.
+/// The paper returns the last iterate; here the best one is returned: first by whether the goal is reached, then by the
+/// objective.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pgd {
     /// ε, radius of the L∞ ball.
     pub epsilon: PictureLength,
-    /// Length of a step in each element.
+    /// Step size of each element.
     pub step: PictureLength,
-    /// Steps.
+    /// Number of steps.
     pub iterations: usize,
-    /// Where the attack begins.
+    /// The starting point.
     pub start: StartPoint,
-    /// When it ends.
+    /// When it stops.
     pub stop: Stop,
     /// Seed of the random start.
     pub seed: u64,
 }
 
 impl Default for Pgd {
-    /// Of radius 8/255 by 40 steps of 2/255 from a random start.
+    /// Radius 8/255, 40 steps of 2/255 from a random start.
     fn default() -> Self {
         Self {
             epsilon: PictureLength::Levels(8.0),
@@ -95,12 +96,13 @@ impl Default for Pgd {
     }
 }
 
-/// The fast gradient sign method (Goodfellow, Shlens, Szegedy 2015, section 4): `x + ε · sign ∇ J` with the cross-entropy `J`
-/// of the class, or `x − ε · sign ∇ J` for a wanted class, cut by what pictures hold. One result a picture.
+/// The fast gradient sign method (Goodfellow, Shlens, Szegedy 2015, section 4): `x + ε · sign ∇ J` with the
+/// cross-entropy `J` of the class, or `x − ε · sign ∇ J` for a target class, clipped to valid pixels. One result per
+/// picture.
 ///
 /// # Errors
-/// When ε is not a finite number above 0, shapes, channels or classes do not suit, memory is not enough or a number is not
-/// finite.
+/// When ε is not a finite number above 0, shapes, channels or classes do not match, memory is not enough or a number is
+/// not finite.
 pub fn fgsm(
     engine: &mut Engine,
     graph: &Graph,
@@ -113,10 +115,10 @@ pub fn fgsm(
     attack(engine, graph, preprocess, x, goal, &once, KeptIterate::Last)
 }
 
-/// [`Pgd`] on every picture: one result each, whether the prediction is what was wanted or not.
+/// Runs [`Pgd`] on every picture: one result each, whether or not the goal is reached.
 ///
 /// # Errors
-/// As [`fgsm`], and when there is no iteration or the step is not a finite number above 0.
+/// As [`fgsm`], and when there are no iterations or the step is not a finite number above 0.
 pub fn pgd(
     engine: &mut Engine,
     graph: &Graph,
@@ -128,7 +130,7 @@ pub fn pgd(
     attack(engine, graph, preprocess, x, goal, settings, KeptIterate::Best)
 }
 
-/// Which iterate is the result.
+/// Which iterate becomes the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum KeptIterate {
     Best,
@@ -187,7 +189,7 @@ impl PgdRun<'_> {
         let Pgd { epsilon, step: length, iterations, start, stop, seed } = *self.settings;
         let plane = plane(self.preprocess, x.shape().len())?;
         let (radius, length) = (epsilon.normalised(self.preprocess), length.normalised(self.preprocess));
-        // An attack that begins at the picture meets its logits on the way.
+        // An attack that starts at the picture computes its logits in the first step.
         let before = match start {
             StartPoint::Picture => vec![Vec::new(); x.len()],
             StartPoint::Random => logits(engine, self.graph, x)?,
@@ -232,7 +234,7 @@ impl PgdRun<'_> {
         Ok(found.filter_map(|(i, (victim, original))| finish(victim, original, (goal, self.graph.link()), i)).collect())
     }
 
-    /// Pictures that are still under attack.
+    /// Pictures whose attack has not stopped.
     fn active(&self, victims: &[PredictionVictim], stop: Stop) -> Vec<usize> {
         let goes_on = |v: &PredictionVictim| stop == Stop::Last || !v.best.as_ref().is_some_and(|b| b.reached);
         (0..victims.len()).filter(|&i| goes_on(&victims[i])).collect()
@@ -243,7 +245,7 @@ impl PgdRun<'_> {
         Ok((Batch::of(points)?, active.iter().map(|&i| goal.classes()[i]).collect()))
     }
 
-    /// Keeps the iterate if it is the one to be kept.
+    /// Stores the iterate if it is the new result.
     fn judge(
         &self,
         victim: &mut PredictionVictim,
@@ -273,7 +275,7 @@ fn finish(
     i: usize,
 ) -> Option<Adversarial> {
     let best = victim.best?;
-    // A picture that was what is wanted before is not the attack's doing.
+    // If the original picture fulfils the goal already, that is not the attack's achievement.
     let succeeded = best.reached && !goal.reached(i, &victim.before);
     Some(Adversarial {
         linf: linf(&best.picture, original),

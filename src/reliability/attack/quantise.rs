@@ -1,16 +1,16 @@
-//! Adversarial inputs as pictures of levels.
+//! Rounds adversarial inputs to pictures of levels.
 
 use super::ball::{PictureLength, linf, plane};
 use crate::error::{Error, Result};
 use crate::image::{Picture, Preprocess};
 use crate::tensor::Tensor;
 
-/// An adversarial input as a picture file can hold it.
+/// An adversarial input that a picture file can hold.
 #[derive(Debug, Clone)]
 pub struct Quantised {
     /// The picture, at the net's input size.
     pub picture: Picture,
-    /// What the net sees of it: `[C, H, W]`, single precision.
+    /// The net's input made from it: `[C, H, W]`, single precision.
     pub tensor: Tensor,
     /// `max |x′ − x|` in normalised units.
     pub linf: f64,
@@ -18,15 +18,16 @@ pub struct Quantised {
     pub linf_levels: f64,
 }
 
-/// Prepared levels may miss a whole number by this much: preparation rounds to single precision.
+/// Tolerance for whole levels: the preparation rounds to single precision.
 const ROUNDING: f64 = 1e-3;
 
-/// `adversarial` (`[C, H, W]` in the net's space, near `original`) with every element rounded to a level of 0 to 255, towards
-/// `original`, so that ε holds for the picture too: in levels where ε is given in levels, else in normalised units.
+/// `adversarial` (`[C, H, W]` in the net's space, near `original`) with every element rounded to a level of 0 to 255,
+/// towards `original`, so that ε holds for the picture too: in levels if ε is given in levels, else in normalised
+/// units.
 ///
 /// # Errors
-/// When the tensors are no pictures of one shape, ε is not a finite number above 0, or some element has no level within ε:
-/// that can happen where `original` was not made of levels.
+/// When the tensors are not pictures of equal shape, ε is not a finite number above 0, or some element has no level
+/// within ε, which can happen if `original` does not consist of levels.
 pub fn quantise(
     original: &Tensor,
     adversarial: &Tensor,
@@ -65,14 +66,14 @@ pub fn quantise(
     Ok(Quantised { linf: linf(&tensor, original), picture, tensor, linf_levels: levels })
 }
 
-/// The level, not always a whole number, that is prepared as `v`.
+/// The level, not necessarily whole, whose preparation gives `v`.
 fn snapped(v: f64, c: usize, preprocess: &Preprocess) -> f64 {
     let t = preprocess.denormalise(c, v);
     if (t - t.round()).abs() < ROUNDING { t.round() } else { t }
 }
 
-/// The level nearest to `y` of those between `x` and `y` and within ε of `x`; where there is none between, the one nearest
-/// to `x`.
+/// The level nearest to `y` among those between `x` and `y` and within ε of `x`; if there is none, the one nearest to
+/// `x`.
 fn toward(x: f64, y: f64, epsilon: PictureLength, c: usize, preprocess: &Preprocess) -> Option<u8> {
     let (from, to) = (snapped(x, c, preprocess), snapped(y, c, preprocess));
     let within = |level: f64| {
@@ -84,12 +85,12 @@ fn toward(x: f64, y: f64, epsilon: PictureLength, c: usize, preprocess: &Preproc
     };
     let nearest = from.round().clamp(0.0, 255.0);
     let (mut level, back) = if to >= from { (to.floor(), -1.0) } else { (to.ceil(), 1.0) };
-    // Where an element moved by less than a level it stays.
+    // An element that moved by less than a level stays.
     if (level - from) * back > 0.0 {
         level = nearest;
     }
     level = level.clamp(0.0, 255.0);
-    // One step is enough where rounding alone puts a level outside.
+    // One step is enough, because only rounding can put a level outside.
     [level, level + back, nearest].into_iter().find(|&l| within(l)).map(|l| l as u8)
 }
 

@@ -1,4 +1,4 @@
-//! The registry of attacks, and `name:key=value,…` to an attack.
+//! The registry of attacks, and the parsing of `name:key=value,…` into an attack.
 
 use std::path::Path;
 
@@ -15,27 +15,27 @@ use crate::perturb::baseline::Baseline;
 use crate::reliability::localisation::Bounds;
 use crate::tensor::Tensor;
 
-/// What an attack changes.
+/// The target of an attack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttackKind {
     /// The prediction.
     Prediction,
-    /// The map, while the prediction stays.
+    /// The map, while the prediction is preserved.
     Map,
 }
 
-/// An attack as the registry knows it.
+/// An attack's entry in the registry.
 #[derive(Debug)]
 pub struct AttackEntry {
     /// Name in commands, files and records.
     pub id: &'static str,
-    /// Name in prose.
+    /// Name in running text.
     pub title: &'static str,
     /// Authors, year, title, venue.
     pub paper: &'static str,
     /// The definition in one line.
     pub summary: &'static str,
-    /// What it changes.
+    /// Its target.
     pub kind: AttackKind,
     /// Parameters in order of importance.
     pub parameters: &'static [Parameter],
@@ -254,17 +254,17 @@ impl Registered for AttackEntry {
     }
 }
 
-/// What an attack is given besides its parameters.
+/// The inputs of an attack besides its parameters.
 pub struct AttackContext<'a> {
     /// Seed of all random draws.
     pub seed: u64,
     /// Loads a picture or array as `[C, H, W]` in the net's space.
     pub load: &'a dyn Fn(&Path) -> Result<Tensor>,
-    /// Loads an array as it is.
+    /// Loads an array unchanged.
     pub load_map: &'a dyn Fn(&Path) -> Result<Tensor>,
 }
 
-/// An attack with all its parameters, by default or as given.
+/// An attack with all its parameters, given or default.
 #[derive(Debug, Clone)]
 pub struct AttackSpec {
     /// The attack.
@@ -272,32 +272,32 @@ pub struct AttackSpec {
     values: ParameterValues,
 }
 
-/// The class that an attack on the prediction wants.
+/// The class that an attack on the prediction aims for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wanted {
-    /// Any but the one that is to be left.
+    /// Any class other than the original one.
     Other,
-    /// The least likely on the original picture.
+    /// The class with the lowest score on the original picture.
     Least,
-    /// The one of this index or name.
+    /// The class with this index or name.
     Class(String),
 }
 
-/// An attack that can run.
+/// An attack that is ready to run.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Attack {
     /// [`fgsm`].
     Fgsm {
         /// ε.
         epsilon: PictureLength,
-        /// The class to be predicted.
+        /// The class aimed for.
         wanted: Wanted,
     },
     /// [`pgd`].
     Pgd {
         /// Its settings.
         settings: Pgd,
-        /// The class to be predicted.
+        /// The class aimed for.
         wanted: Wanted,
     },
     /// [`MapAttack`].
@@ -314,7 +314,7 @@ impl Attack {
         }
     }
 
-    /// A remark on an ε that every picture is within, `None` for a smaller one.
+    /// The remark on an ε so large that it contains every picture, `None` for a smaller one.
     pub fn beyond(&self, preprocess: &Preprocess) -> Option<String> {
         let epsilon = self.epsilon();
         let ranges = preprocess.std.iter().map(|std| 1.0 / std);
@@ -332,7 +332,7 @@ impl Attack {
         })
     }
 
-    /// The class to be predicted; nothing where the prediction is to stay.
+    /// The class aimed for; `None` if the prediction is to be preserved.
     pub fn wanted(&self) -> Option<&Wanted> {
         match self {
             Attack::Fgsm { wanted, .. } | Attack::Pgd { wanted, .. } => Some(wanted),
@@ -340,8 +340,8 @@ impl Attack {
         }
     }
 
-    /// One result a picture. `classes[i]` is, for picture `i`, the class whose map is attacked, the class that the prediction
-    /// is to leave or, if a class is wanted, that class.
+    /// One result per picture. `classes[i]` is, for picture `i`, the class whose map is attacked, the class that the
+    /// prediction should leave or, with a target class, that class.
     ///
     /// # Errors
     /// As [`pgd`] and [`MapAttack::attack`].
@@ -366,11 +366,11 @@ impl Attack {
 }
 
 impl AttackSpec {
-    /// Reads `name` or `name:key=value,key=(value with , or =)`.
+    /// Parses `name` or `name:key=value,key=(value with , or =)`.
     ///
     /// # Errors
-    /// When the name or a key is unknown (the message lists the near misses), a key is given twice, one that must be given is
-    /// not, or the text is not of this form.
+    /// When the name or a key is unknown (the message lists near misses), a key is given twice, a required one is
+    /// missing, or the text does not have this form.
     pub fn parse(text: &str) -> Result<Self> {
         let (entry, given) = read::<AttackEntry>(text)?;
         let resolve = |((key, value), p): ((&'static str, Option<String>), &Parameter)| match value {
@@ -388,7 +388,7 @@ impl AttackSpec {
         &self.values
     }
 
-    /// The attack.
+    /// Builds the attack.
     ///
     /// # Errors
     /// When a value is out of its range, or a file cannot be read.
@@ -435,7 +435,7 @@ impl AttackSpec {
         self.values.parse::<PictureLength>(key)?.positive(&format!("{}:{key}", self.entry.id))
     }
 
-    /// At least 1.
+    /// Parses a number of at least 1.
     fn count(&self, key: &str) -> Result<usize> {
         match self.values.count(key)? {
             0 => Err(self.wrong(key, "there must be at least 1")),

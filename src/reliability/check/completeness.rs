@@ -3,7 +3,7 @@
 use super::{CheckedMethod, Measurement, Test, Threshold, Verdict, ZERO};
 use crate::map::{Gap, percent};
 
-/// Share of the score that must have reached the pixels for its conservation to say something of them.
+/// Share of the score that must reach the pixels for its conservation to be meaningful.
 const LEAST_REACHED: f64 = 0.5;
 
 pub(super) const TEST: Test = Test {
@@ -25,7 +25,7 @@ pub(super) const TEST: Test = Test {
     },
 };
 
-/// Why there is no gap: what would have to be set for one, or that the method promises nothing.
+/// Why there is no gap: a parameter would have to be set, or the method promises nothing.
 fn unmeasured(examined: &CheckedMethod<'_>) -> String {
     let CheckedMethod { spec, .. } = examined;
     if spec.values().text("gap").is_ok_and(|gap| gap == "no") {

@@ -1,4 +1,4 @@
-//! Deletion: do the pixels that the map calls important matter more than any?
+//! Deletion: do the pixels that the map ranks as important matter more than random ones?
 
 use super::{Bench, CheckedMethod, Measurement, Test, Threshold, shows_nothing};
 use crate::error::{Error, Result};
@@ -9,10 +9,10 @@ use crate::reliability::ranking::ranking;
 use crate::reliability::removal::{RemovalOrder, Way, area, curves};
 use crate::tensor::Tensor;
 
-/// Steps from the picture to nothing.
+/// Steps from the picture to the baseline.
 const STEPS: usize = 50;
 
-/// Random orders that the map's is held against.
+/// Number of random orders with which the map's order is compared.
 const RANDOM: u32 = 5;
 
 pub(super) const TEST: Test = Test {

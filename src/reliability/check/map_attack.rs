@@ -51,7 +51,7 @@ fn run(bench: &mut Bench<'_>, examined: &CheckedMethod<'_>) -> Result<Measuremen
     let moved = Batch::of(vec![attacked.clone()])?.drawn_as(&x)?;
     let map = bench.map(examined, bench.graph, &moved, target)?;
     let compared = compare([examined.map, &map], [&x.items()[0], &attacked], &HOW)?;
-    // What moves the map to one that is the same everywhere leaves nothing of its top.
+    // If the attacked map is constant, nothing of the top is left.
     let kept = compared.top().unwrap_or(0.0);
     let sentences = [
         "the map keeps most of what it shows",

@@ -1,7 +1,8 @@
-//! Tests of trust: what `verilume check` asks of a method on a picture, with a verdict, the number behind it and the bound it
-//! was held against.
+//! Tests of trust: what `verilume check` tests about a method on a picture, with a verdict, the number behind it and
+//! its bound.
 //!
-//! A test lives in one file with its registry [`Test`]. Bounds that no paper gives are this project's own; each test says so.
+//! Each test is one file with its registry entry [`Test`]. Bounds that no paper gives are this project's own; each test
+//! says so.
 
 mod completeness;
 mod deletion;
@@ -30,30 +31,30 @@ use crate::program::Score;
 use crate::score::{least, top};
 use crate::tensor::Tensor;
 
-/// What a test says of a method on a picture.
+/// The result of a test of a method on a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// The method keeps to what the test asks for.
+    /// The method satisfies the test.
     Pass,
     /// It does not.
     Fail,
-    /// The test asks nothing of this method, net or picture, or could not be made; the detail says why.
+    /// The test does not apply to this method, net or picture, or could not be run; the detail says why.
     NotApplicable,
 }
 
-/// A bound that a number is held against.
+/// The bound of a number.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Threshold {
-    /// Passes when it is not above this.
+    /// Passes up to this value.
     AtMost(f64),
-    /// Passes when it is not below this.
+    /// Passes from this value on.
     AtLeast(f64),
 }
 
 impl Threshold {
-    /// What it says of `value`; what is no number fails.
+    /// The verdict for `value`; a NaN fails.
     pub fn judge(self, value: f64) -> Verdict {
         let holds = match self {
             Threshold::AtMost(most) => value <= most,
@@ -68,35 +69,35 @@ impl Threshold {
 pub struct Finding {
     /// [`Test::id`].
     pub test: String,
-    /// The method's id, as the caller names it.
+    /// The method's id, as given by the caller.
     pub method: String,
-    /// What it says.
+    /// The verdict.
     pub verdict: Verdict,
     /// The number behind the verdict.
     pub value: Option<f64>,
-    /// The bound it was held against.
+    /// Its bound.
     pub threshold: Option<Threshold>,
     /// The number's name and unit, such as `max |E′−E| / max |E|`.
     pub measure: String,
-    /// One sentence: what was seen, or why the test does not apply.
+    /// One sentence: the observation, or why the test does not apply.
     pub detail: String,
     /// Further numbers, by name.
     pub notes: Vec<(String, f64)>,
 }
 
-/// What a test measured, before it is judged.
+/// The result of a test before it is judged.
 #[derive(Default)]
 struct Measurement {
-    /// The number that [`Test::threshold`] judges; none where the test does not apply.
+    /// The number that [`Test::threshold`] judges; `None` if the test does not apply.
     value: Option<f64>,
-    /// What is said where it passes, or why the test does not apply; and where it fails.
+    /// The sentence if it passes, or why the test does not apply; and the sentence if it fails.
     sentences: [String; 2],
     notes: Vec<(String, f64)>,
     panels: Vec<Panel>,
 }
 
 impl Measurement {
-    /// `sentences` say what it means where it passes and where it fails.
+    /// `sentences` state what passing and failing mean.
     fn number(value: f64, sentences: [impl Into<String>; 2]) -> Self {
         Self { value: Some(value), sentences: sentences.map(Into::into), ..Self::default() }
     }
@@ -110,7 +111,7 @@ impl Measurement {
         self
     }
 
-    /// A note where there is such a number.
+    /// Adds a note if there is a number.
     fn note_of(self, name: &str, value: Option<f64>) -> Self {
         match value {
             Some(value) => self.note(name, value),
@@ -124,19 +125,19 @@ impl Measurement {
     }
 }
 
-/// A kind of test.
+/// A test's entry in the registry.
 pub struct Test {
     /// Name in commands and records.
     pub id: &'static str,
-    /// Name in prose.
+    /// Name in running text.
     pub title: &'static str,
-    /// The question that it answers, in one sentence.
+    /// The question that it answers, as one sentence.
     pub question: &'static str,
     /// Authors, year, title, venue.
     pub paper: &'static str,
     /// The number's name and unit.
     pub measure: &'static str,
-    /// The bound it is held against.
+    /// Its bound.
     pub threshold: Threshold,
     run: fn(&mut Bench<'_>, &CheckedMethod<'_>) -> Result<Measurement>,
 }
@@ -147,10 +148,10 @@ impl std::fmt::Debug for Test {
     }
 }
 
-/// The test that `name` names; case, `-`, `_` and spaces do not count.
+/// The test called `name`; case, `-`, `_` and spaces are ignored.
 ///
 /// # Errors
-/// When there is none; says which is near.
+/// When there is none; the message suggests near misses.
 pub fn test(name: &str) -> Result<&'static Test> {
     near::find(name, registry().iter(), |test| [test.id]).ok_or_else(|| {
         let near = near::nearest(name, registry().iter().map(|test| test.id));
@@ -173,63 +174,63 @@ pub fn registry() -> &'static [Test] {
     ]
 }
 
-/// Which of a method's maps a panel shows.
+/// The kind of map in a panel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PanelKind {
-    /// Of the picture for the class predicted.
+    /// The map of the picture, for the predicted class.
     Original,
-    /// Of the shifted picture, by the net for shifted data.
+    /// The map of the shifted picture, by the net for shifted data.
     Shifted,
-    /// Of the picture for the least likely class.
+    /// The map of the picture, for the class with the lowest score.
     WrongClass,
-    /// Of the picture, by the net with weights drawn anew.
+    /// The map of the picture, by the randomised net.
     Randomised,
-    /// Of the noisy picture.
+    /// The map of the noisy picture.
     Noisy,
-    /// Of the picture whose map was attacked.
+    /// The map of the picture after the attack.
     Attacked,
 }
 
-/// A map to be looked at.
+/// A map for display.
 #[derive(Debug, Clone)]
 pub struct Panel {
-    /// The test that made it; none for the original.
+    /// The test that produced it; `None` for the original.
     pub test: Option<&'static str>,
     /// The method's id.
     pub method: String,
     /// Which map it is.
     pub kind: PanelKind,
-    /// In a few words.
+    /// A few words about it.
     pub caption: String,
     /// The map.
     pub map: Map,
-    /// The picture it belongs to, normalised, where that is not the original.
+    /// Its picture, normalised, if that is not the original.
     pub picture: Option<Tensor>,
 }
 
-/// How a picture is checked.
+/// Options of a check.
 pub struct TestOptions<'a> {
     /// Seed of every draw.
     pub seed: u64,
-    /// Which number of the class is explained.
+    /// The class score that is explained.
     pub score: Score,
     /// How pictures became inputs.
     pub preprocess: &'a Preprocess,
-    /// Loads a picture or array that a method's parameter names.
+    /// Loads a picture or array named by a method's parameter.
     pub load: &'a dyn Fn(&Path) -> Result<Tensor>,
-    /// The tests to make, in order.
+    /// The tests to run, in order.
     pub tests: Vec<&'static Test>,
 }
 
-/// What the tests said of a picture, and the maps they said it of.
+/// The findings for a picture, and their maps.
 #[derive(Debug, Clone, Default)]
 pub struct Checked {
     /// The net's logits.
     pub logits: Vec<f64>,
-    /// Class explained: the one with the largest logit.
+    /// The explained class: the one with the largest logit.
     pub target: usize,
-    /// By method, within it by test.
+    /// By method, then by test.
     pub findings: Vec<Finding>,
     /// By method; the original comes first.
     pub panels: Vec<Panel>,
@@ -240,27 +241,27 @@ pub struct Checker<'a> {
     graph: Arc<Graph>,
     options: TestOptions<'a>,
     engine: Engine,
-    /// Input invariance can only be told in double precision.
+    /// Input invariance can be judged only in double precision.
     double: Engine,
     nets: Nets,
 }
 
-/// What keeps the nets with weights drawn anew.
+/// Name under which the memory of randomised nets is counted.
 const RANDOMISED: &str = "the test of randomised nets";
 
-/// Nets made from the one that is checked; kept, since all pictures and methods need them.
+/// Nets derived from the checked one; cached, because all pictures and methods need them.
 #[derive(Default)]
 struct Nets {
     shifted: HashMap<&'static str, Arc<Shifted>>,
-    /// By draw and places in the net of the layers drawn anew.
+    /// By draw and positions of the randomised layers.
     randomised: HashMap<(u64, Vec<usize>), Arc<Graph>>,
     /// Bytes of their weights.
     bytes: usize,
-    /// Of these, what the engine knows of already.
+    /// Those of them that the engine already accounts for.
     counted: usize,
 }
 
-/// A method on the picture.
+/// A method applied to the picture.
 struct CheckedMethod<'s> {
     id: &'s str,
     spec: &'s Spec,
@@ -268,7 +269,7 @@ struct CheckedMethod<'s> {
     map: &'s Map,
 }
 
-/// What tests work with.
+/// The resources of a test.
 struct Bench<'b> {
     graph: &'b Graph,
     options: &'b TestOptions<'b>,
@@ -278,20 +279,20 @@ struct Bench<'b> {
     scene: &'b mut Scene,
 }
 
-/// The picture, and what all methods share of it.
+/// The picture, and results that all methods share.
 struct Scene {
     x: Batch,
     target: usize,
     least: usize,
-    /// The picture whose gradient's map was attacked, or why there is none.
+    /// The result of the attack on the gradient's map, or why there is none.
     attacked: Option<std::result::Result<super::attack::Adversarial, String>>,
     /// Mean area under the deletion curves of random orders.
     random_deletion: Option<f64>,
 }
 
 impl<'a> Checker<'a> {
-    /// For pictures of the size that `graph` takes; `settings` are those of the engine that explains. A second engine works in
-    /// double precision.
+    /// A checker for pictures of the size that `graph` takes; `settings` are those of the engine that explains. A
+    /// second engine computes in double precision.
     ///
     /// # Errors
     /// As [`Engine::new`].
@@ -311,13 +312,14 @@ impl<'a> Checker<'a> {
         &mut self.engine
     }
 
-    /// Makes every test of every method, each under the name that findings call it by, on the picture `x`, `[C, H, W]`.
-    /// `told(method, test)` hears what comes next.
+    /// Runs every test of every method on the picture `x`, `[C, H, W]`; the methods come with the names used in
+    /// findings. `told(method, test)` is called before each.
     ///
-    /// What a method or test refuses (of kind input, model or settings) is a finding that does not apply and says why.
+    /// If a method or test refuses (with an input, model or settings error), the finding says that it does not apply,
+    /// and why.
     ///
     /// # Errors
-    /// When `x` does not suit the net, or memory, device or files fail.
+    /// When `x` does not match the net, or memory, device or files fail.
     pub fn check(
         &mut self,
         x: &Tensor,
@@ -388,12 +390,12 @@ impl<'a> Checker<'a> {
     }
 }
 
-/// Whether an error says that a method or test has no meaning here.
+/// Whether an error means that a method or test does not apply here.
 fn refused(e: &Error) -> bool {
     matches!(e.kind(), ErrorKind::Input | ErrorKind::Model | ErrorKind::Settings | ErrorKind::Shape)
 }
 
-/// The measure and what [`Test::threshold`] says of it.
+/// The finding: the measurement and the verdict of [`Test::threshold`].
 fn finding(test: &Test, method: &str, measured: Measurement) -> Finding {
     let verdict = measured.value.map_or(Verdict::NotApplicable, |value| test.threshold.judge(value));
     let [passes, fails] = measured.sentences;
@@ -410,7 +412,7 @@ fn finding(test: &Test, method: &str, measured: Measurement) -> Finding {
 }
 
 impl Bench<'_> {
-    /// The examined method's map of some picture, for some class, by some net.
+    /// The subject's map of a picture, for a class, by a net.
     fn map(&mut self, examined: &CheckedMethod<'_>, graph: &Graph, x: &Batch, target: usize) -> Result<Map> {
         let maps = examined.method.explain(self.engine, graph, x, &[target])?;
         maps.into_iter().next().ok_or_else(|| Error::device("a method without a map"))
@@ -422,18 +424,18 @@ impl CheckedMethod<'_> {
         Panel { test: Some(test), method: self.id.into(), kind, caption: caption.into(), map, picture }
     }
 
-    /// Why nothing can be compared with the map, where its magnitudes are the same everywhere.
+    /// Why nothing can be compared with the map, if its magnitudes are constant.
     fn shows_nothing(&self) -> Result<Option<Measurement>> {
         shows_nothing(self.map, Reduction::MaxAbs)
     }
 }
 
-/// Why a map puts no pixel before another, as `reduction` makes it one number a pixel; nothing where it does.
+/// Why a map, reduced by `reduction`, does not rank any pixels; `None` if it does.
 fn shows_nothing(map: &Map, reduction: Reduction) -> Result<Option<Measurement>> {
     let plane = reduction.apply(&map.values)?;
     let flat = (1..plane.len()).all(|i| plane.at(i) == plane.at(0));
     Ok(flat.then(|| Measurement::not_applicable(if map.is_zero() { ZERO } else { "the map is the same everywhere" })))
 }
 
-/// Said of a map without anything in it.
+/// The sentence about a map of zeros.
 const ZERO: &str = "the map is zero everywhere";

@@ -1,4 +1,4 @@
-//! Stability under noise that a person hardly sees.
+//! Stability under noise that is barely visible.
 
 use super::{Bench, CheckedMethod, Measurement, PanelKind, Test, Threshold};
 use crate::engine::Batch;
@@ -12,7 +12,7 @@ use crate::tensor::Tensor;
 /// Standard deviation of the noise, as a share of the picture's range.
 const SIGMA: f64 = 0.02;
 
-/// How maps are compared here and under attack.
+/// How maps are compared, here and under attack.
 pub(super) const HOW: Comparison = Comparison { scale: Scale::Paper, k: 0.1, reduction: Reduction::MaxAbs };
 
 pub(super) const TEST: Test = Test {
@@ -46,7 +46,7 @@ fn run(bench: &mut Bench<'_>, examined: &CheckedMethod<'_>) -> Result<Measuremen
     Ok(measured.panel(examined.panel(TEST.id, PanelKind::Noisy, "with noise of 2 %", map, picture)))
 }
 
-/// The picture with noise, in its own draws.
+/// The picture with noise, drawn from its own key.
 fn noisy(x: &Batch, seed: u64) -> Result<Batch> {
     let one = |i: usize| {
         let (picture, draws) = (&x.items()[i], x.draws()[i]);

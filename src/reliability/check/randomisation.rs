@@ -1,4 +1,4 @@
-//! Parameter randomisation: does the map notice when what the net has learned is thrown away?
+//! Parameter randomisation: does the map change when the learned weights are destroyed?
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::reliability::similarity::{hog_spearman, spearman, spearman_abs, ssim}
 const PAPER: &str = "Adebayo, Gilmer, Muelly, Goodfellow, Hardt, Kim 2018: Sanity checks for saliency maps, NeurIPS (the bound is \
                      this project's)";
 
-/// Nets that a cascade goes through, and layers that are drawn anew one at a time, at most.
+/// Most nets in a cascade, and most layers that are randomised one at a time.
 const STEPS: usize = 8;
 
 pub(super) const CASCADING: Test = Test {
@@ -21,8 +21,8 @@ pub(super) const CASCADING: Test = Test {
     question: "Does the map change when layers are drawn anew from the logits down to the picture?",
     paper: PAPER,
     measure: "Spearman of the maps or of their magnitudes, the larger, with the upper half of the layers drawn anew, mean over five draws",
-    // Half way between what the gradient keeps on small and large nets (a third at most) and what guided backpropagation does
-    // (two thirds at least).
+    // Halfway between the correlation that the gradient keeps on small and large nets (at most a third) and that of
+    // guided backpropagation (at least two thirds).
     threshold: Threshold::AtMost(0.5),
     run: cascading,
 };
@@ -37,16 +37,16 @@ pub(super) const INDEPENDENT: Test = Test {
     run: independent,
 };
 
-/// `STEPS` of `n` layers, evenly spread, the last among them.
+/// `STEPS` of `n` layers, evenly spread, including the last.
 fn spread(n: usize) -> impl Iterator<Item = usize> {
     let steps = n.min(STEPS);
     (1..=steps).map(move |i| (n * i).div_ceil(steps))
 }
 
-/// Draws of the net that the cascade is judged by: two coarse maps may look alike by chance.
+/// Number of draws of the net that decides about the cascade: two coarse maps may be similar by chance.
 const DRAWS: u64 = 5;
 
-/// The examined method's map by the net with `nodes` drawn anew, the `draw`-th time.
+/// The subject's map by the net with `nodes` randomised, in draw `draw`.
 fn map(bench: &mut Bench<'_>, examined: &CheckedMethod<'_>, nodes: &[NodeId], draw: u64) -> Result<Map> {
     let (x, target) = (bench.scene.x.clone(), bench.scene.target);
     let key = (draw, nodes.iter().map(|n| n.index()).collect());
@@ -54,7 +54,7 @@ fn map(bench: &mut Bench<'_>, examined: &CheckedMethod<'_>, nodes: &[NodeId], dr
         return kept(bench, 0, |bench| bench.map(examined, &net, &x, target));
     }
     let bytes = drawn_bytes(bench.graph, nodes);
-    // Other pictures and methods need it too, but what is kept must leave room for the largest.
+    // Other pictures and methods need it too, but the cache must leave room for the largest net.
     let largest = drawn_bytes(bench.graph, &layers(bench.graph));
     let stays = bench.engine.left().is_none_or(|left| (bench.nets.bytes + bytes + largest) as u64 <= left / 4);
     kept(bench, bytes, |bench| {
@@ -70,7 +70,7 @@ fn map(bench: &mut Bench<'_>, examined: &CheckedMethod<'_>, nodes: &[NodeId], dr
     })
 }
 
-/// Refuses where the net with all of `nodes` drawn anew would not fit, before any is made.
+/// Returns an error if the net with all of `nodes` randomised would not fit, before any net is made.
 fn check_room(bench: &mut Bench<'_>, examined: &CheckedMethod<'_>, nodes: &[NodeId]) -> Result<()> {
     if bench.engine.left().is_none_or(|left| drawn_bytes(bench.graph, nodes) as u64 <= left / 4) {
         return Ok(());
@@ -79,7 +79,7 @@ fn check_room(bench: &mut Bench<'_>, examined: &CheckedMethod<'_>, nodes: &[Node
     kept(bench, drawn_bytes(graph, nodes), |bench| bench.map(examined, graph, &x, target)).map(|_| ())
 }
 
-/// Does `work` while the nets that stay and have not been counted, and `more` bytes, are kept.
+/// Runs `work` while the memory of cached nets that is not counted yet, and `more` bytes, are accounted for.
 fn kept<T>(bench: &mut Bench<'_>, more: usize, work: impl FnOnce(&mut Bench<'_>) -> Result<T>) -> Result<T> {
     let Bench { graph, options, engine, double, nets, scene } = bench;
     engine.keeping((RANDOMISED, nets.bytes - nets.counted + more), |engine| {
@@ -87,20 +87,20 @@ fn kept<T>(bench: &mut Bench<'_>, more: usize, work: impl FnOnce(&mut Bench<'_>)
     })
 }
 
-/// Said where no map of a randomised net can be compared.
+/// The sentence when no map of a randomised net can be compared.
 const BLANK: &str = "the maps of the randomised nets are the same everywhere: nothing can be compared with them";
 
 /// Rank correlations of two maps.
 #[derive(Debug, Clone, Copy)]
 struct Likeness {
-    /// Of the magnitudes.
+    /// Correlation of the magnitudes.
     magnitudes: f64,
-    /// With sign, of the sums over channels.
+    /// Correlation of the sums over channels, with their sign.
     signed: f64,
 }
 
 impl Likeness {
-    /// None where the second map is the same everywhere: a net that shows nothing any more says nothing of the method.
+    /// `None` if the second map is constant: it then says nothing about the method.
     fn of(before: &Map, after: &Map) -> Result<Option<Self>> {
         if shows_nothing(after, Reduction::MaxAbs)?.is_some() {
             return Ok(None);

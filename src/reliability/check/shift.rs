@@ -1,4 +1,4 @@
-//! Input invariance: does the explanation stay when all data are shifted and the net takes the shift back?
+//! Input invariance: does the explanation stay the same when all data are shifted and the net compensates the shift?
 
 use std::path::Path;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ fn run(
     };
     let options = bench.options;
     let preprocess = shifted_preprocess(options.preprocess, shifted.shift());
-    // A picture that a parameter names is one of the shifted data too.
+    // A picture named by a parameter belongs to the shifted data too.
     let load = |path: &Path| {
         let (tensor, shift) = ((options.load)(path)?, shifted.shift());
         if tensor.len() != shift.len() {
@@ -76,7 +76,7 @@ fn run(
         ));
     }
     let mut compare = |double: bool| {
-        // Both engines have the same bound.
+        // Both engines have the same memory bound.
         let (engine, other) = match double {
             true => (&mut *bench.double, &mut *bench.engine),
             false => (&mut *bench.engine, &mut *bench.double),

@@ -1,11 +1,11 @@
-//! Wrong class: is another class explained by another map?
+//! Wrong class: do different classes have different maps?
 
 use super::{Measurement, PanelKind, Test, Threshold};
 use crate::graph::Link;
 use crate::map::{channel_max_abs, paper_scale};
 use crate::reliability::similarity::{spearman_abs, ssim, top_k_intersection};
 
-/// Share of the pixels that are a map's top.
+/// Share of the pixels that count as a map's top.
 const TOP: f64 = 0.1;
 
 pub(super) const TEST: Test = Test {
@@ -32,7 +32,7 @@ pub(super) const TEST: Test = Test {
         let wrong = bench.map(examined, bench.graph, &x, least)?;
         let [a, b] = [channel_max_abs(&examined.map.values)?, channel_max_abs(&wrong.values)?];
         let size = |t: &crate::tensor::Tensor| t.to_f64().iter().sum::<f64>();
-        // A map that vanishes for a class that is not there is as different as can be.
+        // A map that vanishes for an absent class is as different as possible.
         let spearman = spearman_abs(&a, &b)?;
         let top = spearman.map(|_| top_k_intersection(&a, &b, TOP)).transpose()?;
         let another = match spearman {

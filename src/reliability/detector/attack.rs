@@ -1,4 +1,4 @@
-//! Attacks on the prediction that a detector is trained on and measured against.
+//! Attacks on the prediction, with which a detector is trained and measured.
 
 use crate::engine::{Batch, Engine};
 use crate::error::{Error, Result};
@@ -8,13 +8,13 @@ use crate::reliability::attack::{self, Adversarial, AttackContext, AttackKind, A
 use crate::score::{least, top};
 use crate::tensor::Tensor;
 
-/// Whether attacked versions are rounded to levels of 0 to 255, as picture files hold them. Clean pictures are made of levels;
-/// what is not would be told from them by that alone.
+/// Whether attacked versions are rounded to levels of 0 to 255, as in picture files. Clean pictures consist of levels;
+/// unrounded versions could be recognised by that alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rounding {
-    /// They are.
+    /// They are rounded.
     Levels,
-    /// They stay as the attack found them.
+    /// They stay as the attack computed them.
     None,
 }
 
@@ -23,7 +23,7 @@ pub enum Rounding {
 pub struct SpecimenAttack {
     name: String,
     attack: attack::Attack,
-    /// The class that it makes for, where it is one for all pictures.
+    /// The class that it aims for, if that is the same for all pictures.
     class: Option<usize>,
     rounding: Rounding,
 }
@@ -35,10 +35,10 @@ impl std::fmt::Display for SpecimenAttack {
 }
 
 impl SpecimenAttack {
-    /// Reads `name` or `name:key=value,…` as [`AttackSpec::parse`]; `seed` is that of random starts.
+    /// Parses `name` or `name:key=value,…` as [`Spec::parse`]; `seed` is for random starts.
     ///
     /// # Errors
-    /// When the text is no attack, one on the map, or wants a class that is not given by its index.
+    /// When the text is not an attack, is an attack on the map, or has a target class that is not an index.
     pub fn parse(text: &str, rounding: Rounding, seed: u64) -> Result<Self> {
         let spec = AttackSpec::parse(text)?;
         if spec.entry.kind != AttackKind::Prediction {
@@ -64,15 +64,16 @@ impl SpecimenAttack {
         Ok(Self { name, attack, class, rounding })
     }
 
-    /// A remark on an ε that every picture is within, `None` for a smaller one.
+    /// The remark on an ε so large that it contains every picture, `None` for a smaller one.
     pub fn beyond(&self, preprocess: &Preprocess) -> Option<String> {
         Some(format!("{}: {}", self.name, self.attack.beyond(preprocess)?))
     }
 
-    /// The attacked version of each picture, whatever the net makes of it; `logits` are the net's on the pictures.
+    /// The attacked version of each picture, whether or not the attack succeeded; `logits` are the net's on the
+    /// pictures.
     ///
     /// # Errors
-    /// When the pictures are not made of levels although the result is to be, or the attack fails.
+    /// When the result is to be rounded but the pictures do not consist of levels, or the attack fails.
     pub fn run(
         &self,
         engine: &mut Engine,
@@ -92,7 +93,7 @@ impl SpecimenAttack {
         found.into_iter().zip(x.items()).map(rounded).collect()
     }
 
-    /// The class that the attack leaves, or makes for.
+    /// The class to move away from, or to aim for.
     fn class(&self, logits: &[f64]) -> usize {
         match (self.class, self.attack.wanted()) {
             (Some(class), _) => class,

@@ -1,4 +1,4 @@
-//! What the detector looks at: a stack of maps of one size.
+//! The detector's input: a stack of maps of one size.
 
 use crate::engine::{Batch, Engine};
 use crate::error::{Error, Result};
@@ -9,19 +9,19 @@ use crate::method::{Context, Method, Spec};
 use crate::tensor::Tensor;
 use crate::tensor::resample::taps;
 
-/// Rows and columns of every map of a stack.
+/// Height and width of every map in a stack.
 pub const SIDE: usize = 32;
 
-/// Makes stacks of maps with one method.
+/// Computes stacks of maps with one method.
 pub struct Features {
     source: FeatureSource,
     side: usize,
 }
 
 enum FeatureSource {
-    /// The stages' masks of `haf`, as Wang et al. 2020 take them.
+    /// The masks of all stages by `haf`, as in Wang et al. 2020.
     Masks(Haf),
-    /// The one map of any other method.
+    /// The single map of any other method.
     Map(Box<dyn Method>),
 }
 
@@ -36,7 +36,7 @@ impl std::fmt::Debug for Features {
 }
 
 impl Features {
-    /// Of the method `spec`, resized to `side` rows and columns.
+    /// Features by the method `spec`, resized to `side` by `side`.
     ///
     /// # Errors
     /// When a parameter of the method is out of its range.
@@ -48,11 +48,12 @@ impl Features {
         Ok(Self { source, side })
     }
 
-    /// `[T, side, side]` for each picture and the class explained on it, in the engine's precision.
+    /// `[T, side, side]` per picture, for the class explained on it, in the engine's precision.
     ///
-    /// For `haf`, `T` is the number of stages and a map is the mean over the channels of a stage's mask; for other methods `T`
-    /// is 1 and the map is the method's, the largest magnitude over its channels. Maps are enlarged with linear interpolation
-    /// and reduced by averaging areas. Nothing is scaled by picture: how strong a map is says something too.
+    /// For `haf`, `T` is the number of stages, and each map is the mean over the channels of a stage's mask. For other
+    /// methods `T` is 1, and the map is the method's, with the largest magnitude over channels. Maps are enlarged by
+    /// linear interpolation and reduced by area averaging. They are not scaled per picture, because a map's magnitude
+    /// is informative.
     ///
     /// # Errors
     /// As [`Method::explain`].
@@ -94,7 +95,7 @@ impl Features {
     }
 }
 
-/// `values` (`[h, w]`) at `side` rows and columns: each axis is enlarged linearly or reduced by averaging.
+/// `values` (`[h, w]`) resized to `side` by `side`: each axis is enlarged linearly or reduced by averaging.
 fn resized(values: &[f64], [h, w]: [usize; 2], side: usize) -> Vec<f64> {
     let (rows, columns) = (axis(h, side), axis(w, side));
     let mut narrow = vec![0.0; h * side];
@@ -108,12 +109,12 @@ fn resized(values: &[f64], [h, w]: [usize; 2], side: usize) -> Vec<f64> {
     out
 }
 
-/// For each element of an axis of `to` the elements of one of `from` that it is made of, with their shares.
+/// For each of `to` output elements of an axis, the input elements (of `from`) and their weights.
 fn axis(from: usize, to: usize) -> Vec<Vec<(usize, f64)>> {
     if from <= to {
         return taps(from, to).into_iter().map(|(low, high, at)| vec![(low, 1.0 - at), (high, at)]).collect();
     }
-    // In units of 1 / to of a source element, so that the ends are whole numbers.
+    // In units of 1 / `to` of an input element, so that the ends are integers.
     let cell = |i: usize| {
         let (start, end) = (i * from, (i + 1) * from);
         let overlap = move |k: usize| ((k + 1) * to).min(end).saturating_sub((k * to).max(start));
@@ -128,7 +129,7 @@ mod tests {
 
     #[test]
     fn maps_are_reduced_by_areas_and_enlarged_linearly() {
-        // Three columns to two: each takes one and a half.
+        // Three columns to two: each combines one and a half.
         assert_eq!(axis(3, 2), [vec![(0, 2.0 / 3.0), (1, 1.0 / 3.0)], vec![(1, 1.0 / 3.0), (2, 2.0 / 3.0)]]);
         assert_eq!(resized(&[1.0, 2.0, 3.0, 4.0], [4, 1], 2), [1.5, 1.5, 3.5, 3.5]);
         assert_eq!(resized(&[1.0, 3.0], [1, 2], 4)[..4], [1.0, 1.5, 2.5, 3.0]);

@@ -1,10 +1,10 @@
-//! Tells attacked pictures from clean ones by the saliency maps of what a net predicts on them (Wang, Su, Zhang, Hu 2020:
-//! Learning reliable visual saliency for model explanations, IEEE Transactions on Multimedia; the text is not public, so
-//! net, training and form of the input are this project's own).
+//! Distinguishes attacked from clean pictures by the saliency maps of a net's predictions (Wang, Su, Zhang, Hu 2020:
+//! Learning reliable visual saliency for model explanations, IEEE Transactions on Multimedia; the text is not public,
+//! so net, training and input format are this project's own).
 //!
-//! [`Features`] makes a stack of maps of a picture, a [`Laboratory`] those of pictures and their attacked versions, [`train`]
-//! fits a small net ([`Net`]) to them, a [`Detector`] is that net with what its stacks were standardised with and where it
-//! comes from.
+//! [`Features`] computes a stack of maps of a picture; a [`Laboratory`], those of pictures and their attacked versions;
+//! [`train`] fits a small net ([`Net`]) to them. A [`Detector`] is that net with its standardisation and its
+//! provenance.
 
 mod attack;
 mod features;
@@ -34,18 +34,18 @@ use crate::error::{Error, Result, read_file};
 use crate::image::Preprocess;
 use crate::tensor::{Shape, Tensor, check_safetensors};
 
-/// Where a detector comes from: written beside its weights.
+/// The origin of a detector, stored with its weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DetectorProvenance {
     /// Version of the program that trained it.
     pub version: String,
-    /// The method whose maps it looks at, with all its parameters.
+    /// The method that computes its maps, with all parameters.
     pub method: String,
-    /// Seed of the method's draws, of the split and of the training.
+    /// Seed of the method's draws, the split and the training.
     pub seed: u64,
-    /// Name and architecture of the net whose predictions are explained.
+    /// Name and architecture of the explained net.
     pub model: [String; 2],
-    /// SHA-256 of that net's weights file: maps of another net mean something else.
+    /// SHA-256 of that net's weights file; maps of another net have another meaning.
     pub model_sha256: String,
     /// Shape of that net's input, `[C, H, W]`.
     pub input: [usize; 3],
@@ -53,28 +53,28 @@ pub struct DetectorProvenance {
     pub preprocess: Preprocess,
     /// The attacks it was trained on.
     pub attacks: Vec<String>,
-    /// Pictures of the training, validation and test part.
+    /// Number of pictures in the training, validation and test parts.
     pub pictures: [usize; 3],
-    /// Clean and attacked examples of each part.
+    /// Clean and attacked samples in each part.
     pub examples: [[usize; 2]; 3],
     /// How it was trained.
     pub training: Training,
-    /// Epochs that were run, and the number of the one that was kept, from 1.
+    /// Epochs that were run, and the number (from 1) of the selected one.
     pub epochs: [usize; 2],
-    /// AUC on the validation part, after the epoch that was kept because of it.
+    /// AUC on the validation part after the selected epoch.
     pub validation_auc: f64,
     /// AUC on the test part, by attack.
     pub test: BTreeMap<String, Interval>,
-    /// Numbers and kernels it was trained in.
+    /// Precision and kernels used in training.
     pub computed_in: [String; 2],
-    /// Data, or whatever else the caller has to say.
+    /// Data, and other notes of the caller.
     pub notes: BTreeMap<String, String>,
 }
 
-/// A trained net with what belongs to it.
+/// A trained net with its standardisation and provenance.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Detector {
-    /// Where it comes from.
+    /// Its origin.
     pub provenance: DetectorProvenance,
     net: Net,
     scaling: Scaling,
@@ -84,21 +84,21 @@ pub struct Detector {
 const PROVENANCE: &str = "verilume.detector";
 
 impl Detector {
-    /// Of a training's result.
+    /// From the result of a training.
     pub fn new(trained: Trained, provenance: DetectorProvenance) -> Self {
         Self { provenance, net: trained.net, scaling: trained.scaling }
     }
 
-    /// Shape of the stacks of maps that it takes.
+    /// Shape of its stacks of maps.
     pub fn maps(&self) -> Shape {
         self.net.input()
     }
 
-    /// For each stack of maps the probability that its picture was attacked, if clean and attacked ones were equally many,
-    /// and the log of its odds, which tells pictures apart where the probability is rounded to 0 or 1.
+    /// For each stack of maps: the probability that its picture was attacked, if clean and attacked ones are equally
+    /// frequent, and the log-odds, which still distinguish pictures when the probability is rounded to 0 or 1.
     ///
     /// # Errors
-    /// When a stack has not the shape of those it was trained on, or a number is not finite.
+    /// When a stack does not have the shape used in training, or a number is not finite.
     pub fn scores(&self, engine: &mut Engine, stacks: &[Tensor]) -> Result<Vec<DetectorVerdict>> {
         let scaled = stacks.iter().map(|s| self.scaling.apply(s)).collect::<Result<Vec<_>>>()?;
         let logs = self.net.log_probabilities(engine, &scaled)?;
@@ -107,8 +107,8 @@ impl Detector {
         Ok(logs.into_iter().map(verdict).collect())
     }
 
-    /// AUC on the pictures of the test part and their attacked versions of one kind, with its interval over pictures; `None`
-    /// where one of the two is missing.
+    /// AUC on the test part's pictures and their attacked versions of one kind, with its interval over pictures; `None`
+    /// if one of the two is missing.
     ///
     /// # Errors
     /// As [`Detector::scores`].
@@ -124,7 +124,7 @@ impl Detector {
         for positive in [false, true] {
             let maps =
                 |s: &Specimen| if positive { s.attacked.get(kind).cloned().flatten() } else { Some(s.clean.clone()) };
-            // Equal pictures are drawn together.
+            // Equal pictures are resampled together.
             let (keys, stacks): (Vec<u64>, Vec<Tensor>) = tested.iter().filter_map(|s| Some((s.key, maps(s)?))).unzip();
             let verdicts = self.scores(engine, &stacks)?;
             let case =
@@ -134,7 +134,7 @@ impl Detector {
         interval(&cases, bootstrap)
     }
 
-    /// Refuses a net, or a way to prepare pictures, other than the one whose maps it was trained on.
+    /// Refuses a net or a picture preparation other than the one used in training.
     ///
     /// # Errors
     /// When they differ.
@@ -157,10 +157,10 @@ impl Detector {
         Ok(())
     }
 
-    /// A safetensors file: the net's weights and biases, `scaling.mean` and `scaling.std`, in double precision.
+    /// Serialises to safetensors: the net's weights and biases, `scaling.mean` and `scaling.std`, in double precision.
     ///
     /// # Errors
-    /// None for a detector that was trained or read.
+    /// Never for a detector that was trained or read.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let broken = |e: &dyn std::fmt::Display| Error::model(format!("the detector cannot be written: {e}"));
         let raw = |values: &[f64]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
@@ -176,7 +176,7 @@ impl Detector {
         for (name, values) in [("scaling.mean", &self.scaling.mean), ("scaling.std", &self.scaling.std)] {
             tensors.push((name.into(), vec![values.len()], raw(values)));
         }
-        // The extents of the stacks are not told by the weights alone.
+        // The weights alone do not determine the size of the stacks.
         let Shape { c, h, w } = self.net.input();
         let header = DetectorHeader { maps: [c, h, w], provenance: self.provenance.clone() };
         let header = serde_json::to_string(&header).map_err(|e| broken(&e))?;
@@ -187,10 +187,10 @@ impl Detector {
         safetensors::serialize(views.collect::<Result<Vec<_>>>()?, Some(metadata)).map_err(|e| broken(&e))
     }
 
-    /// What [`Detector::to_bytes`] wrote.
+    /// Reads the output of [`Detector::to_bytes`].
     ///
     /// # Errors
-    /// When the bytes are no such file, or hold numbers that are not finite.
+    /// When the bytes are not such a file, or hold numbers that are not finite.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let broken = |e: &dyn std::fmt::Display| Error::model(format!("not a file of a detector: {e}"));
         check_safetensors(bytes).map_err(|e| broken(&e))?;
@@ -238,10 +238,10 @@ impl Detector {
     }
 }
 
-/// What a detector says of one picture.
+/// A detector's verdict on one picture.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DetectorVerdict {
-    /// Probability that the picture was attacked, under equal odds.
+    /// Probability that the picture was attacked, at even prior odds.
     pub probability: f64,
     /// `ln(p / (1 − p))`.
     pub log_odds: f64,

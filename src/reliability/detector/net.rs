@@ -1,4 +1,4 @@
-//! The detector's own net: two convolutions and one linear layer, with gradients of their weights.
+//! The detector's own net: two convolutions and one linear layer, with gradients of its weights.
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use crate::tensor::{Shape, Tensor, Window};
 /// Channels of the two convolutions.
 const FILTERS: [usize; 2] = [8, 16];
 
-/// Index of the class of clean pictures, and of attacked ones.
+/// Class index of clean pictures; [`ATTACKED`] is that of attacked ones.
 pub const CLEAN: usize = 0;
 /// See [`CLEAN`].
 pub const ATTACKED: usize = 1;
 
-/// One layer's place among the parameters: its weight, then its bias.
+/// The position of a layer's weight and bias among the parameters.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DetectorLayer {
     pub name: &'static str,
@@ -35,21 +35,21 @@ impl DetectorLayer {
     }
 }
 
-/// Convolution 3×3 (8 channels, padding 1), ReLU, max-pool 2×2, convolution 3×3 (16 channels, padding 1), ReLU, max-pool 2×2,
-/// linear layer to two classes, clean and attacked. The paper's net is not public; this one is ours.
+/// Convolution 3×3 (8 channels, padding 1), ReLU, max-pool 2×2, convolution 3×3 (16 channels, padding 1), ReLU,
+/// max-pool 2×2, linear layer to two classes, clean and attacked. The paper's net is not public; this one is our own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Net {
     input: Shape,
-    /// By layer the weight, `[k, c, kh, kw]` in C order, then the bias.
+    /// Per layer: the weight, `[k, c, kh, kw]` in C order, then the bias.
     parameters: Vec<f64>,
 }
 
-/// Pictures whose gradients or logits are computed together: their gradients are held until they are added up.
+/// Most pictures per batch: their gradients are held until they are summed.
 const TOGETHER: usize = 64;
 
 impl Net {
-    /// For stacks of maps of shape `input`, with weights drawn as He et al. (2015) do (normal of variance 2 / fan-in, the last
-    /// layer's 1 / fan-in) and biases of 0.
+    /// A net for stacks of maps of shape `input`, with weights drawn as in He et al. (2015) (normal with variance 2 /
+    /// fan-in; the last layer's 1 / fan-in) and zero biases.
     ///
     /// # Errors
     /// When `input` has fewer than 4 rows or columns or is too large.
@@ -69,7 +69,7 @@ impl Net {
     /// With the given parameters.
     ///
     /// # Errors
-    /// As [`Net::new`], and when there are more or fewer numbers than the net has, or one is not finite.
+    /// As [`Net::new`], and when the number of parameters is wrong, or one is not finite.
     pub fn with(input: Shape, parameters: Vec<f64>) -> Result<Self> {
         let wanted: usize = layers(input)?.iter().map(DetectorLayer::parameters).sum();
         if parameters.len() != wanted || parameters.iter().any(|p| !p.is_finite()) {
@@ -81,17 +81,17 @@ impl Net {
         Ok(Self { input, parameters })
     }
 
-    /// Shape of the stacks of maps that it takes.
+    /// Shape of its stacks of maps.
     pub fn input(&self) -> Shape {
         self.input
     }
 
-    /// All trained numbers: by layer the weight, `[k, c, kh, kw]` in C order, then the bias.
+    /// All parameters; per layer, the weight, `[k, c, kh, kw]` in C order, then the bias.
     pub fn parameters(&self) -> &[f64] {
         &self.parameters
     }
 
-    /// All trained numbers, to be moved.
+    /// All parameters, mutable.
     pub fn parameters_mut(&mut self) -> &mut [f64] {
         &mut self.parameters
     }
@@ -100,10 +100,10 @@ impl Net {
         layers(self.input)
     }
 
-    /// The net with its present parameters.
+    /// The net with its current parameters.
     ///
     /// # Errors
-    /// None for a net that was made by [`Net::new`] or [`Net::with`].
+    /// Never for a net made by [`Net::new`] or [`Net::with`].
     pub fn graph(&self) -> Result<Graph> {
         let mut b = GraphBuilder::new(self.input);
         let (mut at, mut rest) = (b.input(), self.parameters.as_slice());
@@ -128,18 +128,18 @@ impl Net {
         b.finish(at)
     }
 
-    /// Pictures that go through the net together: their gradients are kept.
+    /// Pictures per batch; their gradients are held.
     fn together(&self, engine: &Engine) -> usize {
         engine.together(2 * self.parameters.len() * size_of::<f64>(), TOGETHER)
     }
 
-    /// The cross-entropy `−Σ_i weights[i] · log p(classes[i])` and its gradient, one number a parameter.
+    /// The cross-entropy `−Σ_i weights[i] · log p(classes[i])` and its gradient, one number per parameter.
     ///
-    /// Each picture's gradient comes from the engine; they are added in order in double precision, so that neither depends on
-    /// threads or memory.
+    /// Each picture's gradient comes from the engine; they are summed in order in double precision, so that neither
+    /// result depends on threads or memory.
     ///
     /// # Errors
-    /// When there is not one class and weight a picture, shapes do not suit, or a number is not finite.
+    /// When there is not one class and weight per picture, shapes do not match, or a number is not finite.
     pub fn loss(
         &self,
         engine: &mut Engine,
@@ -183,10 +183,10 @@ impl Net {
         added.map(|()| (loss, gradient))
     }
 
-    /// The log-probability of each class on each picture, clean first.
+    /// The log-probabilities of the classes on each picture, clean first.
     ///
     /// # Errors
-    /// When shapes do not suit or a number is not finite.
+    /// When shapes do not match or a number is not finite.
     pub fn log_probabilities(&self, engine: &mut Engine, x: &[Tensor]) -> Result<Vec<[f64; 2]>> {
         let graph = self.graph()?;
         let mut found = Vec::with_capacity(x.len());

@@ -1,4 +1,4 @@
-//! Examples for a detector: pictures, their attacked versions, and the maps of both.
+//! Samples for a detector: pictures, their attacked versions, and the maps of both.
 
 use super::attack::SpecimenAttack;
 use super::features::Features;
@@ -10,12 +10,12 @@ use crate::image::Preprocess;
 use crate::score::top;
 use crate::tensor::Tensor;
 
-/// Where attacked versions come from.
+/// The origin of attacked versions.
 #[derive(Debug, Clone)]
 pub enum SpecimenOrigin {
-    /// They are made.
+    /// They are made by this attack.
     Made(SpecimenAttack),
-    /// They are given beside the pictures.
+    /// They are supplied with the pictures.
     Given(String),
 }
 
@@ -31,20 +31,20 @@ impl std::fmt::Display for SpecimenOrigin {
 /// One kind of attacked versions.
 #[derive(Debug, Clone)]
 pub struct SpecimenKind {
-    /// Where they come from.
+    /// Their origin.
     pub origin: SpecimenOrigin,
-    /// Whether no weight and no epoch is chosen by them: they are made of pictures of the test part only.
+    /// Whether they are held out from training and epoch selection: made only from pictures of the test part.
     pub held_out: bool,
 }
 
-/// How examples are made.
+/// Computes samples.
 #[derive(Debug)]
 pub struct Laboratory<'a> {
     /// The net whose predictions are explained.
     pub graph: &'a Graph,
     /// How pictures became inputs.
     pub preprocess: &'a Preprocess,
-    /// Makes the maps.
+    /// Computes the maps.
     pub features: &'a Features,
     /// Kinds of attacked versions.
     pub kinds: &'a [SpecimenKind],
@@ -52,32 +52,32 @@ pub struct Laboratory<'a> {
     pub seed: u64,
 }
 
-/// One picture and what became of it.
+/// One picture with its maps.
 #[derive(Debug, Clone)]
 pub struct Specimen {
-    /// Names the picture: equal pictures have equal keys.
+    /// Identifies the picture: equal pictures have equal keys.
     pub key: u64,
-    /// What it is used for.
+    /// Its part of the split.
     pub part: SplitPart,
     /// The class that the net predicts on it.
     pub predicted: usize,
-    /// Maps of that class.
+    /// Maps for that class.
     pub clean: Tensor,
-    /// By kind: maps of the class that the net predicts on the attacked version, if that is another class than on the picture;
-    /// `None` where the prediction stayed or there is no such version.
+    /// By kind: maps for the class predicted on the attacked version, if it differs from that of the picture; `None` if
+    /// the prediction stayed or there is no such version.
     pub attacked: Vec<Option<Tensor>>,
     /// By kind: whether there was an attacked version.
     pub tried: Vec<bool>,
 }
 
 impl Laboratory<'_> {
-    /// One specimen a picture; `given` are attacked versions, one a picture, for kinds that are given.
+    /// One specimen per picture; `given` are the supplied attacked versions, one per picture, for kinds that are given.
     ///
-    /// A detector sees nothing but a picture, so each is explained for the class predicted on it. Attacked versions whose
-    /// prediction is the picture's do not count as attacked.
+    /// A detector sees only a picture, so each is explained for its own predicted class. Attacked versions with the
+    /// picture's prediction do not count as attacked.
     ///
     /// # Errors
-    /// When shapes do not suit, the attacks or the method fail, or a number is not finite.
+    /// When shapes do not match, the attacks or the method fail, or a number is not finite.
     pub fn specimens(&self, engine: &mut Engine, x: &Batch, given: Option<&[Tensor]>) -> Result<Vec<Specimen>> {
         if given.is_some_and(|g| g.len() != x.len()) {
             return Err(Error::input(format!(

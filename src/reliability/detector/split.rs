@@ -1,22 +1,23 @@
-//! Which pictures a detector is trained on, chosen on, and measured on.
+//! Splits pictures for training, validation and test.
 
 use serde::{Deserialize, Serialize};
 
 use crate::random::Stream;
 
-/// What a picture is used for.
+/// The part of a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum SplitPart {
-    /// Weights are fitted to it.
+    /// Used to fit the weights.
     Training,
-    /// The best epoch is chosen by it.
+    /// Used to select the best epoch.
     Validation,
-    /// Nothing is chosen by it.
+    /// Used for no decision.
     Test,
 }
 
-/// The part of the picture with this key ([`crate::engine::Batch::keys`]): by a draw training (three fifths of all pictures),
-/// validation or test (a fifth each). Equal pictures are of one part, however often, where and in which order they are read.
+/// The part of the picture with this key ([`crate::engine::Batch::keys`]), drawn at random: training (three fifths of
+/// all pictures), validation or test (a fifth each). Equal pictures are in one part, however often, where and in which
+/// order they are read.
 pub fn part(key: u64, seed: u64) -> SplitPart {
     let mut draw = [0f32];
     Stream::DetectorSplit.uniforms(seed, key, 0, &mut draw);

@@ -1,4 +1,4 @@
-//! Training: cross-entropy, Adam, mini-batches in an order that the seed gives, the best epoch kept.
+//! Training: cross-entropy, Adam, mini-batches in an order determined by the seed; the best epoch is selected.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use crate::random::Stream;
 use crate::reliability::auc::{ScoredCase, auc};
 use crate::tensor::{Shape, Tensor};
 
-/// A stack of maps and what it is of.
+/// A stack of maps and its class.
 #[derive(Debug, Clone)]
 pub struct Example {
     /// `[T, side, side]`.
@@ -22,37 +22,37 @@ pub struct Example {
 /// How a detector is trained.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Training {
-    /// Passes over the training examples, at most.
+    /// Most passes over the training samples.
     pub epochs: usize,
-    /// Examples a step.
+    /// Samples per step.
     pub batch: usize,
     /// Learning rate of Adam.
     pub lr: f64,
-    /// Epochs without a better one after which training ends.
+    /// Training stops after this many epochs without improvement.
     pub patience: usize,
-    /// Seed of the first weights and of the order of examples.
+    /// Seed of the initial weights and of the order of samples.
     pub seed: u64,
 }
 
 impl Default for Training {
-    /// At most 60 epochs in steps of 32 examples, learning rate 0.001, patience 12.
+    /// At most 60 epochs in steps of 32 samples, learning rate 0.001, patience 12.
     fn default() -> Self {
         Self { epochs: 60, batch: 32, lr: 1e-3, patience: 12, seed: 0 }
     }
 }
 
-/// Mean and standard deviation of each map of a stack over all training examples and positions: what a stack is standardised
-/// with before the net sees it.
+/// Mean and standard deviation of each map in a stack over all training samples and positions; stacks are standardised
+/// with them before they enter the net.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scaling {
-    /// One number a map.
+    /// One number per map.
     pub mean: Vec<f64>,
-    /// One number a map; 1 for a map that never varies.
+    /// One number per map; 1 for a map that never varies.
     pub std: Vec<f64>,
 }
 
 impl Scaling {
-    /// Of `examples`, which have one shape `[T, h, w]`; copies, so each picture counts as often as it is there.
+    /// From `examples`, which all have the shape `[T, h, w]`; duplicates count each time.
     fn of(examples: &[Example], shape: Shape) -> Self {
         let (plane, count) = (shape.plane(), (examples.len() * shape.plane()) as f64);
         let moment = |f: &dyn Fn(usize, f64) -> f64| {
@@ -70,10 +70,10 @@ impl Scaling {
         Self { mean, std }
     }
 
-    /// `maps` less the mean, over the standard deviation.
+    /// `maps` minus the mean, divided by the standard deviation.
     ///
     /// # Errors
-    /// When there are more or fewer maps in the stack.
+    /// When the number of maps in the stack differs.
     pub fn apply(&self, maps: &Tensor) -> Result<Tensor> {
         let &[t, h, w] = maps.dims() else {
             return Err(Error::input(format!("a stack of maps has axes [T, H, W], not {:?}", maps.dims())));
@@ -88,45 +88,46 @@ impl Scaling {
     }
 }
 
-/// What an epoch came to.
+/// The results of an epoch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Epoch {
-    /// Mean cross-entropy of the training examples while their weights moved, both kinds counting the same.
+    /// Mean cross-entropy of the training samples during the epoch, with both classes weighted equally.
     pub loss: f64,
-    /// Mean cross-entropy of the validation examples after it, both kinds counting the same.
+    /// Mean cross-entropy of the validation samples after it, with both classes weighted equally.
     pub validation_loss: f64,
-    /// AUC on the validation examples after it.
+    /// AUC on the validation samples after it.
     pub validation_auc: f64,
 }
 
-/// A net and how it came about.
+/// A trained net and its history.
 #[derive(Debug, Clone)]
 pub struct Trained {
-    /// With the weights after the best epoch.
+    /// The net after the best epoch.
     pub net: Net,
-    /// From the training examples.
+    /// From the training samples.
     pub scaling: Scaling,
     /// Every epoch that was run.
     pub epochs: Vec<Epoch>,
-    /// Position of the best: the largest AUC on the validation examples, of equal ones the smallest loss.
+    /// Index of the best one: largest AUC on the validation samples; of equal ones, the smallest loss.
     pub best: usize,
 }
 
 /// Trains a detector on `examples` until the AUC on `validation` has not improved for [`Training::patience`] epochs.
 ///
-/// Clean and attacked examples count the same, however many there are of each: the probabilities are those under equal odds.
-/// The result depends on the examples, their order and the seed, and on the engine's kernels in the last digits; not on
-/// threads or memory.
+/// Clean and attacked samples are weighted equally, whatever their numbers, so the probabilities are those at even
+/// odds. The result depends on the samples, their order and the seed, and in the last digits on the engine's kernels;
+/// not on threads or memory.
 ///
 /// # Errors
-/// When either list lacks clean or attacked examples, shapes differ, a setting means nothing, or a number is not finite.
+/// When either list lacks clean or attacked samples, shapes differ, a setting is meaningless, or a number is not
+/// finite.
 pub fn train(
     engine: &mut Engine,
     examples: &[Example],
     validation: &[Example],
     settings: &Training,
 ) -> Result<Trained> {
-    // The examples, and the validation's scaled.
+    // The samples, and the standardised validation samples.
     let bytes =
         |examples: &[Example]| examples.iter().map(|e| e.maps.len() * e.maps.precision().bytes()).sum::<usize>();
     let kept = bytes(examples) + 2 * bytes(validation);
@@ -186,7 +187,7 @@ fn train_on(engine: &mut Engine, examples: &[Example], validation: &[Example], s
     Ok(Trained { net, scaling, epochs: run, best })
 }
 
-/// How often each kind is there.
+/// The number of samples of each class.
 struct Kinds([usize; 2]);
 
 impl Kinds {
@@ -201,7 +202,7 @@ impl Kinds {
         Ok(Self([clean, attacked]))
     }
 
-    /// Weight of an example, so that both kinds count the same and the mean weight is 1.
+    /// Weight of a sample, such that both classes count equally and the mean weight is 1.
     fn weight(&self, class: usize) -> f64 {
         (self.0[CLEAN] + self.0[ATTACKED]) as f64 / (2 * self.0[class]) as f64
     }
@@ -211,7 +212,7 @@ fn class(example: &Example) -> usize {
     if example.attacked { ATTACKED } else { CLEAN }
 }
 
-/// The one shape of all stacks.
+/// The common shape of all stacks.
 fn shape<'a>(examples: impl Iterator<Item = &'a Example>) -> Result<Shape> {
     let mut found = None;
     for example in examples {
@@ -226,7 +227,7 @@ fn shape<'a>(examples: impl Iterator<Item = &'a Example>) -> Result<Shape> {
     found.ok_or_else(|| Error::input("there is nothing to train a detector on"))
 }
 
-/// Positions of `n` examples in the order of an epoch.
+/// Order of `n` samples in an epoch.
 fn order(n: usize, seed: u64, epoch: usize) -> Vec<usize> {
     let mut draws = vec![0f32; n];
     Stream::DetectorOrder.uniforms(seed, 0, epoch as u32, &mut draws);

@@ -58,16 +58,16 @@ pub(super) const ENTRY: MetricEntry = MetricEntry {
     },
 };
 
-/// Pictures as an attack left them; none where it found nothing.
+/// Pictures after an attack; `None` if it found nothing.
 type AttackedPictures = Vec<Option<Tensor>>;
 
-/// Keys of pictures, the classes they were attacked for, and what became of them.
+/// Keys of pictures, the classes for which they were attacked, and the results.
 type LastAttack = (Vec<u64>, Vec<usize>, AttackedPictures);
 
 struct UnderAttack {
     attack: AttackSpec,
     how: Comparison,
-    /// What became of the last case's pictures: an attack does not depend on the method, and methods take turns on the
+    /// Results for the last case's pictures: an attack does not depend on the method, and methods take turns on the
     /// same pictures.
     last: Mutex<Option<LastAttack>>,
 }

@@ -1,4 +1,4 @@
-//! What metrics under attack share: the attack as parameters, and maps of pictures and of what they became.
+//! Common code of metrics under attack: the attack as parameters, and maps of pictures before and after.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -31,7 +31,7 @@ pub(super) const START: Parameter = Parameter {
     help: "where it begins: anywhere in the ball, or at the picture",
 };
 
-/// The attack that the parameters describe.
+/// Builds the attack from the parameters.
 pub(super) fn attack(values: &ParameterValues) -> Result<RememberedAttack> {
     let size = |key: &str| values.parse::<PictureLength>(key)?.positive(key).map_err(|e| e.within(values));
     let iterations = values.count("iterations")?;
@@ -48,18 +48,18 @@ pub(super) fn attack(values: &ParameterValues) -> Result<RememberedAttack> {
     Ok(RememberedAttack { pgd, last: Mutex::new(None) })
 }
 
-/// An attack on the prediction, and whom it was last made on.
+/// An attack on the prediction, and its last results.
 pub(super) struct RememberedAttack {
     pgd: Pgd,
-    /// What became of the last case's pictures: the attack does not depend on the method, and methods take turns on the
+    /// Results for the last case's pictures: the attack does not depend on the method, and methods take turns on the
     /// same pictures.
     last: Mutex<Option<(Victims, Arc<Attacked>)>>,
 }
 
-/// Net, seed and keys of pictures: what an attack's result depends on.
+/// Net, seed and keys of the pictures: everything that an attack's result depends on.
 type Victims = (u64, u64, Vec<u64>);
 
-/// Pictures that an attack has moved away from their predictions as far as it could.
+/// Pictures that an attack has moved as far from their predictions as it could.
 pub(super) struct Attacked {
     /// Class predicted on each picture before.
     pub clean: Vec<usize>,
@@ -70,7 +70,7 @@ pub(super) struct Attacked {
 }
 
 impl RememberedAttack {
-    /// The pictures of a case under attack, away from the class predicted on each.
+    /// Attacks a case's pictures, away from the class predicted on each.
     pub fn on(&self, engine: &mut Engine, case: &Case<'_>) -> Result<Arc<Attacked>> {
         let victims = (case.graph.id(), case.seed, case.x.keys());
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,7 +91,7 @@ impl RememberedAttack {
     }
 }
 
-/// Maps of `x` for `classes`; those that are `known` already are not made again.
+/// Maps of `x` for `classes`; those in `known` are not recomputed.
 pub(super) fn explain(
     engine: &mut Engine,
     case: &Case<'_>,
@@ -114,7 +114,7 @@ pub(super) fn explain(
     Ok(known.into_iter().filter_map(|map| map.or_else(|| made.next())).collect())
 }
 
-/// The maps of a case where they are for `classes`.
+/// The case's maps, if they are for `classes`.
 pub(super) fn known(case: &Case<'_>, classes: &[usize]) -> Vec<Option<Map>> {
     let pairs = case.maps.iter().zip(case.targets.iter().zip(classes));
     pairs.map(|(map, (target, class))| (target == class).then(|| map.clone())).collect()

@@ -1,4 +1,4 @@
-//! Deletion (Petsiuk, Das, Saenko 2018): how quickly the class is lost when the most important pixels go.
+//! Deletion (Petsiuk, Das, Saenko 2018): how quickly the class is lost as the most important pixels are removed.
 
 use super::{Better, Case, Metric, MetricEntry, Needs, Output, Readings, baseline, is_flat, reduce, without};
 use crate::engine::Engine;
@@ -34,7 +34,7 @@ const PARAMETERS: [Parameter; 3] = [
     reduce("channel_sum"),
 ];
 
-/// How many pixels go over at once.
+/// Number of pixels replaced per step.
 pub(super) const STEP: Parameter = Parameter {
     key: "step",
     unit: "pixels or PERCENT%",
@@ -43,14 +43,14 @@ pub(super) const STEP: Parameter = Parameter {
            first in C order goes first",
 };
 
-/// Pixels that go over in steps.
+/// Pixels that are replaced step by step.
 pub(super) struct Pixels {
     step: Amount,
     baseline: Baseline,
     reduction: Reduction,
 }
 
-/// Which end of the way is the picture.
+/// Which end of the sequence is the picture.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum DeletionDirection {
     FromPicture,
@@ -66,7 +66,7 @@ impl Pixels {
         })
     }
 
-    /// Each picture's curve of the target's probability, the most important pixels first.
+    /// Each picture's curve of the target's probability, most important pixels first.
     fn curves(
         &self,
         engine: &mut Engine,

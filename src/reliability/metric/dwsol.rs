@@ -1,5 +1,5 @@
-//! D-WSOL: localisation that has to discriminate, also under attack. The task is that of Wang, Su, Zhang, Hu 2020, whose
-//! protocol is not public; the definition here is this project's own.
+//! D-WSOL: localisation that must discriminate between classes, also under attack. The task is that of Wang, Su, Zhang,
+//! Hu 2020, whose protocol is not public; the definition here is this project's own.
 
 use super::attacked::{self, EPSILON, ITERATIONS, RememberedAttack, START, STEP};
 use super::{Better, Bounds, Case, Metric, MetricEntry, Needs, Output, Readings, plane, reduce, within};
@@ -58,7 +58,7 @@ pub(super) const ENTRY: MetricEntry = MetricEntry {
     },
 };
 
-/// Overlap above which a thing is found (Russakovsky et al. 2015).
+/// Overlap above which an object counts as found (Russakovsky et al. 2015).
 const FOUND: f64 = 0.5;
 
 struct DWsol {
@@ -68,12 +68,12 @@ struct DWsol {
     attack: RememberedAttack,
 }
 
-/// What one picture is asked.
+/// The question about one picture.
 struct Question {
     present: usize,
-    /// Where the present class is.
+    /// Boxes of the present class.
     boxes: Vec<Bounds>,
-    /// `None` where every class is there.
+    /// An absent class; `None` if every class is present.
     absent: Option<usize>,
 }
 
@@ -89,7 +89,7 @@ impl Metric for DWsol {
             let there = |class: usize| regions.iter().any(|r| r.class == class);
             let present = if there(case.targets[i]) { case.targets[i] } else { first.class };
             let boxes = regions.iter().filter(|r| r.class == present).map(|r| r.bounds).collect();
-            // The other class of a net with one output is the same number with the sign changed: nothing else to ask for.
+            // With a single output, the other class is its negative, so there is no absent class to ask about.
             let classes = if case.graph.link() == Link::Sigmoid { 0 } else { case.graph.classes() };
             let others: Vec<usize> = (0..classes).filter(|&class| !there(class)).collect();
             let drawn = if others.is_empty() { Vec::new() } else { draws.subset(case.x.keys()[i], 0, others.len(), 1) };
@@ -116,8 +116,8 @@ impl Metric for DWsol {
 }
 
 impl DWsol {
-    /// Whether each picture's class that is there is localised, and the one that is not suppressed; `known` are maps of classes
-    /// that are there.
+    /// Whether each picture's present class is localised and its absent class suppressed; `known` are maps of present
+    /// classes.
     fn ask<Q: std::borrow::Borrow<Question>>(
         &self,
         engine: &mut Engine,
@@ -129,7 +129,7 @@ impl DWsol {
         let questions: Vec<&Question> = questions.iter().map(std::borrow::Borrow::borrow).collect();
         let present: Vec<usize> = questions.iter().map(|q| q.present).collect();
         let shown = attacked::explain(engine, case, x, &present, known)?;
-        // The class that is there stands in where there is no other; its map is known.
+        // If there is no absent class, the present one stands in; its map is known.
         let absent: Vec<usize> = questions.iter().map(|q| q.absent.unwrap_or(q.present)).collect();
         let stands_in = questions.iter().zip(&shown).map(|(q, map)| q.absent.is_none().then(|| map.clone()));
         let hidden = attacked::explain(engine, case, x, &absent, stands_in.collect())?;
@@ -138,7 +138,7 @@ impl DWsol {
             let plane = plane(shown, x, self.reduction)?;
             let found = largest_component(&plane.to_f64(), [shape.h, shape.w], self.threshold);
             let localised = found.is_some_and(|found| question.boxes.iter().any(|b| b.iou(&found) > FOUND));
-            // Beside a blank map nothing is suppressed.
+            // Compared with a blank map, nothing is suppressed.
             let whole = energy(shown);
             let suppressed = (whole > 0.0).then(|| energy(hidden) <= self.share * whole);
             Ok([Some(localised), question.absent.and(suppressed)])
@@ -147,7 +147,7 @@ impl DWsol {
     }
 }
 
-/// Sum of the raw map's magnitudes; of maps with an offset that says nothing, counted from their smallest number.
+/// Sum of the raw map's magnitudes; for maps with an arbitrary offset, relative to their minimum.
 fn energy(map: &Map) -> f64 {
     let values = map.values.to_f64();
     match map.sign {
@@ -159,7 +159,7 @@ fn energy(map: &Map) -> f64 {
     }
 }
 
-/// Share of the questions that were asked that were answered rightly.
+/// Share of correct answers among the questions that were asked.
 fn share(answers: &[Option<bool>]) -> Option<f64> {
     let asked: Vec<bool> = answers.iter().flatten().copied().collect();
     (!asked.is_empty()).then(|| asked.iter().filter(|&&right| right).count() as f64 / asked.len() as f64)

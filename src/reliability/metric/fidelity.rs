@@ -21,7 +21,7 @@ struct Fidelity;
 
 impl Metric for Fidelity {
     fn measure(&self, engine: &mut Engine, case: &Case<'_>) -> Result<Vec<Readings>> {
-        // Refuses what lies elsewhere: paper_scale reduces by itself.
+        // Refuses maps in another space; paper_scale itself reduces the channels.
         let planes = case.planes(Reduction::MaxAbs)?;
         let flat: Vec<bool> = planes.iter().map(is_flat).collect();
         let found = crate::reliability::fidelity(engine, case.graph, case.x, case.maps)?;

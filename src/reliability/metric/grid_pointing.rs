@@ -24,7 +24,7 @@ struct GridPointing(Reduction);
 impl Metric for GridPointing {
     fn measure(&self, engine: &mut Engine, case: &Case<'_>) -> Result<Vec<Readings>> {
         let (regions, w) = (case.regions(ENTRY.id)?, case.x.shape().w);
-        // Each class of each picture once, though it may have several cells.
+        // Each class of each picture once, even if it has several cells.
         let mut queries: Vec<(usize, usize)> =
             regions.iter().enumerate().flat_map(|(i, list)| list.iter().map(move |r| (i, r.class))).collect();
         queries.sort_unstable();

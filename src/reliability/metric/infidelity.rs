@@ -48,7 +48,7 @@ struct Infidelity {
     score: Score,
 }
 
-/// `⟨x − moved, E⟩`; the number of a map without channels is that of every channel.
+/// `⟨x − moved, E⟩`; a map without channels applies to every channel.
 fn product(map: &Map, x: &Tensor, moved: &Tensor) -> f64 {
     let n = map.values.len();
     (0..x.len()).map(|e| (x.at(e) - moved.at(e)) * map.values.at(e % n)).sum()
@@ -61,7 +61,7 @@ impl Metric for Infidelity {
         let mut products = Vec::with_capacity(self.n * case.x.len());
         let mut scores = Scores::new(engine, case.graph, self.score);
         for (i, (x, map)) in case.x.items().iter().zip(case.maps).enumerate() {
-            // Refuses what lies elsewhere; channels stay apart here.
+            // Refuses maps in another space; channels are not reduced here.
             plane(map, case.x, Reduction::Sum)?;
             scores.push(x.clone(), case.targets[i])?;
             for k in 0..self.n {
@@ -79,7 +79,7 @@ impl Metric for Infidelity {
             };
             let squares: f64 = products.iter().map(|p| p * p).sum();
             let shared: f64 = products.iter().zip(&falls).map(|(p, fall)| p * fall).sum();
-            // A map that says nothing stays so.
+            // A map of zeros stays one.
             let best = if squares > 0.0 { shared / squares } else { 0.0 };
             vec![Some(miss(1.0)), Some(miss(best))]
         };

@@ -1,4 +1,4 @@
-//! Insertion (Petsiuk, Das, Saenko 2018): how quickly the class appears when the most important pixels come.
+//! Insertion (Petsiuk, Das, Saenko 2018): how quickly the class appears as the most important pixels are added.
 
 use super::deletion::{DeletionDirection, Pixels, STEP};
 use super::{Better, Case, Metric, MetricEntry, Needs, Output, Readings, reduce};

@@ -1,7 +1,7 @@
-//! Metrics: what `verilume eval` measures of methods and their maps.
+//! Metrics: what `verilume eval` measures about methods and their maps.
 //!
-//! A metric lives in one file with its registry [`MetricEntry`]. It is given a [`Case`], pictures of one shape with a
-//! method and its maps of them, and answers with named numbers for each picture.
+//! Each metric is one file with its registry [`Entry`]. It receives a [`Case`] (pictures of one shape, a method and its
+//! maps of them) and returns named numbers for each picture.
 
 mod attack_stability;
 mod attacked;
@@ -37,19 +37,19 @@ use crate::perturb::baseline::Baseline;
 use crate::program::Score;
 use crate::tensor::Tensor;
 
-/// What a metric is given.
+/// The input of a metric.
 pub struct Case<'a> {
     /// The net.
     pub graph: &'a Graph,
-    /// How pictures became inputs: gives each channel's range.
+    /// How pictures became inputs; determines each channel's range.
     pub preprocess: &'a Preprocess,
-    /// Pictures as the net sees them.
+    /// The pictures in the net's space.
     pub x: &'a Batch,
     /// Class explained on each picture.
     pub targets: &'a [usize],
-    /// True class of each picture, where known.
+    /// True class of each picture, if known.
     pub labels: Option<&'a [usize]>,
-    /// What is to be seen where on each picture, where known; several regions for a mosaic.
+    /// Which class is where on each picture, if known; several regions for a mosaic.
     pub regions: Option<&'a [Vec<Region>]>,
     /// The method.
     pub method: &'a dyn Method,
@@ -60,7 +60,7 @@ pub struct Case<'a> {
 }
 
 impl Case<'_> {
-    /// Refuses maps, targets, labels or regions that are not one for each picture, classes that the net has not, and
+    /// Refuses maps, targets, labels or regions that are not one per picture, classes that the net does not have, and
     /// maps of other classes.
     fn check(&self) -> Result<()> {
         engine::check(self.graph, self.x, self.targets)?;
@@ -79,21 +79,21 @@ impl Case<'_> {
         }
     }
 
-    /// Every map as `[H, W]` on the pixels of its picture.
+    /// Every map as `[H, W]` with its picture's pixels.
     ///
     /// # Errors
-    /// When a map does not lie on the picture's pixels or is not finite.
+    /// When a map does not have the picture's pixels or is not finite.
     fn planes(&self, reduction: Reduction) -> Result<Vec<Tensor>> {
         self.check()?;
         self.maps.iter().map(|map| plane(map, self.x, reduction)).collect()
     }
 
-    /// For each picture whether its map is zero everywhere: it says nothing that could be measured.
+    /// For each picture, whether its map is zero everywhere, so that there is nothing to measure.
     fn blank(&self) -> Vec<bool> {
         self.maps.iter().map(Map::is_zero).collect()
     }
 
-    /// Every map as one number a position, wherever it lies.
+    /// Every map reduced to one number per position, in any space.
     fn reduced(&self, reduction: Reduction) -> Result<Vec<Tensor>> {
         self.check()?;
         self.maps.iter().map(|map| finite(map).and_then(|()| reduction.apply(&map.values))).collect()
@@ -105,7 +105,7 @@ impl Case<'_> {
         self.regions.ok_or_else(|| Error::input(format!("{metric} needs to know what is to be seen where")))
     }
 
-    /// Boxes of the class explained on picture `i`.
+    /// Boxes of the explained class on picture `i`.
     fn boxes(&self, regions: &[Vec<Region>], i: usize) -> Vec<Bounds> {
         regions[i].iter().filter(|r| r.class == self.targets[i]).map(|r| r.bounds).collect()
     }
@@ -119,12 +119,12 @@ fn finite(map: &Map) -> Result<()> {
     }
 }
 
-/// Whether a map reduced to one number a position is the same everywhere, so that it puts no position before another.
+/// Whether a reduced map is constant, so that it does not rank any positions.
 fn is_flat(plane: &Tensor) -> bool {
     (1..plane.len()).all(|i| plane.at(i) == plane.at(0))
 }
 
-/// `readings` without the numbers of the pictures that `says_nothing` names.
+/// `readings` with the numbers removed for the pictures marked in `says_nothing`.
 fn without(mut readings: Vec<Readings>, says_nothing: &[bool]) -> Vec<Readings> {
     for (readings, _) in readings.iter_mut().zip(says_nothing).filter(|(_, nothing)| **nothing) {
         readings.iter_mut().for_each(|number| *number = None);
@@ -132,7 +132,7 @@ fn without(mut readings: Vec<Readings>, says_nothing: &[bool]) -> Vec<Readings> 
     readings
 }
 
-/// A map as `[H, W]`, if it lies on the pixels of pictures like those of `x`.
+/// A map as `[H, W]`, if it has the pixels of the pictures in `x`.
 fn plane(map: &Map, x: &Batch, reduction: Reduction) -> Result<Tensor> {
     let shape = x.shape();
     let place = match &map.space {
@@ -150,7 +150,7 @@ fn plane(map: &Map, x: &Batch, reduction: Reduction) -> Result<Tensor> {
     )))
 }
 
-/// Parameter `reduce` with this default.
+/// The parameter `reduce` with this default.
 const fn reduce(default: &'static str) -> Parameter {
     Parameter {
         key: "reduce",
@@ -160,7 +160,7 @@ const fn reduce(default: &'static str) -> Parameter {
     }
 }
 
-/// Parameter `score`.
+/// The parameter `score`.
 const SCORE: Parameter = Parameter {
     key: "score",
     unit: "logit|prob|logprob",
@@ -168,7 +168,7 @@ const SCORE: Parameter = Parameter {
     help: "which number of the target the map is held against: best the one that it explains",
 };
 
-/// The score that parameter `score` names.
+/// The value of parameter `score`.
 fn score(values: &ParameterValues) -> Result<Score> {
     match values.text(SCORE.key)? {
         "logit" => Ok(Score::Logit),
@@ -178,7 +178,7 @@ fn score(values: &ParameterValues) -> Result<Score> {
     }
 }
 
-/// The baseline that parameter `key` names.
+/// The baseline given by parameter `key`.
 fn baseline(values: &ParameterValues, key: &str) -> Result<Baseline> {
     let named = values.parse(key)?;
     match named {
@@ -187,7 +187,7 @@ fn baseline(values: &ParameterValues, key: &str) -> Result<Baseline> {
     }
 }
 
-/// A number within a range, named in words, of parameter `key`.
+/// The number given by parameter `key`, within a range that `words` describes.
 fn within(values: &ParameterValues, key: &str, holds: impl Fn(f64) -> bool, words: &str) -> Result<f64> {
     match values.parse::<f64>(key)? {
         v if holds(v) => Ok(v),
@@ -195,43 +195,43 @@ fn within(values: &ParameterValues, key: &str, holds: impl Fn(f64) -> bool, word
     }
 }
 
-/// Named numbers of one picture, in the order of [`MetricEntry::outputs`]; `None` where a number has no meaning on it.
+/// The numbers for one picture, in the order of [`Entry::outputs`]; `None` if a number is undefined for it.
 pub type Readings = Vec<Option<f64>>;
 
-/// Measures.
+/// Measures maps.
 pub trait Metric: Send + Sync {
-    /// One list of numbers for each picture of `case.x`.
+    /// One list of numbers per picture of `case.x`.
     ///
     /// # Errors
-    /// When the metric makes no sense of the maps, or the engine fails.
+    /// When the metric does not apply to the maps, or the engine fails.
     fn measure(&self, engine: &mut Engine, case: &Case<'_>) -> Result<Vec<Readings>>;
 }
 
-/// Which way a number is better.
+/// Which values of a number are better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Better {
     /// Smaller ones.
     Lower,
     /// Larger ones.
     Higher,
-    /// Neither; it describes.
+    /// Neither; the number is descriptive.
     Neither,
 }
 
-/// One of a metric's numbers.
+/// One of a metric's outputs.
 #[derive(Debug, Clone, Copy)]
 pub struct Output {
-    /// In records and tables; alone it names the number (`deletion`, `retrieval_x_mx_oracle`).
+    /// Its name in records and tables; unique among all metrics (`deletion`, `retrieval_x_mx_oracle`).
     pub key: &'static str,
-    /// Which way it is better.
+    /// Which values are better.
     pub better: Better,
 }
 
-/// A metric as the registry knows it.
+/// A metric's entry in the registry.
 pub struct MetricEntry {
     /// Name in commands, files and records.
     pub id: &'static str,
-    /// Name in prose.
+    /// Name in running text.
     pub title: &'static str,
     /// Authors, year, title, venue.
     pub paper: &'static str,
@@ -239,24 +239,24 @@ pub struct MetricEntry {
     pub summary: &'static str,
     /// Parameters in order of importance.
     pub parameters: &'static [Parameter],
-    /// Its numbers.
+    /// Its outputs.
     pub outputs: &'static [Output],
-    /// What of a case it cannot do without besides maps: nothing, labels, regions.
+    /// What it needs besides maps: nothing, labels or regions.
     pub needs: Needs,
-    /// Makes it.
+    /// Builds it.
     pub build: fn(&ParameterValues) -> Result<Box<dyn Metric>>,
 }
 
-/// What a metric cannot do without.
+/// What a metric needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Needs {
-    /// Maps alone.
+    /// Only maps.
     Maps,
     /// True classes.
     Labels,
     /// Regions.
     Regions,
-    /// At least two regions of different classes a picture.
+    /// At least two regions of different classes per picture.
     Mosaic,
 }
 

@@ -39,7 +39,7 @@ pub(super) const ENTRY: MetricEntry = MetricEntry {
 
 struct Retrieval(RememberedAttack);
 
-/// Masked pictures of one kind of class: x by mx, xa by mx, xa by mxa, x by mxa.
+/// Masked pictures per kind of class: x by mx, xa by mx, xa by mxa, x by mxa.
 const PRODUCTS: usize = 4;
 
 impl Metric for Retrieval {
@@ -49,7 +49,7 @@ impl Metric for Retrieval {
         let (clean, after, moved) = (&attacked.clean, &attacked.after, &attacked.x);
         let oracle_x = attacked::explain(engine, case, case.x, clean, attacked::known(case, clean))?;
         let oracle_xa = attacked::explain(engine, case, moved, clean, vec![None; clean.len()])?;
-        // Where the attack has failed both classes are one, and so are the maps.
+        // If the attack failed, both classes are the same, and so are the maps.
         let same = |maps: &[Map], i: usize| (clean[i] == after[i]).then(|| maps[i].clone());
         let each = 0..clean.len();
         let of_targets = attacked::known(case, after);
@@ -76,15 +76,15 @@ impl Metric for Retrieval {
             }
         }
         agree(engine, case, &mut waiting, &mut right)?;
-        // A map that is the same everywhere masks nothing, or all.
+        // A constant map masks nothing, or everything.
         right.iter_mut().zip(flat).filter(|(_, flat)| *flat).for_each(|(number, _)| *number = None);
         Ok(right.chunks(2 * PRODUCTS).map(<[_]>::to_vec).collect())
     }
 }
 
-/// A map as a mask of 0 to 1, one number a pixel.
+/// A map as a mask in 0 to 1, one number per pixel.
 fn scaled(map: &Map, x: &Batch) -> Result<Vec<f64>> {
-    // Refuses what lies elsewhere: paper_scale reduces by itself.
+    // Refuses maps in another space; paper_scale itself reduces the channels.
     plane(map, x, Reduction::MaxAbs)?;
     Ok(paper_scale(&map.values)?.to_f64().into_owned())
 }
@@ -95,7 +95,7 @@ fn masked(picture: &Tensor, mask: &[f64]) -> Result<Tensor> {
     Tensor::rounded(picture.dims(), values, picture.precision())
 }
 
-/// For each picture that waits, whether the net's top class is the one that stands beside it.
+/// For each waiting picture, whether the net's top class is the given one.
 fn agree(engine: &mut Engine, case: &Case<'_>, waiting: &mut Vec<(Tensor, usize)>, right: &mut Readings) -> Result<()> {
     if waiting.is_empty() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! ROAD (Rong, Leemann, Borisov, Kasneci, Kasneci 2022): pixels are removed so that nobody sees where.
+//! ROAD (Rong, Leemann, Borisov, Kasneci, Kasneci 2022): pixels are removed such that the removal is not visible.
 
 use super::{Better, Case, Metric, MetricEntry, Needs, Output, Readings, is_flat, reduce, without};
 use crate::engine::Engine;
@@ -67,7 +67,7 @@ struct Road {
 }
 
 impl Road {
-    /// Picture `i` without some pixels; `draw` numbers the noise.
+    /// Picture `i` with some pixels imputed; `draw` selects the noise.
     fn without(&self, case: &Case<'_>, i: usize, pixels: &[u32], draw: usize) -> Result<Tensor> {
         let (picture, shape) = (&case.x.items()[i], case.x.shape());
         let mut removed = vec![false; shape.plane()];
@@ -108,7 +108,7 @@ impl Metric for Road {
         let room = together(engine, case.x.shape());
         let mut scores = Scores::new(engine, case.graph, Score::Prob);
         for jobs in jobs.chunks(room) {
-            // Each system is solved by itself: the numbers do not depend on threads.
+            // Each system is solved independently, so the results do not depend on threads.
             let pictures = scores.spread(jobs.to_vec(), one);
             for (&(i, _), picture) in jobs.iter().zip(pictures) {
                 scores.push(picture?, case.targets[i])?;

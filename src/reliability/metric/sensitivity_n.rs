@@ -75,7 +75,7 @@ impl Metric for SensitivityN {
                 scores.push(replaced(&case.x.items()[i], &baselines[i], &set)?, case.targets[i])?;
             }
         }
-        // The untouched picture's score adds the same to every fall: a correlation does not see it.
+        // The untouched picture's score is a constant offset, which a correlation ignores.
         let falls: Vec<f64> = scores.finish()?.into_iter().map(|s| -s).collect();
         let pairs = sums.chunks(self.subsets).zip(falls.chunks(self.subsets));
         Ok(pairs.map(|(sums, falls)| vec![correlation(sums, falls)]).collect())

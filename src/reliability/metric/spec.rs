@@ -4,7 +4,7 @@ use super::{Metric, MetricEntry, registry};
 use crate::error::{Error, Result};
 use crate::method::{Parameter, ParameterValues, Registered, read};
 
-/// A metric with all its parameters, by default or as given.
+/// A metric with all its parameters, given or default.
 #[derive(Debug, Clone)]
 pub struct MetricSpec {
     /// The metric.
@@ -13,11 +13,11 @@ pub struct MetricSpec {
 }
 
 impl MetricSpec {
-    /// Reads `name` or `name:key=value,key=(value with , or =)`.
+    /// Parses `name` or `name:key=value,key=(value with , or =)`.
     ///
     /// # Errors
-    /// When the name or a key is unknown (the message lists the near misses), a key is given twice, or the text is not of
-    /// this form.
+    /// When the name or a key is unknown (the message lists near misses), a key is given twice, or the text does not
+    /// have this form.
     pub fn parse(text: &str) -> Result<Self> {
         let (entry, given) = read::<MetricEntry>(text)?;
         let resolved = given.into_iter().zip(entry.parameters);
@@ -30,7 +30,7 @@ impl MetricSpec {
         &self.values
     }
 
-    /// The metric.
+    /// Builds the metric.
     ///
     /// # Errors
     /// When a value is out of its range.
@@ -83,7 +83,7 @@ mod tests {
             assert!(!entry.paper.is_empty() && !entry.summary.is_empty() && !entry.outputs.is_empty());
             assert_eq!(registry().iter().filter(|e| e.id == entry.id).count(), 1);
         }
-        // A key names a number by itself.
+        // Keys are unique across metrics.
         let mut keys: Vec<&str> = registry().iter().flat_map(|e| e.outputs).map(|o| o.key).collect();
         let all = keys.len();
         keys.sort_unstable();

@@ -91,7 +91,7 @@ impl Metric for UnderNoise {
     }
 }
 
-/// The mean of those that there are; `None` without any.
+/// The mean of the numbers that are present; `None` without any.
 fn mean(numbers: impl Iterator<Item = Option<f64>>) -> Option<f64> {
     let (sum, n) = numbers.flatten().fold((0.0, 0), |(sum, n), v| (sum + v, n + 1));
     (n > 0).then(|| sum / f64::from(n))

@@ -33,7 +33,7 @@ pub(super) const ENTRY: MetricEntry = MetricEntry {
     },
 };
 
-/// Overlap from which on a thing is found (Russakovsky et al. 2015).
+/// Overlap from which an object counts as found (Russakovsky et al. 2015).
 const FOUND: f64 = 0.5;
 
 struct Wsol {

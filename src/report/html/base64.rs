@@ -2,13 +2,13 @@
 
 use std::fmt::{self, Display, Write};
 
-/// Writes its bytes in Base64.
+/// Displays its bytes in Base64.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Base64<'a>(pub &'a [u8]);
 
 const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// Bytes encoded at a time, a multiple of three.
+/// Bytes encoded at a time; a multiple of three.
 const RUN: usize = 3 * 1024;
 
 impl Display for Base64<'_> {

@@ -1,7 +1,7 @@
-//! The report of a check as a page of HTML: one file that needs nothing else. Styles, script and pictures lie inside,
-//! and its policy forbids every request.
+//! The report of a check as an HTML page: one self-contained file. Styles, script and pictures are inside, and its
+//! content security policy forbids every request.
 //!
-//! The page is laid out for narrow and wide screens, light and dark, and paper. Without its script it shows the same,
+//! The page suits narrow and wide screens, light and dark themes, and paper. Without its script it shows the same,
 //! unsorted and unfolded.
 
 mod base64;
@@ -22,16 +22,16 @@ use crate::render;
 /// Longest side of a drawing, pixels.
 pub const LARGEST_SIDE: usize = 224;
 
-/// Bytes at the start of a page in which it says who has written it.
+/// Bytes at the start of a page that contain the name of its author.
 const HEAD_BYTES: u64 = 8 << 10;
 
-/// Up to this side a picture keeps its pixels as they are, and the page shows them large.
+/// Up to this side, a picture keeps its pixels unchanged, and the page shows them enlarged.
 const SMALL_SIDE: usize = 64;
 
 #[cfg(feature = "jpeg")]
 const QUALITY: u8 = 86;
 
-/// A picture as it lies in the page.
+/// A picture embedded in the page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drawing {
     media: &'static str,
@@ -41,8 +41,8 @@ pub struct Drawing {
 }
 
 impl Drawing {
-    /// `picture`, shrunk to [`LARGEST_SIDE`]: as JPEG, where the build has it, or as PNG where that is no larger or the
-    /// picture is so small that its pixels are to be seen.
+    /// `picture`, shrunk to [`LARGEST_SIDE`]: as JPEG if the build supports it; as PNG if that is no larger, or if the
+    /// picture is so small that its pixels should be visible.
     ///
     /// # Errors
     /// When the picture cannot be encoded.
@@ -82,50 +82,50 @@ impl Drawing {
 }
 
 impl Display for Drawing {
-    /// As a `data:` address.
+    /// As a `data:` URL.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "data:{};base64,{}", self.media, Base64(&self.bytes))
     }
 }
 
-/// One map of a method, drawn.
+/// A method's map, drawn.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PagePanel {
     /// The method's id, as in [`super::check::MethodChecked`].
     pub method: String,
-    /// The test that shows it, by id; empty for the map of the picture itself.
+    /// Id of the test that shows it; empty for the map of the picture itself.
     pub test: String,
-    /// What it is, in a word or two: `original`, `wrong class`.
+    /// A word or two for it: `original`, `wrong class`.
     pub name: String,
-    /// What there is to be seen, in one line.
+    /// What it shows, in one line.
     pub caption: String,
     /// The map.
     pub drawing: Drawing,
 }
 
-/// The drawings that belong to one picture.
+/// The drawings for one picture.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plate {
-    /// The picture as the net sees it.
+    /// The picture in the net's size.
     pub picture: Drawing,
-    /// Maps, those of one method in the order in which they are shown.
+    /// Maps; those of one method in display order.
     pub panels: Vec<PagePanel>,
 }
 
 /// A report and its drawings.
 #[derive(Debug, Clone, Copy)]
 pub struct Page<'a> {
-    /// What was found.
+    /// The results.
     pub report: &'a CheckReport,
-    /// Drawings of each picture of the report, in its order; a picture that has none, or is beyond the end, is described
+    /// Drawings for each picture of the report, in order. A picture without drawings, or beyond the end, is described
     /// by its numbers alone.
     pub plates: &'a [Option<Plate>],
-    /// The command that made the report, for its last lines.
+    /// The command that made the report, for the footer.
     pub command: &'a str,
 }
 
 impl Page<'_> {
-    /// Whether a page that this program has written is at `path`.
+    /// Whether `path` is a page written by this program.
     pub fn is_at(path: &Path) -> bool {
         let mut head = Vec::new();
         let read = open_file(path)
@@ -134,7 +134,7 @@ impl Page<'_> {
         read.is_ok() && head.windows(sign.len()).any(|part| part == sign)
     }
 
-    /// Writes the page. The drawings are encoded as they are written; of a report on many pictures they make up nearly
+    /// Writes the page. The drawings are encoded as they are written; in a report on many pictures they make up nearly
     /// all of the file, some 10 to 20 kB each.
     ///
     /// # Errors

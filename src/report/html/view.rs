@@ -1,4 +1,4 @@
-//! What the template of the page is filled with: every word and number, ready to be shown.
+//! The data for the page's template: every word and number, ready for display.
 
 use std::fmt;
 
@@ -14,14 +14,14 @@ use crate::report::tally::{Tally, is_worse};
 const STYLE: &str = include_str!("../../../templates/check.css");
 const SCRIPT: &str = include_str!("../../../templates/check.js");
 
-/// Pictures up to which all are unfolded.
+/// Up to this many pictures, all are unfolded.
 const FEW: usize = 3;
 
 /// Panels side by side on a wide screen.
 const LEAST_COLUMNS: usize = 4;
 const MOST_COLUMNS: usize = 7;
 
-/// Columns of `panels`, so that rows are about equally long.
+/// Columns for `panels`, such that rows are about equally long.
 fn columns(panels: usize) -> usize {
     let rows = panels.div_ceil(MOST_COLUMNS).max(1);
     panels.div_ceil(rows).clamp(LEAST_COLUMNS, MOST_COLUMNS)
@@ -32,7 +32,7 @@ fn columns(panels: usize) -> usize {
 pub(super) enum VerdictState {
     Pass,
     Fail,
-    /// On some pictures the one, on some the other.
+    /// It passes on some pictures and fails on others.
     Mixed,
     NotApplicable,
 }
@@ -67,7 +67,7 @@ impl VerdictState {
 }
 
 impl fmt::Display for VerdictState {
-    /// The name of its style and of its sign.
+    /// Name of its style and icon.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             VerdictState::Pass => "pass",
@@ -97,15 +97,15 @@ pub(super) struct View<'a> {
     tests: Vec<TestView>,
     methods: Vec<MethodView<'a>>,
     pictures: Vec<PictureView<'a>>,
-    /// Pictures without drawings beside others that have them.
+    /// Pictures without drawings, if others have them.
     undrawn: usize,
     seconds: String,
     warnings: Vec<String>,
-    /// In one line; empty where nothing is.
+    /// In one line; empty if nothing was assumed.
     assumed: String,
 }
 
-/// What speaks against a method.
+/// A finding against a method.
 struct Complaint {
     method: String,
     points: Vec<Point>,
@@ -113,7 +113,7 @@ struct Complaint {
 
 struct Point {
     test: String,
-    /// ` on 2 of 3 pictures`, or nothing when there is one picture.
+    /// ` on 2 of 3 pictures`; empty if there is one picture.
     extent: String,
     detail: String,
 }
@@ -136,7 +136,7 @@ struct MethodView<'a> {
     spec: String,
     /// `4 of 5 passed`.
     summary: String,
-    /// Position in the order of this column.
+    /// Rank in this column's order.
     rank: usize,
     state: VerdictState,
     cells: Vec<FindingCell>,
@@ -145,17 +145,17 @@ struct MethodView<'a> {
 struct FindingCell {
     title: String,
     state: VerdictState,
-    /// `pass`, `FAIL`, `n/a`; of several pictures with those passed, `mixed 2/3`.
+    /// `pass`, `FAIL`, `n/a`; for several pictures with the number of passes, `mixed 2/3`.
     word: String,
     value: String,
-    /// How the number lies to what was asked: `≤ 0.5`, `> 0.5`.
+    /// The number's relation to the requirement: `≤ 0.5`, `> 0.5`.
     relation: String,
-    /// What was asked: `≤ 0.5`.
+    /// The requirement: `≤ 0.5`.
     bound: String,
     rank: usize,
     measure: String,
     detail: String,
-    /// Pictures on which the method fails, and where they are described.
+    /// Pictures on which the method fails, and links to them.
     failed_on: Vec<(String, String)>,
     tip: String,
 }
@@ -170,7 +170,7 @@ struct PictureView<'a> {
     prediction: Vec<(String, String)>,
     passed: usize,
     failed: usize,
-    /// Panels of the method that has most, as far as they fit side by side.
+    /// Panels of the method with the most, as far as they fit side by side.
     columns: usize,
     methods: Vec<ExplainedView<'a>>,
 }
@@ -188,7 +188,7 @@ struct PanelView<'a> {
     name: String,
     caption: String,
     drawing: &'a Drawing,
-    /// The verdict of the test that it shows.
+    /// The verdict of the test that it illustrates.
     state: Option<VerdictState>,
     value: String,
 }
@@ -203,7 +203,7 @@ struct FindingView {
     notes: Vec<(String, String)>,
 }
 
-/// `text` without characters that no page may hold or that move others around.
+/// `text` without characters that are forbidden in a page or reorder others.
 fn plain(text: &str) -> String {
     let moves = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let shown = |c: char| if c.is_control() || moves(c) { c.escape_default().to_string() } else { c.to_string() };
@@ -214,18 +214,18 @@ fn counted(n: usize, one: &str) -> String {
     format!("{n} {one}{}", if n == 1 { "" } else { "s" })
 }
 
-/// `Base64(SHA-256)`, as a page's policy names what may stand in it.
+/// `Base64(SHA-256)`, the form in which a content security policy names allowed content.
 fn hash(text: &str) -> String {
     Base64(&Sha256::digest(text.as_bytes())).to_string()
 }
 
-/// Positions of `items` when sorted, best first; equal ones share a position.
+/// Ranks of `items`, best first; equal ones share a rank.
 fn ranks<T>(items: &[T], is_worse: impl Fn(&T, &T) -> bool) -> Vec<usize> {
     items.iter().map(|a| items.iter().filter(|b| is_worse(a, b)).count()).collect()
 }
 
 fn is_worse_tally(a: &Tally<'_>, b: &Tally<'_>) -> bool {
-    // Methods that a test does not apply to stand behind all others.
+    // Methods to which a test does not apply come last.
     let key = |t: &Tally<'_>| match t.decided() {
         0 => (2, 0.0),
         n => (1, t.failed as f64 / n as f64),
@@ -351,7 +351,7 @@ fn methods<'a>(report: &'a CheckReport, tallies: &[Vec<Tally<'a>>]) -> Vec<Metho
     let by_test: Vec<Vec<usize>> = (0..report.tests.len())
         .map(|t| ranks(&tallies.iter().map(|row| row[t]).collect::<Vec<_>>(), is_worse_tally))
         .collect();
-    // Failed first, then how many were passed.
+    // By failures first, then by passes.
     let overall: Vec<(usize, usize)> = (tallies.iter())
         .map(|row| {
             let failed = row.iter().filter(|t| t.failed > 0).count();
@@ -429,7 +429,7 @@ fn anchor(at: usize) -> String {
     format!("picture-{}", at + 1)
 }
 
-/// The name under which picture `at` is known: its path, and its row in an array.
+/// The name of picture `at`: its path, and its row in an array.
 fn name(report: &CheckReport, at: usize) -> String {
     let picture = &report.pictures[at];
     let row = picture.index.map(|i| format!(" [{i}]")).unwrap_or_default();

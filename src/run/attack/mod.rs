@@ -1,4 +1,4 @@
-//! Attacks on many inputs: inputs in groups through the net and the attacks, results into files and the ledger.
+//! Attacks many inputs: groups of inputs go through the net and the attacks; results go into files and the ledger.
 
 mod record;
 
@@ -34,7 +34,7 @@ use crate::session::{Noticed, Session};
 use crate::tensor::Tensor;
 use crate::text::hex;
 
-/// A kind of file that holds an adversarial input.
+/// A kind of output file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AttackFormat {
     /// The exact numbers, f32, normalised (.npy).
@@ -46,7 +46,7 @@ pub enum AttackFormat {
 }
 
 impl AttackFormat {
-    /// As records have it.
+    /// Its name in records.
     pub fn name(self) -> &'static str {
         match self {
             AttackFormat::Png => "png",
@@ -64,37 +64,37 @@ impl AttackFormat {
     }
 }
 
-/// What to attack, how, and where results go.
+/// Options of an attack run: inputs, attacks and output.
 #[derive(Debug, Clone)]
 pub struct AttackOptions {
     /// Pictures, folders, patterns, lists (`-`), arrays.
     pub inputs: Vec<OsString>,
     /// The attacks.
     pub attacks: Vec<String>,
-    /// Methods whose maps before and after are compared; if none, the method that is attacked, or the gradient.
+    /// Methods whose maps before and after are compared; if empty, the attacked method, or the gradient.
     pub methods: Vec<Named>,
-    /// Which class is to be left, or whose map is attacked.
+    /// The class to move away from, or the class whose map is attacked.
     pub target: String,
-    /// Kinds of files written; pictures if none, arrays for nets that take no pictures.
+    /// Kinds of files to write; if empty, pictures, or arrays for nets that do not take pictures.
     pub formats: Vec<AttackFormat>,
     /// Folder for results.
     pub out: PathBuf,
-    /// What the session's engine was opened with.
+    /// The settings with which the session's engine was opened.
     pub settings: Settings,
-    /// What the user has set of the net's preparation.
+    /// Settings of the preparation that the user gave.
     pub given: Vec<Setting>,
-    /// Files read besides the inputs, which no result may replace.
+    /// Other files that the run reads; no result may replace them.
     pub read: Vec<PathBuf>,
 }
 
-/// An attack that can run, under the name that its files and records carry.
+/// An attack that is ready to run, with the id that its files and records carry.
 struct ReadyAttack {
     id: String,
     spec: AttackSpec,
     attack: attack::Attack,
-    /// The class that it wants, where that is the same for all inputs.
+    /// The class that it aims for, if that is the same for all inputs.
     wanted: Option<usize>,
-    /// Whether it has run without complaint.
+    /// Whether it has run without an error.
     proven: bool,
 }
 
@@ -102,11 +102,11 @@ struct ReadyAttack {
 struct ComparedMethod {
     spec: String,
     method: Box<dyn Method>,
-    /// Whether it has made a map in this run.
+    /// Whether it has produced a map in this run.
     proven: bool,
 }
 
-/// What was found for item `at`, as numbers and, where one is wanted, as a picture and what the net sees of it.
+/// The result for item `at`: its numbers and, if requested, the picture and the net's output on it.
 struct AttackedItem {
     at: usize,
     found: Adversarial,
@@ -122,12 +122,12 @@ pub struct AttackRun<'a> {
 }
 
 impl<'a> AttackRun<'a> {
-    /// Finds the inputs, locks the folder of results and looks at what is in it. `show` is told the inputs and the attacks and
-    /// makes what shows records.
+    /// Finds the inputs, locks the folder of results and examines its contents. `show` receives the inputs and the
+    /// attacks and returns the function that displays records.
     ///
     /// # Errors
-    /// When there are no inputs, an attack, method or target has no meaning, the folder cannot be written, or another run
-    /// writes to it.
+    /// When there are no inputs, an attack, method or target has no meaning, the folder is not writable, or another run
+    /// is writing to it.
     pub fn open(
         session: &'a mut Session,
         mut options: AttackOptions,
@@ -194,10 +194,11 @@ impl<'a> AttackRun<'a> {
         self.run.sources.len()
     }
 
-    /// Writes down what is left. With `ended`, how the run went, also the manifest: it says that all inputs were gone through.
+    /// Writes what is pending. If `ended`, the outcome of the run, is Ok, also writes the manifest, which says that all
+    /// inputs were processed.
     ///
     /// # Errors
-    /// `ended`'s, and when files cannot be written.
+    /// The error in `ended`, and when files cannot be written.
     pub fn close(self, ended: Result<()>, listener: &dyn Listener) -> Result<Totals> {
         self.run.close(ended, listener)
     }
@@ -213,7 +214,7 @@ impl<'a> AttackRun<'a> {
         self.run.add(at, line)
     }
 
-    /// The class that an attack wants to be predicted.
+    /// The class that an attack aims for.
     fn wanted(&self, a: usize, s: &Seen) -> Option<usize> {
         match self.attacks[a].attack.wanted() {
             None | Some(Wanted::Other) => None,
@@ -222,7 +223,7 @@ impl<'a> AttackRun<'a> {
         }
     }
 
-    /// One result for each of the items, and its seconds.
+    /// One result per item, and the seconds per item.
     fn attack(&mut self, a: usize, seen: &[Seen], wanted: &[Option<usize>]) -> Vec<(Result<Adversarial>, f64)> {
         let preprocess = self.run.session.preparation().clone();
         let inputs: Vec<&Tensor> = seen.iter().map(|s| &s.item.input).collect();
@@ -233,7 +234,7 @@ impl<'a> AttackRun<'a> {
         })
     }
 
-    /// A map of each input.
+    /// One map per input.
     fn maps(&mut self, m: usize, inputs: &[&Tensor], classes: &[usize]) -> Vec<Result<Map>> {
         self.run.session.explain(self.compared[m].method.as_ref(), inputs, classes)
     }
@@ -260,7 +261,7 @@ impl<'a> AttackRun<'a> {
         }
     }
 
-    /// Fills in what the attack itself says.
+    /// Fills in the attack's own results.
     fn describe(&self, s: &Seen, found: &Adversarial, record: &mut AttackRecord) {
         let [was, is] = found.predicted();
         record.prediction_after = self.run.session.prediction(&found.logits[1], Score::Prob);
@@ -273,7 +274,7 @@ impl<'a> AttackRun<'a> {
         record.linf_levels = linf_levels(&found.picture, &s.item.input, self.run.session.preparation()).ok();
     }
 
-    /// Makes pictures of levels and fills in what the net says of them.
+    /// Makes pictures of levels and fills in the net's output on them.
     fn quantise(&mut self, a: usize, seen: &[Seen], outcomes: &mut [AttackedItem], records: &mut [AttackRecord]) {
         for outcome in outcomes {
             let s = &seen[outcome.at];
@@ -340,7 +341,7 @@ impl<'a> AttackRun<'a> {
         Ok(())
     }
 
-    /// How alike the maps of the originals, the adversarial inputs and their pictures are.
+    /// The similarity between the maps of the originals, the adversarial inputs and their pictures.
     fn compare(
         &mut self,
         (m, a): (usize, usize),
@@ -382,7 +383,7 @@ impl<'a> AttackRun<'a> {
         after: Result<Map>,
         png: Option<Result<Map>>,
     ) -> Result<MapsCompared> {
-        // One number a pixel, where the input has pixels.
+        // One number per pixel, if the input has pixels.
         let plane = |map: &Map| {
             let drawn = s.item.drawn(map, self.run.session.preparation());
             channel_mean_abs(&drawn.as_ref().unwrap_or(map).values)
@@ -390,7 +391,7 @@ impl<'a> AttackRun<'a> {
         let original = plane(before)?;
         let pixels = s.item.input.len() / s.item.input.dims().first().copied().unwrap_or(1).max(1);
         let k = match &self.attacks[a].attack {
-            // The attack's own k where the map has the pixels that it counts.
+            // The attack's own k if the map has the pixels to which k refers.
             attack::Attack::Map(attack) if original.len() == pixels => attack.objective.top_k(pixels),
             _ => (original.len() / 50).max(1),
         };
@@ -521,7 +522,7 @@ impl InputWork for AttackRun<'_> {
     }
 }
 
-/// The attacks, built, repeated names numbered.
+/// Builds the attacks and numbers repeated names.
 fn ready(specs: Vec<AttackSpec>, session: &Session, room: Room) -> Result<Vec<ReadyAttack>> {
     let load = |path: &Path| session.read(path);
     let load_map = |path: &Path| {
@@ -548,7 +549,7 @@ fn ready(specs: Vec<AttackSpec>, session: &Session, room: Room) -> Result<Vec<Re
     Ok(all)
 }
 
-/// A map or a mask: the numbers of an array as they are, or the grey levels of a picture; and what was noticed of the file.
+/// Reads a map or a mask: the numbers of an array, or the grey levels of a picture; with remarks on the file.
 fn load_map(path: &Path, room: Room) -> Result<(Tensor, Noticed)> {
     let shown = paths::shown(path);
     if !ArrayFile::is_array(path) {
@@ -558,7 +559,7 @@ fn load_map(path: &Path, room: Room) -> Result<(Tensor, Noticed)> {
     }
     let mut array = ArrayFile::open(path, room)?;
     let within = |e: Error| e.within(path.display());
-    // What has two axes is read as rows of vectors.
+    // An array with two axes is read as rows of vectors.
     if !array.is_single() && array.dims().len() > 1 && array.rows() > 1 {
         return Err(within(Error::settings(format!("{} maps where one is wanted", array.rows()))));
     }
@@ -578,7 +579,7 @@ fn load_map(path: &Path, room: Room) -> Result<(Tensor, Noticed)> {
     Ok((map, Noticed { assumed, ..Noticed::default() }))
 }
 
-/// The methods whose maps are compared: those asked for, or the one attacked first, or the gradient.
+/// The methods whose maps are compared: the requested ones, else the first attacked one, else the gradient.
 fn compared(methods: &[Named], attacks: &[ReadyAttack], session: &Session) -> Result<Vec<ComparedMethod>> {
     let mut specs: Vec<String> = methods.iter().map(|n| n.spec.to_string()).collect();
     if specs.is_empty() {

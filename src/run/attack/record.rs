@@ -1,4 +1,4 @@
-//! What an attack did to an input, as a record.
+//! The record of an attack on an input.
 
 use std::collections::BTreeMap;
 
@@ -7,50 +7,50 @@ use serde::{Deserialize, Serialize};
 use crate::report::{Prediction, RECORD_VERSION, Stamp};
 use crate::run::keeper::RecordLine;
 
-/// How alike the maps of one method are before and after.
+/// Similarity of one method's maps before and after.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MapsCompared {
     /// The method, with all parameters.
     pub method: String,
-    /// Pixels of the top.
+    /// Number of top pixels.
     pub k: usize,
-    /// Share of the top pixels that the maps have in common: exact numbers; none where a map is constant, since its top is
-    /// the order of rows.
+    /// Share of the top pixels that the maps have in common, for the exact numbers; `None` if a map is constant,
+    /// because its top is then arbitrary.
     pub top_k_intersection: Option<f64>,
-    /// Spearman's rank correlation; none where a map is constant.
+    /// Spearman's rank correlation; `None` if a map is constant.
     pub spearman: Option<f64>,
     /// The same for the picture of levels.
     pub top_k_intersection_png: Option<f64>,
     /// The same for the picture of levels.
     pub spearman_png: Option<f64>,
-    /// Notes of the map before, such as `all_zero`.
+    /// Notes on the map before, such as `all_zero`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<(String, f64)>,
-    /// Notes of the map after.
+    /// Notes on the map after.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes_after: Vec<(String, f64)>,
 }
 
-/// One attack on one input, or the reason why there is none.
+/// One attack on one input, or why it failed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct AttackRecord {
-    /// The input's path as it was given or found.
+    /// The input's path as given or found.
     pub input: String,
-    /// Row of an array; none for a picture.
+    /// Row of an array; `None` for a picture.
     pub index: Option<usize>,
-    /// The attack's name, `-2`, `-3` … behind it when it was asked for again; none when the input is unusable.
+    /// The attack's name, followed by `-2`, `-3` … for repeats; `None` if the input is unusable.
     pub attack: Option<String>,
     /// Every parameter's value.
     pub parameters: BTreeMap<String, String>,
-    /// Class that was to be left, or whose map was attacked.
+    /// The class to move away from, or the class whose map was attacked.
     pub target: Option<usize>,
     /// Its name.
     pub target_label: Option<String>,
-    /// Class that was to be predicted, where one was wanted.
+    /// The class aimed for, if any.
     pub wanted: Option<usize>,
     /// Its name.
     pub wanted_label: Option<String>,
-    /// The best five classes of the original.
+    /// The five best classes of the original.
     pub prediction_before: Vec<Prediction>,
     /// Those of the exact adversarial input.
     pub prediction_after: Vec<Prediction>,
@@ -58,31 +58,31 @@ pub struct AttackRecord {
     pub prediction_png: Option<Vec<Prediction>>,
     /// Whether the prediction changed.
     pub flipped: Option<bool>,
-    /// Whether the attack did what it promises.
+    /// Whether the attack fulfils its promise.
     pub succeeded: Option<bool>,
-    /// Whether the prediction on the picture of levels is another.
+    /// Whether the prediction on the picture of levels differs.
     pub flipped_png: Option<bool>,
-    /// Whether the picture's prediction is what the attack promises.
+    /// Whether the picture's prediction fulfils the attack's promise.
     pub succeeded_png: Option<bool>,
-    /// What the attack makes large, on the original.
+    /// The objective that the attack maximises, on the original.
     pub objective_before: Option<f64>,
     /// The same on the adversarial input.
     pub objective_after: Option<f64>,
-    /// Steps that led to the result.
+    /// Number of steps to the result.
     pub iterations: Option<usize>,
-    /// Largest change of a number, normalised units.
+    /// Largest change of a number, in normalised units.
     pub linf: Option<f64>,
-    /// The same in levels.
+    /// The same, in levels.
     pub linf_levels: Option<f64>,
-    /// Largest change in the picture of levels, normalised units.
+    /// Largest change in the picture of levels, in normalised units.
     pub linf_png: Option<f64>,
-    /// The same in levels.
+    /// The same, in levels.
     pub linf_png_levels: Option<f64>,
     /// Maps before and after.
     pub maps: Vec<MapsCompared>,
-    /// Seconds of the attack; a batch's time is shared equally by its items.
+    /// Seconds of the attack; a batch's time is divided equally among its items.
     pub seconds: f64,
-    /// Most memory the engine has held so far, bytes.
+    /// Peak memory of the engine so far, in bytes.
     pub peak_bytes: u64,
     /// Files written.
     pub files: Vec<String>,
@@ -91,13 +91,13 @@ pub struct AttackRecord {
     pub bytes: Vec<u64>,
     /// Why there is no result.
     pub error: Option<String>,
-    /// What was assumed because neither the files nor the options say it.
+    /// Settings that were assumed because neither the files nor the options give them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub assumed: Vec<String>,
-    /// What is probably not as the user meant it, one sentence each.
+    /// Probable mistakes, one sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// Version of this form; 0 for records from before it was written.
+    /// Version of this format; 0 for records that predate the field.
     #[serde(default)]
     pub record_version: u32,
 }
@@ -108,13 +108,13 @@ pub struct AttackLine {
     /// The record.
     #[serde(flatten)]
     pub record: AttackRecord,
-    /// The input as it was found.
+    /// The file's stamp when it was found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stamp: Option<Stamp>,
-    /// Hash of its place in the file system.
+    /// Hash of its location in the file system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<String>,
-    /// Key of the raw files that rows of an array lie in until all are there.
+    /// Key of the partial raw files in which rows of an array are stored until all are done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<String>,
 }

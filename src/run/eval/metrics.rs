@@ -1,4 +1,4 @@
-//! Which metrics are measured, under which names.
+//! Selects the metrics to measure, and their names.
 
 use super::units::UnitKind;
 use crate::error::{Error, Result};
@@ -6,43 +6,43 @@ use crate::reliability::metric::{Better, Metric, MetricSpec, Needs, Output};
 use crate::report::eval::{Asked, Direction};
 use crate::run::settings::Numbered;
 
-/// Used when no `--metric` is given: a few passes a map each, none of them random.
+/// Used when no `--metric` is given: a few passes per map, none of them random.
 const DEFAULT: &[&str] = &["fidelity", "deletion", "insertion"];
-/// Used beside them where there are boxes.
+/// Used in addition if there are boxes.
 const DEFAULT_BOXED: &[&str] = &["pointing", "energy_in_box", "wsol"];
 /// Used when no `--metric` is given for mosaics.
 const DEFAULT_MOSAICS: &[&str] = &["grid_pointing", "pointing", "dwsol"];
 
 /// One number of a metric.
 pub struct MetricColumn {
-    /// In records and tables.
+    /// Its name in records and tables.
     pub name: String,
     pub better: Direction,
 }
 
-/// A metric that is to be measured.
+/// A metric to measure.
 pub struct Measure {
-    /// Its name, `-2`, `-3` … behind it when it was asked for again.
+    /// Its name, followed by `-2`, `-3` … for repeats.
     pub id: String,
     /// The metric and its parameters.
     pub spec: MetricSpec,
-    /// What measures.
+    /// The metric itself.
     pub metric: Box<dyn Metric>,
     /// Its numbers.
     pub columns: Vec<MetricColumn>,
 }
 
 impl Measure {
-    /// For the summary.
+    /// Its entry in the summary.
     pub fn asked(&self) -> Asked {
         Asked { id: self.id.clone(), spec: self.spec.to_string(), paper: self.spec.entry.paper.into() }
     }
 }
 
-/// The metrics asked for, or those that suit the data.
+/// The requested metrics, or the defaults for the data.
 ///
 /// # Errors
-/// When a text is not the name of a metric with its parameters, or the data cannot say what it needs.
+/// When a text is not the name of a metric with valid parameters, or the data lack what it needs.
 pub fn choose(texts: &[String], kind: UnitKind, unlabelled: bool) -> Result<Vec<Measure>> {
     let texts: Vec<String> = match (texts, kind) {
         ([], UnitKind::Mosaics { .. }) => DEFAULT_MOSAICS.iter().map(|t| (*t).to_owned()).collect(),

@@ -1,5 +1,5 @@
-//! Metrics over labelled pictures: pictures in groups through the net, the methods and the metrics, a line each into the
-//! journal.
+//! Measures metrics over labelled pictures: groups of pictures go through the net, the methods and the metrics; each
+//! gets a line in the journal.
 
 mod metrics;
 mod units;
@@ -41,19 +41,19 @@ use crate::session::{Noticed, Session};
 use crate::tensor::{Shape, Tensor};
 use crate::text::counted;
 
-/// What to measure on what, and where results go.
+/// Options of an evaluation: data, methods, metrics and output.
 pub struct EvalOptions {
     /// Folders, patterns and arrays of labelled pictures.
     pub data: Vec<OsString>,
-    /// A table of classes in place of names and tensors.
+    /// A table of classes, used instead of names and tensors.
     pub labels_csv: Option<PathBuf>,
     /// A table of boxes.
     pub boxes: Option<PathBuf>,
-    /// Whether pictures without a class are taken.
+    /// Whether pictures without a class are used.
     pub unlabelled: bool,
-    /// Whether their order is drawn by the session's seed.
+    /// Whether their order is shuffled with the session's seed.
     pub shuffle: bool,
-    /// Pictures to take at most.
+    /// Most pictures to use.
     pub limit: Option<usize>,
     /// Pictures, with or without boxes, or mosaics of them.
     pub kind: UnitKind,
@@ -61,15 +61,15 @@ pub struct EvalOptions {
     pub methods: Vec<Named>,
     /// The metrics.
     pub metrics: Vec<Measure>,
-    /// Whether the true class is explained where it is known, and not the predicted one.
+    /// Whether to explain the true class, if known, rather than the predicted one.
     pub explain_label: bool,
     /// Folder for results.
     pub out: PathBuf,
-    /// Whether results of an earlier run count.
+    /// Whether to reuse results of an earlier run.
     pub earlier: Earlier,
-    /// What the session's engine was opened with.
+    /// The settings with which the session's engine was opened.
     pub settings: Settings,
-    /// What the user has set of the net's preparation.
+    /// Settings of the preparation that the user gave.
     pub given: Vec<Setting>,
 }
 
@@ -77,26 +77,26 @@ pub struct EvalOptions {
 struct EvaluatedMethod {
     id: String,
     method: Box<dyn Method>,
-    /// Whether it has made a map in this run.
+    /// Whether it has produced a map in this run.
     proven: bool,
 }
 
-/// A picture as the net sees it, and what is known of it.
+/// A picture in the net's space, and its annotations.
 pub struct ShownPicture {
     /// Position of the unit.
     at: usize,
     input: Tensor,
-    /// True class; on a mosaic the class asked for.
+    /// The true class; on a mosaic, the target class.
     label: Option<usize>,
-    /// Classes of which any is a right prediction.
+    /// The classes that count as a correct prediction.
     right: Vec<usize>,
     regions: Vec<Region>,
     notes: Vec<String>,
-    /// What was noticed while it was read.
+    /// Remarks made while it was read.
     noticed: Noticed,
 }
 
-/// A picture, what the net makes of it, and its line so far.
+/// A picture, the net's output for it, and its line so far.
 struct ScoredUnit {
     shown: ShownPicture,
     target: usize,
@@ -113,22 +113,22 @@ pub struct Evaluation<'a> {
     journal: Journal,
     said: Said,
     small: bool,
-    /// Whether the net has taken a picture.
+    /// Whether the net has processed a picture.
     proven: bool,
     /// Whether a picture had a box, now or in an earlier run.
     boxed: bool,
-    /// By unit, its line once there is one.
+    /// Each unit's line, once it exists.
     lines: Vec<Option<Evaluated>>,
     summary_path: PathBuf,
     _lock: File,
 }
 
 impl<'a> Evaluation<'a> {
-    /// Finds the pictures and their classes, locks the folder of results and looks at what is in it.
+    /// Finds the pictures and their classes, locks the folder of results and examines its contents.
     ///
     /// # Errors
-    /// When there are no pictures, a method has no meaning, a table cannot be read, the folder cannot be written, or another run
-    /// writes to it.
+    /// When there are no pictures, a method has no meaning, a table cannot be read, the folder is not writable, or
+    /// another run is writing to it.
     pub fn open(session: &'a mut Session, options: EvalOptions, listener: &dyn Listener) -> Result<Self> {
         let (model, seed) = (session.model(), session.seed());
         if model.default_input() == Shape::vector(model.default_input().c) {
@@ -189,7 +189,7 @@ impl<'a> Evaluation<'a> {
         if settled.dropped > 0 {
             listener.say(&format!("{} of an earlier run left out", counted(settled.dropped, "mosaic")));
         }
-        // A summary says that a run has ended: one of an earlier run must not stand beside this run's lines.
+        // A summary says that a run has ended, so an earlier run's must not stay next to this run's lines.
         let summary_path = out.join("summary.json");
         if let Some(kept) = files::set_aside(&summary_path, |summary| summary["data"] == json!(shown(&options.data)))? {
             listener.say(&format!("the summary of other data is kept as {}", kept.display()));
@@ -206,7 +206,7 @@ impl<'a> Evaluation<'a> {
         let methods = ready.collect();
         let small = session.preparation().crop.iter().product::<usize>() <= SMALL;
         let (data, units, lines) = (Arc::new(data), Arc::new(units), settled.done);
-        // Of what an earlier run has done nobody asks for its boxes.
+        // Boxes of completed pictures are not looked up again.
         let (proven, boxed) = (false, lines.iter().any(Option::is_some));
         Ok(Self {
             session,
@@ -225,7 +225,7 @@ impl<'a> Evaluation<'a> {
         })
     }
 
-    /// The pictures, without those that an earlier run has done.
+    /// The pictures, without those that an earlier run completed.
     pub fn stream(&self) -> Pictures {
         Pictures {
             data: Arc::clone(&self.data),
@@ -240,10 +240,11 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Sums up. With `ended`, how the run went, also in a file: it says that all pictures were gone through.
+    /// Summarises. If `ended`, the outcome of the run, is Ok, also writes the summary file, which says that all
+    /// pictures were processed.
     ///
     /// # Errors
-    /// `ended`'s, and when files cannot be written.
+    /// The error in `ended`, and when files cannot be written.
     pub fn close(mut self, ended: Result<()>, listener: &dyn Listener) -> Result<(Summary, Vec<Evaluated>)> {
         let closed = self.journal.sync();
         ended?;
@@ -294,7 +295,8 @@ impl<'a> Evaluation<'a> {
         Ok((summary, lines))
     }
 
-    /// What the net makes of pictures, and the class that is explained; those that it cannot take are recorded and left out.
+    /// Scores pictures and selects the class to explain; pictures that the net cannot take are recorded as failures and
+    /// left out.
     fn score(&mut self, shown: Vec<ShownPicture>, listener: &dyn Listener) -> Result<Vec<ScoredUnit>> {
         let noticed: Vec<Noticed> = shown.iter().map(|s| self.said.of_noticed(&s.noticed)).collect();
         noticed.iter().for_each(|noticed| self.said.note(noticed, listener));
@@ -330,8 +332,8 @@ impl<'a> Evaluation<'a> {
         Ok(scored)
     }
 
-    /// Readings of one metric on the maps of method `m` (each with the position of its picture), of all together or, where that
-    /// fails, of each by itself.
+    /// Values of one metric on the maps of method `m`, each with the position of its picture: measured together or, if
+    /// that fails, one by one.
     fn measure(
         &mut self,
         graph: &Graph,
@@ -406,7 +408,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// A line that says nothing yet.
+    /// An empty line.
     fn line(&self, at: usize) -> Evaluated {
         let unit = &self.units.all[at];
         Evaluated {
@@ -431,12 +433,12 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Keeps a line: it is in the journal before anybody hears of it.
+    /// Adds a line: it is in the journal before anyone is notified.
     fn add(&mut self, at: usize, line: Evaluated, listener: &dyn Listener) -> Result<()> {
         self.journal.append(std::slice::from_ref(&line))?;
         let name = self.units.all[at].name();
         if let Some(why) = &line.error {
-            // Most sentences name the file.
+            // Most errors name the file.
             let named = why.contains(&self.units.all[at].input);
             listener.say(&if named { format!("failed: {why}") } else { format!("{name}: failed: {why}") });
         }
@@ -551,7 +553,7 @@ enum Next {
     End,
 }
 
-/// Reads and prepares what units show, in their order.
+/// Reads and prepares the units' pictures, in order.
 pub struct Pictures {
     data: Arc<LabelledData>,
     units: Arc<Units>,
@@ -589,7 +591,7 @@ impl Iterator for Pictures {
 }
 
 impl Pictures {
-    /// Reads and prepares what a unit shows.
+    /// Reads and prepares a unit's picture.
     fn show(&mut self, at: usize, unit: &Unit) -> Result<ShownPicture> {
         let data = Arc::clone(&self.data);
         let preprocess = self.preprocess.clone();
@@ -641,7 +643,7 @@ impl Pictures {
     }
 }
 
-/// Where an item's picture lies in its input; numbers that never were a picture are their own.
+/// Position of an item's picture in its input; for numbers that were never a picture, the whole input.
 fn placement(item: &Item) -> Result<Placement> {
     match (item.placement, item.dims.as_slice()) {
         (Some(placement), _) => Ok(placement),
@@ -658,20 +660,20 @@ fn shown(names: &[OsString]) -> Vec<String> {
     names.iter().map(|name| paths::shown(Path::new(name))).collect()
 }
 
-/// What an earlier run has left.
+/// The results of an earlier run.
 struct Settled {
-    /// By unit, its line where it need not be made again.
+    /// By unit, its line if it need not be recomputed.
     done: Vec<Option<Evaluated>>,
     /// Lines for the new journal.
     kept: Vec<Evaluated>,
-    /// Lines that were made with other settings.
+    /// Number of lines made with other settings.
     outdated: usize,
-    /// Mosaics of other draws.
+    /// Number of mosaics from other draws.
     dropped: usize,
 }
 
-/// Sorts out the lines of an earlier run. Those of pictures that this run leaves out stay; failures are tried again, and without
-/// `resume` so is everything.
+/// Sorts the lines of an earlier run. Lines of pictures outside this run stay; failures are tried again; without
+/// `resume`, everything is recomputed.
 fn settle(lines: Vec<Evaluated>, units: &Units, resume: bool) -> Settled {
     let key = |input: &str, index: Option<usize>, parts: &[String]| (input.to_owned(), index, parts.to_vec());
     let places: HashMap<_, usize> =
@@ -679,13 +681,13 @@ fn settle(lines: Vec<Evaluated>, units: &Units, resume: bool) -> Settled {
     let mut settled = Settled { done: vec![None; units.all.len()], kept: Vec::new(), outdated: 0, dropped: 0 };
     for line in lines {
         match places.get(&key(&line.input, line.index, &line.parts)) {
-            // A mosaic is drawn by its run: without `resume` those of other draws go.
+            // Mosaics are drawn per run: without `resume`, those of other draws are dropped.
             None if !resume && !line.parts.is_empty() => settled.dropped += 1,
             None => settled.kept.push(line),
             Some(_) if !resume => {}
             Some(&at) => {
                 let unit = &units.all[at];
-                // Of what was changed nothing counts; where nobody can tell, everything does.
+                // A changed file invalidates the result; if a change cannot be detected, the result counts.
                 let unchanged = unit.stamps.iter().zip(&line.stamps).all(|(now, then)| now.is_none() || now == then);
                 let same = line.settings == unit.settings && unchanged;
                 settled.outdated += usize::from(!same);
@@ -699,7 +701,7 @@ fn settle(lines: Vec<Evaluated>, units: &Units, resume: bool) -> Settled {
     settled
 }
 
-/// The net's accuracy, then every method's scores, method after method, in the order of the metrics.
+/// The net's accuracy, then the scores of each method, metrics in order.
 fn scores(
     lines: &[Evaluated],
     methods: &[Asked],

@@ -1,4 +1,4 @@
-//! What is measured on: pictures, or mosaics of them.
+//! The units of an evaluation: pictures, or mosaics of them.
 
 use crate::data::LabelledData;
 use crate::error::{Error, Result};
@@ -7,24 +7,24 @@ use crate::report::Stamp;
 use crate::run::settings::fingerprint;
 use serde_json::json;
 
-/// What kind of pictures is measured on.
+/// The kind of units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnitKind {
     /// The data.
     Pictures,
-    /// The data, and boxes in them.
+    /// The data, with boxes.
     Boxed,
     /// Mosaics of the data.
     Mosaics {
-        /// How many.
+        /// Number of mosaics.
         count: usize,
-        /// How large.
+        /// Size of a mosaic.
         size: mosaic::MosaicSize,
     },
 }
 
 impl UnitKind {
-    /// In records.
+    /// Its name in records.
     pub fn name(self) -> &'static str {
         match self {
             UnitKind::Pictures | UnitKind::Boxed => "pictures",
@@ -34,55 +34,55 @@ impl UnitKind {
     }
 }
 
-/// Where a unit's pixels come from, as positions in the data.
+/// The origin of a unit's pixels, as positions in the data.
 #[derive(Debug, Clone, Copy)]
 pub enum Content {
     /// One picture.
     Picture(usize),
-    /// Four, in one.
+    /// Four pictures in one.
     Mosaic {
-        /// Of the mosaic.
+        /// Number of the mosaic.
         number: usize,
         /// Top left, top right, bottom left, bottom right.
         cells: [usize; mosaic::CELLS],
-        /// How large.
+        /// Size of the mosaic.
         size: mosaic::MosaicSize,
     },
 }
 
-/// One picture to be measured on.
+/// One picture to evaluate.
 #[derive(Debug)]
 pub struct Unit {
-    /// As in its line.
+    /// Its name in its line.
     pub input: String,
     /// Row of an array, or number of the mosaic.
     pub index: Option<usize>,
     /// The pictures of a mosaic.
     pub parts: Vec<String>,
-    /// Where its pixels come from.
+    /// The origin of its pixels.
     pub content: Content,
-    /// Fingerprint of everything that its results depend on, its pixels apart.
+    /// Fingerprint of everything that its results depend on, except its pixels.
     pub settings: String,
-    /// Its files as they were found.
+    /// Its files' stamps when they were found.
     pub stamps: Vec<Option<Stamp>>,
 }
 
 impl Unit {
-    /// For messages.
+    /// Its name in messages.
     pub fn name(&self) -> String {
         self.index.map_or_else(|| self.input.clone(), |i| format!("{}[{i}]", self.input))
     }
 }
 
-/// Everything to be measured on, in order.
+/// All units, in order.
 #[derive(Debug)]
 pub struct Units {
-    /// Each.
+    /// The units.
     pub all: Vec<Unit>,
 }
 
 impl Units {
-    /// Lists what is measured on; `common` is what all results depend on.
+    /// Lists the units; `common` are the settings that all results depend on.
     ///
     /// # Errors
     /// When there are no pictures, or too few classes for mosaics.
@@ -129,7 +129,7 @@ impl Units {
             usable.filter_map(|(at, e)| Some((at, e.class.clone().ok().flatten()?))).collect();
         let classes: Vec<usize> = usable.iter().map(|&(_, class)| class).collect();
         let pool = Pool::new(&classes).map_err(|e| {
-            // The first thing that went wrong is the likely cause.
+            // The first error is the likely cause.
             match data.examples.iter().find_map(|e| e.class.clone().err()) {
                 Some(why) => Error::settings(format!("{e}; {why}")),
                 None => e,

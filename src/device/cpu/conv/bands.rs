@@ -1,4 +1,4 @@
-//! Bands of rows: the tasks of every algorithm that computes the positions of one copy one after the other.
+//! Bands of rows: the tasks of every algorithm that processes the positions of a copy one by one.
 
 use std::ops::Range;
 
@@ -10,12 +10,12 @@ use crate::device::cpu::isa::Isa;
 /// tuned).
 const BAND_BYTES: usize = 384 << 10;
 
-/// How one copy's result is cut into bands.
+/// The division of one copy's result into bands.
 #[derive(Debug, Clone)]
 pub(super) struct Bands {
     /// Whether positions are computed as one long row (1×1, stride 1: neighbours are independent).
     flat: bool,
-    /// Set where a zero-padded copy of each band is read.
+    /// Set if a zero-padded copy of each band is read.
     halo: Option<Halo>,
     /// Rows of the result, and positions of each (positions of the result, and 1, if flat).
     extent: [usize; 2],
@@ -29,15 +29,15 @@ pub(super) struct Bands {
 struct Halo {
     /// First row and column read relative to a position's base.
     first: [isize; 2],
-    /// Rows read beyond a band's.
+    /// Rows read in addition to a band's.
     extra_rows: usize,
     /// Columns of the padded copy.
     width: usize,
 }
 
 impl Bands {
-    /// Bands that read `blocks` channel blocks at a time. From the rows that the cache holds and the result's `[rows, positions
-    /// of a row]`, `shorten` gives the rows of a band.
+    /// Bands that read `blocks` channel blocks at a time. `shorten` computes the rows of a band from the rows that fit
+    /// into the cache and the result's `[rows, positions per row]`.
     pub fn new<I: Isa>(geometry: &Geometry, blocks: usize, shorten: impl FnOnce(usize, [usize; 2]) -> usize) -> Self {
         let [h, w] = geometry.extent();
         let flat = geometry.stays_inside()
@@ -104,7 +104,7 @@ pub(super) struct Band<'a, I: Isa> {
     pub share: Range<usize>,
 }
 
-/// Where a band reads: pointer to the first position's base, and distances in elements.
+/// A band's input: pointer to the first position's base, and distances in elements.
 #[derive(Clone, Copy)]
 pub(super) struct Input<T> {
     base: *const T,
@@ -115,16 +115,16 @@ pub(super) struct Input<T> {
     origin: [isize; 2],
 }
 
-/// Where a tile is: base of its first position, and index of its first vector within a channel block.
+/// The location of a tile: base of its first position, and index of its first vector within a channel block.
 #[derive(Clone, Copy)]
 pub(super) struct TileAt<T> {
     pub x: *const T,
     pub index: usize,
 }
 
-/// The positions of a row that are left to compute.
+/// The remaining positions of a row.
 pub(super) struct RowRest<T> {
-    /// Of the row.
+    /// Start of the row.
     start: TileAt<T>,
     /// Elements and vectors from one position to the next.
     step: [usize; 2],
@@ -138,7 +138,7 @@ impl<T> RowRest<T> {
         self.left.end - self.left.start
     }
 
-    /// The tile of the next `positions`, of which there are as many left.
+    /// The tile of the next `positions`, of which at least as many are left.
     ///
     /// # Safety
     /// The input of [`Band::lines`] still lives.
@@ -152,7 +152,7 @@ impl<T> RowRest<T> {
 }
 
 impl<I: Isa> Band<'_, I> {
-    /// The copy itself, or a zero-padded copy of what this band reads of the given channel blocks.
+    /// The copy itself, or a zero-padded copy of the part that this band reads of the given channel blocks.
     #[inline(always)]
     pub unsafe fn input(&self, blocks: Range<usize>) -> Input<I::T> {
         let (geometry, rows) = (self.geometry, &self.rows);

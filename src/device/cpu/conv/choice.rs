@@ -1,4 +1,4 @@
-//! Which algorithm computes a convolution.
+//! Selects the algorithm of a convolution.
 
 use super::bands::Bands;
 use super::depthwise::Depthwise;
@@ -10,10 +10,10 @@ use super::winograd::{self, Winograd};
 use crate::device::cpu::isa::Isa;
 use crate::program::Zeros;
 
-/// Minimum written channel blocks. With fewer, a row of weights is too short to be worth the search for it.
+/// Minimum written channel blocks. With fewer, a row of weights is too short to justify finding it.
 const SKIPPING_LEAST_BLOCKS: usize = 3;
-/// If at most one number in this many is not zero, skipping leaves about as few products as Winograd's transforms do, and needs
-/// no transforms.
+/// If at most one number in this many is non-zero, skipping leaves about as few products as Winograd's transforms, and
+/// needs no transforms.
 const SKIPPING_BEATS_TRANSFORMS: usize = 3;
 /// Minimum read and written channels. With fewer, transforms cost more than they save.
 const TRANSFORMS_LEAST_CHANNELS: usize = 16;
@@ -50,14 +50,14 @@ pub(super) struct Choice {
 }
 
 impl Choice {
-    /// The first line that suits.
+    /// The first line that applies.
     pub fn of<I: Isa>(problem: &Problem<'_>) -> Self {
         let [lines @ .., last] = table::<I>();
         lines.into_iter().find(|line| (line.suits)(problem)).unwrap_or(last)
     }
 }
 
-/// The algorithms in the order in which they are tried. The last one suits every convolution.
+/// The algorithms in the order in which they are tried. The last one applies to every convolution.
 fn table<I: Isa>() -> [Choice; 6] {
     [
         // Fewer products than with transforms, see the threshold.

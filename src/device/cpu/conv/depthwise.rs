@@ -1,4 +1,4 @@
-//! Depthwise convolutions: every channel sees only itself.
+//! Depthwise convolutions: every output channel reads only its own input channel.
 
 use super::bands::{Band, Bands, TileAt};
 use super::packing::Packing;
@@ -6,7 +6,7 @@ use super::problem::{Planned, Problem};
 use crate::device::cpu::isa::Isa;
 use crate::tensor::Scalar;
 
-/// How one convolution is computed.
+/// The plan of one convolution.
 #[derive(Debug, Clone)]
 pub(super) struct Depthwise {
     pub bands: Bands,

@@ -9,7 +9,7 @@ use super::problem::{Planned, Problem, read_by};
 use crate::device::cpu::isa::Isa;
 use crate::tensor::Scalar;
 
-/// How one convolution is computed.
+/// The plan of one convolution.
 #[derive(Debug, Clone)]
 pub(super) struct Direct {
     pub bands: Bands,
@@ -21,7 +21,7 @@ impl Direct {
     pub fn plan<I: Isa>(problem: &Problem<'_>) -> Planned<Self> {
         let (geometry, groups) = (problem.geometry, problem.layer.groups);
         let blocks = geometry.written.c.div_ceil(I::LANES);
-        // Two dense blocks share what is read. Blocks of different groups would multiply zeros.
+        // Two dense blocks share the numbers that are read. Blocks of different groups would multiply zeros.
         let together = if groups == 1 { 2 } else { 1 };
         let spans = (0..blocks).step_by(together).map(|first| {
             let blocks = first..blocks.min(first + together);
@@ -43,7 +43,7 @@ impl Direct {
     #[inline(always)]
     pub unsafe fn run<I: Isa>(&self, band: &Band<'_, I>) {
         let geometry = band.geometry;
-        // SAFETY: passed on; the run's blocks are as many as its tiles have.
+        // SAFETY: the caller's promise; the run has as many blocks as its tiles.
         unsafe {
             let input = band.input(0..geometry.read.c.div_ceil(I::LANES));
             let mut taps = Vec::new();
@@ -119,8 +119,9 @@ unsafe fn tile<I: Isa, const P: usize, const Q: usize, const STEP: usize>(
 /// A distance between neighbouring positions that is only known at run time.
 const ANY: usize = 0;
 
-/// Adds all read channels and taps, in this order, to a tile's sums. Neighbouring positions read `STEP` pixels apart (or
-/// [`ANY`]: `pixel` elements). The compiler must know the distance, lest addresses take up all registers.
+/// Adds the products of all read channels and taps, in this order, to a tile's sums. Neighbouring positions read `STEP`
+/// pixels apart (or [`ANY`]: `pixel` elements). The compiler must know the distance, or addresses would use up all
+/// registers.
 #[inline(always)]
 pub(super) unsafe fn accumulate<I: Isa, const P: usize, const Q: usize, const STEP: usize>(
     sum: &mut [[I::V; Q]; P],

@@ -1,11 +1,11 @@
-//! The epilogue: what happens to a sum before it is stored.
+//! The epilogue: operations on a sum before it is stored.
 
 use crate::device::cpu::isa::Isa;
 
 /// The epilogue of one copy. All pointers are to that copy's values; null means absent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Finish<T> {
-    /// One number a channel, padded to whole blocks. Sums start from it.
+    /// One number per channel, padded to whole blocks. Sums start from it.
     pub bias: *const T,
     /// Added to the sum.
     pub add: *const T,
@@ -18,7 +18,7 @@ pub(crate) struct Finish<T> {
     pub gate: *const u8,
 }
 
-/// What a convolution reads and writes of one copy.
+/// The values of one copy that a convolution reads and writes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CopyView<T> {
     pub read: *const T,

@@ -1,7 +1,8 @@
 //! One description for a convolution and its adjoint: output positions, and the input taps each of them sums.
 //!
-//! The adjoint of a convolution with stride `s` splits into `s_y · s_x` sub-grids of its output (the convolution's input).
-//! Within one sub-grid every position sums the same taps of the signal at stride 1, so no product with a zero is made.
+//! The adjoint of a convolution with stride `s` splits into `s_y · s_x` sub-grids of its output (the convolution's
+//! input). Within one sub-grid every position sums the same taps of the signal at stride 1, so there are no products
+//! with inserted zeros.
 
 use crate::tensor::{Shape, Window};
 
@@ -14,7 +15,7 @@ pub(crate) enum PassDirection {
     Adjoint,
 }
 
-/// A tap: which kernel element, and where it reads relative to a position's base.
+/// A tap: its kernel element, and where it reads relative to a position's base.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Tap {
     /// Kernel row and column.
@@ -30,7 +31,7 @@ pub(crate) struct SubGrid {
     pub origin: [usize; 2],
     /// Rows and columns of this sub-grid.
     pub extent: [usize; 2],
-    /// What is summed; empty where nothing reaches.
+    /// The taps that are summed; empty if no tap reaches these positions.
     pub taps: Vec<Tap>,
 }
 
@@ -41,16 +42,16 @@ pub(crate) struct Geometry {
     pub read: Shape,
     /// Shape written.
     pub written: Shape,
-    /// Distance between neighbouring positions of a sub-grid in what is written.
+    /// Distance in the output between neighbouring positions of a sub-grid.
     pub write_step: [usize; 2],
-    /// Distance between neighbouring positions of a sub-grid in what is read.
+    /// Distance in the input between neighbouring positions of a sub-grid.
     pub read_step: [usize; 2],
-    /// The sub-grids; together they cover what is written once.
+    /// The sub-grids; together they cover the output exactly once.
     pub grids: Vec<SubGrid>,
 }
 
 impl Geometry {
-    /// Of a convolution from `input` to `output` by `window`.
+    /// The geometry of a convolution from `input` to `output` by `window`.
     pub fn new(window: &Window, input: Shape, output: Shape, direction: PassDirection) -> Self {
         let pads = window.pads(input.h, input.w);
         let kernel_elements =
@@ -91,7 +92,7 @@ impl Geometry {
         }
     }
 
-    /// Rows and columns read beyond positions' bases: `[[least row, greatest row], [least column, greatest column]]`.
+    /// Rows and columns read relative to positions' bases: `[[first row, last row], [first column, last column]]`.
     pub fn reach(&self) -> [[isize; 2]; 2] {
         let mut reach = [[0; 2]; 2];
         for tap in self.grids.iter().flat_map(|g| &g.taps) {

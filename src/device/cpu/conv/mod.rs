@@ -1,7 +1,7 @@
 //! Convolution and its adjoint on channel blocks.
 //!
-//! [`choice`] says which algorithm computes a convolution. Each has a file of its own. Results do not depend on how work was
-//! cut into bands, parts, threads or batches.
+//! [`choice`] selects the algorithm of a convolution. Each algorithm is in its own file. Results do not depend on the
+//! division of work into bands, parts, threads or batches.
 
 mod bands;
 mod choice;
@@ -30,27 +30,27 @@ use super::memory::Shared;
 use crate::graph::WeightId;
 use crate::program::{ConvLayer, LastAdjoint, Zeros};
 
-/// When the last adjoint runs once a picture.
+/// When the last adjoint runs once per picture.
 ///
-/// From 4 copies of a picture on, summing a large signal and one adjoint take less time than an adjoint a copy. Summing one
-/// element moves about 20 bytes (read in single precision, sum read and written in double) and takes about a nanosecond. An
-/// adjoint does some tens of multiply-adds in that time. The signal is larger than the map, so its sum leaves the caches
-/// sooner. A 3×3 stem of three channels has 27 multiply-adds per element, a 7×7 one 147.
+/// From 4 copies per picture on, summing a large signal and running one adjoint takes less time than one adjoint per
+/// copy. Summing one element moves about 20 bytes (read in single precision, sum read and written in double) and takes
+/// about a nanosecond. An adjoint does some tens of multiply-adds in that time. The signal is larger than the map, so
+/// its sum leaves the caches sooner. A 3×3 stem of three channels has 27 multiply-adds per element, a 7×7 one 147.
 pub(crate) const LAST_ADJOINT: LastAdjoint = LastAdjoint::EachPicture { least_copies: 4, least_products: 64 };
 
-/// Tasks a thread up to which bands are split by channels. With two, a thread that ends early takes another.
+/// Tasks per thread up to which bands are split by channels. With two, a thread that finishes early takes another.
 const BAND_TASKS: usize = 2;
-/// Tasks a thread up to which batches of tiles are split by channels. Every part transforms the batch's input again.
+/// Tasks per thread up to which batches of tiles are split by channels. Every part transforms the batch's input again.
 const BATCH_TASKS: usize = 1;
 
-/// How one convolution (or adjoint) is computed for one input shape.
+/// The plan of a convolution (or adjoint) for one input shape.
 #[derive(Debug, Clone)]
 pub(crate) struct ConvPlan {
     geometry: Geometry,
     algorithm: Algorithm,
-    /// Of the algorithm, for reports.
+    /// Name of the algorithm, for reports.
     pub name: &'static str,
-    /// Names the packed weights.
+    /// Identifies the packed weights.
     pub key: PackKey,
     /// Packed weights, in elements.
     pub packed_len: usize,
@@ -60,7 +60,7 @@ pub(crate) struct ConvPlan {
     parts: usize,
 }
 
-/// Names packed weights: equal keys mean equal numbers in equal order.
+/// Identifies packed weights: equal keys mean equal numbers in equal order.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct PackKey {
     weight: WeightId,
@@ -72,7 +72,7 @@ pub(crate) struct PackKey {
 }
 
 impl PackKey {
-    /// Whose packed form it names.
+    /// The weight that is packed.
     pub fn weight(&self) -> WeightId {
         self.weight
     }
@@ -125,7 +125,7 @@ pub(crate) struct ConvWork<'a, I: Isa> {
 }
 
 impl<'a, I: Isa> ConvWork<'a, I> {
-    /// For so many threads.
+    /// Divides the work among this many threads.
     pub fn new(plan: &'a ConvPlan, weights: Shared<I::T>, copies: &'a [CopyView<I::T>], threads: usize) -> Self {
         let (pieces, tasks) = match &plan.algorithm {
             Algorithm::Winograd(winograd) => (winograd.batches(copies.len()), BATCH_TASKS),
@@ -151,7 +151,7 @@ impl<'a, I: Isa> ConvWork<'a, I> {
         let (piece, part) = (task / parts, task % parts);
         let share = part * plan.parts / parts..(part + 1) * plan.parts / parts;
         let (geometry, weights) = (&plan.geometry, self.weights.get().cast_const());
-        // SAFETY: passed on.
+        // SAFETY: the caller's promise.
         unsafe {
             if let Algorithm::Winograd(winograd) = &plan.algorithm {
                 let tiles = copies.len() * winograd.tiles();

@@ -1,7 +1,8 @@
 //! Convolutions onto few channels, such as the last adjoint of a net: a lane is a *read* channel.
 //!
-//! A vector of 3 written channels would leave most lanes idle. Here every written number has a vector of sums, over read blocks
-//! and taps in order. The lanes of the vector are added at the end. Four pixels' vectors live in registers.
+//! A vector of 3 written channels would leave most lanes unused. Here every written number has a vector of partial sums
+//! over read blocks and taps, in order. The lanes of the vector are added at the end. Four pixels' vectors are kept in
+//! registers.
 
 use super::bands::{Band, Bands, TileAt};
 use super::geometry::SubGrid;
@@ -10,14 +11,14 @@ use super::problem::{Planned, Problem};
 use crate::device::cpu::isa::Isa;
 use crate::tensor::Scalar;
 
-/// Most written channels: [`Isa::sum_lanes`] takes so many vectors.
+/// Most written channels; [`Isa::sum_lanes`] takes this many vectors.
 pub(super) const MOST_CHANNELS: usize = 4;
 
-/// How one convolution is computed.
+/// The plan of one convolution.
 #[derive(Debug, Clone)]
 pub(super) struct Narrow {
     pub bands: Bands,
-    /// Vectors of weights a tap and read block: written channels, some of them perhaps zeros.
+    /// Vectors of weights per tap and read block: one per written channel, possibly padded with zeros.
     width: usize,
     /// Where the weights of each sub-grid start, in elements.
     offsets: Vec<usize>,
@@ -61,7 +62,7 @@ impl Narrow {
 
     #[inline(always)]
     pub unsafe fn run<I: Isa>(&self, band: &Band<'_, I>) {
-        // SAFETY: passed on; as many vectors of weights were packed as tiles have channels.
+        // SAFETY: the caller's promise; as many vectors of weights were packed as tiles have channels.
         unsafe {
             match self.width {
                 1 => self.channels::<I, 1>(band),

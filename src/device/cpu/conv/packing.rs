@@ -13,14 +13,14 @@ use crate::tensor::Scalar;
 pub(super) struct BlockRun {
     pub first_block: usize,
     pub blocks: usize,
-    /// Read channels that any of them sees.
+    /// Channels read by any of them.
     pub channels: Range<usize>,
     /// Where the weights of each sub-grid start, in elements.
     pub offsets: Vec<usize>,
 }
 
-/// Runs of `blocks` that see `channels`, and the elements of their packed weights. `points` is the products of a pair of
-/// channels, for each sub-grid.
+/// Runs of `blocks` whose inputs are `channels`, and the elements of their packed weights. `points` is the number of
+/// products per pair of channels, for each sub-grid.
 pub(super) fn runs(
     points: &[usize],
     lanes: usize,
@@ -41,7 +41,7 @@ pub(super) fn runs(
     (runs, len)
 }
 
-/// A layer's weights while they are packed.
+/// A layer's weights during packing.
 pub(super) struct Packing<'a, T> {
     pub geometry: &'a Geometry,
     pub lanes: usize,
@@ -99,7 +99,7 @@ impl<'a, T: Scalar> Packing<'a, T> {
 
     fn pack_block(&self, run: &BlockRun, grid: &SubGrid, read: Range<usize>, share: &mut [T]) {
         let lanes = run.first_block * self.lanes..(run.first_block + run.blocks) * self.lanes;
-        // Unused lanes see nothing.
+        // Unused lanes read no channels.
         let seen = |written| {
             if written < self.geometry.written.c { read_by(self.geometry, self.groups, written) } else { 0..0 }
         };

@@ -1,16 +1,16 @@
-//! A convolution to be planned, and what a plan asks for.
+//! A convolution to be planned, and its requirements.
 
 use std::ops::Range;
 
 use super::geometry::Geometry;
 use crate::program::{ConvLayer, Zeros};
 
-/// Which arithmetic is allowed.
+/// The allowed arithmetic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Arithmetic {
     /// One product for each tap and channel.
     Direct,
-    /// Winograd's transforms too: fewer products, slightly larger error.
+    /// Also Winograd's transforms: fewer products, slightly larger error.
     Transformed,
 }
 
@@ -19,7 +19,7 @@ pub(super) struct Problem<'a> {
     pub layer: &'a ConvLayer,
     pub geometry: &'a Geometry,
     pub arithmetic: Arithmetic,
-    /// Sparsity of what is read.
+    /// Sparsity of the input.
     pub zeros: Zeros,
 }
 

@@ -1,14 +1,14 @@
-//! Direct convolutions that multiply nothing by zero.
+//! Direct convolutions that skip multiplications by zero.
 //!
-//! About half of a ReLU's output, forward or backward, is exactly zero. At most a quarter of the output of a 2×2 max-pool's
-//! adjoint is not ([`Zeros`](crate::program::Zeros)). Here the sums of two neighbouring positions for some channel blocks
-//! live in registers. The numbers that they read are taken one at a time, without the zeros, each times a row of weights that
-//! lies in the first-level cache. To stay there, weights are taken in slabs of [`ROWS`] rows. Between slabs, sums wait in
-//! scratch. Weights are finite, so nothing but zeros is left out.
+//! About half of a ReLU's output, forward or backward, is exactly zero. At most a quarter of the output of a 2×2
+//! max-pool's adjoint is non-zero ([`Zeros`](crate::program::Zeros)). Here the sums of two neighbouring positions for
+//! some channel blocks are kept in registers. The non-zero numbers that they read are taken one at a time, each times a
+//! row of weights in the first-level cache. To fit there, weights are used in slabs of [`ROWS`] rows; between slabs,
+//! sums are kept in scratch. Weights are finite, so only zeros are left out.
 //!
-//! A row of weights serves both positions where neither reads a zero, so those rows come first within a slab. Otherwise
-//! sums run as in all direct convolutions (block, tap, channel). Pairs are the positions 2i and 2i + 1 of a row: bands of a
-//! single row are cut between pairs.
+//! A row of weights serves both positions if both numbers are non-zero, so those rows come first within a slab.
+//! Otherwise sums run as in all direct convolutions (block, tap, channel). Pairs are the positions 2i and 2i + 1 of a
+//! row: bands of a single row are cut between pairs.
 
 use std::mem::MaybeUninit;
 
@@ -19,17 +19,18 @@ use super::problem::{Planned, Problem};
 use crate::device::cpu::isa::Isa;
 use crate::tensor::Scalar;
 
-/// Rows of weights in a slab: as many as a word has bits. With eight blocks of AVX-512 they take 32 KiB, a whole first-level
-/// cache. The numbers at hand use half of them or fewer.
+/// Rows of weights in a slab: the number of bits in a word. With eight blocks of AVX-512 they take 32 KiB, an entire
+/// first-level cache. The non-zero numbers use half of them or fewer.
 const ROWS: usize = 64;
-/// Most bytes of a band's sums. They stay in the second-level cache (1 MiB where this was tuned) beside what is read.
+/// Most bytes of a band's sums. They stay in the second-level cache (1 MiB where this was tuned), together with the
+/// input.
 const SUM_BYTES: usize = 256 << 10;
-/// Minimum positions of a band. They pay for reading a slab.
+/// Minimum positions of a band; with fewer, reading a slab does not pay.
 const LEAST_POSITIONS: usize = 128;
-/// Bands of a copy, where they are long enough: threads share even a single picture.
+/// Bands of a copy, if they are long enough: threads share even a single picture.
 const BANDS: usize = 8;
 
-/// How one convolution is computed.
+/// The plan of one convolution.
 #[derive(Debug, Clone)]
 pub(super) struct Skipping {
     pub bands: Bands,
@@ -42,14 +43,14 @@ impl Skipping {
         let geometry = problem.geometry;
         let (read, blocks) = (geometry.read.c, geometry.written.c.div_ceil(I::LANES));
         let taps: Vec<usize> = geometry.grids.iter().map(|grid| grid.taps.len()).collect();
-        // Blocks of one position fall into few sets of a cache: with a single slab, few are written at a time.
+        // Blocks of one position map to few sets of a cache: with a single slab, few are written at a time.
         let single = taps.iter().max().unwrap_or(&0) * read <= ROWS;
         let count = blocks.div_ceil(if single { I::SKIP_BLOCKS.min(4) } else { I::SKIP_BLOCKS });
         let spans = (0..count).map(|i| (i * blocks / count..(i + 1) * blocks / count, 0..read));
         let (runs, packed_len) = runs(&taps, I::LANES, spans);
         let width = runs.iter().map(|run| run.blocks).max().unwrap_or(0) * I::LANES;
-        // Where a band starts decides which positions are a pair, and so bits. It depends on the shape and the instruction set
-        // alone.
+        // The start of a band decides which positions form a pair, and so affects bits. It depends only on the shape
+        // and the instruction set.
         let mut sums = 0;
         let bands = Bands::new::<I>(geometry, read / I::LANES, |rows, [all, row]| {
             let fits = SUM_BYTES / (width * row * size_of::<I::T>()).max(1);
@@ -69,7 +70,7 @@ impl Skipping {
 
     #[inline(always)]
     pub unsafe fn run<I: Isa>(&self, band: &Band<'_, I>) {
-        // SAFETY: passed on; the run's blocks are as many as its tiles have.
+        // SAFETY: the caller's promise; the run has as many blocks as its tiles.
         unsafe {
             let input = band.input(0..band.geometry.read.c / I::LANES);
             let mut taps = Vec::new();
@@ -91,7 +92,7 @@ impl Skipping {
 
 /// Some taps of some blocks: [`ROWS`] rows of weights or fewer.
 struct Slab<T> {
-    /// What is read, relative to a position's base; the first `count` count.
+    /// The input offsets relative to a position's base; only the first `count` are valid.
     from: [isize; ROWS],
     count: usize,
     weights: *const T,
@@ -152,7 +153,7 @@ unsafe fn blocks<I: Isa, const Q: usize>(
     }
 }
 
-/// One slab of `P` neighbouring positions for `Q` blocks, from the first of the blocks and from a vector within each on.
+/// One slab of `P` neighbouring positions for `Q` blocks, from the first block and from a vector within each on.
 #[inline(always)]
 unsafe fn positions<I: Isa, const P: usize, const Q: usize>(
     band: &Band<'_, I>,
@@ -185,7 +186,7 @@ unsafe fn positions<I: Isa, const P: usize, const Q: usize>(
         } else {
             add_live::<I, P, Q>(&mut sum, x, &slab.from, slab.count, slab.weights);
         }
-        // Finished from memory: the loop is too long to be unrolled, and sums that it indexed would not be in registers.
+        // Finished from memory: the loop is too long to be unrolled, and indexing would keep the sums out of registers.
         for (p, sum) in sum.iter().enumerate() {
             for (q, &sum) in sum.iter().enumerate() {
                 I::store(sums.add((p * Q + q) * I::LANES), sum);
@@ -203,7 +204,7 @@ unsafe fn positions<I: Isa, const P: usize, const Q: usize>(
     }
 }
 
-/// Adds the rows of weights of all numbers that are not zero: first where both positions have one, then the others.
+/// Adds the rows of weights of all non-zero numbers: first those where both positions have one, then the others.
 #[inline(always)]
 unsafe fn add_live<I: Isa, const P: usize, const Q: usize>(
     sum: &mut [[I::V; Q]; P],
@@ -242,7 +243,7 @@ unsafe fn add_live<I: Isa, const P: usize, const Q: usize>(
             let both = live[0] & live[P - 1];
             live.iter_mut().for_each(|live| *live &= !both);
         }
-        // Not a loop, which the compiler might leave one: then sums would live in memory.
+        // Not a loop: the compiler might not unroll it, and the sums would be in memory.
         add_alone::<I, Q>(&mut sum[0], live[0], numbers, weights);
         if P == 2 {
             add_alone::<I, Q>(&mut sum[P - 1], live[P - 1], numbers.add(ROWS), weights);
@@ -250,7 +251,7 @@ unsafe fn add_live<I: Isa, const P: usize, const Q: usize>(
     }
 }
 
-/// Adds the rows of weights of one position's numbers that `live` names, in order.
+/// Adds the rows of weights of one position's numbers selected by `live`, in order.
 #[inline(always)]
 unsafe fn add_alone<I: Isa, const Q: usize>(
     sum: &mut [I::V; Q],

@@ -22,9 +22,10 @@ pub(super) const M: usize = 4;
 const N: usize = 6;
 /// Products of a tile.
 const POINTS: usize = N * N;
-/// Bytes of a batch's transformed input that should stay close to the core.
+/// Bytes of a batch's transformed input that should stay in a nearby cache.
 const BATCH_BYTES: usize = 1 << 20;
-/// Fewest and most register tiles (of [`Isa::PIXELS`]) in a batch. Every batch reads all weights, so it has at least two.
+/// Minimum and maximum register tiles (of [`Isa::PIXELS`]) in a batch. Every batch reads all weights, so it has at
+/// least two.
 const REGISTER_TILES: [usize; 2] = [2, 4];
 
 /// `G`: a filter `g` becomes `G g Gᵀ`.
@@ -37,7 +38,7 @@ const G: [[f64; 3]; N] = [
     [0.0, 0.0, 1.0],
 ];
 
-/// How one convolution is computed.
+/// The plan of one convolution.
 #[derive(Debug, Clone)]
 pub(super) struct Winograd {
     /// One or two blocks each.
@@ -96,8 +97,8 @@ impl Winograd {
         let first = run.first_block * packing.lanes;
         let present = width.min(packing.geometry.written.c - first);
         for read in run.channels.clone() {
-            // All lanes at once: the places of a channel's points are a power of two apart, so a cache keeps few of them, and
-            // each of their lines is best written whole.
+            // All lanes at once: the locations of a channel's points are a power of two apart, so a cache keeps few of
+            // them, and each of their lines is best written whole.
             let mut g = [[[0.0; WIDEST]; 3]; 3];
             for tap in &packing.geometry.grids[0].taps {
                 let at = [tap.at[0] - self.first[0], tap.at[1] - self.first[1]];

@@ -8,7 +8,8 @@ use super::{ADJOINT_ROWS, COLUMNS, COPIES, LINE_BYTES, row};
 use crate::graph::Weight;
 use crate::tensor::Scalar;
 
-/// `out[c] = Σ_k W[k][c] s[k]` for some columns and all copies, rows in order. Rows in which no copy has a signal are skipped.
+/// `out[c] = Σ_k W[k][c] s[k]` for some columns and all copies, rows in order. Rows whose signal is zero in every copy
+/// are skipped.
 pub(in super::super) struct Adjoint<'a, I: Isa> {
     pub weight: &'a Weight,
     pub s: *const I::T,
@@ -25,7 +26,7 @@ pub(in super::super) struct Adjoint<'a, I: Isa> {
 impl<I: Isa> CpuKernel<I> for Adjoint<'_, I> {
     #[inline(always)]
     unsafe fn call(self) {
-        // SAFETY: the weights lie where the place says.
+        // SAFETY: the weights are where the place says.
         unsafe {
             match WeightSource::of::<I>(self.weight) {
                 WeightSource::Numbers(stored) => self.columns::<DeviceNumbers>(Some(stored)),
@@ -49,7 +50,7 @@ impl<I: Isa> Adjoint<'_, I> {
                 for i in 0..copies.len() * COLUMNS {
                     *sums.add(i) = I::T::ZERO;
                 }
-                // Many copies are worth more rows while their sums are in registers.
+                // With many copies, more rows are worthwhile while their sums are in registers.
                 let block = if copies.len() <= 4 { ADJOINT_ROWS / 2 } else { ADJOINT_ROWS };
                 for k in (0..self.weight.rows()).step_by(block) {
                     self.rows::<S>(stored, k..self.weight.rows().min(k + block), &copies, sums);
@@ -57,7 +58,8 @@ impl<I: Isa> Adjoint<'_, I> {
                 for (i, n) in copies.enumerate() {
                     let out = self.out.add(n * self.out_step + self.columns.start);
                     for c in 0..count {
-                        // A sum of −0 becomes +0, as if its rows without a signal had been added or skipped alike.
+                        // A sum of −0 becomes +0, so that it does not matter which rows without a signal were added or
+                        // skipped.
                         *out.add(c) = *sums.add(i * COLUMNS + c) + I::T::ZERO;
                     }
                 }
@@ -159,7 +161,7 @@ unsafe fn add_rows<I: Isa, S: Stored<I>, const P: usize, const Q: usize>(
             }
         }
         for (w, s) in w.iter().zip(s) {
-            // Pages are so far apart that the next columns of a row have to be asked for.
+            // Pages are so far apart that the next columns of a row must be prefetched.
             if n == 0 {
                 for line in (0..Q * I::LANES * S::BYTES).step_by(LINE_BYTES) {
                     I::prefetch_near(w.wrapping_add((c + Q * I::LANES) * S::BYTES + line));

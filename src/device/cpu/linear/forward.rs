@@ -60,8 +60,8 @@ pub(in super::super) unsafe fn live<I: Isa>(
         }
     }
     let [even, odd] = &mut halves;
-    // The lists are walked together, so the longer one counts. Scattered vectors are read more slowly than all in order.
-    // With more than three quarters of them nothing is gained.
+    // The lists are traversed together, so the longer one counts. Scattered vectors are read more slowly than
+    // consecutive ones. With more than three quarters of them, nothing is gained.
     let count = even.len().max(odd.len());
     if 4 * count > 3 * pairs {
         return all();
@@ -74,8 +74,9 @@ pub(in super::super) unsafe fn live<I: Isa>(
 
 /// `out[k] = bias[k] + Σ_c W[k][c] x[c]` for some rows and all copies.
 ///
-/// Each lane sums every `2 · LANES`-th product. Then lanes are added pairwise, then the tail. This order depends on the row's
-/// length only. The product of a finite weight and zero does not change a sum, so it does not matter which of them are dropped.
+/// Each lane sums every `2 · LANES`-th product. Then lanes are added pairwise, then the tail. This order depends only
+/// on the row's length. The product of a finite weight and zero does not change a sum, so it does not matter which of
+/// them are dropped.
 pub(in super::super) struct LinearForward<'a, I: Isa> {
     pub weight: &'a Weight,
     pub bias: *const I::T,
@@ -94,7 +95,7 @@ pub(in super::super) struct LinearForward<'a, I: Isa> {
 impl<I: Isa> CpuKernel<I> for LinearForward<'_, I> {
     #[inline(always)]
     unsafe fn call(self) {
-        // SAFETY: the weights lie where the place says.
+        // SAFETY: the weights are where the place says.
         unsafe {
             match WeightSource::of::<I>(self.weight) {
                 WeightSource::Numbers(stored) => self.all::<DeviceNumbers>(Some(stored)),
@@ -125,7 +126,8 @@ impl<I: Isa> LinearForward<'_, I> {
     unsafe fn block<S: Stored<I>>(&self, stored: Option<*const u8>, rows: &Range<usize>, copies: Range<usize>) {
         let columns = self.weight.row_len();
         let whole = columns / (2 * I::LANES) * 2 * I::LANES;
-        // SAFETY: as for `all`; packed inputs and then sums, `[copy][row][chain]` vectors, lie behind the converted weights.
+        // SAFETY: as for `all`; packed inputs and then sums, `[copy][row][chain]` vectors, follow the converted
+        // weights.
         unsafe {
             let packed = self.scratch.add(ROWS * COLUMNS);
             let sums = packed.add(COPIES * COLUMNS);
@@ -168,7 +170,8 @@ impl<I: Isa> LinearForward<'_, I> {
                         if p == copies.len() {
                             dots_of::<I, S, ROWS>(p, &w, x, pairs, &next, next_pairs, sums);
                         } else {
-                            // The next weights are asked for two rows at a time, then those at hand, which costs nothing.
+                            // The next weights are prefetched two rows at a time, then the current ones, which costs
+                            // nothing.
                             let some = if fetched < ROWS { &next[fetched..] } else { &w };
                             dots_of::<I, S, 2>(p, &w, x, pairs, &[some[0], some[1]], next_pairs, sums);
                             fetched += 2;
@@ -195,15 +198,16 @@ impl<I: Isa> LinearForward<'_, I> {
                     for c in whole..columns {
                         sum += *tail.add(c - whole) * *self.x.add(n * self.x_step + c);
                     }
-                    // A sum of −0 becomes +0, as if its products with zeros had been added or left out alike.
+                    // A sum of −0 becomes +0, so that it does not matter which products with zeros were added or left
+                    // out.
                     *self.out.add(n * self.out_step + k) = sum + I::T::ZERO + bias;
                 }
             }
         }
     }
 
-    /// The rows and vectors whose products follow on those of the rows before `at` in the block from pair `first` on: as many
-    /// vectors as that block has, or fewer.
+    /// The rows and vectors whose products come after those of the rows before `at` in the block from pair `first` on:
+    /// at most as many vectors as that block has.
     #[inline(always)]
     unsafe fn next<S: Stored<I>>(
         &self,
@@ -232,7 +236,8 @@ impl<I: Isa> LinearForward<'_, I> {
         (std::array::from_fn(row), pairs)
     }
 
-    /// Copies of `x` side by side: `[chain][pair][copy]` where chains are summed one after the other, else `[pair][chain][copy]`.
+    /// Copies of `x` side by side: `[chain][pair][copy]` if chains are summed one after the other, else
+    /// `[pair][chain][copy]`.
     #[inline(always)]
     unsafe fn pack(&self, pairs: &[[usize; 2]], copies: Range<usize>, mut to: *mut I::T) {
         let chains = chains::<I>(copies.len());
@@ -252,7 +257,7 @@ impl<I: Isa> LinearForward<'_, I> {
     }
 }
 
-/// [`dots`] of `copies` copies, a number from [`together`].
+/// [`dots`] for `copies` copies, a number from [`together`].
 #[inline(always)]
 unsafe fn dots_of<I: Isa, S: Stored<I>, const FETCH: usize>(
     copies: usize,
@@ -263,7 +268,7 @@ unsafe fn dots_of<I: Isa, S: Stored<I>, const FETCH: usize>(
     next_pairs: &[[usize; 2]],
     sums: *mut I::T,
 ) {
-    // SAFETY: passed on.
+    // SAFETY: the caller's promise.
     unsafe {
         match copies {
             6 if I::REGISTERS >= 32 => dots::<I, S, 6, 1, FETCH>(w, x, pairs, next, next_pairs, sums),
@@ -276,8 +281,8 @@ unsafe fn dots_of<I: Isa, S: Stored<I>, const FETCH: usize>(
     }
 }
 
-/// Adds products of `ROWS` rows with `P` copies, packed for `H` halves at a time, to `sums`, `[copy][row of a block][chain]`;
-/// asks for the next weights meanwhile.
+/// Adds products of `ROWS` rows with `P` copies, packed for `H` halves at a time, to `sums`, `[copy][row of a
+/// block][chain]`; prefetches the next weights meanwhile.
 #[inline(always)]
 unsafe fn dots<I: Isa, S: Stored<I>, const P: usize, const H: usize, const FETCH: usize>(
     w: &[*const u8; ROWS],
@@ -302,7 +307,7 @@ unsafe fn dots<I: Isa, S: Stored<I>, const P: usize, const H: usize, const FETCH
             }
             for (i, pair) in pairs.iter().enumerate() {
                 for h in 0..H {
-                    // Where a line holds both vectors of a pair it is asked for once.
+                    // If a line holds both vectors of a pair, it is prefetched once.
                     if first + h == 0 || I::LANES * S::BYTES >= LINE_BYTES {
                         let c = next_pairs.get_unchecked(i.min(last))[first + h] * S::BYTES;
                         for next in next {

@@ -1,10 +1,10 @@
-//! Linear layers, straight from the stored weights `[k][c]`: no packed copy.
+//! Linear layers, directly from the stored weights `[k][c]`, without a packed copy.
 //!
-//! Both directions are bound by reading the weights, so each weight is read from memory once for up to [`COPIES`] copies and
-//! then serves some of them at a time from registers. Blocks of rows and columns jump from page to page, which no machine
-//! foresees, so the next weights are asked for while the present ones are multiplied. Half precision is converted on its way
-//! into the registers; other weights that are not stored as numbers of the device (scaled rows, parts, the double-precision
-//! twin) are converted a block at a time.
+//! Both directions are bound by reading the weights, so each weight is read from memory once for up to [`COPIES`]
+//! copies, and then serves several of them at a time from registers. Blocks of rows and columns jump from page to page,
+//! which hardware prefetchers do not predict, so the next weights are prefetched while the current ones are multiplied.
+//! Half precision is converted while loading into registers; other weights that are not stored in the device's number
+//! type (scaled rows, parts, the double-precision twin) are converted a block at a time.
 
 mod adjoint;
 mod forward;
@@ -20,23 +20,23 @@ use crate::tensor::Scalar;
 
 /// Rows whose sums are computed together.
 const ROWS: usize = 4;
-/// Rows of a block; a task takes whole blocks.
+/// Rows of a block; a task consists of whole blocks.
 pub(super) const BLOCK_ROWS: usize = 32;
 /// Columns of a block, and of an adjoint's task; a multiple of `2 · LANES`.
 pub(super) const COLUMNS: usize = 1024;
-/// Copies whose sums are kept close to the core together.
+/// Copies whose sums are kept in a nearby cache together.
 const COPIES: usize = 16;
 /// Bytes of a cache line.
 const LINE_BYTES: usize = 64;
-/// Rows of an adjoint's block at most: a row's vectors often meet those of others in one set of the first cache.
+/// Most rows in an adjoint's block: a row's vectors often map to the same set of the first-level cache as others'.
 const ADJOINT_ROWS: usize = 16;
 
-/// Scratch numbers of a task: converted weights, inputs, and sums of all copies.
+/// Scratch elements of a task: converted weights, inputs, and sums of all copies.
 pub(super) const fn scratch(lanes: usize) -> usize {
     (ROWS + COPIES) * COLUMNS + BLOCK_ROWS * COPIES * 2 * lanes
 }
 
-/// Scratch numbers of an adjoint's task.
+/// Scratch elements of an adjoint's task.
 pub(super) const ADJOINT_SCRATCH: usize = (ADJOINT_ROWS + COPIES) * COLUMNS;
 
 /// Numbers of the weight, in place or converted into scratch.

@@ -1,4 +1,4 @@
-//! Where a layer's weights lie and how vectors of them are loaded.
+//! Where a layer's weights are, and how vectors of them are loaded.
 
 use super::super::isa::Isa;
 use crate::graph::{Encoding, Weight};
@@ -15,7 +15,7 @@ pub(super) trait Stored<I: Isa>: Copy {
     unsafe fn load(p: *const u8) -> I::V;
 }
 
-/// Numbers of the device.
+/// The device's number type.
 #[derive(Clone, Copy)]
 pub(super) struct DeviceNumbers;
 
@@ -24,7 +24,7 @@ impl<I: Isa> Stored<I> for DeviceNumbers {
 
     #[inline(always)]
     unsafe fn load(p: *const u8) -> I::V {
-        // SAFETY: passed on.
+        // SAFETY: the caller's promise.
         unsafe { I::load(p.cast()) }
     }
 }
@@ -38,7 +38,7 @@ impl<I: Isa> Stored<I> for F16 {
 
     #[inline(always)]
     unsafe fn load(p: *const u8) -> I::V {
-        // SAFETY: passed on.
+        // SAFETY: the caller's promise.
         unsafe { I::load_f16(p.cast()) }
     }
 }
@@ -52,20 +52,20 @@ impl<I: Isa> Stored<I> for Bf16 {
 
     #[inline(always)]
     unsafe fn load(p: *const u8) -> I::V {
-        // SAFETY: passed on.
+        // SAFETY: the caller's promise.
         unsafe { I::load_bf16(p.cast()) }
     }
 }
 
 /// Where a layer's weights are loaded from.
 pub(super) enum WeightSource {
-    /// Where they are stored, as numbers of the device.
+    /// From where they are stored, in the device's number type.
     Numbers(*const u8),
-    /// Where they are stored, in half precision.
+    /// From where they are stored, in half precision.
     F16(*const u8),
-    /// Where they are stored, as bfloat16.
+    /// From where they are stored, as bfloat16.
     Bf16(*const u8),
-    /// From scratch, into which they are converted.
+    /// From scratch, after conversion.
     Scratch,
 }
 
