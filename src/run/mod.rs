@@ -2,7 +2,7 @@
 //! not at all, and records let a stopped run continue.
 //!
 //! [`drive`] takes inputs from a stream ([`ItemStream`](crate::data::ItemStream), for labelled data [`Pictures`]) and
-//! hands them to a [`InputWork`]: [`Explain`], [`AttackRun`], [`Evaluation`], [`Checks`] or [`Gather`].
+//! hands them to an [`InputWork`]: [`Explain`], [`AttackRun`], [`Evaluation`], [`Checks`] or [`Gather`].
 
 mod attack;
 mod check;

@@ -35,7 +35,7 @@ impl std::fmt::Display for SpecimenAttack {
 }
 
 impl SpecimenAttack {
-    /// Parses `name` or `name:key=value,…` as [`Spec::parse`]; `seed` is for random starts.
+    /// Parses `name` or `name:key=value,…` as [`AttackSpec::parse`]; `seed` is for random starts.
     ///
     /// # Errors
     /// When the text is not an attack, is an attack on the map, or has a target class that is not an index.

@@ -1,6 +1,6 @@
 //! Metrics: what `verilume eval` measures about methods and their maps.
 //!
-//! Each metric is one file with its registry [`Entry`]. It receives a [`Case`] (pictures of one shape, a method and its
+//! Each metric is one file with its registry [`MetricEntry`]. It receives a [`Case`] (pictures of one shape, a method and its
 //! maps of them) and returns named numbers for each picture.
 
 mod attack_stability;
@@ -195,7 +195,7 @@ fn within(values: &ParameterValues, key: &str, holds: impl Fn(f64) -> bool, word
     }
 }
 
-/// The numbers for one picture, in the order of [`Entry::outputs`]; `None` if a number is undefined for it.
+/// The numbers for one picture, in the order of [`MetricEntry::outputs`]; `None` if a number is undefined for it.
 pub type Readings = Vec<Option<f64>>;
 
 /// Measures maps.
