@@ -1,15 +1,15 @@
-//! What kernels are given: one plain structure each, defined here for Rust and, as text, for CUDA C++.
+//! Arguments of kernels: one plain structure each, defined here for Rust and, as text, for CUDA C++.
 
 use std::ffi::c_void;
 use std::marker::PhantomData;
 
-/// A place in the memory of a device.
+/// An address in the memory of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(transparent)]
 pub(crate) struct Address(pub u64);
 
 impl Address {
-    /// Nowhere.
+    /// The null pointer.
     pub const NULL: Self = Self(0);
 
     /// `bytes` further.
@@ -47,7 +47,7 @@ impl<T: Argument, const N: usize> Argument for [T; N] {
 pub(crate) struct In<T>(Address, PhantomData<T>);
 
 impl<T> In<T> {
-    /// Whether it points nowhere.
+    /// Whether it is null.
     pub fn is_null(self) -> bool {
         self.0 == Address::NULL
     }
@@ -92,7 +92,7 @@ impl Argument for u8 {
     }
 }
 
-/// What one launch gives to its kernel.
+/// The argument of a launch.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Packed<'a> {
     /// The structure.
@@ -102,7 +102,7 @@ pub(crate) struct Packed<'a> {
     lives: PhantomData<&'a ()>,
 }
 
-/// A structure that some kernel takes.
+/// An argument structure of some kernels.
 pub(crate) trait Arguments: Sized + Copy {
     /// Its name in both languages.
     const NAME: &'static str;
@@ -110,13 +110,13 @@ pub(crate) trait Arguments: Sized + Copy {
     /// Its C++ definition, with assertions that it has the layout it has here.
     fn definition() -> String;
 
-    /// As a launch takes it.
+    /// In the form that a launch takes.
     fn packed(&self) -> Packed<'_> {
         Packed { pointer: std::ptr::from_ref(self).cast(), bytes: size_of::<Self>(), lives: PhantomData }
     }
 }
 
-/// Defines argument structures and the header that tells CUDA C++ about them.
+/// Defines argument structures and the header that declares them in CUDA C++.
 macro_rules! arguments {
     ($($(#[$doc:meta])* $name:ident { $($(#[$about:meta])* $field:ident: $type:ty,)+ })+) => {
         $(
@@ -158,35 +158,35 @@ macro_rules! arguments {
 }
 
 arguments! {
-    /// Fills numbers with their own index times a factor: what the runtimes are tested with.
+    /// Fills an array with the index times a factor; for testing runtimes.
     CountArgs {
         /// `n` numbers.
         out: Out<f32>,
         /// How many.
         n: i32,
-        /// What an index is multiplied by.
+        /// Factor of the index.
         factor: f32,
     }
 
-    /// What is done to sums before they are stored: bias, then another value, then bits, clamp, gate.
+    /// Operations on sums before they are stored: bias, then another value, then bits, clamp, gate.
     ///
     /// Values are `[copy][row][column][channel]`; bits are `[copy][row][column][channel / 32]`, the lowest first.
     EpilogueArgs {
-        /// One number a channel, or one an element if `bias_elements`; or null.
+        /// One number per channel, or one per element if `bias_elements`; or null.
         bias: In<f32>,
         /// A value of the output's shape, or null.
         add: In<f32>,
-        /// Bits of the output's shape: numbers without theirs become zero; or null.
+        /// Bits of the output's shape (numbers whose bit is not set become zero), or null.
         gate: In<u32>,
-        /// Where the bits of numbers strictly inside the range go, or null.
+        /// Output for the bits of numbers strictly inside the range, or null.
         bits: Out<u32>,
-        /// From one copy to the next, in numbers.
+        /// Elements between copies.
         add_stride: i32,
-        /// In words.
+        /// Words between copies.
         gate_stride: i32,
-        /// In words.
+        /// Words between copies.
         bits_stride: i32,
-        /// Whether the bias has one number an element.
+        /// Whether the bias has one number per element.
         bias_elements: i32,
         /// Range of the bits.
         inside: [f32; 2],
@@ -207,9 +207,9 @@ arguments! {
         out: Out<f32>,
         /// After the sums.
         epilogue: EpilogueArgs,
-        /// In numbers.
+        /// Elements between copies.
         x_stride: i32,
-        /// In numbers.
+        /// Elements between copies.
         out_stride: i32,
         /// How many.
         copies: i32,
@@ -273,7 +273,7 @@ arguments! {
         corner: [i32; 2],
         /// Rows and columns of the box.
         size: [i32; 2],
-        /// Nothing.
+        /// Padding.
         unused: i32,
     }
 
@@ -281,11 +281,11 @@ arguments! {
     PerturbArgs {
         /// `[item][channel][row][column]`.
         pictures: In<f32>,
-        /// Baselines or fills, as the pictures; or other pictures, one a copy.
+        /// Baselines or fills, as the pictures; or other pictures, one per copy.
         others: In<f32>,
-        /// One a copy.
+        /// One per copy.
         copies: In<CopyArgs>,
-        /// Grids, one a copy.
+        /// Grids, one per copy.
         masks: In<f32>,
         /// Two neighbours of each row of the enlarged grid, then of each column.
         neighbours: In<i32>,
@@ -309,7 +309,7 @@ arguments! {
         perturb: PerturbArgs,
         /// `[copy][row][column][channel]`.
         out: Out<f32>,
-        /// In numbers.
+        /// Elements between copies.
         out_stride: i32,
     }
 
@@ -327,7 +327,7 @@ arguments! {
         sums: Out<f64>,
         /// The sum of squared deviations, or the smallest.
         squares: Out<f64>,
-        /// One a copy; copies of a picture follow one another.
+        /// One per copy; copies of a picture follow one another.
         copies: In<CopyArgs>,
         /// 0 sum, 1 sum of squares, 2 variance, 3 range.
         statistic: i32,
@@ -341,7 +341,7 @@ arguments! {
         x: In<f32>,
         /// Into what.
         sum: SumArgs,
-        /// In numbers.
+        /// Elements between copies.
         x_stride: i32,
         /// Of the value.
         channels: i32,
@@ -359,9 +359,9 @@ arguments! {
         out: Out<f32>,
         /// If `out` is null.
         sum: SumArgs,
-        /// In numbers.
+        /// Elements between copies.
         s_stride: i32,
-        /// In numbers.
+        /// Elements between copies.
         out_stride: i32,
         /// Rows and columns of the signal.
         extent: [i32; 2],
@@ -381,11 +381,11 @@ arguments! {
         pad: [i32; 2],
     }
 
-    /// Functions of numbers, element by element.
+    /// Elementwise functions.
     PointwiseArgs {
         /// First numbers.
         x: In<f32>,
-        /// Second numbers; for `scale_channels` one a channel.
+        /// Second numbers; for `scale_channels` one per channel.
         y: In<f32>,
         /// Third numbers.
         z: In<f32>,
@@ -395,23 +395,23 @@ arguments! {
         out: Out<f32>,
         /// Result of `inside`.
         bits: Out<u32>,
-        /// From one copy to the next.
+        /// Elements between copies.
         x_stride: i32,
-        /// From one copy to the next.
+        /// Elements between copies.
         y_stride: i32,
-        /// From one copy to the next.
+        /// Elements between copies.
         z_stride: i32,
-        /// In words.
+        /// Words between copies.
         gate_stride: i32,
-        /// From one copy to the next.
+        /// Elements between copies.
         out_stride: i32,
-        /// In words.
+        /// Words between copies.
         bits_stride: i32,
         /// Numbers of one copy.
         count: i32,
         /// Channels of one copy.
         channels: i32,
-        /// Numbers of the function.
+        /// Parameters of the function.
         p: [f64; 3],
     }
 
@@ -427,15 +427,15 @@ arguments! {
         won: In<u8>,
         /// Winners that are preferred.
         preferred: In<u8>,
-        /// In numbers.
+        /// Elements between copies.
         x_stride: i32,
-        /// In numbers.
+        /// Elements between copies.
         out_stride: i32,
-        /// In bytes.
+        /// Bytes between copies.
         winners_stride: i32,
-        /// In bytes.
+        /// Bytes between copies.
         won_stride: i32,
-        /// In bytes.
+        /// Bytes between copies.
         preferred_stride: i32,
         /// Bytes of a winner.
         width: i32,
@@ -465,9 +465,9 @@ arguments! {
         x: In<f32>,
         /// `[copy][row][column][channel]`.
         out: Out<f32>,
-        /// In numbers.
+        /// Elements between copies.
         x_stride: i32,
-        /// In numbers.
+        /// Elements between copies.
         out_stride: i32,
         /// Channels, rows, columns of the source.
         from: [i32; 3],
@@ -485,19 +485,19 @@ arguments! {
     ReduceArgs {
         /// `[copy][row][column][channel]`.
         x: In<f32>,
-        /// Weights, one a channel.
+        /// Weights, one per channel.
         weights: In<f32>,
         /// Result.
         out: Out<f32>,
         /// Result of `above_quantile`; flag of `not_finite`.
         bits: Out<u32>,
-        /// In numbers.
+        /// Elements between copies.
         x_stride: i32,
-        /// In numbers.
+        /// Elements between copies.
         weights_stride: i32,
-        /// In numbers.
+        /// Elements between copies.
         out_stride: i32,
-        /// In words.
+        /// Words between copies.
         bits_stride: i32,
         /// Of the value.
         channels: i32,
@@ -511,17 +511,17 @@ arguments! {
     HeadArgs {
         /// `[copy][class]`.
         logits: In<f32>,
-        /// One a copy.
+        /// One per copy.
         copies: In<CopyArgs>,
-        /// One a copy.
+        /// One per copy.
         scores: Out<f64>,
         /// `[copy][class]`.
         all: Out<f64>,
         /// `[copy][class]`, or null.
         seed: Out<f32>,
-        /// In numbers.
+        /// Elements between copies.
         logits_stride: i32,
-        /// In numbers.
+        /// Elements between copies.
         seed_stride: i32,
         /// How many.
         classes: i32,
@@ -539,11 +539,11 @@ arguments! {
         s: In<f32>,
         /// `[copy][c · tap][k]`.
         out: Out<f32>,
-        /// In numbers.
+        /// Elements between copies.
         x_stride: i32,
-        /// In numbers.
+        /// Elements between copies.
         s_stride: i32,
-        /// In numbers.
+        /// Elements between copies.
         out_stride: i32,
         /// Rows and columns of the input.
         extent: [i32; 2],
@@ -569,13 +569,13 @@ arguments! {
 
     /// One product of one warp.
     FragmentArgs {
-        /// Four words a lane.
+        /// Four words per lane.
         a: In<u32>,
-        /// Two words a lane.
+        /// Two words per lane.
         b: In<u32>,
-        /// Four numbers a lane.
+        /// Four numbers per lane.
         c: In<f32>,
-        /// Four numbers a lane.
+        /// Four numbers per lane.
         out: Out<f32>,
         /// 0 TF32, 1 half precision, 2 bfloat16.
         kind: i32,
@@ -585,7 +585,7 @@ arguments! {
     ConversionArgs {
         /// `n` numbers.
         x: In<f32>,
-        /// Three words a number.
+        /// Three words per number.
         out: Out<u32>,
         /// How many.
         n: i32,
@@ -593,7 +593,7 @@ arguments! {
 
     /// A long sum of equal products.
     LongSumArgs {
-        /// One number a lane.
+        /// One number per lane.
         out: Out<f32>,
         /// First factor.
         a: f32,
@@ -609,7 +609,7 @@ arguments! {
         pictures: In<f32>,
         /// `[tap][c][k]`.
         weight: In<f32>,
-        /// One number a channel of the output, or null.
+        /// One number per channel of the output, or null.
         bias: In<f32>,
         /// Ends of the clamp after it.
         range: [f64; 2],
@@ -647,7 +647,7 @@ arguments! {
         columns: [i32; 2],
         /// Which picture.
         item: i32,
-        /// Nothing.
+        /// Padding.
         unused: i32,
     }
 
@@ -655,7 +655,7 @@ arguments! {
     PatchArgs {
         /// The layer.
         stem: StemArgs,
-        /// One a block.
+        /// One per block.
         places: In<PlaceArgs>,
         /// Smallest number of each channel.
         low: In<f64>,
@@ -663,25 +663,25 @@ arguments! {
         high: In<f64>,
         /// As the layer's weight.
         exact: In<f64>,
-        /// One number a channel of the output.
+        /// One number per channel of the output.
         exact_bias: In<f64>,
         /// Scratch: for each patch `2 · elements + numbers`.
         singles: Out<f32>,
         /// Scratch: for each patch `7 · numbers`.
         doubles: Out<f64>,
-        /// `[patch][channel][row][column]`, `numbers` a patch.
+        /// `[patch][channel][row][column]`, `numbers` per patch.
         pixels: Out<f32>,
-        /// Largest change of an output, one a patch.
+        /// Largest change of an output, one per patch.
         changes: Out<f64>,
-        /// Whether the patch was drawn back, one a patch.
+        /// Whether the patch was moved back, one per patch.
         shrunk: Out<i32>,
-        /// Outputs that see one patch, at most.
+        /// Most outputs that depend on one patch.
         elements: i32,
-        /// Numbers of one patch, at most.
+        /// Most numbers of one patch.
         numbers: i32,
         /// Steps.
         iterations: i32,
-        /// Halvings of the way back.
+        /// Halvings of the bisection.
         halvings: i32,
         /// Step size.
         lr: f64,

@@ -1,9 +1,9 @@
-//! Compiled units on disk, so that a kernel is compiled once and not in every run.
+//! A disk cache of compiled units, so that a kernel is not compiled in every run.
 //!
-//! An entry is a file named after its key: a magic text, the key, the lengths of image and log, their SHA-256, then both.
-//! What is not exactly that is as good as absent. Nothing here is an error: the worst is to compile again.
+//! An entry is a file named after its key: a magic text, the key, the lengths of image and log, their SHA-256, then
+//! both. Anything else counts as absent. Nothing here is an error: the worst case is to compile again.
 //!
-//! The time of a file's last change is that of its last use. [`trim`] keeps what was used last.
+//! A file's modification time is the time of its last use. [`trim`] keeps the most recently used files.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -16,22 +16,22 @@ use sha2::{Digest, Sha256};
 
 use crate::error::open_file;
 
-/// Names the folder; set but empty it switches the cache off.
+/// Environment variable with the folder; if set but empty, it disables the cache.
 const FOLDER: &str = "VERILUME_CACHE_DIR";
-/// Changes when entries or options get another meaning.
+/// Changes when the meaning of entries or options does.
 const FORMAT: u32 = 1;
 const MAGIC: &[u8; 8] = b"VLMKERN1";
 const DIGEST_BYTES: usize = 32;
 const HEAD_BYTES: usize = MAGIC.len() + DIGEST_BYTES + 2 * size_of::<u64>() + DIGEST_BYTES;
-/// No unit comes near it.
+/// No unit comes near this size.
 const MOST_BYTES: u64 = 256 << 20;
 
-/// What an image was made from.
+/// Identifies the inputs of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ImageKey([u8; DIGEST_BYTES]);
 
 impl ImageKey {
-    /// Of texts in order; where one ends and the next begins counts.
+    /// The key of some texts in order; their boundaries matter.
     pub fn of(parts: &[&[u8]]) -> Self {
         let mut hash = Sha256::new();
         hash.update(FORMAT.to_le_bytes());
@@ -54,18 +54,18 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    /// Where the environment says: `VERILUME_CACHE_DIR`, else `verilume` in the user's folder for caches.
+    /// The user's cache: `VERILUME_CACHE_DIR`, else `verilume` in the user's cache folder.
     pub fn of_user() -> Self {
         Self { folder: folder(|name| std::env::var_os(name)) }
     }
 
-    /// In `folder`, which is made when something is put into it.
+    /// A cache in `folder`, which is created with the first entry.
     #[cfg(test)]
     pub fn at(folder: PathBuf) -> Self {
         Self { folder: Some(folder) }
     }
 
-    /// Image and log, if they are there and whole.
+    /// Image and log, if they are present and intact.
     pub fn get(&self, key: &ImageKey) -> Option<(Vec<u8>, String)> {
         let path = self.folder.as_ref()?.join(key.file());
         let file = open_file(&path).ok()?;
@@ -76,14 +76,14 @@ impl Cache {
         Some(found)
     }
 
-    /// Keeps image and log if the folder can be written.
+    /// Stores image and log if the folder is writable.
     pub fn put(&self, key: &ImageKey, image: &[u8], log: &str) {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let Some(folder) = &self.folder else { return };
         if std::fs::create_dir_all(folder).is_err() {
             return;
         }
-        // Others may write the same entry now: each writes its own file, and the name changes hands at once.
+        // Others may write the same entry now: each writes its own file and renames it atomically.
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         if number.is_multiple_of(TRIM_EVERY) {
             trim(folder, BOUNDS, part);
@@ -102,22 +102,22 @@ impl Cache {
     }
 }
 
-/// What a folder of compiled files may hold.
+/// Limits on a folder of compiled files.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CacheLimits {
     /// Bytes in all.
     pub bytes: u64,
-    /// What was not used for longer goes.
+    /// Files that were not used for longer are removed.
     pub unused: Duration,
-    /// What was used within this time stays in any case: a process may be at it.
+    /// Files used within this time stay in any case, as a process may be using them.
     pub spared: Duration,
 }
 
-/// All kernels of one version for one device take a few per cent of it.
+/// All kernels of one version for one device take a few per cent of this.
 pub(super) const BOUNDS: CacheLimits =
     CacheLimits { bytes: 256 << 20, unused: Duration::from_secs(30 * 24 * 3600), spared: Duration::from_secs(3600) };
 
-/// Folders are trimmed before the first file that a process adds, and then each time that it added so many.
+/// Folders are trimmed before the first file that a process adds, and then after every this many additions.
 pub(super) const TRIM_EVERY: usize = 64;
 
 /// What a file of the cache's folder is.
@@ -129,9 +129,9 @@ pub(super) enum CacheFile<'a> {
     Unfinished,
 }
 
-/// Notes that a kept file is used now.
+/// Marks a file as used now.
 pub(super) fn used(path: &Path) {
-    // Where that is not allowed the file's age is that of its making.
+    // If that is not allowed, the file's age counts from its creation.
     let _ = std::fs::File::open(path).and_then(|file| file.set_modified(SystemTime::now()));
 }
 
@@ -176,7 +176,7 @@ pub(super) fn trim(folder: &Path, bounds: CacheLimits, part: impl Fn(&str) -> Op
     }
 }
 
-/// What cannot be removed stays.
+/// A file that cannot be removed stays.
 fn remove(path: &Path) {
     let _ = std::fs::remove_file(path).or_else(|_| std::fs::remove_dir_all(path));
 }

@@ -1,5 +1,5 @@
-//! Which kernel carries a step out. It depends on the step and its layer; only the size of a tile, which changes no number,
-//! depends on the chunk (see the launches).
+//! Selects the kernel for a step. The choice depends on the step and its layer; only a tile's size, which changes no
+//! results, depends on the chunk (see the launches).
 
 use super::constants::{DEPTH, TILE, WeightOrder, channels};
 use super::geometry::PassDirection;
@@ -7,23 +7,23 @@ use super::products::ProductKernels;
 use crate::graph::Weight;
 use crate::program::{ConvLayer, Epilogue, Plan, Step, Value};
 
-/// Channels of pictures, at most: layers that read or give them have kernels of their own.
+/// Most channels of pictures: layers that read or write them have kernels of their own.
 const PICTURE: usize = 4;
 /// Rows and columns of the first layer's tile.
 const SIDE: usize = 8;
 /// Bytes of shared memory that the first layer's tile may take.
 const TILE_BYTES: usize = 48 << 10;
 
-/// How a step is carried out in its program.
+/// How a step runs within its program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StepWay {
-    /// By itself.
+    /// On its own.
     Alone,
-    /// A convolution that makes its copies' pixels itself.
+    /// A convolution that computes its copies' pixels itself.
     Making,
-    /// The first layer's adjoint, folded into the picture's map as the aggregation at this step would.
+    /// The first layer's adjoint, folded into the picture's map as by the aggregation at this step.
     Folding(usize),
-    /// By another step.
+    /// As part of another step.
     Elsewhere,
 }
 
@@ -36,12 +36,12 @@ pub(super) enum Family {
     Direct,
     /// Plain sums over a tile of pixels in shared memory.
     First,
-    /// Plain sums, one pixel a warp.
+    /// Plain sums, one pixel per warp.
     Last,
 }
 
 impl Family {
-    /// In which order it reads weights.
+    /// The order in which it reads weights.
     pub const fn order(self, direction: PassDirection) -> WeightOrder {
         match self {
             Family::Tensor => WeightOrder::Tiles(direction),
@@ -68,12 +68,12 @@ pub(super) fn family(layer: &ConvLayer, direction: PassDirection, epilogue: &Epi
         _ => {}
     }
     let [to, from] = channels(&layer.weight, layer.groups, direction);
-    // Words of bits must not be shared by groups, and tiles should not be mostly empty.
+    // Groups must not share words of bits, and tiles should not be mostly empty.
     let filled = to.is_multiple_of(32) && to >= TILE / 2 && from >= DEPTH / 2;
     if layer.groups == 1 || filled { Family::Tensor } else { Family::Direct }
 }
 
-/// The weight that a step reads, for how many groups, in which order.
+/// The weight that a step reads, its number of groups, and the order.
 pub(super) fn weight_of(step: &Step) -> Option<(&Weight, usize, WeightOrder)> {
     let conv =
         |layer: &'_ ConvLayer, direction, epilogue: &Epilogue| family(layer, direction, epilogue).order(direction);
@@ -101,7 +101,7 @@ pub(super) fn vector_bytes(plan: &Plan) -> usize {
     plan.steps().iter().map(of).sum::<usize>() * size_of::<f32>()
 }
 
-/// Of each step of a program how it is carried out.
+/// How each step of a program runs.
 pub(super) fn ways(plan: &Plan) -> Vec<StepWay> {
     let steps = plan.steps();
     let mut ways = vec![StepWay::Alone; steps.len()];
@@ -135,7 +135,7 @@ pub(super) fn ways(plan: &Plan) -> Vec<StepWay> {
     ways
 }
 
-/// Kernels that are not called as the primitive is; where the host does the work, `copy`.
+/// Kernels whose name differs from the primitive's; `copy` if the host does the work.
 const OTHERWISE: [(&str, &str); 11] = [
     ("perturb", "pixels"),
     ("concat", "append"),
@@ -150,7 +150,7 @@ const OTHERWISE: [(&str, &str); 11] = [
     ("store_decisions", "copy"),
 ];
 
-/// Name of the kernel that carries a step out by itself.
+/// Name of the kernel that runs a step on its own.
 pub(super) fn kernel(step: &Step, products: &ProductKernels) -> &'static str {
     let conv = |layer: &ConvLayer, direction, epilogue: &Epilogue| match family(layer, direction, epilogue) {
         Family::Tensor => products.conv(direction),

@@ -1,4 +1,4 @@
-//! Numbers that stay on the device from one run to the next: weights in the order in which kernels read them, biases, fills.
+//! Numbers that stay on the device between runs: weights in the order in which kernels read them, biases, fills.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use crate::tensor::Shape;
 
 /// Rows and columns of the tensor cores' tile.
 pub(super) const TILE: usize = 64;
-/// Numbers of a row that travel together.
+/// Numbers of a row that are loaded together.
 pub(super) const DEPTH: usize = 16;
-/// Biases and fills beyond which those that no running program needs are dropped.
+/// Number of biases and fills beyond which unused ones are dropped.
 const MOST_VECTORS: usize = 4096;
 
-/// In which order a weight's numbers lie.
+/// The order of a weight's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum WeightOrder {
     /// `[group][tap][k][c]`, `k` and `c` padded to whole tiles with zeros; `k` counts what is written, `c` what is read.
@@ -28,7 +28,7 @@ pub(super) enum WeightOrder {
     Rows(PassDirection),
 }
 
-/// A weight in some order, for so many groups.
+/// A weight in a certain order, for a number of groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct WeightKey {
     weight: WeightId,
@@ -42,14 +42,14 @@ impl WeightKey {
     }
 }
 
-/// What a vector of the program is on the device.
+/// The layout of a program's vector on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum VectorKind {
-    /// One number a channel.
+    /// One number per channel.
     Channels,
-    /// One number an element, `[c][h][w]` on the host.
+    /// One number per element, `[c][h][w]` on the host.
     Elements(Shape),
-    /// One number a channel or an element, spread over all elements.
+    /// One number per channel or element, expanded to all elements.
     Filled(Shape),
 }
 
@@ -61,7 +61,7 @@ struct Vector {
     numbers: Arc<[f64]>,
 }
 
-/// Everything that stays.
+/// All constants on the device.
 #[derive(Default)]
 pub(super) struct Constants {
     weights: HashMap<WeightKey, (Address, usize)>,
@@ -148,12 +148,12 @@ impl Constants {
             + self.vectors.values().map(|v| v.bytes).sum::<usize>()
     }
 
-    /// Nothing yet; `pool` will lay weights out.
+    /// Empty; `pool` will pack weights.
     pub fn new(pool: Option<rayon::ThreadPool>) -> Self {
         Self { pool, ..Self::default() }
     }
 
-    /// The weight in this order, put there if need be.
+    /// The weight in this order, uploaded if necessary.
     pub fn weight(
         &mut self,
         runtime: &mut dyn Runtime,
@@ -171,7 +171,7 @@ impl Constants {
         Ok(at)
     }
 
-    /// The vector, put there if need be.
+    /// The vector, uploaded if necessary.
     pub fn vector(&mut self, runtime: &mut dyn Runtime, numbers: &Arc<[f64]>, kind: VectorKind) -> Result<Address> {
         let key = (numbers.as_ptr(), kind);
         if let Some(vector) = self.vectors.get(&key) {

@@ -1,4 +1,4 @@
-//! Carries out programs by launching kernels, whatever runs them.
+//! Runs programs by launching kernels on any runtime.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -21,16 +21,16 @@ use crate::graph::Weight;
 use crate::program::{Form, LastAdjoint, Plan, Value};
 use crate::tensor::{Precision, Tensor};
 
-/// Copies beyond which a chunk gains nothing.
+/// Number of copies beyond which a chunk gains nothing.
 const MOST_COPIES: usize = 256;
-/// Arena bytes beyond which more copies gain nothing, where the device does not say what it has.
+/// Arena size beyond which more copies gain nothing, if the device does not report its memory.
 const ARENA_BYTES: usize = 256 << 20;
 
 /// A device that computes with CUDA kernels.
 pub(super) struct CudaDevice {
     pub runtime: Box<dyn Runtime>,
     pub products: ProductKernels,
-    /// Multiprocessors: fewer blocks would leave some idle.
+    /// Multiprocessors: with fewer blocks, some would be idle.
     pub processors: usize,
     /// Whose kernels they are, if not the library's.
     edited: String,
@@ -53,7 +53,7 @@ pub(super) struct CudaValues<'a> {
 }
 
 impl CudaValues<'_> {
-    /// Where the first copy's value lies.
+    /// Address of the first copy's value.
     pub fn at(&self, v: Value) -> Address {
         self.arena.plus(self.plan.place(v).offset * self.copies)
     }
@@ -68,13 +68,13 @@ impl CudaValues<'_> {
         self.bytes(v) / 4
     }
 
-    /// Shape of what it tells about.
+    /// Shape of the numbers, or of the elements that the bits or winners refer to.
     pub fn shape(&self, v: Value) -> crate::tensor::Shape {
         self.plan.form(v).shape()
     }
 }
 
-/// Rounded up: what is said to suffice must.
+/// Rounded up, because the reported size must suffice.
 pub(super) fn mebibytes(bytes: usize) -> String {
     format!("{:.1} MiB", (bytes as f64 / f64::from(1 << 20) * 10.0).ceil() / 10.0)
 }
@@ -306,7 +306,7 @@ impl Device for CudaDevice {
         for (weight, groups, order) in needed {
             let first = self.constants.weight(self.runtime.as_mut(), weight, groups, order);
             if first.as_ref().is_err_and(|e| e.kind() == crate::ErrorKind::Limit) {
-                // What earlier programs hold goes first.
+                // Memory of earlier programs is freed first.
                 self.arena.release(self.runtime.as_mut());
                 self.tables.release(self.runtime.as_mut());
                 self.constants.keep(self.runtime.as_mut(), &keys);
@@ -315,12 +315,12 @@ impl Device for CudaDevice {
                 first?;
             }
         }
-        // Vectors come when a step needs them first.
+        // Vectors are uploaded when a step first needs them.
         let held = self.constants.bytes() + vectors;
         let free = self.runtime.machine().free_bytes.map(|free| free as usize + self.arena.bytes());
         let arena = free.map_or(ARENA_BYTES, |free| free / 2).min(limit.saturating_sub(held));
         let most = (arena / copy.max(1)).clamp(1, wanted.clamp(1, MOST_COPIES));
-        // Chunks of nearly equal size: weights are read once a chunk, however few copies it has.
+        // Chunks of nearly equal size: weights are read once per chunk, however few copies it has.
         let mut copies = wanted.max(1).div_ceil(wanted.max(1).div_ceil(most));
         // What earlier programs made room for counts as well.
         let arena = self.arena.bytes().max(copies * plan.copy_bytes());

@@ -1,5 +1,5 @@
-//! NVIDIA GPUs: hand-written kernels (`kernels/`), compiled by NVRTC when they are first needed, through libraries found at
-//! run time. The same kernels can be compiled as C++ for this machine, which is slow and for tests.
+//! NVIDIA GPUs: hand-written kernels (`kernels/`), compiled by NVRTC on first use, through libraries found at run time.
+//! The same kernels can be compiled as C++ for this machine, which is slow and meant for tests.
 //!
 //! ```text
 //! Plan ─choice→ which kernel ─steps→ arguments, grid ─Runtime→ driver (NVRTC, cubin cache) | emulated (host C++)
@@ -42,14 +42,14 @@ use super::cpu::Convolution;
 use super::{Device, Products};
 use crate::error::Result;
 
-/// What is asked of a device.
+/// Options of a device.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wish<'a> {
-    /// In which numbers tensor cores multiply.
+    /// The number format in which tensor cores multiply.
     pub products: Products,
-    /// Whether the way back is as accurate as the forward pass.
+    /// Whether the backward pass is as accurate as the forward pass.
     pub convolution: Convolution,
-    /// Kernels to use in place of those of the library.
+    /// Kernels to use instead of the library's own.
     pub kernel_dir: Option<&'a Path>,
     /// Threads of the host.
     pub threads: Option<usize>,
@@ -70,7 +70,7 @@ impl Wish<'_> {
     }
 }
 
-/// The kernels on this machine: threads in the order that `seed` says.
+/// Emulates the kernels on this machine, with threads in the order given by `seed`.
 ///
 /// # Errors
 /// When there is no C++ compiler, or a kernel does not compile.
@@ -86,7 +86,7 @@ pub(crate) fn open(index: usize, wish: &Wish<'_>) -> Result<Box<dyn Device>> {
     wish.device(Box::new(Cuda::open(index, wish.sources()?)?))
 }
 
-/// Whether a GPU can be used; if not, why, unless there is no driver at all.
+/// Whether a GPU can be used; if not, why, or `None` if there is no driver at all.
 pub(crate) fn usable(index: usize) -> Result<(), Option<String>> {
     let report = probe();
     match report.missing(index) {

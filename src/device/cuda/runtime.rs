@@ -1,4 +1,4 @@
-//! Where kernels run: an NVIDIA GPU, or this machine in its place.
+//! The place where kernels run: an NVIDIA GPU, or an emulation on this machine.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::arguments::{Address, Packed};
 use super::source::TranslationUnit;
 use crate::error::{Error, Result};
 
-/// What a launch is made of: blocks, threads of each, and bytes of memory that a block's threads share.
+/// The shape of a launch: blocks, threads per block, and bytes of shared memory per block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Launch {
     /// Blocks along x, y, z.
@@ -17,22 +17,22 @@ pub(crate) struct Launch {
     pub shared_bytes: u32,
 }
 
-/// What a runtime computes on.
+/// Properties of a runtime's machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Machine {
     /// `cuda:0`, `emulated`.
     pub device: String,
-    /// The GPU's own, or `C++ on this machine`.
+    /// The GPU's name, or `C++ on this machine`.
     pub name: String,
     /// `sm_90a`, `host`.
     pub architecture: String,
     /// Multiprocessors.
     pub processors: usize,
-    /// Bytes that are free now; none if unknown.
+    /// Free bytes at present; `None` if unknown.
     pub free_bytes: Option<u64>,
 }
 
-/// Why memory was not given.
+/// Why memory was not provided.
 #[derive(Debug)]
 pub(crate) enum Refusal {
     /// There is not enough left.
@@ -52,19 +52,19 @@ pub(crate) trait Runtime: Send {
     /// When there is too little left or the device fails.
     fn allocate(&mut self, bytes: usize) -> Result<Address, Refusal>;
 
-    /// Gives memory back.
+    /// Frees memory.
     fn free(&mut self, at: Address);
 
     /// Copies numbers to the device.
     ///
     /// # Errors
-    /// When the device fails, also in a launch before.
+    /// When the device fails, including in an earlier launch.
     fn upload(&mut self, to: Address, bytes: &[u8]) -> Result<()>;
 
-    /// Waits for all launches before, then copies numbers from the device.
+    /// Waits for all earlier launches, then copies numbers from the device.
     ///
     /// # Errors
-    /// When the device fails, also in a launch before.
+    /// When the device fails, including in an earlier launch.
     fn download(&mut self, from: Address, bytes: &mut [u8]) -> Result<()>;
 
     /// Compiles the unit if this has not been done yet, and queues one of its kernels.
@@ -79,19 +79,19 @@ pub(crate) trait Runtime: Send {
         arguments: Packed<'_>,
     ) -> Result<()>;
 
-    /// Waits for everything that was queued.
+    /// Waits for everything in the queue.
     ///
     /// # Errors
-    /// When something of it failed.
+    /// When any of it failed.
     fn wait(&mut self) -> Result<()>;
 
-    /// Notes the time at which the stream gets here.
+    /// Records the time at which the stream gets here.
     ///
     /// # Errors
     /// When the device fails.
     fn mark(&mut self) -> Result<()>;
 
-    /// Waits, and gives the times from each mark to the next since the last call; all marks are forgotten.
+    /// Waits, and returns the times between consecutive marks since the last call; all marks are cleared.
     ///
     /// # Errors
     /// When the device fails.

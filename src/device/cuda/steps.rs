@@ -1,4 +1,4 @@
-//! Steps as launches, one function a family.
+//! Turns steps into launches, one function per family.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ fn extents(shape: Shape) -> [i32; 3] {
     [shape.c as i32, shape.h as i32, shape.w as i32]
 }
 
-/// What nobody gave.
+/// The null address.
 const NOWHERE: Address = Address::NULL;
 
 /// A matrix of a convolution or a linear layer and what it multiplies.
@@ -42,7 +42,7 @@ struct Product<'a> {
 }
 
 impl CudaDevice {
-    /// Queues what carries a step out for all copies.
+    /// Queues the kernels that run a step for all copies.
     pub(super) fn step(
         &mut self,
         step: &Step,
@@ -390,7 +390,7 @@ impl CudaDevice {
     }
 }
 
-/// Element by element.
+/// Elementwise steps.
 impl CudaDevice {
     fn pointwise(
         &mut self,
@@ -489,7 +489,7 @@ impl CudaDevice {
     }
 }
 
-/// What comes from the host and goes there.
+/// Transfers from and to the host.
 impl CudaDevice {
     fn load(&mut self, slot: usize, out: Value, v: &CudaValues<'_>, chunk: &Chunk<'_>) -> Result<()> {
         let missing = || Error::device(format!("nothing was given to load {slot}"));

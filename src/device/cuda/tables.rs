@@ -1,4 +1,4 @@
-//! What a chunk brings along and leaves behind, besides its values: pictures, copies, statistics, scores.
+//! A chunk's inputs and results besides its values: pictures, copies, statistics, scores.
 
 use super::arguments::{Address, CopyArgs, PerturbArgs, SumArgs};
 use super::region::GrowingMemory;
@@ -16,9 +16,9 @@ pub(super) struct Tables {
     pictures: GrowingMemory,
     /// Baselines or fills.
     others: GrowingMemory,
-    /// One [`CopyArgs`] a copy.
+    /// One [`CopyArgs`] per copy.
     copies: GrowingMemory,
-    /// Grids, one a copy.
+    /// Grids, one per copy.
     masks: GrowingMemory,
     /// Neighbours in an enlarged grid.
     neighbours: GrowingMemory,
@@ -27,14 +27,14 @@ pub(super) struct Tables {
     /// Running statistics, `[item][c][h][w]`.
     sums: GrowingMemory,
     squares: GrowingMemory,
-    /// One a copy.
+    /// One per copy.
     scores: GrowingMemory,
     /// `[copy][class]`.
     logits: GrowingMemory,
     flag: GrowingMemory,
-    /// How the chunk that runs is perturbed.
+    /// The perturbation of the current chunk.
     perturb: Option<PerturbArgs>,
-    /// Into what it aggregates.
+    /// The statistics of the current chunk.
     sum: Option<SumArgs>,
 }
 
@@ -107,7 +107,7 @@ impl Tables {
         picture + sums + (classes(plan) + 1) * size_of::<f64>() + size_of::<CopyArgs>()
     }
 
-    /// Room for `copies`.
+    /// Reserves memory for `copies`.
     pub fn reserve(&mut self, runtime: &mut dyn Runtime, plan: &Plan, copies: usize) -> Result<(), Refusal> {
         let picture = picture_shape(plan).map_or(0, |s| copies * s.len() * size_of::<f32>());
         let sums = aggregated(plan).map_or(0, |(_, s)| copies * s.len() * size_of::<f64>());
@@ -136,7 +136,7 @@ impl Tables {
         ]
     }
 
-    /// Gives all of it back.
+    /// Frees all of it.
     pub fn release(&mut self, runtime: &mut dyn Runtime) {
         self.regions().into_iter().for_each(|r| r.release(runtime));
     }
@@ -152,22 +152,22 @@ impl Tables {
         Ok(self.flag.at())
     }
 
-    /// One [`CopyArgs`] a copy.
+    /// One [`CopyArgs`] per copy.
     pub const fn copies(&self) -> Address {
         self.copies.at()
     }
 
-    /// Scores and logits, one row a copy.
+    /// Scores and logits, one row per copy.
     pub const fn answers(&self) -> [Address; 2] {
         [self.scores.at(), self.logits.at()]
     }
 
-    /// How the chunk that runs is perturbed.
+    /// The perturbation of the current chunk.
     pub fn perturb(&self) -> Result<PerturbArgs> {
         self.perturb.ok_or_else(|| Error::device("a program without pictures reads one"))
     }
 
-    /// Into what the chunk that runs aggregates.
+    /// The statistics of the current chunk.
     pub fn sum(&self) -> Result<SumArgs> {
         self.sum.ok_or_else(|| Error::device("no statistic was started for a picture"))
     }
@@ -199,9 +199,9 @@ fn singles(all: &[Tensor], items: &[usize]) -> Vec<f32> {
     out
 }
 
-/// What a chunk brings along and what it leaves behind.
+/// A chunk's inputs and results.
 impl Tables {
-    /// Uploads what the chunk brings along.
+    /// Uploads the chunk's inputs.
     pub fn fill(&mut self, runtime: &mut dyn Runtime, plan: &Plan, chunk: &Chunk<'_>, harvest: &Harvest) -> Result<()> {
         let mut items: Vec<usize> = chunk.slots.iter().map(|s| s.item).collect();
         items.dedup();
@@ -319,7 +319,7 @@ impl Tables {
         Ok(())
     }
 
-    /// Downloads what the chunk leaves behind.
+    /// Downloads the chunk's results.
     pub fn read(&self, runtime: &mut dyn Runtime, plan: &Plan, chunk: &Chunk<'_>, harvest: &mut Harvest) -> Result<()> {
         let copies = chunk.slots.len();
         let mut heads = plan.steps().iter().filter_map(|s| match s {

@@ -94,7 +94,8 @@ impl Patterns {
         self.layers.get(name).map(|(_, values)| values.as_slice())
     }
 
-    /// A safetensors file: one tensor a layer, named after its node, in the precision the net was run in.
+    /// Serialises to safetensors: one tensor per layer, named after its node, in the precision in which the net was
+    /// run.
     ///
     /// # Errors
     /// None for patterns that were fitted or read.
