@@ -14,7 +14,7 @@ use verilume::method::patterns::Patterns;
 use verilume::method::{self, Context};
 use verilume::model::{ARCHITECTURES, Labels, Model};
 use verilume::program::Score;
-use verilume::reliability::detector::{Detector, Net, DetectorProvenance, Scaling, Trained, Training};
+use verilume::reliability::detector::{Detector, DetectorProvenance, Net, Scaling, Trained, Training};
 use verilume::reliability::{attack, metric};
 use verilume::report::check::CheckReport;
 use verilume::report::eval::Evaluated;
