@@ -28,7 +28,7 @@ pub struct MethodChecked {
 }
 
 /// One picture, its verdicts and what they were seen on.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PictureChecked {
     /// Path as it was given or found.
     pub input: String,
@@ -43,7 +43,7 @@ pub struct PictureChecked {
 }
 
 /// A whole run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct CheckReport {
     /// Of the program.
     pub version: String,

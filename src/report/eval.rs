@@ -8,7 +8,7 @@ use super::{ModelUsed, Stamp};
 use crate::reliability::bootstrap::{Bootstrap, Estimate};
 
 /// One picture, and what each method's map of it measured.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Evaluated {
     /// Path of the file as it was given or found; `mosaic` for a mosaic.
     pub input: String,

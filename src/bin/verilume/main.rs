@@ -24,6 +24,7 @@ mod profile;
 mod records;
 mod steps;
 mod subject;
+mod tables;
 mod talk;
 mod tests_of_trust;
 mod timeline;
