@@ -4,6 +4,7 @@ use crate::engine::{Batch, Copies, Engine, Script, Start, Task};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId};
 use crate::map::{Gap, Map, Shares, Sign, Space};
+use crate::method::Method;
 use crate::program::{Builder, Elementwise, Score, Statistic, Value};
 use crate::rule::{Composite, pull_back_observed};
 use crate::tensor::Tensor;
@@ -132,16 +133,19 @@ pub fn conservation(
     (0..x.len()).map(|i| layers.iter().map(|slots| balance(slots, i)).collect()).collect()
 }
 
-/// The pull-back of a score with a store for what every bias keeps; the first slot is what it starts from.
+/// A method that sends relevance from the logits to the pixels. As a script it is the pull-back of a score with a store for
+/// what every bias keeps; the first slot is what it starts from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Propagated {
-    rules: Composite,
-    score: Score,
-    start: Start,
-    sign: Sign,
+pub(crate) struct Propagation {
+    pub id: &'static str,
+    pub rules: Composite,
+    pub score: Score,
+    pub start: Start,
+    /// Unsigned maps have what rounding put below zero cut off.
+    pub sign: Sign,
 }
 
-impl Script for Propagated {
+impl Script for Propagation {
     /// Positions of each slot.
     type Notes = Vec<f64>;
 
@@ -164,23 +168,12 @@ impl Script for Propagated {
     }
 }
 
-/// A method that sends relevance from the logits to the pixels.
-pub(crate) struct Propagation<'a> {
-    pub id: &'static str,
-    pub rules: &'a Composite,
-    pub score: Score,
-    pub start: Start,
-    /// Unsigned maps have what rounding put below zero cut off.
-    pub sign: Sign,
-}
-
-impl Propagation<'_> {
+impl Method for Propagation {
     /// Maps with their gap of conservation: the map's sum and all biases' parts, less the relevance that it started from; and
     /// with these shares of it.
-    pub fn maps(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
-        let &Self { rules, score, start, sign, .. } = self;
+    fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         let task = Task { x, targets, copies: &Copies::one(), loads: &[] };
-        let outcome = engine.evaluate(graph, &Propagated { rules: rules.clone(), score, start, sign }, &task)?;
+        let outcome = engine.evaluate(graph, self, &task)?;
         let positions = &outcome.notes;
         let mut maps = Vec::with_capacity(x.len());
         for (i, (values, &target)) in outcome.maps.into_iter().zip(targets).enumerate() {
