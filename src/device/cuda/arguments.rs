@@ -65,6 +65,12 @@ macro_rules! pointer {
             }
         }
         impl<T> Copy for $name<T> {}
+        /// Nowhere.
+        impl<T> Default for $name<T> {
+            fn default() -> Self {
+                Address::NULL.into()
+            }
+        }
         impl<T> From<Address> for $name<T> {
             fn from(at: Address) -> Self {
                 Self(at, PhantomData)
@@ -116,12 +122,12 @@ pub(crate) trait Arguments: Sized + Copy {
     }
 }
 
-/// Defines argument structures and the header that tells CUDA C++ about them.
+/// Defines argument structures, by default zeros and pointers to nowhere, and the header that tells CUDA C++ about them.
 macro_rules! arguments {
     ($($(#[$doc:meta])* $name:ident { $($(#[$about:meta])* $field:ident: $type:ty,)+ })+) => {
         $(
             $(#[$doc])*
-            #[derive(Debug, Clone, Copy)]
+            #[derive(Debug, Clone, Copy, Default)]
             #[repr(C)]
             pub(crate) struct $name { $($(#[$about])* pub $field: $type,)+ }
 
