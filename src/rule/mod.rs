@@ -63,18 +63,19 @@ pub trait Rule: Send + Sync + std::fmt::Debug {
     /// Name, unique among rules with the same parameters.
     fn id(&self) -> String;
 
-    /// Signals at the inputs of `node` when `up` arrives at its output; one each, in order.
+    /// Signals at the inputs of `node` when `up` arrives at its output, one each, in order; and what does not go on. Steps for
+    /// what nobody reads are left out of the program.
     ///
     /// # Errors
     /// When the rule has no meaning for this kind of node.
-    fn pull(&self, node: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>>;
+    fn share(&self, node: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Shares>;
 
-    /// As [`Rule::pull`], with what does not go on. Steps for what nobody reads are left out of the program.
+    /// The signals that [`Rule::share`] sends on.
     ///
     /// # Errors
-    /// As [`Rule::pull`].
-    fn share(&self, node: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Shares> {
-        Ok(Shares { down: self.pull(node, up, b)?, bias: None, lost: None })
+    /// As [`Rule::share`].
+    fn pull(&self, node: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
+        Ok(self.share(node, up, b)?.down)
     }
 }
 
@@ -87,6 +88,13 @@ pub struct Shares {
     pub bias: Option<Value>,
     /// Nobody gets: taken by a stabiliser, or arrived where there was nothing to divide. Again means.
     pub lost: Option<Value>,
+}
+
+/// All goes on, as gradients do.
+impl From<Vec<Value>> for Shares {
+    fn from(down: Vec<Value>) -> Self {
+        Self { down, bias: None, lost: None }
+    }
 }
 
 /// Which nodes a rule is for.

@@ -1,7 +1,7 @@
 //! Relevance unchanged: what an activation does in LRP (Bach et al. 2015, section 2), whatever its function.
 
-use super::Rule;
 use super::activation::activation;
+use super::{Rule, Shares};
 use crate::error::Result;
 use crate::graph::NodeId;
 use crate::program::{Builder, Value};
@@ -15,7 +15,7 @@ impl Rule for Pass {
         "pass".into()
     }
 
-    fn pull(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
-        activation(b, id, "pass").map(|_| vec![up])
+    fn share(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Shares> {
+        activation(b, id, "pass").map(|_| vec![up].into())
     }
 }
