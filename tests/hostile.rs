@@ -7,7 +7,7 @@ use verilume::ErrorKind;
 use verilume::engine::{At, Batch, Engine, Job, Pullback, Settings};
 use verilume::graph::{Conv, Graph, GraphBuilder, Linear, NodeId, Op, Weight};
 use verilume::program::{Builder, Decided, Score, Statistic, Value};
-use verilume::rule::{Composite, Rule, Select, Vjp, pull_back};
+use verilume::rule::{Composite, NodeShares, Rule, Select, Vjp, pull_back};
 use verilume::tensor::{Padding, Shape, Tensor, Window};
 
 /// `input 2x6x6 → conv 3x6x6 → relu → pool 3x3x3 → average 3x1x1 → flatten → fc 4`.
@@ -42,8 +42,8 @@ impl Rule for Lie {
         self.0.into()
     }
 
-    fn pull(&self, node: NodeId, up: Value, b: &mut Builder<'_>) -> verilume::Result<Vec<Value>> {
-        (self.1)(node, up, b)
+    fn share(&self, node: NodeId, up: Value, b: &mut Builder<'_>) -> verilume::Result<NodeShares> {
+        Ok((self.1)(node, up, b)?.into())
     }
 }
 

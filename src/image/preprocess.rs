@@ -315,11 +315,10 @@ impl Preprocess {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn imagenet() -> Preprocess {
-        Preprocess {
+impl Preprocess {
+    /// The preparation that most nets are trained with.
+    pub(crate) fn imagenet() -> Self {
+        Self {
             resize: 256,
             crop: [224, 224],
             interpolation: Interpolation::Bilinear,
@@ -328,6 +327,11 @@ mod tests {
             channels: 3,
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     fn noise(width: usize, height: usize) -> Picture {
         let rgb = (0..width * height * 3).map(|i| ((i as u32).wrapping_mul(2_654_435_761) >> 24) as u8).collect();
@@ -336,20 +340,20 @@ mod tests {
 
     #[test]
     fn constants_of_levels_up_to_255_are_odd() {
-        assert_eq!(imagenet().suspicion(), None);
-        let levels = Preprocess { mean: vec![123.675, 116.28, 103.53], ..imagenet() };
+        assert_eq!(Preprocess::imagenet().suspicion(), None);
+        let levels = Preprocess { mean: vec![123.675, 116.28, 103.53], ..Preprocess::imagenet() };
         assert!(
             levels.suspicion().unwrap().contains("mean of 123.675") && levels.suspicion().unwrap().contains("0.4850")
         );
-        let spread = Preprocess { std: vec![0.2, 58.395, 0.2], ..imagenet() };
+        let spread = Preprocess { std: vec![0.2, 58.395, 0.2], ..Preprocess::imagenet() };
         assert!(spread.suspicion().unwrap().contains("standard deviation of 58.395"));
-        let plain = Preprocess { mean: vec![-1.0], std: vec![1.0], channels: 1, ..imagenet() };
+        let plain = Preprocess { mean: vec![-1.0], std: vec![1.0], channels: 1, ..Preprocess::imagenet() };
         assert_eq!(plain.suspicion(), None);
     }
 
     #[test]
     fn normalising_is_torch_and_its_inverse_is_exact() {
-        let p = imagenet();
+        let p = Preprocess::imagenet();
         // ((torch.tensor(200, dtype=torch.uint8).float() / 255) - 0.485) / 0.229, and level 17 of the third channel
         assert_eq!(p.normalise(0, 200), 1.307_046_8);
         assert_eq!(p.normalise(2, 17), -1.508_148_2);
@@ -373,7 +377,7 @@ mod tests {
                 mean: vec![0.4; channels],
                 std: vec![0.3; channels],
                 channels,
-                ..imagenet()
+                ..Preprocess::imagenet()
             };
             let prepared = p.apply(&noise(41, 33)).unwrap();
             assert_eq!(prepared.tensor.dims(), [channels, 19, 23]);
@@ -391,7 +395,7 @@ mod tests {
     fn crops_round_as_python() {
         // [int(round((n - 224) / 2.0)) for n in (225, 227, 229, 231)]
         assert_eq!([225, 227, 229, 231].map(|n| centre(n, 224).0), [0, 2, 2, 4]);
-        let p = Preprocess { resize: 0, crop: [2, 2], mean: vec![0.0; 3], std: vec![1.0; 3], ..imagenet() };
+        let p = Preprocess { resize: 0, crop: [2, 2], mean: vec![0.0; 3], std: vec![1.0; 3], ..Preprocess::imagenet() };
         let picture = noise(5, 3);
         let view = p.apply(&picture).unwrap().view;
         assert_eq!(view.pixel(0, 0), picture.pixel(0, 2));
@@ -407,7 +411,7 @@ mod tests {
             let rgb = (0..width * height).flat_map(|i| if inside(i) { [255; 3] } else { [0; 3] }).collect();
             Picture::new(width, height, rgb).unwrap()
         };
-        let none = Preprocess { mean: vec![0.0; 3], std: vec![1.0; 3], ..imagenet() };
+        let none = Preprocess { mean: vec![0.0; 3], std: vec![1.0; 3], ..Preprocess::imagenet() };
         // Halved and cropped; doubled and cropped into the rectangle; padded; unchanged.
         for (resize, crop, want) in [
             (12, [10, 10], [1, 1, 8, 6]),
@@ -436,7 +440,7 @@ mod tests {
 
     #[test]
     fn a_small_picture_is_framed_with_black() {
-        let p = Preprocess { resize: 0, crop: [5, 6], mean: vec![0.5; 3], std: vec![0.5; 3], ..imagenet() };
+        let p = Preprocess { resize: 0, crop: [5, 6], mean: vec![0.5; 3], std: vec![0.5; 3], ..Preprocess::imagenet() };
         let prepared = p.apply(&Picture::filled(9, 2, [255, 255, 255]).unwrap()).unwrap();
         let lit: Vec<bool> = (0..5).map(|y| prepared.view.pixel(y, 0) == Some([255; 3])).collect();
         assert_eq!(lit, [false, true, true, false, false]);
@@ -447,7 +451,7 @@ mod tests {
     #[test]
     fn an_elongated_picture_costs_no_more_than_its_crop() {
         let thin = Picture::filled(30_000, 1, [9, 8, 7]).unwrap();
-        let prepared = imagenet().apply(&thin).unwrap();
+        let prepared = Preprocess::imagenet().apply(&thin).unwrap();
         assert_eq!(prepared.view, Picture::filled(224, 224, [9, 8, 7]).unwrap().cut_from([1, 30_000]));
     }
 
@@ -455,18 +459,18 @@ mod tests {
     fn settings_that_mean_nothing_are_errors() {
         let picture = noise(8, 8);
         for bad in [
-            Preprocess { channels: 2, ..imagenet() },
-            Preprocess { mean: vec![0.5], ..imagenet() },
-            Preprocess { std: vec![1.0, 0.0, 1.0], ..imagenet() },
-            Preprocess { mean: vec![f64::NAN; 3], ..imagenet() },
-            Preprocess { crop: [0, 3], ..imagenet() },
-            Preprocess { crop: [usize::MAX, 3], ..imagenet() },
-            Preprocess { resize: usize::MAX, ..imagenet() },
+            Preprocess { channels: 2, ..Preprocess::imagenet() },
+            Preprocess { mean: vec![0.5], ..Preprocess::imagenet() },
+            Preprocess { std: vec![1.0, 0.0, 1.0], ..Preprocess::imagenet() },
+            Preprocess { mean: vec![f64::NAN; 3], ..Preprocess::imagenet() },
+            Preprocess { crop: [0, 3], ..Preprocess::imagenet() },
+            Preprocess { crop: [usize::MAX, 3], ..Preprocess::imagenet() },
+            Preprocess { resize: usize::MAX, ..Preprocess::imagenet() },
         ] {
             let error = bad.apply(&picture).unwrap_err();
             assert_eq!(error.kind(), crate::ErrorKind::Settings, "{error}");
         }
-        let error = imagenet().from_u8(&[0; 13], 2, 3).unwrap_err();
+        let error = Preprocess::imagenet().from_u8(&[0; 13], 2, 3).unwrap_err();
         assert_eq!(error.kind(), crate::ErrorKind::Input, "{error}");
     }
 }

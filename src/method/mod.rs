@@ -325,6 +325,24 @@ const PRESETS: [(&str, &[MethodPreset]); 4] = [
     (masks::extremal_perturbation::ENTRY.id, &masks::extremal_perturbation::PRESETS),
 ];
 
+/// A method that consists of one job per picture.
+struct OneJob {
+    id: &'static str,
+    job: Job,
+    /// Whether the job may also run on other copies of the picture.
+    on_copies: bool,
+}
+
+impl Method for OneJob {
+    fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
+        input_maps(engine, graph, &self.job, x, targets, Sign::Signed, self.id)
+    }
+
+    fn job(&self) -> Option<(Job, Sign)> {
+        self.on_copies.then(|| (self.job.clone(), Sign::Signed))
+    }
+}
+
 /// Computes input-space maps from a job.
 fn input_maps(
     engine: &mut Engine,

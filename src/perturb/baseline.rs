@@ -214,14 +214,8 @@ mod tests {
     use super::*;
 
     fn preprocess() -> Preprocess {
-        Preprocess {
-            resize: 0,
-            crop: [5, 7],
-            interpolation: crate::image::Interpolation::Bilinear,
-            mean: vec![0.5, 0.25],
-            std: vec![0.5, 0.5],
-            channels: 2,
-        }
+        let (mean, std) = (vec![0.5, 0.25], vec![0.5, 0.5]);
+        Preprocess { resize: 0, crop: [5, 7], mean, std, channels: 2, ..Preprocess::imagenet() }
     }
 
     fn batch() -> Batch {

@@ -693,10 +693,7 @@ impl<'g> Builder<'g> {
     /// # Errors
     /// When `s` does not hold numbers.
     pub fn positive(&mut self, s: Value) -> Result<Value> {
-        let shape = self.numbers("a clamp", s)?;
-        let out = self.dense(shape);
-        self.write(Step::Clamp { x: s, range: Range::POSITIVE, out });
-        Ok(out)
+        self.clamp(s, Range::POSITIVE)
     }
 
     /// `a · b`, element by element.
@@ -762,9 +759,13 @@ impl<'g> Builder<'g> {
     /// # Errors
     /// When `s` does not hold numbers.
     pub fn negative(&mut self, s: Value) -> Result<Value> {
-        let shape = self.numbers("a clamp", s)?;
+        self.clamp(s, Range { lo: f64::NEG_INFINITY, hi: 0.0 })
+    }
+
+    fn clamp(&mut self, x: Value, range: Range) -> Result<Value> {
+        let shape = self.numbers("a clamp", x)?;
         let out = self.dense(shape);
-        self.write(Step::Clamp { x: s, range: Range { lo: f64::NEG_INFINITY, hi: 0.0 }, out });
+        self.write(Step::Clamp { x, range, out });
         Ok(out)
     }
 

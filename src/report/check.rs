@@ -28,7 +28,7 @@ pub struct MethodChecked {
 }
 
 /// One picture with its findings.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PictureChecked {
     /// Path as given or found.
     pub input: String,
@@ -43,7 +43,7 @@ pub struct PictureChecked {
 }
 
 /// A whole run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct CheckReport {
     /// Version of the program.
     pub version: String,

@@ -8,7 +8,7 @@ use super::{ModelUsed, Stamp};
 use crate::reliability::bootstrap::{Bootstrap, Estimate};
 
 /// One picture, and the measurements of each method's map.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Evaluated {
     /// Path of the file as given or found; `mosaic` for a mosaic.
     pub input: String,

@@ -30,7 +30,7 @@ impl Stamp {
 }
 
 /// A record and the settings under which it was made.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Line {
     /// The record.
     #[serde(flatten)]
@@ -229,18 +229,16 @@ fn encode<T: Serialize>(line: &T) -> Result<Vec<u8>> {
 mod tests {
     use super::*;
 
+    fn line(input: &str, index: Option<usize>) -> Line {
+        Line { record: Record::failed(input, index, "no"), settings: "ab".into(), ..Line::default() }
+    }
+
     #[test]
     fn a_torn_last_line_is_left_out() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("records.jsonl");
         assert_eq!(Journal::read::<Line>(&path).unwrap(), []);
-        let line = |input: &str| Line {
-            record: Record::failed(input, Some(3), "no"),
-            settings: "ab".into(),
-            stamp: None,
-            place: None,
-            part: None,
-        };
+        let line = |input: &str| line(input, Some(3));
         let mut journal = Journal::start(&path, &[line("a")]).unwrap();
         journal.append(&[line("b")]).unwrap();
         journal.file.write_all(b"{\"input\":\"c\",\"ind").unwrap();
@@ -254,14 +252,7 @@ mod tests {
     fn damage_that_no_kill_leaves_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("records.jsonl");
-        let line = encode(&Line {
-            record: Record::failed("a", None, "no"),
-            settings: "ab".into(),
-            stamp: None,
-            place: None,
-            part: None,
-        })
-        .unwrap();
+        let line = encode(&line("a", None)).unwrap();
         let read = |middle: &[u8]| {
             std::fs::write(&path, [&line[..], middle, &line].concat()).unwrap();
             Journal::read::<Line>(&path)

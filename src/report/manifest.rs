@@ -36,7 +36,7 @@ pub struct FileStatus {
 }
 
 /// The net that was explained.
-#[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, serde::Deserialize)]
 pub struct ModelUsed {
     /// Its name.
     pub name: String,
@@ -62,7 +62,7 @@ pub struct MethodUsed {
 }
 
 /// A whole run.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Manifest {
     /// Version of this library.
     pub version: String,

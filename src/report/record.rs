@@ -17,7 +17,7 @@ pub struct Prediction {
 }
 
 /// One result, or why there is none.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// The input's path as given or found.
     pub input: String,
@@ -66,25 +66,7 @@ pub struct Record {
 impl Record {
     /// An input that could not be used.
     pub fn failed(input: impl Into<String>, index: Option<usize>, error: impl Into<String>) -> Self {
-        Self {
-            input: input.into(),
-            index,
-            method: None,
-            target: None,
-            target_label: None,
-            score: None,
-            prediction: Vec::new(),
-            gap: None,
-            notes: Vec::new(),
-            seconds: 0.0,
-            peak_bytes: 0,
-            files: Vec::new(),
-            bytes: Vec::new(),
-            error: Some(error.into()),
-            shares: None,
-            assumed: Vec::new(),
-            warnings: Vec::new(),
-            record_version: RECORD_VERSION,
-        }
+        let record_version = RECORD_VERSION;
+        Self { input: input.into(), index, error: Some(error.into()), record_version, ..Self::default() }
     }
 }

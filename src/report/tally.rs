@@ -76,7 +76,6 @@ impl CheckReport {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::ModelUsed;
     use crate::report::check::PictureChecked;
 
     fn finding(verdict: Verdict, value: Option<f64>, threshold: Threshold) -> Finding {
@@ -93,26 +92,8 @@ mod tests {
     }
 
     fn report(findings: Vec<Finding>) -> CheckReport {
-        let picture = |finding| PictureChecked {
-            input: "p".into(),
-            index: None,
-            prediction: Vec::new(),
-            findings: vec![finding],
-            error: None,
-        };
-        CheckReport {
-            version: String::new(),
-            model: ModelUsed { name: String::new(), architecture: String::new(), sha256: String::new() },
-            device: String::new(),
-            seed: 0,
-            seconds: 0.0,
-            tests: Vec::new(),
-            methods: Vec::new(),
-            pictures: findings.into_iter().map(picture).collect(),
-            assumed: Vec::new(),
-            warnings: Vec::new(),
-            record_version: crate::report::RECORD_VERSION,
-        }
+        let picture = |finding| PictureChecked { input: "p".into(), findings: vec![finding], ..Default::default() };
+        CheckReport { pictures: findings.into_iter().map(picture).collect(), ..CheckReport::default() }
     }
 
     #[test]

@@ -36,10 +36,6 @@ impl Rule for AlphaBeta {
         format!("alpha_beta({:?},{:?},{:?})", self.alpha, self.beta, self.bias)
     }
 
-    fn pull(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
-        Ok(self.share(id, up, b)?.down)
-    }
-
     fn share(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
         let layer = Layer::of(b, id, "alpha_beta")?;
         let bias = |part: fn(f64) -> f64| layer.bias(self.bias).map(|own| own.iter().map(|&v| part(v)).collect());

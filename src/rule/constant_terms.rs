@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::{Rule, Vjp};
+use super::{NodeShares, Rule, Vjp};
 use crate::error::Result;
 use crate::graph::{Activation, Graph, Node, NodeId, Op};
 use crate::program::{Builder, Elementwise, Value};
@@ -48,7 +48,7 @@ impl Rule for ConstantTerms {
         format!("constant_terms({}, {:?})", self.first_slot, self.nodes)
     }
 
-    fn pull(&self, node: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
+    fn share(&self, node: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
         if let Some(slot) = self.nodes.iter().position(|&n| n == node) {
             let here = b.graph().node(node);
             let linear_part = match here.op.activation() {
@@ -72,6 +72,6 @@ impl Rule for ConstantTerms {
                 b.store(term, self.first_slot + slot)?;
             }
         }
-        Vjp.pull(node, up, b)
+        Vjp.share(node, up, b)
     }
 }

@@ -1,7 +1,7 @@
 //! Contrastive excitation (Zhang et al. 2016, section 3.3): excitation of a class minus its inhibition.
 
 use super::layer::{Bias, Halves, Layer, Parted, STABILISER};
-use super::{Rule, ZPlus};
+use super::{NodeShares, Rule, ZPlus};
 use crate::error::Result;
 use crate::graph::{NodeId, Part};
 use crate::program::{Builder, Value};
@@ -15,7 +15,7 @@ impl Rule for Contrast {
         "contrast".into()
     }
 
-    fn pull(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
+    fn share(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
         let layer = Layer::of(b, id, "contrast")?;
         let x = Halves::of(b, id)?;
         let raised = ZPlus { bias: Bias::Zero }.pull(id, up, b)?;
@@ -25,6 +25,7 @@ impl Rule for Contrast {
         let z = negated.forward(b, x)?;
         let s = b.divide(up, z, STABILISER)?;
         let lowered = negated.back(b, x, s)?;
-        raised.into_iter().map(|raised| b.sub(raised, lowered)).collect()
+        let down: Vec<Value> = raised.into_iter().map(|raised| b.sub(raised, lowered)).collect::<Result<_>>()?;
+        Ok(down.into())
     }
 }

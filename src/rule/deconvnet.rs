@@ -1,8 +1,8 @@
 //! The deconvolutional net (Zeiler & Fergus 2014): an activation passes the positive part of the signal, whether or not
 //! it was active itself.
 
-use super::Rule;
 use super::activation::rising;
+use super::{NodeShares, Rule};
 use crate::error::Result;
 use crate::graph::NodeId;
 use crate::program::{Builder, Value};
@@ -16,8 +16,8 @@ impl Rule for Deconvnet {
         "deconvnet".into()
     }
 
-    fn pull(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
+    fn share(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
         rising(b, id, "deconvnet")?;
-        Ok(vec![b.positive(up)?])
+        Ok(vec![b.positive(up)?].into())
     }
 }

@@ -6,7 +6,7 @@
 //! maxima). Every element divides the sum that it receives by its own Δ. Then Σ multiplier·Δ is the same before and
 //! after every node. Only the rule for activations is from the paper; that for pools is this project's own.
 
-use super::{Rule, Vjp};
+use super::{NodeShares, Rule, Vjp};
 use crate::error::Result;
 use crate::graph::{NodeId, Op};
 use crate::program::{Builder, Forward, Value};
@@ -39,7 +39,7 @@ impl Rule for DeepLift {
         format!("deep_lift({:?}, {:?})", self.picture, self.baseline)
     }
 
-    fn pull(&self, node: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
+    fn share(&self, node: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
         let down = Vjp.pull(node, up, b)?;
         let (moved, d_in) = match b.graph().node(node).op {
             Op::Relu | Op::Clamp { .. } | Op::Smooth(_) => {
@@ -68,8 +68,9 @@ impl Rule for DeepLift {
             | Op::Flatten
             | Op::Concat
             | Op::Subsample { .. }
-            | Op::PadChannels { .. } => return Ok(down),
+            | Op::PadChannels { .. } => return Ok(down.into()),
         };
-        down.into_iter().map(|gradient| b.ratio_or(moved, d_in, gradient, SMALLEST_DIFFERENCE)).collect()
+        let ratio = |gradient| b.ratio_or(moved, d_in, gradient, SMALLEST_DIFFERENCE);
+        Ok(down.into_iter().map(ratio).collect::<Result<Vec<_>>>()?.into())
     }
 }

@@ -20,10 +20,6 @@ impl Rule for Epsilon {
         format!("epsilon({:?},{:?})", self.epsilon, self.bias)
     }
 
-    fn pull(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
-        Ok(self.share(id, up, b)?.down)
-    }
-
     fn share(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
         let layer = Layer::of(b, id, "epsilon")?;
         let x = b.input(id, 0);

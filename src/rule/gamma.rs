@@ -23,10 +23,6 @@ impl Rule for Gamma {
         format!("gamma({:?},{:?})", self.gamma, self.bias)
     }
 
-    fn pull(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
-        Ok(self.share(id, up, b)?.down)
-    }
-
     fn share(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
         let layer = Layer::of(b, id, "gamma")?;
         let gamma = self.gamma;

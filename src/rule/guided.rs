@@ -2,7 +2,7 @@
 //! signal. A ReLU or clamp passes it where it was active; a smooth activation multiplies it by its slope.
 
 use super::activation::rising;
-use super::{Rule, Vjp};
+use super::{NodeShares, Rule, Vjp};
 use crate::error::Result;
 use crate::graph::NodeId;
 use crate::program::{Builder, Value};
@@ -16,9 +16,9 @@ impl Rule for Guided {
         "guided".into()
     }
 
-    fn pull(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
+    fn share(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
         rising(b, id, "guided")?;
         let positive = b.positive(up)?;
-        Vjp.pull(id, positive, b)
+        Vjp.share(id, positive, b)
     }
 }

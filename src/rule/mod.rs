@@ -63,19 +63,19 @@ pub trait Rule: Send + Sync + std::fmt::Debug {
     /// Name; includes the parameters, so that it identifies the rule.
     fn id(&self) -> String;
 
-    /// The signals at the inputs of `node`, one each in order, given the signal `up` at its output.
+    /// The signals at the inputs of `node`, one each in order, given the signal `up` at its output, with the relevance
+    /// that is not passed on. Steps whose results are not used are left out of the program.
     ///
     /// # Errors
     /// When the rule has no meaning for this kind of node.
-    fn pull(&self, node: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>>;
+    fn share(&self, node: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares>;
 
-    /// As [`Rule::pull`], with the relevance that is not passed on. Steps whose results are not used are left out of
-    /// the program.
+    /// The signals of [`Rule::share`] at the inputs.
     ///
     /// # Errors
-    /// As [`Rule::pull`].
-    fn share(&self, node: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
-        Ok(NodeShares { down: self.pull(node, up, b)?, bias: None, lost: None })
+    /// As [`Rule::share`].
+    fn pull(&self, node: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
+        Ok(self.share(node, up, b)?.down)
     }
 }
 
@@ -89,6 +89,13 @@ pub struct NodeShares {
     /// Relevance that reaches no input: absorbed by the stabiliser, or arriving where every contribution is zero. Also
     /// a mean per channel.
     pub lost: Option<Value>,
+}
+
+/// Passes everything on, as for gradients.
+impl From<Vec<Value>> for NodeShares {
+    fn from(down: Vec<Value>) -> Self {
+        Self { down, bias: None, lost: None }
+    }
 }
 
 /// Selects nodes for a rule.

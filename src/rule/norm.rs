@@ -15,10 +15,6 @@ impl Rule for Norm {
         "norm".into()
     }
 
-    fn pull(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
-        Ok(self.share(id, up, b)?.down)
-    }
-
     fn share(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
         let node = b.graph().node(id);
         if !matches!(node.op, Op::Add | Op::AvgPool { .. } | Op::AdaptiveAvgPool { .. }) {

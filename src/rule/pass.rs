@@ -1,7 +1,7 @@
 //! Relevance unchanged: LRP for activations of any kind (Bach et al. 2015, section 2).
 
-use super::Rule;
 use super::activation::activation;
+use super::{NodeShares, Rule};
 use crate::error::Result;
 use crate::graph::NodeId;
 use crate::program::{Builder, Value};
@@ -15,7 +15,7 @@ impl Rule for Pass {
         "pass".into()
     }
 
-    fn pull(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
-        activation(b, id, "pass").map(|_| vec![up])
+    fn share(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
+        activation(b, id, "pass").map(|_| vec![up].into())
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Rule, Vjp};
+use super::{NodeShares, Rule, Vjp};
 use crate::error::{Error, Result};
 use crate::graph::{NodeId, Op, Weight};
 use crate::program::{Builder, ConvLayer, LinearLayer, Value};
@@ -23,7 +23,7 @@ impl Rule for Pattern {
         format!("pattern {}", self.name)
     }
 
-    fn pull(&self, node: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
+    fn share(&self, node: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
         let weight = || {
             let name = &b.graph().node(node).name;
             self.weights.get(&node).cloned().ok_or_else(|| Error::settings(format!("'{name}' has no pattern")))
@@ -31,13 +31,13 @@ impl Rule for Pattern {
         match b.graph().node(node).op {
             Op::Conv(_) | Op::BatchNorm(_) => {
                 let layer = ConvLayer { weight: weight()?, bias: None, ..(*b.conv_layer(node)?).clone() };
-                Ok(vec![b.conv_adjoint_of(Arc::new(layer), up)?])
+                Ok(vec![b.conv_adjoint_of(Arc::new(layer), up)?].into())
             }
             Op::Linear(_) => {
                 let layer = LinearLayer { weight: weight()?, bias: None, ..(*b.linear_layer(node)?).clone() };
-                Ok(vec![b.linear_adjoint_of(Arc::new(layer), up)?])
+                Ok(vec![b.linear_adjoint_of(Arc::new(layer), up)?].into())
             }
-            _ => Vjp.pull(node, up, b),
+            _ => Vjp.share(node, up, b),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! RectGrad's rule (Kim et al. 2019, equation 3): an activation passes a signal only where their product is large.
 
-use super::Rule;
 use super::activation::activation;
+use super::{NodeShares, Rule};
 use crate::error::{Error, Result};
 use crate::graph::{Activation, NodeId};
 use crate::program::{Builder, Value};
@@ -19,7 +19,7 @@ impl Rule for Rectified {
         format!("rectified({:?})", self.q)
     }
 
-    fn pull(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
+    fn share(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
         let cut = match activation(b, id, "rectified")? {
             Activation::Clamp { lo: 0.0, hi: f64::INFINITY } => false,
             Activation::Clamp { .. } => true,
@@ -38,6 +38,6 @@ impl Rule for Rectified {
             product = b.gate(product, bits)?;
         }
         let bits = b.above_quantile(product, self.q)?;
-        Ok(vec![b.gate(up, bits)?])
+        Ok(vec![b.gate(up, bits)?].into())
     }
 }

@@ -3,7 +3,7 @@
 //! At a kink (ReLU at 0, ReLU6 at 0 or 6) the derivative is 0, as in PyTorch; a max-pool's first maximum takes all.
 //! Keeps one bit per activation and one small index per pooled element.
 
-use super::Rule;
+use super::{NodeShares, Rule};
 use crate::error::{Error, Result};
 use crate::graph::{NodeId, Op};
 use crate::program::{Builder, Elementwise, Value};
@@ -18,10 +18,10 @@ impl Rule for Vjp {
         "vjp".into()
     }
 
-    fn pull(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
+    fn share(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
         let graph = b.graph();
         let node = graph.node(id);
-        Ok(match &node.op {
+        let down = match &node.op {
             Op::Relu | Op::Clamp { .. } => {
                 let bits = b.active(id)?;
                 vec![b.gate(up, bits)?]
@@ -54,6 +54,7 @@ impl Rule for Vjp {
             Op::Input => {
                 return Err(Error::model(format!("no derivative is defined for {}", node.op.kind())));
             }
-        })
+        };
+        Ok(down.into())
     }
 }

@@ -16,10 +16,6 @@ impl Rule for WSquare {
         "w_square".into()
     }
 
-    fn pull(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
-        Ok(self.share(id, up, b)?.down)
-    }
-
     fn share(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
         spread(&Layer::of(b, id, "w_square")?, Part::Square, up, b)
     }

@@ -59,10 +59,6 @@ impl Rule for ZBox {
         format!("z_box({:?},{:?})", self.low, self.high)
     }
 
-    fn pull(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
-        Ok(self.share(id, up, b)?.down)
-    }
-
     fn share(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
         let layer = Layer::of(b, id, "z_box")?;
         if !is_first_layer(b.graph(), id) {

@@ -22,10 +22,6 @@ impl Rule for ZPlus {
         format!("z_plus({:?})", self.bias)
     }
 
-    fn pull(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
-        Ok(self.share(id, up, b)?.down)
-    }
-
     fn share(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
         let node = b.graph().node(id);
         match node.op {

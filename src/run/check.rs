@@ -120,13 +120,7 @@ impl<'a> Checks<'a> {
     }
 
     fn blank(&self, (at, row): ItemPosition) -> PictureChecked {
-        PictureChecked {
-            input: self.sources[at].shown.clone(),
-            index: row,
-            prediction: Vec::new(),
-            findings: Vec::new(),
-            error: None,
-        }
+        PictureChecked { input: self.sources[at].shown.clone(), index: row, ..PictureChecked::default() }
     }
 }
 

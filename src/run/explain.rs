@@ -295,17 +295,12 @@ impl<'a> Explain<'a> {
             target_label: self.run.session.label(target),
             score: Some(s.scored.scores[target]),
             prediction: self.run.session.prediction(&s.scored.logits, self.run.session.explained()),
-            gap: None,
-            notes: Vec::new(),
             seconds,
             peak_bytes: self.run.session.peak_bytes(),
-            files: Vec::new(),
-            bytes: Vec::new(),
-            error: None,
-            shares: None,
             assumed: noticed.assumed,
             warnings: noticed.warnings,
             record_version: RECORD_VERSION,
+            ..Record::default()
         }
     }
 

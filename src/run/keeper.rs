@@ -43,7 +43,13 @@ pub trait RecordLine: Serialize + Send + 'static {
     /// Records that all files are on disk, with these sizes.
     fn on_disk(&mut self, bytes: Vec<u64>);
     /// Records that a file has vanished or could not be written; returns whether the line was a success before.
-    fn lost(&mut self, why: String) -> bool;
+    fn lost(&mut self, why: String) -> bool {
+        let fine = self.error().is_none();
+        if fine {
+            self.fail(why);
+        }
+        fine
+    }
 }
 
 impl RecordLine for Line {
@@ -79,12 +85,6 @@ impl RecordLine for Line {
 
     fn on_disk(&mut self, bytes: Vec<u64>) {
         self.record.bytes = bytes;
-    }
-
-    fn lost(&mut self, why: String) -> bool {
-        let fine = self.record.error.is_none();
-        self.record.error.get_or_insert(why);
-        fine
     }
 }
 
@@ -278,7 +278,7 @@ mod tests {
         let line = |name: &str| {
             let files = vec![folder.path().join(name).display().to_string()];
             let record = Record { files, error: None, ..Record::failed(name, None, "") };
-            Line { record, settings: "s".into(), stamp: None, place: None, part: None }
+            Line { record, settings: "s".into(), ..Line::default() }
         };
         for i in 0..150 {
             std::fs::write(folder.path().join(format!("{i}.npy")), vec![0; i]).unwrap();

@@ -199,7 +199,7 @@ mod tests {
 
     fn line(input: &str, index: Option<usize>, method: &str, settings: &str) -> Line {
         let record = Record { error: None, method: Some(method.into()), ..Record::failed(input, index, "") };
-        Line { record, settings: settings.into(), stamp: None, place: None, part: None }
+        Line { record, settings: settings.into(), ..Line::default() }
     }
 
     #[test]
@@ -234,7 +234,7 @@ mod tests {
 
         lines[1].settings = "s".into();
         let failed = Record::failed("x.npy", Some(2), "NaN");
-        lines.push(Line { record: failed, settings: "s".into(), stamp: None, place: None, part: None });
+        lines.push(Line { record: failed, settings: "s".into(), ..Line::default() });
         let done = settle(&lines, demands);
         assert_eq!((done.kept.len(), done.failure("x.npy", 2)), (3, Some("NaN")));
 

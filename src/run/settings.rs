@@ -173,12 +173,8 @@ pub(super) fn manifest(
         memory_bytes: settings.memory,
         formats,
         shard,
-        ignored_files: 0,
-        seconds: 0.0,
-        files: Vec::new(),
-        assumed: Vec::new(),
-        warnings: Vec::new(),
         record_version: RECORD_VERSION,
+        ..Manifest::default()
     })
 }
 

@@ -7,7 +7,7 @@ use verilume::program::Score;
 use verilume::run::{self, AttackOptions, AttackRun, Listener, Totals};
 use verilume::text::counted;
 
-use crate::args::{self, attack::AttackArgs};
+use crate::args::attack::AttackArgs;
 use crate::exit;
 use crate::listing;
 use crate::records::{Reply, attacks};
@@ -30,7 +30,7 @@ pub fn run(args: &AttackArgs) -> Result<ExitCode> {
         attacks: args.attacks.clone(),
         methods,
         target: args.target.clone(),
-        formats: args.format.iter().flatten().map(|&format| args::attack::format(format)).collect(),
+        formats: args.format.clone().unwrap_or_default(),
         out: args.out.clone(),
         settings,
         given: shared.given(),

@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use verilume::device::cpu::Convolution;
 use verilume::engine::{Engine, Settings};
@@ -12,6 +11,7 @@ use verilume::run::{Listener, Named, Said, methods, precision_name};
 use crate::args::BenchArgs;
 use crate::computing;
 use crate::measured_net::MeasuredNet;
+use crate::tables::table;
 use crate::talk::{self, InputProgress, StandardOutput, Voice};
 use crate::timing::CallSeconds;
 
@@ -99,7 +99,7 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
     }
     progress.finish();
     if !args.json && !rows.is_empty() {
-        answer.line(&table(&rows))?;
+        answer.line(&described(&rows))?;
     }
     Ok(match (rows.len(), combinations.len()) {
         (0, _) => ExitCode::from(NOTHING_DONE),
@@ -151,10 +151,8 @@ fn measure(net: &MeasuredNet, case: &Combination<'_>, what: &str, progress: &Inp
     })
 }
 
-fn table(rows: &[BenchRow]) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header([
+fn described(rows: &[BenchRow]) -> String {
+    let header = [
         "model",
         "method",
         "device",
@@ -166,9 +164,9 @@ fn table(rows: &[BenchRow]) -> String {
         "p10 s",
         "p90 s",
         "peak MiB",
-    ]);
-    for r in rows {
-        table.add_row([
+    ];
+    let row = |r: &BenchRow| {
+        [
             r.model.clone(),
             r.spec.clone(),
             r.device.clone(),
@@ -180,10 +178,7 @@ fn table(rows: &[BenchRow]) -> String {
             format!("{:.5}", r.p10_s),
             format!("{:.5}", r.p90_s),
             format!("{:.1}", r.peak_bytes as f64 / f64::from(1 << 20)),
-        ]);
-    }
-    for column in table.column_iter_mut().skip(5) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table.trim_fmt()
+        ]
+    };
+    table(header, rows.iter().map(row), 5)
 }

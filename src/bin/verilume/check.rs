@@ -48,7 +48,7 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
     let shared = &args.shared;
     let tests = tests_of_trust::named(&args.tests)?;
     let named = run::methods(&args.methods)?;
-    let (mut session, settings) = shared.open(plan::score(args.score))?;
+    let (mut session, settings) = shared.open(args.score)?;
     let named = if named.is_empty() { default_methods(session.model())? } else { named };
     let on = session.engine().describe();
     let precision = precision_name(&settings);

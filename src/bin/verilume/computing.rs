@@ -8,18 +8,12 @@ use verilume::run::{Listener, precision_name};
 use verilume::tensor::Precision;
 use verilume::{Error, ErrorKind};
 
-use crate::args::{PrecisionArg, ResourceArgs};
+use crate::args::ResourceArgs;
 use crate::talk::{InputProgress, Voice};
 
 /// The engine's settings; refuses what contradicts itself.
 pub fn settings(args: &ResourceArgs, threads: Option<usize>) -> Result<Settings> {
-    let (precision, products) = match args.precision {
-        PrecisionArg::F32 => (Precision::F32, Products::F32),
-        PrecisionArg::F64 => (Precision::F64, Products::F32),
-        PrecisionArg::Tf32 => (Precision::F32, Products::Tf32),
-        PrecisionArg::Bf16 => (Precision::F32, Products::Bf16),
-        PrecisionArg::F16 => (Precision::F32, Products::F16),
-    };
+    let (precision, products) = args.precision;
     if args.kernels != Kernels::Auto && !matches!(args.device, DeviceChoice::Auto | DeviceChoice::Cpu) {
         bail!("--kernels chooses vector instructions of the CPU; leave --device at auto or cpu");
     }
@@ -82,7 +76,10 @@ fn missing(_: usize) -> Option<Error> {
 mod tests {
     use super::*;
 
-    fn resources(device: DeviceChoice, precision: PrecisionArg) -> ResourceArgs {
+    const F32: (Precision, Products) = (Precision::F32, Products::F32);
+    const F64: (Precision, Products) = (Precision::F64, Products::F32);
+
+    fn resources(device: DeviceChoice, precision: (Precision, Products)) -> ResourceArgs {
         let convolution = Default::default();
         ResourceArgs { device, memory: None, precision, convolution, kernels: Kernels::Auto, kernel_dir: None, seed: 0 }
     }
@@ -90,18 +87,18 @@ mod tests {
     #[test]
     fn precisions_belong_to_devices() {
         use DeviceChoice::{Auto, Cpu, Cuda, Emulated};
-        use PrecisionArg::{Bf16, F16, F32, F64, Tf32};
+        let [tf32, bf16, f16] = [Products::Tf32, Products::Bf16, Products::F16].map(|p| (Precision::F32, p));
         for (device, precision, name) in [
             (Auto, F32, Some("f32")),
             (Auto, F64, Some("f64")),
-            (Auto, Tf32, Some("tf32")),
+            (Auto, tf32, Some("tf32")),
             (Cpu, F64, Some("f64")),
-            (Cpu, F16, None),
-            (Cpu, Bf16, None),
+            (Cpu, f16, None),
+            (Cpu, bf16, None),
             (Cuda(1), F64, None),
             (Emulated(3), F64, None),
-            (Emulated(3), Bf16, Some("bf16")),
-            (Cuda(0), F16, Some("f16")),
+            (Emulated(3), bf16, Some("bf16")),
+            (Cuda(0), f16, Some("f16")),
         ] {
             let got = settings(&resources(device, precision), Some(1));
             assert_eq!(got.as_ref().ok().map(precision_name), name, "{device:?} {precision:?}");
@@ -112,10 +109,10 @@ mod tests {
     fn kernels_of_a_gpu_are_not_for_the_cpu_nor_the_other_way_round() {
         let with_dir =
             |device, precision| ResourceArgs { kernel_dir: Some("kernels".into()), ..resources(device, precision) };
-        assert!(settings(&with_dir(DeviceChoice::Cpu, PrecisionArg::F32), None).is_err());
-        assert!(settings(&with_dir(DeviceChoice::Auto, PrecisionArg::F64), None).is_err());
-        assert!(settings(&with_dir(DeviceChoice::Emulated(0), PrecisionArg::F32), None).is_ok());
-        let emulated = resources(DeviceChoice::Emulated(0), PrecisionArg::F32);
+        assert!(settings(&with_dir(DeviceChoice::Cpu, F32), None).is_err());
+        assert!(settings(&with_dir(DeviceChoice::Auto, F64), None).is_err());
+        assert!(settings(&with_dir(DeviceChoice::Emulated(0), F32), None).is_ok());
+        let emulated = resources(DeviceChoice::Emulated(0), F32);
         assert!(settings(&emulated, None).is_ok());
         assert!(settings(&ResourceArgs { kernels: Kernels::Avx2, ..emulated }, None).is_err());
     }

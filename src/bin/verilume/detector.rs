@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use verilume::data::{Inputs, Item, ItemPosition, ItemStream, NetInput, Source, files, find, paths};
 use verilume::method::{Context, Spec};
@@ -30,6 +29,7 @@ use crate::args::{ApplyArgs, DetectorArgs, DetectorCommand, TrainArgs};
 use crate::exit;
 use crate::plan;
 use crate::records::json;
+use crate::tables::table;
 use crate::talk::{Bar, InputProgress, StandardOutput};
 
 /// Pictures that go through the net together; each has some attacked versions beside it.
@@ -220,7 +220,7 @@ fn train_one(args: &TrainArgs) -> Result<ExitCode> {
         warnings: collection.said.all(),
         assumed: collection.said.all_assumed(),
     };
-    let text = if args.json { serde_json::to_string(&Versioned::new(&report))? } else { table(&report) };
+    let text = if args.json { serde_json::to_string(&Versioned::new(&report))? } else { described(&report) };
     StandardOutput::default().line(&text)?;
     Ok(if report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(exit::SOME_FAILED) })
 }
@@ -275,33 +275,22 @@ fn measured(collection: &mut Collection<'_>, detector: &Detector, kinds: &[Speci
     Ok(rows)
 }
 
-fn table(report: &TrainedReport) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header(["attack", "learnt", "tried", "flipped", "test clean", "attacked", "AUC", "95 % interval"]);
-    for row in &report.attacks {
+fn described(report: &TrainedReport) -> String {
+    let row = |row: &KindRow| {
         let (auc, interval) = row
             .auc
             .map_or(("-".into(), "-".into()), |a| (format!("{:.4}", a.auc), format!("{:.4} to {:.4}", a.low, a.high)));
-        table.add_row([
-            row.attack.clone(),
-            if row.held_out { "no" } else { "yes" }.into(),
-            row.tried.to_string(),
-            row.flipped.to_string(),
-            row.test[0].to_string(),
-            row.test[1].to_string(),
-            auc,
-            interval,
-        ]);
-    }
-    for column in table.column_iter_mut().skip(2) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
+        let [tried, flipped, clean, attacked] =
+            [row.tried, row.flipped, row.test[0], row.test[1]].map(|n| n.to_string());
+        let learnt = if row.held_out { "no" } else { "yes" };
+        [row.attack.clone(), learnt.into(), tried, flipped, clean, attacked, auc, interval]
+    };
+    let header = ["attack", "learnt", "tried", "flipped", "test clean", "attacked", "AUC", "95 % interval"];
     let PictureCounts { training, validation, test } = &report.pictures;
     format!(
         "{}\n\n{} of {} on {training} training, {validation} validation and {test} test pictures; epoch {} of {} kept \
          (validation AUC {:.4}); {:.0} s; in {}",
-        table.trim_fmt(),
+        table(header, report.attacks.iter().map(row), 2),
         report.method,
         report.model,
         report.best_epoch,

@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, ensure};
-use comfy_table::{Table, presets};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use verilume::device::cpu::Kernels;
@@ -15,6 +14,7 @@ use verilume::program::Score;
 use verilume::tensor::{Precision, Shape, Tensor};
 
 use crate::args::DoctorArgs;
+use crate::tables::plain;
 use crate::talk::StandardOutput;
 
 /// The embedded weights as they were released.
@@ -264,8 +264,7 @@ fn described(r: &DoctorReport) -> String {
         ("NVRTC", check(&r.nvrtc)),
         ("device (auto)", format!("{}, {}", r.device, r.device_detail)),
     ];
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
+    let mut table = plain();
     for (name, value) in rows {
         table.add_row([name.to_string(), value]);
     }

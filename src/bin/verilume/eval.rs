@@ -3,20 +3,20 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::CellAlignment;
 use verilume::map::showing_nothing;
 use verilume::reliability::bootstrap::Estimate;
-use verilume::reliability::mosaic::MosaicSize;
 use verilume::report::Versioned;
 use verilume::report::eval::{Asked, Direction, Evaluated, MeanScore, Summary};
 use verilume::run::{self, Earlier, EvalOptions, Evaluation, Listener, UnitKind};
 use verilume::text::counted;
 
-use crate::args::{EvalArgs, MosaicSizeArg, TargetArg};
+use crate::args::EvalArgs;
 use crate::exit;
 use crate::listing;
 use crate::plan;
 use crate::records::json;
+use crate::tables::plain;
 use crate::talk::{InputProgress, StandardOutput};
 
 /// Runs the command.
@@ -28,16 +28,14 @@ pub fn run(args: &EvalArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let kind = match (args.mosaics, args.mosaic_size, &args.boxes) {
-        (Some(count), MosaicSizeArg::Native, _) => UnitKind::Mosaics { count, size: MosaicSize::Native },
-        (Some(count), MosaicSizeArg::Double, _) => UnitKind::Mosaics { count, size: MosaicSize::Double },
+        (Some(count), size, _) => UnitKind::Mosaics { count, size },
         (None, _, Some(_)) => UnitKind::Boxed,
         (None, _, None) => UnitKind::Pictures,
     };
     let shared = &args.shared;
     let mut methods = run::methods(&args.methods)?;
     let metrics = run::choose(&args.metrics, kind, args.unlabelled)?;
-    let usual = if matches!(kind, UnitKind::Mosaics { .. }) { TargetArg::Label } else { TargetArg::Predicted };
-    let (mut session, settings) = shared.open(plan::score(args.score))?;
+    let (mut session, settings) = shared.open(args.score)?;
     if methods.is_empty() {
         methods = plan::default_methods(session.model())?;
     }
@@ -53,7 +51,7 @@ pub fn run(args: &EvalArgs) -> Result<ExitCode> {
         kind,
         methods,
         metrics,
-        explain_label: args.target.unwrap_or(usual) == TargetArg::Label,
+        explain_label: args.target.unwrap_or(matches!(kind, UnitKind::Mosaics { .. })),
         out: args.out.clone(),
         earlier: if args.resume { Earlier::Resume } else { Earlier::Forget },
         settings,
@@ -96,8 +94,7 @@ fn table(summary: &Summary, lines: &[Evaluated]) -> String {
         text += &format!(", accuracy {}", cell(Some(accuracy)));
     }
     text += "\n\n";
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
+    let mut table = plain();
     let heads = std::iter::once(String::new()).chain(summary.methods.iter().map(|m| m.id.clone()));
     table.set_header(heads.collect::<Vec<_>>());
     let mut starred = false;

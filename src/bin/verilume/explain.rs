@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use verilume::run::{self, Earlier, Explain, ExplainOptions, Listener, Totals};
 
-use crate::args::{self, ExplainArgs};
+use crate::args::ExplainArgs;
 use crate::exit;
 use crate::listing;
 use crate::plan;
@@ -22,7 +22,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     }
     let shared = &args.shared;
     let mut methods = run::methods(&args.methods)?;
-    let (mut session, settings) = shared.open(plan::score(args.score))?;
+    let (mut session, settings) = shared.open(args.score)?;
     if methods.is_empty() {
         methods = plan::default_methods(session.model())?;
     }
@@ -33,7 +33,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
         inputs: args.inputs.clone(),
         methods,
         target: args.target.clone(),
-        formats: args.format.iter().map(|&format| args::format(format)).collect(),
+        formats: args.format.clone(),
         winsorise: args.winsorise,
         out: args.out.clone(),
         earlier: if args.resume { Earlier::Resume } else { Earlier::Forget },

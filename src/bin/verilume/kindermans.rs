@@ -4,7 +4,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use comfy_table::{Table, presets};
 use serde_json::json;
 use verilume::data::{ItemStream, NetInput, Source, find};
 use verilume::engine::{Batch, Engine, Settings};
@@ -20,6 +19,7 @@ use verilume::text::counted;
 use crate::args::CheckArgs;
 use crate::computing;
 use crate::exit;
+use crate::tables::plain;
 use crate::talk::{InputProgress, StandardOutput};
 use crate::verdicts;
 
@@ -98,8 +98,7 @@ fn table(cells: &[ShiftedMethod]) -> String {
             methods.push(cell.method);
         }
     }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
+    let mut table = plain();
     table.set_header(std::iter::once("method").chain(shifts.iter().copied()));
     for method in methods {
         let of = |shift: &&str| cells.iter().find(|c| c.method == method && c.shift == *shift);

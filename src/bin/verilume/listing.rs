@@ -2,10 +2,24 @@
 
 use std::fmt::Write;
 
-use serde_json::json;
-use verilume::method;
+use serde_json::{Value, json};
+use verilume::method::{self, Parameter};
 use verilume::reliability::attack;
 use verilume::reliability::metric::{self, Better, Needs};
+
+/// One line per parameter.
+fn parameters_text(parameters: &[Parameter]) -> String {
+    let line = |p: &Parameter| {
+        let unit = if p.unit.is_empty() { String::new() } else { format!(" [{}]", p.unit) };
+        format!("      {}={}{unit}  {}\n", p.key, p.default, p.help)
+    };
+    parameters.iter().map(line).collect()
+}
+
+fn parameters_json(parameters: &[Parameter]) -> Value {
+    let one = |p: &Parameter| json!({ "key": p.key, "unit": p.unit, "default": p.default, "help": p.help });
+    parameters.iter().map(one).collect()
+}
 
 /// Every method with its paper and parameters, for `--help` and `--list-methods`.
 pub fn methods_text() -> String {
@@ -23,26 +37,18 @@ pub fn methods_text() -> String {
         {
             let _ = writeln!(text, "      {line}");
         }
-        for p in entry.parameters {
-            let unit = if p.unit.is_empty() { String::new() } else { format!(" [{}]", p.unit) };
-            let _ = writeln!(text, "      {}={}{unit}  {}", p.key, p.default, p.help);
-        }
+        text += &parameters_text(entry.parameters);
     }
     text
 }
 
 /// The same as one JSON array.
-pub fn methods_json() -> serde_json::Value {
+pub fn methods_json() -> Value {
     let methods = method::registry().iter().map(|e| {
-        let parameters: Vec<_> = e
-            .parameters
-            .iter()
-            .map(|p| json!({ "key": p.key, "unit": p.unit, "default": p.default, "help": p.help }))
-            .collect();
         json!({
             "id": e.id, "aliases": e.aliases, "title": e.title, "summary": e.summary, "paper": e.paper,
             "passes": e.passes, "promises": e.promised(), "draws": e.drawn(),
-            "caution": e.caution, "parameters": parameters,
+            "caution": e.caution, "parameters": parameters_json(e.parameters),
         })
     });
     methods.collect()
@@ -59,26 +65,18 @@ pub fn metrics_text() -> String {
         for line in [entry.summary, entry.paper, &outputs].into_iter().chain(needs.as_deref()) {
             let _ = writeln!(text, "      {line}");
         }
-        for p in entry.parameters {
-            let unit = if p.unit.is_empty() { String::new() } else { format!(" [{}]", p.unit) };
-            let _ = writeln!(text, "      {}={}{unit}  {}", p.key, p.default, p.help);
-        }
+        text += &parameters_text(entry.parameters);
     }
     text
 }
 
 /// The same as one JSON array.
-pub fn metrics_json() -> serde_json::Value {
+pub fn metrics_json() -> Value {
     let metrics = metric::registry().iter().map(|e| {
-        let parameters: Vec<_> = e
-            .parameters
-            .iter()
-            .map(|p| json!({ "key": p.key, "unit": p.unit, "default": p.default, "help": p.help }))
-            .collect();
         let outputs: Vec<_> = e.outputs.iter().map(|o| json!({ "key": o.key, "better": better(o.better) })).collect();
         json!({
             "id": e.id, "title": e.title, "summary": e.summary, "paper": e.paper, "outputs": outputs,
-            "needs": needs(e.needs), "parameters": parameters,
+            "needs": needs(e.needs), "parameters": parameters_json(e.parameters),
         })
     });
     metrics.collect()
@@ -106,27 +104,21 @@ pub fn attacks_text() -> String {
     let mut text = String::from("ATTACKS\n");
     for entry in attack::registry() {
         let _ = writeln!(text, "\n  {}: {}\n      {}\n      {}", entry.id, entry.title, entry.summary, entry.paper);
-        for p in entry.parameters {
-            let unit = if p.unit.is_empty() { String::new() } else { format!(" [{}]", p.unit) };
-            let _ = writeln!(text, "      {}={}{unit}  {}", p.key, p.default, p.help);
-        }
+        text += &parameters_text(entry.parameters);
     }
     text
 }
 
 /// The same as one JSON array.
-pub fn attacks_json() -> serde_json::Value {
+pub fn attacks_json() -> Value {
     let attacks = attack::registry().iter().map(|e| {
-        let parameters = e.parameters.iter();
-        let parameters: Vec<_> =
-            parameters.map(|p| json!({ "key": p.key, "unit": p.unit, "default": p.default, "help": p.help })).collect();
         let kind = match e.kind {
             attack::AttackKind::Prediction => "prediction",
             attack::AttackKind::Map => "map",
         };
         json!({
             "id": e.id, "title": e.title, "summary": e.summary, "paper": e.paper, "changes": kind,
-            "parameters": parameters,
+            "parameters": parameters_json(e.parameters),
         })
     });
     attacks.collect()

@@ -24,6 +24,7 @@ mod plan;
 mod profile;
 mod records;
 mod steps;
+mod tables;
 mod talk;
 mod tests_of_trust;
 mod timeline;

@@ -3,16 +3,16 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use comfy_table::{CellAlignment, Table, presets};
 use serde_json::json;
-use verilume::graph::{Dump, Link};
+use verilume::graph::Link;
 use verilume::model::{ARCHITECTURES, EMBEDDED, ModelInfo};
 use verilume::report::Versioned;
 use verilume::run::Said;
 use verilume::tensor::Shape;
 
-use crate::args::{DumpArg, ModelArgs, ModelCommand};
+use crate::args::{ModelArgs, ModelCommand};
 use crate::plan;
+use crate::tables::{align, plain};
 use crate::talk::{InputProgress, StandardOutput, Voice};
 use crate::values::CropSize;
 use crate::verify;
@@ -36,13 +36,11 @@ pub fn run(args: &ModelArgs) -> Result<ExitCode> {
             let model = plan::open_model(model)?;
             let default = model.default_input();
             let shape = size.map_or(default, |CropSize { crop: [h, w], .. }| Shape::new(default.c, h, w));
-            let form = match format {
-                DumpArg::Text => Dump::Text,
-                DumpArg::Dot => Dump::Dot,
-                DumpArg::Json => Dump::Json,
+            let text = if *unfolded {
+                model.unfolded().resized(shape)?.dump(*format)
+            } else {
+                model.graph(shape)?.dump(*format)
             };
-            let text =
-                if *unfolded { model.unfolded().resized(shape)?.dump(form) } else { model.graph(shape)?.dump(form) };
             Said::of_net(&model).tell(&InputProgress::new(Voice::Normal));
             answer.line(text.trim_end())?;
         }
@@ -57,8 +55,7 @@ fn list(as_json: bool) -> String {
         let known: Vec<_> = ARCHITECTURES.iter().map(|a| json!({ "name": a.name, "nets": a.nets })).collect();
         return json!({ "built_in": built_in, "architectures": known }).to_string();
     }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
+    let mut table = plain();
     for a in ARCHITECTURES {
         table.add_row([a.name, a.nets]);
     }
@@ -106,13 +103,11 @@ fn described(info: &ModelInfo) -> String {
         ("warning", info.warnings.join("; ")),
     ];
     let rows = rows.into_iter().filter(|(_, value)| !value.is_empty());
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
+    let mut table = plain();
     for (name, value) in rows {
         table.add_row([name.to_string(), value]);
     }
-    let mut layers = Table::new();
-    layers.load_style(presets::NOTHING);
+    let mut layers = plain();
     layers.set_header(["layer", "operation", "output", "parameters", "multiplications"]);
     for layer in &info.layers {
         let [c, h, w] = layer.output;
@@ -120,8 +115,6 @@ fn described(info: &ModelInfo) -> String {
         let [parameters, multiplications] = numbers;
         layers.add_row([text(&layer.name), layer.op.clone(), format!("{c} x {h} x {w}"), parameters, multiplications]);
     }
-    for column in layers.column_iter_mut().skip(3) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
+    align(&mut layers, 3);
     format!("{}\n\n{}", table.trim_fmt(), layers.trim_fmt())
 }

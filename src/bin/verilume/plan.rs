@@ -6,13 +6,13 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use verilume::data::{Room, Source, holds_fit, load};
 use verilume::engine::{Engine, Settings};
-use verilume::image::{Interpolation, Preprocess};
+use verilume::image::Preprocess;
 use verilume::model::{EMBEDDED, Labels, Model, Setting};
 use verilume::program::Score;
 use verilume::run::{Named, methods};
 use verilume::session::{Options, Session};
 
-use crate::args::{InterpolationArg, ModelChoice, PreparationArgs, ScoreArg, SharedArgs};
+use crate::args::{ModelChoice, PreparationArgs, SharedArgs};
 use crate::computing;
 use crate::talk::Voice;
 
@@ -97,15 +97,6 @@ pub fn spare(out: &Path, model: &ModelChoice, data: &[&[Source]]) -> Result<()> 
     Ok(())
 }
 
-/// The score that was asked for.
-pub fn score(arg: ScoreArg) -> Score {
-    match arg {
-        ScoreArg::Logit => Score::Logit,
-        ScoreArg::Prob => Score::Prob,
-        ScoreArg::Logprob => Score::LogProb,
-    }
-}
-
 /// Whether the net's last stage has positions.
 pub fn has_positions(model: &Model) -> bool {
     let net = model.unfolded();
@@ -172,13 +163,7 @@ fn preparation(model: &Model, args: &PreparationArgs, room: Room) -> Result<Prep
     if let Some(std) = &args.std {
         p.std = each("std", std)?;
     }
-    match args.interpolation {
-        None => {}
-        Some(InterpolationArg::Nearest) => p.interpolation = Interpolation::Nearest,
-        Some(InterpolationArg::Bilinear) => p.interpolation = Interpolation::Bilinear,
-        Some(InterpolationArg::Bicubic) => p.interpolation = Interpolation::Bicubic,
-        Some(InterpolationArg::Lanczos) => p.interpolation = Interpolation::Lanczos,
-    }
+    p.interpolation = args.interpolation.unwrap_or(p.interpolation);
     if matches!(p.channels, 1 | 3) {
         p.check()?;
         room.check_prepared(&p)?;

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Result, anyhow, bail};
-use comfy_table::{CellAlignment, Table, presets};
 use serde::{Deserialize, Serialize};
 use verilume::data::paths;
 use verilume::device::cpu::Convolution;
@@ -20,6 +19,7 @@ use crate::args::ProfileArgs;
 use crate::computing;
 use crate::measured_net::MeasuredNet;
 use crate::steps::{Rate, StepKey, StepRow};
+use crate::tables::{align, plain, table};
 use crate::talk::{InputProgress, StandardOutput, Voice};
 use crate::timeline;
 use crate::timing::CallSeconds;
@@ -362,8 +362,7 @@ fn compare(earlier: &EarlierProfile, steps: &mut [StepRow], path: &Path, report:
 
 fn described(r: &ProfileReport) -> String {
     let shape = |[c, h, w]: [usize; 3]| if h * w == 1 { c.to_string() } else { format!("{c}x{h}x{w}") };
-    let mut steps = Table::new();
-    steps.load_style(presets::NOTHING);
+    let mut steps = plain();
     let mut header = vec!["step", "pass", "primitive", "layer", "kernel", "in", "out"];
     let names = header.len();
     header.extend(["ms", "% time", "GFLOP/s", "GB/s", "% roof", "bound"]);
@@ -441,11 +440,8 @@ fn threads(n: usize) -> String {
 }
 
 fn totals_table(what: &str, totals: &[Total]) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header([what, "steps", "ms", "% time", "GFLOP/s", "GB/s", "% roof"]);
-    for t in totals {
-        table.add_row([
+    let row = |t: &Total| {
+        [
             t.name.clone(),
             t.steps.to_string(),
             format!("{:.3}", t.ms),
@@ -453,15 +449,7 @@ fn totals_table(what: &str, totals: &[Total]) -> String {
             format!("{:.1}", t.gflop_s),
             format!("{:.1}", t.gb_s),
             t.roofline_share.map_or_else(unknown, percent),
-        ]);
-    }
-    align(&mut table, 1);
-    table.trim_fmt()
-}
-
-/// Numbers end at the right.
-fn align(table: &mut Table, names: usize) {
-    for column in table.column_iter_mut().skip(names) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
+        ]
+    };
+    table([what, "steps", "ms", "% time", "GFLOP/s", "GB/s", "% roof"], totals.iter().map(row), 1)
 }

@@ -35,7 +35,7 @@ pub fn caption(panel: &Panel) -> &'static str {
 }
 
 /// `at most 0.5`.
-fn bound(threshold: Threshold) -> String {
+pub fn bound(threshold: Threshold) -> String {
     match threshold {
         Threshold::AtMost(bound) => format!("at most {}", chosen(bound)),
         Threshold::AtLeast(bound) => format!("at least {}", chosen(bound)),

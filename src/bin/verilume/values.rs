@@ -1,7 +1,34 @@
 //! Values of options: sizes, shards, devices, kernels.
 
+use std::ffi::OsStr;
+
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::error::ErrorKind;
+use clap::{Arg, Command};
 use verilume::device::cpu::Kernels;
 use verilume::engine::DeviceChoice;
+
+/// The words that an option accepts: each with its help text and its meaning.
+#[derive(Clone, Copy)]
+pub struct OneOf<T: 'static>(pub &'static [(&'static str, &'static str, T)]);
+
+impl<T: Clone + Send + Sync> TypedValueParser for OneOf<T> {
+    type Value = T;
+
+    fn parse_ref(&self, command: &Command, arg: Option<&Arg>, typed: &OsStr) -> Result<T, clap::Error> {
+        let words = PossibleValuesParser::new(self.possible_values().into_iter().flatten());
+        let word = words.parse_ref(command, arg, OsStr::new(&*typed.to_string_lossy()))?;
+        let chosen = self.0.iter().find(|(name, ..)| *name == word);
+        chosen.map(|(.., meant)| meant.clone()).ok_or_else(|| clap::Error::new(ErrorKind::InvalidValue))
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(self.0.iter().map(|(name, help, _)| match *help {
+            "" => PossibleValue::new(*name),
+            help => PossibleValue::new(*name).help(help),
+        })))
+    }
+}
 
 /// Crop of the prepared picture and, when given, the short side before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,15 +1,17 @@
 //! Verdicts as lines of JSON and as a table.
 
-use comfy_table::{Table, presets};
+use comfy_table::Table;
 use serde::Serialize;
 use verilume::report::RECORD_VERSION;
 use verilume::report::check::{CheckReport, Finding, PictureChecked, Threshold, Verdict};
-use verilume::report::figures::{chosen, number};
+use verilume::report::figures::number;
 
 use verilume::session::Noticed;
 use verilume::text::one_line;
 
 use crate::records::json;
+use crate::tables::plain;
+use crate::tests_of_trust::bound;
 
 /// A finding and the picture it was made on.
 #[derive(Serialize)]
@@ -60,8 +62,7 @@ pub fn lines(picture: &PictureChecked, said: &Noticed) -> verilume::Result<Vec<S
 
 /// Methods by tests, then what the tests ask for. Of several pictures a cell has how many are passed and the worst number.
 pub fn table(report: &CheckReport) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
+    let mut table = plain();
     let heads = report.tests.iter().map(|test| test.id.clone());
     table.set_header(std::iter::once("method".to_string()).chain(heads));
     for method in &report.methods {
@@ -99,17 +100,12 @@ fn cell(report: &CheckReport, method: &str, test: &str) -> String {
 fn asks(report: &CheckReport, test: &str) -> Option<String> {
     let findings = report.pictures.iter().flat_map(|picture| &picture.findings);
     let finding = findings.filter(|f| f.test == test).find(|f| f.threshold.is_some())?;
-    let bound = match finding.threshold? {
-        Threshold::AtMost(bound) => format!("at most {}", chosen(bound)),
-        Threshold::AtLeast(bound) => format!("at least {}", chosen(bound)),
-    };
-    Some(format!("{bound}, {}", one_line(&finding.measure)))
+    Some(format!("{}, {}", bound(finding.threshold?), one_line(&finding.measure)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use verilume::report::ModelUsed;
     use verilume::report::check::{MethodChecked, TestUsed};
 
     fn finding(method: &str, verdict: Verdict, value: Option<f64>) -> Finding {
@@ -126,7 +122,7 @@ mod tests {
     }
 
     fn picture(input: &str, findings: Vec<Finding>) -> PictureChecked {
-        PictureChecked { input: input.into(), index: None, prediction: Vec::new(), findings, error: None }
+        PictureChecked { input: input.into(), findings, ..PictureChecked::default() }
     }
 
     #[test]
@@ -138,11 +134,6 @@ mod tests {
             ]
         };
         let report = CheckReport {
-            version: String::new(),
-            model: ModelUsed { name: String::new(), architecture: String::new(), sha256: String::new() },
-            device: String::new(),
-            seed: 0,
-            seconds: 0.0,
             tests: vec![TestUsed {
                 id: "wrong_class".into(),
                 title: "Wrong class".into(),
@@ -151,9 +142,7 @@ mod tests {
             }],
             methods: ["gradient", "grad_cam", "haf"].map(|m| MethodChecked { id: m.into(), spec: m.into() }).to_vec(),
             pictures: vec![picture("a", both(0.1, Verdict::Fail)), picture("b", both(1e-14, Verdict::NotApplicable))],
-            assumed: Vec::new(),
-            warnings: Vec::new(),
-            record_version: verilume::report::RECORD_VERSION,
+            ..CheckReport::default()
         };
         let text = table(&report);
         let rows: Vec<Vec<&str>> = text.lines().map(|l| l.split_whitespace().collect()).collect();

@@ -65,6 +65,12 @@ macro_rules! pointer {
             }
         }
         impl<T> Copy for $name<T> {}
+        /// The null address.
+        impl<T> Default for $name<T> {
+            fn default() -> Self {
+                Address::NULL.into()
+            }
+        }
         impl<T> From<Address> for $name<T> {
             fn from(at: Address) -> Self {
                 Self(at, PhantomData)
@@ -116,12 +122,12 @@ pub(crate) trait Arguments: Sized + Copy {
     }
 }
 
-/// Defines argument structures and the header that declares them in CUDA C++.
+/// Defines argument structures, zero and null by default, and the header that declares them in CUDA C++.
 macro_rules! arguments {
     ($($(#[$doc:meta])* $name:ident { $($(#[$about:meta])* $field:ident: $type:ty,)+ })+) => {
         $(
             $(#[$doc])*
-            #[derive(Debug, Clone, Copy)]
+            #[derive(Debug, Clone, Copy, Default)]
             #[repr(C)]
             pub(crate) struct $name { $($(#[$about])* pub $field: $type,)+ }
 

@@ -220,16 +220,11 @@ impl CudaDevice {
         self.runtime.upload(flag, &0u32.to_ne_bytes())?;
         let arguments = ReduceArgs {
             x: values.at(v).into(),
-            weights: Address::NULL.into(),
-            out: Address::NULL.into(),
             bits: flag.into(),
             x_stride: values.stride(v),
-            weights_stride: 0,
-            out_stride: 0,
-            bits_stride: 0,
             channels: shape.c as i32,
             plane: shape.plane() as i32,
-            q: 0.0,
+            ..ReduceArgs::default()
         };
         self.each("not_finite", shape.len(), values.copies, &arguments)?;
         let mut found = [0u8; 4];

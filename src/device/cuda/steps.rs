@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::arguments::{
-    Address, AggregateArgs, ConvArgs, EpilogueArgs, FirstArgs, HeadArgs, LastArgs, MoveArgs, PixelsArgs, PointwiseArgs,
-    PoolArgs, ReduceArgs, SumArgs, WeightArgs,
+    Address, AggregateArgs, ConvArgs, EpilogueArgs, FirstArgs, HeadArgs, LastArgs, MoveArgs, PerturbArgs, PixelsArgs,
+    PointwiseArgs, PoolArgs, ReduceArgs, SumArgs, WeightArgs,
 };
 use super::choice::{self, Family, StepWay};
 use super::constants::{DEPTH, TILE, VectorKind, WeightOrder, channels};
@@ -219,19 +219,6 @@ impl CudaDevice {
             x: source.into(),
             weight: weight.into(),
             out: v.at(out).into(),
-            epilogue: EpilogueArgs {
-                bias: NOWHERE.into(),
-                add: NOWHERE.into(),
-                gate: NOWHERE.into(),
-                bits: NOWHERE.into(),
-                add_stride: 0,
-                gate_stride: 0,
-                bits_stride: 0,
-                bias_elements: 0,
-                inside: [0.0; 2],
-                clamps: 0,
-                clamp: [0.0; 2],
-            },
             x_stride,
             out_stride: v.stride(out),
             copies: v.copies as i32,
@@ -242,18 +229,10 @@ impl CudaDevice {
             out_channels: p.to.c as i32,
             k: k as i32,
             k_padded: k.next_multiple_of(TILE) as i32,
-            grid: [1; 2],
             out_extent: [p.to.h as i32, p.to.w as i32],
-            mul: [1; 2],
-            add: [0; 2],
-            step: [1; 2],
-            taps: [1; 2],
-            first: [0; 2],
-            every: [1; 2],
-            out_mul: [1; 2],
-            out_add: [0; 2],
             kernel: [1; 2],
             aligned: i32::from(aligned),
+            ..ConvArgs::default()
         })
     }
 
@@ -291,8 +270,7 @@ impl CudaDevice {
                 self.each("conv_direct", copies * positions * channels, 1, &arguments)
             }
             Family::First => {
-                let perturb =
-                    if arguments.x.is_null() { self.tables.perturb()? } else { super::tables::no_perturbation() };
+                let perturb = if arguments.x.is_null() { self.tables.perturb()? } else { PerturbArgs::default() };
                 let tiles = arguments.grid.iter().map(|&g| (g as usize).div_ceil(8)).product();
                 let grid = [tiles, (arguments.out_channels as usize).div_ceil(64), copies];
                 self.launch(
@@ -328,17 +306,7 @@ impl CudaDevice {
         )?;
         let pads = layer.window.pads(layer.input.h, layer.input.w);
         let folds = matches!(way, StepWay::Folding(_));
-        let sum = if folds {
-            self.tables.sum()?
-        } else {
-            SumArgs {
-                sums: NOWHERE.into(),
-                squares: NOWHERE.into(),
-                copies: NOWHERE.into(),
-                statistic: 0,
-                count: v.copies as i32,
-            }
-        };
+        let sum = if folds { self.tables.sum()? } else { SumArgs { count: v.copies as i32, ..SumArgs::default() } };
         let arguments = LastArgs {
             s: v.at(s).into(),
             weight: weight.into(),
@@ -590,18 +558,15 @@ fn pointwise_arguments(xs: &[Value], out: Option<Value>, p: [f64; 3], v: &CudaVa
         x: at(0).into(),
         y: at(1).into(),
         z: at(2).into(),
-        gate: NOWHERE.into(),
         out: out.map_or(NOWHERE, |o| v.at(o)).into(),
-        bits: NOWHERE.into(),
         x_stride: stride(0),
         y_stride: stride(1),
         z_stride: stride(2),
-        gate_stride: 0,
         out_stride: out.map_or(0, |o| v.stride(o)),
-        bits_stride: 0,
         count: shape.len() as i32,
         channels: shape.c as i32,
         p,
+        ..PointwiseArgs::default()
     }
 }
 
@@ -609,16 +574,12 @@ fn reduce_arguments(x: Value, out: Option<Value>, v: &CudaValues<'_>) -> ReduceA
     let shape = v.shape(x);
     ReduceArgs {
         x: v.at(x).into(),
-        weights: NOWHERE.into(),
         out: out.map_or(NOWHERE, |o| v.at(o)).into(),
-        bits: NOWHERE.into(),
         x_stride: v.stride(x),
-        weights_stride: 0,
         out_stride: out.map_or(0, |o| v.stride(o)),
-        bits_stride: 0,
         channels: shape.c as i32,
         plane: shape.plane() as i32,
-        q: 0.0,
+        ..ReduceArgs::default()
     }
 }
 
@@ -641,14 +602,8 @@ fn pool_arguments(layer: PoolLayer, x: Value, out: Value, v: &CudaValues<'_>) ->
     PoolArgs {
         x: v.at(x).into(),
         out: v.at(out).into(),
-        winners: NOWHERE.into(),
-        won: NOWHERE.into(),
-        preferred: NOWHERE.into(),
         x_stride: v.stride(x),
         out_stride: v.stride(out),
-        winners_stride: 0,
-        won_stride: 0,
-        preferred_stride: 0,
         width: 1,
         channels: layer.input.c as i32,
         extent: [layer.input.h as i32, layer.input.w as i32],
@@ -658,7 +613,7 @@ fn pool_arguments(layer: PoolLayer, x: Value, out: Value, v: &CudaValues<'_>) ->
         dilation: numbers(w.dilation),
         pad: numbers([pads[0][0], pads[1][0]]),
         pad_after: numbers([pads[0][1], pads[1][1]]),
-        count_padding: 0,
+        ..PoolArgs::default()
     }
 }
 
@@ -670,9 +625,8 @@ fn move_arguments(x: Value, out: Value, v: &CudaValues<'_>) -> MoveArgs {
         out_stride: v.stride(out),
         from: extents(v.shape(x)),
         to: extents(v.shape(out)),
-        first: 0,
-        at: 0,
         stride: [1; 2],
+        ..MoveArgs::default()
     }
 }
 

@@ -63,23 +63,6 @@ fn classes(plan: &Plan) -> usize {
     plan.steps().iter().map(of).max().unwrap_or(0)
 }
 
-/// For a layer that reads a value.
-pub(super) fn no_perturbation() -> PerturbArgs {
-    PerturbArgs {
-        pictures: Address::NULL.into(),
-        others: Address::NULL.into(),
-        copies: Address::NULL.into(),
-        masks: Address::NULL.into(),
-        neighbours: Address::NULL.into(),
-        shares: Address::NULL.into(),
-        seed: 0,
-        kind: 0,
-        extent: [0; 3],
-        mask_grid: [0; 2],
-        mask_rows: 0,
-    }
-}
-
 /// Statistics to run `plan` with where what they come to does not matter.
 pub(super) fn empty_sums(plan: &Plan, chunk: &Chunk<'_>) -> Vec<Sum> {
     let one = match plan.steps().iter().find_map(|s| match s {
@@ -213,16 +196,11 @@ impl Tables {
             let before = chunk.slots[..n].iter().rev().take_while(|s| s.item == slot.item).count();
             let started = harvest.sums.get(slot.item).map_or(0, |s| s.count);
             let mut copy = CopyArgs {
-                image: 0,
                 weight: slot.weight,
                 item: local as i32,
-                sample: 0,
-                amount: 0.0,
                 target: slot.target as i32,
                 count: (started + before + 1) as i32,
-                corner: [0; 2],
-                size: [0; 2],
-                unused: 0,
+                ..CopyArgs::default()
             };
             match chunk.perturbation {
                 Perturbation::None | Perturbation::Others(_) => {}
@@ -252,7 +230,7 @@ impl Tables {
                 pictures: self.pictures.at().into(),
                 copies: self.copies.at().into(),
                 extent: [shape.c as i32, shape.h as i32, shape.w as i32],
-                ..no_perturbation()
+                ..PerturbArgs::default()
             };
             match chunk.perturbation {
                 Perturbation::None => {}

@@ -1,11 +1,7 @@
 //! Deconvolutional net (Zeiler et al. 2014).
 
-use crate::engine::{Batch, Engine, Job};
-use crate::error::Result;
-use crate::graph::Graph;
-use crate::map::{Map, Sign};
-use crate::method::{Entry, Method, When, input_maps};
-use crate::program::Score;
+use crate::engine::Job;
+use crate::method::{Entry, OneJob, When};
 use crate::rule::Composite;
 
 pub(crate) const ENTRY: Entry = Entry {
@@ -19,15 +15,8 @@ pub(crate) const ENTRY: Entry = Entry {
     promises: &[],
     draws: When::Never,
     caution: "close to a picture of edges; hardly depends on the class (Nie 2018)",
-    build: |_, context| Ok(Box::new(DeconvnetScript(context.score))),
+    build: |_, context| {
+        let job = Job { rules: Composite::deconvnet(), ..Job::gradient(context.score) };
+        Ok(Box::new(OneJob { id: ENTRY.id, job, on_copies: false }))
+    },
 };
-
-/// Backward with max(·, 0) at every ReLU instead of its gate.
-struct DeconvnetScript(Score);
-
-impl Method for DeconvnetScript {
-    fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
-        let job = Job { rules: Composite::deconvnet(), ..Job::gradient(self.0) };
-        input_maps(engine, graph, &job, x, targets, Sign::Signed, ENTRY.id)
-    }
-}

@@ -1,11 +1,8 @@
 //! Picture times gradient, element by element (Shrikumar et al. 2016).
 
-use crate::engine::{Batch, Engine, Job};
-use crate::error::Result;
-use crate::graph::Graph;
-use crate::map::{Map, Sign};
-use crate::method::{Entry, Method, When, input_maps};
-use crate::program::{Score, Times};
+use crate::engine::Job;
+use crate::method::{Entry, OneJob, When};
+use crate::program::Times;
 
 pub(crate) const ENTRY: Entry = Entry {
     id: "input_x_gradient",
@@ -18,15 +15,8 @@ pub(crate) const ENTRY: Entry = Entry {
     promises: &[],
     draws: When::Never,
     caution: "changes when the same picture is shifted and the net compensates (Kindermans 2017)",
-    build: |_, context| Ok(Box::new(InputXGradient(context.score))),
+    build: |_, context| {
+        let job = Job { times: Times::Input, ..Job::gradient(context.score) };
+        Ok(Box::new(OneJob { id: ENTRY.id, job, on_copies: false }))
+    },
 };
-
-/// x ∘ ∂f/∂x.
-struct InputXGradient(Score);
-
-impl Method for InputXGradient {
-    fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
-        let job = Job { times: Times::Input, ..Job::gradient(self.0) };
-        input_maps(engine, graph, &job, x, targets, Sign::Signed, ENTRY.id)
-    }
-}

@@ -1,10 +1,7 @@
 //! Contrastive excitation backpropagation (Zhang et al. 2016): where the class is excited more than its complement.
 
-use crate::engine::{Batch, Engine, Job};
-use crate::error::Result;
-use crate::graph::Graph;
-use crate::map::{Map, Sign};
-use crate::method::{Entry, Method, When, input_maps};
+use crate::engine::Job;
+use crate::method::{Entry, OneJob, When};
 use crate::program::Score;
 use crate::rule::Composite;
 
@@ -20,16 +17,9 @@ pub(crate) const ENTRY: Entry = Entry {
     promises: &[],
     draws: When::Never,
     caution: "sums to nearly zero and says nothing about the size of the score, whatever --score is",
-    build: |_, _| Ok(Box::new(Contrastive)),
-};
-
-/// The difference of two excitation maps.
-struct Contrastive;
-
-impl Method for Contrastive {
-    fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
+    build: |_, _| {
         // The logit's gradient is 1 at the target.
         let job = Job { rules: Composite::contrastive_excitation(), ..Job::gradient(Score::Logit) };
-        input_maps(engine, graph, &job, x, targets, Sign::Signed, ENTRY.id)
-    }
-}
+        Ok(Box::new(OneJob { id: ENTRY.id, job, on_copies: false }))
+    },
+};

@@ -1,12 +1,9 @@
 //! Deep Taylor decomposition (Montavon et al. 2017): relevance by the z⁺ rule inside the net, by z^B at the pixels.
 
-use crate::engine::{Batch, Engine, Start};
-use crate::error::Result;
-use crate::graph::Graph;
-use crate::map::{Map, Sign};
+use crate::engine::Start;
+use crate::map::Sign;
 use crate::method::shared::conservation::Propagation;
-use crate::method::{Entry, Method, Promise, When};
-use crate::program::Score;
+use crate::method::{Entry, Promise, When};
 use crate::rule::Composite;
 
 pub(crate) const ENTRY: Entry = Entry {
@@ -26,20 +23,7 @@ pub(crate) const ENTRY: Entry = Entry {
     build: |_, context| {
         let preprocess = context.preprocess;
         let rules = Composite::deep_taylor(&preprocess.black(), &preprocess.white()).map_err(|e| e.within(ENTRY.id))?;
-        Ok(Box::new(DeepTaylor { score: context.score, rules }))
+        let (score, start) = (context.score, Start::Relevance);
+        Ok(Box::new(Propagation { id: ENTRY.id, rules, score, start, sign: Sign::Signed }))
     },
 };
-
-/// z⁺ inside, z^B at the pixels.
-struct DeepTaylor {
-    score: Score,
-    rules: Composite,
-}
-
-impl Method for DeepTaylor {
-    fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
-        let &Self { score, ref rules } = self;
-        let way = Propagation { id: ENTRY.id, rules, score, start: Start::Relevance, sign: Sign::Signed };
-        way.maps(engine, graph, x, targets)
-    }
-}

@@ -1,12 +1,10 @@
 //! Excitation backpropagation (Zhang et al. 2016): the probability that a winner-take-all walk from the class ends at a
 //! pixel.
 
-use crate::engine::{Batch, Engine, Start};
-use crate::error::Result;
-use crate::graph::Graph;
-use crate::map::{Map, Sign};
+use crate::engine::Start;
+use crate::map::Sign;
 use crate::method::shared::conservation::Propagation;
-use crate::method::{Entry, Method, Promise, When};
+use crate::method::{Entry, Promise, When};
 use crate::program::Score;
 use crate::rule::Composite;
 
@@ -23,17 +21,9 @@ pub(crate) const ENTRY: Entry = Entry {
     draws: When::Never,
     caution: "says nothing about the size of the score and is the same for every --score; seldom tells one class from another, \
               which is what contrastive_ebp is for",
-    build: |_, _| Ok(Box::new(Excitation)),
-};
-
-/// z⁺ without biases, starting at 1.
-struct Excitation;
-
-impl Method for Excitation {
-    fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
-        let rules = &Composite::excitation();
+    build: |_, _| {
         // The logit's gradient is 1 at the target.
-        let (score, start) = (Score::Logit, Start::Gradient);
-        Propagation { id: ENTRY.id, rules, score, start, sign: Sign::Unsigned }.maps(engine, graph, x, targets)
-    }
-}
+        let (rules, score, start) = (Composite::excitation(), Score::Logit, Start::Gradient);
+        Ok(Box::new(Propagation { id: ENTRY.id, rules, score, start, sign: Sign::Unsigned }))
+    },
+};

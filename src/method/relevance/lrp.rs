@@ -1,14 +1,12 @@
 //! Layer-wise relevance propagation (Bach et al. 2015; Montavon et al. 2019): the score is distributed backwards, layer
 //! by layer.
 
-use crate::engine::{Batch, Engine, Start};
-use crate::error::{Error, Result};
-use crate::graph::Graph;
-use crate::map::{Map, Sign};
+use crate::engine::Start;
+use crate::error::Error;
+use crate::map::Sign;
 use crate::method::shared::conservation::Propagation;
-use crate::method::{Entry, Method, Parameter, Promise, When};
-use crate::program::Score;
-use crate::rule::{Composite, Preset, Relevance};
+use crate::method::{Entry, Parameter, Promise, When};
+use crate::rule::{Preset, Relevance};
 
 pub(crate) const ENTRY: Entry = Entry {
     id: "lrp",
@@ -86,20 +84,7 @@ pub(crate) const ENTRY: Entry = Entry {
             high,
         };
         let rules = numbers.composite(preset).map_err(|e| e.within(ENTRY.id))?;
-        Ok(Box::new(Lrp { score: context.score, rules }))
+        let (score, start) = (context.score, Start::Relevance);
+        Ok(Box::new(Propagation { id: ENTRY.id, rules, score, start, sign: Sign::Signed }))
     },
 };
-
-/// The score, distributed backwards.
-struct Lrp {
-    score: Score,
-    rules: Composite,
-}
-
-impl Method for Lrp {
-    fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
-        let &Self { score, ref rules } = self;
-        let way = Propagation { id: ENTRY.id, rules, score, start: Start::Relevance, sign: Sign::Signed };
-        way.maps(engine, graph, x, targets)
-    }
-}

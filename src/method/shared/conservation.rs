@@ -4,6 +4,7 @@ use crate::engine::{Batch, Copies, Engine, Script, Start, Task};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId};
 use crate::map::{Gap, Map, Shares, Sign, Space};
+use crate::method::Method;
 use crate::program::{Builder, Elementwise, Score, Statistic, Value};
 use crate::rule::{Composite, pull_back_observed};
 use crate::tensor::Tensor;
@@ -132,16 +133,19 @@ pub fn conservation(
     (0..x.len()).map(|i| layers.iter().map(|slots| balance(slots, i)).collect()).collect()
 }
 
-/// The pull-back of a score, with a store for every bias's share; the first slot holds the initial relevance.
+/// A method that propagates relevance from the logits to the pixels. As a script it is the pull-back of a score, with a
+/// store for every bias's share; the first slot holds the initial relevance.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Propagated {
-    rules: Composite,
-    score: Score,
-    start: Start,
-    sign: Sign,
+pub(crate) struct Propagation {
+    pub id: &'static str,
+    pub rules: Composite,
+    pub score: Score,
+    pub start: Start,
+    /// For unsigned maps, values below zero, which are due to rounding, are clipped.
+    pub sign: Sign,
 }
 
-impl Script for Propagated {
+impl Script for Propagation {
     /// Positions of each slot.
     type Notes = Vec<f64>;
 
@@ -164,23 +168,12 @@ impl Script for Propagated {
     }
 }
 
-/// A method that propagates relevance from the logits to the pixels.
-pub(crate) struct Propagation<'a> {
-    pub id: &'static str,
-    pub rules: &'a Composite,
-    pub score: Score,
-    pub start: Start,
-    /// For unsigned maps, values below zero, which are due to rounding, are clipped.
-    pub sign: Sign,
-}
-
-impl Propagation<'_> {
+impl Method for Propagation {
     /// Maps with their shares of the relevance and the gap of conservation: the map's sum plus all biases' shares,
     /// minus the initial relevance.
-    pub fn maps(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
-        let &Self { rules, score, start, sign, .. } = self;
+    fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         let task = Task { x, targets, copies: &Copies::one(), loads: &[] };
-        let outcome = engine.evaluate(graph, &Propagated { rules: rules.clone(), score, start, sign }, &task)?;
+        let outcome = engine.evaluate(graph, self, &task)?;
         let positions = &outcome.notes;
         let mut maps = Vec::with_capacity(x.len());
         for (i, (values, &target)) in outcome.maps.into_iter().zip(targets).enumerate() {

@@ -196,17 +196,9 @@ pub fn linf_levels(a: &Tensor, b: &Tensor, preprocess: &Preprocess) -> Result<f6
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::Interpolation;
 
     fn preprocess() -> Preprocess {
-        Preprocess {
-            resize: 0,
-            crop: [2, 2],
-            interpolation: Interpolation::Bilinear,
-            mean: vec![0.485, 0.456, 0.406],
-            std: vec![0.229, 0.224, 0.225],
-            channels: 3,
-        }
+        Preprocess { resize: 0, crop: [2, 2], ..Preprocess::imagenet() }
     }
 
     #[test]

@@ -97,17 +97,9 @@ fn toward(x: f64, y: f64, epsilon: PictureLength, c: usize, preprocess: &Preproc
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::Interpolation;
 
     fn preprocess() -> Preprocess {
-        Preprocess {
-            resize: 0,
-            crop: [16, 16],
-            interpolation: Interpolation::Bilinear,
-            mean: vec![0.485, 0.456, 0.406],
-            std: vec![0.229, 0.224, 0.225],
-            channels: 3,
-        }
+        Preprocess { resize: 0, crop: [16, 16], ..Preprocess::imagenet() }
     }
 
     #[test]

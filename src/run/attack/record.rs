@@ -157,12 +157,6 @@ impl RecordLine for AttackLine {
     fn on_disk(&mut self, bytes: Vec<u64>) {
         self.record.bytes = bytes;
     }
-
-    fn lost(&mut self, why: String) -> bool {
-        let fine = self.record.error.is_none();
-        self.record.error.get_or_insert(why);
-        fine
-    }
 }
 
 impl AttackRecord {

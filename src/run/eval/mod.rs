@@ -4,7 +4,7 @@
 mod metrics;
 mod units;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -415,21 +415,12 @@ impl<'a> Evaluation<'a> {
             input: unit.input.clone(),
             index: unit.index,
             parts: unit.parts.clone(),
-            label: None,
-            label_name: None,
-            prediction: None,
-            prediction_name: None,
-            correct: None,
-            target: None,
-            target_name: None,
-            methods: BTreeMap::new(),
-            notes: Vec::new(),
-            error: None,
             settings: unit.settings.clone(),
             stamps: unit.stamps.clone(),
             assumed: self.said.assumed.clone(),
             warnings: self.said.warnings.clone(),
             record_version: RECORD_VERSION,
+            ..Evaluated::default()
         }
     }
 

@@ -3,10 +3,11 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
-use verilume::run;
+use clap::Args;
+use verilume::run::AttackFormat;
 
 use super::SharedArgs;
+use crate::values::OneOf;
 
 /// Make adversarial pictures: close to the original, but with another prediction or map
 ///
@@ -41,8 +42,8 @@ pub struct AttackArgs {
     pub out: PathBuf,
 
     /// Kinds of files to write, separated by commas [default: png, or npy for nets that take no pictures]
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "F,...")]
-    pub format: Option<Vec<AttackFormatArg>>,
+    #[arg(long, value_parser = FORMATS, value_delimiter = ',', value_name = "F,...")]
+    pub format: Option<Vec<AttackFormat>>,
 
     /// Print one JSON object for each input and attack instead of a table
     ///
@@ -75,21 +76,12 @@ so that epsilon holds for it too. The net's prediction on it is reported separat
 Exit code: 0 all done, whether attacks succeeded or not; 1 some inputs failed (each failure is a record); 2 wrong usage
 or nothing could be done.";
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub enum AttackFormatArg {
-    /// The adversarial input, exact, f32 (.npy)
-    Npy,
-    /// The adversarial picture at the net's input size, rounded to levels within epsilon (.png)
-    Png,
-    /// The adversarial input, exact, f32, as tensor `input` (.safetensors)
-    Safetensors,
-}
-
-/// The library's kind of file.
-pub fn format(format: AttackFormatArg) -> run::AttackFormat {
-    match format {
-        AttackFormatArg::Npy => run::AttackFormat::Npy,
-        AttackFormatArg::Png => run::AttackFormat::Png,
-        AttackFormatArg::Safetensors => run::AttackFormat::Safetensors,
-    }
-}
+const FORMATS: OneOf<AttackFormat> = OneOf(&[
+    ("npy", "The adversarial input, exact, f32 (.npy)", AttackFormat::Npy),
+    (
+        "png",
+        "The adversarial picture at the net's input size, rounded to levels within epsilon (.png)",
+        AttackFormat::Png,
+    ),
+    ("safetensors", "The adversarial input, exact, f32, as tensor `input` (.safetensors)", AttackFormat::Safetensors),
+]);

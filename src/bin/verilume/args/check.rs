@@ -4,8 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use verilume::program::Score;
 
-use super::{ScoreArg, SharedArgs};
+use super::{SCORES, SharedArgs};
 use crate::values;
 
 /// Test whether methods can be believed, on a net, picture by picture
@@ -32,8 +33,8 @@ pub struct CheckArgs {
     pub tests: Vec<String>,
 
     /// Score of the class that the methods explain
-    #[arg(long, value_enum, value_name = "SCORE", default_value = "logit")]
-    pub score: ScoreArg,
+    #[arg(long, value_parser = SCORES, value_name = "SCORE", default_value = "logit")]
+    pub score: Score,
 
     /// Folder for check.json and check.html
     #[arg(short, long = "out", value_name = "DIR", default_value = "verilume-check")]

@@ -3,10 +3,12 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use verilume::program::Score;
+use verilume::reliability::mosaic::MosaicSize;
 
-use super::{ScoreArg, SharedArgs};
-use crate::values;
+use super::{SCORES, SharedArgs};
+use crate::values::{self, OneOf};
 
 /// Measure methods over a labelled set of pictures: metrics, means, confidence intervals
 ///
@@ -59,8 +61,8 @@ pub struct EvalArgs {
     pub mosaics: Option<usize>,
 
     /// Mosaics as large as one picture, or twice as wide and high
-    #[arg(long, value_enum, value_name = "SIZE", default_value = "native", requires = "mosaics")]
-    pub mosaic_size: MosaicSizeArg,
+    #[arg(long, value_parser = SIZES, value_name = "SIZE", default_value = "native", requires = "mosaics")]
+    pub mosaic_size: MosaicSize,
 
     /// Method, `name` or `name:key=value,...`; may repeat [default: grad_cam]
     ///
@@ -77,12 +79,12 @@ pub struct EvalArgs {
     pub metrics: Vec<String>,
 
     /// Class to explain [default: predicted; on mosaics label]
-    #[arg(short, long, value_enum, value_name = "CLASS")]
-    pub target: Option<TargetArg>,
+    #[arg(short, long, value_parser = TARGETS, value_name = "CLASS")]
+    pub target: Option<bool>,
 
     /// Score of the class to explain
-    #[arg(long, value_enum, value_name = "SCORE", default_value = "logit")]
-    pub score: ScoreArg,
+    #[arg(long, value_parser = SCORES, value_name = "SCORE", default_value = "logit")]
+    pub score: Score,
 
     /// Folder for results
     #[arg(short, long = "out", value_name = "DIR", default_value = "verilume-eval")]
@@ -107,24 +109,26 @@ pub struct EvalArgs {
     pub shared: SharedArgs,
 }
 
-/// Which class of a picture is explained.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum TargetArg {
-    /// The class with the highest score
-    Predicted,
-    /// The true class; on a mosaic its target class
-    Label,
-}
+/// Which class of a picture is explained: true for the labelled one.
+const TARGETS: OneOf<bool> = OneOf(&[
+    ("predicted", "The class with the highest score", false),
+    ("label", "The true class; on a mosaic its target class", true),
+]);
 
 /// How large mosaics are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum MosaicSizeArg {
-    /// The size of one picture, with each of the four at half its width and height; any net accepts it
-    Native,
-    /// Twice a picture's width and height, with each of the four whole: the standard grid pointing game; the net must
-    /// accept any size
-    Double,
-}
+const SIZES: OneOf<MosaicSize> = OneOf(&[
+    (
+        "native",
+        "The size of one picture, with each of the four at half its width and height; any net accepts it",
+        MosaicSize::Native,
+    ),
+    (
+        "double",
+        "Twice a picture's width and height, with each of the four whole: the standard grid pointing game; the net must \
+         accept any size",
+        MosaicSize::Double,
+    ),
+]);
 
 pub(super) const EXAMPLES: &str = "Examples:
   verilume eval --data photos/ -m gradient -m smoothgrad -m grad_cam --limit 200 --shuffle

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use verilume::device::Products;
+use verilume::tensor::Precision;
 
 use crate::values::{self, CropSize};
 
@@ -100,8 +102,8 @@ pub struct KernelDeviceArgs {
     pub device: verilume::engine::DeviceChoice,
 
     /// How tensor cores multiply: f32, tf32, bf16 or f16
-    #[arg(long, value_enum, value_name = "P", default_value = "f32")]
-    pub precision: super::PrecisionArg,
+    #[arg(long, value_parser = super::PRECISIONS, value_name = "P", default_value = "f32")]
+    pub precision: (Precision, Products),
 
     /// Folder of CUDA kernels that replace the built-in kernels of the same names
     #[arg(long, value_name = "DIR")]

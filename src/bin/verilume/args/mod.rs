@@ -10,16 +10,22 @@ pub mod kernels;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use check::{CheckArgs, ReportFormat};
 pub use detector::{ApplyArgs, DetectorArgs, DetectorCommand, TrainArgs};
-pub use eval::{EvalArgs, MosaicSizeArg, TargetArg};
+pub use eval::EvalArgs;
 
 use verilume::data::Shard;
-use verilume::{run, text};
+use verilume::device::Products;
+use verilume::graph::Dump;
+use verilume::image::Interpolation;
+use verilume::program::Score;
+use verilume::run::Format;
+use verilume::tensor::Precision;
+use verilume::text;
 
-use crate::values::{self, CropSize};
+use crate::values::{self, CropSize, OneOf};
 use crate::{listing, talk};
 
 /// Explains image classifiers, and tests whether the explanation can be believed.
@@ -94,16 +100,16 @@ pub struct ExplainArgs {
     pub target: String,
 
     /// Score of the class to explain and to report
-    #[arg(long, value_enum, value_name = "SCORE", default_value = "logit")]
-    pub score: ScoreArg,
+    #[arg(long, value_parser = SCORES, value_name = "SCORE", default_value = "logit")]
+    pub score: Score,
 
     /// Folder for results
     #[arg(short, long = "out", value_name = "DIR", default_value = "verilume-out")]
     pub out: PathBuf,
 
     /// Kinds of files to write, separated by commas
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "F,...", default_value = "overlay")]
-    pub format: Vec<FormatArg>,
+    #[arg(long, value_parser = FORMATS, value_delimiter = ',', value_name = "F,...", default_value = "overlay")]
+    pub format: Vec<Format>,
 
     /// Percentile of the magnitude that gets the strongest colour, such as 95 [default: 99.5]
     ///
@@ -195,8 +201,8 @@ pub struct PreparationArgs {
     pub std: Option<Vec<f64>>,
 
     /// Interpolation for resizing pictures
-    #[arg(long, value_enum, value_name = "HOW")]
-    pub interpolation: Option<InterpolationArg>,
+    #[arg(long, value_parser = INTERPOLATIONS, value_name = "HOW")]
+    pub interpolation: Option<Interpolation>,
 
     /// Class names, one a line (UTF-8 or UTF-16)
     #[arg(long, value_name = "FILE")]
@@ -226,8 +232,8 @@ pub struct ResourceArgs {
     ///
     /// On a GPU it sets how tensor cores multiply; sums are f32 in any case. f32 is as accurate as single precision (but see
     /// --conv).
-    #[arg(long, value_enum, value_name = "P", default_value = "f32")]
-    pub precision: PrecisionArg,
+    #[arg(long, value_parser = PRECISIONS, value_name = "P", default_value = "f32")]
+    pub precision: (Precision, Products),
 
     /// Convolutions: fast, exact, or auto (fast on the CPU, exact on a GPU)
     ///
@@ -369,57 +375,41 @@ pub struct MeasuredArgs {
     pub size: Option<CropSize>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ScoreArg {
-    /// The output of the net
-    Logit,
-    /// Its softmax; of a net with one output its sigmoid
-    Prob,
-    /// The logarithm of its softmax or sigmoid
-    Logprob,
-}
+/// The score of a class.
+pub const SCORES: OneOf<Score> = OneOf(&[
+    ("logit", "The output of the net", Score::Logit),
+    ("prob", "Its softmax; of a net with one output its sigmoid", Score::Prob),
+    ("logprob", "The logarithm of its softmax or sigmoid", Score::LogProb),
+]);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub enum FormatArg {
-    /// The coloured map over the picture (.png)
-    Overlay,
-    /// The coloured map (.png)
-    Heatmap,
-    /// One sheet for each input: the picture and the maps of all methods side by side, with their scales (.png)
-    Grid,
-    /// The raw map, f32 (.npy)
-    Npy,
-    /// The raw map, f32, as tensor `map` (.safetensors)
-    Safetensors,
-}
+/// Kinds of files that hold maps.
+const FORMATS: OneOf<Format> = OneOf(&[
+    ("overlay", "The coloured map over the picture (.png)", Format::Overlay),
+    ("heatmap", "The coloured map (.png)", Format::Heatmap),
+    (
+        "grid",
+        "One sheet for each input: the picture and the maps of all methods side by side, with their scales (.png)",
+        Format::Grid,
+    ),
+    ("npy", "The raw map, f32 (.npy)", Format::Npy),
+    ("safetensors", "The raw map, f32, as tensor `map` (.safetensors)", Format::Safetensors),
+]);
 
-/// The library's kind of file.
-pub fn format(format: FormatArg) -> run::Format {
-    match format {
-        FormatArg::Overlay => run::Format::Overlay,
-        FormatArg::Heatmap => run::Format::Heatmap,
-        FormatArg::Grid => run::Format::Grid,
-        FormatArg::Npy => run::Format::Npy,
-        FormatArg::Safetensors => run::Format::Safetensors,
-    }
-}
+const INTERPOLATIONS: OneOf<Interpolation> = OneOf(&[
+    ("nearest", "", Interpolation::Nearest),
+    ("bilinear", "", Interpolation::Bilinear),
+    ("bicubic", "", Interpolation::Bicubic),
+    ("lanczos", "", Interpolation::Lanczos),
+]);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum InterpolationArg {
-    Nearest,
-    Bilinear,
-    Bicubic,
-    Lanczos,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum PrecisionArg {
-    F64,
-    F32,
-    Tf32,
-    Bf16,
-    F16,
-}
+/// The precision, and the products of a GPU's tensor cores.
+pub const PRECISIONS: OneOf<(Precision, Products)> = OneOf(&[
+    ("f64", "", (Precision::F64, Products::F32)),
+    ("f32", "", (Precision::F32, Products::F32)),
+    ("tf32", "", (Precision::F32, Products::Tf32)),
+    ("bf16", "", (Precision::F32, Products::Bf16)),
+    ("f16", "", (Precision::F32, Products::F16)),
+]);
 
 /// Fit the patterns of the methods pattern_net and pattern_attribution to data
 #[derive(Debug, Args)]
@@ -489,8 +479,8 @@ pub enum ModelCommand {
         #[command(flatten)]
         model: ModelChoice,
         /// Output format
-        #[arg(long, value_enum, default_value = "text")]
-        format: DumpArg,
+        #[arg(long, value_parser = DUMPS, default_value = "text")]
+        format: Dump,
         /// Input size, N or HxW [default: the model's]
         #[arg(long, value_name = "SIZE", value_parser = CropSize::parse)]
         size: Option<CropSize>,
@@ -545,15 +535,11 @@ pub struct VerifyArgs {
     pub threads: Option<usize>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum DumpArg {
-    /// One line for each node
-    Text,
-    /// Graphviz
-    Dot,
-    /// One JSON object
-    Json,
-}
+const DUMPS: OneOf<Dump> = OneOf(&[
+    ("text", "One line for each node", Dump::Text),
+    ("dot", "Graphviz", Dump::Dot),
+    ("json", "One JSON object", Dump::Json),
+]);
 
 /// Show what this machine and this build offer, and test the engine
 ///

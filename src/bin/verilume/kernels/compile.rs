@@ -85,7 +85,7 @@ pub fn run(args: &CompileArgs) -> Result<ExitCode> {
             ]
         };
         let header = ["kernel", "arch", "registers", "shared bytes", "spill bytes", "stack bytes", "unit", "seconds"];
-        answer.line(&table(header, all.iter().map(row).collect(), 2))?;
+        answer.line(&table(header, all.iter().map(row), 2))?;
     }
     if failed > 0 {
         say(&format!("{} did not compile", counted(failed, "unit")));

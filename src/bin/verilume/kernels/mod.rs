@@ -10,13 +10,14 @@ mod test;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use comfy_table::{CellAlignment, Table, presets};
 use verilume::device::cuda::kernels;
 use verilume::engine::{DeviceChoice, Settings};
+use verilume::tensor::Precision;
 
+use crate::args::ResourceArgs;
 use crate::args::kernels::{KernelDeviceArgs, KernelsArgs, KernelsCommand, ListArgs, SourceArgs};
-use crate::args::{PrecisionArg, ResourceArgs};
 use crate::computing;
+use crate::tables::table;
 use crate::talk::{StandardOutput, say};
 
 /// Something did not compile, or is wrong.
@@ -34,18 +35,6 @@ pub fn run(args: &KernelsArgs) -> Result<ExitCode> {
     }
 }
 
-/// A table whose columns from `numbers` on end at the right.
-fn table<const N: usize>(header: [&str; N], rows: Vec<[String; N]>, numbers: usize) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header(header);
-    table.add_rows(rows);
-    for column in table.column_iter_mut().skip(numbers) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table.trim_fmt()
-}
-
 fn list(args: &ListArgs) -> Result<()> {
     let mut answer = StandardOutput::default();
     let all = kernels::list();
@@ -60,7 +49,7 @@ fn list(args: &ListArgs) -> Result<()> {
         let [threads, shared] = [k.threads, k.shared_bytes].map(|n| n.to_string());
         [k.kernel.into(), k.unit.into(), k.file.into(), defines.join(" "), threads, shared]
     });
-    Ok(answer.line(&table(["kernel", "unit", "file", "defines", "threads", "shared bytes"], rows.collect(), 4))?)
+    Ok(answer.line(&table(["kernel", "unit", "file", "defines", "threads", "shared bytes"], rows, 4))?)
 }
 
 fn source(args: &SourceArgs) -> Result<()> {
@@ -101,7 +90,7 @@ fn settings(on: &KernelDeviceArgs) -> Result<Settings> {
     if !matches!(on.device, DeviceChoice::Cuda(_) | DeviceChoice::Emulated(_)) {
         bail!("--device: kernels of a GPU are tried on emulated, cuda or cuda:i");
     }
-    if on.precision == PrecisionArg::F64 {
+    if on.precision.0 == Precision::F64 {
         bail!("--precision f64: a GPU multiplies in f32, tf32, bf16 or f16");
     }
     let resources = ResourceArgs {

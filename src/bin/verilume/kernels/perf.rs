@@ -88,7 +88,7 @@ pub fn run(args: &PerfArgs) -> Result<()> {
                 share,
             ]
         });
-        answer.line(&table(["layer", "pass", "kernel", "out", "ms", "GFLOP/s", "% peak"], cells.collect(), 4))?;
+        answer.line(&table(["layer", "pass", "kernel", "out", "ms", "GFLOP/s", "% peak"], cells, 4))?;
     }
     if engine.describe().device == "emulated" {
         say("times are those of the CPU that emulates a GPU: they say nothing of a GPU");

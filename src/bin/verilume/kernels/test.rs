@@ -64,7 +64,7 @@ pub(super) fn report(verdicts: Vec<CaseVerdict>, as_json: bool) -> Result<ExitCo
         }
     } else {
         let row = |v: CaseVerdict| [v.case, v.device, v.what.into(), v.failure.unwrap_or_else(|| "ok".into())];
-        answer.line(&table(["case", "device", "numbers", "result"], verdicts.into_iter().map(row).collect(), 4))?;
+        answer.line(&table(["case", "device", "numbers", "result"], verdicts.into_iter().map(row), 4))?;
     }
     say(&format!("{}, {failed} failed", counted(all, "trial")));
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(SOME_FAILED) })
