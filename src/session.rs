@@ -17,6 +17,7 @@ use crate::program::Score;
 use crate::report::{ModelUsed, Prediction};
 use crate::score;
 use crate::tensor::{Shape, Tensor};
+use crate::text::counted;
 
 /// Number of classes that [`Session::prediction`] lists.
 const LISTED: usize = 5;
@@ -279,8 +280,12 @@ impl Session {
         inputs: &[&Tensor],
         targets: &[usize],
     ) -> Vec<(Result<Map>, f64)> {
+        if targets.len() != inputs.len() {
+            let why = format!("{} need one class each, got {}", counted(inputs.len(), "input"), targets.len());
+            return inputs.iter().map(|_| (Err(Error::settings(why.clone())), 0.0)).collect();
+        }
         self.together(inputs, |engine, graph, x, at| {
-            let targets: Vec<usize> = at.iter().filter_map(|&i| targets.get(i).copied()).collect();
+            let targets: Vec<usize> = at.iter().map(|&i| targets[i]).collect();
             method.explain(engine, graph, x, &targets)
         })
     }

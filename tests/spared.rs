@@ -260,3 +260,46 @@ fn own_books_are_not_counted_among_files_left_out() {
     let again = explain();
     assert!(code(&again) == 0 && !said(&again).contains("neither"), "{}", said(&again));
 }
+
+#[test]
+fn a_result_whose_record_was_replaced_still_has_its_owner() {
+    let folder = tempfile::tempdir().unwrap();
+    ["in", "in2", "in3"].iter().for_each(|name| picture(&folder.path().join(name).join("a.png")));
+    let explain = |inputs: &[&str]| {
+        let output = run(folder.path(), &[&GRADIENT[..], inputs, &["--format", "npy", "-o", "out"]].concat());
+        assert_eq!(code(&output), 0, "{}", said(&output));
+        output
+    };
+    explain(&["in/a.png"]);
+    let first = std::fs::read(folder.path().join("out/a.gradient.npy")).unwrap();
+    // Two files of one name are kept apart by their folders, so the first result has another name from now on.
+    let left = "1 file of earlier runs, made with other settings or formats, stays in out without a record";
+    assert!(said(&explain(&["in/a.png", "in2/a.png"])).contains(left));
+    let output = explain(&["in3/a.png"]);
+    assert!(said(&output).contains("results of in/a.png are named a here; these are named a-2"), "{}", said(&output));
+    assert!(folder.path().join("out/a-2.gradient.npy").is_file());
+    assert_eq!(std::fs::read(folder.path().join("out/a.gradient.npy")).unwrap(), first);
+    let manifest: Value =
+        serde_json::from_slice(&std::fs::read(folder.path().join("out/manifest.json")).unwrap()).unwrap();
+    assert!(manifest["warnings"].as_array().unwrap().iter().any(|w| w == left), "{manifest}");
+}
+
+#[test]
+fn results_with_other_settings_that_stay_are_counted() {
+    let folder = folder();
+    let explain = |more: &[&str]| {
+        let output = run(folder.path(), &[&GRADIENT[..], &["a.png", "b.png", "-o", "out"], more].concat());
+        assert_eq!(code(&output), 0, "{}", said(&output));
+        said(&output)
+    };
+    let stay = |said: &str| said.contains("without a record");
+    assert!(!stay(&explain(&["-t", "5", "--format", "npy,overlay"])));
+    // The overlay carries no class in its name, so only the raw maps of the earlier run are replaced.
+    let fewer = ["-t", "3", "--format", "npy"];
+    let sentence = "2 files of earlier runs, made with other settings or formats, stay in out without a record";
+    for more in [&fewer[..], &[&fewer[..], &["--resume"]].concat(), &fewer] {
+        assert!(explain(more).contains(sentence), "{}", explain(more));
+    }
+    // What is made again has a record again.
+    assert!(!stay(&explain(&["-t", "5", "--format", "npy,overlay"])));
+}

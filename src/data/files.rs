@@ -61,8 +61,10 @@ pub fn json(path: &Path) -> Option<serde_json::Value> {
 /// Renames the report of another run or program to `NAME.1.EXT` or the next free number, and returns the new name.
 /// `is_same` says whether a report is about the same inputs, so that it may be replaced.
 pub fn set_aside(path: &Path, is_same: impl Fn(&serde_json::Value) -> bool) -> Result<Option<PathBuf>> {
-    // An unreadable file is not replaced either; writing to it will report why.
-    let Ok(bytes) = read_file(path) else { return Ok(None) };
+    if path.symlink_metadata().is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
+        return Ok(None);
+    }
+    let bytes = read_file(path)?;
     // A file that is not a report belongs to someone else.
     if serde_json::from_slice(&bytes).is_ok_and(|report| is_same(&report)) {
         return Ok(None);

@@ -20,6 +20,7 @@ pub use arrays::{ArrayFile, Row, extension};
 pub use items::{Item, NetInput, damage, finite, fit, load};
 pub use labelled::{DataRequest, Drawn, LabelledBoxes, LabelledData, LabelledPicture, PictureReader};
 pub use own::{Announced, announce, holds_fit};
+pub(crate) use own::{leave_behind, left_behind};
 pub use room::{Room, size};
 pub use source::{Inputs, Shard, Source, deal, find, usable};
 pub use stream::{Event, ItemPosition, ItemStream, Skip, usual_shape};

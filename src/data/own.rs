@@ -2,7 +2,7 @@
 //!
 //! A folder of results is recognised by its manifest or records. A result in it is recognised by the records, and by
 //! the file `.results.jsonl`, to which each run writes what it is about to produce. That file outlives records that a
-//! later run replaces, and also covers what a killed run left.
+//! later run replaces, keeps the names of those records' files, and also covers what a killed run left.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use crate::error::{Error, Result, open_file, regular_or_free};
-use crate::report::Journal;
+use crate::report::{About, Journal};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::arrays::extension;
@@ -36,6 +37,12 @@ struct LedgerLine {
     /// Files that had the name of a result before the run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     foreign: Vec<String>,
+}
+
+/// A line of the ledger about files whose record a later run has replaced.
+#[derive(Debug, Serialize, Deserialize)]
+struct LeftLine {
+    left: About,
 }
 
 /// The contents of a folder's ledger, by command.
@@ -164,7 +171,7 @@ impl SearchedFolder {
                     found.files.extend(line.files.iter().filter_map(place));
                 }
             } else if name == LEDGER {
-                for entry in ledger(&file) {
+                for entry in ledger::<LedgerLine>(&file) {
                     found.ours = true;
                     let names = found.names.entry(entry.command).or_default();
                     names.stems.extend(entry.stems);
@@ -276,8 +283,8 @@ pub fn holds_fit(path: &Path) -> bool {
     read().is_some_and(|head| head.metadata.keys().any(|key| key.starts_with("verilume.")))
 }
 
-/// The readable lines of a ledger.
-fn ledger(path: &Path) -> Vec<LedgerLine> {
+/// The lines of a ledger that have the fields of `T`.
+fn ledger<T: DeserializeOwned>(path: &Path) -> Vec<T> {
     let mut bytes = Vec::new();
     let read = open_file(path).is_ok_and(|mut file| file.read_to_end(&mut bytes).is_ok());
     let lines = bytes.split(|&b| b == b'\n').filter(|_| read);
@@ -351,14 +358,41 @@ pub fn announce<'a>(
     if [&entry.stems, &entry.ids, &entry.inputs, &entry.foreign].iter().all(|all| all.is_empty()) {
         return Ok(foreign);
     }
-    let mut line = serde_json::to_vec(&entry).map_err(|e| Error::settings(format!("{LEDGER}: {e}")))?;
-    // A line cut off by a killed run must not merge with this one.
-    line.insert(0, b'\n');
-    line.push(b'\n');
-    let fail = |e| Error::io(&path, e);
-    let mut file = File::options().create(true).append(true).open(&path).map_err(fail)?;
-    file.write_all(&line).map_err(fail)?;
+    append(&path, &[entry])?;
     Ok(foreign)
+}
+
+/// The files that stay in `out` although a later run replaced their records, as their lines had them.
+pub fn left_behind(out: &Path) -> Vec<About> {
+    ledger::<LeftLine>(&out.join(LEDGER)).into_iter().map(|line| line.left).collect()
+}
+
+/// Notes that the files of these lines stay in `out`, whose records are about to be replaced.
+///
+/// # Errors
+/// When the folder is not writable.
+pub fn leave_behind(out: &Path, lines: Vec<About>) -> Result<()> {
+    let path = out.join(LEDGER);
+    regular_or_free(&path)?;
+    let known: HashSet<About> = left_behind(out).into_iter().collect();
+    let new = lines.into_iter().filter(|about| !known.contains(about));
+    append(&path, &new.map(|left| LeftLine { left }).collect::<Vec<_>>())
+}
+
+/// Appends lines to a ledger.
+fn append(path: &Path, entries: &[impl Serialize]) -> Result<()> {
+    if entries.is_empty() {
+        return Ok(());
+    }
+    // A line cut off by a killed run must not merge with the first one.
+    let mut lines = vec![b'\n'];
+    for entry in entries {
+        lines.extend(serde_json::to_vec(entry).map_err(|e| Error::settings(format!("{LEDGER}: {e}")))?);
+        lines.push(b'\n');
+    }
+    let fail = |e| Error::io(path, e);
+    let mut file = File::options().create(true).append(true).open(path).map_err(fail)?;
+    file.write_all(&lines).map_err(fail)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::{Partial, Record};
 use crate::error::{Error, ErrorKind, Result, read_file};
 
 /// Size and time of a file; if they differ, the file has changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Stamp {
     /// Size.
     pub bytes: u64,
@@ -50,29 +50,29 @@ pub struct Line {
 }
 
 /// The fields of a journal line that matter for resuming, for every command.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct About {
     /// The input's path as given or found.
     pub input: String,
     /// Row of an array.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<usize>,
     /// Files written.
     pub files: Vec<String>,
     /// Their sizes, if the line has them.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bytes: Vec<u64>,
     /// Why there is no result.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// As in [`Line`].
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stamp: Option<Stamp>,
     /// As in [`Line`].
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<String>,
     /// As in [`Line`].
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<String>,
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
-use crate::data::{Source, paths};
+use crate::data::{Source, leave_behind, left_behind, paths};
 use crate::error::{Error, Result, open_file};
 use crate::method;
 use crate::reliability::attack;
@@ -78,8 +78,13 @@ impl Results {
         if about.error.is_some() || !about.bytes.is_empty() && about.bytes.len() != about.files.len() {
             return None;
         }
+        self.each(about).collect()
+    }
+
+    /// For each file of a line, its path relative to the folder of results, if it exists with its recorded size.
+    fn each<'f>(&'f self, about: &'f About) -> impl Iterator<Item = Option<String>> + 'f {
         let sizes = about.bytes.iter().map(|&n| Some(n)).chain(std::iter::repeat(None));
-        about.files.iter().zip(sizes).map(|(file, size)| self.find(file, size, about.part.as_deref())).collect()
+        about.files.iter().zip(sizes).map(|(file, size)| self.find(file, size, about.part.as_deref()))
     }
 
     /// Path relative to the folder of results of a file whose line may name it relative to another working directory.
@@ -126,8 +131,10 @@ pub struct Past<T> {
     pub entries: Vec<JournalEntry<T>>,
     /// Their files.
     pub standing: Vec<Standing>,
-    /// Lines of the folder's other journals and their files.
+    /// Lines of the folder's other journals, and lines that earlier runs dropped, and their files.
     others: Vec<(About, Vec<String>)>,
+    /// Position in `others` of the first dropped line.
+    dropped: usize,
 }
 
 impl<T: DeserializeOwned> Past<T> {
@@ -146,9 +153,20 @@ impl<T: DeserializeOwned> Past<T> {
         }
         let standing = entries.iter().map(|entry: &JournalEntry<T>| results.standing(&entry.about)).collect();
         let others = results.others(own).into_iter();
-        let others =
-            others.filter_map(|about| Some((results.standing(&about)?, about))).map(|(files, about)| (about, files));
-        Ok(Self { entries, standing, others: others.collect() })
+        let others = others.filter_map(|about| Some((results.standing(&about)?, about)));
+        let mut others: Vec<_> = others.map(|(files, about)| (about, files)).collect();
+        let dropped = others.len();
+        let mut past = Self { entries, standing, others: Vec::new(), dropped };
+        let recorded = past.standing.iter().flatten().chain(others.iter().map(|(_, files)| files)).flatten();
+        let recorded: HashSet<&String> = recorded.collect();
+        let left = left_behind(&results.out).into_iter().map(|about| {
+            let files: Vec<String> = results.each(&about).flatten().filter(|file| !recorded.contains(file)).collect();
+            (about, files)
+        });
+        let left: Vec<_> = left.filter(|(_, files)| !files.is_empty()).collect();
+        others.extend(left);
+        past.others = others;
+        Ok(past)
     }
 
     fn lines(&self) -> impl Iterator<Item = (&About, &[String])> {
@@ -300,6 +318,30 @@ pub struct Stay {
 }
 
 impl<T> Past<T> {
+    /// Files in the folder without a record once only the lines `kept` remain, by location; files of this run's journal
+    /// are noted in the ledger before their lines go.
+    ///
+    /// # Errors
+    /// When the folder is not writable.
+    pub fn leave(&self, results: &Results, kept: &[Vec<u8>]) -> Result<HashSet<PathBuf>> {
+        let kept: HashSet<&[u8]> = kept.iter().map(Vec::as_slice).collect();
+        let (mut recorded, mut left, mut lines) = (HashSet::new(), HashSet::new(), Vec::new());
+        for entry in &self.entries {
+            let files: Vec<String> = results.each(&entry.about).flatten().collect();
+            if kept.contains(entry.text.as_slice()) {
+                recorded.extend(files);
+            } else if !files.is_empty() {
+                left.extend(files);
+                lines.push(entry.about.clone());
+            }
+        }
+        leave_behind(&results.out, lines)?;
+        let (others, dropped) = self.others.split_at(self.dropped);
+        recorded.extend(others.iter().flat_map(|(_, files)| files).cloned());
+        left.extend(dropped.iter().flat_map(|(_, files)| files).cloned());
+        Ok(left.difference(&recorded).map(|file| results.out.join(paths::named(file))).collect())
+    }
+
     /// Keys of partial raw files that other journals rely on.
     pub fn parts(&self) -> impl Iterator<Item = String> {
         self.others.iter().filter_map(|(about, _)| about.part.clone())

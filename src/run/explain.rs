@@ -211,11 +211,11 @@ impl<'a> Explain<'a> {
         self.run.close(ended, listener)
     }
 
-    /// Number of methods that have a map of this input already.
+    /// Number of maps of this input that an earlier run made.
     fn made_before(&self, at: ItemPosition) -> usize {
         let (source, row) = at;
         let shown = &self.run.sources[source].shown;
-        (0..self.methods.len()).filter(|&m| self.run.done.has(shown, row, m)).count()
+        (0..self.methods.len()).filter(|&m| self.run.done.has(shown, row, m)).count() * self.run.targets.count()
     }
 
     fn wants(&self, format: Format) -> bool {
@@ -390,7 +390,7 @@ impl InputWork for Explain<'_> {
         let (source, row) = at;
         match row.and_then(|row| Some((row, self.run.done.failure(&self.run.sources[source].shown, row)?))) {
             Some((row, why)) => self.run.ledger.still_failed(source, row, why),
-            None => self.run.ledger.skip(source, self.methods.len()),
+            None => self.run.ledger.skip(source, self.methods.len() * self.run.targets.count()),
         }
     }
 
@@ -421,7 +421,13 @@ impl InputWork for Explain<'_> {
                     let s = &seen[i];
                     let graph = self.run.session.graph(s.item.input.dims())?;
                     let ready = &mut self.methods[m];
-                    hopeless(&made, &mut ready.proven, &graph, &self.run.sources).map_err(|e| e.within(&ready.id))?;
+                    let judged = hopeless(&made, &mut ready.proven, &graph, &self.run.sources);
+                    if let Err(e) = judged.map_err(|e| e.within(&ready.id)) {
+                        // The run ends; the maps made so far have records.
+                        held.drain(..).try_for_each(|(at, line)| self.run.add(at, line))?;
+                        self.run.write_held()?;
+                        return Err(e);
+                    }
                     let mut record = self.record(s, m, rank, seconds);
                     match made.and_then(|map| Ok((self.store(s, m, rank, &map)?, map))) {
                         Ok((files, map)) => {

@@ -42,8 +42,10 @@ pub fn lock(path: &Path, out: &Path) -> Result<File> {
     for _ in 0..LOOKS {
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(10)),
+            Ok(()) => return Ok(file),
             // Some file systems have no locks.
-            Ok(()) | Err(TryLockError::Error(_)) => return Ok(file),
+            Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => return Ok(file),
+            Err(TryLockError::Error(e)) => return Err(Error::io(path, e)),
         }
     }
     Err(Error::settings(format!("another run is writing to {}", out.display())))
@@ -169,6 +171,7 @@ impl<L: RecordLine> FoundInFolder<L> {
         }
         let announced = sources.iter().map(|s| Announced { path: &s.path, stem: &s.stem, is_result: s.is_result });
         let foreign = announce(&folder.out, folder.command, &announced.collect::<Vec<_>>(), ids.iter().copied())?;
+        let left = past.leave(&results, &done.kept)?;
         let journal = Journal::start_with(&folder.records, done.kept.iter().map(Vec::as_slice))?;
         let needed = done.parts.iter().cloned().chain(past.parts()).collect();
         sweep(&results, &folder.lock_path, &sources, &needed);
@@ -183,7 +186,7 @@ impl<L: RecordLine> FoundInFolder<L> {
         };
         let keeper = Keeper::new(journal, Box::new(listener));
         Ok((
-            Ledger { folder, keeper, tallies, places, sources, read, others, foreign, said },
+            Ledger { folder, keeper, tallies, places, sources, read, others, foreign, left, said },
             Arc::new(done),
             sentences,
         ))
@@ -266,6 +269,8 @@ pub struct Ledger<L> {
     others: HashSet<PathBuf>,
     /// Files with names of results that were not made by any run.
     foreign: HashSet<PathBuf>,
+    /// Results of earlier runs without a record.
+    left: HashSet<PathBuf>,
     /// Remarks on the run, which every record carries.
     pub said: Said,
 }
@@ -311,6 +316,10 @@ impl<L: RecordLine> Ledger<L> {
         let (assumed, warnings) = line.remarks();
         self.said.write(assumed, warnings);
         self.tallies.count(at, &line);
+        if !self.left.is_empty() {
+            let written = line.files().iter().filter_map(|file| paths::named(file).canonicalize().ok());
+            written.for_each(|place| _ = self.left.remove(&place));
+        }
         self.keeper.add(at, line)
     }
 
@@ -345,6 +354,19 @@ impl<L: RecordLine> Ledger<L> {
     /// When the journal cannot be written.
     pub fn close(&mut self) -> Result<()> {
         self.keeper.close()
+    }
+
+    /// A sentence about the results of earlier runs that stay in the folder without a record, if there are any.
+    pub fn left_over(&self) -> Option<String> {
+        let n = self.left.iter().filter(|path| path.is_file()).count();
+        (n > 0).then(|| {
+            format!(
+                "{} of earlier runs, made with other settings or formats, {} in {} without a record",
+                counted(n, "file"),
+                if n == 1 { "stays" } else { "stay" },
+                self.folder.out.display()
+            )
+        })
     }
 
     /// The status of every source.

@@ -262,6 +262,7 @@ impl<'a, L: RecordLine + DeserializeOwned> Recorded<'a, L> {
         let closed = self.ledger.close();
         ended.and(closed)?;
         self.ledger.said.judge(self.session.model().classes(), listener);
+        self.ledger.left_over().into_iter().for_each(|sentence| self.ledger.said.add(&sentence, listener));
         let mut manifest = self.manifest;
         manifest.assumed = self.ledger.said.all_assumed();
         manifest.warnings = self.ledger.said.all();

@@ -84,6 +84,9 @@ impl SharedArgs {
 /// Refuses to write what was fitted over an input, the model, or a file that holds nothing fitted.
 pub fn spare(out: &Path, model: &ModelChoice, data: &[&[Source]]) -> Result<()> {
     let Some(own) = out.canonicalize().ok() else { return Ok(()) };
+    if own.is_dir() {
+        bail!("--out {}: this is a folder; give the name of a file", out.display());
+    }
     let is_own = |path: &Path| path.canonicalize().ok().as_ref() == Some(&own);
     if model.model.as_deref().is_some_and(|name| is_own(Path::new(name))) {
         bail!("--out {}: this is the model's file", out.display());

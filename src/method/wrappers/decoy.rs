@@ -293,8 +293,10 @@ impl Method for Dance {
                 })?;
                 let copies = Copies { perturbation: Perturbation::Others(copies), weights: vec![1.0; count] };
                 let job = Job { copies, statistic: Statistic::Range, ..job.clone() };
-                // The allocator may still hold the memory of the moved patches.
-                let answer = engine.keeping((ENTRY.id, generator.patch_bytes()), |engine| {
+                // The allocator may still hold the memory of the moved patches, and the device keeps its own while maximum,
+                // minimum and their difference are written down.
+                let after = 3 * x.len() * x.shape().len() * size_of::<f64>();
+                let answer = engine.keeping((ENTRY.id, generator.patch_bytes() + after), |engine| {
                     engine.explain(graph, &job, &x.part(range.clone())?, &targets[range.clone()])
                 })?;
                 for (fold, map) in folds[range].iter_mut().zip(&answer.maps) {

@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 use crate::engine::{self, Batch, Engine, Job};
 use crate::error::{Error, Result, read_file};
 use crate::graph::{Encoding, Graph, Node, NodeId, Op, Weight};
+use crate::image::Preprocess;
 use crate::map::{Map, Sign};
 use crate::method::{Context, Method, Parameter, ParameterValues, input_maps};
 use crate::program::Score;
@@ -51,6 +52,9 @@ pub struct Patterns {
     /// By node name: extents of the weight and the patterns in its order.
     layers: BTreeMap<String, ([usize; 4], Vec<f64>)>,
 }
+
+/// Key in the notes of [`PatternProvenance`] for the pictures' [`Preprocess`], as JSON.
+pub const PREPARATION: &str = "preprocessing";
 
 /// Key of the provenance in a file's metadata.
 const PROVENANCE: &str = "verilume.patterns";
@@ -254,6 +258,18 @@ pub(crate) fn build(
     };
     let patterns = Patterns::open(&path).map_err(|e| e.within(id))?;
     let source = format!("{id}:patterns={}", path.display());
+    // Whoever fitted them without the program may have noted nothing.
+    let fitted =
+        patterns.provenance.notes.get(PREPARATION).and_then(|text| serde_json::from_str::<Preprocess>(text).ok());
+    // Patterns are directions at a position, so the size of the pictures may differ.
+    let sized =
+        |fitted: Preprocess| Preprocess { resize: context.preprocess.resize, crop: context.preprocess.crop, ..fitted };
+    if fitted.is_some_and(|fitted| sized(fitted) != *context.preprocess) {
+        return Err(Error::settings(format!(
+            "{source}: these patterns were fitted to pictures that were prepared in another way (mean, std, channels or \
+             interpolation)"
+        )));
+    }
     Ok(Box::new(Back { id, score: context.score, stand_in, source, patterns, ready: Mutex::new(None) }))
 }
 
