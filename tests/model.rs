@@ -622,7 +622,7 @@ fn embedded_model_is_what_its_readme_says() {
 
 #[test]
 fn cifar_resnets_load() {
-    for (n, parameters) in [(3, 269_722), (9, 853_018)] {
+    for (n, parameters) in [(1, 75_290), (3, 269_722), (9, 853_018)] {
         let layout = cifar(n, [16, 32, 64]);
         assert_eq!(trained(&layout), parameters);
         let model = loaded(&layout);
@@ -1061,6 +1061,16 @@ fn evaluate(graph: &verilume::graph::Graph, input: &[f64]) -> Vec<f64> {
                 };
                 (0..from.c).for_each(|c| y.extend(taps.iter().map(|t| largest(plane(c), t))));
             }
+            Op::AvgPool { window, count_padding } => {
+                let taps = taps(window, from);
+                // Zeros of a window that reaches beyond the padding do not count; none does here.
+                let count = |taps: &[(usize, usize)]| if *count_padding { window.taps() } else { taps.len() } as f64;
+                let mean = |plane: &[f64], taps: &[(usize, usize)]| {
+                    taps.iter().map(|&(_, p)| plane[p]).sum::<f64>() / count(taps)
+                };
+                (0..from.c).for_each(|c| y.extend(taps.iter().map(|t| mean(plane(c), t))));
+            }
+            Op::Concat => node.inputs.iter().for_each(|i| y.extend(&values[i.index()])),
             Op::AdaptiveAvgPool { out: [h, w] } => {
                 let bin = |i: usize, n: usize, out: usize| i * n / out..((i + 1) * n).div_ceil(out);
                 for (c, oy, ox) in (0..from.c).flat_map(|c| (0..h * w).map(move |o| (c, o / w, o % w))) {
@@ -1161,11 +1171,74 @@ fn blueprints_are_the_nets_of_their_origin() {
     check("resnext50_32x4d", resnet(true, [3, 4, 6, 3], 64, 4, 32, 1000));
     check("resnext101_32x8d", resnet(true, [3, 4, 23, 3], 64, 8, 32, 1000));
     check("resnext101_64x4d", resnet(true, [3, 4, 23, 3], 64, 4, 64, 1000));
+    check("resnet8", cifar(1, [16, 32, 64]));
     check("resnet56", cifar(9, [16, 32, 64]));
     check("efficientnet-lite4", lite([1, 4, 4, 6, 6, 8, 1], [24, 32, 56, 112, 160, 272, 448], 1280, 6, 1000));
     check("mlp", mlp(&[784, 1024, 1024, 1024, 10]));
     known_nets().into_iter().for_each(|net| assert!(!blueprint(net).unwrap().is_empty()));
     says(&blueprint("vgg12").unwrap_err().to_string(), &["vgg12", "vgg11", "efficientnet-lite4"]);
+}
+
+/// The file of a published net with drawn weights, with or without what `more` adds.
+fn published(net: &str, more: &[(&str, &[usize])]) -> Vec<u8> {
+    let mut layout: Layout = blueprint(net).unwrap().into_iter().map(|t| (t.name, t.shape)).collect();
+    layout.extend(more.iter().map(|(name, shape)| (name.to_string(), shape.to_vec())));
+    file(&filled(&layout))
+}
+
+#[test]
+fn files_of_one_family_are_never_taken_for_another() {
+    let mut families = std::collections::BTreeSet::new();
+    for net in known_nets() {
+        let numbers: usize = blueprint(net).unwrap().iter().map(|t| t.shape.iter().product::<usize>()).sum();
+        // VGG and the wide nets have their own tests.
+        if numbers > 30_000_000 {
+            continue;
+        }
+        let bytes = published(net, &[]);
+        let model = load(bytes.clone()).unwrap();
+        let config = format!(r#"{{"architecture": "{net}"}}"#);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        std::fs::write(&path, &bytes).unwrap();
+        // The published name says the same; those of the Lites are timm's.
+        if !net.starts_with("efficientnet-lite") && net != "mlp" {
+            std::fs::write(folder.path().join("config.json"), config).unwrap();
+            let told = Model::open(&path, None).unwrap();
+            assert_eq!(told.architecture(), model.architecture(), "{net}");
+            assert!(told.assumed(&[]).iter().all(|a| a.starts_with("preparation") || a.starts_with("class")), "{net}");
+        }
+        assert!(!model.assumed(&[]).is_empty(), "{net}");
+        // Every other family refuses the file, even if it is forced.
+        let mut readers = 0;
+        for family in ARCHITECTURES {
+            match Model::from_bytes("net", Arc::new(bytes.clone()), Some(family.name)) {
+                Ok(read) => {
+                    readers += 1;
+                    let same = read.architecture().trim_start_matches("timm-") == model.architecture();
+                    assert!(same, "{net} is read as {}", read.architecture());
+                    families.insert(family.name);
+                }
+                Err(e) => assert_eq!(e.kind(), ErrorKind::Model, "{net} as {}: {e}", family.name),
+            }
+        }
+        assert_eq!(readers, if net.starts_with("efficientnet-lite") { 2 } else { 1 }, "{net}");
+    }
+    let unread: Vec<_> = ARCHITECTURES.iter().filter(|f| !families.contains(f.name)).map(|f| f.name).collect();
+    assert_eq!(unread, ["vgg", "alexnet"]);
+}
+
+#[test]
+fn auxiliary_classifiers_are_left_out() {
+    for (net, prefix) in [("googlenet", "aux1"), ("googlenet", "aux2"), ("inception_v3", "AuxLogits")] {
+        let names = ["conv0.conv.weight", "conv0.bn.num_batches_tracked", "fc.bias"].map(|part| format!("{prefix}.{part}"));
+        let more: Vec<(&str, &[usize])> = names.iter().map(|name| (name.as_str(), &[4, 3][..])).collect();
+        let model = load(published(net, &more)).unwrap();
+        assert_eq!(model.unfolded().parameters(), load(published(net, &[])).unwrap().unfolded().parameters());
+        assert!(model.assumed(&[]).contains(&"preparation: levels from -1 to 1".to_string()));
+        says(&refused(published(net, &[("other.weight", &[4, 3])])), &["other.weight", "no place"]);
+    }
+    says(&refused(published("mobilenet_v2", &[("aux1.conv.weight", &[4, 3])])), &["aux1.conv.weight", "no place"]);
 }
 
 #[test]
@@ -1175,6 +1248,13 @@ fn random_nets_compute_numbers_of_order_one() {
         ("resnet110", "cifar-resnet110 [18,18,18]"),
         ("mlp", "mlp 784-1024-1024-1024-10"),
         ("efficientnet-lite0", "efficientnet-lite0"),
+        ("resnet8", "cifar-resnet8 [1,1,1]"),
+        ("resnet50", "resnet-bottleneck [3,4,6,3]"),
+        ("vgg11_bn", "vgg (8 conv, batch norm)"),
+        ("mobilenet_v2", "mobilenet-v2"),
+        ("densenet121", "densenet [6,12,24,16]"),
+        ("squeezenet1_1", "squeezenet 1.1"),
+        ("googlenet", "googlenet"),
     ] {
         let model = Model::random(net, 7).unwrap();
         assert_eq!((model.name(), model.architecture()), (net, architecture));

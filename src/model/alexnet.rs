@@ -7,9 +7,14 @@ use crate::error::Result;
 use crate::graph::Op;
 use crate::tensor::{Shape, Window};
 
-/// Convolutions: position in `features`, kernel, stride, padding, and whether a pool follows the ReLU.
-const FEATURES: [(usize, usize, usize, usize, bool); 5] =
-    [(0, 11, 4, 2, true), (3, 5, 1, 2, true), (6, 3, 1, 1, false), (8, 3, 1, 1, false), (10, 3, 1, 1, true)];
+/// Convolutions: position in `features`, channels, kernel, stride, padding, and whether a pool follows the ReLU.
+const FEATURES: [(usize, usize, usize, usize, usize, bool); 5] = [
+    (0, 64, 11, 4, 2, true),
+    (3, 192, 5, 1, 2, true),
+    (6, 384, 3, 1, 1, false),
+    (8, 256, 3, 1, 1, false),
+    (10, 256, 3, 1, 1, true),
+];
 
 pub(super) fn recognise(tensors: &Tensors) -> Result<bool> {
     let names = ["features.0.weight", "features.3.weight", "features.10.weight", "classifier.1.weight"];
@@ -21,9 +26,8 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     let mut net = Assembly::new(tensors, Shape::new(channels, 224, 224), 1e-5);
     let mut x = net.builder.input();
     let mut stages = 0;
-    for (position, kernel, stride, rows, pooled) in FEATURES {
-        let spec =
-            ConvSpec { pad: Pad::Rows(rows), bias: BiasPresence::Present, ..ConvSpec::plain(Some(kernel), stride) };
+    for (position, out, kernel, stride, rows, pooled) in FEATURES {
+        let spec = ConvSpec::plain(Some(kernel), stride).to(out).padded(Pad::Rows(rows)).with_bias();
         x = net.conv(&format!("features.{position}"), x, spec)?;
         x = net.relu(format!("features.{}", position + 1), x)?;
         if pooled {
@@ -32,13 +36,13 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
             x = net.op(format!("features.{}", position + 2), Op::MaxPool(Window::square(3, 2, 0)), &[x])?;
         }
     }
-    let bins = net.bins("classifier.1", net.channels(x))?;
+    let bins = net.bins("classifier.1", net.channels(x), 6)?;
     x = net.pooled(bins, x)?;
-    x = net.linear("classifier.1", x, BiasPresence::Present)?;
+    x = net.linear("classifier.1", x, BiasPresence::Present, 4096)?;
     x = net.relu("classifier.2", x)?;
-    x = net.linear("classifier.4", x, BiasPresence::Present)?;
+    x = net.linear("classifier.4", x, BiasPresence::Present, 4096)?;
     x = net.relu("classifier.5", x)?;
-    x = net.linear("classifier.6", x, BiasPresence::Present)?;
+    x = net.linear("classifier.6", x, BiasPresence::Present, 1000)?;
     let graph = net.builder.finish(x)?;
     Ok(BuiltNet {
         architecture: "alexnet".into(),

@@ -1,10 +1,12 @@
-//! Builds a graph from named tensors; layer sizes come from the weights' shapes.
+//! Builds a graph from named tensors; layer sizes come from the weights' shapes, or, in the draft of a published net, from
+//! the family's table.
 
 use std::sync::Arc;
 
+use super::blueprint::WeightFill;
 use super::tensors::Tensors;
 use crate::error::{Error, Result};
-use crate::graph::{Conv, GraphBuilder, Linear, NodeId, Op};
+use crate::graph::{Activation, Conv, GraphBuilder, Linear, NodeId, Op};
 use crate::tensor::{Padding, Shape, Window};
 
 /// Whether a layer has a bias.
@@ -21,8 +23,8 @@ pub(super) enum BiasPresence {
 pub(super) enum Groups {
     One,
     Depthwise,
-    /// From the weight's second dimension.
-    Inferred,
+    /// From the weight's second dimension, which is this in the published net.
+    Inferred(usize),
 }
 
 /// How a convolution pads.
@@ -38,8 +40,10 @@ pub(super) enum Pad {
 /// Properties of a convolution that the weights do not determine.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ConvSpec {
-    /// Side of the kernel; `None` takes the weight's.
-    pub(super) kernel: Option<usize>,
+    /// Output channels of the published net; a file may have others.
+    pub(super) out: Option<usize>,
+    /// Rows and columns of the kernel; `None` takes the weight's odd square, which is 3×3 in a published net.
+    pub(super) kernel: Option<[usize; 2]>,
     pub(super) stride: usize,
     pub(super) pad: Pad,
     pub(super) groups: Groups,
@@ -48,22 +52,72 @@ pub(super) struct ConvSpec {
 
 impl ConvSpec {
     /// A convolution without bias that keeps the size except for its stride.
-    pub(super) const fn plain(kernel: Option<usize>, stride: usize) -> Self {
-        Self { kernel, stride, pad: Pad::Half, groups: Groups::One, bias: BiasPresence::Absent }
+    pub(super) const fn plain(side: Option<usize>, stride: usize) -> Self {
+        let kernel = match side {
+            Some(side) => Some([side; 2]),
+            None => None,
+        };
+        Self { out: None, kernel, stride, pad: Pad::Half, groups: Groups::One, bias: BiasPresence::Absent }
+    }
+
+    /// Of `kernel` rows and columns, otherwise [`ConvSpec::plain`] with stride 1.
+    pub(super) const fn of(kernel: [usize; 2]) -> Self {
+        Self { kernel: Some(kernel), ..Self::plain(None, 1) }
+    }
+
+    /// The same to `out` channels.
+    pub(super) const fn to(self, out: usize) -> Self {
+        Self { out: Some(out), ..self }
+    }
+
+    /// The same for each channel of `channels`.
+    pub(super) const fn depthwise(self, channels: usize) -> Self {
+        Self { out: Some(channels), groups: Groups::Depthwise, ..self }
+    }
+
+    /// The same with a bias.
+    pub(super) const fn with_bias(self) -> Self {
+        Self { bias: BiasPresence::Present, ..self }
+    }
+
+    /// The same with `pad`.
+    pub(super) const fn padded(self, pad: Pad) -> Self {
+        Self { pad, ..self }
     }
 }
+
+/// Nine numbers with the quantiles of a normal distribution, for the mean over its negative and positive half.
+const QUANTILES: [f64; 9] = [0.07, 0.21, 0.36, 0.51, 0.67, 0.86, 1.09, 1.38, 1.91];
+
+/// `min(max(x, 0), 6)`.
+pub(super) const RELU6: Op = Op::Clamp { lo: 0.0, hi: 6.0 };
 
 /// A graph under construction; its tensors are used up one by one.
 pub(super) struct Assembly<'t> {
     pub(super) tensors: &'t mut Tensors,
     pub(super) builder: GraphBuilder,
     eps: f64,
+    /// Estimates for each node's elements, from which a draft takes the size of random weights.
+    moments: Vec<Moments>,
 }
 
 impl<'t> Assembly<'t> {
     /// A net on `input` whose batch norms add `eps` to the variance.
     pub(super) fn new(tensors: &'t mut Tensors, input: Shape, eps: f64) -> Self {
-        Self { tensors, builder: GraphBuilder::new(input), eps }
+        Self { tensors, builder: GraphBuilder::new(input), eps, moments: vec![Moments { mean: 0.0, variance: 1.0 }] }
+    }
+
+    fn push(&mut self, name: impl Into<String>, op: Op, inputs: &[NodeId]) -> Result<NodeId> {
+        let parts: Vec<(Moments, usize)> = inputs.iter().map(|x| (self.moments[x.index()], self.channels(*x))).collect();
+        self.moments.push(Moments::of(&op, &parts));
+        self.builder.push(name, op, inputs)
+    }
+
+    /// Random weights of `fan` products a sum, such that the sums of `x` are of order one.
+    fn spread(&self, x: NodeId, fan: usize) -> WeightFill {
+        let deviation = (fan as f64 * self.moments[x.index()].square()).sqrt().recip();
+        // Four places, so that no rounding of the estimate changes the weights.
+        WeightFill::Spread(((deviation * 1e4).round() / 1e4) as f32)
     }
 
     /// Channels of a node's output.
@@ -74,18 +128,24 @@ impl<'t> Assembly<'t> {
     /// The convolution `name`.
     pub(super) fn conv(&mut self, name: &str, x: NodeId, spec: ConvSpec) -> Result<NodeId> {
         let tensor = format!("{name}.weight");
-        let c = self.channels(x);
+        let (c, drafted) = (self.channels(x), self.tensors.drafted().is_some());
         let per_group = match spec.groups {
             Groups::One => c,
             Groups::Depthwise => 1,
-            Groups::Inferred => match self.tensors.shape(&tensor) {
+            Groups::Inferred(width) if drafted => width,
+            Groups::Inferred(_) => match self.tensors.shape(&tensor) {
                 Some(&[_, d, _, _]) if d > 0 && c.is_multiple_of(d) => d,
                 _ => c,
             },
         };
-        let weight = self.tensors.conv_weight(&tensor, [None, Some(per_group), spec.kernel, spec.kernel])?;
+        let sides = spec.kernel.or(drafted.then_some([3; 2]));
+        let kernel = sides.map_or([None; 2], |sides| sides.map(Some));
+        let out = spec.out.filter(|_| drafted);
+        let fill = self.spread(x, per_group * sides.map_or(1, |[kh, kw]| kh * kw));
+        let weight = self.tensors.conv_weight(&tensor, [out, Some(per_group), kernel[0], kernel[1]], fill)?;
         let [k, _, kh, kw] = weight.dims();
-        if kh != kw || (spec.pad == Pad::Half && kh.is_multiple_of(2)) {
+        let odd = !kh.is_multiple_of(2) && !kw.is_multiple_of(2);
+        if (spec.kernel.is_none() && kh != kw) || (spec.pad == Pad::Half && !odd) {
             return Err(Error::model(format!("tensor '{tensor}' has a kernel of {kh}x{kw}, expected an odd square")));
         }
         let groups = c / per_group;
@@ -93,16 +153,13 @@ impl<'t> Assembly<'t> {
             return Err(Error::model(format!("tensor '{tensor}' has {k} output channels in {groups} groups")));
         }
         let bias = self.bias(name, spec.bias, k)?;
-        let rows = match spec.pad {
-            Pad::Half => kh / 2,
-            Pad::Rows(n) => n,
-            Pad::Same => 0,
+        let padding = match spec.pad {
+            Pad::Half => Padding::Explicit { top: kh / 2, bottom: kh / 2, left: kw / 2, right: kw / 2 },
+            Pad::Rows(n) => Padding::all(n),
+            Pad::Same => Padding::Same,
         };
-        let mut window = Window::square(kh, spec.stride, rows);
-        if spec.pad == Pad::Same {
-            window.padding = Padding::Same;
-        }
-        self.builder.push(name, Op::Conv(Conv { weight, bias, window, groups }), &[x])
+        let window = Window { kernel: [kh, kw], padding, ..Window::square(1, spec.stride, 0) };
+        self.push(name, Op::Conv(Conv { weight, bias, window, groups }), &[x])
     }
 
     fn bias(&mut self, name: &str, bias: BiasPresence, len: usize) -> Result<Option<Arc<[f64]>>> {
@@ -110,32 +167,60 @@ impl<'t> Assembly<'t> {
         let wanted = match bias {
             BiasPresence::Present => true,
             BiasPresence::Absent => false,
-            BiasPresence::Optional => self.tensors.has(&tensor),
+            BiasPresence::Optional => self.tensors.drafted().is_some() || self.tensors.has(&tensor),
         };
-        wanted.then(|| self.tensors.vector(&tensor, len)).transpose()
+        wanted.then(|| self.tensors.vector(&tensor, len, WeightFill::Spread(0.05))).transpose()
     }
 
     /// The batch norm `name`.
     pub(super) fn batch_norm(&mut self, name: &str, x: NodeId) -> Result<NodeId> {
         let norm = self.tensors.batch_norm(name, self.channels(x), self.eps)?;
-        self.builder.push(name, Op::BatchNorm(norm), &[x])
+        self.push(name, Op::BatchNorm(norm), &[x])
     }
 
-    /// The linear layer `name`; its tensors are `name.weight` and `name.bias`.
-    pub(super) fn linear(&mut self, name: &str, x: NodeId, bias: BiasPresence) -> Result<NodeId> {
-        let weight = self.tensors.linear_weight(&format!("{name}.weight"), self.channels(x))?;
+    /// The linear layer `name`; its tensors are `name.weight` and `name.bias`. The published net has `out` outputs.
+    pub(super) fn linear(&mut self, name: &str, x: NodeId, bias: BiasPresence, out: usize) -> Result<NodeId> {
+        let inputs = self.channels(x);
+        let out = self.tensors.drafted().map(|_| out);
+        let fill = self.spread(x, inputs);
+        let weight = self.tensors.linear_weight(&format!("{name}.weight"), [out, Some(inputs)], fill)?;
         let bias = self.bias(name, bias, weight.rows())?;
-        self.builder.push(name, Op::Linear(Linear { weight, bias }), &[x])
+        self.push(name, Op::Linear(Linear { weight, bias }), &[x])
+    }
+
+    /// The convolution `conv`, its batch norm `norm`, and an activation if there is one, as a node called `act`.
+    pub(super) fn conv_norm(
+        &mut self,
+        [conv, norm, act]: [&str; 3],
+        x: NodeId,
+        spec: ConvSpec,
+        activation: Option<&Op>,
+    ) -> Result<NodeId> {
+        let y = self.conv(conv, x, spec)?;
+        let y = self.batch_norm(norm, y)?;
+        activation.map_or(Ok(y), |op| self.op(act, op.clone(), &[y]))
+    }
+
+    /// torchvision's `Conv2dNormActivation` called `name`: [`Assembly::conv_norm`] with the names 0, 1 and 2.
+    pub(super) fn conv_012(&mut self, name: &str, x: NodeId, spec: ConvSpec, activation: Option<&Op>) -> Result<NodeId> {
+        let [conv, norm, act] = [0, 1, 2].map(|i| format!("{name}.{i}"));
+        self.conv_norm([&conv, &norm, &act], x, spec, activation)
+    }
+
+    /// torchvision's `BasicConv2d` called `name`: convolution, batch norm and ReLU.
+    pub(super) fn conv_bn_relu(&mut self, name: &str, x: NodeId, spec: ConvSpec) -> Result<NodeId> {
+        let [conv, norm, relu] = ["conv", "bn", "relu"].map(|part| format!("{name}.{part}"));
+        self.conv_norm([&conv, &norm, &relu], x, spec, Some(&Op::Relu))
     }
 
     /// A node without tensors.
     pub(super) fn op(&mut self, name: impl Into<String>, op: Op, inputs: &[NodeId]) -> Result<NodeId> {
-        self.builder.push(name, op, inputs)
+        self.push(name, op, inputs)
     }
 
     /// `max(x, 0)`.
     pub(super) fn relu(&mut self, name: impl Into<String>, x: NodeId) -> Result<NodeId> {
-        self.builder.push(name, Op::Relu, &[x])
+        self.push(name, Op::Relu, &[x])
     }
 
     /// Averages over `bins × bins` bins; the result is a vector.
@@ -150,9 +235,13 @@ impl<'t> Assembly<'t> {
         if matches!(tensors.shape(weight), Some([_, 1, _, _])) { 1 } else { 3 }
     }
 
-    /// Bins per axis of the average pool before the linear layer `name`, which reads `channels` channels.
-    pub(super) fn bins(&self, name: &str, channels: usize) -> Result<usize> {
+    /// Bins per axis of the average pool before the linear layer `name`, which reads `channels` channels; `drafted` in the
+    /// published net.
+    pub(super) fn bins(&self, name: &str, channels: usize, drafted: usize) -> Result<usize> {
         let tensor = format!("{name}.weight");
+        if self.tensors.drafted().is_some() {
+            return Ok(drafted);
+        }
         let Some(&[_, inputs]) = self.tensors.shape(&tensor) else {
             return Err(match self.tensors.shape(&tensor) {
                 Some(shape) => Error::model(format!("tensor '{tensor}' has shape {shape:?}, expected [*, *]")),
@@ -166,5 +255,65 @@ impl<'t> Assembly<'t> {
             )));
         }
         Ok(bins)
+    }
+}
+
+/// Mean and variance of a node's elements, as estimated: signals are taken as normal and independent, and random weights as
+/// [`Assembly::spread`] draws them.
+#[derive(Debug, Clone, Copy)]
+struct Moments {
+    mean: f64,
+    variance: f64,
+}
+
+impl Moments {
+    /// Mean square.
+    fn square(self) -> f64 {
+        self.mean * self.mean + self.variance
+    }
+
+    /// Of elements with these means and mean squares, each as often as its weight says.
+    fn mixed(parts: impl Iterator<Item = (f64, f64, f64)>) -> Self {
+        let [weight, mean, square] = parts.fold([0.0; 3], |[all, mean, square], (weight, m, s)| {
+            [all + weight, mean + weight * m, square + weight * s]
+        });
+        let mean = mean / weight;
+        Self { mean, variance: square / weight - mean * mean }
+    }
+
+    /// Of the output for inputs with these moments and channels.
+    fn of(op: &Op, inputs: &[(Self, usize)]) -> Self {
+        let normal = Self { mean: 0.0, variance: 1.0 };
+        let (x, channels) = inputs.first().copied().unwrap_or((normal, 1));
+        let mapped = |f: &dyn Fn(f64) -> f64| {
+            let signed = QUANTILES.iter().flat_map(|z| [-z, *z]).map(|z| f(x.mean + z * x.variance.sqrt()));
+            Self::mixed(signed.map(|v| (1.0, v, v * v)))
+        };
+        match op {
+            Op::Input | Op::Conv(_) | Op::Linear(_) => normal,
+            // Scales and variances from 0.5 to 1.5, means and shifts of 0.1.
+            Op::BatchNorm(_) => {
+                let mean = 1.035 * x.mean;
+                Self { mean, variance: 1.19 * (x.square() + 0.01) + 0.01 - mean * mean }
+            }
+            Op::Relu | Op::Clamp { .. } | Op::Smooth(_) => match op.activation() {
+                Some(Activation::Clamp { lo, hi }) => mapped(&|v| v.clamp(lo, hi)),
+                Some(Activation::Smooth(f)) => mapped(&|v| f.value(v)),
+                None => x,
+            },
+            Op::MaxPool(_) => Self { mean: x.mean + x.variance.sqrt(), variance: 0.6 * x.variance },
+            Op::AvgPool { .. } => Self { variance: 0.3 * x.variance, ..x },
+            Op::AdaptiveAvgPool { .. } => Self { variance: 0.2 * x.variance, ..x },
+            Op::Add => Self {
+                mean: inputs.iter().map(|(x, _)| x.mean).sum(),
+                variance: inputs.iter().map(|(x, _)| x.variance).sum(),
+            },
+            Op::Concat => Self::mixed(inputs.iter().map(|(x, channels)| (*channels as f64, x.mean, x.square()))),
+            Op::PadChannels { before, after } => {
+                let zeros = ((before + after) as f64, 0.0, 0.0);
+                Self::mixed([(channels as f64, x.mean, x.square()), zeros].into_iter())
+            }
+            Op::Flatten | Op::Subsample { .. } => x,
+        }
     }
 }

@@ -10,6 +10,7 @@ use crate::tensor::Shape;
 
 /// Published names and the form that each stands for.
 pub(super) const PUBLISHED: &[(&str, &str)] = &[
+    ("resnet8", "cifar-resnet8 [1,1,1]"),
     ("resnet20", "cifar-resnet20 [3,3,3]"),
     ("resnet32", "cifar-resnet32 [5,5,5]"),
     ("resnet44", "cifar-resnet44 [7,7,7]"),
@@ -21,11 +22,22 @@ pub(super) fn recognise(tensors: &Tensors) -> Result<bool> {
     Ok(["conv1.weight", "layer1.0.conv1.weight", "linear.weight"].iter().all(|n| tensors.has(n)))
 }
 
-fn block(net: &mut Assembly<'_>, name: &str, x: NodeId, stride: usize) -> Result<NodeId> {
-    let mut y = net.conv(&format!("{name}.conv1"), x, ConvSpec::plain(None, stride))?;
+/// Channels of each layer of the published nets.
+const WIDTHS: [usize; 3] = [16, 32, 64];
+
+/// Blocks of each layer.
+fn depths(tensors: &Tensors) -> [usize; 3] {
+    // A published name says the number of layers, two a block.
+    let layers = tensors.drafted().and_then(|net| net.strip_prefix("resnet")?.parse::<usize>().ok());
+    layers.map_or_else(|| [1, 2, 3].map(|layer| depth(tensors, layer)), |layers| [layers / 6; 3])
+}
+
+fn block(net: &mut Assembly<'_>, name: &str, x: NodeId, stride: usize, out: usize) -> Result<NodeId> {
+    let spec = ConvSpec::plain(None, 1).to(out);
+    let mut y = net.conv(&format!("{name}.conv1"), x, ConvSpec { stride, ..spec })?;
     y = net.batch_norm(&format!("{name}.bn1"), y)?;
     y = net.relu(format!("{name}.relu1"), y)?;
-    y = net.conv(&format!("{name}.conv2"), y, ConvSpec::plain(None, 1))?;
+    y = net.conv(&format!("{name}.conv2"), y, spec)?;
     y = net.batch_norm(&format!("{name}.bn2"), y)?;
     let mut shortcut = x;
     if stride != 1 {
@@ -45,23 +57,23 @@ fn block(net: &mut Assembly<'_>, name: &str, x: NodeId, stride: usize) -> Result
 }
 
 pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
-    let depths: Vec<usize> = (1..=3).map(|layer| depth(tensors, layer)).collect();
+    let depths = depths(tensors);
     let channels = Assembly::picture_channels(tensors, "conv1.weight");
     let mut net = Assembly::new(tensors, Shape::new(channels, 32, 32), 1e-5);
     let mut x = net.builder.input();
-    x = net.conv("conv1", x, ConvSpec::plain(Some(3), 1))?;
+    x = net.conv("conv1", x, ConvSpec::plain(Some(3), 1).to(WIDTHS[0]))?;
     x = net.batch_norm("bn1", x)?;
     x = net.relu("relu", x)?;
     for (layer, &blocks) in (1..).zip(&depths) {
         // A missing layer fails on its first block, and the error names the missing tensor.
         for i in 0..blocks.max(1) {
             let stride = if layer > 1 && i == 0 { 2 } else { 1 };
-            x = block(&mut net, &format!("layer{layer}.{i}"), x, stride)?;
+            x = block(&mut net, &format!("layer{layer}.{i}"), x, stride, WIDTHS[layer - 1])?;
         }
         net.builder.stage(format!("layer{layer}"), x);
     }
     x = net.pooled(1, x)?;
-    x = net.linear("linear", x, BiasPresence::Present)?;
+    x = net.linear("linear", x, BiasPresence::Present, 10)?;
     let graph = net.builder.finish(x)?;
     let listed: Vec<String> = depths.iter().map(usize::to_string).collect();
     let architecture = format!("cifar-resnet{} [{}]", 2 * depths.iter().sum::<usize>() + 2, listed.join(","));

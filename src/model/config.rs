@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::{Architecture, BuiltNet, Labels, Setting};
+use super::{ARCHITECTURES, Architecture, BuiltNet, Labels, Setting};
 use crate::error::{Error, ErrorKind, Result, open_file};
 use crate::image::Interpolation;
 use crate::tensor::Shape;
@@ -197,8 +197,9 @@ fn parse<'a>(place: &'static str, object: &'a Map<String, Value>) -> Result<Opti
     let pool = object.get("global_pool").and_then(Value::as_str).filter(|pool| !pool.is_empty() && *pool != "avg");
     said.changes.extend(pool.map(|pool| format!("global_pool={pool}")));
     let parts = PARTS.iter().filter_map(|key| Some((*key, here(object, key)?)));
-    let is_lite = said.architecture.as_ref().is_some_and(|name| name.contains("efficientnet_lite"));
-    let activation = if is_lite { "relu6" } else { "relu" };
+    let wanted = said.architecture.as_deref().map(published_name);
+    let row = ARCHITECTURES.iter().find(|row| row.published.iter().any(|(name, _)| Some(*name) == wanted.as_deref()));
+    let activation = row.map_or("relu", |row| row.activation);
     let usual = |key: &str, value: &Value| match key {
         "act_layer" | "hidden_act" => value.as_str().is_some_and(|name| name.eq_ignore_ascii_case(activation)),
         "norm_layer" => ["", "batchnorm", "batchnorm2d"].iter().any(|name| value.as_str() == Some(name)),
@@ -441,6 +442,7 @@ mod tests {
         for (text, changes) in [
             (r#"{"architecture": "efficientnet_lite0", "act_layer": "relu6"}"#, 0),
             (r#"{"architecture": "efficientnet_lite0", "act_layer": "relu"}"#, 1),
+            (r#"{"architecture": "mobilenet_v2", "act_layer": "relu"}"#, 1),
             (r#"{"architecture": "resnet18", "act_layer": "relu6", "norm_layer": "batchnorm2d"}"#, 1),
         ] {
             assert_eq!(file(text).unwrap().unwrap().changes.len(), changes, "{text}");

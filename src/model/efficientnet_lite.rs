@@ -5,7 +5,7 @@
 //! `efficientnet_lite0` … `4` with symmetric padding and PyTorch's eps. Other families (MobileNetV2, MNASNet …) use the
 //! same names with other depths and are not read.
 
-use super::assembly::{Assembly, BiasPresence, ConvSpec, Groups, Pad};
+use super::assembly::{Assembly, BiasPresence, ConvSpec, Groups, Pad, RELU6};
 use super::preprocess::{self, Preparation};
 use super::tensors::Tensors;
 use super::{BuiltNet, Labels};
@@ -24,6 +24,11 @@ const STRIDES: [usize; 7] = [1, 2, 2, 2, 1, 2, 1];
 
 /// Side of the depthwise kernels of each stage.
 const KERNELS: [usize; 7] = [3, 3, 5, 3, 5, 5, 3];
+
+/// Channels of the published nets' stem and head, and what an expanding block multiplies its input's channels by.
+const STEM: usize = 32;
+const HEAD: usize = 1280;
+const EXPANSION: usize = 6;
 
 /// Stages after which the resolution drops; the last resolution ends with the head.
 const STAGE_ENDS: [usize; 4] = [0, 1, 2, 4];
@@ -62,6 +67,15 @@ const OTHERS: [([usize; 7], &str); 5] = [
     ([1, 3, 4, 4, 4, 4, 1], "timm's spnasnet_100 and fbnetc_100"),
 ];
 
+/// What the tensors of a block's stage do not say, or, in a draft, what they would.
+struct Stage {
+    stride: usize,
+    /// Side of the depthwise kernel; `None` takes the weight's.
+    kernel: Option<usize>,
+    out: usize,
+    expands: bool,
+}
+
 /// How the two families differ.
 struct FamilyTraits {
     /// Prefix of the sizes' names.
@@ -93,8 +107,16 @@ fn listed(depths: [usize; 7]) -> String {
     format!("[{}]", depths.map(|n| n.to_string()).join(","))
 }
 
+/// The published size that is drafted.
+fn drafted(tensors: &Tensors) -> Option<&'static Variant> {
+    tensors.drafted().and_then(|net| VARIANTS.iter().find(|v| v.name == net))
+}
+
 /// Blocks of each stage.
 fn depths(tensors: &Tensors) -> [usize; 7] {
+    if let Some(variant) = drafted(tensors) {
+        return variant.depths;
+    }
     let block = |stage: usize, block: usize| tensors.has(&format!("blocks.{stage}.{block}.conv_dw.weight"));
     std::array::from_fn(|stage| (0..).take_while(|&i| block(stage, i)).count())
 }
@@ -149,35 +171,29 @@ fn missing(stage: usize) -> Error {
     Error::model(format!("tensor 'blocks.{stage}.0.conv_dw.weight' is missing; expected shape [*, 1, *, *]"))
 }
 
-fn conv_norm(net: &mut Assembly<'_>, conv: &str, norm: &str, x: NodeId, spec: ConvSpec) -> Result<NodeId> {
-    let y = net.conv(conv, x, spec)?;
-    net.batch_norm(norm, y)
-}
-
-fn relu6(net: &mut Assembly<'_>, name: impl Into<String>, x: NodeId) -> Result<NodeId> {
-    net.op(name, Op::Clamp { lo: 0.0, hi: 6.0 }, &[x])
-}
-
 impl FamilyTraits {
     /// How a convolution pads, strides and groups here; the kernel comes from the weight.
     fn spec(&self, stride: usize, groups: Groups, kernel: Option<usize>) -> ConvSpec {
-        ConvSpec { kernel, stride, pad: self.pad, groups, bias: BiasPresence::Absent }
+        ConvSpec { groups, ..ConvSpec::plain(kernel, stride).padded(self.pad) }
     }
 
-    fn block(&self, net: &mut Assembly<'_>, name: &str, x: NodeId, stride: usize) -> Result<NodeId> {
+    fn block(&self, net: &mut Assembly<'_>, name: &str, x: NodeId, stage: Stage) -> Result<NodeId> {
+        let Stage { stride, kernel, out, expands } = stage;
         let point = self.spec(1, Groups::One, Some(1));
-        let depth = self.spec(stride, Groups::Depthwise, None);
-        let mut y = x;
-        let end = if net.tensors.has(&format!("{name}.conv_pwl.weight")) {
-            y = conv_norm(net, &format!("{name}.conv_pw"), &format!("{name}.bn1"), y, point)?;
-            y = relu6(net, format!("{name}.relu1"), y)?;
-            y = conv_norm(net, &format!("{name}.conv_dw"), &format!("{name}.bn2"), y, depth)?;
-            y = relu6(net, format!("{name}.relu2"), y)?;
-            conv_norm(net, &format!("{name}.conv_pwl"), &format!("{name}.bn3"), y, point)?
+        let depth = self.spec(stride, Groups::Depthwise, kernel);
+        // The n-th convolution with its norm and, but for the last, its activation.
+        let layer = |net: &mut Assembly<'_>, n: usize, conv: &str, x, spec, act: Option<&Op>| {
+            let names = [format!("{name}.{conv}"), format!("{name}.bn{n}"), format!("{name}.relu{n}")];
+            net.conv_norm(names.each_ref().map(String::as_str), x, spec, act)
+        };
+        let end = if expands {
+            let wide = EXPANSION * net.channels(x);
+            let mut y = layer(net, 1, "conv_pw", x, point.to(wide), Some(&RELU6))?;
+            y = layer(net, 2, "conv_dw", y, depth.to(wide), Some(&RELU6))?;
+            layer(net, 3, "conv_pwl", y, point.to(out), None)?
         } else {
-            y = conv_norm(net, &format!("{name}.conv_dw"), &format!("{name}.bn1"), y, depth)?;
-            y = relu6(net, format!("{name}.relu1"), y)?;
-            conv_norm(net, &format!("{name}.conv_pw"), &format!("{name}.bn2"), y, point)?
+            let y = layer(net, 1, "conv_dw", x, depth.to(net.channels(x)), Some(&RELU6))?;
+            layer(net, 2, "conv_pw", y, point.to(out), None)?
         };
         if stride == 1 && net.channels(x) == net.channels(end) {
             return net.op(format!("{name}.add"), Op::Add, &[end, x]);
@@ -194,31 +210,38 @@ impl FamilyTraits {
         if let Some(stage) = depths.iter().position(|&n| n == 0) {
             return Err(missing(stage));
         }
-        let variant = VARIANTS.iter().find(|v| v.depths == depths && v.widths == ends);
+        let drafted = drafted(tensors);
+        let variant = drafted.or_else(|| VARIANTS.iter().find(|v| v.depths == depths && v.widths == ends));
         let channels = Assembly::picture_channels(tensors, "conv_stem.weight");
         let preparation = (self.prepare)(channels, variant);
         let [h, w] = preparation.preprocess.crop;
 
         let mut net = Assembly::new(tensors, Shape::new(channels, h, w), self.eps);
         let mut x = net.builder.input();
-        x = conv_norm(&mut net, "conv_stem", "bn1", x, self.spec(2, Groups::One, None))?;
-        x = relu6(&mut net, "relu1", x)?;
+        let stem = self.spec(2, Groups::One, None).to(STEM);
+        x = net.conv_norm(["conv_stem", "bn1", "relu1"], x, stem, Some(&RELU6))?;
         let mut resolutions = 0;
         for (stage, &blocks) in depths.iter().enumerate() {
             for i in 0..blocks {
-                let stride = if i == 0 { STRIDES[stage] } else { 1 };
-                x = self.block(&mut net, &format!("blocks.{stage}.{i}"), x, stride)?;
+                let name = format!("blocks.{stage}.{i}");
+                let of = Stage {
+                    stride: if i == 0 { STRIDES[stage] } else { 1 },
+                    kernel: drafted.map(|_| KERNELS[stage]),
+                    out: drafted.map_or(0, |v| v.widths[stage]),
+                    expands: drafted.map_or_else(|| net.tensors.has(&format!("{name}.conv_pwl.weight")), |_| stage > 0),
+                };
+                x = self.block(&mut net, &name, x, of)?;
             }
             if STAGE_ENDS.contains(&stage) {
                 resolutions += 1;
                 net.builder.stage(format!("stage{resolutions}"), x);
             }
         }
-        x = conv_norm(&mut net, "conv_head", "bn2", x, self.spec(1, Groups::One, Some(1)))?;
-        x = relu6(&mut net, "relu2", x)?;
+        let head = self.spec(1, Groups::One, Some(1)).to(HEAD);
+        x = net.conv_norm(["conv_head", "bn2", "relu2"], x, head, Some(&RELU6))?;
         net.builder.stage(format!("stage{}", resolutions + 1), x);
         x = net.pooled(1, x)?;
-        x = net.linear("classifier", x, BiasPresence::Present)?;
+        x = net.linear("classifier", x, BiasPresence::Present, 1000)?;
         let graph = net.builder.finish(x)?;
         let form = format!("{}efficientnet-lite {}", self.prefix, listed(depths));
         Ok(BuiltNet {

@@ -8,6 +8,9 @@ use crate::error::{Error, Result};
 use crate::graph::Op;
 use crate::tensor::Shape;
 
+/// Inputs and outputs of the layers of the net that is drafted.
+const DRAFTED: [usize; 5] = [784, 1024, 1024, 1024, 10];
+
 pub(super) fn recognise(tensors: &Tensors) -> Result<bool> {
     let weights = || tensors.names().filter(|n| n.ends_with(".weight"));
     let suits = |name: &str| match tensors.shape(name) {
@@ -50,9 +53,14 @@ fn ordered(tensors: &Tensors) -> Result<Vec<String>> {
 }
 
 pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
-    let layers = ordered(tensors)?;
-    let Some(&[_, inputs]) = layers.first().and_then(|first| tensors.shape(&format!("{first}.weight"))) else {
-        return Err(Error::model("an MLP needs weights of two dimensions, the first layer has none"));
+    let (layers, inputs) = if tensors.drafted().is_some() {
+        ((0..DRAFTED.len() - 1).map(|i| (2 * i).to_string()).collect(), DRAFTED[0])
+    } else {
+        let layers = ordered(tensors)?;
+        let Some(&[_, inputs]) = layers.first().and_then(|first| tensors.shape(&format!("{first}.weight"))) else {
+            return Err(Error::model("an MLP needs weights of two dimensions, the first layer has none"));
+        };
+        (layers, inputs)
     };
     let side = inputs.isqrt();
     // One number is a vector, not a picture.
@@ -68,7 +76,8 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     }
     let hidden = layers.len() - 1;
     for (i, name) in layers.iter().enumerate() {
-        x = net.linear(name, x, BiasPresence::Optional)?;
+        let out = DRAFTED.get(i + 1).copied().unwrap_or(0);
+        x = net.linear(name, x, BiasPresence::Optional, out)?;
         if i < hidden {
             x = net.relu(format!("{name}.relu"), x)?;
             net.builder.stage(format!("stage{}", i + 1), x);

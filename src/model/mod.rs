@@ -5,12 +5,17 @@ mod assembly;
 mod blueprint;
 mod cifar;
 mod config;
+mod densenet;
 mod efficientnet_lite;
+mod googlenet;
+mod inception_v3;
 mod info;
 mod labels;
 mod mlp;
+mod mobilenet_v2;
 mod preprocess;
 mod resnet;
+mod squeezenet;
 mod tensors;
 mod vgg;
 
@@ -92,6 +97,10 @@ pub struct Architecture {
     build: fn(&mut Tensors) -> Result<BuiltNet>,
     /// Published names of such nets (torchvision, timm), with the form that each stands for.
     published: &'static [(&'static str, &'static str)],
+    /// Names of the nets that `build` builds without a file ([`Tensors::draft`]).
+    drafts: fn() -> Vec<&'static str>,
+    /// The activation, as configs name it.
+    activation: &'static str,
     /// A published family with indistinguishable files: its name in this table, and how it differs.
     twin: Option<(&'static str, &'static str)>,
 }
@@ -110,14 +119,18 @@ pub static ARCHITECTURES: &[Architecture] = &[
         recognise: resnet::recognise,
         build: resnet::build,
         published: resnet::PUBLISHED,
+        drafts: || resnet::VARIANTS.iter().map(|v| v.name).collect(),
+        activation: "relu",
         twin: None,
     },
     Architecture {
         name: "cifar-resnet",
-        nets: "ResNet-20 to -110 for 32x32 pictures, parameter-free shortcuts",
+        nets: "ResNet-8 to -110 for 32x32 pictures, parameter-free shortcuts",
         recognise: cifar::recognise,
         build: cifar::build,
         published: cifar::PUBLISHED,
+        drafts: || cifar::PUBLISHED.iter().map(|(name, _)| *name).collect(),
+        activation: "relu",
         twin: None,
     },
     Architecture {
@@ -126,6 +139,8 @@ pub static ARCHITECTURES: &[Architecture] = &[
         recognise: vgg::recognise,
         build: vgg::build,
         published: vgg::PUBLISHED,
+        drafts: || vgg::PUBLISHED.iter().map(|(name, _)| *name).collect(),
+        activation: "relu",
         twin: None,
     },
     Architecture {
@@ -134,6 +149,8 @@ pub static ARCHITECTURES: &[Architecture] = &[
         recognise: alexnet::recognise,
         build: alexnet::build,
         published: &[("alexnet", "alexnet")],
+        drafts: || vec!["alexnet"],
+        activation: "relu",
         twin: None,
     },
     Architecture {
@@ -142,6 +159,8 @@ pub static ARCHITECTURES: &[Architecture] = &[
         recognise: efficientnet_lite::recognise,
         build: efficientnet_lite::build,
         published: efficientnet_lite::PUBLISHED_OF_TENSORFLOW,
+        drafts: || efficientnet_lite::VARIANTS.iter().map(|v| v.name).collect(),
+        activation: "relu6",
         twin: Some((efficientnet_lite::TIMM, "padding, batch norm and preparation")),
     },
     Architecture {
@@ -150,6 +169,59 @@ pub static ARCHITECTURES: &[Architecture] = &[
         recognise: efficientnet_lite::recognise,
         build: efficientnet_lite::build_timm,
         published: efficientnet_lite::PUBLISHED_OF_TIMM,
+        // Both families have the same tensors.
+        drafts: Vec::new,
+        activation: "relu6",
+        twin: None,
+    },
+    Architecture {
+        name: "mobilenet-v2",
+        nets: "torchvision MobileNetV2",
+        recognise: mobilenet_v2::recognise,
+        build: mobilenet_v2::build,
+        published: mobilenet_v2::PUBLISHED,
+        drafts: || vec!["mobilenet_v2"],
+        activation: "relu6",
+        twin: None,
+    },
+    Architecture {
+        name: "densenet",
+        nets: "DenseNet-121 to -201 with torchvision's names",
+        recognise: densenet::recognise,
+        build: densenet::build,
+        published: densenet::PUBLISHED,
+        drafts: || densenet::VARIANTS.iter().map(|v| v.name).collect(),
+        activation: "relu",
+        twin: None,
+    },
+    Architecture {
+        name: "squeezenet",
+        nets: "torchvision SqueezeNet 1.0 and 1.1",
+        recognise: squeezenet::recognise,
+        build: squeezenet::build,
+        published: squeezenet::PUBLISHED,
+        drafts: || vec!["squeezenet1_0", "squeezenet1_1"],
+        activation: "relu",
+        twin: None,
+    },
+    Architecture {
+        name: "googlenet",
+        nets: "torchvision GoogLeNet",
+        recognise: googlenet::recognise,
+        build: googlenet::build,
+        published: googlenet::PUBLISHED,
+        drafts: || vec!["googlenet"],
+        activation: "relu",
+        twin: None,
+    },
+    Architecture {
+        name: "inception-v3",
+        nets: "Inception v3 with torchvision's names",
+        recognise: inception_v3::recognise,
+        build: inception_v3::build,
+        published: inception_v3::PUBLISHED,
+        drafts: || vec!["inception_v3"],
+        activation: "relu",
         twin: None,
     },
     Architecture {
@@ -158,6 +230,8 @@ pub static ARCHITECTURES: &[Architecture] = &[
         recognise: mlp::recognise,
         build: mlp::build,
         published: &[],
+        drafts: || vec!["mlp"],
+        activation: "relu",
         twin: None,
     },
 ];

@@ -19,6 +19,14 @@ pub(super) fn imagenet(channels: usize) -> Preparation {
     Preparation { preprocess: Preprocess { resize: 256, ..small }, name: "ImageNet" }
 }
 
+/// Short side `resize` bilinear, centre crop `side`, values in [−1, 1]. This is what ImageNet's mean and standard
+/// deviation and then torchvision's `transform_input` make of a picture.
+pub(super) fn symmetric(channels: usize, [side, resize]: [usize; 2]) -> Preparation {
+    let small = small(channels, side).preprocess;
+    let preprocess = Preprocess { resize, mean: vec![0.5; channels], std: vec![0.5; channels], ..small };
+    Preparation { preprocess, name: "levels from -1 to 1" }
+}
+
 /// timm's ImageNet nets: short side `resize` bicubic, centre crop `side`, ImageNet's mean and standard deviation.
 pub(super) fn timm(channels: usize, [side, resize]: [usize; 2]) -> Preparation {
     let small = small(channels, side).preprocess;

@@ -28,6 +28,45 @@ pub(super) const PUBLISHED: &[(&str, &str)] = &[
     ("resnext101_64x4d", "resnext-bottleneck 64x4d [3,4,23,3]"),
 ];
 
+/// A published net that can be drafted.
+pub(super) struct Variant {
+    pub(super) name: &'static str,
+    depths: [usize; 4],
+    /// Channels within the first layer's bottlenecks, and groups; `None` for basic blocks.
+    bottleneck: Option<[usize; 2]>,
+}
+
+const fn variant(name: &'static str, depths: [usize; 4], bottleneck: Option<[usize; 2]>) -> Variant {
+    Variant { name, depths, bottleneck }
+}
+
+pub(super) const VARIANTS: [Variant; 10] = [
+    variant("resnet18", [2, 2, 2, 2], None),
+    variant("resnet34", [3, 4, 6, 3], None),
+    variant("resnet50", [3, 4, 6, 3], Some([64, 1])),
+    variant("resnet101", [3, 4, 23, 3], Some([64, 1])),
+    variant("resnet152", [3, 8, 36, 3], Some([64, 1])),
+    variant("wide_resnet50_2", [3, 4, 6, 3], Some([128, 1])),
+    variant("wide_resnet101_2", [3, 4, 23, 3], Some([128, 1])),
+    variant("resnext50_32x4d", [3, 4, 6, 3], Some([128, 32])),
+    variant("resnext101_32x8d", [3, 4, 23, 3], Some([256, 32])),
+    variant("resnext101_64x4d", [3, 4, 23, 3], Some([256, 64])),
+];
+
+/// Channels of the first layer's blocks in a published net, and how many times as wide the end of its bottlenecks is.
+const WIDTH: usize = 64;
+const EXPANSION: usize = 4;
+
+/// A block of a published net, or its number of convolutions in a file.
+#[derive(Clone, Copy)]
+struct Block {
+    convolutions: usize,
+    stride: usize,
+    /// Channels within the block, and at its end.
+    widths: [usize; 2],
+    groups: usize,
+}
+
 pub(super) fn recognise(tensors: &Tensors) -> Result<bool> {
     Ok(["conv1.weight", "layer1.0.conv1.weight", "fc.weight"].iter().all(|n| tensors.has(n)))
 }
@@ -38,14 +77,15 @@ pub(super) fn depth(tensors: &Tensors, layer: usize) -> usize {
 }
 
 /// Convolutions of the residual branch of block `name`: a ReLU between any two, none after the last.
-fn branch(net: &mut Assembly<'_>, name: &str, x: NodeId, stride: usize, convolutions: usize) -> Result<NodeId> {
+fn branch(net: &mut Assembly<'_>, name: &str, x: NodeId, block: Block) -> Result<NodeId> {
+    let Block { convolutions, stride, widths: [inner, end], groups } = block;
     let mut y = x;
     for i in 1..=convolutions {
         let spec = match (convolutions, i) {
-            (2, 1) => ConvSpec::plain(None, stride),
-            (2, _) => ConvSpec::plain(None, 1),
-            (_, 2) => ConvSpec { groups: Groups::Inferred, ..ConvSpec::plain(None, stride) },
-            _ => ConvSpec::plain(Some(1), 1),
+            (2, 1) => ConvSpec::plain(None, stride).to(end),
+            (2, _) => ConvSpec::plain(None, 1).to(end),
+            (_, 2) => ConvSpec { groups: Groups::Inferred(inner / groups), ..ConvSpec::plain(None, stride).to(inner) },
+            _ => ConvSpec::plain(Some(1), 1).to(if i == 1 { inner } else { end }),
         };
         y = net.conv(&format!("{name}.conv{i}"), y, spec)?;
         y = net.batch_norm(&format!("{name}.bn{i}"), y)?;
@@ -56,14 +96,15 @@ fn branch(net: &mut Assembly<'_>, name: &str, x: NodeId, stride: usize, convolut
     Ok(y)
 }
 
-fn block(net: &mut Assembly<'_>, name: &str, x: NodeId, stride: usize, convolutions: usize) -> Result<NodeId> {
-    let y = branch(net, name, x, stride, convolutions)?;
+fn block(net: &mut Assembly<'_>, name: &str, x: NodeId, block: Block) -> Result<NodeId> {
+    let Block { convolutions, stride, widths: [_, end], .. } = block;
+    let y = branch(net, name, x, block)?;
     let projection = format!("{name}.downsample.0");
     let projected =
         stride != 1 || net.channels(x) != net.channels(y) || net.tensors.has(&format!("{projection}.weight"));
     let mut shortcut = x;
     if projected {
-        shortcut = net.conv(&projection, x, ConvSpec::plain(Some(1), stride))?;
+        shortcut = net.conv(&projection, x, ConvSpec::plain(Some(1), stride).to(end))?;
         shortcut = net.batch_norm(&format!("{name}.downsample.1"), shortcut)?;
     }
     let sum = net.op(format!("{name}.add"), Op::Add, &[y, shortcut])?;
@@ -71,8 +112,10 @@ fn block(net: &mut Assembly<'_>, name: &str, x: NodeId, stride: usize, convoluti
 }
 
 pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
-    let convolutions = if tensors.has("layer1.0.conv3.weight") { 3 } else { 2 };
-    let depths: Vec<usize> = (1..=4).map(|layer| depth(tensors, layer)).collect();
+    let drafted = tensors.drafted().and_then(|net| VARIANTS.iter().find(|v| v.name == net));
+    let has_bottlenecks = drafted.map_or_else(|| tensors.has("layer1.0.conv3.weight"), |v| v.bottleneck.is_some());
+    let convolutions = if has_bottlenecks { 3 } else { 2 };
+    let depths = drafted.map_or_else(|| [1, 2, 3, 4].map(|layer| depth(tensors, layer)), |v| v.depths);
     if let Some(empty) = depths.iter().position(|&n| n == 0) {
         let layer = empty + 1;
         return Err(Error::model(format!(
@@ -101,19 +144,26 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     let mut net = Assembly::new(tensors, Shape::new(channels, 224, 224), 1e-5);
     let mut x = net.builder.input();
     // Nets for small pictures use the same names with a 3×3 stem and no pool; they must not be taken for this one.
-    x = net.conv("conv1", x, ConvSpec::plain(Some(7), 2))?;
+    x = net.conv("conv1", x, ConvSpec::plain(Some(7), 2).to(WIDTH))?;
     x = net.batch_norm("bn1", x)?;
     x = net.relu("relu", x)?;
     x = net.op("maxpool", Op::MaxPool(Window::square(3, 2, 1)), &[x])?;
     for (layer, &blocks) in (1..).zip(&depths) {
         for i in 0..blocks {
-            let stride = if layer > 1 && i == 0 { 2 } else { 1 };
-            x = block(&mut net, &format!("layer{layer}.{i}"), x, stride, convolutions)?;
+            let [inner, groups] = drafted.and_then(|v| v.bottleneck).unwrap_or([WIDTH, 1]);
+            let end = if has_bottlenecks { EXPANSION * WIDTH } else { WIDTH };
+            let of = Block {
+                convolutions,
+                stride: if layer > 1 && i == 0 { 2 } else { 1 },
+                widths: [inner, end].map(|width| width << (layer - 1)),
+                groups,
+            };
+            x = block(&mut net, &format!("layer{layer}.{i}"), x, of)?;
         }
         net.builder.stage(format!("layer{layer}"), x);
     }
     x = net.pooled(1, x)?;
-    x = net.linear("fc", x, BiasPresence::Present)?;
+    x = net.linear("fc", x, BiasPresence::Present, 1000)?;
     let graph = net.builder.finish(x)?;
     let mut assumed = vec!["relu", "max-pool after the stem", "no dilation", "no anti-aliasing", "batch-norm eps 1e-5"];
     if convolutions == 3 {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use safetensors::Dtype;
 
+use super::blueprint::{Blueprint, WeightFill};
 use crate::error::{Error, Result};
 use crate::graph::{BatchNorm, Bytes, Encoding, Weight};
 use crate::tensor::{MOST_HEADER_BYTES, safetensors_header};
@@ -16,12 +17,20 @@ struct StoredTensor {
     offset: usize,
 }
 
-/// The tensors of one file and which of them the net has used.
+/// The tensors of one file and which of them the net has used; or the tensors that the draft of a published net asks for.
 pub(super) struct Tensors {
     bytes: Bytes,
     metadata: BTreeMap<String, String>,
     stored: BTreeMap<String, StoredTensor>,
     used: BTreeSet<String>,
+    draft: Option<Draft>,
+}
+
+/// A published net that is built without a file, to learn its tensors.
+struct Draft {
+    /// Its published name.
+    net: &'static str,
+    tensors: Vec<Blueprint>,
 }
 
 /// The expected shape, such as `[8, *, 3, 3]`.
@@ -128,7 +137,24 @@ impl Tensors {
             return Err(Error::model("the file holds no tensors"));
         }
         let metadata = metadata.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
-        Ok(Self { bytes, metadata, stored, used: BTreeSet::new() })
+        Ok(Self { bytes, metadata, stored, used: BTreeSet::new(), draft: None })
+    }
+
+    /// No file, but a record of the tensors that the published net `net` asks for; their numbers are zeros.
+    pub(super) fn draft(net: &'static str) -> Self {
+        let draft = Some(Draft { net, tensors: Vec::new() });
+        let bytes: Bytes = Arc::new(Vec::new());
+        Self { bytes, metadata: BTreeMap::new(), stored: BTreeMap::new(), used: BTreeSet::new(), draft }
+    }
+
+    /// The published name of the net that is drafted; `None` if there is a file.
+    pub(super) fn drafted(&self) -> Option<&'static str> {
+        self.draft.as_ref().map(|draft| draft.net)
+    }
+
+    /// The tensors that the net asked for, in that order.
+    pub(super) fn blueprint(self) -> Vec<Blueprint> {
+        self.draft.map_or_else(Vec::new, |draft| draft.tensors)
     }
 
     /// The header's `__metadata__`.
@@ -162,12 +188,24 @@ impl Tensors {
         counts
     }
 
-    /// Checks shape, type and numbers of a tensor and marks it as used; `None` accepts any size but zero.
+    /// Checks shape, type and numbers of a tensor and marks it as used; `None` accepts any size but zero. A draft
+    /// records the tensor, to be filled by `fill`, and needs every size.
     fn take<const N: usize>(
         &mut self,
         name: &str,
         expected: [Option<usize>; N],
-    ) -> Result<([usize; N], usize, Encoding)> {
+        fill: WeightFill,
+    ) -> Result<([usize; N], Bytes, usize, Encoding)> {
+        if let Some(draft) = &mut self.draft {
+            let shape = expected.into_iter().collect::<Option<Vec<usize>>>();
+            let dims = shape.as_deref().and_then(|shape| shape.try_into().ok());
+            let Some((shape, dims)) = shape.clone().zip(dims) else {
+                return Err(Error::model(format!("the draft of {} has no size for tensor '{name}'", draft.net)));
+            };
+            let zeros = vec![0u8; shape.iter().product::<usize>() * Encoding::F32.bytes()];
+            draft.tensors.push(Blueprint { name: name.to_string(), shape, fill });
+            return Ok((dims, Arc::new(zeros), 0, Encoding::F32));
+        }
         let Some(tensor) = self.stored.get(name) else {
             return Err(Error::model(format!("tensor '{name}' is missing; expected shape {}", shown(&expected))));
         };
@@ -192,7 +230,7 @@ impl Tensors {
         }
         let offset = tensor.offset;
         self.used.insert(name.to_string());
-        Ok((dims, offset, encoding))
+        Ok((dims, self.bytes.clone(), offset, encoding))
     }
 
     fn raw(&self, offset: usize, len: usize) -> &[u8] {
@@ -200,32 +238,32 @@ impl Tensors {
     }
 
     /// Weight of a convolution `[k, c / groups, kh, kw]`.
-    pub(super) fn conv_weight(&mut self, name: &str, expected: [Option<usize>; 4]) -> Result<Weight> {
-        let (dims, offset, encoding) = self.take(name, expected)?;
-        Weight::stored(dims, self.bytes.clone(), offset, encoding)
+    pub(super) fn conv_weight(&mut self, name: &str, expected: [Option<usize>; 4], fill: WeightFill) -> Result<Weight> {
+        let (dims, bytes, offset, encoding) = self.take(name, expected, fill)?;
+        Weight::stored(dims, bytes, offset, encoding)
     }
 
     /// Weight of a linear layer `[k, c]`.
-    pub(super) fn linear_weight(&mut self, name: &str, inputs: usize) -> Result<Weight> {
-        let ([k, c], offset, encoding) = self.take(name, [None, Some(inputs)])?;
-        Weight::stored([k, c, 1, 1], self.bytes.clone(), offset, encoding)
+    pub(super) fn linear_weight(&mut self, name: &str, expected: [Option<usize>; 2], fill: WeightFill) -> Result<Weight> {
+        let ([k, c], bytes, offset, encoding) = self.take(name, expected, fill)?;
+        Weight::stored([k, c, 1, 1], bytes, offset, encoding)
     }
 
     /// A vector of `len` numbers.
-    pub(super) fn vector(&mut self, name: &str, len: usize) -> Result<Arc<[f64]>> {
-        let (_, offset, encoding) = self.take(name, [Some(len)])?;
-        let stored = Weight::stored([len, 1, 1, 1], self.bytes.clone(), offset, encoding)?;
+    pub(super) fn vector(&mut self, name: &str, len: usize, fill: WeightFill) -> Result<Arc<[f64]>> {
+        let (_, bytes, offset, encoding) = self.take(name, [Some(len)], fill)?;
+        let stored = Weight::stored([len, 1, 1, 1], bytes, offset, encoding)?;
         Ok(stored.to_f64().into())
     }
 
     /// The batch norm `name` on `channels` channels.
     pub(super) fn batch_norm(&mut self, name: &str, channels: usize, eps: f64) -> Result<BatchNorm> {
-        let mut vector = |kind: &str| self.vector(&format!("{name}.{kind}"), channels);
+        let mut vector = |kind: &str, fill| self.vector(&format!("{name}.{kind}"), channels, fill);
         let norm = BatchNorm {
-            gamma: vector("weight")?,
-            beta: vector("bias")?,
-            mean: vector("running_mean")?,
-            variance: vector("running_var")?,
+            gamma: vector("weight", WeightFill::Around)?,
+            beta: vector("bias", WeightFill::Normal(0.1))?,
+            mean: vector("running_mean", WeightFill::Normal(0.1))?,
+            variance: vector("running_var", WeightFill::Around)?,
             eps,
         };
         if let Some(k) = norm.variance.iter().position(|v| v + eps <= 0.0) {
@@ -235,6 +273,11 @@ impl Tensors {
             )));
         }
         Ok(norm)
+    }
+
+    /// Leaves out all tensors whose names start with `prefix`: a part of the net that only training uses.
+    pub(super) fn set_aside(&mut self, prefix: &str) {
+        self.stored.retain(|name, _| !name.starts_with(prefix));
     }
 
     /// Refuses tensors that the net has not used, except batch norms' counters, which may have any type.

@@ -1,0 +1,83 @@
+//! MobileNetV2 (Sandler 2018) with torchvision's names, of any width.
+
+use super::assembly::{Assembly, BiasPresence, ConvSpec, RELU6};
+use super::tensors::Tensors;
+use super::{BuiltNet, Labels, preprocess};
+use crate::error::Result;
+use crate::graph::{NodeId, Op};
+use crate::tensor::Shape;
+
+/// Published names and the form that each stands for.
+pub(super) const PUBLISHED: &[(&str, &str)] = &[("mobilenet_v2", FORM)];
+
+const FORM: &str = "mobilenet-v2";
+
+/// Stages: expansion, channels at the end, blocks, stride of the first block.
+const STAGES: [[usize; 4]; 7] = [
+    [1, 16, 1, 1],
+    [6, 24, 2, 2],
+    [6, 32, 3, 2],
+    [6, 64, 4, 2],
+    [6, 96, 3, 1],
+    [6, 160, 3, 2],
+    [6, 320, 1, 1],
+];
+
+/// Channels of the stem and of the last convolution.
+const STEM: usize = 32;
+const HEAD: usize = 1280;
+
+pub(super) fn recognise(tensors: &Tensors) -> Result<bool> {
+    let names = ["features.0.0.weight", "features.1.conv.0.0.weight", "features.2.conv.1.0.weight"];
+    Ok(names.iter().all(|n| tensors.has(n)))
+}
+
+/// Expansion if there is one, depthwise convolution, projection, and the shortcut where shapes allow it.
+fn block(net: &mut Assembly<'_>, name: &str, x: NodeId, [expansion, out, stride]: [usize; 3]) -> Result<NodeId> {
+    let (mut y, mut next) = (x, 0);
+    if expansion > 1 {
+        let wide = expansion * net.channels(x);
+        y = net.conv_012(&format!("{name}.conv.0"), y, ConvSpec::plain(Some(1), 1).to(wide), Some(&RELU6))?;
+        next = 1;
+    }
+    let depthwise = ConvSpec::plain(Some(3), stride).depthwise(net.channels(y));
+    y = net.conv_012(&format!("{name}.conv.{next}"), y, depthwise, Some(&RELU6))?;
+    let [conv, norm] = [1, 2].map(|i| format!("{name}.conv.{}", next + i));
+    y = net.conv_norm([&conv, &norm, ""], y, ConvSpec::plain(Some(1), 1).to(out), None)?;
+    if stride == 1 && net.channels(x) == net.channels(y) {
+        y = net.op(format!("{name}.add"), Op::Add, &[y, x])?;
+    }
+    Ok(y)
+}
+
+pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
+    let channels = Assembly::picture_channels(tensors, "features.0.0.weight");
+    let mut net = Assembly::new(tensors, Shape::new(channels, 224, 224), 1e-5);
+    let mut x = net.builder.input();
+    x = net.conv_012("features.0", x, ConvSpec::plain(Some(3), 2).to(STEM), Some(&RELU6))?;
+    let (mut position, mut resolutions) = (1, 0);
+    for [expansion, out, blocks, first] in STAGES {
+        for i in 0..blocks {
+            let stride = if i == 0 { first } else { 1 };
+            if stride > 1 {
+                resolutions += 1;
+                net.builder.stage(format!("stage{resolutions}"), x);
+            }
+            x = block(&mut net, &format!("features.{position}"), x, [expansion, out, stride])?;
+            position += 1;
+        }
+    }
+    x = net.conv_012(&format!("features.{position}"), x, ConvSpec::plain(Some(1), 1).to(HEAD), Some(&RELU6))?;
+    net.builder.stage(format!("stage{}", resolutions + 1), x);
+    x = net.pooled(1, x)?;
+    x = net.linear("classifier.1", x, BiasPresence::Present, 1000)?;
+    let graph = net.builder.finish(x)?;
+    Ok(BuiltNet {
+        architecture: FORM.into(),
+        form: FORM.into(),
+        assumed: vec!["relu6", "strides and padding of torchvision's MobileNetV2", "batch-norm eps 1e-5"],
+        preparation: preprocess::imagenet(channels),
+        labels: Labels::for_pictures(graph.classes()),
+        graph,
+    })
+}
