@@ -24,26 +24,19 @@ MOVE(flatten) { out[i] = x[place_of(a.from, i)]; }
 // Vector to feature map.
 MOVE(unflatten) { out[place_of(a.to, i)] = x[i]; }
 
-// Channels from `first` on; zero where there are none.
-MOVE(channels) {
-    const int c = i % a.to[0] + a.first, pixel = i / a.to[0];
-    out[i] = (u32)c < (u32)a.from[0] ? x[pixel * a.from[0] + c] : 0.0f;
+// Source of element `o` of an axis, or -1.
+DEVICE int source_of(const MoveArgs& a, int axis, int o) {
+    const int at = o * a.step[axis] + a.first[axis], every = a.every[axis];
+    return at >= 0 && at % every == 0 && at / every < a.from[axis] ? at / every : -1;
 }
 
-// Every stride-th row and column.
-MOVE(subsample) {
-    const int c = i % a.to[0], pixel = i / a.to[0];
-    const int y = pixel / a.to[2] * a.stride[0], column = pixel % a.to[2] * a.stride[1];
-    out[i] = x[(y * a.from[2] + column) * a.from[0] + c];
-}
-
-// Its adjoint.
-MOVE(spread) {
-    const int c = i % a.to[0], pixel = i / a.to[0];
-    const int y = pixel / a.to[2], column = pixel % a.to[2];
-    const int row = y / a.stride[0], from = column / a.stride[1];
-    const bool kept = y % a.stride[0] == 0 && column % a.stride[1] == 0 && row < a.from[1] && from < a.from[2];
-    out[i] = kept ? x[(row * a.from[2] + from) * a.from[0] + c] : 0.0f;
+// Numbers at other places, zeros in between.
+MOVE(move) {
+    const int pixel = i / a.to[0], c = source_of(a, 0, i % a.to[0]);
+    const int row = source_of(a, 1, pixel / a.to[2]), column = source_of(a, 2, pixel % a.to[2]);
+    const int channel = c % a.groups * (a.from[0] / a.groups) + c / a.groups;
+    const bool there = c >= 0 && row >= 0 && column >= 0;
+    out[i] = there ? x[(row * a.from[2] + column) * a.from[0] + channel] : 0.0f;
 }
 
 // All channels of a source into the result's channels from `at` on.

@@ -5,12 +5,19 @@
     KERNEL(name, 128, 8, PointwiseArgs) {                                  \
         const int i = blockIdx.x * blockDim.x + threadIdx.x, n = blockIdx.y; \
         if (i >= a.count) return;                                          \
-        const float x = a.x[(i64)n * a.x_stride + i];                      \
+        const float x = a.x[(i64)n * a.x_stride + place(a, 0, i)];                      \
         a.out[(i64)n * a.out_stride + i] = (expression);                   \
     }
 
-#define SECOND a.y[(i64)n * a.y_stride + i]
-#define THIRD a.z[(i64)n * a.z_stride + i]
+#define SECOND a.y[(i64)n * a.y_stride + place(a, 1, i)]
+#define THIRD a.z[(i64)n * a.z_stride + place(a, 2, i)]
+
+// Where the number of operand `k` for element `i` lies: operands with fewer channels or one position are repeated.
+DEVICE int place(const PointwiseArgs& a, int k, int i) {
+    const int group = a.group[k];
+    if (group == 0) return i;
+    return (a.positions[k] ? i / a.channels * (a.channels / group) : 0) + i % a.channels / group;
+}
 
 DEVICE float clamped(float x, float low, float high) {
     x = x < low ? low : x;
@@ -47,13 +54,13 @@ POINTWISE(add, x + SECOND)
 POINTWISE(mul, x * SECOND)
 POINTWISE(sub, x - SECOND)
 POINTWISE(divide, divided(x, SECOND, (float)a.p[0]))
+POINTWISE(quotient, x / SECOND)
 POINTWISE(ratio, ratio_or(x, SECOND, THIRD, (float)a.p[0]))
 POINTWISE(scale, (float)a.p[0] * x)
 POINTWISE(absolute, x < 0.0f ? 0.0f - x : x)
 POINTWISE(clamp, clamped(x, (float)a.p[0], (float)a.p[1]))
 POINTWISE(soft_clamp, (float)soft((double)x, a.p[0], a.p[1], a.p[2]))
 POINTWISE(soft_clamp_slope, (float)soft_slope((double)x, a.p[0], a.p[1], a.p[2]))
-POINTWISE(scale_channels, a.y[(i64)n * a.y_stride + i % a.channels] * x)
 POINTWISE(gate,
           a.gate[(i64)n * a.gate_stride + i / a.channels * ((a.channels + 31) / 32) + i % a.channels / 32] >>
                       (i % a.channels % 32) & 1

@@ -217,3 +217,22 @@ KERNEL(adaptive_avg_pool_adjoint, 128, 8, PoolArgs) {
     }
     a.out[(i64)e.copy * a.out_stride + index_of(a, a.extent, e.y, e.x, e.c)] = sum;
 }
+
+// Weighted sums over rows, and of these over columns; one number a thread.
+KERNEL(resample, 128, 8, ResampleArgs) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= a.channels * a.extent[0] * a.extent[1]) return;
+    const int c = i % a.channels, pixel = i / a.channels, row = pixel / a.extent[1], column = pixel % a.extent[1];
+    const float* x = a.x + (i64)blockIdx.y * a.x_stride + c;
+    const float *rows = a.rows + a.extent[0] + 1, *columns = a.columns + a.extent[1] + 1;
+    float sum = 0.0f;
+    for (int r = (int)a.rows[row]; r < (int)a.rows[row + 1]; ++r) {
+        float along = 0.0f;
+        for (int k = (int)a.columns[column]; k < (int)a.columns[column + 1]; ++k) {
+            const int at = (int)rows[2 * r] * a.from_columns + (int)columns[2 * k];
+            along = fmaf(columns[2 * k + 1], x[(i64)at * a.channels], along);
+        }
+        sum = fmaf(rows[2 * r + 1], along, sum);
+    }
+    a.out[(i64)blockIdx.y * a.out_stride + i] = sum;
+}

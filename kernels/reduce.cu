@@ -1,12 +1,12 @@
 // Sums over channels or positions by fixed trees, quantiles, scores, and the search for numbers that are not finite.
 #include "dialect.cuh"
 
-// Sums of a block's 256 threads, for all of them; `slots` holds one number a thread.
-template <class T> DEVICE T block_sum(T v, T* slots) {
+// Sums of a block's threads, for all of them; `slots` holds one number a thread.
+template <class T, int threads = 256> DEVICE T block_sum(T v, T* slots) {
     slots[threadIdx.x] = v;
     sync();
 #pragma unroll
-    for (int half = 128; half > 0; half >>= 1) {
+    for (int half = threads / 2; half > 0; half >>= 1) {
         if (threadIdx.x < half) slots[threadIdx.x] += slots[threadIdx.x + half];
         sync();
     }
@@ -34,6 +34,77 @@ KERNEL(spatial_mean, 256, 4, ReduceArgs) {
     }
     if (part == 0 && c < a.channels) {
         a.out[(i64)blockIdx.y * a.out_stride + c] = slots[lane] * (float)(1.0 / (double)a.plane);
+    }
+}
+
+// Sum over a group of channels and over positions, of numbers or of products of two; one sum a block.
+KERNEL(contract, 128, 8, ContractArgs) {
+    SHARED(shared);
+    float* slots = (float*)shared;
+    const int c = blockIdx.x % a.out_channels * a.group, pixel = blockIdx.x / a.out_channels;
+    const float* x = a.x + (i64)blockIdx.y * a.x_stride + (i64)pixel * a.channels + c;
+    const float* y = a.y + (i64)blockIdx.y * a.y_stride + (i64)pixel * a.channels + c;
+    float sum = 0.0f;
+    for (int i = threadIdx.x; i < a.group * a.plane; i += 128) {
+        const i64 at = (i64)(i / a.group) * a.channels + i % a.group;
+        sum = a.y ? fmaf(x[at], y[at], sum) : sum + x[at];
+    }
+    sum = block_sum<float, 128>(sum, slots);
+    if (threadIdx.x == 0) a.out[(i64)blockIdx.y * a.out_stride + blockIdx.x] = sum;
+}
+
+// Place of number `i` of the block's group, without the copy's.
+DEVICE i64 of_group(const NormArgs& a, int i) {
+    const int c = blockIdx.x % a.groups * a.group + i % a.group;
+    return (i64)(blockIdx.x / a.groups + i / a.group) * a.channels + c;
+}
+
+// Numbers less their group's mean, over its deviation; one group a block.
+KERNEL(standardise, 128, 8, NormArgs) {
+    SHARED(shared);
+    float* slots = (float*)shared;
+    const float* x = a.x + (i64)blockIdx.y * a.x_stride;
+    const int count = a.group * a.plane;
+    const float share = (float)(1.0 / (double)count);
+    float sum = 0.0f;
+    for (int i = threadIdx.x; i < count; i += 128) sum += x[of_group(a, i)];
+    const float mean = block_sum<float, 128>(sum, slots) * share;
+    float squares = 0.0f;
+    for (int i = threadIdx.x; i < count; i += 128) {
+        const float d = x[of_group(a, i)] - mean;
+        squares = fmaf(d, d, squares);
+    }
+    const double variance = (double)block_sum<float, 128>(squares, slots) / (double)count;
+    // Squares that overflow would be hidden by a factor of 0.
+    const float scale = isfinite(variance) ? (float)(1.0 / sqrt(variance + a.eps)) : float_of(0x7FC00000u);
+    if (a.scales && threadIdx.x == 0) a.scales[(i64)blockIdx.y * a.scale_stride + blockIdx.x] = scale;
+    float* out = a.out + (i64)blockIdx.y * a.out_stride;
+    for (int i = threadIdx.x; i < count; i += 128) out[of_group(a, i)] = (x[of_group(a, i)] - mean) * scale;
+}
+
+// Its adjoint.
+KERNEL(standardise_adjoint, 128, 8, NormArgs) {
+    SHARED(shared);
+    float* slots = (float*)shared;
+    const float* s = a.x + (i64)blockIdx.y * a.x_stride;
+    const float* y = a.y + (i64)blockIdx.y * a.y_stride;
+    const int count = a.group * a.plane;
+    const float share = (float)(1.0 / (double)count);
+    float sum = 0.0f, products = 0.0f;
+    for (int i = threadIdx.x; i < count; i += 128) {
+        const i64 at = of_group(a, i);
+        sum += s[at];
+        if (a.y) products = fmaf(s[at], y[at], products);
+    }
+    const float mean = block_sum<float, 128>(sum, slots) * share;
+    const float along = block_sum<float, 128>(products, slots) * share;
+    const float scale = a.scale[(i64)blockIdx.y * a.scale_stride + blockIdx.x];
+    float* out = a.out + (i64)blockIdx.y * a.out_stride;
+    for (int i = threadIdx.x; i < count; i += 128) {
+        const i64 at = of_group(a, i);
+        float d = s[at] - mean;
+        if (a.y) d = d - y[at] * along;
+        out[at] = d * scale;
     }
 }
 

@@ -1082,6 +1082,11 @@ fn evaluate(graph: &verilume::graph::Graph, input: &[f64]) -> Vec<f64> {
             }
             Op::Add => y.extend(x.iter().zip(&values[node.inputs[1].index()]).map(|(a, b)| a + b)),
             Op::Flatten => y.extend(x),
+            Op::Slice { first, channels } => (*first..first + channels).for_each(|c| y.extend(plane(c))),
+            Op::Shuffle { groups } => {
+                let columns = from.c / groups;
+                (0..from.c).for_each(|o| y.extend(plane(o % groups * columns + o / groups)));
+            }
             Op::Subsample { stride: [sy, sx] } => {
                 for c in 0..from.c {
                     let rows = (0..from.h).step_by(*sy);
@@ -1255,6 +1260,7 @@ fn random_nets_compute_numbers_of_order_one() {
         ("densenet121", "densenet [6,12,24,16]"),
         ("squeezenet1_1", "squeezenet 1.1"),
         ("googlenet", "googlenet"),
+        ("shufflenet_v2_x1_0", "shufflenet-v2"),
     ] {
         let model = Model::random(net, 7).unwrap();
         assert_eq!((model.name(), model.architecture()), (net, architecture));

@@ -17,10 +17,10 @@ use verilume::Result;
 use verilume::device::cpu::{Convolution, Kernels};
 use verilume::device::{Boxes, Perturbation, Rectangle};
 use verilume::engine::{Batch, Copies, DeviceChoice, Engine, Job, Pullback, Settings, Task};
-use verilume::graph::{Graph, GraphBuilder, NodeId, Op};
+use verilume::graph::{Graph, GraphBuilder, NodeId, Op, Standardise};
 use verilume::program::{Score, Statistic};
 use verilume::rule::Composite;
-use verilume::tensor::{Padding, Shape, Tensor, Window};
+use verilume::tensor::{Interpolation, Padding, Resize, ResizeTo, Shape, Tensor, Window};
 
 /// One mistake.
 struct Mutant {
@@ -213,6 +213,66 @@ const MUTANTS: &[Mutant] = &[
         "int mask = 16; mask > 1",
         reductions,
     ),
+    mutant(
+        "an operand that is repeated has another's groups",
+        "pointwise.cu",
+        "const int group = a.group[k];",
+        "const int group = a.group[0];",
+        repeats,
+    ),
+    mutant(
+        "one of the positions is read by all",
+        "pointwise.cu",
+        "i / a.channels * (a.channels / group)",
+        "0 * (a.channels / group)",
+        repeats,
+    ),
+    mutant(
+        "the second factor is left out of a sum",
+        "reduce.cu",
+        "a.y ? fmaf(x[at], y[at], sum) : sum + x[at]",
+        "sum + x[at]",
+        repeats,
+    ),
+    mutant(
+        "a sum ends with the first position",
+        "reduce.cu",
+        "i < a.group * a.plane; i += 128",
+        "i < a.group; i += 128",
+        repeats,
+    ),
+    mutant("weights of columns are left out", "pool.cu", "fmaf(columns[2 * k + 1], x[", "fmaf(1.0f, x[", sizes),
+    mutant(
+        "channels are shuffled the other way",
+        "move.cu",
+        "c % a.groups * (a.from[0] / a.groups) + c / a.groups",
+        "c",
+        moves,
+    ),
+    mutant("what lies between strides is read", "move.cu", "at >= 0 && at % every == 0 &&", "at >= 0 &&", moves),
+    mutant(
+        "padding reads what is not there",
+        "move.cu",
+        "c >= 0 && row >= 0 && column >= 0",
+        "c >= 0 && row >= 0",
+        moves,
+    ),
+    mutant(
+        "deviations are not centred",
+        "reduce.cu",
+        "const float d = x[of_group(a, i)] - mean;",
+        "const float d = x[of_group(a, i)];",
+        norms,
+    ),
+    mutant("eps is left out", "reduce.cu", "sqrt(variance + a.eps)", "sqrt(variance)", norms),
+    mutant("the deviation is a constant on the way back", "reduce.cu", "d = d - y[at] * along;", ";", norms),
+    mutant(
+        "groups lie beside their place",
+        "reduce.cu",
+        "blockIdx.x % a.groups * a.group + i % a.group",
+        "blockIdx.x % a.groups + i % a.group",
+        norms,
+    ),
     mutant("a group reads another's channels", "direct.cu", "channel / a.k * a.c", "channel / a.c * a.c", groups),
     mutant(
         "a word of bits lands beside its place",
@@ -243,7 +303,7 @@ fn every_mutant_is_noticed() {
     let truth = Truth::new();
     let sound = TempDir::new().unwrap();
     write_kernels(sound.path(), None);
-    let all: [(&str, Check); 7] = [
+    let all: [(&str, Check); 11] = [
         ("net", net),
         ("products", products),
         ("groups", groups),
@@ -251,6 +311,10 @@ fn every_mutant_is_noticed() {
         ("draws", draws),
         ("statistics", statistics),
         ("reductions", reductions),
+        ("repeats", repeats),
+        ("moves", moves),
+        ("norms", norms),
+        ("sizes", sizes),
     ];
     let failures = Mutex::new(Vec::new());
     each_on_two_threads(all.len(), |i| {
@@ -477,6 +541,55 @@ fn groups(_: &Truth, engine: &mut Engine) -> Outcome {
     let geometry = Geometry { c: 9, k: 15, groups: 3, stride: [2, 1], ..Geometry::default() };
     let case = Case::of("groups", 3, Shape::new(9, 5, 7), geometry.conv(Numbers::Integers));
     check_case(engine, &case, Numbers::Integers, 0.0)
+}
+
+/// Products and sums of operands of which one is repeated.
+fn repeats(_: &Truth, engine: &mut Engine) -> Outcome {
+    for op in [Op::Mul, Op::Add] {
+        let case = Case::wired("channels", 2, Shape::new(5, 18, 19), op.clone(), |b| {
+            vec![b.input(), b.push("most", Op::GlobalMaxPool, &[b.input()]).unwrap()]
+        });
+        check_case(engine, &case, Numbers::Integers, 0.0)?;
+        let case = Case::wired("positions", 2, Shape::new(37, 3, 5), op, |b| {
+            vec![b.push("first", Op::Slice { first: 1, channels: 1 }, &[b.input()]).unwrap(), b.input()]
+        });
+        check_case(engine, &case, Numbers::Integers, 0.0)?;
+    }
+    Ok(())
+}
+
+/// Numbers at other places.
+fn moves(_: &Truth, engine: &mut Engine) -> Outcome {
+    for op in [
+        Op::Shuffle { groups: 2 },
+        Op::Slice { first: 1, channels: 3 },
+        Op::Pad { rows: [1, -2], columns: [-1, 2] },
+        Op::Subsample { stride: [2, 3] },
+    ] {
+        let case = Case::of(format!("{op:?}"), 2, Shape::new(6, 7, 5), op);
+        check_case(engine, &case, Numbers::Integers, 0.0)?;
+    }
+    Ok(())
+}
+
+/// Maps in other sizes.
+fn sizes(_: &Truth, engine: &mut Engine) -> Outcome {
+    for interpolation in [Interpolation::Nearest, Interpolation::Linear, Interpolation::LinearAligned] {
+        let op = Op::Resize(Resize { to: ResizeTo::Size([9, 4]), interpolation });
+        let case = Case::of(format!("{op:?}"), 2, Shape::new(5, 6, 7), op);
+        check_case(engine, &case, Numbers::Reals, 0.0)?;
+    }
+    Ok(())
+}
+
+/// Layer norm and group norm.
+fn norms(_: &Truth, engine: &mut Engine) -> Outcome {
+    for (groups, across_positions) in [(1, false), (3, true)] {
+        let op = Op::Standardise(Standardise { groups, across_positions, eps: 0.25 });
+        let case = Case::of(format!("{op:?}"), 2, Shape::new(6, 13, 11), op);
+        check_case(engine, &case, Numbers::Reals, 0.0)?;
+    }
+    Ok(())
 }
 
 fn pools(_: &Truth, engine: &mut Engine) -> Outcome {

@@ -20,8 +20,8 @@ use verilume::method::conservation;
 use verilume::model::Model;
 use verilume::program::{Builder, Decided, Score, Statistic};
 use verilume::rule::{
-    AlphaBeta, Bias, Composite, ConstantTerms, Contrast, Epsilon, Flat, Gamma, Norm, Pass, Preset, Relevance, Rule,
-    Select, Vjp, WSquare, ZBox, ZPlus, pull_back,
+    AlphaBeta, Bias, Composite, ConstantTerms, Contrast, Epsilon, Flat, Gamma, GateShare, Norm, Pass, Preset,
+    Relevance, Rule, Select, Vjp, WSquare, ZBox, ZPlus, pull_back,
 };
 use verilume::tensor::{Padding, Precision, Shape, Tensor, Window};
 
@@ -516,7 +516,14 @@ fn ids_hold_every_parameter() {
 fn a_known_sign_saves_convolutions() {
     let net = Net::small("vgg");
     let layers = net.graph.nodes().iter().filter(|n| matches!(n.op, Op::Conv(_))).count();
-    let numbers = Relevance { epsilon: 1e-6, gamma: 0.25, bias: Bias::Keep, low: vec![-1.0], high: vec![1.0] };
+    let numbers = Relevance {
+        epsilon: 1e-6,
+        gamma: 0.25,
+        bias: Bias::Keep,
+        gate: GateShare::Nothing,
+        low: vec![-1.0],
+        high: vec![1.0],
+    };
     for (preset, ways, first) in [
         (Preset::Epsilon, 0, 0),
         (Preset::EpsilonPlus, 1, 2),
@@ -554,7 +561,14 @@ impl Subnet {
 
     fn composites(&self) -> Vec<(String, Composite)> {
         let (low, high) = (self.preprocess.black(), self.preprocess.white());
-        let numbers = Relevance { epsilon: 1e-6, gamma: 0.25, bias: Bias::Keep, low: low.clone(), high: high.clone() };
+        let numbers = Relevance {
+            epsilon: 1e-6,
+            gamma: 0.25,
+            bias: Bias::Keep,
+            gate: GateShare::Nothing,
+            low: low.clone(),
+            high: high.clone(),
+        };
         let mut out: Vec<(String, Composite)> = Preset::ALL
             .iter()
             .map(|&(name, preset)| (format!("lrp {name}"), numbers.composite(preset).unwrap()))

@@ -12,7 +12,7 @@ use verilume::ErrorKind;
 use verilume::engine::{Batch, Copies, Engine, Job, Start, Task};
 use verilume::graph::{Graph, GraphBuilder, Linear, Op, SoftClamp};
 use verilume::program::Score;
-use verilume::rule::{Bias, Composite, ConstantTerms, DeepLift, Preset, Relevance, Select, pull_back};
+use verilume::rule::{Bias, Composite, ConstantTerms, DeepLift, GateShare, Preset, Relevance, Select, pull_back};
 use verilume::tensor::{Precision, Shape, Tensor};
 
 const FIRST: [[f64; 2]; 3] = [[1.0, -0.5], [-0.75, 0.25], [0.5, 1.5]];
@@ -82,8 +82,14 @@ fn gradients_under_rules_are_those_by_hand() {
             close("guided", &map(Composite::guided(), Start::Gradient), &guided);
             let deconvnet = each(&|j| up[j].max(0.0));
             close("deconvnet", &map(Composite::deconvnet(), Start::Gradient), &deconvnet);
-            let relevance =
-                Relevance { epsilon: EPSILON, gamma: 0.25, bias: Bias::Keep, low: Vec::new(), high: Vec::new() };
+            let relevance = Relevance {
+                epsilon: EPSILON,
+                gamma: 0.25,
+                bias: Bias::Keep,
+                gate: GateShare::Nothing,
+                low: Vec::new(),
+                high: Vec::new(),
+            };
             let stabilised = |z: f64| if z < 0.0 { z - EPSILON } else { z + EPSILON };
             let y = logit(target);
             let r = each(&|j| SOFT.value(z[j]) * up[j] * y / stabilised(y) / stabilised(z[j]));

@@ -78,9 +78,24 @@ impl Reach {
         for (id, [gain, bias]) in graph.ids().zip(&self.0) {
             let node = graph.node(id);
             let before = node.inputs.iter().map(|i| bounds[i.index()]);
-            let before: f64 = if matches!(node.op, Op::Add) { before.sum() } else { largest(before) };
+            let before: f64 = match node.op {
+                Op::Add => before.sum(),
+                Op::Mul => before.product(),
+                Op::Divide => f64::INFINITY,
+                Op::Reduce(reduce) => {
+                    let from = node.inputs.first().map_or(node.shape, |&i| graph.node(i).shape);
+                    let terms = from.len() / node.shape.len();
+                    largest(before) * reduce.factor(from) * terms as f64
+                }
+                _ => largest(before),
+            };
             if cuts(node) && before >= most {
                 beyond.extend(node.inputs.first());
+            }
+            // Of n numbers with variance 1 none exceeds √n.
+            if let Op::Standardise(norm) = &node.op {
+                bounds.push((norm.count(node.shape) as f64).sqrt());
+                continue;
             }
             bounds.push(match node.op.activation().map(Activation::bounds) {
                 Some(ends) if ends.iter().all(|end| end.is_finite()) => before.min(largest(ends)),

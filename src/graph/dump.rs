@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use super::{Graph, Node, NodeId, Op, Smooth};
-use crate::tensor::{Padding, Window};
+use crate::tensor::{Padding, Resize, ResizeTo, Window};
 
 /// An output format for graphs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +16,14 @@ pub enum Dump {
     Dot,
     /// One object with input, output, stages, totals and nodes.
     Json,
+}
+
+/// What a resizing is told: a size or a factor.
+fn resized(resize: &Resize) -> (&'static str, [usize; 2]) {
+    match resize.to {
+        ResizeTo::Size(size) => ("size", size),
+        ResizeTo::Factor(factor) => ("factor", factor),
+    }
 }
 
 /// Attributes of an operation, without its trained numbers.
@@ -39,6 +47,8 @@ fn attributes(op: &Op) -> Value {
         }
         Op::Linear(linear) => json!({ "weight": linear.weight.dims()[..2], "bias": linear.bias.is_some() }),
         Op::BatchNorm(norm) => json!({ "eps": norm.eps }),
+        Op::Affine(a) => json!({ "scales": a.scale.len(), "shifts": a.shift.len() }),
+        Op::Standardise(s) => json!({ "groups": s.groups, "across_positions": s.across_positions, "eps": s.eps }),
         Op::Clamp { lo, hi } => json!({ "lo": lo, "hi": hi }),
         Op::Smooth(Smooth::SoftClamp(soft)) => json!({ "lo": bound(soft.lo), "hi": bound(soft.hi), "beta": soft.beta }),
         Op::MaxPool(w) => window(w),
@@ -49,8 +59,18 @@ fn attributes(op: &Op) -> Value {
         }
         Op::AdaptiveAvgPool { out } => json!({ "out": out }),
         Op::Subsample { stride } => json!({ "stride": stride }),
+        Op::Resize(r) => {
+            let (key, to) = resized(r);
+            json!({ key: to, "interpolation": r.interpolation.name() })
+        }
+        Op::Slice { first, channels } => json!({ "first": first, "channels": channels }),
+        Op::Shuffle { groups } => json!({ "groups": groups }),
+        Op::Pad { rows, columns } => json!({ "rows": rows, "columns": columns }),
         Op::PadChannels { before, after } => json!({ "before": before, "after": after }),
-        _ => json!({}),
+        Op::Input | Op::Relu | Op::GlobalMaxPool | Op::Add | Op::Mul | Op::Divide | Op::Flatten | Op::Concat => {
+            json!({})
+        }
+        Op::Reduce(r) => json!({ "over": format!("{:?}", r.over).to_lowercase(), "mean": r.mean }),
     }
 }
 
@@ -73,8 +93,33 @@ fn brief(op: &Op) -> String {
         Op::Clamp { lo, hi } => format!("{kind} [{lo}, {hi}]"),
         Op::Smooth(Smooth::SoftClamp(s)) => format!("{kind} [{}, {}], beta {}", s.lo, s.hi, s.beta),
         Op::Subsample { stride: s } => format!("{kind}{}", stride(*s)),
+        Op::Standardise(s) => {
+            let over = if s.across_positions { "all positions" } else { "each position" };
+            format!("{kind} {over}, groups {}", s.groups)
+        }
+        Op::Resize(r) => {
+            let (key, to) = resized(r);
+            format!("{kind} by {}, {key} {}", r.interpolation.name(), pair(to))
+        }
+        Op::Reduce(r) => {
+            let what = if r.mean { "mean" } else { "sum" };
+            format!("{kind}, {what} over {}", format!("{:?}", r.over).to_lowercase())
+        }
+        Op::Slice { first, channels } => format!("{kind} {first}..{}", first + channels),
+        Op::Shuffle { groups } => format!("{kind}, groups {groups}"),
+        Op::Pad { rows: [top, bottom], columns: [left, right] } => format!("{kind} {top} {bottom} {left} {right}"),
         Op::PadChannels { before, after } => format!("{kind} {before} + {after}"),
-        _ => kind.to_string(),
+        Op::Input
+        | Op::Linear(_)
+        | Op::BatchNorm(_)
+        | Op::Affine(_)
+        | Op::Relu
+        | Op::GlobalMaxPool
+        | Op::Add
+        | Op::Mul
+        | Op::Divide
+        | Op::Flatten
+        | Op::Concat => kind.to_string(),
     }
 }
 
@@ -100,6 +145,19 @@ impl Graph {
         node.inputs.iter().map(|&i| self.node(i).name.as_str()).collect()
     }
 
+    /// A short description of a node's operation; of a product also which operand is the gate.
+    fn brief(&self, id: NodeId) -> String {
+        match &self.node(id).op {
+            op @ (Op::Mul | Op::Divide) => format!("{}, gate {}", op.kind(), self.gate_name(id).unwrap_or("none")),
+            op => brief(op),
+        }
+    }
+
+    /// Name of a product's gate.
+    fn gate_name(&self, id: NodeId) -> Option<&str> {
+        self.gate(id).map(|i| self.node(self.node(id).inputs[i]).name.as_str())
+    }
+
     /// Names of the stages that end at `id`.
     fn stage_names(&self, id: NodeId) -> Vec<&str> {
         self.stages().iter().filter(|(_, stage)| *stage == id).map(|(name, _)| name.as_str()).collect()
@@ -111,7 +169,7 @@ impl Graph {
             let node = self.node(id);
             [
                 node.name.clone(),
-                brief(&node.op),
+                self.brief(id),
                 self.input_names(node).join(" "),
                 node.shape.to_string(),
                 node.op.parameters().to_string(),
@@ -148,7 +206,7 @@ impl Graph {
             let stages = self.stage_names(id);
             let fill = if stages.is_empty() { "" } else { ", style=filled, fillcolor=lightgrey" };
             let stages = if stages.is_empty() { String::new() } else { format!(" ({})", stages.join(", ")) };
-            let label = quoted(&format!("{}{stages} | {} | {}", node.name, brief(&node.op), node.shape));
+            let label = quoted(&format!("{}{stages} | {} | {}", node.name, self.brief(id), node.shape));
             let _ = writeln!(out, "  n{} [label={label}{fill}];", id.index());
             for input in &node.inputs {
                 let _ = writeln!(out, "  n{} -> n{};", input.index(), id.index());
@@ -159,11 +217,16 @@ impl Graph {
     }
 
     fn json(&self) -> Value {
-        let node = |node: &Node| {
+        let node = |id: NodeId| {
+            let node = self.node(id);
+            let mut attributes = attributes(&node.op);
+            if matches!(node.op, Op::Mul | Op::Divide) {
+                attributes["gate"] = json!(self.gate_name(id));
+            }
             json!({
                 "name": node.name,
                 "op": node.op.kind(),
-                "attributes": attributes(&node.op),
+                "attributes": attributes,
                 "inputs": self.input_names(node),
                 "shape": node.shape.dims(),
                 "parameters": node.op.parameters(),
@@ -179,7 +242,7 @@ impl Graph {
             "stages": self.stages().iter().map(stage).collect::<Vec<_>>(),
             "parameters": self.parameters(),
             "macs": self.macs(),
-            "nodes": self.nodes().iter().map(node).collect::<Vec<_>>(),
+            "nodes": self.ids().map(node).collect::<Vec<_>>(),
         })
     }
 }

@@ -1,49 +1,37 @@
-//! Merges batch norms into the convolutions before them (Graph → Graph).
+//! Merges batch norms and affine layers into the convolutions before them (Graph → Graph).
 
-use std::sync::Arc;
-
-use super::{BatchNorm, Conv, Graph, NodeId, Op, Weight};
+use super::affine::scale_shift;
+use super::{Affine, Conv, Graph, NodeId, Op};
 use crate::error::Result;
-use crate::tensor::Window;
-
-impl BatchNorm {
-    /// `(scale, shift)` per channel, such that the layer is `scale · x + shift`.
-    pub fn affine(&self) -> (Vec<f64>, Vec<f64>) {
-        let scale: Vec<f64> = self.gamma.iter().zip(&*self.variance).map(|(g, v)| g / (v + self.eps).sqrt()).collect();
-        let shift = self.beta.iter().zip(&*self.mean).zip(&scale).map(|((b, m), s)| b - m * s).collect();
-        (scale, shift)
-    }
-
-    /// The same layer as a depthwise 1×1 convolution.
-    ///
-    /// # Errors
-    /// When there are no channels.
-    pub fn as_conv(&self) -> Result<Conv> {
-        let (scale, shift) = self.affine();
-        let ones = Weight::owned([scale.len(), 1, 1, 1], &vec![1.0; scale.len()])?;
-        let (weight, groups) = (ones.scaled(&scale)?, scale.len());
-        Ok(Conv { weight, bias: Some(Arc::from(shift)), window: Window::square(1, 1, 0), groups })
-    }
-}
 
 impl Graph {
     /// The same function without batch norms.
     ///
-    /// A batch norm that is its convolution's only consumer is merged into it (scales in double precision, exact up to
-    /// rounding); any other becomes a depthwise 1×1 convolution. A merged convolution keeps its own name; stages at the
-    /// batch norm move to the convolution.
+    /// A batch norm or an affine layer that is its convolution's only consumer is merged into it (scales in double
+    /// precision, exact up to rounding), several in a row too; any other batch norm becomes an affine layer. A merged
+    /// convolution keeps its own name; stages at the batch norm move to the convolution.
     ///
     /// # Errors
     /// Never for a graph that was built by [`super::GraphBuilder`].
     pub fn fold(&self) -> Result<Graph> {
+        let folded = self.fold_once()?;
+        let merged = folded.nodes().len() < self.nodes().len();
+        if merged { folded.fold() } else { Ok(folded) }
+    }
+
+    fn fold_once(&self) -> Result<Graph> {
         let consumers = self.consumers();
         let mut builder = self.like(self.input_shape());
         let mut new_id: Vec<NodeId> = Vec::with_capacity(self.nodes().len());
         new_id.push(builder.input());
         // A convolution followed by a batch norm waits for it.
         let merges = |id: NodeId| match consumers[id.index()][..] {
-            [reader] => match (&self.node(id).op, &self.node(reader).op) {
-                (Op::Conv(conv), Op::BatchNorm(norm)) => Some((conv, norm)),
+            [reader] => match &self.node(id).op {
+                Op::Conv(conv) => {
+                    let numbers = scale_shift(&self.node(reader).op, self.node(id).shape.c);
+                    // A constant per element has no place in a bias per channel.
+                    numbers.filter(|(scale, shift)| shift.len() == scale.len()).map(|numbers| (conv, numbers))
+                }
                 _ => None,
             },
             _ => None,
@@ -52,8 +40,7 @@ impl Graph {
             let node = self.node(id);
             let inputs: Vec<NodeId> = node.inputs.iter().map(|i| new_id[i.index()]).collect();
             let new = match (&node.op, merges(id)) {
-                (_, Some((conv, norm))) => {
-                    let (scale, shift) = norm.affine();
+                (_, Some((conv, (scale, shift)))) => {
                     // A bias with one number per element has a plane for each channel.
                     let own = conv.bias.clone().unwrap_or_else(|| vec![0.0; scale.len()].into());
                     let plane = own.len() / scale.len();
@@ -61,10 +48,11 @@ impl Graph {
                     let conv = Conv { weight: conv.weight.scaled(&scale)?, bias: Some(bias), ..conv.clone() };
                     builder.push(node.name.clone(), Op::Conv(conv), &inputs)?
                 }
-                (Op::BatchNorm(_), None) if merges(node.inputs[0]).is_some() => inputs[0],
+                (Op::BatchNorm(_) | Op::Affine(_), None) if merges(node.inputs[0]).is_some() => inputs[0],
                 (Op::BatchNorm(norm), None) => {
-                    let conv = node.conv().map_or_else(|| norm.as_conv(), |conv| Ok(conv.clone()))?;
-                    builder.push(node.name.clone(), Op::Conv(conv), &inputs)?
+                    let (scale, shift) = norm.affine();
+                    let affine = Affine { scale: scale.into(), shift: shift.into() };
+                    builder.add(node.name.clone(), Op::Affine(affine), &inputs, node.norm.clone())?
                 }
                 _ => builder.push(node.name.clone(), node.op.clone(), &inputs)?,
             };

@@ -1,8 +1,10 @@
 //! The computation of a net: nodes in topological order, plain data, never mutated.
 
 mod activation;
+mod affine;
 mod dump;
 mod fold;
+mod gate;
 mod link;
 mod op;
 mod rewrite;
@@ -11,9 +13,10 @@ mod weight;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use activation::{Activation, Smooth, SoftClamp};
+pub use affine::Affine;
 pub use dump::Dump;
 pub use link::Link;
-pub use op::{BatchNorm, Conv, Linear, Op};
+pub use op::{BatchNorm, Conv, Linear, Op, Over, Reduce, Standardise};
 pub use weight::{Bytes, Encoding, Factor, Part, Weight, WeightId};
 
 use crate::error::{Error, Result};
@@ -41,12 +44,12 @@ pub struct Node {
     pub inputs: Vec<NodeId>,
     /// Shape of its output.
     pub shape: Shape,
-    /// A batch norm as a convolution; made once, so that its weight keeps its id.
+    /// A batch norm or an affine layer as a convolution; made once, so that its weight keeps its id.
     norm: Option<Conv>,
 }
 
 impl Node {
-    /// This node as a convolution: its own, or the equivalent of a batch norm.
+    /// This node as a convolution: its own, or the equivalent of a batch norm or an affine layer.
     pub(crate) fn conv(&self) -> Option<&Conv> {
         match &self.op {
             Op::Conv(conv) => Some(conv),
@@ -228,7 +231,7 @@ impl GraphBuilder {
         self.add(name.into(), op, inputs, None)
     }
 
-    /// As [`GraphBuilder::push`]; `norm` is the batch norm's equivalent convolution if it is known.
+    /// As [`GraphBuilder::push`]; `norm` is the equivalent convolution of a batch norm or an affine layer if it is known.
     fn add(&mut self, name: String, op: Op, inputs: &[NodeId], norm: Option<Conv>) -> Result<NodeId> {
         if inputs.iter().any(|i| i.0 >= self.nodes.len()) {
             return Err(Error::model(format!("node '{name}' reads a node that is not there yet")));
@@ -238,9 +241,9 @@ impl GraphBuilder {
         if !self.names.insert(name.clone()) {
             return Err(Error::model(format!("two nodes are named '{name}'")));
         }
-        let norm = match &op {
-            Op::BatchNorm(batch_norm) if norm.is_none() => Some(batch_norm.as_conv()?),
-            _ => norm,
+        let norm = match norm {
+            Some(norm) => Some(norm),
+            None => affine::depthwise(&op, shape.c)?,
         };
         self.nodes.push(Node { name, op, inputs: inputs.to_vec(), shape, norm });
         Ok(NodeId(self.nodes.len() - 1))

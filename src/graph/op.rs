@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Activation, Smooth, Weight};
+use super::{Activation, Affine, Smooth, Weight};
 use crate::error::{Error, Result};
-use crate::tensor::{Shape, Window};
+use crate::tensor::{AxisMove, Moves, Resize, Shape, Window};
 
 /// A convolution: cross-correlation plus bias, as in every framework.
 #[derive(Debug, Clone)]
@@ -43,6 +43,68 @@ pub struct BatchNorm {
     pub eps: f64,
 }
 
+/// A sum or a mean over channels, positions or both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Reduce {
+    /// What is added up.
+    pub over: Over,
+    /// Whether the sum is divided by the number of its terms.
+    pub mean: bool,
+}
+
+/// Axes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Over {
+    /// The channels of each position.
+    Channels,
+    /// The positions of each channel.
+    Positions,
+    /// All numbers.
+    Everything,
+}
+
+impl Reduce {
+    /// Shape of the sums over a map of shape `x`.
+    pub const fn to(&self, x: Shape) -> Shape {
+        match self.over {
+            Over::Channels => Shape::new(1, x.h, x.w),
+            Over::Positions => Shape::vector(x.c),
+            Over::Everything => Shape::vector(1),
+        }
+    }
+
+    /// Factor of the sum over a map of shape `x`.
+    pub const fn factor(&self, x: Shape) -> f64 {
+        if self.mean { self.to(x).len() as f64 / x.len() as f64 } else { 1.0 }
+    }
+}
+
+/// Numbers less their mean, divided by their standard deviation `√(variance + eps)`, over a group of channels.
+///
+/// Layer norm over the channels of each position: one group, `across_positions` false. Group norm: its groups,
+/// `across_positions` true. Instance norm: as many groups as channels. Scale and shift follow as an [`Affine`] layer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Standardise {
+    /// Number of groups of neighbouring channels.
+    pub groups: usize,
+    /// Whether mean and variance are those of all positions together, rather than of each position.
+    pub across_positions: bool,
+    /// Added to the variance; above 0.
+    pub eps: f64,
+}
+
+impl Standardise {
+    /// Shape of the means (and of the variances) of an input of shape `x`.
+    pub const fn moments(&self, x: Shape) -> Shape {
+        if self.across_positions { Shape::vector(self.groups) } else { Shape::new(self.groups, x.h, x.w) }
+    }
+
+    /// Numbers of `x` of which one mean is made.
+    pub const fn count(&self, x: Shape) -> usize {
+        x.len() / self.moments(x).len()
+    }
+}
+
 /// The operation of a node on its inputs.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -55,6 +117,10 @@ pub enum Op {
     Linear(Linear),
     /// Batch norm; [`super::Graph::fold`] merges it into the convolution before it.
     BatchNorm(BatchNorm),
+    /// A product and a sum with constants.
+    Affine(Affine),
+    /// Mean 0 and variance 1: layer norm, group norm, instance norm.
+    Standardise(Standardise),
     /// `max(x, 0)`.
     Relu,
     /// `min(max(x, lo), hi)`; ReLU6 is `0, 6`.
@@ -68,6 +134,8 @@ pub enum Op {
     Smooth(Smooth),
     /// Maximum over windows; padding never wins; the first of equal elements wins.
     MaxPool(Window),
+    /// Maximum over all positions of a channel; the first of equal elements wins.
+    GlobalMaxPool,
     /// Mean over windows.
     AvgPool {
         /// Kernel, stride, padding, ceil mode.
@@ -80,8 +148,15 @@ pub enum Op {
         /// Rows and columns of the output.
         out: [usize; 2],
     },
-    /// Sum of all inputs.
+    /// Sum of all inputs. One with a single channel or a single position is repeated ([`Shape::joined`]).
     Add,
+    /// Product of two inputs. One with a single channel or a single position is repeated ([`Shape::joined`]), as the gates
+    /// of squeeze-and-excitation are.
+    Mul,
+    /// Quotient of two inputs. One with a single channel or a single position is repeated ([`Shape::joined`]).
+    Divide,
+    /// Sums or means over channels or positions.
+    Reduce(Reduce),
     /// Feature map to vector, order c, h, w.
     Flatten,
     /// Inputs concatenated along the channels.
@@ -90,6 +165,27 @@ pub enum Op {
     Subsample {
         /// Distance between the rows and columns that are kept.
         stride: [usize; 2],
+    },
+    /// Other rows and columns.
+    Resize(Resize),
+    /// Neighbouring channels.
+    Slice {
+        /// The first of them.
+        first: usize,
+        /// How many.
+        channels: usize,
+    },
+    /// Channels read as a matrix of this many rows, in the order of its columns (ShuffleNet).
+    Shuffle {
+        /// Rows.
+        groups: usize,
+    },
+    /// Rows and columns of zeros on each side; negative numbers cut off.
+    Pad {
+        /// Above and below.
+        rows: [isize; 2],
+        /// Left and right.
+        columns: [isize; 2],
     },
     /// Zero channels before and after.
     PadChannels {
@@ -108,16 +204,26 @@ impl Op {
             Op::Conv(_) => "conv",
             Op::Linear(_) => "linear",
             Op::BatchNorm(_) => "batch_norm",
+            Op::Affine(_) => "affine",
+            Op::Standardise(_) => "standardise",
             Op::Relu => "relu",
             Op::Clamp { .. } => "clamp",
             Op::Smooth(f) => f.names()[0],
             Op::MaxPool(_) => "max_pool",
+            Op::GlobalMaxPool => "global_max_pool",
             Op::AvgPool { .. } => "avg_pool",
             Op::AdaptiveAvgPool { .. } => "adaptive_avg_pool",
             Op::Add => "add",
+            Op::Mul => "mul",
+            Op::Divide => "divide",
+            Op::Reduce(_) => "reduce",
             Op::Flatten => "flatten",
             Op::Concat => "concat",
             Op::Subsample { .. } => "subsample",
+            Op::Resize(_) => "resize",
+            Op::Slice { .. } => "slice",
+            Op::Shuffle { .. } => "shuffle",
+            Op::Pad { .. } => "pad",
             Op::PadChannels { .. } => "pad_channels",
         }
     }
@@ -132,14 +238,70 @@ impl Op {
             | Op::Conv(_)
             | Op::Linear(_)
             | Op::BatchNorm(_)
+            | Op::Affine(_)
+            | Op::Standardise(_)
             | Op::MaxPool(_)
+            | Op::GlobalMaxPool
             | Op::AvgPool { .. }
             | Op::AdaptiveAvgPool { .. }
             | Op::Add
+            | Op::Mul
+            | Op::Divide
+            | Op::Reduce(_)
             | Op::Flatten
             | Op::Concat
             | Op::Subsample { .. }
+            | Op::Resize(_)
+            | Op::Slice { .. }
+            | Op::Shuffle { .. }
+            | Op::Pad { .. }
             | Op::PadChannels { .. } => None,
+        }
+    }
+
+    /// Where the numbers of the input go, for an operation that only moves them: each to one place at most,
+    /// with zeros elsewhere. A flattening moves numbers too, but between axes.
+    pub fn moves(&self) -> Option<Moves> {
+        match self {
+            Op::Subsample { stride: [y, x] } => {
+                Some(Moves { axes: [AxisMove::SAME, AxisMove::by(*y), AxisMove::by(*x)], groups: 1 })
+            }
+            Op::Slice { first, .. } => Some(Moves::channels(AxisMove::from(*first as isize))),
+            Op::Shuffle { groups } => Some(Moves { groups: *groups, ..Moves::SAME }),
+            Op::Pad { rows: [top, _], columns: [left, _] } => {
+                let axes = [AxisMove::SAME, AxisMove::from(-top), AxisMove::from(-left)];
+                Some(Moves { axes, groups: 1 })
+            }
+            Op::PadChannels { before, .. } => Some(Moves::channels(AxisMove::from(-(*before as isize)))),
+            Op::Input
+            | Op::Conv(_)
+            | Op::Linear(_)
+            | Op::BatchNorm(_)
+            | Op::Affine(_)
+            | Op::Standardise(_)
+            | Op::Relu
+            | Op::Clamp { .. }
+            | Op::Smooth(_)
+            | Op::MaxPool(_)
+            | Op::GlobalMaxPool
+            | Op::AvgPool { .. }
+            | Op::AdaptiveAvgPool { .. }
+            | Op::Add
+            | Op::Mul
+            | Op::Divide
+            | Op::Reduce(_)
+            | Op::Flatten
+            | Op::Concat
+            | Op::Resize(_) => None,
+        }
+    }
+
+    /// The window of a max-pool on an input of shape `x`.
+    pub(crate) fn max_window(&self, x: Shape) -> Option<Window> {
+        match self {
+            Op::MaxPool(window) => Some(*window),
+            Op::GlobalMaxPool => Some(Window { kernel: [x.h, x.w], ..Window::square(1, 1, 0) }),
+            _ => None,
         }
     }
 
@@ -154,6 +316,7 @@ impl Op {
             Op::Conv(c) => trained(&c.weight, &c.bias),
             Op::Linear(l) => trained(&l.weight, &l.bias),
             Op::BatchNorm(b) => 2 * b.gamma.len(),
+            Op::Affine(a) => a.scale.len() + a.shift.len(),
             _ => 0,
         }
     }
@@ -180,6 +343,7 @@ impl Op {
         let arity = match self {
             Op::Input => 0..=0,
             Op::Add | Op::Concat => 1..=usize::MAX,
+            Op::Mul | Op::Divide => 2..=2,
             _ => 1..=1,
         };
         if !arity.contains(&inputs.len()) {
@@ -236,6 +400,13 @@ impl Op {
                 }
                 Ok(x)
             }
+            Op::Affine(affine) => affine.check(x).map(|()| x),
+            Op::Standardise(Standardise { groups, eps, .. }) => {
+                if *groups == 0 || x.c % groups != 0 || !(*eps > 0.0 && eps.is_finite()) {
+                    return Err(Error::model(format!("{} channels in {groups} groups, eps {eps}", x.c)));
+                }
+                Ok(x)
+            }
             Op::Clamp { lo, hi } if lo.partial_cmp(hi) != Some(std::cmp::Ordering::Less) => {
                 Err(Error::model(format!("clamp to [{lo}, {hi}]")))
             }
@@ -256,16 +427,18 @@ impl Op {
                 }
                 Ok(out)
             }
+            Op::GlobalMaxPool => Ok(Shape::vector(x.c)),
             Op::AdaptiveAvgPool { out: [h, w] } => {
                 if *h == 0 || *w == 0 {
                     return Err(Error::model("an adaptive pool to nothing"));
                 }
                 Ok(Shape::new(x.c, *h, *w))
             }
-            Op::Add => match inputs.iter().find(|&&s| s != x) {
-                Some(odd) => Err(Error::model(format!("cannot add {x} and {odd}"))),
-                None => Ok(x),
-            },
+            Op::Reduce(reduce) => Ok(reduce.to(x)),
+            Op::Add | Op::Mul | Op::Divide => inputs.iter().try_fold(x, |all, &odd| {
+                let kind = self.kind();
+                all.joined(odd).ok_or_else(|| Error::model(format!("cannot {kind} {all} and {odd}")))
+            }),
             Op::Flatten => Ok(Shape::vector(x.len())),
             Op::Concat => match inputs.iter().find(|s| (s.h, s.w) != (x.h, x.w)) {
                 Some(odd) => Err(Error::model(format!("cannot concatenate {x} and {odd}"))),
@@ -279,6 +452,28 @@ impl Op {
                     return Err(Error::model("a stride of zero"));
                 }
                 Ok(Shape::new(x.c, x.h.div_ceil(*sy), x.w.div_ceil(*sx)))
+            }
+            Op::Resize(resize) => resize.output(x),
+            Op::Slice { first, channels } => match first.checked_add(*channels) {
+                Some(end) if end <= x.c => Ok(Shape::new(*channels, x.h, x.w)),
+                _ => Err(Error::model(format!("there are no {channels} channels from {first} on in {x}"))),
+            },
+            Op::Shuffle { groups } => {
+                if *groups == 0 || x.c % groups != 0 {
+                    return Err(Error::model(format!("{} channels cannot be shuffled in {groups} groups", x.c)));
+                }
+                Ok(x)
+            }
+            Op::Pad { rows, columns } => {
+                let padded = |n: usize, [before, after]: [isize; 2]| {
+                    n.checked_add_signed(before).and_then(|n| n.checked_add_signed(after)).filter(|&n| n > 0)
+                };
+                match (padded(x.h, *rows), padded(x.w, *columns)) {
+                    (Some(h), Some(w)) => Ok(Shape::new(x.c, h, w)),
+                    _ => Err(Error::model(format!(
+                        "padding of {rows:?} rows and {columns:?} columns leaves nothing of {x}"
+                    ))),
+                }
             }
             Op::PadChannels { before, after } => {
                 let channels = before.checked_add(x.c).and_then(|n| n.checked_add(*after));

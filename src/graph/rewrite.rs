@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Activation, Conv, Graph, Linear, Node, NodeId, Op, Smooth, SoftClamp};
+use super::affine::scale_shift;
+use super::{Activation, Affine, Conv, Graph, Linear, Node, NodeId, Op, Smooth, SoftClamp};
 use crate::error::{Error, Result};
 use crate::tensor::{Shape, Tensor};
 
@@ -53,7 +54,7 @@ impl Graph {
     ///
     /// # Errors
     /// Input when `shift` does not have the input's shape or is not finite. Model when the picture is read by anything
-    /// but convolutions and linear layers (after a flattening, if there is one).
+    /// but convolutions, linear and affine layers (after a flattening, if there is one).
     pub fn shifted(&self, shift: &Tensor) -> Result<Graph> {
         if shift.dims() != self.input_shape().dims() {
             return Err(Error::input(format!("a shift of {:?} for pictures of {}", shift.dims(), self.input_shape())));
@@ -97,8 +98,16 @@ impl Graph {
                         .collect();
                     Ok(Some(Op::Linear(Linear { bias: Some(bias), ..linear.clone() })))
                 }
+                Op::Affine(_) => {
+                    // Its constants become one per element where the shift differs between positions.
+                    let (scale, own) = scale_shift(&node.op, node.shape.c).unwrap_or_default();
+                    let (plane, elements) = (node.shape.plane(), node.shape.len());
+                    let at = |i: usize| own[if own.len() == elements { i } else { i / plane }];
+                    let all = values.iter().enumerate().map(|(i, v)| at(i) - scale[i / plane] * v);
+                    Ok(Some(Op::Affine(Affine { scale: scale.clone().into(), shift: all.collect() })))
+                }
                 op => Err(Error::model(format!(
-                    "a shift of the data can be undone in convolutions and linear layers, not in '{}' ({})",
+                    "a shift of the data can be undone in convolutions, linear and affine layers, not in '{}' ({})",
                     node.name,
                     op.kind()
                 ))),

@@ -301,7 +301,14 @@ impl Moments {
                 Some(Activation::Smooth(f)) => mapped(&|v| f.value(v)),
                 None => x,
             },
-            Op::MaxPool(_) => Self { mean: x.mean + x.variance.sqrt(), variance: 0.6 * x.variance },
+            Op::Standardise(_) => normal,
+            // Scales from 0.5 to 1.5.
+            Op::Affine(_) => Self { mean: x.mean, variance: 1.08 * x.square() - x.mean * x.mean },
+            Op::Mul => {
+                let [mean, square] = inputs.iter().fold([1.0; 2], |[m, s], (x, _)| [m * x.mean, s * x.square()]);
+                Self { mean, variance: square - mean * mean }
+            }
+            Op::MaxPool(_) | Op::GlobalMaxPool => Self { mean: x.mean + x.variance.sqrt(), variance: 0.6 * x.variance },
             Op::AvgPool { .. } => Self { variance: 0.3 * x.variance, ..x },
             Op::AdaptiveAvgPool { .. } => Self { variance: 0.2 * x.variance, ..x },
             Op::Add => Self {
@@ -313,7 +320,9 @@ impl Moments {
                 let zeros = ((before + after) as f64, 0.0, 0.0);
                 Self::mixed([(channels as f64, x.mean, x.square()), zeros].into_iter())
             }
-            Op::Flatten | Op::Subsample { .. } => x,
+            Op::Flatten | Op::Subsample { .. } | Op::Slice { .. } | Op::Shuffle { .. } | Op::Pad { .. } => x,
+            // No net here has these.
+            Op::Divide | Op::Reduce(_) | Op::Resize(_) => x,
         }
     }
 }

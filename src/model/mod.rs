@@ -15,6 +15,7 @@ mod mlp;
 mod mobilenet_v2;
 mod preprocess;
 mod resnet;
+mod shufflenet_v2;
 mod squeezenet;
 mod tensors;
 mod vgg;
@@ -221,6 +222,16 @@ pub static ARCHITECTURES: &[Architecture] = &[
         build: inception_v3::build,
         published: inception_v3::PUBLISHED,
         drafts: || vec!["inception_v3"],
+        activation: "relu",
+        twin: None,
+    },
+    Architecture {
+        name: "shufflenet-v2",
+        nets: "torchvision ShuffleNet V2",
+        recognise: shufflenet_v2::recognise,
+        build: shufflenet_v2::build,
+        published: shufflenet_v2::PUBLISHED,
+        drafts: || shufflenet_v2::WIDTHS.iter().map(|(name, _)| *name).collect(),
         activation: "relu",
         twin: None,
     },

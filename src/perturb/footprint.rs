@@ -2,7 +2,7 @@
 //! layer.
 
 use crate::error::Result;
-use crate::graph::{Graph, NodeId, Op};
+use crate::graph::{Graph, NodeId, Op, Over};
 use crate::tensor::Window;
 
 /// First and last element that a position depends on along an axis; `None` if its window is entirely in the padding.
@@ -67,18 +67,36 @@ impl Footprint {
                         (0..out).map(|o| over(&input[axis][o * n / out..((o + 1) * n).div_ceil(out)])).collect()
                     }
                     Op::Subsample { stride } => input[axis].iter().copied().step_by(stride[axis].max(1)).collect(),
-                    Op::Add | Op::Concat => {
-                        let of = |i: usize| here.inputs.iter().map(move |n| (n.index(), i));
+                    Op::Add | Op::Mul | Op::Divide | Op::Concat => {
+                        // An operand of one position is read by all.
+                        let at = |n: usize, i: usize| if all[n][axis].len() == out { i } else { 0 };
+                        let of = |i: usize| here.inputs.iter().map(move |n| (n.index(), at(n.index(), i)));
                         let seen = |(n, i): (usize, usize)| all[n][axis].get(i).copied().flatten();
                         (0..out).map(|i| of(i).map(seen).fold(None, union)).collect()
                     }
-                    Op::Flatten | Op::Linear(_) => vec![over(&input[axis]); out],
+                    Op::Flatten | Op::Linear(_) | Op::GlobalMaxPool => vec![over(&input[axis]); out],
                     Op::Input
                     | Op::BatchNorm(_)
                     | Op::Relu
                     | Op::Clamp { .. }
                     | Op::Smooth(_)
+                    | Op::Affine(_)
+                    | Op::Slice { .. }
+                    | Op::Shuffle { .. }
                     | Op::PadChannels { .. } => input[axis].clone(),
+                    Op::Standardise(norm) if norm.across_positions => vec![over(&input[axis]); out],
+                    Op::Standardise(_) => input[axis].clone(),
+                    Op::Reduce(reduce) if reduce.over != Over::Channels => vec![over(&input[axis]); out],
+                    Op::Reduce(_) => input[axis].clone(),
+                    Op::Resize(resize) => {
+                        let blend = &resize.blends(from, here.shape)[axis];
+                        (0..out).map(|o| blend.terms(o).map(|(i, _)| input[axis][i]).fold(None, union)).collect()
+                    }
+                    Op::Pad { rows, columns } => {
+                        let before = [rows, columns][axis][0];
+                        let seen = |i: usize| i.checked_add_signed(-before).and_then(|i| input[axis].get(i).copied());
+                        (0..out).map(|i| seen(i).flatten()).collect()
+                    }
                 }
             });
             all.push(spans);

@@ -23,6 +23,9 @@ fn without_dead_steps(steps: Vec<NodeStep>) -> Vec<NodeStep> {
         if let Step::MaxPool { winners, .. } = &mut step {
             *winners = winners.filter(|w| needed.contains(w));
         }
+        if let Step::Standardise { scale, .. } = &mut step {
+            *scale = scale.filter(|s| needed.contains(s));
+        }
         needed.extend(step.reads());
         kept.push((step, node));
     }

@@ -14,7 +14,7 @@ mod zeros;
 
 use std::sync::Arc;
 
-pub use builder::{Builder, Decided, Forward};
+pub use builder::{Builder, Decided, Deviation, Forward};
 pub use closing::{Closing, LastAdjoint};
 pub use plan::{Place, Plan};
 pub use score::{Score, softmax};

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{ConvLayer, LinearLayer, PoolLayer, Range, Score, Statistic, Value};
-use crate::graph::{Link, NodeId, Smooth};
+use crate::graph::{Link, NodeId, Smooth, Standardise};
+use crate::tensor::{Blend, Moves};
 
 /// Operations on a convolution's sums before they are stored, in this order.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -27,6 +28,8 @@ pub enum Elementwise {
     Sub,
     /// `a / (b + δ·sign(b))` with `sign(0) = +1`; 0 where the divisor is zero.
     Divide(f64),
+    /// `a / b`.
+    Quotient,
     /// `k · a`.
     Scale(f64),
     /// `|a|`.
@@ -44,7 +47,7 @@ impl Elementwise {
     pub const fn arity(self) -> usize {
         match self {
             Elementwise::RatioOr(_) => 3,
-            Elementwise::Mul | Elementwise::Sub | Elementwise::Divide(_) => 2,
+            Elementwise::Mul | Elementwise::Sub | Elementwise::Divide(_) | Elementwise::Quotient => 2,
             Elementwise::Scale(_) | Elementwise::Abs | Elementwise::Smooth(_) | Elementwise::Slope(_) => 1,
         }
     }
@@ -55,6 +58,7 @@ impl Elementwise {
             Elementwise::Mul => "mul",
             Elementwise::Sub => "sub",
             Elementwise::Divide(_) => "divide",
+            Elementwise::Quotient => "quotient",
             Elementwise::Scale(_) => "scale",
             Elementwise::Abs => "abs",
             Elementwise::RatioOr(_) => "ratio_or",
@@ -72,6 +76,7 @@ impl Elementwise {
             | Elementwise::Scale(_)
             | Elementwise::Abs
             | Elementwise::RatioOr(_) => true,
+            Elementwise::Quotient => false,
             Elementwise::Smooth(f) => f.value(0.0) == 0.0,
             Elementwise::Slope(f) => f.slope(0.0) == 0.0,
         }
@@ -80,7 +85,7 @@ impl Elementwise {
     /// Its parameters, in the order in which kernels take them; padded with zeros.
     pub const fn parameters(self) -> [f64; 3] {
         match self {
-            Elementwise::Mul | Elementwise::Sub | Elementwise::Abs => [0.0; 3],
+            Elementwise::Mul | Elementwise::Sub | Elementwise::Quotient | Elementwise::Abs => [0.0; 3],
             Elementwise::Divide(p) | Elementwise::Scale(p) | Elementwise::RatioOr(p) => [p, 0.0, 0.0],
             Elementwise::Smooth(f) | Elementwise::Slope(f) => f.parameters(),
         }
@@ -186,7 +191,7 @@ pub enum Step {
         bits: Value,
         out: Value,
     },
-    /// An elementwise function.
+    /// An elementwise function. An operand with fewer channels or one position is repeated (`Shape::repeated_in`).
     Elementwise {
         op: Elementwise,
         xs: Vec<Value>,
@@ -197,10 +202,10 @@ pub enum Step {
         values: Arc<[f64]>,
         out: Value,
     },
-    /// `weights[c] · x[c]`.
-    ScaleChannels {
-        weights: Value,
-        x: Value,
+    /// Sum of one number, or of the product of two, over the channels and positions that each number of `out` stands for
+    /// (`Shape::repeated_in`).
+    Contract {
+        xs: Vec<Value>,
         out: Value,
     },
     /// Largest number of each window and, if anything reads them, the winning tap (the first of equals).
@@ -264,22 +269,33 @@ pub enum Step {
         xs: Vec<Value>,
         out: Value,
     },
-    /// Channels from `first` on, as many as `out` has; channels beyond the input are zero.
-    Channels {
+    /// Weighted sums over rows, and of these over columns.
+    Resample {
         x: Value,
-        first: isize,
+        /// Rows and columns of `out`.
+        blends: Arc<[Blend; 2]>,
         out: Value,
     },
-    /// Every `stride`-th row and column.
-    Subsample {
+    /// Numbers of `x` at other places, zeros in between.
+    Move {
         x: Value,
-        stride: [usize; 2],
+        moves: Moves,
         out: Value,
     },
-    /// Its adjoint: zeros in between.
-    SubsampleAdjoint {
+    /// Mean 0 and variance 1 in each group and, if anything reads it, `1/√(variance + eps)`.
+    Standardise {
+        norm: Standardise,
+        x: Value,
+        out: Value,
+        scale: Option<Value>,
+    },
+    /// `scale ∘ (s − ⟨s⟩)` with the mean over a group; with the standardised `y` also less `scale ∘ y ∘ ⟨s ∘ y⟩`, which
+    /// makes it the gradient.
+    StandardiseAdjoint {
+        norm: Standardise,
         s: Value,
-        stride: [usize; 2],
+        y: Option<Value>,
+        scale: Value,
         out: Value,
     },
     /// Mean over each channel's plane, a vector.
@@ -349,9 +365,8 @@ impl Step {
             | Step::AdaptiveAvgPoolAdjoint { s: x, out }
             | Step::Flatten { x, out }
             | Step::Unflatten { s: x, out }
-            | Step::Channels { x, out, .. }
-            | Step::Subsample { x, out, .. }
-            | Step::SubsampleAdjoint { s: x, out, .. }
+            | Step::Resample { x, out, .. }
+            | Step::Move { x, out, .. }
             | Step::SpatialMean { x, out } => tell(&[read(x), written(out)]),
             Step::ConvWeightAdjoint { x: a, s: b, out, .. }
             | Step::LinearWeightAdjoint { x: a, s: b, out, .. }
@@ -360,18 +375,26 @@ impl Step {
             Step::Clamp { x, out, .. } => tell(&[taken(x), written(out)]),
             Step::Add { a, b, out } => tell(&[taken(a), taken(b), written(out)]),
             Step::Gate { s, bits, out } => tell(&[taken(s), read(bits), written(out)]),
-            Step::ScaleChannels { weights, x, out } => tell(&[read(weights), taken(x), written(out)]),
             Step::Elementwise { xs, out, .. } => {
                 xs.iter().for_each(|x| tell(&[taken(x)]));
                 tell(&[written(out)]);
             }
-            Step::Concat { xs, out } => {
+            Step::Concat { xs, out } | Step::Contract { xs, out } => {
                 xs.iter().for_each(|x| tell(&[read(x)]));
                 tell(&[written(out)]);
             }
             Step::MaxPool { x, out, winners, .. } => {
                 tell(&[read(x), written(out)]);
                 winners.iter().for_each(|w| tell(&[written(w)]));
+            }
+            Step::Standardise { x, out, scale, .. } => {
+                tell(&[read(x), written(out)]);
+                scale.iter().for_each(|scale| tell(&[written(scale)]));
+            }
+            Step::StandardiseAdjoint { s, y, scale, out, .. } => {
+                tell(&[read(s)]);
+                y.iter().for_each(|y| tell(&[read(y)]));
+                tell(&[read(scale), written(out)]);
             }
             Step::PreferWinners { x, winners, preferred, out, .. } => {
                 tell(&[read(x), read(winners), read(preferred), written(out)]);
@@ -473,7 +496,7 @@ impl Step {
             Step::Gate { .. } => "gate",
             Step::Elementwise { op, .. } => op.name(),
             Step::Fill { .. } => "fill",
-            Step::ScaleChannels { .. } => "scale_channels",
+            Step::Contract { .. } => "contract",
             Step::MaxPool { .. } => "max_pool",
             Step::PreferWinners { .. } => "prefer_winners",
             Step::MaxPoolAdjoint { .. } => "max_pool_adjoint",
@@ -484,9 +507,10 @@ impl Step {
             Step::Flatten { .. } => "flatten",
             Step::Unflatten { .. } => "unflatten",
             Step::Concat { .. } => "concat",
-            Step::Channels { .. } => "channels",
-            Step::Subsample { .. } => "subsample",
-            Step::SubsampleAdjoint { .. } => "subsample_adjoint",
+            Step::Resample { .. } => "resample",
+            Step::Move { .. } => "move",
+            Step::Standardise { .. } => "standardise",
+            Step::StandardiseAdjoint { .. } => "standardise_adjoint",
             Step::SpatialMean { .. } => "spatial_mean",
             Step::WeightedChannelSum { .. } => "weighted_channel_sum",
             Step::Head { .. } => "head",

@@ -51,6 +51,10 @@ impl Work {
                 work.flops = 2 * (layer.output.len() * layer.weight.row_len()) as u64;
             }
             Step::WeightedChannelSum { x, .. } => work.flops = 2 * numbers(x),
+            Step::Contract { xs, .. } if xs.len() == 2 => work.flops = 2 * numbers(&xs[0]),
+            // Sums of numbers and of squares; of signals and of their products.
+            Step::Standardise { x, .. } => work.flops = 4 * numbers(x),
+            Step::StandardiseAdjoint { s, .. } => work.flops = 4 * numbers(s),
             Step::Fill { values, .. } => work.weight_bytes = (values.len() * scalar_bytes) as u64,
             // Numbers transferred from or to the host.
             Step::Perturb { .. } | Step::Load { .. } => work.read_bytes = work.written_bytes,

@@ -1,6 +1,6 @@
 //! Predicts, from the steps alone, how sparse each value is.
 
-use super::{Program, Range, Step, Value};
+use super::{Elementwise, Program, Range, Step, Value};
 
 /// The expected share of exact zeros in a value. Only [`Zeros::AllButOneIn`] is a guaranteed bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -55,6 +55,14 @@ fn expected(step: &Step, program: &Program, of: impl Fn(Value) -> Zeros) -> Zero
             0 | 1 => Zeros::Unknown,
             n => Zeros::AllButOneIn(n),
         },
+        // What is known of the numbers of a whole operand holds for the product.
+        Step::Elementwise { op: Elementwise::Mul, xs, out } => {
+            let whole = xs.iter().filter(|&&x| len(x) == len(*out));
+            whole.map(|&x| of(x)).fold(Zeros::Unknown, Zeros::and)
+        }
+        // Where zeros lie close together is not known, so a bound for the whole is none for a part.
+        Step::Move { x, .. } if of(*x) != Zeros::Unknown => Zeros::Many,
+        Step::Concat { xs, .. } if xs.iter().all(|&x| of(x) != Zeros::Unknown) => Zeros::Many,
         _ => Zeros::Unknown,
     }
 }

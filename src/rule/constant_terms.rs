@@ -2,7 +2,8 @@
 //! 3): b ∘ G for every bias, where G is the gradient at the layer's output.
 //!
 //! An activation f adds a constant too, its implicit bias f(x) − f'(x)·x. A clamp whose output o is at a bound adds o ∘
-//! G; for a ReLU this is zero.
+//! G; for a ReLU this is zero. A product z = a·b is counted twice by the gradients of its operands (a·b from each), so its
+//! constant is −z; of a quotient z it is z, since they cancel. A standardisation y hardly changes with the size of its input: its constant is y ∘ ⟨y²⟩.
 
 use std::sync::Arc;
 
@@ -21,14 +22,15 @@ pub struct ConstantTerms {
 }
 
 impl ConstantTerms {
-    /// All nodes of `graph` with a constant: biases, batch norms' shifts, bounds of clamps, smooth activations.
+    /// All nodes of `graph` with a constant: biases, batch norms' shifts, bounds of clamps, smooth activations, products,
+    /// quotients, standardisations.
     pub fn of(graph: &Graph, first_slot: usize) -> Self {
         let adds = |id: &NodeId| {
             let node = graph.node(*id);
             match node.op.activation() {
                 Some(Activation::Clamp { lo, hi }) => [lo, hi].iter().any(|end| end.is_finite() && *end != 0.0),
                 Some(Activation::Smooth(_)) => true,
-                None => bias(node).is_some(),
+                None => matches!(node.op, Op::Mul | Op::Divide | Op::Standardise(_)) || bias(node).is_some(),
             }
         };
         Self { first_slot, nodes: graph.ids().filter(adds).collect() }
@@ -61,7 +63,19 @@ impl Rule for ConstantTerms {
                     let slope = b.elementwise(Elementwise::Slope(f), vec![x])?;
                     Some(b.mul(slope, x)?)
                 }
-                None => None,
+                None => match here.op {
+                    Op::Mul => Some(b.scale(b.output(node), 2.0)?),
+                    // What a gives the divisor takes back.
+                    Op::Divide => Some(b.fill(here.shape, vec![0.0; here.shape.c])?),
+                    Op::Standardise(norm) => {
+                        let (y, shape) = (b.output(node), here.shape);
+                        let squares = b.contract(vec![y, y], norm.moments(shape))?;
+                        let square = b.scale(squares, 1.0 / norm.count(shape) as f64)?;
+                        let constant = b.repeated(Elementwise::Mul, vec![y, square], shape)?;
+                        Some(b.sub(y, constant)?)
+                    }
+                    _ => None,
+                },
             };
             let constant = match linear_part {
                 Some(part) => Some(b.sub(b.output(node), part)?),

@@ -34,30 +34,36 @@ impl std::str::FromStr for Bias {
     }
 }
 
-/// Whether the node has weights: a convolution, a linear layer, or an unfolded batch norm (a depthwise convolution).
+/// Whether the node has weights: a convolution, a linear layer, or a batch norm or affine layer (a depthwise convolution).
 pub(super) fn is_layer(graph: &Graph, id: NodeId) -> bool {
-    matches!(graph.node(id).op, Op::Conv(_) | Op::BatchNorm(_) | Op::Linear(_))
+    sums(graph, id) || matches!(graph.node(id).op, Op::BatchNorm(_) | Op::Affine(_))
 }
 
-/// Whether the node has weights and no node between the picture and it has.
+/// Whether the node sums over inputs with weights. A batch norm or an affine layer does not, so it is neither a first nor a
+/// last layer.
+fn sums(graph: &Graph, id: NodeId) -> bool {
+    matches!(graph.node(id).op, Op::Conv(_) | Op::Linear(_))
+}
+
+/// Whether the node sums with weights and no node between the picture and it does.
 pub(super) fn is_first_layer(graph: &Graph, id: NodeId) -> bool {
     let mut behind = vec![false; graph.nodes().len()];
     for i in graph.ids().take(id.index()) {
-        behind[i.index()] = is_layer(graph, i) || graph.node(i).inputs.iter().any(|n| behind[n.index()]);
+        behind[i.index()] = sums(graph, i) || graph.node(i).inputs.iter().any(|n| behind[n.index()]);
     }
-    is_layer(graph, id) && !graph.node(id).inputs.iter().any(|n| behind[n.index()])
+    sums(graph, id) && !graph.node(id).inputs.iter().any(|n| behind[n.index()])
 }
 
-/// Whether the node has weights and no node between it and the logits has.
+/// Whether the node sums with weights and no node between it and the logits does.
 pub(super) fn is_last_layer(graph: &Graph, id: NodeId) -> bool {
     let mut reached = vec![false; graph.nodes().len()];
     reached[id.index()] = true;
     let mut later = false;
     for i in graph.ids().skip(id.index() + 1) {
         reached[i.index()] = graph.node(i).inputs.iter().any(|n| reached[n.index()]);
-        later |= reached[i.index()] && is_layer(graph, i);
+        later |= reached[i.index()] && sums(graph, i);
     }
-    is_layer(graph, id) && !later
+    sums(graph, id) && !later
 }
 
 /// Whether the value that consumers of `id` read is non-negative for every picture.
@@ -67,12 +73,20 @@ pub(super) fn is_not_negative(b: &Builder<'_>, id: NodeId) -> bool {
         && match node.op {
             _ if node.op.activation().is_some_and(|f| f.bounds()[0] >= 0.0) => true,
             Op::MaxPool(_)
+            | Op::GlobalMaxPool
             | Op::AvgPool { .. }
             | Op::AdaptiveAvgPool { .. }
             | Op::Add
+            | Op::Mul
+            | Op::Divide
             | Op::Flatten
             | Op::Concat
             | Op::Subsample { .. }
+            | Op::Resize(_)
+            | Op::Reduce(_)
+            | Op::Slice { .. }
+            | Op::Shuffle { .. }
+            | Op::Pad { .. }
             | Op::PadChannels { .. } => node.inputs.iter().all(|&input| is_not_negative(b, input)),
             _ => false,
         }
@@ -90,7 +104,7 @@ impl Layer {
     pub fn of(b: &Builder<'_>, id: NodeId, rule: &str) -> Result<Self> {
         let node = b.graph().node(id);
         match node.op {
-            Op::Conv(_) | Op::BatchNorm(_) => Ok(Layer::Conv(b.conv_layer(id)?)),
+            Op::Conv(_) | Op::BatchNorm(_) | Op::Affine(_) => Ok(Layer::Conv(b.conv_layer(id)?)),
             Op::Linear(_) => Ok(Layer::Linear(b.linear_layer(id)?)),
             _ => Err(Error::model(format!(
                 "{rule} is a rule for layers with weights, '{}' is {}",

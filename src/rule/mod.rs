@@ -17,11 +17,13 @@ mod epsilon;
 mod flat;
 mod gamma;
 mod guided;
+mod held;
 mod layer;
 mod norm;
 mod pass;
 mod pattern;
 mod preset;
+mod product;
 mod pull_back;
 mod rectified;
 mod vjp;
@@ -41,11 +43,13 @@ pub use epsilon::Epsilon;
 pub use flat::Flat;
 pub use gamma::Gamma;
 pub use guided::Guided;
+pub use held::Held;
 pub use layer::{Bias, STABILISER};
 pub use norm::Norm;
 pub use pass::Pass;
 pub use pattern::Pattern;
 pub use preset::{Preset, Relevance};
+pub use product::{GateShare, Product};
 pub use pull_back::{pull_back, pull_back_observed};
 pub use rectified::Rectified;
 pub use vjp::Vjp;
@@ -105,18 +109,22 @@ pub enum Select {
     Every,
     /// Scalar functions: ReLUs, clamps, smooth activations.
     Activations,
-    /// Convolutions, and unfolded batch norms.
+    /// Convolutions, and batch norms and affine layers that none takes up.
     Convolutions,
     /// Linear layers.
     Linears,
-    /// Layers with weights that no other such layer precedes, i.e. those at the pixels.
+    /// Convolutions and linear layers that no other precedes, i.e. those at the pixels.
     FirstLayers,
-    /// Layers with weights that no other such layer follows.
+    /// Convolutions and linear layers that no other follows.
     LastLayers,
     /// Additions.
     Sums,
-    /// Average pools.
+    /// Average pools, resizings, and sums over channels or positions: sums with positive weights that are known.
     Averages,
+    /// Products and quotients of two signals.
+    Products,
+    /// Standardisations.
+    Standardisations,
 }
 
 impl Select {
@@ -128,12 +136,17 @@ impl Select {
         match self {
             Select::Every => true,
             Select::Activations => graph.node(id).op.activation().is_some(),
-            Select::Convolutions => matches!(graph.node(id).op, Op::Conv(_) | Op::BatchNorm(_)),
+            Select::Convolutions => matches!(graph.node(id).op, Op::Conv(_) | Op::BatchNorm(_) | Op::Affine(_)),
             Select::Linears => matches!(graph.node(id).op, Op::Linear(_)),
             Select::FirstLayers => layer::is_first_layer(graph, id),
             Select::LastLayers => layer::is_last_layer(graph, id),
             Select::Sums => matches!(graph.node(id).op, Op::Add),
-            Select::Averages => matches!(graph.node(id).op, Op::AvgPool { .. } | Op::AdaptiveAvgPool { .. }),
+            Select::Standardisations => matches!(graph.node(id).op, Op::Standardise(_)),
+            Select::Products => matches!(graph.node(id).op, Op::Mul | Op::Divide),
+            Select::Averages => {
+                let op = &graph.node(id).op;
+                matches!(op, Op::AvgPool { .. } | Op::AdaptiveAvgPool { .. } | Op::Resize(_) | Op::Reduce(_))
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::graph::{NodeId, Op};
 use crate::program::{Builder, Value};
 
-/// `x ∘ (∂y/∂x)ᵀ(R / y)`; for sums and average pools.
+/// `x ∘ (∂y/∂x)ᵀ(R / y)`; for sums, average pools and resizings.
 #[derive(Debug, Clone, Copy)]
 pub struct Norm;
 
@@ -17,9 +17,13 @@ impl Rule for Norm {
 
     fn share(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
         let node = b.graph().node(id);
-        if !matches!(node.op, Op::Add | Op::AvgPool { .. } | Op::AdaptiveAvgPool { .. }) {
+        if !matches!(node.op, Op::Add | Op::AvgPool { .. } | Op::AdaptiveAvgPool { .. } | Op::Resize(_) | Op::Reduce(_))
+        {
             let kind = node.op.kind();
-            return Err(Error::model(format!("norm is a rule for sums and average pools, '{}' is {kind}", node.name)));
+            return Err(Error::model(format!(
+                "norm is a rule for sums, average pools and resizings, '{}' is {kind}",
+                node.name
+            )));
         }
         let y = b.output(id);
         let s = b.divide(up, y, STABILISER)?;

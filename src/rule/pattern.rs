@@ -29,7 +29,7 @@ impl Rule for Pattern {
             self.weights.get(&node).cloned().ok_or_else(|| Error::settings(format!("'{name}' has no pattern")))
         };
         match b.graph().node(node).op {
-            Op::Conv(_) | Op::BatchNorm(_) => {
+            Op::Conv(_) | Op::BatchNorm(_) | Op::Affine(_) => {
                 let layer = ConvLayer { weight: weight()?, bias: None, ..(*b.conv_layer(node)?).clone() };
                 Ok(vec![b.conv_adjoint_of(Arc::new(layer), up)?].into())
             }

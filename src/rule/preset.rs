@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    AlphaBeta, Bias, Composite, Contrast, Epsilon, Flat, Gamma, Norm, Pass, Rectified, Rule, Select, Vjp, ZBox, ZPlus,
+    AlphaBeta, Bias, Composite, Contrast, Epsilon, Flat, Gamma, GateShare, Held, Norm, Pass, Product, Rectified, Rule,
+    Select, Vjp, ZBox, ZPlus,
 };
 use crate::error::{Error, Result};
 
@@ -59,6 +60,8 @@ pub struct Relevance {
     pub gamma: f64,
     /// How biases are treated; the z^B and flat rules have none.
     pub bias: Bias,
+    /// What the gate of a product gets.
+    pub gate: GateShare,
     /// Smallest value of a pixel, one per channel or one for all.
     pub low: Vec<f64>,
     /// Largest value of a pixel.
@@ -67,7 +70,7 @@ pub struct Relevance {
 
 impl Relevance {
     /// The rules of `preset`. Activations pass relevance on, sums and average pools distribute it in proportion, a
-    /// max-pool's winner takes all, and nodes that only move numbers move relevance.
+    /// max-pool's winner takes all, a product gives all to its signal, and nodes that only move numbers move relevance.
     ///
     /// "At the pixels" are the layers with weights that no other such layer precedes, convolutional or linear.
     ///
@@ -93,12 +96,17 @@ impl Relevance {
             Preset::EpsilonGammaBox => Some(Arc::new(ZBox::new(&self.low, &self.high)?)),
             _ => None,
         };
-        Ok(relevance(first, convolutions, epsilon))
+        Ok(relevance(first, convolutions, epsilon, self.gate))
     }
 }
 
 /// Rules of the layers; those of other nodes are the same in all presets.
-fn relevance(first: Option<Arc<dyn Rule>>, convolutions: Arc<dyn Rule>, linears: Arc<dyn Rule>) -> Composite {
+fn relevance(
+    first: Option<Arc<dyn Rule>>,
+    convolutions: Arc<dyn Rule>,
+    linears: Arc<dyn Rule>,
+    gate: GateShare,
+) -> Composite {
     let mut rules: Vec<(Select, Arc<dyn Rule>)> = Vec::new();
     rules.extend(first.map(|rule| (Select::FirstLayers, rule)));
     rules.push((Select::Convolutions, convolutions));
@@ -106,6 +114,8 @@ fn relevance(first: Option<Arc<dyn Rule>>, convolutions: Arc<dyn Rule>, linears:
     rules.push((Select::Activations, Arc::new(Pass)));
     rules.push((Select::Sums, Arc::new(Norm)));
     rules.push((Select::Averages, Arc::new(Norm)));
+    rules.push((Select::Standardisations, Arc::new(Held)));
+    rules.push((Select::Products, Arc::new(Product { gate })));
     rules.push((Select::Every, Arc::new(Vjp)));
     Composite::new(rules)
 }
@@ -118,7 +128,8 @@ impl Composite {
     /// When the box is invalid.
     pub fn deep_taylor(low: &[f64], high: &[f64]) -> Result<Self> {
         let inside: Arc<dyn Rule> = Arc::new(ZPlus { bias: Bias::Keep });
-        Ok(relevance(Some(Arc::new(ZBox::new(low, high)?)), Arc::clone(&inside), inside))
+        let first: Arc<dyn Rule> = Arc::new(ZBox::new(low, high)?);
+        Ok(relevance(Some(first), Arc::clone(&inside), inside, GateShare::Nothing))
     }
 
     /// Excitation backpropagation (Zhang et al. 2016): z⁺ without bias for layers, sums and averages.
@@ -129,6 +140,8 @@ impl Composite {
             (Select::Linears, Arc::clone(&share)),
             (Select::Sums, Arc::clone(&share)),
             (Select::Averages, share),
+            (Select::Standardisations, Arc::new(Held)),
+            (Select::Products, Arc::new(Product { gate: GateShare::Nothing })),
             (Select::Activations, Arc::new(Pass)),
             (Select::Every, Arc::new(Vjp)),
         ])

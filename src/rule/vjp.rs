@@ -6,7 +6,7 @@
 use super::{NodeShares, Rule};
 use crate::error::{Error, Result};
 use crate::graph::{NodeId, Op};
-use crate::program::{Builder, Elementwise, Value};
+use crate::program::{Builder, Deviation, Elementwise, Value};
 use crate::tensor::Shape;
 
 /// The gradient.
@@ -30,17 +30,36 @@ impl Rule for Vjp {
                 let slope = b.elementwise(Elementwise::Slope(*f), vec![b.input(id, 0)])?;
                 vec![b.mul(up, slope)?]
             }
-            Op::Conv(_) | Op::BatchNorm(_) => vec![b.conv_adjoint(id, up)?],
+            Op::Conv(_) | Op::BatchNorm(_) | Op::Affine(_) => vec![b.conv_adjoint(id, up)?],
             Op::Linear(_) => vec![b.linear_adjoint(id, up)?],
-            Op::MaxPool(_) => vec![b.max_pool_adjoint(id, up)?],
+            Op::Standardise(_) => vec![b.standardise_adjoint(id, up, Deviation::Follows)?],
+            Op::MaxPool(_) | Op::GlobalMaxPool => vec![b.max_pool_adjoint(id, up)?],
             Op::AvgPool { .. }
             | Op::AdaptiveAvgPool { .. }
             | Op::Flatten
             | Op::Subsample { .. }
+            | Op::Resize(_)
+            | Op::Reduce(_)
+            | Op::Slice { .. }
+            | Op::Shuffle { .. }
+            | Op::Pad { .. }
             | Op::PadChannels { .. } => {
                 vec![b.fixed_adjoint(id, up)?]
             }
-            Op::Add => vec![up; node.inputs.len()],
+            Op::Add => {
+                let shapes = node.inputs.iter().map(|&i| graph.node(i).shape);
+                shapes.map(|shape| b.contract(vec![up], shape)).collect::<Result<_>>()?
+            }
+            Op::Divide => {
+                let [over, under] = [0, 1].map(|i| graph.node(node.inputs[i]).shape);
+                let share = b.repeated(Elementwise::Quotient, vec![up, b.input(id, 1)], node.shape)?;
+                let back = b.contract(vec![share, b.output(id)], under)?;
+                vec![b.contract(vec![share], over)?, b.scale(back, -1.0)?]
+            }
+            Op::Mul => {
+                let [left, right] = [0, 1].map(|i| (b.input(id, i), graph.node(node.inputs[i]).shape));
+                vec![b.product_adjoint(up, right.0, left.1)?, b.product_adjoint(up, left.0, right.1)?]
+            }
             Op::Concat => {
                 let mut first = 0;
                 let shapes: Vec<Shape> = node.inputs.iter().map(|&i| graph.node(i).shape).collect();

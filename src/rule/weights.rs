@@ -35,6 +35,9 @@ pub fn weight_gradients(b: &mut Builder<'_>, from: NodeId, signal: Value) -> Res
                 None => None,
             },
             Op::Linear(linear) => linear.bias.as_ref().map(|_| up),
+            Op::Affine(affine) if affine.scale.len() == node.shape.c && affine.shift.len() == node.shape.c => {
+                Some(b.bias_adjoint(up)?)
+            }
             Op::BatchNorm(_) => {
                 return Err(Error::model(format!("node '{}': fold batch norms before training", node.name)));
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::layer::{Layer, STABILISER, is_first_layer, lost};
 use super::{NodeShares, Rule};
 use crate::error::{Error, Result};
-use crate::graph::{NodeId, Part};
+use crate::graph::{NodeId, Op, Part};
 use crate::program::{Builder, Value};
 
 /// `z = Wx − W⁺l − W⁻h`, `R_in = x ∘ Wᵀs − l ∘ W⁺ᵀs − h ∘ W⁻ᵀs`; for layers with no layer before them. Biases are
@@ -29,6 +29,29 @@ impl ZBox {
         Ok(Self { low: low.into(), high: high.into() })
     }
 
+    /// Refuses nodes between the picture and layer `id` that may fall where a pixel rises.
+    fn check_rising(id: NodeId, b: &Builder<'_>) -> Result<()> {
+        let graph = b.graph();
+        let mut before = vec![false; graph.nodes().len()];
+        before[id.index()] = true;
+        for i in graph.ids().rev().filter(|i| *i < id) {
+            before[i.index()] = graph.ids().any(|r| before[r.index()] && graph.node(r).inputs.contains(&i));
+            let node = graph.node(i);
+            let rises = match (&node.op, node.op.activation()) {
+                (_, Some(activation)) => activation.rises(),
+                (Op::Mul | Op::Divide | Op::Standardise(_), None) => false,
+                (Op::Affine(affine), None) => affine.scale.iter().all(|s| *s >= 0.0),
+                (Op::BatchNorm(norm), None) => norm.gamma.iter().all(|s| *s >= 0.0),
+                _ => true,
+            };
+            if before[i.index()] && !rises {
+                let (name, kind) = (&node.name, node.op.kind());
+                return Err(Error::model(format!("the box of pixels has no meaning behind '{name}' ({kind})")));
+            }
+        }
+        Ok(())
+    }
+
     /// One end of the box at the layer's input.
     fn bound(values: &Arc<[f64]>, id: NodeId, b: &mut Builder<'_>) -> Result<Value> {
         let graph = b.graph();
@@ -45,7 +68,8 @@ impl ZBox {
         if input == graph.input() {
             return Ok(bound);
         }
-        // The nodes in between (flattening, pooling, sums) are monotonic, so a bound remains a bound.
+        ZBox::check_rising(id, b)?;
+        // The nodes in between (flattening, pooling, sums, affine layers) never fall, so a bound remains a bound.
         let here = b.forward();
         b.replace(graph.input(), bound)?;
         let bound = b.output(input);

@@ -26,7 +26,7 @@ impl Rule for ZPlus {
         let node = b.graph().node(id);
         match node.op {
             Op::Add => sum(id, up, b),
-            Op::AvgPool { .. } | Op::AdaptiveAvgPool { .. } => average(id, up, b),
+            Op::AvgPool { .. } | Op::AdaptiveAvgPool { .. } | Op::Resize(_) | Op::Reduce(_) => average(id, up, b),
             _ if is_layer(b.graph(), id) => {
                 let layer = Layer::of(b, id, "z_plus")?;
                 let bias = layer.bias(self.bias).map(|own| own.iter().map(|v| v.max(0.0)).collect());
@@ -53,10 +53,11 @@ fn sum(id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
     let [first, rest @ ..] = &parts[..] else { return Err(Error::model("a sum of nothing")) };
     let mut z = *first;
     for &part in rest {
-        z = b.add(z, part)?;
+        z = b.add_repeated(z, part)?;
     }
     let s = b.divide(up, z, STABILISER)?;
-    let down = parts.into_iter().map(|part| b.mul(part, s)).collect::<Result<_>>()?;
+    let back = Vjp.pull(id, s, b)?;
+    let down = parts.into_iter().zip(back).map(|(part, s)| b.mul(part, s)).collect::<Result<_>>()?;
     Ok(NodeShares { down, bias: None, lost: Some(lost(b, up, &[(z, s)])?) })
 }
 

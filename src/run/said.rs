@@ -156,7 +156,7 @@ impl Said {
 /// Whether the net scales its input before anything else.
 fn scales_itself(net: &Graph) -> bool {
     let reads_input = |node: &Node| node.inputs.first().is_some_and(|&i| matches!(net.node(i).op, Op::Input));
-    net.nodes().iter().any(|node| reads_input(node) && matches!(node.op, Op::BatchNorm(_)))
+    net.nodes().iter().any(|node| reads_input(node) && matches!(node.op, Op::BatchNorm(_) | Op::Affine(_)))
 }
 
 #[cfg(test)]

@@ -61,6 +61,41 @@ impl Shape {
     pub const fn dims(&self) -> [usize; 3] {
         [self.c, self.h, self.w]
     }
+
+    /// How a map of this shape fills one of shape `whole`: each channel stands for a group of neighbouring channels, each
+    /// position for itself or the only one for all. `None` if it does not.
+    pub const fn repeated_in(&self, whole: Shape) -> Option<Repeat> {
+        let alike = self.h == whole.h && self.w == whole.w;
+        if self.is_empty() || !whole.c.is_multiple_of(self.c) || !(alike || self.plane() == 1) {
+            return None;
+        }
+        Some(Repeat { group: whole.c / self.c, positions: alike })
+    }
+
+    /// The shape of an elementwise function of two maps where a map of one channel, or of one position, is repeated.
+    pub fn joined(self, other: Shape) -> Option<Shape> {
+        let c = if self.c == 1 { other.c } else { self.c };
+        let [h, w] = if self.plane() == 1 { [other.h, other.w] } else { [self.h, self.w] };
+        let joined = Shape::new(c, h, w);
+        let fills = |s: Shape| s.repeated_in(joined).is_some_and(|r| r.group == 1 || s.c == 1);
+        (fills(self) && fills(other)).then_some(joined)
+    }
+}
+
+/// How a smaller map is repeated to fill a larger one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Repeat {
+    /// Channels of the larger map that read one channel.
+    pub group: usize,
+    /// Whether every position has a number of its own.
+    pub positions: bool,
+}
+
+impl Repeat {
+    /// Whether the shapes are equal.
+    pub const fn is_whole(self) -> bool {
+        self.group == 1 && self.positions
+    }
 }
 
 impl std::fmt::Display for Shape {

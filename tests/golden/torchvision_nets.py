@@ -25,6 +25,8 @@ SIZES = {  # rows and columns of the pictures
     "squeezenet1_1": (71, 66),
     "googlenet": (70, 65),
     "inception_v3": (99, 96),
+    "shufflenet_v2_x1_0": (65, 71),
+    "shufflenet_v2_x0_5": (64, 33),
 }
 
 

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use verilume::graph::{BatchNorm, Conv, Encoding, Graph, GraphBuilder, Linear, NodeId, Op, Weight};
-use verilume::tensor::{Padding, Shape, Window};
+use verilume::graph::{
+    Affine, BatchNorm, Conv, Encoding, Graph, GraphBuilder, Linear, NodeId, Op, Over, Reduce, Standardise, Weight,
+};
+use verilume::tensor::{Interpolation, Padding, Resize, ResizeTo, Shape, Window};
 
 use super::{Dense, weight_f64};
 
@@ -341,11 +343,47 @@ pub fn pointwise(numbers: Numbers) -> Vec<Case> {
         add(Op::PadChannels { before: i % 3, after: 4 });
         add(Op::Add);
         add(Op::Concat);
+        add(Op::Affine(Affine { scale: numbers.fill(25, c, 2).into(), shift: numbers.fill(26, c, 5).into() }));
+        add(Op::Affine(Affine::product([0.5])));
+        add(Op::Slice { first: c / 3, channels: c - c / 3 - usize::from(c > 2) });
+        add(Op::Pad { rows: [1, 2], columns: [0, 3] });
+        add(Op::Pad { rows: [-1, 2], columns: [2, 0] });
+        add(Op::GlobalMaxPool);
+        for over in [Over::Channels, Over::Positions, Over::Everything] {
+            add(Op::Reduce(Reduce { over, mean: i % 2 == 0 }));
+        }
+        for interpolation in [Interpolation::Nearest, Interpolation::Linear, Interpolation::LinearAligned] {
+            add(Op::Resize(Resize { to: ResizeTo::Factor([2, 1]), interpolation }));
+            add(Op::Resize(Resize { to: ResizeTo::Size([3, 7]), interpolation }));
+        }
+        for groups in [1, 2, 3, 4, c].into_iter().filter(|g| c.is_multiple_of(*g)) {
+            add(Op::Shuffle { groups });
+            for across_positions in [false, true] {
+                let norm = Standardise { groups, across_positions, eps: 0.125 };
+                if norm.count(shape) > 1 {
+                    add(Op::Standardise(norm));
+                }
+            }
+        }
         let relu = |b: &mut GraphBuilder| b.push("relu", Op::Relu, &[b.input()]).unwrap();
         let mut wired = |what: &str, op: Op, wire: &dyn Fn(&mut GraphBuilder) -> Vec<NodeId>| {
             cases.push(Case::wired(format!("{n}x{shape} {what}"), n, shape, op, wire));
         };
         wired("x + relu(x)", Op::Add, &|b| vec![b.input(), relu(b)]);
+        let first = |b: &mut GraphBuilder| b.push("first", Op::Slice { first: 0, channels: 1 }, &[b.input()]).unwrap();
+        let most = |b: &mut GraphBuilder| b.push("most", Op::GlobalMaxPool, &[b.input()]).unwrap();
+        wired("x · relu(x)", Op::Mul, &|b| vec![b.input(), relu(b)]);
+        for (kind, op) in [("·", Op::Mul), ("+", Op::Add)] {
+            wired(&format!("x {kind} [c,1,1]"), op.clone(), &|b| vec![b.input(), most(b)]);
+            wired(&format!("[c,1,1] {kind} x"), op.clone(), &|b| vec![most(b), b.input()]);
+            wired(&format!("x {kind} [1,h,w]"), op.clone(), &|b| vec![b.input(), first(b)]);
+            wired(&format!("[1,h,w] {kind} [c,1,1]"), op.clone(), &|b| vec![first(b), most(b)]);
+            let least = |b: &mut GraphBuilder| {
+                let most = most(b);
+                b.push("least", Op::Slice { first: 0, channels: 1 }, &[most]).unwrap()
+            };
+            wired(&format!("x {kind} [1,1,1]"), op, &|b| vec![b.input(), least(b)]);
+        }
         wired("x + x", Op::Add, &|b| vec![b.input(); 2]);
         wired("x + relu(x) + clamp(x)", Op::Add, &|b| {
             vec![b.input(), relu(b), b.push("clamp", Op::Clamp { lo: -2.0, hi: 3.0 }, &[b.input()]).unwrap()]

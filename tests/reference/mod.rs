@@ -6,8 +6,8 @@
 
 pub mod cases;
 
-use verilume::graph::{BatchNorm, Conv, Graph, Linear, NodeId, Op};
-use verilume::tensor::{Data, Shape, Tensor, Window};
+use verilume::graph::{Affine, BatchNorm, Conv, Graph, Linear, NodeId, Op, Standardise};
+use verilume::tensor::{Data, Interpolation, Resize, Shape, Tensor, Window};
 
 /// A batch of feature maps, `data` in order n, c, h, w.
 #[derive(Debug, Clone, PartialEq)]
@@ -272,6 +272,77 @@ fn averaged(op: &Op, input: Shape, y: usize, x: usize) -> (Vec<[usize; 2]>, f64)
     }
 }
 
+/// The number of `d` that element `(n, c, y, x)` of a larger map reads.
+fn repeated(d: &Dense, n: usize, c: usize, y: usize, x: usize) -> f64 {
+    let one = d.shape.plane() == 1;
+    d.at(n, if d.shape.c == 1 { 0 } else { c }, if one { 0 } else { y }, if one { 0 } else { x })
+}
+
+/// The sum of a larger map over everything that reads the same number of a map of `shape`.
+fn summed(all: &Dense, shape: Shape) -> Dense {
+    let (mut out, mut all, one) = (Dense::zeros(all.n(), shape), all.clone(), shape.plane() == 1);
+    all.for_each_index(|all, n, c, y, x| {
+        let at = (if shape.c == 1 { 0 } else { c }, if one { 0 } else { y }, if one { 0 } else { x });
+        *out.at_mut(n, at.0, at.1, at.2) += all.at(n, c, y, x);
+    });
+    out
+}
+
+/// Elements that are standardised together with each element, in order.
+fn group(norm: &Standardise, shape: Shape, c: usize, y: usize, x: usize) -> Vec<[usize; 3]> {
+    let size = shape.c / norm.groups;
+    let channels = c / size * size..(c / size + 1) * size;
+    let of = |c: usize| -> Vec<[usize; 3]> {
+        if !norm.across_positions {
+            return vec![[c, y, x]];
+        }
+        (0..shape.plane()).map(|p| [c, p / shape.w, p % shape.w]).collect()
+    };
+    channels.flat_map(of).collect()
+}
+
+/// Mean and inverse deviation of an element's group.
+fn moments(norm: &Standardise, d: &Dense, n: usize, c: usize, y: usize, x: usize) -> (f64, f64) {
+    let all: Vec<f64> = group(norm, d.shape, c, y, x).iter().map(|&[c, y, x]| d.at(n, c, y, x)).collect();
+    let mean = all.iter().sum::<f64>() / all.len() as f64;
+    let variance = all.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / all.len() as f64;
+    (mean, 1.0 / (variance + norm.eps).sqrt())
+}
+
+/// The source of an element of an axis that begins with element `first` of the source.
+fn shifted(o: usize, first: isize, extent: usize) -> Option<usize> {
+    o.checked_add_signed(first).filter(|&i| i < extent)
+}
+
+/// For an operation that moves numbers, the element of the input of shape `from` that lies at `[c, y, x]`.
+fn source(op: &Op, from: Shape, [c, y, x]: [usize; 3]) -> Option<[usize; 3]> {
+    match op {
+        Op::Slice { first, .. } => Some([c + first, y, x]),
+        Op::Shuffle { groups } => Some([c % groups * (from.c / groups) + c / groups, y, x]),
+        Op::Pad { rows, columns } => Some([c, shifted(y, -rows[0], from.h)?, shifted(x, -columns[0], from.w)?]),
+        _ => panic!("{} moves nothing", op.kind()),
+    }
+}
+
+/// Elements of an axis of `n` and their weights, of which element `o` of `out` is the sum.
+fn blended(interpolation: Interpolation, n: usize, out: usize, o: usize) -> Vec<(usize, f64)> {
+    let at = match interpolation {
+        Interpolation::Nearest => return vec![(o * n / out, 1.0)],
+        Interpolation::Linear => (n as f64 / out as f64 * (o as f64 + 0.5) - 0.5).clamp(0.0, (n - 1) as f64),
+        Interpolation::LinearAligned if out == 1 => 0.0,
+        Interpolation::LinearAligned => ((n - 1) * o) as f64 / (out - 1) as f64,
+    };
+    // The hat function around each element.
+    (0..n).map(|i| (i, (1.0 - (at - i as f64).abs()).max(0.0))).filter(|(_, w)| *w > 0.0).collect()
+}
+
+/// Elements of the input and their weights, of which the element at `(y, x)` of a resized map is the sum.
+fn resized(resize: &Resize, input: Shape, out: Shape, y: usize, x: usize) -> Vec<([usize; 2], f64)> {
+    let columns = blended(resize.interpolation, input.w, out.w, x);
+    let rows = blended(resize.interpolation, input.h, out.h, y).into_iter();
+    rows.flat_map(|(iy, a)| columns.iter().map(move |&(ix, b)| ([iy, ix], a * b)).collect::<Vec<_>>()).collect()
+}
+
 /// The output of one operation for `inputs`.
 pub fn op_forward(op: &Op, inputs: &[&Dense]) -> Dense {
     let shapes: Vec<Shape> = inputs.iter().map(|d| d.shape).collect();
@@ -283,6 +354,38 @@ pub fn op_forward(op: &Op, inputs: &[&Dense]) -> Dense {
         Op::BatchNorm(b) => Dense::from_fn(x.n(), out, |n, c, y, col| {
             (x.at(n, c, y, col) - b.mean[c]) * batch_norm_slope(b, c) + b.beta[c]
         }),
+        Op::Affine(a) => Dense::from_fn(x.n(), out, |n, c, y, col| {
+            let at = |v: &[f64]| match v.len() {
+                1 => v[0],
+                len if len == out.c => v[c],
+                _ => v[(c * out.h + y) * out.w + col],
+            };
+            x.at(n, c, y, col) * at(&a.scale) + at(&a.shift)
+        }),
+        Op::Standardise(norm) => Dense::from_fn(x.n(), out, |n, c, y, col| {
+            let (mean, scale) = moments(norm, x, n, c, y, col);
+            (x.at(n, c, y, col) - mean) * scale
+        }),
+        Op::Mul => {
+            Dense::from_fn(x.n(), out, |n, c, y, col| repeated(x, n, c, y, col) * repeated(inputs[1], n, c, y, col))
+        }
+        Op::Divide => {
+            Dense::from_fn(x.n(), out, |n, c, y, col| repeated(x, n, c, y, col) / repeated(inputs[1], n, c, y, col))
+        }
+        Op::Reduce(reduce) => {
+            let factor = if reduce.mean { out.len() as f64 / x.shape.len() as f64 } else { 1.0 };
+            summed(x, out).map(|v| v * factor)
+        }
+        Op::GlobalMaxPool => {
+            let whole = Window { kernel: [x.shape.h, x.shape.w], ..Window::square(1, 1, 0) };
+            return op_forward(&Op::MaxPool(whole), inputs);
+        }
+        Op::Resize(resize) => Dense::from_fn(x.n(), out, |n, c, y, col| {
+            resized(resize, x.shape, out, y, col).iter().map(|&([iy, ix], w)| w * x.at(n, c, iy, ix)).sum()
+        }),
+        Op::Slice { .. } | Op::Shuffle { .. } | Op::Pad { .. } => Dense::from_fn(x.n(), out, |n, c, y, col| {
+            source(op, x.shape, [c, y, col]).map_or(0.0, |[c, y, col]| x.at(n, c, y, col))
+        }),
         Op::Relu => x.map(|v| if v < 0.0 { 0.0 } else { v }),
         Op::Clamp { lo, hi } => x.map(|v| v.clamp(*lo, *hi)),
         Op::MaxPool(window) => Dense::from_fn(x.n(), out, |n, c, y, col| {
@@ -293,7 +396,7 @@ pub fn op_forward(op: &Op, inputs: &[&Dense]) -> Dense {
             let (positions, divisor) = averaged(op, x.shape, y, col);
             positions.iter().map(|&[iy, ix]| x.at(n, c, iy, ix)).sum::<f64>() / divisor
         }),
-        Op::Add => inputs[1..].iter().fold(x.clone(), |sum, next| sum.zip(next, |a, b| a + b)),
+        Op::Add => Dense::from_fn(x.n(), out, |n, c, y, col| inputs.iter().map(|d| repeated(d, n, c, y, col)).sum()),
         Op::Flatten => Dense::new(out, x.data.clone()),
         Op::Concat => {
             let items = (0..x.n()).flat_map(|n| inputs.iter().flat_map(move |d| d.item(n).data));
@@ -332,7 +435,56 @@ pub fn op_vjp(op: &Op, inputs: &[&Dense], up: &Dense, rule: ReluRule) -> Vec<Den
                 *dx.at_mut(n, c, iy, ix) += up.at(n, c, y, col) / divisor;
             }
         }),
-        Op::Add => return vec![up.clone(); inputs.len()],
+        Op::Add => return inputs.iter().map(|d| summed(up, d.shape)).collect(),
+        Op::Mul => {
+            let times = |other: &Dense| {
+                Dense::from_fn(up.n(), up.shape, |n, c, y, col| up.at(n, c, y, col) * repeated(other, n, c, y, col))
+            };
+            return vec![summed(&times(inputs[1]), x.shape), summed(&times(x), inputs[1].shape)];
+        }
+        Op::Divide => {
+            let by = |n, c, y, col| repeated(inputs[1], n, c, y, col);
+            let over = Dense::from_fn(up.n(), up.shape, |n, c, y, col| up.at(n, c, y, col) / by(n, c, y, col));
+            let under = Dense::from_fn(up.n(), up.shape, |n, c, y, col| {
+                -up.at(n, c, y, col) * repeated(x, n, c, y, col) / (by(n, c, y, col) * by(n, c, y, col))
+            });
+            return vec![summed(&over, x.shape), summed(&under, inputs[1].shape)];
+        }
+        Op::Reduce(reduce) => {
+            let factor = if reduce.mean { up.shape.len() as f64 / x.shape.len() as f64 } else { 1.0 };
+            dx = Dense::from_fn(x.n(), x.shape, |n, c, y, col| repeated(up, n, c, y, col) * factor);
+        }
+        Op::Affine(a) => {
+            let scale = |c: usize| a.scale[if a.scale.len() == 1 { 0 } else { c }];
+            dx = Dense::from_fn(x.n(), x.shape, |n, c, y, col| up.at(n, c, y, col) * scale(c));
+        }
+        Op::Standardise(norm) => {
+            dx = Dense::from_fn(x.n(), x.shape, |n, c, y, col| {
+                let (mean, scale) = moments(norm, x, n, c, y, col);
+                let own = (x.at(n, c, y, col) - mean) * scale;
+                let all = group(norm, x.shape, c, y, col);
+                let (mut total, mut along) = (0.0, 0.0);
+                for &[c, y, col] in &all {
+                    total += up.at(n, c, y, col);
+                    along += up.at(n, c, y, col) * (x.at(n, c, y, col) - mean) * scale;
+                }
+                scale * (up.at(n, c, y, col) - (total + own * along) / all.len() as f64)
+            });
+        }
+        Op::GlobalMaxPool => {
+            let whole = Window { kernel: [x.shape.h, x.shape.w], ..Window::square(1, 1, 0) };
+            return op_vjp(&Op::MaxPool(whole), inputs, up, rule);
+        }
+        Op::Resize(resize) => up_indices.for_each_index(|up, n, c, y, col| {
+            for ([iy, ix], w) in resized(resize, x.shape, up.shape, y, col) {
+                *dx.at_mut(n, c, iy, ix) += w * up.at(n, c, y, col);
+            }
+        }),
+        Op::Slice { .. } | Op::Shuffle { .. } | Op::Pad { .. } => up_indices.for_each_index(|up, n, c, y, col| {
+            if let Some([ic, iy, ix]) = source(op, x.shape, [c, y, col]) {
+                *dx.at_mut(n, ic, iy, ix) += up.at(n, c, y, col);
+            }
+        }),
         Op::Flatten => dx = Dense::new(x.shape, up.data.clone()),
         Op::Concat => {
             let firsts = inputs.iter().scan(0, |next, d| {
@@ -367,12 +519,12 @@ pub fn forward(graph: &Graph, x: &Dense) -> Vec<Dense> {
 
 /// What `seed` at the output of `node` becomes at every node's output (zeros where nothing arrives).
 pub fn backward(graph: &Graph, outputs: &[Dense], node: NodeId, seed: Dense, rule: ReluRule) -> Vec<Dense> {
-    backward_with(graph, outputs, node, seed, rule, Op::clone)
+    backward_with(graph, outputs, node, seed, (rule, false), Op::clone)
 }
 
 /// As [`backward`] with magnitudes for weights and seed: the sums of |products| that bound its rounding error.
 pub fn backward_magnitude(graph: &Graph, outputs: &[Dense], node: NodeId, seed: &Dense, rule: ReluRule) -> Vec<Dense> {
-    backward_with(graph, outputs, node, seed.map(f64::abs), rule, op_magnitude)
+    backward_with(graph, outputs, node, seed.map(f64::abs), (rule, true), op_magnitude)
 }
 
 fn backward_with(
@@ -380,7 +532,7 @@ fn backward_with(
     outputs: &[Dense],
     from: NodeId,
     seed: Dense,
-    rule: ReluRule,
+    (rule, magnitudes): (ReluRule, bool),
     change: impl Fn(&Op) -> Op,
 ) -> Vec<Dense> {
     let mut back: Vec<Dense> = outputs.iter().map(|d| Dense::zeros(d.n(), d.shape)).collect();
@@ -388,8 +540,15 @@ fn backward_with(
     back[from.index()] = seed;
     for id in graph.ids().skip(1).rev().filter(|&id| id <= from) {
         let node = graph.node(id);
-        let inputs: Vec<&Dense> = node.inputs.iter().map(|i| &outputs[i.index()]).collect();
-        let parts = op_vjp(&change(&node.op), &inputs, &back[id.index()], rule);
+        let absolute: Vec<Dense> = node.inputs.iter().map(|i| outputs[i.index()].map(f64::abs)).collect();
+        let signed: Vec<&Dense> = node.inputs.iter().map(|i| &outputs[i.index()]).collect();
+        // Products have their factors among the inputs.
+        let inputs = if magnitudes && matches!(node.op, Op::Mul) { absolute.iter().collect() } else { signed };
+        let up = &back[id.index()];
+        let parts = match &node.op {
+            Op::Standardise(norm) if magnitudes => vec![standardise_magnitude(norm, inputs[0], up, 3)],
+            op => op_vjp(&change(op), &inputs, up, rule),
+        };
         for (input, part) in node.inputs.iter().zip(parts) {
             back[input.index()] = back[input.index()].zip(&part, |a, b| a + b);
         }
@@ -400,7 +559,23 @@ fn backward_with(
 /// For each output of `op` the sum of |products| that bounds its rounding error.
 pub fn forward_magnitude(op: &Op, inputs: &[&Dense]) -> Dense {
     let absolute: Vec<Dense> = inputs.iter().map(|d| d.map(f64::abs)).collect();
+    if let Op::Standardise(norm) = op {
+        return standardise_magnitude(norm, inputs[0], &absolute[0], 2);
+    }
     op_forward(&op_magnitude(op), &absolute.iter().collect::<Vec<_>>())
+}
+
+/// Bound on the terms of a standardisation of `x`, or of its adjoint: the largest of `s` in the group over the deviation, as
+/// much more as errors of the deviation weigh.
+fn standardise_magnitude(norm: &Standardise, x: &Dense, s: &Dense, power: i32) -> Dense {
+    Dense::from_fn(x.n(), x.shape, |n, c, y, col| {
+        let (_, scale) = moments(norm, x, n, c, y, col);
+        let most = |d: &Dense| {
+            let all = group(norm, x.shape, c, y, col);
+            all.iter().fold(0.0f64, |most, &[c, y, col]| most.max(d.at(n, c, y, col).abs()))
+        };
+        most(s) * scale * (1.0 + most(x) * scale).powi(power)
+    })
 }
 
 /// Whether `op` only selects and moves numbers, so that nothing is rounded.
@@ -410,6 +585,10 @@ pub fn forward_is_exact(op: &Op) -> bool {
         Op::Relu
             | Op::Clamp { .. }
             | Op::MaxPool(_)
+            | Op::GlobalMaxPool
+            | Op::Slice { .. }
+            | Op::Shuffle { .. }
+            | Op::Pad { .. }
             | Op::Flatten
             | Op::Concat
             | Op::Subsample { .. }
@@ -419,7 +598,15 @@ pub fn forward_is_exact(op: &Op) -> bool {
 
 /// Whether `op` divides, so that integers do not stay integers.
 pub fn op_divides(op: &Op) -> bool {
-    matches!(op, Op::AvgPool { .. } | Op::AdaptiveAvgPool { .. })
+    matches!(
+        op,
+        Op::AvgPool { .. }
+            | Op::AdaptiveAvgPool { .. }
+            | Op::Standardise(_)
+            | Op::Resize(_)
+            | Op::Reduce(_)
+            | Op::Divide
+    )
 }
 
 /// `op` with every trained number replaced by its magnitude: on magnitudes it gives the sum of |products| that bounds
@@ -446,6 +633,7 @@ pub fn op_magnitude(op: &Op) -> Op {
             mean: b.mean.iter().map(|m| -m.abs()).collect(),
             ..b.clone()
         }),
+        Op::Affine(a) => Op::Affine(Affine { scale: absolute(&a.scale), shift: absolute(&a.shift) }),
         other => other.clone(),
     }
 }
@@ -474,7 +662,16 @@ pub fn op_terms(op: &Op, inputs: &[&Dense], out: &Dense) -> usize {
             let axis = |n: usize, o: usize| (n.div_ceil(o) + 1).max(o.div_ceil(n) + 1);
             axis(x.h, out.shape.h) * axis(x.w, out.shape.w) + 1
         }
-        Op::Add | Op::Concat => inputs.len(),
+        Op::Add | Op::Concat => inputs.len() + out.shape.len() / x.len(),
+        // The adjoint sums over what an operand is repeated for.
+        Op::Mul => 2 + out.shape.len() / inputs.iter().map(|d| d.shape.len()).min().unwrap_or(1),
+        Op::Affine(_) => 2,
+        Op::Standardise(norm) => 2 * norm.count(x) + 8,
+        Op::GlobalMaxPool => x.plane(),
+        Op::Reduce(_) => x.len() / out.shape.len() + 2,
+        Op::Divide => 4 + out.shape.len() / inputs.iter().map(|d| d.shape.len()).min().unwrap_or(1),
+        // Two neighbours forward; back, all that lie between two elements. The weights are rounded too.
+        Op::Resize(_) => 16 + 4 * (out.shape.h.div_ceil(x.h) + 1) * (out.shape.w.div_ceil(x.w) + 1),
         _ => 1,
     }
 }

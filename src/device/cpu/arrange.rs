@@ -1,7 +1,7 @@
-//! Moves numbers between layouts: dense ↔ blocks, flattening, channels, subsampling.
+//! Moves numbers between layouts and places: dense ↔ blocks, flattening, slices, paddings, concatenations.
 
 use super::layout::index;
-use crate::tensor::{Scalar, Shape};
+use crate::tensor::{AxisMove, Moves, Scalar, Shape};
 
 /// Dense `[c][h][w]` to blocks; unused lanes become zero.
 pub(super) fn block<T: Scalar>(dense: &[T], shape: Shape, lanes: usize, out: &mut [T]) {
@@ -22,38 +22,76 @@ pub(super) fn unblock<T: Copy>(blocks: &[T], shape: Shape, lanes: usize, out: &m
     }
 }
 
-/// Copies the channels of `x` from `first` on to all channels of `out`; channels that `x` lacks become zero.
-pub(super) fn channels<T: Scalar>(x: &[T], from: Shape, first: isize, out: &mut [T], to: Shape, lanes: usize) {
-    out.fill(T::ZERO);
-    copy_channels(x, from, first, out, to, 0, from.c.min(to.c.saturating_add_signed(first)), lanes);
-}
-
-/// One input of a concatenation: copies all channels of `x` to `out`, from channel `at` on.
-pub(super) fn append<T: Scalar>(x: &[T], from: Shape, out: &mut [T], to: Shape, at: usize, lanes: usize) {
-    copy_channels(x, from, -(at as isize), out, to, at, from.c, lanes);
-}
-
-/// Copies channel `c + first` of `x` to channel `c` of `out` for `c` from `start` while the source channel is below `end`.
-#[allow(clippy::too_many_arguments)] // two arrays, their shapes and the range between them
-fn copy_channels<T: Scalar>(
+/// Numbers of `x` at other places of block `block` of `out`, zeros in between.
+pub(super) fn moved<T: Scalar>(
     x: &[T],
     from: Shape,
-    first: isize,
-    out: &mut [T],
+    moves: Moves,
+    (out, block): (&mut [T], usize),
     to: Shape,
-    start: usize,
-    end: usize,
     lanes: usize,
 ) {
-    for c in start..to.c {
-        let Some(source) = c.checked_add_signed(first) else { continue };
-        if source >= end {
-            break;
+    let used = lanes.min(to.c - block * lanes);
+    let sources: Vec<Option<usize>> = (0..used).map(|i| moves.channel(block * lanes + i, from.c)).collect();
+    // Whole vectors move where every lane keeps its place.
+    let whole = sources[0].filter(|first| first.is_multiple_of(lanes));
+    let whole = whole.filter(|first| sources.iter().enumerate().all(|(i, source)| *source == Some(first + i)));
+    let stays = moves.axes[1..] == [AxisMove::SAME; 2] && (from.h, from.w) == (to.h, to.w);
+    if let Some(first) = whole.filter(|_| stays && used == lanes) {
+        let source = index(from, lanes, first, 0);
+        out.copy_from_slice(&x[source..source + out.len()]);
+        return;
+    }
+    out.fill(T::ZERO);
+    let columns: Vec<Option<usize>> = (0..to.w).map(|x| moves.axes[2].source(x, from.w)).collect();
+    for y in 0..to.h {
+        let Some(row) = moves.axes[1].source(y, from.h) else { continue };
+        if let Some(first) = whole {
+            for (x_, column) in columns.iter().enumerate() {
+                let Some(column) = column else { continue };
+                let source = index(from, lanes, first, row * from.w + column);
+                // A last block may lie beside other channels.
+                out[(y * to.w + x_) * lanes..][..used].copy_from_slice(&x[source..source + used]);
+            }
+            continue;
         }
-        for pixel in 0..from.plane() {
-            out[index(to, lanes, c, pixel)] = x[index(from, lanes, source, pixel)];
+        for (lane, source) in sources.iter().enumerate() {
+            let Some(source) = source else { continue };
+            let source = index(from, lanes, *source, row * from.w);
+            for (x_, column) in columns.iter().enumerate() {
+                let Some(column) = column else { continue };
+                out[(y * to.w + x_) * lanes + lane] = x[source + column * lanes];
+            }
         }
     }
+}
+
+/// Block `block` of the concatenation `out` of `parts` along the channels.
+pub(super) fn concatenated<T: Scalar>(
+    parts: &[(&[T], Shape)],
+    (out, block): (&mut [T], usize),
+    to: Shape,
+    lanes: usize,
+) {
+    let (first, used) = (block * lanes, lanes.min(to.c - block * lanes));
+    let mut at = 0;
+    for &(x, from) in parts {
+        let (start, end) = (at.max(first), (at + from.c).min(first + used));
+        if start == first && end == first + lanes && (first - at).is_multiple_of(lanes) {
+            // A whole block, which lies as it will lie.
+            let source = index(from, lanes, first - at, 0);
+            out.copy_from_slice(&x[source..source + out.len()]);
+            return;
+        }
+        for c in start..end {
+            let source = index(from, lanes, c - at, 0);
+            for (pixel, out) in out.chunks_exact_mut(lanes).enumerate() {
+                out[c - first] = x[source + pixel * lanes];
+            }
+        }
+        at += from.c;
+    }
+    out.chunks_exact_mut(lanes).for_each(|pixel| pixel[used..].fill(T::ZERO));
 }
 
 /// `Σ_c weights[c] · x[c]` for each pixel, channels in order, written to the first lane of `out`.
@@ -85,26 +123,4 @@ pub(super) fn zero_unused<T: Scalar>(shape: Shape, lanes: usize, out: &mut [T]) 
     }
     let last = out.len() - shape.plane() * lanes;
     out[last..].chunks_exact_mut(lanes).for_each(|pixel| pixel[used..].fill(T::ZERO));
-}
-
-/// Every `stride`-th row and column of `x`.
-pub(super) fn subsample<T: Scalar>(x: &[T], from: Shape, stride: [usize; 2], out: &mut [T], to: Shape, lanes: usize) {
-    each_kept(from, stride, to, lanes, |big, small| out[small..small + lanes].copy_from_slice(&x[big..big + lanes]));
-}
-
-/// Rows and columns of `s` in their original positions, with zeros in between.
-pub(super) fn spread<T: Scalar>(s: &[T], from: Shape, stride: [usize; 2], out: &mut [T], to: Shape, lanes: usize) {
-    out.fill(T::ZERO);
-    each_kept(to, stride, from, lanes, |big, small| out[big..big + lanes].copy_from_slice(&s[small..small + lanes]));
-}
-
-fn each_kept(big: Shape, stride: [usize; 2], small: Shape, lanes: usize, mut f: impl FnMut(usize, usize)) {
-    for b in 0..small.c.div_ceil(lanes) {
-        for y in 0..small.h {
-            for x in 0..small.w {
-                let source = (b * big.h + y * stride[0]) * big.w + x * stride[1];
-                f(source * lanes, ((b * small.h + y) * small.w + x) * lanes);
-            }
-        }
-    }
 }

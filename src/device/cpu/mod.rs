@@ -20,8 +20,10 @@ pub mod peaks;
 mod pointwise;
 mod pool;
 mod quantile;
+mod repeated;
 mod sets;
 mod source;
+mod standardise;
 mod steps;
 mod weights;
 

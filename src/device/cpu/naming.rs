@@ -18,8 +18,10 @@ impl<I: Isa> Cpu<I> {
             | Step::Inside { .. }
             | Step::AboveQuantile { .. }
             | Step::Gate { .. }
-            | Step::Elementwise { .. }
-            | Step::ScaleChannels { .. } => "pointwise",
+            | Step::Elementwise { .. } => "pointwise",
+            Step::Contract { .. } => "contract",
+            Step::Resample { .. } => "resample",
+            Step::Standardise { .. } | Step::StandardiseAdjoint { .. } => "standardise",
             Step::MaxPool { .. } | Step::PreferWinners { .. } | Step::MaxPoolAdjoint { .. } => "max_pool",
             Step::AvgPool { .. }
             | Step::AvgPoolAdjoint { .. }
@@ -29,10 +31,8 @@ impl<I: Isa> Cpu<I> {
             Step::Flatten { .. }
             | Step::Unflatten { .. }
             | Step::Concat { .. }
-            | Step::Channels { .. }
             | Step::Fill { .. }
-            | Step::Subsample { .. }
-            | Step::SubsampleAdjoint { .. } => "arrange",
+            | Step::Move { .. } => "arrange",
             _ => step.kind(),
         }
     }

@@ -1,6 +1,7 @@
 //! Elementwise primitives, several vectors at a time.
 
 use super::isa::{CpuKernel, Isa};
+use super::repeated::Operand;
 use crate::program::{Elementwise, Range};
 use crate::tensor::Scalar;
 
@@ -67,7 +68,7 @@ impl<I: Isa> CpuKernel<I> for Inside<I> {
     }
 }
 
-/// An elementwise function over elements `first .. first + count`.
+/// An elementwise function over elements `first .. first + count`, or over the positions of a block of channels.
 pub(super) struct ElementwiseTask<I: Isa> {
     pub op: Elementwise,
     pub a: *const I::T,
@@ -78,11 +79,39 @@ pub(super) struct ElementwiseTask<I: Isa> {
     pub out: *mut I::T,
     pub first: usize,
     pub count: usize,
+    /// The operands where some are repeated: elements are then positions of the block at `out`.
+    pub repeated: Option<RepeatedBlock<I>>,
+}
+
+/// A block of channels on which operands are repeated.
+pub(super) struct RepeatedBlock<I: Isa> {
+    pub operands: [Operand<I::T>; 3],
+    /// Channels of the block; the other lanes become zero.
+    pub used: usize,
 }
 
 impl<I: Isa> ElementwiseTask<I> {
+    /// `f` on every position of a block.
+    #[inline(always)]
+    unsafe fn on_block(&self, block: &RepeatedBlock<I>, f: impl Fn(I::T, I::T, I::T) -> I::T) {
+        let [a, b, c] = &block.operands;
+        let used = 2u32.pow(block.used as u32) - 1;
+        for pixel in self.first..self.first + self.count {
+            // SAFETY: the device gives operands that fill the block; all are read before the result is written.
+            unsafe {
+                let (a, b, c) = (a.load::<I>(pixel), b.load::<I>(pixel), c.load::<I>(pixel));
+                let results: [I::T; 16] = std::array::from_fn(|i| f(a[i], b[i], c[i]));
+                I::store(self.out.add(pixel * I::LANES), I::keep(I::load(results.as_ptr()), used));
+            }
+        }
+    }
+
     #[inline(always)]
     unsafe fn each(&self, f: impl Fn(I::T, I::T) -> I::T) {
+        if let Some(block) = &self.repeated {
+            // SAFETY: as for `on_block`.
+            return unsafe { self.on_block(block, |a, b, _| f(a, b)) };
+        }
         for i in self.first..self.first + self.count {
             // SAFETY: the device gives pointers to values that hold these elements; `out` may be one of the others.
             unsafe { *self.out.add(i) = f(*self.a.add(i), *self.b.add(i)) };
@@ -91,6 +120,10 @@ impl<I: Isa> ElementwiseTask<I> {
 
     #[inline(always)]
     unsafe fn each3(&self, f: impl Fn(I::T, I::T, I::T) -> I::T) {
+        if let Some(block) = &self.repeated {
+            // SAFETY: as for `on_block`.
+            return unsafe { self.on_block(block, f) };
+        }
         for i in self.first..self.first + self.count {
             // SAFETY: as for `each`.
             unsafe { *self.out.add(i) = f(*self.a.add(i), *self.b.add(i), *self.c.add(i)) };
@@ -101,6 +134,19 @@ impl<I: Isa> ElementwiseTask<I> {
 impl<I: Isa> CpuKernel<I> for ElementwiseTask<I> {
     #[inline(always)]
     unsafe fn call(self) {
+        if let (Elementwise::Mul, Some(block)) = (self.op, &self.repeated) {
+            // Gates: the product of a block of channels, a vector at a time.
+            let [a, b, _] = &block.operands;
+            let used = 2u32.pow(block.used as u32) - 1;
+            for pixel in self.first..self.first + self.count {
+                // SAFETY: as for `on_block`.
+                unsafe {
+                    let product = I::mul(a.vector::<I>(pixel), b.vector::<I>(pixel));
+                    I::store(self.out.add(pixel * I::LANES), I::keep(product, used));
+                }
+            }
+            return;
+        }
         let zero = I::T::ZERO;
         // SAFETY: as for `each`.
         unsafe {
@@ -114,6 +160,7 @@ impl<I: Isa> CpuKernel<I> for ElementwiseTask<I> {
                         if z == zero { zero } else { r / z }
                     });
                 }
+                Elementwise::Quotient => self.each(|a, b| a / b),
                 Elementwise::Scale(k) => {
                     let k = I::T::from_f64(k);
                     self.each(|a, _| k * a);
@@ -125,27 +172,6 @@ impl<I: Isa> CpuKernel<I> for ElementwiseTask<I> {
                     let threshold = I::T::from_f64(threshold);
                     self.each3(|a, b, c| if b < threshold && b > zero - threshold { c } else { a / b });
                 }
-            }
-        }
-    }
-}
-
-/// One block of channels, each multiplied by its weight.
-pub(super) struct ScaleBlock<I: Isa> {
-    pub weights: *const I::T,
-    pub x: *const I::T,
-    pub out: *mut I::T,
-    pub plane: usize,
-}
-
-impl<I: Isa> CpuKernel<I> for ScaleBlock<I> {
-    #[inline(always)]
-    unsafe fn call(self) {
-        // SAFETY: the device gives pointers to a block of channels and a vector of weights.
-        unsafe {
-            let weights = I::load(self.weights);
-            for i in (0..self.plane * I::LANES).step_by(I::LANES) {
-                I::store(self.out.add(i), I::mul(I::load(self.x.add(i)), weights));
             }
         }
     }

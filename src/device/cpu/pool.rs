@@ -2,7 +2,7 @@
 
 use super::isa::{CpuKernel, Isa};
 use crate::program::{PoolLayer, WinnerWidth};
-use crate::tensor::{Scalar, Shape};
+use crate::tensor::{Blend, Scalar, Shape};
 
 /// Rows or columns `[start, end)` that window `i` covers, clipped to the input, and the tap of the first.
 #[inline(always)]
@@ -325,6 +325,43 @@ impl<I: Isa> CpuKernel<I> for Adaptive<I> {
                     if !self.adjoint {
                         I::store(self.to.add(out), I::mul(sum, scale));
                     }
+                }
+            }
+        }
+    }
+}
+
+/// Weighted sums over rows and columns of one channel block.
+pub(super) struct Resample<'a, I: Isa> {
+    pub blends: &'a [Blend; 2],
+    pub from_columns: usize,
+    pub from: *const I::T,
+    pub to: *mut I::T,
+}
+
+impl<I: Isa> CpuKernel<I> for Resample<'_, I> {
+    #[inline(always)]
+    unsafe fn call(self) {
+        let [rows, columns] = self.blends;
+        let numbers = |blend: &Blend, o: usize| -> Vec<(usize, I::T)> {
+            blend.terms(o).map(|(source, weight)| (source, I::T::from_f64(weight))).collect()
+        };
+        let across: Vec<_> = (0..columns.len()).map(|x| numbers(columns, x)).collect();
+        // SAFETY: pointers are to one channel block of values with the blends' rows and columns.
+        unsafe {
+            for y in 0..rows.len() {
+                let down = numbers(rows, y);
+                for (x, across) in across.iter().enumerate() {
+                    let mut sum = I::zero();
+                    for &(row, weight) in &down {
+                        let mut along = I::zero();
+                        for &(column, weight) in across {
+                            let at = (row * self.from_columns + column) * I::LANES;
+                            along = I::fma(I::splat(weight), I::load(self.from.add(at)), along);
+                        }
+                        sum = I::fma(I::splat(weight), along, sum);
+                    }
+                    I::store(self.to.add((y * columns.len() + x) * I::LANES), sum);
                 }
             }
         }

@@ -4,10 +4,11 @@ use super::conv::PassDirection;
 use super::isa::Isa;
 use super::memory::Shared;
 use super::pointwise::{self, Pointwise, bounds};
-use super::{Cpu, CpuValues, PIECE, arrange, pool, quantile, source};
+use super::standardise::{AllPositions, EachPosition, NormWay, Normed};
+use super::{Cpu, CpuValues, PIECE, arrange, pool, quantile, repeated, source};
 use crate::device::{Chunk, Harvest};
 use crate::error::{Error, Result};
-use crate::graph::{Link, NodeId};
+use crate::graph::{Link, NodeId, Standardise};
 use crate::program::{Elementwise, Form, PoolLayer, Range, Score, Statistic, Step, Value, WinnerWidth};
 use crate::tensor::{Scalar, Tensor};
 
@@ -39,7 +40,7 @@ impl<I: Isa> Cpu<I> {
             }
             Step::Gate { s, bits, out } => self.pointwise(*out, v, |n| Pointwise::Gate(v.at(*s, n), v.at(*bits, n))),
             Step::Elementwise { op, xs, out } => self.elementwise(*op, xs, *out, v)?,
-            Step::ScaleChannels { weights, x, out } => self.scale_channels(*weights, *x, *out, v),
+            Step::Contract { xs, out } => self.contract(xs, *out, v)?,
             Step::Inside { x, range, out } => self.inside(*x, *range, *out, v),
             Step::AboveQuantile { x, q, out } => self.each(v.copies, |n, _| {
                 // SAFETY: every task writes its own copy's bits, one per number.
@@ -60,6 +61,15 @@ impl<I: Isa> Cpu<I> {
             }
             Step::AdaptiveAvgPool { x, out } => self.adaptive(PassDirection::Forward, [*x, *out], v),
             Step::AdaptiveAvgPoolAdjoint { s, out } => self.adaptive(PassDirection::Adjoint, [*s, *out], v),
+            Step::Standardise { norm, x, out, scale } => {
+                let scale = |n: usize| scale.map_or(std::ptr::null_mut(), |scale| v.at(scale, n));
+                self.standardise(*norm, [*x, *out], v, |n| NormWay::Forward { scale: scale(n) });
+            }
+            Step::StandardiseAdjoint { norm, s, y, scale, out } => {
+                let y = |n: usize| y.map_or(std::ptr::null(), |y| v.at::<I::T>(y, n).cast_const());
+                let way = |n: usize| NormWay::Adjoint { y: y(n), scale: v.at::<I::T>(*scale, n).cast_const() };
+                self.standardise(*norm, [*s, *out], v, way);
+            }
             Step::SpatialMean { x, out } => self.spatial_mean(*x, *out, v),
             Step::WeightedChannelSum { weights, x, out } => self.copies(*out, v, |n, out| {
                 // SAFETY: both values were written by earlier steps.
@@ -84,18 +94,31 @@ impl<I: Isa> Cpu<I> {
                 arrange::block(&s[..shape.len()], shape, I::LANES, to);
             }),
             Step::Concat { xs, out } => self.concat(xs, *out, v),
-            Step::Channels { x, first, out } => self.copies(*out, v, |n, to| {
-                // SAFETY: as above.
-                arrange::channels(unsafe { v.slice(*x, n) }, v.shape(*x), *first, to, v.shape(*out), I::LANES);
-            }),
-            Step::Subsample { x, stride, out } => self.copies(*out, v, |n, to| {
-                // SAFETY: as above.
-                arrange::subsample(unsafe { v.slice(*x, n) }, v.shape(*x), *stride, to, v.shape(*out), I::LANES);
-            }),
-            Step::SubsampleAdjoint { s, stride, out } => self.copies(*out, v, |n, to| {
-                // SAFETY: as above.
-                arrange::spread(unsafe { v.slice(*s, n) }, v.shape(*s), *stride, to, v.shape(*out), I::LANES);
-            }),
+            Step::Resample { x, blends, out } => {
+                let (from, to) = (v.shape(*x), v.shape(*out));
+                self.blocks(*out, v, |n, b| {
+                    // SAFETY: block `b` lies inside the values; features were detected.
+                    unsafe {
+                        I::run(pool::Resample::<I> {
+                            blends,
+                            from_columns: from.w,
+                            from: v.at::<I::T>(*x, n).add(b * from.plane() * I::LANES),
+                            to: v.at::<I::T>(*out, n).add(b * to.plane() * I::LANES),
+                        });
+                    }
+                });
+            }
+            Step::Move { x, moves, out } => {
+                let (from, to) = (v.shape(*x), v.shape(*out));
+                let len = to.plane() * I::LANES;
+                self.blocks(*out, v, |n, b| {
+                    // SAFETY: `x` was written by an earlier step; every task writes its own block of `out`.
+                    let (x, out) = unsafe {
+                        (v.slice(*x, n), std::slice::from_raw_parts_mut(v.at::<I::T>(*out, n).add(b * len), len))
+                    };
+                    arrange::moved(x, from, *moves, (out, b), to, I::LANES);
+                });
+            }
             Step::Head { logits, score, link, seed } => {
                 self.head(*logits, (*score, *link), *seed, v, chunk, harvest)?
             }
@@ -132,28 +155,103 @@ impl<I: Isa> Cpu<I> {
             return Err(Error::device("a function of nothing"));
         };
         let b = xs.get(1).copied().unwrap_or(a);
+        if xs.iter().any(|&x| v.shape(x) != v.shape(out)) {
+            return self.repeated(op, [a, b, c], out, v);
+        }
         self.vectors(out, v, |n, first, count| {
             let (first, count) = (first * I::LANES, count * I::LANES);
             let (a, b, c, out) = (v.at(a, n), v.at(b, n), v.at(c, n), v.at(out, n));
             // SAFETY: the elements lie inside all values; features were detected.
-            unsafe { I::run(pointwise::ElementwiseTask::<I> { op, a, b, c, out, first, count }) };
+            unsafe { I::run(pointwise::ElementwiseTask::<I> { op, a, b, c, out, first, count, repeated: None }) };
         });
         Ok(())
     }
 
-    fn scale_channels(&self, weights: Value, x: Value, out: Value, v: &CpuValues<'_, I>) {
-        let plane = v.shape(x).plane();
-        self.blocks(out, v, |n, b| {
-            // SAFETY: block `b` lies inside the values; features were detected.
+    /// An elementwise function of which some operands are repeated to fill `out`.
+    fn repeated(&self, op: Elementwise, xs: [Value; 3], out: Value, v: &CpuValues<'_, I>) -> Result<()> {
+        let whole = v.shape(out);
+        let repeat = |x: Value| v.shape(x).repeated_in(whole);
+        let [Some(a), Some(b), Some(c)] = xs.map(repeat) else {
+            return Err(Error::device("an operand does not fill the result"));
+        };
+        let (repeats, plane) = ([a, b, c], whole.plane());
+        self.blocks(out, v, |n, block| {
+            let at = |i: usize| repeated::Operand::new::<I>(v.at(xs[i], n), v.shape(xs[i]), repeats[i], block);
+            let operands = [at(0), at(1), at(2)];
+            let used = I::LANES.min(whole.c - block * I::LANES);
+            // SAFETY: block `block` lies inside `out`, and operands fill it; features were detected.
             unsafe {
-                I::run(pointwise::ScaleBlock::<I> {
-                    weights: v.at::<I::T>(weights, n).add(b * I::LANES),
-                    x: v.at::<I::T>(x, n).add(b * plane * I::LANES),
-                    out: v.at::<I::T>(out, n).add(b * plane * I::LANES),
-                    plane,
-                });
+                let [a, b, c] = operands.map(|operand| operand.at);
+                let out = v.at::<I::T>(out, n).add(block * plane * I::LANES);
+                let repeated = Some(pointwise::RepeatedBlock { operands, used });
+                let task = pointwise::ElementwiseTask { op, a, b, c, out, first: 0, count: plane, repeated };
+                I::run::<pointwise::ElementwiseTask<I>>(task);
             }
         });
+        Ok(())
+    }
+
+    fn standardise(
+        &self,
+        norm: Standardise,
+        [x, out]: [Value; 2],
+        v: &CpuValues<'_, I>,
+        way: impl Fn(usize) -> NormWay<I::T> + Sync,
+    ) {
+        let shape = v.shape(x);
+        let of =
+            |n: usize| Normed::<I> { norm, shape, x: v.at::<I::T>(x, n).cast_const(), way: way(n), out: v.at(out, n) };
+        if norm.across_positions {
+            // SAFETY: values have this shape and its moments; features were detected.
+            self.each(v.copies, |n, _| unsafe { I::run(AllPositions(of(n))) });
+            return;
+        }
+        let pieces = shape.plane().div_ceil(PIECE);
+        self.each(v.copies * pieces, |t, _| {
+            let first = t % pieces * PIECE;
+            let pixels = first..shape.plane().min(first + PIECE);
+            // SAFETY: as above; a task has some positions.
+            unsafe { I::run(EachPosition { of: of(t / pieces), pixels }) };
+        });
+    }
+
+    /// Sums over the channels and positions that each number of `out` stands for.
+    fn contract(&self, xs: &[Value], out: Value, v: &CpuValues<'_, I>) -> Result<()> {
+        let (Some(&x), to) = (xs.first(), v.shape(out)) else { return Err(Error::device("a sum of nothing")) };
+        let whole = v.shape(x);
+        let repeat = to.repeated_in(whole).ok_or_else(|| Error::device("a sum that does not fill its terms"))?;
+        let y = xs.get(1).copied();
+        let sum = |n: usize| repeated::Contract::<I> {
+            x: v.at::<I::T>(x, n).cast_const(),
+            y: y.map_or(std::ptr::null(), |y| v.at::<I::T>(y, n).cast_const()),
+            whole,
+            to,
+            out: v.at(out, n),
+        };
+        if repeat.positions {
+            let pieces = whole.plane().div_ceil(PIECE);
+            self.each(v.copies * pieces, |t, _| {
+                let (n, first) = (t / pieces, t % pieces * PIECE);
+                let pixels = first..whole.plane().min(first + PIECE);
+                // SAFETY: values have these shapes; a task has some positions; features were detected.
+                unsafe { I::run(repeated::OverChannels { of: sum(n), group: repeat.group, pixels }) };
+            });
+            return Ok(());
+        }
+        let blocks = whole.c.div_ceil(I::LANES);
+        if repeat.group == 1 {
+            self.each(v.copies * blocks, |t, _| {
+                let (n, block) = (t / blocks, t % blocks);
+                // SAFETY: values have these shapes; a task has a block of channels; features were detected.
+                unsafe { I::run(repeated::OverPositions { of: sum(n), group: 1, blocks: block..block + 1 }) };
+            });
+        } else {
+            self.each(v.copies, |n, _| {
+                // SAFETY: values have these shapes; a task has a copy; features were detected.
+                unsafe { I::run(repeated::OverPositions { of: sum(n), group: repeat.group, blocks: 0..blocks }) };
+            });
+        }
+        Ok(())
     }
 
     fn inside(&self, x: Value, range: Range, out: Value, v: &CpuValues<'_, I>) {
@@ -287,14 +385,14 @@ impl<I: Isa> Cpu<I> {
     }
 
     fn concat(&self, xs: &[Value], out: Value, v: &CpuValues<'_, I>) {
-        self.copies(out, v, |n, to| {
-            to.fill(I::T::ZERO);
-            let mut at = 0;
-            for &x in xs {
-                let from = v.shape(x);
-                // SAFETY: the value read was written by an earlier step.
-                arrange::append(unsafe { v.slice(x, n) }, from, to, v.shape(out), at, I::LANES);
-                at += from.c;
+        let to = v.shape(out);
+        let len = to.plane() * I::LANES;
+        self.blocks(out, v, |n, b| {
+            // SAFETY: values read were written by earlier steps; every task writes its own block of `out`.
+            unsafe {
+                let parts: Vec<_> = xs.iter().map(|&x| (v.slice(x, n), v.shape(x))).collect();
+                let block = std::slice::from_raw_parts_mut(v.at::<I::T>(out, n).add(b * len), len);
+                arrange::concatenated(&parts, (block, b), to, I::LANES);
             }
         });
     }

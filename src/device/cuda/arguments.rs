@@ -391,7 +391,7 @@ arguments! {
     PointwiseArgs {
         /// First numbers.
         x: In<f32>,
-        /// Second numbers; for `scale_channels` one per channel.
+        /// Second numbers.
         y: In<f32>,
         /// Third numbers.
         z: In<f32>,
@@ -417,6 +417,10 @@ arguments! {
         count: i32,
         /// Channels of one copy.
         channels: i32,
+        /// For each operand the channels that read one of its own, or 0 where it has the result's shape.
+        group: [i32; 3],
+        /// Whether an operand that is repeated has numbers for every position.
+        positions: [i32; 3],
         /// Parameters of the function.
         p: [f64; 3],
     }
@@ -479,12 +483,16 @@ arguments! {
         from: [i32; 3],
         /// Channels, rows, columns of the result.
         to: [i32; 3],
-        /// Source channel of the result's channel 0.
-        first: i32,
+        /// Per axis, elements of the source from one element of the result to the next, times `every`.
+        step: [i32; 3],
+        /// Source of the result's first element, times `every`.
+        first: [i32; 3],
+        /// Elements of the result from one element of the source to the next.
+        every: [i32; 3],
+        /// Rows of the matrix as whose columns the source's channels are read.
+        groups: i32,
         /// Where a source's channels begin in the result.
         at: i32,
-        /// Of a subsampling.
-        stride: [i32; 2],
     }
 
     /// Sums over channels or positions, quantiles, and the search for numbers that are not finite.
@@ -511,6 +519,84 @@ arguments! {
         plane: i32,
         /// Which quantile.
         q: f64,
+    }
+
+    /// Sums over groups of channels and over positions.
+    ContractArgs {
+        /// `[copy][row][column][channel]`.
+        x: In<f32>,
+        /// Factors, as `x`; or null.
+        y: In<f32>,
+        /// One number per sum, `[copy][row][column][channel]`.
+        out: Out<f32>,
+        /// Elements between copies.
+        x_stride: i32,
+        /// Elements between copies.
+        y_stride: i32,
+        /// Elements between copies.
+        out_stride: i32,
+        /// Of `x`.
+        channels: i32,
+        /// Channels of one sum.
+        group: i32,
+        /// Positions of one sum.
+        plane: i32,
+        /// Of the result.
+        out_channels: i32,
+    }
+
+    /// Weighted sums over rows and columns.
+    ResampleArgs {
+        /// `[copy][row][column][channel]`.
+        x: In<f32>,
+        /// `[copy][row][column][channel]`.
+        out: Out<f32>,
+        /// Of each row where its terms begin, the number of terms, and each term's source and weight.
+        rows: In<f32>,
+        /// The same of columns.
+        columns: In<f32>,
+        /// Elements between copies.
+        x_stride: i32,
+        /// Elements between copies.
+        out_stride: i32,
+        /// Channels.
+        channels: i32,
+        /// Columns of the source.
+        from_columns: i32,
+        /// Rows and columns of the result.
+        extent: [i32; 2],
+    }
+
+    /// Standardisation of groups of channels.
+    NormArgs {
+        /// `[copy][row][column][channel]`; back, the signal.
+        x: In<f32>,
+        /// Back, the standardised numbers, or null where deviations are constants.
+        y: In<f32>,
+        /// Back, inverse deviations, `[copy][row][column][group]`.
+        scale: In<f32>,
+        /// Result.
+        out: Out<f32>,
+        /// Inverse deviations that are written, or null.
+        scales: Out<f32>,
+        /// Elements between copies.
+        x_stride: i32,
+        /// Elements between copies.
+        y_stride: i32,
+        /// Elements between copies.
+        scale_stride: i32,
+        /// Elements between copies.
+        out_stride: i32,
+        /// Of `x`.
+        channels: i32,
+        /// Channels of a group.
+        group: i32,
+        /// How many groups.
+        groups: i32,
+        /// Positions that have one mean.
+        plane: i32,
+        /// Added to the variance.
+        eps: f64,
     }
 
     /// Scores and the signal with which the backward pass starts.

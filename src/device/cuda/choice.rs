@@ -95,6 +95,7 @@ pub(super) fn vector_bytes(plan: &Plan) -> usize {
     let of = |step: &Step| match step {
         Step::Conv { layer, .. } => layer.bias.as_ref().map_or(0, |b| b.len()),
         Step::Linear { layer, .. } => layer.bias.as_ref().map_or(0, |b| b.len()),
+        Step::Resample { blends, .. } => blends.iter().map(|b| b.table().len()).sum(),
         Step::Fill { out, .. } => plan.form(*out).shape().len(),
         _ => 0,
     };
@@ -136,10 +137,9 @@ pub(super) fn ways(plan: &Plan) -> Vec<StepWay> {
 }
 
 /// Kernels whose name differs from the primitive's; `copy` if the host does the work.
-const OTHERWISE: [(&str, &str); 11] = [
+const OTHERWISE: [(&str, &str); 10] = [
     ("perturb", "pixels"),
     ("concat", "append"),
-    ("subsample_adjoint", "spread"),
     ("abs", "absolute"),
     ("ratio_or", "ratio"),
     ("conv_weight_adjoint", "weight_adjoint"),

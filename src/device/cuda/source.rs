@@ -190,7 +190,7 @@ unit!(
 );
 unit!(
     /// Moves between shapes.
-    MOVE, "move", plain!["flatten", "unflatten", "channels", "subsample", "spread", "append"]
+    MOVE, "move", plain!["flatten", "unflatten", "move", "append"]
 );
 unit!(
     /// Patches moved through the first layer.
@@ -202,21 +202,24 @@ unit!(
 unit!(
     /// Element by element.
     POINTWISE, "pointwise", plain![
-        "add", "mul", "sub", "divide", "ratio", "scale", "absolute", "clamp", "soft_clamp", "soft_clamp_slope",
-        "scale_channels", "gate", "fill", "inside",
+        "add", "mul", "sub", "divide", "quotient", "ratio", "scale", "absolute", "clamp", "soft_clamp", "soft_clamp_slope",
+        "gate", "fill", "inside",
     ]
 );
 unit!(
     /// Pools and their adjoints.
     POOL, "pool", plain![
         "max_pool", "prefer_winners", "max_pool_adjoint", "avg_pool", "avg_pool_adjoint", "adaptive_avg_pool",
-        "adaptive_avg_pool_adjoint",
+        "adaptive_avg_pool_adjoint", "resample",
     ]
 );
 unit!(
     /// Sums, quantiles, scores.
     REDUCE, "reduce", &[
         Kernel { name: "spatial_mean", threads: 256, shared_bytes: 1024 },
+        Kernel { name: "standardise", threads: 128, shared_bytes: 512 },
+        Kernel { name: "standardise_adjoint", threads: 128, shared_bytes: 512 },
+        Kernel { name: "contract", threads: 128, shared_bytes: 512 },
         Kernel { name: "weighted_channel_sum", threads: 128, shared_bytes: 0 },
         Kernel { name: "above_quantile", threads: 256, shared_bytes: 1024 },
         Kernel { name: "head", threads: 256, shared_bytes: 2048 },

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::arguments::{
-    Address, AggregateArgs, ConvArgs, EpilogueArgs, FirstArgs, HeadArgs, LastArgs, MoveArgs, PerturbArgs, PixelsArgs,
-    PointwiseArgs, PoolArgs, ReduceArgs, SumArgs, WeightArgs,
+    Address, AggregateArgs, ContractArgs, ConvArgs, EpilogueArgs, FirstArgs, HeadArgs, LastArgs, MoveArgs, NormArgs,
+    PerturbArgs, PixelsArgs, PointwiseArgs, PoolArgs, ReduceArgs, ResampleArgs, SumArgs, WeightArgs,
 };
 use super::choice::{self, Family, StepWay};
 use super::constants::{DEPTH, TILE, VectorKind, WeightOrder, channels};
@@ -13,9 +13,9 @@ use super::geometry::{Axis, PassDirection, launches};
 use super::layout;
 use crate::device::{Chunk, Harvest};
 use crate::error::{Error, Result};
-use crate::graph::{Link, NodeId, Weight};
+use crate::graph::{Link, NodeId, Standardise, Weight};
 use crate::program::{ConvLayer, Epilogue, Form, LinearLayer, PoolLayer, Range, Score, Step, Value, WinnerWidth};
-use crate::tensor::{Precision, Shape, Tensor};
+use crate::tensor::{Blend, Precision, Shape, Tensor};
 
 /// Axes of a map of one position.
 const POINT: Axis = Axis { grid: 1, mul: 1, add: 0, step: 1, taps: 1, first: 0, every: 1, out_mul: 1, out_add: 0 };
@@ -81,7 +81,7 @@ impl CudaDevice {
             Step::Add { a, b, out } => self.pointwise(kernel, &[*a, *b], *out, [0.0; 3], v),
             Step::Clamp { x, range, out } => self.pointwise(kernel, &[*x], *out, [range.lo, range.hi, 0.0], v),
             Step::Elementwise { op, xs, out } => self.pointwise(kernel, xs, *out, op.parameters(), v),
-            Step::ScaleChannels { weights, x, out } => self.pointwise(kernel, &[*x, *weights], *out, [0.0; 3], v),
+            Step::Contract { xs, out } => self.contract(kernel, xs, *out, v),
             Step::Inside { x, range, out } => self.inside(kernel, *x, *range, *out, v),
             Step::Gate { s, bits, out } => self.gate(kernel, *s, *bits, *out, v),
             Step::Fill { values, out } => self.fill(kernel, values, *out, v),
@@ -89,6 +89,21 @@ impl CudaDevice {
                 let (bits, bits_stride) = (v.at(*out).into(), v.stride(*out));
                 let arguments = ReduceArgs { bits, bits_stride, q: *q, ..reduce_arguments(*x, None, v) };
                 self.launch(kernel, [1, v.copies, 1], None, &arguments)
+            }
+            Step::Standardise { norm, x, out, scale } => {
+                let mut arguments = norm_arguments(*norm, *x, *out, v);
+                if let Some(scale) = scale {
+                    (arguments.scales, arguments.scale_stride) = (v.at(*scale).into(), v.stride(*scale));
+                }
+                self.launch(kernel, [norm.moments(v.shape(*x)).len(), v.copies, 1], None, &arguments)
+            }
+            Step::StandardiseAdjoint { norm, s, y, scale, out } => {
+                let mut arguments = norm_arguments(*norm, *s, *out, v);
+                (arguments.scale, arguments.scale_stride) = (v.at(*scale).into(), v.stride(*scale));
+                if let Some(y) = y {
+                    (arguments.y, arguments.y_stride) = (v.at(*y).into(), v.stride(*y));
+                }
+                self.launch(kernel, [norm.moments(v.shape(*s)).len(), v.copies, 1], None, &arguments)
             }
             Step::SpatialMean { x, out } => {
                 let arguments = reduce_arguments(*x, Some(*out), v);
@@ -123,15 +138,35 @@ impl CudaDevice {
             Step::Flatten { x, out } | Step::Unflatten { s: x, out } => {
                 self.each(kernel, v.shape(*out).len(), v.copies, &move_arguments(*x, *out, v))
             }
-            Step::Channels { x, first, out } => {
-                let arguments = MoveArgs { first: *first as i32, ..move_arguments(*x, *out, v) };
+            Step::Resample { x, blends, out } => {
+                let [rows, columns] = &**blends;
+                let (from, to) = (v.shape(*x), v.shape(*out));
+                let mut table =
+                    |blend: &Blend| self.constants.vector(self.runtime.as_mut(), blend.table(), VectorKind::Channels);
+                let arguments = ResampleArgs {
+                    x: v.at(*x).into(),
+                    out: v.at(*out).into(),
+                    rows: table(rows)?.into(),
+                    columns: table(columns)?.into(),
+                    x_stride: v.stride(*x),
+                    out_stride: v.stride(*out),
+                    channels: to.c as i32,
+                    from_columns: from.w as i32,
+                    extent: [to.h as i32, to.w as i32],
+                };
+                self.each(kernel, to.len(), v.copies, &arguments)
+            }
+            Step::Move { x, moves, out } => {
+                let arguments = MoveArgs {
+                    step: moves.axes.map(|a| a.step as i32),
+                    first: moves.axes.map(|a| a.first as i32),
+                    every: moves.axes.map(|a| a.every as i32),
+                    groups: moves.groups as i32,
+                    ..move_arguments(*x, *out, v)
+                };
                 self.each(kernel, v.shape(*out).len(), v.copies, &arguments)
             }
             Step::Concat { xs, out } => self.concat(kernel, xs, *out, v),
-            Step::Subsample { x, stride, out } | Step::SubsampleAdjoint { s: x, stride, out } => {
-                let arguments = MoveArgs { stride: stride.map(|s| s as i32), ..move_arguments(*x, *out, v) };
-                self.each(kernel, v.shape(*out).len(), v.copies, &arguments)
-            }
             Step::Head { logits, score, link, seed } => self.head(*logits, (*score, *link), *seed, v, chunk),
             Step::Aggregate { x, .. } => self.aggregate(kernel, *x, v),
             Step::Store { x, slot } => self.store(*x, *slot, v, harvest),
@@ -372,6 +407,28 @@ impl CudaDevice {
         self.each(kernel, v.shape(out).len(), v.copies, &arguments)
     }
 
+    /// Sums over the channels and positions that each number of `out` stands for.
+    fn contract(&mut self, kernel: &'static str, xs: &[Value], out: Value, v: &CudaValues<'_>) -> Result<()> {
+        let Some(&x) = xs.first() else { return Err(Error::device("a sum of nothing")) };
+        let (whole, to) = (v.shape(x), v.shape(out));
+        let repeat = to.repeated_in(whole).ok_or_else(|| Error::device("a sum that does not fill its terms"))?;
+        let y = xs.get(1).copied();
+        let arguments = ContractArgs {
+            x: v.at(x).into(),
+            y: y.map_or(NOWHERE, |y| v.at(y)).into(),
+            out: v.at(out).into(),
+            x_stride: v.stride(x),
+            y_stride: y.map_or(0, |y| v.stride(y)),
+            out_stride: v.stride(out),
+            channels: whole.c as i32,
+            group: repeat.group as i32,
+            // Positions that one number stands for.
+            plane: if repeat.positions { 1 } else { whole.plane() as i32 },
+            out_channels: to.c as i32,
+        };
+        self.launch(kernel, [to.len(), v.copies, 1], None, &arguments)
+    }
+
     fn inside(&mut self, kernel: &'static str, x: Value, range: Range, out: Value, v: &CudaValues<'_>) -> Result<()> {
         let mut arguments = pointwise_arguments(&[x], None, [range.lo, range.hi, 0.0], v);
         (arguments.bits, arguments.bits_stride) = (v.at(out).into(), v.stride(out));
@@ -553,7 +610,9 @@ impl CudaDevice {
 fn pointwise_arguments(xs: &[Value], out: Option<Value>, p: [f64; 3], v: &CudaValues<'_>) -> PointwiseArgs {
     let at = |i: usize| xs.get(i).map_or(NOWHERE, |&x| v.at(x));
     let stride = |i: usize| xs.get(i).map_or(0, |&x| v.stride(x));
-    let shape = xs.first().map_or(Shape::new(1, 1, 1), |&x| v.shape(x));
+    let shape = out.or(xs.first().copied()).map_or(Shape::new(1, 1, 1), |x| v.shape(x));
+    let repeat = |i: usize| xs.get(i).and_then(|&x| v.shape(x).repeated_in(shape)).filter(|r| !r.is_whole());
+    let repeats = [0, 1, 2].map(repeat);
     PointwiseArgs {
         x: at(0).into(),
         y: at(1).into(),
@@ -565,6 +624,8 @@ fn pointwise_arguments(xs: &[Value], out: Option<Value>, p: [f64; 3], v: &CudaVa
         out_stride: out.map_or(0, |o| v.stride(o)),
         count: shape.len() as i32,
         channels: shape.c as i32,
+        group: repeats.map(|r| r.map_or(0, |r| r.group as i32)),
+        positions: repeats.map(|r| r.map_or(0, |r| i32::from(r.positions))),
         p,
         ..PointwiseArgs::default()
     }
@@ -580,6 +641,22 @@ fn reduce_arguments(x: Value, out: Option<Value>, v: &CudaValues<'_>) -> ReduceA
         channels: shape.c as i32,
         plane: shape.plane() as i32,
         ..ReduceArgs::default()
+    }
+}
+
+fn norm_arguments(norm: Standardise, x: Value, out: Value, v: &CudaValues<'_>) -> NormArgs {
+    let shape = v.shape(x);
+    NormArgs {
+        x: v.at(x).into(),
+        out: v.at(out).into(),
+        x_stride: v.stride(x),
+        out_stride: v.stride(out),
+        channels: shape.c as i32,
+        group: (shape.c / norm.groups) as i32,
+        groups: norm.groups as i32,
+        plane: if norm.across_positions { shape.plane() as i32 } else { 1 },
+        eps: norm.eps,
+        ..NormArgs::default()
     }
 }
 
@@ -625,7 +702,6 @@ fn move_arguments(x: Value, out: Value, v: &CudaValues<'_>) -> MoveArgs {
         out_stride: v.stride(out),
         from: extents(v.shape(x)),
         to: extents(v.shape(out)),
-        stride: [1; 2],
         ..MoveArgs::default()
     }
 }

@@ -17,7 +17,7 @@ pub(crate) const ENTRY: Entry = Entry {
             Müller 2019: Layer-wise relevance propagation, an overview, Explainable AI",
     summary: "relevance starts as the target's logit and each layer hands it to its inputs by its rule: convolutions by ε, z⁺, \
               γ or αβ, linear layers by ε, sums and average pools in proportion, a max-pool's winner takes all, activations \
-              pass; with score prob or logprob it starts as logits ∘ ∂f/∂logits (our choice)",
+              pass, a product's signal takes all; with score prob or logprob it starts as logits ∘ ∂f/∂logits (our choice)",
     passes: "1 forward, 1 backward of 1 to 4 convolutions each way a layer",
     parameters: &[
         Parameter {
@@ -56,6 +56,14 @@ pub(crate) const ENTRY: Entry = Entry {
             default: "keep",
             help: "keep: a bias keeps its part of the relevance; zero: it is left out (z rule: preset=epsilon,epsilon=0,bias=zero)",
         },
+        Parameter {
+            key: "gate",
+            unit: "zero|split",
+            default: "zero",
+            help: "what the gate of a product gets: nothing, so that the signal takes all; split: both take half. The gate comes \
+                   out of a sigmoid, hard sigmoid, tanh or softmax, or else has fewer elements (`model dump` names it); \
+                   where neither decides both take half",
+        },
     ],
     promises: &[(Promise::Conservation, When::Always)],
     draws: When::Never,
@@ -80,6 +88,7 @@ pub(crate) const ENTRY: Entry = Entry {
             epsilon: values.parse("epsilon")?,
             gamma: values.parse("gamma")?,
             bias: values.parse("bias")?,
+            gate: values.parse("gate")?,
             low,
             high,
         };

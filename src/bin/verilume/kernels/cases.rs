@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use verilume::Result;
 use verilume::device::{Boxes, GridMask, Masks, Perturbation, Rectangle};
-use verilume::graph::{BatchNorm, Conv, Encoding, Graph, GraphBuilder, Linear, NodeId, Op, Smooth, SoftClamp, Weight};
+use verilume::graph::{
+    Affine, BatchNorm, Conv, Encoding, Graph, GraphBuilder, Linear, NodeId, Op, Smooth, SoftClamp, Standardise, Weight,
+};
 use verilume::program::{Builder, Elementwise, Range, Score, Statistic, Value};
-use verilume::tensor::{Padding, Precision, Shape, Tensor, Window};
+use verilume::tensor::{Interpolation, Padding, Precision, Resize, ResizeTo, Shape, Tensor, Window};
 
 /// Which numbers fill inputs and weights; all of them are single-precision numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +111,8 @@ impl KernelCase {
             | CaseKind::Copies { op, .. }
             | CaseKind::Score { op, .. } => {
                 let op = op(fill)?;
-                let inputs = if matches!(op, Op::Add | Op::Concat) { vec![b.input(); 2] } else { vec![b.input()] };
+                let twice = matches!(op, Op::Add | Op::Mul | Op::Concat);
+                let inputs = vec![b.input(); if twice { 2 } else { 1 }];
                 b.push("op", op, &inputs)?
             }
         };
@@ -261,6 +264,21 @@ fn pools_and_moves(cases: &mut Vec<KernelCase>) {
     add("soft relu", 3, odd, 2, true, soft(0.0, f64::INFINITY));
     add("soft clamp", 3, odd, 2, true, soft(0.0, 1.0));
     add("add", 3, odd, 3, false, Op::Add);
+    add("mul", 3, odd, 4, false, Op::Mul);
+    add("affine", 3, odd, 3, false, Op::Affine(Affine { scale: [0.5].into(), shift: [2.0].into() }));
+    add("slice", 3, odd, 2, false, Op::Slice { first: 5, channels: 9 });
+    add("shuffle", 3, Shape::new(18, 5, 13), 2, false, Op::Shuffle { groups: 3 });
+    add("pad and crop", 3, odd, 2, false, Op::Pad { rows: [2, -1], columns: [-3, 1] });
+    let resize = |to, interpolation| Op::Resize(Resize { to: ResizeTo::Size(to), interpolation });
+    add("resize to the nearest", 3, odd, 8, false, resize([10, 7], Interpolation::Nearest));
+    add("resize linearly", 3, odd, 32, false, resize([9, 31], Interpolation::Linear));
+    add("resize linearly, aligned", 1, odd, 32, false, resize([3, 14], Interpolation::LinearAligned));
+    add("global max pool", 3, odd, 65, true, Op::GlobalMaxPool);
+    let norm = |groups, across_positions| Op::Standardise(Standardise { groups, across_positions, eps: 0.01 });
+    add("layer norm", 3, odd, 2 * 17 + 8, true, norm(1, false));
+    add("layer norm in groups", 1, Shape::new(18, 5, 13), 2 * 6 + 8, true, norm(3, false));
+    add("group norm", 3, Shape::new(18, 5, 13), 2 * 6 * 65 + 8, true, norm(3, true));
+    add("instance norm", 3, odd, 2 * 65 + 8, true, norm(17, true));
     add("concat", 3, odd, 3, false, Op::Concat);
     add("flatten", 3, odd, 2, false, Op::Flatten);
     add("subsample", 3, odd, 2, false, Op::Subsample { stride: [2, 3] });
@@ -298,6 +316,18 @@ fn steps(cases: &mut Vec<KernelCase>) {
     // A denominator that is no difference, and whose stabiliser does not cancel it.
     add("divide", input, 8, |b, [x, y]| b.divide(x, y, 0.25), None);
     add("ratio", input, 8, |b, [x, y]| b.ratio_or(x, y, x, 0.25), None);
+    add(
+        "quotient",
+        input,
+        8,
+        |b, [x, y]| {
+            // Far from zero.
+            let far = b.fill(Shape::new(17, 5, 7), vec![16.5; 17])?;
+            let divisor = b.add(y, far)?;
+            b.elementwise(Elementwise::Quotient, vec![x, divisor])
+        },
+        None,
+    );
     add("scale", input, 3, |b, [x, _]| b.scale(x, 0.5), None);
     add("absolute", input, 1, |b, [x, _]| b.elementwise(Elementwise::Abs, vec![x]), None);
     add("positive", input, 1, |b, [x, _]| b.positive(x), None);
@@ -333,6 +363,18 @@ fn steps(cases: &mut Vec<KernelCase>) {
         None,
     );
     add("channels", input, 1, |b, [x, _]| b.channels(x, 3, Shape::new(9, 5, 7)), None);
+    let mul: Write = |b, [x, y]| b.repeated(Elementwise::Mul, vec![y, x], Shape::new(17, 5, 7));
+    add("repeated mul", Shape::new(1, 5, 7), 2, mul, None);
+    let sub: Write = |b, [x, y]| b.repeated(Elementwise::Sub, vec![x, y], Shape::new(17, 5, 7));
+    let sum: Write = |b, [x, y]| b.add_repeated(x, y);
+    add("repeated sub", Shape::vector(17), 2, sub, Some(sum));
+    add("repeated add", Shape::vector(1), 2, sum, Some(sum));
+    let channels: Write = |b, [x, y]| b.contract(vec![x, y], Shape::new(1, 5, 7));
+    add("contract channels", input, 20, channels, Some(channels));
+    let positions: Write = |b, [x, _]| b.contract(vec![x], Shape::vector(17));
+    add("contract positions", input, 40, positions, Some(positions));
+    let all: Write = |b, [x, y]| b.contract(vec![x, y], Shape::vector(1));
+    add("contract all", input, 5 * 7 * 17 + 2, all, Some(all));
     add("scale channels", Shape::vector(17), 2, |b, [x, y]| b.scale_channels(y, x), None);
     add("spatial mean", input, 40, |b, [x, _]| b.spatial_mean(x), Some(|b, [x, _]| b.spatial_mean(x)));
     let weighted: Write = |b, [x, y]| b.weighted_channel_sum(y, x);
