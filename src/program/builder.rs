@@ -1,5 +1,8 @@
 //! Writes a program: the forward pass of a graph, and what backward rules request.
 
+mod forward;
+mod repeated;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -8,7 +11,7 @@ use super::{
     WinnerWidth,
 };
 use crate::error::{Error, Result};
-use crate::graph::{Activation, Graph, NodeId, Op, Reduce};
+use crate::graph::{Activation, Graph, NodeId, Op};
 use crate::tensor::{AxisMove, Moves, Shape};
 
 /// Which pass decides the active ReLUs and the winners of max-pools.
@@ -147,108 +150,6 @@ impl<'g> Builder<'g> {
         self.current = forward.0;
     }
 
-    fn forward_steps(&mut self, id: NodeId, out: Value, read: &[Value]) -> Result<Vec<(Step, Option<NodeId>)>> {
-        let node = self.graph.node(id);
-        let input = |i: usize| read[node.inputs[i].index()];
-        let step = match &node.op {
-            Op::Add => return Ok(self.sum_steps(id, out, read)),
-            Op::Resize(resize) => {
-                let blends = Arc::new(resize.blends(self.graph.node(node.inputs[0]).shape, node.shape));
-                Step::Resample { x: input(0), blends, out }
-            }
-            Op::Mul => Step::Elementwise { op: Elementwise::Mul, xs: vec![input(0), input(1)], out },
-            Op::Divide => Step::Elementwise { op: Elementwise::Quotient, xs: vec![input(0), input(1)], out },
-            Op::Reduce(reduce) => return Ok(self.reduce_steps(id, *reduce, input(0), out)),
-            Op::Input => Step::Perturb { out },
-            Op::Conv(_) | Op::BatchNorm(_) | Op::Affine(_) => {
-                let layer = self.conv_layer(id)?;
-                return Ok(self.conv_steps(layer, input(0), out).into_iter().map(|step| (step, Some(id))).collect());
-            }
-            Op::Linear(_) => Step::Linear { layer: self.linear_layer(id)?, x: input(0), out },
-            Op::Relu => Step::Clamp { x: input(0), range: Range::POSITIVE, out },
-            Op::Clamp { lo, hi } => Step::Clamp { x: input(0), range: Range { lo: *lo, hi: *hi }, out },
-            Op::Smooth(f) => Step::Elementwise { op: Elementwise::Smooth(*f), xs: vec![input(0)], out },
-            Op::Standardise(norm) => Step::Standardise { norm: *norm, x: input(0), out, scale: None },
-            Op::MaxPool(_) | Op::GlobalMaxPool => {
-                Step::MaxPool { layer: self.pool_layer(id)?, x: input(0), out, winners: None }
-            }
-            Op::AvgPool { count_padding, .. } => {
-                Step::AvgPool { layer: self.pool_layer(id)?, count_padding: *count_padding, x: input(0), out }
-            }
-            Op::AdaptiveAvgPool { .. } => Step::AdaptiveAvgPool { x: input(0), out },
-            Op::Flatten => Step::Flatten { x: input(0), out },
-            Op::Concat => Step::Concat { xs: (0..node.inputs.len()).map(input).collect(), out },
-            Op::Subsample { .. } | Op::Slice { .. } | Op::Shuffle { .. } | Op::Pad { .. } | Op::PadChannels { .. } => {
-                Step::Move { x: input(0), moves: self.moves(id)?, out }
-            }
-        };
-        Ok(vec![(step, Some(id))])
-    }
-
-    /// A convolution; a bias with one number per element is added by a separate step, so that devices need not support
-    /// it.
-    fn conv_steps(&mut self, layer: Arc<ConvLayer>, x: Value, out: Value) -> Vec<Step> {
-        let epilogue = Epilogue::default();
-        let Some(bias) = layer.bias.as_ref().filter(|b| b.len() != layer.output.c).map(Arc::clone) else {
-            return vec![Step::Conv { layer, x, out, epilogue }];
-        };
-        let (plain, values) = (self.dense(layer.output), self.dense(layer.output));
-        vec![
-            Step::Fill { values: bias, out: values },
-            Step::Conv { layer: Arc::new(ConvLayer { bias: None, ..(*layer).clone() }), x, out: plain, epilogue },
-            Step::Add { a: plain, b: values, out },
-        ]
-    }
-
-    /// Adds the inputs two at a time, in order; a sum of one is a copy.
-    fn sum_steps(&mut self, id: NodeId, out: Value, read: &[Value]) -> Vec<(Step, Option<NodeId>)> {
-        let node = self.graph.node(id);
-        let inputs: Vec<Value> = node.inputs.iter().map(|i| read[i.index()]).collect();
-        let [first, rest @ ..] = &inputs[..] else { return Vec::new() };
-        if rest.is_empty() {
-            return vec![(Step::Move { x: *first, moves: Moves::SAME, out }, Some(id))];
-        }
-        let mut steps = Vec::with_capacity(rest.len());
-        let mut sum = *first;
-        for (i, &b) in rest.iter().enumerate() {
-            let [left, right] = [sum, b].map(|v| self.shape(v));
-            let to = match left.joined(right) {
-                _ if i + 1 == rest.len() => out,
-                Some(shape) => self.dense(shape),
-                None => self.dense(node.shape),
-            };
-            if left == right {
-                steps.push((Step::Add { a: sum, b, out: to }, Some(id)));
-            } else {
-                steps.extend(self.sum_of_two([sum, b], to).map(|step| (step, Some(id))));
-            }
-            sum = to;
-        }
-        steps
-    }
-
-    /// A sum, and the factor that makes it a mean.
-    fn reduce_steps(&mut self, id: NodeId, reduce: Reduce, x: Value, out: Value) -> Vec<(Step, Option<NodeId>)> {
-        let from = self.shape(x);
-        let factor = Elementwise::Scale(reduce.factor(from));
-        if reduce.to(from) == from {
-            return vec![(Step::Elementwise { op: factor, xs: vec![x], out }, Some(id))];
-        }
-        let sum = self.dense(reduce.to(from));
-        let sums = (Step::Contract { xs: vec![x], out: sum }, Some(id));
-        vec![sums, (Step::Elementwise { op: factor, xs: vec![sum], out }, Some(id))]
-    }
-
-    /// `a + b` where one is repeated: `a − (−b)` has the same bits.
-    fn sum_of_two(&mut self, [a, b]: [Value; 2], out: Value) -> [Step; 2] {
-        let (large, small) = if self.shape(a).len() < self.shape(b).len() { (b, a) } else { (a, b) };
-        let negative = self.dense(self.shape(small));
-        [
-            Step::Elementwise { op: Elementwise::Scale(-1.0), xs: vec![small], out: negative },
-            Step::Elementwise { op: Elementwise::Sub, xs: vec![large, negative], out },
-        ]
-    }
-
     fn values(&self) -> &PassValues {
         &self.forwards[self.current]
     }
@@ -299,11 +200,6 @@ impl<'g> Builder<'g> {
         };
         let window = window.ok_or_else(|| self.not("a pool", id))?;
         Ok(PoolLayer { window, input, output: node.shape })
-    }
-
-    /// The moves of `node`, which only moves numbers.
-    fn moves(&self, id: NodeId) -> Result<Moves> {
-        self.graph.node(id).op.moves().ok_or_else(|| self.not("a move", id))
     }
 
     fn not(&self, what: &str, id: NodeId) -> Error {
@@ -471,42 +367,6 @@ impl<'g> Builder<'g> {
         let (layer, x) = (self.pool_layer(node)?, self.input(node, 0));
         let out = self.value(form);
         self.write(Step::PreferWinners { layer, x, winners, preferred, out });
-        Ok(out)
-    }
-
-    /// `1/√(variance + eps)` of each group of `node` (a standardisation).
-    ///
-    /// # Errors
-    /// When `node` is not a standardisation.
-    ///
-    /// # Panics
-    /// When the graph has no such node.
-    pub fn inverse_deviation(&mut self, node: NodeId) -> Result<Value> {
-        let here = self.graph.node(node);
-        let Op::Standardise(norm) = here.op else { return Err(self.not("a standardisation", node)) };
-        let value = self.dense(norm.moments(here.shape));
-        let at = self.values().sections[node.index()];
-        match self.sections[at].first_mut() {
-            Some((Step::Standardise { scale, .. }, _)) => Ok(*scale.get_or_insert(value)),
-            _ => Err(self.not("a standardisation", node)),
-        }
-    }
-
-    /// Sends `s` back through `node` (a standardisation): its gradient, or with `held` the adjoint of the map that it is
-    /// while its deviations are constants.
-    ///
-    /// # Errors
-    /// When `node` is not a standardisation, or `s` does not have the shape of its output.
-    ///
-    /// # Panics
-    /// When the graph has no such node.
-    pub fn standardise_adjoint(&mut self, node: NodeId, s: Value, held: Deviation) -> Result<Value> {
-        let Op::Standardise(norm) = self.graph.node(node).op else { return Err(self.not("a standardisation", node)) };
-        self.expect_signal(node, s)?;
-        let scale = self.inverse_deviation(node)?;
-        let y = (held == Deviation::Follows).then(|| self.values().own[node.index()]);
-        let out = self.dense(self.graph.node(node).shape);
-        self.write(Step::StandardiseAdjoint { norm, s, y, scale, out });
         Ok(out)
     }
 
@@ -759,78 +619,6 @@ impl<'g> Builder<'g> {
         let out = self.dense(shape);
         self.write(Step::Add { a, b, out });
         Ok(out)
-    }
-
-    /// `a + b`, where one of them may be repeated ([`Shape::joined`]).
-    ///
-    /// # Errors
-    /// When they are not numbers of shapes that can be joined.
-    pub fn add_repeated(&mut self, a: Value, b: Value) -> Result<Value> {
-        let [left, right] = [self.numbers("a sum", a)?, self.numbers("a sum", b)?];
-        if left == right {
-            return self.add(a, b);
-        }
-        let shape = left.joined(right).ok_or_else(|| Error::model(format!("cannot add {left} and {right}")))?;
-        let out = self.dense(shape);
-        self.sum_of_two([a, b], out).into_iter().for_each(|step| self.write(step));
-        Ok(out)
-    }
-
-    /// An elementwise function of values of which some are repeated to fill `shape` ([`Shape::repeated_in`]).
-    ///
-    /// # Errors
-    /// When the number of values is not its arity, or one does not fill the shape.
-    pub fn repeated(&mut self, op: Elementwise, xs: Vec<Value>, shape: Shape) -> Result<Value> {
-        if xs.len() != op.arity() {
-            return Err(Error::model(format!("{} takes {} values, not {}", op.name(), op.arity(), xs.len())));
-        }
-        for &x in &xs {
-            let own = self.numbers(op.name(), x)?;
-            if own.repeated_in(shape).is_none() {
-                return Err(Error::model(format!("{}: {own} does not fill {shape}", op.name())));
-            }
-        }
-        let out = self.dense(shape.checked()?);
-        self.write(Step::Elementwise { op, xs, out });
-        Ok(out)
-    }
-
-    /// The sum of `x`, or of the product of two values of one shape, over the channels and positions that each number of
-    /// `to` stands for ([`Shape::repeated_in`]): the adjoint of the repetition. Where `to` is the values' own shape,
-    /// nothing is added up.
-    ///
-    /// # Errors
-    /// When there are not one or two values of one shape, or `to` does not fill it.
-    pub fn contract(&mut self, xs: Vec<Value>, to: Shape) -> Result<Value> {
-        let (Some(&first), 1..=2) = (xs.first(), xs.len()) else {
-            return Err(Error::model("a sum over channels or positions takes one or two values"));
-        };
-        let shape = self.numbers("a sum over channels or positions", first)?;
-        xs.iter().try_for_each(|&x| self.expect("a sum over channels or positions", x, Form::Dense(shape)))?;
-        match (to.repeated_in(shape), &xs[..]) {
-            (None, _) => Err(Error::model(format!("{to} does not fill {shape}"))),
-            (Some(repeat), &[x]) if repeat.is_whole() => Ok(x),
-            (Some(repeat), &[a, b]) if repeat.is_whole() => self.mul(a, b),
-            (Some(_), _) => {
-                let out = self.dense(to);
-                self.write(Step::Contract { xs, out });
-                Ok(out)
-            }
-        }
-    }
-
-    /// `factor ∘ s` for a signal `s`, summed to the shape `to`: what a product sends back to one operand, where `factor`
-    /// is the other.
-    ///
-    /// # Errors
-    /// When `factor` or `to` does not fill the signal's shape.
-    pub fn product_adjoint(&mut self, s: Value, factor: Value, to: Shape) -> Result<Value> {
-        let shape = self.numbers("a product", s)?;
-        if self.numbers("a product", factor)? == shape {
-            return self.contract(vec![s, factor], to);
-        }
-        let all = self.repeated(Elementwise::Mul, vec![s, factor], shape)?;
-        self.contract(vec![all], to)
     }
 
     /// `s` where the bit is set, 0 elsewhere.
