@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use super::{Graph, Node, NodeId, Op, Smooth};
+use super::{Graph, Node, NodeId, Op};
 use crate::tensor::{Padding, Window};
 
 /// An output format for graphs.
@@ -40,7 +40,8 @@ fn attributes(op: &Op) -> Value {
         Op::Linear(linear) => json!({ "weight": linear.weight.dims()[..2], "bias": linear.bias.is_some() }),
         Op::BatchNorm(norm) => json!({ "eps": norm.eps }),
         Op::Clamp { lo, hi } => json!({ "lo": lo, "hi": hi }),
-        Op::Smooth(Smooth::SoftClamp(soft)) => json!({ "lo": bound(soft.lo), "hi": bound(soft.hi), "beta": soft.beta }),
+        Op::Smooth(f) => f.named_parameters().map(|(name, value)| (name.to_string(), json!(bound(value)))).collect(),
+        Op::PRelu(slopes) => json!({ "slopes": slopes.len() }),
         Op::MaxPool(w) => window(w),
         Op::AvgPool { window: w, count_padding } => {
             let mut value = window(w);
@@ -71,7 +72,11 @@ fn brief(op: &Op) -> String {
         Op::MaxPool(w) | Op::AvgPool { window: w, .. } => format!("{kind} {}{}", pair(w.kernel), stride(w.stride)),
         Op::AdaptiveAvgPool { out } => format!("{kind} to {}", pair(*out)),
         Op::Clamp { lo, hi } => format!("{kind} [{lo}, {hi}]"),
-        Op::Smooth(Smooth::SoftClamp(s)) => format!("{kind} [{}, {}], beta {}", s.lo, s.hi, s.beta),
+        Op::Smooth(f) => f.named_parameters().fold(kind.to_string(), |text, (name, value)| {
+            let comma = if text == kind { "" } else { "," };
+            format!("{text}{comma} {name} {value}")
+        }),
+        Op::PRelu(slopes) if slopes.len() == 1 => format!("{kind}, one slope"),
         Op::Subsample { stride: s } => format!("{kind}{}", stride(*s)),
         Op::PadChannels { before, after } => format!("{kind} {before} + {after}"),
         _ => kind.to_string(),

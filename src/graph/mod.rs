@@ -11,6 +11,7 @@ mod weight;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use activation::{Activation, Smooth, SoftClamp};
+pub(crate) use activation::{Facts, Visitor};
 pub use dump::Dump;
 pub use link::Link;
 pub use op::{BatchNorm, Conv, Linear, Op};

@@ -78,6 +78,7 @@ impl Footprint {
                     | Op::Relu
                     | Op::Clamp { .. }
                     | Op::Smooth(_)
+                    | Op::PRelu(_)
                     | Op::PadChannels { .. } => input[axis].clone(),
                 }
             });

@@ -1,6 +1,7 @@
 //! Dense host arrays and the shapes used by all other modules.
 
 mod dense;
+pub(crate) mod functions;
 pub mod resample;
 mod rounding;
 mod scalar;

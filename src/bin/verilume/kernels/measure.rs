@@ -139,7 +139,16 @@ impl Trial<'_> {
                 let rounds = matches!(op, Op::AvgPool { .. } | Op::AdaptiveAvgPool { .. } | Op::Smooth(_));
                 let units = if exact && !rounds { [0.0; 2] } else { units };
                 let magnitudes = self.parts(twin, true)?;
-                magnitudes.iter().zip(units).map(|(m, unit)| times(&m.values, unit)).collect()
+                let mut limits: Vec<Vec<f64>> =
+                    magnitudes.iter().zip(units).map(|(m, unit)| times(&m.values, unit)).collect();
+                if matches!(op, Op::Smooth(_)) {
+                    // Small values and slopes are differences of numbers like the largest.
+                    for (limits, m) in limits.iter_mut().zip(&magnitudes) {
+                        let largest = m.values.iter().fold(0.0f64, |most, v| most.max(v.abs()));
+                        limits.iter_mut().for_each(|limit| *limit += 4.0 * UNIT * largest);
+                    }
+                }
+                limits
             }
             CaseKind::Steps { magnitude: None, .. } => truth.iter().map(|t| times(&t.values, units[0])).collect(),
             CaseKind::Steps { .. } | CaseKind::Weights { .. } => {
