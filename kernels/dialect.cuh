@@ -30,6 +30,7 @@ DEVICE u32 ballot(bool p) { return __ballot_sync(~0u, p); }
 
 DEVICE u32 bits_of(float v) { return __float_as_uint(v); }
 DEVICE float float_of(u32 v) { return __uint_as_float(v); }
+DEVICE u64 bits_of(double v) { return (u64)__double_as_longlong(v); }
 DEVICE double double_of(u64 v) { return __longlong_as_double((i64)v); }
 DEVICE u32 high_product(u32 a, u32 b) { return __umulhi(a, b); }
 

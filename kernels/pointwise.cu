@@ -34,22 +34,6 @@ DEVICE float ratio_or(float x, float y, float other, float threshold) {
     return y < threshold && y > -threshold ? other : x / y;
 }
 
-DEVICE double rounded(double t, double beta) {
-    const double magnitude = t < 0.0 ? -t : t;
-    return (t > 0.0 ? t : 0.0) + log1p(exp(-beta * magnitude)) / beta;
-}
-
-// A clamp between p[0] and p[1] (either may be infinite) with corners of sharpness p[2].
-DEVICE double soft(double x, double low, double high, double beta) {
-    const double risen = isfinite(low) ? low + rounded(x - low, beta) : x;
-    return isfinite(high) ? risen - rounded(x - high, beta) : risen;
-}
-
-DEVICE double soft_slope(double x, double low, double high, double beta) {
-    const double rising = isfinite(low) ? 1.0 / (1.0 + exp(-beta * (x - low))) : 1.0;
-    return isfinite(high) ? rising - 1.0 / (1.0 + exp(-beta * (x - high))) : rising;
-}
-
 POINTWISE(add, x + SECOND)
 POINTWISE(mul, x * SECOND)
 POINTWISE(sub, x - SECOND)
@@ -59,8 +43,6 @@ POINTWISE(ratio, ratio_or(x, SECOND, THIRD, (float)a.p[0]))
 POINTWISE(scale, (float)a.p[0] * x)
 POINTWISE(absolute, x < 0.0f ? 0.0f - x : x)
 POINTWISE(clamp, clamped(x, (float)a.p[0], (float)a.p[1]))
-POINTWISE(soft_clamp, (float)soft((double)x, a.p[0], a.p[1], a.p[2]))
-POINTWISE(soft_clamp_slope, (float)soft_slope((double)x, a.p[0], a.p[1], a.p[2]))
 POINTWISE(gate,
           a.gate[(i64)n * a.gate_stride + i / a.channels * ((a.channels + 31) / 32) + i % a.channels / 32] >>
                       (i % a.channels % 32) & 1

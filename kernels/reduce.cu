@@ -1,6 +1,8 @@
 // Sums over channels or positions by fixed trees, quantiles, scores, and the search for numbers that are not finite.
 #include "dialect.cuh"
 
+#include "functions.cuh"
+
 // Sums of a block's threads, for all of them; `slots` holds one number a thread.
 template <class T, int threads = 256> DEVICE T block_sum(T v, T* slots) {
     slots[threadIdx.x] = v;
@@ -187,8 +189,8 @@ KERNEL(head, 256, 4, HeadArgs) {
     if (a.sigmoid) {
         // The softmax of the target's logit beside 0.
         top = logits[target] > 0.0f ? (double)logits[target] : 0.0;
-        total = exp((double)logits[target] - top) + exp(-top);
-        others = exp(-top) / total;
+        total = own_exp((double)logits[target] - top) + own_exp(-top);
+        others = own_exp(-top) / total;
     } else {
         // The largest; a NaN is found by the host.
         top = -1.0 / 0.0;
@@ -206,7 +208,7 @@ KERNEL(head, 256, 4, HeadArgs) {
         sync();
         double part = 0.0, part_others = 0.0;
         for (int i = threadIdx.x; i < a.classes; i += 256) {
-            const double e = exp((double)logits[i] - top);
+            const double e = own_exp((double)logits[i] - top);
             part += e;
             if (i != target) part_others += e;
         }
@@ -214,13 +216,13 @@ KERNEL(head, 256, 4, HeadArgs) {
         // Summed from its parts: a difference from 1 would lose all digits of a certain answer.
         others = block_sum(part_others, slots) / total;
     }
-    const double own = exp((double)logits[target] - top) / total;
+    const double own = own_exp((double)logits[target] - top) / total;
     const double certain = 1e-7;
     if (threadIdx.x == 0) {
         double score = (double)logits[target];
         if (a.score == 1) score = own;
-        if (a.score == 2) score = (double)logits[target] - top - log(total);
-        if (a.score == 3) score = log(others + certain);
+        if (a.score == 2) score = (double)logits[target] - top - own_log(total);
+        if (a.score == 3) score = own_log(others + certain);
         a.scores[n] = score;
     }
     if (!a.seed) return;
@@ -228,7 +230,7 @@ KERNEL(head, 256, 4, HeadArgs) {
     for (int i = threadIdx.x; i < a.classes; i += 256) {
         double g = i == target ? 1.0 : 0.0;
         if (a.score != 0 && i == target) g = factor * others;
-        if (a.score != 0 && i != target && !a.sigmoid) g = factor * -(exp((double)logits[i] - top) / total);
+        if (a.score != 0 && i != target && !a.sigmoid) g = factor * -(own_exp((double)logits[i] - top) / total);
         a.seed[(i64)n * a.seed_stride + i] = (float)g;
     }
 }

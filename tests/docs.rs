@@ -1,8 +1,8 @@
 //! The guides agree with the code: `docs/methods.md` and `docs/metrics.md` are what the registries say, the README lists
 //! every method, the dependencies are explained, and no relative link is broken.
 //!
-//! `UPDATE_DOCS=1 cargo test --test docs` rewrites both, but for what other tests measured and put at the end of
-//! `docs/methods.md`.
+//! `UPDATE_DOCS=1 cargo test --test docs` rewrites both, but for the end of `docs/methods.md`: what rules do where papers
+//! are silent, written by hand, and what other tests measured.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fmt::Write;
@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use verilume::method::{Entry, Parameter, registry};
 use verilume::reliability::metric::{self, Better, Needs};
 
-/// Heading of what other tests measured.
-const MEASURED: &str = "## Measured";
+/// Heading of the first part of `docs/methods.md` that the registry does not say.
+const BY_HAND: &str = "## Where papers are silent";
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -114,10 +114,10 @@ fn metrics_are_documented_as_registered() {
     assert!(!stale, "docs/metrics.md is not what the registry says; UPDATE_DOCS=1 cargo test --test docs rewrites it");
 }
 
-/// What other tests measured, at the end of `docs/methods.md`.
-fn measured() -> String {
+/// What the registry does not say, at the end of `docs/methods.md`.
+fn by_hand() -> String {
     let text = read("docs/methods.md");
-    text.find(MEASURED).map_or(String::new(), |at| format!("\n{}", &text[at..]))
+    text.find(BY_HAND).map_or(String::new(), |at| format!("\n{}", &text[at..]))
 }
 
 /// All of `docs/methods.md` that the registry says.
@@ -183,7 +183,7 @@ fn anchor(heading: &str) -> String {
 #[test]
 fn methods_are_documented_as_registered() {
     let path = root().join("docs/methods.md");
-    let want = methods() + &measured();
+    let want = methods() + &by_hand();
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(&path, &want).unwrap();
     }

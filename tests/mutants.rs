@@ -17,7 +17,7 @@ use verilume::Result;
 use verilume::device::cpu::{Convolution, Kernels};
 use verilume::device::{Boxes, Perturbation, Rectangle};
 use verilume::engine::{Batch, Copies, DeviceChoice, Engine, Job, Pullback, Settings, Task};
-use verilume::graph::{Graph, GraphBuilder, NodeId, Op, Standardise};
+use verilume::graph::{Graph, GraphBuilder, NodeId, Op, Smooth, Standardise};
 use verilume::program::{Score, Statistic};
 use verilume::rule::Composite;
 use verilume::tensor::{Interpolation, Padding, Resize, ResizeTo, Shape, Tensor, Window};
@@ -273,6 +273,31 @@ const MUTANTS: &[Mutant] = &[
         "blockIdx.x % a.groups + i % a.group",
         norms,
     ),
+        "the rest of ln 2 is left out",
+        "functions.cuh",
+        "(n * Elementary<T>::ln_2_rest - rest)",
+        "(T(0) - rest)",
+        activations,
+    ),
+    mutant("a square's rounding counts for nothing", "functions.cuh", "lost * T(-0.5)", "T(0)", activations),
+    mutant(
+        "what 1 + x lost counts for nothing",
+        "functions.cuh",
+        "log_of(sum, lost / sum)",
+        "log_of(sum, T(0))",
+        activations,
+    ),
+    mutant("the tail is on the other side", "functions.cuh", "x < T(0) ? tail", "x > T(0) ? tail", activations),
+    mutant(
+        "a leaky ReLU passes zero",
+        "smooth.cu",
+        "SMOOTH(leaky_relu_slope, x > 0",
+        "SMOOTH(leaky_relu_slope, x >= 0",
+        activations,
+    ),
+    mutant("a corner belongs to the inside", "smooth.cu", "return x < 3.0f ?", "return x <= 3.0f ?", activations),
+    mutant("parameters are exchanged", "smooth.cu", "soft(x, p, q, r)", "soft(x, q, p, r)", activations),
+    mutant("a large number's cube overflows", "smooth.cu", "x = clamped(x, -40.0f, 40.0f);", "", activations),
     mutant("a group reads another's channels", "direct.cu", "channel / a.k * a.c", "channel / a.c * a.c", groups),
     mutant(
         "a word of bits lands beside its place",
@@ -303,7 +328,7 @@ fn every_mutant_is_noticed() {
     let truth = Truth::new();
     let sound = TempDir::new().unwrap();
     write_kernels(sound.path(), None);
-    let all: [(&str, Check); 11] = [
+    let all: [(&str, Check); 12] = [
         ("net", net),
         ("products", products),
         ("groups", groups),
@@ -315,6 +340,7 @@ fn every_mutant_is_noticed() {
         ("moves", moves),
         ("norms", norms),
         ("sizes", sizes),
+        ("activations", activations),
     ];
     let failures = Mutex::new(Vec::new());
     each_on_two_threads(all.len(), |i| {
@@ -409,6 +435,8 @@ struct Truth {
     noise: Copies,
     /// The noisy copies and what the first layer makes of them.
     drawn: Vec<Vec<Tensor>>,
+    /// Values and slopes of every function.
+    activations: Vec<[Tensor; 2]>,
 }
 
 impl Truth {
@@ -428,7 +456,8 @@ impl Truth {
         let noise = Perturbation::Noise { seed: 5 << 33 | 9, first: 3, images, sigmas: vec![0.5, 2.0] };
         let noise = Copies { perturbation: noise, weights: vec![1.0; 2] };
         let drawn = draw(&mut cpu, &noise).unwrap();
-        Self { net, x, outputs, seed, back, copies, variance, noise, drawn }
+        let activations = Smooth::examples().into_iter().map(|f| activation(&mut cpu, f).unwrap()).collect();
+        Self { net, x, outputs, seed, back, copies, variance, noise, drawn, activations }
     }
 }
 
@@ -651,6 +680,37 @@ fn draws(truth: &Truth, engine: &mut Engine) -> Outcome {
     for (what, (got, want)) in ["stored", "read"].iter().zip(draw(engine, &truth.noise)?.iter().zip(&truth.drawn)) {
         if got != want {
             return Err(format!("noisy copies, {what}: other bits"));
+        }
+    }
+    Ok(())
+}
+
+/// Values and slopes of a function at corners, small and large numbers.
+fn activation(engine: &mut Engine, f: Smooth) -> Result<[Tensor; 2], String> {
+    let numbers = (-96..96).map(|i| i as f32 / 16.0).chain((0..64).map(|i| (i as f32 - 31.5) * 2f32.powi(i % 32)));
+    let numbers: Vec<f32> = numbers.chain([1e-30, -1e-30, 3e30, -3e30]).collect();
+    let shape = Shape::new(1, 4, numbers.len() / 4);
+    let mut b = GraphBuilder::new(shape);
+    let node = b.push("op", Op::Smooth(f), &[b.input()]).unwrap();
+    let flat = b.push("flatten", Op::Flatten, &[node]).unwrap();
+    let graph = b.finish(flat).unwrap();
+    let x = Batch::of(vec![Tensor::f32(shape.dims(), numbers).unwrap()]).unwrap();
+    let value = engine.node_outputs(&graph, &x, &[node]).map_err(said)?.swap_remove(0);
+    let [c, h, w] = shape.dims();
+    let signal = Tensor::f32([1, c, h, w], vec![1.0; shape.len()]).unwrap();
+    let way = Pullback { from: node, signal: &signal, rules: &Composite::gradient(), to: graph.input() };
+    Ok([value, engine.pullback(&graph, &x, &way).map_err(said)?])
+}
+
+/// The same bits as on the CPU.
+fn activations(truth: &Truth, engine: &mut Engine) -> Outcome {
+    for (f, want) in Smooth::examples().into_iter().zip(&truth.activations) {
+        let got = activation(engine, f)?;
+        for (what, got, want) in [("value", &got[0], &want[0]), ("slope", &got[1], &want[1])] {
+            let pairs = got.to_f64().into_owned().into_iter().zip(want.to_f64().into_owned());
+            if let Some((got, want)) = pairs.into_iter().find(|(g, w)| g != w) {
+                return Err(format!("{what} of {f:?}: {got:e} for {want:e}"));
+            }
         }
     }
     Ok(())

@@ -100,6 +100,11 @@ DEVICE float float_of(u32 v) {
     memcpy(&r, &v, sizeof r);
     return r;
 }
+DEVICE u64 bits_of(double v) {
+    u64 r;
+    memcpy(&r, &v, sizeof r);
+    return r;
+}
 DEVICE double double_of(u64 v) {
     double r;
     memcpy(&r, &v, sizeof r);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Batch, Copies, Engine, ProgramRun, Script, script};
 use crate::device::{Perturbation, Sum};
 use crate::error::Result;
-use crate::graph::{Activation, Graph, Node, NodeId, Op};
+use crate::graph::{Graph, Node, NodeId, Op};
 use crate::program::{Builder, Decided, Statistic};
 use crate::tensor::{Precision, Tensor};
 
@@ -97,10 +97,10 @@ impl Reach {
                 bounds.push((norm.count(node.shape) as f64).sqrt());
                 continue;
             }
-            bounds.push(match node.op.activation().map(Activation::bounds) {
-                Some(ends) if ends.iter().all(|end| end.is_finite()) => before.min(largest(ends)),
-                _ if id == graph.input() => input,
-                _ => before * gain + bias,
+            bounds.push(match node.op.activation() {
+                Some(f) => f.reach(before),
+                None if id == graph.input() => input,
+                None => before * gain + bias,
             });
         }
         beyond

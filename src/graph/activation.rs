@@ -1,6 +1,11 @@
 //! Scalar functions between layers: everything that rules and devices need to know about them.
+//!
+//! A function is one entry of the table in [`Smooth::visit`], and two kernels of its names in `kernels/smooth.cu`.
 
 use crate::error::{Error, Result};
+use crate::tensor::functions::{
+    Elementary, clamped, exp, expm1, normal, sigmoid, sigmoid_slope, sigmoids, softplus, tanh,
+};
 
 /// An activation as backward rules see it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -12,71 +17,334 @@ pub enum Activation {
         /// Upper bound.
         hi: f64,
     },
-    /// A function that is differentiable everywhere, so there are no decisions.
+    /// Inputs below 0 are multiplied by their channel's slope. Whether an input is above 0 is a decision.
+    PRelu {
+        /// The smallest slope.
+        least: f64,
+        /// The largest slope.
+        most: f64,
+    },
+    /// Any other function: its slope is computed from its input, so there are no decisions.
     Smooth(Smooth),
 }
 
 impl Activation {
     /// Lower and upper bound of its values; infinite where there is none.
-    pub const fn bounds(self) -> [f64; 2] {
+    pub fn bounds(self) -> [f64; 2] {
         match self {
-            Activation::Clamp { lo, hi } | Activation::Smooth(Smooth::SoftClamp(SoftClamp { lo, hi, .. })) => [lo, hi],
+            Activation::Clamp { lo, hi } => [lo, hi],
+            Activation::PRelu { most, .. } => [if most > 0.0 { f64::NEG_INFINITY } else { 0.0 }, f64::INFINITY],
+            Activation::Smooth(f) => f.facts().bounds,
         }
     }
 
-    /// Whether it never decreases, i.e. its slope is never negative. Rules that cut signals by their sign rely on it.
+    /// Whether it never decreases, i.e. its slope is never negative.
     pub const fn rises(self) -> bool {
         match self {
-            Activation::Clamp { .. } | Activation::Smooth(Smooth::SoftClamp(_)) => true,
+            Activation::Clamp { .. }
+            | Activation::Smooth(
+                Smooth::SoftClamp(_)
+                | Smooth::Sigmoid
+                | Smooth::HardSigmoid
+                | Smooth::Tanh
+                | Smooth::Elu { .. }
+                | Smooth::Softplus { .. },
+            ) => true,
+            Activation::PRelu { least: slope, .. } | Activation::Smooth(Smooth::LeakyRelu { slope }) => slope >= 0.0,
+            Activation::Smooth(Smooth::Silu | Smooth::HardSwish | Smooth::Gelu | Smooth::GeluTanh) => false,
+        }
+    }
+
+    /// Bound on the magnitudes of its values if those of its inputs are at most `before`.
+    pub(crate) fn reach(self, before: f64) -> f64 {
+        match self {
+            Activation::Clamp { lo, hi } => {
+                [-before, before].map(|x| x.max(lo).min(hi).abs()).into_iter().fold(0.0, f64::max)
+            }
+            Activation::PRelu { least, most } => before * least.abs().max(most.abs()).max(1.0),
+            Activation::Smooth(f) => {
+                let Facts { bounds: [lo, hi], steepest, .. } = f.facts();
+                (f.value(0.0).abs() + steepest * before).min(lo.abs().max(hi.abs()))
+            }
         }
     }
 }
 
-/// A function that is differentiable everywhere.
+/// A function of one number whose slope is computed from its input. Where it has a corner, its slope is PyTorch's.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub enum Smooth {
     /// A clamp with rounded corners: `Graph::softened` replaces ReLUs and clamps by it.
     SoftClamp(SoftClamp),
+    /// `1 / (1 + e⁻ˣ)`.
+    Sigmoid,
+    /// `x · sigmoid(x)` (swish).
+    Silu,
+    /// `min(max(x + 3, 0), 6) / 6`; slope 0 at the corners.
+    HardSigmoid,
+    /// `x · hard_sigmoid(x)`; slope 0 at −3 and 1 at 3.
+    HardSwish,
+    /// Hyperbolic tangent.
+    Tanh,
+    /// `x · P(Z ≤ x)` for a standard normal Z, which is `x (1 + erf(x / √2)) / 2`.
+    Gelu,
+    /// GELU by `x (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2`.
+    GeluTanh,
+    /// `x` above 0, `slope · x` from 0 down.
+    LeakyRelu {
+        /// Slope at and below 0.
+        slope: f64,
+    },
+    /// `x` above 0, `alpha (eˣ − 1)` from 0 down.
+    Elu {
+        /// Slope at 0, and how far below 0 values get.
+        alpha: f64,
+    },
+    /// `ln(1 + e^(beta x)) / beta`; `x` itself where `beta x` exceeds the threshold.
+    Softplus {
+        /// Sharpness.
+        beta: f64,
+        /// Beyond it the function is `x`.
+        threshold: f64,
+    },
 }
 
+/// What is known of a function.
+pub(crate) struct Facts {
+    /// Lower-case names of the function and of its derivative.
+    pub names: [&'static str; 2],
+    /// Its parameters with their names, in the order in which kernels take them; nameless ones are not there.
+    pub parameters: [(&'static str, f64); 3],
+    /// Whether the parameters make sense.
+    pub sound: bool,
+    /// Lower and upper bound of its values.
+    pub bounds: [f64; 2],
+    /// Largest magnitude of its slope, rounded up.
+    pub steepest: f64,
+    /// Whether its value at 0 is 0, in every precision.
+    pub keeps_zero: bool,
+    /// Whether its slope jumps somewhere.
+    pub corners: bool,
+}
+
+/// Something to be done with a function in one precision.
+pub(crate) trait Visitor<T> {
+    /// The result.
+    type Out;
+    /// Does it, with the function's value and slope.
+    fn visit(self, facts: Facts, value: impl Fn(T) -> T, slope: impl Fn(T) -> T) -> Self::Out;
+}
+
+/// No parameter.
+const NONE: (&str, f64) = ("", 0.0);
+/// No bound.
+const FREE: f64 = f64::INFINITY;
+/// `1 / √(2π)`.
+const PEAK: f64 = 0.398_942_280_401_432_7;
+/// `√(2/π)`.
+const GELU_SCALE: f64 = 0.797_884_560_802_865_4;
+/// Of the cubic term.
+const GELU_CUBE: f64 = 0.044_715;
+
 impl Smooth {
+    /// Does something with the function. This is the table of all functions.
+    #[inline(always)]
+    pub(crate) fn visit<T: Elementary, V: Visitor<T>>(self, v: V) -> V::Out {
+        let of = T::from_f64;
+        let (zero, one) = (T::ZERO, of(1.0));
+        let facts = |names, parameters, bounds, steepest, keeps_zero| Facts {
+            names,
+            parameters,
+            sound: true,
+            bounds,
+            steepest,
+            keeps_zero,
+            corners: false,
+        };
+        match self {
+            Smooth::SoftClamp(SoftClamp { lo, hi, beta }) => {
+                let parameters = [("lo", lo), ("hi", hi), ("beta", beta)];
+                let sound = lo < hi && beta > 0.0 && beta.is_finite();
+                let facts = facts(["soft_clamp", "soft_clamp_slope"], parameters, [lo, hi], 1.0, false);
+                let [rises, ends] = [lo.is_finite(), hi.is_finite()];
+                let [lo, hi, beta] = [lo, hi, beta].map(of);
+                let value = move |x: T| {
+                    let risen = if rises { lo + softplus(x - lo, beta) } else { x };
+                    if ends { risen - softplus(x - hi, beta) } else { risen }
+                };
+                let slope = move |x: T| {
+                    let [low, low_rest] = if rises { sigmoids(beta * (x - lo)) } else { [one, zero] };
+                    let [high, high_rest] = if ends { sigmoids(beta * (x - hi)) } else { [zero, one] };
+                    // Above the upper end both are nearly 1: what they lack is subtracted.
+                    if high > low_rest { high_rest - low_rest } else { low - high }
+                };
+                v.visit(Facts { sound, ..facts }, value, slope)
+            }
+            Smooth::Sigmoid => {
+                let facts = facts(["sigmoid", "sigmoid_slope"], [NONE; 3], [0.0, 1.0], 0.25, false);
+                v.visit(facts, sigmoid, sigmoid_slope)
+            }
+            Smooth::Silu => {
+                let facts = facts(["silu", "silu_slope"], [NONE; 3], [-0.278_464_542_761_074, FREE], 1.1, true);
+                let slope = move |x: T| {
+                    let [s, rest] = sigmoids(x);
+                    s * (one + x * rest)
+                };
+                v.visit(facts, |x| x * sigmoid(x), slope)
+            }
+            Smooth::HardSigmoid => {
+                let facts = facts(["hard_sigmoid", "hard_sigmoid_slope"], [NONE; 3], [0.0, 1.0], 0.167, false);
+                let slope = move |x: T| if x > of(-3.0) && x < of(3.0) { one / of(6.0) } else { zero };
+                v.visit(Facts { corners: true, ..facts }, hard_sigmoid, slope)
+            }
+            Smooth::HardSwish => {
+                let facts = facts(["hard_swish", "hard_swish_slope"], [NONE; 3], [-0.375, FREE], 1.5, true);
+                let slope = move |x: T| {
+                    let rising = if x > of(-3.0) { x / of(3.0) + of(0.5) } else { zero };
+                    if x < of(3.0) { rising } else { one }
+                };
+                v.visit(Facts { corners: true, ..facts }, |x| x * hard_sigmoid(x), slope)
+            }
+            Smooth::Tanh => {
+                let facts = facts(["tanh", "tanh_slope"], [NONE; 3], [-1.0, 1.0], 1.0, true);
+                v.visit(facts, tanh, move |x: T| of(4.0) * sigmoid_slope(x + x))
+            }
+            Smooth::Gelu => {
+                let facts = facts(["gelu", "gelu_slope"], [NONE; 3], [-0.169_971_207_479_904, FREE], 1.13, true);
+                let slope = move |x: T| {
+                    let [below, bell] = normal(x);
+                    below + x * (of(PEAK) * bell)
+                };
+                v.visit(facts, |x| x * normal(x)[0], slope)
+            }
+            Smooth::GeluTanh => {
+                let names = ["gelu_tanh", "gelu_tanh_slope"];
+                let facts = facts(names, [NONE; 3], [-0.170_040_750_571_5, FREE], 1.13, true);
+                // (1 + tanh u) / 2 = sigmoid(2u); beyond 40 the slope is 0 or 1, and nothing overflows.
+                let twice = move |x: T| of(2.0 * GELU_SCALE) * (x + of(GELU_CUBE) * (x * x * x));
+                let slope = move |x: T| {
+                    let x = clamped(x, of(-40.0), of(40.0));
+                    let inner = of(2.0 * GELU_SCALE) * (one + of(3.0 * GELU_CUBE) * (x * x));
+                    sigmoid(twice(x)) + x * (inner * sigmoid_slope(twice(x)))
+                };
+                v.visit(facts, move |x| x * sigmoid(twice(x)), slope)
+            }
+            Smooth::LeakyRelu { slope } => {
+                let low = if slope > 0.0 { -FREE } else { 0.0 };
+                let names = ["leaky_relu", "leaky_relu_slope"];
+                let facts = facts(names, [("slope", slope), NONE, NONE], [low, FREE], slope.abs().max(1.0), true);
+                let (sound, corners) = (slope.is_finite(), slope != 1.0);
+                let slope = of(slope);
+                let value = move |x: T| if x > zero { x } else { slope * x };
+                v.visit(Facts { sound, corners, ..facts }, value, move |x| if x > zero { one } else { slope })
+            }
+            Smooth::Elu { alpha } => {
+                let facts =
+                    facts(["elu", "elu_slope"], [("alpha", alpha), NONE, NONE], [-alpha, FREE], alpha.max(1.0), true);
+                let (sound, corners) = (alpha >= 0.0 && alpha.is_finite(), alpha != 1.0);
+                let alpha = of(alpha);
+                let value = move |x: T| if x > zero { x } else { alpha * expm1(x) };
+                v.visit(Facts { sound, corners, ..facts }, value, move |x| if x > zero { one } else { alpha * exp(x) })
+            }
+            Smooth::Softplus { beta, threshold } => {
+                let parameters = [("beta", beta), ("threshold", threshold), NONE];
+                let sound = beta > 0.0 && beta.is_finite() && threshold > 0.0;
+                let facts = facts(["softplus", "softplus_slope"], parameters, [0.0, FREE], 1.0, false);
+                let [beta, threshold] = [beta, threshold].map(of);
+                let value = move |x: T| if beta * x > threshold { x } else { softplus(x, beta) };
+                let slope = move |x: T| if beta * x > threshold { one } else { sigmoid(beta * x) };
+                v.visit(Facts { sound, ..facts }, value, slope)
+            }
+        }
+    }
+
+    /// What is known of it.
+    pub(crate) fn facts(self) -> Facts {
+        struct Known;
+        impl Visitor<f64> for Known {
+            type Out = Facts;
+            fn visit(self, facts: Facts, _: impl Fn(f64) -> f64, _: impl Fn(f64) -> f64) -> Facts {
+                facts
+            }
+        }
+        self.visit(Known)
+    }
+
+    /// Its value and its derivative at `x`.
+    pub(crate) fn at<T: Elementary>(self, x: T) -> [T; 2] {
+        struct At<T>(T);
+        impl<T: Elementary> Visitor<T> for At<T> {
+            type Out = [T; 2];
+            fn visit(self, _: Facts, value: impl Fn(T) -> T, slope: impl Fn(T) -> T) -> [T; 2] {
+                [value(self.0), slope(self.0)]
+            }
+        }
+        self.visit(At(x))
+    }
+
     /// Its value at `x`.
     pub fn value(self, x: f64) -> f64 {
-        match self {
-            Smooth::SoftClamp(soft) => soft.value(x),
-        }
+        self.at(x)[0]
     }
 
     /// Its derivative at `x`.
     pub fn slope(self, x: f64) -> f64 {
-        match self {
-            Smooth::SoftClamp(soft) => soft.slope(x),
-        }
+        self.at(x)[1]
     }
 
     /// Lower-case names of the function and of its derivative.
-    pub const fn names(self) -> [&'static str; 2] {
-        match self {
-            Smooth::SoftClamp(_) => ["soft_clamp", "soft_clamp_slope"],
-        }
+    pub fn names(self) -> [&'static str; 2] {
+        self.facts().names
+    }
+
+    /// Its parameters, in the order in which kernels take them; padded with zeros.
+    pub fn parameters(self) -> [f64; 3] {
+        self.facts().parameters.map(|(_, value)| value)
+    }
+
+    /// The names and values of its parameters.
+    pub fn named_parameters(self) -> impl Iterator<Item = (&'static str, f64)> {
+        self.facts().parameters.into_iter().filter(|(name, _)| !name.is_empty())
     }
 
     /// Refuses parameters for which the function does not exist.
     pub(super) fn checked(self) -> Result<Self> {
-        match self {
-            Smooth::SoftClamp(SoftClamp { lo, hi, beta }) if !(lo < hi && beta > 0.0 && beta.is_finite()) => {
-                Err(Error::model(format!("a soft clamp to [{lo}, {hi}] of sharpness {beta}")))
-            }
-            Smooth::SoftClamp(_) => Ok(self),
+        if self.facts().sound {
+            return Ok(self);
         }
+        let given: Vec<String> = self.named_parameters().map(|(name, value)| format!("{name} {value}")).collect();
+        Err(Error::model(format!("there is no {} with {}", self.names()[0], given.join(", "))))
     }
 
-    /// Its parameters, in the order in which kernels take them; padded with zeros.
-    pub const fn parameters(self) -> [f64; 3] {
-        match self {
-            Smooth::SoftClamp(SoftClamp { lo, hi, beta }) => [lo, hi, beta],
-        }
+    /// Examples of every kind, with usual parameters.
+    pub fn examples() -> Vec<Self> {
+        let soft = |lo, hi| Smooth::SoftClamp(SoftClamp { lo, hi, beta: 3.0 });
+        vec![
+            soft(0.0, f64::INFINITY),
+            soft(0.0, 6.0),
+            soft(-1.5, 2.0),
+            soft(f64::NEG_INFINITY, 1.0),
+            Smooth::Sigmoid,
+            Smooth::Silu,
+            Smooth::HardSigmoid,
+            Smooth::HardSwish,
+            Smooth::Tanh,
+            Smooth::Gelu,
+            Smooth::GeluTanh,
+            Smooth::LeakyRelu { slope: 0.125 },
+            Smooth::LeakyRelu { slope: -0.5 },
+            Smooth::Elu { alpha: 1.0 },
+            Smooth::Elu { alpha: 0.75 },
+            Smooth::Softplus { beta: 1.0, threshold: 20.0 },
+            Smooth::Softplus { beta: 2.5, threshold: f64::INFINITY },
+        ]
     }
+}
+
+/// `min(max(x + 3, 0), 6) / 6`.
+#[inline(always)]
+fn hard_sigmoid<T: Elementary>(x: T) -> T {
+    clamped(x + T::from_f64(3.0), T::ZERO, T::from_f64(6.0)) / T::from_f64(6.0)
 }
 
 /// A clamp with rounded corners: `lo + s(x − lo) − s(x − hi)` with softplus `s(t) = ln(1 + exp(β t)) / β`. With `lo =
@@ -95,29 +363,12 @@ pub struct SoftClamp {
 impl SoftClamp {
     /// Its value at `x`.
     pub fn value(&self, x: f64) -> f64 {
-        let softplus = |t: f64| t.max(0.0) + (-self.beta * t.abs()).exp().ln_1p() / self.beta;
-        let risen = if self.lo.is_finite() { self.lo + softplus(x - self.lo) } else { x };
-        if self.hi.is_finite() { risen - softplus(x - self.hi) } else { risen }
+        Smooth::SoftClamp(*self).value(x)
     }
 
     /// Its derivative at `x`.
     pub fn slope(&self, x: f64) -> f64 {
-        let sigmoid = |t: f64| 1.0 / (1.0 + (-self.beta * t).exp());
-        let rising = if self.lo.is_finite() { sigmoid(x - self.lo) } else { 1.0 };
-        if self.hi.is_finite() { rising - sigmoid(x - self.hi) } else { rising }
-    }
-}
-
-#[cfg(test)]
-impl Smooth {
-    /// Examples of every kind.
-    pub(crate) fn examples() -> Vec<Self> {
-        let soft = |lo, hi| Smooth::SoftClamp(SoftClamp { lo, hi, beta: 3.0 });
-        // Here, so that a new kind does not compile until it is in the list.
-        match soft(0.0, 6.0) {
-            Smooth::SoftClamp(_) => {}
-        }
-        vec![soft(0.0, f64::INFINITY), soft(0.0, 6.0), soft(-1.5, 2.0), soft(f64::NEG_INFINITY, 1.0)]
+        Smooth::SoftClamp(*self).slope(x)
     }
 }
 
@@ -126,20 +377,63 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_said_of_smooth_functions_holds() {
+    fn what_is_said_of_functions_holds() {
         for f in Smooth::examples() {
             assert_eq!(f.checked().unwrap(), f);
-            let [lo, hi] = Activation::Smooth(f).bounds();
-            let mut rises = true;
-            for x in (-800..=800).map(|i| f64::from(i) / 40.0) {
+            let facts = f.facts();
+            let (mut steepest, [mut least, mut most]) = (0.0f64, [f64::INFINITY, f64::NEG_INFINITY]);
+            for x in (-8000..=8000).map(|i| f64::from(i) / 400.0 + 1e-3) {
                 let h = 1e-5;
                 let slope = (f.value(x + h) - f.value(x - h)) / (2.0 * h);
                 assert!((f.slope(x) - slope).abs() <= 1e-8, "{f:?} at {x}: {} for {slope}", f.slope(x));
-                let value = f.value(x);
-                assert!(lo - 1e-12 <= value && value <= hi + 1e-12, "{f:?} at {x}: {value}");
-                rises &= f.slope(x) >= 0.0;
+                (least, most) = (least.min(f.value(x)), most.max(f.value(x)));
+                steepest = steepest.max(f.slope(x).abs());
+                let reach = Activation::Smooth(f).reach(x.abs());
+                assert!(f.value(x).abs() <= reach * (1.0 + 1e-12), "{f:?} at {x}: {reach}");
             }
-            assert_eq!(Activation::Smooth(f).rises(), rises, "{f:?}");
+            let [lo, hi] = facts.bounds;
+            assert!(lo - 1e-12 <= least && most <= hi + 1e-12, "{f:?}: {least} to {most}");
+            // Bounds are met: otherwise rules would take less for granted than they may.
+            assert!(lo.is_infinite() || least <= lo + 1e-3, "{f:?}: {least} for {lo}");
+            assert!(hi.is_infinite() || most >= hi - 1e-3, "{f:?}: {most} for {hi}");
+            assert!(steepest <= facts.steepest && facts.steepest <= 1.02 * steepest, "{f:?}: {steepest}");
+            assert!(!facts.keeps_zero || (f.value(0.0), f.at(0.0f32)[0]) == (0.0, 0.0), "{f:?}");
+        }
+    }
+
+    #[test]
+    fn far_numbers_and_nan_stay_what_they_are() {
+        for f in Smooth::examples() {
+            let [lo, hi] = f.facts().bounds;
+            for x in [3e38f32, 1e30, 1e20, 1e9, 3000.0] {
+                for (x, end) in [(x, hi), (-x, lo)] {
+                    let [value, slope] = f.at(x);
+                    assert!(value.is_finite() && slope.is_finite(), "{f:?} at {x}: {value}, {slope}");
+                    assert!(!end.is_finite() || slope == 0.0 || value > 1.0, "{f:?} at {x}: slope {slope}");
+                }
+            }
+            assert!(f.at(f32::NAN)[0].is_nan(), "{f:?}");
+        }
+    }
+
+    #[test]
+    fn parameters_without_a_meaning_are_refused() {
+        let soft = |lo, hi, beta| Smooth::SoftClamp(SoftClamp { lo, hi, beta });
+        for f in [
+            soft(1.0, 1.0, 2.0),
+            soft(0.0, 6.0, 0.0),
+            soft(0.0, f64::NAN, 1.0),
+            Smooth::LeakyRelu { slope: f64::NAN },
+            Smooth::LeakyRelu { slope: f64::INFINITY },
+            Smooth::Elu { alpha: -1.0 },
+            Smooth::Elu { alpha: f64::INFINITY },
+            Smooth::Softplus { beta: 0.0, threshold: 20.0 },
+            Smooth::Softplus { beta: -1.0, threshold: 20.0 },
+            Smooth::Softplus { beta: 1.0, threshold: f64::NAN },
+            Smooth::Softplus { beta: 1.0, threshold: 0.0 },
+        ] {
+            let why = f.checked().unwrap_err().to_string();
+            assert!(why.contains(f.names()[0]), "{why}");
         }
     }
 }

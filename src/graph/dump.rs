@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use super::{Graph, Node, NodeId, Op, Smooth};
+use super::{Graph, Node, NodeId, Op};
 use crate::tensor::{Padding, Resize, ResizeTo, Window};
 
 /// An output format for graphs.
@@ -50,7 +50,8 @@ fn attributes(op: &Op) -> Value {
         Op::Affine(a) => json!({ "scales": a.scale.len(), "shifts": a.shift.len() }),
         Op::Standardise(s) => json!({ "groups": s.groups, "across_positions": s.across_positions, "eps": s.eps }),
         Op::Clamp { lo, hi } => json!({ "lo": lo, "hi": hi }),
-        Op::Smooth(Smooth::SoftClamp(soft)) => json!({ "lo": bound(soft.lo), "hi": bound(soft.hi), "beta": soft.beta }),
+        Op::Smooth(f) => f.named_parameters().map(|(name, value)| (name.to_string(), json!(bound(value)))).collect(),
+        Op::PRelu(slopes) => json!({ "slopes": slopes.len() }),
         Op::MaxPool(w) => window(w),
         Op::AvgPool { window: w, count_padding } => {
             let mut value = window(w);
@@ -91,7 +92,11 @@ fn brief(op: &Op) -> String {
         Op::MaxPool(w) | Op::AvgPool { window: w, .. } => format!("{kind} {}{}", pair(w.kernel), stride(w.stride)),
         Op::AdaptiveAvgPool { out } => format!("{kind} to {}", pair(*out)),
         Op::Clamp { lo, hi } => format!("{kind} [{lo}, {hi}]"),
-        Op::Smooth(Smooth::SoftClamp(s)) => format!("{kind} [{}, {}], beta {}", s.lo, s.hi, s.beta),
+        Op::Smooth(f) => f.named_parameters().fold(kind.to_string(), |text, (name, value)| {
+            let comma = if text == kind { "" } else { "," };
+            format!("{text}{comma} {name} {value}")
+        }),
+        Op::PRelu(slopes) if slopes.len() == 1 => format!("{kind}, one slope"),
         Op::Subsample { stride: s } => format!("{kind}{}", stride(*s)),
         Op::Standardise(s) => {
             let over = if s.across_positions { "all positions" } else { "each position" };
@@ -114,6 +119,7 @@ fn brief(op: &Op) -> String {
         | Op::BatchNorm(_)
         | Op::Affine(_)
         | Op::Relu
+        | Op::PRelu(_)
         | Op::GlobalMaxPool
         | Op::Add
         | Op::Mul

@@ -6,7 +6,19 @@ impl Activation {
     /// Whether its values say how much of something else counts: sigmoids and what stands in for them.
     pub const fn is_gate(self) -> bool {
         match self {
-            Activation::Clamp { .. } | Activation::Smooth(Smooth::SoftClamp(_)) => false,
+            Activation::Smooth(Smooth::Sigmoid | Smooth::HardSigmoid | Smooth::Tanh) => true,
+            Activation::Clamp { .. }
+            | Activation::PRelu { .. }
+            | Activation::Smooth(
+                Smooth::SoftClamp(_)
+                | Smooth::Silu
+                | Smooth::HardSwish
+                | Smooth::Gelu
+                | Smooth::GeluTanh
+                | Smooth::LeakyRelu { .. }
+                | Smooth::Elu { .. }
+                | Smooth::Softplus { .. },
+            ) => false,
         }
     }
 }

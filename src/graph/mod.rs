@@ -13,6 +13,7 @@ mod weight;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use activation::{Activation, Smooth, SoftClamp};
+pub(crate) use activation::{Facts, Visitor};
 pub use affine::Affine;
 pub use dump::Dump;
 pub use link::Link;

@@ -130,8 +130,10 @@ pub enum Op {
         /// Upper bound.
         hi: f64,
     },
-    /// A scalar function that is differentiable everywhere.
+    /// Any other scalar function.
     Smooth(Smooth),
+    /// `x` above 0, `slope · x` from 0 down: one slope a channel, or one for all.
+    PRelu(Arc<[f64]>),
     /// Maximum over windows; padding never wins; the first of equal elements wins.
     MaxPool(Window),
     /// Maximum over all positions of a channel; the first of equal elements wins.
@@ -209,6 +211,7 @@ impl Op {
             Op::Relu => "relu",
             Op::Clamp { .. } => "clamp",
             Op::Smooth(f) => f.names()[0],
+            Op::PRelu(_) => "prelu",
             Op::MaxPool(_) => "max_pool",
             Op::GlobalMaxPool => "global_max_pool",
             Op::AvgPool { .. } => "avg_pool",
@@ -234,6 +237,11 @@ impl Op {
             Op::Relu => Some(Activation::Clamp { lo: 0.0, hi: f64::INFINITY }),
             Op::Clamp { lo, hi } => Some(Activation::Clamp { lo: *lo, hi: *hi }),
             Op::Smooth(f) => Some(Activation::Smooth(*f)),
+            Op::PRelu(slopes) => {
+                let least = slopes.iter().copied().fold(f64::INFINITY, f64::min);
+                let most = slopes.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                Some(Activation::PRelu { least, most })
+            }
             Op::Input
             | Op::Conv(_)
             | Op::Linear(_)
@@ -282,6 +290,7 @@ impl Op {
             | Op::Relu
             | Op::Clamp { .. }
             | Op::Smooth(_)
+            | Op::PRelu(_)
             | Op::MaxPool(_)
             | Op::GlobalMaxPool
             | Op::AvgPool { .. }
@@ -317,6 +326,7 @@ impl Op {
             Op::Linear(l) => trained(&l.weight, &l.bias),
             Op::BatchNorm(b) => 2 * b.gamma.len(),
             Op::Affine(a) => a.scale.len() + a.shift.len(),
+            Op::PRelu(slopes) => slopes.len(),
             _ => 0,
         }
     }
@@ -411,6 +421,15 @@ impl Op {
                 Err(Error::model(format!("clamp to [{lo}, {hi}]")))
             }
             Op::Smooth(f) => f.checked().map(|_| x),
+            Op::PRelu(slopes) => {
+                if slopes.len() != 1 {
+                    per_channel("prelu", slopes.len(), x.c)?;
+                }
+                match slopes.iter().find(|slope| !slope.is_finite()) {
+                    Some(slope) => Err(Error::model(format!("there is no prelu with slope {slope}"))),
+                    None => Ok(x),
+                }
+            }
             Op::Relu | Op::Clamp { .. } => Ok(x),
             Op::MaxPool(window) | Op::AvgPool { window, .. } => {
                 let out = windowed(window, x.c)?;

@@ -32,10 +32,12 @@ impl Graph {
     }
 
     /// The net with rounded corners: every ReLU and clamp becomes a [`SoftClamp`] of sharpness `beta`, so that
-    /// gradients are differentiable (Dombrowski et al., NeurIPS 2019, section 3.2). Max-pools stay.
+    /// gradients are differentiable (Dombrowski et al., NeurIPS 2019, section 3.2). Max-pools stay, and so do
+    /// activations without corners.
     ///
     /// # Errors
-    /// Settings when `beta` is not a positive number.
+    /// Settings when `beta` is not a positive number. Model when another activation has a corner: a leaky ReLU, a
+    /// hard sigmoid.
     pub fn softened(&self, beta: f64) -> Result<Graph> {
         if !(beta > 0.0 && beta.is_finite()) {
             return Err(Error::settings(format!("softplus needs a sharpness above 0, not {beta}")));
@@ -43,7 +45,15 @@ impl Graph {
         self.rewritten(|_, node| {
             Ok(match node.op.activation() {
                 Some(Activation::Clamp { lo, hi }) => Some(Op::Smooth(Smooth::SoftClamp(SoftClamp { lo, hi, beta }))),
-                Some(Activation::Smooth(_)) | None => None,
+                Some(Activation::Smooth(f)) if !f.facts().corners => None,
+                Some(Activation::Smooth(_) | Activation::PRelu { .. }) => {
+                    return Err(Error::model(format!(
+                        "the corners of ReLUs and clamps can be rounded, not those of '{}' ({})",
+                        node.name,
+                        node.op.kind()
+                    )));
+                }
+                None => None,
             })
         })
     }

@@ -296,9 +296,10 @@ impl Moments {
                 let mean = 1.035 * x.mean;
                 Self { mean, variance: 1.19 * (x.square() + 0.01) + 0.01 - mean * mean }
             }
-            Op::Relu | Op::Clamp { .. } | Op::Smooth(_) => match op.activation() {
+            Op::Relu | Op::Clamp { .. } | Op::Smooth(_) | Op::PRelu(_) => match op.activation() {
                 Some(Activation::Clamp { lo, hi }) => mapped(&|v| v.clamp(lo, hi)),
                 Some(Activation::Smooth(f)) => mapped(&|v| f.value(v)),
+                Some(Activation::PRelu { least, most }) => mapped(&|v| v.max(0.0) + (least + most) / 2.0 * v.min(0.0)),
                 None => x,
             },
             Op::Standardise(_) => normal,

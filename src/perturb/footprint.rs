@@ -83,6 +83,7 @@ impl Footprint {
                     | Op::Affine(_)
                     | Op::Slice { .. }
                     | Op::Shuffle { .. }
+                    | Op::PRelu(_)
                     | Op::PadChannels { .. } => input[axis].clone(),
                     Op::Standardise(norm) if norm.across_positions => vec![over(&input[axis]); out],
                     Op::Standardise(_) => input[axis].clone(),

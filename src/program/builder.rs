@@ -202,7 +202,7 @@ impl<'g> Builder<'g> {
         Ok(PoolLayer { window, input, output: node.shape })
     }
 
-    fn not(&self, what: &str, id: NodeId) -> Error {
+    pub(super) fn not(&self, what: &str, id: NodeId) -> Error {
         let node = self.graph.node(id);
         Error::model(format!("node '{}' is {}, not {what}", node.name, node.op.kind()))
     }
@@ -212,7 +212,7 @@ impl<'g> Builder<'g> {
         Value(self.forms.len() as u32 - 1)
     }
 
-    fn write(&mut self, step: Step) {
+    pub(super) fn write(&mut self, step: Step) {
         if let Some(section) = self.sections.last_mut() {
             section.push((step, self.pulling));
         }
@@ -223,7 +223,7 @@ impl<'g> Builder<'g> {
         self.pulling = node;
     }
 
-    fn dense(&mut self, shape: Shape) -> Value {
+    pub(super) fn dense(&mut self, shape: Shape) -> Value {
         self.value(Form::Dense(shape))
     }
 
@@ -286,26 +286,30 @@ impl<'g> Builder<'g> {
         self.values().own[node.index()] != self.values().read[node.index()]
     }
 
-    /// The bits of `node` (a ReLU or clamp): set where its input was strictly inside the range that it passes.
+    /// The bits of `node` (a ReLU, clamp or PReLU): set where its input was strictly inside the range that it passes, or
+    /// above 0.
     ///
     /// # Errors
-    /// When `node` is not a ReLU or clamp.
+    /// When `node` is none of these.
     ///
     /// # Panics
     /// When the graph has no such node.
     pub fn active(&mut self, node: NodeId) -> Result<Value> {
-        let Some(Activation::Clamp { lo, hi }) = self.graph.node(node).op.activation() else {
-            return Err(self.not("an activation that decides", node));
+        let range = match self.graph.node(node).op.activation() {
+            Some(Activation::Clamp { lo, hi }) => Range { lo, hi },
+            Some(Activation::PRelu { .. }) => Range::POSITIVE,
+            Some(Activation::Smooth(_)) | None => return Err(self.not("an activation that decides", node)),
         };
-        let range = Range { lo, hi };
         if let Some(&bits) = self.values().bits.get(&node) {
             return Ok(bits);
         }
         let out = self.value(Form::Bits(self.graph.node(node).shape));
+        let input = self.input(node, 0);
+        let clamps = !matches!(self.graph.node(node).op, Op::PRelu(_));
         let values = &mut self.forwards[self.current];
         let step = match values.decided {
-            // An activation's output is strictly inside the range exactly where its input is.
-            Decided::Here => Step::Inside { x: values.own[node.index()], range, out },
+            // A clamp's output is strictly inside the range exactly where its input is.
+            Decided::Here => Step::Inside { x: if clamps { values.own[node.index()] } else { input }, range, out },
             Decided::Elsewhere => Step::LoadDecisions { node, out },
         };
         self.sections[values.sections[node.index()]].push((step, Some(node)));
@@ -730,7 +734,7 @@ impl<'g> Builder<'g> {
     /// # Errors
     /// When `s` does not hold numbers.
     pub fn negative(&mut self, s: Value) -> Result<Value> {
-        self.clamp(s, Range { lo: f64::NEG_INFINITY, hi: 0.0 })
+        self.clamp(s, Range::NEGATIVE)
     }
 
     fn clamp(&mut self, x: Value, range: Range) -> Result<Value> {
@@ -820,7 +824,7 @@ impl<'g> Builder<'g> {
         for id in self.graph.ids() {
             let op = &self.graph.node(id).op;
             let x = match op.activation() {
-                Some(Activation::Clamp { .. }) => self.active(id)?,
+                Some(Activation::Clamp { .. } | Activation::PRelu { .. }) => self.active(id)?,
                 None if matches!(op, Op::MaxPool(_) | Op::GlobalMaxPool) => self.winners(id)?,
                 Some(Activation::Smooth(_)) | None => continue,
             };

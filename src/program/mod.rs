@@ -7,6 +7,7 @@ mod builder;
 mod closing;
 mod lower;
 mod plan;
+mod prelu;
 mod score;
 mod step;
 mod work;
@@ -88,6 +89,8 @@ pub struct Range {
 impl Range {
     /// The range in which a ReLU is active: above zero.
     pub const POSITIVE: Self = Self { lo: 0.0, hi: f64::INFINITY };
+    /// Below zero.
+    pub const NEGATIVE: Self = Self { lo: f64::NEG_INFINITY, hi: 0.0 };
 
     /// Whether it contains zero, with its ends included.
     pub(crate) const fn holds_zero(self) -> bool {

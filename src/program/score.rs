@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::graph::Link;
+use crate::tensor::functions::{exp, log};
 
 /// The class score that is explained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -74,10 +75,10 @@ impl Score {
         }
         match self {
             Score::Prob => (p[target], gradient),
-            Score::LogOthers => ((others + CERTAIN).ln(), gradient),
+            Score::LogOthers => (log(others + CERTAIN), gradient),
             Score::Logit | Score::LogProb => {
-                let total: f64 = logits.iter().map(|l| (l - top).exp()).sum();
-                (logits[target] - top - total.ln(), gradient)
+                let total: f64 = logits.iter().map(|l| exp(l - top)).sum();
+                (logits[target] - top - log(total), gradient)
             }
         }
     }
@@ -89,8 +90,8 @@ impl Score {
             (Score::Logit, _) => logits.to_vec(),
             (Score::Prob, Link::Softmax) => softmax(logits),
             (Score::LogProb, Link::Softmax) => {
-                let sum: f64 = logits.iter().map(|l| (l - top).exp()).sum();
-                logits.iter().map(|l| l - top - sum.ln()).collect()
+                let sum: f64 = logits.iter().map(|l| exp(l - top)).sum();
+                logits.iter().map(|l| l - top - log(sum)).collect()
             }
             _ => (0..logits.len()).map(|target| self.linked(link, logits, target).0).collect(),
         }
@@ -100,7 +101,7 @@ impl Score {
 /// Softmax probabilities of `logits`.
 pub fn softmax(logits: &[f64]) -> Vec<f64> {
     let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let exp: Vec<f64> = logits.iter().map(|l| (l - top).exp()).collect();
+    let exp: Vec<f64> = logits.iter().map(|l| exp(l - top)).collect();
     let total: f64 = exp.iter().sum();
     exp.into_iter().map(|e| e / total).collect()
 }

@@ -11,13 +11,3 @@ pub(super) fn activation(b: &Builder<'_>, id: NodeId, rule: &str) -> Result<Acti
         .activation()
         .ok_or_else(|| Error::model(format!("{rule} is a rule for activations, '{}' is {}", node.name, node.op.kind())))
 }
-
-/// Refuses, for `rule`, activations whose slope changes sign, because the rule depends on the signs of signals.
-pub(super) fn rising(b: &Builder<'_>, id: NodeId, rule: &str) -> Result<()> {
-    if activation(b, id, rule)?.rises() {
-        return Ok(());
-    }
-    let node = b.graph().node(id);
-    let kind = node.op.kind();
-    Err(Error::model(format!("{rule} needs activations that never fall, and '{}' ({kind}) does", node.name)))
-}

@@ -30,6 +30,8 @@ impl ConstantTerms {
             match node.op.activation() {
                 Some(Activation::Clamp { lo, hi }) => [lo, hi].iter().any(|end| end.is_finite() && *end != 0.0),
                 Some(Activation::Smooth(_)) => true,
+                // Its slope times its input is its output.
+                Some(Activation::PRelu { .. }) => false,
                 None => matches!(node.op, Op::Mul | Op::Divide | Op::Standardise(_)) || bias(node).is_some(),
             }
         };
@@ -58,6 +60,7 @@ impl Rule for ConstantTerms {
                     let bits = b.active(node)?;
                     Some(b.gate(b.output(node), bits)?)
                 }
+                Some(Activation::PRelu { .. }) => Some(b.output(node)),
                 Some(Activation::Smooth(f)) => {
                     let x = b.input(node, 0);
                     let slope = b.elementwise(Elementwise::Slope(f), vec![x])?;

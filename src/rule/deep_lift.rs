@@ -125,7 +125,7 @@ impl Rule for DeepLift {
         }
         let down = Vjp.pull(node, up, b)?;
         let (moved, d_in) = match b.graph().node(node).op {
-            Op::Relu | Op::Clamp { .. } | Op::Smooth(_) => {
+            Op::Relu | Op::Clamp { .. } | Op::Smooth(_) | Op::PRelu(_) => {
                 let [d_in, d_out] = self.differences(node, b)?;
                 (b.mul(up, d_out)?, d_in)
             }

@@ -1,13 +1,14 @@
 //! RectGrad's rule (Kim et al. 2019, equation 3): an activation passes a signal only where their product is large.
 
 use super::activation::activation;
-use super::{NodeShares, Rule};
-use crate::error::{Error, Result};
+use super::{NodeShares, Rule, Vjp};
+use crate::error::Result;
 use crate::graph::{Activation, NodeId};
 use crate::program::{Builder, Value};
 
-/// `up` where `activation · up` exceeds its `q`-quantile over the layer of one picture; for ReLUs and clamps. A clamp's
-/// activation counts as 0 where it is clipped.
+/// `up` where `activation · up` exceeds its `q`-quantile over the layer of one picture. A clamp's activation counts as 0
+/// where it is clipped. The paper is about ReLUs, whose slope is 1 where they are active: other activations multiply
+/// what they pass by their slope.
 #[derive(Debug, Clone, Copy)]
 pub struct Rectified {
     /// Share of the layer that passes no signal, 0 to 1.
@@ -20,24 +21,17 @@ impl Rule for Rectified {
     }
 
     fn share(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
-        let cut = match activation(b, id, "rectified")? {
-            Activation::Clamp { lo: 0.0, hi: f64::INFINITY } => false,
-            Activation::Clamp { .. } => true,
-            Activation::Smooth(_) => {
-                let node = b.graph().node(id);
-                return Err(Error::model(format!(
-                    "rectified is a rule for ReLUs and clamps, '{}' is {}",
-                    node.name,
-                    node.op.kind()
-                )));
-            }
-        };
+        let f = activation(b, id, "rectified")?;
         let mut product = b.mul(b.output(id), up)?;
-        if cut {
+        if matches!(f, Activation::Clamp { lo, hi } if [lo, hi] != [0.0, f64::INFINITY]) {
             let bits = b.active(id)?;
             product = b.gate(product, bits)?;
         }
         let bits = b.above_quantile(product, self.q)?;
-        Ok(vec![b.gate(up, bits)?].into())
+        let passed = b.gate(up, bits)?;
+        match f {
+            Activation::Clamp { .. } => Ok(vec![passed].into()),
+            Activation::PRelu { .. } | Activation::Smooth(_) => Vjp.share(id, passed, b),
+        }
     }
 }

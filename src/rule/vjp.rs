@@ -30,6 +30,7 @@ impl Rule for Vjp {
                 let slope = b.elementwise(Elementwise::Slope(*f), vec![b.input(id, 0)])?;
                 vec![b.mul(up, slope)?]
             }
+            Op::PRelu(_) => vec![b.prelu_adjoint(id, up)?],
             Op::Conv(_) | Op::BatchNorm(_) | Op::Affine(_) => vec![b.conv_adjoint(id, up)?],
             Op::Linear(_) => vec![b.linear_adjoint(id, up)?],
             Op::Standardise(_) => vec![b.standardise_adjoint(id, up, Deviation::Follows)?],

@@ -2,6 +2,7 @@
 
 mod blend;
 mod dense;
+pub(crate) mod functions;
 mod moves;
 pub mod resample;
 mod rounding;

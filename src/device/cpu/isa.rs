@@ -5,7 +5,7 @@
 //! lanes of f32 or f64) written in plain Rust.
 
 use super::sets::Kernels;
-use crate::tensor::Scalar;
+use crate::tensor::functions::Elementary;
 
 /// Work that runs with an instruction set's features enabled.
 pub(crate) trait CpuKernel<I: Isa> {
@@ -23,7 +23,7 @@ pub(crate) trait CpuKernel<I: Isa> {
 /// All functions need the instruction set's features; pointers are valid for `LANES` elements, of any alignment.
 pub(crate) trait Isa: Copy + Send + Sync + 'static {
     /// Element type.
-    type T: Scalar;
+    type T: Elementary;
     /// Vector.
     type V: Copy;
     /// Elements of a vector: 8 or 16, also the width of a channel block.
@@ -111,7 +111,7 @@ pub(crate) struct Portable<T>(std::marker::PhantomData<T>);
 #[repr(C, align(32))]
 pub(crate) struct Lanes<T>([T; 8]);
 
-impl<T: Scalar> Isa for Portable<T> {
+impl<T: Elementary> Isa for Portable<T> {
     type T = T;
     type V = Lanes<T>;
     const LANES: usize = 8;

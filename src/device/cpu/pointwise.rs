@@ -2,6 +2,7 @@
 
 use super::isa::{CpuKernel, Isa};
 use super::repeated::Operand;
+use crate::graph::{Facts, Visitor};
 use crate::program::{Elementwise, Range};
 use crate::tensor::Scalar;
 
@@ -90,44 +91,73 @@ pub(super) struct RepeatedBlock<I: Isa> {
     pub used: usize,
 }
 
+/// Elements that are computed together, in memory that overlaps no value: the result may replace an operand, so a loop
+/// over the values themselves could not use vectors.
+const TOGETHER: usize = 64;
+
 impl<I: Isa> ElementwiseTask<I> {
     /// `f` on every position of a block.
     #[inline(always)]
-    unsafe fn on_block(&self, block: &RepeatedBlock<I>, f: impl Fn(I::T, I::T, I::T) -> I::T) {
+    unsafe fn on_block(&self, block: &RepeatedBlock<I>, f: impl Fn([I::T; 3]) -> I::T) {
         let [a, b, c] = &block.operands;
         let used = 2u32.pow(block.used as u32) - 1;
         for pixel in self.first..self.first + self.count {
             // SAFETY: the device gives operands that fill the block; all are read before the result is written.
             unsafe {
                 let (a, b, c) = (a.load::<I>(pixel), b.load::<I>(pixel), c.load::<I>(pixel));
-                let results: [I::T; 16] = std::array::from_fn(|i| f(a[i], b[i], c[i]));
+                let results: [I::T; 16] = std::array::from_fn(|i| f([a[i], b[i], c[i]]));
                 I::store(self.out.add(pixel * I::LANES), I::keep(I::load(results.as_ptr()), used));
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn each(&self, f: impl Fn(I::T, I::T) -> I::T) {
+    unsafe fn each<const N: usize>(&self, operands: [*const I::T; N], f: impl Fn([I::T; N]) -> I::T) {
         if let Some(block) = &self.repeated {
             // SAFETY: as for `on_block`.
-            return unsafe { self.on_block(block, |a, b, _| f(a, b)) };
+            return unsafe { self.on_block(block, |all| f(std::array::from_fn(|k| all[k]))) };
         }
-        for i in self.first..self.first + self.count {
+        let mut block = [[I::T::ZERO; TOGETHER]; N];
+        let mut results = [I::T::ZERO; TOGETHER];
+        for start in (0..self.count).step_by(TOGETHER) {
+            let (first, n) = (self.first + start, TOGETHER.min(self.count - start));
             // SAFETY: the device gives pointers to values that hold these elements; `out` may be one of the others.
-            unsafe { *self.out.add(i) = f(*self.a.add(i), *self.b.add(i)) };
+            unsafe {
+                for (numbers, operand) in block.iter_mut().zip(operands) {
+                    std::ptr::copy_nonoverlapping(operand.add(first), numbers.as_mut_ptr(), n);
+                }
+                for i in 0..TOGETHER {
+                    results[i] = f(std::array::from_fn(|k| block[k][i]));
+                }
+                std::ptr::copy_nonoverlapping(results.as_ptr(), self.out.add(first), n);
+            }
         }
     }
+}
+
+/// An activation's values.
+struct Values<I: Isa>(ElementwiseTask<I>);
+
+impl<I: Isa> Visitor<I::T> for Values<I> {
+    type Out = ();
 
     #[inline(always)]
-    unsafe fn each3(&self, f: impl Fn(I::T, I::T, I::T) -> I::T) {
-        if let Some(block) = &self.repeated {
-            // SAFETY: as for `on_block`.
-            return unsafe { self.on_block(block, f) };
-        }
-        for i in self.first..self.first + self.count {
-            // SAFETY: as for `each`.
-            unsafe { *self.out.add(i) = f(*self.a.add(i), *self.b.add(i), *self.c.add(i)) };
-        }
+    fn visit(self, _: Facts, value: impl Fn(I::T) -> I::T, _: impl Fn(I::T) -> I::T) {
+        // SAFETY: as for the task itself.
+        unsafe { self.0.each([self.0.a], |[x]| value(x)) };
+    }
+}
+
+/// An activation's slopes.
+struct Slopes<I: Isa>(ElementwiseTask<I>);
+
+impl<I: Isa> Visitor<I::T> for Slopes<I> {
+    type Out = ();
+
+    #[inline(always)]
+    fn visit(self, _: Facts, _: impl Fn(I::T) -> I::T, slope: impl Fn(I::T) -> I::T) {
+        // SAFETY: as for the task itself.
+        unsafe { self.0.each([self.0.a], |[x]| slope(x)) };
     }
 }
 
@@ -148,29 +178,30 @@ impl<I: Isa> CpuKernel<I> for ElementwiseTask<I> {
             return;
         }
         let zero = I::T::ZERO;
+        let (a, b, c) = (self.a, self.b, self.c);
         // SAFETY: as for `each`.
         unsafe {
             match self.op {
-                Elementwise::Mul => self.each(|a, b| a * b),
-                Elementwise::Sub => self.each(|a, b| a - b),
+                Elementwise::Mul => self.each([a, b], |[a, b]| a * b),
+                Elementwise::Sub => self.each([a, b], |[a, b]| a - b),
                 Elementwise::Divide(delta) => {
                     let delta = I::T::from_f64(delta);
-                    self.each(|r, z| {
+                    self.each([a, b], |[r, z]| {
                         let z = if z < zero { z - delta } else { z + delta };
                         if z == zero { zero } else { r / z }
                     });
                 }
-                Elementwise::Quotient => self.each(|a, b| a / b),
+                Elementwise::Quotient => self.each([a, b], |[a, b]| a / b),
                 Elementwise::Scale(k) => {
                     let k = I::T::from_f64(k);
-                    self.each(|a, _| k * a);
+                    self.each([a], |[a]| k * a);
                 }
-                Elementwise::Abs => self.each(|a, _| if a < zero { zero - a } else { a }),
-                Elementwise::Smooth(f) => self.each(|a, _| I::T::from_f64(f.value(a.to_f64()))),
-                Elementwise::Slope(f) => self.each(|a, _| I::T::from_f64(f.slope(a.to_f64()))),
+                Elementwise::Abs => self.each([a], |[a]| if a < zero { zero - a } else { a }),
+                Elementwise::Smooth(f) => f.visit(Values(self)),
+                Elementwise::Slope(f) => f.visit(Slopes(self)),
                 Elementwise::RatioOr(threshold) => {
                     let threshold = I::T::from_f64(threshold);
-                    self.each3(|a, b, c| if b < threshold && b > zero - threshold { c } else { a / b });
+                    self.each([a, b, c], |[a, b, c]| if b < threshold && b > zero - threshold { c } else { a / b });
                 }
             }
         }

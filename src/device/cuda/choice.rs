@@ -137,11 +137,12 @@ pub(super) fn ways(plan: &Plan) -> Vec<StepWay> {
 }
 
 /// Kernels whose name differs from the primitive's; `copy` if the host does the work.
-const OTHERWISE: [(&str, &str); 10] = [
+const OTHERWISE: [(&str, &str); 11] = [
     ("perturb", "pixels"),
     ("concat", "append"),
     ("abs", "absolute"),
     ("ratio_or", "ratio"),
+    ("tanh", "hyperbolic_tangent"),
     ("conv_weight_adjoint", "weight_adjoint"),
     ("linear_weight_adjoint", "weight_adjoint"),
     ("load", "copy"),
@@ -163,11 +164,13 @@ pub(super) fn kernel(step: &Step, products: &ProductKernels) -> &'static str {
         Step::ConvAdjoint { layer, epilogue, .. } => conv(layer, PassDirection::Adjoint, epilogue),
         Step::Linear { .. } => products.conv(PassDirection::Forward),
         Step::LinearAdjoint { .. } => products.conv(PassDirection::Adjoint),
-        _ => {
-            let kind = step.kind();
-            OTHERWISE.iter().find(|(primitive, _)| *primitive == kind).map_or(kind, |(_, kernel)| kernel)
-        }
+        _ => named(step.kind()),
     }
+}
+
+/// Name of the kernel of a primitive that has one.
+fn named(kind: &'static str) -> &'static str {
+    OTHERWISE.iter().find(|(primitive, _)| *primitive == kind).map_or(kind, |(_, kernel)| kernel)
 }
 
 #[cfg(test)]
@@ -178,10 +181,16 @@ mod tests {
 
     #[test]
     fn functions_and_kernels_of_other_names_are_there() {
-        let functions = Smooth::examples().into_iter().flat_map(Smooth::names);
-        for kernel in functions.chain(OTHERWISE.iter().map(|(_, kernel)| *kernel).filter(|k| *k != "copy")) {
+        let mut functions: Vec<&str> = Smooth::examples().into_iter().flat_map(Smooth::names).map(named).collect();
+        for kernel in functions.iter().chain(OTHERWISE.iter().map(|(_, kernel)| kernel).filter(|k| **k != "copy")) {
             assert!(source::find(kernel).is_some(), "{kernel}");
         }
+        // Every function has an example, and no kernel is left over.
+        let mut kernels: Vec<&str> = source::SMOOTH.kernels.iter().map(|k| k.name).collect();
+        functions.sort_unstable();
+        kernels.sort_unstable();
+        functions.dedup();
+        assert_eq!(functions, kernels);
         // A primitive whose kernel is found by another name has none by its own.
         assert!(OTHERWISE.iter().all(|(primitive, _)| source::find(primitive).is_none()));
     }

@@ -51,6 +51,7 @@ pub(crate) const EMBEDDED: &[(&str, &str)] = embedded![
     "count.cu",
     "direct.cu",
     "first.cu",
+    "functions.cuh",
     "last.cu",
     "move.cu",
     "patches.cu",
@@ -58,11 +59,12 @@ pub(crate) const EMBEDDED: &[(&str, &str)] = embedded![
     "pool.cu",
     "reduce.cu",
     "selftest.cu",
+    "smooth.cu",
     "weights.cu",
 ];
 
 /// Headers that units include, in the order in which they need each other; `arguments.cuh` is made.
-pub(crate) const HEADERS: [&str; 3] = ["arguments.cuh", "dialect.cuh", "mma.cuh"];
+pub(crate) const HEADERS: [&str; 4] = ["arguments.cuh", "dialect.cuh", "functions.cuh", "mma.cuh"];
 
 impl Sources {
     /// Files of `folder` in place of the embedded ones that have their names.
@@ -120,6 +122,7 @@ pub(crate) const UNITS: &[&TranslationUnit] = &[
     &POINTWISE,
     &POOL,
     &REDUCE,
+    &SMOOTH,
     &WEIGHTS,
     &SELFTEST,
     &COUNT,
@@ -202,8 +205,16 @@ unit!(
 unit!(
     /// Element by element.
     POINTWISE, "pointwise", plain![
-        "add", "mul", "sub", "divide", "quotient", "ratio", "scale", "absolute", "clamp", "soft_clamp", "soft_clamp_slope",
-        "gate", "fill", "inside",
+        "add", "mul", "sub", "divide", "quotient", "ratio", "scale", "absolute", "clamp", "gate", "fill", "inside",
+    ]
+);
+unit!(
+    /// Activations and their slopes.
+    SMOOTH, "smooth", plain![
+        "soft_clamp", "soft_clamp_slope", "sigmoid", "sigmoid_slope", "silu", "silu_slope", "hard_sigmoid",
+        "hard_sigmoid_slope", "hard_swish", "hard_swish_slope", "hyperbolic_tangent", "tanh_slope", "gelu",
+        "gelu_slope", "gelu_tanh", "gelu_tanh_slope", "leaky_relu", "leaky_relu_slope", "elu", "elu_slope",
+        "softplus", "softplus_slope",
     ]
 );
 unit!(

@@ -33,6 +33,10 @@ impl Builder<'_> {
             Op::Relu => Step::Clamp { x: input(0), range: Range::POSITIVE, out },
             Op::Clamp { lo, hi } => Step::Clamp { x: input(0), range: Range { lo: *lo, hi: *hi }, out },
             Op::Smooth(f) => Step::Elementwise { op: Elementwise::Smooth(*f), xs: vec![input(0)], out },
+            Op::PRelu(slopes) => {
+                let steps = self.prelu_steps(slopes, input(0), out);
+                return Ok(steps.into_iter().map(|step| (step, Some(id))).collect());
+            }
             Op::Standardise(norm) => Step::Standardise { norm: *norm, x: input(0), out, scale: None },
             Op::MaxPool(_) | Op::GlobalMaxPool => {
                 Step::MaxPool { layer: self.pool_layer(id)?, x: input(0), out, winners: None }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use verilume::Result;
 use verilume::device::{Boxes, GridMask, Masks, Perturbation, Rectangle};
 use verilume::graph::{
-    Affine, BatchNorm, Conv, Encoding, Graph, GraphBuilder, Linear, NodeId, Op, Smooth, SoftClamp, Standardise, Weight,
+    Affine, BatchNorm, Conv, Encoding, Graph, GraphBuilder, Linear, NodeId, Op, Smooth, Standardise, Weight,
 };
 use verilume::program::{Builder, Elementwise, Range, Score, Statistic, Value};
 use verilume::tensor::{Interpolation, Padding, Precision, Resize, ResizeTo, Shape, Tensor, Window};
@@ -260,9 +260,12 @@ fn pools_and_moves(cases: &mut Vec<KernelCase>) {
     let odd = Shape::new(17, 5, 13);
     add("relu", 3, odd, 2, true, Op::Relu);
     add("clamp", 3, odd, 2, true, Op::Clamp { lo: -0.5, hi: 6.0 });
-    let soft = |lo, hi| Op::Smooth(Smooth::SoftClamp(SoftClamp { lo, hi, beta: 3.0 }));
-    add("soft relu", 3, odd, 2, true, soft(0.0, f64::INFINITY));
-    add("soft clamp", 3, odd, 2, true, soft(0.0, 1.0));
+    for f in Smooth::examples() {
+        let parameters: String = f.named_parameters().map(|(name, value)| format!(" {name} {value}")).collect();
+        add(&format!("{}{parameters}", f.names()[0].replace('_', " ")), 3, odd, 8, true, Op::Smooth(f));
+    }
+    let slopes = (0..odd.c).map(|i| (i as f64 - 4.0) / 8.0).collect();
+    add("prelu", 3, odd, 2, true, Op::PRelu(slopes));
     add("add", 3, odd, 3, false, Op::Add);
     add("mul", 3, odd, 4, false, Op::Mul);
     add("affine", 3, odd, 3, false, Op::Affine(Affine { scale: [0.5].into(), shift: [2.0].into() }));

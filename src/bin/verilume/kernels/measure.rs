@@ -151,7 +151,16 @@ impl Trial<'_> {
                     return Ok(truth.iter().map(|t| vec![16.0 * units[0] * most(t); t.values.len()]).collect());
                 }
                 let magnitudes = self.parts(twin, true)?;
-                magnitudes.iter().zip(units).map(|(m, unit)| times(&m.values, unit)).collect()
+                let mut limits: Vec<Vec<f64>> =
+                    magnitudes.iter().zip(units).map(|(m, unit)| times(&m.values, unit)).collect();
+                if matches!(op, Op::Smooth(_)) {
+                    // Small values and slopes are differences of numbers like the largest.
+                    for (limits, m) in limits.iter_mut().zip(&magnitudes) {
+                        let largest = m.values.iter().fold(0.0f64, |most, v| most.max(v.abs()));
+                        limits.iter_mut().for_each(|limit| *limit += 4.0 * UNIT * largest);
+                    }
+                }
+                limits
             }
             CaseKind::Steps { magnitude: None, .. } => truth.iter().map(|t| times(&t.values, units[0])).collect(),
             CaseKind::Steps { .. } | CaseKind::Weights { .. } => {
