@@ -1082,6 +1082,31 @@ fn evaluate(graph: &verilume::graph::Graph, input: &[f64]) -> Vec<f64> {
             }
             Op::Add => y.extend(x.iter().zip(&values[node.inputs[1].index()]).map(|(a, b)| a + b)),
             Op::Flatten => y.extend(x),
+            Op::Smooth(f) => y.extend(x.iter().map(|v| f.value(*v))),
+            Op::Mul => {
+                let (other, gate) = (&values[node.inputs[1].index()], graph.node(node.inputs[1]).shape);
+                assert_eq!(gate, Shape::vector(from.c), "{}", node.name);
+                (0..from.c).for_each(|c| y.extend(plane(c).iter().map(|v| v * other[c])));
+            }
+            Op::Affine(affine) => {
+                let of = |v: &[f64], c: usize| if v.len() == 1 { v[0] } else { v[c] };
+                for c in 0..from.c {
+                    y.extend(plane(c).iter().map(|v| of(&affine.scale, c) * v + of(&affine.shift, c)));
+                }
+            }
+            Op::Standardise(norm) => {
+                assert!(norm.groups == 1 && !norm.across_positions);
+                y.resize(x.len(), 0.0);
+                for at in 0..from.plane() {
+                    let all = || (0..from.c).map(|c| x[c * from.plane() + at]);
+                    let mean = all().sum::<f64>() / from.c as f64;
+                    let variance = all().map(|v| (v - mean) * (v - mean)).sum::<f64>() / from.c as f64;
+                    for c in 0..from.c {
+                        let i = c * from.plane() + at;
+                        y[i] = (x[i] - mean) / (variance + norm.eps).sqrt();
+                    }
+                }
+            }
             Op::Slice { first, channels } => (*first..first + channels).for_each(|c| y.extend(plane(c))),
             Op::Shuffle { groups } => {
                 let columns = from.c / groups;
@@ -1261,6 +1286,12 @@ fn random_nets_compute_numbers_of_order_one() {
         ("squeezenet1_1", "squeezenet 1.1"),
         ("googlenet", "googlenet"),
         ("shufflenet_v2_x1_0", "shufflenet-v2"),
+        ("regnet_y_400mf", "regnet-y [1,3,6,6]"),
+        ("regnet_x_400mf", "regnet-x [1,2,7,12]"),
+        ("mobilenet_v3_small", "mobilenet-v3-small"),
+        ("mobilenet_v3_large", "mobilenet-v3-large"),
+        ("efficientnet_b0", "efficientnet [1,2,2,3,3,4,1]"),
+        ("convnext_tiny", "convnext [3,3,9,3]"),
     ] {
         let model = Model::random(net, 7).unwrap();
         assert_eq!((model.name(), model.architecture()), (net, architecture));

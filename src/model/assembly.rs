@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::blueprint::WeightFill;
 use super::tensors::Tensors;
 use crate::error::{Error, Result};
-use crate::graph::{Activation, Conv, GraphBuilder, Linear, NodeId, Op};
+use crate::graph::{Activation, Affine, Conv, GraphBuilder, Linear, NodeId, Op, Smooth, Standardise};
 use crate::tensor::{Padding, Shape, Window};
 
 /// Whether a layer has a bias.
@@ -91,6 +91,17 @@ const QUANTILES: [f64; 9] = [0.07, 0.21, 0.36, 0.51, 0.67, 0.86, 1.09, 1.38, 1.9
 
 /// `min(max(x, 0), 6)`.
 pub(super) const RELU6: Op = Op::Clamp { lo: 0.0, hi: 6.0 };
+
+/// `x · sigmoid(x)`.
+pub(super) const SILU: Op = Op::Smooth(Smooth::Silu);
+/// `1 / (1 + exp(−x))`.
+pub(super) const SIGMOID: Op = Op::Smooth(Smooth::Sigmoid);
+/// `x · hard_sigmoid(x)`.
+pub(super) const HARD_SWISH: Op = Op::Smooth(Smooth::HardSwish);
+/// `min(max(x + 3, 0), 6) / 6`.
+pub(super) const HARD_SIGMOID: Op = Op::Smooth(Smooth::HardSigmoid);
+/// `x · P(Z ≤ x)`.
+pub(super) const GELU: Op = Op::Smooth(Smooth::Gelu);
 
 /// A graph under construction; its tensors are used up one by one.
 pub(super) struct Assembly<'t> {
@@ -211,6 +222,45 @@ impl<'t> Assembly<'t> {
     pub(super) fn conv_bn_relu(&mut self, name: &str, x: NodeId, spec: ConvSpec) -> Result<NodeId> {
         let [conv, norm, relu] = ["conv", "bn", "relu"].map(|part| format!("{name}.{part}"));
         self.conv_norm([&conv, &norm, &relu], x, spec, Some(&Op::Relu))
+    }
+
+    /// Squeeze-and-excitation called `name` (Hu 2018): `x` times a gate a channel, from the means of all channels squeezed
+    /// to `squeezed` ones. `[activation, gate]` are the functions.
+    pub(super) fn excited(&mut self, name: &str, x: NodeId, squeezed: usize, functions: [&Op; 2]) -> Result<NodeId> {
+        let [activation, gate] = functions;
+        let point = ConvSpec::plain(Some(1), 1).with_bias();
+        let mut y = self.op(format!("{name}.avgpool"), Op::AdaptiveAvgPool { out: [1; 2] }, &[x])?;
+        y = self.conv(&format!("{name}.fc1"), y, point.to(squeezed))?;
+        y = self.op(format!("{name}.activation"), activation.clone(), &[y])?;
+        y = self.conv(&format!("{name}.fc2"), y, point.to(self.channels(x)))?;
+        y = self.op(format!("{name}.scale_activation"), gate.clone(), &[y])?;
+        self.op(format!("{name}.product"), Op::Mul, &[x, y])
+    }
+
+    /// The layer norm `name` over the channels of each position.
+    pub(super) fn layer_norm(&mut self, name: &str, x: NodeId, eps: f64) -> Result<NodeId> {
+        let channels = self.channels(x);
+        let scale = self.tensors.vector(&format!("{name}.weight"), channels, WeightFill::Around)?;
+        let shift = self.tensors.vector(&format!("{name}.bias"), channels, WeightFill::Normal(0.1))?;
+        let norm = Op::Standardise(Standardise { groups: 1, across_positions: false, eps });
+        let y = self.op(format!("{name}.standardise"), norm, &[x])?;
+        self.push(name, Op::Affine(Affine { scale, shift }), &[y])
+    }
+
+    /// The linear layer `name` with `out` outputs, applied to the channels of each position.
+    pub(super) fn positionwise(&mut self, name: &str, x: NodeId, out: usize) -> Result<NodeId> {
+        let inputs = self.channels(x);
+        let out = self.tensors.drafted().map(|_| out);
+        let fill = self.spread(x, inputs);
+        let weight = self.tensors.linear_weight(&format!("{name}.weight"), [out, Some(inputs)], fill)?;
+        let bias = self.bias(name, BiasPresence::Present, weight.rows())?;
+        self.push(name, Op::Conv(Conv { weight, bias, window: Window::square(1, 1, 0), groups: 1 }), &[x])
+    }
+
+    /// A factor a channel: the tensor `name` of shape `[c, 1, 1]`.
+    pub(super) fn layer_scale(&mut self, name: &str, x: NodeId) -> Result<NodeId> {
+        let scale = self.tensors.plane_vector(name, self.channels(x), WeightFill::Around)?;
+        self.push(name, Op::Affine(Affine::product(scale)), &[x])
     }
 
     /// A node without tensors.

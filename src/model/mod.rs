@@ -5,15 +5,20 @@ mod assembly;
 mod blueprint;
 mod cifar;
 mod config;
+mod convnext;
 mod densenet;
+mod efficientnet;
 mod efficientnet_lite;
 mod googlenet;
 mod inception_v3;
 mod info;
+mod inverted;
 mod labels;
 mod mlp;
 mod mobilenet_v2;
+mod mobilenet_v3;
 mod preprocess;
+mod regnet;
 mod resnet;
 mod shufflenet_v2;
 mod squeezenet;
@@ -233,6 +238,46 @@ pub static ARCHITECTURES: &[Architecture] = &[
         published: shufflenet_v2::PUBLISHED,
         drafts: || shufflenet_v2::WIDTHS.iter().map(|(name, _)| *name).collect(),
         activation: "relu",
+        twin: None,
+    },
+    Architecture {
+        name: "regnet",
+        nets: "torchvision RegNet X and Y",
+        recognise: regnet::recognise,
+        build: regnet::build,
+        published: regnet::PUBLISHED,
+        drafts: || regnet::VARIANTS.iter().map(|v| v.0).collect(),
+        activation: "relu",
+        twin: None,
+    },
+    Architecture {
+        name: "mobilenet-v3",
+        nets: "torchvision MobileNetV3",
+        recognise: mobilenet_v3::recognise,
+        build: mobilenet_v3::build,
+        published: mobilenet_v3::PUBLISHED,
+        drafts: || mobilenet_v3::PUBLISHED.iter().map(|(name, _)| *name).collect(),
+        activation: "hard_swish",
+        twin: None,
+    },
+    Architecture {
+        name: "efficientnet",
+        nets: "torchvision EfficientNet-B0 to -B7",
+        recognise: efficientnet::recognise,
+        build: efficientnet::build,
+        published: efficientnet::PUBLISHED,
+        drafts: || efficientnet::VARIANTS.iter().map(|v| v.name).collect(),
+        activation: "silu",
+        twin: None,
+    },
+    Architecture {
+        name: "convnext",
+        nets: "torchvision ConvNeXt",
+        recognise: convnext::recognise,
+        build: convnext::build,
+        published: convnext::PUBLISHED,
+        drafts: || convnext::VARIANTS.iter().map(|v| v.0).collect(),
+        activation: "gelu",
         twin: None,
     },
     Architecture {

@@ -27,6 +27,13 @@ pub(super) fn symmetric(channels: usize, [side, resize]: [usize; 2]) -> Preparat
     Preparation { preprocess, name: "levels from -1 to 1" }
 }
 
+/// torchvision's ImageNet nets with other sizes: short side `resize`, centre crop `side`, ImageNet's mean and standard
+/// deviation.
+pub(super) fn torchvision(channels: usize, [side, resize]: [usize; 2], interpolation: Interpolation) -> Preparation {
+    let small = small(channels, side).preprocess;
+    Preparation { preprocess: Preprocess { resize, interpolation, ..small }, name: "ImageNet" }
+}
+
 /// timm's ImageNet nets: short side `resize` bicubic, centre crop `side`, ImageNet's mean and standard deviation.
 pub(super) fn timm(channels: usize, [side, resize]: [usize; 2]) -> Preparation {
     let small = small(channels, side).preprocess;

@@ -256,6 +256,12 @@ impl Tensors {
         Ok(stored.to_f64().into())
     }
 
+    /// `len` numbers of shape `[len, 1, 1]`.
+    pub(super) fn plane_vector(&mut self, name: &str, len: usize, fill: WeightFill) -> Result<Arc<[f64]>> {
+        let (_, bytes, offset, encoding) = self.take(name, [Some(len), Some(1), Some(1)], fill)?;
+        Ok(Weight::stored([len, 1, 1, 1], bytes, offset, encoding)?.to_f64().into())
+    }
+
     /// The batch norm `name` on `channels` channels.
     pub(super) fn batch_norm(&mut self, name: &str, channels: usize, eps: f64) -> Result<BatchNorm> {
         let mut vector = |kind: &str, fill| self.vector(&format!("{name}.{kind}"), channels, fill);

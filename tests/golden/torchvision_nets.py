@@ -27,6 +27,13 @@ SIZES = {  # rows and columns of the pictures
     "inception_v3": (99, 96),
     "shufflenet_v2_x1_0": (65, 71),
     "shufflenet_v2_x0_5": (64, 33),
+    "regnet_y_400mf": (71, 65),
+    "regnet_x_400mf": (64, 49),
+    "mobilenet_v3_small": (65, 71),
+    "mobilenet_v3_large": (71, 65),
+    "efficientnet_b0": (65, 71),
+    "efficientnet_b1": (49, 64),
+    "convnext_tiny": (71, 65),
 }
 
 

@@ -1,0 +1,87 @@
+//! ConvNeXt (Liu 2022) with torchvision's names.
+
+use super::assembly::{Assembly, BiasPresence, ConvSpec, GELU, Pad};
+use super::tensors::Tensors;
+use super::{BuiltNet, Labels, preprocess};
+use crate::error::{Error, Result};
+use crate::graph::{NodeId, Op};
+use crate::image::Interpolation;
+use crate::tensor::Shape;
+
+/// Published names and the form that each stands for.
+pub(super) const PUBLISHED: &[(&str, &str)] = &[
+    ("convnext_tiny", "convnext [3,3,9,3]"),
+    ("convnext_small", "convnext [3,3,27,3]"),
+    ("convnext_base", "convnext [3,3,27,3]"),
+    ("convnext_large", "convnext [3,3,27,3]"),
+];
+
+/// A published net that is drafted: name, blocks and channels of each stage.
+pub(super) type Variant = (&'static str, [usize; 4], [usize; 4]);
+
+pub(super) const VARIANTS: [Variant; 2] =
+    [("convnext_tiny", [3, 3, 9, 3], [96, 192, 384, 768]), ("convnext_small", [3, 3, 27, 3], [96, 192, 384, 768])];
+
+/// Channels inside a block, over those at its ends.
+const EXPANSION: usize = 4;
+
+pub(super) fn recognise(tensors: &Tensors) -> Result<bool> {
+    let names = ["features.0.0.weight", "features.0.1.weight", "features.1.0.layer_scale", "classifier.2.weight"];
+    Ok(names.iter().all(|n| tensors.has(n)))
+}
+
+fn block(net: &mut Assembly<'_>, name: &str, x: NodeId) -> Result<NodeId> {
+    let c = net.channels(x);
+    let mut y = net.conv(&format!("{name}.block.0"), x, ConvSpec::plain(Some(7), 1).depthwise(c).with_bias())?;
+    y = net.layer_norm(&format!("{name}.block.2"), y, 1e-6)?;
+    y = net.positionwise(&format!("{name}.block.3"), y, EXPANSION * c)?;
+    y = net.op(format!("{name}.block.4"), GELU, &[y])?;
+    y = net.positionwise(&format!("{name}.block.5"), y, c)?;
+    y = net.layer_scale(&format!("{name}.layer_scale"), y)?;
+    net.op(format!("{name}.add"), Op::Add, &[y, x])
+}
+
+pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
+    let drafted = tensors.drafted().and_then(|net| VARIANTS.iter().find(|(name, ..)| *name == net));
+    let has = |stage: usize, i: usize| tensors.has(&format!("features.{}.{i}.layer_scale", 2 * stage + 1));
+    let depths = drafted.map_or_else(|| [0, 1, 2, 3].map(|s| (0..).take_while(|&i| has(s, i)).count()), |v| v.1);
+    if let Some(empty) = depths.iter().position(|&n| n == 0) {
+        let stage = 2 * empty + 1;
+        return Err(Error::model(format!("tensor 'features.{stage}.0.layer_scale' is missing; expected shape [*, 1, 1]")));
+    }
+    let widths = drafted.map_or([0; 4], |v| v.2);
+    let channels = Assembly::picture_channels(tensors, "features.0.0.weight");
+    let preparation = preprocess::torchvision(channels, [224, 236], Interpolation::Bilinear);
+    let mut net = Assembly::new(tensors, Shape::new(channels, 224, 224), 1e-6);
+    let mut x = net.builder.input();
+    let patches = |side, out| ConvSpec::plain(Some(side), side).to(out).padded(Pad::Rows(0)).with_bias();
+    for (stage, (blocks, out)) in depths.into_iter().zip(widths).enumerate() {
+        let name = format!("features.{}", 2 * stage);
+        if stage == 0 {
+            x = net.conv(&format!("{name}.0"), x, patches(4, out))?;
+            x = net.layer_norm(&format!("{name}.1"), x, 1e-6)?;
+        } else {
+            x = net.layer_norm(&format!("{name}.0"), x, 1e-6)?;
+            x = net.conv(&format!("{name}.1"), x, patches(2, out))?;
+        }
+        for i in 0..blocks {
+            x = block(&mut net, &format!("features.{}.{i}", 2 * stage + 1), x)?;
+        }
+        net.builder.stage(format!("stage{}", stage + 1), x);
+    }
+    x = net.op("avgpool", Op::AdaptiveAvgPool { out: [1; 2] }, &[x])?;
+    x = net.layer_norm("classifier.0", x, 1e-6)?;
+    x = net.op("classifier.1", Op::Flatten, &[x])?;
+    x = net.linear("classifier.2", x, BiasPresence::Present, 1000)?;
+    let graph = net.builder.finish(x)?;
+    let listed: Vec<String> = depths.iter().map(usize::to_string).collect();
+    let form = format!("convnext [{}]", listed.join(","));
+    Ok(BuiltNet {
+        architecture: form.clone(),
+        form,
+        assumed: vec!["gelu", "layer-norm eps 1e-6"],
+        preparation,
+        labels: Labels::for_pictures(graph.classes()),
+        graph,
+    })
+}

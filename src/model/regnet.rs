@@ -1,0 +1,110 @@
+//! RegNet X and Y (Radosavovic 2020) with torchvision's names. Y has gates, X has none.
+
+use super::assembly::{Assembly, BiasPresence, ConvSpec, Groups, SIGMOID};
+use super::tensors::Tensors;
+use super::{BuiltNet, Labels, preprocess};
+use crate::error::{Error, Result};
+use crate::graph::{NodeId, Op};
+use crate::tensor::Shape;
+
+/// Published names and the form that each stands for.
+pub(super) const PUBLISHED: &[(&str, &str)] = &[
+    ("regnet_y_400mf", "regnet-y [1,3,6,6]"),
+    ("regnet_y_800mf", "regnet-y [1,3,8,2]"),
+    ("regnet_y_1_6gf", "regnet-y [2,6,17,2]"),
+    ("regnet_y_3_2gf", "regnet-y [2,5,13,1]"),
+    ("regnet_y_8gf", "regnet-y [2,4,10,1]"),
+    ("regnet_y_16gf", "regnet-y [2,4,11,1]"),
+    ("regnet_y_32gf", "regnet-y [2,5,12,1]"),
+    ("regnet_x_400mf", "regnet-x [1,2,7,12]"),
+    ("regnet_x_800mf", "regnet-x [1,3,7,5]"),
+    ("regnet_x_1_6gf", "regnet-x [2,4,10,2]"),
+    ("regnet_x_3_2gf", "regnet-x [2,6,15,2]"),
+    ("regnet_x_8gf", "regnet-x [2,5,15,1]"),
+    ("regnet_x_16gf", "regnet-x [2,6,13,1]"),
+    ("regnet_x_32gf", "regnet-x [2,7,13,1]"),
+];
+
+/// A published net: name, blocks and channels of each stage, channels of a group.
+pub(super) type Variant = (&'static str, [usize; 4], [usize; 4], usize);
+
+/// Those that are drafted: the small ones.
+pub(super) const VARIANTS: [Variant; 6] = [
+    ("regnet_y_400mf", [1, 3, 6, 6], [48, 104, 208, 440], 8),
+    ("regnet_y_800mf", [1, 3, 8, 2], [64, 144, 320, 784], 16),
+    ("regnet_y_1_6gf", [2, 6, 17, 2], [48, 120, 336, 888], 24),
+    ("regnet_x_400mf", [1, 2, 7, 12], [32, 64, 160, 400], 16),
+    ("regnet_x_800mf", [1, 3, 7, 5], [64, 128, 288, 672], 16),
+    ("regnet_x_1_6gf", [2, 4, 10, 2], [72, 168, 408, 912], 24),
+];
+
+/// Channels of the stem.
+const STEM: usize = 32;
+
+pub(super) fn recognise(tensors: &Tensors) -> Result<bool> {
+    let names = ["stem.0.weight", "trunk_output.block1.block1-0.f.a.0.weight", "fc.weight"];
+    Ok(names.iter().all(|n| tensors.has(n)))
+}
+
+/// Name of a block; stages count from 1.
+fn block_name(stage: usize, block: usize) -> String {
+    format!("trunk_output.block{stage}.block{stage}-{block}")
+}
+
+fn block(net: &mut Assembly<'_>, name: &str, x: NodeId, of: (usize, usize, usize, bool)) -> Result<NodeId> {
+    let (stride, out, group, gated) = of;
+    let mut layer = |part: &str, x, spec, relu| net.conv_012(&format!("{name}.{part}"), x, spec, relu);
+    let point = ConvSpec::plain(Some(1), 1).to(out);
+    let grouped = ConvSpec { groups: Groups::Inferred(group), ..ConvSpec::plain(Some(3), stride).to(out) };
+    let mut y = layer("f.a", x, point, Some(&Op::Relu))?;
+    y = layer("f.b", y, grouped, Some(&Op::Relu))?;
+    if gated {
+        // A quarter of the channels that the block reads.
+        let squeezed = (net.channels(x) as f64 / 4.0).round_ties_even() as usize;
+        y = net.excited(&format!("{name}.f.se"), y, squeezed, [&Op::Relu, &SIGMOID])?;
+    }
+    y = net.conv_012(&format!("{name}.f.c"), y, point, None)?;
+    let mut shortcut = x;
+    if stride != 1 || net.channels(x) != net.channels(y) {
+        shortcut = net.conv_012(&format!("{name}.proj"), x, ConvSpec::plain(Some(1), stride).to(out), None)?;
+    }
+    let sum = net.op(format!("{name}.add"), Op::Add, &[shortcut, y])?;
+    net.relu(format!("{name}.activation"), sum)
+}
+
+pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
+    let drafted = tensors.drafted().and_then(|net| VARIANTS.iter().find(|(name, ..)| *name == net));
+    let has = |stage, i, part: &str| tensors.has(&format!("{}.f.{part}.weight", block_name(stage, i)));
+    let depth = |stage| (0..).take_while(|&i| has(stage, i, "a.0")).count();
+    let depths = drafted.map_or_else(|| [1, 2, 3, 4].map(depth), |v| v.1);
+    let gated = drafted.map_or_else(|| has(1, 0, "se.fc1"), |v| v.0.contains("_y_"));
+    if let Some(empty) = depths.iter().position(|&n| n == 0) {
+        let name = block_name(empty + 1, 0);
+        return Err(Error::model(format!("tensor '{name}.f.a.0.weight' is missing; expected shape [*, *, 1, 1]")));
+    }
+    let (widths, group) = drafted.map_or(([0; 4], 1), |v| (v.2, v.3));
+    let channels = Assembly::picture_channels(tensors, "stem.0.weight");
+    let mut net = Assembly::new(tensors, Shape::new(channels, 224, 224), 1e-5);
+    let mut x = net.builder.input();
+    x = net.conv_012("stem", x, ConvSpec::plain(Some(3), 2).to(STEM), Some(&Op::Relu))?;
+    for ((stage, blocks), out) in (1..).zip(depths).zip(widths) {
+        for i in 0..blocks {
+            let stride = if i == 0 { 2 } else { 1 };
+            x = block(&mut net, &block_name(stage, i), x, (stride, out, group, gated))?;
+        }
+        net.builder.stage(format!("stage{stage}"), x);
+    }
+    x = net.pooled(1, x)?;
+    x = net.linear("fc", x, BiasPresence::Present, 1000)?;
+    let graph = net.builder.finish(x)?;
+    let listed: Vec<String> = depths.iter().map(usize::to_string).collect();
+    let form = format!("regnet-{} [{}]", if gated { "y" } else { "x" }, listed.join(","));
+    Ok(BuiltNet {
+        architecture: form.clone(),
+        form,
+        assumed: vec!["relu", "strides of torchvision's RegNet", "batch-norm eps 1e-5"],
+        preparation: preprocess::imagenet(channels),
+        labels: Labels::for_pictures(graph.classes()),
+        graph,
+    })
+}
