@@ -17,7 +17,6 @@ use crate::program::Score;
 use crate::report::{ModelUsed, Prediction};
 use crate::score;
 use crate::tensor::{Shape, Tensor};
-use crate::text::counted;
 
 /// Number of classes that [`Session::prediction`] lists.
 const LISTED: usize = 5;
@@ -281,7 +280,7 @@ impl Session {
         targets: &[usize],
     ) -> Vec<(Result<Map>, f64)> {
         if targets.len() != inputs.len() {
-            let why = format!("{} need one class each, got {}", counted(inputs.len(), "input"), targets.len());
+            let why = format!("every input needs one class: {} inputs, {} classes", inputs.len(), targets.len());
             return inputs.iter().map(|_| (Err(Error::settings(why.clone())), 0.0)).collect();
         }
         self.together(inputs, |engine, graph, x, at| {

@@ -133,6 +133,9 @@ impl<'a> Explain<'a> {
     ) -> Result<Self> {
         options.formats.sort_unstable();
         options.formats.dedup();
+        if options.methods.is_empty() {
+            return Err(Error::settings("no methods"));
+        }
         let room = Room { allowed: options.settings.memory };
         let target = TargetChoice::parse(&options.target)?;
         let targets = target.resolve(session.labels(), session.model().classes(), room)?;
