@@ -61,6 +61,20 @@ DEVICE i64 of_group(const NormArgs& a, int i) {
     return (i64)(blockIdx.x / a.groups + i / a.group) * a.channels + c;
 }
 
+// Softmax over a group at a position, in double precision; one group a thread.
+KERNEL(softmax, 128, 8, NormArgs) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= a.means) return;
+    const i64 at = (i64)(i / a.groups) * a.channels + i % a.groups * a.group;
+    const float* x = a.x + (i64)blockIdx.y * a.x_stride + at;
+    float* out = a.out + (i64)blockIdx.y * a.out_stride + at;
+    double top = (double)x[0];
+    for (int c = 1; c < a.group; ++c) top = (double)x[c] <= top ? top : (double)x[c];
+    double total = 0.0;
+    for (int c = 0; c < a.group; ++c) total += exp((double)x[c] - top);
+    for (int c = 0; c < a.group; ++c) out[c] = (float)(exp((double)x[c] - top) / total);
+}
+
 // Numbers less their group's mean, over its deviation; one group a block.
 KERNEL(standardise, 128, 8, NormArgs) {
     SHARED(shared);

@@ -241,6 +241,13 @@ const MUTANTS: &[Mutant] = &[
         "i < a.group; i += 128",
         repeats,
     ),
+    mutant(
+        "a softmax reads its neighbours' group",
+        "reduce.cu",
+        "i % a.groups * a.group;\n    const float* x = a.x + (i64)blockIdx.y * a.x_stride + at;",
+        "i % a.groups;\n    const float* x = a.x + (i64)blockIdx.y * a.x_stride + at;",
+        softmaxes,
+    ),
     mutant("weights of columns are left out", "pool.cu", "fmaf(columns[2 * k + 1], x[", "fmaf(1.0f, x[", sizes),
     mutant(
         "channels are shuffled the other way",
@@ -273,6 +280,7 @@ const MUTANTS: &[Mutant] = &[
         "blockIdx.x % a.groups + i % a.group",
         norms,
     ),
+    mutant(
         "the rest of ln 2 is left out",
         "functions.cuh",
         "(n * Elementary<T>::ln_2_rest - rest)",
@@ -328,7 +336,7 @@ fn every_mutant_is_noticed() {
     let truth = Truth::new();
     let sound = TempDir::new().unwrap();
     write_kernels(sound.path(), None);
-    let all: [(&str, Check); 12] = [
+    let all: [(&str, Check); 13] = [
         ("net", net),
         ("products", products),
         ("groups", groups),
@@ -341,6 +349,7 @@ fn every_mutant_is_noticed() {
         ("norms", norms),
         ("sizes", sizes),
         ("activations", activations),
+        ("softmaxes", softmaxes),
     ];
     let failures = Mutex::new(Vec::new());
     each_on_two_threads(all.len(), |i| {
@@ -609,6 +618,12 @@ fn sizes(_: &Truth, engine: &mut Engine) -> Outcome {
         check_case(engine, &case, Numbers::Reals, 0.0)?;
     }
     Ok(())
+}
+
+/// Softmax in groups.
+fn softmaxes(_: &Truth, engine: &mut Engine) -> Outcome {
+    let case = Case::of("softmax", 2, Shape::new(6, 3, 5), Op::Softmax { groups: 2 });
+    check_case(engine, &case, Numbers::Reals, 0.0)
 }
 
 /// Layer norm and group norm.

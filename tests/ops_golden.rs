@@ -96,6 +96,11 @@ fn build(name: &str, b: &mut GraphBuilder) -> NodeId {
             let divisor = push("divisor", Op::Affine(Affine::sum([0.25])), &[relu]);
             push("op", Op::Divide, &[first, divisor])
         }
+        "softmax" => push("op", Op::Softmax { groups: 1 }, &[x]),
+        "softmax_groups" => {
+            let size = if shape.c.is_multiple_of(3) { 3 } else { 1 };
+            push("op", Op::Softmax { groups: shape.c / size }, &[x])
+        }
         "reduce_channels" => push("op", Op::Reduce(Reduce { over: Over::Channels, mean: false }), &[x]),
         "reduce_positions" => push("op", Op::Reduce(Reduce { over: Over::Positions, mean: true }), &[x]),
         "reduce_everything" => push("op", Op::Reduce(Reduce { over: Over::Everything, mean: true }), &[x]),

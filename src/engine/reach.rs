@@ -19,7 +19,7 @@ pub(super) struct Reach(Vec<[f64; 2]>);
 
 /// Whether the node clips large numbers.
 fn cuts(node: &Node) -> bool {
-    node.op.activation().is_some_and(|f| f.bounds()[1].is_finite())
+    matches!(node.op, Op::Softmax { .. }) || node.op.activation().is_some_and(|f| f.bounds()[1].is_finite())
 }
 
 /// Largest magnitude of `numbers`.
@@ -91,6 +91,10 @@ impl Reach {
             };
             if cuts(node) && before >= most {
                 beyond.extend(node.inputs.first());
+            }
+            if let Op::Softmax { .. } = &node.op {
+                bounds.push(1.0);
+                continue;
             }
             // Of n numbers with variance 1 none exceeds √n.
             if let Op::Standardise(norm) = &node.op {

@@ -65,6 +65,7 @@ fn attributes(op: &Op) -> Value {
             json!({ key: to, "interpolation": r.interpolation.name() })
         }
         Op::Slice { first, channels } => json!({ "first": first, "channels": channels }),
+        Op::Softmax { groups } => json!({ "groups": groups }),
         Op::Shuffle { groups } => json!({ "groups": groups }),
         Op::Pad { rows, columns } => json!({ "rows": rows, "columns": columns }),
         Op::PadChannels { before, after } => json!({ "before": before, "after": after }),
@@ -111,7 +112,7 @@ fn brief(op: &Op) -> String {
             format!("{kind}, {what} over {}", format!("{:?}", r.over).to_lowercase())
         }
         Op::Slice { first, channels } => format!("{kind} {first}..{}", first + channels),
-        Op::Shuffle { groups } => format!("{kind}, groups {groups}"),
+        Op::Softmax { groups } | Op::Shuffle { groups } => format!("{kind}, groups {groups}"),
         Op::Pad { rows: [top, bottom], columns: [left, right] } => format!("{kind} {top} {bottom} {left} {right}"),
         Op::PadChannels { before, after } => format!("{kind} {before} + {after}"),
         Op::Input

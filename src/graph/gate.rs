@@ -56,6 +56,6 @@ impl Graph {
         if node.op.moves().is_some() || matches!(node.op, Op::Flatten | Op::Resize(_)) {
             return self.comes_from_gate(node.inputs[0]);
         }
-        node.op.activation().is_some_and(Activation::is_gate)
+        matches!(node.op, Op::Softmax { .. }) || node.op.activation().is_some_and(Activation::is_gate)
     }
 }

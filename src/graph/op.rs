@@ -155,6 +155,11 @@ pub enum Op {
     /// Product of two inputs. One with a single channel or a single position is repeated ([`Shape::joined`]), as the gates
     /// of squeeze-and-excitation are.
     Mul,
+    /// Softmax over the channels of each group of neighbouring channels, at each position.
+    Softmax {
+        /// Number of groups.
+        groups: usize,
+    },
     /// Quotient of two inputs. One with a single channel or a single position is repeated ([`Shape::joined`]).
     Divide,
     /// Sums or means over channels or positions.
@@ -219,6 +224,7 @@ impl Op {
             Op::Add => "add",
             Op::Mul => "mul",
             Op::Divide => "divide",
+            Op::Softmax { .. } => "softmax",
             Op::Reduce(_) => "reduce",
             Op::Flatten => "flatten",
             Op::Concat => "concat",
@@ -255,6 +261,7 @@ impl Op {
             | Op::Add
             | Op::Mul
             | Op::Divide
+            | Op::Softmax { .. }
             | Op::Reduce(_)
             | Op::Flatten
             | Op::Concat
@@ -298,6 +305,7 @@ impl Op {
             | Op::Add
             | Op::Mul
             | Op::Divide
+            | Op::Softmax { .. }
             | Op::Reduce(_)
             | Op::Flatten
             | Op::Concat
@@ -477,6 +485,12 @@ impl Op {
                 Some(end) if end <= x.c => Ok(Shape::new(*channels, x.h, x.w)),
                 _ => Err(Error::model(format!("there are no {channels} channels from {first} on in {x}"))),
             },
+            Op::Softmax { groups } => {
+                if *groups == 0 || x.c % groups != 0 {
+                    return Err(Error::model(format!("a softmax over {} channels in {groups} groups", x.c)));
+                }
+                Ok(x)
+            }
             Op::Shuffle { groups } => {
                 if *groups == 0 || x.c % groups != 0 {
                     return Err(Error::model(format!("{} channels cannot be shuffled in {groups} groups", x.c)));

@@ -119,7 +119,8 @@ impl<'t> Assembly<'t> {
     }
 
     fn push(&mut self, name: impl Into<String>, op: Op, inputs: &[NodeId]) -> Result<NodeId> {
-        let parts: Vec<(Moments, usize)> = inputs.iter().map(|x| (self.moments[x.index()], self.channels(*x))).collect();
+        let parts: Vec<(Moments, usize)> =
+            inputs.iter().map(|x| (self.moments[x.index()], self.channels(*x))).collect();
         self.moments.push(Moments::of(&op, &parts));
         self.builder.push(name, op, inputs)
     }
@@ -213,7 +214,13 @@ impl<'t> Assembly<'t> {
     }
 
     /// torchvision's `Conv2dNormActivation` called `name`: [`Assembly::conv_norm`] with the names 0, 1 and 2.
-    pub(super) fn conv_012(&mut self, name: &str, x: NodeId, spec: ConvSpec, activation: Option<&Op>) -> Result<NodeId> {
+    pub(super) fn conv_012(
+        &mut self,
+        name: &str,
+        x: NodeId,
+        spec: ConvSpec,
+        activation: Option<&Op>,
+    ) -> Result<NodeId> {
         let [conv, norm, act] = [0, 1, 2].map(|i| format!("{name}.{i}"));
         self.conv_norm([&conv, &norm, &act], x, spec, activation)
     }
@@ -373,7 +380,7 @@ impl Moments {
             }
             Op::Flatten | Op::Subsample { .. } | Op::Slice { .. } | Op::Shuffle { .. } | Op::Pad { .. } => x,
             // No net here has these.
-            Op::Divide | Op::Reduce(_) | Op::Resize(_) => x,
+            Op::Divide | Op::Softmax { .. } | Op::Reduce(_) | Op::Resize(_) => x,
         }
     }
 }

@@ -244,7 +244,12 @@ impl Tensors {
     }
 
     /// Weight of a linear layer `[k, c]`.
-    pub(super) fn linear_weight(&mut self, name: &str, expected: [Option<usize>; 2], fill: WeightFill) -> Result<Weight> {
+    pub(super) fn linear_weight(
+        &mut self,
+        name: &str,
+        expected: [Option<usize>; 2],
+        fill: WeightFill,
+    ) -> Result<Weight> {
         let ([k, c], bytes, offset, encoding) = self.take(name, expected, fill)?;
         Weight::stored([k, c, 1, 1], bytes, offset, encoding)
     }

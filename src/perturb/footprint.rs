@@ -88,7 +88,7 @@ impl Footprint {
                     Op::Standardise(norm) if norm.across_positions => vec![over(&input[axis]); out],
                     Op::Standardise(_) => input[axis].clone(),
                     Op::Reduce(reduce) if reduce.over != Over::Channels => vec![over(&input[axis]); out],
-                    Op::Reduce(_) => input[axis].clone(),
+                    Op::Reduce(_) | Op::Softmax { .. } => input[axis].clone(),
                     Op::Resize(resize) => {
                         let blend = &resize.blends(from, here.shape)[axis];
                         (0..out).map(|o| blend.terms(o).map(|(i, _)| input[axis][i]).fold(None, union)).collect()

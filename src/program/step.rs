@@ -282,6 +282,12 @@ pub enum Step {
         moves: Moves,
         out: Value,
     },
+    /// Softmax over each of as many groups of channels, at each position.
+    Softmax {
+        groups: usize,
+        x: Value,
+        out: Value,
+    },
     /// Mean 0 and variance 1 in each group and, if anything reads it, `1/√(variance + eps)`.
     Standardise {
         norm: Standardise,
@@ -366,6 +372,7 @@ impl Step {
             | Step::Flatten { x, out }
             | Step::Unflatten { s: x, out }
             | Step::Resample { x, out, .. }
+            | Step::Softmax { x, out, .. }
             | Step::Move { x, out, .. }
             | Step::SpatialMean { x, out } => tell(&[read(x), written(out)]),
             Step::ConvWeightAdjoint { x: a, s: b, out, .. }
@@ -509,6 +516,7 @@ impl Step {
             Step::Concat { .. } => "concat",
             Step::Resample { .. } => "resample",
             Step::Move { .. } => "move",
+            Step::Softmax { .. } => "softmax",
             Step::Standardise { .. } => "standardise",
             Step::StandardiseAdjoint { .. } => "standardise_adjoint",
             Step::SpatialMean { .. } => "spatial_mean",

@@ -11,6 +11,7 @@ use super::{NodeShares, Rule, Vjp};
 use crate::error::Result;
 use crate::graph::{Activation, Graph, Node, NodeId, Op};
 use crate::program::{Builder, Elementwise, Value};
+use crate::tensor::Shape;
 
 /// The gradient; the constant terms of `nodes[i]` are stored in slot `first_slot + i`.
 #[derive(Debug, Clone)]
@@ -23,7 +24,7 @@ pub struct ConstantTerms {
 
 impl ConstantTerms {
     /// All nodes of `graph` with a constant: biases, batch norms' shifts, bounds of clamps, smooth activations, products,
-    /// quotients, standardisations.
+    /// quotients, softmaxes, standardisations.
     pub fn of(graph: &Graph, first_slot: usize) -> Self {
         let adds = |id: &NodeId| {
             let node = graph.node(*id);
@@ -32,7 +33,10 @@ impl ConstantTerms {
                 Some(Activation::Smooth(_)) => true,
                 // Its slope times its input is its output.
                 Some(Activation::PRelu { .. }) => false,
-                None => matches!(node.op, Op::Mul | Op::Divide | Op::Standardise(_)) || bias(node).is_some(),
+                None => {
+                    matches!(node.op, Op::Mul | Op::Divide | Op::Softmax { .. } | Op::Standardise(_))
+                        || bias(node).is_some()
+                }
             }
         };
         Self { first_slot, nodes: graph.ids().filter(adds).collect() }
@@ -69,6 +73,12 @@ impl Rule for ConstantTerms {
                 None => match here.op {
                     Op::Mul => Some(b.scale(b.output(node), 2.0)?),
                     // What a gives the divisor takes back.
+                    Op::Softmax { groups } => {
+                        let (x, y, shape) = (b.input(node, 0), b.output(node), here.shape);
+                        let along = b.contract(vec![x, y], Shape::new(groups, shape.h, shape.w))?;
+                        let rest = b.repeated(Elementwise::Sub, vec![x, along], shape)?;
+                        Some(b.mul(y, rest)?)
+                    }
                     Op::Divide => Some(b.fill(here.shape, vec![0.0; here.shape.c])?),
                     Op::Standardise(norm) => {
                         let (y, shape) = (b.output(node), here.shape);

@@ -8,7 +8,7 @@
 //! takes the mean of both orders in which its operands can change; a standardisation is such a product.
 
 use super::{NodeShares, Rule, Vjp};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::{NodeId, Op, Standardise};
 use crate::program::{Builder, Elementwise, Forward, Value};
 
@@ -120,6 +120,12 @@ impl Rule for DeepLift {
         match b.graph().node(node).op {
             Op::Mul => return self.product(node, up, b),
             Op::Divide => return self.quotient(node, up, b),
+            Op::Softmax { .. } => {
+                let name = &b.graph().node(node).name;
+                return Err(Error::model(format!(
+                    "deep_lift has no rule for a softmax inside a net, which '{name}' is"
+                )));
+            }
             Op::Standardise(norm) => return self.standardisation(node, norm, up, b),
             _ => {}
         }
@@ -152,6 +158,7 @@ impl Rule for DeepLift {
             | Op::Add
             | Op::Mul
             | Op::Divide
+            | Op::Softmax { .. }
             | Op::Flatten
             | Op::Concat
             | Op::Subsample { .. }

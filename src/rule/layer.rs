@@ -71,6 +71,7 @@ pub(super) fn is_not_negative(b: &Builder<'_>, id: NodeId) -> bool {
     let node = b.graph().node(id);
     !b.is_replaced(id)
         && match node.op {
+            Op::Softmax { .. } => true,
             _ if node.op.activation().is_some_and(|f| f.bounds()[0] >= 0.0) => true,
             Op::MaxPool(_)
             | Op::GlobalMaxPool

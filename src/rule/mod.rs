@@ -109,6 +109,8 @@ pub enum Select {
     Every,
     /// Scalar functions: ReLUs, clamps, smooth activations.
     Activations,
+    /// Softmaxes inside the net.
+    Softmaxes,
     /// Convolutions, and batch norms and affine layers that none takes up.
     Convolutions,
     /// Linear layers.
@@ -135,6 +137,7 @@ impl Select {
     pub fn matches(&self, graph: &Graph, id: NodeId) -> bool {
         match self {
             Select::Every => true,
+            Select::Softmaxes => matches!(graph.node(id).op, Op::Softmax { .. }),
             Select::Activations => graph.node(id).op.activation().is_some(),
             Select::Convolutions => matches!(graph.node(id).op, Op::Conv(_) | Op::BatchNorm(_) | Op::Affine(_)),
             Select::Linears => matches!(graph.node(id).op, Op::Linear(_)),

@@ -3,10 +3,10 @@
 use super::activation::activation;
 use super::{NodeShares, Rule};
 use crate::error::Result;
-use crate::graph::NodeId;
+use crate::graph::{NodeId, Op};
 use crate::program::{Builder, Value};
 
-/// `R_in = R`; for activations only.
+/// `R_in = R`; for activations and softmaxes inside a net.
 #[derive(Debug, Clone, Copy)]
 pub struct Pass;
 
@@ -16,6 +16,9 @@ impl Rule for Pass {
     }
 
     fn share(&self, id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
-        activation(b, id, "pass").map(|_| vec![up].into())
+        if !matches!(b.graph().node(id).op, Op::Softmax { .. }) {
+            activation(b, id, "pass")?;
+        }
+        Ok(vec![up].into())
     }
 }

@@ -112,6 +112,7 @@ fn relevance(
     rules.push((Select::Convolutions, convolutions));
     rules.push((Select::Linears, linears));
     rules.push((Select::Activations, Arc::new(Pass)));
+    rules.push((Select::Softmaxes, Arc::new(Pass)));
     rules.push((Select::Sums, Arc::new(Norm)));
     rules.push((Select::Averages, Arc::new(Norm)));
     rules.push((Select::Standardisations, Arc::new(Held)));
@@ -143,6 +144,7 @@ impl Composite {
             (Select::Standardisations, Arc::new(Held)),
             (Select::Products, Arc::new(Product { gate: GateShare::Nothing })),
             (Select::Activations, Arc::new(Pass)),
+            (Select::Softmaxes, Arc::new(Pass)),
             (Select::Every, Arc::new(Vjp)),
         ])
     }

@@ -51,6 +51,12 @@ impl Rule for Vjp {
                 let shapes = node.inputs.iter().map(|&i| graph.node(i).shape);
                 shapes.map(|shape| b.contract(vec![up], shape)).collect::<Result<_>>()?
             }
+            Op::Softmax { groups } => {
+                let (y, small) = (b.output(id), Shape::new(*groups, node.shape.h, node.shape.w));
+                let along = b.contract(vec![up, y], small)?;
+                let rest = b.repeated(Elementwise::Sub, vec![up, along], node.shape)?;
+                vec![b.mul(y, rest)?]
+            }
             Op::Divide => {
                 let [over, under] = [0, 1].map(|i| graph.node(node.inputs[i]).shape);
                 let share = b.repeated(Elementwise::Quotient, vec![up, b.input(id, 1)], node.shape)?;

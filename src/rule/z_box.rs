@@ -39,7 +39,7 @@ impl ZBox {
             let node = graph.node(i);
             let rises = match (&node.op, node.op.activation()) {
                 (_, Some(activation)) => activation.rises(),
-                (Op::Mul | Op::Divide | Op::Standardise(_), None) => false,
+                (Op::Mul | Op::Divide | Op::Softmax { .. } | Op::Standardise(_), None) => false,
                 (Op::Affine(affine), None) => affine.scale.iter().all(|s| *s >= 0.0),
                 (Op::BatchNorm(norm), None) => norm.gamma.iter().all(|s| *s >= 0.0),
                 _ => true,

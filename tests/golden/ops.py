@@ -52,6 +52,8 @@ CASES = {
     "add_both": lambda x: mean(x) + x[:, :1],
     "divide_channels": lambda x: x / (mean(x) * mean(x) + 0.5),
     "divide_positions": lambda x: x[:, :1] / (x.relu() + 0.25),
+    "softmax": lambda x: x.softmax(1),
+    "softmax_groups": lambda x: torch.cat([part.softmax(1) for part in x.split(3 if x.shape[1] % 3 == 0 else 1, 1)], 1),
     "reduce_channels": lambda x: x.sum(1, keepdim=True),
     "reduce_positions": lambda x: x.mean((2, 3), keepdim=True),
     "reduce_everything": lambda x: x.mean((1, 2, 3), keepdim=True),

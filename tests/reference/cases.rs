@@ -358,6 +358,9 @@ pub fn pointwise(numbers: Numbers) -> Vec<Case> {
         }
         for groups in [1, 2, 3, 4, c].into_iter().filter(|g| c.is_multiple_of(*g)) {
             add(Op::Shuffle { groups });
+            if groups < c {
+                add(Op::Softmax { groups });
+            }
             for across_positions in [false, true] {
                 let norm = Standardise { groups, across_positions, eps: 0.125 };
                 if norm.count(shape) > 1 {

@@ -288,25 +288,39 @@ fn summed(all: &Dense, shape: Shape) -> Dense {
     out
 }
 
-/// Elements that are standardised together with each element, in order.
-fn group(norm: &Standardise, shape: Shape, c: usize, y: usize, x: usize) -> Vec<[usize; 3]> {
-    let size = shape.c / norm.groups;
-    let channels = c / size * size..(c / size + 1) * size;
-    let of = |c: usize| -> Vec<[usize; 3]> {
-        if !norm.across_positions {
-            return vec![[c, y, x]];
-        }
-        (0..shape.plane()).map(|p| [c, p / shape.w, p % shape.w]).collect()
-    };
-    channels.flat_map(of).collect()
+/// Softmax over the channels of each group at each position.
+fn softmax(x: &Dense, groups: usize) -> Dense {
+    let norm = Standardise { groups, across_positions: false, eps: 1.0 };
+    let powers = x.map(f64::exp);
+    powers.zip(&over_group(&norm, &powers, |sum, v| sum + v), |power, sum| power / sum)
 }
 
-/// Mean and inverse deviation of an element's group.
-fn moments(norm: &Standardise, d: &Dense, n: usize, c: usize, y: usize, x: usize) -> (f64, f64) {
-    let all: Vec<f64> = group(norm, d.shape, c, y, x).iter().map(|&[c, y, x]| d.at(n, c, y, x)).collect();
-    let mean = all.iter().sum::<f64>() / all.len() as f64;
-    let variance = all.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / all.len() as f64;
-    (mean, 1.0 / (variance + norm.eps).sqrt())
+/// For each element `f` folded over all elements of its group, beginning with zero.
+fn over_group(norm: &Standardise, d: &Dense, f: impl Fn(f64, f64) -> f64) -> Dense {
+    let size = d.shape.c / norm.groups;
+    let key = |n: usize, c: usize, y: usize, x: usize| {
+        let at = if norm.across_positions { 0 } else { y * d.shape.w + x };
+        (n * norm.groups + c / size) * d.shape.plane() + at
+    };
+    let mut folded = vec![0.0; d.n() * norm.groups * d.shape.plane()];
+    d.clone().for_each_index(|d, n, c, y, x| {
+        let at = key(n, c, y, x);
+        folded[at] = f(folded[at], d.at(n, c, y, x));
+    });
+    Dense::from_fn(d.n(), d.shape, |n, c, y, x| folded[key(n, c, y, x)])
+}
+
+/// The mean of each element's group.
+fn group_mean(norm: &Standardise, d: &Dense) -> Dense {
+    let count = norm.count(d.shape) as f64;
+    over_group(norm, d, |sum, v| sum + v).map(|sum| sum / count)
+}
+
+/// Numbers less their mean, and inverse deviations.
+fn moments(norm: &Standardise, d: &Dense) -> [Dense; 2] {
+    let centred = d.zip(&group_mean(norm, d), |v, mean| v - mean);
+    let variance = group_mean(norm, &centred.map(|v| v * v));
+    [centred, variance.map(|v| 1.0 / (v + norm.eps).sqrt())]
 }
 
 /// The source of an element of an axis that begins with element `first` of the source.
@@ -362,16 +376,17 @@ pub fn op_forward(op: &Op, inputs: &[&Dense]) -> Dense {
             };
             x.at(n, c, y, col) * at(&a.scale) + at(&a.shift)
         }),
-        Op::Standardise(norm) => Dense::from_fn(x.n(), out, |n, c, y, col| {
-            let (mean, scale) = moments(norm, x, n, c, y, col);
-            (x.at(n, c, y, col) - mean) * scale
-        }),
+        Op::Standardise(norm) => {
+            let [centred, scale] = moments(norm, x);
+            centred.zip(&scale, |v, scale| v * scale)
+        }
         Op::Mul => {
             Dense::from_fn(x.n(), out, |n, c, y, col| repeated(x, n, c, y, col) * repeated(inputs[1], n, c, y, col))
         }
         Op::Divide => {
             Dense::from_fn(x.n(), out, |n, c, y, col| repeated(x, n, c, y, col) / repeated(inputs[1], n, c, y, col))
         }
+        Op::Softmax { groups } => softmax(x, *groups),
         Op::Reduce(reduce) => {
             let factor = if reduce.mean { out.len() as f64 / x.shape.len() as f64 } else { 1.0 };
             summed(x, out).map(|v| v * factor)
@@ -442,6 +457,12 @@ pub fn op_vjp(op: &Op, inputs: &[&Dense], up: &Dense, rule: ReluRule) -> Vec<Den
             };
             return vec![summed(&times(inputs[1]), x.shape), summed(&times(x), inputs[1].shape)];
         }
+        Op::Softmax { groups } => {
+            let y = softmax(x, *groups);
+            let norm = Standardise { groups: *groups, across_positions: false, eps: 1.0 };
+            let along = over_group(&norm, &up.zip(&y, |up, y| up * y), |sum, v| sum + v);
+            dx = up.zip(&along, |up, along| up - along).zip(&y, |d, y| d * y);
+        }
         Op::Divide => {
             let by = |n, c, y, col| repeated(inputs[1], n, c, y, col);
             let over = Dense::from_fn(up.n(), up.shape, |n, c, y, col| up.at(n, c, y, col) / by(n, c, y, col));
@@ -459,17 +480,13 @@ pub fn op_vjp(op: &Op, inputs: &[&Dense], up: &Dense, rule: ReluRule) -> Vec<Den
             dx = Dense::from_fn(x.n(), x.shape, |n, c, y, col| up.at(n, c, y, col) * scale(c));
         }
         Op::Standardise(norm) => {
-            dx = Dense::from_fn(x.n(), x.shape, |n, c, y, col| {
-                let (mean, scale) = moments(norm, x, n, c, y, col);
-                let own = (x.at(n, c, y, col) - mean) * scale;
-                let all = group(norm, x.shape, c, y, col);
-                let (mut total, mut along) = (0.0, 0.0);
-                for &[c, y, col] in &all {
-                    total += up.at(n, c, y, col);
-                    along += up.at(n, c, y, col) * (x.at(n, c, y, col) - mean) * scale;
-                }
-                scale * (up.at(n, c, y, col) - (total + own * along) / all.len() as f64)
-            });
+            let [centred, scale] = moments(norm, x);
+            let own = centred.zip(&scale, |v, scale| v * scale);
+            let along = group_mean(norm, &up.zip(&own, |up, own| up * own));
+            let less = up.zip(&group_mean(norm, up), |up, mean| up - mean);
+            dx = less
+                .zip(&own.zip(&along, |own, along| own * along), |less, v| less - v)
+                .zip(&scale, |v, scale| v * scale);
         }
         Op::GlobalMaxPool => {
             let whole = Window { kernel: [x.shape.h, x.shape.w], ..Window::square(1, 1, 0) };
@@ -546,6 +563,12 @@ fn backward_with(
         let inputs = if magnitudes && matches!(node.op, Op::Mul) { absolute.iter().collect() } else { signed };
         let up = &back[id.index()];
         let parts = match &node.op {
+            Op::Softmax { groups } if magnitudes => {
+                let y = softmax(inputs[0], *groups);
+                let norm = Standardise { groups: *groups, across_positions: false, eps: 1.0 };
+                let along = over_group(&norm, &up.zip(&y, |up, y| up * y), |sum, v| sum + v);
+                vec![up.zip(&along, |up, along| up + along).zip(&y, |d, y| d * y)]
+            }
             Op::Standardise(norm) if magnitudes => vec![standardise_magnitude(norm, inputs[0], up, 3)],
             op => op_vjp(&change(op), &inputs, up, rule),
         };
@@ -559,6 +582,9 @@ fn backward_with(
 /// For each output of `op` the sum of |products| that bounds its rounding error.
 pub fn forward_magnitude(op: &Op, inputs: &[&Dense]) -> Dense {
     let absolute: Vec<Dense> = inputs.iter().map(|d| d.map(f64::abs)).collect();
+    if let Op::Softmax { groups } = op {
+        return softmax(inputs[0], *groups);
+    }
     if let Op::Standardise(norm) = op {
         return standardise_magnitude(norm, inputs[0], &absolute[0], 2);
     }
@@ -568,14 +594,10 @@ pub fn forward_magnitude(op: &Op, inputs: &[&Dense]) -> Dense {
 /// Bound on the terms of a standardisation of `x`, or of its adjoint: the largest of `s` in the group over the deviation, as
 /// much more as errors of the deviation weigh.
 fn standardise_magnitude(norm: &Standardise, x: &Dense, s: &Dense, power: i32) -> Dense {
-    Dense::from_fn(x.n(), x.shape, |n, c, y, col| {
-        let (_, scale) = moments(norm, x, n, c, y, col);
-        let most = |d: &Dense| {
-            let all = group(norm, x.shape, c, y, col);
-            all.iter().fold(0.0f64, |most, &[c, y, col]| most.max(d.at(n, c, y, col).abs()))
-        };
-        most(s) * scale * (1.0 + most(x) * scale).powi(power)
-    })
+    let [_, scale] = moments(norm, x);
+    let most = |d: &Dense| over_group(norm, d, |most, v| most.max(v.abs()));
+    let wide = most(x).zip(&scale, |most, scale| scale * (1.0 + most * scale).powi(power));
+    most(s).zip(&wide, |most, wide| most * wide)
 }
 
 /// Whether `op` only selects and moves numbers, so that nothing is rounded.
@@ -606,6 +628,7 @@ pub fn op_divides(op: &Op) -> bool {
             | Op::Resize(_)
             | Op::Reduce(_)
             | Op::Divide
+            | Op::Softmax { .. }
     )
 }
 
@@ -669,6 +692,7 @@ pub fn op_terms(op: &Op, inputs: &[&Dense], out: &Dense) -> usize {
         Op::Standardise(norm) => 2 * norm.count(x) + 8,
         Op::GlobalMaxPool => x.plane(),
         Op::Reduce(_) => x.len() / out.shape.len() + 2,
+        Op::Softmax { .. } => 2 * x.c + 16,
         Op::Divide => 4 + out.shape.len() / inputs.iter().map(|d| d.shape.len()).min().unwrap_or(1),
         // Two neighbours forward; back, all that lie between two elements. The weights are rounded too.
         Op::Resize(_) => 16 + 4 * (out.shape.h.div_ceil(x.h) + 1) * (out.shape.w.div_ceil(x.w) + 1),

@@ -104,6 +104,24 @@ pub(super) fn weighted_channel_sum<T: Scalar>(weights: &[T], x: &[T], from: Shap
     }
 }
 
+/// Softmax over each of `groups` groups of channels at each pixel, in double precision.
+pub(super) fn softmax<T: Scalar>(x: &[T], shape: Shape, groups: usize, lanes: usize, out: &mut [T]) {
+    out.fill(T::ZERO);
+    let size = shape.c / groups;
+    let mut powers = vec![0.0; size];
+    for pixel in 0..shape.plane() {
+        for g in 0..groups {
+            let place = |c: usize| index(shape, lanes, g * size + c, pixel);
+            let number = |c: usize| x[place(c)].to_f64();
+            // A NaN stays.
+            let top = (1..size).map(number).fold(number(0), |top, v| if v <= top { top } else { v });
+            powers.iter_mut().enumerate().for_each(|(c, power)| *power = (number(c) - top).exp());
+            let total: f64 = powers.iter().sum();
+            powers.iter().enumerate().for_each(|(c, power)| out[place(c)] = T::from_f64(power / total));
+        }
+    }
+}
+
 /// `values[c]` at every pixel of channel `c`.
 pub(super) fn fill<T: Scalar>(values: &[T], shape: Shape, lanes: usize, out: &mut [T]) {
     out.fill(T::ZERO);

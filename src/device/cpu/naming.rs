@@ -21,6 +21,7 @@ impl<I: Isa> Cpu<I> {
             | Step::Elementwise { .. } => "pointwise",
             Step::Contract { .. } => "contract",
             Step::Resample { .. } => "resample",
+            Step::Softmax { .. } => "softmax",
             Step::Standardise { .. } | Step::StandardiseAdjoint { .. } => "standardise",
             Step::MaxPool { .. } | Step::PreferWinners { .. } | Step::MaxPoolAdjoint { .. } => "max_pool",
             Step::AvgPool { .. }

@@ -61,6 +61,13 @@ impl<I: Isa> Cpu<I> {
             }
             Step::AdaptiveAvgPool { x, out } => self.adaptive(PassDirection::Forward, [*x, *out], v),
             Step::AdaptiveAvgPoolAdjoint { s, out } => self.adaptive(PassDirection::Adjoint, [*s, *out], v),
+            Step::Softmax { groups, x, out } => {
+                let shape = v.shape(*x);
+                self.copies(*out, v, |n, to| {
+                    // SAFETY: `x` was written by an earlier step.
+                    arrange::softmax(unsafe { v.slice(*x, n) }, shape, *groups, I::LANES, to);
+                });
+            }
             Step::Standardise { norm, x, out, scale } => {
                 let scale = |n: usize| scale.map_or(std::ptr::null_mut(), |scale| v.at(scale, n));
                 self.standardise(*norm, [*x, *out], v, |n| NormWay::Forward { scale: scale(n) });

@@ -567,7 +567,7 @@ arguments! {
         extent: [i32; 2],
     }
 
-    /// Standardisation of groups of channels.
+    /// Standardisation, or softmax, of groups of channels.
     NormArgs {
         /// `[copy][row][column][channel]`; back, the signal.
         x: In<f32>,
@@ -595,6 +595,8 @@ arguments! {
         groups: i32,
         /// Positions that have one mean.
         plane: i32,
+        /// Means of a copy.
+        means: i32,
         /// Added to the variance.
         eps: f64,
     }

@@ -228,6 +228,7 @@ unit!(
     /// Sums, quantiles, scores.
     REDUCE, "reduce", &[
         Kernel { name: "spatial_mean", threads: 256, shared_bytes: 1024 },
+        Kernel { name: "softmax", threads: 128, shared_bytes: 0 },
         Kernel { name: "standardise", threads: 128, shared_bytes: 512 },
         Kernel { name: "standardise_adjoint", threads: 128, shared_bytes: 512 },
         Kernel { name: "contract", threads: 128, shared_bytes: 512 },

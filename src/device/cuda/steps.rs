@@ -90,6 +90,10 @@ impl CudaDevice {
                 let arguments = ReduceArgs { bits, bits_stride, q: *q, ..reduce_arguments(*x, None, v) };
                 self.launch(kernel, [1, v.copies, 1], None, &arguments)
             }
+            Step::Softmax { groups, x, out } => {
+                let norm = Standardise { groups: *groups, across_positions: false, eps: 0.0 };
+                self.each(kernel, norm.moments(v.shape(*x)).len(), v.copies, &norm_arguments(norm, *x, *out, v))
+            }
             Step::Standardise { norm, x, out, scale } => {
                 let mut arguments = norm_arguments(*norm, *x, *out, v);
                 if let Some(scale) = scale {
@@ -655,6 +659,7 @@ fn norm_arguments(norm: Standardise, x: Value, out: Value, v: &CudaValues<'_>) -
         group: (shape.c / norm.groups) as i32,
         groups: norm.groups as i32,
         plane: if norm.across_positions { shape.plane() as i32 } else { 1 },
+        means: norm.moments(shape).len() as i32,
         eps: norm.eps,
         ..NormArgs::default()
     }

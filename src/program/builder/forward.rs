@@ -22,6 +22,7 @@ impl Builder<'_> {
                 Step::Resample { x: input(0), blends, out }
             }
             Op::Mul => Step::Elementwise { op: Elementwise::Mul, xs: vec![input(0), input(1)], out },
+            Op::Softmax { groups } => Step::Softmax { groups: *groups, x: input(0), out },
             Op::Divide => Step::Elementwise { op: Elementwise::Quotient, xs: vec![input(0), input(1)], out },
             Op::Reduce(reduce) => return Ok(self.reduce_steps(id, *reduce, input(0), out)),
             Op::Input => Step::Perturb { out },

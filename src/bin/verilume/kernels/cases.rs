@@ -276,6 +276,7 @@ fn pools_and_moves(cases: &mut Vec<KernelCase>) {
     add("resize to the nearest", 3, odd, 8, false, resize([10, 7], Interpolation::Nearest));
     add("resize linearly", 3, odd, 32, false, resize([9, 31], Interpolation::Linear));
     add("resize linearly, aligned", 1, odd, 32, false, resize([3, 14], Interpolation::LinearAligned));
+    add("softmax", 3, Shape::new(18, 5, 13), 24, true, Op::Softmax { groups: 3 });
     add("global max pool", 3, odd, 65, true, Op::GlobalMaxPool);
     let norm = |groups, across_positions| Op::Standardise(Standardise { groups, across_positions, eps: 0.01 });
     add("layer norm", 3, odd, 2 * 17 + 8, true, norm(1, false));

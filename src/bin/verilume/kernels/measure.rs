@@ -145,7 +145,7 @@ impl Trial<'_> {
                         | Op::Resize(_)
                 );
                 let units = if exact && !rounds { [0.0; 2] } else { units };
-                if let Op::Standardise(_) = op {
+                if let Op::Standardise(_) | Op::Softmax { .. } = op {
                     // No number is more than a few deviations large, and every result adds up those of its group.
                     let most = |t: &NamedValues| t.values.iter().fold(0.0f64, |m, v| m.max(v.abs()));
                     return Ok(truth.iter().map(|t| vec![16.0 * units[0] * most(t); t.values.len()]).collect());
