@@ -264,8 +264,9 @@ fn relevance_is_kept() {
             Preset::Gamma,
         ] {
             let (low, high) = ends.clone();
-            let rules =
-                Relevance { epsilon: 1e-6, gamma: 0.25, bias: Bias::Keep, gate: GateShare::Nothing, low, high }.composite(preset).unwrap();
+            let rules = Relevance { epsilon: 1e-6, gamma: 0.25, bias: Bias::Keep, gate: GateShare::Nothing, low, high }
+                .composite(preset)
+                .unwrap();
             for layers in conservation(&mut engine, &graph, &x, &[1, 2], &rules).unwrap() {
                 let pixels: f64 =
                     layers.iter().filter(|l| graph.node(l.node).inputs[0] == graph.input()).map(|l| l.r_in).sum();
@@ -367,8 +368,14 @@ fn rules_are_those_by_hand() {
 
                 let y = (0..4).map(|j| up[j] * f(j)).sum::<f64>() + SECOND_BIAS[target];
                 let stabilised = |z: f64| if z < 0.0 { z - EPSILON } else { z + EPSILON };
-                let relevance =
-                    Relevance { epsilon: EPSILON, gamma: 0.25, bias: Bias::Keep, gate: GateShare::Nothing, low: Vec::new(), high: Vec::new() };
+                let relevance = Relevance {
+                    epsilon: EPSILON,
+                    gamma: 0.25,
+                    bias: Bias::Keep,
+                    gate: GateShare::Nothing,
+                    low: Vec::new(),
+                    high: Vec::new(),
+                };
                 let r = each(&|j| f(j) * up[j] * y / stabilised(y) / stabilised(z[j]));
                 let r: Vec<f64> = r.iter().zip(X).map(|(r, x)| r * x).collect();
                 close("epsilon", &map(relevance.composite(Preset::Epsilon).unwrap(), Start::Relevance), &r);

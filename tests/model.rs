@@ -1261,7 +1261,8 @@ fn files_of_one_family_are_never_taken_for_another() {
 #[test]
 fn auxiliary_classifiers_are_left_out() {
     for (net, prefix) in [("googlenet", "aux1"), ("googlenet", "aux2"), ("inception_v3", "AuxLogits")] {
-        let names = ["conv0.conv.weight", "conv0.bn.num_batches_tracked", "fc.bias"].map(|part| format!("{prefix}.{part}"));
+        let names =
+            ["conv0.conv.weight", "conv0.bn.num_batches_tracked", "fc.bias"].map(|part| format!("{prefix}.{part}"));
         let more: Vec<(&str, &[usize])> = names.iter().map(|name| (name.as_str(), &[4, 3][..])).collect();
         let model = load(published(net, &more)).unwrap();
         assert_eq!(model.unfolded().parameters(), load(published(net, &[])).unwrap().unfolded().parameters());

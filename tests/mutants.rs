@@ -273,6 +273,7 @@ const MUTANTS: &[Mutant] = &[
         "blockIdx.x % a.groups + i % a.group",
         norms,
     ),
+    mutant(
         "the rest of ln 2 is left out",
         "functions.cuh",
         "(n * Elementary<T>::ln_2_rest - rest)",

@@ -1,5 +1,5 @@
-//! Builds a graph from named tensors; layer sizes come from the weights' shapes, or, in the draft of a published net, from
-//! the family's table.
+//! Builds a graph from named tensors; layer sizes come from the weights' shapes, or, in the draft of a published net,
+//! from the family's table.
 
 use std::sync::Arc;
 
@@ -119,7 +119,8 @@ impl<'t> Assembly<'t> {
     }
 
     fn push(&mut self, name: impl Into<String>, op: Op, inputs: &[NodeId]) -> Result<NodeId> {
-        let parts: Vec<(Moments, usize)> = inputs.iter().map(|x| (self.moments[x.index()], self.channels(*x))).collect();
+        let parts: Vec<(Moments, usize)> =
+            inputs.iter().map(|x| (self.moments[x.index()], self.channels(*x))).collect();
         self.moments.push(Moments::of(&op, &parts));
         self.builder.push(name, op, inputs)
     }
@@ -213,7 +214,13 @@ impl<'t> Assembly<'t> {
     }
 
     /// torchvision's `Conv2dNormActivation` called `name`: [`Assembly::conv_norm`] with the names 0, 1 and 2.
-    pub(super) fn conv_012(&mut self, name: &str, x: NodeId, spec: ConvSpec, activation: Option<&Op>) -> Result<NodeId> {
+    pub(super) fn conv_012(
+        &mut self,
+        name: &str,
+        x: NodeId,
+        spec: ConvSpec,
+        activation: Option<&Op>,
+    ) -> Result<NodeId> {
         let [conv, norm, act] = [0, 1, 2].map(|i| format!("{name}.{i}"));
         self.conv_norm([&conv, &norm, &act], x, spec, activation)
     }
@@ -224,8 +231,8 @@ impl<'t> Assembly<'t> {
         self.conv_norm([&conv, &norm, &relu], x, spec, Some(&Op::Relu))
     }
 
-    /// Squeeze-and-excitation called `name` (Hu 2018): `x` times a gate a channel, from the means of all channels squeezed
-    /// to `squeezed` ones. `[activation, gate]` are the functions.
+    /// Squeeze-and-excitation called `name` (Hu 2018): `x` times a gate a channel, from the means of all channels
+    /// squeezed to `squeezed` ones. `[activation, gate]` are the functions.
     pub(super) fn excited(&mut self, name: &str, x: NodeId, squeezed: usize, functions: [&Op; 2]) -> Result<NodeId> {
         let [activation, gate] = functions;
         let point = ConvSpec::plain(Some(1), 1).with_bias();
@@ -285,8 +292,8 @@ impl<'t> Assembly<'t> {
         if matches!(tensors.shape(weight), Some([_, 1, _, _])) { 1 } else { 3 }
     }
 
-    /// Bins per axis of the average pool before the linear layer `name`, which reads `channels` channels; `drafted` in the
-    /// published net.
+    /// Bins per axis of the average pool before the linear layer `name`, which reads `channels` channels; `drafted` in
+    /// the published net.
     pub(super) fn bins(&self, name: &str, channels: usize, drafted: usize) -> Result<usize> {
         let tensor = format!("{name}.weight");
         if self.tensors.drafted().is_some() {
@@ -308,8 +315,8 @@ impl<'t> Assembly<'t> {
     }
 }
 
-/// Mean and variance of a node's elements, as estimated: signals are taken as normal and independent, and random weights as
-/// [`Assembly::spread`] draws them.
+/// Mean and variance of a node's elements, as estimated: signals are taken as normal and independent, and random weights
+/// as [`Assembly::spread`] draws them.
 #[derive(Debug, Clone, Copy)]
 struct Moments {
     mean: f64,

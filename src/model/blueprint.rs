@@ -38,9 +38,8 @@ pub fn known_nets() -> Vec<&'static str> {
 /// The family and the published name of the well-known net called `net`; case, `-`, `_` and spaces are ignored.
 fn known(net: &str) -> Result<(&'static Architecture, &'static str)> {
     let nets = || ARCHITECTURES.iter().flat_map(|family| (family.drafts)().into_iter().map(move |name| (family, name)));
-    near::find(net, nets().collect::<Vec<_>>().into_iter(), |(_, name)| [*name]).ok_or_else(|| {
-        Error::settings(format!("no net is named '{net}'; known are {}", known_nets().join(", ")))
-    })
+    near::find(net, nets().collect::<Vec<_>>().into_iter(), |(_, name)| [*name])
+        .ok_or_else(|| Error::settings(format!("no net is named '{net}'; known are {}", known_nets().join(", "))))
 }
 
 /// The tensors of a well-known net, under their original names (torchvision, timm).

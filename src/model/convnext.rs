@@ -47,7 +47,9 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     let depths = drafted.map_or_else(|| [0, 1, 2, 3].map(|s| (0..).take_while(|&i| has(s, i)).count()), |v| v.1);
     if let Some(empty) = depths.iter().position(|&n| n == 0) {
         let stage = 2 * empty + 1;
-        return Err(Error::model(format!("tensor 'features.{stage}.0.layer_scale' is missing; expected shape [*, 1, 1]")));
+        return Err(Error::model(format!(
+            "tensor 'features.{stage}.0.layer_scale' is missing; expected shape [*, 1, 1]"
+        )));
     }
     let widths = drafted.map_or([0; 4], |v| v.2);
     let channels = Assembly::picture_channels(tensors, "features.0.0.weight");

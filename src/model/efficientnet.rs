@@ -52,7 +52,8 @@ pub(super) const VARIANTS: [Variant; 8] = [
 const STAGES: [[usize; 3]; 7] = [[3, 1, 1], [3, 2, 6], [5, 2, 6], [3, 2, 6], [5, 1, 6], [5, 2, 6], [3, 1, 6]];
 
 pub(super) fn recognise(tensors: &Tensors) -> Result<bool> {
-    let names = ["features.0.0.weight", "features.1.0.block.1.fc1.weight", "features.8.0.weight", "classifier.1.weight"];
+    let names =
+        ["features.0.0.weight", "features.1.0.block.1.fc1.weight", "features.8.0.weight", "classifier.1.weight"];
     Ok(names.iter().all(|n| tensors.has(n)))
 }
 
@@ -82,7 +83,9 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     let mut x = net.builder.input();
     x = net.conv_012("features.0", x, ConvSpec::plain(Some(3), 2).to(stem), Some(&SILU))?;
     let mut resolutions = 0;
-    for (stage, (([kernel, first, expansion], blocks), out)) in (1..).zip(STAGES.into_iter().zip(size.depths).zip(widths)) {
+    for (stage, (([kernel, first, expansion], blocks), out)) in
+        (1..).zip(STAGES.into_iter().zip(size.depths).zip(widths))
+    {
         if first > 1 {
             resolutions += 1;
             net.builder.stage(format!("stage{resolutions}"), x);
@@ -110,7 +113,11 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     Ok(BuiltNet {
         architecture: form.clone(),
         form,
-        assumed: vec!["silu", "symmetric padding", if size.eps < 1e-4 { "batch-norm eps 1e-5" } else { "batch-norm eps 1e-3" }],
+        assumed: vec![
+            "silu",
+            "symmetric padding",
+            if size.eps < 1e-4 { "batch-norm eps 1e-5" } else { "batch-norm eps 1e-3" },
+        ],
         preparation,
         labels: Labels::for_pictures(graph.classes()),
         graph,

@@ -1,7 +1,7 @@
 //! GoogLeNet (Szegedy 2015) with batch norm and torchvision's names; its auxiliary classifiers are left out.
 //!
-//! torchvision's published net changes normalised pictures first (`transform_input`), so that levels lie between −1 and 1.
-//! Here the preparation of pictures does that.
+//! torchvision's published net changes normalised pictures first (`transform_input`), so that levels lie between −1 and
+//! 1. Here the preparation of pictures does that.
 
 use super::assembly::{Assembly, BiasPresence, ConvSpec};
 use super::tensors::Tensors;
@@ -34,7 +34,8 @@ const fn pool(side: usize, stride: usize, padding: usize) -> Op {
 }
 
 /// Pools after the named modules.
-const POOLS: [(&str, &str, Op); 2] = [("inception3b", "maxpool3", pool(3, 2, 0)), ("inception4e", "maxpool4", pool(2, 2, 0))];
+const POOLS: [(&str, &str, Op); 2] =
+    [("inception3b", "maxpool3", pool(3, 2, 0)), ("inception4e", "maxpool4", pool(2, 2, 0))];
 
 pub(super) fn recognise(tensors: &Tensors) -> Result<bool> {
     Ok(["conv1.conv.weight", "inception3a.branch1.conv.weight", "fc.weight"].iter().all(|n| tensors.has(n)))

@@ -13,15 +13,8 @@ pub(super) const PUBLISHED: &[(&str, &str)] = &[("mobilenet_v2", FORM)];
 const FORM: &str = "mobilenet-v2";
 
 /// Stages: expansion, channels at the end, blocks, stride of the first block.
-const STAGES: [[usize; 4]; 7] = [
-    [1, 16, 1, 1],
-    [6, 24, 2, 2],
-    [6, 32, 3, 2],
-    [6, 64, 4, 2],
-    [6, 96, 3, 1],
-    [6, 160, 3, 2],
-    [6, 320, 1, 1],
-];
+const STAGES: [[usize; 4]; 7] =
+    [[1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 3, 2], [6, 64, 4, 2], [6, 96, 3, 1], [6, 160, 3, 2], [6, 320, 1, 1]];
 
 /// Channels of the stem and of the last convolution.
 const STEM: usize = 32;

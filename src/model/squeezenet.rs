@@ -8,7 +8,8 @@ use crate::graph::{NodeId, Op};
 use crate::tensor::{Shape, Window};
 
 /// Published names and the form that each stands for.
-pub(super) const PUBLISHED: &[(&str, &str)] = &[("squeezenet1_0", "squeezenet 1.0"), ("squeezenet1_1", "squeezenet 1.1")];
+pub(super) const PUBLISHED: &[(&str, &str)] =
+    &[("squeezenet1_0", "squeezenet 1.0"), ("squeezenet1_1", "squeezenet 1.1")];
 
 /// What a version has at a position of `features`, from position 2 on.
 #[derive(Clone, Copy)]

@@ -17,7 +17,7 @@ struct StoredTensor {
     offset: usize,
 }
 
-/// The tensors of one file and which of them the net has used; or the tensors that the draft of a published net asks for.
+/// The tensors of one file and which of them the net has used; or those that the draft of a published net asks for.
 pub(super) struct Tensors {
     bytes: Bytes,
     metadata: BTreeMap<String, String>,
@@ -244,7 +244,12 @@ impl Tensors {
     }
 
     /// Weight of a linear layer `[k, c]`.
-    pub(super) fn linear_weight(&mut self, name: &str, expected: [Option<usize>; 2], fill: WeightFill) -> Result<Weight> {
+    pub(super) fn linear_weight(
+        &mut self,
+        name: &str,
+        expected: [Option<usize>; 2],
+        fill: WeightFill,
+    ) -> Result<Weight> {
         let ([k, c], bytes, offset, encoding) = self.take(name, expected, fill)?;
         Weight::stored([k, c, 1, 1], bytes, offset, encoding)
     }
