@@ -1,4 +1,4 @@
-//! The published nets of `known_nets` beside torchvision's: number of parameters, logits and gradients with drawn weights.
+//! Published nets beside torchvision's: number of parameters, logits and gradients with drawn weights.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail anywhere")]
 
 mod nets;
@@ -146,9 +146,9 @@ fn published_nets_answer_as_torchvision() {
     let mut nets: Vec<&str> = file.names().into_iter().filter_map(|name| name.strip_suffix(".input_size")).collect();
     nets.sort_unstable();
     let mut table = String::from(
-        "Largest difference from torchvision, as a share of the largest number, over two pictures of noise and the gradients of\n\
-         their two highest logits; weights and norms are drawn. Gradients in single precision run under the decisions of the\n\
-         double-precision run.\n\n\
+        "Largest difference from torchvision, as a share of the largest number, over two pictures of noise and the\n\
+         gradients of their two highest logits; weights and norms are drawn. Gradients in single precision run under\n\
+         the decisions of the double-precision run.\n\n\
          | net | parameters | pictures | logits, f64 | gradients, f64 | logits, f32 | gradients, f32 |\n\
          |---|---|---|---|---|---|---|\n",
     );

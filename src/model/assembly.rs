@@ -1,5 +1,5 @@
-//! Builds a graph from named tensors; layer sizes come from the weights' shapes, or, in the draft of a published net, from
-//! the family's table.
+//! Builds a graph from named tensors; layer sizes come from the weights' shapes, or, in the draft of a published net,
+//! from the family's table.
 
 use std::sync::Arc;
 
@@ -231,8 +231,8 @@ impl<'t> Assembly<'t> {
         self.conv_norm([&conv, &norm, &relu], x, spec, Some(&Op::Relu))
     }
 
-    /// Squeeze-and-excitation called `name` (Hu 2018): `x` times a gate a channel, from the means of all channels squeezed
-    /// to `squeezed` ones. `[activation, gate]` are the functions.
+    /// Squeeze-and-excitation called `name` (Hu 2018): `x` times a gate a channel, from the means of all channels
+    /// squeezed to `squeezed` ones. `[activation, gate]` are the functions.
     pub(super) fn excited(&mut self, name: &str, x: NodeId, squeezed: usize, functions: [&Op; 2]) -> Result<NodeId> {
         let [activation, gate] = functions;
         let point = ConvSpec::plain(Some(1), 1).with_bias();
@@ -292,8 +292,8 @@ impl<'t> Assembly<'t> {
         if matches!(tensors.shape(weight), Some([_, 1, _, _])) { 1 } else { 3 }
     }
 
-    /// Bins per axis of the average pool before the linear layer `name`, which reads `channels` channels; `drafted` in the
-    /// published net.
+    /// Bins per axis of the average pool before the linear layer `name`, which reads `channels` channels; `drafted` in
+    /// the published net.
     pub(super) fn bins(&self, name: &str, channels: usize, drafted: usize) -> Result<usize> {
         let tensor = format!("{name}.weight");
         if self.tensors.drafted().is_some() {
@@ -315,8 +315,8 @@ impl<'t> Assembly<'t> {
     }
 }
 
-/// Mean and variance of a node's elements, as estimated: signals are taken as normal and independent, and random weights as
-/// [`Assembly::spread`] draws them.
+/// Mean and variance of a node's elements, as estimated: signals are taken as normal and independent, and random weights
+/// as [`Assembly::spread`] draws them.
 #[derive(Debug, Clone, Copy)]
 struct Moments {
     mean: f64,

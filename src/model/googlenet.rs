@@ -1,7 +1,7 @@
 //! GoogLeNet (Szegedy 2015) with batch norm and torchvision's names; its auxiliary classifiers are left out.
 //!
-//! torchvision's published net changes normalised pictures first (`transform_input`), so that levels lie between −1 and 1.
-//! Here the preparation of pictures does that.
+//! torchvision's published net changes normalised pictures first (`transform_input`), so that levels lie between −1 and
+//! 1. Here the preparation of pictures does that.
 
 use super::assembly::{Assembly, BiasPresence, ConvSpec};
 use super::tensors::Tensors;

@@ -1,7 +1,7 @@
 //! Inception v3 (Szegedy 2016) with torchvision's names, which timm uses too; its auxiliary classifier is left out.
 //!
-//! torchvision's published net changes normalised pictures first (`transform_input`), so that levels lie between −1 and 1.
-//! Here the preparation of pictures does that.
+//! torchvision's published net changes normalised pictures first (`transform_input`), so that levels lie between −1 and
+//! 1. Here the preparation of pictures does that.
 
 use super::assembly::{Assembly, BiasPresence, ConvSpec, Pad};
 use super::tensors::Tensors;

@@ -12,8 +12,8 @@ use crate::tensor::Shape;
 pub(super) const PUBLISHED: &[(&str, &str)] =
     &[("mobilenet_v3_large", "mobilenet-v3-large"), ("mobilenet_v3_small", "mobilenet-v3-small")];
 
-/// A block: side of its kernel, channels inside and at the end, stride; whether it has a gate, and hard-swish in place of
-/// ReLU.
+/// A block: side of its kernel, channels inside and at the end, stride; whether it has a gate, and hard-swish in place
+/// of ReLU.
 type Block = (usize, usize, usize, usize, bool, bool);
 
 struct Size {

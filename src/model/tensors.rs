@@ -17,7 +17,7 @@ struct StoredTensor {
     offset: usize,
 }
 
-/// The tensors of one file and which of them the net has used; or the tensors that the draft of a published net asks for.
+/// The tensors of one file and which of them the net has used; or those that the draft of a published net asks for.
 pub(super) struct Tensors {
     bytes: Bytes,
     metadata: BTreeMap<String, String>,

@@ -4,10 +4,11 @@
     python -m venv v && v/bin/pip install torch torchvision safetensors numpy
     v/bin/python torchvision_nets.py OUT_FILE [NET ...]
 
-Weights and pictures are drawn from the names of the tensors (`drawn`), so that `tests/torchvision.rs` draws the same ones.
-A net's tensors are called after it: `NET.input_size` [H,W]; `NET.parameters`, their number; `NET.logits` [2,128], the first
-ones, and `NET.logits_norm` [2] of all; `NET.classes` [2,2], the two highest; `NET.gradients` [2,2,256], of those logits with
-respect to the picture at the flat positions 7919 i modulo its size, and `NET.gradient_norms` [2,2] of all.
+Weights and pictures are drawn from the names of the tensors (`drawn`), so that `tests/torchvision.rs` draws the same
+ones. A net's tensors are called after it: `NET.input_size` [H,W]; `NET.parameters`, their number; `NET.logits` [2,128],
+the first ones, and `NET.logits_norm` [2] of all; `NET.classes` [2,2], the two highest; `NET.gradients` [2,2,256], of
+those logits with respect to the picture at the flat positions 7919 i modulo its size, and `NET.gradient_norms` [2,2] of
+all.
 """
 import pathlib
 import sys
