@@ -703,6 +703,8 @@ fn draws(truth: &Truth, engine: &mut Engine) -> Outcome {
 /// Values and slopes of a function at corners, small and large numbers.
 fn activation(engine: &mut Engine, f: Smooth) -> Result<[Tensor; 2], String> {
     let numbers = (-96..96).map(|i| i as f32 / 16.0).chain((0..64).map(|i| (i as f32 - 31.5) * 2f32.powi(i % 32)));
+    // Some whose squares are rounded.
+    let numbers = numbers.chain((-64..64).map(|i| i as f32 * 0.173));
     let numbers: Vec<f32> = numbers.chain([1e-30, -1e-30, 3e30, -3e30]).collect();
     let shape = Shape::new(1, 4, numbers.len() / 4);
     let mut b = GraphBuilder::new(shape);

@@ -409,7 +409,7 @@ mod tests {
             let [zero, one, infinity, nan] = [0.0, 1.0, f64::INFINITY, f64::NAN].map(of::<T>);
             let minus = T::ZERO - infinity;
             for name in NAMES {
-                assert!(value(name, nan) != value(name, nan), "{name} of NaN");
+                assert!(value(name, nan).to_f64().is_nan(), "{name} of NaN");
             }
             for (name, at_minus, at_zero, at_infinity) in [
                 ("exp", zero, one, infinity),
@@ -425,7 +425,8 @@ mod tests {
             ] {
                 for (x, want) in [(minus, at_minus), (zero, at_zero), (infinity, at_infinity)] {
                     let got = value(name, x);
-                    assert!(got == want || (want != want && got != got), "{name} of {x:?}: {got:?} for {want:?}");
+                    let both = got.to_f64().is_nan() && want.to_f64().is_nan();
+                    assert!(got == want || both, "{name} of {x:?}: {got:?} for {want:?}");
                 }
             }
             assert!(value("log1p", zero - one) == minus);

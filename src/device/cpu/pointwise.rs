@@ -126,8 +126,8 @@ impl<I: Isa> ElementwiseTask<I> {
                 for (numbers, operand) in block.iter_mut().zip(operands) {
                     std::ptr::copy_nonoverlapping(operand.add(first), numbers.as_mut_ptr(), n);
                 }
-                for i in 0..TOGETHER {
-                    results[i] = f(std::array::from_fn(|k| block[k][i]));
+                for (i, result) in results.iter_mut().enumerate() {
+                    *result = f(std::array::from_fn(|k| block[k][i]));
                 }
                 std::ptr::copy_nonoverlapping(results.as_ptr(), self.out.add(first), n);
             }
