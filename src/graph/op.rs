@@ -333,7 +333,10 @@ impl Op {
             Op::Conv(c) => trained(&c.weight, &c.bias),
             Op::Linear(l) => trained(&l.weight, &l.bias),
             Op::BatchNorm(b) => 2 * b.gamma.len(),
-            Op::Affine(a) => a.scale.len() + a.shift.len(),
+            Op::Affine(a) => {
+                let given = |v: &[f64], neutral: f64| if *v == [neutral] { 0 } else { v.len() };
+                given(&a.scale, 1.0) + given(&a.shift, 0.0)
+            }
             Op::PRelu(slopes) => slopes.len(),
             _ => 0,
         }

@@ -3,8 +3,7 @@
 
 use std::sync::Arc;
 
-use super::blueprint::WeightFill;
-use super::tensors::Tensors;
+use super::tensors::{Tensors, WeightFill};
 use crate::error::{Error, Result};
 use crate::graph::{Activation, Affine, Conv, GraphBuilder, Linear, NodeId, Op, Smooth, Standardise};
 use crate::tensor::{Padding, Shape, Window};

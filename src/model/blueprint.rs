@@ -4,31 +4,10 @@
 
 use std::sync::Arc;
 
-use super::tensors::Tensors;
+use super::tensors::{Blueprint, Tensors, WeightFill};
 use super::{ARCHITECTURES, Architecture, Model};
 use crate::error::{Error, Result};
 use crate::near;
-
-/// One tensor of a net.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Blueprint {
-    /// Name in the weights file.
-    pub name: String,
-    /// Dimensions.
-    pub shape: Vec<usize>,
-    pub(super) fill: WeightFill,
-}
-
-/// What random weights hold instead of trained values.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum WeightFill {
-    /// Uniform around zero with this standard deviation.
-    Spread(f32),
-    /// Normal around zero with this standard deviation.
-    Normal(f32),
-    /// Uniform from 0.5 to 1.5: scales and variances. Plain ones would hide errors.
-    Around,
-}
 
 /// Names of the nets with a blueprint.
 pub fn known_nets() -> Vec<&'static str> {

@@ -29,7 +29,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-pub use blueprint::{Blueprint, blueprint, known_nets};
+pub use blueprint::{blueprint, known_nets};
 pub use info::{LayerInfo, ModelInfo};
 pub use labels::{Labels, is_synset};
 use sha2::{Digest, Sha256};
@@ -41,6 +41,7 @@ use crate::near;
 use crate::tensor::Shape;
 use config::Sizes;
 use preprocess::Preparation;
+pub use tensors::Blueprint;
 use tensors::Tensors;
 
 /// Longest side of an input, in elements.

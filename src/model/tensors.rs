@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use safetensors::Dtype;
 
-use super::blueprint::{Blueprint, WeightFill};
 use crate::error::{Error, Result};
 use crate::graph::{BatchNorm, Bytes, Encoding, Weight};
 use crate::tensor::{MOST_HEADER_BYTES, safetensors_header};
@@ -15,6 +14,27 @@ struct StoredTensor {
     shape: Vec<usize>,
     /// First byte within the file.
     offset: usize,
+}
+
+/// One tensor of a net.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Blueprint {
+    /// Name in the weights file.
+    pub name: String,
+    /// Dimensions.
+    pub shape: Vec<usize>,
+    pub(super) fill: WeightFill,
+}
+
+/// What random weights hold instead of trained values.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum WeightFill {
+    /// Uniform around zero with this standard deviation.
+    Spread(f32),
+    /// Normal around zero with this standard deviation.
+    Normal(f32),
+    /// Uniform from 0.5 to 1.5: scales and variances. Plain ones would hide errors.
+    Around,
 }
 
 /// The tensors of one file and which of them the net has used; or those that the draft of a published net asks for.

@@ -202,7 +202,7 @@ pub fn relevance(graph: &Graph, x: &Dense, rules: &Rules, r: Dense) -> Vec<Dense
             let data = rule.relevance(&Matrix::of(&node.op, inputs[0]), &inputs[0].data, &up.data);
             vec![Dense::new(inputs[0].shape, data)]
         };
-        let first = node.inputs[0] == graph.input();
+        let first = node.inputs[0] == graph.input() && !matches!(node.op, Op::BatchNorm(_));
         let down = match &node.op {
             Op::Conv(_) | Op::BatchNorm(_) | Op::Linear(_) => match (&rules.first, &rules.last) {
                 (Some(rule), _) if first => by(rule),

@@ -350,6 +350,10 @@ pub fn pointwise(numbers: Numbers) -> Vec<Case> {
         add(Op::Pad { rows: [-1, 2], columns: [2, 0] });
         add(Op::GlobalMaxPool);
         for over in [Over::Channels, Over::Positions, Over::Everything] {
+            // One sum of integers may be zero, which shows nothing.
+            if over == Over::Everything && numbers == Numbers::Integers {
+                continue;
+            }
             add(Op::Reduce(Reduce { over, mean: i % 2 == 0 }));
         }
         for interpolation in [Interpolation::Nearest, Interpolation::Linear, Interpolation::LinearAligned] {

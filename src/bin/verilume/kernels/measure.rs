@@ -143,6 +143,7 @@ impl Trial<'_> {
                         | Op::Smooth(_)
                         | Op::Standardise(_)
                         | Op::Resize(_)
+                        | Op::Softmax { .. }
                 );
                 let units = if exact && !rounds { [0.0; 2] } else { units };
                 if let Op::Standardise(_) | Op::Softmax { .. } = op {
