@@ -325,7 +325,11 @@ impl Op {
             Op::Conv(c) => trained(&c.weight, &c.bias),
             Op::Linear(l) => trained(&l.weight, &l.bias),
             Op::BatchNorm(b) => 2 * b.gamma.len(),
-            Op::Affine(a) => a.scale.len() + a.shift.len(),
+            // A factor of 1 and a constant of 0 for all are not there.
+            Op::Affine(a) => {
+                let trained = |numbers: &[f64], neutral: f64| if *numbers == [neutral] { 0 } else { numbers.len() };
+                trained(&a.scale, 1.0) + trained(&a.shift, 0.0)
+            }
             Op::PRelu(slopes) => slopes.len(),
             _ => 0,
         }
