@@ -71,8 +71,8 @@ KERNEL(softmax, 128, 8, NormArgs) {
     double top = (double)x[0];
     for (int c = 1; c < a.group; ++c) top = (double)x[c] <= top ? top : (double)x[c];
     double total = 0.0;
-    for (int c = 0; c < a.group; ++c) total += exp((double)x[c] - top);
-    for (int c = 0; c < a.group; ++c) out[c] = (float)(exp((double)x[c] - top) / total);
+    for (int c = 0; c < a.group; ++c) total += own_exp((double)x[c] - top);
+    for (int c = 0; c < a.group; ++c) out[c] = (float)(own_exp((double)x[c] - top) / total);
 }
 
 // Numbers less their group's mean, over its deviation; one group a block.

@@ -85,7 +85,7 @@ fn net() -> Arc<Graph> {
     let weight = weight_f64([5, 16, 1, 1], &Numbers::Reals.fill(17, 80, 1));
     let fc = Op::Linear(Linear { weight, bias: Some(Numbers::Reals.fill(18, 5, 1).into()) });
     let fc = push("fc", fc, &[all]);
-    b.stage("stem", stem);
+    b.stage("early", stem);
     b.stage("pool", pooled);
     Arc::new(b.finish(fc).unwrap())
 }

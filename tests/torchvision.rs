@@ -9,6 +9,7 @@ use std::sync::Arc;
 use nets::publish;
 use safetensors::SafeTensors;
 use verilume::engine::{Batch, Engine, Job, Settings};
+use verilume::graph::{Op, Smooth};
 use verilume::model::{Model, blueprint};
 use verilume::program::Score;
 use verilume::tensor::{Precision, Shape, Tensor};
@@ -100,6 +101,7 @@ fn beside_torchvision(file: &SafeTensors, net: &str) -> String {
     let x = Batch::new(&Tensor::f32([2, 3, size[0], size[1]], picture).unwrap()).unwrap();
     let (classes, k) = (golden.counts("classes"), graph.classes());
     let (wanted, wanted_norms) = (golden.numbers("gradients"), golden.numbers("gradient_norms"));
+    let has_corners = graph.nodes().iter().any(|n| matches!(n.op, Op::Smooth(Smooth::HardSwish | Smooth::HardSigmoid)));
     let mut row = format!("| `{net}` | {parameters} | {}×{} |", size[0], size[1]);
     let mut decisions: Option<Vec<_>> = None;
     for (precision, tolerance) in [(Precision::F64, 1e-10), (Precision::F32, 1e-5)] {
@@ -128,8 +130,13 @@ fn beside_torchvision(file: &SafeTensors, net: &str) -> String {
         }
         decisions.get_or_insert_with(|| engine.decisions(&graph, &x).unwrap());
         println!("{net} {precision}: logits {of_logits:.1e}, gradients {of_gradients:.1e}");
-        // As in other tests of whole nets; only RegNet Y, whose logits are large here, is above 1e-5.
-        let most = if precision == Precision::F32 { 1e-4 } else { tolerance };
+        // As in other tests of whole nets; only RegNet Y, whose logits are large here, is above 1e-5. The slopes of hard
+        // swishes and sigmoids jump at ±3, which no recorded decision holds.
+        let most = match precision {
+            Precision::F32 if has_corners => 1e-3,
+            Precision::F32 => 1e-4,
+            Precision::F64 => tolerance,
+        };
         let within = of_logits <= tolerance && of_gradients <= most;
         assert!(within, "{net} {precision}: logits differ by {of_logits:e}, gradients by {of_gradients:e}");
         for share in [of_logits, of_gradients] {

@@ -64,6 +64,12 @@ fn size(tensors: &Tensors) -> Result<&'static Variant> {
     }
     let has = |stage: usize, block: usize| tensors.has(&format!("features.{stage}.{block}.block.0.0.weight"));
     let depths = [1, 2, 3, 4, 5, 6, 7].map(|stage| (0..).take_while(|&block| has(stage, block)).count());
+    if let Some(stage) = depths.iter().position(|&n| n == 0) {
+        let first = stage + 1;
+        return Err(Error::model(format!(
+            "tensor 'features.{first}.0.block.0.0.weight' is missing; expected shape [*, *, *, *]"
+        )));
+    }
     let head = tensors.shape("features.8.0.weight").and_then(|shape| shape.first().copied());
     let mut sizes = VARIANTS.iter().filter(|v| v.depths == depths);
     let first = sizes.clone().next();

@@ -1,6 +1,7 @@
 //! Moves numbers between layouts and places: dense ↔ blocks, flattening, slices, paddings, concatenations.
 
 use super::layout::index;
+use crate::tensor::functions::exp;
 use crate::tensor::{AxisMove, Moves, Scalar, Shape};
 
 /// Dense `[c][h][w]` to blocks; unused lanes become zero.
@@ -115,7 +116,7 @@ pub(super) fn softmax<T: Scalar>(x: &[T], shape: Shape, groups: usize, lanes: us
             let number = |c: usize| x[place(c)].to_f64();
             // A NaN stays.
             let top = (1..size).map(number).fold(number(0), |top, v| if v <= top { top } else { v });
-            powers.iter_mut().enumerate().for_each(|(c, power)| *power = (number(c) - top).exp());
+            powers.iter_mut().enumerate().for_each(|(c, power)| *power = exp(number(c) - top));
             let total: f64 = powers.iter().sum();
             powers.iter().enumerate().for_each(|(c, power)| out[place(c)] = T::from_f64(power / total));
         }
