@@ -393,7 +393,7 @@ pub fn op_forward(op: &Op, inputs: &[&Dense]) -> Dense {
         }
         Op::GlobalMaxPool => {
             let whole = Window { kernel: [x.shape.h, x.shape.w], ..Window::square(1, 1, 0) };
-            return op_forward(&Op::MaxPool(whole), inputs);
+            op_forward(&Op::MaxPool(whole), inputs)
         }
         Op::Resize(resize) => Dense::from_fn(x.n(), out, |n, c, y, col| {
             resized(resize, x.shape, out, y, col).iter().map(|&([iy, ix], w)| w * x.at(n, c, iy, ix)).sum()
