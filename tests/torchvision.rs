@@ -9,7 +9,6 @@ use std::sync::Arc;
 use nets::publish;
 use safetensors::SafeTensors;
 use verilume::engine::{Batch, Engine, Job, Settings};
-use verilume::graph::{Op, Smooth};
 use verilume::model::{Model, blueprint};
 use verilume::program::Score;
 use verilume::tensor::{Precision, Shape, Tensor};
@@ -88,6 +87,11 @@ fn apart(found: &[f64], wanted: &[f64]) -> f64 {
     found.iter().zip(wanted).fold(0.0f64, |m, (a, b)| m.max((a - b).abs())) / largest
 }
 
+/// Of gradients in single precision where logits are large: those of RegNet Y are near 86 with these weights.
+const LARGE_LOGITS: f64 = 5e-5;
+/// Of gradients in single precision where slopes jump: those of hard swishes do at ±3, which no recorded decision holds.
+const CORNERS: f64 = 2e-4;
+
 /// Rows of the table: the largest differences of `net` in both precisions.
 fn beside_torchvision(file: &SafeTensors, net: &str) -> String {
     let golden = Golden(file, net);
@@ -101,7 +105,6 @@ fn beside_torchvision(file: &SafeTensors, net: &str) -> String {
     let x = Batch::new(&Tensor::f32([2, 3, size[0], size[1]], picture).unwrap()).unwrap();
     let (classes, k) = (golden.counts("classes"), graph.classes());
     let (wanted, wanted_norms) = (golden.numbers("gradients"), golden.numbers("gradient_norms"));
-    let has_corners = graph.nodes().iter().any(|n| matches!(n.op, Op::Smooth(Smooth::HardSwish | Smooth::HardSigmoid)));
     let mut row = format!("| `{net}` | {parameters} | {}×{} |", size[0], size[1]);
     let mut decisions: Option<Vec<_>> = None;
     for (precision, tolerance) in [(Precision::F64, 1e-10), (Precision::F32, 1e-5)] {
@@ -130,12 +133,10 @@ fn beside_torchvision(file: &SafeTensors, net: &str) -> String {
         }
         decisions.get_or_insert_with(|| engine.decisions(&graph, &x).unwrap());
         println!("{net} {precision}: logits {of_logits:.1e}, gradients {of_gradients:.1e}");
-        // As in other tests of whole nets; only RegNet Y, whose logits are large here, is above 1e-5. The slopes of hard
-        // swishes and sigmoids jump at ±3, which no recorded decision holds.
-        let most = match precision {
-            Precision::F32 if has_corners => 1e-3,
-            Precision::F32 => 1e-4,
-            Precision::F64 => tolerance,
+        let most = match (precision, net) {
+            (Precision::F32, "regnet_y_400mf") => LARGE_LOGITS,
+            (Precision::F32, "mobilenet_v3_large") => CORNERS,
+            _ => tolerance,
         };
         let within = of_logits <= tolerance && of_gradients <= most;
         assert!(within, "{net} {precision}: logits differ by {of_logits:e}, gradients by {of_gradients:e}");

@@ -24,7 +24,7 @@ pub enum Activation {
         /// The largest slope.
         most: f64,
     },
-    /// Any other function: its slope is computed from its input, so there are no decisions.
+    /// Any other function. Its slope is computed from its input; no decision is recorded.
     Smooth(Smooth),
 }
 
@@ -109,7 +109,7 @@ pub enum Smooth {
     },
 }
 
-/// What is known of a function.
+/// Properties of a function.
 pub(crate) struct Facts {
     /// Lower-case names of the function and of its derivative.
     pub names: [&'static str; 2],
@@ -258,7 +258,7 @@ impl Smooth {
         }
     }
 
-    /// What is known of it.
+    /// Its properties.
     pub(crate) fn facts(self) -> Facts {
         struct Known;
         impl Visitor<f64> for Known {

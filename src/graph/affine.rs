@@ -58,7 +58,7 @@ pub(super) fn scale_shift(op: &Op, channels: usize) -> Option<(Vec<f64>, Vec<f64
 /// The layer as a depthwise 1×1 convolution; `None` for any other operation.
 ///
 /// # Errors
-/// When there are no channels.
+/// When `channels` is 0.
 pub(super) fn depthwise(op: &Op, channels: usize) -> Result<Option<Conv>> {
     let Some((scale, shift)) = scale_shift(op, channels) else { return Ok(None) };
     let weight = Weight::owned([channels, 1, 1, 1], &vec![1.0; channels])?.scaled(&scale)?;

@@ -18,7 +18,7 @@ pub enum Dump {
     Json,
 }
 
-/// What a resizing is told: a size or a factor.
+/// The size or factor of a resize.
 fn resized(resize: &Resize) -> (&'static str, [usize; 2]) {
     match resize.to {
         ResizeTo::Size(size) => ("size", size),

@@ -55,7 +55,7 @@ fn expected(step: &Step, program: &Program, of: impl Fn(Value) -> Zeros) -> Zero
             0 | 1 => Zeros::Unknown,
             n => Zeros::AllButOneIn(n),
         },
-        // What is known of the numbers of a whole operand holds for the product.
+        // A product is zero wherever an operand of its full size is.
         Step::Elementwise { op: Elementwise::Mul, xs, out } => {
             let whole = xs.iter().filter(|&&x| len(x) == len(*out));
             whole.map(|&x| of(x)).fold(Zeros::Unknown, Zeros::and)
