@@ -529,7 +529,7 @@ impl Engine {
     }
 
     fn lay_out<T>(
-        &self,
+        &mut self,
         graph: &Graph,
         decided: Decided,
         last: LastAdjoint,
@@ -537,7 +537,8 @@ impl Engine {
     ) -> Result<(Arc<Plan>, Arc<T>)> {
         let mut b = Builder::new(graph, decided)?;
         let notes = build(&mut b)?;
-        let (program, bytes_of) = (b.finish(), |form| self.device.bytes_of(form));
+        let program = b.finish_watching(&self.reach(graph).watched);
+        let bytes_of = |form| self.device.bytes_of(form);
         let plan = match last {
             LastAdjoint::EachCopy => Plan::new(program, bytes_of),
             LastAdjoint::EachPicture { least_products, .. } => Plan::closed(program, bytes_of, least_products),

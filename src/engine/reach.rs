@@ -13,9 +13,20 @@ use crate::tensor::{Precision, Tensor};
 /// Bound on the magnitude of any normal draw.
 const LARGEST_DRAW: f64 = 6.0;
 
-/// By node: the largest sum of weight magnitudes of an output, and the largest bias magnitude.
+/// Programs watch the numbers that may overflow for pictures of magnitudes up to this. For larger ones there is an
+/// extra pass.
+const USUAL: f64 = 1e6;
+
+/// How large the numbers inside a net can become.
 #[derive(Debug)]
-pub(super) struct Reach(Vec<[f64; 2]>);
+pub(super) struct Reach {
+    /// By node: the largest sum of weight magnitudes of an output, and the largest bias magnitude.
+    gains: Vec<[f64; 2]>,
+    /// The largest number of the device's precision.
+    most: f64,
+    /// Nodes whose outputs every program checks itself, if it computes them.
+    pub watched: Vec<NodeId>,
+}
 
 /// Whether the node clips large numbers.
 fn cuts(node: &Node) -> bool {
@@ -50,7 +61,22 @@ fn largest_of_copies(copies: &Copies, pictures: f64) -> f64 {
 }
 
 impl Reach {
-    fn of(graph: &Graph) -> Self {
+    /// For a net and a device's precision.
+    pub fn of(graph: &Graph, precision: Precision) -> Self {
+        let most = match precision {
+            Precision::F32 => f64::from(f32::MAX),
+            Precision::F64 => f64::MAX,
+        };
+        let cut = graph.ids().any(|id| cuts(graph.node(id)));
+        let gains = if cut { Self::gains(graph) } else { Vec::new() };
+        let mut reach = Self { gains, most, watched: Vec::new() };
+        reach.watched = reach.beyond(graph, USUAL).collect();
+        reach.watched.sort_unstable();
+        reach.watched.dedup();
+        reach
+    }
+
+    fn gains(graph: &Graph) -> Vec<[f64; 2]> {
         let gain = |id: NodeId| {
             let node = graph.node(id);
             let (weight, bias) = match &node.op {
@@ -68,14 +94,15 @@ impl Reach {
             let most = largest(sums);
             [most, largest(bias.iter().flat_map(|bias| bias.iter().copied()))]
         };
-        Self(graph.ids().map(gain).collect())
+        graph.ids().map(gain).collect()
     }
 
-    /// Nodes whose outputs are clipped and may exceed `most` if the picture's magnitudes are at most `input`.
-    fn beyond(&self, graph: &Graph, input: f64, most: f64) -> Vec<NodeId> {
-        let mut bounds: Vec<f64> = Vec::with_capacity(self.0.len());
+    /// Nodes whose outputs are clipped and may overflow if the picture's magnitudes are at most `input`, less those that
+    /// are watched.
+    fn beyond(&self, graph: &Graph, input: f64) -> impl Iterator<Item = NodeId> {
+        let mut bounds: Vec<f64> = Vec::with_capacity(self.gains.len());
         let mut beyond = Vec::new();
-        for (id, [gain, bias]) in graph.ids().zip(&self.0) {
+        for (id, [gain, bias]) in graph.ids().zip(&self.gains) {
             let node = graph.node(id);
             let before = node.inputs.iter().map(|i| bounds[i.index()]);
             let before: f64 = match node.op {
@@ -89,7 +116,7 @@ impl Reach {
                 }
                 _ => largest(before),
             };
-            if cuts(node) && before >= most {
+            if cuts(node) && before >= self.most {
                 beyond.extend(node.inputs.first());
             }
             if let Op::Softmax { .. } = &node.op {
@@ -107,7 +134,7 @@ impl Reach {
                 None => before * gain + bias,
             });
         }
-        beyond
+        beyond.into_iter().filter(|node| !self.watched.contains(node))
     }
 }
 
@@ -128,30 +155,28 @@ impl Engine {
     /// computed on them.
     pub(super) fn refuse_hidden_overflow(&mut self, run: &ProgramRun<'_>) -> Result<()> {
         let (graph, x) = (run.graph, run.x);
-        if !graph.ids().any(|id| cuts(graph.node(id))) {
-            return Ok(());
-        }
-        let most = match self.device.describe().precision {
-            Precision::F32 => f64::from(f32::MAX),
-            Precision::F64 => f64::MAX,
-        };
-        let input = largest_of_copies(run.copies, largest_in(&x.items));
-        if self.reaches.len() >= script::MOST && !self.reaches.contains_key(&graph.id()) {
-            self.reaches.clear();
-        }
-        let reach = self.reaches.entry(graph.id()).or_insert_with(|| Arc::new(Reach::of(graph)));
-        let reach = Arc::clone(reach);
-        for node in reach.beyond(graph, input, most) {
+        let reach = self.reach(graph);
+        for node in reach.beyond(graph, largest_of_copies(run.copies, largest_in(&x.items))) {
             self.look_at(graph, x, run.copies, node)?;
         }
         // A load with a picture's shape may replace a picture.
         let dims = graph.input_shape().dims();
         for load in run.loads.iter().filter(|load| load.iter().all(|t| t.dims() == dims)) {
-            for node in reach.beyond(graph, largest_in(load), most) {
+            for node in reach.beyond(graph, largest_in(load)) {
                 self.look_at(graph, &Batch::of(load.clone())?, &Copies::one(), node)?;
             }
         }
         Ok(())
+    }
+
+    /// How large the numbers inside a net can become; computed once.
+    pub(super) fn reach(&mut self, graph: &Graph) -> Arc<Reach> {
+        if self.reaches.len() >= script::MOST && !self.reaches.contains_key(&graph.id()) {
+            self.reaches.clear();
+        }
+        let precision = self.device.describe().precision;
+        let reach = self.reaches.entry(graph.id()).or_insert_with(|| Arc::new(Reach::of(graph, precision)));
+        Arc::clone(reach)
     }
 
     /// Computes the outputs of `node` on every copy; an output that is not finite is an error. The outputs are summed,
@@ -233,6 +258,32 @@ mod tests {
                 Ok(())
             });
             assert_eq!(made.is_ok(), fine);
+        }
+    }
+
+    /// A picture of usual size costs one pass, however large the bound is; what a later pass replaces is watched too.
+    #[test]
+    fn programs_watch_their_own_numbers() {
+        let mut engine = Engine::new(&Settings::default()).unwrap();
+        let x = Batch::of(vec![Tensor::f32([2, 1, 1], vec![3.0, 4.0]).unwrap()]).unwrap();
+        let graph = net(1e38, Op::Smooth(Smooth::Sigmoid));
+        let ((), profile) = engine.profile(|e| e.forward(&graph, &x).map(drop)).unwrap();
+        assert_eq!(profile.chunks.len(), 1);
+        // A program that does not compute the number does not watch it.
+        let outputs = engine.node_outputs(&net(2e38, Op::Smooth(Smooth::Sigmoid)), &x, &[graph.input()]).unwrap();
+        assert_eq!(outputs[0].to_f64()[..], [3.0, 4.0]);
+        let task = Task { x: &x, targets: &[0], copies: &Copies::one(), loads: &[] };
+        for (factor, fine) in [(1.0, true), (2.0, false)] {
+            let made = engine.evaluate_once(&graph, &task, |b| {
+                let more = b.scale(b.output(graph.input()), factor)?;
+                b.replace(graph.input(), more)?;
+                b.score(Score::Logit);
+                Ok(())
+            });
+            match made {
+                Ok(outcome) => assert!(fine && outcome.stores.is_empty()),
+                Err(e) => assert!(!fine && e.to_string().contains("layer 'first'"), "{e}"),
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 mod forward;
 mod repeated;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::{
@@ -835,8 +835,35 @@ impl<'g> Builder<'g> {
 
     /// The program, fused and without unused steps.
     pub fn finish(self) -> Program {
+        self.finish_watching(&[])
+    }
+
+    /// As [`Builder::finish`]; a run also fails if a number in the outputs of `watched` is not finite, in any forward
+    /// pass that computes them.
+    pub(crate) fn finish_watching(mut self, watched: &[NodeId]) -> Program {
+        let steps = || self.sections.iter().flatten().map(|(step, _)| step);
+        let needed = super::lower::needed(steps());
+        let stores = steps().filter_map(|step| if let Step::Store { slot, .. } = step { Some(slot + 1) } else { None });
+        let stores = stores.max().unwrap_or(0);
+        let places = self
+            .forwards
+            .iter()
+            .flat_map(|pass| watched.iter().map(|&id| (pass.own[id.index()], id, pass.sections[id.index()])));
+        // Passes share values.
+        let places: BTreeMap<Value, (NodeId, usize)> = places.map(|(x, id, at)| (x, (id, at))).collect();
+        let places = places.into_iter().filter(|(x, _)| needed.contains(x));
+        for (i, (x, (id, section))) in places.enumerate() {
+            // 0 · x is 0 or NaN. A sum of the numbers themselves could overflow.
+            let (zeros, sum) = (self.dense(self.shape(x)), self.dense(Shape::vector(1)));
+            let steps = [
+                Step::Elementwise { op: Elementwise::Scale(0.0), xs: vec![x], out: zeros },
+                Step::Contract { xs: vec![zeros], out: sum },
+                Step::Store { x: sum, slot: stores + i },
+            ];
+            self.sections[section].extend(steps.map(|step| (step, Some(id))));
+        }
         let steps = self.sections.into_iter().flatten().collect();
         let (steps, nodes) = super::lower::lower(steps, self.forms.len());
-        Program { steps, nodes, forms: self.forms }
+        Program { steps, nodes, forms: self.forms, stores }
     }
 }

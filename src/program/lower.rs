@@ -13,24 +13,30 @@ pub(super) fn lower(steps: Vec<NodeStep>, values: usize) -> (Vec<Step>, Vec<Opti
     fuse(without_dead_steps(steps), values)
 }
 
-fn without_dead_steps(steps: Vec<NodeStep>) -> Vec<NodeStep> {
-    let mut needed: HashSet<Value> = HashSet::new();
-    let mut kept: Vec<NodeStep> = Vec::with_capacity(steps.len());
-    for (mut step, node) in steps.into_iter().rev() {
-        if !step.has_effect() && !step.writes().iter().any(|v| needed.contains(v)) {
-            continue;
+/// The values that some step with an effect depends on.
+pub(super) fn needed<'a>(steps: impl DoubleEndedIterator<Item = &'a Step>) -> HashSet<Value> {
+    let mut needed = HashSet::new();
+    for step in steps.rev() {
+        if step.has_effect() || step.writes().iter().any(|v| needed.contains(v)) {
+            needed.extend(step.reads());
         }
-        if let Step::MaxPool { winners, .. } = &mut step {
+    }
+    needed
+}
+
+fn without_dead_steps(mut steps: Vec<NodeStep>) -> Vec<NodeStep> {
+    let needed = needed(steps.iter().map(|(step, _)| step));
+    steps.retain_mut(|(step, _)| {
+        let kept = step.has_effect() || step.writes().iter().any(|v| needed.contains(v));
+        if let Step::MaxPool { winners, .. } = step {
             *winners = winners.filter(|w| needed.contains(w));
         }
-        if let Step::Standardise { scale, .. } = &mut step {
+        if let Step::Standardise { scale, .. } = step {
             *scale = scale.filter(|s| needed.contains(s));
         }
-        needed.extend(step.reads());
-        kept.push((step, node));
-    }
-    kept.reverse();
-    kept
+        kept
+    });
+    steps
 }
 
 /// Merges `Add`, `Clamp`, `Inside` and `Gate` into the epilogue of the convolution that computed their input.

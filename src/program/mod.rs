@@ -216,6 +216,8 @@ pub struct Program {
     /// For each step, the node that it computes or sends a signal back through.
     nodes: Vec<Option<NodeId>>,
     forms: Vec<Form>,
+    /// Slots of its author's `Store` steps; later ones only show whether numbers are finite.
+    stores: usize,
 }
 
 impl Program {
@@ -227,6 +229,11 @@ impl Program {
     /// The node that step `i` computes or sends a signal back through; `None` for a score, a statistic or a result.
     pub fn node(&self, i: usize) -> Option<NodeId> {
         self.nodes.get(i).copied().flatten()
+    }
+
+    /// Slots of its author's `Store` steps. Those in later slots are checked and dropped.
+    pub(crate) fn stores(&self) -> usize {
+        self.stores
     }
 
     /// Form of each value.
