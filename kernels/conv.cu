@@ -158,7 +158,7 @@ DEVICE void multiply(const float* rows, const float* columns, float (&sums)[ROWS
 #endif
 }
 
-// Bias, other value, bits, clamp and gate for one position's part of a word: eight channels of the lane's four columns.
+// Bias, other value, bits, clamp, gate and factor for one position's part of a word: eight channels of the lane's four columns.
 DEVICE void store(const ConvArgs& a, int m, int first_k, const float (&sums)[4][2]) {
     const EpilogueArgs& e = a.epilogue;
     const int t = threadIdx.x & 3;
@@ -189,6 +189,7 @@ DEVICE void store(const ConvArgs& a, int m, int first_k, const float (&sums)[4][
                 const u32 word = e.gate[(i64)copy * e.gate_stride + pixel * words + channel / 32];
                 v = word >> (channel % 32) & 1 ? v : 0.0f;
             }
+            if (e.times) v *= e.times[(i64)copy * e.times_stride + element];
             a.out[(i64)copy * a.out_stride + element] = v;
         }
     }

@@ -49,5 +49,7 @@ KERNEL(conv_direct, 128, 8, ConvArgs) {
         const u32 word = e.gate[(i64)copy * e.gate_stride + pixel * words + channel / 32];
         v = word >> (channel % 32) & 1 ? v : 0.0f;
     }
-    a.out[(i64)copy * a.out_stride + pixel * a.out_channels + channel] = v;
+    const int element = pixel * a.out_channels + channel;
+    if (e.times) v *= e.times[(i64)copy * e.times_stride + element];
+    a.out[(i64)copy * a.out_stride + element] = v;
 }

@@ -863,7 +863,7 @@ impl<'g> Builder<'g> {
             self.sections[section].extend(steps.map(|step| (step, Some(id))));
         }
         let steps = self.sections.into_iter().flatten().collect();
-        let (steps, nodes) = super::lower::lower(steps, self.forms.len());
+        let (steps, nodes) = super::lower::lower(steps, &self.forms);
         Program { steps, nodes, forms: self.forms, stores }
     }
 }

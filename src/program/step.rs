@@ -17,6 +17,22 @@ pub struct Epilogue {
     pub clamp: Option<Range>,
     /// Zero where the bit is not set.
     pub gate: Option<Value>,
+    /// Multiply by this value.
+    pub times: Option<Value>,
+    /// Apply this activation and, if a value is named, store its slopes there.
+    pub smooth: Option<(Smooth, Option<Value>)>,
+}
+
+impl Epilogue {
+    /// Whether nothing may follow: what follows a sum with bits or bounds is in the order of the fields.
+    pub(super) fn ends(&self) -> bool {
+        self.gate.is_some() || self.times.is_some() || self.smooth.is_some()
+    }
+
+    /// Whether it is at most a sum of two.
+    pub(super) fn is_sum(&self) -> bool {
+        Epilogue { add: None, ..*self } == Epilogue::default()
+    }
 }
 
 /// A function of one, two or three numbers, element by element.
@@ -358,8 +374,10 @@ impl Step {
                 // A convolution reads its input's neighbourhood, so the input itself cannot be overwritten.
                 e.add.iter().for_each(|add| tell(&[if add == x { read(add) } else { taken(add) }]));
                 e.gate.iter().for_each(|gate| tell(&[read(gate)]));
+                e.times.iter().for_each(|times| tell(&[if times == x { read(times) } else { taken(times) }]));
                 tell(&[written(out)]);
                 e.bits.iter().for_each(|(bits, _)| tell(&[written(bits)]));
+                e.smooth.iter().filter_map(|(_, slope)| slope.as_ref()).for_each(|slope| tell(&[written(slope)]));
             }
             Step::Linear { x, out, .. }
             | Step::LinearAdjoint { s: x, out, .. }
@@ -443,6 +461,7 @@ impl Step {
             Step::Clamp { range, .. } => range.holds_zero(),
             Step::Conv { epilogue, .. } | Step::ConvAdjoint { epilogue, .. } => {
                 epilogue.clamp.is_none_or(Range::holds_zero)
+                    && epilogue.smooth.is_none_or(|(f, slope)| slope.is_none() && f.facts().keeps_zero)
             }
             _ => true,
         }
@@ -466,7 +485,8 @@ impl Step {
         }
     }
 
-    /// The fused operations on the step's sums, in order: `bias`, `add`, `bits`, `clamp`, `gate`.
+    /// The fused operations on the step's sums, in order: `bias`, `add`, `bits`, `clamp`, `gate`, `times`, an
+    /// activation and its slope by their names.
     pub fn fused(&self) -> Vec<&'static str> {
         let (bias, e) = match self {
             Step::Conv { layer, epilogue, .. } => (layer.bias.is_some(), *epilogue),
@@ -480,6 +500,9 @@ impl Step {
             (e.bits.is_some(), "bits"),
             (e.clamp.is_some(), "clamp"),
             (e.gate.is_some(), "gate"),
+            (e.times.is_some(), "times"),
+            (e.smooth.is_some(), e.smooth.map_or("", |(f, _)| f.names()[0])),
+            (e.smooth.is_some_and(|(_, slope)| slope.is_some()), e.smooth.map_or("", |(f, _)| f.names()[1])),
         ];
         parts.into_iter().filter(|(there, _)| *there).map(|(_, name)| name).collect()
     }

@@ -1,6 +1,6 @@
 //! Predicts, from the steps alone, how sparse each value is.
 
-use super::{Elementwise, Program, Range, Step, Value};
+use super::{Elementwise, Epilogue, Program, Range, Step, Value};
 
 /// The expected share of exact zeros in a value. Only [`Zeros::AllButOneIn`] is a guaranteed bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -44,10 +44,11 @@ fn expected(step: &Step, program: &Program, of: impl Fn(Value) -> Zeros) -> Zero
     let cut = |range: Range| if range.lo == 0.0 || range.hi == 0.0 { Zeros::Many } else { Zeros::Unknown };
     let len = |v: Value| program.forms[v.index()].shape().len();
     match step {
-        Step::Conv { epilogue, .. } | Step::ConvAdjoint { epilogue, .. } => match (epilogue.gate, epilogue.clamp) {
-            (Some(_), _) => Zeros::Many,
-            (None, Some(range)) => cut(range),
-            (None, None) => Zeros::Unknown,
+        Step::Conv { epilogue, .. } | Step::ConvAdjoint { epilogue, .. } => match *epilogue {
+            Epilogue { gate: Some(_), .. } => Zeros::Many,
+            Epilogue { clamp: Some(range), .. } => cut(range),
+            Epilogue { times: Some(factor), .. } => of(factor),
+            _ => Zeros::Unknown,
         },
         Step::Clamp { x, range, .. } => cut(*range).and(of(*x)),
         Step::Gate { s, .. } => of(*s).and(Zeros::Many),

@@ -3,7 +3,7 @@
 use super::conv::{self, PassDirection};
 use super::isa::Isa;
 use super::memory::Shared;
-use super::pointwise::bounds;
+use super::pointwise::{Activate, bounds};
 use super::{Cpu, CpuValues, layout, linear};
 use crate::device::Device;
 use crate::program::{ConvLayer, Epilogue, Form, LinearLayer, Range, Value, WinnerWidth};
@@ -45,6 +45,9 @@ impl<I: Isa> Cpu<I> {
             bits: e.bits.map_or(std::ptr::null_mut(), |(b, _)| v.at(b, n)),
             bits_range: bounds(e.bits.map_or(Range::POSITIVE, |(_, r)| r)),
             gate: e.gate.map_or(std::ptr::null(), |g| v.at::<u8>(g, n).cast_const()),
+            times: e.times.map_or(std::ptr::null(), |t| v.at::<I::T>(t, n).cast_const()),
+            smooth: e.smooth.map(|(f, _)| f),
+            slopes: e.smooth.and_then(|(_, slope)| slope).map_or(std::ptr::null_mut(), |slope| v.at(slope, n)),
         };
         let views: Vec<_> = (0..v.copies)
             .map(|n| conv::CopyView {
@@ -58,6 +61,17 @@ impl<I: Isa> Cpu<I> {
             // SAFETY: values, weights and scratch were laid out for this plan; features were detected.
             unsafe { work.run(t, scratch) };
         });
+        if let (Some((f, slope)), false) = (e.smooth, work.activates()) {
+            self.vectors(out, v, |n, first, count| {
+                let part = |value: Value| {
+                    // SAFETY: the vectors lie inside all values.
+                    unsafe { v.at::<I::T>(value, n).add(first * I::LANES) }
+                };
+                let (numbers, slopes) = (part(out), slope.map_or(std::ptr::null_mut(), part));
+                // SAFETY: as above; features were detected.
+                unsafe { I::run(Activate::<I> { f, numbers, slopes, count: count * I::LANES }) };
+            });
+        }
     }
 
     pub(super) fn linear(&self, layer: &LinearLayer, x: Value, out: Value, v: &CpuValues<'_, I>) {

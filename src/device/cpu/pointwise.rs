@@ -2,7 +2,7 @@
 
 use super::isa::{CpuKernel, Isa};
 use super::repeated::Operand;
-use crate::graph::{Facts, Visitor};
+use crate::graph::{Facts, Smooth, Visitor};
 use crate::program::{Elementwise, Range};
 use crate::tensor::Scalar;
 
@@ -130,6 +130,48 @@ impl<I: Isa> ElementwiseTask<I> {
                     *result = f(std::array::from_fn(|k| block[k][i]));
                 }
                 std::ptr::copy_nonoverlapping(results.as_ptr(), self.out.add(first), n);
+            }
+        }
+    }
+}
+
+/// Replaces `count` numbers by an activation's values.
+pub(super) struct Activate<I: Isa> {
+    pub f: Smooth,
+    pub numbers: *mut I::T,
+    /// Receives the slopes; null if nothing reads them.
+    pub slopes: *mut I::T,
+    pub count: usize,
+}
+
+impl<I: Isa> CpuKernel<I> for Activate<I> {
+    #[inline(always)]
+    unsafe fn call(self) {
+        self.f.visit(self);
+    }
+}
+
+impl<I: Isa> Visitor<I::T> for Activate<I> {
+    type Out = ();
+
+    #[inline(always)]
+    fn visit(self, _: Facts, value: impl Fn(I::T) -> I::T, slope: impl Fn(I::T) -> I::T) {
+        let [mut numbers, mut slopes] = [[I::T::ZERO; TOGETHER]; 2];
+        for first in (0..self.count).step_by(TOGETHER) {
+            let n = TOGETHER.min(self.count - first);
+            // SAFETY: the device gives pointers to values that hold these elements.
+            unsafe {
+                let at = self.numbers.add(first);
+                std::ptr::copy_nonoverlapping(at, numbers.as_mut_ptr(), n);
+                if self.slopes.is_null() {
+                    numbers.iter_mut().for_each(|x| *x = value(*x));
+                } else {
+                    for (x, slope_at) in numbers.iter_mut().zip(&mut slopes) {
+                        (*x, *slope_at) = (value(*x), slope(*x));
+                    }
+                    std::ptr::copy_nonoverlapping(slopes.as_ptr(), self.slopes.add(first), n);
+                }
+                std::ptr::copy_nonoverlapping(numbers.as_ptr(), at, n);
             }
         }
     }

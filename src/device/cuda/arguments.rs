@@ -174,7 +174,7 @@ arguments! {
         factor: f32,
     }
 
-    /// Operations on sums before they are stored: bias, then another value, then bits, clamp, gate.
+    /// Operations on sums before they are stored: bias, then another value, then bits, clamp, gate, factor.
     ///
     /// Values are `[copy][row][column][channel]`; bits are `[copy][row][column][channel / 32]`, the lowest first.
     EpilogueArgs {
@@ -184,10 +184,14 @@ arguments! {
         add: In<f32>,
         /// Bits of the output's shape (numbers whose bit is not set become zero), or null.
         gate: In<u32>,
+        /// A factor of the output's shape, or null.
+        times: In<f32>,
         /// Output for the bits of numbers strictly inside the range, or null.
         bits: Out<u32>,
         /// Elements between copies.
         add_stride: i32,
+        /// Elements between copies.
+        times_stride: i32,
         /// Words between copies.
         gate_stride: i32,
         /// Words between copies.

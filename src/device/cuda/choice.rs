@@ -169,7 +169,7 @@ pub(super) fn kernel(step: &Step, products: &ProductKernels) -> &'static str {
 }
 
 /// Name of the kernel of a primitive that has one.
-fn named(kind: &'static str) -> &'static str {
+pub(super) fn named(kind: &'static str) -> &'static str {
     OTHERWISE.iter().find(|(primitive, _)| *primitive == kind).map_or(kind, |(_, kernel)| kernel)
 }
 

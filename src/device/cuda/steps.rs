@@ -14,7 +14,9 @@ use super::layout;
 use crate::device::{Chunk, Harvest};
 use crate::error::{Error, Result};
 use crate::graph::{Link, NodeId, Standardise, Weight};
-use crate::program::{ConvLayer, Epilogue, Form, LinearLayer, PoolLayer, Range, Score, Step, Value, WinnerWidth};
+use crate::program::{
+    ConvLayer, Elementwise, Epilogue, Form, LinearLayer, PoolLayer, Range, Score, Step, Value, WinnerWidth,
+};
 use crate::tensor::{Blend, Precision, Shape, Tensor};
 
 /// Axes of a map of one position.
@@ -213,7 +215,18 @@ impl CudaDevice {
         for axes in launches(layer, direction) {
             self.launch_product(&product, axes, arguments, layer)?;
         }
+        if let Some((f, slope)) = epilogue.smooth {
+            if let Some(slope) = slope {
+                self.after(Elementwise::Slope(f), &[out], slope, v)?;
+            }
+            self.after(Elementwise::Smooth(f), &[out], out, v)?;
+        }
         Ok(())
+    }
+
+    /// An elementwise function after a convolution, by a kernel of its own.
+    fn after(&mut self, op: Elementwise, xs: &[Value], out: Value, v: &CudaValues<'_>) -> Result<()> {
+        self.pointwise(choice::named(op.name()), xs, out, op.parameters(), v)
     }
 
     fn linear(
@@ -288,6 +301,9 @@ impl CudaDevice {
         }
         if let Some(gate) = from.gate {
             (to.gate, to.gate_stride) = (v.at(gate).into(), v.stride(gate));
+        }
+        if let Some(times) = from.times {
+            (to.times, to.times_stride) = (v.at(times).into(), v.stride(times));
         }
     }
 

@@ -83,6 +83,14 @@ impl Bands {
     }
 }
 
+impl Bands {
+    /// The positions of a span, if every position of the result is computed.
+    pub fn positions(&self, geometry: &Geometry, rows: &Range<usize>, columns: &Range<usize>) -> Range<usize> {
+        let width = geometry.written.w;
+        if self.flat { columns.clone() } else { rows.start * width..rows.end * width }
+    }
+}
+
 impl Halo {
     /// Rows of the padded copy of a band with `rows` rows.
     #[inline(always)]

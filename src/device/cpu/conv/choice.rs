@@ -1,9 +1,12 @@
 //! Selects the algorithm of a convolution.
 
+use std::ops::Range;
+
 use super::bands::Bands;
 use super::depthwise::Depthwise;
 use super::direct::Direct;
 use super::narrow::{self, Narrow};
+use super::packing::blocks_of;
 use super::problem::{Arithmetic, Planned, Problem};
 use super::skipping::Skipping;
 use super::winograd::{self, Winograd};
@@ -37,6 +40,14 @@ impl Algorithm {
             | Self::Skipping(Skipping { bands, .. })
             | Self::Narrow(Narrow { bands, .. }) => Some(bands),
             Self::Winograd(_) => None,
+        }
+    }
+
+    /// The channel blocks that a share of the parts writes, if the algorithm has bands.
+    pub fn blocks(&self, share: Range<usize>) -> Range<usize> {
+        match self {
+            Self::Direct(Direct { runs, .. }) | Self::Skipping(Skipping { runs, .. }) => blocks_of(&runs[share]),
+            Self::Depthwise(_) | Self::Narrow(_) | Self::Winograd(_) => share,
         }
     }
 }

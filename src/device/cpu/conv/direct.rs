@@ -14,7 +14,7 @@ use crate::tensor::Scalar;
 pub(super) struct Direct {
     pub bands: Bands,
     /// One or two blocks each.
-    runs: Vec<BlockRun>,
+    pub runs: Vec<BlockRun>,
 }
 
 impl Direct {

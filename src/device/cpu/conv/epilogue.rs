@@ -1,6 +1,7 @@
 //! The epilogue: operations on a sum before it is stored.
 
 use crate::device::cpu::isa::Isa;
+use crate::graph::Smooth;
 
 /// The epilogue of one copy. All pointers are to that copy's values; null means absent.
 #[derive(Debug, Clone, Copy)]
@@ -14,8 +15,14 @@ pub(crate) struct Finish<T> {
     /// Receives 1 where the value before clamping lies strictly inside `bits_range`.
     pub bits: *mut u8,
     pub bits_range: [T; 2],
-    /// Zero where the bit is 0, applied last.
+    /// Zero where the bit is 0.
     pub gate: *const u8,
+    /// Multiplied by the number, applied last.
+    pub times: *const T,
+    /// Applied to whole bands once they are stored.
+    pub smooth: Option<Smooth>,
+    /// Receives the slopes of `smooth`.
+    pub slopes: *mut T,
 }
 
 /// The values of one copy that a convolution reads and writes.
@@ -84,6 +91,9 @@ impl<I: Isa> CopyOut<I> {
             }
             if !finish.gate.is_null() {
                 v = I::keep(v, I::load_bits(finish.gate, index));
+            }
+            if !finish.times.is_null() {
+                v = I::mul(v, I::load(finish.times.add(index * I::LANES)));
             }
             I::store(self.written.add(index * I::LANES), v);
         }

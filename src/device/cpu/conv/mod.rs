@@ -15,6 +15,8 @@ mod problem;
 mod skipping;
 mod winograd;
 
+use std::ops::Range;
+
 use bands::Band;
 use choice::{Algorithm, Choice};
 pub(crate) use epilogue::{CopyView, Finish};
@@ -27,6 +29,7 @@ use winograd::TileBatch;
 
 use super::isa::{CpuKernel, Isa};
 use super::memory::Shared;
+use super::pointwise::Activate;
 use crate::graph::WeightId;
 use crate::program::{ConvLayer, LastAdjoint, Zeros};
 
@@ -136,6 +139,11 @@ impl<'a, I: Isa> ConvWork<'a, I> {
         Self { plan, weights, copies, pieces, parts }
     }
 
+    /// Whether the tasks apply the epilogue's activation. Tiles of Winograd's transforms share no positions.
+    pub fn activates(&self) -> bool {
+        self.plan.algorithm.bands().is_some()
+    }
+
     /// Independent tasks.
     pub fn tasks(&self) -> usize {
         self.pieces * self.parts
@@ -160,9 +168,30 @@ impl<'a, I: Isa> ConvWork<'a, I> {
             } else if let Some(bands) = plan.algorithm.bands() {
                 let view = copies[piece / bands.count()];
                 let (rows, columns) = bands.span(piece % bands.count());
+                let blocks = plan.algorithm.blocks(share.clone());
+                let positions = bands.positions(geometry, &rows, &columns);
                 let band = Band { geometry, bands, weights, view, scratch, rows, columns, share };
                 I::run(BandTask::<I> { algorithm: &plan.algorithm, band });
+                activate::<I>(&view, geometry.written.plane(), blocks, positions);
             }
+        }
+    }
+}
+
+/// Applies the epilogue's activation to positions of channel blocks, which are still in the cache.
+///
+/// # Safety
+/// The copy's values are stored there, and the machine has the features of `I`.
+unsafe fn activate<I: Isa>(view: &CopyView<I::T>, plane: usize, blocks: Range<usize>, positions: Range<usize>) {
+    let Some(f) = view.finish.smooth else { return };
+    for block in blocks {
+        let first = (block * plane + positions.start) * I::LANES;
+        let slopes = view.finish.slopes;
+        // SAFETY: blocks and positions lie inside the copy's values.
+        unsafe {
+            let slopes = if slopes.is_null() { slopes } else { slopes.add(first) };
+            let numbers = view.written.add(first);
+            I::run(Activate::<I> { f, numbers, slopes, count: positions.len() * I::LANES });
         }
     }
 }

@@ -113,6 +113,12 @@ impl<'a, T: Scalar> Packing<'a, T> {
     }
 }
 
+/// The channel blocks of neighbouring runs.
+pub(super) fn blocks_of(runs: &[BlockRun]) -> Range<usize> {
+    let first = runs.first().map_or(0, |run| run.first_block);
+    first..runs.last().map_or(first, |run| run.first_block + run.blocks)
+}
+
 /// Splits the first `len` numbers off.
 pub(super) fn take<'a, T>(rest: &mut &'a mut [T], len: usize) -> &'a mut [T] {
     let (share, behind) = std::mem::take(rest).split_at_mut(len);

@@ -34,7 +34,7 @@ const BANDS: usize = 8;
 #[derive(Debug, Clone)]
 pub(super) struct Skipping {
     pub bands: Bands,
-    runs: Vec<BlockRun>,
+    pub runs: Vec<BlockRun>,
 }
 
 impl Skipping {
