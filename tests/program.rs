@@ -13,8 +13,8 @@ use proptest::test_runner::Config;
 use reference::cases::{Geometry, Numbers, batch_norm, nets as mixed_nets, scrambled};
 use reference::{Dense, ReluRule, backward, forward, weight_f64};
 use verilume::device::cpu::{Convolution, Kernels};
-use verilume::engine::{Batch, DeviceChoice, Engine, Job, Pullback};
-use verilume::graph::{Graph, GraphBuilder, Linear, NodeId, Op};
+use verilume::engine::{Batch, Copies, DeviceChoice, Engine, Job, Pullback, Task};
+use verilume::graph::{Graph, GraphBuilder, Linear, NodeId, Op, Smooth};
 use verilume::program::{Builder, Decided, Form, Plan, Program, Score, Statistic, Step, Value, Zeros};
 use verilume::rule::{Composite, pull_back};
 use verilume::tensor::{Padding, Precision, Shape, Tensor, Window};
@@ -120,6 +120,85 @@ fn rectified_signals_are_fused_too() {
     let written: Vec<Form> =
         deconvnet.steps().iter().flat_map(Step::writes).map(|v| deconvnet.forms()[v.index()]).collect();
     assert!(written.iter().all(no_bits), "deconvnet does not ask who was active");
+}
+
+/// Convolutions of every algorithm, each with an activation, and sums of two.
+fn smooth(f: Smooth) -> Graph {
+    let mut b = GraphBuilder::new(Shape::new(3, 12, 11));
+    let mut node = b.input();
+    let layer = |c, k, kernel, stride, groups| {
+        let (kernel, padding) = ([kernel; 2], Padding::all(kernel / 2));
+        Geometry { c, k, kernel, stride: [stride; 2], padding, groups, ..Geometry::default() }.conv(Numbers::Reals)
+    };
+    for (i, conv) in [
+        layer(3, 20, 3, 2, 1),
+        layer(20, 24, 1, 1, 1),
+        layer(24, 24, 3, 1, 24),
+        layer(24, 17, 3, 1, 1),
+        layer(17, 3, 1, 1, 1),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let conv = b.push(format!("conv{i}"), conv, &[node]).unwrap();
+        node = b.push(format!("smooth{i}"), Op::Smooth(f), &[conv]).unwrap();
+    }
+    let last = b.push("last", layer(3, 3, 1, 1, 1), &[node]).unwrap();
+    let sum = b.push("sum", Op::Add, &[last, node]).unwrap();
+    let smooth = b.push("smooth", Op::Smooth(f), &[sum]).unwrap();
+    let flat = b.push("flatten", Op::Flatten, &[smooth]).unwrap();
+    b.finish(flat).unwrap()
+}
+
+#[test]
+fn activations_and_their_slopes_are_fused() {
+    let graph = smooth(Smooth::Gelu);
+    let program = gradient(&graph, &Composite::gradient());
+    let fused: Vec<Vec<&str>> = program.steps().iter().map(Step::fused).filter(|f| !f.is_empty()).collect();
+    let forward = |add: &[&'static str]| [&["bias"][..], add, &["gelu", "gelu_slope"]].concat();
+    let mut expected = vec![forward(&[]); 5];
+    expected.push(forward(&["add"]));
+    // The signal of the last is multiplied on its own, after the flattening.
+    expected.extend([vec!["add", "times"], vec!["times"], vec!["times"], vec!["times"], vec!["times"]]);
+    assert_eq!(fused, expected);
+    assert!(!kinds(&program).iter().any(|kind| kind.starts_with("gelu")), "{:?}", kinds(&program));
+    // Scores alone want no slopes.
+    let mut b = Builder::new(&graph, Decided::Here).unwrap();
+    b.score(Score::Logit);
+    assert!(b.finish().steps().iter().all(|step| !step.fused().contains(&"gelu_slope")));
+}
+
+/// As the steps on their own, bit for bit: a reader of an activation's input keeps it from being fused.
+#[test]
+fn fused_activations_compute_what_they_say() {
+    let x = Numbers::Reals.fill(3, 2 * 3 * 12 * 11, 1);
+    for f in [Smooth::Gelu, Smooth::Sigmoid] {
+        let graph = smooth(f);
+        for settings in machines() {
+            let x = Tensor::f32([2, 3, 12, 11], x.iter().map(|&v| v as f32).collect()).unwrap();
+            let x = Batch::new(&x).unwrap();
+            let mut engine = Engine::new(&settings).unwrap();
+            let task = Task { x: &x, targets: &[1, 5], copies: &Copies::one(), loads: &[] };
+            let mut run = |apart: bool| {
+                engine
+                    .evaluate_once(&graph, &task, |b| {
+                        let seed = b.seed(Score::Logit);
+                        let signal = pull_back(b, &Composite::gradient(), graph.output(), seed, graph.input())?;
+                        b.store(signal, 0)?;
+                        let inputs = graph.ids().filter(|&id| matches!(graph.node(id).op, Op::Smooth(_)));
+                        inputs.filter(|_| apart).enumerate().try_for_each(|(i, id)| b.store(b.input(id, 0), i + 1))
+                    })
+                    .unwrap()
+            };
+            let (fused, apart) = (run(false), run(true));
+            assert_eq!((fused.stores.len(), apart.stores.len()), (1, 7));
+            assert_eq!(fused.logits, apart.logits, "{f:?} on {settings:?}");
+            for (fused, apart) in fused.stores[0].iter().zip(&apart.stores[0]) {
+                assert!(fused.to_f64().iter().any(|&v| v != 0.0));
+                assert_eq!(fused.to_f64(), apart.to_f64(), "{f:?} on {settings:?}");
+            }
+        }
+    }
 }
 
 #[test]
