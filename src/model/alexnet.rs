@@ -2,7 +2,7 @@
 
 use super::assembly::{Assembly, BiasPresence, ConvSpec, Pad};
 use super::tensors::Tensors;
-use super::{BuiltNet, Labels, preprocess};
+use super::{BuiltNet, preprocess};
 use crate::error::Result;
 use crate::graph::Op;
 use crate::tensor::{Shape, Window};
@@ -44,12 +44,6 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     x = net.relu("classifier.5", x)?;
     x = net.linear("classifier.6", x, BiasPresence::Present, 1000)?;
     let graph = net.builder.finish(x)?;
-    Ok(BuiltNet {
-        architecture: "alexnet".into(),
-        form: "alexnet".into(),
-        assumed: vec!["relu", "max-pools", "strides and padding of torchvision's AlexNet"],
-        preparation: preprocess::imagenet(channels),
-        labels: Labels::for_pictures(graph.classes()),
-        graph,
-    })
+    let assumed = vec!["relu", "max-pools", "strides and padding of torchvision's AlexNet"];
+    Ok(BuiltNet::of_pictures(graph, "alexnet", assumed, preprocess::imagenet(channels)))
 }

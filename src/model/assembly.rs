@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::tensors::{Tensors, WeightFill};
 use crate::error::{Error, Result};
-use crate::graph::{Activation, Affine, Conv, GraphBuilder, Linear, NodeId, Op, Smooth, Standardise};
+use crate::graph::{Activation, Affine, Conv, Graph, GraphBuilder, Linear, NodeId, Op, Smooth, Standardise};
 use crate::tensor::{Padding, Shape, Window};
 
 /// Whether a layer has a bias.
@@ -283,6 +283,13 @@ impl<'t> Assembly<'t> {
     pub(super) fn pooled(&mut self, bins: usize, x: NodeId) -> Result<NodeId> {
         let pooled = self.op("avgpool", Op::AdaptiveAvgPool { out: [bins; 2] }, &[x])?;
         self.op("flatten", Op::Flatten, &[pooled])
+    }
+
+    /// The net that ends with the mean over positions of `x` and the linear layer `name`.
+    pub(super) fn classified(mut self, name: &str, x: NodeId) -> Result<Graph> {
+        let x = self.pooled(1, x)?;
+        let x = self.linear(name, x, BiasPresence::Present, 1000)?;
+        self.builder.finish(x)
     }
 
     /// Channels of a picture, from the first convolution's weight: 3, or 1 for grey ones.

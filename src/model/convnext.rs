@@ -2,7 +2,7 @@
 
 use super::assembly::{Assembly, BiasPresence, ConvSpec, GELU, Pad};
 use super::tensors::Tensors;
-use super::{BuiltNet, Labels, preprocess};
+use super::{BuiltNet, preprocess};
 use crate::error::{Error, Result};
 use crate::graph::{NodeId, Op};
 use crate::image::Interpolation;
@@ -78,12 +78,6 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     let graph = net.builder.finish(x)?;
     let listed: Vec<String> = depths.iter().map(usize::to_string).collect();
     let form = format!("convnext [{}]", listed.join(","));
-    Ok(BuiltNet {
-        architecture: form.clone(),
-        form,
-        assumed: vec!["gelu", "layer-norm eps 1e-6"],
-        preparation,
-        labels: Labels::for_pictures(graph.classes()),
-        graph,
-    })
+    let assumed = vec!["gelu", "layer-norm eps 1e-6"];
+    Ok(BuiltNet::of_pictures(graph, form, assumed, preparation))
 }

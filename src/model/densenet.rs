@@ -1,8 +1,8 @@
 //! DenseNet-121 to -201 (Huang 2017) with torchvision's names, which timm uses too.
 
-use super::assembly::{Assembly, BiasPresence, ConvSpec};
+use super::assembly::{Assembly, ConvSpec};
 use super::tensors::Tensors;
-use super::{BuiltNet, Labels, preprocess};
+use super::{BuiltNet, preprocess};
 use crate::error::{Error, Result};
 use crate::graph::{NodeId, Op};
 use crate::tensor::{Shape, Window};
@@ -94,17 +94,9 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     }
     x = active(&mut net, "features.norm5", "features.relu5", x)?;
     net.builder.stage(format!("stage{}", depths.len()), x);
-    x = net.pooled(1, x)?;
-    x = net.linear("classifier", x, BiasPresence::Present, 1000)?;
-    let graph = net.builder.finish(x)?;
+    let graph = net.classified("classifier", x)?;
     let listed: Vec<String> = depths.iter().map(usize::to_string).collect();
     let form = format!("densenet [{}]", listed.join(","));
-    Ok(BuiltNet {
-        architecture: form.clone(),
-        form,
-        assumed: vec!["relu", "max-pool after the stem", "average pools between blocks", "batch-norm eps 1e-5"],
-        preparation: preprocess::imagenet(channels),
-        labels: Labels::for_pictures(graph.classes()),
-        graph,
-    })
+    let assumed = vec!["relu", "max-pool after the stem", "average pools between blocks", "batch-norm eps 1e-5"];
+    Ok(BuiltNet::of_pictures(graph, form, assumed, preprocess::imagenet(channels)))
 }

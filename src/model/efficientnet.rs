@@ -1,9 +1,9 @@
 //! EfficientNet B0 to B7 (Tan & Le 2019) with torchvision's names.
 
-use super::assembly::{Assembly, BiasPresence, ConvSpec, SIGMOID, SILU};
+use super::assembly::{Assembly, ConvSpec, SIGMOID, SILU};
 use super::inverted::Inverted;
 use super::tensors::Tensors;
-use super::{BuiltNet, Labels, preprocess};
+use super::{BuiltNet, preprocess};
 use crate::error::{Error, Result};
 use crate::image::Interpolation;
 use crate::tensor::Shape;
@@ -112,20 +112,9 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     }
     x = net.conv_012("features.8", x, ConvSpec::plain(Some(1), 1).to(head), Some(&SILU))?;
     net.builder.stage(format!("stage{}", resolutions + 1), x);
-    x = net.pooled(1, x)?;
-    x = net.linear("classifier.1", x, BiasPresence::Present, 1000)?;
-    let graph = net.builder.finish(x)?;
+    let graph = net.classified("classifier.1", x)?;
     let form = format!("efficientnet [{}]", size.depths.map(|n| n.to_string()).join(","));
-    Ok(BuiltNet {
-        architecture: form.clone(),
-        form,
-        assumed: vec![
-            "silu",
-            "symmetric padding",
-            if size.eps < 1e-4 { "batch-norm eps 1e-5" } else { "batch-norm eps 1e-3" },
-        ],
-        preparation,
-        labels: Labels::for_pictures(graph.classes()),
-        graph,
-    })
+    let assumed =
+        vec!["silu", "symmetric padding", if size.eps < 1e-4 { "batch-norm eps 1e-5" } else { "batch-norm eps 1e-3" }];
+    Ok(BuiltNet::of_pictures(graph, form, assumed, preparation))
 }

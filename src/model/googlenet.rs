@@ -3,9 +3,9 @@
 //! torchvision's published net changes normalised pictures first (`transform_input`), so that levels lie between −1 and
 //! 1. Here the preparation of pictures does that.
 
-use super::assembly::{Assembly, BiasPresence, ConvSpec};
+use super::assembly::{Assembly, ConvSpec};
 use super::tensors::Tensors;
-use super::{BuiltNet, Labels, preprocess};
+use super::{BuiltNet, preprocess};
 use crate::error::Result;
 use crate::graph::{NodeId, Op};
 use crate::tensor::{Shape, Window};
@@ -79,15 +79,7 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
         }
     }
     net.builder.stage(format!("stage{}", stages + 1), x);
-    x = net.pooled(1, x)?;
-    x = net.linear("fc", x, BiasPresence::Present, 1000)?;
-    let graph = net.builder.finish(x)?;
-    Ok(BuiltNet {
-        architecture: FORM.into(),
-        form: FORM.into(),
-        assumed: vec!["relu", "max-pools in ceil mode", "batch-norm eps 1e-3"],
-        preparation: preprocess::symmetric(channels, [224, 256]),
-        labels: Labels::for_pictures(graph.classes()),
-        graph,
-    })
+    let graph = net.classified("fc", x)?;
+    let assumed = vec!["relu", "max-pools in ceil mode", "batch-norm eps 1e-3"];
+    Ok(BuiltNet::of_pictures(graph, FORM, assumed, preprocess::symmetric(channels, [224, 256])))
 }

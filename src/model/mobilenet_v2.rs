@@ -1,8 +1,8 @@
 //! MobileNetV2 (Sandler 2018) with torchvision's names, of any width.
 
-use super::assembly::{Assembly, BiasPresence, ConvSpec, RELU6};
+use super::assembly::{Assembly, ConvSpec, RELU6};
 use super::tensors::Tensors;
-use super::{BuiltNet, Labels, preprocess};
+use super::{BuiltNet, preprocess};
 use crate::error::Result;
 use crate::graph::{NodeId, Op};
 use crate::tensor::Shape;
@@ -62,15 +62,7 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     }
     x = net.conv_012(&format!("features.{position}"), x, ConvSpec::plain(Some(1), 1).to(HEAD), Some(&RELU6))?;
     net.builder.stage(format!("stage{}", resolutions + 1), x);
-    x = net.pooled(1, x)?;
-    x = net.linear("classifier.1", x, BiasPresence::Present, 1000)?;
-    let graph = net.builder.finish(x)?;
-    Ok(BuiltNet {
-        architecture: FORM.into(),
-        form: FORM.into(),
-        assumed: vec!["relu6", "strides and padding of torchvision's MobileNetV2", "batch-norm eps 1e-5"],
-        preparation: preprocess::imagenet(channels),
-        labels: Labels::for_pictures(graph.classes()),
-        graph,
-    })
+    let graph = net.classified("classifier.1", x)?;
+    let assumed = vec!["relu6", "strides and padding of torchvision's MobileNetV2", "batch-norm eps 1e-5"];
+    Ok(BuiltNet::of_pictures(graph, FORM, assumed, preprocess::imagenet(channels)))
 }

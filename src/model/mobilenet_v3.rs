@@ -3,7 +3,7 @@
 use super::assembly::{Assembly, BiasPresence, ConvSpec, HARD_SIGMOID, HARD_SWISH};
 use super::inverted::Inverted;
 use super::tensors::Tensors;
-use super::{BuiltNet, Labels, preprocess};
+use super::{BuiltNet, preprocess};
 use crate::error::Result;
 use crate::graph::Op;
 use crate::tensor::Shape;
@@ -116,12 +116,6 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     x = net.op("classifier.1", HARD_SWISH, &[x])?;
     x = net.linear("classifier.3", x, BiasPresence::Present, 1000)?;
     let graph = net.builder.finish(x)?;
-    Ok(BuiltNet {
-        architecture: size.form.into(),
-        form: size.form.into(),
-        assumed: vec!["relu, hard-swish, hard-sigmoid", "no dilation", "batch-norm eps 1e-3"],
-        preparation: preprocess::imagenet(channels),
-        labels: Labels::for_pictures(graph.classes()),
-        graph,
-    })
+    let assumed = vec!["relu, hard-swish, hard-sigmoid", "no dilation", "batch-norm eps 1e-3"];
+    Ok(BuiltNet::of_pictures(graph, size.form, assumed, preprocess::imagenet(channels)))
 }

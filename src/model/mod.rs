@@ -65,6 +65,19 @@ struct BuiltNet {
     assumed: Vec<&'static str>,
 }
 
+impl BuiltNet {
+    /// A classifier of pictures that is known by its form alone.
+    fn of_pictures(
+        graph: Graph,
+        form: impl Into<String>,
+        assumed: Vec<&'static str>,
+        preparation: Preparation,
+    ) -> Self {
+        let (form, labels) = (form.into(), Labels::for_pictures(graph.classes()));
+        Self { architecture: form.clone(), form, assumed, preparation, labels, graph }
+    }
+}
+
 /// A setting that is assumed unless someone gives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Setting {

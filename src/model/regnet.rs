@@ -1,8 +1,8 @@
 //! RegNet X and Y (Radosavovic 2020) with torchvision's names. Y has gates, X has none.
 
-use super::assembly::{Assembly, BiasPresence, ConvSpec, Groups, SIGMOID};
+use super::assembly::{Assembly, ConvSpec, Groups, SIGMOID};
 use super::tensors::Tensors;
-use super::{BuiltNet, Labels, preprocess};
+use super::{BuiltNet, preprocess};
 use crate::error::{Error, Result};
 use crate::graph::{NodeId, Op};
 use crate::tensor::Shape;
@@ -94,17 +94,9 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
         }
         net.builder.stage(format!("stage{stage}"), x);
     }
-    x = net.pooled(1, x)?;
-    x = net.linear("fc", x, BiasPresence::Present, 1000)?;
-    let graph = net.builder.finish(x)?;
+    let graph = net.classified("fc", x)?;
     let listed: Vec<String> = depths.iter().map(usize::to_string).collect();
     let form = format!("regnet-{} [{}]", if gated { "y" } else { "x" }, listed.join(","));
-    Ok(BuiltNet {
-        architecture: form.clone(),
-        form,
-        assumed: vec!["relu", "strides of torchvision's RegNet", "batch-norm eps 1e-5"],
-        preparation: preprocess::imagenet(channels),
-        labels: Labels::for_pictures(graph.classes()),
-        graph,
-    })
+    let assumed = vec!["relu", "strides of torchvision's RegNet", "batch-norm eps 1e-5"];
+    Ok(BuiltNet::of_pictures(graph, form, assumed, preprocess::imagenet(channels)))
 }

@@ -2,7 +2,7 @@
 //!
 //! As in torchvision, the stride of a bottleneck is in its 3×3 convolution.
 
-use super::assembly::{Assembly, BiasPresence, ConvSpec, Groups};
+use super::assembly::{Assembly, ConvSpec, Groups};
 use super::tensors::Tensors;
 use super::{BuiltNet, Labels, preprocess};
 use crate::error::{Error, Result};
@@ -162,9 +162,7 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
         }
         net.builder.stage(format!("layer{layer}"), x);
     }
-    x = net.pooled(1, x)?;
-    x = net.linear("fc", x, BiasPresence::Present, 1000)?;
-    let graph = net.builder.finish(x)?;
+    let graph = net.classified("fc", x)?;
     let mut assumed = vec!["relu", "max-pool after the stem", "no dilation", "no anti-aliasing", "batch-norm eps 1e-5"];
     if convolutions == 3 {
         assumed.push("stride in the 3x3 convolution of a bottleneck");

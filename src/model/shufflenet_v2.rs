@@ -1,8 +1,8 @@
 //! ShuffleNet V2 (Ma 2018) with torchvision's names, of any width.
 
-use super::assembly::{Assembly, BiasPresence, ConvSpec};
+use super::assembly::{Assembly, ConvSpec};
 use super::tensors::Tensors;
-use super::{BuiltNet, Labels, preprocess};
+use super::{BuiltNet, preprocess};
 use crate::error::Result;
 use crate::graph::{NodeId, Op};
 use crate::tensor::{Shape, Window};
@@ -95,15 +95,7 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     }
     x = net.conv_012("conv5", x, ConvSpec::plain(Some(1), 1).to(last), Some(&Op::Relu))?;
     net.builder.stage("stage4", x);
-    x = net.pooled(1, x)?;
-    x = net.linear("fc", x, BiasPresence::Present, 1000)?;
-    let graph = net.builder.finish(x)?;
-    Ok(BuiltNet {
-        architecture: FORM.into(),
-        form: FORM.into(),
-        assumed: vec!["relu", "max-pool after the stem", "shuffles of two groups", "batch-norm eps 1e-5"],
-        preparation: preprocess::imagenet(channels),
-        labels: Labels::for_pictures(graph.classes()),
-        graph,
-    })
+    let graph = net.classified("fc", x)?;
+    let assumed = vec!["relu", "max-pool after the stem", "shuffles of two groups", "batch-norm eps 1e-5"];
+    Ok(BuiltNet::of_pictures(graph, FORM, assumed, preprocess::imagenet(channels)))
 }

@@ -2,7 +2,7 @@
 
 use super::assembly::{Assembly, ConvSpec, Pad};
 use super::tensors::Tensors;
-use super::{BuiltNet, Labels, preprocess};
+use super::{BuiltNet, preprocess};
 use crate::error::Result;
 use crate::graph::{NodeId, Op};
 use crate::tensor::{Shape, Window};
@@ -109,12 +109,6 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     x = net.relu("classifier.2", x)?;
     x = net.pooled(1, x)?;
     let graph = net.builder.finish(x)?;
-    Ok(BuiltNet {
-        architecture: version.form.into(),
-        form: version.form.into(),
-        assumed: vec!["relu", "max-pools in ceil mode", "relu after the last convolution"],
-        preparation: preprocess::imagenet(channels),
-        labels: Labels::for_pictures(graph.classes()),
-        graph,
-    })
+    let assumed = vec!["relu", "max-pools in ceil mode", "relu after the last convolution"];
+    Ok(BuiltNet::of_pictures(graph, version.form, assumed, preprocess::imagenet(channels)))
 }
