@@ -14,8 +14,8 @@ use reference::cases::{Geometry, Numbers, batch_norm, nets as mixed_nets, scramb
 use reference::{Dense, ReluRule, backward, forward, weight_f64};
 use verilume::device::cpu::{Convolution, Kernels};
 use verilume::engine::{Batch, Copies, DeviceChoice, Engine, Job, Pullback, Task};
-use verilume::graph::{Graph, GraphBuilder, Linear, NodeId, Op, Smooth};
-use verilume::program::{Builder, Decided, Form, Plan, Program, Score, Statistic, Step, Value, Zeros};
+use verilume::graph::{Graph, GraphBuilder, Linear, NodeId, Op, Over, Reduce, Smooth};
+use verilume::program::{Builder, Decided, Elementwise, Form, Plan, Program, Score, Statistic, Step, Value, Zeros};
 use verilume::rule::{Composite, pull_back};
 use verilume::tensor::{Padding, Precision, Shape, Tensor, Window};
 
@@ -150,6 +150,16 @@ fn smooth(f: Smooth) -> Graph {
     b.finish(flat).unwrap()
 }
 
+/// A convolution with the same activation twice.
+fn smooth_twice(f: Smooth) -> Graph {
+    let mut b = GraphBuilder::new(Shape::new(3, 12, 11));
+    let conv = b.push("conv", conv(3, 8), &[b.input()]).unwrap();
+    let once = b.push("once", Op::Smooth(f), &[conv]).unwrap();
+    let twice = b.push("twice", Op::Smooth(f), &[once]).unwrap();
+    let flat = b.push("flatten", Op::Flatten, &[twice]).unwrap();
+    b.finish(flat).unwrap()
+}
+
 #[test]
 fn activations_and_their_slopes_are_fused() {
     let graph = smooth(Smooth::Gelu);
@@ -158,22 +168,77 @@ fn activations_and_their_slopes_are_fused() {
     let forward = |add: &[&'static str]| [&["bias"][..], add, &["gelu", "gelu_slope"]].concat();
     let mut expected = vec![forward(&[]); 5];
     expected.push(forward(&["add"]));
-    // The signal of the last is multiplied on its own, after the flattening.
-    expected.extend([vec!["add", "times"], vec!["times"], vec!["times"], vec!["times"], vec!["times"]]);
+    // Adjoints onto three channels take no factor.
+    expected.push(vec!["add"]);
+    expected.extend(vec![vec!["times"]; 4]);
     assert_eq!(fused, expected);
     assert!(!kinds(&program).iter().any(|kind| kind.starts_with("gelu")), "{:?}", kinds(&program));
+    // The second of two equal activations in a row is computed on its own, and so is its slope.
+    let twice = gradient(&smooth_twice(Smooth::Gelu), &Composite::gradient());
+    let apart: Vec<&str> = kinds(&twice).into_iter().filter(|kind| kind.starts_with("gelu")).collect();
+    assert_eq!(apart, ["gelu", "gelu_slope"]);
     // Scores alone want no slopes.
     let mut b = Builder::new(&graph, Decided::Here).unwrap();
     b.score(Score::Logit);
     assert!(b.finish().steps().iter().all(|step| !step.fused().contains(&"gelu_slope")));
 }
 
+/// A slope that is not of the activation after the convolution, or comes before it, needs the convolution's sums.
+#[test]
+fn other_slopes_keep_the_input() {
+    let graph = smooth_twice(Smooth::Silu);
+    let x = graph.find("conv").unwrap();
+    let mut b = Builder::new(&graph, Decided::Here).unwrap();
+    let other = b.elementwise(Elementwise::Slope(Smooth::Gelu), vec![b.output(x)]).unwrap();
+    b.store(other, 0).unwrap();
+    b.store(b.output(graph.find("once").unwrap()), 1).unwrap();
+    let program = b.finish();
+    assert_eq!(kinds(&program), ["perturb", "conv", "silu", "gelu_slope", "store", "store"]);
+    assert!(reads_what_is_written(&program));
+}
+
+/// Whether every value is written before it is read.
+fn reads_what_is_written(program: &Program) -> bool {
+    let mut written = std::collections::HashSet::new();
+    program.steps().iter().all(|step| {
+        let known = step.reads().iter().all(|v| written.contains(v));
+        written.extend(step.writes());
+        known
+    })
+}
+
+/// A value that is repeated to fill the result cannot give the result its memory, although both have as many bytes.
+#[test]
+fn repeated_operands_are_not_written_over() {
+    for shape in [Shape::new(12, 1, 1), Shape::new(5, 1, 2), Shape::new(16, 1, 1)] {
+        let mut b = GraphBuilder::new(shape);
+        let x = b.input();
+        let mean = b.push("mean", Op::Reduce(Reduce { over: Over::Everything, mean: true }), &[x]).unwrap();
+        let centred = b.push("product", Op::Mul, &[mean, x]).unwrap();
+        let flat = b.push("flatten", Op::Flatten, &[centred]).unwrap();
+        let graph = b.finish(flat).unwrap();
+        let numbers: Vec<f64> = (0..shape.len()).map(|i| 1.0 + i as f64).collect();
+        let n = numbers.len() as f64;
+        let mean = numbers.iter().sum::<f64>() / n;
+        for settings in machines() {
+            let x = Tensor::f32([1, shape.c, shape.h, shape.w], numbers.iter().map(|&v| v as f32).collect()).unwrap();
+            let mut engine = Engine::new(&settings).unwrap();
+            let job = Job::gradient(Score::Logit);
+            let map = engine.explain(&graph, &job, &Batch::new(&x).unwrap(), &[1]).unwrap().maps.remove(0);
+            for (i, &got) in map.to_f64().iter().enumerate() {
+                let want = numbers[1] / n + if i == 1 { mean } else { 0.0 };
+                assert!((got - want).abs() <= 1e-5 * want, "{shape} at {i}: {got} for {want} on {settings:?}");
+            }
+        }
+    }
+}
+
 /// As the steps on their own, bit for bit: a reader of an activation's input keeps it from being fused.
 #[test]
 fn fused_activations_compute_what_they_say() {
     let x = Numbers::Reals.fill(3, 2 * 3 * 12 * 11, 1);
-    for f in [Smooth::Gelu, Smooth::Sigmoid] {
-        let graph = smooth(f);
+    let functions = [Smooth::Gelu, Smooth::Sigmoid];
+    for (f, graph) in functions.into_iter().flat_map(|f| [(f, smooth(f)), (f, smooth_twice(f))]) {
         for settings in machines() {
             let x = Tensor::f32([2, 3, 12, 11], x.iter().map(|&v| v as f32).collect()).unwrap();
             let x = Batch::new(&x).unwrap();
@@ -191,7 +256,8 @@ fn fused_activations_compute_what_they_say() {
                     .unwrap()
             };
             let (fused, apart) = (run(false), run(true));
-            assert_eq!((fused.stores.len(), apart.stores.len()), (1, 7));
+            let inputs = graph.nodes().iter().filter(|node| matches!(node.op, Op::Smooth(_))).count();
+            assert_eq!((fused.stores.len(), apart.stores.len()), (1, 1 + inputs));
             assert_eq!(fused.logits, apart.logits, "{f:?} on {settings:?}");
             for (fused, apart) in fused.stores[0].iter().zip(&apart.stores[0]) {
                 assert!(fused.to_f64().iter().any(|&v| v != 0.0));

@@ -1,9 +1,9 @@
 //! Removes unused steps and merges pointwise steps into the convolutions before them.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::{Elementwise, Epilogue, Form, Step, Value};
-use crate::graph::NodeId;
+use crate::graph::{NodeId, Smooth};
 
 /// A step and the node that it works for.
 type NodeStep = (Step, Option<NodeId>);
@@ -43,35 +43,47 @@ fn without_dead_steps(mut steps: Vec<NodeStep>) -> Vec<NodeStep> {
 struct Readers<'a> {
     forms: &'a [Form],
     count: Vec<usize>,
-    /// Of these, steps that compute the slope of an activation.
-    slopes: Vec<usize>,
+    /// Of these, steps that compute the slope of an activation: their positions and the activations.
+    slopes: Vec<Vec<(usize, Smooth)>>,
 }
+
+/// Steps so far, with what follows merged into them.
+struct Fused {
+    steps: Vec<Step>,
+    /// The input of the activation that a convolution took in, by the convolution's position.
+    activated: HashMap<usize, Value>,
+    /// Position of the step that defines a value; values of merged steps move to their convolution.
+    defined: Vec<usize>,
+}
+
+/// Adjoints onto so few channels have kernels of their own, which take no factor.
+const FEW_CHANNELS: usize = 4;
 
 /// Merges pointwise steps into the epilogue of the convolution that computed their input.
 fn fuse(work: Vec<NodeStep>, forms: &[Form]) -> (Vec<Step>, Vec<Option<NodeId>>) {
     let values = forms.len();
-    let mut readers = Readers { forms, count: vec![0; values], slopes: vec![0; values] };
-    for (step, _) in &work {
-        let slope = usize::from(matches!(step, Step::Elementwise { op: Elementwise::Slope(_), .. }));
+    let mut readers = Readers { forms, count: vec![0; values], slopes: vec![Vec::new(); values] };
+    for (position, (step, _)) in work.iter().enumerate() {
         for v in step.reads() {
             readers.count[v.index()] += 1;
-            readers.slopes[v.index()] += slope;
+            if let Step::Elementwise { op: Elementwise::Slope(f), .. } = step {
+                readers.slopes[v.index()].push((position, *f));
+            }
         }
     }
-    // Position in `steps` of the step that defines a value; values of merged steps move to their convolution.
-    let mut defined = vec![usize::MAX; values];
-    let mut steps: Vec<Step> = Vec::with_capacity(work.len());
+    let steps = Vec::with_capacity(work.len());
+    let mut fused = Fused { steps, activated: HashMap::new(), defined: vec![usize::MAX; values] };
     let mut nodes = Vec::with_capacity(work.len());
-    for (step, node) in work {
+    for (position, (step, node)) in work.into_iter().enumerate() {
         let written = step.writes();
-        let at = merge(&step, &mut steps, &defined, &readers).unwrap_or_else(|| {
-            steps.push(step);
+        let at = fused.merge(&step, position, &readers).unwrap_or_else(|| {
+            fused.steps.push(step);
             nodes.push(node);
-            steps.len() - 1
+            fused.steps.len() - 1
         });
-        written.into_iter().for_each(|v| defined[v.index()] = at);
+        written.into_iter().for_each(|v| fused.defined[v.index()] = at);
     }
-    (steps, nodes)
+    (fused.steps, nodes)
 }
 
 fn epilogue_of(step: &mut Step) -> Option<(&mut Value, &mut Epilogue)> {
@@ -81,109 +93,109 @@ fn epilogue_of(step: &mut Step) -> Option<(&mut Value, &mut Epilogue)> {
     }
 }
 
-/// Position of the earlier convolution whose epilogue now includes `step`, if there is one.
-fn merge(step: &Step, steps: &mut [Step], defined: &[usize], readers: &Readers<'_>) -> Option<usize> {
-    let uses = &readers.count;
-    match step {
-        &Step::Add { a, b, out } => {
-            // The later operand must come from a convolution whose result has no other reader.
-            let (late, early) = if defined[a.index()] > defined[b.index()] { (a, b) } else { (b, a) };
-            if a == b || uses[late.index()] != 1 || defined[early.index()] == defined[late.index()] {
-                return None;
-            }
-            let at = defined[late.index()];
-            let (target, epilogue) = steps.get_mut(at).and_then(epilogue_of)?;
-            if *epilogue != Epilogue::default() {
-                return None;
-            }
-            epilogue.add = Some(early);
-            *target = out;
-            Some(at)
-        }
-        &Step::Clamp { x, range, out } => {
-            let at = defined[x.index()];
-            let (target, epilogue) = steps.get_mut(at).and_then(epilogue_of)?;
-            if uses[x.index()] != 1 || *target != x || epilogue.clamp.is_some() || epilogue.ends() {
-                return None;
-            }
-            epilogue.clamp = Some(range);
-            *target = out;
-            Some(at)
-        }
-        &Step::Inside { x, range, out } => {
-            let at = defined[x.index()];
-            let (target, epilogue) = steps.get_mut(at).and_then(epilogue_of)?;
-            // Bits are taken before clamping; the clamp must not change their meaning.
-            let same = epilogue.clamp.is_none_or(|c| c == range);
-            if *target != x || !same || epilogue.ends() || epilogue.bits.is_some() {
-                return None;
-            }
-            epilogue.bits = Some((out, range));
-            Some(at)
-        }
-        &Step::Gate { s, bits, out } => {
-            let at = defined[s.index()];
-            let (target, epilogue) = steps.get_mut(at).and_then(epilogue_of)?;
-            if uses[s.index()] != 1 || *target != s || epilogue.ends() || defined[bits.index()] >= at {
-                return None;
-            }
-            epilogue.gate = Some(bits);
-            *target = out;
-            Some(at)
-        }
-        Step::Elementwise { op, xs, out } => merge_elementwise(*op, xs, *out, steps, defined, readers),
-        _ => None,
+impl Fused {
+    /// The step that defines `x`, if it is a convolution whose result is `x`.
+    fn convolution(&mut self, x: Value) -> Option<(usize, &mut Value, &mut Epilogue)> {
+        let at = self.defined[x.index()];
+        let (target, epilogue) = self.steps.get_mut(at).and_then(epilogue_of)?;
+        (*target == x).then_some((at, target, epilogue))
     }
-}
 
-/// As [`merge`], for an elementwise function.
-fn merge_elementwise(
-    op: Elementwise,
-    xs: &[Value],
-    out: Value,
-    steps: &mut [Step],
-    defined: &[usize],
-    readers: &Readers<'_>,
-) -> Option<usize> {
-    match (op, xs) {
-        // A signal times what the forward pass stored.
-        (Elementwise::Mul, &[a, b]) => {
-            let (late, early) = if defined[a.index()] > defined[b.index()] { (a, b) } else { (b, a) };
-            let same = readers.forms[late.index()] == readers.forms[early.index()];
-            if !same || readers.count[late.index()] != 1 || defined[early.index()] == defined[late.index()] {
-                return None;
+    /// The later and the earlier of two operands, if nobody else reads the later one.
+    fn in_order(&self, a: Value, b: Value, readers: &Readers<'_>) -> Option<(Value, Value)> {
+        let [at_a, at_b] = [a, b].map(|v| self.defined[v.index()]);
+        let (late, early) = if at_a > at_b { (a, b) } else { (b, a) };
+        (at_a != at_b && readers.count[late.index()] == 1).then_some((late, early))
+    }
+
+    /// Position of the earlier convolution whose epilogue now includes `step`, if there is one.
+    fn merge(&mut self, step: &Step, position: usize, readers: &Readers<'_>) -> Option<usize> {
+        let read_once = |v: Value| readers.count[v.index()] == 1;
+        match step {
+            Step::Add { a, b, out } => {
+                let (late, early) = self.in_order(*a, *b, readers)?;
+                let (at, target, epilogue) = self.convolution(late)?;
+                if *epilogue != Epilogue::default() {
+                    return None;
+                }
+                epilogue.add = Some(early);
+                *target = *out;
+                Some(at)
             }
-            let at = defined[late.index()];
-            let Some(Step::ConvAdjoint { out: target, epilogue, .. }) = steps.get_mut(at) else { return None };
-            if *target != late || !epilogue.is_sum() {
-                return None;
+            Step::Clamp { x, range, out } => {
+                let (at, target, epilogue) = self.convolution(*x)?;
+                if !read_once(*x) || epilogue.clamp.is_some() || epilogue.is_closed() {
+                    return None;
+                }
+                epilogue.clamp = Some(*range);
+                *target = *out;
+                Some(at)
             }
-            epilogue.times = Some(early);
-            *target = out;
-            Some(at)
+            Step::Inside { x, range, out } => {
+                let (at, _, epilogue) = self.convolution(*x)?;
+                // Bits are taken before clamping; the clamp must not change their meaning.
+                let same = epilogue.clamp.is_none_or(|c| c == *range);
+                if !same || epilogue.is_closed() || epilogue.bits.is_some() {
+                    return None;
+                }
+                epilogue.bits = Some((*out, *range));
+                Some(at)
+            }
+            Step::Gate { s, bits, out } => {
+                let defined = self.defined[bits.index()];
+                let (at, target, epilogue) = self.convolution(*s)?;
+                if !read_once(*s) || epilogue.is_closed() || defined >= at {
+                    return None;
+                }
+                epilogue.gate = Some(*bits);
+                *target = *out;
+                Some(at)
+            }
+            Step::Elementwise { op: Elementwise::Mul, xs, out } => {
+                // A signal times what an earlier step stored.
+                let &[a, b] = &xs[..] else { return None };
+                let (late, early) = self.in_order(a, b, readers)?;
+                let forms = [late, early].map(|v| readers.forms[v.index()]);
+                let few = forms[0].shape().c <= FEW_CHANNELS;
+                let adjoint = matches!(self.steps.get(self.defined[late.index()]), Some(Step::ConvAdjoint { .. }));
+                let (at, target, epilogue) = self.convolution(late)?;
+                if forms[0] != forms[1] || few || !adjoint || !epilogue.is_sum() {
+                    return None;
+                }
+                epilogue.times = Some(early);
+                *target = *out;
+                Some(at)
+            }
+            Step::Elementwise { op: Elementwise::Smooth(f), xs, out } => {
+                let &[x] = &xs[..] else { return None };
+                // The input is not stored: nothing may read it but one later slope of this activation.
+                let slopes = &readers.slopes[x.index()];
+                let alone = slopes.len() <= 1 && readers.count[x.index()] == 1 + slopes.len();
+                if !alone || slopes.iter().any(|(at, of)| *at < position || of != f) {
+                    return None;
+                }
+                let forward = matches!(self.steps.get(self.defined[x.index()]), Some(Step::Conv { .. }));
+                let (at, target, epilogue) = self.convolution(x)?;
+                if !forward || !epilogue.is_sum() {
+                    return None;
+                }
+                epilogue.smooth = Some((*f, None));
+                *target = *out;
+                self.activated.insert(at, x);
+                Some(at)
+            }
+            Step::Elementwise { op: Elementwise::Slope(_), xs, out } => {
+                let &[x] = &xs[..] else { return None };
+                let at = self.defined[x.index()];
+                if self.activated.get(&at) != Some(&x) {
+                    return None;
+                }
+                let (_, epilogue) = self.steps.get_mut(at).and_then(epilogue_of)?;
+                let (_, slope) = epilogue.smooth.as_mut()?;
+                *slope = Some(*out);
+                Some(at)
+            }
+            _ => None,
         }
-        (Elementwise::Smooth(f), &[x]) => {
-            let at = defined[x.index()];
-            let Some(Step::Conv { out: target, epilogue, .. }) = steps.get_mut(at) else { return None };
-            // The input is not stored, so nothing else reads it but one slope.
-            let slopes = readers.slopes[x.index()];
-            if *target != x || !epilogue.is_sum() || slopes > 1 || readers.count[x.index()] != 1 + slopes {
-                return None;
-            }
-            epilogue.smooth = Some((f, None));
-            *target = out;
-            Some(at)
-        }
-        // The convolution has an activation only if `x` is that activation's input.
-        (Elementwise::Slope(f), &[x]) => {
-            let at = defined[x.index()];
-            let Some(Step::Conv { epilogue, .. }) = steps.get_mut(at) else { return None };
-            match &mut epilogue.smooth {
-                Some((of, slope @ None)) if *of == f => *slope = Some(out),
-                _ => return None,
-            }
-            Some(at)
-        }
-        _ => None,
     }
 }

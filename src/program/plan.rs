@@ -54,10 +54,13 @@ impl Plan {
         let mut block_of: Vec<Option<usize>> = vec![None; program.forms.len()];
         for (i, step) in program.steps.iter().enumerate() {
             for (n, out) in step.writes().into_iter().enumerate() {
-                let bytes = bytes_of(program.forms[out.index()]).next_multiple_of(ALIGN);
+                let form = program.forms[out.index()];
+                let bytes = bytes_of(form).next_multiple_of(ALIGN);
                 let last = last_use[out.index()];
+                // An operand of another shape is repeated: its elements are read again after they were written.
                 let dying = step.overwrites().into_iter().filter(|v| n == 0 && last_use[v.index()] == i);
-                let taken_over = dying.filter_map(|v| block_of[v.index()]).find(|&b| blocks[b].bytes == bytes);
+                let mut alike = dying.filter(|v| program.forms[v.index()] == form);
+                let taken_over = alike.find_map(|v| block_of[v.index()]);
                 block_of[out.index()] = Some(match taken_over {
                     Some(b) => {
                         blocks[b].steps = *blocks[b].steps.start()..=last;

@@ -24,8 +24,8 @@ pub struct Epilogue {
 }
 
 impl Epilogue {
-    /// Whether nothing may follow: what follows a sum with bits or bounds is in the order of the fields.
-    pub(super) fn ends(&self) -> bool {
+    /// Whether nothing may follow: a gate, a factor or an activation is the last operation.
+    pub(super) fn is_closed(&self) -> bool {
         self.gate.is_some() || self.times.is_some() || self.smooth.is_some()
     }
 

@@ -186,7 +186,7 @@ mod tests {
             add: Some(other),
             bits: Some((bits, Range::POSITIVE)),
             clamp: Some(Range::POSITIVE),
-            gate: None,
+            ..Epilogue::default()
         };
         let fused = Step::Conv { layer: conv(), x, out, epilogue };
         // 48 more numbers to read, 48 more bits to write.
