@@ -28,9 +28,15 @@ pub(super) struct Reach {
     pub watched: Vec<NodeId>,
 }
 
-/// Whether the node clips large numbers.
-fn cuts(node: &Node) -> bool {
-    matches!(node.op, Op::Softmax { .. }) || node.op.activation().is_some_and(|f| f.bounds()[1].is_finite())
+/// Whether the node clips large numbers: an infinite operand gives a finite result.
+fn clips(node: &Node) -> bool {
+    matches!(node.op, Op::Softmax { .. } | Op::Divide)
+        || node.op.activation().is_some_and(|f| f.bounds()[1].is_finite())
+}
+
+/// A bound that is not a number (0 · ∞) bounds nothing.
+fn known(bound: f64) -> f64 {
+    if bound.is_nan() { f64::INFINITY } else { bound }
 }
 
 /// Largest magnitude of `numbers`.
@@ -67,7 +73,7 @@ impl Reach {
             Precision::F32 => f64::from(f32::MAX),
             Precision::F64 => f64::MAX,
         };
-        let cut = graph.ids().any(|id| cuts(graph.node(id)));
+        let cut = graph.ids().any(|id| clips(graph.node(id)));
         let gains = if cut { Self::gains(graph) } else { Vec::new() };
         let mut reach = Self { gains, most, watched: Vec::new() };
         reach.watched = reach.beyond(graph, USUAL).collect();
@@ -97,28 +103,53 @@ impl Reach {
         graph.ids().map(gain).collect()
     }
 
-    /// Nodes whose outputs are clipped and may overflow if the picture's magnitudes are at most `input`, less those that
-    /// are watched.
+    /// Nodes whose outputs are clipped and may overflow if the picture's magnitudes are at most `input`, except those
+    /// already watched.
     fn beyond(&self, graph: &Graph, input: f64) -> impl Iterator<Item = NodeId> {
         let mut bounds: Vec<f64> = Vec::with_capacity(self.gains.len());
         let mut beyond = Vec::new();
         for (id, [gain, bias]) in graph.ids().zip(&self.gains) {
             let node = graph.node(id);
             let before = node.inputs.iter().map(|i| bounds[i.index()]);
-            let before: f64 = match node.op {
+            let before: f64 = match &node.op {
                 Op::Add => before.sum(),
-                Op::Mul => before.product(),
+                Op::Mul => known(before.product()),
                 Op::Divide => f64::INFINITY,
                 Op::Reduce(reduce) => {
                     let from = node.inputs.first().map_or(node.shape, |&i| graph.node(i).shape);
                     let terms = from.len() / node.shape.len();
                     largest(before) * reduce.factor(from) * terms as f64
                 }
-                _ => largest(before),
+                Op::Input
+                | Op::Conv(_)
+                | Op::Linear(_)
+                | Op::BatchNorm(_)
+                | Op::Affine(_)
+                | Op::Standardise(_)
+                | Op::Relu
+                | Op::Clamp { .. }
+                | Op::Smooth(_)
+                | Op::PRelu(_)
+                | Op::MaxPool(_)
+                | Op::GlobalMaxPool
+                | Op::AvgPool { .. }
+                | Op::AdaptiveAvgPool { .. }
+                | Op::Softmax { .. }
+                | Op::Flatten
+                | Op::Concat
+                | Op::Subsample { .. }
+                | Op::Resize(_)
+                | Op::Slice { .. }
+                | Op::Shuffle { .. }
+                | Op::Pad { .. }
+                | Op::PadChannels { .. } => largest(before),
             };
-            if cuts(node) && before >= self.most {
-                beyond.extend(node.inputs.first());
-            }
+            // An infinite divisor makes 0.
+            let clipped = match &node.op {
+                Op::Divide => node.inputs.get(1),
+                _ => node.inputs.first().filter(|_| clips(node)),
+            };
+            beyond.extend(clipped.filter(|x| bounds[x.index()] >= self.most));
             if let Op::Softmax { .. } = &node.op {
                 bounds.push(1.0);
                 continue;
@@ -131,7 +162,7 @@ impl Reach {
             bounds.push(match node.op.activation() {
                 Some(f) => f.reach(before),
                 None if id == graph.input() => input,
-                None => before * gain + bias,
+                None => known(before * gain) + bias,
             });
         }
         beyond.into_iter().filter(|node| !self.watched.contains(node))
@@ -221,7 +252,7 @@ mod tests {
         for cut in [relu6.clone(), Op::Smooth(Smooth::SoftClamp(SoftClamp { lo: 0.0, hi: 6.0, beta: 2.0 }))] {
             let why = engine.forward(&net(2e38, cut.clone()), &x).unwrap_err().to_string();
             assert!(why.contains("layer 'first'"), "{why}");
-            // As large as it may be, and a picture of more than the net takes.
+            // The largest factor that passes; a picture that overflows.
             assert!(engine.forward(&net(1e38, cut.clone()), &x).is_ok());
             let wild = Batch::of(vec![Tensor::f32([2, 1, 1], vec![3e38, 0.0]).unwrap()]).unwrap();
             assert!(engine.forward(&net(2.0, cut.clone()), &wild).is_err());
@@ -282,6 +313,22 @@ mod tests {
             });
             match made {
                 Ok(outcome) => assert!(fine && outcome.stores.is_empty()),
+                Err(e) => assert!(!fine && e.to_string().contains("layer 'first'"), "{e}"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_infinite_divisor_is_an_error() {
+        let mut engine = Engine::new(&Settings::default()).unwrap();
+        let x = Batch::of(vec![Tensor::f32([2, 1, 1], vec![3.0, 4.0]).unwrap()]).unwrap();
+        for (factor, fine) in [(1e38, true), (2e38, false)] {
+            let mut b = GraphBuilder::new(Shape::vector(2));
+            let weight = Weight::owned([2, 2, 1, 1], &[factor, 0.0, 0.0, 1.0]).unwrap();
+            let first = b.push("first", Op::Linear(Linear { weight, bias: None }), &[b.input()]).unwrap();
+            let out = b.push("out", Op::Divide, &[b.input(), first]).unwrap();
+            match engine.forward(&b.finish(out).unwrap(), &x) {
+                Ok(_) => assert!(fine),
                 Err(e) => assert!(!fine && e.to_string().contains("layer 'first'"), "{e}"),
             }
         }

@@ -53,7 +53,15 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     }
     let widths = drafted.map_or([0; 4], |v| v.2);
     let channels = Assembly::picture_channels(tensors, "features.0.0.weight");
-    let preparation = preprocess::torchvision(channels, [224, 236], Interpolation::Bilinear);
+    let tensor = "features.0.0.weight";
+    let width = drafted.map(|v| v.2[0]).or_else(|| tensors.shape(tensor).and_then(|dims| dims.first().copied()));
+    // The sides to which torchvision resizes for tiny, small, and base and large.
+    let side = match (width, depths[2]) {
+        (Some(..=96), ..=9) => 236,
+        (Some(..=96), _) => 230,
+        _ => 232,
+    };
+    let preparation = preprocess::torchvision(channels, [224, side], Interpolation::Bilinear);
     let mut net = Assembly::new(tensors, Shape::new(channels, 224, 224), 1e-6);
     let mut x = net.builder.input();
     let patches = |side, out| ConvSpec::plain(Some(side), side).to(out).padded(Pad::Rows(0)).with_bias();

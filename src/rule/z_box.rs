@@ -42,7 +42,27 @@ impl ZBox {
                 (Op::Mul | Op::Divide | Op::Softmax { .. } | Op::Standardise(_), None) => false,
                 (Op::Affine(affine), None) => affine.scale.iter().all(|s| *s >= 0.0),
                 (Op::BatchNorm(norm), None) => norm.gamma.iter().all(|s| *s >= 0.0),
-                _ => true,
+                (
+                    Op::Input
+                    | Op::MaxPool(_)
+                    | Op::GlobalMaxPool
+                    | Op::AvgPool { .. }
+                    | Op::AdaptiveAvgPool { .. }
+                    | Op::Add
+                    | Op::Reduce(_)
+                    | Op::Flatten
+                    | Op::Concat
+                    | Op::Subsample { .. }
+                    | Op::Resize(_)
+                    | Op::Slice { .. }
+                    | Op::Shuffle { .. }
+                    | Op::Pad { .. }
+                    | Op::PadChannels { .. },
+                    None,
+                ) => true,
+                // Another layer would be the first one.
+                (Op::Conv(_) | Op::Linear(_), None) => true,
+                (Op::Relu | Op::Clamp { .. } | Op::Smooth(_) | Op::PRelu(_), None) => false,
             };
             if before[i.index()] && !rises {
                 let (name, kind) = (&node.name, node.op.kind());

@@ -17,7 +17,7 @@ pub(crate) struct Finish<T> {
     pub bits_range: [T; 2],
     /// Zero where the bit is 0.
     pub gate: *const u8,
-    /// Multiplied by the number, applied last.
+    /// Factor of the result.
     pub times: *const T,
     /// Applied to whole bands once they are stored.
     pub smooth: Option<Smooth>,

@@ -139,7 +139,8 @@ impl<'a, I: Isa> ConvWork<'a, I> {
         Self { plan, weights, copies, pieces, parts }
     }
 
-    /// Whether the tasks apply the epilogue's activation. Tiles of Winograd's transforms share no positions.
+    /// Whether the tasks apply the epilogue's activation. Winograd's tasks do not write whole bands; their activation is a
+    /// separate pass.
     pub fn activates(&self) -> bool {
         self.plan.algorithm.bands().is_some()
     }
