@@ -1,7 +1,7 @@
 //! Every golden row of PyTorch, Captum and Zennit that the methods cover, through the same door as the command line.
 //!
 //! Double precision must agree to 1e-5. In single precision a rounding flips a few ReLUs and pool winners, and a flip
-//! changes a gradient by per cents; so logits must agree to 1e-4, maps to 5e-2 in the L2 norm, flips are counted, and
+//! changes a gradient by several per cent; so logits must agree to 1e-4, maps to 5e-2 in the L2 norm, flips are counted, and
 //! gradients must agree to 1e-4 when the backward pass runs under the decisions of the double-precision run.
 //!
 //! `UPDATE_DOCS=1 cargo test --release --test golden` writes the errors in double precision into `docs/methods.md`.

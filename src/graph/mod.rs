@@ -144,7 +144,7 @@ impl Graph {
         stage.or_else(|| self.ids().find(|&id| self.node(id).name == name)).ok_or_else(|| {
             let stages: Vec<&str> = self.stages.iter().map(|(n, _)| n.as_str()).collect();
             Error::settings(format!(
-                "no layer is named '{name}'; the stages are {} (`model info` lists every layer)",
+                "no layer is named '{name}'; the stages are {} (`model dump` lists every layer)",
                 stages.join(", ")
             ))
         })

@@ -104,7 +104,9 @@ pub fn first_activation(graph: &Graph) -> Result<NodeId> {
         }
         conv.push(behind || matches!(node.op, Op::Conv(_)));
     }
-    Err(Error::settings("no ReLU follows a convolution in this net; name the layer whose outputs decoys must keep"))
+    Err(Error::settings(
+        "no activation follows a convolution in this net; name the layer whose outputs decoys must keep",
+    ))
 }
 
 /// First elements of patches along an axis: 0, stride, … until one patch reaches the far edge.

@@ -53,7 +53,7 @@ pub(crate) const ENTRY: Entry = Entry {
     ],
     promises: &[(Promise::NotNegative, When::Always), (Promise::Preservation, When::Always)],
     draws: When::Never,
-    caution: "with --score prob the gap is at most 1, so λ must be far smaller or every mask ends at 0; start at 1, \
+    caution: "with --score prob, or where scores are small, λ must be far smaller or every mask ends at 0; start at 1, \
               clamping at 0, learning rate, 30 iterations and λ=0.5 are this project's own choice; the score is kept only \
               as well as λ and the iterations allow: see the gap",
     build: |values, context| Ok(Box::new(Haf::new(values, context.score)?)),

@@ -68,8 +68,10 @@ pub(crate) const ENTRY: Entry = Entry {
     promises: &[(Promise::Conservation, When::Always)],
     draws: When::Never,
     caution: "with small ε, outputs near zero make relevance large and noisy, most of all where a residual addition nearly \
-              cancels; the gap is what stabilisers took, large where ε is; a small gap does not say that the score reached the pixels: on \
-              nets with large biases next to nothing does, see the record's shares",
+              cancels; the gap is what stabilisers took, and what z⁺, γ and αβ lose or gain at a layer without a part of the sign \
+              they ask for: expect it at layer norms, at norms before a convolution and at bottlenecks without an activation; \
+              where scores or outputs are not far above 1e-6, stabilisers take most; a small gap does not say that the score \
+              reached the pixels: on nets with large biases next to nothing does, see the record's shares",
     build: |values, context| {
         let preset: Preset = values.parse("preset")?;
         let end = |key: &str, colour: &str, levels: Vec<f64>| match values.text(key)? {

@@ -16,7 +16,7 @@ pub(crate) const PARAMETERS: [Parameter; 3] = [
         key: "layer",
         unit: "a stage or node",
         default: "last",
-        help: "whose activations; `model info` lists them, `last` is the last stage",
+        help: "whose activations; `model dump` lists them, `last` is the last stage",
     },
     Parameter {
         key: "upsample",

@@ -20,8 +20,8 @@ pub(crate) const ENTRY: Entry = Entry {
     summary: "max − min of a method's maps over decoys x̃, which move patches of x as far as ‖F(x̃)−F(x)‖∞ ≤ ε at a layer F \
               allows; the paper leaves solver, layer, ε and stride open: they are this project's own choice, and so is the \
               mask `lattice`",
-    passes: "2 a mask of the base's (8 for a 3×3 first layer, 18 for 7×7 with stride 2), and `iterations` forward and \
-             backward up to the layer",
+    passes: "2 of the base for each mask: 8 in all where the layer sees 3×3 pixels, 18 for 7×7 with stride 2, 200 for \
+             ConvNeXt; and `iterations` forward and backward up to the layer",
     parameters: &[
         Parameter {
             key: "base",
@@ -33,7 +33,8 @@ pub(crate) const ENTRY: Entry = Entry {
             key: "layer",
             unit: "a stage or node",
             default: "first",
-            help: "whose outputs decoys may hardly change; `first` is the first ReLU after the first convolution, our choice",
+            help: "whose outputs decoys may hardly change; `first` is the first activation after a convolution, our choice; \
+                   where that sees many pixels, as in ConvNeXt, an earlier layer needs far fewer masks",
         },
         Parameter { key: "patch", unit: "pixels", default: "3", help: "side of a patch; 3 is the paper's" },
         Parameter {
