@@ -166,7 +166,8 @@ What the rules above do where their papers are silent, and why.
 - **Quotient of two signals**: the divisor is a gate. DeepLIFT takes it as the product with 1/b, whose difference is exact.
   FullGrad's constant of a quotient is the quotient itself, since the gradients of its two operands cancel.
 - **Softmax inside a net** (weights of branches): LRP passes relevance through it as through an activation; as a gate it
-  gets none. DeepLIFT refuses it. FullGrad's constant is what y = softmax(x) has beyond its derivative along x.
+  gets none. DeepLIFT refuses it. FullGrad's constant is what y = softmax(x) has beyond its derivative along x. All other
+  rules take its gradient, since it is not a function of one number.
 - **Sums and means over channels or positions**: as average pools.
 - **Resizing**: a sum with known positive weights, so LRP treats it as an average pool.
 - **Slice, shuffle, padding, global max-pool**: relevance and signals move with the numbers.

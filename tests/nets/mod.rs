@@ -13,6 +13,7 @@ use verilume::map::Map;
 use verilume::method::{Context, Entry, Spec};
 use verilume::model::Model;
 use verilume::program::Score;
+use verilume::random;
 use verilume::tensor::{Precision, Shape, Tensor};
 use verilume::{Error, Result};
 
@@ -43,6 +44,23 @@ impl Net {
 
     pub fn real(name: &str, model: &Model) -> Self {
         Self::new(name, model, &golden(&format!("real/{name}.cases.safetensors")))
+    }
+
+    /// A published net with random weights on `n` pictures of noise, whose classes it finds.
+    pub fn random(name: &str, shape: Shape, n: usize) -> Self {
+        let model = Model::random(name, 3).unwrap();
+        let graph = model.graph(shape).unwrap();
+        let noise = |key: u64| {
+            let mut noise = vec![0f32; shape.len()];
+            random::fill_normals(7, key, 0, 0, &mut noise);
+            Tensor::f32(shape.dims(), noise).unwrap()
+        };
+        let x = Batch::of((1..=n as u64).map(noise).collect()).unwrap();
+        let settings = Settings { precision: Precision::F64, threads: Some(2), ..Settings::default() };
+        let logits = Engine::new(&settings).unwrap().forward(&graph, &x).unwrap().to_f64().into_owned();
+        let best = |of: &[f64]| (0..of.len()).max_by(|&a, &b| of[a].total_cmp(&of[b])).unwrap();
+        let targets = logits.chunks(graph.classes()).map(best).collect();
+        Self { name: name.into(), graph, preprocess: model.preprocess().clone(), x, targets, bytes: Vec::new() }
     }
 
     fn new(name: &str, model: &Model, cases: &Path) -> Self {

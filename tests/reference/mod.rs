@@ -4,6 +4,7 @@
 //! compared with finite differences.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub mod bounds;
 pub mod cases;
 
 use verilume::graph::{Affine, BatchNorm, Conv, Graph, Linear, NodeId, Op, Standardise};
@@ -536,12 +537,12 @@ pub fn forward(graph: &Graph, x: &Dense) -> Vec<Dense> {
 
 /// What `seed` at the output of `node` becomes at every node's output (zeros where nothing arrives).
 pub fn backward(graph: &Graph, outputs: &[Dense], node: NodeId, seed: Dense, rule: ReluRule) -> Vec<Dense> {
-    backward_with(graph, outputs, node, seed, (rule, false), Op::clone)
+    backward_with(graph, outputs, node, seed, |op, inputs, up| op_vjp(op, inputs, up, rule))
 }
 
 /// As [`backward`] with magnitudes for weights and seed: the sums of |products| that bound its rounding error.
 pub fn backward_magnitude(graph: &Graph, outputs: &[Dense], node: NodeId, seed: &Dense, rule: ReluRule) -> Vec<Dense> {
-    backward_with(graph, outputs, node, seed.map(f64::abs), (rule, true), op_magnitude)
+    backward_with(graph, outputs, node, seed.map(f64::abs), |op, inputs, up| vjp_magnitude(op, inputs, up, rule))
 }
 
 fn backward_with(
@@ -549,34 +550,47 @@ fn backward_with(
     outputs: &[Dense],
     from: NodeId,
     seed: Dense,
-    (rule, magnitudes): (ReluRule, bool),
-    change: impl Fn(&Op) -> Op,
+    share: impl Fn(&Op, &[&Dense], &Dense) -> Vec<Dense>,
 ) -> Vec<Dense> {
     let mut back: Vec<Dense> = outputs.iter().map(|d| Dense::zeros(d.n(), d.shape)).collect();
     assert_eq!((back[from.index()].shape, back[from.index()].n()), (seed.shape, seed.n()));
     back[from.index()] = seed;
     for id in graph.ids().skip(1).rev().filter(|&id| id <= from) {
         let node = graph.node(id);
-        let absolute: Vec<Dense> = node.inputs.iter().map(|i| outputs[i.index()].map(f64::abs)).collect();
-        let signed: Vec<&Dense> = node.inputs.iter().map(|i| &outputs[i.index()]).collect();
-        // Products have their factors among the inputs.
-        let inputs = if magnitudes && matches!(node.op, Op::Mul) { absolute.iter().collect() } else { signed };
-        let up = &back[id.index()];
-        let parts = match &node.op {
-            Op::Softmax { groups } if magnitudes => {
-                let y = softmax(inputs[0], *groups);
-                let norm = Standardise { groups: *groups, across_positions: false, eps: 1.0 };
-                let along = over_group(&norm, &up.zip(&y, |up, y| up * y), |sum, v| sum + v);
-                vec![up.zip(&along, |up, along| up + along).zip(&y, |d, y| d * y)]
-            }
-            Op::Standardise(norm) if magnitudes => vec![standardise_magnitude(norm, inputs[0], up, 3)],
-            op => op_vjp(&change(op), &inputs, up, rule),
-        };
+        let inputs: Vec<&Dense> = node.inputs.iter().map(|i| &outputs[i.index()]).collect();
+        let parts = share(&node.op, &inputs, &back[id.index()]);
         for (input, part) in node.inputs.iter().zip(parts) {
             back[input.index()] = back[input.index()].zip(&part, |a, b| a + b);
         }
     }
     back
+}
+
+/// For each of [`op_vjp`]'s numbers the sum of |products| that bounds its rounding error; `up` holds magnitudes.
+pub fn vjp_magnitude(op: &Op, inputs: &[&Dense], up: &Dense, rule: ReluRule) -> Vec<Dense> {
+    let absolute: Vec<Dense> = inputs.iter().map(|d| d.map(f64::abs)).collect();
+    let sizes: Vec<&Dense> = absolute.iter().collect();
+    match op {
+        // Products and quotients have their factors among the inputs.
+        Op::Mul => op_vjp(op, &sizes, up, rule),
+        Op::Divide => op_vjp(op, &sizes, up, rule).iter().map(|d| d.map(f64::abs)).collect(),
+        Op::Softmax { groups } => {
+            let y = softmax(inputs[0], *groups);
+            let norm = Standardise { groups: *groups, across_positions: false, eps: 1.0 };
+            let along = over_group(&norm, &up.zip(&y, |up, y| up * y), |sum, v| sum + v);
+            vec![up.zip(&along, |up, along| up + along).zip(&y, |d, y| d * y)]
+        }
+        Op::Standardise(norm) => {
+            let [scale, most, own] = standardised(norm, inputs[0]);
+            let signal = most_of(norm, up);
+            // The errors of output and deviation weigh as their sizes do.
+            let rest =
+                scale.zip(&most, |scale, most| scale * most).zip(&own, |size, own| 1.0 + 3.0 * size * (1.0 + own));
+            let sum = own.zip(&signal, |own, signal| signal * (1.0 + own * own));
+            vec![sum.zip(&scale, |sum, scale| sum * scale).zip(&rest, |sum, rest| sum * rest)]
+        }
+        _ => op_vjp(&op_magnitude(op), inputs, up, rule),
+    }
 }
 
 /// For each output of `op` the sum of |products| that bounds its rounding error.
@@ -586,18 +600,24 @@ pub fn forward_magnitude(op: &Op, inputs: &[&Dense]) -> Dense {
         return softmax(inputs[0], *groups);
     }
     if let Op::Standardise(norm) = op {
-        return standardise_magnitude(norm, inputs[0], &absolute[0], 2);
+        let [scale, most, own] = standardised(norm, inputs[0]);
+        return scale.zip(&most, |scale, most| scale * most).zip(&own, |size, own| size * (1.0 + own * own));
     }
     op_forward(&op_magnitude(op), &absolute.iter().collect::<Vec<_>>())
 }
 
-/// Bound on the terms of a standardisation of `x`, or of its adjoint: the largest of `s` in the group over the deviation, as
-/// much more as errors of the deviation weigh.
-fn standardise_magnitude(norm: &Standardise, x: &Dense, s: &Dense, power: i32) -> Dense {
-    let [_, scale] = moments(norm, x);
-    let most = |d: &Dense| over_group(norm, d, |most, v| most.max(v.abs()));
-    let wide = most(x).zip(&scale, |most, scale| scale * (1.0 + most * scale).powi(power));
-    most(s).zip(&wide, |most, wide| most * wide)
+/// The largest magnitude in each element's group.
+fn most_of(norm: &Standardise, d: &Dense) -> Dense {
+    over_group(norm, d, |most, v| most.max(v.abs()))
+}
+
+/// What bounds the errors of a standardisation of `x`: its inverse deviations, and the largest of `x` and of its output in
+/// each group. Of one number the mean is that number, so that nothing is rounded.
+fn standardised(norm: &Standardise, x: &Dense) -> [Dense; 3] {
+    let [centred, scale] = moments(norm, x);
+    let own = most_of(norm, &centred.zip(&scale, |v, scale| v * scale));
+    let scale = if norm.count(x.shape) == 1 { scale.map(|_| 0.0) } else { scale };
+    [scale, most_of(norm, x), own]
 }
 
 /// Whether `op` only selects and moves numbers, so that nothing is rounded.

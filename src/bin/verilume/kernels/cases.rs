@@ -267,7 +267,8 @@ fn pools_and_moves(cases: &mut Vec<KernelCase>) {
     let slopes = (0..odd.c).map(|i| (i as f64 - 4.0) / 8.0).collect();
     add("prelu", 3, odd, 2, true, Op::PRelu(slopes));
     add("add", 3, odd, 3, false, Op::Add);
-    add("mul", 3, odd, 4, false, Op::Mul);
+    // It is the square of its input here, whose slope depends on it.
+    add("mul", 3, odd, 4, true, Op::Mul);
     add("affine", 3, odd, 3, false, Op::Affine(Affine { scale: [0.5].into(), shift: [2.0].into() }));
     add("slice", 3, odd, 2, false, Op::Slice { first: 5, channels: 9 });
     add("shuffle", 3, Shape::new(18, 5, 13), 2, false, Op::Shuffle { groups: 3 });
