@@ -166,7 +166,7 @@ fn rules_for_activations_take_its_gradient() {
     let graph = selective(Some(Op::Relu));
     let [weights, scores] = ["weights", "scores"].map(|name| graph.find(name).unwrap());
     let signal = Numbers::Reals.maps(33, 2, Shape::vector(12)).to_tensor();
-    let mut back = |rules: Composite| {
+    let back = |rules: Composite| {
         let way = Pullback { from: weights, signal: &signal, rules: &rules, to: scores };
         engine().pullback(&graph, &pictures(), &way).unwrap().to_f64().into_owned()
     };
