@@ -112,8 +112,13 @@ impl KernelCase {
             | CaseKind::Score { op, .. } => {
                 let op = op(fill)?;
                 let twice = matches!(op, Op::Add | Op::Mul | Op::Concat);
-                let inputs = vec![b.input(); if twice { 2 } else { 1 }];
-                b.push("op", op, &inputs)?
+                let mut input = b.input();
+                // A function of positive numbers only.
+                if matches!(op, Op::Smooth(f) if !f.value(-1.5).is_finite() || !f.value(0.0).is_finite()) {
+                    input = b.push("size", Op::Smooth(Smooth::Abs), &[input])?;
+                    input = b.push("above", Op::Affine(Affine::sum([1.0])), &[input])?;
+                }
+                b.push("op", op, &vec![input; if twice { 2 } else { 1 }])?
             }
         };
         let flat = b.push("flatten", Op::Flatten, &[node])?;
@@ -333,7 +338,6 @@ fn steps(cases: &mut Vec<KernelCase>) {
         None,
     );
     add("scale", input, 3, |b, [x, _]| b.scale(x, 0.5), None);
-    add("absolute", input, 1, |b, [x, _]| b.elementwise(Elementwise::Abs, vec![x]), None);
     add("positive", input, 1, |b, [x, _]| b.positive(x), None);
     add("negative", input, 1, |b, [x, _]| b.negative(x), None);
     add(
