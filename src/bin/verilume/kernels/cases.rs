@@ -283,6 +283,7 @@ fn pools_and_moves(cases: &mut Vec<KernelCase>) {
     add("resize linearly, aligned", 1, odd, 32, false, resize([3, 14], Interpolation::LinearAligned));
     add("softmax", 3, Shape::new(18, 5, 13), 24, true, Op::Softmax { groups: 3 });
     add("global max pool", 3, odd, 65, true, Op::GlobalMaxPool);
+    add("channel max", 3, odd, 17, true, Op::ChannelMax);
     let norm = |groups, across_positions| Op::Standardise(Standardise { groups, across_positions, eps: 0.01 });
     add("layer norm", 3, odd, 2 * 17 + 8, true, norm(1, false));
     add("layer norm in groups", 1, Shape::new(18, 5, 13), 2 * 6 + 8, true, norm(3, false));
