@@ -1,4 +1,4 @@
-// Exponential, logarithm, hyperbolic tangent and normal distribution: the text of src/tensor/functions.rs, operation by
+// Exponential, logarithm, powers, hyperbolic tangent and normal distribution: the text of src/tensor/functions.rs, operation by
 // operation, so that results have the same bits as on the CPU. No function of CUDA's library is called.
 #pragma once
 
@@ -116,6 +116,27 @@ template <class T> DEVICE T own_log(T x) { return log_of(x, T(0)); }
 template <class T> DEVICE T own_log1p(T x) {
     const T sum = T(1) + x, lost = x < T(1) ? x - (sum - T(1)) : T(1) - (sum - x);
     return log_of(sum, lost / sum);
+}
+
+template <class T> DEVICE T own_power(T x, double exponent) {
+    typedef Elementary<T> E;
+    typename E::Bits one = 1;
+    const T high = upper((T)exponent), low = (T)(exponent - (double)high), a = magnitude(x);
+    const bool subnormal = a < E::tiny;
+    const auto moved = bits_of(subnormal ? a * E::lift : a) + ((E::bias << E::mantissa) - E::root_of_half);
+    T k = number_in(bits_of(E::whole) + (moved >> E::mantissa)) - (E::whole + T(E::bias));
+    k = subnormal ? k - E::lift_exponent : k;
+    const T m = number_in((moved & ((one << E::mantissa) - 1)) + E::root_of_half);
+    const T n_of_power = high * k, n = whole_number(n_of_power), rest = (n_of_power - n) + low * k;
+    T more;
+    const T grown = reduced(rest * T(0.6931471805599453) + (high + low) * own_log(m), T(0), more);
+    const T lowest = whole_number(E::exp_low * T(1.8)), highest = whole_number(E::exp_high * T(1.8));
+    const T inside = scaled(T(1) + grown, clamped(n + more, lowest, highest));
+    const T infinity = T(1) / T(0), at_the_ends = exponent > 0.0 ? a : T(1) / a;
+    const T y = a > T(0) && a < infinity ? inside : at_the_ends;
+    const T odd = 2.0 * whole_number(exponent * 0.5) == exponent ? y : T(0) - y;
+    const T negative = whole_number(exponent) == exponent ? odd : infinity - infinity;
+    return x < T(0) ? negative : y;
 }
 
 template <class T> DEVICE T own_tanh(T x) {

@@ -41,7 +41,6 @@ POINTWISE(divide, divided(x, SECOND, (float)a.p[0]))
 POINTWISE(quotient, x / SECOND)
 POINTWISE(ratio, ratio_or(x, SECOND, THIRD, (float)a.p[0]))
 POINTWISE(scale, (float)a.p[0] * x)
-POINTWISE(absolute, x < 0.0f ? 0.0f - x : x)
 POINTWISE(clamp, clamped(x, (float)a.p[0], (float)a.p[1]))
 POINTWISE(gate,
           a.gate[(i64)n * a.gate_stride + i / a.channels * ((a.channels + 31) / 32) + i % a.channels / 32] >>

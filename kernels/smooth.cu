@@ -64,6 +64,29 @@ DEVICE float gelu_tanh_slope_at(float x) {
     return own_sigmoid(gelu_twice(x)) + x * (inner * own_sigmoid_slope(gelu_twice(x)));
 }
 
+DEVICE float power_at(float x, double p) {
+    if (p == 2.0) return x * x;
+    if (p == 3.0) return x * x * x;
+    if (p == -1.0) return 1.0f / x;
+    if (p == 0.5) return sqrtf(x);
+    if (p == -0.5) return 1.0f / sqrtf(x);
+    if (p == 0.25) return sqrtf(sqrtf(x));
+    if (p == 0.75) return sqrtf(x) * sqrtf(sqrtf(x));
+    return own_power(x, p);
+}
+
+DEVICE float power_slope_at(float x, double p) {
+    if (p > 0.0 && p < 1.0 && x == 0.0f) return x;
+    if (p == 2.0) return x + x;
+    if (p == 3.0) return 3.0f * (x * x);
+    if (p == -1.0) return -1.0f / x / x;
+    if (p == 0.5) return 0.5f / sqrtf(x);
+    if (p == -0.5) return -0.5f / x / sqrtf(x);
+    if (p == 0.25) return 0.25f / (sqrtf(x) * sqrtf(sqrtf(x)));
+    if (p == 0.75) return 0.75f / sqrtf(sqrtf(x));
+    return (float)p * own_power(x, p - 1.0);
+}
+
 SMOOTH(soft_clamp, soft(x, p, q, r))
 SMOOTH(soft_clamp_slope, soft_slope(x, p, q, r))
 SMOOTH(sigmoid, own_sigmoid(x))
@@ -86,3 +109,11 @@ SMOOTH(elu, x > 0.0f ? x : p * own_expm1(x))
 SMOOTH(elu_slope, x > 0.0f ? 1.0f : p * own_exp(x))
 SMOOTH(softplus, p * x > q ? x : own_softplus(x, p))
 SMOOTH(softplus_slope, p * x > q ? 1.0f : own_sigmoid(p * x))
+SMOOTH(exponential, own_exp(x))
+SMOOTH(exp_slope, own_exp(x))
+SMOOTH(logarithm, own_log(x))
+SMOOTH(log_slope, 1.0f / x)
+SMOOTH(absolute, x > 0.0f ? x : 0.0f - x)
+SMOOTH(abs_slope, x > 0.0f ? 1.0f : x < 0.0f ? -1.0f : 0.0f)
+SMOOTH(power, power_at(x, a.p[0]))
+SMOOTH(power_slope, power_slope_at(x, a.p[0]))

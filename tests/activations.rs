@@ -9,7 +9,7 @@ use std::sync::Arc;
 use nets::{gpu, machines};
 use reference::weight_f64;
 use verilume::engine::{Batch, Copies, DeviceChoice, Engine, Job, Pullback, Settings, Start, Task};
-use verilume::graph::{Conv, Graph, GraphBuilder, Linear, Op, Smooth};
+use verilume::graph::{Affine, Conv, Graph, GraphBuilder, Linear, NodeId, Op, Smooth};
 use verilume::method::conservation;
 use verilume::program::Score;
 use verilume::rule::{Bias, Composite, ConstantTerms, DeepLift, GateShare, Preset, Relevance, Select, pull_back};
@@ -32,6 +32,10 @@ fn activation(name: &str, parameters: &str) -> Op {
         ("leaky_relu", &[slope]) => Smooth::LeakyRelu { slope },
         ("elu", &[alpha]) => Smooth::Elu { alpha },
         ("softplus", &[beta, threshold]) => Smooth::Softplus { beta, threshold },
+        ("exp", []) => Smooth::Exp,
+        ("log", []) => Smooth::Log,
+        ("abs", []) => Smooth::Abs,
+        ("power", &[exponent]) => Smooth::Power { exponent },
         ("prelu", slopes) => return Op::PRelu(slopes.into()),
         _ => panic!("{name} with {parameters}"),
     })
@@ -61,7 +65,7 @@ fn golden_values() -> Vec<Golden> {
         golden.value.push(value);
         golden.slope.push(slope);
     }
-    assert_eq!(all.len(), 13);
+    assert_eq!(all.len(), 26);
     all
 }
 
@@ -118,7 +122,9 @@ fn values_and_slopes_are_pytorchs() {
                     let own = 4e-16 * x.abs().max(1.0);
                     let limits = match settings.precision {
                         Precision::F64 => [1e-12 * y.abs() + own, 1e-12 * dy.abs() + 10.0 * own],
-                        Precision::F32 => [8.0 * unit * (y.abs() + (x * dy).abs()) + own, 16.0 * unit],
+                        Precision::F32 => {
+                            [8.0 * unit * (y.abs() + (x * dy).abs()) + own, 16.0 * unit * dy.abs().max(1.0)]
+                        }
                     };
                     for (what, got, want, limit) in [("value", value, y, limits[0]), ("slope", slope, dy, limits[1])] {
                         assert!(
@@ -151,6 +157,12 @@ fn bits_do_not_depend_on_the_instruction_set() {
     let slopes = [0.25, -0.5, 0.0, 1.5, 0.125, -0.0625, 0.75];
     let ops = Smooth::examples().into_iter().map(Op::Smooth).chain([Op::PRelu(slopes.into())]);
     for op in ops {
+        // A result that is not finite is refused.
+        let defined = |x: &f64| match &op {
+            Op::Smooth(f) => [f.value(*x), f.slope(*x)].iter().all(|v| v.abs() < 1e38),
+            _ => true,
+        };
+        let numbers: Vec<f64> = numbers.iter().copied().filter(defined).collect();
         let shape = Shape::new(7, numbers.len().div_ceil(7 * 5), 5);
         let mut bits = engines.iter_mut().map(|engine| {
             let both = values_and_slopes(engine, &op, &numbers, 1, shape, Precision::F32);
@@ -172,6 +184,21 @@ fn drawn(salt: i64, count: usize) -> Vec<f64> {
     (0..count as i64).map(|i| ((i * 37 + salt * 53 + i * i * 11) % 97 - 48) as f64 / 64.0).collect()
 }
 
+/// Whether a function's slope has no bound, or only positive numbers have a value.
+fn wild(op: &Op) -> bool {
+    matches!(op, Op::Smooth(Smooth::Exp | Smooth::Log | Smooth::Power { .. }))
+}
+
+/// Numbers from 0.75 to 1.25 in place of those at `x`, if the operation is wild.
+fn tamed(b: &mut GraphBuilder, name: &str, op: &Op, x: NodeId) -> NodeId {
+    if !wild(op) {
+        return x;
+    }
+    let tanh = b.push(format!("{name}.tanh"), Op::Smooth(Smooth::Tanh), &[x]).unwrap();
+    let affine = Affine { scale: [0.25].into(), shift: [1.0].into() };
+    b.push(format!("{name}.affine"), Op::Affine(affine), &[tanh]).unwrap()
+}
+
 /// Two convolutions and a linear layer, with an activation after each convolution.
 fn net(first: &Op, second: &Op) -> Graph {
     let conv = |[k, c]: [usize; 2], stride, salt| {
@@ -185,8 +212,10 @@ fn net(first: &Op, second: &Op) -> Graph {
     };
     let mut b = GraphBuilder::new(Shape::new(3, 5, 7));
     let at = b.push("conv1", conv([5, 3], 1, 1), &[b.input()]).unwrap();
+    let at = tamed(&mut b, "act1", first, at);
     let at = b.push("act1", first.clone(), &[at]).unwrap();
     let at = b.push("conv2", conv([4, 5], 2, 3), &[at]).unwrap();
+    let at = tamed(&mut b, "act2", second, at);
     let at = b.push("act2", second.clone(), &[at]).unwrap();
     let at = b.push("flatten", Op::Flatten, &[at]).unwrap();
     let linear = Linear { weight: weight_f64([3, 48, 1, 1], &drawn(5, 144)), bias: Some(drawn(6, 3).into()) };
@@ -224,7 +253,7 @@ fn gradients_of_nets_are_pytorchs() {
         let mut engine = Engine::new(&settings).unwrap();
         let tolerance = if settings.precision == Precision::F64 { 1e-10 } else { 1e-5 };
         let lines: Vec<&str> = include_str!("golden/activations/nets.txt").lines().collect();
-        assert_eq!(lines.len(), 30);
+        assert_eq!(lines.len(), 56);
         for both in lines.chunks(2) {
             let fields: Vec<Vec<&str>> = both.iter().map(|line| line.split(' ').collect()).collect();
             let graph = net_of(&activation(fields[0][0], fields[0][1]));
@@ -296,14 +325,20 @@ fn small_net(op: &Op) -> Graph {
     let linear = |dims: [usize; 2], weight: &[f64], bias: &[f64]| {
         Op::Linear(Linear { weight: weight_f64([dims[0], dims[1], 1, 1], weight), bias: Some(bias.into()) })
     };
-    let first = b.push("first", linear([4, 2], FIRST.as_flattened(), &FIRST_BIAS), &[b.input()]).unwrap();
+    let bias = FIRST_BIAS.map(|v| v + raised(op));
+    let first = b.push("first", linear([4, 2], FIRST.as_flattened(), &bias), &[b.input()]).unwrap();
     let act = b.push("act", op.clone(), &[first]).unwrap();
     let second = b.push("second", linear([2, 4], SECOND.as_flattened(), &SECOND_BIAS), &[act]).unwrap();
     b.finish(second).unwrap()
 }
 
-fn hidden(x: [f64; 2]) -> [f64; 4] {
-    [0, 1, 2, 3].map(|j| FIRST[j][0] * x[0] + FIRST[j][1] * x[1] + FIRST_BIAS[j])
+/// What the biases of the first layer have more, so that all its outputs are positive where they must be.
+fn raised(op: &Op) -> f64 {
+    if wild(op) { 3.0 } else { 0.0 }
+}
+
+fn hidden(op: &Op, x: [f64; 2]) -> [f64; 4] {
+    [0, 1, 2, 3].map(|j| FIRST[j][0] * x[0] + FIRST[j][1] * x[1] + FIRST_BIAS[j] + raised(op))
 }
 
 /// A signal at the first layer's outputs sent back to the input.
@@ -329,14 +364,14 @@ fn rules_are_those_by_hand() {
     let ops = Smooth::examples().into_iter().map(Op::Smooth);
     let ops: Vec<Op> = ops.chain([Op::PRelu(slopes), Op::PRelu([0.375].into())]).collect();
     let x0 = [-0.5, 0.25];
-    let (z, z0) = (hidden(X), hidden(x0));
-    assert!(z.iter().any(|z| *z > 0.0) && z.iter().any(|z| *z < 0.0));
     let picture = || Batch::of(vec![Tensor::f64([2, 1, 1], X.to_vec()).unwrap()]).unwrap();
     let baseline = [vec![Tensor::f64([2, 1, 1], x0.to_vec()).unwrap()]];
     for settings in machines() {
         let mut engine = Engine::new(&settings).unwrap();
         for op in &ops {
             let net = small_net(op);
+            let (z, z0) = (hidden(op, X), hidden(op, x0));
+            assert!(z.iter().any(|z| *z > 0.0) && z.iter().any(|z| (*z < 0.0) != wild(op)));
             let (f, df) = (|j: usize| by_hand(op, j, z[j])[0], |j: usize| by_hand(op, j, z[j])[1]);
             for (target, up) in SECOND.into_iter().enumerate() {
                 let close = |what: &str, got: &[f64], want: &[f64]| {
@@ -422,13 +457,39 @@ fn what_has_no_meaning_is_refused() {
     assert!(Op::PRelu([0.1, 0.2, 0.3].into()).output(&shape).is_ok());
     // Corners other than those of ReLUs and clamps are not rounded; functions without corners stay.
     for op in every_activation() {
-        let corners =
-            matches!(op, Op::PRelu(_) | Op::Smooth(Smooth::HardSigmoid | Smooth::HardSwish | Smooth::LeakyRelu { .. }))
-                || matches!(op, Op::Smooth(Smooth::Elu { alpha }) if alpha != 1.0);
+        let corners = matches!(
+            op,
+            Op::PRelu(_) | Op::Smooth(Smooth::HardSigmoid | Smooth::HardSwish | Smooth::Abs | Smooth::LeakyRelu { .. })
+        ) || matches!(op, Op::Smooth(Smooth::Elu { alpha }) if alpha != 1.0);
         let softened = net_of(&op).softened(10.0);
         assert_eq!(softened.is_err(), corners, "{op:?}");
         if let Err(e) = softened {
             assert!(e.to_string().contains("'act1'") && e.to_string().contains(op.kind()), "{e}");
+        }
+    }
+}
+
+/// A run in which a function meets a number without a value fails and names the node; a root's slope at 0 is 0.
+#[test]
+fn numbers_without_a_value_are_refused() {
+    let shape = Shape::new(3, 1, 2);
+    let power = |exponent| Op::Smooth(Smooth::Power { exponent });
+    for settings in machines() {
+        let mut engine = Engine::new(&settings).unwrap();
+        let log = Op::Smooth(Smooth::Log);
+        for (op, x) in [(log.clone(), 0.0), (log, -1.0), (power(-1.0), 0.0), (power(-2.5), 0.0), (power(1.3), -1.0)] {
+            let batch = Batch::new(&maps(&[1.0, x, 2.0], 1, shape, settings.precision)).unwrap();
+            let graph = alone(&op, shape);
+            for why in [
+                engine.forward(&graph, &batch).unwrap_err().to_string(),
+                engine.explain(&graph, &Job::gradient(Score::Logit), &batch, &[0]).unwrap_err().to_string(),
+            ] {
+                assert!(why.contains("'op'"), "{op:?}: {why}");
+            }
+        }
+        for exponent in [0.25, 0.5, 0.75, 0.1] {
+            let both = values_and_slopes(&mut engine, &power(exponent), &[0.0, 1.0], 1, shape, settings.precision);
+            assert_eq!((both[0][..2].to_vec(), both[1][0]), (vec![0.0, 1.0], 0.0), "{exponent}");
         }
     }
 }

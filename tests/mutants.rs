@@ -306,6 +306,28 @@ const MUTANTS: &[Mutant] = &[
     mutant("a corner belongs to the inside", "smooth.cu", "return x < 3.0f ?", "return x <= 3.0f ?", activations),
     mutant("parameters are exchanged", "smooth.cu", "soft(x, p, q, r)", "soft(x, q, p, r)", activations),
     mutant("a large number's cube overflows", "smooth.cu", "x = clamped(x, -40.0f, 40.0f);", "", activations),
+    mutant(
+        "the rest of an exponent is left out",
+        "functions.cuh",
+        "(n_of_power - n) + low * k",
+        "(n_of_power - n)",
+        activations,
+    ),
+    mutant(
+        "an odd power loses its sign",
+        "functions.cuh",
+        "== exponent ? y : T(0) - y",
+        "== exponent ? y : y",
+        activations,
+    ),
+    mutant(
+        "a root's slope at zero is infinite",
+        "smooth.cu",
+        "p < 1.0 && x == 0.0f",
+        "p < 0.0 && x == 0.0f",
+        activations,
+    ),
+    mutant("a magnitude has a slope at zero", "smooth.cu", "x < 0.0f ? -1.0f", "x <= 0.0f ? -1.0f", activations),
     mutant("a group reads another's channels", "direct.cu", "channel / a.k * a.c", "channel / a.c * a.c", groups),
     mutant(
         "a word of bits lands beside its place",
@@ -705,7 +727,9 @@ fn activation(engine: &mut Engine, f: Smooth) -> Result<[Tensor; 2], String> {
     let numbers = (-96..96).map(|i| i as f32 / 16.0).chain((0..64).map(|i| (i as f32 - 31.5) * 2f32.powi(i % 32)));
     // Some whose squares are rounded.
     let numbers = numbers.chain((-64..64).map(|i| i as f32 * 0.173));
-    let numbers: Vec<f32> = numbers.chain([1e-30, -1e-30, 3e30, -3e30]).collect();
+    let defined = |x: f32| [f.value(x.into()), f.slope(x.into())].iter().all(|v| v.abs() < 1e38);
+    let numbers = numbers.chain([1e-30, -1e-30, 3e30, -3e30, 1e-12, -1e-12, 1e-5, -3e4]);
+    let numbers: Vec<f32> = numbers.map(|x| if defined(x) { x } else { 1.0 }).collect();
     let shape = Shape::new(1, 4, numbers.len() / 4);
     let mut b = GraphBuilder::new(shape);
     let node = b.push("op", Op::Smooth(f), &[b.input()]).unwrap();

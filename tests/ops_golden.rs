@@ -12,7 +12,7 @@ use reference::bounds::{backward_bound, forward_bounds};
 use reference::{Dense, ReluRule, backward, forward, weight_f64};
 use safetensors::SafeTensors;
 use verilume::engine::{Batch, Engine, Pullback};
-use verilume::graph::{Affine, Conv, Graph, GraphBuilder, NodeId, Op, Over, Reduce, Standardise};
+use verilume::graph::{Affine, Conv, Graph, GraphBuilder, LocalResponseNorm, NodeId, Op, Over, Reduce, Standardise};
 use verilume::rule::Composite;
 use verilume::tensor::{Interpolation, Padding, Precision, Resize, ResizeTo, Shape, Tensor, Window};
 
@@ -59,7 +59,39 @@ fn build(name: &str, b: &mut GraphBuilder) -> NodeId {
     if let Some(resize) = resize(name) {
         return push("op", Op::Resize(resize), &[x]);
     }
+    let lrn = |size, alpha, beta, k| Some(LocalResponseNorm { size, alpha, beta, k });
+    let norm = match name {
+        "lrn" => lrn(5, 0.7, 0.75, 1.0),
+        "lrn_even" => lrn(4, 0.3, 0.5, 2.0),
+        "lrn_one" => lrn(1, 0.3, 1.3, 0.5),
+        "lrn_of_all" => lrn(40, 9.0, 1.0, 1.0),
+        _ => None,
+    };
+    if let Some(norm) = norm {
+        return b.local_response_norm("op", x, norm).unwrap();
+    }
     match name {
+        "channel_max" => push("op", Op::ChannelMax, &[x]),
+        "norm_channels" => b.norm("op", x, Over::Channels).unwrap(),
+        "norm_positions" => b.norm("op", x, Over::Positions).unwrap(),
+        "norm_everything" => b.norm("op", x, Over::Everything).unwrap(),
+        "norm_of_zeros" => {
+            let less = push("less", Op::Affine(Affine::sum([-1.25])), &[x]);
+            let relu = push("relu", Op::Relu, &[less]);
+            b.norm("op", relu, Over::Channels).unwrap()
+        }
+        "power_positions" => {
+            let relu = push("relu", Op::Relu, &[x]);
+            let base = push("base", Op::Affine(Affine::sum([0.5])), &[relu]);
+            let first = push("first", first, &[x]);
+            b.power("op", base, first).unwrap()
+        }
+        "power_channels" => {
+            let mean = push("mean", mean, &[x]);
+            let square = push("square", Op::Mul, &[mean, mean]);
+            let base = push("base", Op::Affine(Affine::sum([0.25])), &[square]);
+            b.power("op", base, x).unwrap()
+        }
         "mul_channels" | "add_channels" => {
             let mean = push("mean", mean, &[x]);
             push("op", if name == "mul_channels" { Op::Mul } else { Op::Add }, &[x, mean])

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use nets::{Net, machines};
 use reference::cases::{Geometry, Numbers};
 use verilume::engine::{Batch, Copies, Engine, Settings, Task};
-use verilume::graph::{Factor, Graph, GraphBuilder, NodeId, Op, Part};
+use verilume::graph::{Factor, Graph, GraphBuilder, NodeId, Op, Part, Smooth};
 use verilume::program::{Builder, ConvLayer, Elementwise, Score};
 use verilume::rule::{Composite, pull_back};
 use verilume::tensor::{Precision, Shape, Tensor, Window};
@@ -59,7 +59,7 @@ fn functions_of_numbers() {
         (Elementwise::Sub, |a, b| a - b),
         (Elementwise::Divide(0.0), |a, b| if b == 0.0 { 0.0 } else { a / b }),
         (Elementwise::Scale(-1.5), |a, _| -1.5 * a),
-        (Elementwise::Abs, |a, _| a.abs()),
+        (Elementwise::Smooth(Smooth::Abs), |a, _| a.abs()),
     ];
     for settings in machines() {
         let mut engine = Engine::new(&settings).unwrap();

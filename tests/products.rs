@@ -10,7 +10,9 @@ use nets::{brief, build, machines};
 use reference::cases::{Geometry, Numbers};
 use reference::weight_f64;
 use verilume::engine::{At, Batch, Engine, Job};
-use verilume::graph::{Affine, Dump, Graph, GraphBuilder, Linear, NodeId, Op, Over, Reduce, Standardise};
+use verilume::graph::{
+    Affine, Dump, Graph, GraphBuilder, Linear, LocalResponseNorm, NodeId, Op, Over, Reduce, Smooth, Standardise,
+};
 use verilume::image::Preprocess;
 use verilume::map::{Map, Space};
 use verilume::method::registry;
@@ -44,6 +46,9 @@ fn net() -> Arc<Graph> {
     let normalised = push("normalised", affine(3, 1), &[x]);
     let stem = push("stem", conv(3, 12, 3, 1, 3), &[normalised]);
     let stem = push("stem.relu", Op::Relu, &[stem]);
+    let lrn = LocalResponseNorm { size: 5, alpha: 0.5, beta: 0.75, k: 1.0 };
+    let stem = b.local_response_norm("stem.lrn", stem, lrn).unwrap();
+    let mut push = |name: &str, op: Op, inputs: &[NodeId]| b.push(name, op, inputs).unwrap();
     // Squeeze and excitation.
     let squeezed = push("se.pool", Op::AdaptiveAvgPool { out: [1, 1] }, &[stem]);
     let squeezed = push("se.fc", conv(12, 12, 1, 1, 5), &[squeezed]);
@@ -79,6 +84,19 @@ fn net() -> Arc<Graph> {
     let level = push("level", Op::Reduce(Reduce { over: Over::Channels, mean: true }), &[last]);
     let level = push("level.more", Op::Affine(Affine::sum([0.5])), &[level]);
     let last = push("quotient", Op::Divide, &[last, level]);
+    // Positions by the largest channel, a power of signals, a length, a spread.
+    let peak = push("peak", Op::ChannelMax, &[last]);
+    let peak = push("peak.gate", Op::Smooth(Smooth::Sigmoid), &[peak]);
+    let last = push("weighed", Op::Mul, &[last, peak]);
+    let base = push("base", Op::Affine(Affine::sum([0.25])), &[last]);
+    let exponent = push("exponent", Op::Reduce(Reduce { over: Over::Positions, mean: true }), &[last]);
+    let raised = b.power("raised", base, exponent).unwrap();
+    let length = b.norm("length", last, Over::Channels).unwrap();
+    let mut push = |name: &str, op: Op, inputs: &[NodeId]| b.push(name, op, inputs).unwrap();
+    let last = push("lengthened", Op::Add, &[raised, length]);
+    let away = push("away", Op::Affine(Affine::sum([-1.0])), &[last]);
+    let away = push("away.abs", Op::Smooth(Smooth::Abs), &[away]);
+    let last = push("apart", Op::Add, &[last, away]);
     let most = push("most", Op::GlobalMaxPool, &[last]);
     let mean = push("mean", Op::AdaptiveAvgPool { out: [1, 1] }, &[last]);
     let all = push("all", Op::Concat, &[most, mean]);

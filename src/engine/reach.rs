@@ -132,6 +132,7 @@ impl Reach {
                 | Op::PRelu(_)
                 | Op::MaxPool(_)
                 | Op::GlobalMaxPool
+                | Op::ChannelMax
                 | Op::AvgPool { .. }
                 | Op::AdaptiveAvgPool { .. }
                 | Op::Softmax { .. }

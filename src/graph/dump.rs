@@ -69,9 +69,15 @@ fn attributes(op: &Op) -> Value {
         Op::Shuffle { groups } => json!({ "groups": groups }),
         Op::Pad { rows, columns } => json!({ "rows": rows, "columns": columns }),
         Op::PadChannels { before, after } => json!({ "before": before, "after": after }),
-        Op::Input | Op::Relu | Op::GlobalMaxPool | Op::Add | Op::Mul | Op::Divide | Op::Flatten | Op::Concat => {
-            json!({})
-        }
+        Op::Input
+        | Op::Relu
+        | Op::GlobalMaxPool
+        | Op::ChannelMax
+        | Op::Add
+        | Op::Mul
+        | Op::Divide
+        | Op::Flatten
+        | Op::Concat => json!({}),
         Op::Reduce(r) => json!({ "over": format!("{:?}", r.over).to_lowercase(), "mean": r.mean }),
     }
 }
@@ -122,6 +128,7 @@ fn brief(op: &Op) -> String {
         | Op::Relu
         | Op::PRelu(_)
         | Op::GlobalMaxPool
+        | Op::ChannelMax
         | Op::Add
         | Op::Mul
         | Op::Divide

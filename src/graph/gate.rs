@@ -17,7 +17,11 @@ impl Activation {
                 | Smooth::GeluTanh
                 | Smooth::LeakyRelu { .. }
                 | Smooth::Elu { .. }
-                | Smooth::Softplus { .. },
+                | Smooth::Softplus { .. }
+                | Smooth::Exp
+                | Smooth::Log
+                | Smooth::Abs
+                | Smooth::Power { .. },
             ) => false,
         }
     }

@@ -2,6 +2,7 @@
 
 mod activation;
 mod affine;
+mod composed;
 mod dump;
 mod fold;
 mod gate;
@@ -15,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub use activation::{Activation, Smooth, SoftClamp};
 pub(crate) use activation::{Facts, Visitor};
 pub use affine::Affine;
+pub use composed::LocalResponseNorm;
 pub use dump::Dump;
 pub use link::Link;
 pub use op::{BatchNorm, Conv, Linear, Op, Over, Reduce, Standardise};

@@ -138,6 +138,8 @@ pub enum Op {
     MaxPool(Window),
     /// Maximum over all positions of a channel; the first of equal elements wins.
     GlobalMaxPool,
+    /// Maximum over the channels of each position; the first of equal elements wins.
+    ChannelMax,
     /// Mean over windows.
     AvgPool {
         /// Kernel, stride, padding, ceil mode.
@@ -219,6 +221,7 @@ impl Op {
             Op::PRelu(_) => "prelu",
             Op::MaxPool(_) => "max_pool",
             Op::GlobalMaxPool => "global_max_pool",
+            Op::ChannelMax => "channel_max",
             Op::AvgPool { .. } => "avg_pool",
             Op::AdaptiveAvgPool { .. } => "adaptive_avg_pool",
             Op::Add => "add",
@@ -256,6 +259,7 @@ impl Op {
             | Op::Standardise(_)
             | Op::MaxPool(_)
             | Op::GlobalMaxPool
+            | Op::ChannelMax
             | Op::AvgPool { .. }
             | Op::AdaptiveAvgPool { .. }
             | Op::Add
@@ -300,6 +304,7 @@ impl Op {
             | Op::PRelu(_)
             | Op::MaxPool(_)
             | Op::GlobalMaxPool
+            | Op::ChannelMax
             | Op::AvgPool { .. }
             | Op::AdaptiveAvgPool { .. }
             | Op::Add
@@ -313,7 +318,12 @@ impl Op {
         }
     }
 
-    /// The window of a max-pool on an input of shape `x`.
+    /// Whether its outputs are the largest of some inputs.
+    pub(crate) fn takes_maxima(&self) -> bool {
+        matches!(self, Op::MaxPool(_) | Op::GlobalMaxPool | Op::ChannelMax)
+    }
+
+    /// The window of a max-pool over positions on an input of shape `x`.
     pub(crate) fn max_window(&self, x: Shape) -> Option<Window> {
         match self {
             Op::MaxPool(window) => Some(*window),
@@ -458,6 +468,7 @@ impl Op {
                 Ok(out)
             }
             Op::GlobalMaxPool => Ok(Shape::vector(x.c)),
+            Op::ChannelMax => Ok(Shape::new(1, x.h, x.w)),
             Op::AdaptiveAvgPool { out: [h, w] } => {
                 if *h == 0 || *w == 0 {
                     return Err(Error::model("an adaptive pool to nothing"));

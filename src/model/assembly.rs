@@ -372,7 +372,9 @@ impl Moments {
                 let [mean, square] = inputs.iter().fold([1.0; 2], |[m, s], (x, _)| [m * x.mean, s * x.square()]);
                 Self { mean, variance: square - mean * mean }
             }
-            Op::MaxPool(_) | Op::GlobalMaxPool => Self { mean: x.mean + x.variance.sqrt(), variance: 0.6 * x.variance },
+            Op::MaxPool(_) | Op::GlobalMaxPool | Op::ChannelMax => {
+                Self { mean: x.mean + x.variance.sqrt(), variance: 0.6 * x.variance }
+            }
             Op::AvgPool { .. } => Self { variance: 0.3 * x.variance, ..x },
             Op::AdaptiveAvgPool { .. } => Self { variance: 0.2 * x.variance, ..x },
             Op::Add => Self {

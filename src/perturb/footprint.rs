@@ -84,6 +84,7 @@ impl Footprint {
                     | Op::Slice { .. }
                     | Op::Shuffle { .. }
                     | Op::PRelu(_)
+                    | Op::ChannelMax
                     | Op::PadChannels { .. } => input[axis].clone(),
                     Op::Standardise(norm) if norm.across_positions => vec![over(&input[axis]); out],
                     Op::Standardise(_) => input[axis].clone(),

@@ -1,5 +1,6 @@
 //! Writes a program: the forward pass of a graph, and what backward rules request.
 
+mod channel_max;
 mod forward;
 mod repeated;
 
@@ -194,6 +195,9 @@ impl<'g> Builder<'g> {
         let node = self.graph.node(id);
         let Some(&input) = node.inputs.first() else { return Err(self.not("a pool", id)) };
         let input = self.graph.node(input).shape;
+        if let Op::ChannelMax = node.op {
+            return Ok(channel_max::pool(input));
+        }
         let window = match &node.op {
             Op::AvgPool { window, .. } => Some(*window),
             op => op.max_window(input),
@@ -325,31 +329,33 @@ impl<'g> Builder<'g> {
     /// # Panics
     /// When the graph has no such node.
     pub fn winners(&mut self, node: NodeId) -> Result<Value> {
-        if !matches!(self.graph.node(node).op, Op::MaxPool(_) | Op::GlobalMaxPool) {
+        if !self.graph.node(node).op.takes_maxima() {
             return Err(self.not("a max-pool", node));
         }
-        let window = self.pool_layer(node)?.window;
+        let layer = self.pool_layer(node)?;
         if let Some(&winners) = self.values().winners.get(&node) {
             return Ok(winners);
         }
-        let width = match window.taps() {
+        let width = match layer.window.taps() {
             ..=256 => WinnerWidth::One,
             257..=65536 => WinnerWidth::Two,
             taps => return Err(Error::model(format!("a max-pool over {taps} elements is not supported"))),
         };
-        let value = self.value(Form::Winners(self.graph.node(node).shape, width));
+        let value = self.value(Form::Winners(layer.output, width));
         let values = &mut self.forwards[self.current];
         let section = &mut self.sections[values.sections[node.index()]];
         match values.decided {
-            Decided::Here => match section.first_mut() {
+            Decided::Here => {
+                let pool = section.iter_mut().find_map(|(step, _)| match step {
+                    Step::MaxPool { winners, .. } => Some(winners),
+                    _ => None,
+                });
+                let Some(winners) = pool else { return Err(self.not("a max-pool", node)) };
                 // Another forward pass that shares the node's value may have requested them before.
-                Some((Step::MaxPool { winners, .. }, _)) => {
-                    let winners = *winners.get_or_insert(value);
-                    values.winners.insert(node, winners);
-                    return Ok(winners);
-                }
-                _ => return Err(self.not("a max-pool", node)),
-            },
+                let winners = *winners.get_or_insert(value);
+                values.winners.insert(node, winners);
+                return Ok(winners);
+            }
             Decided::Elsewhere => section.push((Step::LoadDecisions { node, out: value }, Some(node))),
         }
         values.winners.insert(node, value);
@@ -368,10 +374,20 @@ impl<'g> Builder<'g> {
         let winners = self.winners(node)?;
         let form = self.forms[winners.index()];
         self.expect("a choice among winners", preferred, form)?;
-        let (layer, x) = (self.pool_layer(node)?, self.input(node, 0));
+        let (layer, x) = (self.pool_layer(node)?, self.pooled(node)?);
         let out = self.value(form);
         self.write(Step::PreferWinners { layer, x, winners, preferred, out });
         Ok(out)
+    }
+
+    /// What the max-pool of `node` reads.
+    fn pooled(&self, node: NodeId) -> Result<Value> {
+        let section = &self.sections[self.values().sections[node.index()]];
+        let pool = section.iter().find_map(|(step, _)| match step {
+            Step::MaxPool { x, .. } => Some(*x),
+            _ => None,
+        });
+        pool.ok_or_else(|| self.not("a max-pool", node))
     }
 
     /// Numbers passed to the run as its `slot`-th list of tensors, one per picture.
@@ -555,6 +571,9 @@ impl<'g> Builder<'g> {
         let own = self.winners(node)?;
         self.expect("a max-pool's adjoint", winners, self.forms[own.index()])?;
         self.expect_signal(node, s)?;
+        if let Op::ChannelMax = self.graph.node(node).op {
+            return Ok(self.channel_max_adjoint(node, layer, winners, s));
+        }
         let out = self.dense(layer.input);
         self.write(Step::MaxPoolAdjoint { layer, s, winners, out });
         Ok(out)
@@ -825,7 +844,7 @@ impl<'g> Builder<'g> {
             let op = &self.graph.node(id).op;
             let x = match op.activation() {
                 Some(Activation::Clamp { .. } | Activation::PRelu { .. }) => self.active(id)?,
-                None if matches!(op, Op::MaxPool(_) | Op::GlobalMaxPool) => self.winners(id)?,
+                None if op.takes_maxima() => self.winners(id)?,
                 Some(Activation::Smooth(_)) | None => continue,
             };
             self.write(Step::StoreDecisions { x, node: id });

@@ -48,8 +48,6 @@ pub enum Elementwise {
     Quotient,
     /// `k · a`.
     Scale(f64),
-    /// `|a|`.
-    Abs,
     /// `a / b`, or the third number where `|b|` is below this threshold.
     RatioOr(f64),
     /// An activation.
@@ -64,7 +62,7 @@ impl Elementwise {
         match self {
             Elementwise::RatioOr(_) => 3,
             Elementwise::Mul | Elementwise::Sub | Elementwise::Divide(_) | Elementwise::Quotient => 2,
-            Elementwise::Scale(_) | Elementwise::Abs | Elementwise::Smooth(_) | Elementwise::Slope(_) => 1,
+            Elementwise::Scale(_) | Elementwise::Smooth(_) | Elementwise::Slope(_) => 1,
         }
     }
 
@@ -76,7 +74,6 @@ impl Elementwise {
             Elementwise::Divide(_) => "divide",
             Elementwise::Quotient => "quotient",
             Elementwise::Scale(_) => "scale",
-            Elementwise::Abs => "abs",
             Elementwise::RatioOr(_) => "ratio_or",
             Elementwise::Smooth(f) => f.names()[0],
             Elementwise::Slope(f) => f.names()[1],
@@ -90,7 +87,6 @@ impl Elementwise {
             | Elementwise::Sub
             | Elementwise::Divide(_)
             | Elementwise::Scale(_)
-            | Elementwise::Abs
             | Elementwise::RatioOr(_) => true,
             Elementwise::Quotient => false,
             Elementwise::Smooth(f) => f.facts().keeps_zero,
@@ -101,7 +97,7 @@ impl Elementwise {
     /// Its parameters, in the order in which kernels take them; padded with zeros.
     pub fn parameters(self) -> [f64; 3] {
         match self {
-            Elementwise::Mul | Elementwise::Sub | Elementwise::Quotient | Elementwise::Abs => [0.0; 3],
+            Elementwise::Mul | Elementwise::Sub | Elementwise::Quotient => [0.0; 3],
             Elementwise::Divide(p) | Elementwise::Scale(p) | Elementwise::RatioOr(p) => [p, 0.0, 0.0],
             Elementwise::Smooth(f) | Elementwise::Slope(f) => f.parameters(),
         }

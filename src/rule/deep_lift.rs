@@ -135,7 +135,7 @@ impl Rule for DeepLift {
                 let [d_in, d_out] = self.differences(node, b)?;
                 (b.mul(up, d_out)?, d_in)
             }
-            Op::MaxPool(_) | Op::GlobalMaxPool => {
+            Op::MaxPool(_) | Op::GlobalMaxPool | Op::ChannelMax => {
                 let here = b.winners(node)?;
                 b.enter(self.baseline);
                 let there = b.winners_preferring(node, here)?;

@@ -75,6 +75,7 @@ pub(super) fn is_not_negative(b: &Builder<'_>, id: NodeId) -> bool {
             _ if node.op.activation().is_some_and(|f| f.bounds()[0] >= 0.0) => true,
             Op::MaxPool(_)
             | Op::GlobalMaxPool
+            | Op::ChannelMax
             | Op::AvgPool { .. }
             | Op::AdaptiveAvgPool { .. }
             | Op::Add

@@ -34,7 +34,7 @@ impl Rule for Vjp {
             Op::Conv(_) | Op::BatchNorm(_) | Op::Affine(_) => vec![b.conv_adjoint(id, up)?],
             Op::Linear(_) => vec![b.linear_adjoint(id, up)?],
             Op::Standardise(_) => vec![b.standardise_adjoint(id, up, Deviation::Follows)?],
-            Op::MaxPool(_) | Op::GlobalMaxPool => vec![b.max_pool_adjoint(id, up)?],
+            Op::MaxPool(_) | Op::GlobalMaxPool | Op::ChannelMax => vec![b.max_pool_adjoint(id, up)?],
             Op::AvgPool { .. }
             | Op::AdaptiveAvgPool { .. }
             | Op::Flatten

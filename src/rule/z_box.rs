@@ -46,6 +46,7 @@ impl ZBox {
                     Op::Input
                     | Op::MaxPool(_)
                     | Op::GlobalMaxPool
+                    | Op::ChannelMax
                     | Op::AvgPool { .. }
                     | Op::AdaptiveAvgPool { .. }
                     | Op::Add

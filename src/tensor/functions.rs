@@ -1,4 +1,4 @@
-//! Exponential, logarithm, hyperbolic tangent and normal distribution, by polynomials of this project's own.
+//! Exponential, logarithm, powers, hyperbolic tangent and normal distribution, by polynomials of this project's own.
 //!
 //! They use only operations that IEEE 754 rounds correctly (`+ − × ÷`) and moves of bits, so that a result has the same
 //! bits on every machine and instruction set: no library of the platform is called and nothing is contracted. There
@@ -248,6 +248,30 @@ pub(crate) fn log1p<T: Elementary>(x: T) -> T {
     log_of(sum, lost / sum)
 }
 
+/// `x` to the power `exponent`, at most a thousand. Of a negative number: that of its magnitude if the exponent is whole,
+/// with its sign if that is odd; NaN if it is not whole. Of 0: 0, or ∞ for a negative exponent.
+#[inline(always)]
+pub(crate) fn power<T: Elementary>(x: T, exponent: f64) -> T {
+    let one = of::<T>(1.0);
+    // So few bits that its product with the number's exponent is exact, and the rest.
+    let high = of::<T>(exponent).upper();
+    let low = of::<T>(exponent - high.to_f64());
+    let a = magnitude(x);
+    let subnormal = a < T::TINY;
+    let (k, m) = (if subnormal { a * T::LIFT[0] } else { a }).exponent_and_rest();
+    let k = if subnormal { k - T::LIFT[1] } else { k };
+    let n = whole(high * k);
+    let rest = (high * k - n) + low * k;
+    let (more, grown) = reduced(rest * of(std::f64::consts::LN_2) + (high + low) * log(m), T::ZERO);
+    let far = T::EXP_RANGE.map(|end| whole(end * of(1.8)));
+    let inside = scaled(one + grown, clamped(n + more, far[0], far[1]));
+    let at_the_ends = if exponent > 0.0 { a } else { one / a };
+    let y = if a > T::ZERO && a < of(f64::INFINITY) { inside } else { at_the_ends };
+    let odd = if exponent % 2.0 == 0.0 { y } else { T::ZERO - y };
+    let negative = if exponent % 1.0 == 0.0 { odd } else { of(f64::NAN) };
+    if x < T::ZERO { negative } else { y }
+}
+
 /// Hyperbolic tangent.
 #[inline(always)]
 pub(crate) fn tanh<T: Elementary>(x: T) -> T {
@@ -401,6 +425,43 @@ mod tests {
                 assert!(off <= 5, "{name} of {x}: {got:e} for {want:e}");
             }
         }
+    }
+
+    const EXPONENTS: [f64; 10] = [0.75, 0.1, 1.0, 1.3, 2.0, 7.0, -0.3, -1.0, -2.5, -4.0];
+
+    #[test]
+    fn powers_are_those_of_the_platform() {
+        for exponent in EXPONENTS {
+            let most = 4 + exponent.abs() as u64;
+            for i in 0..20_000 {
+                let x = 2f64.powf((f64::from(i) / 10_000.0 - 1.0) * 1074.0 / exponent.abs().max(1.0));
+                let x = if i % 2 == 0 && exponent % 1.0 == 0.0 { -x } else { x };
+                let (got, want) = (power(x, exponent), x.powf(exponent));
+                // The smallest numbers have few bits.
+                let off = steps(63, got.to_bits(), want.to_bits());
+                assert!(off <= most, "{x}^{exponent}: {got:e} for {want:e}");
+                let single = x as f32;
+                let (got, want) = (power(single, exponent), f64::from(single).powf(exponent) as f32);
+                let off = steps(31, u64::from(got.to_bits()), u64::from(want.to_bits()));
+                assert!(off <= most, "{single}^{exponent}, single: {got:e} for {want:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn powers_at_the_ends() {
+        fn check<T: Elementary>() {
+            let [infinity, nan] = [f64::INFINITY, f64::NAN].map(of::<T>);
+            for exponent in EXPONENTS {
+                let (zero, end) = if exponent > 0.0 { (T::ZERO, infinity) } else { (infinity, T::ZERO) };
+                assert!(power(T::ZERO, exponent) == zero && power(infinity, exponent) == end, "{exponent}");
+                assert!(power(nan, exponent).to_f64().is_nan(), "{exponent}");
+                assert_eq!(power(of::<T>(-2.0), exponent).to_f64().is_nan(), exponent % 1.0 != 0.0, "{exponent}");
+            }
+            assert!(power(of::<T>(2.0), 1000.0) > of(1e37) && power(of::<T>(0.5), 1000.0) < of(1e-37));
+        }
+        check::<f32>();
+        check::<f64>();
     }
 
     #[test]

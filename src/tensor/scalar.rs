@@ -55,6 +55,8 @@ pub trait Scalar:
     fn to_f64(self) -> f64;
     /// `self * a + b`, rounded once.
     fn mul_add(self, a: Self, b: Self) -> Self;
+    /// The square root, rounded once; NaN of negative numbers.
+    fn sqrt(self) -> Self;
 }
 
 macro_rules! scalar {
@@ -73,6 +75,10 @@ macro_rules! scalar {
             #[inline(always)]
             fn mul_add(self, a: Self, b: Self) -> Self {
                 <$t>::mul_add(self, a, b)
+            }
+            #[inline(always)]
+            fn sqrt(self) -> Self {
+                <$t>::sqrt(self)
             }
         }
     };

@@ -4,7 +4,8 @@
 use verilume::graph::{Graph, NodeId, Op};
 
 use super::{
-    Dense, ReluRule, forward_is_exact, forward_magnitude, op_forward, op_magnitude, op_terms, op_vjp, vjp_magnitude,
+    Dense, ReluRule, forward_is_exact, forward_magnitude, op_forward, op_magnitude, op_terms, op_vjp, scalar,
+    vjp_magnitude,
 };
 
 /// Room for errors of errors.
@@ -14,10 +15,16 @@ fn sum(a: &Dense, b: &Dense) -> Dense {
     a.zip(b, |a, b| a + b)
 }
 
+/// How far a monotone `f` may be from its value at `x` if `x` is off by at most `e`.
+fn farthest(f: impl Fn(f64) -> f64, x: f64, e: f64) -> f64 {
+    if e == 0.0 { 0.0 } else { (f(x + e) - f(x)).abs().max((f(x - e) - f(x)).abs()) }
+}
+
 /// What errors of the inputs make of the output.
 fn carried(op: &Op, inputs: &[&Dense], errors: &[&Dense], out: &Dense) -> Dense {
     match op {
         Op::Relu | Op::Clamp { .. } => errors[0].clone(),
+        Op::Smooth(f) => inputs[0].zip(errors[0], |x, e| farthest(|x| scalar(*f, x)[0], x, e)),
         Op::Mul => {
             let [a, b] = [0, 1].map(|i| inputs[i].map(f64::abs));
             sum(&op_forward(op, &[&a, errors[1]]), &op_forward(op, &[errors[0], &b]))
@@ -60,6 +67,10 @@ pub fn forward_bounds(graph: &Graph, outputs: &[Dense], unit: f64) -> Vec<Dense>
 fn carried_back(op: &Op, inputs: &[&Dense], errors: &[&Dense], up: &Dense) -> Vec<Dense> {
     let rule = ReluRule::Vjp;
     match op {
+        Op::Smooth(f) => {
+            let turned = inputs[0].zip(errors[0], |x, e| farthest(|x| scalar(*f, x)[1], x, e));
+            vec![turned.zip(up, |turned, up| turned * up)]
+        }
         // Each operand's signal has the other for a factor.
         Op::Mul => op_vjp(op, errors, up, rule),
         // Of up/b and up·a/b².

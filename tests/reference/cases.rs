@@ -349,6 +349,7 @@ pub fn pointwise(numbers: Numbers) -> Vec<Case> {
         add(Op::Pad { rows: [1, 2], columns: [0, 3] });
         add(Op::Pad { rows: [-1, 2], columns: [2, 0] });
         add(Op::GlobalMaxPool);
+        add(Op::ChannelMax);
         for over in [Over::Channels, Over::Positions, Over::Everything] {
             // One sum of integers may be zero, which shows nothing.
             if over == Over::Everything && numbers == Numbers::Integers {

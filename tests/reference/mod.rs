@@ -7,7 +7,7 @@
 pub mod bounds;
 pub mod cases;
 
-use verilume::graph::{Affine, BatchNorm, Conv, Graph, Linear, NodeId, Op, Standardise};
+use verilume::graph::{Affine, BatchNorm, Conv, Graph, Linear, NodeId, Op, Smooth, Standardise};
 use verilume::tensor::{Data, Interpolation, Resize, Shape, Tensor, Window};
 
 /// A batch of feature maps, `data` in order n, c, h, w.
@@ -396,6 +396,8 @@ pub fn op_forward(op: &Op, inputs: &[&Dense]) -> Dense {
             let whole = Window { kernel: [x.shape.h, x.shape.w], ..Window::square(1, 1, 0) };
             op_forward(&Op::MaxPool(whole), inputs)
         }
+        Op::ChannelMax => Dense::from_fn(x.n(), out, |n, _, y, col| x.at(n, largest_channel(x, n, y, col), y, col)),
+        Op::Smooth(f) => x.map(|v| scalar(*f, v)[0]),
         Op::Resize(resize) => Dense::from_fn(x.n(), out, |n, c, y, col| {
             resized(resize, x.shape, out, y, col).iter().map(|&([iy, ix], w)| w * x.at(n, c, iy, ix)).sum()
         }),
@@ -425,6 +427,23 @@ pub fn op_forward(op: &Op, inputs: &[&Dense]) -> Dense {
             c.checked_sub(*before).filter(|&c| c < x.shape.c).map_or(0.0, |c| x.at(n, c, y, col))
         }),
         _ => panic!("no reference for {}", op.kind()),
+    }
+}
+
+/// The first of the largest channels of a position.
+fn largest_channel(x: &Dense, n: usize, y: usize, col: usize) -> usize {
+    (1..x.shape.c).fold(0, |best, c| if x.at(n, c, y, col) > x.at(n, best, y, col) { c } else { best })
+}
+
+/// Value and slope of a function, by the platform's.
+pub fn scalar(f: Smooth, x: f64) -> [f64; 2] {
+    match f {
+        Smooth::Exp => [x.exp(); 2],
+        Smooth::Log => [x.ln(), 1.0 / x],
+        Smooth::Abs => [x.abs(), if x == 0.0 { 0.0 } else { x.signum() }],
+        Smooth::Power { exponent } if x == 0.0 && exponent < 1.0 => [x.powf(exponent), 0.0],
+        Smooth::Power { exponent } => [x.powf(exponent), exponent * x.powf(exponent - 1.0)],
+        _ => panic!("no reference for {f:?}"),
     }
 }
 
@@ -493,6 +512,10 @@ pub fn op_vjp(op: &Op, inputs: &[&Dense], up: &Dense, rule: ReluRule) -> Vec<Den
             let whole = Window { kernel: [x.shape.h, x.shape.w], ..Window::square(1, 1, 0) };
             return op_vjp(&Op::MaxPool(whole), inputs, up, rule);
         }
+        Op::ChannelMax => up_indices.for_each_index(|up, n, _, y, col| {
+            *dx.at_mut(n, largest_channel(x, n, y, col), y, col) += up.at(n, 0, y, col);
+        }),
+        Op::Smooth(f) => dx = x.zip(up, |v, up| scalar(*f, v)[1] * up),
         Op::Resize(resize) => up_indices.for_each_index(|up, n, c, y, col| {
             for ([iy, ix], w) in resized(resize, x.shape, up.shape, y, col) {
                 *dx.at_mut(n, c, iy, ix) += w * up.at(n, c, y, col);
@@ -574,6 +597,7 @@ pub fn vjp_magnitude(op: &Op, inputs: &[&Dense], up: &Dense, rule: ReluRule) -> 
         // Products and quotients have their factors among the inputs.
         Op::Mul => op_vjp(op, &sizes, up, rule),
         Op::Divide => op_vjp(op, &sizes, up, rule).iter().map(|d| d.map(f64::abs)).collect(),
+        Op::Smooth(_) => op_vjp(op, inputs, up, rule).iter().map(|d| d.map(f64::abs)).collect(),
         Op::Softmax { groups } => {
             let y = softmax(inputs[0], *groups);
             let norm = Standardise { groups: *groups, across_positions: false, eps: 1.0 };
@@ -598,6 +622,9 @@ pub fn forward_magnitude(op: &Op, inputs: &[&Dense]) -> Dense {
     let absolute: Vec<Dense> = inputs.iter().map(|d| d.map(f64::abs)).collect();
     if let Op::Softmax { groups } = op {
         return softmax(inputs[0], *groups);
+    }
+    if let Op::Smooth(_) = op {
+        return op_forward(op, inputs).map(f64::abs);
     }
     if let Op::Standardise(norm) = op {
         let [scale, most, own] = standardised(norm, inputs[0]);
@@ -628,6 +655,7 @@ pub fn forward_is_exact(op: &Op) -> bool {
             | Op::Clamp { .. }
             | Op::MaxPool(_)
             | Op::GlobalMaxPool
+            | Op::ChannelMax
             | Op::Slice { .. }
             | Op::Shuffle { .. }
             | Op::Pad { .. }
@@ -711,7 +739,10 @@ pub fn op_terms(op: &Op, inputs: &[&Dense], out: &Dense) -> usize {
         Op::Affine(_) => 2,
         Op::Standardise(norm) => 2 * norm.count(x) + 8,
         Op::GlobalMaxPool => x.plane(),
+        Op::ChannelMax => x.c,
         Op::Reduce(_) => x.len() / out.shape.len() + 2,
+        // Functions are within a few units.
+        Op::Smooth(_) => 8,
         Op::Softmax { .. } => 2 * x.c + 16,
         Op::Divide => 4 + out.shape.len() / inputs.iter().map(|d| d.shape.len()).min().unwrap_or(1),
         // Two neighbours forward; back, all that lie between two elements. The weights are rounded too.

@@ -238,7 +238,6 @@ impl<I: Isa> CpuKernel<I> for ElementwiseTask<I> {
                     let k = I::T::from_f64(k);
                     self.each([a], |[a]| k * a);
                 }
-                Elementwise::Abs => self.each([a], |[a]| if a < zero { zero - a } else { a }),
                 Elementwise::Smooth(f) => f.visit(Values(self)),
                 Elementwise::Slope(f) => f.visit(Slopes(self)),
                 Elementwise::RatioOr(threshold) => {

@@ -137,11 +137,13 @@ pub(super) fn ways(plan: &Plan) -> Vec<StepWay> {
 }
 
 /// Kernels whose name differs from the primitive's; `copy` if the host does the work.
-const OTHERWISE: [(&str, &str); 11] = [
+const OTHERWISE: [(&str, &str); 13] = [
     ("perturb", "pixels"),
     ("concat", "append"),
-    ("abs", "absolute"),
     ("ratio_or", "ratio"),
+    ("abs", "absolute"),
+    ("exp", "exponential"),
+    ("log", "logarithm"),
     ("tanh", "hyperbolic_tangent"),
     ("conv_weight_adjoint", "weight_adjoint"),
     ("linear_weight_adjoint", "weight_adjoint"),

@@ -205,7 +205,7 @@ unit!(
 unit!(
     /// Element by element.
     POINTWISE, "pointwise", plain![
-        "add", "mul", "sub", "divide", "quotient", "ratio", "scale", "absolute", "clamp", "gate", "fill", "inside",
+        "add", "mul", "sub", "divide", "quotient", "ratio", "scale", "clamp", "gate", "fill", "inside",
     ]
 );
 unit!(
@@ -214,7 +214,8 @@ unit!(
         "soft_clamp", "soft_clamp_slope", "sigmoid", "sigmoid_slope", "silu", "silu_slope", "hard_sigmoid",
         "hard_sigmoid_slope", "hard_swish", "hard_swish_slope", "hyperbolic_tangent", "tanh_slope", "gelu",
         "gelu_slope", "gelu_tanh", "gelu_tanh_slope", "leaky_relu", "leaky_relu_slope", "elu", "elu_slope",
-        "softplus", "softplus_slope",
+        "softplus", "softplus_slope", "exponential", "exp_slope", "logarithm", "log_slope", "absolute", "abs_slope",
+        "power", "power_slope",
     ]
 );
 unit!(

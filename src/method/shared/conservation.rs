@@ -2,7 +2,7 @@
 
 use crate::engine::{Batch, Copies, Engine, Script, Start, Task};
 use crate::error::{Error, Result};
-use crate::graph::{Graph, NodeId};
+use crate::graph::{Graph, NodeId, Smooth};
 use crate::map::{Gap, Map, Shares, Sign, Space};
 use crate::method::Method;
 use crate::program::{Builder, Elementwise, Score, Statistic, Value};
@@ -83,7 +83,7 @@ impl Script for Balanced {
         pull_back_observed(b, &self.0, (graph.output(), signal), graph.input(), &mut |b, node, up, shares| {
             let positions = graph.node(node).shape.plane() as f64;
             let r_out = store_mean(b, up, &mut slots)?;
-            let size = b.elementwise(Elementwise::Abs, vec![up])?;
+            let size = b.elementwise(Elementwise::Smooth(Smooth::Abs), vec![up])?;
             let magnitude = store_mean(b, size, &mut slots)?;
             let r_in = shares.down.iter().map(|&r| store_mean(b, r, &mut slots)).collect::<Result<_>>()?;
             let bias = shares.bias.map(|r| store(b, r, positions, &mut slots)).transpose()?;

@@ -42,6 +42,10 @@ impl Builder<'_> {
             Op::MaxPool(_) | Op::GlobalMaxPool => {
                 Step::MaxPool { layer: self.pool_layer(id)?, x: input(0), out, winners: None }
             }
+            Op::ChannelMax => {
+                let steps = self.channel_max_steps(self.pool_layer(id)?, input(0), out);
+                return Ok(steps.into_iter().map(|step| (step, Some(id))).collect());
+            }
             Op::AvgPool { count_padding, .. } => {
                 Step::AvgPool { layer: self.pool_layer(id)?, count_padding: *count_padding, x: input(0), out }
             }

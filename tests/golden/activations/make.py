@@ -26,7 +26,11 @@ ACTIVATIONS = [
     ("elu", (0.75,), lambda x: F.elu(x, 0.75)),
     ("softplus", (1.0, 20.0), lambda x: F.softplus(x, 1.0, 20.0)),
     ("softplus", (2.5, 5.0), lambda x: F.softplus(x, 2.5, 5.0)),
+    ("abs", (), torch.abs),
 ]
+# Functions without a bound on their slope, some of them of positive numbers only.
+WILD = [("exp", (), torch.exp), ("log", (), torch.log)]
+WILD += [("power", (p,), lambda x, p=p: x**p) for p in (2.0, 3.0, -1.0, 0.5, -0.5, 0.25, 0.75, 1.3, -2.5, 5.0)]
 # The slopes of the first and of the second activation of a net, and one for all channels.
 PRELU = [("prelu", tuple((i % 5 - 1) / 8 for i in range(9)), None), ("prelu", (0.25,), None)]
 
@@ -40,6 +44,11 @@ def points():
     out = [0.0, 1e-30, 1e-6, 2.0**-12, 3.0, 6.0, 3.0 - 2.0**-20, 3.0 + 2.0**-20, 2.0, 20.0, 20.5, 30.0, 90.0]
     out += [i * 0.8125 + i * i / 64 for i in range(1, 13)]
     return [float(torch.tensor(sign * x, dtype=torch.float32)) for x in out for sign in (1.0, -1.0)]
+
+
+def positive(x):
+    """Numbers from 0.75 to 1.25, for the wild functions in nets."""
+    return 0.25 * torch.tanh(x) + 1
 
 
 def drawn(salt, *shape):
@@ -61,16 +70,21 @@ def main():
     here = Path(__file__).parent
     text = lambda parameters: ",".join(map(repr, parameters)) or "-"
     lines = []
-    for name, parameters, f in ACTIVATIONS:
+    for name, parameters, f in ACTIVATIONS + WILD:
         for x in points():
             t = torch.tensor([x], requires_grad=True)
             y = f(t)
             y.sum().backward()
+            # Single precision has no larger numbers, and a slope that is infinite is 0 by our convention.
+            if not (abs(y.item()) < 1e37 and abs(t.grad.item()) < 1e37):
+                continue
             lines.append(f"{name} {text(parameters)} {bits(x)} {bits(y.item())} {bits(t.grad.item())}\n")
     (here / "values.txt").write_text("".join(lines))
     lines = []
-    for name, parameters, f in ACTIVATIONS + PRELU:
+    for name, parameters, f in ACTIVATIONS + WILD + PRELU:
         first = second = f
+        if (name, parameters, f) in WILD:
+            first = second = lambda x, f=f: f(positive(x))
         if name == "prelu":
             all_channels = len(parameters) == 1
             slopes = torch.tensor(parameters)

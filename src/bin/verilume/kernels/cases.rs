@@ -112,8 +112,13 @@ impl KernelCase {
             | CaseKind::Score { op, .. } => {
                 let op = op(fill)?;
                 let twice = matches!(op, Op::Add | Op::Mul | Op::Concat);
-                let inputs = vec![b.input(); if twice { 2 } else { 1 }];
-                b.push("op", op, &inputs)?
+                let mut input = b.input();
+                // A function of positive numbers only.
+                if matches!(op, Op::Smooth(f) if !f.value(-1.5).is_finite() || !f.value(0.0).is_finite()) {
+                    input = b.push("size", Op::Smooth(Smooth::Abs), &[input])?;
+                    input = b.push("above", Op::Affine(Affine::sum([1.0])), &[input])?;
+                }
+                b.push("op", op, &vec![input; if twice { 2 } else { 1 }])?
             }
         };
         let flat = b.push("flatten", Op::Flatten, &[node])?;
@@ -279,6 +284,7 @@ fn pools_and_moves(cases: &mut Vec<KernelCase>) {
     add("resize linearly, aligned", 1, odd, 32, false, resize([3, 14], Interpolation::LinearAligned));
     add("softmax", 3, Shape::new(18, 5, 13), 24, true, Op::Softmax { groups: 3 });
     add("global max pool", 3, odd, 65, true, Op::GlobalMaxPool);
+    add("channel max", 3, odd, 17, true, Op::ChannelMax);
     let norm = |groups, across_positions| Op::Standardise(Standardise { groups, across_positions, eps: 0.01 });
     add("layer norm", 3, odd, 2 * 17 + 8, true, norm(1, false));
     add("layer norm in groups", 1, Shape::new(18, 5, 13), 2 * 6 + 8, true, norm(3, false));
@@ -334,7 +340,6 @@ fn steps(cases: &mut Vec<KernelCase>) {
         None,
     );
     add("scale", input, 3, |b, [x, _]| b.scale(x, 0.5), None);
-    add("absolute", input, 1, |b, [x, _]| b.elementwise(Elementwise::Abs, vec![x]), None);
     add("positive", input, 1, |b, [x, _]| b.positive(x), None);
     add("negative", input, 1, |b, [x, _]| b.negative(x), None);
     add(
