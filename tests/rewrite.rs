@@ -4,11 +4,12 @@
 mod nets;
 
 use nets::{Net, SMALL};
-use verilume::engine::{Batch, Engine, Job, Settings};
-use verilume::graph::{Graph, GraphBuilder, Op, SoftClamp};
+use verilume::engine::{Batch, Engine, Job, Pullback, Settings};
+use verilume::graph::{Graph, GraphBuilder, Op, Smooth, SoftClamp};
 use verilume::model::Model;
 use verilume::program::Score;
 use verilume::random;
+use verilume::rule::Composite;
 use verilume::tensor::{Precision, Shape, Tensor};
 
 fn twin() -> Engine {
@@ -136,6 +137,9 @@ fn a_softened_net_comes_near_and_has_the_gradient_of_what_it_computes() {
         ["vgg", "resnet_basic"].map(|n| (n.into(), (*Net::small(n).graph).clone())).into();
     let lite = Model::random("efficientnet-lite0", 3).unwrap();
     nets.push(("lite0".into(), (*lite.graph(Shape::new(3, 32, 32)).unwrap()).clone()));
+    // Hard swishes, and hard sigmoids as gates.
+    let mobile = Model::random("mobilenet_v3_small", 3).unwrap();
+    nets.push(("mobilenet_v3_small".into(), (*mobile.graph(Shape::new(3, 32, 32)).unwrap()).clone()));
     for (name, net) in &nets {
         let x = noise(net.input_shape(), 5, 1.0);
         let batch = |x: &Tensor| Batch::of(vec![x.clone()]).unwrap();
@@ -163,5 +167,77 @@ fn a_softened_net_comes_near_and_has_the_gradient_of_what_it_computes() {
         };
         let numeric = (at(1.0) - at(-1.0)) / (2.0 * h);
         assert!((along - numeric).abs() <= 1e-6 * numeric.abs().max(1.0), "{name}: {along} {numeric}");
+    }
+}
+
+/// Every kind of activation, and how far it may be from the same with corners rounded at β = 1, at `x`.
+fn rounded() -> Vec<(Op, fn(&Op, f64) -> f64)> {
+    let exact = |_: &Op, _: f64| 0.0;
+    let clamp = |_: &Op, _: f64| 2f64.ln();
+    let mut all: Vec<(Op, fn(&Op, f64) -> f64)> = vec![
+        (Op::Relu, clamp),
+        (Op::Clamp { lo: -1.0, hi: 2.0 }, clamp),
+        (Op::PRelu([0.25, -0.5, 1.0].into()), |_, _| 1.5 * 2f64.ln()),
+    ];
+    for f in Smooth::examples() {
+        all.push((
+            Op::Smooth(f),
+            match f {
+                Smooth::HardSigmoid => |_, _| 2f64.ln() / 6.0,
+                Smooth::HardSwish => |_, x| x.abs() * 2f64.ln() / 6.0,
+                Smooth::LeakyRelu { .. } => |op, _| match op {
+                    Op::Smooth(Smooth::LeakyRelu { slope }) => (1.0 - slope).abs() * 2f64.ln(),
+                    _ => f64::NAN,
+                },
+                Smooth::Elu { .. } => |op, _| match op {
+                    Op::Smooth(Smooth::Elu { alpha }) => (1.0 - alpha).abs() * 2f64.ln(),
+                    _ => f64::NAN,
+                },
+                _ => exact,
+            },
+        ));
+    }
+    all
+}
+
+/// Rounded corners are near the corners, as near as computed, and no slope jumps any more.
+#[test]
+fn every_activation_with_corners_is_rounded() {
+    let mut engine = twin();
+    let n = 2001;
+    let shape = Shape::new(3, 1, n);
+    for (op, bound) in rounded() {
+        let mut b = GraphBuilder::new(shape);
+        let node = b.push("act", op.clone(), &[b.input()]).unwrap();
+        b.stage("act", node);
+        let flat = b.push("flat", Op::Flatten, &[node]).unwrap();
+        let hard = b.finish(flat).unwrap();
+        for beta in [1.0, 10.0, 1e3, 1e6] {
+            let soft = hard.softened(beta).unwrap();
+            let act = soft.find("act").unwrap();
+            assert_eq!(soft.stages(), [("act".to_string(), act)]);
+            // All around, and close to each corner.
+            for (centre, width) in [(0.0, 8.0), (-3.0, 8.0 / beta), (0.0, 8.0 / beta), (3.0, 8.0 / beta)] {
+                let at = |i: usize| centre + width * (i as f64 / (n - 1) as f64 - 0.5) * 2.0;
+                let x: Vec<f64> = (0..3 * n).map(|i| at(i % n)).collect();
+                let batch = Batch::of(vec![Tensor::f64(shape.dims(), x.clone()).unwrap()]).unwrap();
+                let [before, after] =
+                    [&hard, &soft].map(|net| engine.forward(net, &batch).unwrap().to_f64().into_owned());
+                for ((x, hard), soft) in x.iter().zip(&before).zip(&after) {
+                    let most = bound(&op, *x) / beta + 1e-14 * (1.0 + x.abs());
+                    assert!((hard - soft).abs() <= most, "{op:?} at {x} with {beta}: {hard} {soft}");
+                }
+                let signal = Tensor::f64([1, 3, 1, n], vec![1.0; 3 * n]).unwrap();
+                let rules = Composite::gradient();
+                let way = Pullback { from: act, signal: &signal, rules: &rules, to: soft.input() };
+                let slopes = engine.pullback(&soft, &batch, &way).unwrap().to_f64().into_owned();
+                for (i, pair) in slopes.windows(2).enumerate().filter(|(i, _)| (i + 1) % n != 0) {
+                    // A corner's slope changes by at most 2 over about 1 / β.
+                    let step = at(1) - at(0);
+                    let most = step * (4.0 + 2.0 * beta) + 1e-9;
+                    assert!((pair[1] - pair[0]).abs() <= most, "{op:?} at {} with {beta}: {pair:?}", x[i]);
+                }
+            }
+        }
     }
 }
