@@ -5,10 +5,11 @@ mod nets;
 
 use nets::{Net, SMALL};
 use verilume::engine::{Batch, Engine, Job, Pullback, Settings};
-use verilume::graph::{Graph, GraphBuilder, Op, Smooth, SoftClamp};
+use verilume::graph::{Affine, Graph, GraphBuilder, NodeId, Op, Smooth, SoftClamp};
 use verilume::model::Model;
 use verilume::program::Score;
 use verilume::random;
+use verilume::reliability::randomise::{layers, randomised};
 use verilume::rule::Composite;
 use verilume::tensor::{Precision, Shape, Tensor};
 
@@ -240,4 +241,49 @@ fn every_activation_with_corners_is_rounded() {
             }
         }
     }
+}
+
+/// Norms that no convolution takes up, layer norms' scales and PReLUs' slopes are weights too.
+#[test]
+fn norms_are_drawn_anew() {
+    let mut engine = twin();
+    for name in ["densenet121", "convnext_tiny"] {
+        let model = Model::random(name, 3).unwrap();
+        let net = model.graph(Shape::new(3, 32, 32)).unwrap();
+        let all = layers(&net);
+        assert!(all.is_sorted_by(|a, b| a > b), "from the logits down");
+        let norms: Vec<NodeId> = all.iter().copied().filter(|&id| matches!(net.node(id).op, Op::Affine(_))).collect();
+        let every = net.ids().filter(|&id| matches!(net.node(id).op, Op::Affine(_))).count();
+        assert!(norms.len() == every && every >= 20, "{name}: {} of {every}", norms.len());
+        let x = Batch::of(vec![noise(net.input_shape(), 5, 1.0)]).unwrap();
+        let before = engine.forward(&net, &x).unwrap();
+        let last = norms[0];
+        let new = randomised(&net, &[last], 1).unwrap();
+        let after = engine.forward(&new, &x).unwrap();
+        assert_ne!(before.to_f64(), after.to_f64(), "{name}");
+        // Of the same size, by another seed another, and the same in a cascade.
+        let scale = |net: &Graph| match &net.node(last).op {
+            Op::Affine(Affine { scale, .. }) => scale.to_vec(),
+            op => panic!("{}", op.kind()),
+        };
+        let moments = |v: &[f64]| {
+            let mean = v.iter().sum::<f64>() / v.len() as f64;
+            [mean, (v.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / v.len() as f64).sqrt()]
+        };
+        let [old, drawn] = [moments(&scale(&net)), moments(&scale(&new))];
+        let sure = 6.0 * old[1] / (scale(&net).len() as f64).sqrt();
+        assert!(old.iter().zip(drawn).all(|(a, b)| (a - b).abs() <= sure), "{name}: {old:?} {drawn:?}");
+        assert_ne!(scale(&randomised(&net, &[last], 2).unwrap()), scale(&new));
+        assert_eq!(scale(&randomised(&net, &all, 1).unwrap()), scale(&new));
+        engine.forget(&net);
+    }
+    // What is the same for all channels is not learned, and stays.
+    let mut b = GraphBuilder::new(Shape::new(2, 1, 1));
+    let half = b.push("half", Op::Affine(Affine::product([0.5])), &[b.input()]).unwrap();
+    let prelu = b.push("prelu", Op::PRelu([0.25, 0.5].into()), &[half]).unwrap();
+    let net = b.finish(prelu).unwrap();
+    assert_eq!(layers(&net), [prelu]);
+    let drawn = randomised(&net, &[half, prelu], 1).unwrap();
+    assert!(matches!(&drawn.node(half).op, Op::Affine(a) if *a == Affine::product([0.5])));
+    assert!(matches!(&drawn.node(prelu).op, Op::PRelu(slopes) if slopes[..] != [0.25, 0.5]));
 }
