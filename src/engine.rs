@@ -529,13 +529,14 @@ impl Engine {
     }
 
     fn lay_out<T>(
-        &self,
+        &mut self,
         graph: &Graph,
         decided: Decided,
         last: LastAdjoint,
         build: impl FnOnce(&mut Builder<'_>) -> Result<T>,
     ) -> Result<(Arc<Plan>, Arc<T>)> {
         let mut b = Builder::new(graph, decided)?;
+        b.watch(&self.reach(graph).watched);
         let notes = build(&mut b)?;
         let (program, bytes_of) = (b.finish(), |form| self.device.bytes_of(form));
         let plan = match last {

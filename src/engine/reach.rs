@@ -1,5 +1,6 @@
-//! Bounds how large the numbers inside a net can become. An infinity that is clipped by an upper bound, as in ReLU6,
-//! shows in no result; where one is possible, the values are checked before they are clipped.
+//! Bounds how large the numbers inside a net can become. An infinity that is clipped by an upper bound, as in ReLU6 or a
+//! sigmoid, shows in no result. Where one is possible for usual pictures, programs watch the values before they are
+//! clipped; where it is possible for this picture only, they are computed and checked before the program runs.
 
 use std::sync::Arc;
 
@@ -13,9 +14,17 @@ use crate::tensor::{Precision, Tensor};
 /// Bound on the magnitude of any normal draw.
 const LARGEST_DRAW: f64 = 6.0;
 
-/// By node: the largest sum of weight magnitudes of an output, and the largest bias magnitude.
+/// Magnitude of the pictures for which programs are prepared; usual ones lie far below it.
+const USUAL: f64 = 1e4;
+
+/// How far the numbers of a net can reach.
 #[derive(Debug)]
-pub(super) struct Reach(Vec<[f64; 2]>);
+pub(super) struct Reach {
+    /// By node: the largest sum of weight magnitudes of an output, and the largest bias magnitude.
+    gains: Vec<[f64; 2]>,
+    /// Nodes whose outputs may be infinite before they are clipped, for usual pictures.
+    pub watched: Vec<NodeId>,
+}
 
 /// Whether the node clips large numbers.
 fn cuts(node: &Node) -> bool {
@@ -50,7 +59,8 @@ fn largest_of_copies(copies: &Copies, pictures: f64) -> f64 {
 }
 
 impl Reach {
-    fn of(graph: &Graph) -> Self {
+    /// `most` is the largest finite number.
+    fn of(graph: &Graph, most: f64) -> Self {
         let gain = |id: NodeId| {
             let node = graph.node(id);
             let (weight, bias) = match &node.op {
@@ -68,14 +78,19 @@ impl Reach {
             let most = largest(sums);
             [most, largest(bias.iter().flat_map(|bias| bias.iter().copied()))]
         };
-        Self(graph.ids().map(gain).collect())
+        let mut reach = Self { gains: Vec::new(), watched: Vec::new() };
+        if graph.ids().any(|id| cuts(graph.node(id))) {
+            reach.gains = graph.ids().map(gain).collect();
+            reach.watched = reach.beyond(graph, USUAL, most);
+        }
+        reach
     }
 
     /// Nodes whose outputs are clipped and may exceed `most` if the picture's magnitudes are at most `input`.
     fn beyond(&self, graph: &Graph, input: f64, most: f64) -> Vec<NodeId> {
-        let mut bounds: Vec<f64> = Vec::with_capacity(self.0.len());
+        let mut bounds: Vec<f64> = Vec::with_capacity(self.gains.len());
         let mut beyond = Vec::new();
-        for (id, [gain, bias]) in graph.ids().zip(&self.0) {
+        for (id, [gain, bias]) in graph.ids().zip(&self.gains) {
             let node = graph.node(id);
             let before = node.inputs.iter().map(|i| bounds[i.index()]);
             let before: f64 = match node.op {
@@ -111,56 +126,71 @@ impl Reach {
     }
 }
 
-/// A node's outputs, summed over copies.
+/// Watches nodes' outputs. The logits, which need all of them, are summed over copies, so that many copies need no more
+/// memory than one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Summed(NodeId);
+struct Looked(Vec<NodeId>);
 
-impl Script for Summed {
+impl Script for Looked {
     type Notes = ();
 
     fn write(&self, b: &mut Builder<'_>) -> Result<()> {
-        b.aggregate(b.output(self.0), Statistic::Sum)
+        b.watch(&self.0);
+        b.aggregate(b.output(b.graph().output()), Statistic::Sum)
     }
 }
 
 impl Engine {
-    /// Refuses pictures, copies and loads for which a number overflows before it is clipped; `run` is about to be
-    /// computed on them.
-    pub(super) fn refuse_hidden_overflow(&mut self, run: &ProgramRun<'_>) -> Result<()> {
-        let (graph, x) = (run.graph, run.x);
-        if !graph.ids().any(|id| cuts(graph.node(id))) {
-            return Ok(());
-        }
-        let most = match self.device.describe().precision {
-            Precision::F32 => f64::from(f32::MAX),
-            Precision::F64 => f64::MAX,
-        };
-        let input = largest_of_copies(run.copies, largest_in(&x.items));
+    /// How far the numbers of `graph` can reach.
+    pub(super) fn reach(&mut self, graph: &Graph) -> Arc<Reach> {
         if self.reaches.len() >= script::MOST && !self.reaches.contains_key(&graph.id()) {
             self.reaches.clear();
         }
-        let reach = self.reaches.entry(graph.id()).or_insert_with(|| Arc::new(Reach::of(graph)));
-        let reach = Arc::clone(reach);
-        for node in reach.beyond(graph, input, most) {
-            self.look_at(graph, x, run.copies, node)?;
+        let most = self.most();
+        Arc::clone(self.reaches.entry(graph.id()).or_insert_with(|| Arc::new(Reach::of(graph, most))))
+    }
+
+    /// The largest finite number.
+    fn most(&self) -> f64 {
+        match self.device.describe().precision {
+            Precision::F32 => f64::from(f32::MAX),
+            Precision::F64 => f64::MAX,
         }
+    }
+
+    /// Refuses pictures, copies and loads for which a number overflows before it is clipped, where `run`, which is about to
+    /// be computed on them, does not watch it.
+    pub(super) fn refuse_hidden_overflow(&mut self, run: &ProgramRun<'_>) -> Result<()> {
+        let (graph, x) = (run.graph, run.x);
+        let (reach, most) = (self.reach(graph), self.most());
+        if reach.gains.is_empty() {
+            return Ok(());
+        }
+        let unwatched = |input: f64| -> Vec<NodeId> {
+            let beyond = reach.beyond(graph, input, most).into_iter();
+            beyond.filter(|node| !reach.watched.contains(node)).collect()
+        };
+        self.look_at(graph, x, run.copies, unwatched(largest_of_copies(run.copies, largest_in(&x.items))))?;
         // A load with a picture's shape may replace a picture.
         let dims = graph.input_shape().dims();
         for load in run.loads.iter().filter(|load| load.iter().all(|t| t.dims() == dims)) {
-            for node in reach.beyond(graph, largest_in(load), most) {
-                self.look_at(graph, &Batch::of(load.clone())?, &Copies::one(), node)?;
+            let nodes = unwatched(largest_in(load));
+            if !nodes.is_empty() {
+                self.look_at(graph, &Batch::of(load.clone())?, &Copies::one(), nodes)?;
             }
         }
         Ok(())
     }
 
-    /// Computes the outputs of `node` on every copy; an output that is not finite is an error. The outputs are summed,
-    /// so that many copies need no more memory than one.
-    fn look_at(&mut self, graph: &Graph, x: &Batch, copies: &Copies, node: NodeId) -> Result<()> {
-        let (plan, _) = self.plan(graph, Decided::Here, 1, &Summed(node))?;
+    /// Computes the outputs of `nodes` on every copy; an output that is not finite is an error.
+    fn look_at(&mut self, graph: &Graph, x: &Batch, copies: &Copies, nodes: Vec<NodeId>) -> Result<()> {
+        if nodes.is_empty() {
+            return Ok(());
+        }
+        let (plan, _) = self.plan(graph, Decided::Here, 1, &Looked(nodes))?;
         let (targets, last) = (vec![0; x.len()], copies.weights.len().saturating_sub(1));
         let run = ProgramRun::plain(&plan, graph, x, &targets, copies);
-        let sums = vec![(Statistic::Sum, graph.node(node).shape.len()); x.len()];
+        let sums = vec![(Statistic::Sum, graph.classes()); x.len()];
         self.run_all(&run, sums, |harvest, slots| {
             for slot in slots.iter().filter(|slot| slot.copy == last) {
                 harvest.sums[slot.item] = Sum::default();
@@ -205,6 +235,36 @@ mod tests {
         assert_eq!(logits.to_f64()[..], [6.0, 4.0]);
     }
 
+    /// A sigmoid behind a net whose numbers may overflow: the program watches it, and no other runs.
+    #[test]
+    fn what_may_overflow_for_usual_pictures_is_watched() {
+        let mut engine = Engine::new(&Settings::default()).unwrap();
+        let graph = net(1e36, Op::Smooth(Smooth::Sigmoid));
+        assert_eq!(engine.reach(&graph).watched, [graph.find("first").unwrap()]);
+        assert!(engine.reach(&net(1e30, Op::Smooth(Smooth::Sigmoid))).watched.is_empty());
+        let x = |v: f32| Batch::of(vec![Tensor::f32([2, 1, 1], vec![v, 4.0]).unwrap()]).unwrap();
+        for v in [3.0, -300.0] {
+            let (logits, profile) = engine.profile(|engine| engine.forward(&graph, &x(v))).unwrap();
+            assert_eq!((logits.len(), profile.chunks.len()), (2, 1));
+        }
+        for v in [1e3, -3e4] {
+            assert!(engine.forward(&graph, &x(v)).unwrap_err().to_string().contains("layer 'first'"));
+        }
+        // In every pass, and stored results are the script's alone.
+        let task =
+            Task { x: &x(3.0), targets: &[0], copies: &Copies::one(), loads: &[vec![x(3e30).items()[0].clone()]] };
+        let two = engine.evaluate_once(&graph, &task, |b| {
+            b.store(b.output(graph.output()), 0)?;
+            let load = b.load(0, Shape::vector(2))?;
+            b.replace(graph.input(), load)?;
+            b.score(Score::Logit);
+            Ok(())
+        });
+        assert!(two.unwrap_err().to_string().contains("layer 'first'"));
+        let outputs = engine.node_outputs(&graph, &x(3.0), &[graph.output()]).unwrap();
+        assert_eq!((outputs.len(), outputs[0].dims()), (1, &[1, 2, 1, 1][..]));
+    }
+
     #[test]
     fn an_infinity_of_a_copy_is_an_error() {
         let mut engine = Engine::new(&Settings::default()).unwrap();
@@ -245,6 +305,6 @@ mod tests {
         let copies = 150_000;
         let perturbation = Perturbation::Noise { seed: 0, first: 0, images: vec![1], sigmas: vec![0.5] };
         let copies = Copies { perturbation, weights: vec![1.0 / f64::from(copies); copies as usize] };
-        engine.look_at(&graph, &x, &copies, graph.ids().nth(1).unwrap()).unwrap();
+        engine.look_at(&graph, &x, &copies, vec![graph.ids().nth(1).unwrap()]).unwrap();
     }
 }

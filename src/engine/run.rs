@@ -125,6 +125,7 @@ impl Engine {
             Some(recorder) => recorder.run(self.device.as_mut(), plan, chunk, harvest)?,
         }
         if finite(harvest) {
+            harvest.stores.truncate(plan.program().slots());
             return Ok(());
         }
         Err(self.explain_not_finite(graph, plan, chunk))

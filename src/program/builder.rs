@@ -66,6 +66,8 @@ pub struct Builder<'g> {
     current: usize,
     /// Node whose rule is being written.
     pulling: Option<NodeId>,
+    /// Nodes whose outputs are watched.
+    watched: Vec<NodeId>,
 }
 
 impl<'g> Builder<'g> {
@@ -74,8 +76,15 @@ impl<'g> Builder<'g> {
     /// # Errors
     /// Never for a graph that was built by [`crate::graph::GraphBuilder`].
     pub fn new(graph: &'g Graph, decided: Decided) -> Result<Self> {
-        let mut b =
-            Builder { graph, forms: Vec::new(), sections: Vec::new(), forwards: Vec::new(), current: 0, pulling: None };
+        let mut b = Builder {
+            graph,
+            forms: Vec::new(),
+            sections: Vec::new(),
+            forwards: Vec::new(),
+            current: 0,
+            pulling: None,
+            watched: Vec::new(),
+        };
         let mut values = PassValues {
             decided,
             own: Vec::new(),
@@ -833,10 +842,19 @@ impl<'g> Builder<'g> {
         Ok(())
     }
 
+    /// Makes a number that is not finite among the outputs of `nodes` show in the program's results, in every forward pass
+    /// that computes them.
+    pub(crate) fn watch(&mut self, nodes: &[NodeId]) {
+        self.watched.extend_from_slice(nodes);
+    }
+
     /// The program, fused and without unused steps.
     pub fn finish(self) -> Program {
-        let steps = self.sections.into_iter().flatten().collect();
-        let (steps, nodes) = super::lower::lower(steps, self.forms.len());
-        Program { steps, nodes, forms: self.forms }
+        let (steps, mut forms) = (self.sections.into_iter().flatten().collect::<Vec<_>>(), self.forms);
+        let slots = super::watch::slots(steps.iter().map(|(step, _)| step));
+        let outputs = |forward: &PassValues| self.watched.iter().map(|id| forward.own[id.index()]).collect::<Vec<_>>();
+        let watched = self.forwards.iter().flat_map(outputs).collect();
+        let (steps, nodes) = super::lower::lower(steps, &mut forms, &watched);
+        Program { steps, nodes, forms, slots }
     }
 }

@@ -58,7 +58,7 @@ impl Program {
         let forms = vec![Form::Dense(layer.output), Form::Dense(layer.input)];
         let adjoint = Step::ConvAdjoint { layer, s, out, epilogue: Epilogue::default() };
         let steps = vec![Step::Load { slot: 0, out: s }, adjoint, Step::Store { x: out, slot: 0 }];
-        (self, Some(Program { steps, nodes: vec![None, node, None], forms }))
+        (self, Some(Program { steps, nodes: vec![None, node, None], forms, slots: 1 }))
     }
 
     /// Positions of the adjoint that can be split off, and of the sum after it.

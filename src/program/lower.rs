@@ -2,15 +2,21 @@
 
 use std::collections::HashSet;
 
-use super::{Epilogue, Step, Value};
+use super::watch::watching;
+use super::{Epilogue, Form, Step, Value};
 use crate::graph::NodeId;
 
 /// A step and the node that it works for.
-type NodeStep = (Step, Option<NodeId>);
+pub(super) type NodeStep = (Step, Option<NodeId>);
 
-/// The remaining steps, and the node of each; `values` is the number of values.
-pub(super) fn lower(steps: Vec<NodeStep>, values: usize) -> (Vec<Step>, Vec<Option<NodeId>>) {
-    fuse(without_dead_steps(steps), values)
+/// The remaining steps, with those that watch the values in `watched`, and the node of each.
+pub(super) fn lower(
+    steps: Vec<NodeStep>,
+    forms: &mut Vec<Form>,
+    watched: &HashSet<Value>,
+) -> (Vec<Step>, Vec<Option<NodeId>>) {
+    let steps = watching(without_dead_steps(steps), forms, watched);
+    fuse(steps, forms.len())
 }
 
 fn without_dead_steps(steps: Vec<NodeStep>) -> Vec<NodeStep> {

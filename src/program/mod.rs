@@ -10,6 +10,7 @@ mod plan;
 mod prelu;
 mod score;
 mod step;
+mod watch;
 mod work;
 mod zeros;
 
@@ -216,6 +217,8 @@ pub struct Program {
     /// For each step, the node that it computes or sends a signal back through.
     nodes: Vec<Option<NodeId>>,
     forms: Vec<Form>,
+    /// One past the largest slot that its author stores to; watched values are stored behind it.
+    slots: usize,
 }
 
 impl Program {
@@ -227,6 +230,12 @@ impl Program {
     /// The node that step `i` computes or sends a signal back through; `None` for a score, a statistic or a result.
     pub fn node(&self, i: usize) -> Option<NodeId> {
         self.nodes.get(i).copied().flatten()
+    }
+
+    /// One past the largest slot that a method stores to. What is stored behind it says whether the watched values are
+    /// finite ([`Builder::watch`]).
+    pub(crate) fn slots(&self) -> usize {
+        self.slots
     }
 
     /// Form of each value.
