@@ -5,7 +5,7 @@ mod nets;
 
 use nets::Net;
 use verilume::engine::{Batch, Engine, Settings};
-use verilume::graph::{Conv, Graph, GraphBuilder, Linear, NodeId, Op, Weight};
+use verilume::graph::{Conv, Graph, GraphBuilder, Linear, NodeId, Op, Smooth, Weight};
 use verilume::image::Preprocess;
 use verilume::perturb::baseline::Baseline;
 use verilume::reliability::attack::{
@@ -172,7 +172,8 @@ fn objectives([h, w]: [usize; 2]) -> [Objective; 4] {
 }
 
 /// A net without pools that choose: a convolution, a residual block with batch norm folded away, a clamp, two layers more.
-fn smooth_net() -> (Graph, Preprocess) {
+/// `activations` are ReLU, a ReLU6 and ReLU, or others in their places.
+fn smooth_net(activations: [Op; 3]) -> (Graph, Preprocess) {
     let mut seed = 1u64;
     let mut weight = |dims: [usize; 4]| {
         let fan: usize = dims[1..].iter().product();
@@ -193,13 +194,14 @@ fn smooth_net() -> (Graph, Preprocess) {
     let mut b = GraphBuilder::new(Shape::new(3, 16, 20));
     let input = b.input();
     let mut push = |name: &str, op: Op, inputs: &[NodeId]| b.push(name, op, inputs).unwrap();
+    let [early, middle, late] = activations;
     let x = push("first", first, &[input]);
-    let stem = push("stem", Op::Relu, &[x]);
+    let stem = push("stem", early, &[x]);
     let x = push("inner", inner, &[stem]);
     let x = push("sum", Op::Add, &[x, stem]);
-    let x = push("clamp", Op::Clamp { lo: 0.0, hi: 6.0 }, &[x]);
+    let x = push("clamp", middle, &[x]);
     let x = push("last", last, &[x]);
-    let x = push("relu", Op::Relu, &[x]);
+    let x = push("relu", late, &[x]);
     let x = push("mean", Op::AdaptiveAvgPool { out: [1, 1] }, &[x]);
     let x = push("flat", Op::Flatten, &[x]);
     let x = push("logits", linear, &[x]);
@@ -210,13 +212,26 @@ fn smooth_net() -> (Graph, Preprocess) {
 /// The objective's gradient, made of a central difference of gradients, against differences of the objective itself.
 #[test]
 fn second_order_gradients_are_those_of_the_objective() {
+    let hard = [Op::Relu, Op::Clamp { lo: 0.0, hi: 6.0 }, Op::Relu];
+    let smooth = [Smooth::HardSwish, Smooth::HardSigmoid, Smooth::LeakyRelu { slope: 0.1 }].map(Op::Smooth);
+    let others = [
+        Op::PRelu((0..8).map(|i| 0.2 - 0.1 * f64::from(i)).collect()),
+        Op::Smooth(Smooth::Elu { alpha: 0.5 }),
+        Op::Relu,
+    ];
+    for activations in [hard, smooth, others] {
+        second_order_gradients(activations);
+    }
+}
+
+fn second_order_gradients(activations: [Op; 3]) {
     let bases = [
         (Base::Gradient, Magnitude::Sum),
         (Base::Gradient, Magnitude::Max),
         (Base::InputXGradient, Magnitude::Sum),
         (Base::IntegratedGradients { steps: 3, baseline: Baseline::Value(0.2) }, Magnitude::Sum),
     ];
-    let (graph, preprocess) = smooth_net();
+    let (graph, preprocess) = smooth_net(activations);
     let mut engine = engine(Precision::F64, 2);
     let shape = graph.input_shape();
     let picture = (0..shape.len()).map(|i| (0.7 * i as f64).sin() + 0.5 * (0.013 * (i * i) as f64).cos()).collect();

@@ -9,16 +9,16 @@ use std::sync::Arc;
 use nets::{brief, build, machines};
 use reference::cases::{Geometry, Numbers};
 use reference::weight_f64;
-use verilume::engine::{At, Batch, Engine, Job};
+use verilume::engine::{At, Batch, Engine, Job, Start};
 use verilume::graph::{
     Affine, Dump, Graph, GraphBuilder, Linear, LocalResponseNorm, NodeId, Op, Over, Reduce, Smooth, Standardise,
 };
 use verilume::image::Preprocess;
 use verilume::map::{Map, Space};
-use verilume::method::registry;
+use verilume::method::{conservation, registry};
 use verilume::perturb::footprint::Footprint;
 use verilume::program::Score;
-use verilume::rule::{Composite, GateShare, Preset, Relevance, Select, ZBox};
+use verilume::rule::{Bias, Composite, GateShare, Preset, Relevance, Select, ZBox};
 use verilume::tensor::{Interpolation, Padding, Precision, Resize, ResizeTo, Shape, Tensor, Window};
 
 fn conv(c: usize, k: usize, size: usize, stride: usize, salt: u64) -> Op {
@@ -311,5 +311,33 @@ fn results_do_not_depend_on_how_work_is_divided() {
             engine.explain(&graph, &job, &x, &[0, 1, 2, 3, 4]).unwrap().maps
         };
         assert!(maps(1, None) == maps(2, Some(3 << 20)), "{:?}", settings.kernels);
+    }
+}
+
+/// Nothing goes to a gate, so nothing behind it is visited; a node there gets zeros, with `gate=split` its half.
+#[test]
+fn relevance_visits_no_gate() {
+    let (graph, mut engine) = (net(), twin());
+    let ends = (vec![-3.0; 3], vec![3.0; 3]);
+    for gate in [GateShare::Nothing, GateShare::Half] {
+        let (low, high) = ends.clone();
+        let relevance = Relevance { epsilon: 1e-6, gamma: 0.25, bias: Bias::Keep, gate, low, high };
+        let rules = relevance.composite(Preset::EpsilonPlus).unwrap();
+        let layers = conservation(&mut engine, &graph, &pictures(2), &[1, 3], &rules).unwrap();
+        let visited = |name: &str| layers[0].iter().any(|l| l.name == name);
+        assert!(visited("se") && visited("stem") && visited("wide"));
+        for name in ["se.pool", "se.fc", "where", "level"] {
+            assert_eq!(visited(name), gate == GateShare::Half, "{name}");
+        }
+        let job = Job {
+            rules,
+            at: At::Node(graph.find("se.fc").unwrap()),
+            start: Start::Relevance,
+            ..Job::gradient(Score::Logit)
+        };
+        let answer = engine.explain(&graph, &job, &pictures(2), &[1, 3]).unwrap();
+        for map in &answer.maps {
+            assert_eq!(map.to_f64().iter().all(|&v| v == 0.0), gate == GateShare::Nothing);
+        }
     }
 }

@@ -4,11 +4,13 @@
 mod nets;
 
 use nets::{Net, SMALL};
-use verilume::engine::{Batch, Engine, Job, Settings};
-use verilume::graph::{Graph, GraphBuilder, Op, SoftClamp};
+use verilume::engine::{Batch, Engine, Job, Pullback, Settings};
+use verilume::graph::{Affine, Graph, GraphBuilder, NodeId, Op, Smooth, SoftClamp};
 use verilume::model::Model;
 use verilume::program::Score;
 use verilume::random;
+use verilume::reliability::randomise::{layers, randomised};
+use verilume::rule::Composite;
 use verilume::tensor::{Precision, Shape, Tensor};
 
 fn twin() -> Engine {
@@ -136,6 +138,9 @@ fn a_softened_net_comes_near_and_has_the_gradient_of_what_it_computes() {
         ["vgg", "resnet_basic"].map(|n| (n.into(), (*Net::small(n).graph).clone())).into();
     let lite = Model::random("efficientnet-lite0", 3).unwrap();
     nets.push(("lite0".into(), (*lite.graph(Shape::new(3, 32, 32)).unwrap()).clone()));
+    // Hard swishes, and hard sigmoids as gates.
+    let mobile = Model::random("mobilenet_v3_small", 3).unwrap();
+    nets.push(("mobilenet_v3_small".into(), (*mobile.graph(Shape::new(3, 32, 32)).unwrap()).clone()));
     for (name, net) in &nets {
         let x = noise(net.input_shape(), 5, 1.0);
         let batch = |x: &Tensor| Batch::of(vec![x.clone()]).unwrap();
@@ -164,4 +169,121 @@ fn a_softened_net_comes_near_and_has_the_gradient_of_what_it_computes() {
         let numeric = (at(1.0) - at(-1.0)) / (2.0 * h);
         assert!((along - numeric).abs() <= 1e-6 * numeric.abs().max(1.0), "{name}: {along} {numeric}");
     }
+}
+
+/// Every kind of activation, and how far it may be from the same with corners rounded at β = 1, at `x`.
+fn rounded() -> Vec<(Op, fn(&Op, f64) -> f64)> {
+    let exact = |_: &Op, _: f64| 0.0;
+    let clamp = |_: &Op, _: f64| 2f64.ln();
+    let mut all: Vec<(Op, fn(&Op, f64) -> f64)> = vec![
+        (Op::Relu, clamp),
+        (Op::Clamp { lo: -1.0, hi: 2.0 }, clamp),
+        (Op::PRelu([0.25, -0.5, 1.0].into()), |_, _| 1.5 * 2f64.ln()),
+    ];
+    for f in Smooth::examples() {
+        all.push((
+            Op::Smooth(f),
+            match f {
+                Smooth::HardSigmoid => |_, _| 2f64.ln() / 6.0,
+                Smooth::HardSwish => |_, x| x.abs() * 2f64.ln() / 6.0,
+                Smooth::LeakyRelu { .. } => |op, _| match op {
+                    Op::Smooth(Smooth::LeakyRelu { slope }) => (1.0 - slope).abs() * 2f64.ln(),
+                    _ => f64::NAN,
+                },
+                Smooth::Elu { .. } => |op, _| match op {
+                    Op::Smooth(Smooth::Elu { alpha }) => (1.0 - alpha).abs() * 2f64.ln(),
+                    _ => f64::NAN,
+                },
+                _ => exact,
+            },
+        ));
+    }
+    all
+}
+
+/// Rounded corners are near the corners, as near as computed, and no slope jumps any more.
+#[test]
+fn every_activation_with_corners_is_rounded() {
+    let mut engine = twin();
+    let n = 2001;
+    let shape = Shape::new(3, 1, n);
+    for (op, bound) in rounded() {
+        let mut b = GraphBuilder::new(shape);
+        let node = b.push("act", op.clone(), &[b.input()]).unwrap();
+        b.stage("act", node);
+        let flat = b.push("flat", Op::Flatten, &[node]).unwrap();
+        let hard = b.finish(flat).unwrap();
+        for beta in [1.0, 10.0, 1e3, 1e6] {
+            let soft = hard.softened(beta).unwrap();
+            let act = soft.find("act").unwrap();
+            assert_eq!(soft.stages(), [("act".to_string(), act)]);
+            // All around, and close to each corner.
+            for (centre, width) in [(0.0, 8.0), (-3.0, 8.0 / beta), (0.0, 8.0 / beta), (3.0, 8.0 / beta)] {
+                let at = |i: usize| centre + width * (i as f64 / (n - 1) as f64 - 0.5) * 2.0;
+                let x: Vec<f64> = (0..3 * n).map(|i| at(i % n)).collect();
+                let batch = Batch::of(vec![Tensor::f64(shape.dims(), x.clone()).unwrap()]).unwrap();
+                let [before, after] =
+                    [&hard, &soft].map(|net| engine.forward(net, &batch).unwrap().to_f64().into_owned());
+                for ((x, hard), soft) in x.iter().zip(&before).zip(&after) {
+                    let most = bound(&op, *x) / beta + 1e-14 * (1.0 + x.abs());
+                    assert!((hard - soft).abs() <= most, "{op:?} at {x} with {beta}: {hard} {soft}");
+                }
+                let signal = Tensor::f64([1, 3, 1, n], vec![1.0; 3 * n]).unwrap();
+                let rules = Composite::gradient();
+                let way = Pullback { from: act, signal: &signal, rules: &rules, to: soft.input() };
+                let slopes = engine.pullback(&soft, &batch, &way).unwrap().to_f64().into_owned();
+                for (i, pair) in slopes.windows(2).enumerate().filter(|(i, _)| (i + 1) % n != 0) {
+                    // A corner's slope changes by at most 2 over about 1 / β.
+                    let step = at(1) - at(0);
+                    let most = step * (4.0 + 2.0 * beta) + 1e-9;
+                    assert!((pair[1] - pair[0]).abs() <= most, "{op:?} at {} with {beta}: {pair:?}", x[i]);
+                }
+            }
+        }
+    }
+}
+
+/// Norms that no convolution takes up, layer norms' scales and PReLUs' slopes are weights too.
+#[test]
+fn norms_are_drawn_anew() {
+    let mut engine = twin();
+    for name in ["densenet121", "convnext_tiny"] {
+        let model = Model::random(name, 3).unwrap();
+        let net = model.graph(Shape::new(3, 32, 32)).unwrap();
+        let all = layers(&net);
+        assert!(all.is_sorted_by(|a, b| a > b), "from the logits down");
+        let norms: Vec<NodeId> = all.iter().copied().filter(|&id| matches!(net.node(id).op, Op::Affine(_))).collect();
+        let every = net.ids().filter(|&id| matches!(net.node(id).op, Op::Affine(_))).count();
+        assert!(norms.len() == every && every >= 20, "{name}: {} of {every}", norms.len());
+        let x = Batch::of(vec![noise(net.input_shape(), 5, 1.0)]).unwrap();
+        let before = engine.forward(&net, &x).unwrap();
+        let last = norms[0];
+        let new = randomised(&net, &[last], 1).unwrap();
+        let after = engine.forward(&new, &x).unwrap();
+        assert_ne!(before.to_f64(), after.to_f64(), "{name}");
+        // Of the same size, by another seed another, and the same in a cascade.
+        let scale = |net: &Graph| match &net.node(last).op {
+            Op::Affine(Affine { scale, .. }) => scale.to_vec(),
+            op => panic!("{}", op.kind()),
+        };
+        let moments = |v: &[f64]| {
+            let mean = v.iter().sum::<f64>() / v.len() as f64;
+            [mean, (v.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / v.len() as f64).sqrt()]
+        };
+        let [old, drawn] = [moments(&scale(&net)), moments(&scale(&new))];
+        let sure = 6.0 * old[1] / (scale(&net).len() as f64).sqrt();
+        assert!(old.iter().zip(drawn).all(|(a, b)| (a - b).abs() <= sure), "{name}: {old:?} {drawn:?}");
+        assert_ne!(scale(&randomised(&net, &[last], 2).unwrap()), scale(&new));
+        assert_eq!(scale(&randomised(&net, &all, 1).unwrap()), scale(&new));
+        engine.forget(&net);
+    }
+    // What is the same for all channels is not learned, and stays.
+    let mut b = GraphBuilder::new(Shape::new(2, 1, 1));
+    let half = b.push("half", Op::Affine(Affine::product([0.5])), &[b.input()]).unwrap();
+    let prelu = b.push("prelu", Op::PRelu([0.25, 0.5].into()), &[half]).unwrap();
+    let net = b.finish(prelu).unwrap();
+    assert_eq!(layers(&net), [prelu]);
+    let drawn = randomised(&net, &[half, prelu], 1).unwrap();
+    assert!(matches!(&drawn.node(half).op, Op::Affine(a) if *a == Affine::product([0.5])));
+    assert!(matches!(&drawn.node(prelu).op, Op::PRelu(slopes) if slopes[..] != [0.25, 0.5]));
 }

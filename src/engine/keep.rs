@@ -28,6 +28,8 @@ impl ProgramRun<'_> {
             Perturbation::Others(others) => others.iter().map(|o| all(o)).sum(),
         };
         let stored = self.plan.steps().iter().map(|step| match step {
+            // What is watched is dropped after each chunk.
+            Step::Store { slot, .. } if *slot >= self.plan.program().stores() => 0,
             Step::Store { x, .. } => self.plan.form(*x).shape().len() * elem,
             Step::StoreDecisions { x, .. } => self.plan.form(*x).shape().len() * size_of::<u16>(),
             _ => 0,

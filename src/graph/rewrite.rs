@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::affine::scale_shift;
-use super::{Activation, Affine, Conv, Graph, Linear, Node, NodeId, Op, Smooth, SoftClamp};
+use super::{Activation, Affine, Conv, Graph, GraphBuilder, Linear, Node, NodeId, Op, Smooth, SoftClamp};
 use crate::error::{Error, Result};
 use crate::tensor::{Shape, Tensor};
 
@@ -31,31 +31,29 @@ impl Graph {
         builder.finish(self.output())
     }
 
-    /// The net with rounded corners: every ReLU and clamp becomes a [`SoftClamp`] of sharpness `beta`, so that
-    /// gradients are differentiable (Dombrowski et al., NeurIPS 2019, section 3.2). Max-pools stay, and so do
-    /// activations without corners.
+    /// The net with rounded corners, so that gradients are differentiable (Dombrowski et al., NeurIPS 2019, section 3.2).
+    /// ReLUs and clamps become a [`SoftClamp`] of sharpness `beta`. Other activations with corners are written with clamps
+    /// first: a hard sigmoid is `clamp(x, −3, 3) / 6 + 1/2`, a leaky ReLU (|x| with slope −1) `slope · x + (1 − slope) · max(x, 0)`, an ELU
+    /// `alpha · elu₁(x) + (1 − alpha) · max(x, 0)`. Max-pools stay, and so do activations without corners.
     ///
     /// # Errors
-    /// Settings when `beta` is not a positive number. Model when another activation has a corner: a leaky ReLU, a
-    /// hard sigmoid.
+    /// Settings when `beta` is not a positive number.
     pub fn softened(&self, beta: f64) -> Result<Graph> {
         if !(beta > 0.0 && beta.is_finite()) {
             return Err(Error::settings(format!("softplus needs a sharpness above 0, not {beta}")));
         }
-        self.rewritten(|_, node| {
-            Ok(match node.op.activation() {
-                Some(Activation::Clamp { lo, hi }) => Some(Op::Smooth(Smooth::SoftClamp(SoftClamp { lo, hi, beta }))),
-                Some(Activation::Smooth(f)) if !f.facts().corners => None,
-                Some(Activation::Smooth(_) | Activation::PRelu { .. }) => {
-                    return Err(Error::model(format!(
-                        "the corners of ReLUs and clamps can be rounded, not those of '{}' ({})",
-                        node.name,
-                        node.op.kind()
-                    )));
-                }
-                None => None,
-            })
-        })
+        let mut builder = self.like(self.input_shape());
+        let mut new = vec![builder.input()];
+        for id in self.ids().skip(1) {
+            let node = self.node(id);
+            let inputs: Vec<NodeId> = node.inputs.iter().map(|i| new[i.index()]).collect();
+            new.push(match rounded(&mut builder, node, &inputs, beta)? {
+                Some(rounded) => rounded,
+                None => builder.add(node.name.clone(), node.op.clone(), &inputs, node.norm.clone())?,
+            });
+        }
+        self.stages().iter().for_each(|(name, id)| builder.stage(name, new[id.index()]));
+        builder.finish(new[self.output().index()])
     }
 
     /// The net for shifted data: its output on `x + shift` is this net's output on `x` (Kindermans et al. 2017, section
@@ -153,4 +151,52 @@ fn convolved(conv: &Conv, input: Shape, output: Shape, x: &[f64]) -> Vec<f64> {
         }
     }
     out
+}
+
+/// The activation `node` of `x` with rounded corners; `None` where it has none, or is no activation. Names of the nodes
+/// begin with its own, which is that of the last.
+fn rounded(b: &mut GraphBuilder, node: &Node, x: &[NodeId], beta: f64) -> Result<Option<NodeId>> {
+    let part = |what: &str| format!("{}/{what}", node.name);
+    let soft = |lo, hi| Op::Smooth(Smooth::SoftClamp(SoftClamp { lo, hi, beta }));
+    let hard_sigmoid = |b: &mut GraphBuilder, name: String| {
+        let clamp = b.push(part("clamp"), soft(-3.0, 3.0), x)?;
+        b.push(name, Op::Affine(Affine { scale: [1.0 / 6.0].into(), shift: [0.5].into() }), &[clamp])
+    };
+    // share · line + (1 − share) · max(x, 0).
+    let bent = |b: &mut GraphBuilder, line: &[NodeId], shares: &[f64]| {
+        let line = b.push(part("line"), Op::Affine(Affine::product(shares)), line)?;
+        let relu = b.push(part("relu"), soft(0.0, f64::INFINITY), x)?;
+        let rest: Vec<f64> = shares.iter().map(|share| 1.0 - share).collect();
+        let rest = b.push(part("rest"), Op::Affine(Affine::product(rest)), &[relu])?;
+        b.push(node.name.as_str(), Op::Add, &[line, rest])
+    };
+    let rounded = match (&node.op, node.op.activation()) {
+        (Op::PRelu(slopes), _) => bent(b, x, slopes)?,
+        (_, Some(Activation::Clamp { lo, hi })) => b.push(node.name.as_str(), soft(lo, hi), x)?,
+        (_, Some(Activation::Smooth(f))) if f.facts().corners => match f {
+            Smooth::HardSigmoid => hard_sigmoid(b, node.name.clone())?,
+            Smooth::HardSwish => {
+                let gate = hard_sigmoid(b, part("gate"))?;
+                b.push(node.name.as_str(), Op::Mul, &[x[0], gate])?
+            }
+            Smooth::LeakyRelu { slope } => bent(b, x, &[slope])?,
+            Smooth::Abs => bent(b, x, &[-1.0])?,
+            Smooth::Elu { alpha } => {
+                let smooth = b.push(part("elu"), Op::Smooth(Smooth::Elu { alpha: 1.0 }), x)?;
+                bent(b, &[smooth], &[alpha])?
+            }
+            Smooth::SoftClamp(_)
+            | Smooth::Sigmoid
+            | Smooth::Silu
+            | Smooth::Tanh
+            | Smooth::Gelu
+            | Smooth::GeluTanh
+            | Smooth::Softplus { .. }
+            | Smooth::Exp
+            | Smooth::Log
+            | Smooth::Power { .. } => return Ok(None),
+        },
+        (_, Some(Activation::Smooth(_) | Activation::PRelu { .. }) | None) => return Ok(None),
+    };
+    Ok(Some(rounded))
 }

@@ -74,7 +74,8 @@ streams! {
     RelexMask = sample(u32::MAX - 1),
     /// Noise baselines.
     Baseline = sample(u32::MAX),
-    /// Parameters of randomised nets: the key is the layer's position; draw 0 is for weights, draw 1 for biases.
+    /// Parameters of randomised nets: the key is the layer's position; draw 0 is for weights, scales and slopes, draw 1 for
+    /// biases and shifts.
     Layers = Kept::Keys { first: 0, count: 1 << 32 },
     /// Initial weights of a detector: the key is the layer's number.
     DetectorWeights = Kept::Keys { first: u64::from_be_bytes(*b"detect\0\0"), count: 1 << 8 },

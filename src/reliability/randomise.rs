@@ -4,21 +4,31 @@
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::graph::{Conv, Graph, Linear, NodeId, Op, Weight};
+use crate::graph::{Affine, BatchNorm, Conv, Graph, Linear, NodeId, Op, Weight};
 use crate::random::Stream;
 
-/// Draw numbers of a layer's weights and biases.
+/// Draw numbers of a layer's weights (a norm's scales, a PReLU's slopes) and biases.
 const WEIGHTS: u32 = 0;
 const BIASES: u32 = 1;
 
-/// Layers with weights (convolutions and linear layers), from the logits back to the picture.
+/// Layers with weights, from the logits back to the picture: convolutions, linear layers, and scales, shifts and slopes
+/// that differ between channels (norms that no convolution took up, layer norms, layer scales, PReLUs).
 pub fn layers(graph: &Graph) -> Vec<NodeId> {
-    graph.ids().rev().filter(|&id| matches!(graph.node(id).op, Op::Conv(_) | Op::Linear(_))).collect()
+    let differ = |v: &[f64]| v.iter().any(|x| *x != v[0]);
+    let learned = |op: &Op| match op {
+        Op::Conv(_) | Op::Linear(_) => true,
+        Op::BatchNorm(norm) => differ(&norm.gamma) || differ(&norm.beta),
+        Op::Affine(affine) => differ(&affine.scale) || differ(&affine.shift),
+        Op::PRelu(slopes) => differ(slopes),
+        _ => false,
+    };
+    graph.ids().rev().filter(|&id| learned(&graph.node(id).op)).collect()
 }
 
 /// The net with the weights of `nodes` randomised: normal numbers with the mean and standard deviation of the
-/// originals, so that signals keep roughly their magnitude; likewise for biases. A layer's draw depends only on the
-/// seed and the layer's position in the net, so in a cascade the layers randomised earlier keep their draws.
+/// originals, so that signals keep roughly their magnitude; likewise for biases, scales, shifts and slopes. A batch norm
+/// keeps its statistics. A layer's draw depends only on the seed and the layer's position in the net, so in a cascade the
+/// layers randomised earlier keep their draws.
 ///
 /// # Errors
 /// Never for layers of this graph.
@@ -49,9 +59,9 @@ pub fn randomised(graph: &Graph, nodes: &[NodeId], seed: u64) -> Result<Graph> {
         let bias = |old: &Option<Arc<[f64]>>, mirrored: bool| {
             old.as_ref().map(|old| {
                 if !mirrored {
-                    return alike(old, seed, key).into();
+                    return alike(old, seed, key, BIASES).into();
                 }
-                let new = alike(&old[old.len() / 2..], seed, key);
+                let new = alike(&old[old.len() / 2..], seed, key, BIASES);
                 new.iter().map(|v| -v).chain(new.iter().copied()).collect()
             })
         };
@@ -65,6 +75,16 @@ pub fn randomised(graph: &Graph, nodes: &[NodeId], seed: u64) -> Result<Graph> {
                 weight: weight(&linear.weight)?,
                 bias: bias(&linear.bias, linear.weight.is_mirrored()),
             })),
+            Op::BatchNorm(norm) => Some(Op::BatchNorm(BatchNorm {
+                gamma: alike(&norm.gamma, seed, key, WEIGHTS).into(),
+                beta: alike(&norm.beta, seed, key, BIASES).into(),
+                ..norm.clone()
+            })),
+            Op::Affine(affine) => Some(Op::Affine(Affine {
+                scale: alike(&affine.scale, seed, key, WEIGHTS).into(),
+                shift: alike(&affine.shift, seed, key, BIASES).into(),
+            })),
+            Op::PRelu(slopes) => Some(Op::PRelu(alike(slopes, seed, key, WEIGHTS).into())),
             _ => None,
         })
     })
@@ -72,12 +92,16 @@ pub fn randomised(graph: &Graph, nodes: &[NodeId], seed: u64) -> Result<Graph> {
 
 /// Bytes of the weights that [`randomised`] draws.
 pub fn drawn_bytes(graph: &Graph, nodes: &[NodeId]) -> usize {
-    let numbers = |&id: &NodeId| match &graph.node(id).op {
-        Op::Conv(conv) => conv.weight.len(),
-        Op::Linear(linear) => linear.weight.len(),
+    let bytes = |&id: &NodeId| match &graph.node(id).op {
+        Op::Conv(conv) => conv.weight.len() * size_of::<f32>(),
+        Op::Linear(linear) => linear.weight.len() * size_of::<f32>(),
+        // Scales and shifts, and the same as a convolution.
+        Op::BatchNorm(norm) => 4 * norm.gamma.len() * size_of::<f64>(),
+        Op::Affine(affine) => 2 * (affine.scale.len() + affine.shift.len()) * size_of::<f64>(),
+        Op::PRelu(slopes) => slopes.len() * size_of::<f64>(),
         _ => 0,
     };
-    nodes.iter().map(numbers).sum::<usize>() * size_of::<f32>()
+    nodes.iter().map(bytes).sum()
 }
 
 /// Mean and standard deviation of the `n` numbers that `read` visits.
@@ -91,9 +115,9 @@ fn moments(n: usize, mut read: impl FnMut(&mut dyn FnMut(f64))) -> (f64, f64) {
 }
 
 /// Normal numbers with the mean and standard deviation of `old`.
-fn alike(old: &[f64], seed: u64, key: u64) -> Vec<f64> {
+fn alike(old: &[f64], seed: u64, key: u64, draw: u32) -> Vec<f64> {
     let (mean, deviation) = moments(old.len(), |visit| old.iter().for_each(|&v| visit(v)));
     let mut draws = vec![0f32; old.len()];
-    Stream::Layers.normals(seed, key, BIASES, &mut draws);
+    Stream::Layers.normals(seed, key, draw, &mut draws);
     draws.iter().map(|&z| mean + deviation * f64::from(z)).collect()
 }

@@ -60,6 +60,6 @@ impl Rule for AlphaBeta {
             down = sum(b, down, side)?;
         }
         let down = down.ok_or_else(|| Error::settings("alpha_beta without α or β"))?;
-        Ok(NodeShares { down: vec![down], bias: kept, lost: Some(lost(b, up, &given)?) })
+        Ok(NodeShares { down: vec![Some(down)], bias: kept, lost: Some(lost(b, up, &given)?) })
     }
 }

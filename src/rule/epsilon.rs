@@ -34,7 +34,7 @@ impl Rule for Epsilon {
         let back = layer.adjoint(b, s)?;
         let down = b.mul(x, back)?;
         Ok(NodeShares {
-            down: vec![down],
+            down: vec![Some(down)],
             bias: kept_by_bias(b, bias.as_ref(), s)?,
             lost: Some(lost(b, up, &[(z, s)])?),
         })

@@ -47,6 +47,6 @@ impl Rule for Gamma {
             kept = sum(b, kept, here)?;
             given.push((z, s));
         }
-        Ok(NodeShares { down: down.into_iter().collect(), bias: kept, lost: Some(lost(b, up, &given)?) })
+        Ok(NodeShares { down: vec![down], bias: kept, lost: Some(lost(b, up, &given)?) })
     }
 }

@@ -26,6 +26,6 @@ impl Rule for Held {
         let s = b.divide(up, y, STABILISER)?;
         let back = b.standardise_adjoint(id, s, Deviation::Held)?;
         let down = b.mul(x, back)?;
-        Ok(NodeShares { down: vec![down], bias: None, lost: Some(lost(b, up, &[(y, s)])?) })
+        Ok(NodeShares { down: vec![Some(down)], bias: None, lost: Some(lost(b, up, &[(y, s)])?) })
     }
 }

@@ -244,7 +244,7 @@ pub(super) fn share(b: &mut Builder<'_>, parted: &Parted, x: Halves, up: Value) 
     let z = parted.forward(b, x)?;
     let s = b.divide(up, z, STABILISER)?;
     let down = parted.back(b, x, s)?;
-    Ok(NodeShares { down: vec![down], bias: parted.kept(b, s)?, lost: Some(lost(b, up, &[(z, s)])?) })
+    Ok(NodeShares { down: vec![Some(down)], bias: parted.kept(b, s)?, lost: Some(lost(b, up, &[(z, s)])?) })
 }
 
 /// The sum of those that are present.

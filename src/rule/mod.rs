@@ -68,7 +68,8 @@ pub trait Rule: Send + Sync + std::fmt::Debug {
     fn id(&self) -> String;
 
     /// The signals at the inputs of `node`, one each in order, given the signal `up` at its output, with the relevance
-    /// that is not passed on. Steps whose results are not used are left out of the program.
+    /// that is not passed on. An input to which nothing goes has none. Steps whose results are not used are left out of
+    /// the program.
     ///
     /// # Errors
     /// When the rule has no meaning for this kind of node.
@@ -77,17 +78,18 @@ pub trait Rule: Send + Sync + std::fmt::Debug {
     /// The signals of [`Rule::share`] at the inputs.
     ///
     /// # Errors
-    /// As [`Rule::share`].
+    /// As [`Rule::share`], and when the rule sends nothing to one of them.
     fn pull(&self, node: NodeId, up: Value, b: &mut Builder<'_>) -> Result<Vec<Value>> {
-        Ok(self.share(node, up, b)?.down)
+        let down = self.share(node, up, b)?.down.into_iter().collect::<Option<_>>();
+        down.ok_or_else(|| Error::model(format!("{} sends nothing to an input", self.id())))
     }
 }
 
 /// Where the relevance that arrives at a node goes.
 #[derive(Debug, Clone)]
 pub struct NodeShares {
-    /// Passed on, one signal per input.
-    pub down: Vec<Value>,
+    /// Passed on, one signal per input; `None` where nothing is, so that nothing behind that input is visited.
+    pub down: Vec<Option<Value>>,
     /// Kept by the bias: per channel of the node's output, the mean over its positions.
     pub bias: Option<Value>,
     /// Relevance that reaches no input: absorbed by the stabiliser, or arriving where every contribution is zero. Also
@@ -98,7 +100,7 @@ pub struct NodeShares {
 /// Passes everything on, as for gradients.
 impl From<Vec<Value>> for NodeShares {
     fn from(down: Vec<Value>) -> Self {
-        Self { down, bias: None, lost: None }
+        Self { down: down.into_iter().map(Some).collect(), bias: None, lost: None }
     }
 }
 

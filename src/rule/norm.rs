@@ -28,7 +28,7 @@ impl Rule for Norm {
         let y = b.output(id);
         let s = b.divide(up, y, STABILISER)?;
         let back = Vjp.pull(id, s, b)?;
-        let down = (0..).zip(back).map(|(i, back)| b.mul(b.input(id, i), back)).collect::<Result<_>>()?;
+        let down = (0..).zip(back).map(|(i, back)| b.mul(b.input(id, i), back).map(Some)).collect::<Result<_>>()?;
         Ok(NodeShares { down, bias: None, lost: Some(lost(b, up, &[(y, s)])?) })
     }
 }

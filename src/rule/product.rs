@@ -57,15 +57,14 @@ impl Rule for Product {
         for (i, &shape) in shapes.iter().enumerate() {
             let share = match gate {
                 Some(gate) if gate == i => {
-                    let nothing = b.fill(shape, vec![0.0; shape.c])?;
-                    down.push(nothing);
+                    down.push(None);
                     continue;
                 }
                 Some(_) => up,
                 None => b.scale(up, 0.5)?,
             };
-            down.push(b.contract(vec![share], shape)?);
+            down.push(Some(b.contract(vec![share], shape)?));
         }
-        Ok(down.into())
+        Ok(NodeShares { down, bias: None, lost: None })
     }
 }

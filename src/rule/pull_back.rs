@@ -53,6 +53,7 @@ pub fn pull_back_observed(
             return Err(Error::model(format!("node '{}': a rule must send one signal to each input", node.name)));
         }
         for (&input, s) in node.inputs.iter().zip(down) {
+            let Some(s) = s else { continue };
             b.expect_signal(input, s).map_err(|e| e.within(format!("node '{}'", node.name)))?;
             signals[input.index()] = Some(match signals[input.index()] {
                 None => s,
@@ -61,7 +62,13 @@ pub fn pull_back_observed(
         }
     }
     b.pull(None);
-    signals[to.index()].ok_or_else(|| {
-        Error::settings(format!("'{}' does not influence '{}'", graph.node(to).name, graph.node(from).name))
-    })
+    let shape = graph.node(to).shape;
+    match signals[to.index()] {
+        Some(signal) => Ok(signal),
+        // Every rule on the way sent nothing.
+        None if leads[from.index()] => b.fill(shape, vec![0.0; shape.c]),
+        None => {
+            Err(Error::settings(format!("'{}' does not influence '{}'", graph.node(to).name, graph.node(from).name)))
+        }
+    }
 }

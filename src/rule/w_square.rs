@@ -29,5 +29,5 @@ pub(super) fn spread(layer: &Layer, part: Part, up: Value, b: &mut Builder<'_>) 
     let z = layer.forward(b, ones)?;
     let s = b.divide(up, z, STABILISER)?;
     let down = layer.adjoint(b, s)?;
-    Ok(NodeShares { down: vec![down], bias: None, lost: Some(lost(b, up, &[(z, s)])?) })
+    Ok(NodeShares { down: vec![Some(down)], bias: None, lost: Some(lost(b, up, &[(z, s)])?) })
 }

@@ -131,6 +131,6 @@ impl Rule for ZBox {
             let least = b.mul(*bound, back)?;
             down = b.sub(down, least)?;
         }
-        Ok(NodeShares { down: vec![down], bias: None, lost: Some(lost(b, up, &[(z, s)])?) })
+        Ok(NodeShares { down: vec![Some(down)], bias: None, lost: Some(lost(b, up, &[(z, s)])?) })
     }
 }

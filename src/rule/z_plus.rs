@@ -57,7 +57,7 @@ fn sum(id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
     }
     let s = b.divide(up, z, STABILISER)?;
     let back = Vjp.pull(id, s, b)?;
-    let down = parts.into_iter().zip(back).map(|(part, s)| b.mul(part, s)).collect::<Result<_>>()?;
+    let down = parts.into_iter().zip(back).map(|(part, s)| b.mul(part, s).map(Some)).collect::<Result<_>>()?;
     Ok(NodeShares { down, bias: None, lost: Some(lost(b, up, &[(z, s)])?) })
 }
 
@@ -77,6 +77,6 @@ fn average(id: NodeId, up: Value, b: &mut Builder<'_>) -> Result<NodeShares> {
     };
     let s = b.divide(up, z, STABILISER)?;
     let back = Vjp.pull(id, s, b)?;
-    let down = back.into_iter().map(|back| b.mul(x, back)).collect::<Result<_>>()?;
+    let down = back.into_iter().map(|back| b.mul(x, back).map(Some)).collect::<Result<_>>()?;
     Ok(NodeShares { down, bias: None, lost: Some(lost(b, up, &[(z, s)])?) })
 }

@@ -125,6 +125,18 @@ impl<I: Isa> Normed<I> {
             }
         }
     }
+
+    /// Zeros the unused lanes of the inverse deviations of groups over all positions.
+    unsafe fn clear_rest(&self) {
+        let NormWay::Forward { scale } = self.way else { return };
+        if scale.is_null() {
+            return;
+        }
+        for g in self.norm.groups..self.norm.groups.next_multiple_of(I::LANES) {
+            // SAFETY: the moments hold whole vectors.
+            unsafe { *scale.add(self.moment(g, 0)) = I::T::ZERO };
+        }
+    }
 }
 
 /// The sum of a vector's lanes, in order.
@@ -209,18 +221,32 @@ impl<I: Isa> CpuKernel<I> for EachPosition<I> {
     }
 }
 
-/// All positions of a copy together.
-pub(super) struct AllPositions<I: Isa>(pub Normed<I>);
+/// All positions of a copy together, for some groups.
+pub(super) struct AllPositions<I: Isa> {
+    pub of: Normed<I>,
+    /// As [`AllPositions::together`] divides them.
+    pub groups: Range<usize>,
+}
+
+impl<I: Isa> AllPositions<I> {
+    /// The fewest groups with whole vectors of channels; all groups where that needs more.
+    pub fn together(norm: Standardise, shape: Shape) -> usize {
+        let channels = shape.c / norm.groups;
+        (1..norm.groups).find(|n| (n * channels).is_multiple_of(I::LANES)).unwrap_or(norm.groups)
+    }
+}
 
 impl<I: Isa> CpuKernel<I> for AllPositions<I> {
     #[inline(always)]
     unsafe fn call(self) {
-        let of = &self.0;
-        let (plane, groups) = (of.shape.plane(), of.norm.groups);
-        let blocks = of.shape.c.div_ceil(I::LANES);
+        let (of, groups) = (&self.of, self.groups.clone());
+        let (plane, channels) = (of.shape.plane(), of.channels());
+        let blocks = groups.start * channels / I::LANES..(groups.end * channels).div_ceil(I::LANES);
+        // Position of a lane's group among those of the task.
+        let group = |block: usize, i: usize| (block * I::LANES + i) / channels - groups.start;
         // A vector with the number of each lane's group.
         let spread = |numbers: &[I::T], block: usize| {
-            let of_lane = |i: usize| numbers[((block * I::LANES + i) / of.channels()).min(groups - 1)];
+            let of_lane = |i: usize| numbers[group(block, i).min(numbers.len() - 1)];
             let all: [I::T; MOST_LANES] = std::array::from_fn(of_lane);
             // SAFETY: vectors have at most `MOST_LANES` lanes.
             unsafe { I::load(all.as_ptr()) }
@@ -230,14 +256,16 @@ impl<I: Isa> CpuKernel<I> for AllPositions<I> {
             // SAFETY: as above.
             unsafe { I::store(all.as_mut_ptr(), sum) };
             for (i, &v) in all.iter().enumerate().take(I::LANES.min(of.shape.c - block * I::LANES)) {
-                sums[(block * I::LANES + i) / of.channels()] += v;
+                sums[group(block, i)] += v;
             }
         };
         // SAFETY: as for `EachPosition`.
         unsafe {
-            of.clear(0..1);
-            let mut means = vec![I::T::ZERO; groups];
-            for block in 0..blocks {
+            if groups.end == of.norm.groups {
+                of.clear_rest();
+            }
+            let mut means = vec![I::T::ZERO; groups.len()];
+            for block in blocks.clone() {
                 let mut sum = I::zero();
                 for pixel in 0..plane {
                     sum = I::add(sum, I::load(of.x.add((block * plane + pixel) * I::LANES)));
@@ -245,18 +273,20 @@ impl<I: Isa> CpuKernel<I> for AllPositions<I> {
                 gather(&mut means, block, sum);
             }
             means.iter_mut().for_each(|mean| *mean = *mean * of.share());
-            let mut seconds = vec![I::T::ZERO; groups];
-            for block in 0..blocks {
+            let mut seconds = vec![I::T::ZERO; groups.len()];
+            for block in blocks.clone() {
                 let (mean, used, mut second) = (spread(&means, block), of.used(block), I::zero());
                 for pixel in 0..plane {
                     second = of.second(second, (block * plane + pixel) * I::LANES, mean, used);
                 }
                 gather(&mut seconds, block, second);
             }
-            let numbers: Vec<_> = (0..groups).map(|g| of.numbers(g, 0, means[g], seconds[g])).collect();
+            let sums = means.iter().zip(&seconds);
+            let numbers: Vec<_> =
+                groups.clone().zip(sums).map(|(g, (&mean, &second))| of.numbers(g, 0, mean, second)).collect();
             let along: Vec<I::T> = numbers.iter().map(|n| n.along).collect();
             let scales: Vec<I::T> = numbers.iter().map(|n| n.scale).collect();
-            for block in 0..blocks {
+            for block in blocks {
                 let all = [&means, &along, &scales].map(|numbers| spread(numbers, block));
                 for pixel in 0..plane {
                     of.finish((block * plane + pixel) * I::LANES, all, of.used(block));

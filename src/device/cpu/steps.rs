@@ -209,14 +209,21 @@ impl<I: Isa> Cpu<I> {
         let of =
             |n: usize| Normed::<I> { norm, shape, x: v.at::<I::T>(x, n).cast_const(), way: way(n), out: v.at(out, n) };
         if norm.across_positions {
-            // SAFETY: values have this shape and its moments; features were detected.
-            self.each(v.copies, |n, _| unsafe { I::run(AllPositions(of(n))) });
+            let together = AllPositions::<I>::together(norm, shape);
+            let pieces = norm.groups.div_ceil(together);
+            self.each(v.copies * pieces, |t, _| {
+                let first = t % pieces * together;
+                let groups = first..norm.groups.min(first + together);
+                // SAFETY: values have this shape and its moments; features were detected; a task has whole vectors of channels.
+                unsafe { I::run(AllPositions { of: of(t / pieces), groups }) };
+            });
             return;
         }
-        let pieces = shape.plane().div_ceil(PIECE);
+        let piece = (PIECE / shape.c.div_ceil(I::LANES)).max(1);
+        let pieces = shape.plane().div_ceil(piece);
         self.each(v.copies * pieces, |t, _| {
-            let first = t % pieces * PIECE;
-            let pixels = first..shape.plane().min(first + PIECE);
+            let first = t % pieces * piece;
+            let pixels = first..shape.plane().min(first + piece);
             // SAFETY: as above; a task has some positions.
             unsafe { I::run(EachPosition { of: of(t / pieces), pixels }) };
         });

@@ -85,7 +85,7 @@ impl Script for Balanced {
             let r_out = store_mean(b, up, &mut slots)?;
             let size = b.elementwise(Elementwise::Smooth(Smooth::Abs), vec![up])?;
             let magnitude = store_mean(b, size, &mut slots)?;
-            let r_in = shares.down.iter().map(|&r| store_mean(b, r, &mut slots)).collect::<Result<_>>()?;
+            let r_in = shares.down.iter().flatten().map(|&r| store_mean(b, r, &mut slots)).collect::<Result<_>>()?;
             let bias = shares.bias.map(|r| store(b, r, positions, &mut slots)).transpose()?;
             let lost = shares.lost.map(|r| store(b, r, positions, &mut slots)).transpose()?;
             layers.push(Slots { node, r_in, bias, lost, r_out, magnitude });
