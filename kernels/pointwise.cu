@@ -24,9 +24,10 @@ DEVICE float clamped(float x, float low, float high) {
     return x > high ? high : x;
 }
 
-// r / (z + delta sign(z)), sign(0) = 1; zero where that divides by zero.
+// r / (z + delta sign(z)), sign(0) = 1; zero where that divides by zero, NaN where it divides by infinity.
 DEVICE float divided(float r, float z, float delta) {
     z = z < 0.0f ? z - delta : z + delta;
+    z = z - z == 0.0f ? z : z - z;
     return z == 0.0f ? 0.0f : r / z;
 }
 

@@ -142,10 +142,23 @@ impl Map {
         notes
     }
 
+    /// Refuses a map whose numbers raw files, in single precision, cannot hold.
+    pub(crate) fn fits_single_precision(&self) -> Result<()> {
+        let largest = self.values.to_f64().iter().fold(0.0, |most: f64, v| most.max(v.abs()));
+        if (largest as f32).is_finite() && (largest == 0.0 || largest as f32 > 0.0) {
+            return Ok(());
+        }
+        Err(Error::device(format!("the map's numbers reach {largest:e}; raw files are in single precision")))
+    }
+
     /// The value of a map that is equal at all positions, summed over channels if these differ.
     fn constant(&self) -> Option<f64> {
         let [c, h, w] = extents(&self.values).ok()?;
         let (plane, first) = (h * w, |k: usize| self.values.at(k * h * w));
+        // Raw files are in single precision.
+        for (largest, fits) in [(3e38, true), (1e39, false), (1e-45, true), (1e-50, false), (0.0, true)] {
+            assert_eq!(map(vec![largest, 0.0]).fits_single_precision().is_ok(), fits, "{largest}");
+        }
         let flat = plane > 1 && (0..c).all(|k| (1..plane).all(|i| self.values.at(k * plane + i) == first(k)));
         let equal = (1..c).all(|k| first(k) == first(0));
         flat.then(|| if equal { first(0) } else { (0..c).map(first).sum() })

@@ -1,10 +1,23 @@
 //! Matches names as people type them: which known name is meant, and which ones are similar.
 
-/// The form in which names are compared: lower case, without spaces, `-` and `_`; `+` becomes the letter p, as in
-/// `grad_cam_pp`.
+/// The form in which names are compared: lower case, without spaces, `-` and `_`, except that one of them between two
+/// digits is kept as `_` (`1_6gf` is not `16gf`); `+` becomes the letter p, as in `grad_cam_pp`.
 pub(crate) fn plain(name: &str) -> String {
-    let kept = name.chars().filter(|c| !c.is_whitespace() && !matches!(c, '-' | '_'));
-    kept.flat_map(char::to_lowercase).map(|c| if c == '+' { 'p' } else { c }).collect()
+    let mut plain = String::with_capacity(name.len());
+    let mut separated = false;
+    for c in name.chars().flat_map(char::to_lowercase) {
+        if c.is_whitespace() || matches!(c, '-' | '_') {
+            separated = true;
+            continue;
+        }
+        let between = c.is_ascii_digit() && plain.ends_with(|last: char| last.is_ascii_digit());
+        if separated && between {
+            plain.push('_');
+        }
+        separated = false;
+        plain.push(if c == '+' { 'p' } else { c });
+    }
+    plain
 }
 
 /// The item named `wanted`: by an exact match with one of its `names`, else by a match in [`plain`] form.
@@ -65,6 +78,9 @@ mod tests {
         assert_eq!(meant("Grad-CAM++"), Some("grad_cam_pp"));
         assert_eq!(meant("Integrated Gradients"), Some("integrated_gradients"));
         assert_eq!(meant("gradcams"), None);
+        let sizes = ["regnet_y_1_6gf", "regnet_y_3_2gf"];
+        let meant_size = |wanted| find(wanted, sizes.into_iter(), |name| [*name]);
+        assert_eq!((meant_size("RegNet-Y 1-6gf"), meant_size("regnet_y_16gf")), (Some("regnet_y_1_6gf"), None));
         assert_eq!(meant(" -"), None);
         // An exact match takes precedence.
         assert_eq!(find("A", ["a", "A"].into_iter(), |name| [*name]), Some("A"));

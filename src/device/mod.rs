@@ -214,6 +214,8 @@ pub(crate) struct Harvest {
     pub sums: Vec<Sum>,
     /// Memory for the statistics.
     pub spare: Spare,
+    /// Whether a number that was not finite was clamped.
+    pub clamped_infinity: bool,
     /// Tensors of `Store` steps: by the step's slot number, then by the chunk's slot.
     pub stores: Vec<Vec<Tensor>>,
     /// Decisions, by the chunk's slot.

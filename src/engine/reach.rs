@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Batch, Copies, Engine, ProgramRun, Script, script};
 use crate::device::{Perturbation, Sum};
 use crate::error::Result;
-use crate::graph::{Graph, Node, NodeId, Op};
+use crate::graph::{Activation, Graph, Node, NodeId, Op};
 use crate::program::{Builder, Decided, Statistic};
 use crate::tensor::{Precision, Tensor};
 
@@ -30,8 +30,12 @@ pub(super) struct Reach {
 
 /// Whether the node clips large numbers: an infinite operand gives a finite result.
 fn clips(node: &Node) -> bool {
-    matches!(node.op, Op::Softmax { .. } | Op::Divide)
-        || node.op.activation().is_some_and(|f| f.bounds()[1].is_finite())
+    let ends = [f64::INFINITY, f64::NEG_INFINITY];
+    match node.op.activation() {
+        Some(f @ (Activation::Clamp { .. } | Activation::PRelu { .. })) => f.bounds()[1].is_finite(),
+        Some(Activation::Smooth(f)) => ends.iter().any(|&end| f.value(end).is_finite()),
+        None => matches!(node.op, Op::Softmax { .. } | Op::Divide),
+    }
 }
 
 /// A bound that is not a number (0 · ∞) bounds nothing.
@@ -230,6 +234,7 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::cpu::Kernels;
     use crate::engine::{ScoreScript, Settings, Task};
     use crate::graph::{GraphBuilder, Linear, Smooth, SoftClamp, Weight};
     use crate::program::Score;
@@ -315,6 +320,37 @@ mod tests {
             match made {
                 Ok(outcome) => assert!(fine && outcome.stores.is_empty()),
                 Err(e) => assert!(!fine && e.to_string().contains("layer 'first'"), "{e}"),
+            }
+        }
+    }
+
+    /// A sum that overflows downwards is 0 behind a ReLU, fused into its layer or on its own.
+    #[test]
+    fn an_infinity_below_a_relu_is_an_error() {
+        let x = Batch::of(vec![Tensor::f32([2, 3, 3], vec![1.0; 18]).unwrap()]).unwrap();
+        let conv = |w: [f32; 2]| {
+            let weight = Weight::owned([1, 2, 1, 1], &w).unwrap();
+            Op::Conv(crate::graph::Conv {
+                weight,
+                bias: None,
+                window: crate::tensor::Window::square(1, 1, 0),
+                groups: 1,
+            })
+        };
+        for kernels in [Kernels::Auto, Kernels::Portable] {
+            let mut engine = Engine::new(&Settings { kernels, ..Settings::default() }).unwrap();
+            for (weights, fine) in [([-1e38, -1e38], true), ([-2e38, -2e38], false)] {
+                for apart in [false, true] {
+                    let mut b = GraphBuilder::new(Shape::new(2, 3, 3));
+                    let first = b.push("first", conv(weights), &[b.input()]).unwrap();
+                    let moved = if apart { b.push("moved", Op::Flatten, &[first]).unwrap() } else { first };
+                    let relu = b.push("relu", Op::Relu, &[moved]).unwrap();
+                    let out = b.push("out", Op::Flatten, &[relu]).unwrap();
+                    match engine.forward(&b.finish(out).unwrap(), &x) {
+                        Ok(logits) => assert!(fine && logits.to_f64().iter().all(|&v| v == 0.0)),
+                        Err(e) => assert!(!fine && e.to_string().contains("layer 'first'"), "{e}"),
+                    }
+                }
             }
         }
     }

@@ -143,7 +143,8 @@ impl Engine {
 }
 
 fn finite(harvest: &Harvest) -> bool {
-    harvest.logits.iter().flatten().all(|x| x.is_finite())
+    !harvest.clamped_infinity
+        && harvest.logits.iter().flatten().all(|x| x.is_finite())
         && harvest.scores.iter().all(|x| x.is_finite())
         && harvest.sums.iter().all(|s| s.first.iter().chain(&s.second).all(|x| x.is_finite()))
         && harvest.stores.iter().flatten().all(|t| t.first_not_finite().is_none())

@@ -42,7 +42,7 @@ pub enum Elementwise {
     Mul,
     /// `a − b`.
     Sub,
-    /// `a / (b + δ·sign(b))` with `sign(0) = +1`; 0 where the divisor is zero.
+    /// `a / (b + δ·sign(b))` with `sign(0) = +1`; 0 where the divisor is zero, NaN where it is infinite.
     Divide(f64),
     /// `a / b`.
     Quotient,

@@ -331,6 +331,9 @@ impl<'a> Explain<'a> {
             self.run.ledger.spare(&path)?;
             planned.push((format, raw, path));
         }
+        if planned.iter().any(|(_, raw, _)| raw.is_some()) {
+            map.fits_single_precision()?;
+        }
         let mut files = Vec::new();
         for (format, raw, path) in planned {
             match raw {

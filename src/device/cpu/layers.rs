@@ -42,6 +42,7 @@ impl<I: Isa> Cpu<I> {
             bias: if bias.is_empty() { std::ptr::null() } else { bias.as_ptr() },
             add: e.add.map_or(std::ptr::null(), |a| v.at::<I::T>(a, n).cast_const()),
             clamp: e.clamp.map(bounds),
+            clamped_infinity: &raw const self.clamped_infinity,
             bits: e.bits.map_or(std::ptr::null_mut(), |(b, _)| v.at(b, n)),
             bits_range: bounds(e.bits.map_or(Range::POSITIVE, |(_, r)| r)),
             gate: e.gate.map_or(std::ptr::null(), |g| v.at::<u8>(g, n).cast_const()),

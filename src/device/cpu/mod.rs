@@ -30,6 +30,7 @@ mod weights;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 pub use choice::Convolution;
@@ -150,6 +151,8 @@ struct Cpu<I: Isa> {
     scratch: Buffer,
     scratch_share: usize,
     peak: u64,
+    /// Set where a number that is not finite is clamped, since the result does not show it.
+    clamped_infinity: AtomicBool,
     isa: std::marker::PhantomData<I>,
 }
 
@@ -167,6 +170,7 @@ impl<I: Isa> Cpu<I> {
             scratch: Buffer::empty(),
             scratch_share: 0,
             peak: 0,
+            clamped_infinity: AtomicBool::new(false),
             isa: std::marker::PhantomData,
         })
     }
@@ -293,7 +297,7 @@ impl<I: Isa> Device for Cpu<I> {
     }
 
     fn run(&mut self, plan: &Plan, chunk: &Chunk<'_>, harvest: &mut Harvest) -> Result<()> {
-        self.walk(plan, chunk, harvest, &mut |_, _| true)
+        self.walk(plan, chunk, harvest, &mut |_, _, _| true)
     }
 
     fn run_timed(
@@ -304,7 +308,7 @@ impl<I: Isa> Device for Cpu<I> {
         observe: &mut dyn FnMut(usize, Duration),
     ) -> Result<()> {
         let mut before = Instant::now();
-        self.walk(plan, chunk, harvest, &mut |i, _| {
+        self.walk(plan, chunk, harvest, &mut |i, _, _| {
             let now = Instant::now();
             observe(i, now - before);
             before = now;
@@ -328,7 +332,11 @@ impl<I: Isa> Device for Cpu<I> {
             _ => Sum::default(),
         };
         let mut harvest = Harvest { sums: vec![sum; chunk.pictures.len()], ..Harvest::default() };
-        self.walk(plan, chunk, &mut harvest, &mut |i, values| {
+        self.walk(plan, chunk, &mut harvest, &mut |i, values, harvest| {
+            if harvest.clamped_infinity {
+                found = Some(i);
+                return false;
+            }
             let dense = plan.steps()[i].writes().into_iter().filter(|&v| matches!(plan.form(v), Form::Dense(_)));
             for v in dense {
                 for n in 0..chunk.slots.len() {
@@ -369,7 +377,7 @@ impl<I: Isa> Cpu<I> {
         plan: &Plan,
         chunk: &Chunk<'_>,
         harvest: &mut Harvest,
-        after_step: &mut dyn FnMut(usize, &CpuValues<'_, I>) -> bool,
+        after_step: &mut dyn FnMut(usize, &CpuValues<'_, I>, &Harvest) -> bool,
     ) -> Result<()> {
         let copies = chunk.slots.len();
         if copies * plan.copy_bytes > self.arena.len() {
@@ -380,10 +388,13 @@ impl<I: Isa> Cpu<I> {
         harvest.decisions = vec![Default::default(); copies];
         harvest.stores.clear();
         let values = CpuValues { plan, arena: Shared(self.arena.pointer()), copies, isa: std::marker::PhantomData };
+        harvest.clamped_infinity = false;
+        self.clamped_infinity.store(false, Ordering::Relaxed);
         for (i, step) in plan.steps().iter().enumerate() {
             self.step(step, &values, chunk, harvest)?;
             self.cancel.check()?;
-            if !after_step(i, &values) {
+            harvest.clamped_infinity |= self.clamped_infinity.load(Ordering::Relaxed);
+            if !after_step(i, &values, harvest) {
                 break;
             }
         }

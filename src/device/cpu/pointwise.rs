@@ -1,5 +1,8 @@
 //! Elementwise primitives, several vectors at a time.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::conv::all_finite;
 use super::isa::{CpuKernel, Isa};
 use super::repeated::Operand;
 use crate::graph::{Facts, Smooth, Visitor};
@@ -15,8 +18,8 @@ pub(super) fn bounds<T: Scalar>(range: Range) -> [T; 2] {
 pub(super) enum Pointwise<T> {
     /// `a + b`.
     Add(*const T, *const T),
-    /// `min(max(a, lo), hi)`.
-    Clamp(*const T, [T; 2]),
+    /// `min(max(a, lo), hi)`; the flag is set where a number is not finite.
+    Clamp(*const T, [T; 2], *const AtomicBool),
     /// `a` where the bit is set, else 0.
     Gate(*const T, *const u8),
 }
@@ -38,7 +41,13 @@ impl<I: Isa> CpuKernel<I> for Apply<I> {
                 let i = v * I::LANES;
                 let result = match self.what {
                     Pointwise::Add(a, b) => I::add(I::load(a.add(i)), I::load(b.add(i))),
-                    Pointwise::Clamp(a, [lo, hi]) => I::clamp(I::load(a.add(i)), I::splat(lo), I::splat(hi)),
+                    Pointwise::Clamp(a, [lo, hi], infinity) => {
+                        let a = I::load(a.add(i));
+                        if !all_finite::<I>(a) {
+                            (*infinity).store(true, Ordering::Relaxed);
+                        }
+                        I::clamp(a, I::splat(lo), I::splat(hi))
+                    }
                     Pointwise::Gate(a, bits) => I::keep(I::load(a.add(i)), I::load_bits(bits, v)),
                 };
                 I::store(self.out.add(i), result);
@@ -230,6 +239,8 @@ impl<I: Isa> CpuKernel<I> for ElementwiseTask<I> {
                     let delta = I::T::from_f64(delta);
                     self.each([a, b], |[r, z]| {
                         let z = if z < zero { z - delta } else { z + delta };
+                        // An infinite divisor would make 0 of everything: it gives a NaN.
+                        let z = if z - z == zero { z } else { z - z };
                         if z == zero { zero } else { r / z }
                     });
                 }

@@ -36,7 +36,8 @@ impl<I: Isa> Cpu<I> {
             Step::Add { a, b, out } => self.pointwise(*out, v, |n| Pointwise::Add(v.at(*a, n), v.at(*b, n))),
             Step::Clamp { x, range, out } => {
                 let bounds = bounds::<I::T>(*range);
-                self.pointwise(*out, v, |n| Pointwise::Clamp(v.at(*x, n), bounds));
+                let infinity = &self.clamped_infinity;
+                self.pointwise(*out, v, |n| Pointwise::Clamp(v.at(*x, n), bounds, infinity));
             }
             Step::Gate { s, bits, out } => self.pointwise(*out, v, |n| Pointwise::Gate(v.at(*s, n), v.at(*bits, n))),
             Step::Elementwise { op, xs, out } => self.elementwise(*op, xs, *out, v)?,

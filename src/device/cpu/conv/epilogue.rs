@@ -1,7 +1,10 @@
 //! The epilogue: operations on a sum before it is stored.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::device::cpu::isa::Isa;
 use crate::graph::Smooth;
+use crate::tensor::Scalar;
 
 /// The epilogue of one copy. All pointers are to that copy's values; null means absent.
 #[derive(Debug, Clone, Copy)]
@@ -12,6 +15,8 @@ pub(crate) struct Finish<T> {
     pub add: *const T,
     /// The sum is clamped to `[lo, hi]`.
     pub clamp: Option<[T; 2]>,
+    /// Set where a number that is not finite is clamped.
+    pub clamped_infinity: *const AtomicBool,
     /// Receives 1 where the value before clamping lies strictly inside `bits_range`.
     pub bits: *mut u8,
     pub bits_range: [T; 2],
@@ -52,6 +57,18 @@ impl<T> CopyView<T> {
     }
 }
 
+/// Whether every lane holds a finite number.
+///
+/// # Safety
+/// The caller has the instruction set's features.
+#[inline(always)]
+pub(crate) unsafe fn all_finite<I: Isa>(v: I::V) -> bool {
+    // SAFETY: the caller's promise.
+    let finite =
+        unsafe { I::between(v, I::splat(I::T::from_f64(f64::NEG_INFINITY)), I::splat(I::T::from_f64(f64::INFINITY))) };
+    finite == 2u32.pow(I::LANES as u32) - 1
+}
+
 /// Finishes and stores vectors of one copy's result.
 pub(super) struct CopyOut<I: Isa> {
     written: *mut I::T,
@@ -87,6 +104,9 @@ impl<I: Isa> CopyOut<I> {
                 I::store_bits(finish.bits, index, I::between(v, self.range[0], self.range[1]));
             }
             if let Some([lo, hi]) = self.bounds {
+                if !all_finite::<I>(v) && !finish.clamped_infinity.is_null() {
+                    (*finish.clamped_infinity).store(true, Ordering::Relaxed);
+                }
                 v = I::clamp(v, lo, hi);
             }
             if !finish.gate.is_null() {
