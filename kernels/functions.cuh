@@ -121,7 +121,7 @@ template <class T> DEVICE T own_log1p(T x) {
 template <class T> DEVICE T own_power(T x, double exponent) {
     typedef Elementary<T> E;
     typename E::Bits one = 1;
-    const T high = upper((T)exponent), low = (T)(exponent - (double)high), a = magnitude(x);
+    const T high = upper((T)exponent), low = (T)(exponent - (double)high), a = magnitude(x) + T(0);
     const bool subnormal = a < E::tiny;
     const auto moved = bits_of(subnormal ? a * E::lift : a) + ((E::bias << E::mantissa) - E::root_of_half);
     T k = number_in(bits_of(E::whole) + (moved >> E::mantissa)) - (E::whole + T(E::bias));

@@ -201,6 +201,10 @@ impl Window {
         let axis = |n: usize, a: usize| -> Result<usize> {
             let padded = n + pads[a][0] + pads[a][1];
             let span = self.span()[a];
+            // In ceil mode a single window may extend beyond the input, by less than a stride (as in PyTorch).
+            if self.ceil && n > 0 && padded < span && span - padded < self.stride[a] {
+                return Ok(1);
+            }
             if n == 0 || padded < span {
                 return Err(Error::model(format!(
                     "a window of {} {} does not fit into an input of {h}x{w} (padded to {padded})",
@@ -234,6 +238,8 @@ mod tests {
         let padded = Window { ceil: true, ..Window::square(2, 2, 1) };
         assert_eq!(padded.output(5, 4).unwrap(), [3, 3]);
         assert!(Window::square(5, 1, 0).output(4, 9).is_err());
+        assert_eq!(ceil.output(2, 4).unwrap(), [1, 2]);
+        assert!(ceil.output(1, 4).is_err());
     }
 
     #[test]

@@ -308,6 +308,7 @@ pub fn pools() -> Vec<Case> {
     windows.push((Window::square(17, 3, 0), [23, 19]));
     windows.push((Window::square(17, 2, 8), [19, 23]));
     windows.push((Window { ceil: true, ..Window::square(2, 3, 0) }, [6, 8]));
+    windows.push((Window { ceil: true, ..Window::square(3, 2, 0) }, [2, 5]));
     for (i, (window, [h, w])) in windows.into_iter().enumerate() {
         let input = Shape::new(CHANNELS[i % CHANNELS.len()], h, w);
         add(1 + i % 2 * 2, input, Op::MaxPool(window));
