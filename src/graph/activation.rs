@@ -396,7 +396,9 @@ fn powers<T: Elementary, V: Visitor<T>>(exponent: f64, facts: Facts, v: V) -> V:
     let one = of(1.0);
     // Where the slope at 0 is infinite.
     let flat = |x: T, slope: T| if x == T::ZERO { x } else { slope };
-    if exponent == 2.0 {
+    if exponent == 1.0 {
+        v.visit(facts, |x| x, move |_| one)
+    } else if exponent == 2.0 {
         v.visit(facts, |x| x * x, |x| x + x)
     } else if exponent == 3.0 {
         v.visit(facts, |x| x * x * x, move |x| of(3.0) * (x * x))

@@ -441,6 +441,9 @@ mod tests {
                 let off = steps(63, got.to_bits(), want.to_bits());
                 assert!(off <= most, "{x}^{exponent}: {got:e} for {want:e}");
                 let single = x as f32;
+                if single == 0.0 {
+                    continue;
+                }
                 let (got, want) = (power(single, exponent), f64::from(single).powf(exponent) as f32);
                 let off = steps(31, u64::from(got.to_bits()), u64::from(want.to_bits()));
                 assert!(off <= most, "{single}^{exponent}, single: {got:e} for {want:e}");
