@@ -1,5 +1,8 @@
-//! Bounds how large the numbers inside a net can become. An infinity that is clipped by an upper bound, as in ReLU6,
-//! shows in no result; where one is possible, the values are checked before they are clipped.
+//! Bounds how large the numbers inside a net can become. An infinity that a function makes finite shows in no result: ∞
+//! before a ReLU6 or a sigmoid, −∞ before a ReLU or a max-pool, ∞ as a divisor. Where one is possible, the numbers are
+//! checked before it. Where only a −∞ can be hidden, or a divisor, what counts is how numbers grow along a single path of
+//! weights, with a margin of 2²⁰ for sums: the certain bound grows so much from layer to layer that it would name every
+//! ReLU of a deep net.
 
 use std::sync::Arc;
 
@@ -13,13 +16,84 @@ use crate::tensor::{Precision, Tensor};
 /// Bound on the magnitude of any normal draw.
 const LARGEST_DRAW: f64 = 6.0;
 
-/// By node: the largest sum of weight magnitudes of an output, and the largest bias magnitude.
-#[derive(Debug)]
-pub(super) struct Reach(Vec<[f64; 2]>);
+/// By how much sums may exceed a single one of their terms where only a −∞ or a divisor could be hidden.
+const MARGIN: f64 = (1u64 << 20) as f64;
 
-/// Whether the node clips large numbers.
-fn cuts(node: &Node) -> bool {
-    matches!(node.op, Op::Softmax { .. }) || node.op.activation().is_some_and(|f| f.bounds()[1].is_finite())
+/// What a layer with weights does to the range of its inputs.
+#[derive(Debug, Clone, Copy)]
+struct Gain {
+    /// Largest sums of an output's positive weights, of the magnitudes of its negative ones, and of all.
+    sums: [f64; 3],
+    /// Largest magnitude of a weight.
+    largest: f64,
+    /// Smallest and largest bias.
+    bias: [f64; 2],
+}
+
+/// Which range of a node's numbers is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Span {
+    /// The one that no number leaves.
+    Certain,
+    /// The one in which numbers grow along single paths of weights.
+    Path,
+}
+
+impl Gain {
+    fn of(node: &Node) -> Option<Self> {
+        let (weight, bias) = match &node.op {
+            Op::Linear(linear) => (&linear.weight, &linear.bias),
+            _ => node.conv().map(|conv| (&conv.weight, &conv.bias))?,
+        };
+        let mut row = vec![0.0f64; weight.row_len()];
+        let (mut sums, mut largest) = ([0.0f64; 3], 0.0f64);
+        for k in 0..weight.rows() {
+            weight.read(k, 0..row.len(), &mut row);
+            let [mut rise, mut fall] = [0.0f64; 2];
+            for &w in &row {
+                rise += w.max(0.0);
+                fall -= w.min(0.0);
+                largest = largest.max(w.abs());
+            }
+            sums = [sums[0].max(rise), sums[1].max(fall), sums[2].max(rise + fall)];
+        }
+        let none: &[f64] = &[0.0];
+        let bias = bias.as_deref().unwrap_or(none).iter();
+        let bias = bias.fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], b| [low.min(*b), high.max(*b)]);
+        Some(Self { sums, largest, bias })
+    }
+
+    fn through(&self, [low, high]: [f64; 2], span: Span) -> [f64; 2] {
+        let (down, up) = ((-low).max(0.0), high.max(0.0));
+        let all = if span == Span::Certain { self.sums[2] } else { self.largest.max(1.0) };
+        let within = times(all, down.max(up));
+        let [rise, fall, _] = self.sums;
+        let far = |of_rise: f64, of_fall: f64| (times(rise, of_rise) + times(fall, of_fall)).min(within);
+        [self.bias[0] - far(down, up), self.bias[1] + far(up, down)]
+    }
+}
+
+/// Product of bounds: nothing times anything is nothing.
+fn times(a: f64, b: f64) -> f64 {
+    if a == 0.0 || b == 0.0 { 0.0 } else { a * b }
+}
+
+/// Smallest and largest of `numbers`.
+fn ends(numbers: impl IntoIterator<Item = f64>) -> [f64; 2] {
+    numbers.into_iter().fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], v| [low.min(v), high.max(v)])
+}
+
+/// The layers of a graph with weights, by node.
+#[derive(Debug)]
+pub(super) struct Reach(Vec<Option<Gain>>);
+
+/// What a node hides of its first input: −∞ (`[true, _]`) or ∞ (`[_, true]`) that show in no output.
+fn hides(node: &Node) -> [bool; 2] {
+    match (&node.op, node.op.activation()) {
+        (Op::Softmax { .. }, _) => [true; 2],
+        (_, Some(f)) => f.hides(),
+        (op, None) => [op.takes_maxima(), false],
+    }
 }
 
 /// Largest magnitude of `numbers`.
@@ -51,62 +125,87 @@ fn largest_of_copies(copies: &Copies, pictures: f64) -> f64 {
 
 impl Reach {
     fn of(graph: &Graph) -> Self {
-        let gain = |id: NodeId| {
-            let node = graph.node(id);
-            let (weight, bias) = match &node.op {
-                Op::Linear(linear) => (&linear.weight, &linear.bias),
-                _ => match node.conv() {
-                    Some(conv) => (&conv.weight, &conv.bias),
-                    None => return [1.0, 0.0],
-                },
-            };
-            let mut row = vec![0.0f64; weight.row_len()];
-            let sums = (0..weight.rows()).map(|k| {
-                weight.read(k, 0..row.len(), &mut row);
-                row.iter().map(|w| w.abs()).sum()
-            });
-            let most = largest(sums);
-            [most, largest(bias.iter().flat_map(|bias| bias.iter().copied()))]
-        };
-        Self(graph.ids().map(gain).collect())
+        Self(graph.nodes().iter().map(Gain::of).collect())
     }
 
-    /// Nodes whose outputs are clipped and may exceed `most` if the picture's magnitudes are at most `input`.
-    fn beyond(&self, graph: &Graph, input: f64, most: f64) -> Vec<NodeId> {
-        let mut bounds: Vec<f64> = Vec::with_capacity(self.0.len());
-        let mut beyond = Vec::new();
-        for (id, [gain, bias]) in graph.ids().zip(&self.0) {
+    /// The range of each node's numbers if the picture's magnitudes are at most `input`.
+    fn ranges(&self, graph: &Graph, input: f64, span: Span) -> Vec<[f64; 2]> {
+        let mut all: Vec<[f64; 2]> = Vec::with_capacity(self.0.len());
+        for (id, gain) in graph.ids().zip(&self.0) {
             let node = graph.node(id);
-            let before = node.inputs.iter().map(|i| bounds[i.index()]);
-            let before: f64 = match node.op {
-                Op::Add => before.sum(),
-                Op::Mul => before.product(),
-                Op::Divide => f64::INFINITY,
-                Op::Reduce(reduce) => {
-                    let from = node.inputs.first().map_or(node.shape, |&i| graph.node(i).shape);
-                    let terms = from.len() / node.shape.len();
-                    largest(before) * reduce.factor(from) * terms as f64
+            let of = |i: usize| all[node.inputs[i].index()];
+            let inputs = || node.inputs.iter().map(|i| all[i.index()]);
+            let range = match &node.op {
+                _ if id == graph.input() => [-input, input],
+                Op::Add => inputs().fold([0.0; 2], |[low, high], [l, h]| [low + l, high + h]),
+                Op::Mul => {
+                    let ([a, b], [c, d]) = (of(0), of(1));
+                    ends([times(a, c), times(a, d), times(b, c), times(b, d)])
                 }
-                _ => largest(before),
+                Op::Divide => {
+                    let ([a, b], [c, d]) = (of(0), of(1));
+                    if c <= 0.0 && d >= 0.0 {
+                        [f64::NEG_INFINITY, f64::INFINITY]
+                    } else {
+                        ends([a / c, a / d, b / c, b / d])
+                    }
+                }
+                Op::Reduce(reduce) => {
+                    let from = graph.node(node.inputs[0]).shape;
+                    let terms = (from.len() / node.shape.len()) as f64 * reduce.factor(from);
+                    of(0).map(|end| end * terms)
+                }
+                Op::Softmax { .. } => [0.0, 1.0],
+                // Of n numbers with variance 1 none exceeds √n.
+                Op::Standardise(norm) => {
+                    let most = (norm.count(node.shape) as f64).sqrt();
+                    [-most, most]
+                }
+                op => match (op.activation(), gain) {
+                    (Some(f), _) => f.range(of(0)),
+                    (None, Some(gain)) => gain.through(of(0), span),
+                    // Pools, moves, padding with zeros.
+                    (None, None) => ends(inputs().flatten().chain([0.0])),
+                },
             };
-            if cuts(node) && before >= most {
-                beyond.extend(node.inputs.first());
-            }
-            if let Op::Softmax { .. } = &node.op {
-                bounds.push(1.0);
-                continue;
-            }
-            // Of n numbers with variance 1 none exceeds √n.
-            if let Op::Standardise(norm) = &node.op {
-                bounds.push((norm.count(node.shape) as f64).sqrt());
-                continue;
-            }
-            bounds.push(match node.op.activation() {
-                Some(f) => f.reach(before),
-                None if id == graph.input() => input,
-                None => before * gain + bias,
-            });
+            all.push(range);
         }
+        all
+    }
+
+    /// Nodes with outputs that are hidden by what reads them and may exceed `most` if the picture's magnitudes are at
+    /// most `input`.
+    fn beyond(&self, graph: &Graph, input: f64, most: f64) -> Vec<NodeId> {
+        let certain = self.ranges(graph, input, Span::Certain);
+        let path = self.ranges(graph, input, Span::Path);
+        let mut beyond = Vec::new();
+        for id in graph.ids().skip(1) {
+            let node = graph.node(id);
+            // A bound on the numbers that no weights exceed would name the ReLUs of every deep net.
+            let exceeds = |i: NodeId, low: bool, high: bool| {
+                let [from, to] = path[i.index()].map(|end| end * MARGIN);
+                let [least, largest] = certain[i.index()];
+                (low && least <= -most && from <= -most) || (high && largest >= most && to >= most)
+            };
+            let [low, high] = hides(node);
+            let first = node.inputs[0];
+            let [least, largest] = certain[first.index()];
+            let hidden = match (low, high) {
+                (_, true) => largest >= most || (low && least <= -most),
+                (low, false) => exceeds(first, low, false),
+            };
+            if hidden {
+                beyond.push(first);
+            }
+            // What is divided by ∞ is 0.
+            if let (Op::Divide, Some(&divisor)) = (&node.op, node.inputs.get(1))
+                && exceeds(divisor, true, true)
+            {
+                beyond.push(divisor);
+            }
+        }
+        beyond.sort_unstable();
+        beyond.dedup();
         beyond
     }
 }
@@ -128,7 +227,8 @@ impl Engine {
     /// computed on them.
     pub(super) fn refuse_hidden_overflow(&mut self, run: &ProgramRun<'_>) -> Result<()> {
         let (graph, x) = (run.graph, run.x);
-        if !graph.ids().any(|id| cuts(graph.node(id))) {
+        let hidden = |node: &Node| hides(node) != [false; 2] || matches!(node.op, Op::Divide);
+        if !graph.nodes().iter().any(hidden) {
             return Ok(());
         }
         let most = match self.device.describe().precision {
@@ -174,9 +274,9 @@ impl Engine {
 mod tests {
     use super::*;
     use crate::engine::{ScoreScript, Settings, Task};
-    use crate::graph::{GraphBuilder, Linear, Smooth, SoftClamp, Weight};
+    use crate::graph::{Conv, GraphBuilder, Linear, LocalResponseNorm, Smooth, SoftClamp, Weight};
     use crate::program::Score;
-    use crate::tensor::{Shape, Tensor};
+    use crate::tensor::{Shape, Tensor, Window};
 
     /// Two layers with a clipping step between them; the first multiplies by `factor`.
     fn net(factor: f32, cut: Op) -> Graph {
@@ -203,6 +303,71 @@ mod tests {
         }
         let logits = engine.forward(&net(1e38, relu6), &x).unwrap();
         assert_eq!(logits.to_f64()[..], [6.0, 4.0]);
+    }
+
+    /// −∞ before a ReLU, a max-pool and other functions that make it finite; ∞ as a divisor.
+    #[test]
+    fn an_infinity_that_shows_nowhere_is_an_error() {
+        let mut engine = Engine::new(&Settings::default()).unwrap();
+        let x = Batch::of(vec![Tensor::f32([2, 1, 1], vec![3.0, 4.0]).unwrap()]).unwrap();
+        let functions = [
+            Op::Relu,
+            Op::ChannelMax,
+            Op::Smooth(Smooth::Elu { alpha: 1.0 }),
+            Op::Smooth(Smooth::Softplus { beta: 1.0, threshold: 20.0 }),
+            Op::Smooth(Smooth::Exp),
+            Op::Smooth(Smooth::Power { exponent: -1.0 }),
+        ];
+        for cut in functions {
+            let net = |factor: f32| {
+                let mut b = GraphBuilder::new(Shape::vector(2));
+                let weight = Weight::owned([2, 2, 1, 1], &[factor, 0.0, 0.0, 1.0]).unwrap();
+                let first = b.push("first", Op::Linear(Linear { weight, bias: None }), &[b.input()]).unwrap();
+                let cut = b.push("cut", cut.clone(), &[first]).unwrap();
+                b.finish(cut).unwrap()
+            };
+            let why = engine.forward(&net(-2e38), &x).unwrap_err().to_string();
+            assert!(why.contains("layer 'first'"), "{cut:?}: {why}");
+            assert!(engine.forward(&net(-1e37), &x).is_ok(), "{cut:?}");
+        }
+        let quotient = |factor: f32| {
+            let mut b = GraphBuilder::new(Shape::vector(2));
+            let weight = Weight::owned([2, 2, 1, 1], &[factor, 0.0, 0.0, 1.0]).unwrap();
+            let divisor = b.push("divisor", Op::Linear(Linear { weight, bias: None }), &[b.input()]).unwrap();
+            let out = b.push("out", Op::Divide, &[b.input(), divisor]).unwrap();
+            b.finish(out).unwrap()
+        };
+        let why = engine.forward(&quotient(2e38), &x).unwrap_err().to_string();
+        assert!(why.contains("layer 'divisor'"), "{why}");
+        assert!(engine.forward(&quotient(1e37), &x).is_ok());
+        let x = Batch::of(vec![Tensor::f32([2, 1, 1], vec![0.0, 4.0]).unwrap()]).unwrap();
+        let mut b = GraphBuilder::new(Shape::vector(2));
+        let log = b.push("log", Op::Smooth(Smooth::Log), &[b.input()]).unwrap();
+        let relu = b.push("relu", Op::Relu, &[log]).unwrap();
+        let why = engine.forward(&b.finish(relu).unwrap(), &x).unwrap_err().to_string();
+        assert!(why.contains("layer 'log'"), "{why}");
+    }
+
+    /// Nothing of a deep net, or of a net with local response normalisation, is looked at.
+    #[test]
+    fn usual_nets_are_not_looked_at() {
+        let mut b = GraphBuilder::new(Shape::new(8, 9, 9));
+        let mut at = b.input();
+        let norm = LocalResponseNorm { size: 5, alpha: 1e-4, beta: 0.75, k: 1.0 };
+        at = b.local_response_norm("lrn", at, norm).unwrap();
+        for i in 0..60 {
+            // Of both signs, and so large that signals grow.
+            let weights: Vec<f32> = (0..576).map(|k| if (k * 7 + i) % 3 == 0 { -0.33 } else { 0.33 }).collect();
+            let weight = Weight::owned([8, 8, 3, 3], &weights).unwrap();
+            let conv = Conv { weight, bias: None, window: Window::square(3, 1, 1), groups: 1 };
+            at = b.push(format!("conv{i}"), Op::Conv(conv), &[at]).unwrap();
+            at = b.push(format!("relu{i}"), Op::Relu, &[at]).unwrap();
+        }
+        let at = b.push("most", Op::GlobalMaxPool, &[at]).unwrap();
+        let graph = b.finish(at).unwrap();
+        let most = f64::from(f32::MAX);
+        assert!(Reach::of(&graph).beyond(&graph, 8.0, most).is_empty());
+        assert!(!Reach::of(&graph).beyond(&graph, 1e34, most).is_empty());
     }
 
     #[test]
