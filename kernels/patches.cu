@@ -4,6 +4,8 @@
 // one order. What a patch needs lies in its own part of two scratch arrays.
 #include "dialect.cuh"
 
+#include "functions.cuh"
+
 #define WARPS 4
 
 DEVICE float clamped(const StemArgs& s, float v) {
@@ -226,7 +228,7 @@ KERNEL(move_patches, 128, 4, PatchArgs) {
         inside = inside > 1.0 - a.inside ? 1.0 - a.inside : inside;
         offset[i] = inside == share ? 0.0 : low + inside * range - x;
         const double y = 2.0 * inside - 1.0;
-        w[i] = 0.5 * log((1.0 + y) / (1.0 - y));
+        w[i] = 0.5 * own_log((1.0 + y) / (1.0 - y));
         start[i] = tangent(w[i]);
         mean[i] = square[i] = 0.0;
         delta[i] = offset[i];

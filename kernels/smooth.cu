@@ -65,6 +65,7 @@ DEVICE float gelu_tanh_slope_at(float x) {
 }
 
 DEVICE float power_at(float x, double p) {
+    if (p == 1.0) return x;
     if (p == 2.0) return x * x;
     if (p == 3.0) return x * x * x;
     if (p == -1.0) return 1.0f / x;
@@ -77,6 +78,7 @@ DEVICE float power_at(float x, double p) {
 
 DEVICE float power_slope_at(float x, double p) {
     if (p > 0.0 && p < 1.0 && x == 0.0f) return x;
+    if (p == 1.0) return 1.0f;
     if (p == 2.0) return x + x;
     if (p == 3.0) return 3.0f * (x * x);
     if (p == -1.0) return -1.0f / x / x;

@@ -247,6 +247,11 @@ pub(crate) trait Device: Send {
     /// Its properties.
     fn describe(&self) -> Description;
 
+    /// Whether it sets [`Harvest::clamped_infinity`].
+    fn notices_clamped_infinities(&self) -> bool {
+        false
+    }
+
     /// Its worker threads; `None` if it has only the caller's thread.
     fn pool(&self) -> Option<&rayon::ThreadPool>;
 

@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use crate::error::{Error, Result};
 use crate::program::{self, ConvLayer};
+use crate::tensor::functions::log;
 use crate::tensor::{Shape, Tensor};
 
 /// A picture's first layer: a convolution of its pixels and, after it, a clamp.
@@ -181,7 +182,7 @@ impl Mover {
             let start = share.clamp(INSIDE, 1.0 - INSIDE);
             let offset = if start == share { 0.0 } else { low[i] + start * range - x };
             let y = 2.0 * start - 1.0;
-            let w = 0.5 * ((1.0 + y) / (1.0 - y)).ln();
+            let w = 0.5 * log((1.0 + y) / (1.0 - y));
             mover.offset.push(offset);
             mover.w.push(w);
             mover.first.push(tanh(w));

@@ -262,6 +262,10 @@ impl<I: Isa> Device for Cpu<I> {
         self.cancel = cancel.clone();
     }
 
+    fn notices_clamped_infinities(&self) -> bool {
+        true
+    }
+
     fn pool(&self) -> Option<&rayon::ThreadPool> {
         self.pool.as_ref()
     }

@@ -240,7 +240,7 @@ impl<I: Isa> CpuKernel<I> for ElementwiseTask<I> {
                     self.each([a, b], |[r, z]| {
                         let z = if z < zero { z - delta } else { z + delta };
                         // An infinite divisor would make 0 of everything: it gives a NaN.
-                        let z = if z - z == zero { z } else { z - z };
+                        let z = if z * zero == zero { z } else { z * zero };
                         if z == zero { zero } else { r / z }
                     });
                 }

@@ -32,7 +32,9 @@ impl Builder<'_> {
         }
         for &x in &xs {
             let own = self.numbers(op.name(), x)?;
-            if own.repeated_in(shape).is_none() {
+            // Kernels of activations read each number once.
+            let alone = matches!(op, Elementwise::Smooth(_) | Elementwise::Slope(_)) && own != shape;
+            if own.repeated_in(shape).is_none() || alone {
                 return Err(Error::model(format!("{}: {own} does not fill {shape}", op.name())));
             }
         }
