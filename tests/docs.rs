@@ -12,7 +12,7 @@ use verilume::method::{Entry, Parameter, registry};
 use verilume::reliability::metric::{self, Better, Needs};
 
 /// Heading of the first part of `docs/methods.md` that the registry does not say.
-const BY_HAND: &str = "## Where papers are silent";
+const BY_HAND: &str = "## Operations";
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -138,40 +138,8 @@ fn methods() -> String {
     for entry in registry() {
         write!(out, "\n{}", section(entry)).unwrap();
     }
-    out.push_str(OPERATIONS);
     out
 }
-
-/// What rules do at operations of which their papers say nothing.
-const OPERATIONS: &str = "
-## Operations
-
-What the rules above do where their papers are silent, and why.
-
-- **Product of two signals**: LRP gives all relevance to the signal, since a gate only weighs (Arras et al. 2017). The gate
-  is the operand that comes out of a sigmoid, a hard sigmoid, a tanh or a softmax, else the one with fewer elements; where
-  neither decides, and with `gate=split`, both operands take half. `verilume model dump` names the gate. DeepLIFT takes the
-  mean of both orders in which the operands can change: then the contributions sum to the difference exactly. All other
-  rules take the gradient. FullGrad's constant of a product z is −z, since the gradients of its two operands each count z.
-- **Sum of signals of which one is repeated** over positions or channels: what goes back to it is the sum over what it
-  was repeated for.
-- **Product and sum with constants**, and a batch norm that no convolution takes up: a linear layer with a bias, one weight a
-  channel, under the rule of convolutions. It is never a first or a last layer; the box of pixels is that at the
-  convolution behind it. Behind a negative factor, a product or a standardisation pixels have no box, so `deep_taylor` and
-  `epsilon_gamma_box` refuse the net.
-- **Standardisation** (layer norm, group norm, instance norm without their affine layer): LRP holds the deviation constant
-  (Ali et al. 2022), so that it is linear. DeepLIFT takes it as the product of deviations from the mean and the inverse
-  standard deviation, whose difference it writes as an exact quotient. FullGrad's constant of the standardised y is
-  y ∘ ⟨y²⟩ with the mean over its group: what y has beyond its derivative along its input.
-- **Quotient of two signals**: the divisor is a gate. DeepLIFT takes it as the product with 1/b, whose difference is exact.
-  FullGrad's constant of a quotient is the quotient itself, since the gradients of its two operands cancel.
-- **Softmax inside a net** (weights of branches): LRP passes relevance through it as through an activation; as a gate it
-  gets none. DeepLIFT refuses it. FullGrad's constant is what y = softmax(x) has beyond its derivative along x. All other
-  rules take its gradient, since it is not a function of one number.
-- **Sums and means over channels or positions**: as average pools.
-- **Resizing**: a sum with known positive weights, so LRP treats it as an average pool.
-- **Slice, shuffle, padding, global max-pool**: relevance and signals move with the numbers.
-";
 
 fn heading(entry: &Entry) -> String {
     format!("{} (`{}`)", entry.title, entry.id)

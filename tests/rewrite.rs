@@ -243,7 +243,7 @@ fn every_activation_with_corners_is_rounded() {
     }
 }
 
-/// Norms that no convolution takes up, layer norms' scales and PReLUs' slopes are weights too.
+/// Norms that cannot be merged into a convolution, layer norms' scales and PReLUs' slopes are weights too.
 #[test]
 fn norms_are_drawn_anew() {
     let mut engine = twin();

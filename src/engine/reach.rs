@@ -145,8 +145,12 @@ impl Reach {
             Precision::F32 => f64::from(f32::MAX),
             Precision::F64 => f64::MAX,
         };
-        let hidden = |node: &Node| hides(node, clamps_are_noticed) != [false; 2] || matches!(node.op, Op::Divide);
-        let any = graph.nodes().iter().any(hidden);
+        let any = graph.nodes().iter().skip(1).any(|node| {
+            let [low, high] = hides(node, clamps_are_noticed);
+            let before = graph.node(node.inputs[0]).op.activation();
+            let bounded = before.is_some_and(|f| f.bounds()[0].is_finite());
+            high || (low && !bounded) || matches!(node.op, Op::Divide)
+        });
         let layers = if any { graph.nodes().iter().map(Gain::of).collect() } else { Vec::new() };
         let mut reach = Self { layers, most, clamps_are_noticed, watched: Vec::new() };
         reach.watched = reach.beyond(graph, USUAL);

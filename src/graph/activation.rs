@@ -128,7 +128,7 @@ pub enum Smooth {
         /// Slope at 0, and how far below 0 values get.
         alpha: f64,
     },
-    /// `ln(1 + e^(beta x)) / beta`; `x` itself where `beta x` exceeds the threshold.
+    /// `ln(1 + e^(beta x)) / beta`; `x` itself where `beta x` exceeds the threshold, which is at least 15.
     Softplus {
         /// Sharpness.
         beta: f64,
@@ -155,7 +155,7 @@ pub enum Smooth {
 pub(crate) struct Facts {
     /// Lower-case names of the function and of its derivative.
     pub names: [&'static str; 2],
-    /// Its parameters with their names, in the order in which kernels take them; nameless ones are not there.
+    /// Its parameters with their names, in the order in which kernels take them; an empty name marks an unused slot.
     pub parameters: [(&'static str, f64); 3],
     /// Whether the parameters make sense.
     pub sound: bool,
@@ -167,7 +167,7 @@ pub(crate) struct Facts {
     pub corners: bool,
 }
 
-/// Something to be done with a function in one precision.
+/// Code that is compiled once for each function, in one precision.
 pub(crate) trait Visitor<T> {
     /// The result.
     type Out;
@@ -183,7 +183,7 @@ const FREE: f64 = f64::INFINITY;
 const PEAK: f64 = 0.398_942_280_401_432_7;
 /// `√(2/π)`.
 const GELU_SCALE: f64 = 0.797_884_560_802_865_4;
-/// Of the cubic term.
+/// Coefficient of GELU's cubic term.
 const GELU_CUBE: f64 = 0.044_715;
 
 impl Smooth {
@@ -286,7 +286,8 @@ impl Smooth {
             }
             Smooth::Softplus { beta, threshold } => {
                 let parameters = [("beta", beta), ("threshold", threshold), NONE];
-                let sound = beta > 0.0 && beta.is_finite() && threshold > 0.0;
+                // Below 15 the function would jump visibly at the threshold.
+                let sound = beta > 0.0 && beta.is_finite() && threshold >= 15.0;
                 let facts = facts(["softplus", "softplus_slope"], parameters, [0.0, FREE], false);
                 let [beta, threshold] = [beta, threshold].map(of);
                 let value = move |x: T| if beta * x > threshold { x } else { softplus(x, beta) };

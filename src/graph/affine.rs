@@ -6,7 +6,7 @@ use super::{BatchNorm, Conv, Op, Weight};
 use crate::error::{Error, Result};
 use crate::tensor::{Shape, Window};
 
-/// `scale · x + shift`: a layer scale, a normalisation inside a net, or a batch norm that no convolution takes up.
+/// `scale · x + shift`: a layer scale, a normalisation inside a net, or a batch norm that cannot be merged into a convolution.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Affine {
     /// One number per channel, or one for all.

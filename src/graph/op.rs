@@ -52,7 +52,7 @@ pub struct Reduce {
     pub mean: bool,
 }
 
-/// Axes.
+/// What a reduction sums over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Over {
     /// The channels of each position.
@@ -395,7 +395,7 @@ impl Op {
             Ok(Shape::new(c, h, w))
         };
         match self {
-            Op::Input => unreachable_input(),
+            Op::Input => Err(Error::model("the input's shape is given, not computed")),
             Op::Conv(conv) => {
                 let [k, c, kh, kw] = conv.weight.dims();
                 if conv.groups == 0 || k % conv.groups != 0 || c.checked_mul(conv.groups) != Some(x.c) {
@@ -532,10 +532,6 @@ impl Op {
 
 fn too_many() -> Error {
     Error::model("more channels than can be counted")
-}
-
-fn unreachable_input() -> Result<Shape> {
-    Err(Error::model("the input's shape is given, not computed"))
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub(super) type Variant = (&'static str, [usize; 4], [usize; 4]);
 pub(super) const VARIANTS: [Variant; 2] =
     [("convnext_tiny", [3, 3, 9, 3], [96, 192, 384, 768]), ("convnext_small", [3, 3, 27, 3], [96, 192, 384, 768])];
 
-/// Channels inside a block, over those at its ends.
+/// Ratio of a block's inner channels to those at its ends.
 const EXPANSION: usize = 4;
 
 pub(super) fn recognise(tensors: &Tensors) -> Result<bool> {

@@ -36,7 +36,7 @@ pub(super) const VARIANTS: [Variant; 4] = [
     variant("densenet201", [6, 12, 48, 32], 64, 32),
 ];
 
-/// Channels within a layer, over those that it adds.
+/// Ratio of a layer's inner channels to those that it adds.
 const BOTTLENECK: usize = 4;
 
 /// Name of a layer; blocks and layers count from 1.

@@ -328,9 +328,9 @@ fn recognised(tensors: &Tensors) -> Result<&'static Architecture> {
     let more = tensors.names().count().saturating_sub(SHOWN_NAMES);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     let prefixed = tensors.names().next().is_some() && tensors.names().all(|name| name.starts_with("module."));
-    let hint = if prefixed { "; weights saved from within DataParallel: take `module.` off the names" } else { "" };
+    let hint = if prefixed { "take `module.`, which DataParallel adds, off the names; " } else { "" };
     Err(Error::model(format!(
-        "the tensors {}{more} are of no known architecture{hint}; known are {}",
+        "{hint}the tensors {}{more} are of no known architecture; known are {}",
         names.join(", "),
         known()
     )))

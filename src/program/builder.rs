@@ -579,8 +579,8 @@ impl<'g> Builder<'g> {
         Ok(out)
     }
 
-    /// Sends `s` back through `node`, which is linear in its only input and has no weights: an average pool, a
-    /// flattening, a subsampling, or zero channels.
+    /// Sends `s` back through `node`, which is linear in its only input and has no weights: an average pool, a sum or
+    /// mean, a resizing, a flattening, or an operation that moves numbers.
     ///
     /// # Errors
     /// When `node` is none of these, or `s` does not have the shape of its output.

@@ -72,13 +72,13 @@ impl Rule for ConstantTerms {
                 }
                 None => match here.op {
                     Op::Mul => Some(b.scale(b.output(node), 2.0)?),
-                    // What a gives the divisor takes back.
                     Op::Softmax { groups } => {
                         let (x, y, shape) = (b.input(node, 0), b.output(node), here.shape);
                         let along = b.contract(vec![x, y], Shape::new(groups, shape.h, shape.w))?;
                         let rest = b.repeated(Elementwise::Sub, vec![x, along], shape)?;
                         Some(b.mul(y, rest)?)
                     }
+                    // What a gives the divisor takes back.
                     Op::Divide => Some(b.fill(here.shape, vec![0.0; here.shape.c])?),
                     Op::Standardise(norm) => {
                         let (y, shape) = (b.output(node), here.shape);

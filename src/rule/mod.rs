@@ -113,7 +113,7 @@ pub enum Select {
     Activations,
     /// Softmaxes inside the net.
     Softmaxes,
-    /// Convolutions, and batch norms and affine layers that none takes up.
+    /// Convolutions, and batch norms and affine layers that cannot be merged into one.
     Convolutions,
     /// Linear layers.
     Linears,

@@ -14,7 +14,7 @@ use crate::program::{Builder, ConvLayer, LinearLayer, Value};
 pub struct Pattern {
     /// Unique among patterns.
     pub name: String,
-    /// One weight, of the same shape, for every convolution, batch norm and linear layer.
+    /// One weight, of the same shape, for every convolution, batch norm, affine and linear layer.
     pub weights: HashMap<NodeId, Weight>,
 }
 

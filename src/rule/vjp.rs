@@ -1,7 +1,8 @@
 //! The gradient: every node sends back its vector-Jacobian product.
 //!
 //! At a kink (ReLU at 0, ReLU6 at 0 or 6) the derivative is 0, as in PyTorch; a max-pool's first maximum takes all.
-//! Keeps one bit per activation and one small index per pooled element.
+//! Keeps one bit per ReLU or clamp, the slope of other activations, the operands of products, and one small index per
+//! pooled element.
 
 use super::{NodeShares, Rule};
 use crate::error::{Error, Result};
