@@ -171,11 +171,14 @@ fn a_softened_net_comes_near_and_has_the_gradient_of_what_it_computes() {
     }
 }
 
+/// An operation and its value at a number.
+type Sharp = (Op, fn(&Op, f64) -> f64);
+
 /// Every kind of activation, and how far it may be from the same with corners rounded at β = 1, at `x`.
-fn rounded() -> Vec<(Op, fn(&Op, f64) -> f64)> {
+fn rounded() -> Vec<Sharp> {
     let exact = |_: &Op, _: f64| 0.0;
     let clamp = |_: &Op, _: f64| 2f64.ln();
-    let mut all: Vec<(Op, fn(&Op, f64) -> f64)> = vec![
+    let mut all: Vec<Sharp> = vec![
         (Op::Relu, clamp),
         (Op::Clamp { lo: -1.0, hi: 2.0 }, clamp),
         (Op::PRelu([0.25, -0.5, 1.0].into()), |_, _| 1.5 * 2f64.ln()),
