@@ -452,7 +452,6 @@ fn what_has_no_meaning_is_refused() {
     let refused = |op: Op| op.output(&shape).unwrap_err().to_string();
     assert!(refused(Op::Smooth(Smooth::Elu { alpha: -1.0 })).contains("elu with alpha -1"));
     assert!(refused(Op::Smooth(Smooth::Softplus { beta: 0.0, threshold: 20.0 })).contains("beta 0"));
-    assert!(refused(Op::Smooth(Smooth::Softplus { beta: 1.0, threshold: 1.0 })).contains("threshold 1"));
     assert!(refused(Op::PRelu([0.1, 0.2].into())).contains("2 numbers for 3 channels"));
     assert!(refused(Op::PRelu([f64::NAN].into())).contains("slope NaN"));
     assert!(Op::PRelu([0.1, 0.2, 0.3].into()).output(&shape).is_ok());

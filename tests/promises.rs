@@ -14,10 +14,11 @@ use verilume::engine::{Batch, Engine, Settings};
 use verilume::graph::Graph;
 use verilume::image::Preprocess;
 use verilume::map::Map;
-use verilume::method::{Context, Promise, Spec, registry};
+use verilume::method::{Context, Entry, Promise, Spec, registry};
 use verilume::model::Model;
 use verilume::program::Score;
 use verilume::random;
+use verilume::rule::Preset;
 use verilume::tensor::{Precision, Shape, Tensor};
 use verilume::{Error, ErrorKind, Result};
 
@@ -128,4 +129,73 @@ fn promises_are_measured_on_every_kind_of_net() {
     println!("{table}");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     publish("promises", &table);
+}
+
+/// A method with so few passes that it only just does what it does.
+fn quickest(entry: &Entry) -> String {
+    let few = [("steps", "4"), ("n", "4"), ("iterations", "2"), ("copies", "2")];
+    let counts = |key: &str, default: &str| few.iter().find(|f| f.0 == key && default.parse::<usize>().is_ok());
+    let mut given: Vec<String> = entry
+        .parameters
+        .iter()
+        .filter_map(|p| counts(p.key, p.default).map(|(key, few)| format!("{key}={few}")))
+        .collect();
+    // One pass a channel: the last stage has a thousand.
+    given.extend((entry.id == "score_cam").then(|| "layer=stage1".to_string()));
+    if given.is_empty() { entry.id.into() } else { format!("{}:{}", entry.id, given.join(",")) }
+}
+
+/// Every method, and every preset of LRP, on nets with gates, norms, branches and smooth activations: numbers, promises and
+/// losses that are said, or a refusal that names the operation.
+#[test]
+fn every_method_runs_on_nets_of_today_or_says_why_not() {
+    let settings = Settings { threads: Some(2), ..Settings::default() };
+    let mut engine = Engine::new(&settings).unwrap();
+    let mut failures = Vec::new();
+    for name in ["mobilenet_v3_small", "efficientnet_b0", "densenet121", "shufflenet_v2_x1_0", "convnext_tiny"] {
+        let subject = Subject::random(name, &Model::random(name, 0).unwrap(), Shape::new(3, 96, 96), &mut engine);
+        let presets = Preset::ALL.map(|(preset, _)| format!("lrp:preset={preset}"));
+        let patterns = |entry: &&Entry| !entry.id.starts_with("pattern_");
+        let specs = registry().iter().filter(patterns).map(quickest).chain(presets).chain(["lrp:gate=split".into()]);
+        for spec in specs {
+            let parsed = Spec::parse(&spec).unwrap();
+            let what = format!("{spec} on {name}");
+            let map = match subject.explain(&mut engine, &parsed) {
+                Ok(map) => map,
+                Err(e) => {
+                    let named = e.to_string().contains('\'');
+                    if !(matches!(e.kind(), ErrorKind::Settings | ErrorKind::Model) && named) {
+                        failures.push(format!("{what}: {e}"));
+                    }
+                    println!("{what}: refused, {e}");
+                    continue;
+                }
+            };
+            let values = map.values.to_f64();
+            if values.iter().any(|v| !v.is_finite()) {
+                failures.push(format!("{what}: not finite"));
+            }
+            // Masks that end at 0 are blank and say so by their gap.
+            if values.iter().all(|v| *v == 0.0) && !spec.starts_with("haf") {
+                failures.push(format!("{what}: blank"));
+            }
+            for promise in parsed.promises() {
+                let share = map.gap.as_ref().map(|gap| gap.relative.unwrap_or(gap.value.abs()));
+                let kept = match promise {
+                    Promise::NotNegative => values.iter().all(|v| *v >= 0.0),
+                    Promise::FullDecomposition => share.is_some_and(|share| share <= 1e-4),
+                    Promise::Constraint => share.is_some_and(|share| share <= 1e-6),
+                    // Single precision.
+                    Promise::Completeness if spec == "deep_lift" => share.is_some_and(|share| share <= 1e-3),
+                    Promise::Conservation => share.is_some_and(f64::is_finite) && map.shares.is_some(),
+                    Promise::Completeness | Promise::Preservation | Promise::Area => share.is_some_and(f64::is_finite),
+                };
+                if !kept {
+                    failures.push(format!("{what}: {promise:?}, {:?}", map.gap));
+                }
+            }
+        }
+        engine.forget(&subject.graph);
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
 }

@@ -48,11 +48,12 @@ impl Activation {
                 | Smooth::HardSigmoid
                 | Smooth::Tanh
                 | Smooth::Elu { .. }
-                | Smooth::Softplus { .. }
                 | Smooth::Exp
                 | Smooth::Log,
             ) => true,
             Activation::PRelu { least: slope, .. } | Activation::Smooth(Smooth::LeakyRelu { slope }) => slope >= 0.0,
+            // At a low threshold it falls visibly from ln(1 + eᵗ) to t.
+            Activation::Smooth(Smooth::Softplus { threshold, .. }) => threshold >= STEEP,
             Activation::Smooth(Smooth::Power { exponent }) => exponent > 0.0 && exponent % 2.0 != 0.0,
             Activation::Smooth(Smooth::Silu | Smooth::HardSwish | Smooth::Gelu | Smooth::GeluTanh | Smooth::Abs) => {
                 false
@@ -128,7 +129,7 @@ pub enum Smooth {
         /// Slope at 0, and how far below 0 values get.
         alpha: f64,
     },
-    /// `ln(1 + e^(beta x)) / beta`; `x` itself where `beta x` exceeds the threshold, which is at least 15.
+    /// `ln(1 + e^(beta x)) / beta`; `x` itself where `beta x` exceeds the threshold.
     Softplus {
         /// Sharpness.
         beta: f64,
@@ -179,6 +180,8 @@ pub(crate) trait Visitor<T> {
 const NONE: (&str, f64) = ("", 0.0);
 /// No bound.
 const FREE: f64 = f64::INFINITY;
+/// Thresholds of a softplus from which on its jump there is below a millionth.
+const STEEP: f64 = 15.0;
 /// `1 / √(2π)`.
 const PEAK: f64 = 0.398_942_280_401_432_7;
 /// `√(2/π)`.
@@ -286,9 +289,9 @@ impl Smooth {
             }
             Smooth::Softplus { beta, threshold } => {
                 let parameters = [("beta", beta), ("threshold", threshold), NONE];
-                // Below 15 the function would jump visibly at the threshold.
-                let sound = beta > 0.0 && beta.is_finite() && threshold >= 15.0;
+                let sound = beta > 0.0 && beta.is_finite() && threshold > 0.0;
                 let facts = facts(["softplus", "softplus_slope"], parameters, [0.0, FREE], false);
+                let facts = Facts { corners: threshold < STEEP, ..facts };
                 let [beta, threshold] = [beta, threshold].map(of);
                 let value = move |x: T| if beta * x > threshold { x } else { softplus(x, beta) };
                 let slope = move |x: T| if beta * x > threshold { one } else { sigmoid(beta * x) };

@@ -5,6 +5,7 @@
 //! lanes of f32 or f64) written in plain Rust.
 
 use super::sets::Kernels;
+use crate::tensor::Scalar;
 use crate::tensor::functions::Elementary;
 
 /// Work that runs with an instruction set's features enabled.
@@ -254,6 +255,18 @@ impl<T: Elementary> Isa for Portable<T> {
         // SAFETY: no features are needed; the kernel's pointers are the caller's promise.
         unsafe { k.call() }
     }
+}
+
+/// Whether every lane holds a finite number.
+///
+/// # Safety
+/// The caller has the instruction set's features.
+#[inline(always)]
+pub(super) unsafe fn all_finite<I: Isa>(v: I::V) -> bool {
+    // SAFETY: the caller's promise.
+    let finite =
+        unsafe { I::between(v, I::splat(I::T::from_f64(f64::NEG_INFINITY)), I::splat(I::T::from_f64(f64::INFINITY))) };
+    finite == 2u32.pow(I::LANES as u32) - 1
 }
 
 #[cfg(target_arch = "x86_64")]

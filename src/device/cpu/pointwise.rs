@@ -2,8 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::conv::all_finite;
-use super::isa::{CpuKernel, Isa};
+use super::isa::{CpuKernel, Isa, all_finite};
 use super::repeated::Operand;
 use crate::graph::{Facts, Smooth, Visitor};
 use crate::program::{Elementwise, Range};

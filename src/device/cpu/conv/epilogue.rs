@@ -2,9 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::device::cpu::isa::Isa;
+use crate::device::cpu::isa::{Isa, all_finite};
 use crate::graph::Smooth;
-use crate::tensor::Scalar;
 
 /// The epilogue of one copy. All pointers are to that copy's values; null means absent.
 #[derive(Debug, Clone, Copy)]
@@ -55,18 +54,6 @@ impl<T> CopyView<T> {
             }
         }
     }
-}
-
-/// Whether every lane holds a finite number.
-///
-/// # Safety
-/// The caller has the instruction set's features.
-#[inline(always)]
-pub(crate) unsafe fn all_finite<I: Isa>(v: I::V) -> bool {
-    // SAFETY: the caller's promise.
-    let finite =
-        unsafe { I::between(v, I::splat(I::T::from_f64(f64::NEG_INFINITY)), I::splat(I::T::from_f64(f64::INFINITY))) };
-    finite == 2u32.pow(I::LANES as u32) - 1
 }
 
 /// Finishes and stores vectors of one copy's result.

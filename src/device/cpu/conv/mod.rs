@@ -19,7 +19,7 @@ use std::ops::Range;
 
 use bands::Band;
 use choice::{Algorithm, Choice};
-pub(crate) use epilogue::{CopyView, Finish, all_finite};
+pub(crate) use epilogue::{CopyView, Finish};
 pub(crate) use geometry::PassDirection;
 use geometry::{Geometry, Tap};
 use packing::Packing;
