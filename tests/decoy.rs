@@ -233,7 +233,7 @@ fn a_linear_net_has_no_range() {
     let moved = explain(&mut engine, "decoy:layer=conv,base=input_x_gradient").unwrap();
     assert!(moved.values.to_f64().iter().all(|&v| v >= 0.0) && moved.values.to_f64().iter().any(|&v| v > 0.0));
     let error = explain(&mut engine, "decoy").unwrap_err();
-    assert!(error.to_string().contains("no ReLU follows a convolution"), "{error}");
+    assert!(error.to_string().contains("no activation follows a convolution"), "{error}");
 }
 
 #[test]
