@@ -143,6 +143,7 @@ impl Map {
     }
 
     /// Refuses a map whose numbers raw files, in single precision, cannot hold.
+    #[cfg(any(test, feature = "files"))]
     pub(crate) fn fits_single_precision(&self) -> Result<()> {
         let largest = self.values.to_f64().iter().fold(0.0, |most: f64, v| most.max(v.abs()));
         if (largest as f32).is_finite() && (largest == 0.0 || largest as f32 > 0.0) {
