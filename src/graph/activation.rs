@@ -73,7 +73,8 @@ impl Activation {
             Activation::Smooth(f) => f,
         };
         let [least, most] = self.bounds();
-        // What has no value is far to the left, or is no number and shows itself.
+        // At −∞ a function that rises has its least value, which some formulas do not give. A NaN shows in the results,
+        // so it needs no bound.
         let value = |x: f64| match f.value(x) {
             _ if x == f64::NEG_INFINITY && self.rises() => least,
             v if v.is_nan() => f.value(0.0),

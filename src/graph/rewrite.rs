@@ -153,8 +153,8 @@ fn convolved(conv: &Conv, input: Shape, output: Shape, x: &[f64]) -> Vec<f64> {
     out
 }
 
-/// The activation `node` of `x` with rounded corners; `None` where it has none, or is no activation. Names of the nodes
-/// begin with its own, which is that of the last.
+/// The activation `node`, applied to `x`, with its corners rounded. `None` if the node has no corners. The last new node
+/// has the name of `node`; the names of the others begin with it.
 fn rounded(b: &mut GraphBuilder, node: &Node, x: &[NodeId], beta: f64) -> Result<Option<NodeId>> {
     let part = |what: &str| format!("{}/{what}", node.name);
     let soft = |lo, hi| Op::Smooth(Smooth::SoftClamp(SoftClamp { lo, hi, beta }));
