@@ -30,7 +30,7 @@
 //! use verilume::session::Options;
 //!
 //! let mut session = Session::open(Model::embedded()?, &Options::default())?;
-//! let cat = session.prepare(&Picture::open("examples/chelsea.png".as_ref(), &Default::default())?)?;
+//! let cat = session.prepare(&Picture::open("examples/chelsea.png", &Default::default())?)?;
 //! let top = session.score(&[&cat.tensor]).remove(0)?.top();
 //! assert_eq!(session.labels().get(top), Some("tiger cat"));
 //!
