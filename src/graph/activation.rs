@@ -370,7 +370,7 @@ impl Smooth {
     }
 
     /// Refuses parameters for which the function does not exist.
-    pub(super) fn checked(self) -> Result<Self> {
+    pub(crate) fn checked(self) -> Result<Self> {
         if self.facts().sound {
             return Ok(self);
         }

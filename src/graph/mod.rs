@@ -172,6 +172,55 @@ impl Graph {
         builder.finish(self.output)
     }
 
+    /// The same net without the nodes that neither the logits nor a stage need.
+    ///
+    /// # Errors
+    /// Never for a graph that was built by [`GraphBuilder`].
+    #[cfg(feature = "onnx")]
+    pub(crate) fn needed(&self) -> Result<Graph> {
+        let mut needed = vec![false; self.nodes.len()];
+        needed[0] = true;
+        needed[self.output.0] = true;
+        self.stages.iter().for_each(|(_, id)| needed[id.0] = true);
+        for i in (0..self.nodes.len()).rev() {
+            if needed[i] {
+                self.nodes[i].inputs.iter().for_each(|input| needed[input.0] = true);
+            }
+        }
+        let mut builder = self.like(self.input_shape());
+        let mut new = vec![NodeId(0); self.nodes.len()];
+        for id in self.ids().skip(1).filter(|id| needed[id.0]) {
+            let node = self.node(id);
+            let inputs: Vec<NodeId> = node.inputs.iter().map(|i| new[i.0]).collect();
+            new[id.0] = builder.add(node.name.clone(), node.op.clone(), &inputs, node.norm.clone())?;
+        }
+        self.stages.iter().for_each(|(name, id)| builder.stage(name, new[id.0]));
+        builder.finish(new[self.output.0])
+    }
+
+    /// Whether `other` has the same operations on the same nodes, whatever the numbers of its weights.
+    #[cfg(feature = "onnx")]
+    pub(crate) fn is_like(&self, other: &Graph) -> bool {
+        let settings = |op: &Op| match op {
+            Op::Conv(conv) => format!("{:?} {} {:?}", conv.window, conv.groups, conv.weight.dims()),
+            Op::Linear(linear) => format!("{:?}", linear.weight.dims()),
+            op => format!("{op:?}"),
+        };
+        let alike = |(a, b): (&Node, &Node)| {
+            let sizes = a.shape == b.shape && a.inputs == b.inputs && a.op.kind() == b.op.kind();
+            sizes && settings(&a.op) == settings(&b.op)
+        };
+        self.nodes.len() == other.nodes.len()
+            && self.output == other.output
+            && self.nodes.iter().zip(&other.nodes).all(alike)
+    }
+
+    /// The same net with another way from logits to probabilities; one with one output keeps its sigmoid.
+    pub(crate) fn linked(self, link: Link) -> Graph {
+        let link = if self.classes() == 1 { Link::Sigmoid } else { link };
+        Graph { link, ..self }
+    }
+
     /// An empty builder with this net's properties, on pictures of shape `input`.
     fn like(&self, input: Shape) -> GraphBuilder {
         GraphBuilder { link: self.link, ..GraphBuilder::new(input) }
@@ -250,6 +299,31 @@ impl GraphBuilder {
         };
         self.nodes.push(Node { name, op, inputs: inputs.to_vec(), shape, norm });
         Ok(NodeId(self.nodes.len() - 1))
+    }
+
+    /// The nodes that every path from the picture to `output` passes, in order, with their names and shapes.
+    #[cfg(feature = "onnx")]
+    pub(crate) fn bottlenecks(&self, output: NodeId) -> Vec<(NodeId, String, Shape)> {
+        let mut needed = vec![false; self.nodes.len()];
+        let mut last_reader = vec![0; self.nodes.len()];
+        needed[output.0] = true;
+        for i in (0..=output.0).rev() {
+            if needed[i] {
+                for input in &self.nodes[i].inputs {
+                    needed[input.0] = true;
+                    last_reader[input.0] = last_reader[input.0].max(i);
+                }
+            }
+        }
+        let mut found = Vec::new();
+        let mut open = 0;
+        for i in (0..=output.0).filter(|&i| needed[i]) {
+            if open <= i {
+                found.push((NodeId(i), self.nodes[i].name.clone(), self.nodes[i].shape));
+            }
+            open = open.max(last_reader[i]);
+        }
+        found
     }
 
     /// Makes `id` a named stage; [`GraphBuilder::finish`] refuses one that is not a node.

@@ -17,6 +17,8 @@ mod labels;
 mod mlp;
 mod mobilenet_v2;
 mod mobilenet_v3;
+#[cfg(feature = "onnx")]
+mod onnx;
 mod preprocess;
 mod regnet;
 mod resnet;
@@ -306,6 +308,20 @@ pub static ARCHITECTURES: &[Architecture] = &[
     },
 ];
 
+/// The bytes of a file, mapped into memory.
+fn mapped(path: &Path) -> Result<Bytes> {
+    let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
+    if file.metadata().map_err(|e| Error::io(path, e))?.len() == 0 {
+        return Ok(Arc::new(Vec::new()));
+    }
+    // SAFETY: the mapping is shared and read-only; its bytes are only ever read as plain numbers, for which any bit
+    // pattern is valid. Later writes to the file show through as changed weights; if the file is truncated, reading a
+    // page that no longer exists ends the process with SIGBUS. It is the user's part of the contract not to change the
+    // file in place while it is in use.
+    let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
+    Ok(Arc::new(map))
+}
+
 fn known() -> String {
     let known: Vec<String> = ARCHITECTURES.iter().map(|a| format!("{} ({})", a.name, a.nets)).collect();
     known.join(", ")
@@ -410,13 +426,34 @@ fn read(tensors: &mut Tensors, arch: Option<&str>, beside: Result<Option<Vec<u8>
     Ok(ReadNet { built, told, assumed_size, read, warnings })
 }
 
+/// How a file is read, where it leaves a choice.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Reading<'r> {
+    /// The architecture, a name of [`ARCHITECTURES`]; for files of tensors only.
+    pub arch: Option<&'r str>,
+    /// The output, or any tensor, whose numbers are the logits; for graphs only.
+    pub output: Option<&'r str>,
+    /// How logits become probabilities.
+    pub head: Option<Link>,
+}
+
+/// Whether the file at `path` holds a graph rather than tensors.
+fn is_graph(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx"))
+}
+
 /// A net with its weights, preparation and labels.
 pub struct Model {
     name: String,
     architecture: String,
     bytes: Bytes,
+    /// Other files with its numbers.
+    beside: Vec<Bytes>,
     unfolded: Graph,
     folded: Arc<Graph>,
+    /// The graph that it was read from.
+    #[cfg(feature = "onnx")]
+    source: Option<onnx::Source>,
     resized: Mutex<HashMap<Shape, Arc<Graph>>>,
     preprocess: Preprocess,
     labels: Labels,
@@ -478,6 +515,15 @@ impl Model {
     /// or a number that is not finite; when metadata or `config.json` contradict the tensors or name an unsupported
     /// net, and no `arch` is given. The message names the file, the tensor and what was expected.
     pub fn open(path: &Path, arch: Option<&str>) -> Result<Self> {
+        Self::open_as(path, &Reading { arch, ..Reading::default() })
+    }
+
+    /// As [`Model::open`], with more choices; a file `.onnx` is read as a graph, which says everything about the net but
+    /// how pictures are prepared.
+    ///
+    /// # Errors
+    /// As [`Model::open`]; of a graph, when it uses what is not supported. The message names the node and its operation.
+    pub fn open_as(path: &Path, reading: &Reading) -> Result<Self> {
         // By path: opening a pipe would wait for its other end.
         let metadata = path.metadata().map_err(|e| Error::io(path, e))?;
         let shown = path.display().to_string();
@@ -485,19 +531,61 @@ impl Model {
             let what = if metadata.is_dir() { "a folder" } else { "not a regular file" };
             return Err(Error::model(format!("{shown}: this is {what}; expected a safetensors file")));
         }
-        let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
-        let bytes: Bytes = if metadata.len() == 0 {
-            Arc::new(Vec::new())
-        } else {
-            // SAFETY: the mapping is shared and read-only; its bytes are only ever read as plain numbers, for which any
-            // bit pattern is valid. Later writes to the file show through as changed weights; if the file is truncated,
-            // reading a page that no longer exists ends the process with SIGBUS. It is the user's part of the contract
-            // not to change the file in place while it is in use.
-            let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
-            Arc::new(map)
-        };
+        let bytes = mapped(path)?;
         let name = path.file_stem().map_or(shown.clone(), |stem| stem.to_string_lossy().into_owned());
-        Self::read(name, bytes, arch, config::beside(path)).map_err(|e| e.within(shown))
+        let model = if is_graph(path) {
+            Self::read_graph(name, bytes, path.parent(), reading)
+        } else if let Some(output) = reading.output {
+            Err(Error::settings(format!("the output '{output}' can be chosen in an ONNX graph only")))
+        } else {
+            Self::read(name, bytes, reading, config::beside(path))
+        };
+        model.map_err(|e| e.within(shown))
+    }
+
+    #[cfg(not(feature = "onnx"))]
+    fn read_graph(_: String, _: Bytes, _: Option<&Path>, _: &Reading) -> Result<Self> {
+        Err(Error::model("this build reads no ONNX graphs (feature `onnx` is off)"))
+    }
+
+    /// Reads an ONNX graph; numbers in other files lie in `folder`.
+    #[cfg(feature = "onnx")]
+    fn read_graph(name: String, bytes: Bytes, folder: Option<&Path>, reading: &Reading) -> Result<Self> {
+        if let Some(arch) = reading.arch {
+            return Err(Error::settings(format!("an ONNX graph says itself what net it is; --arch {arch} has no use")));
+        }
+        let net = onnx::read(&bytes, folder, reading)?;
+        let input = net.graph.input_shape();
+        let Preparation { preprocess, name: preparation } = preprocess::of_graph(input, net.levels);
+        let mut graph = net.graph;
+        let mut labels = Labels::for_pictures(graph.classes());
+        if graph.classes() == 1 {
+            graph = graph.two_classes()?;
+            labels = Labels::yes_or_not(None);
+        }
+        if preprocess.takes_pictures() {
+            preprocess.check()?;
+        }
+        Ok(Self {
+            name,
+            architecture: "onnx".to_owned(),
+            bytes,
+            beside: net.beside,
+            folded: Arc::new(graph.fold()?),
+            unfolded: graph,
+            source: Some(net.source),
+            resized: Mutex::new(HashMap::new()),
+            preprocess,
+            labels,
+            assumed: net.assumed,
+            preparation,
+            told: Vec::new(),
+            assumed_size: None,
+            read: net.read,
+            warnings: Vec::new(),
+            encodings: net.encodings,
+            sha256: OnceLock::new(),
+        })
     }
 
     /// The embedded EfficientNet-Lite0 (ImageNet-1k).
@@ -515,15 +603,19 @@ impl Model {
     /// As [`Model::open`].
     pub fn from_bytes(name: impl Into<String>, bytes: Bytes, arch: Option<&str>) -> Result<Self> {
         let name = name.into();
-        Self::read(name.clone(), bytes, arch, Ok(None)).map_err(|e| e.within(name))
+        let reading = Reading { arch, ..Reading::default() };
+        Self::read(name.clone(), bytes, &reading, Ok(None)).map_err(|e| e.within(name))
     }
 
-    fn read(name: String, bytes: Bytes, arch: Option<&str>, beside: Result<Option<Vec<u8>>>) -> Result<Self> {
+    fn read(name: String, bytes: Bytes, reading: &Reading, beside: Result<Option<Vec<u8>>>) -> Result<Self> {
         let mut tensors = Tensors::parse(bytes.clone())?;
-        let known = arch.is_none() && is_embedded(&bytes);
-        let arch = if known { Some(efficientnet_lite::TENSORFLOW) } else { arch };
+        let known = reading.arch.is_none() && is_embedded(&bytes);
+        let arch = if known { Some(efficientnet_lite::TENSORFLOW) } else { reading.arch };
         let ReadNet { mut built, told, assumed_size, read, warnings } =
             read(&mut tensors, arch, if known { Ok(None) } else { beside })?;
+        if let Some(head) = reading.head {
+            built.graph = built.graph.linked(head);
+        }
         if built.graph.classes() == 1 {
             built.graph = built.graph.two_classes()?;
             built.labels = Labels::yes_or_not(built.labels.get(0).filter(|_| told.contains(&Setting::Labels)));
@@ -538,6 +630,9 @@ impl Model {
             bytes,
             folded: Arc::new(built.graph.fold()?),
             unfolded: built.graph,
+            beside: Vec::new(),
+            #[cfg(feature = "onnx")]
+            source: None,
             resized: Mutex::new(HashMap::new()),
             preprocess,
             labels: built.labels,
@@ -592,17 +687,19 @@ impl Model {
         &self.architecture
     }
 
-    /// SHA-256 of the file's bytes, hexadecimal; computed when first asked for.
+    /// SHA-256 of the file's bytes and of the files beside it that hold its numbers, in the order of their names,
+    /// hexadecimal; computed when first asked for.
     pub fn sha256(&self) -> &str {
         self.sha256.get_or_init(|| {
-            let digest = Sha256::digest((*self.bytes).as_ref());
-            digest.iter().map(|byte| format!("{byte:02x}")).collect()
+            let mut digest = Sha256::new();
+            std::iter::once(&self.bytes).chain(&self.beside).for_each(|bytes| digest.update((**bytes).as_ref()));
+            digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
         })
     }
 
-    /// Bytes of the weights file.
+    /// Bytes of the weights file, and of those beside it.
     pub fn file_bytes(&self) -> usize {
-        (*self.bytes).as_ref().len()
+        std::iter::once(&self.bytes).chain(&self.beside).map(|bytes| (**bytes).as_ref().len()).sum()
     }
 
     /// How many numbers the file stores in each encoding.
@@ -655,13 +752,26 @@ impl Model {
         if input.is_empty() || input.h > MAX_SIDE || input.w > MAX_SIDE {
             return Err(Error::input(format!("{}: an input of {input} has no use", self.name)));
         }
-        graph.resized(input).map_err(|e| {
+        self.other_size(graph, input).map_err(|e| {
             Error::input(format!(
                 "{} does not take an input of {input} (made for {}): {e}",
                 self.name,
                 self.default_input()
             ))
         })
+    }
+
+    /// The net for inputs of another size; a graph from a file may compute other numbers then, so it is read again.
+    fn other_size(&self, graph: &Graph, input: Shape) -> Result<Graph> {
+        #[cfg(feature = "onnx")]
+        if let Some(source) = &self.source {
+            let again = source.resized(input, &self.unfolded)?;
+            let again = if again.classes() == 1 { again.two_classes()? } else { again }.fold()?;
+            let same = graph.resized(input).ok().filter(|resized| resized.is_like(&again));
+            // Weights that are shared are packed once.
+            return Ok(same.unwrap_or(again));
+        }
+        graph.resized(input)
     }
 
     /// How pictures are prepared.

@@ -1,6 +1,8 @@
 //! The picture preparation that each family of nets was trained with.
 
 use crate::image::{Interpolation, Preprocess};
+#[cfg(feature = "onnx")]
+use crate::tensor::Shape;
 
 /// ImageNet's mean and standard deviation, as in torchvision.
 const IMAGENET: [[f64; 3]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
@@ -86,4 +88,26 @@ pub(super) fn vector(len: usize) -> Preparation {
         channels: len,
     };
     Preparation { preprocess, name: "" }
+}
+
+/// The preparation for a graph that takes inputs of `shape` in such numbers. Pictures above 64 pixels are resized to 8/7 of
+/// the crop, as 256 is of 224.
+#[cfg(feature = "onnx")]
+pub(super) fn of_graph(shape: Shape, levels: super::onnx::Levels) -> Preparation {
+    use super::onnx::Levels;
+    if !matches!(shape.c, 1 | 3) || shape.plane() == 1 {
+        return vector(shape.c);
+    }
+    let side = shape.h.min(shape.w);
+    let resize = if side > 64 { (side * 8).div_ceil(7) } else { side };
+    let base = Preprocess { resize, crop: [shape.h, shape.w], ..small(shape.c, side).preprocess };
+    let flat = |mean: f64, std: f64, name| {
+        let preprocess = Preprocess { mean: vec![mean; shape.c], std: vec![std; shape.c], ..base.clone() };
+        Preparation { preprocess, name }
+    };
+    match levels {
+        Levels::Bytes => flat(0.0, 1.0 / 255.0, "levels from 0 to 255, which the graph scales itself"),
+        Levels::Unit => flat(0.0, 1.0, "levels from 0 to 1, which the graph normalises itself"),
+        Levels::Unknown => Preparation { preprocess: base, name: "ImageNet" },
+    }
 }

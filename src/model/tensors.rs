@@ -92,6 +92,15 @@ fn first_not_finite(raw: &[u8], encoding: Encoding) -> Option<(usize, &'static s
     }
 }
 
+/// Refuses numbers of shape `dims` that are not finite; the error says which and where.
+#[cfg(feature = "onnx")]
+pub(super) fn finite(raw: &[u8], encoding: Encoding, dims: &[usize]) -> std::result::Result<(), String> {
+    match first_not_finite(raw, encoding) {
+        Some((flat, what)) => Err(format!("{what} at {:?}", position(flat, dims))),
+        None => Ok(()),
+    }
+}
+
 /// The flat position as one index per axis.
 fn position(mut flat: usize, shape: &[usize]) -> Vec<usize> {
     let mut index: Vec<usize> = shape

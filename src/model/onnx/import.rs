@@ -1,0 +1,822 @@
+//! From nodes of a file to a graph of the engine.
+
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+
+use super::constant::{self, Constant};
+use super::file::{File, Node, Port};
+use super::scalar::{Binary, Kind, Known, Scalar};
+use super::view::{Atom, Dim, MAP, View, extent, indices, whole};
+use super::{arithmetic, ops};
+use crate::error::{Error, Result};
+use crate::graph::{Affine, Graph, GraphBuilder, Linear, LocalResponseNorm, NodeId, Op, Smooth};
+use crate::tensor::{Interpolation, Resize, ResizeTo, Shape};
+
+/// Most pieces into which channels are cut to bring them into another order.
+const MOST_PIECES: usize = 4096;
+
+/// Most branches of `If` inside each other.
+const MOST_BRANCHES: usize = 16;
+
+/// What a name stands for.
+#[derive(Debug, Clone)]
+pub(super) enum Value {
+    /// Numbers that do not depend on the picture.
+    Constant(Constant),
+    /// A map that does.
+    Signal(Signal),
+}
+
+/// A function of the picture, seen as an array of any rank.
+#[derive(Debug, Clone)]
+pub(super) struct Signal {
+    pub(super) scalar: Rc<Scalar>,
+    pub(super) view: View,
+}
+
+impl Signal {
+    /// A node of the graph with this view.
+    pub(super) fn of(node: NodeId, view: View) -> Self {
+        Self { scalar: Scalar::base(node), view }
+    }
+
+    /// Sizes of the axes.
+    pub(super) fn dims(&self) -> Vec<usize> {
+        self.view.dims()
+    }
+
+    /// The axis that a file calls `axis`, negative ones from the end.
+    pub(super) fn axis(&self, axis: i64) -> Result<usize> {
+        axis_of(axis, self.view.rank())
+    }
+}
+
+/// The axis of an array of rank `rank` that a file calls `axis`.
+pub(super) fn axis_of(axis: i64, rank: usize) -> Result<usize> {
+    let from_end = if axis < 0 { axis.checked_add(rank as i64) } else { Some(axis) };
+    let axis_found = from_end.and_then(|a| usize::try_from(a).ok()).filter(|&a| a < rank);
+    axis_found.ok_or_else(|| Error::model(format!("there is no axis {axis} of {rank}")))
+}
+
+/// Numbers of a constant as they fall on a map.
+pub(super) enum Spread {
+    One(f64),
+    Channels(Vec<f64>),
+    Elements(Vec<f64>),
+}
+
+/// Zeros, or another number, around a map.
+#[derive(Debug, Clone)]
+pub(super) struct Padded {
+    pub(super) source: NodeId,
+    pub(super) rows: [isize; 2],
+    pub(super) columns: [isize; 2],
+    pub(super) value: f64,
+}
+
+/// Nodes that a later one may take in.
+#[derive(Debug, Clone)]
+enum Made {
+    Affine(NodeId, Affine),
+    Linear(NodeId, Linear),
+}
+
+/// Reads one file as a net for pictures of one size.
+pub(super) struct Importer<'f> {
+    pub(super) file: &'f File,
+    pub(super) builder: GraphBuilder,
+    /// Pictures of a batch, where the file fixes it.
+    pub(super) pictures: usize,
+    values: HashMap<String, Value>,
+    names: HashSet<String>,
+    made: HashMap<NodeId, Made>,
+    pads: HashMap<NodeId, Padded>,
+    /// The function at the end that is taken off, by its output.
+    pub(super) taken_off: Option<String>,
+    depth: usize,
+}
+
+impl<'f> Importer<'f> {
+    /// A net whose picture is the input `port`, a map of shape `shape` whose axes are seen in `order`.
+    pub(super) fn new(file: &'f File, port: &Port, pictures: usize, shape: Shape, view: View) -> Self {
+        let builder = GraphBuilder::new(shape);
+        let picture = Signal::of(builder.input(), view);
+        Self {
+            file,
+            builder,
+            pictures,
+            values: [(port.name.clone(), Value::Signal(picture))].into(),
+            names: ["input".to_owned()].into(),
+            made: HashMap::new(),
+            pads: HashMap::new(),
+            taken_off: None,
+            depth: 0,
+        }
+    }
+
+    /// Reads `nodes` in order.
+    pub(super) fn run(&mut self, nodes: &[&Node]) -> Result<()> {
+        let unsupported: Vec<(&&Node, Error)> =
+            nodes.iter().filter_map(|node| Some((node, ops::unsupported(&node.op)?))).collect();
+        if let Some((node, why)) = unsupported.first() {
+            let mut others: Vec<&str> =
+                unsupported.iter().map(|(n, _)| n.op.as_str()).filter(|op| *op != node.op).collect();
+            others.sort_unstable();
+            others.dedup();
+            let others = if others.is_empty() { String::new() } else { format!("; nor are {}", others.join(", ")) };
+            return Err(Error::model(format!("{}: {why}{others}", node.shown())));
+        }
+        for (i, node) in nodes.iter().enumerate() {
+            self.node(node).map_err(|e| {
+                let so_far = if self.depth == 0 {
+                    format!(" ({i} of {} nodes were read before it)", nodes.len())
+                } else {
+                    String::new()
+                };
+                Error::new(e.kind(), format!("{}: {e}{so_far}", node.shown()))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// What `name` stands for.
+    pub(super) fn value(&self, name: &str) -> Result<Value> {
+        if let Some(value) = self.values.get(name) {
+            return Ok(value.clone());
+        }
+        match self.file.constants.get(name) {
+            Some(Ok(constant)) => Ok(Value::Constant(constant.clone())),
+            Some(Err(why)) => Err(Error::model(format!("the initializer '{name}': {why}"))),
+            None if self.file.inputs.iter().any(|i| i.name == name) => {
+                Err(Error::model(format!("it reads the input '{name}', for which there is no value")))
+            }
+            None => Err(Error::model(format!("it reads '{name}', which nothing makes"))),
+        }
+    }
+
+    fn node(&mut self, node: &Node) -> Result<()> {
+        let mut inputs = Vec::with_capacity(node.inputs.len());
+        for name in &node.inputs {
+            inputs.push(if name.is_empty() { None } else { Some(self.value(name)?) });
+        }
+        let constants: Option<Vec<Option<&Constant>>> = inputs
+            .iter()
+            .map(|value| match value {
+                None => Some(None),
+                Some(Value::Constant(constant)) => Some(Some(constant)),
+                Some(Value::Signal(_)) => None,
+            })
+            .collect();
+        let outputs = match constants {
+            Some(constants) if node.op != "If" => {
+                let made = arithmetic::compute(node, &constants)?;
+                made.into_iter().map(Value::Constant).collect()
+            }
+            _ if node.op == "If" => self.branch(node, &inputs)?,
+            _ => ops::build(self, node, &inputs)?,
+        };
+        for (name, value) in node.outputs.iter().zip(outputs).filter(|(name, _)| !name.is_empty()) {
+            self.values.insert(name.clone(), value);
+        }
+        Ok(())
+    }
+
+    /// The branch that a constant condition takes.
+    fn branch(&mut self, node: &Node, inputs: &[Option<Value>]) -> Result<Vec<Value>> {
+        let Some(Some(Value::Constant(condition))) = inputs.first() else {
+            return Err(Error::model("which branch it takes depends on the picture"));
+        };
+        let taken = condition.single().ok_or_else(|| Error::model("its condition is not one truth value"))? != 0.0;
+        let name = if taken { "then_branch" } else { "else_branch" };
+        let graph = node.graph(name).ok_or_else(|| Error::model(format!("it has no {name}")))?;
+        if self.depth >= MOST_BRANCHES {
+            return Err(Error::model(format!("more than {MOST_BRANCHES} branches inside each other")));
+        }
+        for tensor in &graph.initializer {
+            let refuse = |_: &_| Err(Error::model("external data in a branch are not supported"));
+            let constant = Constant::read(tensor, refuse).map_err(|e| e.within(format!("'{}'", tensor.name)))?;
+            self.values.insert(tensor.name.clone(), Value::Constant(constant));
+        }
+        let nodes = super::file::branch_nodes(graph, node.opset)?;
+        self.depth += 1;
+        let mut made = Vec::new();
+        for output in &graph.output {
+            let needed = super::file::ordered(&nodes, &output.name)?;
+            self.run(&needed)?;
+            made.push(self.value(&output.name)?);
+        }
+        self.depth -= 1;
+        Ok(made)
+    }
+
+    /// A name that no node has yet.
+    fn unique(&mut self, name: &str) -> String {
+        let name = if name.is_empty() { "node" } else { name };
+        let mut unique = name.to_owned();
+        let mut n = 1;
+        while !self.names.insert(unique.clone()) {
+            n += 1;
+            unique = format!("{name}#{n}");
+        }
+        unique
+    }
+
+    /// Adds a node to the graph.
+    pub(super) fn add(&mut self, name: &str, op: Op, inputs: &[NodeId]) -> Result<NodeId> {
+        let name = self.unique(name);
+        self.builder.push(name, op, inputs)
+    }
+
+    /// Local response normalisation.
+    pub(super) fn normalised_locally(&mut self, name: &str, x: NodeId, norm: LocalResponseNorm) -> Result<NodeId> {
+        let name = self.unique(name);
+        self.builder.local_response_norm(&name, x, norm)
+    }
+
+    /// Shape of a node.
+    pub(super) fn shape(&self, node: NodeId) -> Shape {
+        self.builder.shape(node)
+    }
+
+    /// Shape of the map of a signal.
+    pub(super) fn shape_of(&self, signal: &Signal) -> Shape {
+        self.builder.shape(signal.scalar.base)
+    }
+
+    /// The node with the values of a formula.
+    pub(super) fn values_of(&mut self, scalar: &Rc<Scalar>) -> Result<NodeId> {
+        if let Some(made) = scalar.made.get() {
+            return Ok(made);
+        }
+        let name = scalar.name.clone();
+        let node = match (scalar.known(), &scalar.kind) {
+            (Some(Known::Relu), _) => self.add(&name, Op::Relu, &[scalar.base])?,
+            (Some(Known::Clamp(lo, hi)), _) => self.add(&name, Op::Clamp { lo, hi }, &[scalar.base])?,
+            (Some(Known::Smooth(f)), _) => self.add(&name, Op::Smooth(f), &[scalar.base])?,
+            (Some(Known::Gelu { scale, shift, outer }), _) => {
+                let inner = Affine { scale: [scale].into(), shift: [shift].into() };
+                let x = self.affine(scalar.base, inner, &format!("{name}.argument"))?;
+                let y = self.add(&format!("{name}.gelu"), Op::Smooth(Smooth::Gelu), &[x])?;
+                if (outer - 1.0).abs() < 1e-6 { y } else { self.affine(y, Affine::product([outer]), &name)? }
+            }
+            (None, Kind::Base) => scalar.base,
+            (None, Kind::Affine { scale, shift, of }) => {
+                let x = self.values_of(of)?;
+                self.affine(x, Affine { scale: [*scale].into(), shift: [*shift].into() }, &name)?
+            }
+            (None, Kind::Clip { lo, hi, of }) => {
+                let x = self.values_of(of)?;
+                let relu = [*lo, *hi] == [0.0, f64::INFINITY];
+                self.add(&name, if relu { Op::Relu } else { Op::Clamp { lo: *lo, hi: *hi } }, &[x])?
+            }
+            (None, Kind::Function(f, of)) => {
+                let x = self.values_of(of)?;
+                self.add(&name, Op::Smooth(*f), &[x])?
+            }
+            (None, Kind::Erf(_)) => {
+                return Err(Error::model(format!(
+                    "node '{name}' (Erf) is not part of a GELU; it is not supported alone"
+                )));
+            }
+            (None, Kind::Binary(binary, a, b)) => {
+                let (a, b) = (self.values_of(a)?, self.values_of(b)?);
+                let op = match binary {
+                    Binary::Add => Op::Add,
+                    Binary::Mul => Op::Mul,
+                    Binary::Divide => Op::Divide,
+                };
+                self.add(&name, op, &[a, b])?
+            }
+        };
+        scalar.made.set(Some(node));
+        Ok(node)
+    }
+
+    /// The node of a signal, with the signal's view.
+    pub(super) fn node_of(&mut self, signal: &Signal) -> Result<NodeId> {
+        self.values_of(&signal.scalar)
+    }
+
+    /// A formula that another may build on.
+    pub(super) fn formula(&mut self, signal: &Signal) -> Result<Rc<Scalar>> {
+        if signal.scalar.is_long() {
+            let node = self.node_of(signal)?;
+            return Ok(Scalar::base(node));
+        }
+        Ok(signal.scalar.clone())
+    }
+
+    /// Products and sums with constants, joined with one right before them.
+    pub(super) fn affine(&mut self, x: NodeId, affine: Affine, name: &str) -> Result<NodeId> {
+        let shape = self.shape(x);
+        let (source, affine) = match self.made.get(&x) {
+            Some(Made::Linear(source, linear)) if affine.scale[..] == [1.0] && linear.bias.is_none() => {
+                let n = linear.weight.rows();
+                let bias: Vec<f64> = match affine.shift[..] {
+                    [one] => vec![one; n],
+                    _ => affine.shift.to_vec(),
+                };
+                let linear = Linear { bias: Some(bias.into()), ..linear.clone() };
+                return self.add(name, Op::Linear(linear), &[*source]);
+            }
+            Some(Made::Affine(source, first)) if first.shift.len() <= shape.c && affine.shift.len() <= shape.c => {
+                (*source, joined(first, &affine, shape.c))
+            }
+            _ => (x, affine),
+        };
+        let node = self.add(name, Op::Affine(affine.clone()), &[source])?;
+        self.made.insert(node, Made::Affine(source, affine));
+        Ok(node)
+    }
+
+    /// A linear layer, which may take a bias in later.
+    pub(super) fn linear(&mut self, x: NodeId, linear: Linear, name: &str) -> Result<NodeId> {
+        let node = self.add(name, Op::Linear(linear.clone()), &[x])?;
+        self.made.insert(node, Made::Linear(x, linear));
+        Ok(node)
+    }
+
+    /// Numbers around a map.
+    pub(super) fn padded(&mut self, padded: Padded, name: &str) -> Result<NodeId> {
+        let Padded { source, rows, columns, value } = padded;
+        let pad = Op::Pad { rows, columns };
+        let node = if value == 0.0 || !value.is_finite() || value < -1e30 {
+            self.add(name, pad, &[source])?
+        } else {
+            let below = self.affine(source, Affine::sum([-value]), &format!("{name}.below"))?;
+            let node = self.add(&format!("{name}.zeros"), pad, &[below])?;
+            self.affine(node, Affine::sum([value]), name)?
+        };
+        self.pads.insert(node, padded);
+        Ok(node)
+    }
+
+    /// The padding that `node` is.
+    pub(super) fn padding(&self, node: NodeId) -> Option<&Padded> {
+        self.pads.get(&node)
+    }
+
+    /// Refuses a padding with numbers that only a max-pool can take.
+    pub(super) fn no_void(&self, node: NodeId) -> Result<()> {
+        match self.pads.get(&node) {
+            Some(padded) if !padded.value.is_finite() || padded.value < -1e30 => {
+                Err(Error::model(format!("padding with {} is supported before a MaxPool only", padded.value)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Channels `order` of `x`.
+    pub(super) fn channels(&mut self, x: NodeId, order: &[usize], name: &str) -> Result<NodeId> {
+        let c = self.shape(x).c;
+        if order.iter().copied().eq(0..c) {
+            return Ok(x);
+        }
+        if order.len() == c {
+            let rows = (2..c).filter(|g| c.is_multiple_of(*g));
+            for groups in rows {
+                let columns = c / groups;
+                if order.iter().enumerate().all(|(i, &at)| at == (i % groups) * columns + i / groups) {
+                    return self.add(name, Op::Shuffle { groups }, &[x]);
+                }
+            }
+        }
+        let mut runs: Vec<(usize, usize)> = Vec::new();
+        for &at in order {
+            match runs.last_mut() {
+                Some((first, n)) if *first + *n == at => *n += 1,
+                _ => runs.push((at, 1)),
+            }
+        }
+        if runs.len() > MOST_PIECES {
+            return Err(Error::model(format!("channels in an order of {} pieces are not supported", runs.len())));
+        }
+        let alone = runs.len() == 1;
+        let mut pieces = Vec::new();
+        for (i, (first, channels)) in runs.into_iter().enumerate() {
+            let piece = if alone { name.to_owned() } else { format!("{name}.{i}") };
+            pieces.push(self.add(&piece, Op::Slice { first, channels }, &[x])?);
+        }
+        if alone { Ok(pieces[0]) } else { self.add(name, Op::Concat, &pieces) }
+    }
+
+    /// The node whose channels, rows and columns are these axes of the signal; no other axis may be longer than 1.
+    pub(super) fn arranged(&mut self, signal: &Signal, axes: &[usize], name: &str) -> Result<NodeId> {
+        let shape = self.shape_of(signal);
+        let view = &signal.view;
+        let atoms = |i: usize| axes.get(i).map_or_else(Vec::new, |&axis| view.axes[axis].clone());
+        let own: [Vec<Atom>; 3] = [atoms(0), atoms(1), atoms(2)];
+        let others = (0..view.rank()).filter(|axis| !axes.contains(axis));
+        let refuse = |what: &str| {
+            Err(Error::model(format!(
+                "an array of shape {:?}, {what}, is not a map of channels, rows and columns",
+                view.dims()
+            )))
+        };
+        for axis in others {
+            if view.axes[axis].iter().any(|a| a.dim != Dim::Picture) {
+                return refuse(&format!("whose axis {axis} is not of pictures"));
+            }
+        }
+        if own.iter().flatten().any(|a| a.dim == Dim::Picture) {
+            return refuse("with several pictures on other axes than the first");
+        }
+        let x = self.node_of(signal)?;
+        let rows = [Dim::Row, Dim::Column].map(|dim| whole(dim, extent(shape, dim)));
+        let in_place = own[1] == rows[0] && own[2] == rows[1];
+        if in_place && own[0].iter().all(|a| a.dim == Dim::Channel) {
+            return self.channels(x, &indices(&own[0]), name);
+        }
+        if own[1].is_empty() && own[2].is_empty() {
+            let flat = self.add(&format!("{name}.flatten"), Op::Flatten, &[x])?;
+            let order = flat_indices(&own[0], shape);
+            return self.channels(flat, &order, name);
+        }
+        if let Some(node) = self.to_depth(x, &own, name)? {
+            return Ok(node);
+        }
+        refuse("whose axes are made of parts of others")
+    }
+
+    /// Blocks of positions as channels (space to depth): rows and columns are every `stride`-th of the map.
+    fn to_depth(&mut self, x: NodeId, own: &[Vec<Atom>; 3], name: &str) -> Result<Option<NodeId>> {
+        let shape = self.shape(x);
+        let block = |atoms: &[Atom], dim: Dim| match atoms {
+            [a] if a.dim == dim && a.size * a.stride == extent(shape, dim) => Some(a.stride),
+            [] if extent(shape, dim) == 1 => Some(1),
+            _ => None,
+        };
+        let (Some(by), Some(bx)) = (block(&own[1], Dim::Row), block(&own[2], Dim::Column)) else { return Ok(None) };
+        let inner = |dim: Dim, size: usize| {
+            let parts: Vec<&Atom> = own[0].iter().filter(|a| a.dim == dim).collect();
+            match parts[..] {
+                [] => size == 1,
+                [a] => a.size == size && a.stride == 1,
+                _ => false,
+            }
+        };
+        if !inner(Dim::Row, by) || !inner(Dim::Column, bx) || by * bx > 256 {
+            return Ok(None);
+        }
+        let mut pieces = Vec::new();
+        for y in 0..by {
+            for z in 0..bx {
+                let cut = self.cropped(x, [y, 0], [z, 0], &format!("{name}.crop"))?;
+                pieces.push(self.add(&format!("{name}.piece"), Op::Subsample { stride: [by, bx] }, &[cut])?);
+            }
+        }
+        let blocks = self.add(&format!("{name}.blocks"), Op::Concat, &pieces)?;
+        // Channels of the blocks: row within the block, column within the block, channel.
+        let mut order = vec![0];
+        for atom in &own[0] {
+            let step = match atom.dim {
+                Dim::Row => bx * shape.c,
+                Dim::Column => shape.c,
+                _ => atom.stride,
+            };
+            order = order.iter().flat_map(|&i| (0..atom.size).map(move |j| i + j * step)).collect();
+        }
+        self.channels(blocks, &order, name).map(Some)
+    }
+
+    /// Rows and columns cut off.
+    pub(super) fn cropped(&mut self, x: NodeId, rows: [usize; 2], columns: [usize; 2], name: &str) -> Result<NodeId> {
+        if rows == [0; 2] && columns == [0; 2] {
+            return Ok(x);
+        }
+        let less = |n: [usize; 2]| n.map(|n| -(n as isize));
+        self.add(name, Op::Pad { rows: less(rows), columns: less(columns) }, &[x])
+    }
+
+    /// The map `[n, c, h, w]`, `[n, c, l]` or `[n, c]` of a signal, and how such maps are seen.
+    pub(super) fn map(&mut self, signal: &Signal, name: &str) -> Result<NodeId> {
+        let rank = signal.view.rank();
+        if !(2..=4).contains(&rank) {
+            return Err(Error::model(format!("an array of {rank} axes ({:?}) is not supported here", signal.dims())));
+        }
+        let node = self.arranged(signal, &[1, 2, 3][..rank - 1], name)?;
+        self.no_void(node)?;
+        Ok(node)
+    }
+
+    /// A map seen with `rank` axes: pictures, channels, rows, columns.
+    pub(super) fn seen(&self, node: NodeId, rank: usize) -> Signal {
+        Signal::of(node, View::of(self.pictures, self.shape(node), &MAP[..rank.saturating_sub(1).min(3)]))
+    }
+
+    /// The signal's channels with the parts `outer` before the parts `inner`, and its view then.
+    pub(super) fn regrouped(&mut self, signal: &Signal, inner: &[Atom], name: &str) -> Result<(NodeId, View)> {
+        let mut outer: Vec<Atom> = signal.view.flat().into_iter().filter(|a| a.dim == Dim::Channel).collect();
+        outer = split_off(&outer, inner).ok_or_else(|| Error::model("its channels are divided in another way"))?;
+        outer.sort_by_key(|a| std::cmp::Reverse(a.stride));
+        let all: Vec<Atom> = outer.iter().chain(inner).copied().collect();
+        let x = self.node_of(signal)?;
+        let node = self.channels(x, &indices(&all), name)?;
+        let mut step = 1;
+        let mut moved: Vec<(Atom, usize)> = Vec::new();
+        for atom in all.iter().rev() {
+            moved.push((*atom, step));
+            step *= atom.size;
+        }
+        let mut axes = signal.view.axes.clone();
+        for axis in &mut axes {
+            let mut parts = Vec::new();
+            for atom in axis.iter() {
+                if atom.dim != Dim::Channel {
+                    parts.push(*atom);
+                    continue;
+                }
+                parts.extend(
+                    remapped(*atom, &moved).ok_or_else(|| Error::model("its channels are divided in another way"))?,
+                );
+            }
+            *axis = parts;
+        }
+        let dims: Vec<usize> = axes.iter().map(|axis| axis.iter().map(|a| a.size).product()).collect();
+        let view = View { axes };
+        let view = view.reshaped(&dims).unwrap_or(view);
+        Ok((node, view))
+    }
+
+    /// The numbers of a constant as they fall on a signal of the same or a larger shape.
+    pub(super) fn spread(&self, constant: &Constant, signal: &Signal) -> Result<Spread> {
+        if let Some(one) = constant.single() {
+            return Ok(Spread::One(one));
+        }
+        let dims = signal.dims();
+        let steps = constant::broadcast_steps(&constant.dims, &dims)?;
+        let mut parts: Vec<(Atom, usize)> = Vec::new();
+        for (axis, &step) in steps.iter().enumerate().filter(|(_, step)| **step > 0) {
+            let mut step = step;
+            for atom in signal.view.axes[axis].iter().rev() {
+                parts.push((*atom, step));
+                step *= atom.size;
+            }
+        }
+        if parts.iter().any(|(a, _)| a.dim == Dim::Picture) {
+            return Err(Error::model("constants that differ from picture to picture are not supported"));
+        }
+        let numbers = constant.to_real();
+        let shape = self.shape_of(signal);
+        let at = |place: [usize; 3]| {
+            let index = |dim: Dim| match dim {
+                Dim::Channel => place[0],
+                Dim::Row => place[1],
+                _ => place[2],
+            };
+            numbers[parts.iter().map(|(a, step)| index(a.dim) / a.stride % a.size * step).sum::<usize>()]
+        };
+        if parts.iter().all(|(a, _)| a.dim == Dim::Channel) {
+            return Ok(Spread::Channels((0..shape.c).map(|c| at([c, 0, 0])).collect()));
+        }
+        let mut all = Vec::with_capacity(shape.len());
+        for c in 0..shape.c {
+            for y in 0..shape.h {
+                all.extend((0..shape.w).map(|x| at([c, y, x])));
+            }
+        }
+        Ok(Spread::Elements(all))
+    }
+
+    /// The signal repeated along axes of size 1 to fill `dims`.
+    pub(super) fn expanded(&mut self, signal: &Signal, dims: &[usize], name: &str) -> Result<Signal> {
+        let before = dims.len().checked_sub(signal.view.rank());
+        let before = before.ok_or_else(|| Error::model(format!("{:?} does not fill {dims:?}", signal.dims())))?;
+        let mut view = signal.view.clone();
+        view.axes.splice(0..0, std::iter::repeat_n(Vec::new(), before));
+        let own = view.dims();
+        let wider: Vec<usize> = (0..dims.len()).filter(|&a| own[a] != dims[a]).collect();
+        if wider.is_empty() {
+            return Ok(Signal { scalar: signal.scalar.clone(), view });
+        }
+        if wider.iter().any(|&a| own[a] != 1) {
+            return Err(Error::model(format!("{own:?} does not fill {dims:?}")));
+        }
+        // Each longer axis takes the axis of the map that stands at its place in [n, c, h, w].
+        let x = self.arranged(signal, &(1 - before.min(1)..signal.view.rank()).collect::<Vec<_>>(), name);
+        let (Ok(x), true) = (x, dims.len() <= 4 && dims.len() >= 2) else {
+            return Err(Error::model(format!("repeating an array of shape {own:?} to {dims:?} is not supported")));
+        };
+        let shape = self.shape(x);
+        let canonical = View::of(self.pictures, shape, &MAP[..dims.len() - 1]);
+        if canonical.dims()[1..] != own[1..] || dims[0] != own[0].max(self.pictures) {
+            return Err(Error::model(format!("repeating an array of shape {own:?} to {dims:?} is not supported")));
+        }
+        let size = |i: usize| dims.get(i).copied().unwrap_or(1);
+        let node = self.repeated(x, Shape::new(size(1), size(2), size(3)), name)?;
+        Ok(self.seen(node, dims.len()))
+    }
+
+    /// A map with one channel, one row or one column repeated to fill `to`.
+    pub(super) fn repeated(&mut self, x: NodeId, to: Shape, name: &str) -> Result<NodeId> {
+        let mut x = x;
+        if [self.shape(x).h, self.shape(x).w] != [to.h, to.w] {
+            let resize = Resize { to: ResizeTo::Size([to.h, to.w]), interpolation: Interpolation::Nearest };
+            x = self.add(&format!("{name}.positions"), Op::Resize(resize), &[x])?;
+        }
+        if self.shape(x).c != to.c {
+            x = self.add(&format!("{name}.channels"), Op::Concat, &vec![x; to.c])?;
+        }
+        Ok(x)
+    }
+
+    /// A sum, product or quotient of two signals.
+    pub(super) fn combined(&mut self, op: Binary, a: &Signal, b: &Signal, name: &str) -> Result<Signal> {
+        let rank = a.view.rank().max(b.view.rank());
+        let widen = |signal: &Signal| {
+            let mut view = signal.view.clone();
+            view.axes.splice(0..0, std::iter::repeat_n(Vec::new(), rank - signal.view.rank()));
+            Signal { scalar: signal.scalar.clone(), view }
+        };
+        let (a, b) = (widen(a), widen(b));
+        if a.scalar.base == b.scalar.base && a.view == b.view {
+            let (x, y) = (self.formula(&a)?, self.formula(&b)?);
+            if x.base == y.base {
+                return Ok(Signal { scalar: Scalar::binary(op, &x, &y, name), view: a.view });
+            }
+        }
+        let dims = constant::broadcast(&a.dims(), &b.dims())?;
+        if let Some(view) = self.fits(&a, &b) {
+            let (x, y) = (self.node_of(&a)?, self.node_of(&b)?);
+            self.no_void(x)?;
+            self.no_void(y)?;
+            return self.joined(op, [x, y], view, name);
+        }
+        // Not the same parts of a map: as [n, c, h, w] both.
+        if rank > 4 || rank < 2 {
+            return Err(Error::model(format!(
+                "arrays of shapes {:?} and {:?} that lie differently",
+                a.dims(),
+                b.dims()
+            )));
+        }
+        let (x, y) = (self.map(&a, &format!("{name}.left"))?, self.map(&b, &format!("{name}.right"))?);
+        let seen = View::of(self.pictures, Shape::new(1, 1, 1), &MAP[..rank - 1]);
+        let size = |i: usize| dims.get(i).copied().unwrap_or(1);
+        let mut view = seen;
+        for axis in 1..rank {
+            view.axes[axis] = whole(MAP[axis - 1], size(axis));
+        }
+        self.joined(op, [x, y], view, name)
+    }
+
+    /// The view of an elementwise operation on two signals, if both lie alike.
+    fn fits(&self, a: &Signal, b: &Signal) -> Option<View> {
+        let (s, t) = (self.shape_of(a), self.shape_of(b));
+        let axes = a.view.axes.iter().zip(&b.view.axes).map(|(x, y)| match (x.is_empty(), y.is_empty()) {
+            (true, _) => Some(y.clone()),
+            (_, true) => Some(x.clone()),
+            _ => (x == y).then(|| x.clone()),
+        });
+        let view = View { axes: axes.collect::<Option<_>>()? };
+        // An axis that one of them lacks, it lacks as a whole.
+        let alike = MAP.iter().all(|&dim| {
+            let (n, m) = (extent(s, dim), extent(t, dim));
+            n == m || n == 1 || m == 1
+        });
+        let size = |dim: Dim| view.axes.iter().flatten().filter(|a| a.dim == dim).map(|a| a.size).product::<usize>();
+        let whole = MAP.iter().all(|&dim| size(dim) == extent(s, dim).max(extent(t, dim)));
+        (alike && whole).then_some(view)
+    }
+
+    fn joined(&mut self, op: Binary, [x, y]: [NodeId; 2], view: View, name: &str) -> Result<Signal> {
+        let (s, t) = (self.shape(x), self.shape(y));
+        let (mut x, mut y) = (x, y);
+        if s.joined(t).is_none() {
+            let to = Shape::new(s.c.max(t.c), s.h.max(t.h), s.w.max(t.w));
+            let positions = |shape: Shape| Shape::new(shape.c, to.h, to.w);
+            if s.plane() != 1 {
+                x = self.repeated(x, positions(s), &format!("{name}.left"))?;
+            }
+            if t.plane() != 1 {
+                y = self.repeated(y, positions(t), &format!("{name}.right"))?;
+            }
+        }
+        let op = match op {
+            Binary::Add => Op::Add,
+            Binary::Mul => Op::Mul,
+            Binary::Divide => Op::Divide,
+        };
+        let node = self.add(name, op, &[x, y])?;
+        Ok(Signal::of(node, view))
+    }
+
+    /// The graph whose logits are `output`.
+    pub(super) fn finish(mut self, output: &str) -> Result<Graph> {
+        let logits = match self.value(output)? {
+            Value::Signal(signal) => signal,
+            Value::Constant(_) => {
+                return Err(Error::model(format!("the output '{output}' does not depend on the picture")));
+            }
+        };
+        let x = self.node_of(&logits)?;
+        let shape = self.shape(x);
+        let flat = logits.view.of_map();
+        let node = if shape == Shape::vector(shape.c) && flat == whole(Dim::Channel, shape.c) {
+            x
+        } else {
+            let dims = logits.dims();
+            let long = (0..dims.len()).filter(|&a| dims[a] > 1 && !logits.view.has_pictures(a)).collect::<Vec<_>>();
+            match long[..] {
+                [axis] => self.arranged(&logits, &[axis], "logits")?,
+                [] => self.arranged(&logits, &[], "logits")?,
+                _ => {
+                    return Err(Error::model(format!(
+                        "the output '{output}' has shape {dims:?}; expected one number for each class"
+                    )));
+                }
+            }
+        };
+        stages(&mut self.builder, node);
+        self.builder.finish(node)?.needed()
+    }
+
+    /// A function of single elements.
+    pub(super) fn smooth(&mut self, signal: &Signal, f: Smooth, name: &str) -> Result<Signal> {
+        let x = self.formula(signal)?;
+        Ok(Signal { scalar: Scalar::function(&x, f, name), view: signal.view.clone() })
+    }
+}
+
+/// Marks the last node of each size of maps that all paths to the output pass.
+fn stages(builder: &mut GraphBuilder, output: NodeId) {
+    let mut found: Vec<(String, NodeId, usize)> = Vec::new();
+    for (id, name, shape) in builder.bottlenecks(output) {
+        if shape.plane() > 1 {
+            if found.last().is_some_and(|(_, _, plane)| *plane == shape.plane()) {
+                found.pop();
+            }
+            found.push((name, id, shape.plane()));
+        }
+    }
+    for (name, id, _) in found {
+        builder.stage(name, id);
+    }
+}
+
+/// `second` after `first`.
+fn joined(first: &Affine, second: &Affine, channels: usize) -> Affine {
+    let at = |v: &[f64], c: usize| if v.len() == 1 { v[0] } else { v[c] };
+    let all_one = [&first.scale, &first.shift, &second.scale, &second.shift].iter().all(|v| v.len() == 1);
+    let n = if all_one { 1 } else { channels };
+    let scale: Vec<f64> = (0..n).map(|c| at(&first.scale, c) * at(&second.scale, c)).collect();
+    let shift: Vec<f64> = (0..n).map(|c| at(&first.shift, c) * at(&second.scale, c) + at(&second.shift, c)).collect();
+    Affine { scale: scale.into(), shift: shift.into() }
+}
+
+/// For each step along `atoms` the index in the flattened map.
+pub(super) fn flat_indices(atoms: &[Atom], shape: Shape) -> Vec<usize> {
+    let step = |dim: Dim| match dim {
+        Dim::Channel => shape.plane(),
+        Dim::Row => shape.w,
+        _ => 1,
+    };
+    let moved: Vec<Atom> = atoms.iter().map(|a| Atom { stride: a.stride * step(a.dim), ..*a }).collect();
+    indices(&moved)
+}
+
+/// The parts of `all` that are not in `inner`; `None` if `inner` is not made of parts of `all`.
+fn split_off(all: &[Atom], inner: &[Atom]) -> Option<Vec<Atom>> {
+    let mut rest: Vec<Atom> = all.to_vec();
+    for part in inner {
+        let at = rest.iter().position(|a| {
+            part.stride >= a.stride
+                && part.stride.is_multiple_of(a.stride)
+                && a.size.is_multiple_of(part.stride / a.stride * part.size)
+        })?;
+        let a = rest.remove(at);
+        let below = part.stride / a.stride;
+        let above = a.size / (below * part.size);
+        if above > 1 {
+            rest.push(Atom { size: above, stride: part.stride * part.size, ..a });
+        }
+        if below > 1 {
+            rest.push(Atom { size: below, ..a });
+        }
+    }
+    Some(rest)
+}
+
+/// The parts of an axis of channels after those in `moved` got other strides.
+fn remapped(atom: Atom, moved: &[(Atom, usize)]) -> Option<Vec<Atom>> {
+    let (mut parts, mut left) = (Vec::new(), atom.size);
+    let mut sorted: Vec<&(Atom, usize)> = moved.iter().collect();
+    sorted.sort_by_key(|(a, _)| a.stride);
+    let mut stride = atom.stride;
+    while left > 1 {
+        let (old, new) = sorted.iter().find(|(a, _)| a.stride <= stride && stride < a.stride * a.size)?;
+        let below = stride / old.stride;
+        if !stride.is_multiple_of(old.stride) || !old.size.is_multiple_of(below) {
+            return None;
+        }
+        let size = (old.size / below).min(left);
+        if !left.is_multiple_of(size) {
+            return None;
+        }
+        parts.push(Atom { size, stride: new * below, ..atom });
+        left /= size;
+        stride *= size;
+    }
+    parts.reverse();
+    Some(parts)
+}

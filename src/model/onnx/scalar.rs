@@ -1,0 +1,251 @@
+//! Functions of single elements, kept as formulas until their values are needed, so that a GELU or SiLU that is written
+//! out as five nodes is found again whatever its form.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use crate::graph::{NodeId, Smooth};
+use crate::tensor::functions::normal;
+
+/// Largest formula; a larger one is computed in parts.
+const MOST_TERMS: usize = 48;
+
+/// How far two functions that are the same may be apart, relative to the larger of 1 and the value: constants are stored
+/// in single precision.
+const SAME: f64 = 1e-6;
+
+/// A function of the elements of a node.
+#[derive(Debug)]
+pub(super) struct Scalar {
+    pub(super) kind: Kind,
+    /// Of the node of the file that it is the output of.
+    pub(super) name: String,
+    /// The node whose elements are the variable.
+    pub(super) base: NodeId,
+    size: usize,
+    /// The node with its values, once there is one.
+    pub(super) made: Cell<Option<NodeId>>,
+}
+
+/// The formula.
+#[derive(Debug)]
+pub(super) enum Kind {
+    /// The variable.
+    Base,
+    /// `scale · x + shift`.
+    Affine { scale: f64, shift: f64, of: Rc<Scalar> },
+    /// `min(max(x, lo), hi)`.
+    Clip { lo: f64, hi: f64, of: Rc<Scalar> },
+    /// A function of the engine.
+    Function(Smooth, Rc<Scalar>),
+    /// The error function.
+    Erf(Rc<Scalar>),
+    /// Of two.
+    Binary(Binary, Rc<Scalar>, Rc<Scalar>),
+}
+
+/// An operation on two numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Binary {
+    Add,
+    Mul,
+    Divide,
+}
+
+/// What a formula turned out to be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Known {
+    Relu,
+    Clamp(f64, f64),
+    Smooth(Smooth),
+    /// `outer · GELU(scale · x + shift)`.
+    Gelu {
+        scale: f64,
+        shift: f64,
+        outer: f64,
+    },
+}
+
+impl Scalar {
+    /// The elements of `node` themselves.
+    pub(super) fn base(node: NodeId) -> Rc<Self> {
+        Rc::new(Self { kind: Kind::Base, name: String::new(), base: node, size: 1, made: Cell::new(Some(node)) })
+    }
+
+    fn new(kind: Kind, name: &str, base: NodeId, size: usize) -> Rc<Self> {
+        Rc::new(Self { kind, name: name.to_owned(), base, size, made: Cell::new(None) })
+    }
+
+    /// `scale · x + shift`.
+    pub(super) fn affine(of: &Rc<Self>, scale: f64, shift: f64, name: &str) -> Rc<Self> {
+        if let Kind::Affine { scale: inner, shift: constant, of } = &of.kind {
+            let kind = Kind::Affine { scale: scale * inner, shift: scale * constant + shift, of: of.clone() };
+            return Self::new(kind, name, of.base, of.size + 1);
+        }
+        Self::new(Kind::Affine { scale, shift, of: of.clone() }, name, of.base, of.size + 1)
+    }
+
+    /// `min(max(x, lo), hi)`.
+    pub(super) fn clip(of: &Rc<Self>, lo: f64, hi: f64, name: &str) -> Rc<Self> {
+        if let Kind::Clip { lo: l, hi: h, of } = &of.kind {
+            let (both_lo, both_hi) = (l.max(lo), h.min(hi));
+            if both_lo < both_hi {
+                let kind = Kind::Clip { lo: both_lo, hi: both_hi, of: of.clone() };
+                return Self::new(kind, name, of.base, of.size + 1);
+            }
+        }
+        Self::new(Kind::Clip { lo, hi, of: of.clone() }, name, of.base, of.size + 1)
+    }
+
+    /// A function of the engine.
+    pub(super) fn function(of: &Rc<Self>, f: Smooth, name: &str) -> Rc<Self> {
+        Self::new(Kind::Function(f, of.clone()), name, of.base, of.size + 1)
+    }
+
+    /// The error function.
+    pub(super) fn erf(of: &Rc<Self>, name: &str) -> Rc<Self> {
+        Self::new(Kind::Erf(of.clone()), name, of.base, of.size + 1)
+    }
+
+    /// An operation on two functions of the same elements.
+    pub(super) fn binary(op: Binary, a: &Rc<Self>, b: &Rc<Self>, name: &str) -> Rc<Self> {
+        Self::new(Kind::Binary(op, a.clone(), b.clone()), name, a.base, a.size + b.size + 1)
+    }
+
+    /// Whether the formula is too long to go on with.
+    pub(super) fn is_long(&self) -> bool {
+        self.size > MOST_TERMS
+    }
+
+    /// The value at `x`.
+    fn at(&self, x: f64) -> f64 {
+        match &self.kind {
+            Kind::Base => x,
+            Kind::Affine { scale, shift, of } => scale * of.at(x) + shift,
+            Kind::Clip { lo, hi, of } => of.at(x).max(*lo).min(*hi),
+            Kind::Function(f, of) => f.value(of.at(x)),
+            Kind::Erf(of) => 2.0 * normal(of.at(x) * std::f64::consts::SQRT_2)[0] - 1.0,
+            Kind::Binary(op, a, b) => {
+                let (a, b) = (a.at(x), b.at(x));
+                match op {
+                    Binary::Add => a + b,
+                    Binary::Mul => a * b,
+                    Binary::Divide => a / b,
+                }
+            }
+        }
+    }
+
+    /// The function of the engine that has these values, if one has.
+    pub(super) fn known(&self) -> Option<Known> {
+        match &self.kind {
+            Kind::Base => return None,
+            Kind::Clip { lo, hi, of } if matches!(of.kind, Kind::Base) => {
+                return Some(if [*lo, *hi] == [0.0, f64::INFINITY] { Known::Relu } else { Known::Clamp(*lo, *hi) });
+            }
+            Kind::Function(f, of) if matches!(of.kind, Kind::Base) => return Some(Known::Smooth(*f)),
+            _ => {}
+        }
+        if self.is_affine() {
+            return None;
+        }
+        let points: Vec<f64> = (-41..=41).map(|i| f64::from(i) * 0.1907 + 0.013).collect();
+        let own: Vec<f64> = points.iter().map(|&x| self.at(x)).collect();
+        let same =
+            |f: &dyn Fn(f64) -> f64| points.iter().zip(&own).all(|(&x, y)| (f(x) - y).abs() <= SAME * y.abs().max(1.0));
+        if same(&|x| x.max(0.0)) {
+            return Some(Known::Relu);
+        }
+        if same(&|x| x.clamp(0.0, 6.0)) {
+            return Some(Known::Clamp(0.0, 6.0));
+        }
+        let slope = -self.at(-1.0);
+        let smooth = [
+            Smooth::Sigmoid,
+            Smooth::Silu,
+            Smooth::HardSigmoid,
+            Smooth::HardSwish,
+            Smooth::Tanh,
+            Smooth::Gelu,
+            Smooth::GeluTanh,
+            Smooth::Elu { alpha: 1.0 },
+            Smooth::Softplus { beta: 1.0, threshold: f64::INFINITY },
+            Smooth::Abs,
+            Smooth::LeakyRelu { slope: -slope },
+            Smooth::LeakyRelu { slope },
+        ];
+        if let Some(f) = smooth.into_iter().find(|f| f.checked().is_ok() && same(&|x| f.value(x))) {
+            return Some(Known::Smooth(f));
+        }
+        // The argument of an error function tells that of the GELU.
+        let (scale, shift) = self.argument()?;
+        let (scale, shift) = (scale * std::f64::consts::SQRT_2, shift * std::f64::consts::SQRT_2);
+        let gelu = |x: f64| Smooth::Gelu.value(scale * x + shift);
+        let largest = points.iter().copied().fold(0.0, |a: f64, x| if gelu(x).abs() > gelu(a).abs() { x } else { a });
+        let outer = self.at(largest) / gelu(largest);
+        (outer.is_finite() && same(&|x| outer * gelu(x))).then_some(Known::Gelu { scale, shift, outer })
+    }
+
+    /// Factor and constant of the argument of the only error function in the formula.
+    fn argument(&self) -> Option<(f64, f64)> {
+        match &self.kind {
+            Kind::Base => None,
+            Kind::Erf(of) => match &of.kind {
+                Kind::Base => Some((1.0, 0.0)),
+                Kind::Affine { scale, shift, of } if matches!(of.kind, Kind::Base) => Some((*scale, *shift)),
+                _ => None,
+            },
+            Kind::Affine { of, .. } | Kind::Clip { of, .. } | Kind::Function(_, of) => of.argument(),
+            Kind::Binary(_, a, b) => a.argument().or_else(|| b.argument()),
+        }
+    }
+
+    /// Whether it is a sum and products with constants.
+    fn is_affine(&self) -> bool {
+        match &self.kind {
+            Kind::Base => true,
+            Kind::Affine { of, .. } => of.is_affine(),
+            Kind::Binary(Binary::Add, a, b) => a.is_affine() && b.is_affine(),
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{GraphBuilder, Smooth};
+    use crate::tensor::Shape;
+
+    #[test]
+    fn functions_are_found_whatever_their_form() {
+        let x = Scalar::base(GraphBuilder::new(Shape::vector(1)).input());
+        let half = |of: &Rc<Scalar>| Scalar::affine(of, 0.5, 0.0, "half");
+        let erf = Scalar::erf(&Scalar::affine(&x, 1.0 / f64::from(2f32.sqrt()), 0.0, "d"), "erf");
+        let one = Scalar::affine(&erf, 1.0, 1.0, "one");
+        let forms = [
+            half(&Scalar::binary(Binary::Mul, &x, &one, "m")),
+            Scalar::binary(Binary::Mul, &half(&x), &one, "m"),
+            Scalar::binary(Binary::Mul, &half(&one), &x, "m"),
+        ];
+        assert!(forms.iter().all(|f| f.known() == Some(Known::Smooth(Smooth::Gelu))));
+        // Of three times the variable.
+        let three = Scalar::affine(&x, 3.0, 0.0, "three");
+        let inner = Scalar::affine(&three, std::f64::consts::FRAC_1_SQRT_2, 0.0, "d");
+        let product =
+            Scalar::binary(Binary::Mul, &three, &Scalar::affine(&Scalar::erf(&inner, "e"), 1.0, 1.0, "o"), "m");
+        let Some(Known::Gelu { scale, shift, outer }) = product.known() else { panic!("a GELU of 3x") };
+        assert!((scale - 3.0).abs() < 1e-12 && shift == 0.0 && (outer - 2.0).abs() < 1e-9);
+        let gate = Scalar::function(&x, Smooth::Sigmoid, "s");
+        assert_eq!(Scalar::binary(Binary::Mul, &gate, &x, "m").known(), Some(Known::Smooth(Smooth::Silu)));
+        // Another sharpness is another function.
+        let quick = Scalar::function(&Scalar::affine(&x, 1.702, 0.0, "a"), Smooth::Sigmoid, "s");
+        assert_eq!(Scalar::binary(Binary::Mul, &quick, &x, "m").known(), None);
+        let shifted = Scalar::clip(&Scalar::affine(&x, 1.0, 3.0, "p"), 0.0, 6.0, "c");
+        let product = Scalar::affine(&Scalar::binary(Binary::Mul, &x, &shifted, "m"), 1.0 / 6.0, 0.0, "d");
+        assert_eq!(product.known(), Some(Known::Smooth(Smooth::HardSwish)));
+        assert_eq!(Scalar::affine(&x, 1.0, 0.0, "same").known(), None);
+        let six = Scalar::clip(&Scalar::clip(&x, 0.0, f64::INFINITY, "a"), f64::NEG_INFINITY, 6.0, "b");
+        assert_eq!(six.known(), Some(Known::Clamp(0.0, 6.0)));
+    }
+}
