@@ -40,7 +40,7 @@ fn main() -> Result<()> {
 
     let sources: Arc<[Source]> = find(std::slice::from_ref(folder), &out, Room::default()).sources.into();
     let preprocess = session.preparation().clone();
-    let net = NetInput { preprocess: &preprocess, input: session.model().default_input(), room: Room::default() };
+    let net = NetInput { preprocess: &preprocess, input: session.model().input_form(), room: Room::default() };
     for event in ItemStream::new(Arc::clone(&sources), net) {
         if let Event::Input((at, _), item) = event {
             // A bad picture does not end the run.

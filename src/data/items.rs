@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::image::{Picture, Placement, Preprocess};
 use crate::map::Map;
+use crate::model::InputForm;
 use crate::tensor::{Shape, Tensor};
 
 use super::arrays::{ArrayFile, Row};
@@ -21,8 +22,8 @@ const LARGEST_NORMALISED: f64 = 16.0;
 pub struct NetInput<'a> {
     /// How pictures become inputs.
     pub preprocess: &'a Preprocess,
-    /// The input shape for which it was made.
-    pub input: Shape,
+    /// The inputs for which it was made.
+    pub input: InputForm,
     /// The memory bound on inputs.
     pub room: Room,
 }
@@ -35,8 +36,10 @@ pub struct Item {
     pub row: Option<usize>,
     /// Path relative to the output folder, with which the file names of its results begin.
     pub stem: PathBuf,
-    /// Original shape.
+    /// Shape of the original, channels first.
     pub dims: Vec<usize>,
+    /// Whether the original has its channels last, as the net's file does.
+    pub channels_last: bool,
     /// The net's input.
     pub input: Tensor,
     /// The picture over which maps are drawn.
@@ -57,10 +60,21 @@ impl Item {
         let picture = net.room.open_picture(&source.path)?;
         let prepared = net.preprocess.apply(&picture)?;
         let dims = prepared.tensor.dims().to_vec();
-        let input = prepared.tensor.reshape(fit(&dims, net.input)?.dims())?;
+        let input = prepared.tensor.reshape(fit(&dims, net.input.channels_first())?.shape.dims())?;
         let (stem, view, placement) = (source.stem.clone(), Some(prepared.view), Some(prepared.placement));
         let noticed = damage(&source.shown, &picture);
-        Ok(Self { source: at, row: None, stem, dims, input, view, placement, label: None, noticed })
+        Ok(Self {
+            source: at,
+            row: None,
+            stem,
+            dims,
+            channels_last: false,
+            input,
+            view,
+            placement,
+            label: None,
+            noticed,
+        })
     }
 
     /// Row `row` of an array.
@@ -68,8 +82,10 @@ impl Item {
         let within = |e: Error| e.within(format!("{}, row {row}", source.shown));
         let (tensor, shown) = numbers(array, row, net.preprocess).map_err(within)?;
         finite(&tensor).map_err(within)?;
-        let dims = tensor.dims().to_vec();
-        let input = fit(&dims, net.input).and_then(|shape| tensor.reshape(shape.dims())).map_err(within)?;
+        let form = fit(tensor.dims(), net.input).map_err(within)?;
+        let tensor = if form.channels_last { tensor.turned([2, 0, 1]).map_err(within)? } else { tensor };
+        let (dims, channels_last) = (tensor.dims().to_vec(), form.channels_last);
+        let input = tensor.reshape(form.shape.dims()).map_err(within)?;
         let mut stem = source.stem.clone().into_os_string();
         if !array.is_single() {
             stem.push(format!(".{row}"));
@@ -80,7 +96,8 @@ impl Item {
         let assumed = array.assumed().map(|what| format!("{}: {what}", source.shown)).into_iter().collect();
         let doubts = if view.is_none() { doubt(&source.shown, &input).into_iter().collect() } else { Vec::new() };
         let noticed = Noticed { assumed, doubts, ..Noticed::default() };
-        Ok(Self { source: at, row: Some(row), stem: stem.into(), dims, input, view, placement, label, noticed })
+        let stem = stem.into();
+        Ok(Self { source: at, row: Some(row), stem, dims, channels_last, input, view, placement, label, noticed })
     }
 
     /// The picture over which maps are drawn, made from the numbers if the input was not a picture.
@@ -105,9 +122,16 @@ impl Item {
         Ok(map)
     }
 
-    /// Shape of a raw map in a file: the input's shape if the map has one number per element of it.
-    pub fn raw_dims(&self, map: &Map) -> Vec<usize> {
-        if map.values.len() == self.input.len() { self.dims.clone() } else { map.values.dims().to_vec() }
+    /// A map as a file holds it: in the input's own shape if it has one number per element of it.
+    ///
+    /// # Errors
+    /// Never for a map of this item's input.
+    pub fn raw(&self, map: &Map) -> Result<Tensor> {
+        if map.values.len() != self.input.len() {
+            return Ok(map.values.clone());
+        }
+        let values = map.values.clone().reshape(self.dims.clone())?;
+        if self.channels_last { values.turned([1, 2, 0]) } else { Ok(values) }
     }
 
     /// Shape `[C, H, W]` of the input as a picture.
@@ -191,18 +215,25 @@ fn numbers(
     }
 }
 
-/// The net's input shape for an item of shape `dims`; a net on vectors takes pictures of the same length too.
-pub fn fit(dims: &[usize], default: Shape) -> Result<Shape> {
+/// How an item of shape `dims` becomes an input of a net that was made for `default`; a net on vectors takes pictures of the
+/// same length too.
+pub fn fit(dims: &[usize], default: InputForm) -> Result<InputForm> {
     let length: usize = dims.iter().product();
-    let vector = default == Shape::vector(default.c);
+    let InputForm { shape, channels_last } = default;
+    let vector = shape == Shape::vector(shape.c);
+    let first = |shape| Ok(InputForm { shape, channels_last: false });
     match *dims {
-        [_] | [_, _, _] if length == default.len() && (vector || dims.len() == 1) => Ok(default),
-        [h, _, c] if !vector && c == default.c && h != default.c => Err(Error::input(format!(
-            "an input of shape {dims:?} has its channels last; the net takes {default}, channel x height x width: \
+        [_] | [_, _, _] if length == shape.len() && (vector || dims.len() == 1) => first(shape),
+        [h, w] if !vector && shape.c == 1 => first(Shape::new(1, h, w)),
+        [h, w, c] if !vector && channels_last && c == shape.c => {
+            Ok(InputForm { shape: Shape::new(c, h, w), channels_last: true })
+        }
+        [h, _, c] if !vector && c == shape.c && h != shape.c => Err(Error::input(format!(
+            "an input of shape {dims:?} has its channels last; the net takes {shape}, channel x height x width: \
              transpose it"
         ))),
-        [c, h, w] if !vector => Ok(Shape::new(c, h, w)),
-        _ => Err(Error::input(format!("an input of shape {dims:?} where the net takes {default}"))),
+        [c, h, w] if !vector => first(Shape::new(c, h, w)),
+        _ => Err(Error::input(format!("an input of shape {dims:?} where the net takes {shape}"))),
     }
 }
 
@@ -225,6 +256,8 @@ mod tests {
     #[test]
     fn vectors_and_pictures_fit_nets_on_vectors() {
         let vector = Shape::vector(784);
+        let fit =
+            |dims: &[usize], shape| super::fit(dims, InputForm { shape, channels_last: false }).map(|form| form.shape);
         assert_eq!(fit(&[1, 28, 28], vector).unwrap(), vector);
         assert_eq!(fit(&[784], vector).unwrap(), vector);
         assert_eq!(fit(&[784], Shape::new(1, 28, 28)).unwrap(), Shape::new(1, 28, 28));
@@ -233,6 +266,12 @@ mod tests {
         let why = fit(&[64, 48, 3], Shape::new(3, 32, 32)).unwrap_err().to_string();
         assert!(why.contains("channels last") && why.contains("channel x height x width"), "{why}");
         assert_eq!(fit(&[3, 5, 3], Shape::new(3, 32, 32)).unwrap(), Shape::new(3, 5, 3));
+        // A net whose file has the channels last takes both; where both fit, its own.
+        let last = InputForm { shape: Shape::new(3, 32, 32), channels_last: true };
+        let turned = |dims: &[usize]| super::fit(dims, last).map(|form| (form.shape, form.channels_last)).unwrap();
+        assert_eq!(turned(&[64, 48, 3]), (Shape::new(3, 64, 48), true));
+        assert_eq!(turned(&[3, 64, 48]), (Shape::new(3, 64, 48), false));
+        assert_eq!(turned(&[3, 5, 3]), (Shape::new(3, 3, 5), true));
     }
 
     #[test]

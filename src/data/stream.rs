@@ -8,6 +8,7 @@ use super::room::Room;
 use super::source::Source;
 use crate::error::{Error, Result};
 use crate::image::Preprocess;
+use crate::model::InputForm;
 use crate::tensor::Shape;
 
 /// Identifies an input: position of its source, and row of an array.
@@ -33,7 +34,7 @@ pub type Skip = Box<dyn Fn(&Source, Option<usize>) -> bool>;
 pub struct ItemStream {
     sources: Arc<[Source]>,
     preprocess: Preprocess,
-    input: Shape,
+    input: InputForm,
     room: Room,
     skip: Skip,
     /// Whether an array whose shape the net does not take fails as a whole rather than row by row.
@@ -131,7 +132,7 @@ pub fn usual_shape(sources: &[Source], net: NetInput) -> Option<Shape> {
             Some(Err(_)) => continue,
             None => (net.preprocess.dims().to_vec(), 1),
         };
-        let Ok(shape) = fit(&dims, net.input) else { continue };
+        let Ok(InputForm { shape, .. }) = fit(&dims, net.input) else { continue };
         match shapes.iter_mut().find(|(known, _)| *known == shape) {
             Some((_, count)) => *count += rows,
             None => shapes.push((shape, rows)),

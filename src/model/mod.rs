@@ -426,6 +426,23 @@ fn read(tensors: &mut Tensors, arch: Option<&str>, beside: Result<Option<Vec<u8>
     Ok(ReadNet { built, told, assumed_size, read, warnings })
 }
 
+/// An input's shape, and how arrays of it lie in files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InputForm {
+    /// Channels, rows and columns.
+    pub shape: Shape,
+    /// Whether arrays may be `[h, w, c]`, as in the net's own file, besides `[c, h, w]`.
+    pub channels_last: bool,
+}
+
+impl InputForm {
+    /// The same shape for arrays `[c, h, w]`.
+    #[must_use]
+    pub fn channels_first(self) -> Self {
+        Self { channels_last: false, ..self }
+    }
+}
+
 /// How a file is read, where it leaves a choice.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Reading<'r> {
@@ -446,6 +463,7 @@ fn is_graph(path: &Path) -> bool {
 pub struct Model {
     name: String,
     architecture: String,
+    channels_last: bool,
     bytes: Bytes,
     /// Other files with its numbers.
     beside: Vec<Bytes>,
@@ -569,6 +587,7 @@ impl Model {
         Ok(Self {
             name,
             architecture: "onnx".to_owned(),
+            channels_last: net.layout == onnx::Layout::ChannelsLast,
             bytes,
             beside: net.beside,
             folded: Arc::new(graph.fold()?),
@@ -630,6 +649,7 @@ impl Model {
             bytes,
             folded: Arc::new(built.graph.fold()?),
             unfolded: built.graph,
+            channels_last: false,
             beside: Vec::new(),
             #[cfg(feature = "onnx")]
             source: None,
@@ -715,6 +735,11 @@ impl Model {
     /// The input shape for which the net was made.
     pub fn default_input(&self) -> Shape {
         self.unfolded.input_shape()
+    }
+
+    /// The inputs for which the net was made, and how arrays of them lie.
+    pub fn input_form(&self) -> InputForm {
+        InputForm { shape: self.default_input(), channels_last: self.channels_last }
     }
 
     /// How the net's logits become probabilities.

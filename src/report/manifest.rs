@@ -44,6 +44,8 @@ pub struct ModelUsed {
     pub architecture: String,
     /// SHA-256 of its weights file.
     pub sha256: String,
+    /// How its logits become probabilities: `softmax` or `sigmoid`.
+    pub head: String,
 }
 
 /// A method and all its parameters, defaults included.

@@ -343,8 +343,8 @@ impl<'a> Explain<'a> {
                     files::write_png(&path, &drawing::draw(format, &view, &map, &self.look)?)?;
                 }
                 Some(raw) => {
-                    let (dims, values) = (s.item.raw_dims(map), map.values.to_f32());
-                    self.run.write((&path, raw), m, s.item.row, (&dims, &values))?;
+                    let raw_map = s.item.raw(map)?;
+                    self.run.write((&path, raw), m, s.item.row, (raw_map.dims(), &raw_map.to_f32()))?;
                 }
             }
             files.push(paths::shown(&path));

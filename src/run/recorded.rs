@@ -139,7 +139,7 @@ impl<'a, L: RecordLine + DeserializeOwned> Recorded<'a, L> {
 
     /// The inputs, except those that `skip` excludes.
     pub fn stream(&self, skip: Skip) -> ItemStream {
-        let (preprocess, input) = (self.session.preparation(), self.session.model().default_input());
+        let (preprocess, input) = (self.session.preparation(), self.session.model().input_form());
         ItemStream::new(Arc::clone(&self.sources), NetInput { preprocess, input, room: self.room }).but(skip)
     }
 

@@ -160,6 +160,29 @@ impl Tensor {
         Self::new(dims, self.data)
     }
 
+    /// Three axes in another order: axis `i` of the result is axis `order[i]`.
+    ///
+    /// # Errors
+    /// When there are not three axes.
+    pub fn turned(&self, order: [usize; 3]) -> Result<Tensor> {
+        let &[a, b, c] = self.dims.as_slice() else {
+            return Err(Error::input(format!("an array of shape {:?} has not three axes", self.dims)));
+        };
+        let (dims, steps) = ([a, b, c], [b * c, c, 1]);
+        let (to, by) = (order.map(|axis| dims[axis]), order.map(|axis| steps[axis]));
+        let mut places = Vec::with_capacity(self.len());
+        for i in 0..to[0] {
+            for j in 0..to[1] {
+                places.extend((0..to[2]).map(|k| i * by[0] + j * by[1] + k * by[2]));
+            }
+        }
+        let data = match &self.data {
+            Data::F32(v) => Data::F32(places.into_iter().map(|i| v[i]).collect()),
+            Data::F64(v) => Data::F64(places.into_iter().map(|i| v[i]).collect()),
+        };
+        Ok(Tensor { dims: to.to_vec(), data })
+    }
+
     /// Applies `f` to each number in double precision and rounds the result back.
     #[must_use]
     pub fn map(self, f: impl Fn(f64) -> f64) -> Tensor {

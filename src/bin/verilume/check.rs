@@ -90,8 +90,7 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
     };
     let asked = (&named[..], tests.clone(), settings);
     let mut work = Checks::new(&session, &load, asked, (Arc::clone(&sources), said), Box::new(hears))?;
-    let net =
-        NetInput { preprocess: session.preparation(), input: session.model().default_input(), room: shared.room() };
+    let net = NetInput { preprocess: session.preparation(), input: session.model().input_form(), room: shared.room() };
     run::drive(ItemStream::new(Arc::clone(&sources), net), &mut work, &progress)?;
     let (pictures, mut said) = work.close();
     said.judge(session.model().classes(), &progress);

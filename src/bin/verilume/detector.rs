@@ -138,7 +138,7 @@ fn train_one(args: &TrainArgs) -> Result<ExitCode> {
     said.tell(&progress);
     left_out.iter().for_each(|sentence| progress.say(sentence));
     let preprocess = session.preparation().clone();
-    let net = NetInput { preprocess: &preprocess, input: session.model().default_input(), room: shared.room() };
+    let net = NetInput { preprocess: &preprocess, input: session.model().input_form(), room: shared.room() };
     let [clean, given]: [Arc<[Source]>; 2] = [clean.sources.into(), given.sources.into()];
     let attacked = (!args.attacked.is_empty()).then(|| ItemStream::new(given, net));
     let mut stream = Paired::new(ItemStream::new(Arc::clone(&clean), net), attacked);
@@ -474,8 +474,7 @@ fn apply(args: &ApplyArgs) -> Result<ExitCode> {
     let said = Said::new(&session, &shared.given());
     said.tell(&progress);
     left_out.iter().for_each(|sentence| progress.say(sentence));
-    let net =
-        NetInput { preprocess: session.preparation(), input: session.model().default_input(), room: shared.room() };
+    let net = NetInput { preprocess: session.preparation(), input: session.model().input_form(), room: shared.room() };
     let stream = ItemStream::new(Arc::clone(&sources), net);
     let mut watch = Watch {
         detector: &detector,

@@ -44,7 +44,7 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
     found.left_out().iter().for_each(|sentence| progress.say(sentence));
     let sources: Arc<[Source]> = found.sources.into();
     let preprocess = session.preparation().clone();
-    let net = NetInput { preprocess: &preprocess, input: session.model().default_input(), room: shared.room() };
+    let net = NetInput { preprocess: &preprocess, input: session.model().input_form(), room: shared.room() };
     let stream = Paired::new(ItemStream::new(Arc::clone(&sources), net), None);
     let mut work = Gather::new(&mut session, sources, net, None, said, KeptInputs::default());
     run::drive(stream, &mut work, &progress)?;

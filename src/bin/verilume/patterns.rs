@@ -40,7 +40,7 @@ fn fit(args: &FitArgs) -> Result<ExitCode> {
     said.tell(&progress);
     let sources: Arc<[Source]> = found.sources.into();
     let preprocess = session.preparation().clone();
-    let net = NetInput { preprocess: &preprocess, input: session.model().default_input(), room: shared.room() };
+    let net = NetInput { preprocess: &preprocess, input: session.model().input_form(), room: shared.room() };
     let stream = Paired::new(ItemStream::new(Arc::clone(&sources), net), None);
     let mut work = Gather::new(&mut session, sources, net, args.limit, said, Fitting::new(args.estimator));
     run::drive(stream, &mut work, &progress)?;

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use verilume::data::{Room, Source, holds_fit, load};
 use verilume::engine::{Engine, Settings};
 use verilume::image::Preprocess;
-use verilume::model::{EMBEDDED, Labels, Model, Setting};
+use verilume::model::{EMBEDDED, Labels, Model, Reading, Setting};
 use verilume::program::Score;
 use verilume::run::{Named, methods};
 use verilume::session::{Options, Session};
@@ -112,10 +112,10 @@ pub fn default_methods(model: &Model) -> Result<Vec<Named>> {
 }
 
 /// A weights file, or a built-in net by name. A file of that name goes first.
-fn named(name: &str, arch: Option<&str>) -> Result<Model> {
+fn named(name: &str, reading: &Reading) -> Result<Model> {
     let path = Path::new(name);
     if path.exists() {
-        return Ok(Model::open(path, arch)?);
+        return Ok(Model::open_as(path, reading)?);
     }
     if name == EMBEDDED {
         return embedded();
@@ -137,11 +137,13 @@ pub fn embedded() -> Result<Model> {
 
 /// The net that was asked for.
 pub fn open_model(choice: &ModelChoice) -> Result<Model> {
-    let arch = choice.arch.as_deref();
+    let reading = Reading { arch: choice.arch.as_deref(), output: choice.output.as_deref(), head: choice.head };
     match &choice.model {
-        None if arch.is_none() => embedded(),
-        None => bail!("--arch needs --model FILE; the embedded net's architecture is known"),
-        Some(name) => named(name, arch),
+        None if choice.arch.is_some() => bail!("--arch needs --model FILE; the embedded net's architecture is known"),
+        None if choice.output.is_some() => bail!("--output needs --model FILE; the embedded net has one output"),
+        None if choice.head.is_some() => bail!("--head needs --model FILE; the embedded net has a softmax"),
+        None => embedded(),
+        Some(name) => named(name, &reading),
     }
 }
 

@@ -7,6 +7,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, Command};
 use verilume::device::cpu::Kernels;
 use verilume::engine::DeviceChoice;
+use verilume::graph::Link;
 
 /// The words that an option accepts: each with its help text and its meaning.
 #[derive(Clone, Copy)]
@@ -110,6 +111,13 @@ pub fn percentile(text: &str) -> Result<f64, String> {
 /// A count that is not zero.
 pub fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|&n| n > 0).ok_or_else(|| format!("'{text}' is not a whole number of at least 1"))
+}
+
+/// How logits become probabilities.
+pub fn head(text: &str) -> Result<Link, String> {
+    let known = [Link::Softmax, Link::Sigmoid];
+    let found = known.into_iter().find(|link| link.name() == text);
+    found.ok_or_else(|| format!("'{text}' is no head; there are softmax and sigmoid"))
 }
 
 /// Calls that are timed at most: their times, and in a profile all their steps, are kept.

@@ -69,7 +69,7 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
         );
     }
     let preprocess = session.preparation().clone();
-    let net = NetInput { preprocess: &preprocess, input: session.model().default_input(), room };
+    let net = NetInput { preprocess: &preprocess, input: session.model().input_form(), room };
     let (mut worst, mut at, mut agree, mut largest) = (0.0, [0, 0], 0, 0.0f64);
     for row in 0..inputs {
         let wanted = logits.of(row)?;

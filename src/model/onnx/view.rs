@@ -127,23 +127,6 @@ impl View {
         }
     }
 
-    /// The axes of the map that `axes` run over together, whole, in any order; `None` if they hold only a part of one.
-    pub(super) fn covered(&self, axes: &[usize], shape: Shape) -> Option<Vec<Dim>> {
-        let mut dims: Vec<Dim> = Vec::new();
-        for &axis in axes {
-            for atom in &self.axes[axis] {
-                if !dims.contains(&atom.dim) {
-                    dims.push(atom.dim);
-                }
-            }
-        }
-        let size = |dim: Dim| -> usize {
-            axes.iter().flat_map(|&a| &self.axes[a]).filter(|a| a.dim == dim).map(|a| a.size).product()
-        };
-        let whole = dims.iter().all(|&dim| dim != Dim::Picture && size(dim) == extent(shape, dim));
-        whole.then_some(dims)
-    }
-
     /// The same view of a map whose axes `from` became `to` as wholes.
     pub(super) fn with_axis(&self, axis: usize, atoms: Vec<Atom>) -> Self {
         let mut axes = self.axes.clone();

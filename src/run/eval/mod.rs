@@ -31,7 +31,7 @@ use crate::graph::Graph;
 use crate::image::{Placement, Preprocess};
 use crate::map::Map;
 use crate::method::Method;
-use crate::model::Setting;
+use crate::model::{InputForm, Setting};
 use crate::reliability::bootstrap::Bootstrap;
 use crate::reliability::metric::{Case, Needs, Readings, Region};
 use crate::reliability::mosaic;
@@ -233,7 +233,7 @@ impl<'a> Evaluation<'a> {
             done: self.lines.iter().map(Option::is_some).collect(),
             reader: PictureReader::default(),
             preprocess: self.session.preparation().clone(),
-            input: self.session.model().default_input(),
+            input: self.session.model().input_form(),
             room: Room { allowed: self.options.settings.memory },
             at: 0,
             state: Next::Begin,
@@ -551,7 +551,7 @@ pub struct Pictures {
     done: Vec<bool>,
     reader: PictureReader,
     preprocess: Preprocess,
-    input: Shape,
+    input: InputForm,
     room: Room,
     at: usize,
     state: Next,

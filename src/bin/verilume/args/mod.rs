@@ -175,13 +175,22 @@ pub struct SharedArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelChoice {
-    /// Weights (.safetensors) or the name of a built-in net [default: the embedded efficientnet-lite0]
+    /// Weights (.safetensors), a graph (.onnx) or the name of a built-in net [default: the embedded efficientnet-lite0]
     #[arg(long, value_name = "FILE|NAME")]
     pub model: Option<String>,
 
     /// Architecture, if the weights do not determine it; see `verilume model list`
     #[arg(long, value_name = "NAME")]
     pub arch: Option<String>,
+
+    /// Output of an ONNX graph, or any tensor in it, whose numbers are the logits
+    #[arg(long, value_name = "NAME")]
+    pub output: Option<String>,
+
+    /// How logits become probabilities: sigmoid for nets with several labels a picture [default: softmax, or what the
+    /// graph ends with]
+    #[arg(long, value_name = "HEAD", value_parser = values::head)]
+    pub head: Option<verilume::graph::Link>,
 }
 
 /// How pictures become numbers; the defaults are the model's.
@@ -367,7 +376,7 @@ pub struct MeasuredArgs {
     pub model: ModelChoice,
 
     /// A well-known net with random weights, such as vgg16, resnet50 or efficientnet-lite0; no file is needed
-    #[arg(long, value_name = "NET", conflicts_with_all = ["model", "arch"])]
+    #[arg(long, value_name = "NET", conflicts_with_all = ["model", "arch", "output", "head"])]
     pub random_weights: Option<String>,
 
     /// Input size, N or HxW [default: the net's]
