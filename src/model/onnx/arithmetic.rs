@@ -1,8 +1,7 @@
 //! Operations on constants: arithmetic on shapes, and on weights.
 
-use super::constant::{Constant, Numbers, Places, broadcast, broadcast_steps, count};
+use super::constant::{Constant, Numbers, Places, axis_of, broadcast, broadcast_steps, count};
 use super::file::Node;
-use super::import::axis_of;
 use crate::error::{Error, Result};
 use crate::graph::Smooth;
 use crate::tensor::functions::normal;
@@ -109,11 +108,13 @@ pub(super) fn compute(node: &Node, inputs: &[Option<&Constant>]) -> Result<Vec<C
         }
         "ReduceMean" | "ReduceSum" | "ReduceMax" | "ReduceMin" | "ReduceProd" | "ReduceL2" | "ReduceL1"
         | "ReduceSumSquare" => one(reduce(node, x(0)?, inputs.get(1).copied().flatten())),
-        super::recognise::STANDARDISE => one(standardised(node, x(0)?)),
+        super::supported::STANDARDISE => one(standardised(node, x(0)?)),
         "MatMul" => one(matmul(x(0)?, x(1)?)),
         "Gemm" => one(gemm(node, inputs)),
         "BatchNormalization" => one(batch_norm(node, inputs)),
-        op => Err(super::ops::unsupported(op).unwrap_or_else(|| Error::model("it is not supported on constants"))),
+        op => {
+            Err(super::supported::unsupported(op).unwrap_or_else(|| Error::model("it is not supported on constants")))
+        }
     }
 }
 

@@ -409,3 +409,10 @@ impl Iterator for Places {
         Some(at)
     }
 }
+
+/// The axis of an array of rank `rank` that a file calls `axis`.
+pub(super) fn axis_of(axis: i64, rank: usize) -> Result<usize> {
+    let from_end = if axis < 0 { axis.checked_add(rank as i64) } else { Some(axis) };
+    let axis_found = from_end.and_then(|a| usize::try_from(a).ok()).filter(|&a| a < rank);
+    axis_found.ok_or_else(|| Error::model(format!("there is no axis {axis} of {rank}")))
+}

@@ -3,11 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use super::constant::{self, Constant};
+use super::constant::{self, Constant, axis_of};
 use super::file::{File, Node, Port};
 use super::scalar::{Binary, Kind, Known, Scalar};
 use super::view::{Atom, Dim, MAP, View, extent, indices, whole};
-use super::{arithmetic, ops};
+use super::{arithmetic, supported};
 use crate::error::{Error, Result};
 use crate::graph::{Affine, Graph, GraphBuilder, Linear, LocalResponseNorm, NodeId, Op, Smooth};
 use crate::tensor::{Interpolation, Resize, ResizeTo, Shape};
@@ -51,13 +51,6 @@ impl Signal {
     }
 }
 
-/// The axis of an array of rank `rank` that a file calls `axis`.
-pub(super) fn axis_of(axis: i64, rank: usize) -> Result<usize> {
-    let from_end = if axis < 0 { axis.checked_add(rank as i64) } else { Some(axis) };
-    let axis_found = from_end.and_then(|a| usize::try_from(a).ok()).filter(|&a| a < rank);
-    axis_found.ok_or_else(|| Error::model(format!("there is no axis {axis} of {rank}")))
-}
-
 /// Numbers of a constant as they fall on a map.
 pub(super) enum Spread {
     One(f64),
@@ -81,6 +74,9 @@ enum Made {
     Linear(NodeId, Linear),
 }
 
+/// Makes the outputs of a node that depends on the picture.
+pub(super) type Build = fn(&mut Importer, &Node, &[Option<Value>]) -> Result<Vec<Value>>;
+
 /// Reads one file as a net for pictures of one size.
 pub(super) struct Importer<'f> {
     pub(super) file: &'f File,
@@ -94,11 +90,18 @@ pub(super) struct Importer<'f> {
     /// The function at the end that is taken off, by its output.
     pub(super) taken_off: Option<String>,
     depth: usize,
+    build: Build,
 }
 
 impl<'f> Importer<'f> {
-    /// A net whose picture is the input `port`, a map of shape `shape` whose axes are seen in `order`.
-    pub(super) fn new(file: &'f File, port: &Port, pictures: usize, shape: Shape, view: View) -> Self {
+    /// A net whose picture is the input `port`, a map of shape `shape` that is seen as `view`; `build` makes its nodes.
+    pub(super) fn new(
+        file: &'f File,
+        port: &Port,
+        pictures: usize,
+        (shape, view): (Shape, View),
+        build: Build,
+    ) -> Self {
         let builder = GraphBuilder::new(shape);
         let picture = Signal::of(builder.input(), view);
         Self {
@@ -111,13 +114,14 @@ impl<'f> Importer<'f> {
             pads: HashMap::new(),
             taken_off: None,
             depth: 0,
+            build,
         }
     }
 
     /// Reads `nodes` in order.
     pub(super) fn run(&mut self, nodes: &[&Node]) -> Result<()> {
         let unsupported: Vec<(&&Node, Error)> =
-            nodes.iter().filter_map(|node| Some((node, ops::unsupported(&node.op)?))).collect();
+            nodes.iter().filter_map(|node| Some((node, supported::unsupported(&node.op)?))).collect();
         if let Some((node, why)) = unsupported.first() {
             let mut others: Vec<&str> =
                 unsupported.iter().map(|(n, _)| n.op.as_str()).filter(|op| *op != node.op).collect();
@@ -173,7 +177,7 @@ impl<'f> Importer<'f> {
                 made.into_iter().map(Value::Constant).collect()
             }
             _ if node.op == "If" => self.branch(node, &inputs)?,
-            _ => ops::build(self, node, &inputs)?,
+            _ => (self.build)(self, node, &inputs)?,
         };
         for (name, value) in node.outputs.iter().zip(outputs).filter(|(name, _)| !name.is_empty()) {
             self.values.insert(name.clone(), value);
@@ -277,6 +281,12 @@ impl<'f> Importer<'f> {
                 return Err(Error::model(format!(
                     "node '{name}' (Erf) is not part of a GELU; it is not supported alone"
                 )));
+            }
+            (None, Kind::Above(..)) => {
+                return Err(Error::model(format!("node '{name}' is a comparison, which is not supported alone")));
+            }
+            (None, Kind::Choose(..)) => {
+                return Err(Error::model(format!("node '{name}' (Where) is not a known activation")));
             }
             (None, Kind::Binary(binary, a, b)) => {
                 let (a, b) = (self.values_of(a)?, self.values_of(b)?);

@@ -12,6 +12,7 @@ mod import;
 mod ops;
 mod recognise;
 mod scalar;
+mod supported;
 mod view;
 mod wire;
 
@@ -308,7 +309,7 @@ fn build(
     if !batched {
         view.axes.remove(0);
     }
-    let mut importer = Importer::new(file, port, pictures, shape, view);
+    let mut importer = Importer::new(file, port, pictures, (shape, view), ops::build);
     importer.taken_off = taken_off.as_ref().map(|(name, _)| name.clone());
     let nodes = file.ordered(output)?;
     importer.run(&nodes)?;

@@ -1,10 +1,11 @@
 //! ONNX's operations on signals, one function each.
 
 use super::arithmetic::{self, shape_part};
-use super::constant::Constant;
+use super::constant::{Constant, axis_of};
 use super::file::Node;
-use super::import::{Importer, Padded, Signal, Spread, Value, axis_of, flat_indices};
+use super::import::{Importer, Padded, Signal, Spread, Value, flat_indices};
 use super::scalar::{Binary, Scalar};
+use super::supported::{STANDARDISE, unsupported};
 use super::view::{Atom, Dim, MAP, View, extent, indices, whole};
 use crate::error::{Error, Result};
 use crate::graph::{
@@ -95,7 +96,7 @@ pub(super) fn build(im: &mut Importer, node: &Node, inputs: &[Option<Value>]) ->
         "InstanceNormalization" => one(instance_norm(im, node, &x)),
         "GroupNormalization" => one(group_norm(im, node, &x)),
         "LayerNormalization" => one(layer_norm(im, node, &x)),
-        super::recognise::STANDARDISE => {
+        STANDARDISE => {
             let signal = x.signal(0)?;
             let axes = node.ints("axes").unwrap_or_default();
             let axes = axes.iter().map(|&a| signal.axis(a)).collect::<Result<Vec<_>>>()?;
@@ -244,136 +245,10 @@ pub(super) fn build(im: &mut Importer, node: &Node, inputs: &[Option<Value>]) ->
         }
         "SpaceToDepth" => one(space_to_depth(im, node, x.signal(0)?)),
         "Resize" | "Upsample" => one(resized(im, node, &x)),
-        "Where" => {
-            let condition = x.constant(0)?;
-            let taken =
-                condition.single().ok_or_else(|| Error::model("a choice element by element is not supported"))?;
-            one(x.signal(if taken != 0.0 { 1 } else { 2 }).cloned())
-        }
+        "Where" => one(chosen(im, &x, name)),
+        "Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual" => one(compared(im, node, &x)),
         op => Err(unsupported(op).unwrap_or_else(|| Error::model("this operation is not supported on the picture"))),
     }
-}
-
-/// Operations on constants or signals that are read.
-const SUPPORTED: &[&str] = &[
-    "Abs",
-    "Add",
-    "And",
-    "AveragePool",
-    "BatchNormalization",
-    "Cast",
-    "CastLike",
-    "Ceil",
-    "Celu",
-    "Clip",
-    "Concat",
-    "Constant",
-    "ConstantOfShape",
-    "Conv",
-    "Div",
-    "Dropout",
-    "Elu",
-    "Equal",
-    "Erf",
-    "Exp",
-    "Expand",
-    "Flatten",
-    "Floor",
-    "Gather",
-    "Gelu",
-    "Gemm",
-    "GlobalAveragePool",
-    "GlobalMaxPool",
-    "Greater",
-    "GreaterOrEqual",
-    "GroupNormalization",
-    "HardSigmoid",
-    "HardSwish",
-    "Identity",
-    "If",
-    "InstanceNormalization",
-    "LRN",
-    "LayerNormalization",
-    "LeakyRelu",
-    "Less",
-    "LessOrEqual",
-    "Log",
-    "LogSoftmax",
-    "LpNormalization",
-    "MatMul",
-    "Max",
-    "MaxPool",
-    "Mean",
-    "Min",
-    "Mish",
-    "Mod",
-    "Mul",
-    "Neg",
-    "Not",
-    "Or",
-    "PRelu",
-    "Pad",
-    "Pow",
-    "Range",
-    "Reciprocal",
-    "ReduceL1",
-    "ReduceL2",
-    "ReduceMax",
-    "ReduceMean",
-    "ReduceMin",
-    "ReduceProd",
-    "ReduceSum",
-    "ReduceSumSquare",
-    "Relu",
-    "Reshape",
-    "Resize",
-    "Round",
-    "Selu",
-    "Shape",
-    "Sigmoid",
-    "Sign",
-    "Size",
-    "Slice",
-    "Softmax",
-    "Softplus",
-    "Softsign",
-    "SpaceToDepth",
-    "Split",
-    "Sqrt",
-    "Squeeze",
-    "Sub",
-    "Sum",
-    "Swish",
-    "Tanh",
-    "Tile",
-    "Transpose",
-    "Unsqueeze",
-    "Upsample",
-    "Where",
-    "Xor",
-    super::recognise::STANDARDISE,
-];
-
-/// Why an operation is not supported, if it is not.
-pub(super) fn unsupported(op: &str) -> Option<Error> {
-    if SUPPORTED.contains(&op) {
-        return None;
-    }
-    Some(Error::model(match op {
-        "QuantizeLinear"
-        | "DequantizeLinear"
-        | "QLinearConv"
-        | "ConvInteger"
-        | "MatMulInteger"
-        | "QLinearMatMul"
-        | "DynamicQuantizeLinear" => {
-            "quantised nets have no gradients and are not supported: export the net in floating point"
-        }
-        "ArgMax" | "ArgMin" | "TopK" | "NonMaxSuppression" | "NonZero" => {
-            "it gives places, which have no gradient: name an output that holds scores (--output NAME)"
-        }
-        _ => "this operation is not supported",
-    }))
 }
 
 const SOFTPLUS: Smooth = Smooth::Softplus { beta: 1.0, threshold: f64::INFINITY };
@@ -511,6 +386,47 @@ fn bounded(im: &mut Importer, node: &Node, x: &Inputs) -> Result<Signal> {
         signal = clipped(im, &signal, lo, hi, &node.name)?;
     }
     Ok(signal)
+}
+
+/// Formulas of the same elements of a node, of signals and single constants.
+fn formulas(im: &mut Importer, values: &[Option<&Value>]) -> Result<(Vec<std::rc::Rc<Scalar>>, View)> {
+    let refuse = || Error::model("a choice between other elements is not supported");
+    let first = values.iter().find_map(|v| match v {
+        Some(Value::Signal(s)) => Some(s.clone()),
+        _ => None,
+    });
+    let first = first.ok_or_else(refuse)?;
+    let base = im.formula(&first)?;
+    let mut all = Vec::new();
+    for value in values {
+        all.push(match value {
+            Some(Value::Signal(s)) if s.view == first.view => {
+                let formula = im.formula(s)?;
+                if formula.base != base.base {
+                    return Err(refuse());
+                }
+                formula
+            }
+            Some(Value::Constant(c)) => Scalar::affine(&base, 0.0, c.single().ok_or_else(refuse)?, ""),
+            _ => return Err(refuse()),
+        });
+    }
+    Ok((all, first.view))
+}
+
+fn compared(im: &mut Importer, node: &Node, x: &Inputs) -> Result<Signal> {
+    let (all, view) = formulas(im, &[x.get(0), x.get(1)])?;
+    let (a, b) = if node.op.starts_with("Greater") { (&all[0], &all[1]) } else { (&all[1], &all[0]) };
+    Ok(Signal { scalar: Scalar::above(node.op.ends_with("OrEqual"), a, b, &node.name), view })
+}
+
+fn chosen(im: &mut Importer, x: &Inputs, name: &str) -> Result<Signal> {
+    if let Some(Value::Constant(condition)) = x.get(0) {
+        let taken = condition.single().ok_or_else(|| Error::model("a choice element by element is not supported"))?;
+        return x.signal(if taken != 0.0 { 1 } else { 2 }).cloned();
+    }
+    let (all, view) = formulas(im, &[x.get(0), x.get(1), x.get(2)])?;
+    Ok(Signal { scalar: Scalar::choose(&all[0], &all[1], &all[2], name), view })
 }
 
 fn power(im: &mut Importer, x: &Inputs, name: &str) -> Result<Signal> {
@@ -702,7 +618,13 @@ fn conv_over_channels(im: &mut Importer, node: &Node, x: &Inputs, name: &str) ->
 }
 
 /// A linear layer along `axis`: `rows` holds the weight `[outputs, inputs]`.
-fn linear(im: &mut Importer, signal: &Signal, axis: usize, rows: &Constant, name: &str) -> Result<Signal> {
+fn linear(
+    im: &mut Importer,
+    signal: &Signal,
+    axis: usize,
+    (rows, bias): (&Constant, Option<std::sync::Arc<[f64]>>),
+    name: &str,
+) -> Result<Signal> {
     let [outputs, inputs] = rows.dims[..] else {
         return Err(Error::model(format!("a weight of shape {:?} is not supported", rows.dims)));
     };
@@ -739,9 +661,9 @@ fn linear(im: &mut Importer, signal: &Signal, axis: usize, rows: &Constant, name
     };
     let weight = weight(&rows, [outputs, inputs, 1, 1])?;
     let node = if im.shape(source).plane() == 1 {
-        im.linear(source, Linear { weight, bias: None }, name)?
+        im.linear(source, Linear { weight, bias }, name)?
     } else {
-        let conv = Conv { weight, bias: None, window: Window::square(1, 1, 0), groups: 1 };
+        let conv = Conv { weight, bias, window: Window::square(1, 1, 0), groups: 1 };
         im.add(name, Op::Conv(conv), &[source])?
     };
     Ok(Signal::of(node, signal.view.with_axis(axis, whole(Dim::Channel, outputs))))
@@ -758,7 +680,15 @@ fn gemm(im: &mut Importer, node: &Node, x: &Inputs) -> Result<Signal> {
     let (alpha, beta) = (node.float("alpha", 1.0), node.float("beta", 1.0));
     let rows = if alpha == 1.0 { rows } else { mapped_constant(&rows, |v| alpha * v) };
     let name = layer_name(node, 1);
-    let y = linear(im, &a, 1, &rows, &name)?;
+    let outputs = rows.dims[0];
+    if let Some(Value::Constant(c)) = x.get(2)
+        && (c.len() == 1 || c.len() == outputs && c.dims.last() == Some(&outputs))
+    {
+        let numbers = c.to_real();
+        let bias = (0..outputs).map(|i| beta * numbers[if numbers.len() == 1 { 0 } else { i }]).collect();
+        return linear(im, &a, 1, (&rows, Some(bias)), &name);
+    }
+    let y = linear(im, &a, 1, (&rows, None), &name)?;
     match x.get(2) {
         None => Ok(y),
         Some(Value::Constant(c)) => {
@@ -782,11 +712,11 @@ fn matmul(im: &mut Importer, x: &Inputs, name: &str) -> Result<Signal> {
     match (x.get(0), x.get(1)) {
         (Some(Value::Signal(a)), Some(Value::Constant(b))) => {
             let axis = a.axis(-1)?;
-            linear(im, a, axis, &flat(b)?.transposed(&[1, 0]), name)
+            linear(im, a, axis, (&flat(b)?.transposed(&[1, 0]), None), name)
         }
         (Some(Value::Constant(a)), Some(Value::Signal(b))) => {
             let axis = b.axis(-2)?;
-            linear(im, b, axis, &flat(a)?, name)
+            linear(im, b, axis, (&flat(a)?, None), name)
         }
         (Some(Value::Signal(_)), Some(Value::Signal(_))) => {
             Err(Error::model("products of two arrays that both depend on the picture (attention) are not supported"))
@@ -1345,10 +1275,12 @@ fn gathered(im: &mut Importer, node: &Node, x: &Inputs) -> Result<Signal> {
     let (signal, at) = (x.signal(0)?, x.constant(1)?);
     let axis = signal.axis(node.int("axis", 0))?;
     let places = arithmetic::places(&at.to_whole()?, signal.dims()[axis])?;
-    if at.dims.len() > 1 {
-        return Err(Error::model("indices of more than one axis are not supported"));
-    }
     let y = taken(im, signal, axis, &places, &node.name)?;
+    if at.dims.len() > 1 {
+        let dims = y.dims();
+        let to: Vec<usize> = [&dims[..axis], &at.dims, &dims[axis + 1..]].concat();
+        return reshaped(im, &y, &to, &node.name);
+    }
     if at.dims.is_empty() {
         let kept: Vec<usize> = (0..y.view.rank()).filter(|&a| a != axis).collect();
         return Ok(Signal { view: y.view.transposed(&kept), ..y });

@@ -5,10 +5,8 @@ use std::collections::HashMap;
 use super::arithmetic;
 use super::constant::Constant;
 use super::file::{File, Node};
+use super::supported::STANDARDISE;
 use super::wire::AttributeProto;
-
-/// The operation that a normalisation becomes: its input less the mean over `axes`, divided by the deviation.
-pub(super) const STANDARDISE: &str = "normalisation written out";
 
 /// Replaces `(x − mean(x)) / √(mean((x − mean(x))²) + ε)` by one node.
 pub(super) fn normalisations(file: &mut File) {

@@ -42,6 +42,10 @@ pub(super) enum Kind {
     Erf(Rc<Scalar>),
     /// Of two.
     Binary(Binary, Rc<Scalar>, Rc<Scalar>),
+    /// 1 where the first is larger, else 0; with `true` where it is equal too.
+    Above(bool, Rc<Scalar>, Rc<Scalar>),
+    /// The second where the first is not 0, else the third.
+    Choose(Rc<Scalar>, Rc<Scalar>, Rc<Scalar>),
 }
 
 /// An operation on two numbers.
@@ -112,6 +116,17 @@ impl Scalar {
         Self::new(Kind::Binary(op, a.clone(), b.clone()), name, a.base, a.size + b.size + 1)
     }
 
+    /// 1 where `a` is above `b`, or with `equal` not below, else 0.
+    pub(super) fn above(equal: bool, a: &Rc<Self>, b: &Rc<Self>, name: &str) -> Rc<Self> {
+        Self::new(Kind::Above(equal, a.clone(), b.clone()), name, a.base, a.size + b.size + 1)
+    }
+
+    /// `yes` where `test` is not 0, else `no`.
+    pub(super) fn choose(test: &Rc<Self>, yes: &Rc<Self>, no: &Rc<Self>, name: &str) -> Rc<Self> {
+        let size = test.size + yes.size + no.size + 1;
+        Self::new(Kind::Choose(test.clone(), yes.clone(), no.clone()), name, test.base, size)
+    }
+
     /// Whether the formula is too long to go on with.
     pub(super) fn is_long(&self) -> bool {
         self.size > MOST_TERMS
@@ -125,6 +140,17 @@ impl Scalar {
             Kind::Clip { lo, hi, of } => of.at(x).max(*lo).min(*hi),
             Kind::Function(f, of) => f.value(of.at(x)),
             Kind::Erf(of) => 2.0 * normal(of.at(x) * std::f64::consts::SQRT_2)[0] - 1.0,
+            Kind::Above(equal, a, b) => {
+                let (a, b) = (a.at(x), b.at(x));
+                if a > b || *equal && a == b { 1.0 } else { 0.0 }
+            }
+            Kind::Choose(test, yes, no) => {
+                if test.at(x) != 0.0 {
+                    yes.at(x)
+                } else {
+                    no.at(x)
+                }
+            }
             Kind::Binary(op, a, b) => {
                 let (a, b) = (a.at(x), b.at(x));
                 match op {
@@ -196,7 +222,8 @@ impl Scalar {
                 _ => None,
             },
             Kind::Affine { of, .. } | Kind::Clip { of, .. } | Kind::Function(_, of) => of.argument(),
-            Kind::Binary(_, a, b) => a.argument().or_else(|| b.argument()),
+            Kind::Binary(_, a, b) | Kind::Above(_, a, b) => a.argument().or_else(|| b.argument()),
+            Kind::Choose(test, yes, no) => [test, yes, no].into_iter().find_map(|f| f.argument()),
         }
     }
 
@@ -245,6 +272,15 @@ mod tests {
         let product = Scalar::affine(&Scalar::binary(Binary::Mul, &x, &shifted, "m"), 1.0 / 6.0, 0.0, "d");
         assert_eq!(product.known(), Some(Known::Smooth(Smooth::HardSwish)));
         assert_eq!(Scalar::affine(&x, 1.0, 0.0, "same").known(), None);
+        // A softplus that is the identity above a threshold.
+        let steep = Scalar::above(false, &x, &Scalar::affine(&x, 0.0, 20.0, "c"), "g");
+        let plus = Scalar::function(&x, Smooth::Softplus { beta: 1.0, threshold: f64::INFINITY }, "p");
+        let Some(Known::Smooth(Smooth::Softplus { .. })) = Scalar::choose(&steep, &x, &plus, "w").known() else {
+            panic!("a softplus")
+        };
+        let positive = Scalar::above(false, &x, &Scalar::affine(&x, 0.0, 0.0, "c"), "g");
+        assert_eq!(Scalar::binary(Binary::Mul, &x, &positive, "r").known(), Some(Known::Relu));
+        assert_eq!(positive.known(), None);
         let six = Scalar::clip(&Scalar::clip(&x, 0.0, f64::INFINITY, "a"), f64::NEG_INFINITY, 6.0, "b");
         assert_eq!(six.known(), Some(Known::Clamp(0.0, 6.0)));
     }
