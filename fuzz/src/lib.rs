@@ -12,7 +12,7 @@ use verilume::engine::DeviceChoice;
 use verilume::image::{DecodeLimits, Interpolation, Picture, Preprocess};
 use verilume::method::patterns::Patterns;
 use verilume::method::{self, Context};
-use verilume::model::{ARCHITECTURES, Labels, Model};
+use verilume::model::{ARCHITECTURES, Labels, Model, Reading};
 use verilume::program::Score;
 use verilume::reliability::detector::{Detector, DetectorProvenance, Net, Scaling, Trained, Training};
 use verilume::reliability::{attack, metric};
@@ -24,6 +24,7 @@ use verilume::tensor::Shape;
 /// Every target by its name.
 pub const TARGETS: &[(&str, fn(&[u8]))] = &[
     ("weights", weights),
+    ("graph", graph),
     ("picture", picture),
     ("labels", labels),
     ("specs", specs),
@@ -71,6 +72,25 @@ pub fn weights(bytes: &[u8]) {
             serde_json::to_string(&info).expect("what is known of a net is JSON");
         }
         told(model.preprocess().check()).expect("a net's own preparation");
+    }
+}
+
+/// An ONNX graph, and its net at other sizes.
+pub fn graph(bytes: &[u8]) {
+    let shared: Arc<Vec<u8>> = Arc::new(bytes.to_vec());
+    for output in [None, Some("y")] {
+        let reading = Reading { output, ..Reading::default() };
+        let Some(model) = told(Model::from_graph("fuzz", shared.clone(), &reading)) else { continue };
+        let input = model.default_input();
+        assert!(model.classes() > 0 && !input.is_empty());
+        assert_eq!(model.labels().len(), model.classes());
+        told(model.graph(input)).expect("the size that a net was made for");
+        for (h, w) in [(1, 1), (33, 17), (7, 224)] {
+            told(model.graph(Shape::new(input.c, h, w)));
+        }
+        if let Some(info) = told(model.info(input)) {
+            serde_json::to_string(&info).expect("what is known of a net is JSON");
+        }
     }
 }
 

@@ -566,6 +566,16 @@ impl Model {
         Err(Error::model("this build reads no ONNX graphs (feature `onnx` is off)"))
     }
 
+    /// Reads an ONNX graph in memory; as [`Model::open_as`]. Messages call it `name`.
+    ///
+    /// # Errors
+    /// As [`Model::open_as`]; also when its numbers are in another file.
+    #[cfg(feature = "onnx")]
+    pub fn from_graph(name: impl Into<String>, bytes: Bytes, reading: &Reading) -> Result<Self> {
+        let name = name.into();
+        Self::read_graph(name.clone(), bytes, None, reading).map_err(|e| e.within(name))
+    }
+
     /// Reads an ONNX graph; numbers in other files lie in `folder`.
     #[cfg(feature = "onnx")]
     fn read_graph(name: String, bytes: Bytes, folder: Option<&Path>, reading: &Reading) -> Result<Self> {

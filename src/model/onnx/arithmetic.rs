@@ -44,7 +44,7 @@ pub(super) fn compute(node: &Node, inputs: &[Option<&Constant>]) -> Result<Vec<C
             let to = unsqueezed(&x(0)?.dims, &axes.ok_or_else(|| Error::model("it has no axes"))?)?;
             one(Ok(x(0)?.with_dims(to.iter().map(|d| d.unwrap_or(1)).collect())))
         }
-        "Transpose" => one(Ok(x(0)?.transposed(&permutation(node, x(0)?.dims.len())?))),
+        "Transpose" => one(x(0)?.transposed(&permutation(node, x(0)?.dims.len())?)),
         "Expand" => {
             let to = sizes(&x(1)?.to_whole()?)?;
             one(x(0)?.expanded(&broadcast(&x(0)?.dims, &to)?))
@@ -308,13 +308,12 @@ pub(super) fn places(indices: &[i64], n: usize) -> Result<Vec<usize>> {
 fn taken(x: &Constant, axis: usize, at: &[usize], shape: &[usize]) -> Result<Constant> {
     let mut dims = x.dims.clone();
     dims.splice(axis..=axis, shape.iter().copied());
-    count(&dims)?;
     let outer: usize = x.dims[..axis].iter().product();
     let inner: usize = x.dims[axis + 1..].iter().product();
     let n = x.dims[axis];
     let places =
         (0..outer).flat_map(|o| at.iter().flat_map(move |&i| (0..inner).map(move |j| (o * n + i) * inner + j)));
-    Ok(x.picked(dims, places))
+    x.picked(dims, places)
 }
 
 fn gather(node: &Node, x: &Constant, at: &Constant) -> Result<Constant> {
@@ -454,6 +453,7 @@ fn choose(condition: &Constant, yes: &Constant, no: &Constant) -> Result<Constan
 }
 
 fn unary(x: &Constant, f: impl Fn(f64) -> f64) -> Result<Constant> {
+    count(&x.dims)?;
     Ok(Constant::real(x.dims.clone(), x.to_real().iter().map(|&v| f(v)).collect()))
 }
 
@@ -553,7 +553,7 @@ fn standardised(node: &Node, x: &Constant) -> Result<Constant> {
     let perm: Vec<usize> = (0..rank).filter(|a| !over.contains(a)).chain(over.iter().copied()).collect();
     let mut back = vec![0; rank];
     perm.iter().enumerate().for_each(|(i, &a)| back[a] = i);
-    let sorted = x.transposed(&perm);
+    let sorted = x.transposed(&perm)?;
     let eps = node.float("epsilon", 0.0);
     let mut numbers = sorted.to_real().to_vec();
     for part in numbers.chunks_exact_mut(n.max(1)) {
@@ -561,7 +561,7 @@ fn standardised(node: &Node, x: &Constant) -> Result<Constant> {
         let variance = part.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / n as f64;
         part.iter_mut().for_each(|v| *v = (*v - mean) / (variance + eps).sqrt());
     }
-    Ok(Constant::real(sorted.dims, numbers).transposed(&back))
+    Constant::real(sorted.dims, numbers).transposed(&back)
 }
 
 fn reduce(node: &Node, x: &Constant, given: Option<&Constant>) -> Result<Constant> {
@@ -574,7 +574,7 @@ fn reduce(node: &Node, x: &Constant, given: Option<&Constant>) -> Result<Constan
     };
     let rest: Vec<usize> = (0..rank).filter(|a| !over.contains(a)).collect();
     let perm: Vec<usize> = rest.iter().chain(&over).copied().collect();
-    let sorted = x.transposed(&perm);
+    let sorted = x.transposed(&perm)?;
     let n: usize = over.iter().map(|&a| x.dims[a]).product();
     let keep = node.int("keepdims", 1) != 0;
     let dims: Vec<usize> = (0..rank)
@@ -648,9 +648,9 @@ fn product([m, k, n]: [usize; 3], a: &[f64], b: &[f64]) -> Result<Constant> {
 fn gemm(node: &Node, inputs: &[Option<&Constant>]) -> Result<Constant> {
     let x = |i: usize| inputs.get(i).copied().flatten().ok_or_else(|| Error::model(format!("input {i} is missing")));
     let turned = |c: &Constant, flag: &str| {
-        if c.dims.len() == 2 && node.int(flag, 0) != 0 { c.transposed(&[1, 0]) } else { c.clone() }
+        if c.dims.len() == 2 && node.int(flag, 0) != 0 { c.transposed(&[1, 0]) } else { Ok(c.clone()) }
     };
-    let y = matmul(&turned(x(0)?, "transA"), &turned(x(1)?, "transB"))?;
+    let y = matmul(&turned(x(0)?, "transA")?, &turned(x(1)?, "transB")?)?;
     let (alpha, beta) = (node.float("alpha", 1.0), node.float("beta", 1.0));
     let y = unary(&y, |v| alpha * v)?;
     match inputs.get(2).copied().flatten() {
@@ -673,7 +673,7 @@ fn batch_norm(node: &Node, inputs: &[Option<&Constant>]) -> Result<Constant> {
     // While training, mean and variance are those of the numbers themselves.
     let training = node.int("training_mode", 0) != 0;
     let batch = data.dims[0];
-    let mut out = vec![0.0; numbers.len()];
+    let mut out = vec![0.0; count(&data.dims)?];
     for c in 0..channels {
         let places = || (0..batch).flat_map(|n| (0..plane).map(move |p| (n * channels + c) * plane + p));
         let n = (batch * plane) as f64;

@@ -1,5 +1,6 @@
 //! Numbers that do not depend on the picture, and arithmetic on them.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use prost::bytes::Bytes;
@@ -8,8 +9,23 @@ use super::wire::{SparseTensorProto, TensorProto};
 use crate::error::{Error, Result};
 use crate::graph::{Encoding, Weight};
 
-/// Most numbers of one constant that is computed.
-const MOST_COMPUTED: usize = 1 << 28;
+thread_local! {
+    /// How many more numbers may be computed: a small file can ask for more than any memory holds.
+    static ALLOWED: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Lets so many numbers be computed from now on, in this thread.
+pub(super) fn allow(numbers: usize) {
+    ALLOWED.set(numbers);
+}
+
+/// Takes `numbers` from what may be computed.
+fn spend(numbers: usize) -> Result<()> {
+    let left = ALLOWED.get().checked_sub(numbers);
+    let left = left.ok_or_else(|| Error::model("the graph computes more constants than its size explains"))?;
+    ALLOWED.set(left);
+    Ok(())
+}
 
 /// Numbers in C order.
 #[derive(Debug, Clone)]
@@ -29,12 +45,12 @@ pub(super) struct Constant {
     pub(super) numbers: Numbers,
 }
 
-/// Number of elements of a shape, at most [`MOST_COMPUTED`] unless the numbers are there already.
+/// Number of elements of a shape that is computed.
 pub(super) fn count(dims: &[usize]) -> Result<usize> {
     let count = dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
-    count
-        .filter(|&n| n <= MOST_COMPUTED)
-        .ok_or_else(|| Error::model(format!("a constant of shape {dims:?} is too large")))
+    let count = count.ok_or_else(|| Error::model(format!("a constant of shape {dims:?} is too large")))?;
+    spend(count)?;
+    Ok(count)
 }
 
 /// Names of ONNX's number types.
@@ -304,7 +320,11 @@ impl Constant {
     }
 
     /// The elements at `places`, in that order.
-    pub(super) fn picked(&self, dims: Vec<usize>, places: impl Iterator<Item = usize>) -> Self {
+    ///
+    /// # Errors
+    /// When the graph has computed too many numbers.
+    pub(super) fn picked(&self, dims: Vec<usize>, places: impl Iterator<Item = usize>) -> Result<Self> {
+        count(&dims)?;
         let numbers = match &self.numbers {
             Numbers::Stored(bytes, encoding) => {
                 let size = encoding.bytes();
@@ -315,11 +335,11 @@ impl Constant {
             Numbers::Real(numbers) => Numbers::Real(places.map(|i| numbers[i]).collect()),
             Numbers::Whole(numbers) => Numbers::Whole(places.map(|i| numbers[i]).collect()),
         };
-        Self { dims, numbers }
+        Ok(Self { dims, numbers })
     }
 
     /// Axes in another order.
-    pub(super) fn transposed(&self, perm: &[usize]) -> Self {
+    pub(super) fn transposed(&self, perm: &[usize]) -> Result<Self> {
         let dims: Vec<usize> = perm.iter().map(|&a| self.dims[a]).collect();
         let steps = steps(&self.dims);
         let steps: Vec<usize> = perm.iter().map(|&a| steps[a]).collect();
@@ -332,9 +352,8 @@ impl Constant {
         if dims == self.dims {
             return Ok(self.clone());
         }
-        count(dims)?;
         let steps = broadcast_steps(&self.dims, dims)?;
-        Ok(self.picked(dims.to_vec(), Places::new(dims, &steps)))
+        self.picked(dims.to_vec(), Places::new(dims, &steps))
     }
 }
 

@@ -131,6 +131,8 @@ pub(super) struct File {
     pub(super) producer: String,
     /// Version of the operations.
     pub(super) opset: i64,
+    /// Size of all files.
+    pub(super) bytes: usize,
     /// Files with numbers besides this one, in the order of their names.
     pub(super) beside: Vec<graph::Bytes>,
 }
@@ -394,6 +396,7 @@ impl File {
             metadata: model.metadata_props.iter().map(|e| (e.key.clone(), e.value.clone())).collect(),
             producer,
             opset,
+            bytes: (**bytes).as_ref().len() + files.values().map(|(bytes, _)| bytes.len()).sum::<usize>(),
             beside: files.into_values().map(|(_, owner)| owner).collect(),
             nodes: inliner.nodes,
         })

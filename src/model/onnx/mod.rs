@@ -30,6 +30,10 @@ use view::{Dim, MAP, View};
 /// Rows and columns of a picture where a file leaves them open.
 const OPEN_SIDE: usize = 224;
 
+/// How many numbers a graph may compute, and how many more for each byte of its files.
+const COMPUTED: usize = 1 << 24;
+const COMPUTED_PER_BYTE: usize = 4;
+
 /// How the axes of the graph's input lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Layout {
@@ -301,6 +305,7 @@ fn build(
         Layout::Bare if shape.plane() > 1 => &MAP[1..],
         Layout::Bare => &MAP[..1],
     };
+    constant::allow(COMPUTED + COMPUTED_PER_BYTE * file.bytes);
     let dims = port.dims.as_deref().unwrap_or_default();
     // A fixed batch stays an axis of its own; a graph without one has none.
     let batched = dims.len() != order.len();

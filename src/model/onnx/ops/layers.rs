@@ -133,7 +133,7 @@ pub(super) fn linear(
     } else {
         let mut from = vec![0; inputs];
         order.iter().enumerate().for_each(|(j, &at)| from[at] = j);
-        rows.picked(vec![outputs, inputs], (0..outputs).flat_map(|o| from.iter().map(move |&j| o * inputs + j)))
+        rows.picked(vec![outputs, inputs], (0..outputs).flat_map(|o| from.iter().map(move |&j| o * inputs + j)))?
     };
     let weight = weight(&rows, [outputs, inputs, 1, 1])?;
     let node = if im.shape(source).plane() == 1 {
@@ -152,7 +152,7 @@ pub(super) fn gemm(im: &mut Importer, node: &Node, x: &Inputs) -> Result<Signal>
     }
     let a =
         if node.int("transA", 0) != 0 { Signal { view: a.view.transposed(&[1, 0]), ..a.clone() } } else { a.clone() };
-    let rows = if node.int("transB", 0) != 0 { b.clone() } else { b.transposed(&[1, 0]) };
+    let rows = if node.int("transB", 0) != 0 { b.clone() } else { b.transposed(&[1, 0])? };
     let (alpha, beta) = (node.float("alpha", 1.0), node.float("beta", 1.0));
     let rows = if alpha == 1.0 { rows } else { mapped_constant(&rows, |v| alpha * v) };
     let name = layer_name(node, 1);
@@ -188,7 +188,7 @@ pub(super) fn matmul(im: &mut Importer, x: &Inputs, name: &str) -> Result<Signal
     match (x.get(0), x.get(1)) {
         (Some(Value::Signal(a)), Some(Value::Constant(b))) => {
             let axis = a.axis(-1)?;
-            linear(im, a, axis, (&flat(b)?.transposed(&[1, 0]), None), name)
+            linear(im, a, axis, (&flat(b)?.transposed(&[1, 0])?, None), name)
         }
         (Some(Value::Constant(a)), Some(Value::Signal(b))) => {
             let axis = b.axis(-2)?;

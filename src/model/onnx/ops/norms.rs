@@ -143,7 +143,7 @@ pub(super) fn group_norm(im: &mut Importer, node: &Node, x: &Inputs) -> Result<S
         let per_channel = match c.len() {
             n if n == dims[1] && node.opset >= 21 => c.clone(),
             // Up to opset 20 one number for each group.
-            n if n == groups && node.opset < 21 => c.picked(vec![dims[1]], (0..dims[1]).map(|i| i / inner)),
+            n if n == groups && node.opset < 21 => c.picked(vec![dims[1]], (0..dims[1]).map(|i| i / inner))?,
             n => {
                 return Err(Error::model(format!(
                     "scale or bias of {n} numbers for {groups} groups of {inner} channels"
