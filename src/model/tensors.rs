@@ -69,26 +69,31 @@ fn encoding(dtype: Dtype) -> Option<Encoding> {
     }
 }
 
+/// Numbers that are looked at together, without a branch among them.
+const LOOKED_AT: usize = 1 << 12;
+
+/// Position and value of the first number for which `is_odd` holds of its bits.
+fn first_odd<const N: usize>(raw: &[u8], is_odd: impl Fn([u8; N]) -> bool) -> Option<(usize, [u8; N])> {
+    let numbers = raw.as_chunks::<N>().0;
+    let parts = numbers.chunks(LOOKED_AT).enumerate();
+    let (part, odd) = parts.into_iter().find(|(_, part)| part.iter().fold(false, |any, b| any | is_odd(*b)))?;
+    let at = odd.iter().position(|b| is_odd(*b))?;
+    Some((part * LOOKED_AT + at, odd[at]))
+}
+
 /// The first number that is NaN or infinite: its position and which of the two it is.
 fn first_not_finite(raw: &[u8], encoding: Encoding) -> Option<(usize, &'static str)> {
     let name = |nan: bool| if nan { "NaN" } else { "infinity" };
+    // All bits of the exponent are set.
     match encoding {
-        Encoding::F16 => raw.as_chunks().0.iter().enumerate().find_map(|(i, b)| {
-            let x = half::f16::from_le_bytes(*b);
-            (!x.is_finite()).then(|| (i, name(x.is_nan())))
-        }),
-        Encoding::Bf16 => raw.as_chunks().0.iter().enumerate().find_map(|(i, b)| {
-            let x = half::bf16::from_le_bytes(*b);
-            (!x.is_finite()).then(|| (i, name(x.is_nan())))
-        }),
-        Encoding::F32 => raw.as_chunks().0.iter().enumerate().find_map(|(i, b)| {
-            let x = f32::from_le_bytes(*b);
-            (!x.is_finite()).then(|| (i, name(x.is_nan())))
-        }),
-        Encoding::F64 => raw.as_chunks().0.iter().enumerate().find_map(|(i, b)| {
-            let x = f64::from_le_bytes(*b);
-            (!x.is_finite()).then(|| (i, name(x.is_nan())))
-        }),
+        Encoding::F16 => first_odd(raw, |b| u16::from_le_bytes(b) & 0x7c00 == 0x7c00)
+            .map(|(i, b)| (i, name(half::f16::from_le_bytes(b).is_nan()))),
+        Encoding::Bf16 => first_odd(raw, |b| u16::from_le_bytes(b) & 0x7f80 == 0x7f80)
+            .map(|(i, b)| (i, name(half::bf16::from_le_bytes(b).is_nan()))),
+        Encoding::F32 => first_odd(raw, |b| u32::from_le_bytes(b) & 0x7f80_0000 == 0x7f80_0000)
+            .map(|(i, b)| (i, name(f32::from_le_bytes(b).is_nan()))),
+        Encoding::F64 => first_odd(raw, |b| u64::from_le_bytes(b) & 0x7ff0 << 48 == 0x7ff0 << 48)
+            .map(|(i, b)| (i, name(f64::from_le_bytes(b).is_nan()))),
     }
 }
 
