@@ -149,7 +149,7 @@ fn numbers(file: &SafeTensors, name: &str) -> Vec<f64> {
     }
 }
 
-/// Precisions, kernels and ways to convolve of this machine's instruction sets; `tests/ops.rs` shows those it lacks as
+/// Precisions, kernels and ways to convolve of this machine's instruction sets; `tests/ops` shows those it lacks as
 /// ignored.
 pub fn machines() -> Vec<Settings> {
     let all = [
