@@ -52,7 +52,10 @@ fn compare(name: &str, file: &str, net: &Value) -> Result<[f64; 2], String> {
     if off[0] <= allowed[0] && off[1] <= allowed[1] {
         return Ok(off);
     }
-    Err(format!("logits differ by {:.1e} of {:.1e}, gradients by {:.1e} of {:.1e}", off[0], allowed[0], off[1], allowed[1]))
+    Err(format!(
+        "logits differ by {:.1e} of {:.1e}, gradients by {:.1e} of {:.1e}",
+        off[0], allowed[0], off[1], allowed[1]
+    ))
 }
 
 #[test]
