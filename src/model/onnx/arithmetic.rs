@@ -1,13 +1,13 @@
 //! Operations on constants: arithmetic on shapes, and on weights.
 
-use super::constant::{Constant, Numbers, Places, axis_of, broadcast, broadcast_steps, count};
+use super::constant::{Constant, Numbers, Places, axis_of, broadcast, broadcast_steps, count, spend};
 use super::file::Node;
 use crate::error::{Error, Result};
 use crate::graph::Smooth;
 use crate::tensor::functions::normal;
 
-/// Most products of a matrix product.
-const MOST_PRODUCTS: usize = 1 << 32;
+/// Products of a matrix product that count as one computed number.
+const PRODUCTS: usize = 1 << 8;
 
 /// The outputs of a node all of whose inputs are constants.
 pub(super) fn compute(node: &Node, inputs: &[Option<&Constant>]) -> Result<Vec<Constant>> {
@@ -631,9 +631,8 @@ impl<E, F> Pair for (std::result::Result<[usize; 2], E>, std::result::Result<[us
 
 fn product([m, k, n]: [usize; 3], a: &[f64], b: &[f64]) -> Result<Constant> {
     count(&[m, n])?;
-    if m.checked_mul(n).and_then(|mn| mn.checked_mul(k)).is_none_or(|p| p > MOST_PRODUCTS) {
-        return Err(Error::model("a product of constants that is too large"));
-    }
+    let products = m.saturating_mul(n).saturating_mul(k);
+    spend(products / PRODUCTS)?;
     let mut out = vec![0.0; m * n];
     for i in 0..m {
         for j in 0..k {

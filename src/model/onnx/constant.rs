@@ -20,7 +20,7 @@ pub(super) fn allow(numbers: usize) {
 }
 
 /// Takes `numbers` from what may be computed.
-fn spend(numbers: usize) -> Result<()> {
+pub(super) fn spend(numbers: usize) -> Result<()> {
     let left = ALLOWED.get().checked_sub(numbers);
     let left = left.ok_or_else(|| Error::model("the graph computes more constants than its size explains"))?;
     ALLOWED.set(left);

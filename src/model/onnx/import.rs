@@ -228,7 +228,10 @@ impl<'f> Importer<'f> {
     /// Adds a node to the graph.
     pub(super) fn add(&mut self, name: &str, op: Op, inputs: &[NodeId]) -> Result<NodeId> {
         let name = self.unique(name);
-        self.builder.push(name, op, inputs)
+        let node = self.builder.push(name, op, inputs)?;
+        // A small file must not ask for tables of channels without end.
+        constant::spend(self.shape(node).c)?;
+        Ok(node)
     }
 
     /// Local response normalisation.
@@ -579,7 +582,7 @@ impl<'f> Importer<'f> {
         if parts.iter().all(|(a, _)| a.dim == Dim::Channel) {
             return Ok(Spread::Channels((0..shape.c).map(|c| at([c, 0, 0])).collect()));
         }
-        let mut all = Vec::with_capacity(shape.len());
+        let mut all = Vec::with_capacity(constant::count(&shape.dims())?);
         for c in 0..shape.c {
             for y in 0..shape.h {
                 all.extend((0..shape.w).map(|x| at([c, y, x])));

@@ -34,6 +34,9 @@ const OPEN_SIDE: usize = 224;
 const COMPUTED: usize = 1 << 24;
 const COMPUTED_PER_BYTE: usize = 4;
 
+/// Most outputs that are looked at for logits.
+const MOST_OUTPUTS: usize = 16;
+
 /// How the axes of the graph's input lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Layout {
@@ -198,6 +201,9 @@ fn output(file: &File, wanted: Option<&str>) -> Result<Vec<String>> {
     }
     let real = |o: &&Port| matches!(o.element, 0 | 1 | 10 | 11 | 16);
     let all: Vec<String> = file.outputs.iter().filter(real).map(|o| o.name.clone()).collect();
+    if all.len() > MOST_OUTPUTS {
+        return Err(Error::model(format!("the graph has {} outputs; choose one with --output", all.len())));
+    }
     // Places are no scores; what makes them says so.
     Ok(if all.is_empty() { file.outputs.iter().map(|o| o.name.clone()).collect() } else { all })
 }
