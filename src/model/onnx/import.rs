@@ -588,7 +588,15 @@ impl<'f> Importer<'f> {
                 all.extend((0..shape.w).map(|x| at([c, y, x])));
             }
         }
-        Ok(Spread::Elements(all))
+        // Often ones: as numbers for all, or for channels, where they are.
+        let plane = shape.plane();
+        let firsts: Vec<f64> = all.iter().step_by(plane).copied().collect();
+        let of_channels = all.chunks_exact(plane).zip(&firsts).all(|(part, first)| part.iter().all(|v| v == first));
+        Ok(match of_channels {
+            true if firsts.iter().all(|v| *v == firsts[0]) => Spread::One(firsts[0]),
+            true => Spread::Channels(firsts),
+            false => Spread::Elements(all),
+        })
     }
 
     /// The signal repeated along axes of size 1 to fill `dims`.
@@ -655,6 +663,10 @@ impl<'f> Importer<'f> {
             self.no_void(y)?;
             return self.joined(op, [x, y], view, name);
         }
+        // The same parts of a map, but for the order of its channels.
+        if let Some(moved) = self.aligned(&b, &a, name)? {
+            return self.combined(op, &a, &moved, name);
+        }
         // Not the same parts of a map: as [n, c, h, w] both.
         if rank > 4 || rank < 2 {
             return Err(Error::model(format!(
@@ -671,6 +683,44 @@ impl<'f> Importer<'f> {
             view.axes[axis] = whole(MAP[axis - 1], size(axis));
         }
         self.joined(op, [x, y], view, name)
+    }
+
+    /// `signal` with its channels in the order of those of `other`, if that makes both lie alike.
+    fn aligned(&mut self, signal: &Signal, other: &Signal, name: &str) -> Result<Option<Signal>> {
+        let of_channels = |view: &View, axis: usize| -> Vec<Atom> {
+            view.axes[axis].iter().copied().filter(|a| a.dim == Dim::Channel).collect()
+        };
+        let mut order: Vec<(usize, usize)> = vec![(0, 0)];
+        let mut moved = false;
+        for axis in 0..signal.view.rank() {
+            let (own, wanted) = (of_channels(&signal.view, axis), of_channels(&other.view, axis));
+            let sizes = |atoms: &[Atom]| atoms.iter().map(|a| a.size).collect::<Vec<_>>();
+            if sizes(&own) != sizes(&wanted) {
+                return Ok(None);
+            }
+            moved |= own != wanted;
+            for (from, to) in own.iter().zip(&wanted) {
+                order = order
+                    .iter()
+                    .flat_map(|&(old, new)| (0..from.size).map(move |i| (old + i * from.stride, new + i * to.stride)))
+                    .collect();
+            }
+        }
+        if !moved || order.len() != self.shape_of(signal).c || order.len() != self.shape_of(other).c {
+            return Ok(None);
+        }
+        order.sort_by_key(|&(_, new)| new);
+        let x = self.node_of(signal)?;
+        let old: Vec<usize> = order.into_iter().map(|(old, _)| old).collect();
+        let node = self.channels(x, &old, &format!("{name}.order"))?;
+        let mut view = signal.view.clone();
+        for (own, wanted) in view.axes.iter_mut().zip(&other.view.axes) {
+            let mut strides = wanted.iter().filter(|a| a.dim == Dim::Channel).map(|a| a.stride);
+            for atom in own.iter_mut().filter(|a| a.dim == Dim::Channel) {
+                atom.stride = strides.next().unwrap_or(atom.stride);
+            }
+        }
+        Ok(Some(Signal::of(node, view)))
     }
 
     /// The view of an elementwise operation on two signals, if both lie alike.

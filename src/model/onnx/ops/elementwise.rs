@@ -7,7 +7,7 @@ use crate::model::onnx::constant::Constant;
 use crate::model::onnx::file::Node;
 use crate::model::onnx::import::{Importer, Signal, Spread, Value};
 use crate::model::onnx::scalar::{Binary, Scalar};
-use crate::model::onnx::view::View;
+use crate::model::onnx::view::{Dim, View, whole};
 
 pub(super) const SOFTPLUS: Smooth = Smooth::Softplus { beta: 1.0, threshold: f64::INFINITY };
 
@@ -53,7 +53,17 @@ pub(super) fn with_constants(
             let node = im.add(name, Op::Affine(Affine::sum(v)), &[node])?;
             Ok(Signal::of(node, signal.view))
         }
-        Spread::Elements(_) => Err(Error::model("factors that differ from position to position are not supported")),
+        Spread::Elements(_) => {
+            let long = |axis: &usize| signal.view.axes[*axis].iter().any(|a| a.dim != Dim::Picture);
+            let [axis] = (0..signal.view.rank()).filter(long).collect::<Vec<_>>()[..] else {
+                return Err(Error::model("factors that differ from position to position are not supported"));
+            };
+            // A flattened map: as a vector it has a channel for each of them.
+            let vector = im.arranged(&signal, &[axis], &format!("{name}.vector"))?;
+            let atoms = whole(Dim::Channel, im.shape(vector).c);
+            let flat = Signal::of(vector, signal.view.with_axis(axis, atoms));
+            with_constants(im, &flat, constant, name, multiply)
+        }
     }
 }
 

@@ -107,8 +107,8 @@ pub(super) fn taken(im: &mut Importer, signal: &Signal, axis: usize, at: &[usize
     }
     match signal.view.is_whole(axis, shape) {
         Some(dim @ (Dim::Row | Dim::Column)) => {
-            let step = if at.len() > 1 { at[1].wrapping_sub(at[0]) } else { 1 };
-            let regular = at.windows(2).all(|w| w[1] == w[0] + step) && step > 0 && step <= n;
+            let step = if at.len() > 1 { at[1].saturating_sub(at[0]) } else { 1 };
+            let regular = step > 0 && at.windows(2).all(|w| w[1].checked_sub(w[0]) == Some(step));
             if !regular {
                 return Err(Error::model("rows or columns in another order are not supported"));
             }
