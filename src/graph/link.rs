@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Conv, Graph, Linear, Op};
+use super::{Conv, Graph, Linear, NodeId, Op};
 use crate::error::{Error, Result};
 
 /// How a net's logits become probabilities.
@@ -14,8 +14,8 @@ pub enum Link {
     /// The softmax of all logits.
     #[default]
     Softmax,
-    /// The sigmoid of each logit, for a net with one output. Its logit is `z` alone, or the pair `−z`, `z`
-    /// ([`Graph::two_classes`]).
+    /// The sigmoid of each logit: for a net whose classes do not exclude each other, and for a net with one output. The
+    /// logit of the latter is `z` alone, or the pair `−z`, `z` ([`Graph::two_classes`]).
     Sigmoid,
 }
 
@@ -30,6 +30,25 @@ impl Link {
 }
 
 impl Graph {
+    /// The layer whose channels the logits are, behind nodes that treat every channel alike.
+    fn last_layer(&self) -> NodeId {
+        let mut last = self.output();
+        while matches!(self.node(last).op, Op::Flatten | Op::AvgPool { .. } | Op::AdaptiveAvgPool { .. }) {
+            last = self.node(last).inputs[0];
+        }
+        last
+    }
+
+    /// Whether both logits are made of one output, `−z` and `z` ([`Graph::two_classes`]).
+    pub fn is_paired(&self) -> bool {
+        self.link() == Link::Sigmoid
+            && match &self.node(self.last_layer()).op {
+                Op::Linear(linear) => linear.weight.is_mirrored(),
+                Op::Conv(conv) => conv.weight.is_mirrored(),
+                _ => false,
+            }
+    }
+
     /// Turns a net with one output `z` into one with two classes: class 0 ("not") has the logit `−z`, class 1 ("yes")
     /// the logit `z`. For this, the layer that produces `z` contains its weights twice, first with the sign changed;
     /// all other nodes stay. Other nets are unchanged.
@@ -41,11 +60,7 @@ impl Graph {
         if self.classes() != 1 {
             return Ok(self.clone());
         }
-        // The nodes in between treat every channel alike.
-        let mut last = self.output();
-        while matches!(self.node(last).op, Op::Flatten | Op::AvgPool { .. } | Op::AdaptiveAvgPool { .. }) {
-            last = self.node(last).inputs[0];
-        }
+        let last = self.last_layer();
         let both = |bias: &Option<Arc<[f64]>>| {
             bias.as_ref().map(|b| b.iter().map(|v| -v).chain(b.iter().copied()).collect::<Arc<[f64]>>())
         };

@@ -796,12 +796,23 @@ impl Model {
         })
     }
 
+    /// The net as stored, for inputs of shape `input`; batch norms are not folded.
+    ///
+    /// # Errors
+    /// As [`Model::graph`].
+    pub fn unfolded_at(&self, input: Shape) -> Result<Graph> {
+        #[cfg(feature = "onnx")]
+        if let Some(source) = &self.source {
+            return source.resized(input, &self.unfolded)?.two_classes();
+        }
+        self.unfolded.resized(input)
+    }
+
     /// The net for inputs of another size; a graph from a file may compute other numbers then, so it is read again.
     fn other_size(&self, graph: &Graph, input: Shape) -> Result<Graph> {
         #[cfg(feature = "onnx")]
-        if let Some(source) = &self.source {
-            let again = source.resized(input, &self.unfolded)?;
-            let again = if again.classes() == 1 { again.two_classes()? } else { again }.fold()?;
+        if self.source.is_some() {
+            let again = self.unfolded_at(input)?.fold()?;
             let same = graph.resized(input).ok().filter(|resized| resized.is_like(&again));
             // Weights that are shared are packed once.
             return Ok(same.unwrap_or(again));
@@ -825,7 +836,7 @@ impl Model {
     /// # Errors
     /// As [`Labels::from_file`].
     pub fn read_labels(&self, path: &Path) -> Result<Labels> {
-        Labels::read(path, self.classes(), self.link() == Link::Sigmoid)
+        Labels::read(path, self.classes(), self.unfolded.is_paired())
     }
 
     /// Replaces the names of the classes.

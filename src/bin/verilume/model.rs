@@ -4,7 +4,6 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use serde_json::json;
-use verilume::graph::Link;
 use verilume::model::{ARCHITECTURES, EMBEDDED, ModelInfo};
 use verilume::report::Versioned;
 use verilume::run::Said;
@@ -29,18 +28,15 @@ pub fn run(args: &ModelArgs) -> Result<ExitCode> {
             answer.line(&if *json {
                 serde_json::to_string_pretty(&Versioned::new(&info))?
             } else {
-                described(&info)
+                described(&info, model.unfolded().is_paired())
             })?;
         }
         ModelCommand::Dump { model, format, size, unfolded } => {
             let model = plan::open_model(model)?;
             let default = model.default_input();
             let shape = size.map_or(default, |CropSize { crop: [h, w], .. }| Shape::new(default.c, h, w));
-            let text = if *unfolded {
-                model.unfolded().resized(shape)?.dump(*format)
-            } else {
-                model.graph(shape)?.dump(*format)
-            };
+            let text =
+                if *unfolded { model.unfolded_at(shape)?.dump(*format) } else { model.graph(shape)?.dump(*format) };
             Said::of_net(&model).tell(&InputProgress::new(Voice::Normal));
             answer.line(text.trim_end())?;
         }
@@ -66,7 +62,7 @@ fn list(as_json: bool) -> String {
     )
 }
 
-fn described(info: &ModelInfo) -> String {
+fn described(info: &ModelInfo, one_output: bool) -> String {
     let [c, h, w] = info.input;
     let p = &info.preprocess;
     let numbers = |v: &[f64]| match v {
@@ -80,14 +76,8 @@ fn described(info: &ModelInfo) -> String {
         ("name", text(&info.name)),
         ("architecture", info.architecture.clone()),
         ("input", format!("{c} x {h} x {w}")),
-        (
-            "classes",
-            if info.link == Link::Sigmoid {
-                "2, of one output: 0 is not, 1 is yes".into()
-            } else {
-                info.classes.to_string()
-            },
-        ),
+        ("classes", if one_output { "2, of one output: 0 is not, 1 is yes".into() } else { info.classes.to_string() }),
+        ("head", info.link.name().into()),
         ("parameters", format!("{:.2} million", info.parameters as f64 / 1e6)),
         ("multiplications", format!("{:.1} million a forward pass", info.macs as f64 / 1e6)),
         ("operations", format!("{:.1} million, additions counted", info.flops as f64 / 1e6)),

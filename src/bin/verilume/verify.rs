@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use serde::Serialize;
 use verilume::data::{ArrayFile, Item, NetInput, Room, Row, Source, paths};
-use verilume::graph::Link;
 use verilume::model::Model;
 use verilume::program::Score;
 use verilume::report::Versioned;
@@ -150,7 +149,7 @@ impl Logits {
     fn open(path: &Path, model: &Model, inputs: usize, room: Room) -> Result<Self> {
         let array = ArrayFile::open(path, room).map_err(|e| e.within("--logits"))?;
         let (shown, rows, classes) = (paths::shown(path), array.rows(), model.classes());
-        let sigmoid = model.link() == Link::Sigmoid;
+        let sigmoid = model.unfolded().is_paired();
         let mut logits = Self { array, shown, form: Layout::Classes, rows };
         match *logits.array.dims() {
             [n] if sigmoid && logits.array.is_single() && n == inputs => {

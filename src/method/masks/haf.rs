@@ -3,7 +3,7 @@
 
 use crate::engine::{Batch, Copies, Engine, Script, Task};
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Link, NodeId};
+use crate::graph::{Graph, NodeId};
 use crate::map::{Gap, Map, Sign, Space};
 use crate::method::shared::descent::{Course, in_groups};
 use crate::method::{Entry, Method, MethodPreset, Parameter, Promise, When};
@@ -291,7 +291,7 @@ impl Haf {
                     Preserved::Vector => {
                         let squares = logits.iter().zip(there.iter()).map(|(a, b)| (a - b) * (a - b));
                         // A single output enters both logits, −z and z.
-                        let times = if graph.link() == Link::Sigmoid { graph.classes() as f64 } else { 1.0 };
+                        let times = if graph.is_paired() { graph.classes() as f64 } else { 1.0 };
                         (squares.sum::<f64>() / times, 2.0 / times)
                     }
                 };

@@ -1,7 +1,6 @@
 //! Wrong class: do different classes have different maps?
 
 use super::{Measurement, PanelKind, Test, Threshold};
-use crate::graph::Link;
 use crate::map::{channel_max_abs, paper_scale};
 use crate::reliability::similarity::{spearman_abs, ssim, top_k_intersection};
 
@@ -17,7 +16,7 @@ pub(super) const TEST: Test = Test {
     measure: "Spearman of both maps' magnitudes",
     threshold: Threshold::AtMost(0.9),
     run: |bench, examined| {
-        if bench.graph.link() == Link::Sigmoid {
+        if bench.graph.is_paired() {
             return Ok(Measurement::not_applicable(
                 "the net has one output: its other class is the same number with the sign changed",
             ));

@@ -5,7 +5,6 @@ use super::attacked::{self, EPSILON, ITERATIONS, RememberedAttack, START, STEP};
 use super::{Better, Bounds, Case, Metric, MetricEntry, Needs, Output, Readings, plane, reduce, within};
 use crate::engine::{Batch, Engine};
 use crate::error::{Error, Result};
-use crate::graph::Link;
 use crate::map::{Map, Reduction, Sign};
 use crate::method::Parameter;
 use crate::random::Stream;
@@ -90,7 +89,7 @@ impl Metric for DWsol {
             let present = if there(case.targets[i]) { case.targets[i] } else { first.class };
             let boxes = regions.iter().filter(|r| r.class == present).map(|r| r.bounds).collect();
             // With a single output, the other class is its negative, so there is no absent class to ask about.
-            let classes = if case.graph.link() == Link::Sigmoid { 0 } else { case.graph.classes() };
+            let classes = if case.graph.is_paired() { 0 } else { case.graph.classes() };
             let others: Vec<usize> = (0..classes).filter(|&class| !there(class)).collect();
             let drawn = if others.is_empty() { Vec::new() } else { draws.subset(case.x.keys()[i], 0, others.len(), 1) };
             let absent = drawn.first().and_then(|&k| others.get(k as usize).copied());
