@@ -72,29 +72,36 @@ fn encoding(dtype: Dtype) -> Option<Encoding> {
 /// Numbers that are looked at together, without a branch among them.
 const LOOKED_AT: usize = 1 << 12;
 
-/// Position and value of the first number for which `is_odd` holds of its bits.
-fn first_odd<const N: usize>(raw: &[u8], is_odd: impl Fn([u8; N]) -> bool) -> Option<(usize, [u8; N])> {
+/// Position of the first number whose exponent has all bits set: a NaN or an infinity. `carried` adds one to the last bit of
+/// the exponent and gives the sign bit, which is set by the carry.
+fn first_odd<const N: usize>(raw: &[u8], carried: impl Fn([u8; N]) -> u64) -> Option<usize> {
     let numbers = raw.as_chunks::<N>().0;
-    let parts = numbers.chunks(LOOKED_AT).enumerate();
-    let (part, odd) = parts.into_iter().find(|(_, part)| part.iter().fold(false, |any, b| any | is_odd(*b)))?;
-    let at = odd.iter().position(|b| is_odd(*b))?;
-    Some((part * LOOKED_AT + at, odd[at]))
+    let (part, odd) =
+        numbers.chunks(LOOKED_AT).enumerate().find(|(_, part)| part.iter().fold(0, |any, b| any | carried(*b)) != 0)?;
+    Some(part * LOOKED_AT + odd.iter().position(|b| carried(*b) != 0)?)
+}
+
+/// As [`first_odd`] for single precision, in its own width.
+fn first_odd_single(raw: &[u8]) -> Option<usize> {
+    let carried = |b: &[u8; 4]| ((u32::from_le_bytes(*b) & 0x7fff_ffff) + 0x0080_0000) & 0x8000_0000;
+    let numbers = raw.as_chunks::<4>().0;
+    let (part, odd) =
+        numbers.chunks(LOOKED_AT).enumerate().find(|(_, part)| part.iter().fold(0, |any, b| any | carried(b)) != 0)?;
+    Some(part * LOOKED_AT + odd.iter().position(|b| carried(b) != 0)?)
 }
 
 /// The first number that is NaN or infinite: its position and which of the two it is.
 fn first_not_finite(raw: &[u8], encoding: Encoding) -> Option<(usize, &'static str)> {
-    let name = |nan: bool| if nan { "NaN" } else { "infinity" };
-    // All bits of the exponent are set.
-    match encoding {
-        Encoding::F16 => first_odd(raw, |b| u16::from_le_bytes(b) & 0x7c00 == 0x7c00)
-            .map(|(i, b)| (i, name(half::f16::from_le_bytes(b).is_nan()))),
-        Encoding::Bf16 => first_odd(raw, |b| u16::from_le_bytes(b) & 0x7f80 == 0x7f80)
-            .map(|(i, b)| (i, name(half::bf16::from_le_bytes(b).is_nan()))),
-        Encoding::F32 => first_odd(raw, |b| u32::from_le_bytes(b) & 0x7f80_0000 == 0x7f80_0000)
-            .map(|(i, b)| (i, name(f32::from_le_bytes(b).is_nan()))),
-        Encoding::F64 => first_odd(raw, |b| u64::from_le_bytes(b) & 0x7ff0 << 48 == 0x7ff0 << 48)
-            .map(|(i, b)| (i, name(f64::from_le_bytes(b).is_nan()))),
-    }
+    let half = |b: [u8; 2], last: u64| ((u64::from(u16::from_le_bytes(b)) & 0x7fff) + last) & 0x8000;
+    let at = match encoding {
+        Encoding::F16 => first_odd(raw, |b| half(b, 0x0400)),
+        Encoding::Bf16 => first_odd(raw, |b| half(b, 0x0080)),
+        Encoding::F32 => first_odd_single(raw),
+        Encoding::F64 => first_odd(raw, |b| ((u64::from_le_bytes(b) & !(1 << 63)) + (1 << 52)) & 1 << 63),
+    }?;
+    let size = encoding.bytes();
+    let number = Weight::stored([1; 4], Arc::new(raw[at * size..(at + 1) * size].to_vec()), 0, encoding).ok()?;
+    Some((at, if number.to_f64()[0].is_nan() { "NaN" } else { "infinity" }))
 }
 
 /// Refuses numbers of shape `dims` that are not finite; the error says which and where.
@@ -339,6 +346,39 @@ impl Tensors {
                 "tensor '{first}' {}has no place in the net",
                 if surplus.len() > 1 { format!("(and {} others) ", surplus.len() - 1) } else { String::new() }
             ))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_are_not_finite_are_found() {
+        let numbers: Vec<f64> = (0..9000).map(|i| (f64::from(i) - 4500.0) * 0.5).collect();
+        let encode = |encoding: Encoding, numbers: &[f64]| -> Vec<u8> {
+            let bytes = |v: &f64| match encoding {
+                Encoding::F16 => half::f16::from_f64(*v).to_le_bytes().to_vec(),
+                Encoding::Bf16 => half::bf16::from_f64(*v).to_le_bytes().to_vec(),
+                Encoding::F32 => (*v as f32).to_le_bytes().to_vec(),
+                Encoding::F64 => v.to_le_bytes().to_vec(),
+            };
+            numbers.iter().flat_map(bytes).collect()
+        };
+        for encoding in [Encoding::F16, Encoding::Bf16, Encoding::F32, Encoding::F64] {
+            assert_eq!(first_not_finite(&encode(encoding, &numbers), encoding), None, "{encoding:?}");
+            for at in [0, 4095, 4096, 8999] {
+                for (odd, name) in [(f64::NAN, "NaN"), (f64::INFINITY, "infinity"), (f64::NEG_INFINITY, "infinity")] {
+                    let mut numbers = numbers.clone();
+                    numbers[at] = odd;
+                    assert_eq!(
+                        first_not_finite(&encode(encoding, &numbers), encoding),
+                        Some((at, name)),
+                        "{encoding:?}"
+                    );
+                }
+            }
         }
     }
 }
