@@ -2,7 +2,10 @@
 #![cfg(feature = "onnx")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail anywhere")]
 
+mod drawn;
 mod onnx_files;
+
+use drawn::drawn;
 
 use onnx_files::{Array, answer, apart, folder, top};
 use serde_json::{Map, Value};
@@ -44,5 +47,29 @@ fn every_trap_is_seen() {
     assert_eq!(cases.len(), 122);
     let faults: Vec<String> =
         cases.iter().filter_map(|(name, case)| Some(format!("{name}: {}", fault(name, case)?))).collect();
+    assert!(faults.is_empty(), "{} of {}:\n{}", faults.len(), cases.len(), faults.join("\n"));
+}
+
+#[test]
+fn channels_are_found_wherever_they_lie() {
+    let text = std::fs::read_to_string(folder("cases/onnx-arrangements/expected.json")).unwrap();
+    let cases: Map<String, Value> = serde_json::from_str(&text).unwrap();
+    assert!(cases.len() > 60, "{}", cases.len());
+    let fault = |name: &String, case: &Value| {
+        let dims: Vec<usize> = case["input"].as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as usize).collect();
+        let values = drawn("input", &dims).into_iter().map(f64::from).collect();
+        let x = Array { dims: dims.try_into().unwrap(), values };
+        let x = if x.dims[3] == 3 && x.dims[1] != 3 { x.channels_first() } else { x };
+        let path = folder("cases/onnx-arrangements").join(format!("{name}.onnx"));
+        let found = match answer(&path, &x) {
+            Ok(found) => found.logits,
+            Err(said) => return Some(format!("{name}: {said}")),
+        };
+        let logits: Vec<f64> = case["logits"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
+        // onnxruntime computes in single precision.
+        let off = apart(&found, &logits);
+        (!(off <= 1e-5)).then(|| format!("{name}: logits differ by {off:.1e}"))
+    };
+    let faults: Vec<String> = cases.iter().filter_map(|(name, case)| fault(name, case)).collect();
     assert!(faults.is_empty(), "{} of {}:\n{}", faults.len(), cases.len(), faults.join("\n"));
 }
