@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::graph::{Bytes, Graph, Link, Op};
+use crate::graph::{Affine, Bytes, Graph, Link, Op};
 use crate::model::Reading;
 use crate::tensor::Shape;
 use file::{File, Node, Port};
@@ -327,14 +327,31 @@ fn build(
     importer.finish(output)
 }
 
+/// The products and sums with constants that all numbers of the picture pass first, in whatever order its channels are.
+fn first_step(graph: &Graph) -> Option<&Affine> {
+    let readers = graph.consumers();
+    let (mut found, mut seen, mut waiting) = (None, vec![false; graph.nodes().len()], vec![graph.input()]);
+    while let Some(id) = waiting.pop() {
+        for &reader in &readers[id.index()] {
+            if std::mem::replace(&mut seen[reader.index()], true) {
+                continue;
+            }
+            match &graph.node(reader).op {
+                Op::Slice { .. } | Op::Shuffle { .. } | Op::Concat => waiting.push(reader),
+                Op::Affine(affine) if found.is_none() => found = Some(affine),
+                _ => return None,
+            }
+        }
+    }
+    found
+}
+
 /// Which numbers the graph takes pictures as: what its first steps do with them.
 fn levels(graph: &Graph, port: &Port) -> Levels {
     if port.element == 2 {
         return Levels::Bytes;
     }
-    let readers = graph.consumers();
-    let firsts: Vec<&Op> = readers[graph.input().index()].iter().map(|&id| &graph.node(id).op).collect();
-    let [Op::Affine(affine)] = firsts[..] else { return Levels::Unknown };
+    let Some(affine) = first_step(graph) else { return Levels::Unknown };
     let least = affine.scale.iter().copied().fold(f64::INFINITY, f64::min);
     let most = affine.scale.iter().copied().fold(0.0, f64::max);
     // The mean that is subtracted before the scaling.

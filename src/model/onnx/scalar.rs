@@ -175,7 +175,10 @@ impl Scalar {
         if self.is_affine() {
             return None;
         }
-        let points: Vec<f64> = (-41..=41).map(|i| f64::from(i) * 0.1907 + 0.013).collect();
+        // Close together where functions bend, and far out, where bounds may be.
+        let near = (-41..=41).map(|i| f64::from(i) * 0.1907 + 0.013);
+        let far = [9.0, 11.0, 15.0, 19.0, 23.0, 31.0, 49.0, 99.0, 130.0, 254.0, 257.0, 1e3, 1e4, 7e4, 1e6, 1e9];
+        let points: Vec<f64> = near.chain(far).chain(far.map(|x| -x)).collect();
         let own: Vec<f64> = points.iter().map(|&x| self.at(x)).collect();
         let same =
             |f: &dyn Fn(f64) -> f64| points.iter().zip(&own).all(|(&x, y)| (f(x) - y).abs() <= SAME * y.abs().max(1.0));
@@ -281,6 +284,9 @@ mod tests {
         let positive = Scalar::above(false, &x, &Scalar::affine(&x, 0.0, 0.0, "c"), "g");
         assert_eq!(Scalar::binary(Binary::Mul, &x, &positive, "r").known(), Some(Known::Relu));
         assert_eq!(positive.known(), None);
+        // A bound far out is one.
+        let wide = Scalar::clip(&Scalar::affine(&x, 1.0, 0.0, "a"), 0.0, 20.0, "c");
+        assert_eq!(wide.known(), None);
         let six = Scalar::clip(&Scalar::clip(&x, 0.0, f64::INFINITY, "a"), f64::NEG_INFINITY, 6.0, "b");
         assert_eq!(six.known(), Some(Known::Clamp(0.0, 6.0)));
     }
