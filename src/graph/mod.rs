@@ -198,18 +198,17 @@ impl Graph {
         builder.finish(new[self.output.0])
     }
 
-    /// Whether `other` has the same operations on the same nodes, whatever the numbers of its weights.
+    /// Whether `other` has the same operations on the same nodes, with the same numbers.
     #[cfg(feature = "onnx")]
     pub(crate) fn is_like(&self, other: &Graph) -> bool {
-        let settings = |op: &Op| match op {
-            Op::Conv(conv) => format!("{:?} {} {:?}", conv.window, conv.groups, conv.weight.dims()),
-            Op::Linear(linear) => format!("{:?}", linear.weight.dims()),
-            op => format!("{op:?}"),
+        let same = |a: &Op, b: &Op| match (a, b) {
+            (Op::Conv(a), Op::Conv(b)) => {
+                (a.window, a.groups, &a.bias) == (b.window, b.groups, &b.bias) && a.weight.is_same(&b.weight)
+            }
+            (Op::Linear(a), Op::Linear(b)) => a.bias == b.bias && a.weight.is_same(&b.weight),
+            (a, b) => format!("{a:?}") == format!("{b:?}"),
         };
-        let alike = |(a, b): (&Node, &Node)| {
-            let sizes = a.shape == b.shape && a.inputs == b.inputs && a.op.kind() == b.op.kind();
-            sizes && settings(&a.op) == settings(&b.op)
-        };
+        let alike = |(a, b): (&Node, &Node)| a.shape == b.shape && a.inputs == b.inputs && same(&a.op, &b.op);
         self.nodes.len() == other.nodes.len()
             && self.output == other.output
             && self.nodes.iter().zip(&other.nodes).all(alike)

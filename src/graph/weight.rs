@@ -201,6 +201,18 @@ impl Weight {
         self.mirrored
     }
 
+    /// Whether `other` holds the same numbers in the same shape, bit for bit.
+    #[cfg(feature = "onnx")]
+    pub(super) fn is_same(&self, other: &Weight) -> bool {
+        fn stored(w: &Weight) -> &[u8] {
+            &(*w.bytes).as_ref()[w.offset..w.offset + w.len() * w.encoding.bytes()]
+        }
+        let form = |w: &Weight| (w.dims, w.encoding, w.part, w.mirrored);
+        form(self) == form(other)
+            && self.row_scale == other.row_scale
+            && (std::ptr::eq(stored(self), stored(other)) || stored(self) == stored(other))
+    }
+
     /// Identifies these numbers: equal ids mean equal numbers.
     pub fn id(&self) -> WeightId {
         WeightId(self.id, self.part)
