@@ -634,8 +634,9 @@ fn moves(_: &Truth, engine: &mut Engine) -> Outcome {
 
 /// Maps in other sizes.
 fn sizes(_: &Truth, engine: &mut Engine) -> Outcome {
-    for interpolation in [Interpolation::Nearest, Interpolation::Linear, Interpolation::LinearAligned] {
-        let op = Op::Resize(Resize { to: ResizeTo::Size([9, 4]), interpolation });
+    for interpolation in Interpolation::ALL {
+        let to = if interpolation.reaches(7, 4) { [9, 4] } else { [9, 8] };
+        let op = Op::Resize(Resize { to: ResizeTo::Size(to), interpolation });
         let case = Case::of(format!("{op:?}"), 2, Shape::new(5, 6, 7), op);
         check_case(engine, &case, Numbers::Reals, 0.0)?;
     }

@@ -67,15 +67,41 @@ pub enum Interpolation {
     /// Linear between the two nearest, with the first and the last elements at the same places
     /// (PyTorch's `align_corners=True`).
     LinearAligned,
+    /// The map in the middle, beyond its edges mirrored there: of an odd number of elements more, the odd one last
+    /// (PyTorch's padding `reflect`).
+    Reflected,
+    /// The map in the middle, beyond its edges their elements (PyTorch's padding `replicate`); as `Reflected` else.
+    Replicated,
 }
 
 impl Interpolation {
+    /// Every one.
+    pub const ALL: [Interpolation; 5] = [
+        Interpolation::Nearest,
+        Interpolation::Linear,
+        Interpolation::LinearAligned,
+        Interpolation::Reflected,
+        Interpolation::Replicated,
+    ];
+
+    /// Whether an axis of `n` elements can become one of `out`.
+    pub const fn reaches(self, n: usize, out: usize) -> bool {
+        match self {
+            Interpolation::Nearest | Interpolation::Linear | Interpolation::LinearAligned => true,
+            // A mirror shows each element once.
+            Interpolation::Reflected => out >= n && (out - n).div_ceil(2) < n,
+            Interpolation::Replicated => out >= n,
+        }
+    }
+
     /// Lower-case name.
     pub const fn name(self) -> &'static str {
         match self {
             Interpolation::Nearest => "nearest",
             Interpolation::Linear => "linear",
             Interpolation::LinearAligned => "linear_aligned",
+            Interpolation::Reflected => "reflected",
+            Interpolation::Replicated => "replicated",
         }
     }
 
@@ -87,6 +113,14 @@ impl Interpolation {
                 Interpolation::Linear => ((o as f64 + 0.5) * (n as f64 / out as f64) - 0.5).max(0.0),
                 Interpolation::LinearAligned if out > 1 => o as f64 * ((n - 1) as f64 / (out - 1) as f64),
                 Interpolation::LinearAligned => 0.0,
+                Interpolation::Reflected | Interpolation::Replicated => {
+                    let before = out.saturating_sub(n) / 2;
+                    let inside = o.saturating_sub(before).min(n - 1);
+                    let beyond = before.saturating_sub(o) + (o.saturating_sub(before)).saturating_sub(n - 1);
+                    let mirrored = if o < before { beyond } else { (n - 1).saturating_sub(beyond) };
+                    let at = if self == Interpolation::Replicated || beyond == 0 { inside } else { mirrored };
+                    return vec![(at.min(n - 1), 1.0)];
+                }
             };
             let low = (at as usize).min(n - 1);
             let share = at - low as f64;
@@ -128,6 +162,10 @@ impl Resize {
         if !fits(h) || !fits(w) || !fits(x.h) || !fits(x.w) {
             return Err(Error::model(format!("{x} cannot be resized to {h} rows and {w} columns")));
         }
+        if !self.interpolation.reaches(x.h, h) || !self.interpolation.reaches(x.w, w) {
+            let how = self.interpolation.name();
+            return Err(Error::model(format!("{x} cannot be {how} to {h} rows and {w} columns")));
+        }
         Ok(Shape::new(x.c, h, w))
     }
 
@@ -142,9 +180,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn edges_are_mirrored_or_repeated() {
+        let sources = |interpolation: Interpolation, n, out| -> Vec<usize> {
+            let blend = interpolation.blend(n, out);
+            (0..out).flat_map(|o| blend.terms(o).map(|(source, _)| source).collect::<Vec<_>>()).collect()
+        };
+        assert_eq!(sources(Interpolation::Reflected, 4, 9), [2, 1, 0, 1, 2, 3, 2, 1, 0]);
+        assert_eq!(sources(Interpolation::Replicated, 4, 9), [0, 0, 0, 1, 2, 3, 3, 3, 3]);
+        assert!(Interpolation::Reflected.reaches(4, 9) && !Interpolation::Reflected.reaches(4, 11));
+        assert!(!Interpolation::Replicated.reaches(4, 3));
+    }
+
+    #[test]
     fn weights_add_up_and_adjoints_are_transposed() {
-        for interpolation in [Interpolation::Nearest, Interpolation::Linear, Interpolation::LinearAligned] {
-            for (n, out) in [(1, 4), (4, 1), (5, 9), (7, 3), (3, 3)] {
+        for interpolation in Interpolation::ALL {
+            for (n, out) in
+                [(1, 4), (4, 1), (5, 9), (7, 3), (3, 3)].into_iter().filter(|(n, out)| interpolation.reaches(*n, *out))
+            {
                 let blend = interpolation.blend(n, out);
                 assert_eq!((blend.len(), blend.is_empty()), (out, false));
                 let back = blend.adjoint(n);

@@ -358,9 +358,16 @@ pub fn pointwise(numbers: Numbers) -> Vec<Case> {
             }
             add(Op::Reduce(Reduce { over, mean: i % 2 == 0 }));
         }
-        for interpolation in [Interpolation::Nearest, Interpolation::Linear, Interpolation::LinearAligned] {
-            add(Op::Resize(Resize { to: ResizeTo::Factor([2, 1]), interpolation }));
-            add(Op::Resize(Resize { to: ResizeTo::Size([3, 7]), interpolation }));
+        for interpolation in Interpolation::ALL {
+            let Shape { h, w, .. } = shape;
+            for to in [[3, 7], [h + 3, w + 1]] {
+                if interpolation.reaches(h, to[0]) && interpolation.reaches(w, to[1]) {
+                    add(Op::Resize(Resize { to: ResizeTo::Size(to), interpolation }));
+                }
+            }
+            if interpolation.reaches(1, 2) {
+                add(Op::Resize(Resize { to: ResizeTo::Factor([2, 1]), interpolation }));
+            }
         }
         for groups in [1, 2, 3, 4, c].into_iter().filter(|g| c.is_multiple_of(*g)) {
             add(Op::Shuffle { groups });

@@ -346,6 +346,19 @@ fn blended(interpolation: Interpolation, n: usize, out: usize, o: usize) -> Vec<
         Interpolation::Linear => (n as f64 / out as f64 * (o as f64 + 0.5) - 0.5).clamp(0.0, (n - 1) as f64),
         Interpolation::LinearAligned if out == 1 => 0.0,
         Interpolation::LinearAligned => ((n - 1) * o) as f64 / (out - 1) as f64,
+        Interpolation::Reflected | Interpolation::Replicated => {
+            let (last, at) = (n as isize - 1, o as isize - ((out - n) / 2) as isize);
+            let mirrored = if at < 0 {
+                -at
+            } else if at > last {
+                2 * last - at
+            } else {
+                at
+            };
+            let nearest = at.clamp(0, last);
+            let source = if interpolation == Interpolation::Reflected { mirrored } else { nearest };
+            return vec![(source as usize, 1.0)];
+        }
     };
     // The hat function around each element.
     (0..n).map(|i| (i, (1.0 - (at - i as f64).abs()).max(0.0))).filter(|(_, w)| *w > 0.0).collect()

@@ -8,6 +8,7 @@ use crate::model::onnx::constant::axis_of;
 use crate::model::onnx::file::Node;
 use crate::model::onnx::import::{Importer, Padded, Signal, Value, flat_indices};
 use crate::model::onnx::view::{Atom, Dim, MAP, View, extent, indices, whole};
+use crate::tensor::{Interpolation, Resize, ResizeTo, Shape};
 
 pub(super) fn concat(im: &mut Importer, node: &Node, x: &Inputs) -> Result<Signal> {
     let name = node.name.as_str();
@@ -211,9 +212,12 @@ pub(super) fn pad(im: &mut Importer, node: &Node, x: &Inputs) -> Result<Signal> 
     if pads.iter().all(|&n| n == 0) {
         return Ok(signal.clone());
     }
-    if mode != "constant" {
-        return Err(Error::model(format!("padding by {mode} is not supported")));
-    }
+    let mirrored = match mode {
+        "constant" => None,
+        "reflect" => Some(Interpolation::Reflected),
+        "edge" => Some(Interpolation::Replicated),
+        _ => return Err(Error::model(format!("padding by {mode} is not supported"))),
+    };
     let value = match x.optional(2)? {
         Some(c) if c.len() == 0 => 0.0,
         Some(c) => c.single().ok_or_else(|| Error::model("a padding of several numbers"))?,
@@ -243,6 +247,20 @@ pub(super) fn pad(im: &mut Importer, node: &Node, x: &Inputs) -> Result<Signal> 
     let (channels, rows, columns) = (of(Dim::Channel), of(Dim::Row), of(Dim::Column));
     let name = node.name.as_str();
     let mut source = im.node_of(signal)?;
+    if let Some(interpolation) = mirrored {
+        let sides = [rows, columns].map(|[before, after]| (usize::try_from(before).ok(), usize::try_from(after).ok()));
+        let [(Some(top), Some(bottom)), (Some(left), Some(right))] = sides else {
+            return Err(Error::model(format!("negative padding {pads:?} by {mode} is not supported")));
+        };
+        let odd_last = |before: usize, after: usize| after == before || after == before + 1;
+        if channels != [0; 2] || !odd_last(top, bottom) || !odd_last(left, right) {
+            return Err(Error::model(format!("padding {pads:?} by {mode} is not supported; equal sides are")));
+        }
+        im.no_void(source)?;
+        let to = ResizeTo::Size([shape.h + top + bottom, shape.w + left + right]);
+        let node = im.add(name, Op::Resize(Resize { to, interpolation }), &[source])?;
+        return Ok(Signal::of(node, resized_view(&signal.view, &dims, im.shape(node))));
+    }
     if channels != [0; 2] {
         let [Ok(before), Ok(after)] = channels.map(usize::try_from) else {
             return Err(Error::model("negative padding of channels is not supported"));
@@ -259,13 +277,17 @@ pub(super) fn pad(im: &mut Importer, node: &Node, x: &Inputs) -> Result<Signal> 
         im.no_void(source)?;
         im.padded(Padded { source, rows, columns, value }, name)?
     };
-    let mut view = signal.view.clone();
-    for axis in 0..rank {
-        if let Some(dim) = dims[axis].filter(|_| sides[axis] != [0; 2]) {
-            view.axes[axis] = whole(dim, extent(im.shape(node), dim));
-        }
+    Ok(Signal::of(node, resized_view(&signal.view, &dims, im.shape(node))))
+}
+
+/// `view` of a map that now has the shape `shape`; `dims` are the axes of the map that its axes are, as wholes.
+fn resized_view(view: &View, dims: &[Option<Dim>], shape: Shape) -> View {
+    let axes = view.axes.iter().zip(dims);
+    View {
+        axes: axes
+            .map(|(atoms, dim)| dim.map_or_else(|| atoms.clone(), |dim| whole(dim, extent(shape, dim))))
+            .collect(),
     }
-    Ok(Signal::of(node, view))
 }
 
 pub(super) fn reshaped(im: &mut Importer, signal: &Signal, to: &[usize], name: &str) -> Result<Signal> {
