@@ -39,6 +39,21 @@ pub(super) fn concat(im: &mut Importer, node: &Node, x: &Inputs) -> Result<Signa
         let first = &signals[0].view;
         this && (0..rank).all(|a| a == axis || s.view.axes[a] == first.axes[a])
     };
+    // Maps beside one another along a new axis: the channels of each follow those of the one before.
+    let stacked = |s: &Signal| s.view.axes[axis].is_empty() && s.view == signals[0].view;
+    if signals.len() > 1
+        && before.is_empty()
+        && after.is_empty()
+        && signals.iter().all(|s| stacked(s) && im.shape_of(s) == im.shape_of(&signals[0]))
+    {
+        let channels = im.shape_of(&signals[0]).c;
+        let parts = signals.iter().map(|s| im.node_of(s)).collect::<Result<Vec<_>>>()?;
+        parts.iter().try_for_each(|&part| im.no_void(part))?;
+        let out = im.add(name, Op::Concat, &parts)?;
+        let atom = Atom { dim: Dim::Channel, size: parts.len(), stride: channels };
+        let view = signals[0].view.with_axis(axis, vec![atom]);
+        return Ok(Signal::of(out, view));
+    }
     let positions = |s: &Signal| [im.shape_of(s).h, im.shape_of(s).w];
     let alike = signals.iter().all(lies_alike) && signals.iter().all(|s| positions(s) == positions(&signals[0]));
     let (parts, along): (Vec<NodeId>, Dim) = if alike {
