@@ -284,6 +284,13 @@ fn external_numbers_stay_in_the_folder() {
     let sum = open("own").unwrap();
     std::fs::write(inside.join("own"), vec![0u8; 48]).unwrap();
     assert_ne!(open("own").unwrap(), sum, "the checksum counts numbers in other files");
+    // A name without a folder is one in the working folder; only a process of its own can have another.
+    std::fs::write(inside.join("own"), &numbers).unwrap();
+    open("own").unwrap();
+    let program = env!("CARGO_BIN_EXE_verilume");
+    let mut info = std::process::Command::new(program);
+    info.current_dir(&inside).args(["model", "info", "--model", "net.onnx"]);
+    assert!(info.output().unwrap().status.success());
     for (location, word) in [("link", "link"), ("../numbers", "outside"), ("short", "48 bytes"), ("none", "read")] {
         let why = open(location).unwrap_err();
         assert!(why.contains("'w'") && why.contains(word), "{location}: {why}");

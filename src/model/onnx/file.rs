@@ -166,6 +166,8 @@ impl External<'_> {
         {
             return Err(refuse("which is outside the folder of the graph"));
         }
+        // A name without a folder lies in the working folder.
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         let path = folder.join(relative);
         let (real, home) = (path.canonicalize(), folder.canonicalize());
         let real = real.map_err(|e| refuse(&format!("which cannot be read: {e}")))?;
