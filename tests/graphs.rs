@@ -1,5 +1,5 @@
 //! ONNX graphs that are written here, byte by byte: heads, sizes, levels, and files that mean harm.
-#![cfg(feature = "onnx")]
+#![cfg(all(feature = "cli", feature = "onnx"))]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail anywhere")]
 
 use std::path::Path;
