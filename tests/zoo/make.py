@@ -8,8 +8,8 @@ Made with torch 2.15.0, torchvision 0.29.2, timm 1.0.31, transformers 5.24.0, on
 
 Each net is exported by both exporters: `NET.dynamo.onnx`, and `NET.12.onnx` or `NET.17.onnx` (or both) by the older one at
 that opset. Weights are numbers of half precision, stored in single precision. Batch norms have means and shifts of N(0, 0.1),
-variances and scales from 0.5 to 1.5. The notes that the new exporter leaves at each node (stack traces, most of the file) are
-removed, except from `resnet-basic.dynamo.onnx`.
+variances and scales from 0.5 to 1.5. The notes that the new exporter leaves at each node (stack traces, most of the file) and the
+shapes of what is between nodes are removed, except from `resnet-basic.dynamo.onnx`.
 
 `expected.json` has an entry for each net: `files`; `input`, the shape of the picture, whose numbers `common.py` draws;
 `logits`; `target`, the largest; `moved`, how far roundings of the weights to single precision move the logits and the gradient
@@ -251,8 +251,8 @@ def mnist_example():
         def __init__(self):
             super().__init__()
             self.as_logits = False
-            self.conv1, self.conv2 = nn.Conv2d(1, 4, 3, 1), nn.Conv2d(4, 6, 3, 1)
-            self.fc1, self.fc2 = nn.Linear(864, 8), nn.Linear(8, CLASSES)
+            self.conv1, self.conv2 = nn.Conv2d(1, 4, 3, 1), nn.Conv2d(4, 3, 3, 1)
+            self.fc1, self.fc2 = nn.Linear(432, 8), nn.Linear(8, CLASSES)
 
         def forward(self, x):
             x = F.max_pool2d(F.relu(self.conv2(F.relu(self.conv1(x)))), 2)
@@ -269,9 +269,9 @@ def lenet():
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(150, 12), nn.Tanh(), nn.Linear(12, CLASSES))
 
 
-@net(16, 16, legacy=(17,))
+@net(11, 13, legacy=(17,))
 def mlp():
-    layers = [nn.Flatten(), nn.Linear(768, 8), nn.BatchNorm1d(8), nn.GELU(), nn.Linear(8, 10), nn.LeakyReLU(0.1), nn.Linear(10, CLASSES)]
+    layers = [nn.Flatten(), nn.Linear(429, 8), nn.BatchNorm1d(8), nn.GELU(), nn.Linear(8, 10), nn.LeakyReLU(0.1), nn.Linear(10, CLASSES)]
     return nn.Sequential(*layers)
 
 
@@ -370,7 +370,7 @@ def timm_resnet_d():
 
 @net(27, 29)
 def timm_se_resnet():
-    return timm_resnet(channels=(8, 8, 12, 12), block_args={"attn_layer": "se"})
+    return timm_resnet(channels=(6, 6, 8, 8), block_args={"attn_layer": "se"})
 
 
 @net(27, 25)
@@ -444,7 +444,7 @@ def timm_mixnet():
 def timm_dla():
     from timm.models.dla import DLA, DlaBasic
 
-    return DLA((1, 1, 1, 2, 1, 1), (4, 4, 6, 8, 8, 8), num_classes=CLASSES, block=DlaBasic)
+    return DLA((1, 1, 1, 2, 1, 1), (4, 4, 4, 4, 4, 6), num_classes=CLASSES, block=DlaBasic)
 
 
 @net(65, 67)
@@ -642,6 +642,7 @@ def export(module, x, path, opset, options):
         made = onnx.load(path, load_external_data=False)
         for message in [made, made.graph, *made.graph.node, *made.graph.value_info, *made.graph.input, *made.graph.output]:
             del message.metadata_props[:]
+        del made.graph.value_info[:]
         onnx.save(made, path)
 
 
