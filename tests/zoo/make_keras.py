@@ -39,7 +39,7 @@ def net(*size, ways=(13, 18), **options):
 @net(23, 27, ways=(13, "keras"), levels=True)
 def sequential():
     rows = [L.Rescaling(1 / 255), L.Conv2D(6, 3, strides=2, padding="same"), L.BatchNormalization(), L.ReLU()]
-    rows += [L.MaxPooling2D(), L.Conv2D(8, 3, activation="relu"), L.Dropout(0.5), L.Flatten(), L.Dense(12, "relu")]
+    rows += [L.MaxPooling2D(), L.Conv2D(8, 3, activation="relu"), L.Dropout(0.5), L.Flatten(), L.Dense(6, "relu")]
     return keras.Sequential([L.Input((23, 27, 3)), *rows, L.Dense(CLASSES, "softmax")])
 
 
