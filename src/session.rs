@@ -191,6 +191,7 @@ impl Session {
             name: self.model.name().into(),
             architecture: self.model.architecture().into(),
             sha256: self.model.sha256().into(),
+            read: self.model.read_beside().to_vec(),
         }
     }
 
