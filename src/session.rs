@@ -192,6 +192,7 @@ impl Session {
             architecture: self.model.architecture().into(),
             sha256: self.model.sha256().into(),
             head: self.model.link().name().into(),
+            read: self.model.read_beside().to_vec(),
         }
     }
 

@@ -145,6 +145,7 @@ fn report(pictures: usize) -> CheckReport {
             architecture: "efficientnet_lite0".into(),
             sha256: "9f3c2d7a41be860055cf0e1d2a77b9c4e1380af6d5c2b1907e64f8a3b2c1d0e5".into(),
             head: "softmax".into(),
+            read: Vec::new(),
         },
         device: "CPU, 2 threads, avx512 kernels, f64".into(),
         seed: 7,

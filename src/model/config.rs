@@ -1,5 +1,5 @@
-//! Reads what a net's metadata and a `config.json` in timm's format say about it. Of a transformers config, the keys
-//! with the same meaning are read; the nets themselves have other tensor names and are not read.
+//! Reads what a net's metadata and the files beside its weights say about it: `preprocessor_config.json` of transformers,
+//! `config.json` of timm or transformers, lists of class names.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -7,14 +7,17 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::{ARCHITECTURES, Architecture, BuiltNet, Labels, Setting};
+use super::{ARCHITECTURES, Architecture, BuiltNet, Labels, Setting, blueprint, preprocess};
 use crate::error::{Error, ErrorKind, Result, open_file};
-use crate::image::Interpolation;
+use crate::graph::{Graph, Op};
+use crate::image::{Interpolation, Preprocess};
 use crate::tensor::Shape;
 use crate::text;
 
-/// Name of the file next to the weights.
-const FILE: &str = "config.json";
+/// Names of the files beside the weights, in order of precedence.
+const PREPROCESSOR: &str = "preprocessor_config.json";
+const CONFIG: &str = "config.json";
+const LISTS: [&str; 3] = ["labels.txt", "classes.txt", "imagenet_classes.txt"];
 
 /// Longest file that is read, in bytes.
 const MAX_BYTES: u64 = 16 << 20;
@@ -22,11 +25,14 @@ const MAX_BYTES: u64 = 16 << 20;
 /// timm's default for the share of the resized short side that the crop keeps.
 const CROP_PCT: f64 = 0.875;
 
+/// The side from which transformers' processor of ConvNeXt and ResNet no longer crops.
+const UNCROPPED: usize = 384;
+
 /// Arguments of timm's models that do not change a net with given weights.
 const HARMLESS: [&str; 6] = ["num_classes", "in_chans", "img_size", "drop_rate", "drop_path_rate", "drop_block_rate"];
 
 /// Top-level keys for parts of a net, as in `model_args`; a config that changes these parts is not read.
-const PARTS: [&str; 8] = [
+const PARTS: [&str; 9] = [
     "act_layer",
     "norm_layer",
     "aa_layer",
@@ -35,7 +41,20 @@ const PARTS: [&str; 8] = [
     "replace_stem_pool",
     "avg_down",
     "hidden_act",
+    "downsample_in_bottleneck",
 ];
+
+/// Classes of transformers and the families that their nets belong to.
+const OF_TRANSFORMERS: [(&str, &str); 5] = [
+    ("ResNetForImageClassification", "resnet"),
+    ("RegNetForImageClassification", "regnet"),
+    ("MobileNetV2ForImageClassification", "mobilenet-v2"),
+    ("EfficientNetForImageClassification", "efficientnet"),
+    ("ConvNextForImageClassification", "convnext"),
+];
+
+/// Families whose published nets change normalised pictures first, see [`transform_input`].
+const TRANSFORMING: [&str; 2] = ["googlenet", "inception-v3"];
 
 /// What one source says about the net; `None` where it says nothing.
 #[derive(Debug, Default, PartialEq)]
@@ -49,28 +68,43 @@ pub(super) struct Statement {
     /// `[h, w]` of the input.
     size: Option<[usize; 2]>,
     crop_pct: Option<f64>,
+    /// The short side before cropping to `size`, where it is given as a number.
+    resize: Option<usize>,
     mean: Option<Vec<f64>>,
     std: Option<Vec<f64>>,
     interpolation: Option<Interpolation>,
+    /// Which weights of torchvision these are, such as `IMAGENET1K_V2`.
+    weights: Option<String>,
+    /// Whether the net was trained to change normalised pictures first.
+    transform_input: Option<bool>,
     /// Parts of the net for which it differs from the architecture.
     changes: Vec<String>,
     /// Requests that cannot be fulfilled, one sentence each.
     pub(super) warnings: Vec<String>,
 }
 
-/// The bytes of the `config.json` next to the weights at `path`, if there is one.
+/// The statements of the files in `folder`, in order of precedence; a file that is not there says nothing.
 ///
 /// # Errors
-/// When it cannot be read or is too long.
-pub(super) fn beside(path: &Path) -> Result<Option<Vec<u8>>> {
-    let path = path.with_file_name(FILE);
-    let file = match open_file(&path) {
+/// For each file: when it cannot be read, is too long, is not JSON, or holds a value of the wrong type.
+pub(super) fn beside(folder: &Path) -> Vec<Result<Option<Statement>>> {
+    let read = |name: &'static str, say: fn(&'static str, &[u8]) -> Result<Option<Statement>>| {
+        contents(&folder.join(name)).and_then(|bytes| bytes.map_or(Ok(None), |bytes| say(name, &bytes)))
+    };
+    let mut all = vec![read(PREPROCESSOR, of_preprocessor), read(CONFIG, of_file)];
+    all.extend(LISTS.into_iter().map(|name| read(name, of_list)));
+    all
+}
+
+/// The bytes of a file, if there is one.
+fn contents(path: &Path) -> Result<Option<Vec<u8>>> {
+    let file = match open_file(path) {
         Ok(file) => file,
         Err(e) if e.kind() == ErrorKind::Io && !path.exists() => return Ok(None),
         Err(e) => return Err(e),
     };
     let mut bytes = Vec::new();
-    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|e| Error::io(&path, e))?;
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|e| Error::io(path, e))?;
     if bytes.len() as u64 > MAX_BYTES {
         return Err(Error::model(format!("{}: more than {MAX_BYTES} bytes", path.display())));
     }
@@ -87,21 +121,213 @@ pub(super) fn of_metadata(metadata: &BTreeMap<String, String>) -> Result<Option<
     parse("the metadata", &object)
 }
 
+/// A JSON text beside the weights.
+fn json(place: &str, bytes: &[u8]) -> Result<Value> {
+    let text = text::decode(bytes).map_err(|e| Error::model(format!("{place} beside the weights: {e}")))?;
+    serde_json::from_str(&text).map_err(|e| Error::model(format!("{place} beside the weights is not JSON: {e}")))
+}
+
 /// The statement in a `config.json`; `None` if it does not describe a net.
 ///
 /// # Errors
 /// When it is not JSON, or a value has the wrong type.
-pub(super) fn of_file(bytes: &[u8]) -> Result<Option<Statement>> {
-    let text = text::decode(bytes).map_err(|e| Error::model(format!("{FILE} beside the weights: {e}")))?;
-    match serde_json::from_str(&text) {
-        Ok(Value::Object(object)) => parse(FILE, &object),
-        Ok(_) => Ok(None),
-        Err(e) => Err(Error::model(format!("{FILE} beside the weights is not JSON: {e}"))),
+fn of_file(place: &'static str, bytes: &[u8]) -> Result<Option<Statement>> {
+    match json(place, bytes)? {
+        Value::Object(object) => parse(place, &object),
+        _ => Ok(None),
     }
 }
 
+/// The names of the classes, one a line. A list that is empty or damaged says nothing but a warning: it need not be
+/// about this net.
+fn of_list(place: &'static str, bytes: &[u8]) -> Result<Option<Statement>> {
+    let mut said = Statement { place, ..Statement::default() };
+    match text::decode(bytes) {
+        Ok(text) => {
+            let names: Vec<String> = text.trim_end().lines().map(|line| line.trim().to_string()).collect();
+            match names.iter().position(String::is_empty) {
+                Some(line) => said.warnings.push(format!("{place}: line {} is empty; it is ignored", line + 1)),
+                None => said.labels = Some(names).filter(|names| !names.is_empty()),
+            }
+        }
+        Err(e) => said.warnings.push(format!("{place} beside the weights: {e}; it is ignored")),
+    }
+    Ok(Some(said))
+}
+
+/// What torchvision did with pictures for the weights that the first of `statements` names, if one does.
+pub(super) fn of_published_weights(statements: &[Statement]) -> Option<Statement> {
+    let (place, weights) = statements.iter().find_map(|s| Some((s.place, s.weights.as_ref()?)))?;
+    let net = statements.iter().find_map(|s| s.architecture.as_deref()).map(published_name).unwrap_or_default();
+    let tag = weights.rsplit('.').next().unwrap_or_default();
+    let of = |side: usize, resize: usize, interpolation| Statement {
+        place: "the table of torchvision's weights",
+        size: Some([side; 2]),
+        crop_pct: Some(side as f64 / resize as f64),
+        resize: Some(resize),
+        interpolation: Some(interpolation),
+        ..Statement::default()
+    };
+    Some(match (net.as_str(), tag) {
+        ("efficientnet_b1", "IMAGENET1K_V2") => of(240, 255, Interpolation::Bilinear),
+        (_, "IMAGENET1K_V2") | ("resnext101_64x4d" | "shufflenet_v2_x1_5" | "shufflenet_v2_x2_0", "IMAGENET1K_V1") => {
+            of(224, 232, Interpolation::Bilinear)
+        }
+        (_, "IMAGENET1K_SWAG_E2E_V1") => of(384, 384, Interpolation::Bicubic),
+        (_, "IMAGENET1K_SWAG_LINEAR_V1") => of(224, 224, Interpolation::Bicubic),
+        (_, "IMAGENET1K_FEATURES") => Statement {
+            mean: Some(vec![0.48235, 0.45882, 0.40784]),
+            std: Some(vec![1.0 / 255.0; 3]),
+            ..of(224, 256, Interpolation::Bilinear)
+        },
+        // The family's own preparation.
+        (_, "IMAGENET1K_V1") => return None,
+        _ => {
+            let warning = format!("{place}: `weights` says '{weights}', which is in no table of torchvision's weights");
+            Statement { place, warnings: vec![warning], ..Statement::default() }
+        }
+    })
+}
+
+/// torchvision's GoogLeNet and Inception v3 may begin with a step that makes levels from -1 to 1 of normalised pictures.
+/// Here the preparation does that: it becomes what both make of a picture together. `told` says which parts of it were
+/// stated; ImageNet's mean and standard deviation stand for the others.
+pub(super) fn transform_input(statements: &[&Statement], built: &mut BuiltNet, told: &[Setting]) {
+    let Some(transforms) = statements.iter().find_map(|s| s.transform_input) else { return };
+    let Preprocess { mean, std, channels, .. } = &mut built.preparation.preprocess;
+    let usual = preprocess::imagenet(*channels).preprocess;
+    for (part, usual, setting) in [(&mut *mean, &usual.mean, Setting::Mean), (&mut *std, &usual.std, Setting::Std)] {
+        if !told.contains(&setting) {
+            part.clone_from(usual);
+        }
+    }
+    if transforms {
+        // (level - mean) / std, then times s / 0.5 plus (m - 0.5) / 0.5, is (level - a) / b.
+        for (c, (mean, std)) in mean.iter_mut().zip(std).enumerate() {
+            let [m, s] = [usual.mean[c], usual.std[c]];
+            *std *= 0.5 / s;
+            *mean -= (m - 0.5) / 0.5 * *std;
+        }
+    }
+}
+
+/// The statement in a `preprocessor_config.json` of transformers; `None` if it is not about pictures.
+///
+/// # Errors
+/// When it is not JSON, a value has the wrong type, or pictures are changed in a way that is not done here.
+fn of_preprocessor(place: &'static str, bytes: &[u8]) -> Result<Option<Statement>> {
+    let Value::Object(object) = json(place, bytes)? else { return Ok(None) };
+    let value = |key: &str| object.get(key).filter(|v| !v.is_null());
+    let own = ["image_mean", "image_std", "image_processor_type", "do_resize", "do_normalize", "crop_size"];
+    if !own.iter().any(|key| value(key).is_some()) {
+        return Ok(None);
+    }
+    let wrong = |key: &str, wanted: &str| Error::model(format!("{place}: `{key}` is not {wanted}"));
+    let flag = |key: &str, usual: bool| match value(key) {
+        None => Ok(usual),
+        Some(value) => value.as_bool().ok_or_else(|| wrong(key, "true or false")),
+    };
+    let number = |key: &str| match value(key) {
+        None => Ok(None),
+        Some(v) => v.as_f64().filter(|v| v.is_finite()).map(Some).ok_or_else(|| wrong(key, "a number")),
+    };
+    let side = |v: &Value| v.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| (1..=65_536).contains(n));
+    // The height and width, or the short side alone.
+    let size = |key: &str| -> Result<Option<(Option<[usize; 2]>, usize)>> {
+        let Some(value) = value(key) else { return Ok(None) };
+        let whole = |h: usize, w: usize| (Some([h, w]), h.min(w));
+        let of = |name: &str| value.get(name).and_then(side);
+        let found = match value {
+            Value::Number(_) => side(value).map(|n| (None, n)),
+            Value::Array(all) => match all.as_slice() {
+                [h, w] => side(h).zip(side(w)).map(|(h, w)| whole(h, w)),
+                _ => None,
+            },
+            _ => match (of("height").zip(of("width")), of("shortest_edge")) {
+                (Some((h, w)), _) => Some(whole(h, w)),
+                (None, short) => short.map(|n| (None, n)),
+            },
+        };
+        found.map(Some).ok_or_else(|| wrong(key, "a number, {height, width} or {shortest_edge}"))
+    };
+    if flag("do_flip_channel_order", false)? {
+        return Err(Error::model(format!("{place}: `do_flip_channel_order` asks for BGR, which is not done")));
+    }
+    let mut said = Statement { place, ..Statement::default() };
+    let kind = value("image_processor_type").or_else(|| value("feature_extractor_type")).and_then(Value::as_str);
+    let kind = kind.unwrap_or_default();
+    let (size, crop, share) = (size("size")?, size("crop_size")?, number("crop_pct")?);
+    if share.is_some_and(|share| share <= 0.01 || share > 1.0) {
+        return Err(wrong("crop_pct", "a share between 0 and 1"));
+    }
+    let share = share.or_else(|| kind.starts_with("ConvNext").then_some(CROP_PCT));
+    let mut squeezed = false;
+    if let (true, Some((both, short))) = (flag("do_resize", true)?, size) {
+        let cropped = match (flag("do_center_crop", false)?, share.filter(|_| both.is_none() && short < UNCROPPED)) {
+            (true, _) => crop.map(|(both, short)| both.unwrap_or([short; 2])),
+            (false, Some(share)) => {
+                said.resize = Some((short as f64 / share).floor() as usize);
+                Some([short; 2])
+            }
+            (false, None) => None,
+        };
+        let resize = said.resize.unwrap_or(short);
+        squeezed = both.is_some() || cropped.is_none();
+        let [h, w] = cropped.or(both).unwrap_or([short; 2]);
+        (said.size, said.resize) = (Some([h, w]), Some(resize));
+        said.crop_pct = Some(h.min(w) as f64 / resize as f64);
+    } else if let Some((both, short)) = crop {
+        // Only cropped.
+        said.warnings.push(format!("{place} does not resize pictures; here the short side is resized to the crop"));
+        (said.size, said.crop_pct) = (Some(both.unwrap_or([short; 2])), Some(1.0));
+    }
+    if squeezed {
+        said.warnings.push(format!(
+            "{place} resizes pictures to a fixed size whatever their shape; here the short side is resized and the centre \
+             cut, which differs where a picture is not square"
+        ));
+    }
+    match value("resample") {
+        None => {}
+        Some(how) => match how.as_u64().ok_or_else(|| wrong("resample", "a number of Pillow's filters"))? {
+            0 => said.interpolation = Some(Interpolation::Nearest),
+            1 => said.interpolation = Some(Interpolation::Lanczos),
+            2 => said.interpolation = Some(Interpolation::Bilinear),
+            3 => said.interpolation = Some(Interpolation::Bicubic),
+            n => said.warnings.push(format!("{place} resizes by Pillow's filter {n}, which this program does not do")),
+        },
+    }
+    let list = |key: &str, usual: f64| -> Result<Option<Vec<f64>>> {
+        if !flag("do_normalize", true)? {
+            return Ok(Some(vec![usual]));
+        }
+        let Some(value) = value(key) else { return Ok(None) };
+        let each = |v: &Value| v.as_f64().filter(|v| v.is_finite());
+        let all = value.as_array().map_or_else(|| each(value).map(|v| vec![v]), |all| all.iter().map(each).collect());
+        all.filter(|v| !v.is_empty()).map(Some).ok_or_else(|| wrong(key, "a list of numbers"))
+    };
+    (said.mean, said.std) = (list("image_mean", 0.0)?, list("image_std", 1.0)?);
+    // EfficientNet's processor divides twice.
+    if flag("include_top", kind.starts_with("EfficientNet"))? && kind.starts_with("EfficientNet") {
+        said.std.iter_mut().flatten().for_each(|std| *std *= *std);
+    }
+    let factor = if flag("do_rescale", true)? { number("rescale_factor")?.unwrap_or(1.0 / 255.0) } else { 1.0 };
+    let offset = if flag("do_rescale", true)? && flag("rescale_offset", false)? { 1.0 } else { 0.0 };
+    if factor <= 0.0 {
+        return Err(wrong("rescale_factor", "a positive number"));
+    }
+    // Levels are between 0 and 1 here, between 0 and 255 times the factor there.
+    let scale = 255.0 * factor;
+    if (scale - 1.0).abs() > 1e-6 || offset > 0.0 {
+        let (mean, std) = (said.mean.get_or_insert(vec![0.0]), said.std.get_or_insert(vec![1.0]));
+        mean.iter_mut().for_each(|mean| *mean = (*mean + offset) / scale);
+        std.iter_mut().for_each(|std| *std /= scale);
+    }
+    Ok(Some(said))
+}
+
 fn parse<'a>(place: &'static str, object: &'a Map<String, Value>) -> Result<Option<Statement>> {
-    let own = ["architecture", "architectures", "pretrained_cfg"];
+    let own = ["architecture", "architectures", "pretrained_cfg", "model_type", "weights", "transform_input"];
     if !own.iter().any(|key| object.get(*key).is_some_and(|v| !v.is_null())) {
         return Ok(None);
     }
@@ -122,6 +348,7 @@ fn parse<'a>(place: &'static str, object: &'a Map<String, Value>) -> Result<Opti
         value.as_u64().and_then(|n| usize::try_from(n).ok()).ok_or_else(|| wrong(key, "a whole number"))
     };
     let mut said = Statement { place, ..Statement::default() };
+    said.weights = value("weights").and_then(Value::as_str).map(str::to_owned);
     said.architecture = match (object.get("architecture"), object.get("architectures").and_then(Value::as_array)) {
         (Some(name), _) if !name.is_null() => Some(text("architecture", name)?),
         (_, Some(names)) => names.first().map(|name| text("architectures", name)).transpose()?,
@@ -198,19 +425,37 @@ fn parse<'a>(place: &'static str, object: &'a Map<String, Value>) -> Result<Opti
     said.changes.extend(pool.map(|pool| format!("global_pool={pool}")));
     let parts = PARTS.iter().filter_map(|key| Some((*key, here(object, key)?)));
     let wanted = said.architecture.as_deref().map(published_name);
-    let row = ARCHITECTURES.iter().find(|row| row.published.iter().any(|(name, _)| Some(*name) == wanted.as_deref()));
+    let of_transformers = |row: &Architecture| {
+        OF_TRANSFORMERS.iter().any(|(class, family)| said.architecture.as_deref() == Some(class) && row.name == *family)
+    };
+    let row = ARCHITECTURES
+        .iter()
+        .find(|row| row.published.iter().any(|(name, _)| Some(*name) == wanted.as_deref()) || of_transformers(row));
     let activation = row.map_or("relu", |row| row.activation);
     let usual = |key: &str, value: &Value| match key {
-        "act_layer" | "hidden_act" => value.as_str().is_some_and(|name| name.eq_ignore_ascii_case(activation)),
+        "act_layer" | "hidden_act" => value.as_str().is_some_and(|name| {
+            let name = if name.eq_ignore_ascii_case("swish") { "silu" } else { name };
+            name.eq_ignore_ascii_case(activation)
+        }),
         "norm_layer" => ["", "batchnorm", "batchnorm2d"].iter().any(|name| value.as_str() == Some(name)),
         "output_stride" => value.as_u64() == Some(32),
-        "replace_stem_pool" | "avg_down" => value.as_bool() == Some(false),
+        "replace_stem_pool" | "avg_down" | "downsample_in_bottleneck" => value.as_bool() == Some(false),
         _ => value.as_str() == Some(""),
     };
     let parts = parts.filter(|(key, value)| !usual(key, value));
     said.changes.extend(parts.map(|(key, value)| format!("{key}={value}")));
+    let transforms = arguments.and_then(|arguments| here(arguments, "transform_input"));
+    if let Some(transforms) = transforms.or_else(|| value("transform_input")) {
+        // Metadata are texts: Python's `str(True)` is one.
+        let transforms = match transforms.as_str() {
+            Some(text) => serde_json::from_str(&text.to_lowercase()).ok(),
+            None => transforms.as_bool(),
+        };
+        said.transform_input = Some(transforms.ok_or_else(|| wrong("transform_input", "true or false"))?);
+    }
     let changing = arguments.into_iter().flatten().filter(|(key, value)| {
         !(value.is_null()
+            || key.as_str() == "transform_input"
             || HARMLESS.contains(&key.as_str())
             || key.as_str() == "global_pool" && value.as_str() == Some("avg"))
     });
@@ -231,6 +476,38 @@ fn published_name(name: &str) -> String {
     ["tv_", "ssl_", "swsl_", "ig_"].iter().find_map(|source| name.strip_prefix(source)).unwrap_or(name).to_string()
 }
 
+/// Where published nets share a form and differ in width: the net called `name` has other layers than `graph`. Returns
+/// what tells that, for a message.
+fn resembles_another(row: &Architecture, name: &str, graph: &Graph) -> Option<String> {
+    let (_, form) = row.published.iter().find(|(published, _)| *published == name)?;
+    let drafts = (row.drafts)();
+    let alike = row.published.iter().filter(|(published, of)| of == form && drafts.contains(published));
+    let alike: Vec<&str> = alike.map(|(published, _)| *published).collect();
+    if row.published.iter().filter(|(_, of)| of == form).count() < 2 {
+        return None;
+    }
+    // The first convolution differs with the channels of pictures.
+    let convolutions = graph.nodes().iter().filter_map(|node| match &node.op {
+        Op::Conv(conv) => Some(conv.weight.dims()),
+        _ => None,
+    });
+    let mut found: Vec<[usize; 4]> = convolutions.skip(1).collect();
+    found.sort_unstable();
+    let same = |net: &str| {
+        let tensors = blueprint(net).unwrap_or_default();
+        let dims = tensors.iter().filter_map(|t| <[usize; 4]>::try_from(t.shape.as_slice()).ok());
+        let mut wanted: Vec<[usize; 4]> = dims.skip(1).collect();
+        wanted.sort_unstable();
+        wanted == found
+    };
+    if alike.contains(&name) {
+        let other = alike.iter().find(|other| **other != name && same(other));
+        return (!same(name))
+            .then(|| other.map_or_else(|| "other widths".into(), |other| format!("the widths of {other}")));
+    }
+    alike.iter().find(|other| same(other)).map(|other| format!("the widths of {other}"))
+}
+
 impl Statement {
     /// The row of the table for the named net, and the form that the file must then have.
     ///
@@ -246,11 +523,12 @@ impl Statement {
             let (_, form) = row.published.iter().find(|(name, _)| *name == wanted)?;
             Some((row, Some(*form)))
         });
-        let found = published.or_else(|| table.iter().find(|row| row.name == *name).map(|row| (row, None)));
+        let family =
+            OF_TRANSFORMERS.iter().find(|(class, _)| class == name).map_or(name.as_str(), |(_, family)| family);
+        let found = published.or_else(|| table.iter().find(|row| row.name == family).map(|row| (row, None)));
         found.map(Some).ok_or_else(|| {
             let way = if name.ends_with("ForImageClassification") {
-                "a net of transformers, whose tensors have other names and are not read; save it with torchvision's or timm's \
-                 names, or give --arch NAME where it has them"
+                "a net of transformers, which is not read; --arch NAME reads the file as another net"
             } else {
                 "which is not read; --arch NAME reads the file as another net"
             };
@@ -271,9 +549,32 @@ impl Statement {
                 return fail(format!("{place} says that this is a '{name}', but it is read as {}", built.architecture));
             }
         }
+        if let Some(name) = self.architecture.as_deref().filter(|_| row.published.len() > 1)
+            && let Some(other) = resembles_another(row, &published_name(name), &built.graph)
+        {
+            return fail(format!("{place} says that this is a '{name}', but the tensors have {other}"));
+        }
+        if self.transform_input == Some(true)
+            && (!TRANSFORMING.contains(&row.name) || built.preparation.preprocess.channels != 3)
+        {
+            return fail(format!(
+                "{place} changes the net by `transform_input=true`, which is not read of {}",
+                row.name
+            ));
+        }
         if let Some(change) = self.changes.first() {
             return fail(format!("{place} changes the net by `{change}`, which is not read"));
         }
+        self.check_numbers(built)
+    }
+
+    /// Refuses numbers of classes and channels that are not those of the net.
+    ///
+    /// # Errors
+    /// When it contradicts the net; the message names place and key.
+    pub(super) fn check_numbers(&self, built: &BuiltNet) -> Result<()> {
+        let Self { place, .. } = self;
+        let fail = |why: String| Err(Error::model(why));
         let classes = built.graph.classes();
         if let Some(n) = self.classes.filter(|&n| n != classes) {
             return fail(format!("{place} says {n} classes, the tensors have {classes}"));
@@ -295,6 +596,38 @@ impl Statement {
             return fail(format!("{place}: `std` holds {std}, which cannot divide"));
         }
         Ok(())
+    }
+
+    /// Rows and columns of the input.
+    #[cfg(feature = "onnx")]
+    pub(super) fn size(&self) -> Option<[usize; 2]> {
+        self.size
+    }
+
+    /// Without what a graph says itself: the size of its input, if `fixed`, and the scale of its levels, if `scaled`; with
+    /// a sentence about each that is left out.
+    #[cfg(feature = "onnx")]
+    pub(super) fn beside_graph(mut self, fixed: Option<[usize; 2]>, scaled: bool) -> (Self, Vec<String>) {
+        let mut left_out = Vec::new();
+        if let (Some(fixed), Some(own)) = (fixed, self.size)
+            && own != fixed
+        {
+            let ([h, w], [y, x], place) = (own, fixed, self.place);
+            left_out
+                .push(format!("{place} says pictures of {h}x{w}, but the graph fixes {y}x{x}; its size is ignored"));
+            (self.size, self.resize) = (None, None);
+        }
+        if scaled && (self.mean.is_some() || self.std.is_some()) {
+            let place = self.place;
+            left_out.push(format!("{place} has a mean or std, but the graph scales pictures itself; both are ignored"));
+            (self.mean, self.std) = (None, None);
+        }
+        (self, left_out)
+    }
+
+    /// Whether it is a mere list of names, which need not be about the net.
+    pub(super) fn is_list(&self) -> bool {
+        LISTS.contains(&self.place)
     }
 
     /// Replaces assumptions by its statements, except settings that are already `told`. Its sizes go to `sizes`.
@@ -321,6 +654,11 @@ impl Statement {
         if let (Some(how), false) = (self.interpolation, told.contains(&Setting::Interpolation)) {
             preprocess.interpolation = how;
             told.push(Setting::Interpolation);
+        }
+        if sizes.size.is_none() && sizes.crop_pct.is_none() {
+            sizes.resize = self.resize;
+        } else if sizes.size.is_none() && self.size.is_some() {
+            sizes.resize = None;
         }
         sizes.size = sizes.size.or(self.size.map(|size| (size, self.place)));
         sizes.crop_pct = sizes.crop_pct.or(self.crop_pct);
@@ -363,6 +701,8 @@ pub(super) struct Sizes {
     /// `[h, w]` of the input, and its source.
     size: Option<([usize; 2], &'static str)>,
     crop_pct: Option<f64>,
+    /// The short side before cropping, if the source of both others gives it.
+    resize: Option<usize>,
 }
 
 impl Sizes {
@@ -377,7 +717,8 @@ impl Sizes {
         let preprocess = &mut built.preparation.preprocess;
         preprocess.crop = self.size.map_or(preprocess.crop, |(size, _)| size);
         let [h, w] = preprocess.crop;
-        preprocess.resize = (h.min(w) as f64 / self.crop_pct.unwrap_or(CROP_PCT)).floor() as usize;
+        let short = (h.min(w) as f64 / self.crop_pct.unwrap_or(CROP_PCT)).floor() as usize;
+        preprocess.resize = self.resize.unwrap_or(short);
         told.push(Setting::Size);
         let input = Shape::new(built.graph.input_shape().c, h, w);
         if input != built.graph.input_shape() {
@@ -400,7 +741,7 @@ mod tests {
     use super::*;
 
     fn file(text: &str) -> Result<Option<Statement>> {
-        of_file(text.as_bytes())
+        of_file(CONFIG, text.as_bytes())
     }
 
     #[test]
@@ -488,9 +829,9 @@ mod tests {
         let wide =
             |unit: fn(u16) -> [u8; 2]| format!("\u{feff}{text}").encode_utf16().flat_map(unit).collect::<Vec<u8>>();
         for bytes in [format!("\u{feff}{text}").into_bytes(), wide(u16::to_le_bytes), wide(u16::to_be_bytes)] {
-            assert_eq!(of_file(&bytes).unwrap(), plain);
+            assert_eq!(of_file(CONFIG, &bytes).unwrap(), plain);
         }
-        assert!(of_file(b"{\xff}").unwrap_err().to_string().contains("config.json"));
+        assert!(of_file(CONFIG, b"{\xff}").unwrap_err().to_string().contains("config.json"));
     }
 
     #[test]

@@ -9,7 +9,9 @@ mod convnext;
 mod densenet;
 mod efficientnet;
 mod efficientnet_lite;
+mod files;
 mod googlenet;
+mod graphs;
 mod inception_v3;
 mod info;
 mod inverted;
@@ -36,12 +38,14 @@ pub use info::{LayerInfo, ModelInfo};
 pub use labels::{Labels, is_synset};
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, open_file};
 use crate::graph::{Bytes, Graph, Link};
 use crate::image::Preprocess;
 use crate::near;
 use crate::tensor::Shape;
+use crate::text::hex;
 use config::Sizes;
+use files::Kind;
 use preprocess::Preparation;
 pub use tensors::Blueprint;
 use tensors::Tensors;
@@ -308,20 +312,6 @@ pub static ARCHITECTURES: &[Architecture] = &[
     },
 ];
 
-/// The bytes of a file, mapped into memory.
-fn mapped(path: &Path) -> Result<Bytes> {
-    let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
-    if file.metadata().map_err(|e| Error::io(path, e))?.len() == 0 {
-        return Ok(Arc::new(Vec::new()));
-    }
-    // SAFETY: the mapping is shared and read-only; its bytes are only ever read as plain numbers, for which any bit
-    // pattern is valid. Later writes to the file show through as changed weights; if the file is truncated, reading a
-    // page that no longer exists ends the process with SIGBUS. It is the user's part of the contract not to change the
-    // file in place while it is in use.
-    let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
-    Ok(Arc::new(map))
-}
-
 fn known() -> String {
     let known: Vec<String> = ARCHITECTURES.iter().map(|a| format!("{} ({})", a.name, a.nets)).collect();
     known.join(", ")
@@ -363,9 +353,9 @@ struct ReadNet {
     warnings: Vec<String>,
 }
 
-/// Reads the net. Sources in order of precedence: the caller's `arch`, the metadata, the `config.json` (`beside`), then
-/// names and shapes.
-fn read(tensors: &mut Tensors, arch: Option<&str>, beside: Result<Option<Vec<u8>>>) -> Result<ReadNet> {
+/// Reads the net. Sources in order of precedence: the caller's `arch`, the metadata, the files in the folder `beside` the
+/// weights, then names and shapes.
+fn read(tensors: &mut Tensors, arch: Option<&str>, beside: Option<&Path>) -> Result<ReadNet> {
     let (mut statements, mut warnings) = (Vec::new(), Vec::new());
     // If an option names the net, a statement that cannot be used is not an error.
     let mut spare = |e: Error| match arch {
@@ -376,8 +366,10 @@ fn read(tensors: &mut Tensors, arch: Option<&str>, beside: Result<Option<Vec<u8>
         }
     };
     statements.extend(config::of_metadata(tensors.metadata()).or_else(&mut spare)?);
-    let file = beside.and_then(|bytes| bytes.map_or(Ok(None), |bytes| config::of_file(&bytes)));
-    statements.extend(file.or_else(&mut spare)?);
+    for file in beside.map(config::beside).unwrap_or_default() {
+        statements.extend(file.or_else(&mut spare)?);
+    }
+    statements.extend(config::of_published_weights(&statements));
     let mut said = None;
     if arch.is_none() {
         for statement in &statements {
@@ -405,6 +397,7 @@ fn read(tensors: &mut Tensors, arch: Option<&str>, beside: Result<Option<Vec<u8>
                 used.push(statement);
                 warnings.extend(statement.warnings.iter().cloned());
             }
+            Err(e) if statement.is_list() => warnings.push(format!("{e}; it is ignored")),
             Err(e) => {
                 if arch.is_none() {
                     return Err(Error::model(format!("{e}; mend it, or give --arch {}", architecture.name)));
@@ -413,6 +406,7 @@ fn read(tensors: &mut Tensors, arch: Option<&str>, beside: Result<Option<Vec<u8>
             }
         }
     }
+    config::transform_input(&used, &mut built, &told);
     let assumed_size = sizes.apply(&mut built, &mut told)?;
     if given.is_some() {
         built.assumed.clear();
@@ -454,19 +448,13 @@ pub struct Reading<'r> {
     pub head: Option<Link>,
 }
 
-/// Whether the file at `path` holds a graph rather than tensors.
-fn is_graph(path: &Path) -> bool {
-    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx"))
-}
-
 /// A net with its weights, preparation and labels.
 pub struct Model {
     name: String,
     architecture: String,
     channels_last: bool,
-    bytes: Bytes,
-    /// Other files with its numbers.
-    beside: Vec<Bytes>,
+    /// The files that hold its numbers, shards in the order of their names.
+    files: Vec<Bytes>,
     unfolded: Graph,
     folded: Arc<Graph>,
     /// The graph that it was read from.
@@ -522,99 +510,98 @@ fn is_embedded(_: &Bytes) -> bool {
     false
 }
 
+/// The bytes of a file, without reading them.
+fn mapped(path: &Path) -> Result<Bytes> {
+    let file = open_file(path)?;
+    if file.metadata().map_err(|e| Error::io(path, e))?.len() == 0 {
+        return Ok(Arc::new(Vec::new()));
+    }
+    // SAFETY: the mapping is shared and read-only; its bytes are only ever read as plain numbers, for which any bit
+    // pattern is valid. Later writes to the file show through as changed weights; if the file is truncated, reading a
+    // page that no longer exists ends the process with SIGBUS. It is the user's part of the contract not to change the
+    // file in place while it is in use.
+    let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
+    Ok(Arc::new(map))
+}
+
+/// The tensors of the shards that the list `index` at `path` names, and their bytes in the order of their names.
+fn shards(index: &[u8], path: &Path) -> Result<(Tensors, Vec<Bytes>)> {
+    let mut net: Option<Tensors> = None;
+    let mut files = Vec::new();
+    for (file, listed) in files::shards(index)? {
+        let shard = path.with_file_name(&file);
+        if !shard.exists() {
+            return Err(Error::model(format!("the shard {file} is missing in this folder")));
+        }
+        let mut read = || {
+            let bytes = mapped(&shard)?;
+            let tensors = match files::kind_of((*bytes).as_ref(), &shard) {
+                Kind::Safetensors => Tensors::parse(bytes.clone())?,
+                kind => return Err(kind.refusal()),
+            };
+            if let Some(absent) = listed.iter().find(|name| !tensors.has(name)) {
+                return Err(Error::model(format!("the list says that it holds tensor '{absent}', but it does not")));
+            }
+            files.push(bytes);
+            match &mut net {
+                Some(net) => net.join(tensors)?,
+                None => net = Some(tensors),
+            }
+            Ok(())
+        };
+        read().map_err(|e| e.within(format!("shard {file}")))?;
+    }
+    Ok((net.ok_or_else(|| Error::model("the list names no shards"))?, files))
+}
+
 impl Model {
-    /// Maps a weights file into memory; it must not be changed in place while the model lives. Its architecture is
-    /// `arch` (a name of [`ARCHITECTURES`]) if given; else what the file's metadata say; else what a timm `config.json`
-    /// next to it says; else it is recognised by names and shapes. Metadata and `config.json` also say how pictures are
-    /// prepared. The rest is assumed; [`assumed`](Self::assumed) and [`warnings`](Self::warnings) say so.
+    /// Maps a net into memory; its files must not be changed in place while the model lives. `path` is a safetensors
+    /// file, the list of its shards (`model.safetensors.index.json`), or a folder that holds one of these: a
+    /// `model.safetensors`, a list, or only one net. The architecture is `arch` (a name of [`ARCHITECTURES`]) if given;
+    /// else what the metadata say; else what a `config.json` beside the weights says; else it is recognised by names and
+    /// shapes. Metadata, `preprocessor_config.json`, `config.json` and `labels.txt` also say how pictures are prepared
+    /// and what the classes are called, in this order. The rest is assumed; [`assumed`](Self::assumed) and
+    /// [`warnings`](Self::warnings) say so.
     ///
     /// # Errors
-    /// When the file cannot be read, is not a safetensors file, is damaged, has missing, surplus or mis-shaped tensors
-    /// or a number that is not finite; when metadata or `config.json` contradict the tensors or name an unsupported
-    /// net, and no `arch` is given. The message names the file, the tensor and what was expected.
+    /// When a file cannot be read, is of another kind (the message says what it is and how to convert it), is damaged,
+    /// has missing, surplus or mis-shaped tensors or a number that is not finite; when a folder holds no net or several,
+    /// a shard is missing or alone, or two hold the same tensor; when metadata or files beside the weights contradict
+    /// the tensors or name an unsupported net, and no `arch` is given. The message names the file, the tensor and what
+    /// was expected.
     pub fn open(path: &Path, arch: Option<&str>) -> Result<Self> {
         Self::open_as(path, &Reading { arch, ..Reading::default() })
     }
 
-    /// As [`Model::open`], with more choices; a file `.onnx` is read as a graph, which says everything about the net but
-    /// how pictures are prepared.
+    /// As [`Model::open`], with more choices; an ONNX graph says everything about the net but how pictures are prepared.
     ///
     /// # Errors
     /// As [`Model::open`]; of a graph, when it uses what is not supported. The message names the node and its operation.
     pub fn open_as(path: &Path, reading: &Reading) -> Result<Self> {
-        // By path: opening a pipe would wait for its other end.
-        let metadata = path.metadata().map_err(|e| Error::io(path, e))?;
-        let shown = path.display().to_string();
-        if !metadata.is_file() {
-            let what = if metadata.is_dir() { "a folder" } else { "not a regular file" };
-            return Err(Error::model(format!("{shown}: this is {what}; expected a safetensors file")));
-        }
+        let files::Found { name, path } = files::find(path)?;
+        Self::of_file(name, &path, reading).map_err(|e| e.within(path.display()))
+    }
+
+    fn of_file(name: String, path: &Path, reading: &Reading) -> Result<Self> {
+        let beside = path.parent();
         let bytes = mapped(path)?;
-        let name = path.file_stem().map_or(shown.clone(), |stem| stem.to_string_lossy().into_owned());
-        let model = if is_graph(path) {
-            Self::read_graph(name, bytes, path.parent(), reading)
-        } else if let Some(output) = reading.output {
-            Err(Error::settings(format!("the output '{output}' can be chosen in an ONNX graph only")))
-        } else {
-            Self::read(name, bytes, reading, config::beside(path))
-        };
-        model.map_err(|e| e.within(shown))
-    }
-
-    #[cfg(not(feature = "onnx"))]
-    fn read_graph(_: String, _: Bytes, _: Option<&Path>, _: &Reading) -> Result<Self> {
-        Err(Error::model("this build reads no ONNX graphs (feature `onnx` is off)"))
-    }
-
-    /// Reads an ONNX graph in memory; as [`Model::open_as`]. Messages call it `name`.
-    ///
-    /// # Errors
-    /// As [`Model::open_as`]; also when its numbers are in another file.
-    #[cfg(feature = "onnx")]
-    pub fn from_graph(name: impl Into<String>, bytes: Bytes, reading: &Reading) -> Result<Self> {
-        let name = name.into();
-        Self::read_graph(name.clone(), bytes, None, reading).map_err(|e| e.within(name))
-    }
-
-    /// Reads an ONNX graph; numbers in other files lie in `folder`.
-    #[cfg(feature = "onnx")]
-    fn read_graph(name: String, bytes: Bytes, folder: Option<&Path>, reading: &Reading) -> Result<Self> {
-        if let Some(arch) = reading.arch {
-            return Err(Error::settings(format!("an ONNX graph says itself what net it is; --arch {arch} has no use")));
+        let kind = files::kind_of((*bytes).as_ref(), path);
+        if let Some(output) = reading.output.filter(|_| kind != Kind::Onnx) {
+            return Err(Error::settings(format!("the output '{output}' can be chosen in an ONNX graph only")));
         }
-        let net = onnx::read(&bytes, folder, reading)?;
-        let input = net.graph.input_shape();
-        let Preparation { preprocess, name: preparation } = preprocess::of_graph(input, net.levels);
-        let mut graph = net.graph;
-        let mut labels = Labels::for_pictures(graph.classes());
-        if graph.classes() == 1 {
-            graph = graph.two_classes()?;
-            labels = Labels::yes_or_not(None);
+        match kind {
+            Kind::Safetensors => {
+                files::expect_whole(path)?;
+                Self::read(name, Tensors::parse(bytes.clone())?, vec![bytes], reading, beside)
+            }
+            Kind::Index => {
+                let (tensors, files) = shards((*bytes).as_ref(), path)?;
+                Self::read(name, tensors, files, reading, beside)
+            }
+            #[cfg(feature = "onnx")]
+            Kind::Onnx => Self::read_graph(name, bytes, beside, reading),
+            kind => Err(kind.refusal()),
         }
-        if preprocess.takes_pictures() {
-            preprocess.check()?;
-        }
-        Ok(Self {
-            name,
-            architecture: "onnx".to_owned(),
-            channels_last: net.layout == onnx::Layout::ChannelsLast,
-            bytes,
-            beside: net.beside,
-            folded: Arc::new(graph.fold()?),
-            unfolded: graph,
-            source: Some(net.source),
-            resized: Mutex::new(HashMap::new()),
-            preprocess,
-            labels,
-            assumed: net.assumed,
-            preparation,
-            told: Vec::new(),
-            assumed_size: None,
-            read: net.read,
-            warnings: Vec::new(),
-            encodings: net.encodings,
-            sha256: OnceLock::new(),
-        })
     }
 
     /// The embedded EfficientNet-Lite0 (ImageNet-1k).
@@ -626,22 +613,32 @@ impl Model {
         Self::from_bytes(EMBEDDED, Arc::new(EMBEDDED_WEIGHTS), None)
     }
 
-    /// Reads a safetensors file in memory; as [`Model::open`] without a `config.json`. Messages call it `name`.
+    /// Reads a safetensors file in memory; as [`Model::open`] without files beside it. Messages call it `name`.
     ///
     /// # Errors
     /// As [`Model::open`].
     pub fn from_bytes(name: impl Into<String>, bytes: Bytes, arch: Option<&str>) -> Result<Self> {
         let name = name.into();
+        let tensors = match files::kind_of((*bytes).as_ref(), Path::new(&name)) {
+            Kind::Safetensors => Tensors::parse(bytes.clone()),
+            kind => Err(kind.refusal()),
+        };
         let reading = Reading { arch, ..Reading::default() };
-        Self::read(name.clone(), bytes, &reading, Ok(None)).map_err(|e| e.within(name))
+        let net = tensors.and_then(|tensors| Self::read(name.clone(), tensors, vec![bytes], &reading, None));
+        net.map_err(|e| e.within(name))
     }
 
-    fn read(name: String, bytes: Bytes, reading: &Reading, beside: Result<Option<Vec<u8>>>) -> Result<Self> {
-        let mut tensors = Tensors::parse(bytes.clone())?;
-        let known = reading.arch.is_none() && is_embedded(&bytes);
+    fn read(
+        name: String,
+        mut tensors: Tensors,
+        files: Vec<Bytes>,
+        reading: &Reading,
+        beside: Option<&Path>,
+    ) -> Result<Self> {
+        let known = reading.arch.is_none() && matches!(files.as_slice(), [bytes] if is_embedded(bytes));
         let arch = if known { Some(efficientnet_lite::TENSORFLOW) } else { reading.arch };
         let ReadNet { mut built, told, assumed_size, read, warnings } =
-            read(&mut tensors, arch, if known { Ok(None) } else { beside })?;
+            read(&mut tensors, arch, beside.filter(|_| !known))?;
         if let Some(head) = reading.head {
             built.graph = built.graph.linked(head);
         }
@@ -656,11 +653,10 @@ impl Model {
         Ok(Self {
             name,
             architecture: built.architecture,
-            bytes,
+            files,
             folded: Arc::new(built.graph.fold()?),
             unfolded: built.graph,
             channels_last: false,
-            beside: Vec::new(),
             #[cfg(feature = "onnx")]
             source: None,
             resized: Mutex::new(HashMap::new()),
@@ -717,19 +713,20 @@ impl Model {
         &self.architecture
     }
 
-    /// SHA-256 of the file's bytes and of the files beside it that hold its numbers, in the order of their names,
-    /// hexadecimal; computed when first asked for.
+    /// SHA-256 of the weights file, hexadecimal; computed when first asked for. Of a net in shards, it is that of their
+    /// bytes one after the other, in the order of their names, without the list; of a graph, that of its file and of the files
+    /// with its numbers.
     pub fn sha256(&self) -> &str {
         self.sha256.get_or_init(|| {
             let mut digest = Sha256::new();
-            std::iter::once(&self.bytes).chain(&self.beside).for_each(|bytes| digest.update((**bytes).as_ref()));
-            digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+            self.files.iter().for_each(|file| digest.update((**file).as_ref()));
+            hex(&digest.finalize())
         })
     }
 
-    /// Bytes of the weights file, and of those beside it.
+    /// Bytes of the weights file, or of all shards.
     pub fn file_bytes(&self) -> usize {
-        std::iter::once(&self.bytes).chain(&self.beside).map(|bytes| (**bytes).as_ref().len()).sum()
+        self.files.iter().map(|file| (**file).as_ref().len()).sum()
     }
 
     /// How many numbers the file stores in each encoding.
@@ -794,30 +791,6 @@ impl Model {
                 self.default_input()
             ))
         })
-    }
-
-    /// The net as stored, for inputs of shape `input`; batch norms are not folded.
-    ///
-    /// # Errors
-    /// As [`Model::graph`].
-    pub fn unfolded_at(&self, input: Shape) -> Result<Graph> {
-        #[cfg(feature = "onnx")]
-        if let Some(source) = &self.source {
-            return source.resized(input, &self.unfolded)?.two_classes();
-        }
-        self.unfolded.resized(input)
-    }
-
-    /// The net for inputs of another size; a graph from a file may compute other numbers then, so it is read again.
-    fn other_size(&self, graph: &Graph, input: Shape) -> Result<Graph> {
-        #[cfg(feature = "onnx")]
-        if self.source.is_some() {
-            let again = self.unfolded_at(input)?.fold()?;
-            let same = graph.resized(input).ok().filter(|resized| resized.is_like(&again));
-            // Weights that are shared are packed once.
-            return Ok(same.unwrap_or(again));
-        }
-        graph.resized(input)
     }
 
     /// How pictures are prepared.

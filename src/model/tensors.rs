@@ -12,7 +12,8 @@ use crate::tensor::{MOST_HEADER_BYTES, safetensors_header};
 struct StoredTensor {
     dtype: Dtype,
     shape: Vec<usize>,
-    /// First byte within the file.
+    /// The file, and the first byte within it.
+    file: Bytes,
     offset: usize,
 }
 
@@ -39,7 +40,6 @@ pub(super) enum WeightFill {
 
 /// The tensors of one file and which of them the net has used; or those that the draft of a published net asks for.
 pub(super) struct Tensors {
-    bytes: Bytes,
     metadata: BTreeMap<String, String>,
     stored: BTreeMap<String, StoredTensor>,
     used: BTreeSet<String>,
@@ -132,12 +132,6 @@ impl Tensors {
     /// Reads the header of a safetensors file.
     pub(super) fn parse(bytes: Bytes) -> Result<Self> {
         let file = (*bytes).as_ref();
-        if file.is_empty() {
-            return Err(Error::model("the file is empty; expected safetensors"));
-        }
-        if file.starts_with(b"PK\x03\x04") || file.starts_with(b"\x80\x02") {
-            return Err(Error::model("this is a pickled checkpoint, not safetensors: convert it first"));
-        }
         let Some((length, rest)) = file.split_first_chunk() else {
             return Err(Error::model(format!("{} bytes are too few for a safetensors file", file.len())));
         };
@@ -171,21 +165,38 @@ impl Tensors {
             if from > to || to > data.len() {
                 return Err(Error::model(format!("tensor '{name}' lies outside the file")));
             }
-            let tensor = StoredTensor { dtype: info.dtype, shape: info.shape.clone(), offset: start + from };
+            let (file, offset) = (bytes.clone(), start + from);
+            let tensor = StoredTensor { dtype: info.dtype, shape: info.shape.clone(), file, offset };
             stored.insert(name, tensor);
         }
         if stored.is_empty() {
             return Err(Error::model("the file holds no tensors"));
         }
         let metadata = metadata.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
-        Ok(Self { bytes, metadata, stored, used: BTreeSet::new(), draft: None })
+        Ok(Self { metadata, stored, used: BTreeSet::new(), draft: None })
+    }
+
+    /// Adds the tensors of another file of the same net; of metadata with the same key the first count.
+    ///
+    /// # Errors
+    /// When a tensor is in both.
+    pub(super) fn join(&mut self, more: Self) -> Result<()> {
+        for (name, tensor) in more.stored {
+            if self.stored.contains_key(&name) {
+                return Err(Error::model(format!("tensor '{name}' is in another shard too")));
+            }
+            self.stored.insert(name, tensor);
+        }
+        for (key, value) in more.metadata {
+            self.metadata.entry(key).or_insert(value);
+        }
+        Ok(())
     }
 
     /// No file, but a record of the tensors that the published net `net` asks for; their numbers are zeros.
     pub(super) fn draft(net: &'static str) -> Self {
         let draft = Some(Draft { net, tensors: Vec::new() });
-        let bytes: Bytes = Arc::new(Vec::new());
-        Self { bytes, metadata: BTreeMap::new(), stored: BTreeMap::new(), used: BTreeSet::new(), draft }
+        Self { metadata: BTreeMap::new(), stored: BTreeMap::new(), used: BTreeSet::new(), draft }
     }
 
     /// The published name of the net that is drafted; `None` if there is a file.
@@ -265,17 +276,14 @@ impl Tensors {
                 tensor.dtype
             )));
         };
-        let raw = self.raw(tensor.offset, dims.iter().product::<usize>() * encoding.bytes());
+        let length = dims.iter().product::<usize>() * encoding.bytes();
+        let raw = &(*tensor.file).as_ref()[tensor.offset..tensor.offset + length];
         if let Some((flat, what)) = first_not_finite(raw, encoding) {
             return Err(Error::model(format!("tensor '{name}' holds {what} at {:?}", position(flat, &dims))));
         }
-        let offset = tensor.offset;
+        let (file, offset) = (tensor.file.clone(), tensor.offset);
         self.used.insert(name.to_string());
-        Ok((dims, self.bytes.clone(), offset, encoding))
-    }
-
-    fn raw(&self, offset: usize, len: usize) -> &[u8] {
-        &(*self.bytes).as_ref()[offset..offset + len]
+        Ok((dims, file, offset, encoding))
     }
 
     /// Weight of a convolution `[k, c / groups, kh, kw]`.

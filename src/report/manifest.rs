@@ -42,10 +42,13 @@ pub struct ModelUsed {
     pub name: String,
     /// Its architecture.
     pub architecture: String,
-    /// SHA-256 of its weights file.
+    /// SHA-256 of its weights file, or of its shards one after the other.
     pub sha256: String,
     /// How its logits become probabilities: `softmax` or `sigmoid`.
     pub head: String,
+    /// What was read besides its tensors, one line per source, such as `config.json: architecture resnet50, mean`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub read: Vec<String>,
 }
 
 /// A method and all its parameters, defaults included.

@@ -111,7 +111,7 @@ pub fn default_methods(model: &Model) -> Result<Vec<Named>> {
     Ok(methods(&[if has_positions(model) { DEFAULT_METHOD } else { DEFAULT_METHOD_OF_VECTORS }.to_string()])?)
 }
 
-/// A weights file, or a built-in net by name. A file of that name goes first.
+/// A weights file, a folder that holds one, or a built-in net by name. A file of that name goes first.
 fn named(name: &str, reading: &Reading) -> Result<Model> {
     let path = Path::new(name);
     if path.exists() {
@@ -120,7 +120,10 @@ fn named(name: &str, reading: &Reading) -> Result<Model> {
     if name == EMBEDDED {
         return embedded();
     }
-    bail!("--model {name}: neither a file nor a built-in net (built in: {EMBEDDED})")
+    if name.contains("://") {
+        bail!("--model {name}: nothing is fetched from the network; download the files and give their folder");
+    }
+    bail!("--model {name}: neither a file, nor a folder, nor a built-in net (built in: {EMBEDDED})")
 }
 
 /// The net inside this program.

@@ -66,6 +66,8 @@ pub(super) struct Net {
     pub(super) graph: Graph,
     pub(super) layout: Layout,
     pub(super) levels: Levels,
+    /// Whether the file fixes rows and columns.
+    pub(super) fixed: bool,
     /// What the file leaves open.
     pub(super) assumed: Vec<&'static str>,
     /// What the file said, one line each.
@@ -87,18 +89,19 @@ pub(super) struct Source {
     port: Port,
 }
 
-/// Reads a file; numbers in other files lie in `folder`.
+/// Reads a file; numbers in other files lie in `folder`. Where the file leaves rows and columns open, they are `size`.
 ///
 /// # Errors
 /// When it is not an ONNX graph, is damaged, or holds what is not supported; the message names the node.
-pub(super) fn read(bytes: &Bytes, folder: Option<&Path>, wishes: &Reading) -> Result<Net> {
+pub(super) fn read(bytes: &Bytes, folder: Option<&Path>, wishes: &Reading, size: Option<[usize; 2]>) -> Result<Net> {
+    let sides = size.unwrap_or([OPEN_SIDE; 2]);
     let mut file = File::read(bytes, folder)?;
     recognise::normalisations(&mut file);
     let output = output(&file, wishes.output)?;
     let mut chosen = None;
     let mut refused = None;
     for name in &output {
-        match Candidate::read(&file, name) {
+        match Candidate::read(&file, name, sides) {
             Ok(candidate) => match &chosen {
                 None => chosen = Some(candidate),
                 Some(Candidate { logits, .. }) if *logits == candidate.logits => {}
@@ -125,7 +128,8 @@ pub(super) fn read(bytes: &Bytes, folder: Option<&Path>, wishes: &Reading) -> Re
     let sigmoid = taken_off.as_ref().is_some_and(|(_, op)| *op == "Sigmoid");
     let link = wishes.head.unwrap_or(if sigmoid { Link::Sigmoid } else { Link::Softmax });
     let graph = graph.linked(link);
-    if file.inputs.iter().any(|i| i.name == port.name) && open(&port) {
+    let fixed = !open(&port);
+    if !fixed && size.is_none() {
         assumed.push("input size: 224x224, which the file leaves open");
     }
     let levels = levels(&graph, &port);
@@ -135,7 +139,7 @@ pub(super) fn read(bytes: &Bytes, folder: Option<&Path>, wishes: &Reading) -> Re
     read.insert(0, line);
     let (metadata, beside) = (std::mem::take(&mut file.metadata), std::mem::take(&mut file.beside));
     let source = Source { file, output, layout, taken_off, port };
-    Ok(Net { source, graph, layout, levels, assumed, read, metadata, encodings, beside })
+    Ok(Net { source, graph, layout, levels, fixed, assumed, read, metadata, encodings, beside })
 }
 
 /// Whether the file leaves rows or columns open.
@@ -220,7 +224,7 @@ struct Candidate {
 }
 
 impl Candidate {
-    fn read(file: &File, output: &str) -> Result<Self> {
+    fn read(file: &File, output: &str, sides: [usize; 2]) -> Result<Self> {
         let nodes = file.ordered(output)?;
         let reads: std::collections::HashSet<&str> = nodes.iter().flat_map(|n| n.reads()).collect();
         let needed: Vec<&Port> = file.inputs.iter().filter(|i| reads.contains(i.name.as_str())).collect();
@@ -231,7 +235,7 @@ impl Candidate {
         };
         let (taken_off, logits) = last_function(file, output);
         let mut refused = None;
-        for (layout, shape) in layouts(port)? {
+        for (layout, shape) in layouts(port, sides)? {
             match build(file, port, output, layout, shape, &taken_off) {
                 Ok(graph) => {
                     let (output, port) = (output.to_owned(), port.clone());
@@ -270,13 +274,13 @@ fn last_function(file: &File, output: &str) -> (Option<(String, &'static str)>, 
 }
 
 /// How the input may lie, the likeliest first.
-fn layouts(port: &Port) -> Result<Vec<(Layout, Shape)>> {
+fn layouts(port: &Port, [rows, columns]: [usize; 2]) -> Result<Vec<(Layout, Shape)>> {
     let Some(dims) = &port.dims else {
-        return Ok(vec![(Layout::ChannelsFirst, Shape::new(3, OPEN_SIDE, OPEN_SIDE))]);
+        return Ok(vec![(Layout::ChannelsFirst, Shape::new(3, rows, columns))]);
     };
-    let side = |d: Option<usize>| d.unwrap_or(OPEN_SIDE);
-    let first = |c: Option<usize>, h, w| (Layout::ChannelsFirst, Shape::new(c.unwrap_or(3), side(h), side(w)));
-    let last = |h, w, c: Option<usize>| (Layout::ChannelsLast, Shape::new(c.unwrap_or(3), side(h), side(w)));
+    let plane = |c, h: Option<usize>, w: Option<usize>| Shape::new(c, h.unwrap_or(rows), w.unwrap_or(columns));
+    let first = |c: Option<usize>, h, w| (Layout::ChannelsFirst, plane(c.unwrap_or(3), h, w));
+    let last = |h, w, c: Option<usize>| (Layout::ChannelsLast, plane(c.unwrap_or(3), h, w));
     let colour = |d: Option<usize>| matches!(d, Some(1 | 3));
     Ok(match dims[..] {
         [_, a, b, c] => {
@@ -285,7 +289,7 @@ fn layouts(port: &Port) -> Result<Vec<(Layout, Shape)>> {
         }
         [a, b, c] if colour(a) => vec![first(a, b, c)],
         [a, b, c] if colour(c) => vec![last(a, b, c)],
-        [_, b, c] => vec![(Layout::Bare, Shape::new(1, side(b), side(c)))],
+        [_, b, c] => vec![(Layout::Bare, plane(1, b, c))],
         [_, Some(n)] | [Some(n)] => vec![(Layout::Bare, Shape::vector(n))],
         _ => {
             return Err(Error::model(format!(

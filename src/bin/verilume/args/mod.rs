@@ -175,8 +175,13 @@ pub struct SharedArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelChoice {
-    /// Weights (.safetensors), a graph (.onnx) or the name of a built-in net [default: the embedded efficientnet-lite0]
-    #[arg(long, value_name = "FILE|NAME")]
+    /// Weights (.safetensors), a graph (.onnx), a folder that holds one, or the name of a built-in net [default: the
+    /// embedded efficientnet-lite0]
+    ///
+    /// Of weights in shards it is the folder or model.safetensors.index.json. Files beside the weights say more of the net:
+    /// preprocessor_config.json, config.json, labels.txt; docs/nets.md has the keys. A file of another kind is told by its
+    /// first bytes, with what to run to convert it.
+    #[arg(long, value_name = "FILE|DIR|NAME")]
     pub model: Option<String>,
 
     /// Architecture, if the weights do not determine it; see `verilume model list`
