@@ -116,10 +116,14 @@ fn a_lite_that_may_be_either_is_said_and_both_are_read() {
         std::fs::write(folder.path().join("config.json"), config).unwrap();
         check(&told(&[]), class, logit);
     }
-    std::fs::write(folder.path().join("config.json"), r#"{"architecture": "mobilenetv2_100"}"#).unwrap();
+    std::fs::write(folder.path().join("config.json"), r#"{"architecture": "mobilenetv4_conv_small"}"#).unwrap();
     let output = run(folder.path(), &EXPLAIN);
     assert_eq!(code(&output), 2);
-    assert!(stderr(&output).contains("mobilenetv2_100") && stderr(&output).contains("--arch"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("mobilenetv4_conv_small") && stderr(&output).contains("--arch"),
+        "{}",
+        stderr(&output)
+    );
     // Quiet is quiet; the record says it all the same.
     std::fs::remove_file(folder.path().join("config.json")).unwrap();
     let output = run(folder.path(), &[&EXPLAIN[..], &["-q", "--json", "-o", "quiet"]].concat());

@@ -1,6 +1,6 @@
 //! AlexNet (Krizhevsky 2014, "one weird trick") with torchvision's names.
 
-use super::assembly::{Assembly, BiasPresence, ConvSpec, Pad};
+use super::assembly::{Assembly, ConvSpec, Pad};
 use super::tensors::Tensors;
 use super::{BuiltNet, preprocess};
 use crate::error::Result;
@@ -17,8 +17,9 @@ const FEATURES: [(usize, usize, usize, usize, usize, bool); 5] = [
 ];
 
 pub(super) fn recognise(tensors: &Tensors) -> Result<bool> {
-    let names = ["features.0.weight", "features.3.weight", "features.10.weight", "classifier.1.weight"];
-    Ok(names.iter().all(|n| tensors.has(n)) && !tensors.has("classifier.0.weight"))
+    let names = ["features.0.weight", "features.3.weight", "features.10.weight"];
+    let stem = matches!(tensors.shape(names[0]), Some([_, _, 11, 11]));
+    Ok(names.iter().all(|n| tensors.has(n)) && stem)
 }
 
 pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
@@ -36,13 +37,9 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
             x = net.op(format!("features.{}", position + 2), Op::MaxPool(Window::square(3, 2, 0)), &[x])?;
         }
     }
-    let bins = net.bins("classifier.1", net.channels(x), 6)?;
+    let bins = net.bins(net.channels(x), 6)?;
     x = net.pooled(bins, x)?;
-    x = net.linear("classifier.1", x, BiasPresence::Present, 4096)?;
-    x = net.relu("classifier.2", x)?;
-    x = net.linear("classifier.4", x, BiasPresence::Present, 4096)?;
-    x = net.relu("classifier.5", x)?;
-    x = net.linear("classifier.6", x, BiasPresence::Present, 1000)?;
+    x = net.head(x, &[("classifier.1", 4096), ("classifier.4", 4096), ("classifier.6", 1000)], &Op::Relu)?;
     let graph = net.builder.finish(x)?;
     let assumed = vec!["relu", "max-pools", "strides and padding of torchvision's AlexNet"];
     Ok(BuiltNet::of_pictures(graph, "alexnet", assumed, preprocess::imagenet(channels)))

@@ -85,6 +85,16 @@ impl ConvSpec {
     }
 }
 
+/// What is assumed of a head of several layers.
+const OF_HEAD: &str = "relu between the linear layers of the head";
+
+/// Name of the node after the layer `name`: the next number, if the name ends with one.
+fn after(name: &str) -> String {
+    let next =
+        name.rsplit_once('.').and_then(|(list, last)| Some(format!("{list}.{}", last.parse::<usize>().ok()? + 1)));
+    next.unwrap_or_else(|| format!("{name}.relu"))
+}
+
 /// Nine numbers with the quantiles of a normal distribution, for the mean over its negative and positive half.
 const QUANTILES: [f64; 9] = [0.07, 0.21, 0.36, 0.51, 0.67, 0.86, 1.09, 1.38, 1.91];
 
@@ -233,12 +243,25 @@ impl<'t> Assembly<'t> {
     /// Squeeze-and-excitation called `name` (Hu 2018): `x` times a gate a channel, from the means of all channels
     /// squeezed to `squeezed` ones. `[activation, gate]` are the functions.
     pub(super) fn excited(&mut self, name: &str, x: NodeId, squeezed: usize, functions: [&Op; 2]) -> Result<NodeId> {
+        let names = ["fc1", "fc2"].map(|part| format!("{name}.{part}"));
+        self.gated(name, names.each_ref().map(String::as_str), x, squeezed, functions)
+    }
+
+    /// [`Assembly::excited`] whose convolutions have the names `convs`.
+    pub(super) fn gated(
+        &mut self,
+        name: &str,
+        convs: [&str; 2],
+        x: NodeId,
+        squeezed: usize,
+        functions: [&Op; 2],
+    ) -> Result<NodeId> {
         let [activation, gate] = functions;
         let point = ConvSpec::plain(Some(1), 1).with_bias();
         let mut y = self.op(format!("{name}.avgpool"), Op::AdaptiveAvgPool { out: [1; 2] }, &[x])?;
-        y = self.conv(&format!("{name}.fc1"), y, point.to(squeezed))?;
+        y = self.conv(convs[0], y, point.to(squeezed))?;
         y = self.op(format!("{name}.activation"), activation.clone(), &[y])?;
-        y = self.conv(&format!("{name}.fc2"), y, point.to(self.channels(x)))?;
+        y = self.conv(convs[1], y, point.to(self.channels(x)))?;
         y = self.op(format!("{name}.scale_activation"), gate.clone(), &[y])?;
         self.op(format!("{name}.product"), Op::Mul, &[x, y])
     }
@@ -288,23 +311,60 @@ impl<'t> Assembly<'t> {
     /// The net that ends with the mean over positions of `x` and the linear layer `name`.
     pub(super) fn classified(mut self, name: &str, x: NodeId) -> Result<Graph> {
         let x = self.pooled(1, x)?;
-        let x = self.linear(name, x, BiasPresence::Present, 1000)?;
+        let x = self.head(x, &[(name, 1000)], &Op::Relu)?;
         self.builder.finish(x)
     }
 
-    /// Channels of a picture, from the first convolution's weight: 3, or 1 for grey ones.
-    pub(super) fn picture_channels(tensors: &Tensors, weight: &str) -> usize {
-        // Any other count fails on the first convolution's shape, with a message that says what was expected.
-        if matches!(tensors.shape(weight), Some([_, 1, _, _])) { 1 } else { 3 }
+    /// The linear layers at the end of a net, on the vector `x`: all that nothing else has read, whatever their names. A
+    /// published net has those of `published`, with so many outputs and `between` after each but the last; after
+    /// any other layer the activation is taken to be ReLU.
+    pub(super) fn head(&mut self, mut x: NodeId, published: &[(&str, usize)], between: &Op) -> Result<NodeId> {
+        if self.tensors.drafted().is_some() {
+            for (i, (name, out)) in published.iter().enumerate() {
+                x = self.linear(name, x, BiasPresence::Present, *out)?;
+                if i + 1 < published.len() {
+                    x = self.op(after(name), between.clone(), &[x])?;
+                }
+            }
+            return Ok(x);
+        }
+        let layers = self.tensors.head()?;
+        let is_published = |name: &str| published.iter().rev().skip(1).any(|(known, _)| *known == name);
+        for layer in &layers {
+            let name = &layer.name;
+            x = if layer.is_norm {
+                self.batch_norm(name, x)?
+            } else {
+                self.linear(name, x, BiasPresence::Optional, 0)?
+            };
+            if layer.active {
+                let known = is_published(name);
+                x = self.op(after(name), if known { between.clone() } else { Op::Relu }, &[x])?;
+                if !known && !self.tensors.assumed.contains(&OF_HEAD) {
+                    self.tensors.assume(OF_HEAD);
+                }
+            }
+        }
+        Ok(x)
     }
 
-    /// Bins per axis of the average pool before the linear layer `name`, which reads `channels` channels; `drafted` in
-    /// the published net.
-    pub(super) fn bins(&self, name: &str, channels: usize, drafted: usize) -> Result<usize> {
-        let tensor = format!("{name}.weight");
+    /// Channels of the input, from the first convolution's weight; 3 if there is none.
+    pub(super) fn picture_channels(tensors: &Tensors, weight: &str) -> usize {
+        // A weight of another rank fails on its shape, with a message that says what was expected.
+        match tensors.shape(weight) {
+            Some(&[_, channels, _, _]) if channels > 0 => channels,
+            _ => 3,
+        }
+    }
+
+    /// Bins per axis of the average pool before the head, which reads `channels` channels; `drafted` in the published
+    /// net.
+    pub(super) fn bins(&self, channels: usize, drafted: usize) -> Result<usize> {
         if self.tensors.drafted().is_some() {
             return Ok(drafted);
         }
+        let first = self.tensors.head()?.into_iter().find(|layer| !layer.is_norm);
+        let tensor = format!("{}.weight", first.map_or_else(String::new, |layer| layer.name));
         let Some(&[_, inputs]) = self.tensors.shape(&tensor) else {
             return Err(match self.tensors.shape(&tensor) {
                 Some(shape) => Error::model(format!("tensor '{tensor}' has shape {shape:?}, expected [*, *]")),

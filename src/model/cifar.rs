@@ -1,6 +1,6 @@
 //! ResNet for small pictures (He 2016, section 4.2) with parameter-free ("option A") shortcuts.
 
-use super::assembly::{Assembly, BiasPresence, ConvSpec};
+use super::assembly::{Assembly, ConvSpec};
 use super::resnet::depth;
 use super::tensors::Tensors;
 use super::{BuiltNet, Labels, preprocess};
@@ -19,9 +19,12 @@ pub(super) const PUBLISHED: &[(&str, &str)] = &[
 ];
 
 pub(super) fn recognise(tensors: &Tensors) -> Result<bool> {
-    Ok(["conv1.weight", "layer1.0.conv1.weight", "linear.weight"].iter().all(|n| tensors.has(n)))
+    let stem = matches!(tensors.shape("conv1.weight"), Some([_, _, 3, 3]));
+    let other = |name: &str| name.starts_with("layer4.") || name.contains(".downsample.") || name.contains(".conv3.");
+    Ok(stem
+        && ["layer1.0.conv1.weight", "layer3.0.conv1.weight"].iter().all(|n| tensors.has(n))
+        && !tensors.names().any(other))
 }
-
 /// Channels of each layer of the published nets.
 const WIDTHS: [usize; 3] = [16, 32, 64];
 
@@ -73,7 +76,7 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
         net.builder.stage(format!("layer{layer}"), x);
     }
     x = net.pooled(1, x)?;
-    x = net.linear("linear", x, BiasPresence::Present, 10)?;
+    x = net.head(x, &[("linear", 10)], &Op::Relu)?;
     let graph = net.builder.finish(x)?;
     let listed: Vec<String> = depths.iter().map(usize::to_string).collect();
     let architecture = format!("cifar-resnet{} [{}]", 2 * depths.iter().sum::<usize>() + 2, listed.join(","));

@@ -1,6 +1,7 @@
 //! ConvNeXt (Liu 2022) with torchvision's names.
 
-use super::assembly::{Assembly, BiasPresence, ConvSpec, GELU, Pad};
+use super::assembly::{Assembly, ConvSpec, GELU, Pad};
+use super::names::Dialect;
 use super::tensors::Tensors;
 use super::{BuiltNet, preprocess};
 use crate::error::{Error, Result};
@@ -16,6 +17,75 @@ pub(super) const PUBLISHED: &[(&str, &str)] = &[
     ("convnext_large", "convnext [3,3,27,3]"),
 ];
 
+/// Names of the same nets elsewhere.
+pub(super) const DIALECTS: &[Dialect] = &[
+    Dialect {
+        name: "timm",
+        tells: &["stem.0.weight", "stages.0.blocks.0.conv_dw.weight", "stages.0.blocks.0.gamma", "head.norm.weight"],
+        rules: &[
+            ("stem", "features.0"),
+            ("stages.0.blocks", "features.1"),
+            ("stages.1.downsample", "features.2"),
+            ("stages.1.blocks", "features.3"),
+            ("stages.2.downsample", "features.4"),
+            ("stages.2.blocks", "features.5"),
+            ("stages.3.downsample", "features.6"),
+            ("stages.3.blocks", "features.7"),
+            ("head.norm", "classifier.0"),
+            ("features.#.#.conv_dw", "features.{0}.{1}.block.0"),
+            ("features.#.#.norm", "features.{0}.{1}.block.2"),
+            ("features.#.#.mlp.fc1", "features.{0}.{1}.block.3"),
+            ("features.#.#.mlp.fc2", "features.{0}.{1}.block.5"),
+            ("features.#.#.gamma", "features.{0}.{1}.layer_scale"),
+        ],
+    },
+    // The authors' code.
+    Dialect {
+        name: "ConvNeXt",
+        tells: &["downsample_layers.0.0.weight", "stages.0.0.dwconv.weight", "stages.0.0.gamma", "norm.weight"],
+        rules: &[
+            ("downsample_layers.0", "features.0"),
+            ("downsample_layers.1", "features.2"),
+            ("downsample_layers.2", "features.4"),
+            ("downsample_layers.3", "features.6"),
+            ("stages.0", "features.1"),
+            ("stages.1", "features.3"),
+            ("stages.2", "features.5"),
+            ("stages.3", "features.7"),
+            ("norm", "classifier.0"),
+            ("features.#.#.dwconv", "features.{0}.{1}.block.0"),
+            ("features.#.#.norm", "features.{0}.{1}.block.2"),
+            ("features.#.#.pwconv1", "features.{0}.{1}.block.3"),
+            ("features.#.#.pwconv2", "features.{0}.{1}.block.5"),
+            ("features.#.#.gamma", "features.{0}.{1}.layer_scale"),
+        ],
+    },
+    Dialect {
+        name: TRANSFORMERS,
+        tells: &["embeddings.patch_embeddings.weight", "encoder.stages.0.layers.0.dwconv.weight", "layernorm.weight"],
+        rules: &[
+            ("embeddings.patch_embeddings", "features.0.0"),
+            ("embeddings.layernorm", "features.0.1"),
+            ("layernorm", "classifier.0"),
+            ("encoder.stages.1.downsampling_layer", "features.2"),
+            ("encoder.stages.2.downsampling_layer", "features.4"),
+            ("encoder.stages.3.downsampling_layer", "features.6"),
+            ("encoder.stages.0.layers", "features.1"),
+            ("encoder.stages.1.layers", "features.3"),
+            ("encoder.stages.2.layers", "features.5"),
+            ("encoder.stages.3.layers", "features.7"),
+            ("features.#.#.dwconv", "features.{0}.{1}.block.0"),
+            ("features.#.#.layernorm", "features.{0}.{1}.block.2"),
+            ("features.#.#.pwconv1", "features.{0}.{1}.block.3"),
+            ("features.#.#.pwconv2", "features.{0}.{1}.block.5"),
+            ("features.#.#.layer_scale_parameter", "features.{0}.{1}.layer_scale"),
+        ],
+    },
+];
+
+/// Its last layer norm has another eps.
+const TRANSFORMERS: &str = "transformers";
+
 /// A published net that is drafted: name, blocks and channels of each stage.
 pub(super) type Variant = (&'static str, [usize; 4], [usize; 4]);
 
@@ -26,7 +96,7 @@ pub(super) const VARIANTS: [Variant; 2] =
 const EXPANSION: usize = 4;
 
 pub(super) fn recognise(tensors: &Tensors) -> Result<bool> {
-    let names = ["features.0.0.weight", "features.0.1.weight", "features.1.0.layer_scale", "classifier.2.weight"];
+    let names = ["features.0.0.weight", "features.0.1.weight", "features.1.0.layer_scale", "classifier.0.weight"];
     Ok(names.iter().all(|n| tensors.has(n)))
 }
 
@@ -52,6 +122,14 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
         )));
     }
     let widths = drafted.map_or([0; 4], |v| v.2);
+    for (stage, &blocks) in depths.iter().enumerate() {
+        for name in (0..blocks).map(|i| format!("features.{}.{i}", 2 * stage + 1)) {
+            // A factor a channel has as many dimensions as its writer likes; timm's small nets have convolutions.
+            tensors.unsqueeze(&format!("{name}.layer_scale"), 3);
+            ["3", "5"].iter().for_each(|at| tensors.squeeze(&format!("{name}.block.{at}.weight"), 2));
+        }
+    }
+    let last_eps = if tensors.dialect == TRANSFORMERS { 1e-12 } else { 1e-6 };
     let channels = Assembly::picture_channels(tensors, "features.0.0.weight");
     let tensor = "features.0.0.weight";
     let width = drafted.map(|v| v.2[0]).or_else(|| tensors.shape(tensor).and_then(|dims| dims.first().copied()));
@@ -80,12 +158,13 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
         net.builder.stage(format!("stage{}", stage + 1), x);
     }
     x = net.op("avgpool", Op::AdaptiveAvgPool { out: [1; 2] }, &[x])?;
-    x = net.layer_norm("classifier.0", x, 1e-6)?;
+    x = net.layer_norm("classifier.0", x, last_eps)?;
     x = net.op("classifier.1", Op::Flatten, &[x])?;
-    x = net.linear("classifier.2", x, BiasPresence::Present, 1000)?;
+    x = net.head(x, &[("classifier.2", 1000)], &Op::Relu)?;
     let graph = net.builder.finish(x)?;
     let listed: Vec<String> = depths.iter().map(usize::to_string).collect();
     let form = format!("convnext [{}]", listed.join(","));
-    let assumed = vec!["gelu", "layer-norm eps 1e-6"];
+    let eps = if last_eps < 1e-6 { "layer-norm eps 1e-6, of the last norm 1e-12" } else { "layer-norm eps 1e-6" };
+    let assumed = vec!["gelu", eps];
     Ok(BuiltNet::of_pictures(graph, form, assumed, preparation))
 }

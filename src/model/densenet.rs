@@ -45,7 +45,7 @@ fn layer_name(block: usize, layer: usize) -> String {
 }
 
 pub(super) fn recognise(tensors: &Tensors) -> Result<bool> {
-    let names = ["features.conv0.weight", "features.denseblock1.denselayer1.norm1.weight", "classifier.weight"];
+    let names = ["features.conv0.weight", "features.denseblock1.denselayer1.norm1.weight"];
     Ok(names.iter().all(|n| tensors.has(n)))
 }
 

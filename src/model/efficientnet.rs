@@ -3,7 +3,7 @@
 use super::assembly::{Assembly, ConvSpec, SIGMOID, SILU};
 use super::inverted::Inverted;
 use super::tensors::Tensors;
-use super::{BuiltNet, preprocess};
+use super::{BuiltNet, preprocess, timm_mobile};
 use crate::error::{Error, Result};
 use crate::image::Interpolation;
 use crate::tensor::Shape;
@@ -18,6 +18,7 @@ pub(super) const PUBLISHED: &[(&str, &str)] = &[
     ("efficientnet_b5", "efficientnet [3,5,5,7,7,9,3]"),
     ("efficientnet_b6", "efficientnet [3,6,6,8,8,11,3]"),
     ("efficientnet_b7", "efficientnet [4,7,7,10,10,13,4]"),
+    ("tinynet_a", "efficientnet [2,3,3,4,4,5,2]"),
 ];
 
 /// A published size.
@@ -52,9 +53,8 @@ pub(super) const VARIANTS: [Variant; 8] = [
 const STAGES: [[usize; 3]; 7] = [[3, 1, 1], [3, 2, 6], [5, 2, 6], [3, 2, 6], [5, 1, 6], [5, 2, 6], [3, 1, 6]];
 
 pub(super) fn recognise(tensors: &Tensors) -> Result<bool> {
-    let names =
-        ["features.0.0.weight", "features.1.0.block.1.fc1.weight", "features.8.0.weight", "classifier.1.weight"];
-    Ok(names.iter().all(|n| tensors.has(n)))
+    let names = ["features.0.0.weight", "features.1.0.block.1.fc1.weight", "features.8.0.weight"];
+    Ok(names.iter().all(|n| tensors.has(n)) || timm_mobile::is_of(tensors, "efficientnet"))
 }
 
 /// Channels of the stem and depths, which tell a size.
@@ -80,6 +80,9 @@ fn size(tensors: &Tensors) -> Result<&'static Variant> {
 }
 
 pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
+    if timm_mobile::is_of(tensors, "efficientnet") {
+        return timm_mobile::build(tensors);
+    }
     let size = size(tensors)?;
     let channels = Assembly::picture_channels(tensors, "features.0.0.weight");
     let preparation = preprocess::torchvision(channels, size.sides, Interpolation::Bicubic);

@@ -5,7 +5,7 @@
 //! `efficientnet_lite0` … `4` with symmetric padding and PyTorch's eps. Other families (MobileNetV2, MNASNet …) use the
 //! same names with other depths and are not read.
 
-use super::assembly::{Assembly, BiasPresence, ConvSpec, Groups, Pad, RELU6};
+use super::assembly::{Assembly, ConvSpec, Groups, Pad, RELU6};
 use super::preprocess::{self, Preparation};
 use super::tensors::Tensors;
 use super::{BuiltNet, Labels};
@@ -241,7 +241,7 @@ impl FamilyTraits {
         x = net.conv_norm(["conv_head", "bn2", "relu2"], x, head, Some(&RELU6))?;
         net.builder.stage(format!("stage{}", resolutions + 1), x);
         x = net.pooled(1, x)?;
-        x = net.linear("classifier", x, BiasPresence::Present, 1000)?;
+        x = net.head(x, &[("classifier", 1000)], &Op::Relu)?;
         let graph = net.builder.finish(x)?;
         let form = format!("{}efficientnet-lite {}", self.prefix, listed(depths));
         Ok(BuiltNet {

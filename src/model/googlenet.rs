@@ -38,7 +38,7 @@ const POOLS: [(&str, &str, Op); 2] =
     [("inception3b", "maxpool3", pool(3, 2, 0)), ("inception4e", "maxpool4", pool(2, 2, 0))];
 
 pub(super) fn recognise(tensors: &Tensors) -> Result<bool> {
-    Ok(["conv1.conv.weight", "inception3a.branch1.conv.weight", "fc.weight"].iter().all(|n| tensors.has(n)))
+    Ok(["conv1.conv.weight", "inception3a.branch1.conv.weight"].iter().all(|n| tensors.has(n)))
 }
 
 fn module(net: &mut Assembly<'_>, name: &str, x: NodeId, channels: [usize; 6]) -> Result<NodeId> {

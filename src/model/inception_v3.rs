@@ -123,7 +123,7 @@ static MODULES: [(&str, &[Branch]); 11] = [
 ];
 
 pub(super) fn recognise(tensors: &Tensors) -> Result<bool> {
-    Ok(["Conv2d_1a_3x3.conv.weight", "Mixed_7c.branch1x1.conv.weight", "fc.weight"].iter().all(|n| tensors.has(n)))
+    Ok(["Conv2d_1a_3x3.conv.weight", "Mixed_7c.branch1x1.conv.weight"].iter().all(|n| tensors.has(n)))
 }
 
 fn module(net: &mut Assembly<'_>, name: &str, x: NodeId, branches: &[Branch]) -> Result<NodeId> {

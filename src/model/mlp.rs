@@ -2,6 +2,7 @@
 //! number comes last.
 
 use super::assembly::{Assembly, BiasPresence};
+use super::names::{HeadLayer, parts};
 use super::tensors::Tensors;
 use super::{BuiltNet, Labels, preprocess};
 use crate::error::{Error, Result};
@@ -12,29 +13,20 @@ use crate::tensor::Shape;
 const DRAFTED: [usize; 5] = [784, 1024, 1024, 1024, 10];
 
 pub(super) fn recognise(tensors: &Tensors) -> Result<bool> {
-    let weights = || tensors.names().filter(|n| n.ends_with(".weight"));
-    let suits = |name: &str| match tensors.shape(name) {
-        Some(shape) => shape.len() == if name.ends_with(".weight") { 2 } else { 1 },
-        None => false,
-    };
-    Ok(weights().next().is_some()
-        && tensors.names().all(|n| n.ends_with(".weight") || n.ends_with(".bias"))
-        && tensors.names().all(suits))
-}
-
-/// Splits a name into texts and numbers, so that `fc10` sorts after `fc9`.
-fn parts(name: &str) -> (Vec<&str>, Vec<u64>) {
-    let (mut texts, mut numbers, mut rest) = (Vec::new(), Vec::new(), name);
-    loop {
-        let (text, tail) = rest.split_at(rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len()));
-        texts.push(text);
-        if tail.is_empty() {
-            return (texts, numbers);
+    // Batch norms count and have means; all other weights are matrices.
+    let suits = |name: &str| {
+        let (layer, kind) = name.rsplit_once('.').unwrap_or(("", name));
+        let is_norm = tensors.has(&format!("{layer}.running_mean"));
+        let rank = tensors.shape(name).map_or(0, <[usize]>::len);
+        match kind {
+            "weight" => !layer.is_empty() && rank == if is_norm { 1 } else { 2 },
+            "bias" => !layer.is_empty() && rank == 1,
+            "running_mean" | "running_var" => rank == 1,
+            _ => kind == "num_batches_tracked" && is_norm,
         }
-        let (number, tail) = tail.split_at(tail.find(|c: char| !c.is_ascii_digit()).unwrap_or(tail.len()));
-        numbers.push(number.parse().unwrap_or(u64::MAX));
-        rest = tail;
-    }
+    };
+    let is_matrix = |name: &str| name.ends_with(".weight") && tensors.shape(name).is_some_and(|dims| dims.len() == 2);
+    Ok(tensors.names().any(is_matrix) && tensors.names().all(suits))
 }
 
 /// The layers in order: by number, then one without a number.
@@ -53,11 +45,18 @@ fn ordered(tensors: &Tensors) -> Result<Vec<String>> {
 }
 
 pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
+    let has_norms = tensors.names().any(|name| name.ends_with(".running_mean"));
+    let plain = |names: Vec<String>| -> Vec<HeadLayer> {
+        let last = names.len().saturating_sub(1);
+        let layer = |(i, name)| HeadLayer { name, is_norm: false, active: i < last };
+        names.into_iter().enumerate().map(layer).collect()
+    };
     let (layers, inputs) = if tensors.drafted().is_some() {
-        ((0..DRAFTED.len() - 1).map(|i| (2 * i).to_string()).collect(), DRAFTED[0])
+        (plain((0..DRAFTED.len() - 1).map(|i| (2 * i).to_string()).collect()), DRAFTED[0])
     } else {
-        let layers = ordered(tensors)?;
-        let Some(&[_, inputs]) = layers.first().and_then(|first| tensors.shape(&format!("{first}.weight"))) else {
+        let layers = if has_norms { tensors.head()? } else { plain(ordered(tensors)?) };
+        let first = layers.iter().find(|layer| !layer.is_norm);
+        let Some(&[_, inputs]) = first.and_then(|first| tensors.shape(&format!("{}.weight", first.name))) else {
             return Err(Error::model("an MLP needs weights of two dimensions, the first layer has none"));
         };
         (layers, inputs)
@@ -67,20 +66,22 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     let square = inputs > 1 && side * side == inputs;
     let input = if square { Shape::new(1, side, side) } else { Shape::vector(inputs) };
     if input.is_empty() {
-        return Err(Error::model(format!("tensor '{}.weight' has no inputs, expected shape [*, *]", layers[0])));
+        return Err(Error::model(format!("tensor '{}.weight' has no inputs, expected shape [*, *]", layers[0].name)));
     }
     let mut net = Assembly::new(tensors, input, 1e-5);
     let mut x = net.builder.input();
     if square {
         x = net.op("flatten", Op::Flatten, &[x])?;
     }
-    let hidden = layers.len() - 1;
-    for (i, name) in layers.iter().enumerate() {
+    let hidden = layers.iter().filter(|layer| layer.active).count();
+    let mut stages = 0;
+    for (i, HeadLayer { name, is_norm, active }) in layers.iter().enumerate() {
         let out = DRAFTED.get(i + 1).copied().unwrap_or(0);
-        x = net.linear(name, x, BiasPresence::Optional, out)?;
-        if i < hidden {
+        x = if *is_norm { net.batch_norm(name, x)? } else { net.linear(name, x, BiasPresence::Optional, out)? };
+        if *active {
+            stages += 1;
             x = net.relu(format!("{name}.relu"), x)?;
-            net.builder.stage(format!("stage{}", i + 1), x);
+            net.builder.stage(format!("stage{stages}"), x);
         }
     }
     let graph = net.builder.finish(x)?;
@@ -90,7 +91,11 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     Ok(BuiltNet {
         form: architecture.clone(),
         architecture,
-        assumed: if hidden > 0 { vec!["relu"] } else { Vec::new() },
+        assumed: match (hidden, has_norms) {
+            (0, _) => Vec::new(),
+            (_, false) => vec!["relu"],
+            (_, true) => vec!["relu", "batch-norm eps 1e-5"],
+        },
         preparation: if square { preprocess::grey(side) } else { preprocess::vector(inputs) },
         labels: if side == 28 && square { Labels::digits(graph.classes()) } else { Labels::numbered(graph.classes()) },
         graph,

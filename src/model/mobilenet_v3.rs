@@ -1,16 +1,23 @@
 //! MobileNetV3 (Howard 2019), large and small, with torchvision's names, of any width.
 
-use super::assembly::{Assembly, BiasPresence, ConvSpec, HARD_SIGMOID, HARD_SWISH};
+use super::assembly::{Assembly, ConvSpec, HARD_SIGMOID, HARD_SWISH};
 use super::inverted::Inverted;
 use super::tensors::Tensors;
-use super::{BuiltNet, preprocess};
+use super::{BuiltNet, preprocess, timm_mobile};
 use crate::error::Result;
 use crate::graph::Op;
 use crate::tensor::Shape;
 
 /// Published names and the form that each stands for.
-pub(super) const PUBLISHED: &[(&str, &str)] =
-    &[("mobilenet_v3_large", "mobilenet-v3-large"), ("mobilenet_v3_small", "mobilenet-v3-small")];
+pub(super) const PUBLISHED: &[(&str, &str)] = &[
+    ("mobilenet_v3_large", "mobilenet-v3-large"),
+    ("mobilenet_v3_small", "mobilenet-v3-small"),
+    ("mobilenetv3_large_100", "mobilenet-v3-large [1,2,3,4,2,3,1]"),
+    ("mobilenetv3_large_075", "mobilenet-v3-large [1,2,3,4,2,3,1]"),
+    ("mobilenetv3_small_100", "mobilenet-v3-small [1,2,3,2,3,1]"),
+    ("mobilenetv3_small_075", "mobilenet-v3-small [1,2,3,2,3,1]"),
+    ("mobilenetv3_small_050", "mobilenet-v3-small [1,2,3,2,3,1]"),
+];
 
 /// A block: side of its kernel, channels inside and at the end, stride; whether it has a gate, and hard-swish in place
 /// of ReLU.
@@ -19,7 +26,9 @@ type Block = (usize, usize, usize, usize, bool, bool);
 struct Size {
     form: &'static str,
     blocks: &'static [Block],
-    /// Channels of the hidden linear layer.
+    /// Channels that the head reads.
+    ends: usize,
+    /// Channels of its hidden linear layer.
     hidden: usize,
 }
 
@@ -43,6 +52,7 @@ const SIZES: [Size; 2] = [
             (5, 960, 160, 1, true, true),
             (5, 960, 160, 1, true, true),
         ],
+        ends: 960,
         hidden: 1280,
     },
     Size {
@@ -60,6 +70,7 @@ const SIZES: [Size; 2] = [
             (5, 576, 96, 1, true, true),
             (5, 576, 96, 1, true, true),
         ],
+        ends: 576,
         hidden: 1024,
     },
 ];
@@ -69,8 +80,9 @@ const STEM: usize = 16;
 const HEAD: usize = 6;
 
 pub(super) fn recognise(tensors: &Tensors) -> Result<bool> {
-    let names = ["features.0.0.weight", "features.1.block.0.0.weight", "classifier.0.weight", "classifier.3.weight"];
-    Ok(names.iter().all(|n| tensors.has(n)))
+    let last = ["features.12.0.weight", "features.16.0.weight"].iter().any(|n| tensors.has(n));
+    let is_torchvision = last && ["features.0.0.weight", "features.1.block.0.0.weight"].iter().all(|n| tensors.has(n));
+    Ok(is_torchvision || timm_mobile::is_of(tensors, "mobilenet-v3"))
 }
 
 /// Channels of a squeezed signal: a quarter, in steps of eight.
@@ -81,6 +93,9 @@ fn squeezed(expanded: usize) -> usize {
 }
 
 pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
+    if timm_mobile::is_of(tensors, "mobilenet-v3") {
+        return timm_mobile::build(tensors);
+    }
     let is_large = match tensors.drafted() {
         Some(net) => net.ends_with("large"),
         None => tensors.has("features.16.0.weight"),
@@ -112,9 +127,17 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     x = net.conv_012(&format!("features.{}", size.blocks.len() + 1), x, head, Some(&HARD_SWISH))?;
     net.builder.stage(format!("stage{}", resolutions + 1), x);
     x = net.pooled(1, x)?;
-    x = net.linear("classifier.0", x, BiasPresence::Present, size.hidden)?;
-    x = net.op("classifier.1", HARD_SWISH, &[x])?;
-    x = net.linear("classifier.3", x, BiasPresence::Present, 1000)?;
+    let hidden = match net.tensors.shape("classifier.0.weight") {
+        Some(&[hidden, inputs]) => hidden * size.ends != inputs * size.hidden,
+        _ => false,
+    };
+    if hidden {
+        net.tensors.warn(
+            "the hidden layer of the head has not the published net's size, but its activation is taken to be hard-swish all \
+             the same; if it is another, the numbers are others",
+        );
+    }
+    x = net.head(x, &[("classifier.0", size.hidden), ("classifier.3", 1000)], &HARD_SWISH)?;
     let graph = net.builder.finish(x)?;
     let assumed = vec!["relu, hard-swish, hard-sigmoid", "no dilation", "batch-norm eps 1e-3"];
     Ok(BuiltNet::of_pictures(graph, size.form, assumed, preprocess::imagenet(channels)))

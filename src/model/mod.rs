@@ -16,20 +16,25 @@ mod inception_v3;
 mod info;
 mod inverted;
 mod labels;
+mod lenet;
 mod mlp;
+mod mobilenet_v1;
 mod mobilenet_v2;
 mod mobilenet_v3;
+mod names;
 #[cfg(feature = "onnx")]
 mod onnx;
 mod preprocess;
 mod regnet;
+mod repvgg;
 mod resnet;
 mod shufflenet_v2;
 mod squeezenet;
 mod tensors;
+mod timm_mobile;
 mod vgg;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -46,6 +51,7 @@ use crate::tensor::Shape;
 use crate::text::hex;
 use config::Sizes;
 use files::Kind;
+use names::Dialect;
 use preprocess::Preparation;
 pub use tensors::Blueprint;
 use tensors::Tensors;
@@ -120,6 +126,8 @@ pub struct Architecture {
     /// Which nets it covers.
     pub nets: &'static str,
     recognise: fn(&Tensors) -> Result<bool>,
+    /// Other names of the same tensors.
+    dialects: &'static [Dialect],
     build: fn(&mut Tensors) -> Result<BuiltNet>,
     /// Published names of such nets (torchvision, timm), with the form that each stands for.
     published: &'static [(&'static str, &'static str)],
@@ -141,8 +149,9 @@ impl std::fmt::Debug for Architecture {
 pub static ARCHITECTURES: &[Architecture] = &[
     Architecture {
         name: "resnet",
-        nets: "ResNet-18 to -200, Wide-ResNet, ResNeXt with torchvision's names",
+        nets: "ResNet-18 to -200, Wide-ResNet, ResNeXt of torchvision, timm and transformers, and for small pictures",
         recognise: resnet::recognise,
+        dialects: resnet::DIALECTS,
         build: resnet::build,
         published: resnet::PUBLISHED,
         drafts: || resnet::VARIANTS.iter().map(|v| v.name).collect(),
@@ -153,6 +162,7 @@ pub static ARCHITECTURES: &[Architecture] = &[
         name: "cifar-resnet",
         nets: "ResNet-8 to -110 for 32x32 pictures, parameter-free shortcuts",
         recognise: cifar::recognise,
+        dialects: &[],
         build: cifar::build,
         published: cifar::PUBLISHED,
         drafts: || cifar::PUBLISHED.iter().map(|(name, _)| *name).collect(),
@@ -163,6 +173,7 @@ pub static ARCHITECTURES: &[Architecture] = &[
         name: "vgg",
         nets: "torchvision VGG-11 to -19, with or without batch norm",
         recognise: vgg::recognise,
+        dialects: vgg::DIALECTS,
         build: vgg::build,
         published: vgg::PUBLISHED,
         drafts: || vgg::PUBLISHED.iter().map(|(name, _)| *name).collect(),
@@ -173,6 +184,7 @@ pub static ARCHITECTURES: &[Architecture] = &[
         name: "alexnet",
         nets: "torchvision AlexNet",
         recognise: alexnet::recognise,
+        dialects: &[],
         build: alexnet::build,
         published: &[("alexnet", "alexnet")],
         drafts: || vec!["alexnet"],
@@ -180,9 +192,54 @@ pub static ARCHITECTURES: &[Architecture] = &[
         twin: None,
     },
     Architecture {
+        name: timm_mobile::FAMILY,
+        nets: "MNASNet of torchvision and timm, timm's SPNASNet and FBNet-C, EfficientNetV2",
+        recognise: timm_mobile::recognise,
+        dialects: timm_mobile::DIALECTS,
+        build: timm_mobile::build,
+        published: timm_mobile::PUBLISHED,
+        drafts: Vec::new,
+        activation: "relu",
+        twin: None,
+    },
+    Architecture {
+        name: "mobilenet-v2",
+        nets: "MobileNetV2 of torchvision and timm",
+        recognise: mobilenet_v2::recognise,
+        dialects: mobilenet_v2::DIALECTS,
+        build: mobilenet_v2::build,
+        published: mobilenet_v2::PUBLISHED,
+        drafts: || vec!["mobilenet_v2"],
+        activation: "relu6",
+        twin: None,
+    },
+    Architecture {
+        name: "mobilenet-v3",
+        nets: "MobileNetV3 of torchvision and timm",
+        recognise: mobilenet_v3::recognise,
+        dialects: &[],
+        build: mobilenet_v3::build,
+        published: mobilenet_v3::PUBLISHED,
+        drafts: || mobilenet_v3::PUBLISHED.iter().map(|(name, _)| *name).collect(),
+        activation: "hard_swish",
+        twin: None,
+    },
+    Architecture {
+        name: "efficientnet",
+        nets: "EfficientNet-B0 to -B7 of torchvision and timm",
+        recognise: efficientnet::recognise,
+        dialects: &[],
+        build: efficientnet::build,
+        published: efficientnet::PUBLISHED,
+        drafts: || efficientnet::VARIANTS.iter().map(|v| v.name).collect(),
+        activation: "silu",
+        twin: None,
+    },
+    Architecture {
         name: efficientnet_lite::TENSORFLOW,
         nets: "timm tf_efficientnet_lite0 to 4",
         recognise: efficientnet_lite::recognise,
+        dialects: &[],
         build: efficientnet_lite::build,
         published: efficientnet_lite::PUBLISHED_OF_TENSORFLOW,
         drafts: || efficientnet_lite::VARIANTS.iter().map(|v| v.name).collect(),
@@ -193,6 +250,7 @@ pub static ARCHITECTURES: &[Architecture] = &[
         name: efficientnet_lite::TIMM,
         nets: "timm efficientnet_lite0 to 4, padded symmetrically",
         recognise: efficientnet_lite::recognise,
+        dialects: &[],
         build: efficientnet_lite::build_timm,
         published: efficientnet_lite::PUBLISHED_OF_TIMM,
         // Both families have the same tensors.
@@ -201,19 +259,10 @@ pub static ARCHITECTURES: &[Architecture] = &[
         twin: None,
     },
     Architecture {
-        name: "mobilenet-v2",
-        nets: "torchvision MobileNetV2",
-        recognise: mobilenet_v2::recognise,
-        build: mobilenet_v2::build,
-        published: mobilenet_v2::PUBLISHED,
-        drafts: || vec!["mobilenet_v2"],
-        activation: "relu6",
-        twin: None,
-    },
-    Architecture {
         name: "densenet",
         nets: "DenseNet-121 to -201 with torchvision's names",
         recognise: densenet::recognise,
+        dialects: &[],
         build: densenet::build,
         published: densenet::PUBLISHED,
         drafts: || densenet::VARIANTS.iter().map(|v| v.name).collect(),
@@ -224,6 +273,7 @@ pub static ARCHITECTURES: &[Architecture] = &[
         name: "squeezenet",
         nets: "torchvision SqueezeNet 1.0 and 1.1",
         recognise: squeezenet::recognise,
+        dialects: &[],
         build: squeezenet::build,
         published: squeezenet::PUBLISHED,
         drafts: || vec!["squeezenet1_0", "squeezenet1_1"],
@@ -234,6 +284,7 @@ pub static ARCHITECTURES: &[Architecture] = &[
         name: "googlenet",
         nets: "torchvision GoogLeNet",
         recognise: googlenet::recognise,
+        dialects: &[],
         build: googlenet::build,
         published: googlenet::PUBLISHED,
         drafts: || vec!["googlenet"],
@@ -244,6 +295,7 @@ pub static ARCHITECTURES: &[Architecture] = &[
         name: "inception-v3",
         nets: "Inception v3 with torchvision's names",
         recognise: inception_v3::recognise,
+        dialects: &[],
         build: inception_v3::build,
         published: inception_v3::PUBLISHED,
         drafts: || vec!["inception_v3"],
@@ -254,6 +306,7 @@ pub static ARCHITECTURES: &[Architecture] = &[
         name: "shufflenet-v2",
         nets: "torchvision ShuffleNet V2",
         recognise: shufflenet_v2::recognise,
+        dialects: &[],
         build: shufflenet_v2::build,
         published: shufflenet_v2::PUBLISHED,
         drafts: || shufflenet_v2::WIDTHS.iter().map(|(name, _)| *name).collect(),
@@ -262,8 +315,9 @@ pub static ARCHITECTURES: &[Architecture] = &[
     },
     Architecture {
         name: "regnet",
-        nets: "torchvision RegNet X and Y",
+        nets: "RegNet X and Y of torchvision, timm and transformers",
         recognise: regnet::recognise,
+        dialects: regnet::DIALECTS,
         build: regnet::build,
         published: regnet::PUBLISHED,
         drafts: || regnet::VARIANTS.iter().map(|v| v.0).collect(),
@@ -271,29 +325,10 @@ pub static ARCHITECTURES: &[Architecture] = &[
         twin: None,
     },
     Architecture {
-        name: "mobilenet-v3",
-        nets: "torchvision MobileNetV3",
-        recognise: mobilenet_v3::recognise,
-        build: mobilenet_v3::build,
-        published: mobilenet_v3::PUBLISHED,
-        drafts: || mobilenet_v3::PUBLISHED.iter().map(|(name, _)| *name).collect(),
-        activation: "hard_swish",
-        twin: None,
-    },
-    Architecture {
-        name: "efficientnet",
-        nets: "torchvision EfficientNet-B0 to -B7",
-        recognise: efficientnet::recognise,
-        build: efficientnet::build,
-        published: efficientnet::PUBLISHED,
-        drafts: || efficientnet::VARIANTS.iter().map(|v| v.name).collect(),
-        activation: "silu",
-        twin: None,
-    },
-    Architecture {
         name: "convnext",
-        nets: "torchvision ConvNeXt",
+        nets: "ConvNeXt of torchvision, timm, transformers and its authors",
         recognise: convnext::recognise,
+        dialects: convnext::DIALECTS,
         build: convnext::build,
         published: convnext::PUBLISHED,
         drafts: || convnext::VARIANTS.iter().map(|v| v.0).collect(),
@@ -301,9 +336,54 @@ pub static ARCHITECTURES: &[Architecture] = &[
         twin: None,
     },
     Architecture {
+        name: timm_mobile::TENSORFLOW,
+        nets: "timm's tf_efficientnet and tf_mobilenetv3, only if named",
+        recognise: timm_mobile::recognise_tensorflow,
+        dialects: &[],
+        build: timm_mobile::build_tensorflow,
+        published: timm_mobile::PUBLISHED_OF_TENSORFLOW,
+        drafts: Vec::new,
+        activation: "silu",
+        twin: None,
+    },
+    Architecture {
+        name: "mobilenet-v1",
+        nets: "MobileNetV1 of transformers",
+        recognise: mobilenet_v1::recognise,
+        dialects: &[],
+        build: mobilenet_v1::build,
+        published: &[],
+        drafts: Vec::new,
+        activation: "relu6",
+        twin: None,
+    },
+    Architecture {
+        name: "repvgg",
+        nets: "timm's RepVGG",
+        recognise: repvgg::recognise,
+        dialects: &[],
+        build: repvgg::build,
+        published: repvgg::PUBLISHED,
+        drafts: Vec::new,
+        activation: "relu",
+        twin: None,
+    },
+    Architecture {
+        name: "lenet",
+        nets: "LeNet-5 and the MNIST example of PyTorch's tutorials",
+        recognise: lenet::recognise,
+        dialects: &[],
+        build: lenet::build,
+        published: &[],
+        drafts: Vec::new,
+        activation: "relu",
+        twin: None,
+    },
+    Architecture {
         name: "mlp",
         nets: "linear layers with ReLU between them",
         recognise: mlp::recognise,
+        dialects: &[],
         build: mlp::build,
         published: &[],
         drafts: || vec!["mlp"],
@@ -323,23 +403,60 @@ fn named(wanted: &str) -> Result<&'static Architecture> {
         .ok_or_else(|| Error::settings(format!("no architecture is named '{wanted}'; known are {}", known())))
 }
 
-/// The first architecture that matches names and shapes.
-fn recognised(tensors: &Tensors) -> Result<&'static Architecture> {
-    for architecture in ARCHITECTURES {
-        if (architecture.recognise)(tensors)? {
-            return Ok(architecture);
+/// The first architecture that matches names and shapes, or the one that is `given`. The tensors then have the names by
+/// which it knows them.
+fn recognised(tensors: &mut Tensors, given: Option<&'static Architecture>) -> Result<&'static Architecture> {
+    let rows = ARCHITECTURES.iter().filter(|row| given.is_none_or(|given| given.name == row.name));
+    for prefix in tensors.prefixes() {
+        for row in rows.clone() {
+            match tensors.rename(&prefix, row.dialects, row.recognise) {
+                Ok(false) => {}
+                // What tells the family from others does not matter if it is given.
+                Err(_) if given.is_some() => return Ok(row),
+                found => return found.map(|_| row),
+            }
         }
+    }
+    if let Some(given) = given {
+        return Ok(given);
     }
     let names: Vec<&str> = tensors.names().take(SHOWN_NAMES).collect();
     let more = tensors.names().count().saturating_sub(SHOWN_NAMES);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    let prefixed = tensors.names().next().is_some() && tensors.names().all(|name| name.starts_with("module."));
-    let hint = if prefixed { "take `module.`, which DataParallel adds, off the names; " } else { "" };
     Err(Error::model(format!(
-        "{hint}the tensors {}{more} are of no known architecture; known are {}",
+        "the tensors {}{more} are of no known architecture{}; known are {}; any other net is read from ONNX",
         names.join(", "),
+        resemblance(tensors),
         known()
     )))
+}
+
+/// The family whose names a file shares most, and the first tensor in which it differs.
+fn resemblance(tensors: &Tensors) -> String {
+    let mut best: Option<(usize, &Architecture, Tensors)> = None;
+    for row in ARCHITECTURES {
+        let Some(net) = (row.drafts)().first().copied() else { continue };
+        let mut draft = Tensors::draft(net);
+        if (row.build)(&mut draft).is_err() {
+            continue;
+        }
+        let known: BTreeSet<String> = draft.blueprint().into_iter().map(|tensor| tensor.name).collect();
+        for called in tensors.all_names(row.dialects) {
+            let shared = called.names().filter(|name| known.contains(*name)).count();
+            if best.as_ref().is_none_or(|(most, ..)| shared > *most) {
+                best = Some((shared, row, called));
+            }
+        }
+    }
+    match best {
+        Some((shared, row, mut called)) if 4 * shared >= called.names().count() && shared > 1 => {
+            match (row.build)(&mut called).and_then(|_| called.finish()) {
+                Ok(()) => String::new(),
+                Err(e) => format!("; most like {}, but {e}", row.name),
+            }
+        }
+        _ => String::new(),
+    }
 }
 
 /// A net as read, with what was given and what was assumed.
@@ -377,12 +494,15 @@ fn read(tensors: &mut Tensors, arch: Option<&str>, beside: Option<&Path>) -> Res
         }
     }
     let given = arch.map(named).transpose()?.or(said.map(|(architecture, _)| architecture));
-    let architecture = given.map_or_else(|| recognised(tensors), Ok)?;
+    tensors.told = given.is_some();
+    let architecture = recognised(tensors, given)?;
     let built = (architecture.build)(tensors).and_then(|built| tensors.finish().map(|()| built));
     let mut built = built.map_err(|e| match said {
         Some((architecture, place)) => e.within(format!("read as {}, as {place} says", architecture.name)),
         None => e,
     })?;
+    warnings.append(&mut tensors.warnings);
+    built.assumed.append(&mut tensors.assumed);
     let mut told = Vec::new();
     let (mut read, mut sizes, mut used) = (Vec::new(), Sizes::default(), Vec::new());
     for statement in &statements {

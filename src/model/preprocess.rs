@@ -14,11 +14,19 @@ pub(super) struct Preparation {
     pub(super) name: &'static str,
 }
 
+impl Preparation {
+    /// Of pictures; inputs of other channels are given as arrays, and nothing is prepared.
+    fn of(preprocess: Preprocess, name: &'static str) -> Self {
+        let name = if preprocess.takes_pictures() { name } else { "" };
+        Self { preprocess, name }
+    }
+}
+
 /// torchvision's ImageNet nets: short side 256 bilinear, centre crop 224. Grey pictures use the mean of the channels'
 /// constants.
 pub(super) fn imagenet(channels: usize) -> Preparation {
     let small = small(channels, 224).preprocess;
-    Preparation { preprocess: Preprocess { resize: 256, ..small }, name: "ImageNet" }
+    Preparation::of(Preprocess { resize: 256, ..small }, "ImageNet")
 }
 
 /// Short side `resize` bilinear, centre crop `side`, values in [−1, 1]. This is what ImageNet's mean and standard
@@ -26,29 +34,30 @@ pub(super) fn imagenet(channels: usize) -> Preparation {
 pub(super) fn symmetric(channels: usize, [side, resize]: [usize; 2]) -> Preparation {
     let small = small(channels, side).preprocess;
     let preprocess = Preprocess { resize, mean: vec![0.5; channels], std: vec![0.5; channels], ..small };
-    Preparation { preprocess, name: "levels from -1 to 1" }
+    Preparation::of(preprocess, "levels from -1 to 1")
 }
 
 /// torchvision's ImageNet nets with other sizes: short side `resize`, centre crop `side`, ImageNet's mean and standard
 /// deviation.
 pub(super) fn torchvision(channels: usize, [side, resize]: [usize; 2], interpolation: Interpolation) -> Preparation {
     let small = small(channels, side).preprocess;
-    Preparation { preprocess: Preprocess { resize, interpolation, ..small }, name: "ImageNet" }
+    Preparation::of(Preprocess { resize, interpolation, ..small }, "ImageNet")
 }
 
 /// timm's ImageNet nets: short side `resize` bicubic, centre crop `side`, ImageNet's mean and standard deviation.
 pub(super) fn timm(channels: usize, [side, resize]: [usize; 2]) -> Preparation {
     let small = small(channels, side).preprocess;
     let preprocess = Preprocess { resize, interpolation: Interpolation::Bicubic, ..small };
-    Preparation { preprocess, name: "ImageNet as timm has it" }
+    Preparation::of(preprocess, "ImageNet as timm has it")
 }
 
 /// Pictures of `side` pixels with ImageNet's mean and standard deviation.
 pub(super) fn small(channels: usize, side: usize) -> Preparation {
-    let [mean, std] = IMAGENET.map(|v| if channels == 3 { v.to_vec() } else { vec![v.iter().sum::<f64>() / 3.0] });
+    let [mean, std] =
+        IMAGENET.map(|v| if channels == 3 { v.to_vec() } else { vec![v.iter().sum::<f64>() / 3.0; channels] });
     let preprocess =
         Preprocess { resize: side, crop: [side; 2], interpolation: Interpolation::Bilinear, mean, std, channels };
-    Preparation { preprocess, name: "ImageNet's mean and std" }
+    Preparation::of(preprocess, "ImageNet's mean and std")
 }
 
 /// EfficientNet-Lite: short side 32 pixels more than the crop, bicubic, values in [−1, 1].
@@ -61,7 +70,7 @@ pub(super) fn lite(channels: usize, side: usize) -> Preparation {
         std: vec![0.5; channels],
         channels,
     };
-    Preparation { preprocess, name: "TensorFlow's EfficientNet-Lite" }
+    Preparation::of(preprocess, "TensorFlow's EfficientNet-Lite")
 }
 
 /// Grey pictures of `side` pixels, values in [0, 1].

@@ -1,6 +1,7 @@
 //! RegNet X and Y (Radosavovic 2020) with torchvision's names. Y has gates, X has none.
 
 use super::assembly::{Assembly, ConvSpec, Groups, SIGMOID};
+use super::names::Dialect;
 use super::tensors::Tensors;
 use super::{BuiltNet, preprocess};
 use crate::error::{Error, Result};
@@ -23,6 +24,88 @@ pub(super) const PUBLISHED: &[(&str, &str)] = &[
     ("regnet_x_8gf", "regnet-x [2,5,15,1]"),
     ("regnet_x_16gf", "regnet-x [2,6,13,1]"),
     ("regnet_x_32gf", "regnet-x [2,7,13,1]"),
+    ("regnetx_002", "regnet-x [1,1,4,7]"),
+    ("regnetx_004", "regnet-x [1,2,7,12]"),
+    ("regnetx_004_tv", "regnet-x [1,2,7,12]"),
+    ("regnetx_006", "regnet-x [1,3,5,7]"),
+    ("regnetx_008", "regnet-x [1,3,7,5]"),
+    ("regnetx_016", "regnet-x [2,4,10,2]"),
+    ("regnetx_032", "regnet-x [2,6,15,2]"),
+    ("regnetx_040", "regnet-x [2,5,14,2]"),
+    ("regnetx_064", "regnet-x [2,4,10,1]"),
+    ("regnetx_080", "regnet-x [2,5,15,1]"),
+    ("regnetx_120", "regnet-x [2,5,11,1]"),
+    ("regnetx_160", "regnet-x [2,6,13,1]"),
+    ("regnetx_320", "regnet-x [2,7,13,1]"),
+    ("regnety_002", "regnet-y [1,1,4,7]"),
+    ("regnety_004", "regnet-y [1,3,6,6]"),
+    ("regnety_006", "regnet-y [1,3,7,4]"),
+    ("regnety_008", "regnet-y [1,3,8,2]"),
+    ("regnety_008_tv", "regnet-y [1,3,8,2]"),
+    ("regnety_016", "regnet-y [2,6,17,2]"),
+    ("regnety_032", "regnet-y [2,5,13,1]"),
+    ("regnety_040", "regnet-y [2,6,12,2]"),
+    ("regnety_064", "regnet-y [2,7,14,2]"),
+    ("regnety_080", "regnet-y [2,4,10,1]"),
+    ("regnety_080_tv", "regnet-y [2,4,10,1]"),
+    ("regnety_120", "regnet-y [2,5,11,1]"),
+    ("regnety_160", "regnet-y [2,4,11,1]"),
+    ("regnety_320", "regnet-y [2,5,12,1]"),
+];
+
+/// Names of the same nets elsewhere.
+pub(super) const DIALECTS: &[Dialect] = &[
+    Dialect {
+        name: "timm",
+        tells: &["stem.conv.weight", "s1.b1.conv1.conv.weight", "s4.b1.conv1.conv.weight"],
+        rules: &[
+            ("stem.conv", "stem.0"),
+            ("stem.bn", "stem.1"),
+            ("s#.b#.conv1.conv", "trunk_output.block{0}.block{0}-{1-1}.f.a.0"),
+            ("s#.b#.conv1.bn", "trunk_output.block{0}.block{0}-{1-1}.f.a.1"),
+            ("s#.b#.conv2.conv", "trunk_output.block{0}.block{0}-{1-1}.f.b.0"),
+            ("s#.b#.conv2.bn", "trunk_output.block{0}.block{0}-{1-1}.f.b.1"),
+            ("s#.b#.conv3.conv", "trunk_output.block{0}.block{0}-{1-1}.f.c.0"),
+            ("s#.b#.conv3.bn", "trunk_output.block{0}.block{0}-{1-1}.f.c.1"),
+            ("s#.b#.se", "trunk_output.block{0}.block{0}-{1-1}.f.se"),
+            ("s#.b#.downsample.conv", "trunk_output.block{0}.block{0}-{1-1}.proj.0"),
+            ("s#.b#.downsample.bn", "trunk_output.block{0}.block{0}-{1-1}.proj.1"),
+        ],
+    },
+    Dialect {
+        name: "transformers",
+        tells: &["embedder.embedder.convolution.weight", "encoder.stages.0.layers.0.layer.2.attention.0.weight"],
+        rules: &[
+            ("embedder.embedder.convolution", "stem.0"),
+            ("embedder.embedder.normalization", "stem.1"),
+            ("encoder.stages.#.layers.#.layer.0.convolution", "trunk_output.block{0+1}.block{0+1}-{1}.f.a.0"),
+            ("encoder.stages.#.layers.#.layer.0.normalization", "trunk_output.block{0+1}.block{0+1}-{1}.f.a.1"),
+            ("encoder.stages.#.layers.#.layer.1.convolution", "trunk_output.block{0+1}.block{0+1}-{1}.f.b.0"),
+            ("encoder.stages.#.layers.#.layer.1.normalization", "trunk_output.block{0+1}.block{0+1}-{1}.f.b.1"),
+            ("encoder.stages.#.layers.#.layer.2.attention.0", "trunk_output.block{0+1}.block{0+1}-{1}.f.se.fc1"),
+            ("encoder.stages.#.layers.#.layer.2.attention.2", "trunk_output.block{0+1}.block{0+1}-{1}.f.se.fc2"),
+            ("encoder.stages.#.layers.#.layer.3.convolution", "trunk_output.block{0+1}.block{0+1}-{1}.f.c.0"),
+            ("encoder.stages.#.layers.#.layer.3.normalization", "trunk_output.block{0+1}.block{0+1}-{1}.f.c.1"),
+            ("encoder.stages.#.layers.#.shortcut.convolution", "trunk_output.block{0+1}.block{0+1}-{1}.proj.0"),
+            ("encoder.stages.#.layers.#.shortcut.normalization", "trunk_output.block{0+1}.block{0+1}-{1}.proj.1"),
+        ],
+    },
+    Dialect {
+        name: "transformers",
+        tells: &["embedder.embedder.convolution.weight", "encoder.stages.0.layers.0.layer.2.convolution.weight"],
+        rules: &[
+            ("embedder.embedder.convolution", "stem.0"),
+            ("embedder.embedder.normalization", "stem.1"),
+            ("encoder.stages.#.layers.#.layer.0.convolution", "trunk_output.block{0+1}.block{0+1}-{1}.f.a.0"),
+            ("encoder.stages.#.layers.#.layer.0.normalization", "trunk_output.block{0+1}.block{0+1}-{1}.f.a.1"),
+            ("encoder.stages.#.layers.#.layer.1.convolution", "trunk_output.block{0+1}.block{0+1}-{1}.f.b.0"),
+            ("encoder.stages.#.layers.#.layer.1.normalization", "trunk_output.block{0+1}.block{0+1}-{1}.f.b.1"),
+            ("encoder.stages.#.layers.#.layer.2.convolution", "trunk_output.block{0+1}.block{0+1}-{1}.f.c.0"),
+            ("encoder.stages.#.layers.#.layer.2.normalization", "trunk_output.block{0+1}.block{0+1}-{1}.f.c.1"),
+            ("encoder.stages.#.layers.#.shortcut.convolution", "trunk_output.block{0+1}.block{0+1}-{1}.proj.0"),
+            ("encoder.stages.#.layers.#.shortcut.normalization", "trunk_output.block{0+1}.block{0+1}-{1}.proj.1"),
+        ],
+    },
 ];
 
 /// A published net: name, blocks and channels of each stage, channels of a group.
@@ -42,8 +125,9 @@ pub(super) const VARIANTS: [Variant; 6] = [
 const STEM: usize = 32;
 
 pub(super) fn recognise(tensors: &Tensors) -> Result<bool> {
-    let names = ["stem.0.weight", "trunk_output.block1.block1-0.f.a.0.weight", "fc.weight"];
-    Ok(names.iter().all(|n| tensors.has(n)))
+    // A stem of 7x7 is that of a ResNet whose names transformers gives to both.
+    let stem = matches!(tensors.shape("stem.0.weight"), Some([_, _, 3, 3]));
+    Ok(stem && tensors.has("trunk_output.block1.block1-0.f.a.0.weight"))
 }
 
 /// Name of a block; stages count from 1.

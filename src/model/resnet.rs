@@ -1,8 +1,11 @@
 //! ResNet (He 2016), Wide-ResNet (Zagoruyko 2016) and ResNeXt (Xie 2017) with torchvision's names.
 //!
-//! As in torchvision, the stride of a bottleneck is in its 3×3 convolution.
+//! As in torchvision, the stride of a bottleneck is in its 3×3 convolution. Besides: stems of one 3×3 convolution and three
+//! or four layers for small pictures (kuangliu, option B of He 2016), and timm's variants, as far as tensors tell them: stems
+//! of three convolutions (C, S, T), shortcuts that average first (D), a convolution for the stem's pool, gates (SE).
 
-use super::assembly::{Assembly, ConvSpec, Groups};
+use super::assembly::{Assembly, ConvSpec, Groups, SIGMOID};
+use super::names::Dialect;
 use super::tensors::Tensors;
 use super::{BuiltNet, Labels, preprocess};
 use crate::error::{Error, Result};
@@ -26,6 +29,87 @@ pub(super) const PUBLISHED: &[(&str, &str)] = &[
     ("resnext101_32x16d", "resnext-bottleneck 32x16d [3,4,23,3]"),
     ("resnext101_32x32d", "resnext-bottleneck 32x32d [3,4,23,3]"),
     ("resnext101_64x4d", "resnext-bottleneck 64x4d [3,4,23,3]"),
+    ("resnet50c", "resnet-bottleneck-c [3,4,6,3]"),
+    ("resnet50_v1c", "resnet-bottleneck-c [3,4,6,3]"),
+    ("resnet101_v1c", "resnet-bottleneck-c [3,4,23,3]"),
+    ("resnet152_v1c", "resnet-bottleneck-c [3,8,36,3]"),
+    ("resnet50s", "resnet-bottleneck-c [3,4,6,3]"),
+    ("resnet50_v1s", "resnet-bottleneck-c [3,4,6,3]"),
+    ("resnet101_v1s", "resnet-bottleneck-c [3,4,23,3]"),
+    ("resnet152_v1s", "resnet-bottleneck-c [3,8,36,3]"),
+    ("resnet10t", "resnet-basic-d [1,1,1,1]"),
+    ("resnet18d", "resnet-basic-d [2,2,2,2]"),
+    ("resnet34d", "resnet-basic-d [3,4,6,3]"),
+    ("resnet14t", "resnet-bottleneck-d [1,1,1,1]"),
+    ("resnet26d", "resnet-bottleneck-d [2,2,2,2]"),
+    ("resnet26t", "resnet-bottleneck-d [2,2,2,2]"),
+    ("resnet50d", "resnet-bottleneck-d [3,4,6,3]"),
+    ("resnet50_v1d", "resnet-bottleneck-d [3,4,6,3]"),
+    ("resnet50t", "resnet-bottleneck-d [3,4,6,3]"),
+    ("resnet101d", "resnet-bottleneck-d [3,4,23,3]"),
+    ("resnet101_v1d", "resnet-bottleneck-d [3,4,23,3]"),
+    ("resnet152d", "resnet-bottleneck-d [3,8,36,3]"),
+    ("resnet152_v1d", "resnet-bottleneck-d [3,8,36,3]"),
+    ("resnet200d", "resnet-bottleneck-d [3,24,36,3]"),
+    ("resnext50d_32x4d", "resnext-bottleneck-d 32x4d [3,4,6,3]"),
+    ("seresnet18", "se-resnet-basic [2,2,2,2]"),
+    ("seresnet34", "se-resnet-basic [3,4,6,3]"),
+    ("seresnet50", "se-resnet-bottleneck [3,4,6,3]"),
+    ("seresnet101", "se-resnet-bottleneck [3,4,23,3]"),
+    ("seresnet152", "se-resnet-bottleneck [3,8,36,3]"),
+    ("seresnext50_32x4d", "se-resnext-bottleneck 32x4d [3,4,6,3]"),
+    ("seresnext101_32x4d", "se-resnext-bottleneck 32x4d [3,4,23,3]"),
+    ("seresnext101_32x8d", "se-resnext-bottleneck 32x8d [3,4,23,3]"),
+    ("seresnext101d_32x8d", "se-resnext-bottleneck-d 32x8d [3,4,23,3]"),
+    ("seresnext101_64x4d", "se-resnext-bottleneck 64x4d [3,4,23,3]"),
+    ("seresnet152d", "se-resnet-bottleneck-d [3,8,36,3]"),
+    ("resnetrs50", "se-resnet-bottleneck-d [3,4,6,3]"),
+    ("resnetrs101", "se-resnet-bottleneck-d [3,4,23,3]"),
+    ("resnetrs152", "se-resnet-bottleneck-d [3,8,36,3]"),
+    ("resnetrs200", "se-resnet-bottleneck-d [3,24,36,3]"),
+];
+
+/// Names of the same nets elsewhere.
+pub(super) const DIALECTS: &[Dialect] = &[
+    // kuangliu's pytorch-cifar; akamaster's nets with option B.
+    Dialect {
+        name: "pytorch-cifar",
+        tells: &["conv1.weight", "layer2.0.shortcut.0.weight"],
+        rules: &[("*.shortcut", "downsample")],
+    },
+    Dialect {
+        name: "transformers",
+        tells: &["embedder.embedder.convolution.weight", "encoder.stages.0.layers.0.layer.0.convolution.weight"],
+        rules: &[
+            ("embedder.embedder.convolution", "conv1"),
+            ("embedder.embedder.normalization", "bn1"),
+            ("encoder.stages.#.layers.#.layer.#.convolution", "layer{0+1}.{1}.conv{2+1}"),
+            ("encoder.stages.#.layers.#.layer.#.normalization", "layer{0+1}.{1}.bn{2+1}"),
+            ("encoder.stages.#.layers.#.shortcut.convolution", "layer{0+1}.{1}.downsample.0"),
+            ("encoder.stages.#.layers.#.shortcut.normalization", "layer{0+1}.{1}.downsample.1"),
+        ],
+    },
+    Dialect {
+        name: "nn.Sequential",
+        tells: &["0.weight", "1.running_mean", "4.0.conv1.weight", "7.0.conv1.weight"],
+        rules: &[("0", "conv1"), ("1", "bn1"), ("4", "layer1"), ("5", "layer2"), ("6", "layer3"), ("7", "layer4")],
+    },
+    // weiaicunzai's pytorch-cifar100.
+    Dialect {
+        name: "pytorch-cifar100",
+        tells: &["conv1.0.weight", "conv2_x.0.residual_function.0.weight"],
+        rules: &[
+            ("conv1.0", "conv1"),
+            ("conv1.1", "bn1"),
+            ("conv#_x.#.shortcut", "layer{0-1}.{1}.downsample"),
+            ("conv#_x.#.residual_function.0", "layer{0-1}.{1}.conv1"),
+            ("conv#_x.#.residual_function.1", "layer{0-1}.{1}.bn1"),
+            ("conv#_x.#.residual_function.3", "layer{0-1}.{1}.conv2"),
+            ("conv#_x.#.residual_function.4", "layer{0-1}.{1}.bn2"),
+            ("conv#_x.#.residual_function.6", "layer{0-1}.{1}.conv3"),
+            ("conv#_x.#.residual_function.7", "layer{0-1}.{1}.bn3"),
+        ],
+    },
 ];
 
 /// A published net that can be drafted.
@@ -68,7 +152,13 @@ struct Block {
 }
 
 pub(super) fn recognise(tensors: &Tensors) -> Result<bool> {
-    Ok(["conv1.weight", "layer1.0.conv1.weight", "fc.weight"].iter().all(|n| tensors.has(n)))
+    let has_stem = ["conv1.weight", "conv1.0.weight"].iter().any(|n| tensors.has(n));
+    // Without layer 4 and shortcuts with weights it is a net for small pictures.
+    let told =
+        |name: &str| name.starts_with("layer4.") || name.contains(".downsample.") || name.ends_with(".conv3.weight");
+    // transformers gives ResNets and RegNets the same names.
+    let is_regnet = tensors.dialect == "transformers" && !matches!(tensors.shape("conv1.weight"), Some([_, _, 7, 7]));
+    Ok(has_stem && !is_regnet && tensors.has("layer1.0.conv1.weight") && tensors.names().any(told))
 }
 
 /// Number of blocks of a layer.
@@ -96,26 +186,95 @@ fn branch(net: &mut Assembly<'_>, name: &str, x: NodeId, block: Block) -> Result
     Ok(y)
 }
 
+/// The shortcut of block `name` from `x` to `end` channels: `x` itself, a convolution with its norm, or an average over
+/// 2×2 positions before one (D), which has position 0.
+fn shortcut(net: &mut Assembly<'_>, name: &str, x: NodeId, stride: usize, [end, seen]: [usize; 2]) -> Result<NodeId> {
+    let part = |i: usize| format!("{name}.downsample.{i}");
+    let has = |net: &Assembly<'_>, i: usize| net.tensors.has(&format!("{}.weight", part(i)));
+    if has(net, 2) {
+        let mut y = x;
+        if stride > 1 {
+            // The last position of an odd side is averaged alone.
+            let window = Window { ceil: true, ..Window::square(2, stride, 0) };
+            y = net.op(part(0), Op::AvgPool { window, count_padding: false }, &[x])?;
+        }
+        y = net.conv(&part(1), y, ConvSpec::plain(Some(1), 1))?;
+        return net.batch_norm(&part(2), y);
+    }
+    if stride == 1 && net.channels(x) == seen && !has(net, 0) {
+        return Ok(x);
+    }
+    let y = net.conv(&part(0), x, ConvSpec::plain(Some(1), stride).to(end))?;
+    net.batch_norm(&part(1), y)
+}
+
 fn block(net: &mut Assembly<'_>, name: &str, x: NodeId, block: Block) -> Result<NodeId> {
     let Block { convolutions, stride, widths: [_, end], .. } = block;
-    let y = branch(net, name, x, block)?;
-    let projection = format!("{name}.downsample.0");
-    let projected =
-        stride != 1 || net.channels(x) != net.channels(y) || net.tensors.has(&format!("{projection}.weight"));
-    let mut shortcut = x;
-    if projected {
-        shortcut = net.conv(&projection, x, ConvSpec::plain(Some(1), stride).to(end))?;
-        shortcut = net.batch_norm(&format!("{name}.downsample.1"), shortcut)?;
+    let mut y = branch(net, name, x, block)?;
+    if net.tensors.has(&format!("{name}.se.fc1.weight")) {
+        y = net.excited(&format!("{name}.se"), y, 0, [&Op::Relu, &SIGMOID])?;
     }
+    let seen = net.channels(y);
+    let shortcut = shortcut(net, name, x, stride, [end, seen])?;
     let sum = net.op(format!("{name}.add"), Op::Add, &[y, shortcut])?;
     net.relu(format!("{name}.relu{convolutions}"), sum)
+}
+
+/// What the stem is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stem {
+    /// 7×7 with stride 2, and a pool.
+    Wide,
+    /// 3×3, three times, the first with stride 2, and a pool.
+    Deep,
+    /// 3×3, for small pictures.
+    Small,
+}
+
+/// The stem on `x`, to the first layer's input.
+fn stem(net: &mut Assembly<'_>, mut x: NodeId, stem: Stem) -> Result<NodeId> {
+    match stem {
+        Stem::Wide => x = net.conv("conv1", x, ConvSpec::plain(Some(7), 2).to(WIDTH))?,
+        Stem::Small => x = net.conv("conv1", x, ConvSpec::plain(Some(3), 1))?,
+        Stem::Deep => {
+            for (i, stride) in [(0, 2), (3, 1)] {
+                let names = [i, i + 1, i + 2].map(|at| format!("conv1.{at}"));
+                x = net.conv_norm(
+                    names.each_ref().map(String::as_str),
+                    x,
+                    ConvSpec::plain(Some(3), stride),
+                    Some(&Op::Relu),
+                )?;
+            }
+            x = net.conv("conv1.6", x, ConvSpec::plain(Some(3), 1))?;
+        }
+    }
+    x = net.batch_norm("bn1", x)?;
+    x = net.relu("relu", x)?;
+    if stem == Stem::Small {
+        return Ok(x);
+    }
+    if net.tensors.has("maxpool.0.weight") {
+        return net.conv_012("maxpool", x, ConvSpec::plain(Some(3), 2), Some(&Op::Relu));
+    }
+    net.op("maxpool", Op::MaxPool(Window::square(3, 2, 1)), &[x])
 }
 
 pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     let drafted = tensors.drafted().and_then(|net| VARIANTS.iter().find(|v| v.name == net));
     let has_bottlenecks = drafted.map_or_else(|| tensors.has("layer1.0.conv3.weight"), |v| v.bottleneck.is_some());
     let convolutions = if has_bottlenecks { 3 } else { 2 };
-    let depths = drafted.map_or_else(|| [1, 2, 3, 4].map(|layer| depth(tensors, layer)), |v| v.depths);
+    let kernel = match tensors.shape("conv1.weight") {
+        Some(&[_, _, 3, 3]) => Stem::Small,
+        _ if tensors.has("conv1.0.weight") => Stem::Deep,
+        _ => Stem::Wide,
+    };
+    let has_four = kernel != Stem::Small || tensors.names().any(|name| name.starts_with("layer4."));
+    let mut depths =
+        drafted.map_or_else(|| [1, 2, 3, 4].map(|layer| depth(tensors, layer)).to_vec(), |v| v.depths.to_vec());
+    if !has_four {
+        depths.truncate(3);
+    }
     if let Some(empty) = depths.iter().position(|&n| n == 0) {
         let layer = empty + 1;
         return Err(Error::model(format!(
@@ -126,28 +285,42 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
         Some(&[k, c, _, _]) => (k, c),
         _ => (0, 0),
     };
+    let gates = if tensors.has("layer1.0.se.fc1.weight") { "se-" } else { "" };
+    let averages = tensors.has("layer2.0.downsample.2.weight");
+    let letter = match (kernel, averages) {
+        (Stem::Small, _) => "-small",
+        (_, true) => "-d",
+        (Stem::Deep, false) => "-c",
+        (Stem::Wide, false) => "",
+    };
     let kind = if convolutions == 2 {
-        "resnet-basic".to_string()
+        format!("{gates}resnet-basic{letter}")
     } else {
         // Inside, a plain bottleneck is a quarter as wide as at its end.
         let (width, seen) = dims("layer1.0.conv2.weight");
         match (width.checked_div(seen), dims("layer1.0.conv3.weight").0) {
-            (Some(groups), _) if groups > 1 => format!("resnext-bottleneck {groups}x{seen}d"),
-            (_, end) if width.checked_mul(4) != Some(end) => "wide-resnet-bottleneck".to_string(),
-            _ => "resnet-bottleneck".to_string(),
+            (Some(groups), _) if groups > 1 => format!("{gates}resnext-bottleneck{letter} {groups}x{seen}d"),
+            (_, end) if width.checked_mul(4) != Some(end) => format!("{gates}wide-resnet-bottleneck{letter}"),
+            _ => format!("{gates}resnet-bottleneck{letter}"),
         }
     };
     let listed: Vec<String> = depths.iter().map(usize::to_string).collect();
     let architecture = format!("{kind} [{}]", listed.join(","));
 
-    let channels = Assembly::picture_channels(tensors, "conv1.weight");
-    let mut net = Assembly::new(tensors, Shape::new(channels, 224, 224), 1e-5);
+    let is_small = kernel == Stem::Small;
+    let first = if kernel == Stem::Deep { "conv1.0.weight" } else { "conv1.weight" };
+    let channels = Assembly::picture_channels(tensors, first);
+    let side = if is_small { 32 } else { 224 };
+    // Those repositories have no other such nets.
+    if is_small && has_four && tensors.dialect != "pytorch-cifar" && tensors.dialect != "pytorch-cifar100" {
+        tensors.warn(
+            "a stem of 3x3 is taken to have stride 1 and no max-pool, as nets for small pictures have it; tensors do not say so: if \
+             the net has another stride or a pool there, its numbers are others, and ONNX is the way",
+        );
+    }
+    let mut net = Assembly::new(tensors, Shape::new(channels, side, side), 1e-5);
     let mut x = net.builder.input();
-    // Nets for small pictures use the same names with a 3×3 stem and no pool; they must not be taken for this one.
-    x = net.conv("conv1", x, ConvSpec::plain(Some(7), 2).to(WIDTH))?;
-    x = net.batch_norm("bn1", x)?;
-    x = net.relu("relu", x)?;
-    x = net.op("maxpool", Op::MaxPool(Window::square(3, 2, 1)), &[x])?;
+    x = stem(&mut net, x, kernel)?;
     for (layer, &blocks) in (1..).zip(&depths) {
         for i in 0..blocks {
             let [inner, groups] = drafted.and_then(|v| v.bottleneck).unwrap_or([WIDTH, 1]);
@@ -163,7 +336,17 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
         net.builder.stage(format!("layer{layer}"), x);
     }
     let graph = net.classified("fc", x)?;
-    let mut assumed = vec!["relu", "max-pool after the stem", "no dilation", "no anti-aliasing", "batch-norm eps 1e-5"];
+    let pool = if is_small { "stride 1 and no max-pool in the stem" } else { "max-pool after the stem" };
+    let mut assumed = vec!["relu", pool, "no dilation", "no anti-aliasing", "batch-norm eps 1e-5"];
+    if averages {
+        assumed.push("average pools before the convolutions of shortcuts");
+    }
+    if kernel == Stem::Deep {
+        assumed.push("stride 2 in the first convolution of the stem");
+    }
+    if !gates.is_empty() {
+        assumed.push("relu and sigmoid in gates");
+    }
     if convolutions == 3 {
         assumed.push("stride in the 3x3 convolution of a bottleneck");
     }
@@ -171,8 +354,8 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
         form: architecture.clone(),
         architecture,
         assumed,
-        preparation: preprocess::imagenet(channels),
-        labels: Labels::for_pictures(graph.classes()),
+        preparation: if is_small { preprocess::small(channels, 32) } else { preprocess::imagenet(channels) },
+        labels: if is_small { Labels::cifar(graph.classes()) } else { Labels::for_pictures(graph.classes()) },
         graph,
     })
 }

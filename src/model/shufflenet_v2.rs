@@ -32,8 +32,7 @@ const STEM: usize = 24;
 const STAGES: [(&str, usize); 3] = [("stage2", 4), ("stage3", 8), ("stage4", 4)];
 
 pub(super) fn recognise(tensors: &Tensors) -> Result<bool> {
-    let names =
-        ["conv1.0.weight", "stage2.0.branch1.0.weight", "stage2.0.branch2.0.weight", "conv5.0.weight", "fc.weight"];
+    let names = ["conv1.0.weight", "stage2.0.branch1.0.weight", "stage2.0.branch2.0.weight", "conv5.0.weight"];
     Ok(names.iter().all(|n| tensors.has(n)))
 }
 

@@ -5,15 +5,21 @@ use std::sync::Arc;
 
 use safetensors::Dtype;
 
+use super::names;
 use crate::error::{Error, Result};
 use crate::graph::{BatchNorm, Bytes, Encoding, Weight};
 use crate::tensor::{MOST_HEADER_BYTES, safetensors_header};
 
-struct StoredTensor {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    /// The file, and the first byte within it.
-    file: Bytes,
+#[derive(Clone)]
+pub(super) struct StoredTensor {
+    /// Name in the file.
+    pub(super) name: String,
+    /// Type in the file.
+    written: Dtype,
+    pub(super) dtype: Dtype,
+    pub(super) shape: Vec<usize>,
+    bytes: Bytes,
+    /// First byte within `bytes`.
     offset: usize,
 }
 
@@ -39,14 +45,26 @@ pub(super) enum WeightFill {
 }
 
 /// The tensors of one file and which of them the net has used; or those that the draft of a published net asks for.
+///
+/// A tensor's key is the name by which the families know it; [`StoredTensor::name`] is the name in the file.
+#[derive(Clone)]
 pub(super) struct Tensors {
     metadata: BTreeMap<String, String>,
-    stored: BTreeMap<String, StoredTensor>,
+    pub(super) stored: BTreeMap<String, StoredTensor>,
     used: BTreeSet<String>,
     draft: Option<Draft>,
+    /// Who writes the names that were replaced by the families' own; empty if nothing but a prefix was.
+    pub(super) dialect: &'static str,
+    /// Whether someone said what the net is.
+    pub(super) told: bool,
+    /// Probable mistakes, one sentence each.
+    pub(super) warnings: Vec<String>,
+    /// Properties of the net that its names and shapes do not determine.
+    pub(super) assumed: Vec<&'static str>,
 }
 
 /// A published net that is built without a file, to learn its tensors.
+#[derive(Clone)]
 struct Draft {
     /// Its published name.
     net: &'static str,
@@ -165,15 +183,17 @@ impl Tensors {
             if from > to || to > data.len() {
                 return Err(Error::model(format!("tensor '{name}' lies outside the file")));
             }
-            let (file, offset) = (bytes.clone(), start + from);
-            let tensor = StoredTensor { dtype: info.dtype, shape: info.shape.clone(), file, offset };
-            stored.insert(name, tensor);
+            let (dtype, shape) = (info.dtype, info.shape.clone());
+            let (bytes, offset) = (bytes.clone(), start + from);
+            stored.insert(name.clone(), StoredTensor { name, written: dtype, dtype, shape, bytes, offset });
         }
         if stored.is_empty() {
             return Err(Error::model("the file holds no tensors"));
         }
         let metadata = metadata.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
-        Ok(Self { metadata, stored, used: BTreeSet::new(), draft: None })
+        let mut tensors = Self::of(metadata, stored, None);
+        tensors.fold_products()?;
+        Ok(tensors)
     }
 
     /// Adds the tensors of another file of the same net; of metadata with the same key the first count.
@@ -193,10 +213,22 @@ impl Tensors {
         Ok(())
     }
 
+    fn of(metadata: BTreeMap<String, String>, stored: BTreeMap<String, StoredTensor>, draft: Option<Draft>) -> Self {
+        Self {
+            metadata,
+            stored,
+            used: BTreeSet::new(),
+            draft,
+            dialect: "",
+            told: false,
+            warnings: Vec::new(),
+            assumed: Vec::new(),
+        }
+    }
+
     /// No file, but a record of the tensors that the published net `net` asks for; their numbers are zeros.
     pub(super) fn draft(net: &'static str) -> Self {
-        let draft = Some(Draft { net, tensors: Vec::new() });
-        Self { metadata: BTreeMap::new(), stored: BTreeMap::new(), used: BTreeSet::new(), draft }
+        Self::of(BTreeMap::new(), BTreeMap::new(), Some(Draft { net, tensors: Vec::new() }))
     }
 
     /// The published name of the net that is drafted; `None` if there is a file.
@@ -214,9 +246,106 @@ impl Tensors {
         &self.metadata
     }
 
-    /// All names in alphabetical order.
+    /// All names in alphabetical order, without those of what training keeps beside a net.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.stored.keys().map(String::as_str)
+        self.stored.keys().map(String::as_str).filter(|name| !names::is_extra(name))
+    }
+
+    /// The same file with its tensors under other names.
+    pub(super) fn with(&self, stored: BTreeMap<String, StoredTensor>, dialect: &'static str) -> Self {
+        Self { stored, dialect, ..self.clone() }
+    }
+
+    /// The name in the file of the tensor that families call `name`.
+    pub(super) fn in_file<'a>(&'a self, name: &'a str) -> &'a str {
+        self.stored.get(name).map_or(name, |tensor| &tensor.name)
+    }
+
+    /// Replaces weights that are stored as products by what they come to: weight norm (Salimans 2016) and pruning masks.
+    fn fold_products(&mut self) -> Result<()> {
+        type Fold = fn(&StoredTensor, &StoredTensor) -> Result<Vec<f64>>;
+        const PRODUCTS: [(&str, &str, &str, Fold); 4] = [
+            ("weight_g", "weight_v", "weight", scaled_rows),
+            ("parametrizations.weight.original0", "parametrizations.weight.original1", "weight", scaled_rows),
+            ("weight_mask", "weight_orig", "weight", masked),
+            ("bias_mask", "bias_orig", "bias", masked),
+        ];
+        for (factor, base, whole, fold) in PRODUCTS {
+            let names: Vec<String> =
+                self.stored.keys().filter_map(|name| name.strip_suffix(factor)).map(str::to_string).collect();
+            for layer in names.iter().filter(|layer| layer.is_empty() || layer.ends_with('.')) {
+                let (first, second) = (format!("{layer}{factor}"), format!("{layer}{base}"));
+                let Some((by, of)) = self.stored.get(&first).zip(self.stored.get(&second)) else { continue };
+                let values = fold(by, of)?;
+                let folded = StoredTensor {
+                    name: of.name.clone(),
+                    written: of.dtype,
+                    dtype: Dtype::F64,
+                    shape: of.shape.clone(),
+                    bytes: Arc::new(values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>()),
+                    offset: 0,
+                };
+                let whole = format!("{layer}{whole}");
+                if self.stored.contains_key(&whole) {
+                    return Err(Error::model(format!(
+                        "tensor '{whole}' is there, and as '{first}' and '{second}' too"
+                    )));
+                }
+                [first, second].iter().for_each(|name| drop(self.stored.remove(name)));
+                self.stored.insert(whole, folded);
+            }
+        }
+        Ok(())
+    }
+
+    /// Weights of linear layers that nothing has read: names without `.weight`, alphabetical.
+    pub(super) fn unread_layers(&self) -> Vec<&str> {
+        let unread = self.names().filter(|name| !self.used.contains(*name));
+        unread.filter_map(|name| name.strip_suffix(".weight").filter(|_| self.stored[name].shape.len() == 2)).collect()
+    }
+
+    /// Whether the net has read a tensor whose name has the same first part.
+    pub(super) fn reads_beside(&self, name: &str) -> bool {
+        self.used.iter().any(|used| names::root(used) == names::root(name))
+    }
+
+    /// Batch norms that nothing has read, as [`Tensors::unread_layers`].
+    pub(super) fn unread_norms(&self) -> Vec<&str> {
+        let unread = self.names().filter(|name| !self.used.contains(*name));
+        unread.filter_map(|name| name.strip_suffix(".running_mean")).collect()
+    }
+
+    /// Reads a tensor of more than two dimensions as a matrix: the first dimension by all others.
+    pub(super) fn flatten(&mut self, name: &str) {
+        if let Some(tensor) = self.stored.get_mut(name).filter(|t| t.shape.len() > 2) {
+            tensor.shape = vec![tensor.shape[0], tensor.shape[1..].iter().product()];
+        }
+    }
+
+    /// Drops dimensions of one from a tensor's shape, but not the last `keep` dimensions.
+    pub(super) fn squeeze(&mut self, name: &str, keep: usize) {
+        if let Some(tensor) = self.stored.get_mut(name) {
+            while tensor.shape.len() > keep && tensor.shape.last() == Some(&1) {
+                tensor.shape.pop();
+            }
+        }
+    }
+
+    /// Adds dimensions of one until a tensor has `n`.
+    pub(super) fn unsqueeze(&mut self, name: &str, n: usize) {
+        if let Some(tensor) = self.stored.get_mut(name) {
+            tensor.shape.resize(n.max(tensor.shape.len()), 1);
+        }
+    }
+
+    /// A property that is assumed.
+    pub(super) fn assume(&mut self, what: &'static str) {
+        self.assumed.push(what);
+    }
+
+    /// A probable mistake, in one sentence.
+    pub(super) fn warn(&mut self, warning: impl Into<String>) {
+        self.warnings.push(warning.into());
     }
 
     /// Whether there is a tensor of that name.
@@ -233,7 +362,7 @@ impl Tensors {
     pub(super) fn encodings(&self) -> BTreeMap<&'static str, usize> {
         let mut counts = BTreeMap::new();
         for (_, tensor) in self.stored.iter().filter(|(name, _)| self.used.contains(*name)) {
-            if let Some(encoding) = encoding(tensor.dtype) {
+            if let Some(encoding) = encoding(tensor.written) {
                 *counts.entry(encoding.name()).or_insert(0) += tensor.shape.iter().product::<usize>();
             }
         }
@@ -265,25 +394,23 @@ impl Tensors {
         let suits = |dims: &[usize; N]| dims.iter().zip(&expected).all(|(&d, e)| d > 0 && e.is_none_or(|e| e == d));
         let Some(dims) = dims.filter(suits) else {
             return Err(Error::model(format!(
-                "tensor '{name}' has shape {:?}, expected {}",
+                "tensor '{}' has shape {:?}, expected {}",
+                tensor.name,
                 tensor.shape,
                 shown(&expected)
             )));
         };
         let Some(encoding) = encoding(tensor.dtype) else {
             return Err(Error::model(format!(
-                "tensor '{name}' is stored as {:?}, expected F16, BF16, F32 or F64",
-                tensor.dtype
+                "tensor '{}' is stored as {:?}, expected F16, BF16, F32 or F64",
+                tensor.name, tensor.dtype
             )));
         };
-        let length = dims.iter().product::<usize>() * encoding.bytes();
-        let raw = &(*tensor.file).as_ref()[tensor.offset..tensor.offset + length];
-        if let Some((flat, what)) = first_not_finite(raw, encoding) {
-            return Err(Error::model(format!("tensor '{name}' holds {what} at {:?}", position(flat, &dims))));
+        if let Some((flat, what)) = first_not_finite(tensor.raw(encoding), encoding) {
+            return Err(Error::model(format!("tensor '{}' holds {what} at {:?}", tensor.name, position(flat, &dims))));
         }
-        let (file, offset) = (tensor.file.clone(), tensor.offset);
         self.used.insert(name.to_string());
-        Ok((dims, file, offset, encoding))
+        Ok((dims, tensor.bytes.clone(), tensor.offset, encoding))
     }
 
     /// Weight of a convolution `[k, c / groups, kh, kw]`.
@@ -328,7 +455,8 @@ impl Tensors {
         };
         if let Some(k) = norm.variance.iter().position(|v| v + eps <= 0.0) {
             return Err(Error::model(format!(
-                "tensor '{name}.running_var' holds {} at [{k}], expected a variance",
+                "tensor '{}' holds {} at [{k}], expected a variance",
+                self.in_file(&format!("{name}.running_var")),
                 norm.variance[k]
             )));
         }
@@ -340,22 +468,95 @@ impl Tensors {
         self.stored.retain(|name, _| !name.starts_with(prefix));
     }
 
-    /// Refuses tensors that the net has not used, except batch norms' counters, which may have any type.
-    pub(super) fn finish(&self) -> Result<()> {
+    /// Refuses tensors that the net has not used, except batch norms' counters, which may have any type. What training
+    /// keeps beside a net is left out with a warning.
+    pub(super) fn finish(&mut self) -> Result<()> {
         let counts_batches = |name: &str| {
             let norm = name.strip_suffix("num_batches_tracked").map(|norm| format!("{norm}running_mean"));
             norm.is_some_and(|norm| self.used.contains(&norm))
         };
-        let unused = self.names().filter(|name| !self.used.contains(*name));
-        let surplus: Vec<&str> = unused.filter(|name| !counts_batches(name)).collect();
-        match surplus[..] {
-            [] => Ok(()),
-            [first, ..] => Err(Error::model(format!(
-                "tensor '{first}' {}has no place in the net",
-                if surplus.len() > 1 { format!("(and {} others) ", surplus.len() - 1) } else { String::new() }
-            ))),
+        let unused = self.stored.iter().filter(|(name, _)| !self.used.contains(*name) && !counts_batches(name));
+        let beside = |(name, tensor): &(&String, &StoredTensor)| {
+            names::is_extra(name) || !self.reads_beside(name) && encoding(tensor.dtype).is_none()
+        };
+        let (beside, surplus): (Vec<_>, Vec<_>) = unused.partition(beside);
+        let others = |n: usize| match n {
+            1 => String::new(),
+            2 => "(and 1 other) ".to_string(),
+            n => format!("(and {} others) ", n - 1),
+        };
+        if let [(_, first), ..] = surplus[..] {
+            return Err(Error::model(format!(
+                "tensor '{}' {}has no place in the net",
+                first.name,
+                others(surplus.len())
+            )));
         }
+        if let [(_, first), ..] = beside[..] {
+            let verb = if beside.len() == 1 { "is" } else { "are" };
+            let scales = beside.iter().any(|(name, _)| names::prepares(name));
+            let note = if scales {
+                ": if the net normalises its own input with them, its numbers are others unless mean and std are given"
+            } else {
+                ""
+            };
+            let warning =
+                format!("tensor '{}' {}{verb} left out: no part of the net{note}", first.name, others(beside.len()));
+            self.warnings.push(warning);
+        }
+        Ok(())
     }
+}
+
+impl StoredTensor {
+    /// The bytes of its numbers.
+    fn raw(&self, encoding: Encoding) -> &[u8] {
+        &(*self.bytes).as_ref()[self.offset..self.offset + self.shape.iter().product::<usize>() * encoding.bytes()]
+    }
+
+    /// Its numbers; one number for no dimension.
+    fn values(&self) -> Result<Vec<f64>> {
+        let Some(encoding) = encoding(self.dtype) else {
+            return Err(Error::model(format!("tensor '{}' is stored as {:?}, expected floats", self.name, self.dtype)));
+        };
+        let dims = [self.shape.iter().product(), 1, 1, 1];
+        Ok(Weight::stored(dims, self.bytes.clone(), self.offset, encoding)?.to_f64().to_vec())
+    }
+}
+
+/// Rows of `of`, each divided by its length and multiplied by its number in `by`. The rows lie along the one axis of
+/// `by` that has more than one element, else along the first; a single number is for all rows together.
+fn scaled_rows(by: &StoredTensor, of: &StoredTensor) -> Result<Vec<f64>> {
+    let axis = by.shape.iter().position(|&d| d != 1).unwrap_or(0);
+    let whole =
+        by.shape.iter().product::<usize>() == 1 && (by.shape.len() != of.shape.len() || of.shape.first() != Some(&1));
+    let suits = whole
+        || by.shape.len() == of.shape.len()
+            && by.shape.iter().zip(&of.shape).enumerate().all(|(i, (&b, &o))| b == if i == axis { o } else { 1 });
+    if !suits {
+        return Err(Error::model(format!(
+            "tensor '{}' has shape {:?}, which is no length a row of '{}' {:?}",
+            by.name, by.shape, of.name, of.shape
+        )));
+    }
+    let (lengths, mut values) = (by.values()?, of.values()?);
+    let inner: usize = if whole { 1 } else { of.shape[axis + 1..].iter().product() };
+    let row = |i: usize| if whole { 0 } else { i / inner % lengths.len() };
+    let mut squares = vec![0.0; lengths.len()];
+    values.iter().enumerate().for_each(|(i, v)| squares[row(i)] += v * v);
+    values.iter_mut().enumerate().for_each(|(i, v)| *v *= lengths[row(i)] / squares[row(i)].sqrt());
+    Ok(values)
+}
+
+/// The product, element by element.
+fn masked(by: &StoredTensor, of: &StoredTensor) -> Result<Vec<f64>> {
+    if by.shape != of.shape {
+        return Err(Error::model(format!(
+            "tensor '{}' has shape {:?}, expected {:?} as '{}' has",
+            by.name, by.shape, of.shape, of.name
+        )));
+    }
+    Ok(of.values()?.iter().zip(by.values()?).map(|(v, m)| v * m).collect())
 }
 
 #[cfg(test)]

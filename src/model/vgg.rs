@@ -1,6 +1,7 @@
 //! VGG (Simonyan & Zisserman 2015) with torchvision's names, with or without batch norm.
 
 use super::assembly::{Assembly, BiasPresence, ConvSpec};
+use super::names::Dialect;
 use super::tensors::Tensors;
 use super::{BuiltNet, Labels, preprocess};
 use crate::error::{Error, Result};
@@ -27,7 +28,29 @@ const DEPTHS: [(&str, [usize; 5]); 4] =
     [("vgg11", [1, 1, 2, 2, 2]), ("vgg13", [2, 2, 2, 2, 2]), ("vgg16", [2, 2, 3, 3, 3]), ("vgg19", [2, 2, 4, 4, 4])];
 
 pub(super) fn recognise(tensors: &Tensors) -> Result<bool> {
-    Ok(["features.0.weight", "classifier.0.weight", "classifier.6.weight"].iter().all(|n| tensors.has(n)))
+    let own_head = ["features.0.weight", "classifier.0.weight", "classifier.6.weight"].iter().all(|n| tensors.has(n));
+    // All else in `features` has a number for its only name.
+    let plain = |name: &str| match name.strip_prefix("features.").map(|rest| rest.split_once('.')) {
+        Some(Some((at, kind))) => at.bytes().all(|b| b.is_ascii_digit()) && !kind.contains('.'),
+        Some(None) => false,
+        None => true,
+    };
+    let found: Vec<usize> = convolutions(tensors).into_iter().map(|(position, _)| position).collect();
+    let is_published = DEPTHS.iter().any(|(_, depths)| [2, 3].iter().any(|step| found == positions(*depths, *step)));
+    Ok(own_head || is_published && tensors.names().all(plain))
+}
+
+/// Names of the same nets elsewhere.
+pub(super) const DIALECTS: &[Dialect] = &[Dialect {
+    name: "timm",
+    tells: &["features.0.weight", "pre_logits.fc1.weight", "head.fc.weight"],
+    rules: &[("pre_logits.fc1", "classifier.0"), ("pre_logits.fc2", "classifier.3"), ("head.fc", "classifier.6")],
+}];
+
+/// Positions of the convolutions of a net with `depths` in its stages; each takes `step` positions, a pool takes one.
+fn positions(depths: [usize; 5], step: usize) -> Vec<usize> {
+    let starts = depths.iter().scan(0, |next, n| Some(std::mem::replace(next, *next + step * n + 1)));
+    starts.zip(depths).flat_map(|(start, n)| (0..n).map(move |i| start + step * i)).collect()
 }
 
 /// Positions in `features` that hold a convolution, ascending, with its channels in a published net.
@@ -35,9 +58,8 @@ fn convolutions(tensors: &Tensors) -> Vec<(usize, usize)> {
     if let Some(net) = tensors.drafted() {
         let step = if net.ends_with("_bn") { 3 } else { 2 };
         let depths = DEPTHS.iter().find(|(name, _)| net.starts_with(name)).map_or([0; 5], |(_, depths)| *depths);
-        let starts = depths.iter().scan(0, |next, n| Some(std::mem::replace(next, *next + step * n + 1)));
-        let stages = starts.zip(depths).zip(WIDTHS);
-        return stages.flat_map(|((start, n), width)| (0..n).map(move |i| (start + step * i, width))).collect();
+        let widths = depths.into_iter().zip(WIDTHS).flat_map(|(n, width)| std::iter::repeat_n(width, n));
+        return positions(depths, step).into_iter().zip(widths).collect();
     }
     let index = |name: &str| -> Option<usize> {
         let index = name.strip_prefix("features.")?.strip_suffix(".weight")?.parse().ok()?;
@@ -52,6 +74,11 @@ fn convolutions(tensors: &Tensors) -> Vec<(usize, usize)> {
 /// Pools have no tensors: a gap in the positions is a pool, and the last pool follows the last ReLU.
 pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     let convolutions = convolutions(tensors);
+    if convolutions.is_empty() {
+        return Err(Error::model("tensor 'features.0.weight' is missing; expected shape [*, *, 3, 3]"));
+    }
+    // timm's first linear layers are convolutions over all positions.
+    ["classifier.0.weight", "classifier.3.weight"].iter().for_each(|name| tensors.flatten(name));
     let channels = Assembly::picture_channels(tensors, "features.0.weight");
     let drafted = tensors.drafted().map(|net| net.ends_with("_bn"));
     let is_conv = |position: usize| convolutions.iter().any(|(at, _)| *at == position);
@@ -69,7 +96,8 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
                  there and the convolution after it"
             )));
         }
-        x = net.conv(&format!("features.{position}"), x, ConvSpec::plain(None, 1).to(width).with_bias())?;
+        let spec = ConvSpec { bias: BiasPresence::Optional, ..ConvSpec::plain(None, 1).to(width) };
+        x = net.conv(&format!("features.{position}"), x, spec)?;
         let mut last = position + 1;
         if drafted.unwrap_or_else(|| net.tensors.has(&format!("features.{last}.weight")) && !is_conv(last)) {
             x = net.batch_norm(&format!("features.{last}"), x)?;
@@ -81,26 +109,31 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     }
     net.builder.stage(format!("stage{}", pools + 1), x);
     x = net.op(format!("features.{next}"), Op::MaxPool(Window::square(2, 2, 0)), &[x])?;
-    let bins = net.bins("classifier.0", net.channels(x), 7)?;
+    let bins = net.bins(net.channels(x), 7)?;
     x = net.pooled(bins, x)?;
-    x = net.linear("classifier.0", x, BiasPresence::Present, 4096)?;
-    x = net.relu("classifier.1", x)?;
-    x = net.linear("classifier.3", x, BiasPresence::Present, 4096)?;
-    x = net.relu("classifier.4", x)?;
-    x = net.linear("classifier.6", x, BiasPresence::Present, 1000)?;
-    let graph = net.builder.finish(x)?;
+    x = net.head(x, &[("classifier.0", 4096), ("classifier.3", 4096), ("classifier.6", 1000)], &Op::Relu)?;
+    let is_timm = net.tensors.dialect == "timm";
+    let mut graph = net.builder.finish(x)?;
+    // Five pools make one position of 32 pixels a side.
+    let side = if pools == 4 && bins < 7 { 32 * bins } else { 224 };
+    if side != 224 {
+        graph = graph.resized(Shape::new(channels, side, side))?;
+    }
     let norm = if norms > 0 { ", batch norm" } else { "" };
     let mut assumed = vec!["relu", "max-pools"];
     if norms > 0 {
         assumed.push("batch-norm eps 1e-5");
+    }
+    if is_timm {
+        assumed.push("at most 7x7 positions before the linear layers");
     }
     let architecture = format!("vgg ({} conv{norm})", convolutions.len());
     Ok(BuiltNet {
         form: architecture.clone(),
         architecture,
         assumed,
-        preparation: preprocess::imagenet(channels),
-        labels: Labels::for_pictures(graph.classes()),
+        preparation: if side == 224 { preprocess::imagenet(channels) } else { preprocess::small(channels, side) },
+        labels: if side == 32 { Labels::cifar(graph.classes()) } else { Labels::for_pictures(graph.classes()) },
         graph,
     })
 }

@@ -71,7 +71,7 @@ fn metadata_and_config_say_what_a_net_is() {
     says(&model.read_beside()[0], &["config.json", "resnet18", "mean", "bicubic"]);
 
     // A net that is not read, one of other depths, classes or means, and one that is changed.
-    for name in ["resnetblur18", "resnetaa50", "mobilenetv2_100"] {
+    for name in ["resnetblur18", "resnetaa50", "mobilenetv4_conv_small"] {
         says(
             &refusal(&format!(r#"{{"architecture": "{name}"}}"#)),
             &["model.safetensors", "config.json", name, "--arch"],
@@ -80,7 +80,7 @@ fn metadata_and_config_say_what_a_net_is() {
     let transformers = r#"{"architectures": ["ViTForImageClassification"], "model_type": "vit"}"#;
     says(&refusal(transformers), &["ViTForImageClassification", "--arch"]);
     says(&refusal(r#"{"architecture": "resnet34"}"#), &["resnet34", "resnet-basic [2,2,2,2]"]);
-    says(&refusal(r#"{"architecture": "vgg11"}"#), &["'classifier.0.weight'", "vgg, as config.json says"]);
+    says(&refusal(r#"{"architecture": "vgg11"}"#), &["'features.0.weight'", "vgg, as config.json says"]);
     says(&refusal(r#"{"architecture": "resnet18", "num_classes": 7}"#), &["7 classes", "have 10"]);
     says(&refusal(r#"{"architecture": "resnet18", "mean": [0.5, 0.5]}"#), &["`mean`", "3 channels"]);
     says(&refusal(r#"{"architecture": "resnet18", "model_args": {"output_stride": 8}}"#), &["output_stride=8"]);
