@@ -9,6 +9,7 @@ mod convnext;
 mod densenet;
 mod efficientnet;
 mod efficientnet_lite;
+mod extras;
 mod files;
 mod googlenet;
 mod graphs;

@@ -109,7 +109,7 @@ pub static ARCHITECTURES: &[Architecture] = &[
         dialects: &[],
         build: mobilenet_v3::build,
         published: mobilenet_v3::PUBLISHED,
-        drafts: || mobilenet_v3::PUBLISHED.iter().map(|(name, _)| *name).collect(),
+        drafts: || vec!["mobilenet_v3_large", "mobilenet_v3_small"],
         activation: "hard_swish",
         twin: None,
     },

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use safetensors::Dtype;
 
-use super::names;
+use super::extras;
 use crate::error::{Error, Result};
 use crate::graph::{BatchNorm, Bytes, Encoding, Weight};
 use crate::tensor::{MOST_HEADER_BYTES, safetensors_header};
@@ -248,7 +248,7 @@ impl Tensors {
 
     /// All names in alphabetical order, without those of what training keeps beside a net.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.stored.keys().map(String::as_str).filter(|name| !names::is_extra(name))
+        self.stored.keys().map(String::as_str).filter(|name| !extras::is_extra(name))
     }
 
     /// The same file with its tensors under other names.
@@ -306,7 +306,7 @@ impl Tensors {
 
     /// Whether the net has read a tensor whose name has the same first part.
     pub(super) fn reads_beside(&self, name: &str) -> bool {
-        self.used.iter().any(|used| names::root(used) == names::root(name))
+        self.used.iter().any(|used| extras::root(used) == extras::root(name))
     }
 
     /// Batch norms that nothing has read, as [`Tensors::unread_layers`].
@@ -477,7 +477,7 @@ impl Tensors {
         };
         let unused = self.stored.iter().filter(|(name, _)| !self.used.contains(*name) && !counts_batches(name));
         let beside = |(name, tensor): &(&String, &StoredTensor)| {
-            names::is_extra(name) || !self.reads_beside(name) && encoding(tensor.dtype).is_none()
+            extras::is_extra(name) || !self.reads_beside(name) && encoding(tensor.dtype).is_none()
         };
         let (beside, surplus): (Vec<_>, Vec<_>) = unused.partition(beside);
         let others = |n: usize| match n {
@@ -494,7 +494,7 @@ impl Tensors {
         }
         if let [(_, first), ..] = beside[..] {
             let verb = if beside.len() == 1 { "is" } else { "are" };
-            let scales = beside.iter().any(|(name, _)| names::prepares(name));
+            let scales = beside.iter().any(|(name, _)| extras::prepares(name));
             let note = if scales {
                 ": if the net normalises its own input with them, its numbers are others unless mean and std are given"
             } else {

@@ -445,7 +445,8 @@ fn auxiliary_classifiers_are_left_out() {
         let model = load(published(net, &more)).unwrap();
         assert_eq!(model.unfolded().parameters(), load(published(net, &[])).unwrap().unfolded().parameters());
         assert!(model.assumed(&[]).contains(&"preparation: levels from -1 to 1".to_string()));
-        says(&refused(published(net, &[("other.weight", &[4, 3])])), &["other.weight", "no place"]);
+        says(&refused(published(net, &[("other.weight", &[4, 3])])), &["other.weight", "order"]);
+        says(&refused(published(net, &[("other.scale", &[4])])), &["other.scale", "no place"]);
     }
     let model = load(published("mobilenet_v2", &[("aux1.conv.weight", &[4, 3])])).unwrap();
     says(&model.warnings()[0], &["aux1.conv.weight", "left out"]);
