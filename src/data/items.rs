@@ -223,6 +223,9 @@ pub fn fit(dims: &[usize], default: InputForm) -> Result<InputForm> {
     let vector = shape == Shape::vector(shape.c);
     let first = |shape| Ok(InputForm { shape, channels_last: false });
     match *dims {
+        [_] if channels_last && !vector && shape.c > 1 => Err(Error::input(format!(
+            "a flat input of {length} numbers: whether channels come first or last is not clear; give its shape"
+        ))),
         [_] | [_, _, _] if length == shape.len() && (vector || dims.len() == 1) => first(shape),
         [h, w] if !vector && shape.c == 1 => first(Shape::new(1, h, w)),
         [h, w, c] if !vector && channels_last && c == shape.c => {

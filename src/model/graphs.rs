@@ -105,6 +105,15 @@ impl Model {
         })
     }
 
+    /// Whether the net is a graph that scales the levels of pictures itself.
+    pub fn scales_pictures(&self) -> bool {
+        #[cfg(feature = "onnx")]
+        let scales = self.source.as_ref().is_some_and(|source| source.scales);
+        #[cfg(not(feature = "onnx"))]
+        let scales = false;
+        scales
+    }
+
     /// The net as stored, for inputs of shape `input`; batch norms are not folded.
     ///
     /// # Errors

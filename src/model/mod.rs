@@ -528,6 +528,8 @@ impl Model {
     pub fn assumed(&self, given: &[Setting]) -> Vec<String> {
         let open = |setting: &Setting| !self.told.contains(setting) && !given.contains(setting);
         let mut assumed: Vec<String> = self.assumed.iter().map(|&what| what.to_string()).collect();
+        #[cfg(feature = "onnx")]
+        assumed.retain(|what| what != onnx::OPEN_SIZE || !given.contains(&Setting::Size));
         let parts = Setting::OF_PREPARATION.iter().filter(|(setting, _)| open(setting));
         let parts: Vec<&str> = parts.map(|&(_, name)| name).collect();
         match (self.preparation, parts.len()) {

@@ -47,6 +47,10 @@ impl Said {
         if preprocess.takes_pictures() && !said.scales {
             said.warnings.extend(preprocess.suspicion());
         }
+        if model.scales_pictures() && [Setting::Mean, Setting::Std].iter().any(|setting| given.contains(setting)) {
+            let why = "the graph scales pictures itself, and the mean or std that was given comes on top";
+            said.warnings.push(why.to_owned());
+        }
         said
     }
 

@@ -36,6 +36,9 @@ struct VerifyReport<'a> {
     tolerance: f64,
     /// Whether the difference is within the tolerance.
     passed: bool,
+    /// What the other program's numbers are: `logits`, `probabilities` or `log-probabilities`. Numbers that are not the logits
+    /// are compared with what the net's head makes of its own.
+    compared: &'static str,
     /// Inputs on which both programs predict the same class.
     classes_agree: usize,
     assumed: &'a [String],
@@ -69,16 +72,25 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
     }
     let preprocess = session.preparation().clone();
     let net = NetInput { preprocess: &preprocess, input: session.model().input_form(), room };
-    let (mut worst, mut at, mut agree, mut largest) = (0.0, [0, 0], 0, 0.0f64);
+    let (mut agree, mut largest) = (0, 0.0f64);
+    // A file may hold what comes out of the softmax or sigmoid at the end, as the other program does.
+    let forms = [("logits", Score::Logit), ("probabilities", Score::Prob), ("log-probabilities", Score::LogProb)];
+    let mut apart = forms.map(|(name, score)| Apart { name, score, worst: 0.0, at: [0, 0] });
     for row in 0..inputs {
         let wanted = logits.of(row)?;
         let item = Item::row(0, &source, &mut array, row, net).map_err(|e| e.within("--input"))?;
         said.hear(&item, &progress);
         let Some(scored) = session.score(&[&item.input]).pop() else { continue };
         let found = scored.map_err(|e| e.within("--input"))?.logits;
-        for (class, (a, b)) in found.iter().zip(&wanted).enumerate() {
-            if (a - b).abs() > worst {
-                (worst, at) = ((a - b).abs(), [row, class]);
+        let link = session.model().link();
+        for form in &mut apart {
+            let own = form.score.of_all(link, &found);
+            // Of a net with one output the file gives one number, the one of class 1.
+            let first = usize::from(form.score != Score::Logit && logits.has_one_number());
+            for (class, (a, b)) in own.iter().zip(&wanted).enumerate().skip(first) {
+                if (a - b).abs() > form.worst {
+                    (form.worst, form.at) = ((a - b).abs(), [row, class]);
+                }
             }
         }
         agree += usize::from(top(&found) == top(&wanted));
@@ -87,7 +99,10 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
     if largest == 0.0 {
         bail!("--logits {}: all logits are 0, there is nothing to compare with", paths::shown(&args.logits));
     }
-    let (relative, model) = (worst / largest, session.model());
+    let model = session.model();
+    let passes = |form: &&Apart| form.worst / largest <= args.tolerance;
+    let Apart { name: compared, worst, at, .. } = *apart.iter().find(passes).unwrap_or(&apart[0]);
+    let relative = worst / largest;
     let report = VerifyReport {
         model: model.name(),
         architecture: model.architecture(),
@@ -100,6 +115,7 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
         relative_difference: relative,
         tolerance: args.tolerance,
         passed: relative <= args.tolerance,
+        compared,
         classes_agree: agree,
         assumed: &said.all_assumed(),
         warnings: &said.all(),
@@ -116,14 +132,28 @@ fn text(report: &VerifyReport<'_>, model: &Model) -> String {
         (n, all) if n == all => format!("the classes of all {all} inputs agree"),
         (n, all) => format!("the classes of {n} of {all} inputs agree"),
     };
+    let what = match report.compared {
+        "logits" => String::new(),
+        other => format!(" (the file holds {other}, which were compared; logits say more)"),
+    };
+    let number = if report.compared == "logits" { "logit" } else { "number" };
     let (verdict, relation) = if report.passed { ("equal", "within") } else { ("DIFFERENT", "beyond") };
     format!(
-        "{verdict}: {} ({}) differs by {:.1e} of the largest logit, {relation} the tolerance of {:e}; {agree}",
+        "{verdict}: {} ({}) differs by {:.1e} of the largest {number}, {relation} the tolerance of {:e}; {agree}{what}",
         model.name(),
         model.architecture(),
         report.relative_difference,
         report.tolerance
     )
+}
+
+/// The largest difference if the other program's numbers are of this form.
+#[derive(Clone, Copy)]
+struct Apart {
+    name: &'static str,
+    score: Score,
+    worst: f64,
+    at: [usize; 2],
 }
 
 /// The other program's logits, read an input at a time.
@@ -166,6 +196,11 @@ impl Logits {
             }
         }
         Ok(logits)
+    }
+
+    /// Whether it gives one number for each input, of a net with one output.
+    fn has_one_number(&self) -> bool {
+        matches!(self.form, Layout::One | Layout::Flat(_))
     }
 
     fn numbers(&mut self, row: usize) -> Result<Vec<f64>> {

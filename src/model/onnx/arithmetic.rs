@@ -1,6 +1,6 @@
 //! Operations on constants: arithmetic on shapes, and on weights.
 
-use super::constant::{Constant, Numbers, Places, axis_of, broadcast, broadcast_steps, count, spend};
+use super::constant::{Constant, Numbers, Places, axes_of, axis_of, broadcast, broadcast_steps, count, spend};
 use super::file::Node;
 use crate::error::{Error, Result};
 use crate::graph::Smooth;
@@ -100,6 +100,7 @@ pub(super) fn compute(node: &Node, inputs: &[Option<&Constant>]) -> Result<Vec<C
             let (lo, hi) = (bound(1, "min", f64::NEG_INFINITY)?, bound(2, "max", f64::INFINITY)?);
             one(match &x(0)?.numbers {
                 Numbers::Whole(v) => {
+                    count(&x(0)?.dims)?;
                     let clipped = v.iter().map(|&v| (v as f64).max(lo).min(hi) as i64).collect();
                     Ok(Constant::whole(x(0)?.dims.clone(), clipped))
                 }
@@ -178,7 +179,7 @@ pub(super) fn flatten_axis(node: &Node, rank: usize) -> Result<usize> {
 /// The shape that a `Reshape` of `from` to `to` gives.
 pub(super) fn target(from: &[usize], to: &[i64], zero_is_zero: bool) -> Result<Vec<usize>> {
     let refuse = || Error::model(format!("{from:?} cannot be reshaped to {to:?}"));
-    let total = from.iter().product::<usize>();
+    let total = from.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).ok_or_else(refuse)?;
     let mut dims = Vec::with_capacity(to.len());
     let mut open = None;
     for (axis, &size) in to.iter().enumerate() {
@@ -206,7 +207,7 @@ pub(super) fn target(from: &[usize], to: &[i64], zero_is_zero: bool) -> Result<V
 /// Positions of the axes that stay.
 pub(super) fn kept(dims: &[usize], axes: Option<&[i64]>) -> Result<Vec<usize>> {
     let gone: Vec<usize> = match axes {
-        Some(axes) => axes.iter().map(|&a| axis_of(a, dims.len())).collect::<Result<_>>()?,
+        Some(axes) => axes_of(axes, dims.len())?,
         None => (0..dims.len()).filter(|&a| dims[a] == 1).collect(),
     };
     if let Some(&axis) = gone.iter().find(|&&a| dims[a] != 1) {
@@ -222,7 +223,7 @@ fn squeezed(dims: &[usize], axes: Option<&[i64]>) -> Result<Vec<usize>> {
 /// `items` with `None` at the places of new axes.
 pub(super) fn unsqueezed<T: Clone>(items: &[T], axes: &[i64]) -> Result<Vec<Option<T>>> {
     let rank = items.len() + axes.len();
-    let new: Vec<usize> = axes.iter().map(|&a| axis_of(a, rank)).collect::<Result<_>>()?;
+    let new = axes_of(axes, rank)?;
     let mut rest = items.iter().cloned();
     let all: Vec<Option<T>> = (0..rank).map(|a| if new.contains(&a) { None } else { rest.next() }).collect();
     if all.iter().flatten().count() != items.len() {
@@ -244,10 +245,10 @@ pub(super) fn permutation(node: &Node, rank: usize) -> Result<Vec<usize>> {
 }
 
 fn cast(x: &Constant, to: i64) -> Result<Constant> {
+    count(&x.dims)?;
     let numbers = match to {
         1 | 10 | 11 | 16 => match &x.numbers {
             Numbers::Whole(v) => Numbers::Real(v.iter().map(|&v| v as f64).collect()),
-            Numbers::Real(v) if to != 11 => Numbers::Real(v.iter().map(|&v| rounded(v, to)).collect()),
             other => other.clone(),
         },
         9 => Numbers::Whole(x.to_real().iter().map(|&v| i64::from(v != 0.0)).collect()),
@@ -258,14 +259,6 @@ fn cast(x: &Constant, to: i64) -> Result<Constant> {
         _ => return Err(Error::model(format!("a cast to number type {to} is not supported"))),
     };
     Ok(Constant { dims: x.dims.clone(), numbers })
-}
-
-fn rounded(v: f64, to: i64) -> f64 {
-    match to {
-        10 => half::f16::from_f64(v).to_f64(),
-        16 => half::bf16::from_f64(v).to_f64(),
-        _ => v,
-    }
 }
 
 fn concat(node: &Node, inputs: &[Option<&Constant>]) -> Result<Constant> {
@@ -338,6 +331,7 @@ pub(super) fn cuts(node: &Node, inputs: &[Option<&Constant>], dims: &[usize]) ->
     if [ends.len(), axes.len(), steps.len()] != [starts.len(); 3] {
         return Err(Error::model("starts, ends, axes and steps of different numbers"));
     }
+    axes_of(&axes, dims.len())?;
     let mut cuts = Vec::new();
     for (((&start, &end), &axis), &step) in starts.iter().zip(&ends).zip(&axes).zip(&steps) {
         let axis = axis_of(axis, dims.len())?;
@@ -379,8 +373,8 @@ pub(super) fn parts(node: &Node, given: Option<&Constant>, n: usize) -> Result<V
             Some(split) => sizes(split)?,
             None => {
                 let parts = usize::try_from(node.int("num_outputs", node.outputs.len() as i64)).unwrap_or(0);
-                if parts == 0 {
-                    return Err(Error::model("a split into no parts"));
+                if parts == 0 || parts != node.outputs.len() {
+                    return Err(Error::model(format!("{} outputs of a split into {parts} parts", node.outputs.len())));
                 }
                 let size = n.div_ceil(parts);
                 (0..parts).map(|i| size.min(n.saturating_sub(i * size))).collect()
@@ -440,6 +434,7 @@ fn range(start: &Constant, limit: &Constant, delta: &Constant) -> Result<Constan
 
 fn choose(condition: &Constant, yes: &Constant, no: &Constant) -> Result<Constant> {
     let dims = broadcast(&broadcast(&condition.dims, &yes.dims)?, &no.dims)?;
+    count(&dims)?;
     let [condition, yes, no] = [condition.expanded(&dims)?, yes.expanded(&dims)?, no.expanded(&dims)?];
     let condition = condition.to_real();
     if yes.is_whole() && no.is_whole() {
@@ -459,6 +454,7 @@ fn unary(x: &Constant, f: impl Fn(f64) -> f64) -> Result<Constant> {
 
 fn keeps_kind(op: &str, x: &Constant) -> Result<Constant> {
     if let Numbers::Whole(v) = &x.numbers {
+        count(&x.dims)?;
         let f = |v: i64| match op {
             "Neg" => v.wrapping_neg(),
             "Abs" => v.wrapping_abs(),
@@ -547,8 +543,7 @@ fn binary(op: &str, node: &Node, a: &Constant, b: &Constant) -> Result<Constant>
 /// Numbers less their mean over axes, divided by their deviation.
 fn standardised(node: &Node, x: &Constant) -> Result<Constant> {
     let rank = x.dims.len();
-    let over: Vec<usize> =
-        node.ints("axes").unwrap_or_default().iter().map(|&a| axis_of(a, rank)).collect::<Result<_>>()?;
+    let over = axes_of(node.ints("axes").unwrap_or_default(), rank)?;
     let n: usize = over.iter().map(|&a| x.dims[a]).product();
     let perm: Vec<usize> = (0..rank).filter(|a| !over.contains(a)).chain(over.iter().copied()).collect();
     let mut back = vec![0; rank];
@@ -568,7 +563,7 @@ fn reduce(node: &Node, x: &Constant, given: Option<&Constant>) -> Result<Constan
     let axes = axes(node, given)?.filter(|a| !a.is_empty());
     let rank = x.dims.len();
     let over: Vec<usize> = match &axes {
-        Some(axes) => axes.iter().map(|&a| axis_of(a, rank)).collect::<Result<_>>()?,
+        Some(axes) => axes_of(axes, rank)?,
         None if node.int("noop_with_empty_axes", 0) != 0 => return Ok(x.clone()),
         None => (0..rank).collect(),
     };
@@ -608,25 +603,13 @@ fn reduce(node: &Node, x: &Constant, given: Option<&Constant>) -> Result<Constan
 }
 
 fn matmul(a: &Constant, b: &Constant) -> Result<Constant> {
-    let ([m, k], [l, n]) = (a.dims[..].try_into(), b.dims[..].try_into()).pair()?;
+    let (&[m, k], &[l, n]) = (&a.dims[..], &b.dims[..]) else {
+        return Err(Error::model("products of constants with other than two axes are not supported"));
+    };
     if k != l {
         return Err(Error::model(format!("shapes {:?} and {:?} do not go together", a.dims, b.dims)));
     }
     product([m, k, n], &a.to_real(), &b.to_real())
-}
-
-/// Both dimensions of both matrices.
-trait Pair {
-    fn pair(self) -> Result<([usize; 2], [usize; 2])>;
-}
-
-impl<E, F> Pair for (std::result::Result<[usize; 2], E>, std::result::Result<[usize; 2], F>) {
-    fn pair(self) -> Result<([usize; 2], [usize; 2])> {
-        match self {
-            (Ok(a), Ok(b)) => Ok((a, b)),
-            _ => Err(Error::model("products of constants with other than two axes are not supported")),
-        }
-    }
 }
 
 fn product([m, k, n]: [usize; 3], a: &[f64], b: &[f64]) -> Result<Constant> {

@@ -14,6 +14,9 @@ thread_local! {
     static ALLOWED: Cell<usize> = const { Cell::new(0) };
 }
 
+/// Most numbers of a tensor.
+const MOST_NUMBERS: usize = 1 << 40;
+
 /// Lets so many numbers be computed from now on, in this thread.
 pub(super) fn allow(numbers: usize) {
     ALLOWED.set(numbers);
@@ -177,8 +180,9 @@ impl Constant {
         let element = Element::of(tensor.data_type)?;
         let count = dims
             .iter()
-            .try_fold(1usize, |n, &d| n.checked_mul(d))
-            .filter(|n| n.checked_mul(8).is_some())
+            .try_fold(1usize, |n, &d| n.checked_mul(d.max(1)))
+            .filter(|&n| n <= MOST_NUMBERS)
+            .map(|n| if dims.contains(&0) { 0 } else { n })
             .ok_or_else(|| Error::model(format!("a shape of {dims:?}")))?;
         let fits = |have: usize| {
             if have == count {
@@ -353,6 +357,7 @@ impl Constant {
             return Ok(self.clone());
         }
         let steps = broadcast_steps(&self.dims, dims)?;
+        count(dims)?;
         self.picked(dims.to_vec(), Places::new(dims, &steps))
     }
 }
@@ -427,6 +432,13 @@ impl Iterator for Places {
         }
         Some(at)
     }
+}
+
+/// The axes that a file names, each once.
+pub(super) fn axes_of(axes: &[i64], rank: usize) -> Result<Vec<usize>> {
+    let found: Vec<usize> = axes.iter().map(|&axis| axis_of(axis, rank)).collect::<Result<_>>()?;
+    let twice = (0..found.len()).find(|&i| found[..i].contains(&found[i]));
+    twice.map_or(Ok(found.clone()), |i| Err(Error::model(format!("axis {} is named twice", axes[i]))))
 }
 
 /// The axis of an array of rank `rank` that a file calls `axis`.

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use prost::Message;
 use prost::bytes::Bytes;
 
-use super::constant::Constant;
+use super::constant::{self, Constant};
 use super::wire::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 use crate::error::{Error, Result};
 use crate::graph;
@@ -15,6 +15,10 @@ use crate::model::mapped;
 
 /// Versions of ONNX's operations that are read.
 const OPSETS: std::ops::RangeInclusive<i64> = 7..=24;
+
+/// How many numbers a graph may compute, and how many more for each byte of its files.
+pub(super) const COMPUTED: usize = 1 << 24;
+pub(super) const COMPUTED_PER_BYTE: usize = 4;
 
 /// Most nodes after local functions are written out.
 const MOST_NODES: usize = 1 << 20;
@@ -73,7 +77,12 @@ impl Node {
         self.attribute(name).and_then(|a| a.g.as_ref())
     }
 
-    /// Names of input `i`, if it is given.
+    /// Whether its output is its first input, in whatever precision.
+    pub(super) fn keeps_numbers(&self) -> bool {
+        self.op == "Identity" || self.op == "Cast" && matches!(self.int("to", 0), 1 | 10 | 11 | 16)
+    }
+
+    /// Name of input `i`, if it is given.
     pub(super) fn input(&self, i: usize) -> Option<&str> {
         self.inputs.get(i).map(String::as_str).filter(|name| !name.is_empty())
     }
@@ -271,13 +280,17 @@ fn made<'a>(nodes: &'a [NodeProto], names: &mut HashSet<&'a str>) {
 impl<'m> Inliner<'m> {
     fn inline(&mut self, nodes: &[NodeProto], scope: &Scope) -> Result<()> {
         for node in nodes {
-            if self.nodes.len() >= MOST_NODES {
+            if self.nodes.len() + self.calls >= MOST_NODES {
                 return Err(Error::model(format!("more than {MOST_NODES} nodes")));
             }
             let inputs: Vec<String> = node.input.iter().map(|name| scope.tensor(name)).collect();
             let outputs: Vec<String> = node.output.iter().map(|name| scope.tensor(name)).collect();
             let attributes: BTreeMap<String, AttributeProto> =
                 node.attribute.iter().filter_map(|a| scope.attribute(a)).map(|a| (a.name.clone(), a)).collect();
+            if scope.depth > 0 {
+                let bytes: usize = attributes.values().map(Message::encoded_len).sum();
+                constant::spend(bytes)?;
+            }
             let unnamed = || format!("of {}", outputs.iter().find(|o| !o.is_empty()).map_or("nothing", |o| o));
             let name = if node.name.is_empty() { unnamed() } else { format!("{}{}", scope.path, node.name) };
             let key = (node.domain.as_str(), node.op_type.as_str(), node.overload.as_str());
@@ -318,6 +331,11 @@ impl<'m> Inliner<'m> {
             given.extend(attributes);
             let opset =
                 function.opset_import.iter().find(|o| is_standard(&o.domain)).map_or(scope.opset, |o| o.version);
+            if !OPSETS.contains(&opset) {
+                return Err(Error::model(format!(
+                    "node '{name}': the function uses opset {opset}, which is not supported"
+                )));
+            }
             let inner = Scope {
                 path: format!("{name}/"),
                 renamed: Some(renamed),
@@ -343,6 +361,7 @@ pub(super) fn branch_nodes(graph: &GraphProto, opset: i64) -> Result<Vec<Node>> 
 impl File {
     /// Reads a file; numbers in other files lie in `folder`.
     pub(super) fn read(bytes: &graph::Bytes, folder: Option<&Path>) -> Result<Self> {
+        constant::allow(COMPUTED + COMPUTED_PER_BYTE * (**bytes).as_ref().len());
         let all = Bytes::from_owner(Owner(bytes.clone()));
         let model = ModelProto::decode(all).map_err(|e| Error::model(format!("not a readable ONNX graph: {e}")))?;
         let Some(graph) = &model.graph else {

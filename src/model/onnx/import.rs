@@ -85,6 +85,8 @@ pub(super) struct Importer<'f> {
     pub(super) pictures: usize,
     values: HashMap<String, Value>,
     names: HashSet<String>,
+    /// How often a name was asked for again.
+    repeats: HashMap<String, usize>,
     made: HashMap<NodeId, Made>,
     pads: HashMap<NodeId, Padded>,
     /// The function at the end that is taken off, by its output.
@@ -110,6 +112,7 @@ impl<'f> Importer<'f> {
             pictures,
             values: [(port.name.clone(), Value::Signal(picture))].into(),
             names: ["input".to_owned()].into(),
+            repeats: HashMap::new(),
             made: HashMap::new(),
             pads: HashMap::new(),
             taken_off: None,
@@ -191,10 +194,17 @@ impl<'f> Importer<'f> {
             return Err(Error::model("which branch it takes depends on the picture"));
         };
         let taken = condition.single().ok_or_else(|| Error::model("its condition is not one truth value"))? != 0.0;
-        let name = if taken { "then_branch" } else { "else_branch" };
-        let graph = node.graph(name).ok_or_else(|| Error::model(format!("it has no {name}")))?;
+        let branch_name = if taken { "then_branch" } else { "else_branch" };
+        let graph = node.graph(branch_name).ok_or_else(|| Error::model(format!("it has no {branch_name}")))?;
         if self.depth >= MOST_BRANCHES {
             return Err(Error::model(format!("more than {MOST_BRANCHES} branches inside each other")));
+        }
+        let made = graph.node.iter().flat_map(|n| &n.output).chain(graph.initializer.iter().map(|t| &t.name));
+        for name in made.filter(|name| !name.is_empty()) {
+            let outside = self.file.inputs.iter().any(|i| i.name == *name);
+            if outside || self.values.contains_key(name) || self.file.constants.contains_key(name) {
+                return Err(Error::model(format!("its {branch_name} makes '{name}', which there is already")));
+            }
         }
         for tensor in &graph.initializer {
             let refuse = |_: &_| Err(Error::model("external data in a branch are not supported"));
@@ -217,9 +227,9 @@ impl<'f> Importer<'f> {
     fn unique(&mut self, name: &str) -> String {
         let name = if name.is_empty() { "node" } else { name };
         let mut unique = name.to_owned();
-        let mut n = 1;
         while !self.names.insert(unique.clone()) {
-            n += 1;
+            let n = self.repeats.entry(name.to_owned()).or_insert(1);
+            *n += 1;
             unique = format!("{name}#{n}");
         }
         unique
@@ -312,6 +322,7 @@ impl<'f> Importer<'f> {
 
     /// A formula that another may build on.
     pub(super) fn formula(&mut self, signal: &Signal) -> Result<Rc<Scalar>> {
+        self.no_void(signal.scalar.base)?;
         if signal.scalar.is_long() {
             let node = self.node_of(signal)?;
             return Ok(Scalar::base(node));
@@ -385,13 +396,12 @@ impl<'f> Importer<'f> {
         if order.iter().copied().eq(0..c) {
             return Ok(x);
         }
-        if order.len() == c {
-            let rows = (2..c).filter(|g| c.is_multiple_of(*g));
-            for groups in rows {
-                let columns = c / groups;
-                if order.iter().enumerate().all(|(i, &at)| at == (i % groups) * columns + i / groups) {
-                    return self.add(name, Op::Shuffle { groups }, &[x]);
-                }
+        self.no_void(x)?;
+        // Of a matrix read by columns, the second channel is the second row's first.
+        if let Some(&columns) = order.get(1).filter(|&&n| order.len() == c && n > 0 && c.is_multiple_of(n)) {
+            let groups = c / columns;
+            if order.iter().enumerate().all(|(i, &at)| at == (i % groups) * columns + i / groups) {
+                return self.add(name, Op::Shuffle { groups }, &[x]);
             }
         }
         let mut runs: Vec<(usize, usize)> = Vec::new();
@@ -440,6 +450,7 @@ impl<'f> Importer<'f> {
         if in_place && own[0].iter().all(|a| a.dim == Dim::Channel) {
             return self.channels(x, &indices(&own[0]), name);
         }
+        self.no_void(x)?;
         if own[1].is_empty() && own[2].is_empty() {
             let flat = self.add(&format!("{name}.flatten"), Op::Flatten, &[x])?;
             let order = flat_indices(&own[0], shape);
@@ -636,6 +647,7 @@ impl<'f> Importer<'f> {
             x = self.add(&format!("{name}.positions"), Op::Resize(resize), &[x])?;
         }
         if self.shape(x).c != to.c {
+            constant::spend(to.c)?;
             x = self.add(&format!("{name}.channels"), Op::Concat, &vec![x; to.c])?;
         }
         Ok(x)
@@ -739,7 +751,8 @@ impl<'f> Importer<'f> {
         });
         let size = |dim: Dim| view.axes.iter().flatten().filter(|a| a.dim == dim).map(|a| a.size).product::<usize>();
         let whole = MAP.iter().all(|&dim| size(dim) == extent(s, dim).max(extent(t, dim)));
-        (alike && whole).then_some(view)
+        let pictures: usize = view.axes.iter().flatten().filter(|a| a.dim == Dim::Picture).map(|a| a.size).product();
+        (alike && whole && pictures <= self.pictures).then_some(view)
     }
 
     fn joined(&mut self, op: Binary, [x, y]: [NodeId; 2], view: View, name: &str) -> Result<Signal> {
@@ -790,6 +803,7 @@ impl<'f> Importer<'f> {
                 }
             }
         };
+        self.no_void(node)?;
         stages(&mut self.builder, node);
         self.builder.finish(node)?.needed()
     }

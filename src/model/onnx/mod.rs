@@ -27,12 +27,14 @@ use file::{File, Node, Port};
 use import::Importer;
 use view::{Dim, MAP, View};
 
+/// What is assumed of pictures then.
+pub(super) const OPEN_SIZE: &str = "size of pictures: 224x224, as the file leaves it open";
+
 /// Rows and columns of a picture where a file leaves them open.
 const OPEN_SIDE: usize = 224;
 
-/// How many numbers a graph may compute, and how many more for each byte of its files.
-const COMPUTED: usize = 1 << 24;
-const COMPUTED_PER_BYTE: usize = 4;
+/// Largest batch that a file may fix.
+const MOST_PICTURES: usize = 1 << 16;
 
 /// Most outputs that are looked at for logits.
 const MOST_OUTPUTS: usize = 16;
@@ -87,6 +89,8 @@ pub(super) struct Source {
     layout: Layout,
     taken_off: Option<(String, &'static str)>,
     port: Port,
+    /// Whether the graph scales the levels of pictures.
+    pub(super) scales: bool,
 }
 
 /// Reads a file; numbers in other files lie in `folder`. Where the file leaves rows and columns open, they are `size`.
@@ -99,12 +103,17 @@ pub(super) fn read(bytes: &Bytes, folder: Option<&Path>, wishes: &Reading, size:
     recognise::normalisations(&mut file);
     let output = output(&file, wishes.output)?;
     let mut chosen = None;
-    let mut refused = None;
+    let mut refused = Vec::new();
     for name in &output {
         match Candidate::read(&file, name, sides) {
             Ok(candidate) => match &chosen {
                 None => chosen = Some(candidate),
-                Some(Candidate { logits, .. }) if *logits == candidate.logits => {}
+                // Of a score and its logits the score says what the head is.
+                Some(Candidate { logits, taken_off, .. }) if *logits == candidate.logits => {
+                    if taken_off.is_none() {
+                        chosen = Some(candidate);
+                    }
+                }
                 Some(Candidate { output, .. }) => {
                     return Err(Error::model(format!(
                         "the outputs '{output}' and '{}' both hold one number for each class: choose one with --output",
@@ -112,9 +121,12 @@ pub(super) fn read(bytes: &Bytes, folder: Option<&Path>, wishes: &Reading, size:
                     )));
                 }
             },
-            Err(e) => refused = refused.or(Some(e)),
+            Err(e) => refused.push((name.clone(), e)),
         }
     }
+    let left_out: Vec<String> =
+        refused.iter().map(|(name, why)| format!("the output '{name}' is not read: {why}")).collect();
+    let refused = refused.into_iter().next().map(|(_, why)| why);
     let Candidate { graph, output, layout, taken_off, port, .. } = match (chosen, refused) {
         (Some(candidate), _) => candidate,
         (None, Some(e)) => return Err(e),
@@ -128,17 +140,22 @@ pub(super) fn read(bytes: &Bytes, folder: Option<&Path>, wishes: &Reading, size:
     let sigmoid = taken_off.as_ref().is_some_and(|(_, op)| *op == "Sigmoid");
     let link = wishes.head.unwrap_or(if sigmoid { Link::Sigmoid } else { Link::Softmax });
     let graph = graph.linked(link);
+    if wishes.head.is_none() && taken_off.is_none() && graph.classes() > 1 {
+        assumed.push("head: softmax");
+    }
     let fixed = !open(&port);
     if !fixed && size.is_none() {
-        assumed.push("input size: 224x224, which the file leaves open");
+        assumed.push(OPEN_SIZE);
     }
     let levels = levels(&graph, &port);
     let encodings = file.encodings();
     let producer = if file.producer.is_empty() { String::new() } else { format!(" by {}", file.producer) };
     let line = format!("ONNX opset {}{producer}, input {}, output {output}", file.opset, shown(&port));
     read.insert(0, line);
+    read.extend(left_out);
     let (metadata, beside) = (std::mem::take(&mut file.metadata), std::mem::take(&mut file.beside));
-    let source = Source { file, output, layout, taken_off, port };
+    let scales = levels != Levels::Unknown;
+    let source = Source { file, output, layout, taken_off, port, scales };
     Ok(Net { source, graph, layout, levels, fixed, assumed, read, metadata, encodings, beside })
 }
 
@@ -315,11 +332,16 @@ fn build(
         Layout::Bare if shape.plane() > 1 => &MAP[1..],
         Layout::Bare => &MAP[..1],
     };
-    constant::allow(COMPUTED + COMPUTED_PER_BYTE * file.bytes);
+    constant::allow(file::COMPUTED + file::COMPUTED_PER_BYTE * file.bytes);
     let dims = port.dims.as_deref().unwrap_or_default();
     // A fixed batch stays an axis of its own; a graph without one has none.
     let batched = dims.len() != order.len();
     let pictures = if batched { dims.first().copied().flatten().unwrap_or(1) } else { 1 };
+    let shape = shape.checked()?;
+    constant::spend(shape.c)?;
+    if pictures > MOST_PICTURES {
+        return Err(Error::model(format!("a batch of {pictures} pictures is too large")));
+    }
     let mut view = View::of(pictures, shape, order);
     if !batched {
         view.axes.remove(0);

@@ -30,7 +30,7 @@ impl Search<'_> {
     fn maker(&self, name: &str, op: &str) -> Option<&Node> {
         let mut node = &self.file.nodes[*self.makers.get(name)?];
         for _ in 0..8 {
-            if !matches!(node.op.as_str(), "Identity" | "Cast") {
+            if !node.keeps_numbers() {
                 break;
             }
             node = &self.file.nodes[*self.makers.get(node.input(0)?)?];
@@ -51,11 +51,13 @@ impl Search<'_> {
         if mean.int("keepdims", 1) != 1 {
             return None;
         }
-        match (mean.ints("axes"), mean.input(1)) {
-            (Some(axes), _) => Some(axes.to_vec()),
-            (None, Some(name)) => Some(self.constant(name)?.to_whole().ok()?.to_vec()),
-            (None, None) => None,
-        }
+        let axes = match (mean.ints("axes"), mean.input(1)) {
+            (Some(axes), _) => axes.to_vec(),
+            (None, Some(name)) => self.constant(name)?.to_whole().ok()?.to_vec(),
+            (None, None) => return None,
+        };
+        // None named are all, or none, as another attribute says.
+        (!axes.is_empty()).then_some(axes)
     }
 
     /// Input and axes, if `name` is the input less its mean.

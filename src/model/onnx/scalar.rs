@@ -200,7 +200,6 @@ impl Scalar {
             Smooth::Elu { alpha: 1.0 },
             Smooth::Softplus { beta: 1.0, threshold: f64::INFINITY },
             Smooth::Abs,
-            Smooth::LeakyRelu { slope: -slope },
             Smooth::LeakyRelu { slope },
         ];
         if let Some(f) = smooth.into_iter().find(|f| f.checked().is_ok() && same(&|x| f.value(x))) {

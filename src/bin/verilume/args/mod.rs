@@ -392,8 +392,8 @@ pub struct MeasuredArgs {
 /// The score of a class.
 pub const SCORES: OneOf<Score> = OneOf(&[
     ("logit", "The output of the net", Score::Logit),
-    ("prob", "Its softmax; of a net with one output its sigmoid", Score::Prob),
-    ("logprob", "The logarithm of its softmax or sigmoid", Score::LogProb),
+    ("prob", "Its probability: by softmax or sigmoid (see --head)", Score::Prob),
+    ("logprob", "The logarithm of its probability", Score::LogProb),
 ]);
 
 /// Kinds of files that hold maps.

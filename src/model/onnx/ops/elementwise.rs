@@ -214,6 +214,7 @@ pub(super) fn prelu(im: &mut Importer, x: &Inputs, name: &str) -> Result<Signal>
         Spread::One(slope) => im.smooth(signal, Smooth::LeakyRelu { slope }, name),
         Spread::Channels(slopes) => {
             let node = im.node_of(signal)?;
+            im.no_void(node)?;
             Ok(Signal::of(im.add(name, Op::PRelu(slopes.into()), &[node])?, signal.view.clone()))
         }
         Spread::Elements(_) => Err(Error::model("slopes that differ from position to position are not supported")),

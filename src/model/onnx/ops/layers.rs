@@ -5,7 +5,7 @@ use super::inputs::{Inputs, layer_name, mapped_constant};
 use super::windows::{window, with_padding};
 use crate::error::{Error, Result};
 use crate::graph::{Conv, Linear, Op, Weight};
-use crate::model::onnx::constant::Constant;
+use crate::model::onnx::constant::{self, Constant};
 use crate::model::onnx::file::Node;
 use crate::model::onnx::import::{Importer, Signal, Value, flat_indices};
 use crate::model::onnx::scalar::Binary;
@@ -77,7 +77,7 @@ pub(super) fn conv_over_channels(im: &mut Importer, node: &Node, x: &Inputs, nam
     let [out, _] = window.output(shape.c, 1)?;
     let [[before, _], _] = window.pads(shape.c, 1);
     let taps = w.to_real();
-    let mut matrix = vec![0.0; out * shape.c];
+    let mut matrix = vec![0.0; constant::count(&[out, shape.c])?];
     for o in 0..out {
         for (t, &tap) in taps.iter().enumerate() {
             let at = (o * window.stride[0] + t * window.dilation[0]).checked_sub(before).filter(|&i| i < shape.c);
@@ -178,9 +178,9 @@ pub(super) fn gemm(im: &mut Importer, node: &Node, x: &Inputs) -> Result<Signal>
 }
 
 pub(super) fn matmul(im: &mut Importer, x: &Inputs, name: &str) -> Result<Signal> {
-    let flat = |c: &Constant| -> Result<Constant> {
+    let flat = |c: &Constant, signal: &Signal| -> Result<Constant> {
         let rank = c.dims.len();
-        if rank < 2 || c.dims[..rank - 2].iter().any(|&d| d != 1) {
+        if rank < 2 || rank > signal.view.rank() || c.dims[..rank - 2].iter().any(|&d| d != 1) {
             return Err(Error::model(format!("a matrix of shape {:?} is not supported", c.dims)));
         }
         Ok(c.with_dims(c.dims[rank - 2..].to_vec()))
@@ -188,11 +188,11 @@ pub(super) fn matmul(im: &mut Importer, x: &Inputs, name: &str) -> Result<Signal
     match (x.get(0), x.get(1)) {
         (Some(Value::Signal(a)), Some(Value::Constant(b))) => {
             let axis = a.axis(-1)?;
-            linear(im, a, axis, (&flat(b)?.transposed(&[1, 0])?, None), name)
+            linear(im, a, axis, (&flat(b, a)?.transposed(&[1, 0])?, None), name)
         }
         (Some(Value::Constant(a)), Some(Value::Signal(b))) => {
             let axis = b.axis(-2)?;
-            linear(im, b, axis, (&flat(a)?, None), name)
+            linear(im, b, axis, (&flat(a, b)?, None), name)
         }
         (Some(Value::Signal(_)), Some(Value::Signal(_))) => {
             Err(Error::model("products of two arrays that both depend on the picture (attention) are not supported"))

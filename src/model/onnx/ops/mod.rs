@@ -10,7 +10,7 @@ mod resize;
 mod windows;
 
 use super::arithmetic::{self, shape_part};
-use super::constant::{Constant, axis_of};
+use super::constant::{Constant, axes_of, axis_of};
 use super::file::Node;
 use super::import::{Importer, Signal, Value};
 use super::scalar::{Binary, Scalar};
@@ -44,13 +44,20 @@ pub(super) fn build(im: &mut Importer, node: &Node, inputs: &[Option<Value>]) ->
             }
             one(Ok(x.signal(0)?.clone()))
         }
-        "Cast" => match node.int("to", 1) {
-            1 | 10 | 11 | 16 => one(Ok(x.signal(0)?.clone())),
+        "Cast" => match node.int("to", 0) {
+            _ if node.keeps_numbers() => one(Ok(x.signal(0)?.clone())),
             to => {
                 Err(Error::model(format!("a cast of numbers that depend on the picture to type {to} is not supported")))
             }
         },
-        "CastLike" => one(Ok(x.signal(0)?.clone())),
+        // Signals are real numbers.
+        "CastLike" => match (x.get(0), x.get(1)) {
+            (Some(Value::Signal(_)), Some(Value::Constant(like))) if like.is_whole() => {
+                Err(Error::model("whole numbers of what depends on the picture are not supported"))
+            }
+            (Some(value), Some(_)) => Ok(vec![value.clone()]),
+            _ => Err(Error::model("an input is missing")),
+        },
         "Shape" => {
             let dims = x.signal(0)?.dims().into_iter().map(|d| d as i64).collect();
             Ok(vec![Value::Constant(Constant::list(shape_part(node, dims)))])
@@ -69,7 +76,7 @@ pub(super) fn build(im: &mut Importer, node: &Node, inputs: &[Option<Value>]) ->
         STANDARDISE => {
             let signal = x.signal(0)?;
             let axes = node.ints("axes").unwrap_or_default();
-            let axes = axes.iter().map(|&a| signal.axis(a)).collect::<Result<Vec<_>>>()?;
+            let axes = axes_of(axes, signal.view.rank())?;
             one(standardised(im, signal, &axes, node.float("epsilon", 0.0), name))
         }
         "LRN" => one(lrn(im, node, &x)),

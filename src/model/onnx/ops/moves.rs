@@ -4,7 +4,7 @@ use super::inputs::Inputs;
 use crate::error::{Error, Result};
 use crate::graph::{NodeId, Op};
 use crate::model::onnx::arithmetic;
-use crate::model::onnx::constant::axis_of;
+use crate::model::onnx::constant::{self, axes_of, axis_of};
 use crate::model::onnx::file::Node;
 use crate::model::onnx::import::{Importer, Padded, Signal, Value, flat_indices};
 use crate::model::onnx::view::{Atom, Dim, MAP, View, extent, indices, whole};
@@ -218,7 +218,7 @@ pub(super) fn pad(im: &mut Importer, node: &Node, x: &Inputs) -> Result<Signal> 
         None => x.constant(1)?.to_whole()?.to_vec(),
     };
     let axes: Vec<usize> = match x.optional(3)? {
-        Some(axes) => axes.to_whole()?.iter().map(|&a| signal.axis(a)).collect::<Result<_>>()?,
+        Some(axes) => axes_of(&axes.to_whole()?, rank)?,
         None => (0..rank).collect(),
     };
     if pads.len() != 2 * axes.len() {
@@ -311,6 +311,7 @@ pub(super) fn reshaped(im: &mut Importer, signal: &Signal, to: &[usize], name: &
     }
     // In the order of channels, rows and columns a flattened map can be cut anywhere.
     let shape = im.shape_of(signal);
+    constant::count(&shape.dims())?;
     let ordered = flat_indices(&signal.view.of_map(), shape);
     if ordered.iter().copied().eq(0..shape.len()) && im.pictures == 1 {
         let x = im.node_of(signal)?;

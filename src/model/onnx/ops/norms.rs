@@ -115,6 +115,9 @@ pub(super) fn scaled_and_shifted(
 pub(super) fn instance_norm(im: &mut Importer, node: &Node, x: &Inputs) -> Result<Signal> {
     let signal = x.signal(0)?;
     let rank = signal.view.rank();
+    if rank < 3 {
+        return Err(Error::model(format!("an array of {rank} axes has no positions")));
+    }
     let axes: Vec<usize> = (2..rank).collect();
     let name = layer_name(node, 1);
     let y = standardised(im, signal, &axes, node.float("epsilon", 1e-5), &format!("{name}.standardise"))?;
@@ -172,6 +175,9 @@ pub(super) fn lrn(im: &mut Importer, node: &Node, x: &Inputs) -> Result<Signal> 
         return Err(Error::model(format!("sums over an even number of channels ({size}) are not supported")));
     }
     let map = im.map(signal, &node.name)?;
+    if size > 2 * im.shape(map).c + 1 {
+        return Err(Error::model(format!("sums over {size} channels of {}", im.shape(map).c)));
+    }
     let norm = LocalResponseNorm {
         size,
         alpha: node.float("alpha", 1e-4),

@@ -5,7 +5,7 @@ use super::inputs::Inputs;
 use crate::error::{Error, Result};
 use crate::graph::{Affine, Op, Over, Reduce, Smooth};
 use crate::model::onnx::arithmetic;
-use crate::model::onnx::constant::axis_of;
+use crate::model::onnx::constant::{axes_of, axis_of};
 use crate::model::onnx::file::Node;
 use crate::model::onnx::import::{Importer, Signal};
 use crate::model::onnx::view::{Atom, Dim, indices};
@@ -43,7 +43,7 @@ pub(super) fn reduced(im: &mut Importer, node: &Node, x: &Inputs) -> Result<Sign
     let rank = signal.view.rank();
     let axes = arithmetic::axes(node, x.optional(1)?)?.filter(|a| !a.is_empty());
     let axes: Vec<usize> = match axes {
-        Some(axes) => axes.iter().map(|&a| signal.axis(a)).collect::<Result<_>>()?,
+        Some(axes) => axes_of(&axes, rank)?,
         None if node.int("noop_with_empty_axes", 0) != 0 => return Ok(signal.clone()),
         None => (0..rank).collect(),
     };

@@ -4,7 +4,7 @@ use super::inputs::Inputs;
 use crate::error::{Error, Result};
 use crate::graph::Op;
 use crate::model::onnx::arithmetic;
-use crate::model::onnx::constant::Constant;
+use crate::model::onnx::constant::{self, Constant};
 use crate::model::onnx::file::Node;
 use crate::model::onnx::import::{Importer, Signal};
 use crate::tensor::{Interpolation, Resize, ResizeTo, Shape};
@@ -25,7 +25,7 @@ pub(super) fn resized(im: &mut Importer, node: &Node, x: &Inputs) -> Result<Sign
         let filled = |i: usize| x.optional(i).map(|c| c.filter(|c| c.len() > 0));
         (filled(2)?.map(|c| c.to_real().to_vec()), filled(3)?.map(Constant::to_whole).transpose()?)
     };
-    if node.ints("axes").is_some_and(|axes| axes.len() != 4) {
+    if node.ints("axes").is_some_and(|axes| axes != [0, 1, 2, 3]) {
         return Err(Error::model("sizes for some axes only are not supported"));
     }
     if node.word("keep_aspect_ratio_policy", "stretch")? != "stretch" {
@@ -38,7 +38,7 @@ pub(super) fn resized(im: &mut Importer, node: &Node, x: &Inputs) -> Result<Sign
             (size, scale)
         }
         (Some(scales), None) if scales.len() == 4 => {
-            let size = scales.iter().zip(&dims).map(|(s, &d)| (s * d as f64).floor() as usize).collect();
+            let size = scales.iter().zip(&dims).map(|(s, &d)| (*s as f32 * d as f32).floor() as usize).collect();
             (size, scales.clone())
         }
         _ => return Err(Error::model("it needs four scales or four sizes")),
@@ -46,6 +46,10 @@ pub(super) fn resized(im: &mut Importer, node: &Node, x: &Inputs) -> Result<Sign
     if size[0] != dims[0] || size[1] != dims[1] {
         return Err(Error::model("resizing pictures or channels is not supported"));
     }
+    let to = ResizeTo::Size([size[2], size[3]]);
+    let shape = Shape::new(dims[1], dims[2], dims[3]);
+    Resize { to, interpolation: Interpolation::Nearest }.output(shape)?.checked()?;
+    constant::spend(size[2].saturating_add(size[3]))?;
     let linear = match node.word("mode", "nearest")? {
         "nearest" => false,
         "linear" | "bilinear" => true,
@@ -103,16 +107,24 @@ pub(super) fn resized(im: &mut Importer, node: &Node, x: &Inputs) -> Result<Sign
     let (rows, columns) = (wanted(dims[2], size[2], scale[2])?, wanted(dims[3], size[3], scale[3])?);
     let source = im.map(signal, &format!("{}.input", node.name))?;
     let (from, to) = (im.shape(source), Shape::new(dims[1], size[2], size[3]));
-    let dense = |terms: &[(usize, f64)], n: usize| {
-        let mut all = vec![0.0; n];
-        terms.iter().for_each(|(i, share)| all[*i] += share);
+    // Elements with their shares, each once.
+    let merged = |terms: Vec<(usize, f64)>| {
+        let mut all: Vec<(usize, f64)> = Vec::new();
+        for (i, share) in terms {
+            match all.iter_mut().find(|(j, _)| *j == i) {
+                Some((_, sum)) => *sum += share,
+                None => all.push((i, share)),
+            }
+        }
+        all.retain(|(_, share)| share.abs() >= 1e-6);
+        all.sort_by_key(|(i, _)| *i);
         all
     };
     let same = |interpolation: Interpolation, want: &[Vec<(usize, f64)>], n: usize| {
         let blend = interpolation.blend(n, want.len());
         want.iter().enumerate().all(|(o, terms)| {
-            let (a, b) = (dense(terms, n), dense(&blend.terms(o).collect::<Vec<_>>(), n));
-            a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-6)
+            let (a, b) = (merged(terms.clone()), merged(blend.terms(o).collect()));
+            a.len() == b.len() && a.iter().zip(&b).all(|(a, b)| a.0 == b.0 && (a.1 - b.1).abs() < 1e-6)
         })
     };
     let kinds = [Interpolation::Nearest, Interpolation::Linear, Interpolation::LinearAligned];
@@ -124,15 +136,11 @@ pub(super) fn resized(im: &mut Importer, node: &Node, x: &Inputs) -> Result<Sign
         )));
     };
     let factor = [to.h, to.w].iter().zip([from.h, from.w]).all(|(a, b)| a.is_multiple_of(b));
-    let to = if factor && to_is_scale(&scales) {
+    let to = if factor && scales.is_some() {
         ResizeTo::Factor([to.h / from.h, to.w / from.w])
     } else {
         ResizeTo::Size([to.h, to.w])
     };
     let out = im.add(&node.name, Op::Resize(Resize { to, interpolation }), &[source])?;
     Ok(im.seen(out, 4))
-}
-
-pub(super) fn to_is_scale(scales: &Option<Vec<f64>>) -> bool {
-    scales.is_some()
 }

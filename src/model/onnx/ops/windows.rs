@@ -26,6 +26,8 @@ pub(super) fn window(node: &Node, kernel: [usize; 2], shape: Shape, axes: usize)
     }
     let ceil = node.int("ceil_mode", 0) != 0;
     let window = Window { kernel, stride, dilation, padding: Padding::all(0), ceil };
+    // Refuses what reaches too far before anything is computed from it.
+    Window { padding: Padding::Same, ..window }.output(shape.h, shape.w)?;
     let padding = match node.word("auto_pad", "NOTSET")? {
         "NOTSET" | "" => {
             let pads = match node.ints("pads") {
@@ -58,7 +60,8 @@ pub(super) fn with_padding(im: &Importer, x: NodeId, window: Window, value: impl
         return (x, window);
     };
     let sides = [padded.rows, padded.columns].concat();
-    if !value(padded.value) || sides.iter().any(|&n| n < 0) {
+    // In ceil mode a window may start in a map's last rows, but not in padding.
+    if !value(padded.value) || window.ceil || sides.iter().any(|&n| n < 0) {
         return (x, window);
     }
     let more = |n: usize, side: usize| n + sides[side].unsigned_abs();
