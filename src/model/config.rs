@@ -92,7 +92,13 @@ pub(super) fn beside(folder: &Path) -> Vec<Result<Option<Statement>>> {
         contents(&folder.join(name)).and_then(|bytes| bytes.map_or(Ok(None), |bytes| say(name, &bytes)))
     };
     let mut all = vec![read(PREPROCESSOR, of_preprocessor), read(CONFIG, of_file)];
-    all.extend(LISTS.into_iter().map(|name| read(name, of_list)));
+    all.extend(LISTS.into_iter().map(|place| {
+        // A list need not be about this net: one that cannot be read is no obstacle.
+        read(place, of_list).or_else(|e| {
+            let warnings = vec![format!("{e}; it is ignored")];
+            Ok(Some(Statement { place, warnings, ..Statement::default() }))
+        })
+    }));
     all
 }
 
@@ -536,11 +542,41 @@ impl Statement {
         })
     }
 
-    /// Checks that it agrees with the net as built.
+    /// Checks that it agrees with the net as built; what it says of a family only counts for a net read as one, `row`.
     ///
     /// # Errors
     /// When it does not; the message says where.
-    pub(super) fn check(&self, table: &[Architecture], row: &Architecture, built: &BuiltNet) -> Result<()> {
+    pub(super) fn check(&self, table: &[Architecture], row: Option<&Architecture>, built: &BuiltNet) -> Result<()> {
+        let Self { place, .. } = self;
+        let fail = |why: String| Err(Error::model(why));
+        if let Some(row) = row {
+            self.check_family(table, row, built)?;
+        }
+        let classes = built.graph.classes();
+        if let Some(n) = self.classes.filter(|&n| n != classes) {
+            return fail(format!("{place} says {n} classes, the tensors have {classes}"));
+        }
+        if let Some(names) = self.labels.as_ref().filter(|names| names.len() != classes) {
+            return fail(format!("{place} names {} classes, the tensors have {classes}", names.len()));
+        }
+        let channels = built.preparation.preprocess.channels;
+        let pictures = built.preparation.preprocess.takes_pictures();
+        if let Some((key, n)) = self.channels.iter().find(|(_, n)| pictures && *n != channels) {
+            return fail(format!("{place}: `{key}` says {n} channels, the net has {channels}"));
+        }
+        for (key, values) in [("mean", &self.mean), ("std", &self.std)] {
+            if let Some(n) = values.as_ref().map(Vec::len).filter(|&n| n != 1 && n != channels) {
+                return fail(format!("{place}: `{key}` has {n} numbers, the net has {channels} channels"));
+            }
+        }
+        if let Some(std) = self.std.iter().flatten().find(|std| **std <= 0.0) {
+            return fail(format!("{place}: `std` holds {std}, which cannot divide"));
+        }
+        Ok(())
+    }
+
+    /// Checks that it names the net as read of the family `row`, and changes nothing of it.
+    fn check_family(&self, table: &[Architecture], row: &Architecture, built: &BuiltNet) -> Result<()> {
         let Self { place, .. } = self;
         let fail = |why: String| Err(Error::model(why));
         if let Some((named, form)) = self.named(table)? {
@@ -564,36 +600,6 @@ impl Statement {
         }
         if let Some(change) = self.changes.first() {
             return fail(format!("{place} changes the net by `{change}`, which is not read"));
-        }
-        self.check_numbers(built)
-    }
-
-    /// Refuses numbers of classes and channels that are not those of the net.
-    ///
-    /// # Errors
-    /// When it contradicts the net; the message names place and key.
-    pub(super) fn check_numbers(&self, built: &BuiltNet) -> Result<()> {
-        let Self { place, .. } = self;
-        let fail = |why: String| Err(Error::model(why));
-        let classes = built.graph.classes();
-        if let Some(n) = self.classes.filter(|&n| n != classes) {
-            return fail(format!("{place} says {n} classes, the tensors have {classes}"));
-        }
-        if let Some(names) = self.labels.as_ref().filter(|names| names.len() != classes) {
-            return fail(format!("{place} names {} classes, the tensors have {classes}", names.len()));
-        }
-        let channels = built.preparation.preprocess.channels;
-        let pictures = built.preparation.preprocess.takes_pictures();
-        if let Some((key, n)) = self.channels.iter().find(|(_, n)| pictures && *n != channels) {
-            return fail(format!("{place}: `{key}` says {n} channels, the net has {channels}"));
-        }
-        for (key, values) in [("mean", &self.mean), ("std", &self.std)] {
-            if let Some(n) = values.as_ref().map(Vec::len).filter(|&n| n != 1 && n != channels) {
-                return fail(format!("{place}: `{key}` has {n} numbers, the net has {channels} channels"));
-            }
-        }
-        if let Some(std) = self.std.iter().flatten().find(|std| **std <= 0.0) {
-            return fail(format!("{place}: `std` holds {std}, which cannot divide"));
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use std::{
 use super::Model;
 #[cfg(feature = "onnx")]
 use super::{
-    BuiltNet, Labels, Reading, Setting,
+    ARCHITECTURES, BuiltNet, Labels, Reading, Setting,
     config::{self, Sizes},
     onnx, preprocess,
 };
@@ -65,7 +65,7 @@ impl Model {
         for statement in statements {
             let (statement, left_out) = statement.beside_graph(net.fixed.then_some([input.h, input.w]), scaled);
             warnings.extend(left_out);
-            if let Err(e) = statement.check_numbers(&built) {
+            if let Err(e) = statement.check(ARCHITECTURES, None, &built) {
                 warnings.push(format!("{e}; it is ignored"));
                 continue;
             }

@@ -51,7 +51,7 @@ use crate::image::Preprocess;
 use crate::near;
 use crate::tensor::Shape;
 use crate::text::hex;
-use config::Sizes;
+use config::{Sizes, Statement};
 use files::Kind;
 use preprocess::Preparation;
 pub use table::{ARCHITECTURES, Architecture};
@@ -232,31 +232,8 @@ fn read(tensors: &mut Tensors, arch: Option<&str>, beside: Option<&Path>) -> Res
     })?;
     warnings.append(&mut tensors.warnings);
     built.assumed.append(&mut tensors.assumed);
-    let mut told = Vec::new();
-    let (mut read, mut sizes, mut used) = (Vec::new(), Sizes::default(), Vec::new());
-    for statement in &statements {
-        if let Some(other) = statement.other_net(ARCHITECTURES, architecture, &built).filter(|_| arch.is_some()) {
-            warnings.push(format!("{} says '{other}'; it is ignored because --arch is given", statement.place));
-            continue;
-        }
-        match statement.check(ARCHITECTURES, architecture, &built) {
-            Ok(()) => {
-                statement.apply(&mut built, &mut told, &mut sizes);
-                read.extend(statement.read(&used));
-                used.push(statement);
-                warnings.extend(statement.warnings.iter().cloned());
-            }
-            Err(e) if statement.is_list() => warnings.push(format!("{e}; it is ignored")),
-            Err(e) => {
-                if arch.is_none() {
-                    return Err(Error::model(format!("{e}; mend it, or give --arch {}", architecture.name)));
-                }
-                warnings.push(format!("{e}; it is ignored because --arch is given"));
-            }
-        }
-    }
-    config::transform_input(&used, &mut built, &told);
-    let assumed_size = sizes.apply(&mut built, &mut told)?;
+    let heard = hear(&statements, Some(architecture), arch, &mut built)?;
+    warnings.extend(heard.warnings);
     if given.is_some() {
         built.assumed.clear();
     } else if let Some((twin, difference)) = architecture.twin {
@@ -266,7 +243,53 @@ fn read(tensors: &mut Tensors, arch: Option<&str>, beside: Option<&Path>) -> Res
              --arch {name} or --arch {twin} settles it"
         ));
     }
-    Ok(ReadNet { built, told, assumed_size, read, warnings })
+    Ok(ReadNet { built, told: heard.told, assumed_size: heard.assumed_size, read: heard.read, warnings })
+}
+
+/// What statements changed of a net.
+struct Heard {
+    told: Vec<Setting>,
+    assumed_size: Option<String>,
+    read: Vec<String>,
+    warnings: Vec<String>,
+}
+
+/// Puts what `statements` say in the place of assumptions, the first that says something first. The net is one of the
+/// family `row`, or has a graph of its own; `arch` is the caller's word for it.
+fn hear(
+    statements: &[Statement],
+    row: Option<&Architecture>,
+    arch: Option<&str>,
+    built: &mut BuiltNet,
+) -> Result<Heard> {
+    let (mut told, mut sizes, mut used) = (Vec::new(), Sizes::default(), Vec::new());
+    let (mut read, mut warnings) = (Vec::new(), Vec::new());
+    for statement in statements {
+        let other = row.and_then(|row| statement.other_net(ARCHITECTURES, row, built));
+        if let Some(other) = other.filter(|_| arch.is_some()) {
+            warnings.push(format!("{} says '{other}'; it is ignored because --arch is given", statement.place));
+            continue;
+        }
+        match statement.check(ARCHITECTURES, row, built) {
+            Ok(()) => {
+                statement.apply(built, &mut told, &mut sizes);
+                read.extend(statement.read(&used));
+                used.push(statement);
+                warnings.extend(statement.warnings.iter().cloned());
+            }
+            Err(e) if statement.is_list() => warnings.push(format!("{e}; it is ignored")),
+            Err(e) => match (arch, row) {
+                (Some(_), _) => warnings.push(format!("{e}; it is ignored because --arch is given")),
+                (None, Some(row)) => {
+                    return Err(Error::model(format!("{e}; mend it, or give --arch {}", row.name)));
+                }
+                (None, None) => return Err(e),
+            },
+        }
+    }
+    config::transform_input(&used, built, &told);
+    let assumed_size = sizes.apply(built, &mut told)?;
+    Ok(Heard { told, assumed_size, read, warnings })
 }
 
 /// An input's shape, and how arrays of it lie in files.
