@@ -48,6 +48,7 @@ impl Model {
         }
         let size = statements.iter().find_map(config::Statement::size);
         let net = onnx::read(&bytes, folder, reading, size)?;
+        warnings.extend(net.warnings);
         match config::of_metadata(&net.metadata) {
             Ok(statement) => statements.splice(0..0, statement).for_each(drop),
             Err(e) => warnings.push(format!("{e}; it is ignored")),

@@ -6,6 +6,9 @@ use crate::error::{Error, Result};
 use crate::graph::Smooth;
 use crate::tensor::functions::normal;
 
+/// Most axes of an array.
+const MOST_AXES: usize = 32;
+
 /// Products of a matrix product that count as one computed number.
 const PRODUCTS: usize = 1 << 8;
 
@@ -178,6 +181,9 @@ pub(super) fn flatten_axis(node: &Node, rank: usize) -> Result<usize> {
 
 /// The shape that a `Reshape` of `from` to `to` gives.
 pub(super) fn target(from: &[usize], to: &[i64], zero_is_zero: bool) -> Result<Vec<usize>> {
+    if to.len() > MOST_AXES {
+        return Err(Error::model(format!("an array of {} axes is not supported", to.len())));
+    }
     let refuse = || Error::model(format!("{from:?} cannot be reshaped to {to:?}"));
     let total = from.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).ok_or_else(refuse)?;
     let mut dims = Vec::with_capacity(to.len());

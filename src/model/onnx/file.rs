@@ -115,6 +115,11 @@ pub(super) struct Port {
 }
 
 impl Port {
+    /// Whether its numbers are whole ones.
+    pub(super) fn has_whole_numbers(&self) -> bool {
+        matches!(self.element, 2..=7 | 12 | 13)
+    }
+
     fn of(info: &ValueInfoProto) -> Self {
         let tensor = info.r#type.as_ref().and_then(|t| t.tensor_type.as_ref());
         let size =

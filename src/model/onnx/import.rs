@@ -15,6 +15,9 @@ use crate::tensor::{Interpolation, Resize, ResizeTo, Shape};
 /// Most pieces into which channels are cut to bring them into another order.
 const MOST_PIECES: usize = 4096;
 
+/// Why an operation is refused that mixes pictures.
+pub(super) const ACROSS: &str = "across the pictures of a batch";
+
 /// Most branches of `If` inside each other.
 const MOST_BRANCHES: usize = 16;
 
@@ -92,6 +95,8 @@ pub(super) struct Importer<'f> {
     /// The function at the end that is taken off, by its output.
     pub(super) taken_off: Option<String>,
     depth: usize,
+    /// Names of whole numbers that depend on the picture.
+    whole: HashSet<String>,
     build: Build,
 }
 
@@ -117,6 +122,7 @@ impl<'f> Importer<'f> {
             pads: HashMap::new(),
             taken_off: None,
             depth: 0,
+            whole: port.has_whole_numbers().then(|| port.name.clone()).into_iter().collect(),
             build,
         }
     }
@@ -162,6 +168,7 @@ impl<'f> Importer<'f> {
     }
 
     fn node(&mut self, node: &Node) -> Result<()> {
+        self.refuse_whole(node)?;
         let mut inputs = Vec::with_capacity(node.inputs.len());
         for name in &node.inputs {
             inputs.push(if name.is_empty() { None } else { Some(self.value(name)?) });
@@ -185,6 +192,33 @@ impl<'f> Importer<'f> {
         for (name, value) in node.outputs.iter().zip(outputs).filter(|(name, _)| !name.is_empty()) {
             self.values.insert(name.clone(), value);
         }
+        Ok(())
+    }
+
+    /// Refuses arithmetic on whole numbers that depend on the picture: it rounds and wraps as real numbers do not.
+    fn refuse_whole(&mut self, node: &Node) -> Result<()> {
+        const MOVES: &[&str] = &[
+            "Concat",
+            "Flatten",
+            "Gather",
+            "Identity",
+            "Reshape",
+            "Shape",
+            "Slice",
+            "Split",
+            "Squeeze",
+            "Transpose",
+            "Unsqueeze",
+        ];
+        if !node.inputs.iter().any(|name| self.whole.contains(name)) || node.keeps_numbers() && node.op == "Cast" {
+            return Ok(());
+        }
+        if !MOVES.contains(&node.op.as_str()) {
+            return Err(Error::model(
+                "it computes with whole numbers of the picture; only a cast to real ones is supported",
+            ));
+        }
+        self.whole.extend(node.outputs.iter().cloned());
         Ok(())
     }
 
@@ -364,12 +398,20 @@ impl<'f> Importer<'f> {
     pub(super) fn padded(&mut self, padded: Padded, name: &str) -> Result<NodeId> {
         let Padded { source, rows, columns, value } = padded;
         let pad = Op::Pad { rows, columns };
-        let node = if value == 0.0 || !value.is_finite() || value < -1e30 {
+        let node = if value == 0.0 || !value.is_finite() {
             self.add(name, pad, &[source])?
         } else {
-            let below = self.affine(source, Affine::sum([-value]), &format!("{name}.below"))?;
-            let node = self.add(&format!("{name}.zeros"), pad, &[below])?;
-            self.affine(node, Affine::sum([value]), name)?
+            let zeros = self.add(&format!("{name}.zeros"), pad, &[source])?;
+            let (from, to) = (self.shape(source), self.shape(zeros));
+            constant::count(&to.dims())?;
+            let inside =
+                |at: usize, before: isize, n: usize| (at as isize - before) >= 0 && (at as isize - before) < n as isize;
+            let around = (0..to.len()).map(|i| {
+                let (y, x) = (i / to.w % to.h, i % to.w);
+                if inside(y, rows[0], from.h) && inside(x, columns[0], from.w) { 0.0 } else { value }
+            });
+            let around = Affine::sum(around.collect::<Vec<f64>>());
+            self.add(name, Op::Affine(around), &[zeros])?
         };
         self.pads.insert(node, padded);
         Ok(node)
@@ -647,6 +689,9 @@ impl<'f> Importer<'f> {
             x = self.add(&format!("{name}.positions"), Op::Resize(resize), &[x])?;
         }
         if self.shape(x).c != to.c {
+            if to.c > MOST_PIECES {
+                return Err(Error::model(format!("repeating a channel {} times is not supported", to.c)));
+            }
             constant::spend(to.c)?;
             x = self.add(&format!("{name}.channels"), Op::Concat, &vec![x; to.c])?;
         }

@@ -20,11 +20,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::graph::{Affine, Bytes, Graph, Link, Op};
+use crate::graph::{Bytes, Graph, Link, Op, Smooth};
 use crate::model::Reading;
 use crate::tensor::Shape;
 use file::{File, Node, Port};
-use import::Importer;
+use import::{ACROSS, Importer};
 use view::{Dim, MAP, View};
 
 /// What is assumed of pictures then.
@@ -72,6 +72,7 @@ pub(super) struct Net {
     pub(super) fixed: bool,
     /// What the file leaves open.
     pub(super) assumed: Vec<&'static str>,
+    pub(super) warnings: Vec<String>,
     /// What the file said, one line each.
     pub(super) read: Vec<String>,
     /// Of the file.
@@ -148,6 +149,11 @@ pub(super) fn read(bytes: &Bytes, folder: Option<&Path>, wishes: &Reading, size:
         assumed.push(OPEN_SIZE);
     }
     let levels = levels(&graph, &port);
+    let warnings = probabilities(&graph).map(|name| {
+        format!(
+            "the output is made of the probabilities of node '{name}': its numbers are taken as logits, but are none"
+        )
+    });
     let encodings = file.encodings();
     let producer = if file.producer.is_empty() { String::new() } else { format!(" by {}", file.producer) };
     let line = format!("ONNX opset {}{producer}, input {}, output {output}", file.opset, shown(&port));
@@ -156,7 +162,19 @@ pub(super) fn read(bytes: &Bytes, folder: Option<&Path>, wishes: &Reading, size:
     let (metadata, beside) = (std::mem::take(&mut file.metadata), std::mem::take(&mut file.beside));
     let scales = levels != Levels::Unknown;
     let source = Source { file, output, layout, taken_off, port, scales };
-    Ok(Net { source, graph, layout, levels, fixed, assumed, read, metadata, encodings, beside })
+    Ok(Net {
+        source,
+        graph,
+        layout,
+        levels,
+        fixed,
+        assumed,
+        warnings: warnings.into_iter().collect(),
+        read,
+        metadata,
+        encodings,
+        beside,
+    })
 }
 
 /// Whether the file leaves rows or columns open.
@@ -188,7 +206,7 @@ impl Source {
                 shown(&self.port)
             )));
         }
-        let graph = build(&self.file, &self.port, &self.output, self.layout, input, &self.taken_off)?;
+        let graph = build(&self.file, &self.port, &self.output, self.layout, input, (&self.taken_off, None))?;
         Ok(graph.linked(default.link()))
     }
 }
@@ -253,8 +271,9 @@ impl Candidate {
         let (taken_off, logits) = last_function(file, output);
         let mut refused = None;
         for (layout, shape) in layouts(port, sides)? {
-            match build(file, port, output, layout, shape, &taken_off) {
+            match build(file, port, output, layout, shape, (&taken_off, None)) {
                 Ok(graph) => {
+                    alone(file, port, output, layout, &graph, &taken_off)?;
                     let (output, port) = (output.to_owned(), port.clone());
                     return Ok(Self { graph, output, logits, layout, taken_off, port });
                 }
@@ -262,6 +281,28 @@ impl Candidate {
             }
         }
         Err(refused.unwrap_or_else(|| Error::model("its input has no shape")))
+    }
+}
+
+/// Refuses a net whose answer for a picture depends on the others of its batch, where the file leaves their number open.
+fn alone(
+    file: &File,
+    port: &Port,
+    output: &str,
+    layout: Layout,
+    graph: &Graph,
+    taken_off: &Option<(String, &'static str)>,
+) -> Result<()> {
+    if port.dims.as_ref().is_some_and(|dims| dims.first().is_none_or(Option::is_some)) {
+        return Ok(());
+    }
+    match build(file, port, output, layout, graph.input_shape(), (taken_off, Some(2))) {
+        Ok(two) if !graph.is_like(&two) => {
+            Err(Error::model("its numbers depend on how many pictures are in a batch; that is not supported"))
+        }
+        Err(e) if e.to_string().contains(ACROSS) => Err(e),
+        // A graph that stands two pictures in no way takes one at a time.
+        _ => Ok(()),
     }
 }
 
@@ -324,7 +365,7 @@ fn build(
     output: &str,
     layout: Layout,
     shape: Shape,
-    taken_off: &Option<(String, &'static str)>,
+    (taken_off, batch): (&Option<(String, &'static str)>, Option<usize>),
 ) -> Result<Graph> {
     let order: &[Dim] = match layout {
         Layout::ChannelsFirst => &MAP,
@@ -336,7 +377,7 @@ fn build(
     let dims = port.dims.as_deref().unwrap_or_default();
     // A fixed batch stays an axis of its own; a graph without one has none.
     let batched = dims.len() != order.len();
-    let pictures = if batched { dims.first().copied().flatten().unwrap_or(1) } else { 1 };
+    let pictures = if batched { dims.first().copied().flatten().or(batch).unwrap_or(1) } else { 1 };
     let shape = shape.checked()?;
     constant::spend(shape.c)?;
     if pictures > MOST_PICTURES {
@@ -353,46 +394,81 @@ fn build(
     importer.finish(output)
 }
 
-/// The products and sums with constants that all numbers of the picture pass first, in whatever order its channels are.
-fn first_step(graph: &Graph) -> Option<&Affine> {
+/// Products and sums with constants: factors and constants, one a channel or one for all.
+type Scaling = (Vec<f64>, Vec<f64>);
+
+/// The products and sums with constants that all numbers of the picture pass first, behind what leaves levels as they are.
+fn first_steps(graph: &Graph) -> Option<Vec<Scaling>> {
     let readers = graph.consumers();
-    let (mut found, mut seen, mut waiting) = (None, vec![false; graph.nodes().len()], vec![graph.input()]);
+    let (mut found, mut seen, mut waiting) = (Vec::new(), vec![false; graph.nodes().len()], vec![graph.input()]);
     while let Some(id) = waiting.pop() {
         for &reader in &readers[id.index()] {
             if std::mem::replace(&mut seen[reader.index()], true) {
                 continue;
             }
             match &graph.node(reader).op {
-                Op::Slice { .. } | Op::Shuffle { .. } | Op::Concat => waiting.push(reader),
-                Op::Affine(affine) if found.is_none() => found = Some(affine),
+                Op::Slice { .. }
+                | Op::Shuffle { .. }
+                | Op::Concat
+                | Op::Pad { .. }
+                | Op::Resize(_)
+                | Op::Clamp { .. } => {
+                    waiting.push(reader);
+                }
+                Op::Affine(affine) => found.push((affine.scale.to_vec(), affine.shift.to_vec())),
+                Op::BatchNorm(norm) => found.push(norm.affine()),
                 _ => return None,
             }
         }
     }
-    found
+    Some(found)
 }
 
 /// Which numbers the graph takes pictures as: what its first steps do with them.
 fn levels(graph: &Graph, port: &Port) -> Levels {
-    if port.element == 2 {
+    if port.has_whole_numbers() {
         return Levels::Bytes;
     }
-    let Some(affine) = first_step(graph) else { return Levels::Unknown };
-    let least = affine.scale.iter().copied().fold(f64::INFINITY, f64::min);
-    let most = affine.scale.iter().copied().fold(0.0, f64::max);
+    let kinds: Vec<Levels> = first_steps(graph).unwrap_or_default().iter().map(levels_before).collect();
+    match kinds[..] {
+        [first, ..] if kinds.iter().all(|kind| *kind == first) => first,
+        _ => Levels::Unknown,
+    }
+}
+
+/// Which levels such a scaling makes numbers of order one of.
+fn levels_before((scale, shift): &Scaling) -> Levels {
+    let least = scale.iter().copied().fold(f64::INFINITY, f64::min);
+    let most = scale.iter().copied().fold(0.0, f64::max);
     // The mean that is subtracted before the scaling.
     let means = || {
-        let n = affine.scale.len().max(affine.shift.len());
-        (0..n).map(|i| {
-            let at = |v: &[f64]| v[i.min(v.len() - 1)];
-            -at(&affine.shift) / at(&affine.scale)
-        })
+        let n = scale.len().max(shift.len());
+        let at = |v: &[f64], i: usize| v[i.min(v.len() - 1)];
+        (0..n).map(move |i| -at(shift, i) / at(scale, i))
     };
     if least > 0.0 && most < 0.05 || means().any(|m| m > 1.5) {
         return Levels::Bytes;
     }
-    if least >= 1.0 && means().all(|m| (0.05..=1.0).contains(&m)) {
+    let to_bytes = least > 250.0 && most < 260.0 && shift.iter().all(|v| *v == 0.0);
+    if to_bytes || least >= 1.0 && means().all(|m| (0.05..=1.0).contains(&m)) {
         return Levels::Unit;
     }
     Levels::Unknown
+}
+
+/// A softmax or sigmoid whose numbers reach the output with nothing between that could make logits of them.
+fn probabilities(graph: &Graph) -> Option<String> {
+    let mut waiting = vec![graph.output()];
+    for _ in 0..64 {
+        let id = waiting.pop()?;
+        let node = graph.node(id);
+        match &node.op {
+            Op::Softmax { .. } | Op::Smooth(Smooth::Sigmoid) => return Some(node.name.clone()),
+            Op::Flatten | Op::Slice { .. } | Op::Concat | Op::Shuffle { .. } | Op::Affine(_) | Op::Clamp { .. } => {
+                waiting.extend(&node.inputs);
+            }
+            _ => {}
+        }
+    }
+    None
 }

@@ -10,9 +10,9 @@ use crate::tensor::functions::normal;
 /// Largest formula; a larger one is computed in parts.
 const MOST_TERMS: usize = 48;
 
-/// How far two functions that are the same may be apart, relative to the larger of 1 and the value: constants are stored
-/// in single precision.
-const SAME: f64 = 1e-6;
+/// How far two functions that are the same may be apart, as shares of the value and of the variable: constants are stored in
+/// single precision.
+const SAME: [f64; 2] = [1e-6, 2e-7];
 
 /// A function of the elements of a node.
 #[derive(Debug)]
@@ -175,13 +175,11 @@ impl Scalar {
         if self.is_affine() {
             return None;
         }
-        // Close together where functions bend, and far out, where bounds may be.
-        let near = (-41..=41).map(|i| f64::from(i) * 0.1907 + 0.013);
-        let far = [9.0, 11.0, 15.0, 19.0, 23.0, 31.0, 49.0, 99.0, 130.0, 254.0, 257.0, 1e3, 1e4, 7e4, 1e6, 1e9];
-        let points: Vec<f64> = near.chain(far).chain(far.map(|x| -x)).collect();
+        let points = self.points();
         let own: Vec<f64> = points.iter().map(|&x| self.at(x)).collect();
-        let same =
-            |f: &dyn Fn(f64) -> f64| points.iter().zip(&own).all(|(&x, y)| (f(x) - y).abs() <= SAME * y.abs().max(1.0));
+        let same = |f: &dyn Fn(f64) -> f64| {
+            points.iter().zip(&own).all(|(&x, y)| (f(x) - y).abs() <= SAME[0] * y.abs() + SAME[1] * x.abs())
+        };
         if same(&|x| x.max(0.0)) {
             return Some(Known::Relu);
         }
@@ -214,7 +212,44 @@ impl Scalar {
         (outer.is_finite() && same(&|x| outer * gelu(x))).then_some(Known::Gelu { scale, shift, outer })
     }
 
-    /// Factor and constant of the argument of the only error function in the formula.
+    /// Where the formula is compared: close together where functions bend, near 0, far out, and around every place where an
+    /// argument inside passes 0 or a bound.
+    fn points(&self) -> Vec<f64> {
+        let near = (-41..=41).map(|i| f64::from(i) * 0.1907 + 0.013);
+        let small = (1..=24).map(|i| 2f64.powi(-i) * 1.1);
+        let far = [9.0, 11.0, 15.0, 19.0, 23.0, 31.0, 49.0, 99.0, 130.0, 254.0, 257.0, 1e3, 1e4, 7e4, 1e6, 1e9];
+        let mut points: Vec<f64> = near.chain(small.clone()).chain(small.map(|x| -x)).collect();
+        points.extend(far.into_iter().chain(far.map(|x| -x)));
+        let mut places = Vec::new();
+        self.places(&mut places);
+        for (place, width) in places.into_iter().filter(|(p, w)| p.is_finite() && w.is_finite()) {
+            points.extend([-6.0, -1.0, -0.2, -1e-3, 1e-3, 0.2, 1.0, 6.0].map(|step| place + step * width));
+        }
+        points
+    }
+
+    /// Places where an argument is 0 or at a bound, with the width over which it changes by 1.
+    fn places(&self, found: &mut Vec<(f64, f64)>) {
+        match &self.kind {
+            Kind::Base => {}
+            Kind::Affine { scale, shift, of } => {
+                if *scale != 0.0 {
+                    found.push((-shift / scale, 1.0 / scale.abs()));
+                }
+                found.push((*shift, 0.1));
+                of.places(found);
+            }
+            Kind::Clip { lo, hi, of } => {
+                found.extend([(*lo, 0.1), (*hi, 0.1), (-lo, 0.1), (-hi, 0.1)]);
+                of.places(found);
+            }
+            Kind::Function(_, of) | Kind::Erf(of) => of.places(found),
+            Kind::Binary(_, a, b) | Kind::Above(_, a, b) => [a, b].into_iter().for_each(|f| f.places(found)),
+            Kind::Choose(test, yes, no) => [test, yes, no].into_iter().for_each(|f| f.places(found)),
+        }
+    }
+
+    /// Factor and constant of the argument of the first error function in the formula.
     fn argument(&self) -> Option<(f64, f64)> {
         match &self.kind {
             Kind::Base => None,
@@ -286,6 +321,17 @@ mod tests {
         // A bound far out is one.
         let wide = Scalar::clip(&Scalar::affine(&x, 1.0, 0.0, "a"), 0.0, 20.0, "c");
         assert_eq!(wide.known(), None);
+        // Near Relu, Abs and the identity, but none of them.
+        let sharp = Scalar::function(&Scalar::affine(&x, 1000.0, 0.0, "k"), Smooth::Sigmoid, "s");
+        assert_eq!(Scalar::binary(Binary::Mul, &x, &sharp, "m").known(), None);
+        let square = Scalar::function(&x, Smooth::Power { exponent: 2.0 }, "q");
+        let root = Scalar::function(&Scalar::affine(&square, 1.0, 1e-12, "e"), Smooth::Power { exponent: 0.5 }, "r");
+        assert_eq!(root.known(), None);
+        let none = Scalar::affine(&x, 0.0, 0.0, "z");
+        for threshold in [-0.17, 0.012, 3.3] {
+            let above = Scalar::above(false, &x, &Scalar::affine(&x, 0.0, threshold, "c"), "g");
+            assert_eq!(Scalar::choose(&above, &x, &none, "w").known(), None, "{threshold}");
+        }
         let six = Scalar::clip(&Scalar::clip(&x, 0.0, f64::INFINITY, "a"), f64::NEG_INFINITY, 6.0, "b");
         assert_eq!(six.known(), Some(Known::Clamp(0.0, 6.0)));
     }

@@ -6,7 +6,7 @@ use crate::graph::{NodeId, Op};
 use crate::model::onnx::arithmetic;
 use crate::model::onnx::constant::{self, axes_of, axis_of};
 use crate::model::onnx::file::Node;
-use crate::model::onnx::import::{Importer, Padded, Signal, Value, flat_indices};
+use crate::model::onnx::import::{ACROSS, Importer, Padded, Signal, Value, flat_indices};
 use crate::model::onnx::view::{Atom, Dim, MAP, View, extent, indices, whole};
 use crate::tensor::{Interpolation, Resize, ResizeTo, Shape};
 
@@ -113,6 +113,9 @@ pub(super) fn taken(im: &mut Importer, signal: &Signal, axis: usize, at: &[usize
     }
     let shape = im.shape_of(signal);
     let atoms = signal.view.axes[axis].clone();
+    if atoms.iter().any(|a| a.dim == Dim::Picture) {
+        return Err(Error::model(format!("it chooses {ACROSS}")));
+    }
     if atoms.iter().all(|a| a.dim == Dim::Channel) && n == shape.c {
         let order = indices(&atoms);
         let order: Vec<usize> = at.iter().map(|&i| order[i]).collect();

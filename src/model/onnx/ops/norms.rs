@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::graph::{BatchNorm, LocalResponseNorm, Op, Smooth, Standardise};
 use crate::model::onnx::constant::Constant;
 use crate::model::onnx::file::Node;
-use crate::model::onnx::import::{Importer, Signal};
+use crate::model::onnx::import::{ACROSS, Importer, Signal};
 use crate::model::onnx::scalar::Binary;
 use crate::model::onnx::view::{Atom, Dim};
 
@@ -79,7 +79,10 @@ pub(super) fn standardised(im: &mut Importer, signal: &Signal, axes: &[usize], e
             signal.dims()
         ))
     };
-    if size(Dim::Picture) != 1 || (positions != 1 && positions != shape.plane()) {
+    if size(Dim::Picture) != 1 {
+        return Err(Error::model(format!("it is {ACROSS}")));
+    }
+    if positions != 1 && positions != shape.plane() {
         return Err(refuse());
     }
     let inner: Vec<Atom> = atoms.iter().copied().filter(|a| a.dim == Dim::Channel).collect();

@@ -7,7 +7,7 @@ use crate::graph::{Affine, Op, Over, Reduce, Smooth};
 use crate::model::onnx::arithmetic;
 use crate::model::onnx::constant::{axes_of, axis_of};
 use crate::model::onnx::file::Node;
-use crate::model::onnx::import::{Importer, Signal};
+use crate::model::onnx::import::{ACROSS, Importer, Signal};
 use crate::model::onnx::view::{Atom, Dim, indices};
 use crate::tensor::Window;
 
@@ -16,6 +16,9 @@ pub(super) fn softmax(im: &mut Importer, node: &Node, signal: &Signal) -> Result
     let axis = axis_of(node.int("axis", if node.opset < 13 { 1 } else { -1 }), rank)?;
     let axes = if node.opset < 13 { axis..rank } else { axis..axis + 1 };
     let atoms: Vec<Atom> = axes.flat_map(|a| signal.view.axes[a].iter().copied()).collect();
+    if atoms.iter().any(|a| a.dim == Dim::Picture) {
+        return Err(Error::model(format!("it is {ACROSS}")));
+    }
     if atoms.iter().any(|a| a.dim != Dim::Channel) {
         return Err(Error::model(format!(
             "over positions of an array of shape {:?} it is not supported; over channels it is",
@@ -92,7 +95,7 @@ pub(super) fn reduce_over(
     let shape = im.shape_of(signal);
     let size = |dim: Dim| atoms.iter().filter(|a| a.dim == dim).map(|a| a.size).product::<usize>();
     if size(Dim::Picture) != 1 {
-        return Err(Error::model("it is over the pictures of a batch"));
+        return Err(Error::model(format!("it is {ACROSS}")));
     }
     let (c, h, w) = (size(Dim::Channel), size(Dim::Row), size(Dim::Column));
     if (h != 1 && h != shape.h) || (w != 1 && w != shape.w) {
