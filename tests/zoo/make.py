@@ -559,13 +559,6 @@ def hf_mobilenet_v2():
     return of_transformers("MobileNetV2", depth_multiplier=0.03, **more)
 
 
-@net(41, 37, legacy=(12,))
-def hf_efficientnet():
-    more = {"in_channels": [32, 32], "out_channels": [32, 48], "kernel_sizes": [3, 5], "strides": [1, 2], "num_block_repeats": [1, 2]}
-    more.update(expand_ratios=[1, 4], hidden_dim=16, depthwise_padding=[], width_coefficient=0.25, depth_coefficient=1.0)
-    return of_transformers("EfficientNet", image_size=41, depth_divisor=4, **more)
-
-
 @net(33, 37, legacy=(17,))
 def hf_convnext():
     return of_transformers("ConvNext", hidden_sizes=[8, 12], depths=[1, 1], num_stages=2, layer_scale_init_value=0.5)
