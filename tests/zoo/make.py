@@ -66,7 +66,7 @@ def shortcut(i, o, stride=2):
     return conv_bn(i, o, 1, stride, act=None)
 
 
-@net(23, 27, legacy=(12, 17), keep_notes=True)
+@net(23, 27, keep_notes=True)
 def resnet_basic():
     Block = resnet.BasicBlock
     return nn.Sequential(stem(8), Block(8, 8), Block(8, 12, 2, shortcut(8, 12)), head(12))
@@ -78,7 +78,7 @@ def resnet_bottleneck():
     return nn.Sequential(stem(8), Block(8, 4, 1, shortcut(8, 16, 1)), Block(16, 4), Block(16, 6, 2, shortcut(16, 24)), head(24))
 
 
-@net(21, 19, legacy=(12,))
+@net(21, 19, legacy=())
 def resnext():
     Block = functools.partial(resnet.Bottleneck, groups=4, base_width=32)
     return nn.Sequential(stem(8), Block(8, 8, 1, shortcut(8, 32, 1)), Block(32, 8), head(32))
@@ -483,7 +483,7 @@ class Exchange(nn.Module):
         return self.head(torch.cat([high, smooth], 1))
 
 
-@net(24, 28, legacy=(12, 17))
+@net(24, 28)
 def hrnet_exchange():
     return Exchange()
 
