@@ -378,7 +378,7 @@ def timm_eca_resnet():
     return timm_resnet(block_args={"attn_layer": "eca"})
 
 
-@net(33, 29, legacy=(12,), or_refuse="reflect")
+@net(33, 29, legacy=(12,))
 def timm_blurpool():
     from timm.layers import BlurPool2d
 
