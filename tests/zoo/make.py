@@ -66,7 +66,7 @@ def shortcut(i, o, stride=2):
     return conv_bn(i, o, 1, stride, act=None)
 
 
-@net(23, 27, legacy=(12, 17), keep_notes=True)
+@net(23, 27, keep_notes=True)
 def resnet_basic():
     Block = resnet.BasicBlock
     return nn.Sequential(stem(8), Block(8, 8), Block(8, 12, 2, shortcut(8, 12)), head(12))
@@ -78,7 +78,7 @@ def resnet_bottleneck():
     return nn.Sequential(stem(8), Block(8, 4, 1, shortcut(8, 16, 1)), Block(16, 4), Block(16, 6, 2, shortcut(16, 24)), head(24))
 
 
-@net(21, 19, legacy=(12,))
+@net(21, 19, legacy=())
 def resnext():
     Block = functools.partial(resnet.Bottleneck, groups=4, base_width=32)
     return nn.Sequential(stem(8), Block(8, 8, 1, shortcut(8, 32, 1)), Block(32, 8), head(32))
@@ -378,7 +378,7 @@ def timm_eca_resnet():
     return timm_resnet(block_args={"attn_layer": "eca"})
 
 
-@net(33, 29, legacy=(12,), or_refuse="reflect")
+@net(33, 29, legacy=(12,))
 def timm_blurpool():
     from timm.layers import BlurPool2d
 
@@ -483,7 +483,7 @@ class Exchange(nn.Module):
         return self.head(torch.cat([high, smooth], 1))
 
 
-@net(24, 28, legacy=(12, 17))
+@net(24, 28)
 def hrnet_exchange():
     return Exchange()
 
@@ -557,13 +557,6 @@ def hf_regnet():
 def hf_mobilenet_v2():
     more = {"finegrained_output": False, "expand_ratio": 2.0, "depth_divisible_by": 4, "min_depth": 4}
     return of_transformers("MobileNetV2", depth_multiplier=0.03, **more)
-
-
-@net(41, 37, legacy=(12,))
-def hf_efficientnet():
-    more = {"in_channels": [32, 32], "out_channels": [32, 48], "kernel_sizes": [3, 5], "strides": [1, 2], "num_block_repeats": [1, 2]}
-    more.update(expand_ratios=[1, 4], hidden_dim=16, depthwise_padding=[], width_coefficient=0.25, depth_coefficient=1.0)
-    return of_transformers("EfficientNet", image_size=41, depth_divisor=4, **more)
 
 
 @net(33, 37, legacy=(17,))
