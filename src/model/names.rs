@@ -255,7 +255,10 @@ fn activated(ordered: &[&str], is_norm: impl Fn(&str) -> bool) -> Result<Vec<Hea
         .collect();
     let linear: Vec<usize> = (0..head.len()).filter(|&i| !head[i].is_norm).collect();
     let (Some(&first), Some(&last)) = (linear.first(), linear.last()) else { return Ok(head) };
-    if first > 1 || last + 1 != head.len() || linear.windows(2).any(|pair| pair[1] > pair[0] + 2) {
+    // Only positions in a list say on which side of a norm the activation is.
+    let positioned = |name: &&str| name.rsplit('.').next().is_some_and(|last| last.parse::<usize>().is_ok());
+    let unclear = linear.len() != head.len() && !ordered.iter().all(positioned);
+    if unclear || first > 1 || last + 1 != head.len() || linear.windows(2).any(|pair| pair[1] > pair[0] + 2) {
         return Err(Error::model(format!(
             "the layers of the head are not clear from their names: '{}'",
             ordered.join("', '")
@@ -280,7 +283,7 @@ fn activated(ordered: &[&str], is_norm: impl Fn(&str) -> bool) -> Result<Vec<Hea
 /// Whether two names are neighbours in one list, as `fc.0` and `fc.1` are.
 fn follows(first: &str, second: &str) -> bool {
     let split = |name: &str| {
-        let (list, last) = name.rsplit_once('.')?;
+        let (list, last) = name.rsplit_once('.').unwrap_or(("", name));
         Some((list.to_string(), last.parse::<usize>().ok()?))
     };
     split(first).zip(split(second)).is_some_and(|((a, i), (b, j))| a == b && i + 1 == j)
