@@ -160,7 +160,7 @@ fn sizes_are_fixed_where_the_file_fixes_them() {
     assert!(why.contains("fixes its input to x [1, 3, 6, 5]"), "{why}");
     let open = Written::small(1, &[-1, 3, -1, -1], 4).open(&Reading::default()).unwrap();
     assert_eq!(open.default_input(), Shape::new(3, 224, 224));
-    assert!(open.assumed(&[]).iter().any(|a| a.starts_with("input size")), "{:?}", open.assumed(&[]));
+    assert!(open.assumed(&[]).iter().any(|a| a.starts_with("size of pictures")), "{:?}", open.assumed(&[]));
     assert_eq!(open.graph(Shape::new(3, 7, 5)).unwrap().input_shape(), Shape::new(3, 7, 5));
 }
 
@@ -181,7 +181,13 @@ fn levels_are_those_that_the_graph_scales() {
     };
     let (bytes, unit, imagenet) = ((0.0, 1.0 / 255.0), (0.0, 1.0), (0.485, 0.229));
     assert_eq!(prepared(&Written::small(1, &FIXED, 4)), imagenet);
-    assert_eq!(prepared(&Written::small(2, &FIXED, 4)), bytes, "uint8");
+    // Whole numbers are cast before anything is computed with them.
+    let mut uint8 = Written::small(2, &FIXED, 4);
+    assert!(uint8.refusal().contains("whole numbers"), "{}", uint8.refusal());
+    uint8.nodes[0] = node("Conv", &["real", "w"], &["c"]);
+    let to = Message::default().bytes(1, "to").number(3, 1).number(20, 2);
+    uint8.nodes.insert(0, node("Cast", &["x"], &["real"]).with(5, &to));
+    assert_eq!(prepared(&uint8), bytes, "uint8");
     assert_eq!(prepared(&scaled(1, 0.0, 1.0 / 255.0)), bytes);
     assert_eq!(prepared(&scaled(1, 127.5, 1.0 / 127.5)), bytes);
     assert_eq!(prepared(&scaled(1, 116.0, 1.0)), bytes);

@@ -9,6 +9,7 @@ mod arithmetic;
 mod constant;
 mod file;
 mod import;
+mod maps;
 mod ops;
 mod recognise;
 mod scalar;

@@ -5,7 +5,8 @@ use crate::error::{Error, Result};
 use crate::graph::{Affine, Op, Smooth};
 use crate::model::onnx::constant::Constant;
 use crate::model::onnx::file::Node;
-use crate::model::onnx::import::{Importer, Signal, Spread, Value};
+use crate::model::onnx::import::{Importer, Signal, Value};
+use crate::model::onnx::maps::Spread;
 use crate::model::onnx::scalar::{Binary, Scalar};
 use crate::model::onnx::view::{Dim, View, whole};
 

@@ -7,7 +7,8 @@ use crate::error::{Error, Result};
 use crate::graph::{Conv, Linear, Op, Weight};
 use crate::model::onnx::constant::{self, Constant};
 use crate::model::onnx::file::Node;
-use crate::model::onnx::import::{Importer, Signal, Value, flat_indices};
+use crate::model::onnx::import::{Importer, Signal, Value};
+use crate::model::onnx::maps::flat_indices;
 use crate::model::onnx::scalar::Binary;
 use crate::model::onnx::view::{Dim, indices, whole};
 use crate::model::tensors::finite;
@@ -180,7 +181,7 @@ pub(super) fn gemm(im: &mut Importer, node: &Node, x: &Inputs) -> Result<Signal>
 pub(super) fn matmul(im: &mut Importer, x: &Inputs, name: &str) -> Result<Signal> {
     let flat = |c: &Constant, signal: &Signal| -> Result<Constant> {
         let rank = c.dims.len();
-        if rank < 2 || rank > signal.view.rank() || c.dims[..rank - 2].iter().any(|&d| d != 1) {
+        if rank < 2 || rank > signal.view.rank().max(2) || c.dims[..rank - 2].iter().any(|&d| d != 1) {
             return Err(Error::model(format!("a matrix of shape {:?} is not supported", c.dims)));
         }
         Ok(c.with_dims(c.dims[rank - 2..].to_vec()))

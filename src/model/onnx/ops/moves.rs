@@ -6,7 +6,8 @@ use crate::graph::{NodeId, Op};
 use crate::model::onnx::arithmetic;
 use crate::model::onnx::constant::{self, axes_of, axis_of};
 use crate::model::onnx::file::Node;
-use crate::model::onnx::import::{ACROSS, Importer, Padded, Signal, Value, flat_indices};
+use crate::model::onnx::import::{ACROSS, Importer, Padded, Signal, Value};
+use crate::model::onnx::maps::flat_indices;
 use crate::model::onnx::view::{Atom, Dim, MAP, View, extent, indices, whole};
 use crate::tensor::{Interpolation, Resize, ResizeTo, Shape};
 
