@@ -662,18 +662,20 @@ fn batch_norm(node: &Node, inputs: &[Option<&Constant>]) -> Result<Constant> {
     let training = node.int("training_mode", 0) != 0;
     let batch = data.dims[0];
     let mut out = vec![0.0; count(&data.dims)?];
-    for c in 0..channels {
+    let [gamma, beta, mean, variance] = &vectors[..] else { return Err(Error::model("four numbers a channel")) };
+    let of_channels = gamma.iter().zip(beta.iter()).zip(mean.iter().zip(variance.iter()));
+    for (c, ((gamma, beta), (mean, variance))) in of_channels.enumerate() {
         let places = || (0..batch).flat_map(|n| (0..plane).map(move |p| (n * channels + c) * plane + p));
         let n = (batch * plane) as f64;
         let (mean, variance) = if training {
             let mean = places().map(|i| numbers[i]).sum::<f64>() / n;
             (mean, places().map(|i| (numbers[i] - mean).powi(2)).sum::<f64>() / n)
         } else {
-            (vectors[2][c], vectors[3][c])
+            (*mean, *variance)
         };
-        let scale = vectors[0][c] / (variance + eps).sqrt();
+        let scale = gamma / (variance + eps).sqrt();
         for i in places() {
-            out[i] = (numbers[i] - mean) * scale + vectors[1][c];
+            out[i] = (numbers[i] - mean) * scale + beta;
         }
     }
     Ok(Constant::real(data.dims.clone(), out))

@@ -85,14 +85,14 @@ impl Importer<'_> {
             let order = flat_indices(&own[0], shape);
             return self.channels(flat, &order, name);
         }
-        if let Some(node) = self.to_depth(x, &own, name)? {
+        if let Some(node) = self.blocks(x, &own, name)? {
             return Ok(node);
         }
         refuse("whose axes are made of parts of others")
     }
 
     /// Blocks of positions as channels (space to depth): rows and columns are every `stride`-th of the map.
-    fn to_depth(&mut self, x: NodeId, own: &[Vec<Atom>; 3], name: &str) -> Result<Option<NodeId>> {
+    fn blocks(&mut self, x: NodeId, own: &[Vec<Atom>; 3], name: &str) -> Result<Option<NodeId>> {
         let shape = self.shape(x);
         let block = |atoms: &[Atom], dim: Dim| match atoms {
             [a] if a.dim == dim && a.size * a.stride == extent(shape, dim) => Some(a.stride),
@@ -312,7 +312,7 @@ impl Importer<'_> {
             return self.combined(op, &a, &moved, name);
         }
         // Not the same parts of a map: as [n, c, h, w] both.
-        if rank > 4 || rank < 2 {
+        if !(2..=4).contains(&rank) {
             return Err(Error::model(format!(
                 "arrays of shapes {:?} and {:?} that lie differently",
                 a.dims(),
