@@ -360,10 +360,10 @@ pub fn pointwise(numbers: Numbers) -> Vec<Case> {
         }
         for interpolation in Interpolation::ALL {
             let Shape { h, w, .. } = shape;
-            for to in [[3, 7], [h + 3, w + 1]] {
-                if interpolation.reaches(h, to[0]) && interpolation.reaches(w, to[1]) {
-                    add(Op::Resize(Resize { to: ResizeTo::Size(to), interpolation }));
-                }
+            let larger = matches!(interpolation, Interpolation::Reflected | Interpolation::Replicated);
+            let to = if larger { [h + 3, w + 1] } else { [3, 7] };
+            if interpolation.reaches(h, to[0]) && interpolation.reaches(w, to[1]) {
+                add(Op::Resize(Resize { to: ResizeTo::Size(to), interpolation }));
             }
             if interpolation.reaches(1, 2) {
                 add(Op::Resize(Resize { to: ResizeTo::Factor([2, 1]), interpolation }));
