@@ -358,16 +358,9 @@ pub fn pointwise(numbers: Numbers) -> Vec<Case> {
             }
             add(Op::Reduce(Reduce { over, mean: i % 2 == 0 }));
         }
-        for interpolation in Interpolation::ALL {
-            let Shape { h, w, .. } = shape;
-            let larger = matches!(interpolation, Interpolation::Reflected | Interpolation::Replicated);
-            let to = if larger { [h + 3, w + 1] } else { [3, 7] };
-            if interpolation.reaches(h, to[0]) && interpolation.reaches(w, to[1]) {
-                add(Op::Resize(Resize { to: ResizeTo::Size(to), interpolation }));
-            }
-            if interpolation.reaches(1, 2) {
-                add(Op::Resize(Resize { to: ResizeTo::Factor([2, 1]), interpolation }));
-            }
+        for interpolation in [Interpolation::Nearest, Interpolation::Linear, Interpolation::LinearAligned] {
+            add(Op::Resize(Resize { to: ResizeTo::Factor([2, 1]), interpolation }));
+            add(Op::Resize(Resize { to: ResizeTo::Size([3, 7]), interpolation }));
         }
         for groups in [1, 2, 3, 4, c].into_iter().filter(|g| c.is_multiple_of(*g)) {
             add(Op::Shuffle { groups });
@@ -409,6 +402,16 @@ pub fn pointwise(numbers: Numbers) -> Vec<Case> {
             let wide = b.push("wide", Op::PadChannels { before: 1, after: 2 }, &[b.input()]).unwrap();
             vec![wide, b.input(), b.input()]
         });
+    }
+    for (i, c) in CHANNELS.into_iter().enumerate() {
+        let (n, shape) = (1 + i % 2 * 2, Shape::new(c, 5, EXTENTS[(i + 4) % EXTENTS.len()]));
+        for interpolation in [Interpolation::Reflected, Interpolation::Replicated] {
+            let to = [shape.h + 3, shape.w + 1];
+            if interpolation.reaches(shape.h, to[0]) && interpolation.reaches(shape.w, to[1]) {
+                let op = Op::Resize(Resize { to: ResizeTo::Size(to), interpolation });
+                cases.push(Case::of(format!("{n}x{shape} {}", interpolation.name()), n, shape, op));
+            }
+        }
     }
     cases
 }
