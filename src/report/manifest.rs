@@ -44,7 +44,8 @@ pub struct ModelUsed {
     pub architecture: String,
     /// SHA-256 of its weights file, or of its shards one after the other.
     pub sha256: String,
-    /// How its logits become probabilities: `softmax` or `sigmoid`.
+    /// How its logits become probabilities: `softmax` or `sigmoid`; empty in files that do not say it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub head: String,
     /// What was read besides its tensors, one line per source, such as `config.json: architecture resnet50, mean`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
