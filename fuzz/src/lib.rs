@@ -69,7 +69,7 @@ pub fn weights(bytes: &[u8]) {
             told(model.graph(Shape::new(input.c, h, w)));
         }
         if let Some(info) = told(model.info(input)) {
-            serde_json::to_string(&info).expect("what is known of a net is JSON");
+            serde_json::to_string(&info).expect("a net's description can be written as JSON");
         }
         told(model.preprocess().check()).expect("a net's own preparation");
     }
@@ -89,7 +89,7 @@ pub fn graph(bytes: &[u8]) {
             told(model.graph(Shape::new(input.c, h, w)));
         }
         if let Some(info) = told(model.info(input)) {
-            serde_json::to_string(&info).expect("what is known of a net is JSON");
+            serde_json::to_string(&info).expect("a net's description can be written as JSON");
         }
     }
 }

@@ -179,8 +179,8 @@ pub struct ModelChoice {
     /// embedded efficientnet-lite0]
     ///
     /// Of weights in shards it is the folder or model.safetensors.index.json. Files beside the weights say more of the net:
-    /// preprocessor_config.json, config.json, labels.txt; docs/nets.md has the keys. A file of another kind is told by its
-    /// first bytes, with what to run to convert it.
+    /// preprocessor_config.json, config.json, labels.txt; docs/nets.md has the keys. A file of another
+    /// kind is recognised by its first bytes; the error says how to convert it.
     #[arg(long, value_name = "FILE|DIR|NAME")]
     pub model: Option<String>,
 
