@@ -116,11 +116,11 @@ fn a_lite_that_may_be_either_is_said_and_both_are_read() {
         std::fs::write(folder.path().join("config.json"), config).unwrap();
         check(&told(&[]), class, logit);
     }
-    std::fs::write(folder.path().join("config.json"), r#"{"architecture": "mobilenetv4_conv_small"}"#).unwrap();
+    std::fs::write(folder.path().join("config.json"), r#"{"architecture": "mobilenetv4_hybrid_medium"}"#).unwrap();
     let output = run(folder.path(), &EXPLAIN);
     assert_eq!(code(&output), 2);
     assert!(
-        stderr(&output).contains("mobilenetv4_conv_small") && stderr(&output).contains("--arch"),
+        stderr(&output).contains("mobilenetv4_hybrid_medium") && stderr(&output).contains("--arch"),
         "{}",
         stderr(&output)
     );

@@ -125,6 +125,20 @@ fn what_may_be_another_net_is_refused_or_said() {
     for name in ["timm mobilenetv3", "timm tinynet", "timm efficientnet_es"] {
         warns(&plain(name), &["--arch tf-mobile"]);
     }
+    // The name of a file tells one of two families; what it cannot tell is said.
+    let called = |case: &str, name: &str| Model::from_bytes(name, Arc::new(bytes(&plain(case))), None).unwrap();
+    let told = called("tf mobilenetv3", "tf_mobilenetv3_small_075.in1k");
+    assert!(
+        told.warnings().is_empty() && told.assumed(&[]).iter().any(|said| said.contains("named after")),
+        "{told:?}"
+    );
+    let (class, size) = (cases["tf mobilenetv3"]["class"].as_u64().unwrap() as usize, [3, 65, 70]);
+    let (logits, _) = answers(&told, &size, class);
+    let wanted: Vec<f64> = serde_json::from_value(cases["tf mobilenetv3"]["logits"].clone()).unwrap();
+    assert!(apart(&logits, &wanted) <= 1e-10);
+    assert!(!called("timm mobilenetv3", "mobilenetv3_small_050").warnings().is_empty());
+    let blurred = called("timm resnet10t", "resnetblur18.bt_in1k");
+    assert!(blurred.warnings().iter().any(|said| said.contains("low-pass")), "{blurred:?}");
     // A net that scales its own input, a copy of the weights, and what training keeps.
     warns(&with("prefix", "mean", &[1, 3, 1, 1]), &["'mean' is left out", "normalises"]);
     let mut copied = plain("chenyaofo");

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::tensors::{Tensors, WeightFill};
 use crate::error::{Error, Result};
-use crate::graph::{Activation, Affine, Conv, Graph, GraphBuilder, Linear, NodeId, Op, Smooth, Standardise};
+use crate::graph::{
+    Activation, Affine, Conv, Graph, GraphBuilder, Linear, NodeId, Op, Over, Reduce, Smooth, Standardise,
+};
 use crate::tensor::{Padding, Shape, Window};
 
 /// Whether a layer has a bias.
@@ -32,6 +34,8 @@ pub(super) enum Pad {
     /// Half of the odd kernel.
     Half,
     Rows(usize),
+    /// Half of the odd kernel, but one position less before the first one: TensorFlow's "SAME" of an even side and stride 2.
+    Late,
     /// TensorFlow's "SAME".
     Same,
 }
@@ -146,6 +150,11 @@ impl<'t> Assembly<'t> {
         self.builder.shape(id).c
     }
 
+    /// Rows of a node's output.
+    pub(super) fn side(&self, id: NodeId) -> usize {
+        self.builder.shape(id).h
+    }
+
     /// The convolution `name`.
     pub(super) fn conv(&mut self, name: &str, x: NodeId, spec: ConvSpec) -> Result<NodeId> {
         let tensor = format!("{name}.weight");
@@ -166,7 +175,7 @@ impl<'t> Assembly<'t> {
         let weight = self.tensors.conv_weight(&tensor, [out, Some(per_group), kernel[0], kernel[1]], fill)?;
         let [k, _, kh, kw] = weight.dims();
         let odd = !kh.is_multiple_of(2) && !kw.is_multiple_of(2);
-        if (spec.kernel.is_none() && kh != kw) || (spec.pad == Pad::Half && !odd) {
+        if (spec.kernel.is_none() && kh != kw) || (matches!(spec.pad, Pad::Half | Pad::Late) && !odd) {
             return Err(Error::model(format!("tensor '{tensor}' has a kernel of {kh}x{kw}, expected an odd square")));
         }
         let groups = c / per_group;
@@ -176,6 +185,12 @@ impl<'t> Assembly<'t> {
         let bias = self.bias(name, spec.bias, k)?;
         let padding = match spec.pad {
             Pad::Half => Padding::Explicit { top: kh / 2, bottom: kh / 2, left: kw / 2, right: kw / 2 },
+            Pad::Late => Padding::Explicit {
+                top: (kh / 2).saturating_sub(1),
+                bottom: kh / 2,
+                left: (kw / 2).saturating_sub(1),
+                right: kw / 2,
+            },
             Pad::Rows(n) => Padding::all(n),
             Pad::Same => Padding::Same,
         };
@@ -290,6 +305,26 @@ impl<'t> Assembly<'t> {
     pub(super) fn layer_scale(&mut self, name: &str, x: NodeId) -> Result<NodeId> {
         let scale = self.tensors.plane_vector(name, self.channels(x), WeightFill::Around)?;
         self.push(name, Op::Affine(Affine::product(scale)), &[x])
+    }
+
+    /// The global response norm `name` (Woo 2023, equations 1 to 3): `x` plus `scale · x · n + shift`, where `n` is the
+    /// Euclidean norm of a channel over all positions, divided by the mean of these norms.
+    pub(super) fn response_norm(&mut self, name: &str, x: NodeId, eps: f64) -> Result<NodeId> {
+        let part = |part: &str| format!("{name}.{part}");
+        let power = |exponent| Op::Smooth(Smooth::Power { exponent });
+        let square = self.op(part("square"), power(2.0), &[x])?;
+        let sum = self.op(part("sum"), Op::Reduce(Reduce { over: Over::Positions, mean: false }), &[square])?;
+        let norm = self.op(part("norm"), power(0.5), &[sum])?;
+        let mean = self.op(part("mean"), Op::Reduce(Reduce { over: Over::Everything, mean: true }), &[norm])?;
+        let above = Affine { scale: [1.0].into(), shift: [eps].into() };
+        let mean = self.op(part("eps"), Op::Affine(above), &[mean])?;
+        let share = self.op(part("share"), Op::Divide, &[norm, mean])?;
+        let product = self.op(part("product"), Op::Mul, &[x, share])?;
+        let channels = self.channels(x);
+        let scale = self.tensors.vector(&part("weight"), channels, WeightFill::Around)?;
+        let shift = self.tensors.vector(&part("bias"), channels, WeightFill::Normal(0.1))?;
+        let y = self.push(name, Op::Affine(Affine { scale, shift }), &[product])?;
+        self.op(part("add"), Op::Add, &[y, x])
     }
 
     /// A node without tensors.

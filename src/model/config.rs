@@ -45,12 +45,14 @@ const PARTS: [&str; 9] = [
 ];
 
 /// Classes of transformers and the families that their nets belong to.
-const OF_TRANSFORMERS: [(&str, &str); 5] = [
+const OF_TRANSFORMERS: [(&str, &str); 7] = [
     ("ResNetForImageClassification", "resnet"),
     ("RegNetForImageClassification", "regnet"),
+    ("MobileNetV1ForImageClassification", "mobilenet-v1"),
     ("MobileNetV2ForImageClassification", "mobilenet-v2"),
-    ("EfficientNetForImageClassification", "efficientnet"),
+    ("EfficientNetForImageClassification", "transformers-efficientnet"),
     ("ConvNextForImageClassification", "convnext"),
+    ("ConvNextV2ForImageClassification", "convnext"),
 ];
 
 /// Families whose published nets change normalised pictures first, see [`transform_input`].
@@ -475,7 +477,7 @@ fn in_order(object: &Map<String, Value>) -> Option<Vec<String>> {
 }
 
 /// A published name without its tag and without the part that only names the source of the weights.
-fn published_name(name: &str) -> String {
+pub(super) fn published_name(name: &str) -> String {
     let name = name.to_lowercase();
     let name = name.split('.').next().unwrap_or_default();
     let name = name.strip_prefix("gluon_").map_or(name, |rest| rest.strip_suffix("_v1b").unwrap_or(rest));

@@ -25,9 +25,9 @@ pub(super) const PUBLISHED: &[(&str, &str)] = &[
 pub(super) struct Variant {
     pub(super) name: &'static str,
     /// Blocks of each stage.
-    depths: [usize; 7],
+    pub(super) depths: [usize; 7],
     /// Output channels of the stem, each stage and the head.
-    widths: [usize; 9],
+    pub(super) widths: [usize; 9],
     /// Crop side and resized short side of pictures; from B5 on, batch norms have eps 1e-3.
     sides: [usize; 2],
     eps: f64,
@@ -50,7 +50,8 @@ pub(super) const VARIANTS: [Variant; 8] = [
 ];
 
 /// Side of the depthwise kernels, stride of the first block, and expansion of each stage.
-const STAGES: [[usize; 3]; 7] = [[3, 1, 1], [3, 2, 6], [5, 2, 6], [3, 2, 6], [5, 1, 6], [5, 2, 6], [3, 1, 6]];
+pub(super) const STAGES: [[usize; 3]; 7] =
+    [[3, 1, 1], [3, 2, 6], [5, 2, 6], [3, 2, 6], [5, 1, 6], [5, 2, 6], [3, 1, 6]];
 
 pub(super) fn recognise(tensors: &Tensors) -> Result<bool> {
     let names = ["features.0.0.weight", "features.1.0.block.1.fc1.weight", "features.8.0.weight"];

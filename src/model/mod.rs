@@ -7,10 +7,13 @@ mod cifar;
 mod config;
 mod convnext;
 mod densenet;
+mod dla;
 mod efficientnet;
+mod efficientnet_hub;
 mod efficientnet_lite;
 mod extras;
 mod files;
+mod ghostnet;
 mod googlenet;
 mod graphs;
 mod inception_v3;
@@ -199,9 +202,24 @@ struct ReadNet {
     warnings: Vec<String>,
 }
 
+/// Families of which files have the tensors of another family: the name of a file may tell them.
+const TWINS: [&str; 3] = [efficientnet_lite::TENSORFLOW, efficientnet_lite::TIMM, timm_mobile::TENSORFLOW];
+
+/// What timm calls nets with low-pass filters before their strides. Filters have no tensors.
+const FILTERED: [&str; 4] = ["resnetblur", "resnetaa", "conv_aa", "conv_blur"];
+
+/// The family of `TWINS` that the name of the file tells.
+fn told_by_name(tensors: &Tensors, name: &str) -> Result<Option<&'static Architecture>> {
+    let published = config::published_name(name);
+    let is_named =
+        |row: &&Architecture| TWINS.contains(&row.name) && row.published.iter().any(|(name, _)| *name == published);
+    let Some(row) = ARCHITECTURES.iter().find(is_named) else { return Ok(None) };
+    Ok((row.recognise)(tensors)?.then_some(row))
+}
+
 /// Reads the net. Sources in order of precedence: the caller's `arch`, the metadata, the files in the folder `beside` the
-/// weights, then names and shapes.
-fn read(tensors: &mut Tensors, arch: Option<&str>, beside: Option<&Path>) -> Result<ReadNet> {
+/// weights, then names and shapes, and between families with the same tensors the `name` of the file.
+fn read(tensors: &mut Tensors, name: &str, arch: Option<&str>, beside: Option<&Path>) -> Result<ReadNet> {
     let (mut statements, mut warnings) = (Vec::new(), Vec::new());
     // If an option names the net, a statement that cannot be used is not an error.
     let mut spare = |e: Error| match arch {
@@ -223,8 +241,9 @@ fn read(tensors: &mut Tensors, arch: Option<&str>, beside: Option<&Path>) -> Res
         }
     }
     let given = arch.map(named).transpose()?.or(said.map(|(architecture, _)| architecture));
-    tensors.told = given.is_some();
-    let architecture = recognised(tensors, given)?;
+    let by_name = if given.is_none() { told_by_name(tensors, name)? } else { None };
+    tensors.told = given.or(by_name).is_some();
+    let architecture = recognised(tensors, given.or(by_name))?;
     let built = (architecture.build)(tensors).and_then(|built| tensors.finish().map(|()| built));
     let mut built = built.map_err(|e| match said {
         Some((architecture, place)) => e.within(format!("read as {}, as {place} says", architecture.name)),
@@ -234,8 +253,16 @@ fn read(tensors: &mut Tensors, arch: Option<&str>, beside: Option<&Path>) -> Res
     built.assumed.append(&mut tensors.assumed);
     let heard = hear(&statements, Some(architecture), arch, &mut built)?;
     warnings.extend(heard.warnings);
+    if given.is_none() && FILTERED.iter().any(|part| name.to_lowercase().contains(part)) {
+        warnings.push(format!(
+            "a net called '{name}' has low-pass filters before its strides, which no tensor tells; it is read without them: \
+             ONNX is the way"
+        ));
+    }
     if given.is_some() {
         built.assumed.clear();
+    } else if by_name.is_some() {
+        built.assumed.insert(0, "the family that the file is named after");
     } else if let Some((twin, difference)) = architecture.twin {
         let (name, form) = (architecture.name, &built.architecture);
         warnings.push(format!(
@@ -432,7 +459,8 @@ impl Model {
     /// `model.safetensors`, a list, or only one net. The architecture is `arch` (a name of [`ARCHITECTURES`]) if given;
     /// else what the metadata say; else what a `config.json` beside the weights says; else it is recognised by names and
     /// shapes. Metadata, `preprocessor_config.json`, `config.json` and `labels.txt` also say how pictures are prepared
-    /// and what the classes are called, in this order. The rest is assumed; [`assumed`](Self::assumed) and
+    /// and what the classes are called, in this order. Between families with the same tensors the name of the file decides.
+    /// The rest is assumed; [`assumed`](Self::assumed) and
     /// [`warnings`](Self::warnings) say so.
     ///
     /// # Errors
@@ -510,7 +538,7 @@ impl Model {
         let known = reading.arch.is_none() && matches!(files.as_slice(), [bytes] if is_embedded(bytes));
         let arch = if known { Some(efficientnet_lite::TENSORFLOW) } else { reading.arch };
         let ReadNet { mut built, told, assumed_size, read, warnings } =
-            read(&mut tensors, arch, beside.filter(|_| !known))?;
+            read(&mut tensors, &name, arch, beside.filter(|_| !known))?;
         if let Some(head) = reading.head {
             built.graph = built.graph.linked(head);
         }

@@ -3,8 +3,9 @@
 use super::names::Dialect;
 use super::tensors::Tensors;
 use super::{
-    BuiltNet, alexnet, cifar, convnext, densenet, efficientnet, efficientnet_lite, googlenet, inception_v3, lenet, mlp,
-    mobilenet_v1, mobilenet_v2, mobilenet_v3, regnet, repvgg, resnet, shufflenet_v2, squeezenet, timm_mobile, vgg,
+    BuiltNet, alexnet, cifar, convnext, densenet, dla, efficientnet, efficientnet_hub, efficientnet_lite, ghostnet,
+    googlenet, inception_v3, lenet, mlp, mobilenet_v1, mobilenet_v2, mobilenet_v3, regnet, repvgg, resnet,
+    shufflenet_v2, squeezenet, timm_mobile, vgg,
 };
 use crate::error::Result;
 
@@ -82,7 +83,7 @@ pub static ARCHITECTURES: &[Architecture] = &[
     },
     Architecture {
         name: timm_mobile::FAMILY,
-        nets: "MNASNet of torchvision and timm, timm's SPNASNet and FBNet-C, EfficientNetV2",
+        nets: "MNASNet and EfficientNetV2 of torchvision and timm; timm's MobileNetV4, SPNASNet, FBNet-C, HardCoRe-NAS, PP-LCNet",
         recognise: timm_mobile::recognise,
         dialects: timm_mobile::DIALECTS,
         build: timm_mobile::build,
@@ -244,6 +245,39 @@ pub static ARCHITECTURES: &[Architecture] = &[
         published: &[],
         drafts: Vec::new,
         activation: "relu6",
+        twin: None,
+    },
+    Architecture {
+        name: "transformers-efficientnet",
+        nets: "EfficientNet-B0 to -B7 of transformers: TensorFlow's weights",
+        recognise: efficientnet_hub::recognise,
+        dialects: &[],
+        build: efficientnet_hub::build,
+        published: &[],
+        drafts: Vec::new,
+        activation: "silu",
+        twin: None,
+    },
+    Architecture {
+        name: "ghostnet",
+        nets: "timm GhostNet",
+        recognise: ghostnet::recognise,
+        dialects: &[],
+        build: ghostnet::build,
+        published: ghostnet::PUBLISHED,
+        drafts: Vec::new,
+        activation: "relu",
+        twin: None,
+    },
+    Architecture {
+        name: "dla",
+        nets: "timm DLA-34 to -169",
+        recognise: dla::recognise,
+        dialects: &[],
+        build: dla::build,
+        published: dla::PUBLISHED,
+        drafts: Vec::new,
+        activation: "relu",
         twin: None,
     },
     Architecture {

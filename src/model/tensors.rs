@@ -338,6 +338,15 @@ impl Tensors {
         }
     }
 
+    /// Takes dimensions of one off a tensor until it is a vector, if it can be.
+    pub(super) fn as_vector(&mut self, name: &str) {
+        if let Some(tensor) = self.stored.get_mut(name)
+            && tensor.shape.iter().filter(|&&n| n != 1).count() <= 1
+        {
+            tensor.shape = vec![tensor.shape.iter().product()];
+        }
+    }
+
     /// A property that is assumed.
     pub(super) fn assume(&mut self, what: &'static str) {
         self.assumed.push(what);

@@ -1,5 +1,4 @@
-//! Nets of inverted residual blocks with timm's names: MobileNetV2, MobileNetV3, MNASNet, EfficientNet and their
-//! kin. Kinds of blocks, channels, kernels and gates are read from the tensors; strides and activations are those
+//! Nets of inverted residual blocks with timm's names: MobileNetV2 to V4, MNASNet, EfficientNet and their kin. Kinds of blocks, channels, kernels and gates are read from the tensors; strides and activations are those
 //! of the published net whose stages have these kernels and gates.
 //!
 //! TensorFlow's weights (`tf_...`) have the same names and shapes, other padding and another batch-norm eps.
@@ -12,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::graph::{NodeId, Op};
 use crate::tensor::Shape;
 
-/// A stage as its tensors tell it: kind and kernel of its first block, and whether its last block has a gate.
+/// A stage as the tensors of its first block tell it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// Depthwise convolutions of this kernel, with or without gates.
@@ -22,9 +21,11 @@ enum Stage {
     Fused(usize),
     /// One convolution a block.
     Plain,
+    /// MobileNetV4's blocks: a depthwise convolution before or after the expansion, both or none.
+    Universal,
 }
 
-use Stage::{Deep, DeepGated, Fused, Plain};
+use Stage::{Deep, DeepGated, Fused, Plain, Universal};
 
 /// An activation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +68,9 @@ struct Kind {
     gate: [Act; 2],
     /// Whether TensorFlow's weights have the same tensors.
     is_twin: bool,
+    /// Whether blocks of one convolution, or of a depthwise and a pointwise one, have an activation at their end and no
+    /// shortcut.
+    is_straight: bool,
 }
 
 const STRIDES: &[usize] = &[1, 2, 2, 2, 1, 2, 1];
@@ -87,13 +91,26 @@ const fn kind(family: &'static str, form: &'static str, stages: &'static [Stage]
         late: act,
         gate,
         is_twin: false,
+        is_straight: false,
     }
+}
+
+/// A HardCoRe-NAS (Nayman 2021): MobileNetV3 with other blocks.
+const fn hardcore(stages: &'static [Stage], depths: &'static [&'static [usize]]) -> Kind {
+    let kind = kind(FAMILY, "hardcorenas", stages, Act::Swish);
+    Kind { depths, early: (3, Act::Relu), gate: HARD_GATE, ..kind }
+}
+
+/// A MobileNetV4 of convolutions (Qin 2024).
+const fn mobilenet_v4(stages: &'static [Stage], depths: &'static [&'static [usize]]) -> Kind {
+    let kind = kind(FAMILY, "mobilenet-v4", stages, Act::Relu);
+    Kind { depths, strides: &[2, 2, 2, 2, 1], is_straight: true, ..kind }
 }
 
 /// Name of the family of nets that have no other.
 pub(super) const FAMILY: &str = "timm-mobile";
 
-static KINDS: [Kind; 9] = [
+static KINDS: [Kind; 17] = [
     Kind {
         depths: &[&[1, 2, 3, 4, 3, 3, 1], &[1, 3, 4, 5, 4, 4, 1], &[1, 3, 5, 6, 5, 5, 1]],
         ..kind("mobilenet-v2", "mobilenet-v2", &[Deep(3); 7], Act::Relu6)
@@ -164,6 +181,27 @@ static KINDS: [Kind; 9] = [
         is_twin: true,
         ..kind(FAMILY, "efficientnet-edge", &[Fused(3), Fused(3), Fused(3), Deep(5), Deep(5), Deep(5)], Act::Relu)
     },
+    hardcore(&[Deep(3), Deep(5), Deep(5), DeepGated(5), DeepGated(5), DeepGated(5), Plain], &[&[1, 2, 2, 2, 2, 2, 1]]),
+    hardcore(&[Deep(3), Deep(5), Deep(5), Deep(5), Deep(5), DeepGated(5), Plain], &[&[1, 3, 3, 4, 4, 3, 1]]),
+    hardcore(&[Deep(3), Deep(5), Deep(5), Deep(5), DeepGated(5), DeepGated(5), Plain], &[&[1, 2, 4, 4, 4, 3, 1]]),
+    hardcore(
+        &[Deep(3), DeepGated(5), DeepGated(5), DeepGated(5), DeepGated(3), DeepGated(5), Plain],
+        &[&[1, 2, 3, 4, 4, 4, 1], &[1, 2, 2, 4, 4, 4, 1]],
+    ),
+    hardcore(
+        &[Deep(3), DeepGated(5), DeepGated(5), DeepGated(5), DeepGated(5), DeepGated(5), Plain],
+        &[&[1, 2, 4, 2, 4, 4, 1]],
+    ),
+    // PP-LCNet (Cui 2021).
+    Kind {
+        depths: &[&[1, 2, 2, 2, 4, 2]],
+        strides: &[1, 2, 2, 2, 1, 2],
+        gate: HARD_GATE,
+        is_straight: true,
+        ..kind(FAMILY, "lcnet", &[Deep(3), Deep(3), Deep(3), Deep(3), Deep(5), DeepGated(5)], Act::Swish)
+    },
+    mobilenet_v4(&[Plain, Plain, Universal, Universal, Plain], &[&[2, 2, 6, 6, 1]]),
+    mobilenet_v4(&[Fused(3), Universal, Universal, Universal, Plain], &[&[1, 2, 8, 11, 1], &[1, 2, 11, 13, 1]]),
 ];
 
 /// Published names and the form that each stands for.
@@ -191,6 +229,22 @@ pub(super) const PUBLISHED: &[(&str, &str)] = &[
     ("efficientnetv2_l", "efficientnet-v2 [4,7,7,10,19,25,7]"),
     ("efficientnetv2_rw_t", "efficientnet-v2 [2,4,4,6,9,14]"),
     ("efficientnetv2_rw_s", "efficientnet-v2 [2,4,4,6,9,15]"),
+    ("hardcorenas_a", "hardcorenas [1,2,2,2,2,2,1]"),
+    ("hardcorenas_b", "hardcorenas [1,3,3,4,4,3,1]"),
+    ("hardcorenas_c", "hardcorenas [1,2,4,4,4,3,1]"),
+    ("hardcorenas_d", "hardcorenas [1,2,3,4,4,4,1]"),
+    ("hardcorenas_e", "hardcorenas [1,2,4,2,4,4,1]"),
+    ("hardcorenas_f", "hardcorenas [1,2,2,4,4,4,1]"),
+    ("lcnet_035", "lcnet [1,2,2,2,4,2]"),
+    ("lcnet_050", "lcnet [1,2,2,2,4,2]"),
+    ("lcnet_075", "lcnet [1,2,2,2,4,2]"),
+    ("lcnet_100", "lcnet [1,2,2,2,4,2]"),
+    ("lcnet_150", "lcnet [1,2,2,2,4,2]"),
+    ("mobilenetv4_conv_small_035", "mobilenet-v4 [2,2,6,6,1]"),
+    ("mobilenetv4_conv_small_050", "mobilenet-v4 [2,2,6,6,1]"),
+    ("mobilenetv4_conv_small", "mobilenet-v4 [2,2,6,6,1]"),
+    ("mobilenetv4_conv_medium", "mobilenet-v4 [1,2,8,11,1]"),
+    ("mobilenetv4_conv_large", "mobilenet-v4 [1,2,11,13,1]"),
 ];
 
 /// Published names of TensorFlow's weights.
@@ -278,7 +332,8 @@ fn stages(tensors: &Tensors) -> Vec<(usize, Stage)> {
         let side = |conv: &str| tensors.shape(&format!("blocks.{stage}.{i}.{conv}.weight"))?.last().copied();
         let gated = tensors.has(&format!("blocks.{stage}.{i}.se.conv_reduce.weight"));
         let deep = side("conv_dw").map(|side| if gated { DeepGated(side) } else { Deep(side) });
-        deep.or_else(|| side("conv_exp").map(Fused)).or_else(|| side("conv").map(|_| Plain))
+        let others = [side("conv_exp").map(Fused), side("conv").map(|_| Plain), side("pw_exp.conv").map(|_| Universal)];
+        others.into_iter().fold(deep, Option::or)
     };
     let stage = |stage: usize| Some(((0..).take_while(|&i| block(stage, i).is_some()).count(), block(stage, 0)?));
     (0..).map_while(stage).collect()
@@ -311,43 +366,81 @@ pub(super) fn recognise_tensorflow(tensors: &Tensors) -> Result<bool> {
     Ok(found(tensors).is_some_and(|kind| kind.is_twin))
 }
 
+/// What tensors do not tell of a block.
+#[derive(Clone, Copy)]
+struct Block<'a> {
+    stride: usize,
+    pad: Pad,
+    act: &'a Op,
+    gate: &'a [Op; 2],
+    is_straight: bool,
+}
+
 /// A block: kind by its tensors. A shortcut joins where the shapes allow it.
-fn block(net: &mut Assembly<'_>, name: &str, x: NodeId, of: (usize, Pad, &Op, &[Op; 2])) -> Result<NodeId> {
-    let (stride, pad, act, gate) = of;
+fn block(net: &mut Assembly<'_>, name: &str, x: NodeId, of: Block<'_>) -> Result<NodeId> {
+    let has = |net: &Assembly<'_>, conv: &str| net.tensors.has(&format!("{name}.{conv}.weight"));
+    let is_universal = has(net, "pw_exp.conv");
+    let y = if is_universal { universal(net, name, x, of)? } else { inverted(net, name, x, of)? };
+    if of.stride == 1 && net.channels(x) == net.channels(y) && (is_universal || !of.is_straight) {
+        return net.op(format!("{name}.add"), Op::Add, &[y, x]);
+    }
+    Ok(y)
+}
+
+/// The convolutions of an inverted residual block, or of a simpler one.
+fn inverted(net: &mut Assembly<'_>, name: &str, x: NodeId, of: Block<'_>) -> Result<NodeId> {
     let has = |net: &Assembly<'_>, conv: &str| net.tensors.has(&format!("{name}.{conv}.weight"));
     let mut norms = 0;
     let mut layer = |net: &mut Assembly<'_>, conv: &str, x, spec: ConvSpec, act: Option<&Op>| {
         norms += 1;
         let names = [format!("{name}.{conv}"), format!("{name}.bn{norms}"), format!("{name}.act{norms}")];
-        net.conv_norm(names.each_ref().map(String::as_str), x, spec.padded(pad), act)
+        net.conv_norm(names.each_ref().map(String::as_str), x, spec.padded(of.pad), act)
     };
-    let (point, full) = (ConvSpec::plain(Some(1), 1), ConvSpec::plain(None, stride));
-    let (mut y, mut last) = (x, "conv_pwl");
+    let (point, full) = (ConvSpec::plain(Some(1), 1), ConvSpec::plain(None, of.stride));
+    let (mut y, mut last, mut end) = (x, "conv_pwl", None);
     if has(net, "conv_dw") {
         if has(net, "conv_pwl") {
-            y = layer(net, "conv_pw", y, point, Some(act))?;
+            y = layer(net, "conv_pw", y, point, Some(of.act))?;
         } else {
-            last = "conv_pw";
+            (last, end) = ("conv_pw", of.is_straight.then_some(of.act));
         }
         let channels = net.channels(y);
-        y = layer(net, "conv_dw", y, full.depthwise(channels), Some(act))?;
+        y = layer(net, "conv_dw", y, full.depthwise(channels), Some(of.act))?;
     } else if has(net, "conv_exp") {
-        y = layer(net, "conv_exp", y, full, Some(act))?;
+        y = layer(net, "conv_exp", y, full, Some(of.act))?;
     } else {
-        y = layer(net, "conv", y, full, Some(act))?;
-        last = "";
+        return layer(net, "conv", y, full, Some(of.act));
     }
     if has(net, "se.conv_reduce") {
         let names = ["conv_reduce", "conv_expand"].map(|conv| format!("{name}.se.{conv}"));
-        y = net.gated(&format!("{name}.se"), names.each_ref().map(String::as_str), y, 0, [&gate[0], &gate[1]])?;
+        let functions = [&of.gate[0], &of.gate[1]];
+        y = net.gated(&format!("{name}.se"), names.each_ref().map(String::as_str), y, 0, functions)?;
     }
-    if !last.is_empty() {
-        y = layer(net, last, y, point, None)?;
+    layer(net, last, y, point, end)
+}
+
+/// The convolutions of MobileNetV4's block. The stride is that of the depthwise convolution in the middle, or else of the
+/// first one.
+fn universal(net: &mut Assembly<'_>, name: &str, x: NodeId, of: Block<'_>) -> Result<NodeId> {
+    let [has_start, has_middle] =
+        ["dw_start", "dw_mid"].map(|part| net.tensors.has(&format!("{name}.{part}.conv.weight")));
+    let layer = |net: &mut Assembly<'_>, part: &str, x, spec: ConvSpec, act: Option<&Op>| {
+        let names = ["conv", "bn", "act"].map(|end| format!("{name}.{part}.{end}"));
+        net.conv_norm(names.each_ref().map(String::as_str), x, spec.padded(of.pad), act)
+    };
+    let deep = |net: &Assembly<'_>, x, stride| ConvSpec::plain(None, stride).depthwise(net.channels(x));
+    let point = ConvSpec::plain(Some(1), 1);
+    let mut y = x;
+    if has_start {
+        let spec = deep(net, y, if has_middle { 1 } else { of.stride });
+        y = layer(net, "dw_start", y, spec, None)?;
     }
-    if stride == 1 && net.channels(x) == net.channels(y) {
-        y = net.op(format!("{name}.add"), Op::Add, &[y, x])?;
+    y = layer(net, "pw_exp", y, point, Some(of.act))?;
+    if has_middle {
+        let spec = deep(net, y, of.stride);
+        y = layer(net, "dw_mid", y, spec, Some(of.act))?;
     }
-    Ok(y)
+    layer(net, "pw_proj", y, point, None)
 }
 
 /// The net that `tensors` hold, with `pad` and `eps`.
@@ -372,7 +465,8 @@ fn built(tensors: &mut Tensors, pad: Pad, eps: f64, assumed: Vec<&'static str>) 
         }
         for i in 0..blocks {
             let stride = if i == 0 { kind.strides[stage] } else { 1 };
-            x = block(&mut net, &format!("blocks.{stage}.{i}"), x, (stride, pad, &act, &gate))?;
+            let of = Block { stride, pad, act: &act, gate: &gate, is_straight: kind.is_straight };
+            x = block(&mut net, &format!("blocks.{stage}.{i}"), x, of)?;
         }
     }
     let point = ConvSpec::plain(Some(1), 1);
@@ -380,11 +474,15 @@ fn built(tensors: &mut Tensors, pad: Pad, eps: f64, assumed: Vec<&'static str>) 
         x = net.conv_norm(["conv_head", "bn2", "act2"], x, point.padded(pad), Some(&ends))?;
         net.builder.stage(format!("stage{}", resolutions + 1), x);
     } else {
-        // MobileNetV3 has its last convolution after the pool.
+        // MobileNetV3 and V4 have their last convolution after the pool.
         net.builder.stage(format!("stage{}", resolutions + 1), x);
         x = net.op("global_pool", Op::AdaptiveAvgPool { out: [1; 2] }, &[x])?;
-        x = net.conv("conv_head", x, point.with_bias())?;
-        x = net.op("act2", ends, &[x])?;
+        if net.tensors.has("norm_head.running_mean") {
+            x = net.conv_norm(["conv_head", "norm_head", "act2"], x, point, Some(&ends))?;
+        } else {
+            x = net.conv("conv_head", x, point.with_bias())?;
+            x = net.op("act2", ends, &[x])?;
+        }
     }
     let graph = net.classified("classifier", x)?;
     let listed: Vec<String> = depths.iter().map(usize::to_string).collect();

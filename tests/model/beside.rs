@@ -71,7 +71,7 @@ fn metadata_and_config_say_what_a_net_is() {
     says(&model.read_beside()[0], &["config.json", "resnet18", "mean", "bicubic"]);
 
     // A net that is not read, one of other depths, classes or means, and one that is changed.
-    for name in ["resnetblur18", "resnetaa50", "mobilenetv4_conv_small"] {
+    for name in ["resnetblur18", "resnetaa50", "mobilenetv4_hybrid_medium"] {
         says(
             &refusal(&format!(r#"{{"architecture": "{name}"}}"#)),
             &["model.safetensors", "config.json", name, "--arch"],

@@ -433,7 +433,11 @@ fn files_of_one_family_are_never_taken_for_another() {
         assert_eq!(readers, if net.starts_with("efficientnet-lite") { 2 } else { 1 }, "{net}");
     }
     let unread: Vec<_> = ARCHITECTURES.iter().filter(|f| !families.contains(f.name)).map(|f| f.name).collect();
-    assert_eq!(unread, ["vgg", "alexnet", "timm-mobile", "tf-mobile", "mobilenet-v1", "repvgg", "lenet"]);
+    let large = ["vgg", "alexnet"];
+    // Nothing is drawn of these: tests/names.rs reads files of them.
+    let undrafted =
+        ["timm-mobile", "tf-mobile", "mobilenet-v1", "transformers-efficientnet", "ghostnet", "dla", "repvgg", "lenet"];
+    assert_eq!(unread, [&large[..], &undrafted].concat());
 }
 
 #[test]
