@@ -46,13 +46,16 @@ struct Kept {
     notes: Arc<dyn Any + Send + Sync>,
 }
 
+/// A script's program and notes.
+pub(super) type PlanOf<S> = (Arc<Plan>, Arc<<S as Script>::Notes>);
+
 /// Plans and their authors' notes. There are so few that a search along the list costs less than a hash.
 #[derive(Default)]
 pub(super) struct Plans(Vec<Kept>);
 
 impl Plans {
     /// The entry for a script.
-    pub fn get<S: Script>(&self, key: PlanKey, script: &S) -> Result<Option<(Arc<Plan>, Arc<S::Notes>)>> {
+    pub fn get<S: Script>(&self, key: PlanKey, script: &S) -> Result<Option<PlanOf<S>>> {
         let same = |kept: &&Kept| kept.key == key && kept.script.downcast_ref::<S>().is_some_and(|s| s == script);
         let Some(kept) = self.0.iter().find(same) else { return Ok(None) };
         let notes = Arc::clone(&kept.notes).downcast().map_err(|_| Error::device("notes of another script"))?;
