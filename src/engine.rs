@@ -11,7 +11,7 @@ mod run;
 mod script;
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use open::open;
 pub use profile::{ChunkTimes, Profile};
@@ -100,7 +100,7 @@ pub struct Settings {
 pub struct Batch {
     items: Vec<Tensor>,
     /// Computed on first use: most batches are copies and need no draws.
-    draws: OnceLock<Vec<Draws>>,
+    draws: OnceLock<AllDraws>,
     shape: Shape,
 }
 
@@ -113,10 +113,27 @@ pub struct Draws {
     pub range: f64,
 }
 
+/// The draws of a batch; those of one picture need no memory of their own.
+#[derive(Debug, Clone)]
+enum AllDraws {
+    One([Draws; 1]),
+    Many(Vec<Draws>),
+}
+
+impl FromIterator<Draws> for AllDraws {
+    fn from_iter<D: IntoIterator<Item = Draws>>(draws: D) -> Self {
+        let mut draws = draws.into_iter();
+        match (draws.next(), draws.next()) {
+            (Some(one), None) => AllDraws::One([one]),
+            (first, second) => AllDraws::Many(first.into_iter().chain(second).chain(draws).collect()),
+        }
+    }
+}
+
 impl Draws {
     fn of(picture: &Tensor) -> Self {
-        let ends = |(lo, hi): (f64, f64), &v: &f64| (lo.min(v), hi.max(v));
-        let (lo, hi) = picture.to_f64().iter().fold((f64::INFINITY, f64::NEG_INFINITY), ends);
+        let ends = |(lo, hi): (f64, f64), v: f64| (lo.min(v), hi.max(v));
+        let (lo, hi) = picture.each().fold((f64::INFINITY, f64::NEG_INFINITY), ends);
         Self { key: random::image_key(picture), range: hi - lo }
     }
 }
@@ -170,6 +187,11 @@ impl Batch {
         self.shape
     }
 
+    /// The pictures without their draws.
+    pub(crate) fn into_items(self) -> Vec<Tensor> {
+        self.items
+    }
+
     /// The pictures.
     pub fn items(&self) -> &[Tensor] {
         &self.items
@@ -177,7 +199,10 @@ impl Batch {
 
     /// The draws of each picture.
     pub fn draws(&self) -> &[Draws] {
-        self.draws.get_or_init(|| self.items.iter().map(Draws::of).collect())
+        match self.draws.get_or_init(|| self.items.iter().map(Draws::of).collect()) {
+            AllDraws::One(one) => one,
+            AllDraws::Many(many) => many,
+        }
     }
 
     /// The key of each picture's random draws.
@@ -193,7 +218,7 @@ impl Batch {
         if others.len() != self.len() {
             return Err(Error::settings(format!("draws of {} pictures for {}", others.len(), self.len())));
         }
-        Ok(Self { draws: others.draws().to_vec().into(), ..self })
+        Ok(Self { draws: AllDraws::from_iter(others.draws().iter().copied()).into(), ..self })
     }
 
     /// The pictures in `range`, with their draws.
@@ -202,9 +227,11 @@ impl Batch {
     /// When `range` is empty or extends beyond the last picture.
     pub fn part(&self, range: std::ops::Range<usize>) -> Result<Self> {
         match (self.items.get(range.clone()), self.draws().get(range.clone())) {
-            (Some(items), Some(draws)) if !items.is_empty() => {
-                Ok(Self { items: items.to_vec(), draws: draws.to_vec().into(), shape: self.shape })
-            }
+            (Some(items), Some(draws)) if !items.is_empty() => Ok(Self {
+                items: items.to_vec(),
+                draws: AllDraws::from_iter(draws.iter().copied()).into(),
+                shape: self.shape,
+            }),
             _ => Err(Error::settings(format!("pictures {range:?} of {}", self.len()))),
         }
     }
@@ -232,6 +259,12 @@ impl Copies {
     /// The picture itself, once.
     pub fn one() -> Self {
         Self { perturbation: Perturbation::None, weights: vec![1.0] }
+    }
+
+    /// [`Copies::one`], made once.
+    pub(crate) fn single() -> &'static Self {
+        static SINGLE: LazyLock<Copies> = LazyLock::new(Copies::one);
+        &SINGLE
     }
 }
 
@@ -281,11 +314,16 @@ pub struct Job {
 impl Job {
     /// The plain gradient of `score`.
     pub fn gradient(score: Score) -> Self {
+        Self::of_copies(score, Copies::one())
+    }
+
+    /// The sum of the copies' gradients of `score`, each times its weight.
+    pub(crate) fn of_copies(score: Score, copies: Copies) -> Self {
         Self {
             score,
             start: Start::Gradient,
             rules: Composite::gradient(),
-            copies: Copies::one(),
+            copies,
             at: At::Input,
             statistic: Statistic::Sum,
             times: Times::One,
@@ -519,12 +557,12 @@ impl Engine {
         script: &S,
     ) -> Result<(Arc<Plan>, Arc<S::Notes>)> {
         let last = LastAdjoint::paying(self.device.last_adjoint(), copies);
-        let key = PlanKey::new(graph.id(), decided, last, script);
-        if let Some(kept) = self.plans.get(&key)? {
+        let key = PlanKey { graph: graph.id(), decided, last };
+        if let Some(kept) = self.plans.get(key, script)? {
             return Ok(kept);
         }
         let (plan, notes) = self.lay_out(graph, decided, last, |b| script.write(b))?;
-        self.plans.keep(key, &plan, &notes);
+        self.plans.keep(key, script, &plan, &notes);
         Ok((plan, notes))
     }
 
@@ -554,7 +592,10 @@ impl Engine {
         loads: &[Vec<Tensor>],
         script: &S,
     ) -> Result<Outcome<S::Notes>> {
-        self.evaluate(graph, script, &Task { x, targets: &vec![0; x.len()], copies: &Copies::one(), loads })
+        let targets = self.spare.of((0..x.len()).map(|_| 0));
+        let outcome = self.evaluate(graph, script, &Task { x, targets: &targets, copies: Copies::single(), loads });
+        self.spare.keep(targets);
+        outcome
     }
 
     /// Logits of each picture, `[N, classes]` in double precision.
@@ -563,8 +604,11 @@ impl Engine {
     /// When shapes do not match, memory is not enough or a result is not finite.
     pub fn forward(&mut self, graph: &Graph, x: &Batch) -> Result<Tensor> {
         let outcome = self.evaluate_plainly(graph, x, &[], &ScoreScript(Score::Logit))?;
-        let logits = outcome.logits.into_iter().flatten().flatten().collect();
-        Tensor::f64([x.len(), graph.classes()], logits)
+        let classes = graph.classes();
+        let mut logits = self.spare.take(x.len() * classes);
+        logits.extend(outcome.logits.iter().flatten().flatten());
+        outcome.keep_in(&mut self.spare);
+        self.spare.round(&[x.len(), classes], logits, Precision::F64)
     }
 
     /// One raw map per picture; `targets[i]` is the class explained on picture `i`.
@@ -623,26 +667,27 @@ impl Engine {
         let (plan, _) = self.plan(graph, decided, copies, &script)?;
         let decisions = decisions.unwrap_or(&[]);
         let run = ProgramRun { decisions, ..ProgramRun::plain(&plan, graph, x, targets, &job.copies) };
-        let mut scores = vec![Vec::with_capacity(copies); x.len()];
-        let mut maps: Vec<Option<Tensor>> = vec![None; x.len()];
-        let precision = self.device.describe().precision;
-        self.run(&run, vec![(job.statistic, shape.len()); x.len()], |harvest, slots| {
+        let (mut scores, mut maps) = (self.spare.take(x.len()), self.spare.take(x.len()));
+        (0..x.len()).for_each(|_| scores.push(self.spare.take(copies)));
+        let precision = self.device.precision();
+        let sums = self.spare.of((0..x.len()).map(|_| (job.statistic, shape.len())));
+        self.run(&run, sums, |harvest, slots| {
             for (slot, &score) in slots.iter().zip(&harvest.scores) {
                 scores[slot.item].push(score);
                 if slot.copy + 1 == copies {
                     let sum = std::mem::take(&mut harvest.sums[slot.item]);
-                    let mut values = sum.finish(job.statistic, precision);
+                    let mut values = sum.finish(job.statistic, precision, &mut harvest.spare);
                     multiply(&mut values, job, x, slot.item);
-                    let map = harvest.spare.round(shape.dims(), values, precision)?;
+                    let map = harvest.spare.round(&shape.dims(), values, precision)?;
                     if map.first_not_finite().is_some() {
                         return Err(Error::device(format!("the map of picture {} overflowed", slot.item)));
                     }
-                    maps[slot.item] = Some(map);
+                    // Pictures end in order.
+                    maps.push(map);
                 }
             }
             Ok(())
         })?;
-        let maps = maps.into_iter().flatten().collect();
         Ok(Answer { maps, scores })
     }
 
@@ -744,15 +789,14 @@ impl Engine {
         }
         let n = copies.weights.len();
         let run = ProgramRun { loads, ..ProgramRun::plain(plan, graph, x, targets, copies) };
-        let mut outcome = Outcome {
-            notes,
-            stores: Vec::new(),
-            maps: Vec::new(),
-            scores: vec![Vec::with_capacity(n); x.len()],
-            logits: vec![Vec::with_capacity(n); x.len()],
-        };
-        let precision = self.device.describe().precision;
-        let sums = statistic.map_or(Vec::new(), |(s, shape)| vec![(s, shape.len()); x.len()]);
+        let (spare, pictures) = (&mut self.spare, 0..x.len());
+        let (mut scores, mut logits) = (spare.take(x.len()), spare.take(x.len()));
+        pictures.clone().for_each(|_| scores.push(spare.take(n)));
+        pictures.clone().for_each(|_| logits.push(spare.take(n)));
+        let (stores, maps) = (spare.take(plan.program().stores()), spare.take(statistic.map_or(0, |_| x.len())));
+        let mut outcome = Outcome { notes, stores, maps, scores, logits };
+        let precision = self.device.precision();
+        let sums = statistic.map_or(Vec::new(), |(s, shape)| spare.of(pictures.map(|_| (s, shape.len()))));
         self.run(&run, sums, |harvest, slots| {
             for (i, slot) in slots.iter().enumerate() {
                 outcome.scores[slot.item].push(harvest.scores[i]);
@@ -760,12 +804,15 @@ impl Engine {
                 if let Some((statistic, shape)) = statistic
                     && slot.copy + 1 == n
                 {
-                    let values = std::mem::take(&mut harvest.sums[slot.item]).finish(statistic, precision);
-                    outcome.maps.push(harvest.spare.round(shape.dims(), values, precision)?);
+                    let sum = std::mem::take(&mut harvest.sums[slot.item]);
+                    let values = sum.finish(statistic, precision, &mut harvest.spare);
+                    outcome.maps.push(harvest.spare.round(&shape.dims(), values, precision)?);
                 }
             }
-            outcome.stores.resize(outcome.stores.len().max(harvest.stores.len()), Vec::new());
-            harvest.stores.drain(..).zip(&mut outcome.stores).for_each(|(new, all)| all.extend(new));
+            while outcome.stores.len() < harvest.stores.len() {
+                outcome.stores.push(harvest.spare.take(x.len() * n));
+            }
+            harvest.stores.iter_mut().zip(&mut outcome.stores).for_each(|(new, all)| all.append(new));
             Ok(())
         })?;
         Ok(outcome)

@@ -1,5 +1,7 @@
 //! [`Map`]: the raw result of a saliency method, and the named rescalings that pictures and metrics apply to it.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -27,11 +29,36 @@ pub enum Space {
     Layer(String),
 }
 
+/// The axes of a map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MapDims {
+    /// `[C, H, W]`: one number for each number of the net's input. Channels come first, whatever the order in the file
+    /// of the net or of the input.
+    Channels([usize; 3]),
+    /// `[H, W]`: one number for each pixel, or `[h, w]`: for each position of a layer.
+    Plane([usize; 2]),
+}
+
+impl MapDims {
+    /// As in [`Tensor::dims`] of the map's values.
+    pub fn dims(&self) -> &[usize] {
+        match self {
+            MapDims::Channels(dims) => dims,
+            MapDims::Plane(dims) => dims,
+        }
+    }
+
+    /// Number of elements.
+    pub fn count(&self) -> usize {
+        self.dims().iter().product()
+    }
+}
+
 /// By how much a method missed its promise.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Gap {
     /// What was promised, such as `completeness`.
-    pub promise: String,
+    pub promise: Cow<'static, str>,
     /// The miss, in the units of the score.
     pub value: f64,
     /// The miss as a share of what was promised; `None` if that is zero.
@@ -97,13 +124,34 @@ pub struct Map {
     /// How the score was distributed, for methods that distribute it.
     pub shares: Option<Shares>,
     /// The method's id.
-    pub method: String,
+    pub method: Cow<'static, str>,
+}
+
+/// What a map is besides its numbers; the fields are those of [`Map`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct MapFacts {
+    /// Whether the sign means something.
+    pub sign: Sign,
+    /// What the elements refer to.
+    pub space: Space,
+    /// The measured gap of the method's promise, if it makes one.
+    pub gap: Option<Gap>,
+    /// Other quantities that the method measured, by name, most important first.
+    pub notes: Vec<(String, f64)>,
+    /// How the score was distributed, for methods that distribute it.
+    pub shares: Option<Shares>,
 }
 
 impl Map {
+    /// The numbers, and everything else that is not known before.
+    pub(crate) fn into_facts(self) -> (Tensor, MapFacts) {
+        let Map { values, sign, space, gap, notes, shares, .. } = self;
+        (values, MapFacts { sign, space, gap, notes, shares })
+    }
+
     /// A map without a measured gap, shares or notes.
     #[must_use]
-    pub fn new(values: Tensor, sign: Sign, space: Space, target: usize, method: impl Into<String>) -> Self {
+    pub fn new(values: Tensor, sign: Sign, space: Space, target: usize, method: impl Into<Cow<'static, str>>) -> Self {
         Self { values, sign, space, target, gap: None, notes: Vec::new(), shares: None, method: method.into() }
     }
 
@@ -117,11 +165,16 @@ impl Map {
     /// All zero, because there is nothing to explain and nothing that the gap could be relative to.
     #[must_use]
     pub(crate) fn blank(mut self) -> Self {
-        self.values = self.values.map(|_| 0.0);
+        self.clear();
+        self
+    }
+
+    /// As [`Map::blank`], in place.
+    pub(crate) fn clear(&mut self) {
+        self.values.fill(0.0);
         if let Some(gap) = &mut self.gap {
             gap.relative = None;
         }
-        self
     }
 
     /// Whether every value is zero.

@@ -10,7 +10,7 @@ use crate::engine::{Batch, Engine, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Graph;
 use crate::image::{Picture, Prepared, Preprocess};
-use crate::map::Map;
+use crate::map::{Map, MapDims, MapFacts};
 use crate::method::{Context, Method, Spec};
 use crate::model::{Labels, Model};
 use crate::program::Score;
@@ -289,6 +289,49 @@ impl Session {
             let targets: Vec<usize> = at.iter().map(|&i| targets[i]).collect();
             method.explain(engine, graph, x, &targets)
         })
+    }
+
+    /// The axes of a method's maps for inputs of shape `dims`, without computing one.
+    ///
+    /// # Errors
+    /// When the net does not take such inputs, or the method has no meaning on it or does not say.
+    pub fn map_dims(&self, method: &dyn Method, dims: &[usize]) -> Result<MapDims> {
+        method.map_dims(&*self.graph(dims)?)
+    }
+
+    /// Writes the map of class `target` on `input`, `[C, H, W]` in the net's space, into `out`, in C order and single
+    /// precision. What the map is besides its numbers is returned.
+    ///
+    /// The session keeps the memory of each call for the next. With one thread, the methods `gradient`,
+    /// `input_x_gradient`, `smoothgrad`, `integrated_gradients`, `grad_cam` and `lrp` allocate none after a few calls.
+    ///
+    /// # Errors
+    /// As [`Session::explain`], and when `out` has not the map's number of elements ([`Session::map_dims`]).
+    pub fn explain_into(
+        &mut self,
+        method: &dyn Method,
+        input: &Tensor,
+        target: usize,
+        out: &mut [f32],
+    ) -> Result<MapFacts> {
+        let graph = self.graph(input.dims())?;
+        let spare = self.engine.spare();
+        let mut items = spare.take(1);
+        items.push(spare.copy(input)?);
+        let x = Batch::of(items)?;
+        let mut maps = method.explain(&mut self.engine, &graph, &x, &[target])?;
+        let map = maps.pop().ok_or_else(|| Error::device("no result for the input"))?;
+        let spare = self.engine.spare();
+        spare.keep(maps);
+        spare.keep_tensors(x.into_items());
+        let (values, facts) = map.into_facts();
+        if values.len() != out.len() {
+            let (dims, n) = (values.dims(), values.len());
+            return Err(Error::settings(format!("the map {dims:?} has {n} numbers, and `out` holds {}", out.len())));
+        }
+        values.write_to(out);
+        spare.keep_tensor(values);
+        Ok(facts)
     }
 
     /// Results of `work` and seconds for each input. Neighbours of one shape are passed together; if that fails, each

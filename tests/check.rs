@@ -9,7 +9,7 @@ use serde_json::Value;
 use verilume::report::check::{CheckReport, Verdict};
 
 /// Folder of the data that is not part of the repository.
-const DATA: Option<&str> = option_env!("VERILUME_TEST_DATA");
+const DATA: Option<&str> = needs::test_data!();
 
 fn check(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_verilume"));
@@ -136,8 +136,8 @@ fn maps_are_drawn_of_so_many_pictures() {
     assert!(page.contains("the maps of 2 of the pictures are left out"));
 }
 
+#[needs::shared_data]
 #[test]
-#[cfg_attr(not(shared_data), ignore = "needs the data that VERILUME_TEST_DATA names")]
 fn the_table_of_kindermans_is_as_the_paper_has_it() {
     let data = Path::new(DATA.unwrap());
     let (model, digits) = (data.join("mnist-mlp-1024x3.safetensors"), data.join("mnist-test-1000.safetensors"));

@@ -8,7 +8,7 @@ use std::process::Command;
 use safetensors::SafeTensors;
 
 /// Folder of the data that is not part of the repository.
-const DATA: Option<&str> = option_env!("VERILUME_TEST_DATA");
+const DATA: Option<&str> = needs::test_data!();
 
 /// Row of the golden file, method, score.
 const ROWS: &[(&str, &str, &str)] = &[
@@ -186,8 +186,8 @@ fn embedded_model() {
     check("efficientnet-lite0", "tests/golden/real/efficientnet-lite0.cases.safetensors", None);
 }
 
+#[needs::shared_data]
 #[test]
-#[cfg_attr(not(shared_data), ignore = "needs the data that VERILUME_TEST_DATA names")]
 fn cifar_resnet20() {
     let weights = Path::new(DATA.unwrap()).join("cifar10-resnet20.safetensors");
     check("cifar10-resnet20", "tests/golden/real/cifar10-resnet20.cases.safetensors", Some(weights));

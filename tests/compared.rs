@@ -20,7 +20,7 @@ use verilume::random;
 use verilume::tensor::{Precision, Shape, Tensor, Window};
 
 /// Folder of the data that is not part of the repository.
-const DATA: Option<&str> = option_env!("VERILUME_TEST_DATA");
+const DATA: Option<&str> = needs::test_data!();
 
 fn double() -> Engine {
     Engine::new(&Settings { precision: Precision::F64, threads: Some(2), ..Settings::default() }).unwrap()
@@ -578,8 +578,8 @@ fn promises_are_kept_on_the_embedded_net() {
     check_promises(&Net::real("efficientnet-lite0", &Model::embedded().unwrap()), 4);
 }
 
+#[needs::shared_data]
 #[test]
-#[cfg_attr(not(shared_data), ignore = "needs the data that VERILUME_TEST_DATA names")]
 fn promises_are_kept_on_resnet20() {
     let path = Path::new(DATA.unwrap()).join("cifar10-resnet20.safetensors");
     check_promises(&Net::real("cifar10-resnet20", &Model::open(&path, None).unwrap()), 32);

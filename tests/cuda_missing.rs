@@ -101,8 +101,8 @@ const NO_NVRTC: &str =
     "NVRTC was not found: the folder that VERILUME_NVRTC_DIR names has no libnvrtc.so.13 or libnvrtc.so.12";
 const UNUSABLE: &str = "the CUDA driver is there but unusable: ";
 
+#[needs::no_cuda_driver]
 #[test]
-#[cfg_attr(cuda_driver, ignore = "this machine has a CUDA driver")]
 fn without_a_driver() {
     let machine = Machine::new();
     let why = "the CUDA driver was not found (libcuda.so.1 is not on the loader's path)";

@@ -22,7 +22,7 @@ use verilume::reliability::fidelity;
 use verilume::tensor::{Precision, Shape, Tensor, Window};
 
 /// Folder of the data that is not part of the repository.
-const DATA: Option<&str> = option_env!("VERILUME_TEST_DATA");
+const DATA: Option<&str> = needs::test_data!();
 
 fn recipe(node: NodeId) -> Recipe {
     Recipe { node, patch: 3, stride: 3, masks: DecoyMasks::Lattice, epsilon: 0.05, iterations: 60, lr: 0.1, seed: 1 }
@@ -383,8 +383,8 @@ fn cifar(model: &Model, count: usize) -> Batch {
 
 /// On trained weights decoys keep to the layer's output as they promise, and their range lowers S_F: surely for SmoothGrad; for
 /// the gradient the interval holds 0, so that only "not surely higher" is asked.
+#[needs::shared_data]
 #[test]
-#[cfg_attr(not(shared_data), ignore = "needs the data that VERILUME_TEST_DATA names")]
 fn ranges_over_decoys_are_more_faithful_than_their_base() {
     let model = Model::open(&Path::new(DATA.unwrap()).join("cifar10-resnet20.safetensors"), None).unwrap();
     let x = cifar(&model, 200);

@@ -76,8 +76,8 @@ fn shaken(net: &Net, double: &mut Engine, spec: &str, truth: &[Tensor]) -> f64 {
     worst
 }
 
+#[needs::cxx]
 #[test]
-#[cfg_attr(not(cxx), ignore = "no C++ compiler")]
 fn every_method_agrees_with_the_cpu() {
     let mut failures = Vec::new();
     let (mut cases, mut flips) = (0, 0);
@@ -177,8 +177,8 @@ fn copies_of(engine: &mut Engine, x: &Batch, perturbation: &Perturbation) -> [Ve
     })
 }
 
+#[needs::cxx]
 #[test]
-#[cfg_attr(not(cxx), ignore = "no C++ compiler")]
 fn copies_have_the_bits_of_the_cpu() {
     let cpu = Settings { device: DeviceChoice::Cpu, threads: Some(2), ..Settings::default() };
     for shape in [Shape::new(3, 9, 7), Shape::new(1, 5, 5), Shape::new(3, 11, 18), Shape::new(2, 1, 3)] {
@@ -221,8 +221,8 @@ fn maps(engine: &mut Engine, net: &Net, spec: &str) -> Vec<Vec<u64>> {
     maps.iter().map(bits).collect()
 }
 
+#[needs::cxx]
 #[test]
-#[cfg_attr(not(cxx), ignore = "no C++ compiler")]
 fn maps_do_not_depend_on_order_memory_or_batch() {
     let net = Net::small("vgg_bn");
     for spec in METHODS {
@@ -398,8 +398,8 @@ fn differing(graph: &Graph, outputs: &[Dense], errors: &[Dense], item: usize, [g
     count
 }
 
+#[needs::cxx]
 #[test]
-#[cfg_attr(not(cxx), ignore = "no C++ compiler")]
 fn gradients_under_decisions_are_within_their_bound() {
     let double = Settings { precision: Precision::F64, device: DeviceChoice::Cpu, ..Settings::default() };
     for name in SMALL {
@@ -440,8 +440,8 @@ fn gradients_under_decisions_are_within_their_bound() {
 }
 
 /// Patches go where the CPU moves them, keep to their constraint in double precision and to their range.
+#[needs::cxx]
 #[test]
-#[cfg_attr(not(cxx), ignore = "no C++ compiler")]
 fn decoys_are_those_of_the_cpu() {
     let cpu = Settings { device: DeviceChoice::Cpu, threads: Some(2), ..Settings::default() };
     let double = Settings { precision: Precision::F64, ..cpu.clone() };

@@ -22,7 +22,7 @@ use verilume::program::Score;
 use verilume::tensor::Precision;
 
 /// Folder of the data that is not part of the repository.
-const DATA: Option<&str> = option_env!("VERILUME_TEST_DATA");
+const DATA: Option<&str> = needs::test_data!();
 
 /// Golden name, method, score.
 const ROWS: &[(&str, &str, Score)] = &[
@@ -245,8 +245,8 @@ fn efficientnet_lite0() {
     check(&Net::real("efficientnet-lite0", &Model::embedded().unwrap()), &ROWS[..1]);
 }
 
+#[needs::shared_data]
 #[test]
-#[cfg_attr(not(shared_data), ignore = "needs the data that VERILUME_TEST_DATA names")]
 fn cifar10_resnet20() {
     let path = std::path::Path::new(DATA.unwrap()).join("cifar10-resnet20.safetensors");
     let model = verilume::model::Model::open(&path, None).unwrap();

@@ -62,9 +62,9 @@ fn impostor(folder: &Path, wrong: &str) -> std::path::PathBuf {
     path
 }
 
-#[test]
 #[cfg(unix)]
-#[cfg_attr(not(python3), ignore = "no python3")]
+#[needs::python3]
+#[test]
 fn the_fuzzer_finds_what_is_planted() {
     for (wrong, finding) in [
         ("echo ok >&2; exit 3", "exit code 3"),

@@ -2,7 +2,6 @@
 #![cfg(all(feature = "html", feature = "jpeg"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
-#[cfg_attr(not(chromium), allow(dead_code))]
 mod browser;
 
 use std::path::{Path, PathBuf};
@@ -16,7 +15,7 @@ use verilume::report::{ModelUsed, Prediction};
 use verilume::tensor::Tensor;
 
 /// The browser, found when the tests were compiled.
-const CHROMIUM: Option<&str> = option_env!("VERILUME_CHROMIUM");
+const CHROMIUM: Option<&str> = needs::browser!();
 
 /// A name that means mischief wherever it is not escaped.
 const EVIL: &str = "pets/<script>alert('1')</script> \"quoted\" & \u{202e}gnp.\u{732b}é --> <!--.png";
@@ -416,8 +415,8 @@ fn left(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
 }
 
+#[needs::chromium]
 #[test]
-#[cfg_attr(not(chromium), ignore = "needs Chromium")]
 fn a_browser_shows_it_without_complaint() {
     let path = left("check.html");
     std::fs::write(&path, full_page()).unwrap();
@@ -462,8 +461,8 @@ fn check_silence(browser: &browser::Browser, path: &Path) {
     assert_eq!(requests, 1, "the browser does not report requests");
 }
 
+#[needs::chromium]
 #[test]
-#[cfg_attr(not(chromium), ignore = "needs Chromium")]
 fn the_table_sorts_and_unfolds_by_keyboard() {
     let path = left("check-sorted.html");
     std::fs::write(&path, full_page()).unwrap();

@@ -9,14 +9,14 @@ use verilume::image::{DecodeLimits, Picture};
 use verilume::model::Model;
 
 /// Folder of the data that is not part of the repository.
-const DATA: Option<&str> = option_env!("VERILUME_TEST_DATA");
+const DATA: Option<&str> = needs::test_data!();
 
 /// Right answers asked for; the reference pipeline gives 48 of 59.
 const RIGHT: usize = 47;
 
 /// File names carry the class: `n02091467_Norwegian_elkhound.JPEG`.
+#[needs::shared_data]
 #[test]
-#[cfg_attr(not(shared_data), ignore = "needs the data that VERILUME_TEST_DATA names")]
 fn most_pictures_are_labelled_right() {
     let model = Model::embedded().unwrap();
     let graph = model.graph(model.default_input()).unwrap();

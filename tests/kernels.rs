@@ -111,8 +111,8 @@ fn explained(folder: &Path, out: &str, device: &str, more: &[&str]) -> Vec<u8> {
     std::fs::read(npy).unwrap()
 }
 
+#[needs::cxx]
 #[test]
-#[cfg_attr(not(cxx), ignore = "no C++ compiler")]
 fn kernels_that_were_written_out_give_the_same_bits() {
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(run(folder.path(), &["kernels", "source", "--out", "mine"]).status.code(), Some(0));
@@ -123,8 +123,8 @@ fn kernels_that_were_written_out_give_the_same_bits() {
     assert_eq!(own, explained(folder.path(), "c", "emulated:5", &[]));
 }
 
+#[needs::cxx]
 #[test]
-#[cfg_attr(not(cxx), ignore = "no C++ compiler")]
 fn a_kernel_that_does_not_compile_is_told_with_its_line() {
     let folder = edited("pointwise.cu", "#include \"dialect.cuh\"", "#include \"dialect.cuh\"\nint wrong = nowhere;");
     let arguments = ["kernels", "test", "--filter", "add", "--kernel-dir", "mine", "--seeds", "1"];
@@ -134,8 +134,8 @@ fn a_kernel_that_does_not_compile_is_told_with_its_line() {
     assert!(said.contains("pointwise.cu:") && said.contains("nowhere"), "{said}");
 }
 
+#[needs::cxx]
 #[test]
-#[cfg_attr(not(cxx), ignore = "no C++ compiler")]
 fn cases_pass_and_a_wrong_constant_is_found() {
     let folder = tempfile::tempdir().unwrap();
     for filter in ["max pool", "conv 3x3", "path"] {
@@ -154,8 +154,8 @@ fn cases_pass_and_a_wrong_constant_is_found() {
     assert!(lines(&output).iter().any(|line| line["ok"] == false), "{}", text(&output.stdout));
 }
 
+#[needs::nvrtc]
 #[test]
-#[cfg_attr(not(nvrtc), ignore = "NVRTC is not here")]
 fn kernels_stay_within_their_budgets() {
     let table = std::fs::read_to_string(root().join("kernels/budget.csv")).unwrap();
     let (first, rows) = table.split_once('\n').unwrap();
@@ -182,8 +182,8 @@ fn kernels_stay_within_their_budgets() {
     }
 }
 
+#[needs::nvrtc]
 #[test]
-#[cfg_attr(not(nvrtc), ignore = "NVRTC is not here")]
 fn the_compiler_says_what_each_kernel_needs() {
     let folder = edited("pool.cu", "#include \"dialect.cuh\"", "#include \"dialect.cuh\"\nint wrong = nowhere;");
     let compile = ["kernels", "compile", "--arch", "sm_90a", "--json"];
@@ -227,8 +227,8 @@ fn rank_correlation(a: &[f64], b: &[f64]) -> f64 {
 
 /// The table of docs/kernels.md is what is measured; `UPDATE_DOCS=1` writes it. (That errors are no larger than products
 /// allow is tested under forced decisions, in `emulated.rs`.)
+#[needs::cxx]
 #[test]
-#[cfg_attr(not(cxx), ignore = "no C++ compiler")]
 fn products_cost_what_the_docs_say() {
     let rows = [
         ("`f32`", Products::F32, Convolution::Auto),

@@ -354,13 +354,40 @@ fn unsafe_code_is_in_devices_and_memory_mapping() {
 }
 
 #[test]
+fn the_environment_is_read_for_the_gpu_alone() {
+    let words = ["env::var", "env::var_os", "env::vars", "env::vars_os", "env::temp_dir", "env::home_dir"];
+    only_in(&words, &["bin/", "device/cuda"]);
+}
+
+/// Parallel iterators outside a pool would start rayon's own.
+#[test]
+fn threads_are_started_where_they_are_asked_for() {
+    only_in(&["thread::spawn", "thread::Builder", "thread::scope"], &["bin/", "run/keeper.rs"]);
+    only_in(&["ThreadPoolBuilder"], &["device/threads.rs"]);
+    only_in(
+        &["par_iter", "into_par_iter", "rayon::spawn", "rayon::join", "rayon::scope"],
+        &["device/threads.rs", "device/cpu/mod.rs", "device/cpu/patches.rs"],
+    );
+}
+
+#[test]
+fn the_library_has_no_build_script() {
+    // Every program that uses the library would run it. What tests need is looked for in `tests/needs`.
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = std::fs::read_to_string(root.join("Cargo.toml")).unwrap();
+    assert!(
+        !root.join("build.rs").exists() && !manifest.contains("build-dependencies") && !manifest.contains("build =")
+    );
+}
+
+#[test]
 fn the_library_prints_nothing() {
     let mut failures = Vec::new();
     for source in sources().iter().filter(|s| !s.path.starts_with("bin/")) {
         // Tests stand at the end of a file.
         let library = source.text.split("#[cfg(test)]\nmod ").next().unwrap();
         for (number, line) in code(library) {
-            if ["println!", "print!", "dbg!"].iter().any(|w| line.contains(w)) {
+            if ["println!", "print!", "dbg!", "stdout()", "stderr()"].iter().any(|w| line.contains(w)) {
                 failures.push(format!("{}:{number}: {line}", source.path));
             }
         }

@@ -21,7 +21,7 @@ use verilume::tensor::resample::Upsample;
 use verilume::tensor::{Precision, Shape, Tensor};
 
 /// Folder of the data that is not part of the repository.
-const DATA: Option<&str> = option_env!("VERILUME_TEST_DATA");
+const DATA: Option<&str> = needs::test_data!();
 
 fn engine(precision: Precision) -> Engine {
     Engine::new(&Settings { precision, threads: Some(2), ..Settings::default() }).unwrap()
@@ -421,7 +421,7 @@ fn perturbations_start_where_they_say() {
     for map in maps("extremal_perturbation:iterations=0,area=0.3") {
         let mean = mean(map.values.to_f64().iter().copied());
         let gap = map.gap.as_ref().unwrap();
-        assert_eq!((gap.promise.as_str(), gap.relative), ("area", Some(gap.value.abs() / 0.3)));
+        assert_eq!((&*gap.promise, gap.relative), ("area", Some(gap.value.abs() / 0.3)));
         assert!((gap.value - (mean - 0.3)).abs() <= 1e-12);
         assert!(mean > 0.3 && map.values.to_f64().iter().all(|m| (0.0..=0.5).contains(m)));
     }
@@ -439,8 +439,8 @@ fn describe(objectives: &[Vec<f64>]) -> Vec<f64> {
 }
 
 /// The mask keeps the class and its complement loses it: paired over pictures, surely.
+#[needs::shared_data]
 #[test]
-#[cfg_attr(not(shared_data), ignore = "needs the data that VERILUME_TEST_DATA names")]
 fn figures_of_relex() {
     let mut engine = engine(Precision::F32);
     for (preset, few) in [("paper", 4), ("quick", 20)] {
@@ -482,8 +482,8 @@ fn figures_of_relex() {
     }
 }
 
+#[needs::shared_data]
 #[test]
-#[cfg_attr(not(shared_data), ignore = "needs the data that VERILUME_TEST_DATA names")]
 fn figures_of_haf() {
     let mut engine = engine(Precision::F32);
     let (graph, x, targets) = cifar(&mut engine, pictures(10));
@@ -516,8 +516,8 @@ fn figures_of_haf() {
     }
 }
 
+#[needs::shared_data]
 #[test]
-#[cfg_attr(not(shared_data), ignore = "needs the data that VERILUME_TEST_DATA names")]
 fn figures_of_perturbations() {
     let mut engine = engine(Precision::F32);
     let (graph, x, targets) = cifar(&mut engine, pictures(5));

@@ -10,8 +10,8 @@ use verilume::ErrorKind;
 use verilume::device::Perturbation;
 use verilume::engine::{At, Batch, Copies, Engine, Job, Pullback, Settings};
 use verilume::graph::{Conv, Graph, GraphBuilder, Linear, Op, Weight};
-use verilume::map::{Map, Sign, Space};
-use verilume::method::{Promise, Spec, registry};
+use verilume::map::{Map, MapDims, Sign, Space};
+use verilume::method::{Method, Promise, Spec, registry};
 use verilume::program::{Score, Statistic, Step, Times};
 use verilume::tensor::{Precision, Shape, Tensor, Window};
 
@@ -39,8 +39,10 @@ fn every_method_runs_and_keeps_its_promises() {
                 let promises = Spec::parse(entry.id).unwrap().promises();
                 let maps = net.explain(&mut engine, &brief(entry), score, 1).unwrap_or_else(|e| panic!("{what}: {e}"));
                 assert_eq!(maps.len(), net.x.len(), "{what}");
+                let dims = build(&brief(entry), score, 1, &net.preprocess).unwrap().map_dims(&net.graph).unwrap();
+                assert_eq!(maps[0].values.dims(), dims.dims(), "{what}: other axes than were said before");
                 for (map, &target) in maps.iter().zip(&net.targets) {
-                    assert_eq!((map.method.as_str(), map.target), (entry.id, target));
+                    assert_eq!((&*map.method, map.target), (entry.id, target));
                     assert_eq!(map.values.first_not_finite(), None, "{what}");
                     assert!(matches!(map.space, Space::Input), "{what}");
                     let shape = net.x.shape();
@@ -58,6 +60,73 @@ fn every_method_runs_and_keeps_its_promises() {
                 }
             }
         }
+    }
+}
+
+/// Per channel, per pixel and per position of a layer.
+#[test]
+fn the_axes_of_a_map_are_known_before() {
+    let mut engine = Engine::new(&Settings::default()).unwrap();
+    let net = Net::small("resnet_basic");
+    let shape = net.x.shape();
+    let layer = net.graph.node(net.graph.stages()[0].1).shape;
+    let (numbers, pixels) = (MapDims::Channels(shape.dims()), MapDims::Plane([shape.h, shape.w]));
+    let first = format!("grad_cam:layer={},upsample=none", net.graph.stages()[0].0);
+    for (spec, want) in [
+        ("gradient", numbers),
+        ("occlusion:window=9,stride=9", numbers),
+        ("grad_cam", pixels),
+        ("rise:n=2", pixels),
+        (first.as_str(), MapDims::Plane([layer.h, layer.w])),
+        ("smooth:base=(grad_cam),n=2", pixels),
+        ("smooth:base=(gradient),n=2", numbers),
+    ] {
+        let method = build(spec, Score::Logit, 0, &net.preprocess).unwrap();
+        let dims = method.map_dims(&net.graph).unwrap();
+        assert_eq!((dims, dims.count()), (want, want.dims().iter().product()), "{spec}");
+        let maps = method.explain(&mut engine, &net.graph, &net.x, &net.targets).unwrap();
+        assert_eq!(maps[0].values.dims(), dims.dims(), "{spec}");
+    }
+    let refused = |spec: &str| {
+        let why = build(spec, Score::Logit, 0, &net.preprocess).unwrap().map_dims(&net.graph).unwrap_err();
+        assert_eq!(why.kind(), ErrorKind::Settings, "{why}");
+        why.to_string()
+    };
+    assert!(refused("grad_cam:layer=nowhere").contains("nowhere"));
+    assert!(refused("smooth:base=(grad_cam:upsample=none)").contains("upsampling"));
+    /// A method that says nothing of its maps.
+    struct Silent;
+    impl Method for Silent {
+        fn explain(&self, _: &mut Engine, _: &Graph, _: &Batch, _: &[usize]) -> verilume::Result<Vec<Map>> {
+            Ok(Vec::new())
+        }
+    }
+    assert!(Silent.map_dims(&net.graph).unwrap_err().to_string().contains("before it computes"));
+}
+
+/// A graph whose arrays have their channels last gets maps with channels first, as its inputs are in the library.
+#[cfg(feature = "onnx")]
+#[test]
+fn maps_have_their_channels_first() {
+    use std::path::Path;
+
+    use verilume::model::Model;
+    use verilume::session::Options;
+
+    let file = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/zoo/{name}.onnx"));
+    for name in ["keras-mobilenet.13", "keras-mobilenet.nchw"] {
+        let model = Model::open(&file(name), None).unwrap();
+        assert_eq!(model.input_form().channels_last, name == "keras-mobilenet.13", "{name}");
+        let shape = model.default_input();
+        assert_eq!(shape.c, 3, "{name}: {shape}");
+        let mut session = verilume::Session::open(model, &Options::default()).unwrap();
+        let input = Tensor::f32(shape.dims(), (0..shape.len()).map(|i| (i * 7 % 13) as f32 - 6.0).collect()).unwrap();
+        let method = session.method("gradient").unwrap();
+        let dims = session.map_dims(method.as_ref(), input.dims()).unwrap();
+        assert_eq!(dims, MapDims::Channels([3, shape.h, shape.w]), "{name}");
+        let map = session.explain(method.as_ref(), &[&input], &[0]).remove(0).unwrap();
+        assert_eq!(map.values.dims(), dims.dims(), "{name}");
+        assert!(session.map_dims(method.as_ref(), &[3, 4]).is_err(), "{name}");
     }
 }
 

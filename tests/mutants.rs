@@ -344,8 +344,8 @@ const SEEDS: [u64; 3] = [0, 1, 2];
 /// Set for the process in which kernels are compiled: libraries of mutants must not stay where others look for them.
 const INSIDE: &str = "VERILUME_MUTANTS_INSIDE";
 
+#[needs::cxx]
 #[test]
-#[cfg_attr(not(cxx), ignore = "no C++ compiler")]
 fn every_mutant_is_noticed() {
     if std::env::var_os(INSIDE).is_none() {
         let cache = TempDir::new().unwrap();

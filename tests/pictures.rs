@@ -8,7 +8,7 @@ use verilume::ErrorKind;
 use verilume::image::{DecodeLimits, Interpolation, Picture, Preprocess};
 
 /// Folder of the data that is not part of the repository.
-const DATA: Option<&str> = option_env!("VERILUME_TEST_DATA");
+const DATA: Option<&str> = needs::test_data!();
 
 fn golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pillow").join(name)
@@ -172,8 +172,8 @@ fn broken_files_never_panic() {
     }
 }
 
+#[needs::shared_data]
 #[test]
-#[cfg_attr(not(shared_data), ignore = "needs the data that VERILUME_TEST_DATA names")]
 fn photographs_are_prepared_as_by_pillow_and_torchvision() {
     let data = PathBuf::from(DATA.unwrap());
     let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");

@@ -26,7 +26,7 @@ use verilume::rule::{
 use verilume::tensor::{Padding, Precision, Shape, Tensor, Window};
 
 /// Folder of the data that is not part of the repository.
-const DATA: Option<&str> = option_env!("VERILUME_TEST_DATA");
+const DATA: Option<&str> = needs::test_data!();
 
 fn f64_engine() -> Engine {
     Engine::new(&Settings { precision: Precision::F64, threads: Some(2), ..Settings::default() }).unwrap()
@@ -677,8 +677,8 @@ fn a_random_resnet50_keeps_relevance() {
     check_conservation(&net, &both());
 }
 
+#[needs::shared_data]
 #[test]
-#[cfg_attr(not(shared_data), ignore = "needs the data that VERILUME_TEST_DATA names")]
 fn cifar10_resnet20_keeps_relevance() {
     println!("{HEADING}");
     let path = std::path::Path::new(DATA.unwrap()).join("cifar10-resnet20.safetensors");
@@ -735,8 +735,8 @@ fn gaps_of_maps_are_what_layers_lose() {
 }
 
 /// Relevance without biases and stabilisers, as the papers on input invariance have it: nothing at all gets lost.
+#[needs::shared_data]
 #[test]
-#[cfg_attr(not(shared_data), ignore = "needs the data that VERILUME_TEST_DATA names")]
 fn the_z_rule_explains_digits() {
     let folder = std::path::Path::new(DATA.unwrap());
     let model = verilume::model::Model::open(&folder.join("mnist-mlp-1024x3.safetensors"), None).unwrap();

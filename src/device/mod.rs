@@ -8,6 +8,7 @@ pub mod cuda;
 mod mask;
 pub(crate) mod patch;
 mod products;
+mod spare;
 pub(crate) mod threads;
 
 use std::collections::{BTreeMap, HashSet};
@@ -17,6 +18,7 @@ use serde::Serialize;
 
 pub use mask::{Boxes, GridMask, Masks, Rectangle};
 pub use products::Products;
+pub(crate) use spare::{Lists, Spare};
 
 use crate::cancel::Cancel;
 use crate::error::Result;
@@ -144,62 +146,33 @@ impl Sum {
     }
 
     /// The statistic of signals in `precision`; a spread that rounding can explain becomes zero.
-    pub fn finish(self, statistic: Statistic, precision: Precision) -> Vec<f64> {
-        let n = self.count.saturating_sub(1) as f64;
+    pub fn finish(self, statistic: Statistic, precision: Precision, spare: &mut Spare) -> Vec<f64> {
+        let Self { mut first, mut second, count } = self;
+        let n = count.saturating_sub(1) as f64;
         let settled = match statistic {
             Statistic::Sum | Statistic::SumOfSquares => false,
             Statistic::Variance => {
                 let explained = |(mean, s): (&f64, &f64)| (s / n).sqrt() <= rounding(*mean, precision);
-                self.first.iter().zip(&self.second).all(explained)
+                first.iter().zip(&second).all(explained)
             }
-            Statistic::Range => {
-                differ_by_rounding(self.first.iter().copied().zip(self.second.iter().copied()), precision)
+            Statistic::Range => differ_by_rounding(first.iter().copied().zip(second.iter().copied()), precision),
+        };
+        let (mut made, rest) = match statistic {
+            Statistic::Variance => {
+                second.iter_mut().for_each(|s| *s /= n);
+                (second, first)
+            }
+            // Of sums there is no second part.
+            Statistic::Sum | Statistic::SumOfSquares | Statistic::Range => {
+                first.iter_mut().zip(&second).for_each(|(largest, smallest)| *largest -= smallest);
+                (first, second)
             }
         };
-        match statistic {
-            _ if settled => vec![0.0; self.first.len()],
-            Statistic::Sum | Statistic::SumOfSquares => self.first,
-            Statistic::Variance => self.second.into_iter().map(|s| s / n).collect(),
-            Statistic::Range => {
-                self.first.iter().zip(&self.second).map(|(largest, smallest)| largest - smallest).collect()
-            }
+        if settled {
+            made.fill(0.0);
         }
-    }
-}
-
-/// Memory of finished statistics, kept for reuse: fresh memory comes from the system page by page, which takes longer
-/// than a copy's statistic.
-#[derive(Debug, Default)]
-pub(crate) struct Spare(Vec<Vec<f64>>);
-
-impl Spare {
-    /// Most bytes that are kept: a dozen maps of a typical picture.
-    const MOST_BYTES: usize = 16 << 20;
-
-    /// Bytes kept at present.
-    pub fn bytes(&self) -> usize {
-        self.0.iter().map(|v| v.capacity() * size_of::<f64>()).sum()
-    }
-
-    fn zeros(&mut self, len: usize) -> Vec<f64> {
-        let fits = self.0.iter().position(|v| len > 0 && v.capacity() >= len);
-        let mut zeros = fits.map_or_else(|| Vec::with_capacity(len), |i| self.0.swap_remove(i));
-        zeros.clear();
-        zeros.resize(len, 0.0);
-        zeros
-    }
-
-    /// The numbers as a tensor; their memory is kept for reuse if the tensor does not take it.
-    pub fn round(&mut self, dims: [usize; 3], values: Vec<f64>, precision: Precision) -> Result<Tensor> {
-        if precision == Precision::F64 {
-            return Tensor::f64(dims, values);
-        }
-        let tensor = Tensor::f32(dims, values.iter().map(|&v| v as f32).collect());
-        let kept: usize = self.0.iter().chain([&values]).map(|v| v.capacity() * size_of::<f64>()).sum();
-        if kept <= Self::MOST_BYTES {
-            self.0.push(values);
-        }
-        tensor
+        spare.keep(rest);
+        made
     }
 }
 
@@ -212,7 +185,7 @@ pub(crate) struct Harvest {
     pub logits: Vec<Vec<f64>>,
     /// Running statistics, by picture.
     pub sums: Vec<Sum>,
-    /// Memory for the statistics.
+    /// Memory for all of them.
     pub spare: Spare,
     /// Whether a number that was not finite was clamped.
     pub clamped_infinity: bool,
@@ -222,8 +195,47 @@ pub(crate) struct Harvest {
     pub decisions: Vec<Decisions>,
 }
 
+impl Harvest {
+    /// Empty, for statistics of so many pictures, in reused memory.
+    pub fn within(mut spare: Spare, pictures: usize) -> Self {
+        Self { sums: spare.of((0..pictures).map(|_| Sum::default())), spare, ..Self::default() }
+    }
+
+    /// Makes it empty for a chunk of so many copies and slots of stores; statistics go on.
+    pub fn begin(&mut self, copies: usize, slots: usize) {
+        let spare = &mut self.spare;
+        self.logits.drain(..).for_each(|logits| spare.keep(logits));
+        self.stores.drain(..).for_each(|tensors| spare.keep_tensors(tensors));
+        spare.make(&mut self.scores, copies);
+        self.scores.resize(copies, 0.0);
+        spare.make(&mut self.logits, copies);
+        self.logits.resize_with(copies, Vec::new);
+        spare.make(&mut self.decisions, copies);
+        self.decisions.resize_with(copies, Decisions::default);
+        spare.make(&mut self.stores, slots);
+        self.stores.extend((0..slots).map(|_| spare.take(copies)));
+        self.clamped_infinity = false;
+    }
+
+    /// Leaves the memory of everything in it.
+    pub fn into_spare(mut self) -> Spare {
+        self.begin(0, 0);
+        let Self { scores, logits, mut sums, stores, decisions, mut spare, .. } = self;
+        for sum in sums.drain(..) {
+            spare.keep(sum.first);
+            spare.keep(sum.second);
+        }
+        spare.keep(scores);
+        spare.keep(logits);
+        spare.keep(sums);
+        spare.keep(stores);
+        spare.keep(decisions);
+        spare
+    }
+}
+
 /// Memory that a program may take.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct ProgramRoom {
     /// Total bytes; `None` for no bound.
     pub limit: Option<u64>,
@@ -246,6 +258,9 @@ pub(crate) trait Device: Send {
 
     /// Its properties.
     fn describe(&self) -> Description;
+
+    /// Precision of the computation.
+    fn precision(&self) -> Precision;
 
     /// Whether it sets [`Harvest::clamped_infinity`].
     fn notices_clamped_infinities(&self) -> bool {

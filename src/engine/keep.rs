@@ -1,6 +1,6 @@
 //! Counts the memory that is held on the host while programs run, so that the bound covers all of it.
 
-use super::{Engine, ProgramRun};
+use super::{Copies, Engine, Outcome, ProgramRun};
 use crate::device::{Perturbation, ProgramRoom, Spare};
 use crate::error::{Error, ErrorKind, Result};
 use crate::program::{Statistic, Step};
@@ -59,7 +59,7 @@ impl Engine {
         if !self.on_host {
             return self.device.fit(run.plan, total, ProgramRoom { limit: self.memory, kept: 0 });
         }
-        let [rest, all] = run.host_bytes(sums, self.device.describe().precision.bytes());
+        let [rest, all] = run.host_bytes(sums, self.device.precision().bytes());
         let held = usize::try_from(self.kept).unwrap_or(usize::MAX);
         let room = |bytes: usize| ProgramRoom { limit: self.memory, kept: held.saturating_add(bytes) };
         let (tight, roomy) = (room(all), room(all.max(rest + self.spare.bytes())));
@@ -70,6 +70,44 @@ impl Engine {
             }
             fitted => fitted,
         }
+    }
+}
+
+impl<T> Outcome<T> {
+    /// Leaves the memory of what nobody needs any more.
+    pub(crate) fn keep_in(self, spare: &mut Spare) {
+        let Self { mut stores, scores, mut logits, maps, .. } = self;
+        stores.drain(..).for_each(|tensors| spare.keep_tensors(tensors));
+        logits.drain(..).for_each(|logits| spare.keep_all(logits));
+        spare.keep(stores);
+        spare.keep(logits);
+        spare.keep_all(scores);
+        spare.keep_tensors(maps);
+    }
+}
+
+impl Copies {
+    /// Leaves their memory.
+    pub(crate) fn keep_in(self, spare: &mut Spare) {
+        spare.keep(self.weights);
+        match self.perturbation {
+            Perturbation::Noise { images, sigmas, .. } => {
+                spare.keep(images);
+                spare.keep(sigmas);
+            }
+            Perturbation::Path { alphas, baselines } => {
+                spare.keep(alphas);
+                spare.keep_tensors(baselines);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Engine {
+    /// Memory for what a method makes, and for the results of its caller.
+    pub(crate) fn spare(&mut self) -> &mut Spare {
+        &mut self.spare
     }
 }
 

@@ -99,6 +99,8 @@ pub(super) struct Reach {
     clamps_are_noticed: bool,
     /// Nodes whose outputs every program checks itself, if it computes them.
     pub watched: Vec<NodeId>,
+    /// Whether the watched nodes are known.
+    settled: bool,
 }
 
 /// What a node hides of its first input: −∞ (`[true, _]`) or ∞ (`[_, true]`) that show in no output.
@@ -152,8 +154,9 @@ impl Reach {
             high || (low && !bounded) || matches!(node.op, Op::Divide)
         });
         let layers = if any { graph.nodes().iter().map(Gain::of).collect() } else { Vec::new() };
-        let mut reach = Self { layers, most, clamps_are_noticed, watched: Vec::new() };
+        let mut reach = Self { layers, most, clamps_are_noticed, watched: Vec::new(), settled: false };
         reach.watched = reach.beyond(graph, USUAL);
+        reach.settled = true;
         reach
     }
 
@@ -205,7 +208,8 @@ impl Reach {
     /// Nodes with outputs that are hidden by what reads them and may overflow if the picture's magnitudes are at most
     /// `input`, except those that are watched.
     fn beyond(&self, graph: &Graph, input: f64) -> Vec<NodeId> {
-        if self.layers.is_empty() {
+        // The ranges only grow with the picture, so what a usual one could make overflow is watched.
+        if self.layers.is_empty() || (self.settled && input <= USUAL) {
             return Vec::new();
         }
         let most = self.most;
@@ -280,7 +284,7 @@ impl Engine {
         if self.reaches.len() >= script::MOST && !self.reaches.contains_key(&graph.id()) {
             self.reaches.clear();
         }
-        let (precision, noticed) = (self.device.describe().precision, self.device.notices_clamped_infinities());
+        let (precision, noticed) = (self.device.precision(), self.device.notices_clamped_infinities());
         let reach = self.reaches.entry(graph.id()).or_insert_with(|| Arc::new(Reach::of(graph, precision, noticed)));
         Arc::clone(reach)
     }

@@ -57,18 +57,17 @@ impl Engine {
         let copies = run.copies.weights.len();
         let total = run.x.len() * copies;
         let room = self.chunk(run, &sums, total)?;
-        let spare = std::mem::take(&mut self.spare);
-        let mut harvest = Harvest { sums: vec![Sum::default(); sums.len()], spare, ..Harvest::default() };
+        let mut harvest = Harvest::within(std::mem::take(&mut self.spare), sums.len());
+        let mut slots: Vec<Slot> = harvest.spare.take(total.min(room));
         let closing = run.plan.closing();
         let mut done = 0;
         while done < total {
             self.cancel.check()?;
-            let slots: Vec<Slot> = (done..total.min(done + room))
-                .map(|i| {
-                    let (item, copy) = (i / copies, i % copies);
-                    Slot { item, copy, target: run.targets[item], weight: run.copies.weights[copy] }
-                })
-                .collect();
+            slots.clear();
+            slots.extend((done..total.min(done + room)).map(|i| {
+                let (item, copy) = (i / copies, i % copies);
+                Slot { item, copy, target: run.targets[item], weight: run.copies.weights[copy] }
+            }));
             for slot in slots.iter().filter(|s| s.copy == 0) {
                 if let Some(&(statistic, len)) = sums.get(slot.item) {
                     let len = closing.map_or(len, |closing| closing.signal.len());
@@ -84,13 +83,17 @@ impl Engine {
             };
             self.run_chunk(run.graph, run.plan, &chunk, &mut harvest)?;
             if let Some(closing) = closing {
-                let ended: Vec<Slot> = slots.iter().filter(|s| s.copy + 1 == copies).copied().collect();
+                let mut ended = harvest.spare.take(slots.len());
+                ended.extend(slots.iter().filter(|s| s.copy + 1 == copies));
                 self.close(run.graph, closing, &ended, &mut harvest)?;
+                harvest.spare.keep(ended);
             }
             done += slots.len();
             gather(&mut harvest, &slots)?;
         }
-        self.spare = harvest.spare;
+        harvest.spare.keep(slots);
+        harvest.spare.keep(sums);
+        self.spare = harvest.into_spare();
         Ok(())
     }
 
@@ -99,22 +102,26 @@ impl Engine {
         if ended.is_empty() {
             return Ok(());
         }
-        let precision = self.device.describe().precision;
-        let signal = |slot: &Slot| {
+        let precision = self.device.precision();
+        let mut signals = [harvest.spare.take(ended.len())];
+        for slot in ended {
             let sum = std::mem::take(&mut harvest.sums[slot.item]);
-            harvest.spare.round(closing.signal.dims(), sum.finish(Statistic::Sum, precision), precision)
-        };
-        let signals = [ended.iter().map(signal).collect::<Result<Vec<_>>>()?];
+            let values = sum.finish(Statistic::Sum, precision, &mut harvest.spare);
+            signals[0].push(harvest.spare.round(&closing.signal.dims(), values, precision)?);
+        }
         let of_signal = |(item, slot): (usize, &Slot)| Slot { item, copy: 0, target: slot.target, weight: 1.0 };
-        let slots: Vec<Slot> = ended.iter().enumerate().map(of_signal).collect();
+        let slots = harvest.spare.of(ended.iter().enumerate().map(of_signal));
         let perturbation = Perturbation::None;
         let chunk =
             Chunk { slots: &slots, pictures: &[], perturbation: &perturbation, loads: &signals, decisions: &[] };
-        let mut closed = Harvest::default();
+        let mut closed = Harvest::within(std::mem::take(&mut harvest.spare), 0);
         self.run_chunk(graph, &closing.plan, &chunk, &mut closed)?;
         for (slot, map) in ended.iter().zip(closed.stores.iter().flatten()) {
-            harvest.sums[slot.item].first = map.to_f64().into_owned();
+            harvest.sums[slot.item].first = closed.spare.of(map.each());
         }
+        harvest.spare = closed.into_spare();
+        harvest.spare.keep(slots);
+        signals.into_iter().for_each(|signals| harvest.spare.keep_tensors(signals));
         Ok(())
     }
 
@@ -125,7 +132,9 @@ impl Engine {
             Some(recorder) => recorder.run(self.device.as_mut(), plan, chunk, harvest)?,
         }
         if finite(harvest) {
-            harvest.stores.truncate(plan.program().stores());
+            // What was only watched.
+            let stores = plan.program().stores().min(harvest.stores.len());
+            harvest.stores.drain(stores..).for_each(|tensors| harvest.spare.keep_tensors(tensors));
             return Ok(());
         }
         Err(self.explain_not_finite(graph, plan, chunk))

@@ -1,9 +1,8 @@
 //! Scripts, from which programs are written, and the cache of programs.
 
-use std::any::{Any, TypeId};
-use std::collections::HashMap;
+use std::any::Any;
 use std::fmt::Debug;
-use std::hash::{Hash, Hasher};
+use std::hash::Hash;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
@@ -28,84 +27,58 @@ pub trait Script: Clone + Eq + Hash + Debug + Send + Sync + 'static {
     fn write(&self, b: &mut Builder<'_>) -> Result<Self::Notes>;
 }
 
-/// A script of any type, with its type erased.
-trait AnyScript: Send + Sync {
-    fn as_any(&self) -> &dyn Any;
-    fn equals(&self, other: &dyn Any) -> bool;
-    fn feed(&self, state: &mut dyn Hasher);
-}
-
-impl<S: Script> AnyScript for S {
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
-    fn equals(&self, other: &dyn Any) -> bool {
-        other.downcast_ref::<S>().is_some_and(|other| self == other)
-    }
-
-    fn feed(&self, mut state: &mut dyn Hasher) {
-        TypeId::of::<S>().hash(&mut state);
-        self.hash(&mut state);
-    }
-}
-
-/// A script compared by type and value.
-struct Name(Box<dyn AnyScript>);
-
-impl PartialEq for Name {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.equals(other.0.as_any())
-    }
-}
-
-impl Eq for Name {}
-
-impl Hash for Name {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.feed(state);
-    }
-}
-
-/// Everything that a plan depends on, within an engine.
-#[derive(PartialEq, Eq, Hash)]
+/// Everything that a plan depends on, within an engine, besides its script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PlanKey {
-    graph: u64,
-    decided: Decided,
-    last: LastAdjoint,
-    script: Name,
+    /// The graph's id.
+    pub graph: u64,
+    pub decided: Decided,
+    pub last: LastAdjoint,
 }
 
-impl PlanKey {
-    /// A script's program over the graph with this id.
-    pub fn new<S: Script>(graph: u64, decided: Decided, last: LastAdjoint, script: &S) -> Self {
-        Self { graph, decided, last, script: Name(Box::new(script.clone())) }
-    }
+/// A program, and what it was written from.
+struct Kept {
+    key: PlanKey,
+    /// Scripts are compared by type and value.
+    script: Box<dyn Any + Send + Sync>,
+    plan: Arc<Plan>,
+    /// Its author's notes.
+    notes: Arc<dyn Any + Send + Sync>,
 }
 
-/// Plans and their authors' notes.
+/// A script's program and notes.
+pub(super) type PlanOf<S> = (Arc<Plan>, Arc<<S as Script>::Notes>);
+
+/// Plans and their authors' notes. There are so few that a search along the list costs less than a hash.
 #[derive(Default)]
-pub(super) struct Plans(HashMap<PlanKey, (Arc<Plan>, Arc<dyn Any + Send + Sync>)>);
+pub(super) struct Plans(Vec<Kept>);
 
 impl Plans {
-    /// The entry for a script's key.
-    pub fn get<T: Send + Sync + 'static>(&self, key: &PlanKey) -> Result<Option<(Arc<Plan>, Arc<T>)>> {
-        let Some((plan, notes)) = self.0.get(key) else { return Ok(None) };
-        let notes = Arc::clone(notes).downcast().map_err(|_| Error::device("notes of another script"))?;
-        Ok(Some((Arc::clone(plan), notes)))
+    /// The entry for a script.
+    pub fn get<S: Script>(&self, key: PlanKey, script: &S) -> Result<Option<PlanOf<S>>> {
+        let same = |kept: &&Kept| kept.key == key && kept.script.downcast_ref::<S>().is_some_and(|s| s == script);
+        let Some(kept) = self.0.iter().find(same) else { return Ok(None) };
+        let notes = Arc::clone(&kept.notes).downcast().map_err(|_| Error::device("notes of another script"))?;
+        Ok(Some((Arc::clone(&kept.plan), notes)))
     }
 
     /// Stores a plan and its notes.
-    pub fn keep<T: Send + Sync + 'static>(&mut self, key: PlanKey, plan: &Arc<Plan>, notes: &Arc<T>) {
+    pub fn keep<S: Script>(&mut self, key: PlanKey, script: &S, plan: &Arc<Plan>, notes: &Arc<S::Notes>) {
         if self.0.len() >= MOST {
             self.0.clear();
         }
-        self.0.insert(key, (Arc::clone(plan), Arc::clone(notes) as Arc<dyn Any + Send + Sync>));
+        let script = Box::new(script.clone());
+        self.0.push(Kept {
+            key,
+            script,
+            plan: Arc::clone(plan),
+            notes: Arc::clone(notes) as Arc<dyn Any + Send + Sync>,
+        });
     }
 
     /// Drops the plans of the graph with this id.
     pub fn forget(&mut self, graph: u64) {
-        self.0.retain(|key, _| key.graph != graph);
+        self.0.retain(|kept| kept.key.graph != graph);
     }
 }
 
@@ -125,17 +98,27 @@ mod tests {
     }
 
     #[test]
-    fn names_differ_by_type_and_value() {
-        let names = || {
-            [
-                Name(Box::new(NumberedScript::<true>(1))),
-                Name(Box::new(NumberedScript::<true>(2))),
-                Name(Box::new(NumberedScript::<false>(1))),
-            ]
-        };
-        for (i, a) in names().into_iter().enumerate() {
-            let set = std::collections::HashSet::from([a]);
-            assert_eq!(names().map(|b| set.contains(&b)), [0, 1, 2].map(|j| i == j), "{i}");
-        }
+    fn scripts_differ_by_type_and_value() {
+        let graph = crate::graph::GraphBuilder::new(crate::tensor::Shape::vector(2));
+        let input = graph.input();
+        let graph = graph.finish(input).unwrap();
+        let program = |decided| Builder::new(&graph, decided).unwrap().finish_watching(&[]);
+        let key = |graph| PlanKey { graph, decided: Decided::Here, last: LastAdjoint::EachCopy };
+        let mut plans = Plans::default();
+        let plan = || Arc::new(Plan::new(program(Decided::Here), |_| 64));
+        let kept = [plan(), plan(), plan(), plan()];
+        plans.keep(key(1), &NumberedScript::<true>(1), &kept[0], &Arc::new(()));
+        plans.keep(key(1), &NumberedScript::<true>(2), &kept[1], &Arc::new(()));
+        plans.keep(key(1), &NumberedScript::<false>(1), &kept[2], &Arc::new(()));
+        plans.keep(key(2), &NumberedScript::<true>(1), &kept[3], &Arc::new(()));
+        let id = |found: Option<(Arc<Plan>, Arc<()>)>| found.map(|(plan, _)| plan.id);
+        assert_eq!(id(plans.get(key(1), &NumberedScript::<true>(1)).unwrap()), Some(kept[0].id));
+        assert_eq!(id(plans.get(key(1), &NumberedScript::<true>(2)).unwrap()), Some(kept[1].id));
+        assert_eq!(id(plans.get(key(1), &NumberedScript::<false>(1)).unwrap()), Some(kept[2].id));
+        assert_eq!(id(plans.get(key(2), &NumberedScript::<true>(1)).unwrap()), Some(kept[3].id));
+        assert_eq!(id(plans.get(key(1), &NumberedScript::<true>(3)).unwrap()), None);
+        plans.forget(1);
+        assert_eq!(id(plans.get(key(1), &NumberedScript::<true>(1)).unwrap()), None);
+        assert_eq!(id(plans.get(key(2), &NumberedScript::<true>(1)).unwrap()), Some(kept[3].id));
     }
 }

@@ -11,6 +11,7 @@ mod op;
 mod rewrite;
 mod weight;
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use activation::{Activation, Smooth, SoftClamp};
@@ -69,6 +70,8 @@ pub struct Graph {
     output: NodeId,
     stages: Vec<(String, NodeId)>,
     link: Link,
+    /// By node, whether it or a node before it flattens.
+    flattened: OnceLock<Vec<bool>>,
 }
 
 impl Graph {
@@ -135,6 +138,22 @@ impl Graph {
     /// Named nodes at which feature maps are of interest, shallow to deep.
     pub fn stages(&self) -> &[(String, NodeId)] {
         &self.stages
+    }
+
+    /// Whether the node's rows and columns correspond to positions in the picture, i.e. nothing before it flattens them.
+    ///
+    /// # Panics
+    /// When there is no such node.
+    pub(crate) fn has_positions(&self, id: NodeId) -> bool {
+        let found = self.flattened.get_or_init(|| {
+            let mut flattened: Vec<bool> = Vec::with_capacity(self.nodes.len());
+            for node in &self.nodes {
+                let before = node.inputs.iter().any(|input| flattened[input.0]);
+                flattened.push(before || matches!(node.op, Op::Flatten | Op::Linear(_)));
+            }
+            flattened
+        });
+        !found[id.0]
     }
 
     /// Finds a stage or any other node by name.
@@ -353,6 +372,6 @@ impl GraphBuilder {
         }
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let link = if shape.c == 1 { Link::Sigmoid } else { self.link };
-        Ok(Graph { id, nodes: self.nodes, output, stages: self.stages, link })
+        Ok(Graph { id, nodes: self.nodes, output, stages: self.stages, link, flattened: OnceLock::new() })
     }
 }

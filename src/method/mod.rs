@@ -91,11 +91,11 @@ pub use shared::parameters::{ParameterValues, Spec};
 pub(crate) use shared::parameters::{Registered, read};
 pub use shared::patterns;
 
-use crate::engine::{Batch, Engine, Job};
-use crate::error::Result;
+use crate::engine::{Answer, Batch, Engine, Job};
+use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::image::Preprocess;
-use crate::map::{Map, Sign, Space};
+use crate::map::{Map, MapDims, Sign, Space};
 use crate::program::Score;
 use crate::tensor::Tensor;
 
@@ -107,6 +107,14 @@ pub trait Method: Send + Sync {
     /// # Errors
     /// When the method has no meaning on this net, shapes or targets do not match, or memory is not enough.
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>>;
+
+    /// The axes of its maps on this net, without computing one.
+    ///
+    /// # Errors
+    /// When the method has no meaning on this net, or does not say; by default it does not.
+    fn map_dims(&self, _graph: &Graph) -> Result<MapDims> {
+        Err(Error::settings("this method does not say the axes of its maps before it computes one"))
+    }
 
     /// If this method is exactly one `Job` on the unperturbed picture: that job, so that it can be run on other copies
     /// and aggregated differently.
@@ -338,9 +346,24 @@ impl Method for OneJob {
         input_maps(engine, graph, &self.job, x, targets, Sign::Signed, self.id)
     }
 
+    fn map_dims(&self, graph: &Graph) -> Result<MapDims> {
+        Ok(numbers_of(graph))
+    }
+
     fn job(&self) -> Option<(Job, Sign)> {
         self.on_copies.then(|| (self.job.clone(), Sign::Signed))
     }
+}
+
+/// One number for each number of the input.
+fn numbers_of(graph: &Graph) -> MapDims {
+    MapDims::Channels(graph.input_shape().dims())
+}
+
+/// One number for each pixel.
+fn pixels_of(graph: &Graph) -> MapDims {
+    let shape = graph.input_shape();
+    MapDims::Plane([shape.h, shape.w])
 }
 
 /// Computes input-space maps from a job.
@@ -351,9 +374,13 @@ fn input_maps(
     x: &Batch,
     targets: &[usize],
     sign: Sign,
-    method: &str,
+    method: &'static str,
 ) -> Result<Vec<Map>> {
-    let answer = engine.explain(graph, job, x, targets)?;
+    let Answer { mut maps, scores } = engine.explain(graph, job, x, targets)?;
     let map = |(values, &target)| Map::new(values, sign, Space::Input, target, method);
-    Ok(answer.maps.into_iter().zip(targets).map(map).collect())
+    let spare = engine.spare();
+    let made = spare.of(maps.drain(..).zip(targets).map(map));
+    spare.keep(maps);
+    spare.keep_all(scores);
+    Ok(made)
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::device::Spare;
 use crate::engine::Batch;
 use crate::error::{Error, Result};
 use crate::image::Preprocess;
@@ -77,6 +78,18 @@ impl Baseline {
     /// When a blur exceeds the pictures' longer side, a file's shape is not the input's, the preprocessing and the
     /// input differ in channels, or a number is not finite in the pictures' precision.
     pub fn tensors(&self, x: &Batch, preprocess: &Preprocess, file: Option<&Tensor>, seed: u64) -> Result<Vec<Tensor>> {
+        self.tensors_within(&mut Spare::default(), x, preprocess, file, seed)
+    }
+
+    /// As [`Baseline::tensors`], in reused memory as far as one colour goes.
+    pub(crate) fn tensors_within(
+        &self,
+        spare: &mut Spare,
+        x: &Batch,
+        preprocess: &Preprocess,
+        file: Option<&Tensor>,
+        seed: u64,
+    ) -> Result<Vec<Tensor>> {
         let shape = x.shape();
         if let Baseline::Blur(sigma) = self
             && *sigma > shape.h.max(shape.w) as f64
@@ -85,45 +98,48 @@ impl Baseline {
                 "baseline=blur:{sigma:?} blurs over more than the larger side of {shape}"
             )));
         }
-        let colour = |values: Vec<f64>| one_a_channel(values, shape);
-        let fill = |values: &[f64]| -> Vec<f64> { values.iter().flat_map(|&v| vec![v; shape.plane()]).collect() };
-        (0..x.len())
-            .map(|i| {
-                let picture = &x.items()[i];
-                let values = match self {
-                    Baseline::Zero => vec![0.0; shape.len()],
-                    Baseline::Value(v) => vec![*v; shape.len()],
-                    Baseline::Black => fill(&colour(preprocess.black())?),
-                    Baseline::White => fill(&colour(preprocess.white())?),
-                    Baseline::Mean => {
-                        let numbers = picture.to_f64();
-                        let mean = |plane: &[f64]| match constant(plane) {
-                            Some(value) => value,
-                            None => plane.iter().sum::<f64>() / plane.len() as f64,
+        let mut tensors = spare.take(x.len());
+        for (i, picture) in x.items().iter().enumerate() {
+            let mut values = spare.take(shape.len());
+            let mut fill = |colour: &[f64]| colour.iter().for_each(|&v| values.extend((0..shape.plane()).map(|_| v)));
+            match self {
+                Baseline::Zero => values.resize(shape.len(), 0.0),
+                Baseline::Value(v) => values.resize(shape.len(), *v),
+                Baseline::Black => fill(&one_a_channel(preprocess.black(), shape)?),
+                Baseline::White => fill(&one_a_channel(preprocess.white(), shape)?),
+                Baseline::Mean => {
+                    for c in 0..shape.c {
+                        let plane = || (c * shape.plane()..(c + 1) * shape.plane()).map(|i| picture.at(i));
+                        let first = picture.at(c * shape.plane());
+                        // Of a constant plane its exact mean, which the sum would miss by rounding.
+                        let mean = match plane().all(|v| v == first) {
+                            true => first,
+                            false => plane().sum::<f64>() / shape.plane() as f64,
                         };
-                        fill(&numbers.chunks(shape.plane()).map(mean).collect::<Vec<f64>>())
+                        fill(&[mean]);
                     }
-                    Baseline::Blur(sigma) => blur(&picture.to_f64(), shape, *sigma),
-                    Baseline::Noise => noise(x, i, preprocess, Stream::Baseline, (seed, 0))?,
-                    Baseline::File(path) => {
-                        let file = file.ok_or_else(|| Error::settings(format!("{} was not loaded", path.display())))?;
-                        if file.dims() != shape.dims() {
-                            return Err(Error::input(format!(
-                                "{}: a baseline of shape {:?} for inputs of {shape}",
-                                path.display(),
-                                file.dims()
-                            )));
-                        }
-                        file.to_f64().into_owned()
-                    }
-                };
-                let tensor = Tensor::rounded(shape.dims(), values, picture.precision())?;
-                match tensor.first_not_finite() {
-                    None => Ok(tensor),
-                    Some(at) => Err(Error::settings(format!("element {at} of a baseline is {}", tensor.at(at)))),
                 }
-            })
-            .collect()
+                Baseline::Blur(sigma) => values.extend(blur(&picture.to_f64(), shape, *sigma)),
+                Baseline::Noise => values.extend(noise(x, i, preprocess, Stream::Baseline, (seed, 0))?),
+                Baseline::File(path) => {
+                    let file = file.ok_or_else(|| Error::settings(format!("{} was not loaded", path.display())))?;
+                    if file.dims() != shape.dims() {
+                        return Err(Error::input(format!(
+                            "{}: a baseline of shape {:?} for inputs of {shape}",
+                            path.display(),
+                            file.dims()
+                        )));
+                    }
+                    values.extend(file.each());
+                }
+            }
+            let tensor = spare.round(&shape.dims(), values, picture.precision())?;
+            if let Some(at) = tensor.first_not_finite() {
+                return Err(Error::settings(format!("element {at} of a baseline is {}", tensor.at(at))));
+            }
+            tensors.push(tensor);
+        }
+        Ok(tensors)
     }
 }
 

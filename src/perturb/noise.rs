@@ -1,7 +1,7 @@
 //! Gaussian noise around a picture.
 
 use super::MOST_COPIES;
-use crate::device::Perturbation;
+use crate::device::{Perturbation, Spare};
 use crate::engine::{Batch, Copies};
 use crate::error::{Error, Result};
 use crate::random;
@@ -24,6 +24,18 @@ pub fn gaussian(x: &Batch, n: usize, share: f64, seed: u64) -> Result<Copies> {
 /// # Errors
 /// As [`gaussian`], and when the draws' numbers exceed 32 bits.
 pub fn gaussian_from(x: &Batch, first: usize, n: usize, share: f64, seed: u64) -> Result<Copies> {
+    gaussian_within(&mut Spare::default(), x, first, n, share, seed)
+}
+
+/// As [`gaussian_from`], in reused memory.
+pub(crate) fn gaussian_within(
+    spare: &mut Spare,
+    x: &Batch,
+    first: usize,
+    n: usize,
+    share: f64,
+    seed: u64,
+) -> Result<Copies> {
     if !(1..=MOST_COPIES).contains(&n) {
         return Err(Error::settings(format!("n={n} copies; there must be at least 1 and at most {MOST_COPIES}")));
     }
@@ -32,9 +44,8 @@ pub fn gaussian_from(x: &Batch, first: usize, n: usize, share: f64, seed: u64) -
     }
     let first = first.checked_add(n).filter(|&end| end <= MOST_DRAWS).and(u32::try_from(first).ok());
     let first = first.ok_or_else(|| Error::settings(format!("more than {MOST_DRAWS} noisy copies of one picture")))?;
-    let sigmas = x.draws().iter().map(|d| share * d.range).collect();
-    Ok(Copies {
-        perturbation: Perturbation::Noise { seed, first, images: x.keys(), sigmas },
-        weights: vec![1.0 / n as f64; n],
-    })
+    let sigmas = spare.of(x.draws().iter().map(|d| share * d.range));
+    let images = spare.of(x.draws().iter().map(|d| d.key));
+    let weights = spare.of((0..n).map(|_| 1.0 / n as f64));
+    Ok(Copies { perturbation: Perturbation::Noise { seed, first, images, sigmas }, weights })
 }

@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Closing, Form, Program, Step, Value, Zeros};
 
@@ -21,6 +22,8 @@ pub struct Place {
 /// A program and its memory: a chunk of `n` copies needs `copy_bytes · n` bytes.
 #[derive(Debug, Clone)]
 pub struct Plan {
+    /// Different for any two plans, except copies of one.
+    pub(crate) id: u64,
     program: Program,
     /// The place of each value; values that are never written have none (0 bytes).
     pub(crate) places: Vec<Place>,
@@ -80,7 +83,9 @@ impl Plan {
         };
         let places = block_of.iter().map(place).collect();
         let zeros = Zeros::of(&program);
-        Self { program, places, copy_bytes, zeros, closing: None }
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self { id, program, places, copy_bytes, zeros, closing: None }
     }
 
     /// As [`Plan::new`], with the last adjoint run once per picture if [`Program::closed`] can split it off.
@@ -122,6 +127,12 @@ impl Plan {
     /// Arena bytes of one copy.
     pub fn copy_bytes(&self) -> usize {
         self.copy_bytes
+    }
+
+    /// Slots of its stores, those that are watched among them.
+    pub(crate) fn slots(&self) -> usize {
+        let slot = |step: &Step| if let Step::Store { slot, .. } = step { slot + 1 } else { 0 };
+        self.steps().iter().map(slot).max().unwrap_or(0)
     }
 
     /// The steps in order.

@@ -50,35 +50,49 @@ impl Score {
     /// # Panics
     /// When `target` is not an index of a logit.
     pub fn linked(self, link: Link, logits: &[f64], target: usize) -> (f64, Vec<f64>) {
-        let mut gradient = vec![0.0; logits.len()];
+        let mut gradient = Vec::with_capacity(logits.len());
+        let score = self.linked_into(link, logits, target, &mut gradient);
+        (score, gradient)
+    }
+
+    /// As [`Score::linked`], with the gradient in place of what `gradient` held.
+    pub(crate) fn linked_into(self, link: Link, logits: &[f64], target: usize, gradient: &mut Vec<f64>) -> f64 {
+        gradient.clear();
         if self == Score::Logit {
+            gradient.resize(logits.len(), 0.0);
             gradient[target] = 1.0;
-            return (logits[target], gradient);
+            return logits[target];
         }
         if link == Link::Sigmoid {
             // σ(z) is the softmax of z against 0.
-            let (score, both) = self.linked(Link::Softmax, &[logits[target], 0.0], 0);
-            gradient[target] = both[0];
-            return (score, gradient);
+            gradient.reserve(logits.len().max(2));
+            let score = self.linked_into(Link::Softmax, &[logits[target], 0.0], 0, gradient);
+            let slope = gradient[0];
+            gradient.clear();
+            gradient.resize(logits.len(), 0.0);
+            gradient[target] = slope;
+            return score;
         }
         let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let p = softmax(logits);
+        // Probabilities first; each is replaced by its slope.
+        softmax_into(logits, gradient);
+        let p = gradient[target];
         // 1 − p_t summed from its parts: a subtraction would lose all digits if the target is certain.
-        let others: f64 = p.iter().enumerate().filter(|(j, _)| *j != target).map(|(_, p)| p).sum();
+        let others: f64 = gradient.iter().enumerate().filter(|(j, _)| *j != target).map(|(_, p)| p).sum();
         let scale = match self {
-            Score::Prob => p[target],
-            Score::LogOthers => -p[target] / (others + CERTAIN),
+            Score::Prob => p,
+            Score::LogOthers => -p / (others + CERTAIN),
             Score::Logit | Score::LogProb => 1.0,
         };
         for (j, g) in gradient.iter_mut().enumerate() {
-            *g = scale * if j == target { others } else { -p[j] };
+            *g = scale * if j == target { others } else { -*g };
         }
         match self {
-            Score::Prob => (p[target], gradient),
-            Score::LogOthers => (log(others + CERTAIN), gradient),
+            Score::Prob => p,
+            Score::LogOthers => log(others + CERTAIN),
             Score::Logit | Score::LogProb => {
                 let total: f64 = logits.iter().map(|l| exp(l - top)).sum();
-                (logits[target] - top - log(total), gradient)
+                logits[target] - top - log(total)
             }
         }
     }
@@ -100,10 +114,16 @@ impl Score {
 
 /// Softmax probabilities of `logits`.
 pub fn softmax(logits: &[f64]) -> Vec<f64> {
+    let mut p = Vec::with_capacity(logits.len());
+    softmax_into(logits, &mut p);
+    p
+}
+
+fn softmax_into(logits: &[f64], p: &mut Vec<f64>) {
     let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let exp: Vec<f64> = logits.iter().map(|l| exp(l - top)).collect();
-    let total: f64 = exp.iter().sum();
-    exp.into_iter().map(|e| e / total).collect()
+    p.extend(logits.iter().map(|l| exp(l - top)));
+    let total: f64 = p.iter().sum();
+    p.iter_mut().for_each(|p| *p /= total);
 }
 
 #[cfg(test)]

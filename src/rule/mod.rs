@@ -32,7 +32,7 @@ mod weights;
 mod z_box;
 mod z_plus;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 pub use alpha_beta::AlphaBeta;
 pub use constant_terms::ConstantTerms;
@@ -158,14 +158,17 @@ impl Select {
 
 /// Rules for a whole net: a node gets the first rule that matches it. Composites are equal if their ids are.
 #[derive(Debug, Clone)]
-pub struct Composite {
+pub struct Composite(Arc<Rules>);
+
+#[derive(Debug)]
+struct Rules {
     rules: Vec<(Select, Arc<dyn Rule>)>,
     id: String,
 }
 
 impl PartialEq for Composite {
     fn eq(&self, other: &Self) -> bool {
-        self.id == other.id
+        self.0.id == other.0.id
     }
 }
 
@@ -173,7 +176,7 @@ impl Eq for Composite {}
 
 impl std::hash::Hash for Composite {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.id.hash(state);
+        self.0.id.hash(state);
     }
 }
 
@@ -181,12 +184,13 @@ impl Composite {
     /// Rules in order of precedence.
     pub fn new(rules: Vec<(Select, Arc<dyn Rule>)>) -> Self {
         let parts: Vec<String> = rules.iter().map(|(s, r)| format!("{s:?}={}", r.id())).collect();
-        Self { rules, id: parts.join(",") }
+        Self(Arc::new(Rules { rules, id: parts.join(",") }))
     }
 
     /// The gradient.
     pub fn gradient() -> Self {
-        Self::new(vec![(Select::Every, Arc::new(Vjp))])
+        static GRADIENT: LazyLock<Composite> = LazyLock::new(|| Composite::new(vec![(Select::Every, Arc::new(Vjp))]));
+        GRADIENT.clone()
     }
 
     /// Guided backpropagation.
@@ -201,7 +205,7 @@ impl Composite {
 
     /// Identifies the composite; equal ids mean equal rules.
     pub fn id(&self) -> String {
-        self.id.clone()
+        self.0.id.clone()
     }
 
     /// The rule of a node.
@@ -209,7 +213,7 @@ impl Composite {
     /// # Errors
     /// When none matches.
     pub fn select(&self, graph: &Graph, id: NodeId) -> Result<Arc<dyn Rule>> {
-        let found = self.rules.iter().find(|(select, _)| select.matches(graph, id));
+        let found = self.0.rules.iter().find(|(select, _)| select.matches(graph, id));
         found.map(|(_, rule)| Arc::clone(rule)).ok_or_else(|| {
             Error::settings(format!(
                 "no rule is given for node '{}' ({})",

@@ -151,7 +151,7 @@ impl Composite {
 
     /// The same, with the last layer's result minus that of its negated weights.
     pub fn contrastive_excitation() -> Self {
-        let mut rules = Self::excitation().rules;
+        let mut rules = Self::excitation().0.rules.clone();
         rules.insert(0, (Select::LastLayers, Arc::new(Contrast)));
         Self::new(rules)
     }

@@ -58,6 +58,11 @@ impl Tensor {
         }
     }
 
+    /// Dimensions and numbers.
+    pub(crate) fn into_parts(self) -> (Vec<usize>, Data) {
+        (self.dims, self.data)
+    }
+
     /// Extent of each axis.
     pub fn dims(&self) -> &[usize] {
         &self.dims
@@ -193,6 +198,14 @@ impl Tensor {
         Tensor { dims: self.dims, data }
     }
 
+    /// Sets every number.
+    pub(crate) fn fill(&mut self, value: f64) {
+        match &mut self.data {
+            Data::F32(v) => v.fill(value as f32),
+            Data::F64(v) => v.fill(value),
+        }
+    }
+
     /// Position in C order of the first NaN or infinity.
     pub fn first_not_finite(&self) -> Option<usize> {
         match &self.data {
@@ -201,17 +214,27 @@ impl Tensor {
         }
     }
 
+    /// The numbers, if they are stored as `T`.
+    pub(crate) fn stored<T: Scalar>(&self) -> Option<&[T]> {
+        match &self.data {
+            Data::F32(v) if T::PRECISION == Precision::F32 => Some(bytemuck::cast_slice(v)),
+            Data::F64(v) if T::PRECISION == Precision::F64 => Some(bytemuck::cast_slice(v)),
+            _ => None,
+        }
+    }
+
     /// The numbers as `T`; borrowed if they are stored that way.
     pub(crate) fn numbers<T: Scalar>(&self) -> Cow<'_, [T]> {
-        match &self.data {
-            Data::F32(v) if T::PRECISION == Precision::F32 => Cow::Borrowed(bytemuck::cast_slice(v)),
-            Data::F64(v) if T::PRECISION == Precision::F64 => Cow::Borrowed(bytemuck::cast_slice(v)),
-            _ => {
-                let mut numbers = vec![T::ZERO; self.len()];
-                self.write_to(&mut numbers);
-                Cow::Owned(numbers)
-            }
-        }
+        self.stored().map(Cow::Borrowed).unwrap_or_else(|| {
+            let mut numbers = vec![T::ZERO; self.len()];
+            self.write_to(&mut numbers);
+            Cow::Owned(numbers)
+        })
+    }
+
+    /// The numbers in double precision, one after the other.
+    pub(crate) fn each(&self) -> impl ExactSizeIterator<Item = f64> + Clone + '_ {
+        (0..self.len()).map(|i| self.at(i))
     }
 
     /// Writes the numbers into `out` as `T`.

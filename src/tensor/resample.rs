@@ -53,14 +53,15 @@ impl std::str::FromStr for Upsample {
 
 /// Two neighbouring source elements and the weight of the second, for each destination element of one axis.
 pub(crate) fn taps(from: usize, to: usize) -> Vec<(usize, usize, f64)> {
+    (0..to).map(|i| tap(from, to, i)).collect()
+}
+
+/// Element `i` of [`taps`].
+fn tap(from: usize, to: usize, i: usize) -> (usize, usize, f64) {
     let scale = from as f64 / to as f64;
-    (0..to)
-        .map(|i| {
-            let at = (scale * (i as f64 + 0.5) - 0.5).max(0.0);
-            let low = (at as usize).min(from - 1);
-            (low, (low + 1).min(from - 1), at - low as f64)
-        })
-        .collect()
+    let at = (scale * (i as f64 + 0.5) - 0.5).max(0.0);
+    let low = (at as usize).min(from - 1);
+    (low, (low + 1).min(from - 1), at - low as f64)
 }
 
 /// Resizes `values` (`from` = `[h, w]`, row by row) to `to` = `[H, W]`; the result has the size [`Upsample::size`].
@@ -68,6 +69,19 @@ pub(crate) fn taps(from: usize, to: usize) -> Vec<(usize, usize, f64)> {
 /// # Errors
 /// When `values` does not fill `from`, or an extent is zero.
 pub fn upsample(values: &[f64], from: [usize; 2], to: [usize; 2], how: Upsample) -> Result<Vec<f64>> {
+    let mut out = Vec::new();
+    upsample_into(values, from, to, how, &mut out)?;
+    Ok(out)
+}
+
+/// As [`upsample`], with the result behind what `out` holds.
+pub(crate) fn upsample_into(
+    values: &[f64],
+    from: [usize; 2],
+    to: [usize; 2],
+    how: Upsample,
+    out: &mut Vec<f64>,
+) -> Result<()> {
     let ([h, w], [to_h, to_w]) = (from, to);
     if h.checked_mul(w) != Some(values.len()) || values.is_empty() {
         return Err(Error::input(format!("{} numbers are not a map of {h}x{w}", values.len())));
@@ -75,24 +89,24 @@ pub fn upsample(values: &[f64], from: [usize; 2], to: [usize; 2], how: Upsample)
     if to_h == 0 || to_w == 0 {
         return Err(Error::settings(format!("a map cannot be enlarged to {to_h}x{to_w}")));
     }
+    let [rows, columns] = how.size(from, to);
+    out.reserve(rows * columns);
     match how {
-        Upsample::None => Ok(values.to_vec()),
+        Upsample::None => out.extend_from_slice(values),
         Upsample::Nearest => {
-            Ok((0..to_h).flat_map(|y| (0..to_w).map(move |x| values[y * h / to_h * w + x * w / to_w])).collect())
+            out.extend((0..to_h).flat_map(|y| (0..to_w).map(move |x| values[y * h / to_h * w + x * w / to_w])));
         }
         Upsample::Bilinear => {
-            let columns = taps(w, to_w);
-            let mut out = Vec::with_capacity(to_h * to_w);
-            for (y0, y1, fy) in taps(h, to_h) {
+            for (y0, y1, fy) in (0..to_h).map(|y| tap(h, to_h, y)) {
                 let (above, below) = (&values[y0 * w..][..w], &values[y1 * w..][..w]);
-                out.extend(columns.iter().map(|&(x0, x1, fx)| {
+                out.extend((0..to_w).map(|x| tap(w, to_w, x)).map(|(x0, x1, fx)| {
                     (1.0 - fy) * ((1.0 - fx) * above[x0] + fx * above[x1])
                         + fy * ((1.0 - fx) * below[x0] + fx * below[x1])
                 }));
             }
-            Ok(out)
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -178,8 +178,8 @@ fn embedded_net_answers_as_pytorch() {
     answers_as_pytorch(&Model::embedded().unwrap(), &cases, 1);
 }
 
+#[needs::shared_data]
 #[test]
-#[cfg_attr(not(shared_data), ignore = "needs the data that VERILUME_TEST_DATA names")]
 fn trained_cifar_net_answers_as_pytorch() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let model = Model::open(&Path::new(DATA.unwrap()).join("cifar10-resnet20.safetensors"), None).unwrap();

@@ -340,8 +340,8 @@ fn dumps_name_every_node() {
     assert_eq!(dot.matches(" -> ").count(), graph.nodes().iter().map(|n| n.inputs.len()).sum::<usize>());
 }
 
+#[needs::shared_data]
 #[test]
-#[cfg_attr(not(shared_data), ignore = "needs the data that VERILUME_TEST_DATA names")]
 fn trained_nets_load() {
     let data = Path::new(DATA.unwrap());
     let cases = [

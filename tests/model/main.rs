@@ -21,7 +21,7 @@ use verilume::tensor::{Padding, Shape};
 use verilume::{Error, ErrorKind};
 
 /// Folder of the data that is not part of the repository.
-const DATA: Option<&str> = option_env!("VERILUME_TEST_DATA");
+const DATA: Option<&str> = needs::test_data!();
 
 /// Names and shapes of a weights file.
 type Layout = Vec<(String, Vec<usize>)>;

@@ -105,14 +105,14 @@ macro_rules! linear_tests_of {
         mod $name {
             use super::*;
 
-            #[test]
             $(#[$attribute])?
+            #[test]
             fn halves_are_what_they_stand_for() {
                 super::halves_are_what_they_stand_for(&Cpu::new(Precision::$precision, Kernels::$kernels));
             }
 
-            #[test]
             $(#[$attribute])?
+            #[test]
             fn zeros_are_left_out_unseen() {
                 super::zeros_are_left_out_unseen(&Cpu::new(Precision::$precision, Kernels::$kernels));
             }
@@ -124,16 +124,6 @@ linear_tests_of!(linear_portable_f64, F64, Portable);
 
 linear_tests_of!(linear_portable_f32, F32, Portable);
 
-linear_tests_of!(
-    linear_avx2,
-    F32,
-    Avx2,
-    cfg_attr(not(host_avx2), ignore = "this machine has no AVX2 with FMA and F16C")
-);
+linear_tests_of!(linear_avx2, F32, Avx2, needs::avx2);
 
-linear_tests_of!(
-    linear_avx512,
-    F32,
-    Avx512,
-    cfg_attr(not(host_avx512), ignore = "this machine has no AVX-512 (F, BW, DQ, VL)")
-);
+linear_tests_of!(linear_avx512, F32, Avx512, needs::avx512);

@@ -88,8 +88,8 @@ macro_rules! tests_of {
         $(tests_of!(@one $subject, $attributes, $test);)+
     };
     (@one $subject:expr, [$($attribute:meta)?], $test:ident) => {
-        #[test]
         $(#[$attribute])?
+        #[test]
         fn $test() {
             super::$test(&$subject);
         }
@@ -102,44 +102,32 @@ tests_of!(portable_f64, Cpu::new(Precision::F64, Kernels::Portable));
 
 tests_of!(portable_f32, Cpu::new(Precision::F32, Kernels::Portable));
 
-tests_of!(
-    avx2,
-    Cpu::new(Precision::F32, Kernels::Avx2),
-    cfg_attr(not(host_avx2), ignore = "this machine has no AVX2 with FMA and F16C")
-);
+tests_of!(avx2, Cpu::new(Precision::F32, Kernels::Avx2), needs::avx2);
 
-tests_of!(
-    avx512,
-    Cpu::new(Precision::F32, Kernels::Avx512),
-    cfg_attr(not(host_avx512), ignore = "this machine has no AVX-512 (F, BW, DQ, VL)")
-);
+tests_of!(avx512, Cpu::new(Precision::F32, Kernels::Avx512), needs::avx512);
 
 #[cfg(feature = "cuda")]
-tests_of!(
-    emulated_f32,
-    Emulated::new(Products::F32, Convolution::Exact),
-    cfg_attr(not(cxx), ignore = "no C++ compiler")
-);
+tests_of!(emulated_f32, Emulated::new(Products::F32, Convolution::Exact), needs::cxx);
 
 #[cfg(feature = "cuda")]
 tests_of!(
     few bits: emulated_fast,
     Emulated::new(Products::F32, Convolution::Fast),
-    cfg_attr(not(cxx), ignore = "no C++ compiler")
+    needs::cxx
 );
 
 #[cfg(feature = "cuda")]
 tests_of!(
     few bits: emulated_f16,
     Emulated::new(Products::F16, Convolution::Fast),
-    cfg_attr(not(cxx), ignore = "no C++ compiler")
+    needs::cxx
 );
 
 #[cfg(feature = "cuda")]
 tests_of!(
     few bits: emulated_bf16,
     Emulated::new(Products::Bf16, Convolution::Fast),
-    cfg_attr(not(cxx), ignore = "no C++ compiler")
+    needs::cxx
 );
 
 /// Without transforms on the way forward, integers are exact where a pooling's adjoint leaves most numbers zero: the way back
@@ -157,14 +145,6 @@ macro_rules! exact_tests_of {
     };
 }
 
-exact_tests_of!(
-    avx2_exact,
-    Kernels::Avx2,
-    cfg_attr(not(host_avx2), ignore = "this machine has no AVX2 with FMA and F16C")
-);
+exact_tests_of!(avx2_exact, Kernels::Avx2, needs::avx2);
 
-exact_tests_of!(
-    avx512_exact,
-    Kernels::Avx512,
-    cfg_attr(not(host_avx512), ignore = "this machine has no AVX-512 (F, BW, DQ, VL)")
-);
+exact_tests_of!(avx512_exact, Kernels::Avx512, needs::avx512);

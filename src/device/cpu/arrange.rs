@@ -1,6 +1,8 @@
 //! Moves numbers between layouts and places: dense ↔ blocks, flattening, slices, paddings, concatenations.
 
 use super::layout::index;
+use super::repeated::MOST_LANES;
+use crate::device::Spare;
 use crate::tensor::functions::exp;
 use crate::tensor::{AxisMove, Moves, Scalar, Shape};
 
@@ -14,11 +16,11 @@ pub(super) fn block<T: Scalar>(dense: &[T], shape: Shape, lanes: usize, out: &mu
     }
 }
 
-/// Blocks to dense `[c][h][w]`.
-pub(super) fn unblock<T: Copy>(blocks: &[T], shape: Shape, lanes: usize, out: &mut [T]) {
+/// Blocks to dense `[c][h][w]`, each number turned into another type.
+pub(super) fn unblock<T: Copy, U>(blocks: &[T], shape: Shape, lanes: usize, out: &mut [U], turn: impl Fn(T) -> U) {
     for (c, plane) in out.chunks_exact_mut(shape.plane()).enumerate() {
         for (pixel, v) in plane.iter_mut().enumerate() {
-            *v = blocks[index(shape, lanes, c, pixel)];
+            *v = turn(blocks[index(shape, lanes, c, pixel)]);
         }
     }
 }
@@ -31,9 +33,12 @@ pub(super) fn moved<T: Scalar>(
     (out, block): (&mut [T], usize),
     to: Shape,
     lanes: usize,
+    lists: &mut Spare,
 ) {
     let used = lanes.min(to.c - block * lanes);
-    let sources: Vec<Option<usize>> = (0..used).map(|i| moves.channel(block * lanes + i, from.c)).collect();
+    let mut all = [None; MOST_LANES];
+    all[..used].iter_mut().enumerate().for_each(|(i, source)| *source = moves.channel(block * lanes + i, from.c));
+    let sources = &all[..used];
     // Whole vectors move where every lane keeps its place.
     let whole = sources[0].filter(|first| first.is_multiple_of(lanes));
     let whole = whole.filter(|first| sources.iter().enumerate().all(|(i, source)| *source == Some(first + i)));
@@ -44,7 +49,7 @@ pub(super) fn moved<T: Scalar>(
         return;
     }
     out.fill(T::ZERO);
-    let columns: Vec<Option<usize>> = (0..to.w).map(|x| moves.axes[2].source(x, from.w)).collect();
+    let columns = lists.of((0..to.w).map(|x| moves.axes[2].source(x, from.w)));
     for y in 0..to.h {
         let Some(row) = moves.axes[1].source(y, from.h) else { continue };
         if let Some(first) = whole {
@@ -65,18 +70,19 @@ pub(super) fn moved<T: Scalar>(
             }
         }
     }
+    lists.keep(columns);
 }
 
 /// Block `block` of the concatenation `out` of `parts` along the channels.
-pub(super) fn concatenated<T: Scalar>(
-    parts: &[(&[T], Shape)],
+pub(super) fn concatenated<'a, T: Scalar>(
+    parts: impl Iterator<Item = (&'a [T], Shape)>,
     (out, block): (&mut [T], usize),
     to: Shape,
     lanes: usize,
 ) {
     let (first, used) = (block * lanes, lanes.min(to.c - block * lanes));
     let mut at = 0;
-    for &(x, from) in parts {
+    for (x, from) in parts {
         let (start, end) = (at.max(first), (at + from.c).min(first + used));
         if start == first && end == first + lanes && (first - at).is_multiple_of(lanes) {
             // A whole block, which lies as it will lie.
@@ -106,10 +112,10 @@ pub(super) fn weighted_channel_sum<T: Scalar>(weights: &[T], x: &[T], from: Shap
 }
 
 /// Softmax over each of `groups` groups of channels at each pixel, in double precision.
-pub(super) fn softmax<T: Scalar>(x: &[T], shape: Shape, groups: usize, lanes: usize, out: &mut [T]) {
+pub(super) fn softmax<T: Scalar>(x: &[T], shape: Shape, groups: usize, lanes: usize, out: &mut [T], lists: &mut Spare) {
     out.fill(T::ZERO);
     let size = shape.c / groups;
-    let mut powers = vec![0.0; size];
+    let mut powers = lists.zeros(size);
     for pixel in 0..shape.plane() {
         for g in 0..groups {
             let place = |c: usize| index(shape, lanes, g * size + c, pixel);
@@ -121,6 +127,7 @@ pub(super) fn softmax<T: Scalar>(x: &[T], shape: Shape, groups: usize, lanes: us
             powers.iter().enumerate().for_each(|(c, power)| out[place(c)] = T::from_f64(power / total));
         }
     }
+    lists.keep(powers);
 }
 
 /// `values[c]` at every pixel of channel `c`.

@@ -44,7 +44,45 @@ impl<'a> ProgramNeeds<'a> {
     }
 }
 
+/// What was found out about a plan: fitting it again would change nothing.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fitted {
+    plan: u64,
+    wanted: usize,
+    room: ProgramRoom,
+    /// The state of the device for which this holds.
+    changes: u64,
+    copies: usize,
+    scratch_share: usize,
+}
+
+/// Most plans about which this is remembered.
+const MOST_FITTED: usize = 64;
+
 impl<I: Isa> Cpu<I> {
+    /// Finds or makes room for a plan; [`Device::fit`](crate::device::Device::fit).
+    pub(super) fn fit_plan(&mut self, plan: &Plan, wanted: usize, room: ProgramRoom) -> Result<usize> {
+        let before = self.changes;
+        let same = |f: &&Fitted| f.plan == plan.id && f.wanted == wanted && f.room == room && f.changes == before;
+        if let Some(fitted) = self.fitted.iter().find(same) {
+            self.scratch_share = fitted.scratch_share;
+            return Ok(fitted.copies);
+        }
+        let buffers = |cpu: &Self| [&cpu.transient, &cpu.scratch, &cpu.arena].map(Buffer::len);
+        let lengths = buffers(self);
+        let copies = self.make_room(plan, wanted, room)?;
+        self.changes += u64::from(buffers(self) != lengths);
+        if self.changes == before {
+            self.fitted.retain(|f| f.changes == before);
+            if self.fitted.len() >= MOST_FITTED {
+                self.fitted.clear();
+            }
+            let scratch_share = self.scratch_share;
+            self.fitted.push(Fitted { plan: plan.id, wanted, room, changes: before, copies, scratch_share });
+        }
+        Ok(copies)
+    }
+
     fn needs<'a>(&mut self, plan: &'a Plan) -> ProgramNeeds<'a> {
         let mut needs = ProgramNeeds { packed: Vec::new(), scratch: 0 };
         let mut seen = HashSet::new();
@@ -75,7 +113,7 @@ impl<I: Isa> Cpu<I> {
         needs
     }
 
-    pub(super) fn make_room(&mut self, plan: &Plan, wanted: usize, room: ProgramRoom) -> Result<usize> {
+    fn make_room(&mut self, plan: &Plan, wanted: usize, room: ProgramRoom) -> Result<usize> {
         let (all_of_it, limit) = room.bytes();
         let needs = self.needs(plan);
         // Both programs run in the same arena; the closing one, on at most as many pictures as there are copies.
@@ -104,6 +142,7 @@ impl<I: Isa> Cpu<I> {
         let mut others: usize = self.resident.iter().filter(|(k, _)| !mine.contains(k)).map(|(_, b)| b.len()).sum();
         let comfortable = scratch.saturating_add(copy.saturating_mul(useful)).saturating_add(all);
         if comfortable.saturating_add(others) > limit {
+            self.changes += u64::from(others > 0);
             self.resident.retain(|k, _| mine.contains(k));
             others = 0;
         }
@@ -142,7 +181,7 @@ impl<I: Isa> Cpu<I> {
     fn keep(&mut self, needs: &ProgramNeeds<'_>, room: usize) -> Result<()> {
         let staying: HashSet<&PackKey> = needs.staying(room).map(|p| &p.plan.key).collect();
         for dropped in needs.packed.iter().filter(|p| !staying.contains(&p.plan.key)) {
-            self.resident.remove(&dropped.plan.key);
+            self.changes += u64::from(self.resident.remove(&dropped.plan.key).is_some());
         }
         for packed in needs.staying(room) {
             if self.resident.contains_key(&packed.plan.key) {
@@ -152,6 +191,7 @@ impl<I: Isa> Cpu<I> {
             let out = &mut buffer.as_mut_slice::<I::T>()[..packed.plan.packed_len];
             packed.plan.pack::<I>(packed.layer, packed.direction, self.pool.as_ref(), out);
             self.resident.insert(packed.plan.key.clone(), buffer);
+            self.changes += 1;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use super::isa::Isa;
 use super::memory::Shared;
 use super::pointwise::{Activate, bounds};
 use super::{Cpu, CpuValues, layout, linear};
-use crate::device::Device;
+use crate::device::{Device, Spare};
 use crate::program::{ConvLayer, Epilogue, Form, LinearLayer, Range, Value, WinnerWidth};
 use crate::tensor::Scalar;
 
@@ -17,12 +17,12 @@ const MOST_ROWS: usize = 256;
 impl<I: Isa> Cpu<I> {
     pub(super) fn conv(
         &mut self,
-        layer: &ConvLayer,
-        direction: PassDirection,
+        (layer, direction): (&ConvLayer, PassDirection),
         read: Value,
         out: Value,
         e: &Epilogue,
         v: &CpuValues<'_, I>,
+        spare: &mut Spare,
     ) {
         let plan = self.conv_plan(layer, direction, v.plan.zeros(read));
         debug_assert!(plan.scratch_len <= self.scratch_share, "the program was not fitted");
@@ -35,7 +35,7 @@ impl<I: Isa> Cpu<I> {
             }
         };
         let bias = match (&layer.bias, direction) {
-            (Some(bias), PassDirection::Forward) => padded::<I>(bias),
+            (Some(bias), PassDirection::Forward) => padded::<I>(bias, spare),
             _ => Vec::new(),
         };
         let finish = |n: usize| conv::Finish {
@@ -50,17 +50,15 @@ impl<I: Isa> Cpu<I> {
             smooth: e.smooth.map(|(f, _)| f),
             slopes: e.smooth.and_then(|(_, slope)| slope).map_or(std::ptr::null_mut(), |slope| v.at(slope, n)),
         };
-        let views: Vec<_> = (0..v.copies)
-            .map(|n| conv::CopyView {
-                read: v.at::<I::T>(read, n).cast_const(),
-                written: v.at(out, n),
-                finish: finish(n),
-            })
-            .collect();
+        let views = spare.of((0..v.copies).map(|n| conv::CopyView {
+            read: v.at::<I::T>(read, n).cast_const(),
+            written: v.at(out, n),
+            finish: finish(n),
+        }));
         let work = conv::ConvWork::<I>::new(&plan, weights, &views, self.threads);
-        self.each(work.tasks(), |t, scratch| {
+        self.each_listing(work.tasks(), |t, scratch, lists| {
             // SAFETY: values, weights and scratch were laid out for this plan; features were detected.
-            unsafe { work.run(t, scratch) };
+            unsafe { work.run(t, scratch, lists) };
         });
         if let (Some((f, slope)), false) = (e.smooth, work.activates()) {
             self.vectors(out, v, |n, first, count| {
@@ -73,14 +71,16 @@ impl<I: Isa> Cpu<I> {
                 unsafe { I::run(Activate::<I> { f, numbers, slopes, count: count * I::LANES }) };
             });
         }
+        spare.keep(views);
+        spare.keep(bias);
     }
 
-    pub(super) fn linear(&self, layer: &LinearLayer, x: Value, out: Value, v: &CpuValues<'_, I>) {
+    pub(super) fn linear(&self, layer: &LinearLayer, x: Value, out: Value, v: &CpuValues<'_, I>, spare: &mut Spare) {
         let rows = layer.weight.rows();
-        let bias = layer.bias.as_ref().map_or(Vec::new(), |b| padded::<I>(b));
+        let bias = layer.bias.as_ref().map_or(Vec::new(), |b| padded::<I>(b, spare));
         let piece = rows.div_ceil(ROW_TASKS * self.threads).next_multiple_of(linear::BLOCK_ROWS).min(MOST_ROWS);
         // SAFETY: the value holds the layer's columns and was written by an earlier step.
-        let live = unsafe { linear::live::<I>(&layer.weight, v.at(x, 0), v.step(x), v.copies) };
+        let live = unsafe { linear::live::<I>(&layer.weight, v.at(x, 0), v.step(x), v.copies, spare) };
         self.each(rows.div_ceil(piece), |t, scratch| {
             let kernel = linear::LinearForward::<I> {
                 weight: &layer.weight,
@@ -97,6 +97,8 @@ impl<I: Isa> Cpu<I> {
             // SAFETY: vectors have the layer's lengths; scratch was made for it; features were detected.
             unsafe { I::run(kernel) };
         });
+        spare.keep(bias);
+        spare.keep(live);
         self.zero_tail(out, v);
     }
 
@@ -163,8 +165,9 @@ impl<I: Isa> Cpu<I> {
 }
 
 /// One number per channel, padded with zeros to whole blocks.
-fn padded<I: Isa>(values: &[f64]) -> Vec<I::T> {
-    let mut out: Vec<I::T> = values.iter().map(|&x| I::T::from_f64(x)).collect();
+fn padded<I: Isa>(values: &[f64], spare: &mut Spare) -> Vec<I::T> {
+    let mut out = spare.take(values.len().next_multiple_of(I::LANES));
+    out.extend(values.iter().map(|&x| I::T::from_f64(x)));
     out.resize(values.len().next_multiple_of(I::LANES), I::T::ZERO);
     out
 }

@@ -27,23 +27,23 @@ mod standardise;
 mod steps;
 mod weights;
 
-use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use choice::Convolution;
 pub use sets::{InstructionSet, Kernels};
 
 use conv::{ConvPlan, PackKey, PassDirection};
+use fitting::Fitted;
 use isa::{Isa, Portable};
 use memory::{Buffer, Shared};
 use rayon::prelude::*;
 
 use super::patch::{Moved, PatchTask, Stem};
 use super::threads::start_pool;
-use super::{Chunk, Description, Device, Harvest, Perturbation, ProgramRoom, Sum};
+use super::{Chunk, Description, Device, Harvest, Perturbation, ProgramRoom, Spare, Sum};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::graph::WeightId;
@@ -150,6 +150,12 @@ struct Cpu<I: Isa> {
     /// One share per thread.
     scratch: Buffer,
     scratch_share: usize,
+    /// Memory for the lists of tasks, one a worker.
+    lists: Vec<Mutex<Spare>>,
+    /// Plans for which there is room, as long as `changes` stays.
+    fitted: Vec<Fitted>,
+    /// Counts changes of what is held.
+    changes: u64,
     peak: u64,
     /// Set where a number that is not finite is clamped, since the result does not show it.
     clamped_infinity: AtomicBool,
@@ -169,6 +175,9 @@ impl<I: Isa> Cpu<I> {
             arena: Buffer::empty(),
             scratch: Buffer::empty(),
             scratch_share: 0,
+            lists: (0..threads).map(|_| Mutex::default()).collect(),
+            fitted: Vec::new(),
+            changes: 0,
             peak: 0,
             clamped_infinity: AtomicBool::new(false),
             isa: std::marker::PhantomData,
@@ -188,14 +197,29 @@ impl<I: Isa> Cpu<I> {
     /// Runs `task(index, scratch)` for every index below `tasks`; `scratch` holds `scratch_share` numbers, as computed
     /// by `Cpu::needs` for the last fitted plan. After cancellation, tasks are skipped: their results are not used.
     fn each(&self, tasks: usize, task: impl Fn(usize, *mut I::T) + Sync) {
+        self.each_by(tasks, |_, i, scratch| task(i, scratch));
+    }
+
+    /// As [`Cpu::each`]; the task also gets memory for lists.
+    fn each_listing(&self, tasks: usize, task: impl Fn(usize, *mut I::T, &mut Spare) + Sync) {
+        self.each_by(tasks, |worker, i, scratch| {
+            // A worker has one task at a time, so nobody waits.
+            let mut lists = self.lists[worker].lock().unwrap_or_else(PoisonError::into_inner);
+            task(i, scratch, &mut lists);
+        });
+    }
+
+    /// As [`Cpu::each`]; the task also gets the number of its worker, which is below `threads`.
+    fn each_by(&self, tasks: usize, task: impl Fn(usize, usize, *mut I::T) + Sync) {
         let scratch = Shared(self.scratch.pointer().cast::<I::T>());
         let share = self.scratch_share;
         let run = |i| {
             if !self.cancel.is_cancelled() {
+                let worker = rayon::current_thread_index().unwrap_or(0);
                 // SAFETY: `install` runs tasks on this pool's workers, whose indices are below `threads`, and each has
                 // a share of the scratch buffer. A task ends before its worker takes another, since tasks do not use
                 // rayon.
-                task(i, unsafe { scratch.add(rayon::current_thread_index().unwrap_or(0) * share) });
+                task(worker, i, unsafe { scratch.add(worker * share) });
             }
         };
         match &self.pool {
@@ -203,7 +227,7 @@ impl<I: Isa> Cpu<I> {
             _ => {
                 let tasks = (0..tasks).take_while(|_| !self.cancel.is_cancelled());
                 // SAFETY: outside the pool there is one worker.
-                tasks.for_each(|i| task(i, unsafe { scratch.add(0) }));
+                tasks.for_each(|i| task(0, i, unsafe { scratch.add(0) }));
             }
         }
     }
@@ -274,6 +298,10 @@ impl<I: Isa> Device for Cpu<I> {
         Description { device: "cpu".into(), kernels: I::NAME.into(), precision: I::T::PRECISION, threads: self.threads }
     }
 
+    fn precision(&self) -> Precision {
+        I::T::PRECISION
+    }
+
     fn bytes_of(&self, form: Form) -> usize {
         layout::bytes(form, I::LANES, size_of::<I::T>())
     }
@@ -283,7 +311,7 @@ impl<I: Isa> Device for Cpu<I> {
     }
 
     fn fit(&mut self, plan: &Plan, wanted: usize, room: ProgramRoom) -> Result<usize> {
-        self.make_room(plan, wanted, room)
+        self.fit_plan(plan, wanted, room)
     }
 
     fn held_bytes(&self) -> u64 {
@@ -293,6 +321,7 @@ impl<I: Isa> Device for Cpu<I> {
     fn release(&mut self, most: u64) {
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         if self.held() > most {
+            self.changes += 1;
             [&mut self.arena, &mut self.transient, &mut self.scratch].into_iter().for_each(|buffer| buffer.shrink(0));
         }
         if self.held() > most {
@@ -365,6 +394,7 @@ impl<I: Isa> Device for Cpu<I> {
     }
 
     fn forget(&mut self, weights: &HashSet<u64>) {
+        self.changes += 1;
         self.plans.retain(|key, _| !weights.contains(&key.weight.stored()));
         self.resident.retain(|key, _| !weights.contains(&key.weight().stored()));
     }
@@ -387,12 +417,8 @@ impl<I: Isa> Cpu<I> {
         if copies * plan.copy_bytes > self.arena.len() {
             return Err(Error::device(format!("a chunk of {copies} copies was not made room for")));
         }
-        harvest.scores = vec![0.0; copies];
-        harvest.logits = vec![Vec::new(); copies];
-        harvest.decisions = vec![Default::default(); copies];
-        harvest.stores.clear();
+        harvest.begin(copies, plan.slots());
         let values = CpuValues { plan, arena: Shared(self.arena.pointer()), copies, isa: std::marker::PhantomData };
-        harvest.clamped_infinity = false;
         self.clamped_infinity.store(false, Ordering::Relaxed);
         for (i, step) in plan.steps().iter().enumerate() {
             self.step(step, &values, chunk, harvest)?;
@@ -411,6 +437,12 @@ impl<I: Isa> Cpu<I> {
         self.each(v.copies * blocks, |t, _| task(t / blocks, t % blocks));
     }
 
+    /// As [`Cpu::blocks`]; the task also gets memory for lists.
+    fn blocks_listing(&self, out: Value, v: &CpuValues<'_, I>, task: impl Fn(usize, usize, &mut Spare) + Sync) {
+        let blocks = v.shape(out).c.div_ceil(I::LANES);
+        self.each_listing(v.copies * blocks, |t, _, lists| task(t / blocks, t % blocks, lists));
+    }
+
     /// Runs `task(copy, numbers)` for each copy's numbers of `out`.
     fn copies(&self, out: Value, v: &CpuValues<'_, I>, task: impl Fn(usize, &mut [I::T]) + Sync) {
         // SAFETY: every task writes its own copy.
@@ -427,17 +459,13 @@ impl<I: Isa> Cpu<I> {
         });
     }
 
-    fn perturb(&self, out: Value, v: &CpuValues<'_, I>, chunk: &Chunk<'_>) {
+    fn perturb(&self, out: Value, v: &CpuValues<'_, I>, chunk: &Chunk<'_>, spare: &mut Spare) {
         match chunk.perturbation {
             Perturbation::Boxes(boxes) => return self.boxes(boxes, out, v, chunk),
             Perturbation::Masks(masks) => return self.masks(masks, out, v, chunk),
             _ => {}
         }
         let shape = v.shape(out);
-        // Each picture is converted at most once per chunk; its copies are consecutive.
-        let mut items: Vec<usize> = chunk.slots.iter().map(|s| s.item).collect();
-        items.sort_unstable();
-        items.dedup();
         if let Perturbation::Others(others) = chunk.perturbation {
             self.copies(out, v, |n, to| {
                 let slot = chunk.slots[n];
@@ -445,22 +473,31 @@ impl<I: Isa> Cpu<I> {
             });
             return;
         }
-        let pictures: HashMap<usize, _> = items
-            .into_iter()
-            .map(|item| {
-                let baseline = match chunk.perturbation {
-                    Perturbation::Path { baselines, .. } => baselines[item].numbers(),
-                    _ => Cow::Borrowed(&[] as &[I::T]),
+        let baseline = |item: usize| match chunk.perturbation {
+            Perturbation::Path { baselines, .. } => Some(&baselines[item]),
+            _ => None,
+        };
+        // Each picture of another precision is converted once per chunk; its copies are consecutive.
+        let mut converted: Vec<(usize, [Vec<I::T>; 2])> = spare.take(v.copies);
+        for slot in chunk.slots {
+            if converted.last().is_none_or(|(item, _)| *item != slot.item) {
+                let tensors = [Some(&chunk.pictures[slot.item]), baseline(slot.item)];
+                let convert = |tensor: Option<&Tensor>| {
+                    let other = tensor.filter(|tensor| tensor.stored::<I::T>().is_none());
+                    other.map_or_else(Vec::new, |tensor| spare.of(tensor.each().map(I::T::from_f64)))
                 };
-                (item, (chunk.pictures[item].numbers(), baseline))
-            })
-            .collect();
+                converted.push((slot.item, tensors.map(convert)));
+            }
+        }
         let pieces = shape.plane().div_ceil(PIECE);
         self.each(v.copies * pieces, |t, _| {
             let (n, first) = (t / pieces, t % pieces * PIECE);
             let pixels = first..shape.plane().min(first + PIECE);
             let slot = chunk.slots[n];
-            let (picture, baseline) = &pictures[&slot.item];
+            let kept = converted.iter().find(|(item, _)| *item == slot.item);
+            let kept = |which: usize| kept.map_or(&[][..], |(_, all)| all[which].as_slice());
+            let picture = chunk.pictures[slot.item].stored().unwrap_or(kept(0));
+            let baseline = baseline(slot.item).and_then(|tensor| tensor.stored()).unwrap_or(kept(1));
             let copy = match chunk.perturbation {
                 Perturbation::None | Perturbation::Boxes(_) | Perturbation::Masks(_) | Perturbation::Others(_) => {
                     source::Copy::Same
@@ -479,5 +516,9 @@ impl<I: Isa> Cpu<I> {
             // SAFETY: the copy holds the shape; features were detected.
             unsafe { I::run(kernel) };
         });
+        for (_, all) in converted.drain(..) {
+            all.into_iter().for_each(|numbers| spare.keep(numbers));
+        }
+        spare.keep(converted);
     }
 }

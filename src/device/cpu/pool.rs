@@ -1,6 +1,7 @@
 //! Pools and their adjoints; one task per channel block of a picture.
 
 use super::isa::{CpuKernel, Isa};
+use crate::device::{Lists, Spare};
 use crate::program::{PoolLayer, WinnerWidth};
 use crate::tensor::{Blend, Scalar, Shape};
 
@@ -185,15 +186,16 @@ impl<I: Isa> CpuKernel<I> for Prefer<I> {
 }
 
 /// Sends signals to the winners of one channel block: every element sums the windows that it won, in order.
-pub(super) struct MaxAdjoint<I: Isa> {
+pub(super) struct MaxAdjoint<'a, I: Isa> {
     pub layer: PoolLayer,
+    pub lists: &'a mut Spare,
     pub s: *const I::T,
     pub winners: *const u8,
     pub width: WinnerWidth,
     pub out: *mut I::T,
 }
 
-impl<I: Isa> MaxAdjoint<I> {
+impl<I: Isa> MaxAdjoint<'_, I> {
     /// Bit `i` is set if `tap` won lane `i` of window `at`.
     #[inline(always)]
     unsafe fn won(&self, at: usize, tap: usize) -> u32 {
@@ -210,7 +212,7 @@ impl<I: Isa> MaxAdjoint<I> {
     }
 }
 
-impl<I: Isa> CpuKernel<I> for MaxAdjoint<I> {
+impl<I: Isa> CpuKernel<I> for MaxAdjoint<'_, I> {
     #[inline(always)]
     unsafe fn call(self) {
         let walk = Walk::new(self.layer);
@@ -218,16 +220,16 @@ impl<I: Isa> CpuKernel<I> for MaxAdjoint<I> {
         let Shape { h, w, .. } = self.layer.input;
         let taps = self.layer.window.kernel[1];
         // Winners inside the padding (in unused lanes, or in decisions passed to the run) belong to no element.
-        let columns: Vec<Vec<_>> = (0..w).map(|x| walk.covering(x, 1).collect()).collect();
-        let mut rows = Vec::new();
+        let columns = Lists::new(&mut *self.lists, w, |x| walk.covering(x, 1));
+        let rows = Lists::new(&mut *self.lists, h, |y| walk.covering(y, 0));
         for y in 0..h {
-            rows.clear();
-            rows.extend(walk.covering(y, 0));
-            for (x, columns) in columns.iter().enumerate() {
+            let rows = rows.get(y);
+            for x in 0..w {
+                let columns = columns.get(x);
                 // SAFETY: as for `Max`.
                 unsafe {
                     let mut sum = I::zero();
-                    for &(row, ky) in &rows {
+                    for &(row, ky) in rows {
                         for &(column, kx) in columns {
                             let at = row * windows + column;
                             let won = self.won(at, ky * taps + kx);
@@ -238,6 +240,8 @@ impl<I: Isa> CpuKernel<I> for MaxAdjoint<I> {
                 }
             }
         }
+        rows.keep(&mut *self.lists);
+        columns.keep(&mut *self.lists);
     }
 }
 
@@ -334,6 +338,7 @@ impl<I: Isa> CpuKernel<I> for Adaptive<I> {
 /// Weighted sums over rows and columns of one channel block.
 pub(super) struct Resample<'a, I: Isa> {
     pub blends: &'a [Blend; 2],
+    pub lists: &'a mut Spare,
     pub from_columns: usize,
     pub from: *const I::T,
     pub to: *mut I::T,
@@ -343,19 +348,16 @@ impl<I: Isa> CpuKernel<I> for Resample<'_, I> {
     #[inline(always)]
     unsafe fn call(self) {
         let [rows, columns] = self.blends;
-        let numbers = |blend: &Blend, o: usize| -> Vec<(usize, I::T)> {
-            blend.terms(o).map(|(source, weight)| (source, I::T::from_f64(weight))).collect()
-        };
-        let across: Vec<_> = (0..columns.len()).map(|x| numbers(columns, x)).collect();
+        let across = Lists::new(&mut *self.lists, columns.len(), |x| numbers::<I::T>(columns, x));
+        let down = Lists::new(&mut *self.lists, rows.len(), |y| numbers::<I::T>(rows, y));
         // SAFETY: pointers are to one channel block of values with the blends' rows and columns.
         unsafe {
             for y in 0..rows.len() {
-                let down = numbers(rows, y);
-                for (x, across) in across.iter().enumerate() {
+                for x in 0..columns.len() {
                     let mut sum = I::zero();
-                    for &(row, weight) in &down {
+                    for &(row, weight) in down.get(y) {
                         let mut along = I::zero();
-                        for &(column, weight) in across {
+                        for &(column, weight) in across.get(x) {
                             let at = (row * self.from_columns + column) * I::LANES;
                             along = I::fma(I::splat(weight), I::load(self.from.add(at)), along);
                         }
@@ -365,7 +367,14 @@ impl<I: Isa> CpuKernel<I> for Resample<'_, I> {
                 }
             }
         }
+        across.keep(&mut *self.lists);
+        down.keep(&mut *self.lists);
     }
+}
+
+/// The terms of a blend's output.
+fn numbers<T: Scalar>(blend: &Blend, o: usize) -> impl Iterator<Item = (usize, T)> + '_ {
+    blend.terms(o).map(|(source, weight)| (source, T::from_f64(weight)))
 }
 
 /// Mean over the plane of one channel block, as a vector.

@@ -1,6 +1,7 @@
 //! Marks the numbers of a feature map that exceed a quantile of all of them.
 
 use super::{arrange, layout};
+use crate::device::Spare;
 use crate::tensor::{Scalar, Shape};
 
 /// The `q`-quantile, with linear interpolation; NaN sorts above all numbers.
@@ -22,10 +23,11 @@ fn quantile<T: Scalar>(numbers: &mut [T], q: f64) -> f64 {
 ///
 /// # Safety
 /// `bits` has room for one bit per number of `x`, a multiple of eight, and nothing else accesses them.
-pub(super) unsafe fn above<T: Scalar>(x: &[T], shape: Shape, lanes: usize, q: f64, bits: *mut u8) {
-    let mut numbers = vec![T::ZERO; shape.len()];
-    arrange::unblock(x, shape, lanes, &mut numbers);
+pub(super) unsafe fn above<T: Scalar>(x: &[T], shape: Shape, lanes: usize, q: f64, bits: *mut u8, lists: &mut Spare) {
+    let mut numbers = lists.zeros(shape.len());
+    arrange::unblock(x, shape, lanes, &mut numbers, T::to_f64);
     let threshold = quantile(&mut numbers, q);
+    lists.keep(numbers);
     // SAFETY: as the caller promises.
     let bits = unsafe { std::slice::from_raw_parts_mut(bits, x.len() / 8) };
     bits.fill(0);

@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::isa::{CpuKernel, Isa};
 use super::layout::index;
 use super::repeated::MOST_LANES;
+use crate::device::Spare;
 use crate::graph::Standardise;
 use crate::tensor::{Scalar, Shape};
 
@@ -222,13 +223,14 @@ impl<I: Isa> CpuKernel<I> for EachPosition<I> {
 }
 
 /// All positions of a copy together, for some groups.
-pub(super) struct AllPositions<I: Isa> {
+pub(super) struct AllPositions<'a, I: Isa> {
     pub of: Normed<I>,
+    pub lists: &'a mut Spare,
     /// As [`AllPositions::together`] divides them.
     pub groups: Range<usize>,
 }
 
-impl<I: Isa> AllPositions<I> {
+impl<I: Isa> AllPositions<'_, I> {
     /// The fewest groups with whole vectors of channels; all groups where that needs more.
     pub fn together(norm: Standardise, shape: Shape) -> usize {
         let channels = shape.c / norm.groups;
@@ -236,7 +238,7 @@ impl<I: Isa> AllPositions<I> {
     }
 }
 
-impl<I: Isa> CpuKernel<I> for AllPositions<I> {
+impl<I: Isa> CpuKernel<I> for AllPositions<'_, I> {
     #[inline(always)]
     unsafe fn call(self) {
         let (of, groups) = (&self.of, self.groups.clone());
@@ -264,7 +266,9 @@ impl<I: Isa> CpuKernel<I> for AllPositions<I> {
             if groups.end == of.norm.groups {
                 of.clear_rest();
             }
-            let mut means = vec![I::T::ZERO; groups.len()];
+            let lists = self.lists;
+            let mut zeros = || lists.of((0..groups.len()).map(|_| I::T::ZERO));
+            let [mut means, mut seconds, mut along, mut scales] = std::array::from_fn(|_| zeros());
             for block in blocks.clone() {
                 let mut sum = I::zero();
                 for pixel in 0..plane {
@@ -273,7 +277,6 @@ impl<I: Isa> CpuKernel<I> for AllPositions<I> {
                 gather(&mut means, block, sum);
             }
             means.iter_mut().for_each(|mean| *mean = *mean * of.share());
-            let mut seconds = vec![I::T::ZERO; groups.len()];
             for block in blocks.clone() {
                 let (mean, used, mut second) = (spread(&means, block), of.used(block), I::zero());
                 for pixel in 0..plane {
@@ -281,17 +284,17 @@ impl<I: Isa> CpuKernel<I> for AllPositions<I> {
                 }
                 gather(&mut seconds, block, second);
             }
-            let sums = means.iter().zip(&seconds);
-            let numbers: Vec<_> =
-                groups.clone().zip(sums).map(|(g, (&mean, &second))| of.numbers(g, 0, mean, second)).collect();
-            let along: Vec<I::T> = numbers.iter().map(|n| n.along).collect();
-            let scales: Vec<I::T> = numbers.iter().map(|n| n.scale).collect();
+            for (i, g) in groups.clone().enumerate() {
+                let numbers = of.numbers(g, 0, means[i], seconds[i]);
+                (along[i], scales[i]) = (numbers.along, numbers.scale);
+            }
             for block in blocks {
                 let all = [&means, &along, &scales].map(|numbers| spread(numbers, block));
                 for pixel in 0..plane {
                     of.finish((block * plane + pixel) * I::LANES, all, of.used(block));
                 }
             }
+            [means, seconds, along, scales].into_iter().for_each(|numbers| lists.keep(numbers));
         }
     }
 }

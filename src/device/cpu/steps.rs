@@ -9,8 +9,8 @@ use super::{Cpu, CpuValues, PIECE, arrange, pool, quantile, repeated, source};
 use crate::device::{Chunk, Harvest};
 use crate::error::{Error, Result};
 use crate::graph::{Link, NodeId, Standardise};
-use crate::program::{Elementwise, Form, PoolLayer, Range, Score, Statistic, Step, Value, WinnerWidth};
-use crate::tensor::{Scalar, Tensor};
+use crate::program::{Elementwise, Form, PoolLayer, Range, Role, Score, Statistic, Step, Value, WinnerWidth};
+use crate::tensor::Scalar;
 
 impl<I: Isa> Cpu<I> {
     /// Runs a step for all copies. Unused lanes of its results are zero.
@@ -22,14 +22,16 @@ impl<I: Isa> Cpu<I> {
         harvest: &mut Harvest,
     ) -> Result<()> {
         match step {
-            Step::Perturb { out } => self.perturb(*out, v, chunk),
+            Step::Perturb { out } => self.perturb(*out, v, chunk, &mut harvest.spare),
             Step::Load { slot, out } => self.load(*slot, *out, v, chunk)?,
             Step::LoadDecisions { node, out } => self.load_all_decisions(*node, *out, v, chunk)?,
-            Step::Conv { layer, x, out, epilogue } => self.conv(layer, PassDirection::Forward, *x, *out, epilogue, v),
-            Step::ConvAdjoint { layer, s, out, epilogue } => {
-                self.conv(layer, PassDirection::Adjoint, *s, *out, epilogue, v);
+            Step::Conv { layer, x, out, epilogue } => {
+                self.conv((layer, PassDirection::Forward), *x, *out, epilogue, v, &mut harvest.spare);
             }
-            Step::Linear { layer, x, out } => self.linear(layer, *x, *out, v),
+            Step::ConvAdjoint { layer, s, out, epilogue } => {
+                self.conv((layer, PassDirection::Adjoint), *s, *out, epilogue, v, &mut harvest.spare);
+            }
+            Step::Linear { layer, x, out } => self.linear(layer, *x, *out, v, &mut harvest.spare),
             Step::LinearAdjoint { layer, s, out } => self.linear_adjoint(layer, *s, *out, v),
             Step::ConvWeightAdjoint { layer, x, s, out } => self.conv_weight_adjoint(layer, *x, *s, *out, v),
             Step::LinearWeightAdjoint { x, s, out, .. } => self.linear_weight_adjoint(*x, *s, *out, v),
@@ -43,9 +45,9 @@ impl<I: Isa> Cpu<I> {
             Step::Elementwise { op, xs, out } => self.elementwise(*op, xs, *out, v)?,
             Step::Contract { xs, out } => self.contract(xs, *out, v)?,
             Step::Inside { x, range, out } => self.inside(*x, *range, *out, v),
-            Step::AboveQuantile { x, q, out } => self.each(v.copies, |n, _| {
+            Step::AboveQuantile { x, q, out } => self.each_listing(v.copies, |n, _, lists| {
                 // SAFETY: every task writes its own copy's bits, one per number.
-                unsafe { quantile::above(v.slice(*x, n), v.shape(*x), I::LANES, *q, v.at(*out, n)) };
+                unsafe { quantile::above(v.slice(*x, n), v.shape(*x), I::LANES, *q, v.at(*out, n), lists) };
             }),
             Step::MaxPool { layer, x, out, winners } => self.max_pool(*layer, [*x, *out], *winners, v),
             Step::PreferWinners { layer, x, winners, preferred, out } => {
@@ -64,9 +66,10 @@ impl<I: Isa> Cpu<I> {
             Step::AdaptiveAvgPoolAdjoint { s, out } => self.adaptive(PassDirection::Adjoint, [*s, *out], v),
             Step::Softmax { groups, x, out } => {
                 let shape = v.shape(*x);
-                self.copies(*out, v, |n, to| {
-                    // SAFETY: `x` was written by an earlier step.
-                    arrange::softmax(unsafe { v.slice(*x, n) }, shape, *groups, I::LANES, to);
+                self.each_listing(v.copies, |n, _, lists| {
+                    // SAFETY: `x` was written by an earlier step; every task writes its own copy.
+                    let (x, to) = unsafe { (v.slice(*x, n), v.slice_mut(*out, n)) };
+                    arrange::softmax(x, shape, *groups, I::LANES, to, lists);
                 });
             }
             Step::Standardise { norm, x, out, scale } => {
@@ -85,15 +88,16 @@ impl<I: Isa> Cpu<I> {
                 arrange::weighted_channel_sum(weights, numbers, v.shape(*x), I::LANES, out);
             }),
             Step::Fill { values, out } => {
-                let values: Vec<I::T> = values.iter().map(|&x| I::T::from_f64(x)).collect();
+                let values = harvest.spare.of(values.iter().map(|&x| I::T::from_f64(x)));
                 let shape = v.shape(*out);
                 self.copies(*out, v, |_, to| arrange::fill(&values, shape, I::LANES, to));
+                harvest.spare.keep(values);
             }
             Step::Flatten { x, out } => self.copies(*out, v, |n, out| {
                 let shape = v.shape(*x);
                 out.fill(I::T::ZERO);
                 // SAFETY: the value read was written by an earlier step.
-                arrange::unblock(unsafe { v.slice(*x, n) }, shape, I::LANES, &mut out[..shape.len()]);
+                arrange::unblock(unsafe { v.slice(*x, n) }, shape, I::LANES, &mut out[..shape.len()], |x| x);
             }),
             Step::Unflatten { s, out } => self.copies(*out, v, |n, to| {
                 let shape = v.shape(*out);
@@ -104,11 +108,12 @@ impl<I: Isa> Cpu<I> {
             Step::Concat { xs, out } => self.concat(xs, *out, v),
             Step::Resample { x, blends, out } => {
                 let (from, to) = (v.shape(*x), v.shape(*out));
-                self.blocks(*out, v, |n, b| {
+                self.blocks_listing(*out, v, |n, b, lists| {
                     // SAFETY: block `b` lies inside the values; features were detected.
                     unsafe {
                         I::run(pool::Resample::<I> {
                             blends,
+                            lists,
                             from_columns: from.w,
                             from: v.at::<I::T>(*x, n).add(b * from.plane() * I::LANES),
                             to: v.at::<I::T>(*out, n).add(b * to.plane() * I::LANES),
@@ -119,12 +124,12 @@ impl<I: Isa> Cpu<I> {
             Step::Move { x, moves, out } => {
                 let (from, to) = (v.shape(*x), v.shape(*out));
                 let len = to.plane() * I::LANES;
-                self.blocks(*out, v, |n, b| {
+                self.blocks_listing(*out, v, |n, b, lists| {
                     // SAFETY: `x` was written by an earlier step; every task writes its own block of `out`.
                     let (x, out) = unsafe {
                         (v.slice(*x, n), std::slice::from_raw_parts_mut(v.at::<I::T>(*out, n).add(b * len), len))
                     };
-                    arrange::moved(x, from, *moves, (out, b), to, I::LANES);
+                    arrange::moved(x, from, *moves, (out, b), to, I::LANES, lists);
                 });
             }
             Step::Head { logits, score, link, seed } => {
@@ -140,9 +145,11 @@ impl<I: Isa> Cpu<I> {
             }
         }
         if !step.keeps_zero() {
-            for out in step.writes().into_iter().filter(|&out| matches!(v.plan.form(out), Form::Dense(_))) {
-                self.copies(out, v, |_, to| arrange::zero_unused(v.shape(out), I::LANES, to));
-            }
+            step.operands(|role, out| {
+                if role == Role::Written && matches!(v.plan.form(out), Form::Dense(_)) {
+                    self.copies(out, v, |_, to| arrange::zero_unused(v.shape(out), I::LANES, to));
+                }
+            });
         }
         Ok(())
     }
@@ -212,11 +219,11 @@ impl<I: Isa> Cpu<I> {
         if norm.across_positions {
             let together = AllPositions::<I>::together(norm, shape);
             let pieces = norm.groups.div_ceil(together);
-            self.each(v.copies * pieces, |t, _| {
+            self.each_listing(v.copies * pieces, |t, _, lists| {
                 let first = t % pieces * together;
                 let groups = first..norm.groups.min(first + together);
                 // SAFETY: values have this shape and its moments; features were detected; a task has whole vectors of channels.
-                unsafe { I::run(AllPositions { of: of(t / pieces), groups }) };
+                unsafe { I::run(AllPositions { of: of(t / pieces), groups, lists }) };
             });
             return;
         }
@@ -334,12 +341,13 @@ impl<I: Isa> Cpu<I> {
         v: &CpuValues<'_, I>,
     ) -> Result<()> {
         let width = width(winners, v)?;
-        self.blocks(out, v, |n, b| {
+        self.blocks_listing(out, v, |n, b, lists| {
             let small = b * layer.output.plane() * I::LANES;
             // SAFETY: block `b` lies inside the values; features were detected.
             unsafe {
                 I::run(pool::MaxAdjoint::<I> {
                     layer,
+                    lists,
                     s: v.at::<I::T>(s, n).add(small),
                     winners: v.at::<u8>(winners, n).add(small * width.bytes()),
                     width,
@@ -405,9 +413,9 @@ impl<I: Isa> Cpu<I> {
         self.blocks(out, v, |n, b| {
             // SAFETY: values read were written by earlier steps; every task writes its own block of `out`.
             unsafe {
-                let parts: Vec<_> = xs.iter().map(|&x| (v.slice(x, n), v.shape(x))).collect();
+                let parts = xs.iter().map(|&x| (v.slice(x, n), v.shape(x)));
                 let block = std::slice::from_raw_parts_mut(v.at::<I::T>(out, n).add(b * len), len);
-                arrange::concatenated(&parts, (block, b), to, I::LANES);
+                arrange::concatenated(parts, (block, b), to, I::LANES);
             }
         });
     }
@@ -448,19 +456,20 @@ impl<I: Isa> Cpu<I> {
         let classes = v.shape(logits).c;
         for (n, slot) in chunk.slots.iter().enumerate() {
             // SAFETY: no other task runs.
-            let l: Vec<f64> = unsafe { &v.slice(logits, n)[..classes] }.iter().map(|x| x.to_f64()).collect();
+            let l = harvest.spare.of(unsafe { &v.slice(logits, n)[..classes] }.iter().map(|x| x.to_f64()));
             if slot.target >= classes {
                 return Err(Error::settings(format!("class {} of a net with {classes} classes", slot.target)));
             }
-            let (value, gradient) = score.linked(link, &l, slot.target);
-            harvest.scores[n] = value;
-            harvest.logits[n] = l;
+            let mut gradient = harvest.spare.take(classes);
+            harvest.scores[n] = score.linked_into(link, &l, slot.target, &mut gradient);
+            harvest.spare.keep(std::mem::replace(&mut harvest.logits[n], l));
             if let Some(seed) = seed {
                 // SAFETY: no other task runs.
                 let out = unsafe { v.slice_mut(seed, n) };
                 out.fill(I::T::ZERO);
                 out.iter_mut().zip(&gradient).for_each(|(o, &g)| *o = I::T::from_f64(g));
             }
+            harvest.spare.keep(gradient);
         }
         Ok(())
     }
@@ -474,7 +483,7 @@ impl<I: Isa> Cpu<I> {
         harvest: &mut Harvest,
     ) -> Result<()> {
         let shape = v.shape(x);
-        let mut folds = Vec::with_capacity(v.copies);
+        let mut folds: Vec<(usize, source::Fold)> = harvest.spare.take(v.copies);
         for (n, slot) in chunk.slots.iter().enumerate() {
             let sum = harvest.sums.get_mut(slot.item).filter(|s| s.first.len() == shape.len());
             let sum = sum.ok_or_else(|| Error::device("no statistic was started for a picture"))?;
@@ -493,18 +502,17 @@ impl<I: Isa> Cpu<I> {
                 }
             }
         });
+        harvest.spare.keep(folds);
         Ok(())
     }
 
     fn store(&self, x: Value, slot: usize, v: &CpuValues<'_, I>, harvest: &mut Harvest) -> Result<()> {
         let shape = v.shape(x);
-        harvest.stores.resize(harvest.stores.len().max(slot + 1), Vec::new());
         for n in 0..v.copies {
-            let mut dense = vec![I::T::ZERO; shape.len()];
+            let mut dense = harvest.spare.zeros(shape.len());
             // SAFETY: no other task runs.
-            arrange::unblock(unsafe { v.slice(x, n) }, shape, I::LANES, &mut dense);
-            let dense = dense.iter().map(|x| x.to_f64()).collect();
-            harvest.stores[slot].push(Tensor::rounded(shape.dims(), dense, I::T::PRECISION)?);
+            arrange::unblock(unsafe { v.slice(x, n) }, shape, I::LANES, &mut dense, I::T::to_f64);
+            harvest.stores[slot].push(harvest.spare.round(&shape.dims(), dense, I::T::PRECISION)?);
         }
         Ok(())
     }

@@ -169,10 +169,7 @@ impl CudaDevice {
         if copies * plan.copy_bytes() > self.arena.bytes() {
             return Err(Error::device(format!("a chunk of {copies} copies was not made room for")));
         }
-        harvest.scores = vec![0.0; copies];
-        harvest.logits = vec![Vec::new(); copies];
-        harvest.decisions = vec![Default::default(); copies];
-        harvest.stores.clear();
+        harvest.begin(copies, plan.slots());
         let ways = choice::ways(plan);
         self.tables.fill(self.runtime.as_mut(), plan, chunk, harvest)?;
         if self.timed {
@@ -250,6 +247,10 @@ impl Device for CudaDevice {
             precision: Precision::F32,
             threads: self.threads,
         }
+    }
+
+    fn precision(&self) -> Precision {
+        Precision::F32
     }
 
     fn bytes_of(&self, form: Form) -> usize {

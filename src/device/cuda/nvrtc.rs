@@ -451,8 +451,8 @@ mod tests {
         assert_eq!(majors.map(|name| major(Path::new(name))), [Some(13), Some(12), Some(13), None, None]);
     }
 
+    #[needs::nvrtc]
     #[test]
-    #[cfg_attr(not(nvrtc), ignore = "NVRTC is not here")]
     fn every_unit_compiles_without_spills() {
         let nvrtc = Nvrtc::open(None).unwrap();
         for architecture in ["sm_80", "sm_90a", "sm_100a"] {
@@ -470,8 +470,8 @@ mod tests {
         }
     }
 
+    #[needs::nvrtc]
     #[test]
-    #[cfg_attr(not(nvrtc), ignore = "NVRTC is not here")]
     fn virtual_architectures_give_text_and_errors_give_the_log() {
         let nvrtc = Nvrtc::open(None).unwrap();
         assert!(nvrtc.version()[0] >= 12 && nvrtc.architectures().contains(&80), "{nvrtc:?}");
@@ -492,8 +492,8 @@ mod tests {
         assert!(why.to_string().contains("sm_999"), "{why}");
     }
 
+    #[needs::nvrtc]
     #[test]
-    #[cfg_attr(not(nvrtc), ignore = "NVRTC is not here")]
     fn what_was_compiled_once_is_taken_from_the_cache() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::at(folder.path().to_path_buf());

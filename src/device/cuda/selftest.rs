@@ -251,8 +251,8 @@ impl Drop for TrialMemory<'_> {
 
 #[cfg(test)]
 mod tests {
+    #[needs::cxx]
     #[test]
-    #[cfg_attr(not(cxx), ignore = "no C++ compiler")]
     fn the_emulation_does_what_kernels_take_for_granted() {
         for test in super::self_test(None, None).unwrap() {
             assert!(test.passed, "{test:?}");

@@ -564,7 +564,6 @@ impl CudaDevice {
 
     fn store(&mut self, x: Value, slot: usize, v: &CudaValues<'_>, harvest: &mut Harvest) -> Result<()> {
         let shape = v.shape(x);
-        harvest.stores.resize(harvest.stores.len().max(slot + 1), Vec::new());
         for raw in self.read_value(x, v)? {
             let numbers: Vec<f64> = raw.as_chunks().0.iter().map(|b| f64::from(f32::from_ne_bytes(*b))).collect();
             let dense = layout::separate(&numbers, shape).collect();

@@ -3,7 +3,7 @@
 use crate::engine::{self, Batch, Copies, Engine, Progress, Script, Task};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId};
-use crate::map::Map;
+use crate::map::{Map, MapDims};
 use crate::method::shared::cam::{self, Cam, CamLayer};
 use crate::method::shared::probe::Probed;
 use crate::method::{Entry, Method, When};
@@ -100,6 +100,10 @@ impl Script for Ablated {
 }
 
 impl Method for AblationCam {
+    fn map_dims(&self, graph: &Graph) -> Result<MapDims> {
+        self.cam.dims(graph)
+    }
+
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         engine::check(graph, x, targets)?;
         let layer = self.cam.layer(graph)?;
@@ -120,6 +124,6 @@ impl Method for AblationCam {
         };
         let weights = scores.iter().enumerate().map(weigh).collect::<Result<Vec<_>>>()?;
         let planes = cam::weighted(engine, graph, layer, x, targets, [activations, weights])?;
-        self.cam.maps(&planes, graph, layer, x, targets)
+        self.cam.maps(engine.spare(), &planes, graph, layer, x, targets)
     }
 }

@@ -3,7 +3,7 @@
 use crate::engine::{self, Batch, Engine};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::map::Map;
+use crate::map::{Map, MapDims};
 use crate::method::shared::cam::{self, Cam};
 use crate::method::{Entry, Method, Parameter, When};
 use crate::tensor::{Precision, Tensor, differ_by_rounding};
@@ -145,6 +145,10 @@ fn along_first(activation: &[f64], plane: usize, centre: Centre, precision: Prec
 }
 
 impl Method for EigenCam {
+    fn map_dims(&self, graph: &Graph) -> Result<MapDims> {
+        self.cam.dims(graph)
+    }
+
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         engine::check(graph, x, targets)?;
         let layer = self.cam.layer(graph)?;
@@ -155,6 +159,6 @@ impl Method for EigenCam {
             Tensor::rounded([1, layer.shape.h, layer.shape.w], numbers, activation.precision())
         };
         let planes = (0..x.len()).map(plane).collect::<Result<Vec<_>>>()?;
-        self.cam.maps(&planes, graph, layer, x, targets)
+        self.cam.maps(engine.spare(), &planes, graph, layer, x, targets)
     }
 }

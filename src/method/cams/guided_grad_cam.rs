@@ -4,9 +4,9 @@ use super::grad_cam::MeanGradient;
 use crate::engine::{Batch, Engine, Job};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::map::{Map, Sign};
+use crate::map::{Map, MapDims, Sign};
 use crate::method::shared::cam::{self, Cam, GradientCam};
-use crate::method::{Entry, Method, When, input_maps};
+use crate::method::{Entry, Method, When, input_maps, numbers_of};
 use crate::program::Score;
 use crate::rule::Composite;
 use crate::tensor::Tensor;
@@ -43,6 +43,10 @@ struct GuidedGradCam {
 }
 
 impl Method for GuidedGradCam {
+    fn map_dims(&self, graph: &Graph) -> Result<MapDims> {
+        Ok(numbers_of(graph))
+    }
+
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         let coarse = self.cam.explain(engine, graph, x, targets)?;
         let job = Job { rules: Composite::guided(), ..Job::gradient(self.score) };

@@ -4,7 +4,7 @@ use crate::device::{GridMask, Masks, Perturbation};
 use crate::engine::{self, Batch, Engine, Progress};
 use crate::error::Result;
 use crate::graph::Graph;
-use crate::map::Map;
+use crate::map::{Map, MapDims};
 use crate::method::shared::cam::{self, Cam};
 use crate::method::shared::probe::{BLOCK, scores};
 use crate::method::{Entry, Method, When};
@@ -42,6 +42,10 @@ fn mask(channel: &[f64], from: [usize; 2], to: [usize; 2], precision: Precision)
 }
 
 impl Method for ScoreCam {
+    fn map_dims(&self, graph: &Graph) -> Result<MapDims> {
+        self.0.dims(graph)
+    }
+
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         engine::check(graph, x, targets)?;
         let layer = self.0.layer(graph)?;
@@ -78,6 +82,6 @@ impl Method for ScoreCam {
         }
         let weights = weights.into_iter().map(|w| Tensor::f64([channels], w)).collect::<Result<Vec<_>>>()?;
         let planes = cam::weighted(engine, graph, layer, x, targets, [activations, weights])?;
-        self.0.maps(&planes, graph, layer, x, targets)
+        self.0.maps(engine.spare(), &planes, graph, layer, x, targets)
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::engine::{self, Batch, Copies, Engine, Script, Task};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::map::{Gap, Map, Sign, Space};
-use crate::method::{Entry, Method, Promise, When};
+use crate::map::{Gap, Map, MapDims, Sign, Space};
+use crate::method::{Entry, Method, Promise, When, pixels_of};
 use crate::program::{Builder, Score};
 use crate::rule::{Composite, ConstantTerms, Select, pull_back};
 use crate::tensor::resample::{Upsample, upsample};
@@ -66,6 +66,10 @@ fn drawn(term: &Tensor, from: Shape, to: [usize; 2]) -> Result<Vec<f64>> {
 }
 
 impl Method for FullGrad {
+    fn map_dims(&self, graph: &Graph) -> Result<MapDims> {
+        Ok(pixels_of(graph))
+    }
+
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         engine::check(graph, x, targets)?;
         let shape = x.shape();

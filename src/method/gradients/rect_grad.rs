@@ -3,8 +3,8 @@
 use crate::engine::{Batch, Engine, Job};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::map::{Map, Sign};
-use crate::method::{Entry, Method, Parameter, When, input_maps};
+use crate::map::{Map, MapDims, Sign};
+use crate::method::{Entry, Method, Parameter, When, input_maps, numbers_of};
 use crate::program::Score;
 use crate::rule::{Composite, Select};
 
@@ -47,6 +47,10 @@ struct RectGrad {
 }
 
 impl Method for RectGrad {
+    fn map_dims(&self, graph: &Graph) -> Result<MapDims> {
+        Ok(numbers_of(graph))
+    }
+
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         if !graph.ids().any(|id| Select::Activations.matches(graph, id)) {
             return Err(Error::settings("rect_grad changes what ReLUs do, and this net has none"));

@@ -4,10 +4,10 @@
 use crate::engine::{self, Batch, Engine};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::map::{Gap, Map};
+use crate::map::{Gap, Map, MapDims};
 use crate::method::shared::descent::{Course, descend, in_groups, maps, pixel_scale};
 use crate::method::shared::parameters::MOST_WEIGHT;
-use crate::method::{Entry, Method, MethodPreset, Parameter, ParameterValues, Promise, When};
+use crate::method::{Entry, Method, MethodPreset, Parameter, ParameterValues, Promise, When, pixels_of};
 use crate::optimiser::Momentum;
 use crate::perturb::baseline;
 use crate::program::Score;
@@ -359,6 +359,10 @@ impl ExtremalPerturbation {
 }
 
 impl Method for ExtremalPerturbation {
+    fn map_dims(&self, graph: &Graph) -> Result<MapDims> {
+        Ok(pixels_of(graph))
+    }
+
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         // Invalid input is refused before any blurring.
         engine::check(graph, x, targets)?;

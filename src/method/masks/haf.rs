@@ -4,9 +4,9 @@
 use crate::engine::{Batch, Copies, Engine, Script, Task};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId};
-use crate::map::{Gap, Map, Sign, Space};
+use crate::map::{Gap, Map, MapDims, Sign, Space};
 use crate::method::shared::descent::{Course, in_groups};
-use crate::method::{Entry, Method, MethodPreset, Parameter, Promise, When};
+use crate::method::{Entry, Method, MethodPreset, Parameter, Promise, When, pixels_of};
 use crate::optimiser::Adam;
 use crate::program::{Builder, Score};
 use crate::rule::{Composite, pull_back};
@@ -383,6 +383,10 @@ impl Script for HafScript {
 }
 
 impl Method for Haf {
+    fn map_dims(&self, graph: &Graph) -> Result<MapDims> {
+        Ok(pixels_of(graph))
+    }
+
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         let to = [x.shape().h, x.shape().w];
         let found = self.stage_masks(engine, graph, x, targets)?;
@@ -415,7 +419,7 @@ impl Stages {
         if nodes.is_empty() {
             return Err(Error::settings("haf masks the stages of a net, and this net has no stages"));
         }
-        if !nodes.iter().any(|&node| crate::method::shared::cam::has_positions(graph, node)) {
+        if !nodes.iter().any(|&node| graph.has_positions(node)) {
             return Err(Error::settings("haf shows where a net looks, and no stage of this net has positions"));
         }
         for &node in &nodes {

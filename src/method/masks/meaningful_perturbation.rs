@@ -4,9 +4,9 @@
 use crate::engine::{self, Batch, Engine};
 use crate::error::Result;
 use crate::graph::Graph;
-use crate::map::Map;
+use crate::map::{Map, MapDims};
 use crate::method::shared::descent::{Course, descend, in_groups, maps, pixel_scale, scores};
-use crate::method::{Entry, Method, MethodPreset, Parameter, ParameterValues, Promise, When};
+use crate::method::{Entry, Method, MethodPreset, Parameter, ParameterValues, Promise, When, pixels_of};
 use crate::optimiser::Adam;
 use crate::perturb::baseline;
 use crate::program::Score;
@@ -359,6 +359,10 @@ impl MeaningfulPerturbation {
 }
 
 impl Method for MeaningfulPerturbation {
+    fn map_dims(&self, graph: &Graph) -> Result<MapDims> {
+        Ok(pixels_of(graph))
+    }
+
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         // The picture twice, the mixture, the slope in other precision; the engine accounts for transfers.
         let bytes = 5 * x.shape().len() * size_of::<f64>();

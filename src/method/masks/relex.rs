@@ -3,9 +3,9 @@
 use crate::engine::{self, Batch, Draws, Engine, Script, Task};
 use crate::error::{Error, Result};
 use crate::graph::{Factor, Graph};
-use crate::map::{Map, Sign, Space};
+use crate::map::{Map, MapDims, Sign, Space};
 use crate::method::shared::descent::{Course, in_groups};
-use crate::method::{Entry, Method, MethodPreset, Parameter, ParameterValues, Promise, When};
+use crate::method::{Entry, Method, MethodPreset, Parameter, ParameterValues, Promise, When, numbers_of};
 use crate::optimiser::Momentum;
 use crate::perturb::noise::{self, MOST_DRAWS};
 use crate::program::{Builder, Score, Statistic};
@@ -306,6 +306,10 @@ impl Script for RelexScript {
 }
 
 impl Method for RelEx {
+    fn map_dims(&self, graph: &Graph) -> Result<MapDims> {
+        Ok(numbers_of(graph))
+    }
+
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         let found = self.masks(engine, graph, x, targets)?;
         let map = |((found, &target), (picture, draws)): ((FoundMask, &usize), (&Tensor, &Draws))| {

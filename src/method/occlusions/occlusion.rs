@@ -5,9 +5,9 @@ use crate::engine::{Batch, Engine, Progress};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::image::Preprocess;
-use crate::map::{Map, Sign, Space};
+use crate::map::{Map, MapDims, Sign, Space};
 use crate::method::shared::probe::{BLOCK, scores};
-use crate::method::{Entry, Method, Parameter, When};
+use crate::method::{Entry, Method, Parameter, When, numbers_of};
 use crate::perturb::MOST_COPIES;
 use crate::perturb::baseline::Baseline;
 use crate::program::Score;
@@ -104,6 +104,10 @@ impl Occlusion {
 }
 
 impl Method for Occlusion {
+    fn map_dims(&self, graph: &Graph) -> Result<MapDims> {
+        Ok(numbers_of(graph))
+    }
+
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         let shape = x.shape();
         let [h, w] = [shape.h, shape.w];

@@ -4,9 +4,9 @@ use crate::device::{GridMask, Masks, Perturbation};
 use crate::engine::{self, Batch, Engine, Progress};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::map::{Map, Sign, Space};
+use crate::map::{Map, MapDims, Sign, Space};
 use crate::method::shared::probe::{BLOCK, scores};
-use crate::method::{Entry, Method, Parameter, When};
+use crate::method::{Entry, Method, Parameter, When, pixels_of};
 use crate::program::Score;
 use crate::random::Stream;
 use crate::tensor::resample::taps;
@@ -160,6 +160,10 @@ fn change(new: &[f64], old: &[f64]) -> f64 {
 }
 
 impl Method for Rise {
+    fn map_dims(&self, graph: &Graph) -> Result<MapDims> {
+        Ok(pixels_of(graph))
+    }
+
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         engine::check(graph, x, targets)?;
         let shape = x.shape();

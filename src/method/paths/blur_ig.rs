@@ -4,9 +4,9 @@
 use crate::engine::{self, Batch, Engine, Job};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::map::{Map, Sign, Space};
+use crate::map::{Map, MapDims, Sign, Space};
 use crate::method::shared::from_baseline::{self, Gaps};
-use crate::method::{Entry, Method, Parameter, When};
+use crate::method::{Entry, Method, Parameter, When, numbers_of};
 use crate::perturb::baseline::blur;
 use crate::program::Score;
 use crate::tensor::{Precision, Shape, Tensor, differ_by_rounding};
@@ -79,6 +79,10 @@ impl BlurIg {
 const CHUNK: usize = 16;
 
 impl Method for BlurIg {
+    fn map_dims(&self, graph: &Graph) -> Result<MapDims> {
+        Ok(numbers_of(graph))
+    }
+
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         engine::check(graph, x, targets)?;
         let shape = x.shape();
@@ -116,8 +120,9 @@ impl Method for BlurIg {
             maps.push(map);
         }
         let sums: Vec<f64> = maps.iter().map(|map| map.iter().sum()).collect();
-        let gaps =
-            self.gaps.of(&sums, || from_baseline::differences(engine, graph, self.score, x, &starts, targets))?;
+        let differences =
+            |engine: &mut Engine| from_baseline::differences(engine, graph, self.score, x, &starts, targets);
+        let gaps = self.gaps.of(engine, sums, differences)?;
         let maps = maps.into_iter().zip(gaps).zip(targets).zip(still).map(|(((map, gap), &target), still)| {
             let values = Tensor::rounded(shape.dims(), map, precision)?;
             let map = Map { gap, ..Map::new(values, Sign::Signed, Space::Input, target, ENTRY.id) };

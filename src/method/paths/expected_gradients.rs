@@ -7,9 +7,9 @@ use crate::engine::{self, Batch, Engine, Job};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::image::Preprocess;
-use crate::map::{Map, Sign, Space};
+use crate::map::{Map, MapDims, Sign, Space};
 use crate::method::shared::from_baseline::{self, Gaps};
-use crate::method::{Entry, Method, Parameter, When};
+use crate::method::{Entry, Method, Parameter, When, numbers_of};
 use crate::perturb::baseline;
 use crate::program::Score;
 use crate::random::{self, Stream};
@@ -162,6 +162,10 @@ impl ExpectedGradients {
 }
 
 impl Method for ExpectedGradients {
+    fn map_dims(&self, graph: &Graph) -> Result<MapDims> {
+        Ok(numbers_of(graph))
+    }
+
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         engine::check(graph, x, targets)?;
         let (dims, precision) = (x.shape().dims(), engine.describe().precision);
@@ -203,7 +207,7 @@ impl Method for ExpectedGradients {
                 let picture = (first == 0).then_some(&x.items()[i]);
                 let ends: Vec<&Tensor> = starts.iter().chain(picture).collect();
                 let scores = engine.keeping((ENTRY.id, kept), |engine| {
-                    from_baseline::scores(engine, graph, self.score, &ends, &vec![target; ends.len()])
+                    from_baseline::scores(engine, graph, self.score, ends.iter().copied(), |_| target)
                 })?;
                 let (of_starts, of_picture) = scores.split_at(starts.len());
                 there = of_starts.iter().fold(there, |there, score| there + score);
@@ -211,7 +215,8 @@ impl Method for ExpectedGradients {
             }
             let n = self.n as f64;
             sum.iter_mut().for_each(|v| *v /= n);
-            let gap = self.gaps.of(&[sum.iter().sum()], || Ok(vec![here - there / n]))?.pop().flatten();
+            let whole = vec![sum.iter().sum()];
+            let gap = self.gaps.of(engine, whole, |_| Ok(vec![here - there / n]))?.pop().flatten();
             let values = Tensor::rounded(dims, sum, precision)?;
             let map = Map { gap, ..Map::new(values, Sign::Signed, Space::Input, target, ENTRY.id) };
             maps.push(if all_equal { map.blank() } else { map });

@@ -4,9 +4,9 @@
 use crate::engine::{self, Batch, Engine, Job};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::map::{Map, Sign, Space};
+use crate::map::{Map, MapDims, Sign, Space};
 use crate::method::shared::from_baseline::{self, BaselineStart, Gaps};
-use crate::method::{Entry, Method, Parameter, ParameterValues, When};
+use crate::method::{Entry, Method, Parameter, ParameterValues, When, numbers_of};
 use crate::program::Score;
 use crate::tensor::Tensor;
 
@@ -150,9 +150,13 @@ impl Path {
 }
 
 impl Method for GuidedIg {
+    fn map_dims(&self, graph: &Graph) -> Result<MapDims> {
+        Ok(numbers_of(graph))
+    }
+
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         engine::check(graph, x, targets)?;
-        let baselines = self.start.tensors(x).map_err(|e| e.within(ENTRY.id))?;
+        let baselines = self.start.tensors(engine.spare(), x).map_err(|e| e.within(ENTRY.id))?;
         let (dims, precision) = (x.shape().dims(), engine.describe().precision);
         let mut paths: Vec<Path> = x.items().iter().zip(&baselines).map(|(x, b)| Path::new(x, b)).collect();
         let job = Job::gradient(self.score);
@@ -163,8 +167,9 @@ impl Method for GuidedIg {
             paths.iter_mut().zip(&gradients).for_each(|(path, g)| path.step(step, self, &g.to_f64()));
         }
         let sums: Vec<f64> = paths.iter().map(|path| path.map.iter().sum()).collect();
-        let gaps =
-            self.gaps.of(&sums, || from_baseline::differences(engine, graph, self.score, x, &baselines, targets))?;
+        let differences =
+            |engine: &mut Engine| from_baseline::differences(engine, graph, self.score, x, &baselines, targets);
+        let gaps = self.gaps.of(engine, sums, differences)?;
         let maps = paths.into_iter().zip(gaps).zip(targets).map(|((path, gap), &target)| {
             let values = Tensor::rounded(dims, path.map, precision)?;
             Ok(Map { gap, ..Map::new(values, Sign::Signed, Space::Input, target, ENTRY.id) })

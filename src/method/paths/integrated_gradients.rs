@@ -5,11 +5,11 @@ use crate::device::Perturbation;
 use crate::engine::{Batch, Copies, Engine, Job};
 use crate::error::Result;
 use crate::graph::Graph;
-use crate::map::{Map, Sign};
+use crate::map::{Map, MapDims, Sign};
 use crate::method::shared::from_baseline::{self, BaselineStart, Gaps};
-use crate::method::{Entry, Method, Parameter, When, input_maps};
+use crate::method::{Entry, Method, Parameter, When, input_maps, numbers_of};
 use crate::perturb::quadrature::Quadrature;
-use crate::program::{Score, Statistic, Times};
+use crate::program::{Score, Times};
 
 pub(crate) const ENTRY: Entry = Entry {
     id: "integrated_gradients",
@@ -51,21 +51,27 @@ struct IntegratedGradients {
 }
 
 impl Method for IntegratedGradients {
+    fn map_dims(&self, graph: &Graph) -> Result<MapDims> {
+        Ok(numbers_of(graph))
+    }
+
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
-        let baselines = self.start.tensors(x).map_err(|e| e.within(ENTRY.id))?;
-        let start = Batch::of(baselines.clone())?;
-        let perturbation = Perturbation::Path { alphas: self.alphas.clone(), baselines };
-        let job = Job {
-            copies: Copies { perturbation, weights: self.weights.clone() },
-            statistic: Statistic::Sum,
-            times: Times::InputMinusBaseline,
-            ..Job::gradient(self.score)
-        };
+        let spare = engine.spare();
+        let baselines = self.start.tensors(spare, x).map_err(|e| e.within(ENTRY.id))?;
+        let (alphas, weights) = (spare.of(self.alphas.iter().copied()), spare.of(self.weights.iter().copied()));
+        let copies = Copies { perturbation: Perturbation::Path { alphas, baselines }, weights };
+        let job = Job { times: Times::InputMinusBaseline, ..Job::of_copies(self.score, copies) };
         let mut maps = input_maps(engine, graph, &job, x, targets, Sign::Signed, ENTRY.id)?;
-        let sums: Vec<f64> = maps.iter().map(|map| map.values.to_f64().iter().sum()).collect();
-        let gaps =
-            self.gaps.of(&sums, || from_baseline::differences(engine, graph, self.score, x, start.items(), targets))?;
-        maps.iter_mut().zip(gaps).for_each(|(map, gap)| map.gap = gap);
-        Ok(from_baseline::settled(maps, x, start.items()))
+        if let Perturbation::Path { baselines, .. } = &job.copies.perturbation {
+            let sums = engine.spare().of(maps.iter().map(|map| map.values.each().sum()));
+            let mut gaps = self.gaps.of(engine, sums, |engine| {
+                from_baseline::differences(engine, graph, self.score, x, baselines, targets)
+            })?;
+            maps.iter_mut().zip(gaps.drain(..)).for_each(|(map, gap)| map.gap = gap);
+            engine.spare().keep(gaps);
+            maps = from_baseline::settled(maps, x, baselines);
+        }
+        job.copies.keep_in(engine.spare());
+        Ok(maps)
     }
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use crate::engine::{self, Batch, Copies, Engine, Script, Task};
 use crate::error::Result;
 use crate::graph::{Graph, Link};
-use crate::map::{Map, Sign, Space};
+use crate::map::{Map, MapDims, Sign, Space};
 use crate::method::shared::from_baseline::{self, BaselineStart};
-use crate::method::{Entry, Method, Promise, When};
+use crate::method::{Entry, Method, Promise, When, numbers_of};
 use crate::perturb::quadrature::Quadrature;
 use crate::program::{Builder, Score, Statistic};
 use crate::rule::{Composite, DeepLift, Select, pull_back};
@@ -90,9 +90,13 @@ impl Script for DeepLiftScript {
 }
 
 impl Method for Rescale {
+    fn map_dims(&self, graph: &Graph) -> Result<MapDims> {
+        Ok(numbers_of(graph))
+    }
+
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         engine::check(graph, x, targets)?;
-        let baselines = self.start.tensors(x).map_err(|e| e.within(ENTRY.id))?;
+        let baselines = self.start.tensors(engine.spare(), x).map_err(|e| e.within(ENTRY.id))?;
         let classes = graph.classes();
         let seeds = match self.score {
             Score::Logit => targets.iter().map(|&t| self.score.evaluate(&vec![0.0; classes], t).1).collect(),

@@ -3,7 +3,7 @@
 use crate::engine::{Batch, Engine, Job};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::map::{Map, Sign, Space};
+use crate::map::{Map, MapDims, Sign, Space};
 use crate::method::{Context, Method, ParameterValues, Spec};
 
 /// Copies per call of the base method.
@@ -26,6 +26,19 @@ impl BaseMethod {
     /// The base's job, if it is exactly one.
     pub fn job(&self) -> Option<(Job, Sign)> {
         self.method.job()
+    }
+
+    /// The axes of the base's maps, which must be in input space.
+    pub fn map_dims(&self, graph: &Graph) -> Result<MapDims> {
+        let (dims, shape) = (self.method.map_dims(graph)?, graph.input_shape());
+        match dims.dims() {
+            [.., h, w] if [*h, *w] == [shape.h, shape.w] => Ok(dims),
+            _ => Err(Error::settings(format!(
+                "base {} gives maps of {:?} and not of the input; choose an upsampling",
+                self.name,
+                dims.dims()
+            ))),
+        }
     }
 
     /// The base's maps, which must be in input space because maps of different pictures are compared pixel by pixel.

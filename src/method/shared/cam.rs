@@ -1,13 +1,14 @@
 //! Common parts of class activation maps: the layer, the plane computed from it, and the map made from the plane.
 
+use crate::device::Spare;
 use crate::engine::{Batch, Copies, Engine, Script, Task};
 use crate::error::{Error, Result};
-use crate::graph::{Graph, NodeId, Op};
-use crate::map::{Map, ONE_POSITION, Sign, Space};
+use crate::graph::{Graph, NodeId};
+use crate::map::{Map, MapDims, ONE_POSITION, Sign, Space};
 use crate::method::{Context, Method, Parameter, ParameterValues, Promise, When};
 use crate::program::{Builder, Score, Value};
 use crate::rule::{Composite, pull_back};
-use crate::tensor::resample::{Upsample, upsample};
+use crate::tensor::resample::{Upsample, upsample_into};
 use crate::tensor::{Shape, Tensor};
 
 /// Parameters of all class activation maps.
@@ -82,7 +83,7 @@ impl Cam {
             name => graph.find(name)?,
         };
         let here = graph.node(node);
-        if !has_positions(graph, node) {
+        if !graph.has_positions(node) {
             return Err(Error::settings(format!(
                 "{} needs a layer with positions; '{}' gives a vector ({}), because it follows a flattening",
                 self.id, here.name, here.shape
@@ -91,12 +92,22 @@ impl Cam {
         Ok(CamLayer { node, shape: here.shape })
     }
 
+    /// The axes of the maps.
+    ///
+    /// # Errors
+    /// As [`Cam::layer`].
+    pub fn dims(&self, graph: &Graph) -> Result<MapDims> {
+        let (from, to) = (self.layer(graph)?.shape, graph.input_shape());
+        Ok(MapDims::Plane(self.upsample.size([from.h, from.w], [to.h, to.w])))
+    }
+
     /// One map per picture, from planes `[1, h, w]` of the layer.
     ///
     /// # Errors
     /// When a plane's size is not the layer's.
     pub fn maps(
         &self,
+        spare: &mut Spare,
         planes: &[Tensor],
         graph: &Graph,
         layer: CamLayer,
@@ -104,13 +115,16 @@ impl Cam {
         targets: &[usize],
     ) -> Result<Vec<Map>> {
         let (from, to) = ([layer.shape.h, layer.shape.w], [x.shape().h, x.shape().w]);
-        let map = |(plane, &target): (&Tensor, &usize)| {
-            let mut numbers = plane.to_f64().into_owned();
+        let dims = self.upsample.size(from, to);
+        let mut maps = spare.take(planes.len());
+        for (plane, &target) in planes.iter().zip(targets) {
+            let mut numbers = spare.of(plane.each());
             if self.rectify == Rectify::Yes {
                 numbers.iter_mut().for_each(|v| *v = v.max(0.0));
             }
-            let [h, w] = self.upsample.size(from, to);
-            let numbers = upsample(&numbers, from, to, self.upsample)?;
+            let mut large = spare.take(dims[0] * dims[1]);
+            upsample_into(&numbers, from, to, self.upsample, &mut large)?;
+            spare.keep(numbers);
             let space = match self.upsample {
                 Upsample::None => Space::Layer(graph.node(layer.node).name.clone()),
                 Upsample::Bilinear | Upsample::Nearest => Space::Input,
@@ -118,12 +132,12 @@ impl Cam {
             let sign = if self.rectify == Rectify::Yes { Sign::Unsigned } else { Sign::Signed };
             let mut notes = Vec::new();
             if layer.shape.plane() == 1 {
-                notes.push((ONE_POSITION.into(), numbers.first().copied().unwrap_or(0.0)));
+                notes.push((ONE_POSITION.into(), large.first().copied().unwrap_or(0.0)));
             }
-            let values = Tensor::rounded([h, w], numbers, plane.precision())?;
-            Ok(Map { notes, ..Map::new(values, sign, space, target, self.id) })
-        };
-        planes.iter().zip(targets).map(map).collect()
+            let values = spare.round(&dims, large, plane.precision())?;
+            maps.push(Map { notes, ..Map::new(values, sign, space, target, self.id) });
+        }
+        Ok(maps)
     }
 }
 
@@ -170,13 +184,19 @@ impl<R: Reading> Script for ReadOff<R> {
 }
 
 impl<R: Reading> Method for GradientCam<R> {
+    fn map_dims(&self, graph: &Graph) -> Result<MapDims> {
+        self.cam.dims(graph)
+    }
+
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         let layer = self.cam.layer(graph)?;
-        let task = Task { x, targets, copies: &Copies::one(), loads: &[] };
+        let task = Task { x, targets, copies: Copies::single(), loads: &[] };
         let script = ReadOff { score: self.score, node: layer.node, reading: self.reading.clone() };
         let outcome = engine.evaluate(graph, &script, &task)?;
         let planes = outcome.stores.first().map_or(&[][..], Vec::as_slice);
-        self.cam.maps(planes, graph, layer, x, targets)
+        let maps = self.cam.maps(engine.spare(), planes, graph, layer, x, targets);
+        outcome.keep_in(engine.spare());
+        maps
     }
 }
 
@@ -228,15 +248,4 @@ pub(crate) fn weighted(
     let task = Task { x, targets, copies: &Copies::one(), loads: &loads };
     let mut outcome = engine.evaluate(graph, &Weighted(layer.shape), &task)?;
     Ok(outcome.stores.pop().unwrap_or_default())
-}
-
-/// Whether the node's rows and columns correspond to positions in the picture, i.e. nothing before it flattens them.
-pub(crate) fn has_positions(graph: &Graph, node: NodeId) -> bool {
-    let mut flattened = vec![false; graph.nodes().len()];
-    for id in graph.ids().take(node.index() + 1) {
-        let here = graph.node(id);
-        let before = here.inputs.iter().any(|input| flattened[input.index()]);
-        flattened[id.index()] = before || matches!(here.op, Op::Flatten | Op::Linear(_));
-    }
-    !flattened[node.index()]
 }

@@ -1,10 +1,12 @@
 //! Propagates relevance through a net and measures whether any is lost: for the whole map, and layer by layer.
 
+use std::sync::Arc;
+
 use crate::engine::{Batch, Copies, Engine, Script, Start, Task};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId, Smooth};
-use crate::map::{Gap, Map, Shares, Sign, Space};
-use crate::method::Method;
+use crate::map::{Gap, Map, MapDims, Shares, Sign, Space};
+use crate::method::{Method, numbers_of};
 use crate::program::{Builder, Elementwise, Score, Statistic, Value};
 use crate::rule::{Composite, pull_back_observed};
 use crate::tensor::Tensor;
@@ -55,7 +57,7 @@ fn store(b: &mut Builder<'_>, means: Value, positions: f64, slots: &mut Vec<f64>
 
 /// The sum represented by a stored tensor of means.
 fn total(means: &Tensor, positions: f64) -> f64 {
-    means.to_f64().iter().sum::<f64>() * positions
+    means.each().sum::<f64>() * positions
 }
 
 /// Slots of each layer's sums.
@@ -169,31 +171,36 @@ impl Script for Propagation {
 }
 
 impl Method for Propagation {
+    fn map_dims(&self, graph: &Graph) -> Result<MapDims> {
+        Ok(numbers_of(graph))
+    }
+
     /// Maps with their shares of the relevance and the gap of conservation: the map's sum plus all biases' shares,
     /// minus the initial relevance.
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
-        let task = Task { x, targets, copies: &Copies::one(), loads: &[] };
-        let outcome = engine.evaluate(graph, self, &task)?;
-        let positions = &outcome.notes;
-        let mut maps = Vec::with_capacity(x.len());
-        for (i, (values, &target)) in outcome.maps.into_iter().zip(targets).enumerate() {
+        let task = Task { x, targets, copies: Copies::single(), loads: &[] };
+        let mut outcome = engine.evaluate(graph, self, &task)?;
+        let positions = Arc::clone(&outcome.notes);
+        let mut maps = engine.spare().take(x.len());
+        for (i, (values, &target)) in outcome.maps.drain(..).zip(targets).enumerate() {
             if values.first_not_finite().is_some() {
                 return Err(Error::device(format!("the map of picture {i} overflowed")));
             }
-            let mut sums = Vec::with_capacity(positions.len());
-            for (pictures, &positions) in outcome.stores.iter().zip(positions.iter()) {
+            // The first slot is the start, the others are what biases kept.
+            let (mut began, mut kept) = (0.0, 0.0);
+            for (slot, (pictures, &positions)) in outcome.stores.iter().zip(positions.iter()).enumerate() {
                 let means = pictures.get(i).ok_or_else(|| Error::device("a layer's sums were not stored"))?;
-                sums.push(total(means, positions));
+                let sum = total(means, positions);
+                if slot == 0 { began = sum } else { kept += sum }
             }
-            let (began, kept) =
-                (sums.first().copied().unwrap_or(0.0), sums.iter().skip(1).fold(0.0, |sum, kept| sum + kept));
-            let reached = values.to_f64().iter().sum::<f64>();
+            let reached = values.each().sum::<f64>();
             let value = reached + kept - began;
             let relative = Some(value.abs() / began.abs()).filter(|share| share.is_finite());
             let gap = Some(Gap { promise: "conservation".into(), value, relative });
             let shares = Some(Shares { input: reached, bias: kept, lost: -value });
             maps.push(Map { gap, shares, ..Map::new(values, self.sign, Space::Input, target, self.id) });
         }
+        outcome.keep_in(engine.spare());
         Ok(maps)
     }
 }

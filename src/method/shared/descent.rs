@@ -121,7 +121,7 @@ pub(crate) fn descend<K>(
 /// measures the promise.
 pub(crate) fn maps(
     engine: &Engine,
-    method: &str,
+    method: &'static str,
     (x, targets): (&Batch, &[usize]),
     found: Vec<(Vec<f64>, bool)>,
     gap: impl Fn(&[f64]) -> Option<Gap>,

@@ -1,6 +1,7 @@
 //! Common parts of methods that compare a picture with a baseline: the parameter, its tensors, and the gap of
 //! completeness.
 
+use crate::device::Spare;
 use crate::engine::{Batch, Engine};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -50,14 +51,22 @@ impl Gaps {
 
     /// For each of `sums`, one per picture, its difference from the score difference between the path's ends. If gaps
     /// are not measured: `None`, and no pass is run.
-    pub(crate) fn of(self, sums: &[f64], differences: impl FnOnce() -> Result<Vec<f64>>) -> Result<Vec<Option<Gap>>> {
-        match self {
-            Gaps::Unmeasured => Ok(vec![None; sums.len()]),
-            Gaps::Measured => {
-                let differences = differences()?;
-                sums.iter().zip(differences).map(|(&sum, d)| completeness(sum, d).map(Some)).collect()
+    pub(crate) fn of(
+        self,
+        engine: &mut Engine,
+        sums: Vec<f64>,
+        differences: impl FnOnce(&mut Engine) -> Result<Vec<f64>>,
+    ) -> Result<Vec<Option<Gap>>> {
+        let mut gaps = engine.spare().of(sums.iter().map(|_| None));
+        if self == Gaps::Measured {
+            let differences = differences(engine)?;
+            for ((gap, &sum), &difference) in gaps.iter_mut().zip(&sums).zip(&differences) {
+                *gap = Some(completeness(sum, difference)?);
             }
+            engine.spare().keep(differences);
         }
+        engine.spare().keep(sums);
+        Ok(gaps)
     }
 }
 
@@ -81,44 +90,65 @@ impl BaselineStart {
     }
 
     /// One `[C, H, W]` per picture. Errors as [`Baseline::tensors`].
-    pub(crate) fn tensors(&self, x: &Batch) -> Result<Vec<Tensor>> {
-        self.baseline.tensors(x, &self.preprocess, self.file.as_ref(), self.seed)
+    pub(crate) fn tensors(&self, spare: &mut Spare, x: &Batch) -> Result<Vec<Tensor>> {
+        self.baseline.tensors_within(spare, x, &self.preprocess, self.file.as_ref(), self.seed)
     }
 }
 
 /// Maps of paths from `starts` to the pictures; zero if the path's length is within rounding error.
-pub(crate) fn settled(maps: Vec<Map>, x: &Batch, starts: &[Tensor]) -> Vec<Map> {
+pub(crate) fn settled(mut maps: Vec<Map>, x: &Batch, starts: &[Tensor]) -> Vec<Map> {
     let ends = x.items().iter().zip(starts);
-    maps.into_iter()
-        .zip(ends)
-        .map(|(map, (x, b))| if are_equal_but_for_rounding(x, b) { map.blank() } else { map })
-        .collect()
+    maps.iter_mut().zip(ends).filter(|(_, (x, b))| are_equal_but_for_rounding(x, b)).for_each(|(map, _)| map.clear());
+    maps
 }
 
 /// Logits of each picture, all in one call; equal pictures are computed once.
 pub(crate) fn logits(engine: &mut Engine, graph: &Graph, pictures: &[&Tensor]) -> Result<Vec<Vec<f64>>> {
-    let mut apart: Vec<Tensor> = Vec::with_capacity(pictures.len());
-    let mut rows = Vec::with_capacity(pictures.len());
-    for &picture in pictures {
-        rows.push(apart.iter().position(|other| other == picture).unwrap_or_else(|| {
-            apart.push(picture.clone());
-            apart.len() - 1
-        }));
+    each_logits(engine, graph, pictures.iter().copied(), |_, logits| logits.to_vec())
+}
+
+/// As [`logits`], with what `of` makes of each picture's position and logits.
+fn each_logits<'a, T: Send + 'static>(
+    engine: &mut Engine,
+    graph: &Graph,
+    pictures: impl ExactSizeIterator<Item = &'a Tensor>,
+    mut of: impl FnMut(usize, &[f64]) -> T,
+) -> Result<Vec<T>> {
+    let spare = engine.spare();
+    let (mut apart, mut rows): (Vec<Tensor>, _) = (spare.take(pictures.len()), spare.take(pictures.len()));
+    for picture in pictures {
+        rows.push(match apart.iter().position(|other| other == picture) {
+            Some(row) => row,
+            None => {
+                apart.push(spare.copy(picture)?);
+                apart.len() - 1
+            }
+        });
     }
-    let logits = engine.forward(graph, &Batch::of(apart)?)?;
-    rows.into_iter().map(|row| Ok(logits.item(row)?.to_f64().into_owned())).collect()
+    let apart = Batch::of(apart)?;
+    let logits = engine.forward(graph, &apart)?;
+    let (spare, classes) = (engine.spare(), graph.classes());
+    let row = |(i, row): (usize, &usize)| of(i, &logits.to_f64()[row * classes..][..classes]);
+    let made = spare.of(rows.iter().enumerate().map(row));
+    spare.keep(rows);
+    spare.keep_tensors(apart.into_items());
+    spare.keep_tensor(logits);
+    Ok(made)
 }
 
 /// Score of each picture's target, all in one call; equal pictures are computed once.
-pub(crate) fn scores(
+pub(crate) fn scores<'a>(
     engine: &mut Engine,
     graph: &Graph,
     score: Score,
-    pictures: &[&Tensor],
-    targets: &[usize],
+    pictures: impl ExactSizeIterator<Item = &'a Tensor>,
+    target: impl Fn(usize) -> usize,
 ) -> Result<Vec<f64>> {
-    let logits = logits(engine, graph, pictures)?;
-    Ok(logits.iter().zip(targets).map(|(logits, &target)| score.linked(graph.link(), logits, target).0).collect())
+    let mut gradient = engine.spare().take(graph.classes().max(2));
+    let of = |i: usize, logits: &[f64]| score.linked_into(graph.link(), logits, target(i), &mut gradient);
+    let scores = each_logits(engine, graph, pictures, of)?;
+    engine.spare().keep(gradient);
+    Ok(scores)
 }
 
 /// For each picture, the score of its target minus that at the path's start, all in one call.
@@ -130,10 +160,13 @@ pub(crate) fn differences(
     starts: &[Tensor],
     targets: &[usize],
 ) -> Result<Vec<f64>> {
-    let ends: Vec<&Tensor> = x.items().iter().chain(starts).collect();
-    let scores = scores(engine, graph, score, &ends, &[targets, targets].concat())?;
-    let (here, there) = scores.split_at(x.len());
-    Ok(here.iter().zip(there).map(|(here, there)| here - there).collect())
+    let n = x.len();
+    let picture = |i: usize| if i < n { &x.items()[i] } else { &starts[i - n] };
+    let mut scores = scores(engine, graph, score, (0..n + starts.len()).map(picture), |i| targets[i % n])?;
+    let (here, there) = scores.split_at_mut(n);
+    here.iter_mut().zip(there).for_each(|(here, there)| *here -= *there);
+    scores.truncate(n);
+    Ok(scores)
 }
 
 /// The gap between `sum` and the promised `difference`.

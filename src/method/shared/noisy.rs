@@ -3,8 +3,8 @@
 use crate::engine::{Batch, Engine, Job};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::map::{Map, Sign};
-use crate::method::{Context, Method, Parameter, ParameterValues, input_maps};
+use crate::map::{Map, MapDims, Sign};
+use crate::method::{Context, Method, Parameter, ParameterValues, input_maps, numbers_of};
 use crate::perturb::noise;
 use crate::program::{Score, Statistic};
 
@@ -50,9 +50,15 @@ pub(crate) fn build(
 }
 
 impl Method for Noisy {
+    fn map_dims(&self, graph: &Graph) -> Result<MapDims> {
+        Ok(numbers_of(graph))
+    }
+
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
-        let copies = noise::gaussian(x, self.n, self.sigma, self.seed)?;
-        let job = Job { copies, statistic: self.statistic, ..Job::gradient(self.score) };
-        input_maps(engine, graph, &job, x, targets, self.sign, self.id)
+        let copies = noise::gaussian_within(engine.spare(), x, 0, self.n, self.sigma, self.seed)?;
+        let job = Job { statistic: self.statistic, ..Job::of_copies(self.score, copies) };
+        let maps = input_maps(engine, graph, &job, x, targets, self.sign, self.id);
+        job.copies.keep_in(engine.spare());
+        maps
     }
 }

@@ -5,7 +5,7 @@ use crate::device::Perturbation;
 use crate::engine::{Batch, Copies, Engine, Job, Progress};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::map::{Gap, Map, Sign, Space};
+use crate::map::{Gap, Map, MapDims, Sign, Space};
 use crate::method::shared::base::{self, BaseMethod, TOGETHER};
 use crate::method::{Context, Entry, METHOD, Method, Parameter, ParameterValues, Promise, When};
 use crate::perturb::decoy::{Decoy, DecoyMasks, Generator, Recipe, first_activation};
@@ -228,6 +228,10 @@ impl DecoyFold {
 }
 
 impl Method for Dance {
+    fn map_dims(&self, graph: &Graph) -> Result<MapDims> {
+        self.base.map_dims(graph)
+    }
+
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         if targets.len() != x.len() {
             return Err(Error::settings(format!("{} pictures need one class each, got {targets:?}", x.len())));

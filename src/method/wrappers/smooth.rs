@@ -4,7 +4,7 @@ use crate::device::Perturbation;
 use crate::engine::{Batch, Engine, Progress};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::map::{Map, Sign, Space};
+use crate::map::{Map, MapDims, Sign, Space};
 use crate::method::shared::base::{self, BaseMethod, TOGETHER};
 use crate::method::shared::noisy;
 use crate::method::{Entry, METHOD, Method, Parameter, Promise, When};
@@ -55,6 +55,10 @@ struct SmoothedMethod {
 }
 
 impl Method for SmoothedMethod {
+    fn map_dims(&self, graph: &Graph) -> Result<MapDims> {
+        self.base.map_dims(graph)
+    }
+
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         if targets.len() != x.len() {
             return Err(Error::settings(format!("{} pictures need one class each, got {targets:?}", x.len())));

@@ -36,22 +36,21 @@ impl Depthwise {
     }
 
     #[inline(always)]
-    pub unsafe fn run<I: Isa>(&self, band: &Band<'_, I>) {
+    pub unsafe fn run<I: Isa>(&self, band: &Band<'_, I>, taps: &mut Vec<isize>) {
         let per_block: usize = band.geometry.grids.iter().map(|g| g.taps.len()).sum::<usize>() * I::LANES;
-        let mut taps = Vec::new();
         for block in band.share.clone() {
             // SAFETY: blocks times taps vectors were packed.
             unsafe {
                 let input = band.input(block..block + 1);
                 let mut weights = band.weights.add(block * per_block);
                 for grid in &band.geometry.grids {
-                    band.offsets(grid, input, &mut taps);
+                    band.offsets(grid, input, taps);
                     for mut line in band.lines(grid, input) {
                         while line.left() > 0 {
                             if line.left() >= 4 {
-                                tile::<I, 4>(band, block, line.take(4), input.pixel, &taps, weights);
+                                tile::<I, 4>(band, block, line.take(4), input.pixel, taps, weights);
                             } else {
-                                tile::<I, 1>(band, block, line.take(1), input.pixel, &taps, weights);
+                                tile::<I, 1>(band, block, line.take(1), input.pixel, taps, weights);
                             }
                         }
                     }

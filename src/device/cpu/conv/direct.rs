@@ -41,20 +41,19 @@ impl Direct {
     }
 
     #[inline(always)]
-    pub unsafe fn run<I: Isa>(&self, band: &Band<'_, I>) {
+    pub unsafe fn run<I: Isa>(&self, band: &Band<'_, I>, taps: &mut Vec<isize>) {
         let geometry = band.geometry;
         // SAFETY: the caller's promise; the run has as many blocks as its tiles.
         unsafe {
             let input = band.input(0..geometry.read.c.div_ceil(I::LANES));
-            let mut taps = Vec::new();
             for run in &self.runs[band.share.clone()] {
                 match (run.blocks, geometry.read_step[1]) {
-                    (2, 1) => blocks::<I, 2, 1>(band, run, input, &mut taps),
-                    (2, 2) => blocks::<I, 2, 2>(band, run, input, &mut taps),
-                    (2, _) => blocks::<I, 2, ANY>(band, run, input, &mut taps),
-                    (_, 1) => blocks::<I, 1, 1>(band, run, input, &mut taps),
-                    (_, 2) => blocks::<I, 1, 2>(band, run, input, &mut taps),
-                    _ => blocks::<I, 1, ANY>(band, run, input, &mut taps),
+                    (2, 1) => blocks::<I, 2, 1>(band, run, input, taps),
+                    (2, 2) => blocks::<I, 2, 2>(band, run, input, taps),
+                    (2, _) => blocks::<I, 2, ANY>(band, run, input, taps),
+                    (_, 1) => blocks::<I, 1, 1>(band, run, input, taps),
+                    (_, 2) => blocks::<I, 1, 2>(band, run, input, taps),
+                    _ => blocks::<I, 1, ANY>(band, run, input, taps),
                 }
             }
         }

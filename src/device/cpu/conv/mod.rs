@@ -30,6 +30,7 @@ use winograd::TileBatch;
 use super::isa::{CpuKernel, Isa};
 use super::memory::Shared;
 use super::pointwise::Activate;
+use crate::device::Spare;
 use crate::graph::WeightId;
 use crate::program::{ConvLayer, LastAdjoint, Zeros};
 
@@ -155,7 +156,7 @@ impl<'a, I: Isa> ConvWork<'a, I> {
     /// # Safety
     /// The copies have the plan's shapes, `scratch` has its length, the weights were packed by it, and the machine has the
     /// features of `I`.
-    pub unsafe fn run(&self, task: usize, scratch: *mut I::T) {
+    pub unsafe fn run(&self, task: usize, scratch: *mut I::T, lists: &mut Spare) {
         let &Self { plan, copies, pieces, parts, .. } = self;
         let (piece, part) = (task / parts, task % parts);
         let share = part * plan.parts / parts..(part + 1) * plan.parts / parts;
@@ -172,7 +173,9 @@ impl<'a, I: Isa> ConvWork<'a, I> {
                 let blocks = plan.algorithm.blocks(share.clone());
                 let positions = bands.positions(geometry, &rows, &columns);
                 let band = Band { geometry, bands, weights, view, scratch, rows, columns, share };
-                I::run(BandTask::<I> { algorithm: &plan.algorithm, band });
+                let mut taps = lists.take(geometry.grids.iter().map(|grid| grid.taps.len()).max().unwrap_or(0));
+                I::run(BandTask::<I> { algorithm: &plan.algorithm, band, taps: &mut taps });
+                lists.keep(taps);
                 activate::<I>(&view, geometry.written.plane(), blocks, positions);
             }
         }
@@ -201,6 +204,8 @@ unsafe fn activate<I: Isa>(view: &CopyView<I::T>, plane: usize, blocks: Range<us
 struct BandTask<'a, I: Isa> {
     algorithm: &'a Algorithm,
     band: Band<'a, I>,
+    /// Memory for the offsets of a sub-grid's taps.
+    taps: &'a mut Vec<isize>,
 }
 
 impl<I: Isa> CpuKernel<I> for BandTask<'_, I> {
@@ -210,10 +215,10 @@ impl<I: Isa> CpuKernel<I> for BandTask<'_, I> {
         // them because bands, shares and sub-grids stay inside the plan's extents.
         unsafe {
             match self.algorithm {
-                Algorithm::Direct(direct) => direct.run(&self.band),
-                Algorithm::Depthwise(depthwise) => depthwise.run(&self.band),
-                Algorithm::Skipping(skipping) => skipping.run(&self.band),
-                Algorithm::Narrow(narrow) => narrow.run(&self.band),
+                Algorithm::Direct(direct) => direct.run(&self.band, self.taps),
+                Algorithm::Depthwise(depthwise) => depthwise.run(&self.band, self.taps),
+                Algorithm::Skipping(skipping) => skipping.run(&self.band, self.taps),
+                Algorithm::Narrow(narrow) => narrow.run(&self.band, self.taps),
                 Algorithm::Winograd(_) => {}
             }
         }

@@ -61,32 +61,31 @@ impl Narrow {
     }
 
     #[inline(always)]
-    pub unsafe fn run<I: Isa>(&self, band: &Band<'_, I>) {
+    pub unsafe fn run<I: Isa>(&self, band: &Band<'_, I>, taps: &mut Vec<isize>) {
         // SAFETY: the caller's promise; as many vectors of weights were packed as tiles have channels.
         unsafe {
             match self.width {
-                1 => self.channels::<I, 1>(band),
-                3 => self.channels::<I, 3>(band),
-                _ => self.channels::<I, MOST_CHANNELS>(band),
+                1 => self.channels::<I, 1>(band, taps),
+                3 => self.channels::<I, 3>(band, taps),
+                _ => self.channels::<I, MOST_CHANNELS>(band, taps),
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn channels<I: Isa, const C: usize>(&self, band: &Band<'_, I>) {
-        let mut taps = Vec::new();
+    unsafe fn channels<I: Isa, const C: usize>(&self, band: &Band<'_, I>, taps: &mut Vec<isize>) {
         // SAFETY: a sub-grid's offset lies inside the packed weights; tiles have the positions that are left.
         unsafe {
             let input = band.input(0..band.geometry.read.c.div_ceil(I::LANES));
             for (grid, &offset) in band.geometry.grids.iter().zip(&self.offsets) {
-                band.offsets(grid, input, &mut taps);
+                band.offsets(grid, input, taps);
                 let weights = band.weights.add(offset);
                 for mut line in band.lines(grid, input) {
                     while line.left() > 0 {
                         match line.left() {
-                            4.. => tile::<I, 4, C>(band, line.take(4), input.block, &taps, weights),
-                            2.. => tile::<I, 2, C>(band, line.take(2), input.block, &taps, weights),
-                            _ => tile::<I, 1, C>(band, line.take(1), input.block, &taps, weights),
+                            4.. => tile::<I, 4, C>(band, line.take(4), input.block, taps, weights),
+                            2.. => tile::<I, 2, C>(band, line.take(2), input.block, taps, weights),
+                            _ => tile::<I, 1, C>(band, line.take(1), input.block, taps, weights),
                         }
                     }
                 }

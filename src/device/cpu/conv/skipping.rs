@@ -69,21 +69,20 @@ impl Skipping {
     }
 
     #[inline(always)]
-    pub unsafe fn run<I: Isa>(&self, band: &Band<'_, I>) {
+    pub unsafe fn run<I: Isa>(&self, band: &Band<'_, I>, taps: &mut Vec<isize>) {
         // SAFETY: the caller's promise; the run has as many blocks as its tiles.
         unsafe {
             let input = band.input(0..band.geometry.read.c / I::LANES);
-            let mut taps = Vec::new();
             for run in &self.runs[band.share.clone()] {
                 match run.blocks {
-                    1 => blocks::<I, 1>(band, run, input, &mut taps),
-                    2 => blocks::<I, 2>(band, run, input, &mut taps),
-                    3 => blocks::<I, 3>(band, run, input, &mut taps),
-                    4 => blocks::<I, 4>(band, run, input, &mut taps),
-                    5 => blocks::<I, 5>(band, run, input, &mut taps),
-                    6 => blocks::<I, 6>(band, run, input, &mut taps),
-                    7 => blocks::<I, 7>(band, run, input, &mut taps),
-                    _ => blocks::<I, 8>(band, run, input, &mut taps),
+                    1 => blocks::<I, 1>(band, run, input, taps),
+                    2 => blocks::<I, 2>(band, run, input, taps),
+                    3 => blocks::<I, 3>(band, run, input, taps),
+                    4 => blocks::<I, 4>(band, run, input, taps),
+                    5 => blocks::<I, 5>(band, run, input, taps),
+                    6 => blocks::<I, 6>(band, run, input, taps),
+                    7 => blocks::<I, 7>(band, run, input, taps),
+                    _ => blocks::<I, 8>(band, run, input, taps),
                 }
             }
         }

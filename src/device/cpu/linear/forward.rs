@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::super::isa::{CpuKernel, Isa};
 use super::stored::{Bf16, DeviceNumbers, F16, Stored, WeightSource};
 use super::{BLOCK_ROWS, COLUMNS, COPIES, LINE_BYTES, ROWS, row};
+use crate::device::Spare;
 use crate::graph::Weight;
 use crate::tensor::Scalar;
 
@@ -37,11 +38,12 @@ pub(in super::super) unsafe fn live<I: Isa>(
     x: *const I::T,
     x_step: usize,
     copies: usize,
+    spare: &mut Spare,
 ) -> Vec<[usize; 2]> {
     let pairs = weight.row_len() / (2 * I::LANES);
-    let all = || (0..pairs).map(|i| [2 * i * I::LANES, (2 * i + 1) * I::LANES]).collect();
+    let mut all = spare.of((0..pairs).map(|i| [2 * i * I::LANES, (2 * i + 1) * I::LANES]));
     if matches!(WeightSource::of::<I>(weight), WeightSource::Scratch) {
-        return all();
+        return all;
     }
     let is_live = |at: usize| {
         (0..copies).any(|n| {
@@ -50,7 +52,7 @@ pub(in super::super) unsafe fn live<I: Isa>(
             numbers.iter().any(|&x| x != I::T::ZERO)
         })
     };
-    let (mut halves, mut dead) = ([Vec::new(), Vec::new()], [0, I::LANES]);
+    let (mut halves, mut dead) = ([spare.take(pairs), spare.take(pairs)], [0, I::LANES]);
     for at in (0..2 * pairs * I::LANES).step_by(I::LANES) {
         let half = at / I::LANES % 2;
         if is_live(at) {
@@ -59,17 +61,20 @@ pub(in super::super) unsafe fn live<I: Isa>(
             dead[half] = at;
         }
     }
-    let [even, odd] = &mut halves;
+    let [mut even, mut odd] = halves;
     // The lists are traversed together, so the longer one counts. Scattered vectors are read more slowly than
     // consecutive ones. With more than three quarters of them, nothing is gained.
     let count = even.len().max(odd.len());
-    if 4 * count > 3 * pairs {
-        return all();
+    if 4 * count <= 3 * pairs {
+        // The shorter list lacks at least one vector, whose products are zero.
+        even.resize(count, dead[0]);
+        odd.resize(count, dead[1]);
+        all.clear();
+        all.extend(even.iter().zip(&odd).map(|(&even, &odd)| [even, odd]));
     }
-    // The shorter list lacks at least one vector, whose products are zero.
-    even.resize(count, dead[0]);
-    odd.resize(count, dead[1]);
-    even.iter().zip(odd.iter()).map(|(&even, &odd)| [even, odd]).collect()
+    spare.keep(even);
+    spare.keep(odd);
+    all
 }
 
 /// `out[k] = bias[k] + Σ_c W[k][c] x[c]` for some rows and all copies.

@@ -98,8 +98,8 @@ fn plan(graph: &Graph, device: &CudaDevice) -> Plan {
     Plan::new(b.finish(), |form| device.bytes_of(form))
 }
 
+#[needs::cxx]
 #[test]
-#[cfg_attr(not(cxx), ignore = "no C++ compiler")]
 fn fewer_copies_at_a_time_where_memory_runs_out() {
     let graph = net();
     let (want, room, peak) = smooth(&graph, 1 << 30).unwrap();

@@ -19,8 +19,8 @@ use crate::engine::{self, Batch, Engine, Job};
 use crate::error::{Error, Result, read_file};
 use crate::graph::{Encoding, Graph, Node, NodeId, Op, Weight};
 use crate::image::Preprocess;
-use crate::map::{Map, Sign};
-use crate::method::{Context, Method, Parameter, ParameterValues, input_maps};
+use crate::map::{Map, MapDims, Sign};
+use crate::method::{Context, Method, Parameter, ParameterValues, input_maps, numbers_of};
 use crate::program::Score;
 use crate::rule::{Composite, Pattern, Select};
 use crate::tensor::{Precision, check_safetensors};
@@ -319,6 +319,10 @@ impl Back {
 }
 
 impl Method for Back {
+    fn map_dims(&self, graph: &Graph) -> Result<MapDims> {
+        Ok(numbers_of(graph))
+    }
+
     fn explain(&self, engine: &mut Engine, graph: &Graph, x: &Batch, targets: &[usize]) -> Result<Vec<Map>> {
         engine::check(graph, x, targets)?;
         // The patterns in double precision, and what stands in for the weights.
