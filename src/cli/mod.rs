@@ -112,8 +112,6 @@ pub struct Opened {
     pub settings: Settings,
     /// What the options say of the net's preparation.
     pub given: Vec<Setting>,
-    /// Files that were read.
-    pub read: Vec<std::path::PathBuf>,
 }
 
 /// Opens a net as `verilume explain` does: `options` are its options on the net, its preparation, the score and the
@@ -127,7 +125,7 @@ pub fn open(options: &[OsString]) -> Result<Opened> {
     bounds::settle(&mut command);
     let Command::Explain(args) = command else { return Err(Error::settings("these are not options of a net")) };
     let (session, settings) = args.shared.open(args.score).map_err(library_error)?;
-    Ok(Opened { session, settings, given: args.shared.given(), read: args.shared.read() })
+    Ok(Opened { session, settings, given: args.shared.given() })
 }
 
 /// The methods that `texts` name; the command's own choice for `model` when there is none.
