@@ -216,7 +216,7 @@ class Model:
         with tempfile.TemporaryDirectory(prefix="verilume-") as folder:
             data, out = os.path.join(folder, "data"), os.path.join(folder, "out")
             os.mkdir(data)
-            names = {_place(picture, at, data): _given(picture, at)[0] for at, picture in enumerate(each)}
+            names = dict(_place(picture, at, data) for at, picture in enumerate(each))
             table = None
             if classes is not None:
                 table = os.path.join(folder, "labels.csv")
@@ -441,8 +441,8 @@ def _levels(picture: Any) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
 
 
-def _place(picture: Any, at: int, folder: str) -> str:
-    """Puts a picture into a folder, as a link or as a file; its name there."""
+def _place(picture: Any, at: int, folder: str) -> tuple[str, str]:
+    """Puts a picture into a folder, as a link or as a file; its name there, and its own."""
     path, levels, why = _given(picture, at)
     if why is not None:
         raise InputError(f"{path}: {why}")
@@ -453,7 +453,7 @@ def _place(picture: Any, at: int, folder: str) -> str:
         name = f"{at:06}.png"
         with open(os.path.join(folder, name), "wb") as file:
             file.write(_native.png(levels))
-    return name
+    return name, path
 
 
 def _targets(target: Any, n: int) -> list[str]:
