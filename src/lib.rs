@@ -57,7 +57,7 @@
 //! | `tiff` | this format, read; turns `pictures` on |
 //! | `html` | `report::html`, the report of a check as a page |
 //! | `files` | `data` and `run`: folders, lists, arrays and tables of inputs, and runs that can be resumed |
-//! | `cli` | the program `verilume` and what only it needs |
+//! | `cli` | the program `verilume`, also as [`cli::program`], and what only it needs |
 //! | `cuda` | computes on NVIDIA GPUs, with libraries that are found at run time |
 //!
 //! All of them are on by default, and each can be left out. Without any (`--no-default-features`) the library still
@@ -68,6 +68,8 @@
 //! Every fallible function returns [`Error`]: an [`ErrorKind`] that says who can fix it, and one sentence that names
 //! the file, tensor, node or option. A NaN or an infinity is an error, in weights, in inputs and in results.
 mod cancel;
+#[cfg(feature = "cli")]
+pub mod cli;
 #[cfg(feature = "files")]
 pub mod data;
 pub mod device;

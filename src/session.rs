@@ -68,7 +68,7 @@ pub type Loader = Arc<dyn Fn(&Path, &Preprocess) -> Result<(Tensor, Noticed)> + 
 
 /// Explains pictures with one net. It may move to another thread, but does one thing at a time.
 pub struct Session {
-    model: Model,
+    model: Arc<Model>,
     engine: Engine,
     preparation: Preprocess,
     labels: Labels,
@@ -107,11 +107,11 @@ impl Scored {
 }
 
 impl Session {
-    /// Opens a session on `model`.
+    /// Opens a session on `model`: a [`Model`], or an [`Arc`] of one that other sessions use too.
     ///
     /// # Errors
     /// When the device or its kernels do not exist here, or the preparation is not for pictures.
-    pub fn open(model: Model, options: &Options) -> Result<Self> {
+    pub fn open(model: impl Into<Arc<Model>>, options: &Options) -> Result<Self> {
         let engine = Engine::new(&options.engine)?;
         Self::with_engine(model, engine, options)
     }
@@ -120,7 +120,8 @@ impl Session {
     ///
     /// # Errors
     /// When the preparation is not for pictures.
-    pub fn with_engine(model: Model, engine: Engine, options: &Options) -> Result<Self> {
+    pub fn with_engine(model: impl Into<Arc<Model>>, engine: Engine, options: &Options) -> Result<Self> {
+        let model = model.into();
         let preparation = options.preparation.clone().unwrap_or_else(|| model.preprocess().clone());
         if preparation.takes_pictures() {
             preparation.check()?;
@@ -146,8 +147,14 @@ impl Session {
     }
 
     /// The net.
-    pub fn model(&self) -> &Model {
+    pub fn model(&self) -> &Arc<Model> {
         &self.model
+    }
+
+    /// Ends the session; its engine, with its packed weights and plans, may serve another one.
+    #[must_use]
+    pub fn into_engine(self) -> Engine {
+        self.engine
     }
 
     /// The engine.

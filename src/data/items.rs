@@ -57,12 +57,20 @@ impl Item {
     pub fn picture(at: usize, source: &Source, net: NetInput) -> Result<Self> {
         usable(source)?;
         takes_pictures(net.preprocess)?;
-        let picture = net.room.open_picture(&source.path)?;
-        let prepared = net.preprocess.apply(&picture)?;
+        Self::decoded(at, source, &net.room.open_picture(&source.path)?, net)
+    }
+
+    /// Prepares a picture that is in memory; `source` names it.
+    ///
+    /// # Errors
+    /// When the net takes no pictures.
+    pub fn decoded(at: usize, source: &Source, picture: &Picture, net: NetInput) -> Result<Self> {
+        takes_pictures(net.preprocess)?;
+        let prepared = net.preprocess.apply(picture)?;
         let dims = prepared.tensor.dims().to_vec();
         let input = prepared.tensor.reshape(fit(&dims, net.input.channels_first())?.shape.dims())?;
         let (stem, view, placement) = (source.stem.clone(), Some(prepared.view), Some(prepared.placement));
-        let noticed = damage(&source.shown, &picture);
+        let noticed = damage(&source.shown, picture);
         Ok(Self {
             source: at,
             row: None,

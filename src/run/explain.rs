@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::drawing::{self, SheetPanel};
 use super::earlier::{self, Finder, Past, StemsInUse};
+use super::explained;
 use super::ledger::{Earlier, Settle, Show, Totals};
 use super::recorded::{Recorded, RunRequest, Seen};
 use super::resume::{Current, Demands, Done, Known};
@@ -19,12 +20,11 @@ use crate::data::files::{self, RawFormat};
 use crate::data::{ArrayFile, Item, ItemPosition, ItemStream, Room, Shard, Source, TargetChoice, paths};
 use crate::engine::Settings;
 use crate::error::{Error, Result, read_file};
-use crate::graph::Graph;
-use crate::map::{Map, ONE_POSITION, showing_nothing};
+use crate::map::{Map, showing_nothing};
 use crate::method::{Method, Promise};
 use crate::model::Setting;
 use crate::render::Look;
-use crate::report::{Line, MethodUsed, RECORD_VERSION, Record};
+use crate::report::{Line, MethodUsed, Record};
 use crate::session::{Noticed, Session};
 use crate::tensor::Tensor;
 use crate::text::{counted, hex};
@@ -264,20 +264,6 @@ impl<'a> Explain<'a> {
         self.run.session.explain_timed(self.methods[m].method.as_ref(), &inputs, &targets)
     }
 
-    /// A warning about a map read from a layer with one position: it is flat because of a setting, not because of the
-    /// picture.
-    fn places(&self, graph: &Graph, m: usize, map: &Map) -> Option<String> {
-        map.notes.iter().find(|(name, _)| name == ONE_POSITION)?;
-        let id = &self.methods[m].id;
-        let shape = graph.input_shape();
-        let layer = graph.stages().iter().rev().find(|(_, node)| graph.node(*node).shape.plane() > 1);
-        let other = layer.map_or_else(String::new, |(name, _)| format!("; layer={name} has more"));
-        Some(format!(
-            "{id}: its layer has one position at inputs of {}x{}, so the map says nothing of places{other}",
-            shape.h, shape.w
-        ))
-    }
-
     /// A class on a sheet: its name, preceded by its index if the name alone is ambiguous.
     fn sheet_name(&self, class: usize) -> String {
         let Some(name) = self.run.session.labels().get(class) else { return class.to_string() };
@@ -288,23 +274,8 @@ impl<'a> Explain<'a> {
     }
 
     fn record(&self, s: &Seen, m: usize, rank: usize, seconds: f64) -> Record {
-        let target = s.targets[rank];
-        let noticed = self.run.ledger.said.of_item(&s.item);
-        Record {
-            input: self.run.sources[s.item.source].shown.clone(),
-            index: s.item.row,
-            method: Some(self.methods[m].id.clone()),
-            target: Some(target),
-            target_label: self.run.session.label(target),
-            score: Some(s.scored.scores[target]),
-            prediction: self.run.session.prediction(&s.scored.logits, self.run.session.explained()),
-            seconds,
-            peak_bytes: self.run.session.peak_bytes(),
-            assumed: noticed.assumed,
-            warnings: noticed.warnings,
-            record_version: RECORD_VERSION,
-            ..Record::default()
-        }
+        let shown = &self.run.sources[s.item.source].shown;
+        explained::of_seen(self.run.session, &self.run.ledger.said, (shown, s), (&self.methods[m].id, rank), seconds)
     }
 
     /// Writes one map in the requested formats; returns the file names.
@@ -437,13 +408,11 @@ impl InputWork for Explain<'_> {
                     let mut record = self.record(s, m, rank, seconds);
                     match made.and_then(|map| Ok((self.store(s, m, rank, &map)?, map))) {
                         Ok((files, map)) => {
-                            record.gap = map.gap.clone();
-                            record.notes = map.all_notes();
-                            if let Some(warning) = self.places(&graph, m, &map) {
+                            explained::describe(&mut record, &map);
+                            if let Some(warning) = explained::places(&graph, &self.methods[m].id, &map) {
                                 self.run.ledger.said.add(&warning, listener);
                                 record.warnings.push(warning);
                             }
-                            record.shares = map.shares;
                             record.files = files;
                             if sheets {
                                 panels[i].push(SheetPanel {

@@ -1,0 +1,75 @@
+"""Explains image classifiers where they run: saliency maps, and the evidence whether they can be believed.
+
+``load()`` opens a net, and its methods do the rest: ``explain`` for pictures, ``attribute`` for normalised arrays,
+``check`` and ``evaluate`` for trust. The net is computed by an engine of its own: there are no hooks to set and no ``with``
+to keep. ``methods()`` lists the methods, ``help(verilume.methods)`` explains them.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from . import _native
+from ._errors import (
+    CancelledError,
+    DeviceError,
+    FileError,
+    InputError,
+    KernelError,
+    LimitError,
+    ModelError,
+    NoDeviceError,
+    SettingsError,
+    ShapeError,
+    VerilumeError,
+)
+from ._model import Model, from_torch, load
+from ._results import CheckResult, EvalResult, Explanation
+
+__version__: str = _native.version
+
+__all__ = [
+    "CancelledError",
+    "CheckResult",
+    "DeviceError",
+    "EvalResult",
+    "Explanation",
+    "FileError",
+    "InputError",
+    "KernelError",
+    "LimitError",
+    "Model",
+    "ModelError",
+    "NoDeviceError",
+    "SettingsError",
+    "ShapeError",
+    "VerilumeError",
+    "from_torch",
+    "load",
+    "methods",
+    "metrics",
+    "tests",
+]
+
+
+def methods() -> list[dict[str, Any]]:
+    """The methods: ``id``, ``aliases``, ``title``, ``summary``, ``paper``, ``passes``, ``promises``, ``draws``, ``caution``,
+    and ``parameters`` with ``key``, ``unit``, ``default`` and ``help``."""
+    listed: list[dict[str, Any]] = json.loads(_native.methods())
+    return listed
+
+
+def metrics() -> list[dict[str, Any]]:
+    """The metrics of ``evaluate``: ``id``, ``title``, ``summary``, ``paper``, ``outputs``, ``needs``, ``parameters``."""
+    listed: list[dict[str, Any]] = json.loads(_native.metrics())
+    return listed
+
+
+def tests() -> list[dict[str, Any]]:
+    """The tests of ``check``: ``id``, ``title``, ``question``, ``paper``, ``measure``, ``threshold``."""
+    listed: list[dict[str, Any]] = json.loads(_native.tests())
+    return listed
+
+
+methods.__doc__ = f"{methods.__doc__}\n\n{_native.methods_text()}"

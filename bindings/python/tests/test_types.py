@@ -1,0 +1,34 @@
+"""Types: a program that uses all of the package is clean, and runs."""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from conftest import CAT
+
+import verilume
+
+HERE = pathlib.Path(__file__).parent
+PACKAGE = pathlib.Path(verilume.__file__).parent
+
+
+def _run(*words: object) -> None:
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False, cwd=HERE)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_program_runs() -> None:
+    _run(sys.executable, HERE / "typed.py", CAT)
+
+
+def test_mypy() -> None:
+    pytest.importorskip("mypy")
+    _run(sys.executable, "-m", "mypy", "--strict", HERE / "typed.py", PACKAGE)
+
+
+def test_pyright() -> None:
+    pytest.importorskip("pyright")
+    _run(sys.executable, "-m", "pyright", "--pythonpath", sys.executable, HERE / "typed.py", PACKAGE)
