@@ -145,7 +145,7 @@ fn values_and_slopes_are_pytorchs() {
 fn bits_do_not_depend_on_the_instruction_set() {
     let mut engines: Vec<Engine> =
         machines().iter().filter(|s| s.precision == Precision::F32).map(|s| Engine::new(s).unwrap()).collect();
-    if cfg!(cxx) {
+    if needs::found!(cxx) {
         engines.push(Engine::new(&gpu(0)).unwrap());
     }
     // Numbers of every exponent and sign.
@@ -248,7 +248,7 @@ fn error(got: &[f64], want: &[f64]) -> f64 {
 fn gradients_of_nets_are_pytorchs() {
     let x = Batch::of(pictures()).unwrap();
     let mut devices = machines();
-    devices.extend(cfg!(cxx).then(|| gpu(1)));
+    devices.extend(needs::found!(cxx).then(|| gpu(1)));
     for settings in devices {
         let mut engine = Engine::new(&settings).unwrap();
         let tolerance = if settings.precision == Precision::F64 { 1e-10 } else { 1e-5 };

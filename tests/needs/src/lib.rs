@@ -30,6 +30,7 @@ fn mark(need: &str, missing: &str, item: TokenStream) -> TokenStream {
 
 macro_rules! needs {
     ($($(#[$doc:meta])* $name:ident: $missing:literal;)+) => {
+        const KNOWN: &[&str] = &[$(stringify!($name)),+];
         $(
             $(#[$doc])*
             #[proc_macro_attribute]
@@ -57,6 +58,17 @@ needs! {
     avx2: "this machine has no AVX2 with FMA and F16C";
     /// The instruction set of that name.
     avx512: "this machine has no AVX-512 (F, BW, DQ, VL)";
+}
+
+/// Whether there is what the attribute of that name asks for: `needs::found!(cxx)`.
+#[proc_macro]
+pub fn found(need: TokenStream) -> TokenStream {
+    let need = need.to_string();
+    let text = match FOUND.split(',').any(|found| found == need) {
+        _ if !KNOWN.contains(&&*need) => format!("::core::compile_error!(\"`{need}` is nothing that is looked for\")"),
+        found => found.to_string(),
+    };
+    text.parse().unwrap_or_default()
 }
 
 fn option(value: Option<&str>) -> TokenStream {
