@@ -38,7 +38,7 @@ def test_errors_have_a_kind_and_a_usual_class(model: verilume.Model, tmp_path: p
         (lambda: model.attribute(np.full((1, 3, 224, 224), np.nan)), "input", ValueError, "NaN"),
         (lambda: model.attribute(np.zeros((1, 3, 224, 224)), 1000), "settings", ValueError, "1000"),
         (lambda: model.attribute(np.zeros((1, 3, 8, 8), np.uint8)), "input", ValueError, "uint8"),
-        (lambda: model.attribute(3.0), "input", ValueError, "not an array"),
+        (lambda: model.attribute(3.0), "input", ValueError, "shape []"),
         (lambda: model.attribute(object()), "input", ValueError, "object"),
         (lambda: verilume.load(broken), "model", ValueError, "broken"),
         (lambda: verilume.load("no-such-net"), "settings", ValueError, "no-such-net"),
