@@ -265,9 +265,12 @@ def test_modules_of_torch() -> None:
     class Other(nn.Module):  # type: ignore[misc, name-defined]
         """Computes something else when it is exported."""
 
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 4))
+
         def forward(self, x: Any) -> Any:
-            y = x.flatten(1)[:, :4]
-            return y * 2 if torch.onnx.is_in_onnx_export() else y
+            return self.net(torch.relu(x) if torch.onnx.is_in_onnx_export() else x)
 
     with pytest.raises(verilume.ModelError, match="Other"):
         verilume.from_torch(Other(), x)
