@@ -534,6 +534,8 @@ class _Bar:
 
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
+            # Steps are drawn ten times a second at most; the last one is drawn in any case.
+            self._bar.refresh()
             self._bar.close()
 
 
