@@ -352,13 +352,13 @@ fn unsafe_code_is_in_devices_and_memory_mapping() {
 #[test]
 fn the_environment_is_read_for_the_gpu_alone() {
     let words = ["env::var", "env::var_os", "env::vars", "env::vars_os", "env::temp_dir", "env::home_dir"];
-    only_in(&words, &["bin/", "device/cuda"]);
+    only_in(&words, &["cli/", "device/cuda"]);
 }
 
 /// Parallel iterators outside a pool would start rayon's own.
 #[test]
 fn threads_are_started_where_they_are_asked_for() {
-    only_in(&["thread::spawn", "thread::Builder", "thread::scope"], &["bin/", "run/keeper.rs"]);
+    only_in(&["thread::spawn", "thread::Builder", "thread::scope"], &["cli/", "run/keeper.rs"]);
     only_in(&["ThreadPoolBuilder"], &["device/threads.rs"]);
     only_in(
         &["par_iter", "into_par_iter", "rayon::spawn", "rayon::join", "rayon::scope"],

@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 
 use super::Engine;
+use crate::device::Spare;
 use crate::graph::{Graph, Op};
 
 impl Engine {
-    /// Frees the programs and packed weights cached for `graph`. A net whose weights change caches new ones at every
+    /// Frees the programs and packed weights cached for `graph`, and the memory kept for further calls. A net whose weights change caches new ones at every
     /// step, and without this call they would pile up. If the net, or another that shares its weights, runs again, they
     /// are rebuilt; no result depends on it.
     pub fn forget(&mut self, graph: &Graph) {
@@ -17,5 +18,6 @@ impl Engine {
         });
         let weights: HashSet<u64> = weights.map(|weight| weight.id().stored()).collect();
         self.device.forget(&weights);
+        self.spare = Spare::default();
     }
 }
