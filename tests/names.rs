@@ -112,6 +112,7 @@ fn what_may_be_another_net_is_refused_or_said() {
         &with("prefix", "module._orig_mod.attention.scale", &[512]),
         &["module._orig_mod.attention.scale", "no place"],
     );
+    refused(&with("timm convnext", "head.pre_logits.fc.weight", &[8, 320]), &["head.pre_logits.fc.weight", "ONNX"]);
     refused(&with("kuangliu", "linear2.weight", &[3, 24]), &["order", "linear2.weight", "ONNX"]);
     refused(&with("timm mnasnet", "blocks.1.0.se.conv_reduce.weight", &[4, 48, 1, 1]), &["mnasnet", "--arch"]);
     // Group norms have no means; the first convolution of a pre-activation net has no norm after it.
@@ -137,6 +138,23 @@ fn what_may_be_another_net_is_refused_or_said() {
     let wanted: Vec<f64> = serde_json::from_value(cases["tf mobilenetv3"]["logits"].clone()).unwrap();
     assert!(apart(&logits, &wanted) <= 1e-10);
     assert!(!called("timm mobilenetv3", "mobilenetv3_small_050").warnings().is_empty());
+    // Whole parts of the name, under any prefix.
+    let wrapped: File = plain("tf mobilenetv3").into_iter().map(|(name, t)| (format!("module.{name}"), t)).collect();
+    for name in ["timm_tf_mobilenetv3_small_075_ns", "TF-MobileNetV3-Small-075"] {
+        let model = Model::from_bytes(name, Arc::new(bytes(&wrapped)), None).unwrap();
+        assert!(apart(&answers(&model, &size, class).0, &wanted) <= 1e-10, "{name}");
+    }
+    // Paddings of transformers' EfficientNet are those of the published size.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("model.safetensors"), bytes(&plain("transformers efficientnet"))).unwrap();
+    let padded = |blocks: &str| {
+        let config =
+            format!(r#"{{"architectures": ["EfficientNetForImageClassification"], "depthwise_padding": {blocks}}}"#);
+        std::fs::write(folder.path().join("config.json"), config).unwrap();
+        Model::open(folder.path(), None)
+    };
+    assert!(padded("[]").is_ok());
+    assert!(padded("[5]").unwrap_err().to_string().contains("depthwise_padding"));
     let blurred = called("timm resnet10t", "resnetblur18.bt_in1k");
     assert!(blurred.warnings().iter().any(|said| said.contains("low-pass")), "{blurred:?}");
     // A net that scales its own input, a copy of the weights, and what training keeps.

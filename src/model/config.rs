@@ -7,7 +7,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::{ARCHITECTURES, Architecture, BuiltNet, Labels, Setting, blueprint, preprocess};
+use super::changes::{HARMLESS, PARTS, is_usual};
+use super::{ARCHITECTURES, Architecture, BuiltNet, Labels, Setting, blueprint, efficientnet_hub, preprocess};
 use crate::error::{Error, ErrorKind, Result, open_file};
 use crate::graph::{Graph, Op};
 use crate::image::{Interpolation, Preprocess};
@@ -28,29 +29,13 @@ const CROP_PCT: f64 = 0.875;
 /// The side from which transformers' processor of ConvNeXt and ResNet no longer crops.
 const UNCROPPED: usize = 384;
 
-/// Arguments of timm's models that do not change a net with given weights.
-const HARMLESS: [&str; 6] = ["num_classes", "in_chans", "img_size", "drop_rate", "drop_path_rate", "drop_block_rate"];
-
-/// Top-level keys for parts of a net, as in `model_args`; a config that changes these parts is not read.
-const PARTS: [&str; 9] = [
-    "act_layer",
-    "norm_layer",
-    "aa_layer",
-    "output_stride",
-    "stem_type",
-    "replace_stem_pool",
-    "avg_down",
-    "hidden_act",
-    "downsample_in_bottleneck",
-];
-
 /// Classes of transformers and the families that their nets belong to.
 const OF_TRANSFORMERS: [(&str, &str); 7] = [
     ("ResNetForImageClassification", "resnet"),
     ("RegNetForImageClassification", "regnet"),
     ("MobileNetV1ForImageClassification", "mobilenet-v1"),
     ("MobileNetV2ForImageClassification", "mobilenet-v2"),
-    ("EfficientNetForImageClassification", "transformers-efficientnet"),
+    ("EfficientNetForImageClassification", efficientnet_hub::FAMILY),
     ("ConvNextForImageClassification", "convnext"),
     ("ConvNextV2ForImageClassification", "convnext"),
 ];
@@ -81,6 +66,8 @@ pub(super) struct Statement {
     transform_input: Option<bool>,
     /// Parts of the net for which it differs from the architecture.
     changes: Vec<String>,
+    /// Blocks of transformers' EfficientNet whose padding is the same on both sides though they have a stride.
+    centred: Option<Vec<usize>>,
     /// Requests that cannot be fulfilled, one sentence each.
     pub(super) warnings: Vec<String>,
 }
@@ -360,7 +347,7 @@ fn parse<'a>(place: &'static str, object: &'a Map<String, Value>) -> Result<Opti
     said.architecture = match (object.get("architecture"), object.get("architectures").and_then(Value::as_array)) {
         (Some(name), _) if !name.is_null() => Some(text("architecture", name)?),
         (_, Some(names)) => names.first().map(|name| text("architectures", name)).transpose()?,
-        _ => None,
+        _ => nested.and_then(|n| here(n, "architecture")).map(|name| text("architecture", name)).transpose()?,
     };
     let arguments = object.get("model_args").and_then(Value::as_object);
     let counts = [(object, "num_classes"), (object, "num_labels")].into_iter();
@@ -431,7 +418,7 @@ fn parse<'a>(place: &'static str, object: &'a Map<String, Value>) -> Result<Opti
     }
     let pool = object.get("global_pool").and_then(Value::as_str).filter(|pool| !pool.is_empty() && *pool != "avg");
     said.changes.extend(pool.map(|pool| format!("global_pool={pool}")));
-    let parts = PARTS.iter().filter_map(|key| Some((*key, here(object, key)?)));
+    let parts = PARTS.iter().filter_map(|key| Some((*key, value(key)?)));
     let wanted = said.architecture.as_deref().map(published_name);
     let of_transformers = |row: &Architecture| {
         OF_TRANSFORMERS.iter().any(|(class, family)| said.architecture.as_deref() == Some(class) && row.name == *family)
@@ -439,18 +426,12 @@ fn parse<'a>(place: &'static str, object: &'a Map<String, Value>) -> Result<Opti
     let row = ARCHITECTURES
         .iter()
         .find(|row| row.published.iter().any(|(name, _)| Some(*name) == wanted.as_deref()) || of_transformers(row));
-    let activation = row.map_or("relu", |row| row.activation);
-    let usual = |key: &str, value: &Value| match key {
-        "act_layer" | "hidden_act" => value.as_str().is_some_and(|name| {
-            let name = if name.eq_ignore_ascii_case("swish") { "silu" } else { name };
-            name.eq_ignore_ascii_case(activation)
-        }),
-        "norm_layer" => ["", "batchnorm", "batchnorm2d"].iter().any(|name| value.as_str() == Some(name)),
-        "output_stride" => value.as_u64() == Some(32),
-        "replace_stem_pool" | "avg_down" | "downsample_in_bottleneck" => value.as_bool() == Some(false),
-        _ => value.as_str() == Some(""),
-    };
-    let parts = parts.filter(|(key, value)| !usual(key, value));
+    if let Some(blocks) = value("depthwise_padding") {
+        let each = |v: &Value| v.as_u64().and_then(|n| usize::try_from(n).ok());
+        let blocks = blocks.as_array().and_then(|all| all.iter().map(each).collect());
+        said.centred = Some(blocks.ok_or_else(|| wrong("depthwise_padding", "a list of whole numbers"))?);
+    }
+    let parts = parts.filter(|(key, value)| !is_usual(key, value, row));
     said.changes.extend(parts.map(|(key, value)| format!("{key}={value}")));
     let transforms = arguments.and_then(|arguments| here(arguments, "transform_input"));
     if let Some(transforms) = transforms.or_else(|| value("transform_input")) {
@@ -599,6 +580,14 @@ impl Statement {
                 "{place} changes the net by `transform_input=true`, which is not read of {}",
                 row.name
             ));
+        }
+        if let Some(blocks) = self.centred.as_ref().filter(|_| row.name == efficientnet_hub::FAMILY) {
+            let centred = efficientnet_hub::centred(&built.graph);
+            if *blocks != centred {
+                return fail(format!(
+                    "{place} changes the net by `depthwise_padding={blocks:?}`, which is not read; the published net has {centred:?}"
+                ));
+            }
         }
         if let Some(change) = self.changes.first() {
             return fail(format!("{place} changes the net by `{change}`, which is not read"));
@@ -792,6 +781,29 @@ mod tests {
             (r#"{"architecture": "efficientnet_lite0", "act_layer": "relu6"}"#, 0),
             (r#"{"architecture": "efficientnet_lite0", "act_layer": "relu"}"#, 1),
             (r#"{"architecture": "mobilenet_v2", "act_layer": "relu"}"#, 1),
+            (r#"{"architecture": "lcnet_050", "act_layer": "relu"}"#, 1),
+            (r#"{"architecture": "lcnet_050", "pretrained_cfg": {"aa_layer": "blurpc"}, "pad_type": "same"}"#, 2),
+            (
+                r#"{"architectures": ["MobileNetV2ForImageClassification"], "tf_padding": true, "layer_norm_eps": 0.001}"#,
+                0,
+            ),
+            (
+                r#"{"architectures": ["MobileNetV2ForImageClassification"], "tf_padding": false, "layer_norm_eps": 1e-5}"#,
+                2,
+            ),
+            (r#"{"architectures": ["ConvNextV2ForImageClassification"], "layer_norm_eps": 1e-12}"#, 0),
+            (r#"{"architectures": ["ConvNextForImageClassification"], "layer_norm_eps": 1e-5}"#, 1),
+            (
+                r#"{"architectures": ["EfficientNetForImageClassification"], "pooling_type": "mean", "batch_norm_eps": 0.001}"#,
+                0,
+            ),
+            (
+                r#"{"architectures": ["EfficientNetForImageClassification"], "pooling_type": "max", "batch_norm_eps": 1e-5}"#,
+                2,
+            ),
+            (r#"{"architectures": ["EfficientNetForImageClassification"], "strides": [1, 2, 2, 2, 1, 1, 1]}"#, 1),
+            (r#"{"architectures": ["ResNetForImageClassification"], "downsample_in_first_stage": false}"#, 0),
+            (r#"{"architectures": ["ResNetForImageClassification"], "downsample_in_first_stage": true}"#, 1),
             (r#"{"architecture": "resnet18", "act_layer": "relu6", "norm_layer": "batchnorm2d"}"#, 1),
         ] {
             assert_eq!(file(text).unwrap().unwrap().changes.len(), changes, "{text}");

@@ -3,7 +3,7 @@
 use super::assembly::{Assembly, ConvSpec, GELU, Pad};
 use super::names::Dialect;
 use super::tensors::Tensors;
-use super::{BuiltNet, preprocess};
+use super::{BuiltNet, PLAIN, preprocess};
 use crate::error::{Error, Result};
 use crate::graph::{NodeId, Op};
 use crate::image::Interpolation;
@@ -174,6 +174,12 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
         _ => 232,
     };
     let preparation = preprocess::torchvision(channels, [224, side], Interpolation::Bilinear);
+    if tensors.has("head.pre_logits.fc.weight") {
+        return Err(Error::model(
+            "tensor 'head.pre_logits.fc.weight': a ConvNeXt with two layers in its head, whose activation names do not tell; \
+             export the net as ONNX",
+        ));
+    }
     let mut net = Assembly::new(tensors, Shape::new(channels, 224, 224), 1e-6);
     let mut x = net.builder.input();
     let patches = |side, out| ConvSpec::plain(Some(side), side).to(out).padded(Pad::Rows(0)).with_bias();
@@ -207,6 +213,6 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     let version = if is_second { "convnext-v2" } else { "convnext" };
     let form = format!("{version} [{}]", listed.join(","));
     let eps = if last_eps < 1e-6 { "layer-norm eps 1e-6, of the last norm 1e-12" } else { "layer-norm eps 1e-6" };
-    let assumed = vec!["gelu", eps];
+    let assumed = vec!["gelu", PLAIN, eps];
     Ok(BuiltNet::of_pictures(graph, form, assumed, preparation))
 }

@@ -5,14 +5,17 @@
 use super::assembly::{Assembly, ConvSpec, Pad, SIGMOID, SILU};
 use super::efficientnet::{STAGES, VARIANTS, Variant};
 use super::tensors::Tensors;
-use super::{BuiltNet, preprocess};
+use super::{BuiltNet, PLAIN, preprocess};
 use crate::error::{Error, Result};
-use crate::graph::{NodeId, Op};
+use crate::graph::{Graph, NodeId, Op};
 use crate::image::Interpolation;
-use crate::tensor::Shape;
+use crate::tensor::{Padding, Shape};
 
 /// Crop sides of B0 to B7.
 const SIDES: [usize; 8] = [224, 240, 260, 300, 380, 456, 528, 600];
+
+/// Name of the family.
+pub(super) const FAMILY: &str = "transformers-efficientnet";
 
 const STEM: &str = "embeddings.convolution";
 const TOP: &str = "encoder.top_conv";
@@ -65,6 +68,18 @@ fn block(net: &mut Assembly<'_>, name: &str, x: NodeId, spec: ConvSpec, is_first
     if is_first { Ok(y) } else { net.op(format!("{name}.add"), Op::Add, &[y, x]) }
 }
 
+/// Positions of the blocks of `graph` with a stride whose padding is the same on both sides.
+pub(super) fn centred(graph: &Graph) -> Vec<usize> {
+    let position =
+        |name: &str| name.strip_prefix("encoder.blocks.")?.split_once(".depthwise_conv.depthwise_conv")?.0.parse().ok();
+    let strided = graph.nodes().iter().filter_map(|node| {
+        let window = node.conv()?.window;
+        let same = matches!(window.padding, Padding::Explicit { top, bottom, .. } if top == bottom);
+        (window.stride != [1; 2] && same).then(|| position(&node.name))?
+    });
+    strided.collect()
+}
+
 pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     if !tensors.has(&format!("{TOP}.weight")) {
         return Err(Error::model(format!("tensor '{TOP}.weight' is missing; expected shape [*, *, 1, 1]")));
@@ -97,6 +112,6 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     net.builder.stage(format!("stage{}", resolutions + 1), x);
     let graph = net.classified("classifier", x)?;
     let form = format!("efficientnet [{}]", size.depths.map(|n| n.to_string()).join(","));
-    let assumed = vec!["silu", "padding: TensorFlow's same at the published size", "batch-norm eps 1e-3"];
+    let assumed = vec!["silu", "padding: TensorFlow's same at the published size", PLAIN, "batch-norm eps 1e-3"];
     Ok(BuiltNet::of_pictures(graph, form, assumed, preparation))
 }

@@ -3,6 +3,7 @@
 mod alexnet;
 mod assembly;
 mod blueprint;
+mod changes;
 mod cifar;
 mod config;
 mod convnext;
@@ -205,16 +206,32 @@ struct ReadNet {
 /// Families of which files have the tensors of another family: the name of a file may tell them.
 const TWINS: [&str; 3] = [efficientnet_lite::TENSORFLOW, efficientnet_lite::TIMM, timm_mobile::TENSORFLOW];
 
-/// What timm calls nets with low-pass filters before their strides. Filters have no tensors.
-const FILTERED: [&str; 4] = ["resnetblur", "resnetaa", "conv_aa", "conv_blur"];
+/// What timm's names hold where nets have low-pass filters before their strides. Filters have no tensors.
+const FILTERED: [&str; 4] = ["blur", "netaa", "nextaa", "_aa_"];
+
+/// What is assumed of most nets.
+const PLAIN: &str = "no dilation, no anti-aliasing, means over all positions before the head";
+
+/// A name as timm would write it.
+fn as_published(name: &str) -> String {
+    config::published_name(&name.replace('-', "_"))
+}
 
 /// The family of `TWINS` that the name of the file tells.
-fn told_by_name(tensors: &Tensors, name: &str) -> Result<Option<&'static Architecture>> {
-    let published = config::published_name(name);
-    let is_named =
-        |row: &&Architecture| TWINS.contains(&row.name) && row.published.iter().any(|(name, _)| *name == published);
-    let Some(row) = ARCHITECTURES.iter().find(is_named) else { return Ok(None) };
-    Ok((row.recognise)(tensors)?.then_some(row))
+fn told_by_name(tensors: &mut Tensors, name: &str) -> Result<Option<&'static Architecture>> {
+    let name = as_published(name);
+    // Whole parts, such as those of `timm_tf_efficientnet_b0_ns`.
+    let holds = |published: &str| format!("_{name}_").contains(&format!("_{published}_"));
+    let rows = ARCHITECTURES.iter().filter(|row| TWINS.contains(&row.name));
+    let named = rows.flat_map(|row| row.published.iter().map(move |(published, _)| (row, *published)));
+    let found = named.filter(|(_, published)| holds(published)).max_by_key(|(_, published)| published.len());
+    let Some((row, _)) = found else { return Ok(None) };
+    for prefix in tensors.prefixes() {
+        if tensors.rename(&prefix, row.dialects, row.recognise)? {
+            return Ok(Some(row));
+        }
+    }
+    Ok(None)
 }
 
 /// Reads the net. Sources in order of precedence: the caller's `arch`, the metadata, the files in the folder `beside` the
@@ -253,17 +270,23 @@ fn read(tensors: &mut Tensors, name: &str, arch: Option<&str>, beside: Option<&P
     built.assumed.append(&mut tensors.assumed);
     let heard = hear(&statements, Some(architecture), arch, &mut built)?;
     warnings.extend(heard.warnings);
-    if given.is_none() && FILTERED.iter().any(|part| name.to_lowercase().contains(part)) {
+    if given.is_none() && FILTERED.iter().any(|part| as_published(name).contains(part)) {
         warnings.push(format!(
-            "a net called '{name}' has low-pass filters before its strides, which no tensor tells; it is read without them: \
-             ONNX is the way"
+            "'{name}' is what a net with low-pass filters before its strides is called; no tensor tells them, and it is read \
+             without: ONNX is the way"
         ));
     }
     if given.is_some() {
         built.assumed.clear();
     } else if by_name.is_some() {
         built.assumed.insert(0, "the family that the file is named after");
-    } else if let Some((twin, difference)) = architecture.twin {
+    }
+    // TensorFlow's own files of the Lites lack timm's prefix.
+    let is_clear = by_name.is_some_and(|row| row.name != efficientnet_lite::TIMM);
+    if given.is_none()
+        && !is_clear
+        && let Some((twin, difference)) = architecture.twin
+    {
         let (name, form) = (architecture.name, &built.architecture);
         warnings.push(format!(
             "taken for {form}, but the files of {twin} have the same names and shapes and differ in {difference}: \

@@ -89,7 +89,8 @@ pub static ARCHITECTURES: &[Architecture] = &[
         build: timm_mobile::build,
         published: timm_mobile::PUBLISHED,
         drafts: Vec::new,
-        activation: "relu",
+        // Each net has its own.
+        activation: "",
         twin: None,
     },
     Architecture {
@@ -248,7 +249,7 @@ pub static ARCHITECTURES: &[Architecture] = &[
         twin: None,
     },
     Architecture {
-        name: "transformers-efficientnet",
+        name: efficientnet_hub::FAMILY,
         nets: "EfficientNet-B0 to -B7 of transformers: TensorFlow's weights",
         recognise: efficientnet_hub::recognise,
         dialects: &[],

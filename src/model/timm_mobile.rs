@@ -6,7 +6,7 @@
 use super::assembly::{Assembly, ConvSpec, HARD_SIGMOID, HARD_SWISH, Pad, RELU6, SIGMOID, SILU};
 use super::names::Dialect;
 use super::tensors::Tensors;
-use super::{BuiltNet, preprocess};
+use super::{BuiltNet, PLAIN, preprocess};
 use crate::error::{Error, Result};
 use crate::graph::{NodeId, Op};
 use crate::tensor::Shape;
@@ -178,6 +178,8 @@ static KINDS: [Kind; 17] = [
         )
     },
     Kind {
+        // The larger ones have no shortcut in their first stage.
+        depths: &[&[1, 2, 4, 5, 4, 2]],
         is_twin: true,
         ..kind(FAMILY, "efficientnet-edge", &[Fused(3), Fused(3), Fused(3), Deep(5), Deep(5), Deep(5)], Act::Relu)
     },
@@ -228,7 +230,6 @@ pub(super) const PUBLISHED: &[(&str, &str)] = &[
     ("efficientnetv2_m", "efficientnet-v2 [3,5,5,7,14,18,5]"),
     ("efficientnetv2_l", "efficientnet-v2 [4,7,7,10,19,25,7]"),
     ("efficientnetv2_rw_t", "efficientnet-v2 [2,4,4,6,9,14]"),
-    ("efficientnetv2_rw_s", "efficientnet-v2 [2,4,4,6,9,15]"),
     ("hardcorenas_a", "hardcorenas [1,2,2,2,2,2,1]"),
     ("hardcorenas_b", "hardcorenas [1,3,3,4,4,3,1]"),
     ("hardcorenas_c", "hardcorenas [1,2,4,4,4,3,1]"),
@@ -501,7 +502,12 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
              names and shapes and differ in padding and batch-norm eps: --arch {TENSORFLOW} reads them",
         ));
     }
-    built(tensors, Pad::Half, eps, vec!["activations and strides of the published net", "padding: symmetric", named])
+    built(
+        tensors,
+        Pad::Half,
+        eps,
+        vec!["activations and strides of the published net", "padding: symmetric", PLAIN, named],
+    )
 }
 
 /// The family of TensorFlow's weights, as `--arch` names it.
@@ -509,7 +515,11 @@ pub(super) const TENSORFLOW: &str = "tf-mobile";
 
 /// TensorFlow's weights.
 pub(super) fn build_tensorflow(tensors: &mut Tensors) -> Result<BuiltNet> {
-    let assumed =
-        vec!["activations and strides of the published net", "padding: TensorFlow's same", "batch-norm eps 1e-3"];
+    let assumed = vec![
+        "activations and strides of the published net",
+        "padding: TensorFlow's same",
+        PLAIN,
+        "batch-norm eps 1e-3",
+    ];
     built(tensors, Pad::Same, 1e-3, assumed)
 }
