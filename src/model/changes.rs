@@ -34,6 +34,7 @@ pub(super) const PARTS: [&str; 20] = [
 
 /// Whether `value` is that of the published nets of `row`, for a key of [`PARTS`].
 pub(super) fn is_usual(key: &str, value: &Value, row: Option<&Architecture>) -> bool {
+    let is_of = |family: &str| row.is_some_and(|row| row.name == family);
     let activation = row.map_or("relu", |row| row.activation);
     match key {
         "act_layer" | "hidden_act" => value.as_str().is_some_and(|name| {
@@ -42,13 +43,10 @@ pub(super) fn is_usual(key: &str, value: &Value, row: Option<&Architecture>) -> 
         }),
         "norm_layer" => ["", "batchnorm", "batchnorm2d"].iter().any(|name| value.as_str() == Some(name)),
         "output_stride" => value.as_u64() == Some(32),
-        "replace_stem_pool" | "avg_down" | "downsample_in_bottleneck" | "downsample_in_first_stage" | "bn_tf" => {
-            value.as_bool() == Some(false)
-        }
+        "replace_stem_pool" | "avg_down" | "downsample_in_bottleneck" | "bn_tf" => value.as_bool() == Some(false),
+        "downsample_in_first_stage" => value.as_bool() == Some(is_of("regnet")),
         "tf_padding" | "first_layer_is_expansion" | "finegrained_output" => value.as_bool() == Some(true),
-        "layer_norm_eps" => {
-            value.as_f64() == Some(if row.is_some_and(|row| row.name == "convnext") { 1e-12 } else { 1e-3 })
-        }
+        "layer_norm_eps" => value.as_f64() == Some(if is_of("convnext") { 1e-12 } else { 1e-3 }),
         "batch_norm_eps" => value.as_f64() == Some(1e-3),
         "pooling_type" => value.as_str() == Some("mean"),
         "strides" => *value == serde_json::json!([1, 2, 2, 2, 1, 2, 1]),

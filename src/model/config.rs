@@ -802,6 +802,7 @@ mod tests {
                 2,
             ),
             (r#"{"architectures": ["EfficientNetForImageClassification"], "strides": [1, 2, 2, 2, 1, 1, 1]}"#, 1),
+            (r#"{"architectures": ["RegNetForImageClassification"], "downsample_in_first_stage": true}"#, 0),
             (r#"{"architectures": ["ResNetForImageClassification"], "downsample_in_first_stage": false}"#, 0),
             (r#"{"architectures": ["ResNetForImageClassification"], "downsample_in_first_stage": true}"#, 1),
             (r#"{"architecture": "resnet18", "act_layer": "relu6", "norm_layer": "batchnorm2d"}"#, 1),
