@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::changes::{HARMLESS, PARTS, is_usual};
-use super::{ARCHITECTURES, Architecture, BuiltNet, Labels, Setting, blueprint, efficientnet_hub, preprocess};
+use super::{ARCHITECTURES, Architecture, BuiltNet, Labels, Setting, blueprint, preprocess, transformers_efficientnet};
 use crate::error::{Error, ErrorKind, Result, open_file};
 use crate::graph::{Graph, Op};
 use crate::image::{Interpolation, Preprocess};
@@ -35,7 +35,7 @@ const OF_TRANSFORMERS: [(&str, &str); 7] = [
     ("RegNetForImageClassification", "regnet"),
     ("MobileNetV1ForImageClassification", "mobilenet-v1"),
     ("MobileNetV2ForImageClassification", "mobilenet-v2"),
-    ("EfficientNetForImageClassification", efficientnet_hub::FAMILY),
+    ("EfficientNetForImageClassification", transformers_efficientnet::FAMILY),
     ("ConvNextForImageClassification", "convnext"),
     ("ConvNextV2ForImageClassification", "convnext"),
 ];
@@ -581,8 +581,8 @@ impl Statement {
                 row.name
             ));
         }
-        if let Some(blocks) = self.centred.as_ref().filter(|_| row.name == efficientnet_hub::FAMILY) {
-            let centred = efficientnet_hub::centred(&built.graph);
+        if let Some(blocks) = self.centred.as_ref().filter(|_| row.name == transformers_efficientnet::FAMILY) {
+            let centred = transformers_efficientnet::centred(&built.graph);
             if *blocks != centred {
                 return fail(format!(
                     "{place} changes the net by `depthwise_padding={blocks:?}`, which is not read; the published net has {centred:?}"

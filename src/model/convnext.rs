@@ -3,7 +3,7 @@
 use super::assembly::{Assembly, ConvSpec, GELU, Pad};
 use super::names::Dialect;
 use super::tensors::Tensors;
-use super::{BuiltNet, PLAIN, preprocess};
+use super::{BuiltNet, USUALLY_ASSUMED, preprocess};
 use crate::error::{Error, Result};
 use crate::graph::{NodeId, Op};
 use crate::image::Interpolation;
@@ -213,6 +213,6 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     let version = if is_second { "convnext-v2" } else { "convnext" };
     let form = format!("{version} [{}]", listed.join(","));
     let eps = if last_eps < 1e-6 { "layer-norm eps 1e-6, of the last norm 1e-12" } else { "layer-norm eps 1e-6" };
-    let assumed = vec!["gelu", PLAIN, eps];
+    let assumed = vec!["gelu", USUALLY_ASSUMED, eps];
     Ok(BuiltNet::of_pictures(graph, form, assumed, preparation))
 }

@@ -2,7 +2,7 @@
 
 use super::assembly::{Assembly, ConvSpec, Groups};
 use super::tensors::Tensors;
-use super::{BuiltNet, PLAIN, preprocess};
+use super::{BuiltNet, USUALLY_ASSUMED, preprocess};
 use crate::error::{Error, Result};
 use crate::graph::{NodeId, Op};
 use crate::tensor::{Shape, Window};
@@ -134,7 +134,7 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     let graph = net.classified("fc", x)?;
     let listed = heights.map(|n| n.to_string()).join(",");
     let roots = if *residual { "shortcuts at roots" } else { "no shortcuts at roots" };
-    let assumed = vec!["relu", "strides of DLA", roots, PLAIN, "batch-norm eps 1e-5"];
+    let assumed = vec!["relu", "strides of DLA", roots, USUALLY_ASSUMED, "batch-norm eps 1e-5"];
     let form = format!("dla-{kind} [{listed}]");
     Ok(BuiltNet::of_pictures(graph, form, assumed, preprocess::timm(channels, [224, 256])))
 }

@@ -2,7 +2,7 @@
 
 use super::assembly::{Assembly, ConvSpec, HARD_SIGMOID};
 use super::tensors::Tensors;
-use super::{BuiltNet, PLAIN, preprocess};
+use super::{BuiltNet, USUALLY_ASSUMED, preprocess};
 use crate::error::Result;
 use crate::graph::{NodeId, Op};
 use crate::tensor::Shape;
@@ -74,6 +74,6 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     x = net.conv("conv_head", x, point.with_bias())?;
     x = net.relu("act2", x)?;
     let graph = net.classified("classifier", x)?;
-    let assumed = vec!["relu", "strides of GhostNet", "hard sigmoid in gates", PLAIN, "batch-norm eps 1e-5"];
+    let assumed = vec!["relu", "strides of GhostNet", "hard sigmoid in gates", USUALLY_ASSUMED, "batch-norm eps 1e-5"];
     Ok(BuiltNet::of_pictures(graph, FORM, assumed, preprocess::timm(channels, [224, 256])))
 }

@@ -10,7 +10,6 @@ mod convnext;
 mod densenet;
 mod dla;
 mod efficientnet;
-mod efficientnet_hub;
 mod efficientnet_lite;
 mod extras;
 mod files;
@@ -38,6 +37,7 @@ mod squeezenet;
 mod table;
 mod tensors;
 mod timm_mobile;
+mod transformers_efficientnet;
 mod vgg;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -210,7 +210,7 @@ const TWINS: [&str; 3] = [efficientnet_lite::TENSORFLOW, efficientnet_lite::TIMM
 const FILTERED: [&str; 4] = ["blur", "netaa", "nextaa", "_aa_"];
 
 /// What is assumed of most nets.
-const PLAIN: &str = "no dilation, no anti-aliasing, means over all positions before the head";
+const USUALLY_ASSUMED: &str = "no dilation, no anti-aliasing, means over all positions before the head";
 
 /// A name as timm would write it.
 fn as_published(name: &str) -> String {

@@ -3,9 +3,9 @@
 use super::names::Dialect;
 use super::tensors::Tensors;
 use super::{
-    BuiltNet, alexnet, cifar, convnext, densenet, dla, efficientnet, efficientnet_hub, efficientnet_lite, ghostnet,
-    googlenet, inception_v3, lenet, mlp, mobilenet_v1, mobilenet_v2, mobilenet_v3, regnet, repvgg, resnet,
-    shufflenet_v2, squeezenet, timm_mobile, vgg,
+    BuiltNet, alexnet, cifar, convnext, densenet, dla, efficientnet, efficientnet_lite, ghostnet, googlenet,
+    inception_v3, lenet, mlp, mobilenet_v1, mobilenet_v2, mobilenet_v3, regnet, repvgg, resnet, shufflenet_v2,
+    squeezenet, timm_mobile, transformers_efficientnet, vgg,
 };
 use crate::error::Result;
 
@@ -249,11 +249,11 @@ pub static ARCHITECTURES: &[Architecture] = &[
         twin: None,
     },
     Architecture {
-        name: efficientnet_hub::FAMILY,
+        name: transformers_efficientnet::FAMILY,
         nets: "EfficientNet-B0 to -B7 of transformers: TensorFlow's weights",
-        recognise: efficientnet_hub::recognise,
+        recognise: transformers_efficientnet::recognise,
         dialects: &[],
-        build: efficientnet_hub::build,
+        build: transformers_efficientnet::build,
         published: &[],
         drafts: Vec::new,
         activation: "silu",

@@ -6,7 +6,7 @@
 use super::assembly::{Assembly, ConvSpec, HARD_SIGMOID, HARD_SWISH, Pad, RELU6, SIGMOID, SILU};
 use super::names::Dialect;
 use super::tensors::Tensors;
-use super::{BuiltNet, PLAIN, preprocess};
+use super::{BuiltNet, USUALLY_ASSUMED, preprocess};
 use crate::error::{Error, Result};
 use crate::graph::{NodeId, Op};
 use crate::tensor::Shape;
@@ -506,7 +506,7 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
         tensors,
         Pad::Half,
         eps,
-        vec!["activations and strides of the published net", "padding: symmetric", PLAIN, named],
+        vec!["activations and strides of the published net", "padding: symmetric", USUALLY_ASSUMED, named],
     )
 }
 
@@ -518,7 +518,7 @@ pub(super) fn build_tensorflow(tensors: &mut Tensors) -> Result<BuiltNet> {
     let assumed = vec![
         "activations and strides of the published net",
         "padding: TensorFlow's same",
-        PLAIN,
+        USUALLY_ASSUMED,
         "batch-norm eps 1e-3",
     ];
     built(tensors, Pad::Same, 1e-3, assumed)

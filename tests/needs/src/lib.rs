@@ -7,7 +7,7 @@ use proc_macro::{Delimiter, TokenStream, TokenTree};
 /// What `build.rs` has found.
 const FOUND: &str = env!("NEEDS_FOUND");
 
-/// Whether an item still has its attribute `#[test]`, which must read the attribute `#[ignore]` that stands above it.
+/// Whether an item still has its attribute `#[test]`, which is expanded later and reads the reason added here.
 fn is_test(item: &TokenStream) -> bool {
     item.clone().into_iter().any(|token| match token {
         TokenTree::Group(group) if group.delimiter() == Delimiter::Bracket => group.stream().to_string() == "test",

@@ -1,8 +1,8 @@
 """Explains image classifiers where they run: saliency maps, and the evidence whether they can be believed.
 
 ``load()`` opens a net, and its methods do the rest: ``explain`` for pictures, ``attribute`` for normalised arrays,
-``check`` and ``evaluate`` for trust. The net is computed by an engine of its own: there are no hooks to set and no ``with``
-to keep. ``methods()`` lists the methods, ``help(verilume.methods)`` explains them.
+``check`` and ``evaluate`` for trust. Verilume computes the net itself, so you set no hooks and open no ``with`` block.
+``methods()`` lists the methods, ``help(verilume.methods)`` explains them.
 """
 
 from __future__ import annotations

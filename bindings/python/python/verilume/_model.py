@@ -346,7 +346,7 @@ def _compare(name: str, want: npt.NDArray[np.float64], got: npt.NDArray[np.float
     if want.shape != got.shape:
         raise ModelError(f"{name}: the module gives {list(want.shape)} numbers, its export {list(got.shape)} logits")
     powers = np.exp(got - got.max(axis=1, keepdims=True))
-    # The softmax that ends a module is no part of the net that is explained.
+    # A softmax at the end of the module is taken off its export, so its outputs may be probabilities.
     off = min(_off(want, got), _off(want, powers / powers.sum(axis=1, keepdims=True)))
     if not off <= _TOLERANCE:
         raise ModelError(f"{name}: the logits of its export differ from the module's by {off:.1e} of the largest")
@@ -408,7 +408,7 @@ def _is_pillow(picture: Any) -> bool:
 
 
 def _given(picture: Any, at: int | None) -> tuple[str, npt.NDArray[np.uint8] | None, str | None]:
-    """The path of a picture; or its name and its levels; or its name and why it is no picture."""
+    """A path; or, for a picture in memory, a name with the levels or with the reason why it cannot be used."""
     if isinstance(picture, (str, os.PathLike)):
         return os.fspath(picture), None, None
     name = "picture" if at is None else f"picture {at}"

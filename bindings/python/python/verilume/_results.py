@@ -64,7 +64,7 @@ class Explanation:
     """``signed``: positive values speak for the class, negative ones against it. ``unsigned``: only the size counts.
     ``relative``: only differences between positions count."""
     error: VerilumeError | None
-    """Why there is no map."""
+    """The error, if the map could not be computed."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class Explanation:
     def map(self) -> npt.NDArray[np.float32]:
         """The raw map, ``[C, H, W]`` or ``[H, W]``, with its sign; never rescaled. Raises ``error`` if there is none."""
         if self._map is None:
-            raise self.error if self.error is not None else VerilumeError("there is no map")
+            raise self.error if self.error is not None else VerilumeError("the map could not be computed")
         return self._map
 
     def cam01(self) -> npt.NDArray[np.float32]:

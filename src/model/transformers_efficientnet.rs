@@ -5,7 +5,7 @@
 use super::assembly::{Assembly, ConvSpec, Pad, SIGMOID, SILU};
 use super::efficientnet::{STAGES, VARIANTS, Variant};
 use super::tensors::Tensors;
-use super::{BuiltNet, PLAIN, preprocess};
+use super::{BuiltNet, USUALLY_ASSUMED, preprocess};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId, Op};
 use crate::image::Interpolation;
@@ -112,6 +112,7 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     net.builder.stage(format!("stage{}", resolutions + 1), x);
     let graph = net.classified("classifier", x)?;
     let form = format!("efficientnet [{}]", size.depths.map(|n| n.to_string()).join(","));
-    let assumed = vec!["silu", "padding: TensorFlow's same at the published size", PLAIN, "batch-norm eps 1e-3"];
+    let assumed =
+        vec!["silu", "padding: TensorFlow's same at the published size", USUALLY_ASSUMED, "batch-norm eps 1e-3"];
     Ok(BuiltNet::of_pictures(graph, form, assumed, preparation))
 }
