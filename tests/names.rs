@@ -107,7 +107,15 @@ fn what_may_be_another_net_is_refused_or_said() {
         parts.iter().for_each(|part| assert!(warnings.contains(part), "'{part}' is not in: {warnings}"));
     };
     // Within a block, at the top, in the head: what has no place.
-    refused(&with("chenyaofo", "layer1.0.se.conv.weight", &[1, 1, 3]), &["layer1.0.se.conv.weight", "no place"]);
+    refused(&with("chenyaofo", "layer1.0.cbam.conv.weight", &[1, 2, 7, 7]), &["layer1.0.cbam.conv.weight", "no place"]);
+    // A second convolution along the channels, with a function between both; an even number of taps.
+    refused(&with("timm ecaresnet", "layer1.0.se.conv2.weight", &[1, 8, 3]), &["layer1.0.se.conv2.weight", "no place"]);
+    refused(&with("timm ecaresnet", "layer1.0.se.conv.weight", &[1, 1, 4]), &["layer1.0.se.conv.weight", "odd"]);
+    // A third path of a selective kernel.
+    refused(
+        &with("timm skresnet", "layer1.0.conv1.paths.2.conv.weight", &[64, 32, 3, 3]),
+        &["layer1.0.conv1.paths.2.conv.weight", "no place"],
+    );
     refused(
         &with("prefix", "module._orig_mod.attention.scale", &[512]),
         &["module._orig_mod.attention.scale", "no place"],

@@ -48,6 +48,8 @@ pub(super) struct ConvSpec {
     /// Rows and columns of the kernel; `None` takes the weight's odd square, which is 3×3 in a published net.
     pub(super) kernel: Option<[usize; 2]>,
     pub(super) stride: usize,
+    /// Distance between taps.
+    pub(super) dilation: usize,
     pub(super) pad: Pad,
     pub(super) groups: Groups,
     pub(super) bias: BiasPresence,
@@ -60,7 +62,8 @@ impl ConvSpec {
             Some(side) => Some([side; 2]),
             None => None,
         };
-        Self { out: None, kernel, stride, pad: Pad::Half, groups: Groups::One, bias: BiasPresence::Absent }
+        let (pad, groups, bias) = (Pad::Half, Groups::One, BiasPresence::Absent);
+        Self { out: None, kernel, stride, dilation: 1, pad, groups, bias }
     }
 
     /// Of `kernel` rows and columns, otherwise [`ConvSpec::plain`] with stride 1.
@@ -71,6 +74,11 @@ impl ConvSpec {
     /// The same to `out` channels.
     pub(super) const fn to(self, out: usize) -> Self {
         Self { out: Some(out), ..self }
+    }
+
+    /// The same with `dilation`.
+    pub(super) const fn dilated(self, dilation: usize) -> Self {
+        Self { dilation, ..self }
     }
 
     /// The same for each channel of `channels`.
@@ -183,8 +191,9 @@ impl<'t> Assembly<'t> {
             return Err(Error::model(format!("tensor '{tensor}' has {k} output channels in {groups} groups")));
         }
         let bias = self.bias(name, spec.bias, k)?;
+        let [rows, columns] = [kh, kw].map(|side| spec.dilation * (side / 2));
         let padding = match spec.pad {
-            Pad::Half => Padding::Explicit { top: kh / 2, bottom: kh / 2, left: kw / 2, right: kw / 2 },
+            Pad::Half => Padding::Explicit { top: rows, bottom: rows, left: columns, right: columns },
             Pad::Late => Padding::Explicit {
                 top: (kh / 2).saturating_sub(1),
                 bottom: kh / 2,
@@ -194,7 +203,8 @@ impl<'t> Assembly<'t> {
             Pad::Rows(n) => Padding::all(n),
             Pad::Same => Padding::Same,
         };
-        let window = Window { kernel: [kh, kw], padding, ..Window::square(1, spec.stride, 0) };
+        let dilation = [spec.dilation; 2];
+        let window = Window { kernel: [kh, kw], dilation, padding, ..Window::square(1, spec.stride, 0) };
         self.push(name, Op::Conv(Conv { weight, bias, window, groups }), &[x])
     }
 

@@ -368,6 +368,26 @@ pub(super) fn find(path: &Path) -> Result<Found> {
     Ok(Found { name, path: path.to_owned() })
 }
 
+/// Names that say nothing of a net.
+const GENERIC: [&str; 5] = ["model", "pytorch_model", "weights", "checkpoint", "model_best"];
+
+/// What the net in the file `name` of `folder` is called: as its file, but where all nets have that name as its folder, and
+/// in the hub's cache (`models--OWNER--NAME/snapshots/HASH`) as there.
+pub(super) fn called(name: &str, folder: &Path) -> String {
+    // A file beside the program has an empty folder.
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let Ok(folder) = folder.canonicalize() else { return name.to_string() };
+    let named = |folder: &Path| folder.file_name().map(|name| name.to_string_lossy().into_owned());
+    let is_snapshot = folder.parent().and_then(named).is_some_and(|parent| parent == "snapshots");
+    let repository = folder.ancestors().nth(2).filter(|_| is_snapshot).and_then(named);
+    let repository = repository.and_then(|name| Some(name.strip_prefix("models--")?.rsplit("--").next()?.to_string()));
+    let own = named(&folder);
+    if GENERIC.contains(&name) || own.as_deref() == Some(name) {
+        return repository.or(own).unwrap_or_else(|| name.to_string());
+    }
+    name.to_string()
+}
+
 /// The net in a folder: `model.safetensors`, else `model.safetensors.index.json`, else the only net there.
 fn in_folder(folder: &Path) -> Result<Found> {
     // `.` and a link have the name of what they stand for.

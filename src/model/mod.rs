@@ -32,6 +32,7 @@ mod preprocess;
 mod regnet;
 mod repvgg;
 mod resnet;
+mod resnet_blocks;
 mod shufflenet_v2;
 mod squeezenet;
 mod table;
@@ -164,32 +165,26 @@ fn recognised(tensors: &mut Tensors, given: Option<&'static Architecture>) -> Re
     )))
 }
 
-/// The family whose names a file shares most, and the first tensor in which it differs.
+/// The family whose names a file shares most, or of which most is read before something differs, and the first tensor in
+/// which it differs.
 fn resemblance(tensors: &Tensors) -> String {
-    let mut best: Option<(usize, &Architecture, Tensors)> = None;
+    let mut best: Option<(usize, String)> = None;
     for row in ARCHITECTURES {
-        let Some(net) = (row.drafts)().first().copied() else { continue };
-        let mut draft = Tensors::draft(net);
-        if (row.build)(&mut draft).is_err() {
-            continue;
-        }
-        let known: BTreeSet<String> = draft.blueprint().into_iter().map(|tensor| tensor.name).collect();
-        for called in tensors.all_names(row.dialects) {
+        let known = match (row.drafts)().first() {
+            Some(net) => blueprint(net).unwrap_or_default().into_iter().map(|tensor| tensor.name).collect(),
+            None => BTreeSet::new(),
+        };
+        for mut called in tensors.all_names(row.dialects) {
             let shared = called.names().filter(|name| known.contains(*name)).count();
-            if best.as_ref().is_none_or(|(most, ..)| shared > *most) {
-                best = Some((shared, row, called));
+            let Err(e) = (row.build)(&mut called).and_then(|_| called.finish()) else { continue };
+            let alike = shared.max(called.read());
+            if best.as_ref().is_none_or(|(most, _)| alike > *most) {
+                best = Some((alike, format!("; most like {}, but {e}", row.name)));
             }
         }
     }
-    match best {
-        Some((shared, row, mut called)) if 4 * shared >= called.names().count() && shared > 1 => {
-            match (row.build)(&mut called).and_then(|_| called.finish()) {
-                Ok(()) => String::new(),
-                Err(e) => format!("; most like {}, but {e}", row.name),
-            }
-        }
-        _ => String::new(),
-    }
+    best.filter(|(alike, _)| *alike > 1 && 4 * alike >= tensors.names().count())
+        .map_or_else(String::new, |(_, text)| text)
 }
 
 /// A net as read, with what was given and what was assumed.
@@ -235,7 +230,7 @@ fn told_by_name(tensors: &mut Tensors, name: &str) -> Result<Option<&'static Arc
 }
 
 /// Reads the net. Sources in order of precedence: the caller's `arch`, the metadata, the files in the folder `beside` the
-/// weights, then names and shapes, and between families with the same tensors the `name` of the file.
+/// weights, then names and shapes, and between families with the same tensors the `name` of the file ([`files::called`]).
 fn read(tensors: &mut Tensors, name: &str, arch: Option<&str>, beside: Option<&Path>) -> Result<ReadNet> {
     let (mut statements, mut warnings) = (Vec::new(), Vec::new());
     // If an option names the net, a statement that cannot be used is not an error.
@@ -279,7 +274,7 @@ fn read(tensors: &mut Tensors, name: &str, arch: Option<&str>, beside: Option<&P
     if given.is_some() {
         built.assumed.clear();
     } else if by_name.is_some() {
-        built.assumed.insert(0, "the family that the file is named after");
+        built.assumed.insert(0, "the family that the file or its folder is named after");
     }
     // TensorFlow's own files of the Lites lack timm's prefix.
     let is_clear = by_name.is_some_and(|row| row.name != efficientnet_lite::TIMM);
@@ -482,9 +477,9 @@ impl Model {
     /// `model.safetensors`, a list, or only one net. The architecture is `arch` (a name of [`ARCHITECTURES`]) if given;
     /// else what the metadata say; else what a `config.json` beside the weights says; else it is recognised by names and
     /// shapes. Metadata, `preprocessor_config.json`, `config.json` and `labels.txt` also say how pictures are prepared
-    /// and what the classes are called, in this order. Between families with the same tensors the name of the file decides.
-    /// The rest is assumed; [`assumed`](Self::assumed) and
-    /// [`warnings`](Self::warnings) say so.
+    /// and what the classes are called, in this order. Between families with the same tensors the name of the file decides, or
+    /// that of its folder if the file is called `model.safetensors` or the like. The rest is assumed;
+    /// [`assumed`](Self::assumed) and [`warnings`](Self::warnings) say so.
     ///
     /// # Errors
     /// When a file cannot be read, is of another kind (the message says what it is and how to convert it), is damaged,
@@ -560,8 +555,9 @@ impl Model {
     ) -> Result<Self> {
         let known = reading.arch.is_none() && matches!(files.as_slice(), [bytes] if is_embedded(bytes));
         let arch = if known { Some(efficientnet_lite::TENSORFLOW) } else { reading.arch };
+        let called = beside.map_or_else(|| name.clone(), |folder| files::called(&name, folder));
         let ReadNet { mut built, told, assumed_size, read, warnings } =
-            read(&mut tensors, &name, arch, beside.filter(|_| !known))?;
+            read(&mut tensors, &called, arch, beside.filter(|_| !known))?;
         if let Some(head) = reading.head {
             built.graph = built.graph.linked(head);
         }

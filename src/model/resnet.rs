@@ -2,10 +2,12 @@
 //!
 //! As in torchvision, the stride of a bottleneck is in its 3×3 convolution. Besides: stems of one 3×3 convolution and three
 //! or four layers for small pictures (kuangliu, option B of He 2016), and timm's variants, as far as tensors tell them: stems
-//! of three convolutions (C, S, T), shortcuts that average first (D), a convolution for the stem's pool, gates (SE).
+//! of three convolutions (C, S, T), shortcuts that average first (D), a convolution for the stem's pool, gates (SE, ECA), and
+//! what `resnet_blocks` has for the 3×3 convolution. Also the nets of SENet's authors.
 
 use super::assembly::{Assembly, ConvSpec, Groups, SIGMOID};
 use super::names::Dialect;
+use super::resnet_blocks::{Middle, along_channels, hierarchical, selective, split};
 use super::tensors::Tensors;
 use super::{BuiltNet, Labels, preprocess};
 use crate::error::{Error, Result};
@@ -67,6 +69,54 @@ pub(super) const PUBLISHED: &[(&str, &str)] = &[
     ("resnetrs101", "se-resnet-bottleneck-d [3,4,23,3]"),
     ("resnetrs152", "se-resnet-bottleneck-d [3,8,36,3]"),
     ("resnetrs200", "se-resnet-bottleneck-d [3,24,36,3]"),
+    ("seresnet50t", "se-resnet-bottleneck-d [3,4,6,3]"),
+    ("seresnet200d", "se-resnet-bottleneck-d [3,24,36,3]"),
+    ("seresnet269d", "se-resnet-bottleneck-d [3,30,48,8]"),
+    ("seresnext26d_32x4d", "se-resnext-bottleneck-d 32x4d [2,2,2,2]"),
+    ("seresnext26t_32x4d", "se-resnext-bottleneck-d 32x4d [2,2,2,2]"),
+    ("resnetrs270", "se-resnet-bottleneck-d [4,29,53,4]"),
+    ("resnetrs350", "se-resnet-bottleneck-d [4,36,72,4]"),
+    ("resnetrs420", "se-resnet-bottleneck-d [4,44,87,4]"),
+    ("ecaresnet26t", "eca-resnet-bottleneck-d [2,2,2,2]"),
+    ("ecaresnet50d", "eca-resnet-bottleneck-d [3,4,6,3]"),
+    ("ecaresnet50d_pruned", "eca-wide-resnet-bottleneck-d [3,4,6,3]"),
+    ("ecaresnet50t", "eca-resnet-bottleneck-d [3,4,6,3]"),
+    ("ecaresnetlight", "eca-resnet-bottleneck-d [1,1,11,3]"),
+    ("ecaresnet101d", "eca-resnet-bottleneck-d [3,4,23,3]"),
+    ("ecaresnet101d_pruned", "eca-wide-resnet-bottleneck-d [3,4,23,3]"),
+    ("ecaresnet200d", "eca-resnet-bottleneck-d [3,24,36,3]"),
+    ("ecaresnet269d", "eca-resnet-bottleneck-d [3,30,48,8]"),
+    ("ecaresnext26t_32x4d", "eca-resnext-bottleneck-d 32x4d [2,2,2,2]"),
+    ("ecaresnext50t_32x4d", "eca-resnext-bottleneck-d 32x4d [2,2,2,2]"),
+    ("legacy_seresnet18", "senet-basic [2,2,2,2]"),
+    ("legacy_seresnet34", "senet-basic [3,4,6,3]"),
+    ("legacy_seresnet50", "senet-bottleneck [3,4,6,3]"),
+    ("legacy_seresnet101", "senet-bottleneck [3,4,23,3]"),
+    ("legacy_seresnet152", "senet-bottleneck [3,8,36,3]"),
+    ("legacy_seresnext26_32x4d", "senet-bottleneck [2,2,2,2]"),
+    ("legacy_seresnext50_32x4d", "senet-bottleneck [3,4,6,3]"),
+    ("legacy_seresnext101_32x4d", "senet-bottleneck [3,4,23,3]"),
+    ("legacy_senet154", "senet-bottleneck-c [3,8,36,3]"),
+    ("skresnet18", "sknet-basic [2,2,2,2]"),
+    ("skresnet34", "sknet-basic [3,4,6,3]"),
+    ("skresnext50_32x4d", "sknet-bottleneck [3,4,6,3]"),
+    ("res2net50_26w_4s", "res2net-bottleneck [3,4,6,3]"),
+    ("res2net50_48w_2s", "res2net-bottleneck [3,4,6,3]"),
+    ("res2net50_14w_8s", "res2net-bottleneck [3,4,6,3]"),
+    ("res2net50_26w_6s", "res2net-bottleneck [3,4,6,3]"),
+    ("res2net50_26w_8s", "res2net-bottleneck [3,4,6,3]"),
+    ("res2net101_26w_4s", "res2net-bottleneck [3,4,23,3]"),
+    ("res2next50", "res2net-bottleneck [3,4,6,3]"),
+    ("res2net50d", "res2net-bottleneck-d [3,4,6,3]"),
+    ("res2net101d", "res2net-bottleneck-d [3,4,23,3]"),
+    ("resnest14d", "resnest-bottleneck-d [1,1,1,1]"),
+    ("resnest26d", "resnest-bottleneck-d [2,2,2,2]"),
+    ("resnest50d", "resnest-bottleneck-d [3,4,6,3]"),
+    ("resnest50d_4s2x40d", "resnest-bottleneck-d [3,4,6,3]"),
+    ("resnest50d_1s4x24d", "resnest-bottleneck-d [3,4,6,3]"),
+    ("resnest101e", "resnest-bottleneck-d [3,4,23,3]"),
+    ("resnest200e", "resnest-bottleneck-d [3,24,36,3]"),
+    ("resnest269e", "resnest-bottleneck-d [3,30,48,8]"),
 ];
 
 /// Names of the same nets elsewhere.
@@ -94,6 +144,35 @@ pub(super) const DIALECTS: &[Dialect] = &[
         tells: &["0.weight", "1.running_mean", "4.0.conv1.weight", "7.0.conv1.weight"],
         rules: &[("0", "conv1"), ("1", "bn1"), ("4", "layer1"), ("5", "layer2"), ("6", "layer3"), ("7", "layer4")],
     },
+    Dialect {
+        name: "SKNet",
+        tells: &["layer1.0.conv1.bn.weight", "layer1.0.conv2.paths.1.conv.weight"],
+        rules: SELECTIVE,
+    },
+    Dialect {
+        name: "SKNet",
+        tells: &["layer1.0.conv2.bn.weight", "layer1.0.conv1.paths.1.conv.weight"],
+        rules: SELECTIVE,
+    },
+    // The nets of SENet's authors (Hu 2018), as pretrainedmodels and timm's legacy_… have them.
+    Dialect {
+        name: SENET,
+        tells: &["layer0.conv3.weight", "layer1.0.se_module.fc1.weight"],
+        rules: &[
+            ("layer0.conv1", "conv1.0"),
+            ("layer0.bn1", "conv1.1"),
+            ("layer0.conv2", "conv1.3"),
+            ("layer0.bn2", "conv1.4"),
+            ("layer0.conv3", "conv1.6"),
+            ("layer0.bn3", "bn1"),
+            ("*.se_module", "se"),
+        ],
+    },
+    Dialect {
+        name: SENET,
+        tells: &["layer0.conv1.weight", "layer1.0.se_module.fc1.weight"],
+        rules: &[("layer0.conv1", "conv1"), ("layer0.bn1", "bn1"), ("*.se_module", "se")],
+    },
     // weiaicunzai's pytorch-cifar100.
     Dialect {
         name: "pytorch-cifar100",
@@ -111,6 +190,20 @@ pub(super) const DIALECTS: &[Dialect] = &[
         ],
     },
 ];
+
+/// timm's names of a selective kernel: the first path stands for the convolution.
+const SELECTIVE: &[(&str, &str)] = &[
+    ("*.conv#.conv", "conv{0}"),
+    ("*.conv#.bn", "bn{0}"),
+    ("*.conv#.paths.0.conv", "conv{0}"),
+    ("*.conv#.paths.0.bn", "bn{0}"),
+    ("*.conv#.paths.1.conv", "conv{0}b"),
+    ("*.conv#.paths.1.bn", "bn{0}b"),
+    ("*.conv#.attn", "attn{0}"),
+];
+
+/// Its pool has no padding, and a bottleneck with one group has its stride in the first convolution.
+const SENET: &str = "SENet";
 
 /// A published net that can be drafted.
 pub(super) struct Variant {
@@ -149,6 +242,7 @@ struct Block {
     /// Channels within the block, and at its end.
     widths: [usize; 2],
     groups: usize,
+    middle: Middle,
 }
 
 pub(super) fn recognise(tensors: &Tensors) -> Result<bool> {
@@ -166,20 +260,37 @@ pub(super) fn depth(tensors: &Tensors, layer: usize) -> usize {
     (0..).take_while(|block| tensors.has(&format!("layer{layer}.{block}.conv1.weight"))).count()
 }
 
-/// Convolutions of the residual branch of block `name`: a ReLU between any two, none after the last.
+/// Convolutions of the residual branch of block `name`, with ReLU between them.
 fn branch(net: &mut Assembly<'_>, name: &str, x: NodeId, block: Block) -> Result<NodeId> {
-    let Block { convolutions, stride, widths: [inner, end], groups } = block;
+    let Block { convolutions, stride, widths: [inner, end], groups, middle } = block;
     let mut y = x;
+    // The first of two, the second of three.
+    let wide = convolutions - 1;
+    let is_caffe = convolutions == 3 && net.tensors.dialect == SENET && {
+        let rows = |i: usize, axis: usize| net.tensors.shape(&format!("{name}.conv{i}.weight")).map(|dims| dims[axis]);
+        rows(1, 0) == rows(2, 1)
+    };
     for i in 1..=convolutions {
+        if i == wide && middle != Middle::Plain {
+            y = match middle {
+                Middle::Selective => selective(net, name, i, y, stride)?,
+                Middle::Hierarchical => hierarchical(net, name, y, stride)?,
+                _ => split(net, name, y, stride)?,
+            };
+            continue;
+        }
+        let [first, second] = if is_caffe { [stride, 1] } else { [1, stride] };
         let spec = match (convolutions, i) {
             (2, 1) => ConvSpec::plain(None, stride).to(end),
             (2, _) => ConvSpec::plain(None, 1).to(end),
-            (_, 2) => ConvSpec { groups: Groups::Inferred(inner / groups), ..ConvSpec::plain(None, stride).to(inner) },
-            _ => ConvSpec::plain(Some(1), 1).to(if i == 1 { inner } else { end }),
+            (_, 2) => ConvSpec { groups: Groups::Inferred(inner / groups), ..ConvSpec::plain(None, second).to(inner) },
+            (_, 1) => ConvSpec::plain(Some(1), first).to(inner),
+            _ => ConvSpec::plain(Some(1), 1).to(end),
         };
         y = net.conv(&format!("{name}.conv{i}"), y, spec)?;
         y = net.batch_norm(&format!("{name}.bn{i}"), y)?;
-        if i < convolutions {
+        // SENet's basic blocks have one before the gate too.
+        if i < convolutions || (convolutions == 2 && net.tensors.dialect == SENET) {
             y = net.relu(format!("{name}.relu{i}"), y)?;
         }
     }
@@ -204,7 +315,8 @@ fn shortcut(net: &mut Assembly<'_>, name: &str, x: NodeId, stride: usize, [end, 
     if stride == 1 && net.channels(x) == seen && !has(net, 0) {
         return Ok(x);
     }
-    let y = net.conv(&part(0), x, ConvSpec::plain(Some(1), stride).to(end))?;
+    let side = (net.tensors.dialect != SENET).then_some(1);
+    let y = net.conv(&part(0), x, ConvSpec::plain(side, stride).to(end))?;
     net.batch_norm(&part(1), y)
 }
 
@@ -213,11 +325,14 @@ fn block(net: &mut Assembly<'_>, name: &str, x: NodeId, block: Block) -> Result<
     let mut y = branch(net, name, x, block)?;
     if net.tensors.has(&format!("{name}.se.fc1.weight")) {
         y = net.excited(&format!("{name}.se"), y, 0, [&Op::Relu, &SIGMOID])?;
+    } else if net.tensors.has(&format!("{name}.se.conv.weight")) {
+        y = along_channels(net, &format!("{name}.se"), y)?;
     }
     let seen = net.channels(y);
     let shortcut = shortcut(net, name, x, stride, [end, seen])?;
     let sum = net.op(format!("{name}.add"), Op::Add, &[y, shortcut])?;
-    net.relu(format!("{name}.relu{convolutions}"), sum)
+    let last = if convolutions == 2 && net.tensors.dialect == SENET { 3 } else { convolutions };
+    net.relu(format!("{name}.relu{last}"), sum)
 }
 
 /// What the stem is.
@@ -257,7 +372,12 @@ fn stem(net: &mut Assembly<'_>, mut x: NodeId, stem: Stem) -> Result<NodeId> {
     if net.tensors.has("maxpool.0.weight") {
         return net.conv_012("maxpool", x, ConvSpec::plain(Some(3), 2), Some(&Op::Relu));
     }
-    net.op("maxpool", Op::MaxPool(Window::square(3, 2, 1)), &[x])
+    let window = if net.tensors.dialect == SENET {
+        Window { ceil: true, ..Window::square(3, 2, 0) }
+    } else {
+        Window::square(3, 2, 1)
+    };
+    net.op("maxpool", Op::MaxPool(window), &[x])
 }
 
 pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
@@ -285,7 +405,18 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
         Some(&[k, c, _, _]) => (k, c),
         _ => (0, 0),
     };
-    let gates = if tensors.has("layer1.0.se.fc1.weight") { "se-" } else { "" };
+    let middle = Middle::of(tensors);
+    let is_senet = tensors.dialect == SENET;
+    let gates = if is_senet {
+        ""
+    } else if tensors.has("layer1.0.se.fc1.weight") {
+        "se-"
+    } else if tensors.has("layer1.0.se.conv.weight") {
+        "eca-"
+    } else {
+        ""
+    };
+    let frame = if is_senet { "senet" } else { middle.net() };
     let averages = tensors.has("layer2.0.downsample.2.weight");
     let letter = match (kernel, averages) {
         (Stem::Small, _) => "-small",
@@ -294,7 +425,9 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
         (Stem::Wide, false) => "",
     };
     let kind = if convolutions == 2 {
-        format!("{gates}resnet-basic{letter}")
+        format!("{gates}{frame}-basic{letter}")
+    } else if is_senet || middle != Middle::Plain {
+        format!("{gates}{frame}-bottleneck{letter}")
     } else {
         // Inside, a plain bottleneck is a quarter as wide as at its end.
         let (width, seen) = dims("layer1.0.conv2.weight");
@@ -330,6 +463,7 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
                 stride: if layer > 1 && i == 0 { 2 } else { 1 },
                 widths: [inner, end].map(|width| width << (layer - 1)),
                 groups,
+                middle,
             };
             x = block(&mut net, &format!("layer{layer}.{i}"), x, of)?;
         }
@@ -344,10 +478,15 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     if kernel == Stem::Deep {
         assumed.push("stride 2 in the first convolution of the stem");
     }
-    if !gates.is_empty() {
-        assumed.push("relu and sigmoid in gates");
+    match gates {
+        "eca-" => assumed.push("sigmoid in gates, zeros beyond the first and last channel"),
+        _ if is_senet || gates == "se-" => assumed.push("relu and sigmoid in gates"),
+        _ => {}
     }
-    if convolutions == 3 {
+    assumed.extend(middle.assumed());
+    if is_senet {
+        assumed.push("no padding in the max-pool, stride in the first convolution of a bottleneck with one group");
+    } else if convolutions == 3 && middle == Middle::Plain {
         assumed.push("stride in the 3x3 convolution of a bottleneck");
     }
     Ok(BuiltNet {

@@ -39,7 +39,8 @@ impl std::fmt::Debug for Architecture {
 pub static ARCHITECTURES: &[Architecture] = &[
     Architecture {
         name: "resnet",
-        nets: "ResNet-18 to -200, Wide-ResNet, ResNeXt of torchvision, timm and transformers, and for small pictures",
+        nets: "ResNet-18 to -200, Wide-ResNet, ResNeXt of torchvision, timm and transformers, and for small pictures; SENet; timm's \
+               ECA-ResNet, SKNet, Res2Net, ResNeSt",
         recognise: resnet::recognise,
         dialects: resnet::DIALECTS,
         build: resnet::build,

@@ -248,7 +248,7 @@ pub(super) const PUBLISHED: &[(&str, &str)] = &[
     ("mobilenetv4_conv_large", "mobilenet-v4 [1,2,11,13,1]"),
 ];
 
-/// Published names of TensorFlow's weights.
+/// Published names of TensorFlow's weights; the pruned nets are made of these.
 pub(super) const PUBLISHED_OF_TENSORFLOW: &[(&str, &str)] = &[
     ("tf_efficientnet_b0", "efficientnet [1,2,2,3,3,4,1]"),
     ("tf_efficientnet_b1", "efficientnet [2,3,3,4,4,5,2]"),
@@ -258,6 +258,9 @@ pub(super) const PUBLISHED_OF_TENSORFLOW: &[(&str, &str)] = &[
     ("tf_efficientnet_b5", "efficientnet [3,5,5,7,7,9,3]"),
     ("tf_efficientnet_b6", "efficientnet [3,6,6,8,8,11,3]"),
     ("tf_efficientnet_b7", "efficientnet [4,7,7,10,10,13,4]"),
+    ("efficientnet_b1_pruned", "efficientnet [2,3,3,4,4,5,2]"),
+    ("efficientnet_b2_pruned", "efficientnet [2,3,3,4,4,5,2]"),
+    ("efficientnet_b3_pruned", "efficientnet [2,3,3,5,5,6,2]"),
     ("tf_efficientnet_es", "efficientnet-edge [1,2,4,5,4,2]"),
     ("tf_efficientnetv2_s", "efficientnet-v2 [2,4,4,6,9,15]"),
     ("tf_efficientnetv2_m", "efficientnet-v2 [3,5,5,7,14,18,5]"),

@@ -40,6 +40,38 @@ fn what_names_and_shapes_do_not_say_is_assumed() {
     }
 }
 
+/// `model.safetensors` is what every net of a hub is called: its folder then tells what the tensors do not.
+#[test]
+fn a_file_of_the_usual_name_is_called_as_its_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = |place: &str, tensors: &[u8]| {
+        let path = folder.path().join(place);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, tensors).unwrap();
+        Model::open(&path, None).unwrap()
+    };
+    let (either, plain) = (
+        file(&filled(&lite([1, 2, 2, 3, 3, 4, 1], [8; 7], 8, 1, 3))),
+        file(&filled(&resnet(false, [2, 2, 2, 2], 4, 4, 1, 10))),
+    );
+    let cached = |name: &str| format!("models--timm--{name}.in1k/snapshots/0123abcd/model.safetensors");
+    for place in ["tf_efficientnet_lite0/model.safetensors".to_string(), cached("tf_efficientnet_lite0")] {
+        let model = open(&place, &either);
+        assert!(model.architecture().starts_with("efficientnet-lite ["), "{}", model.architecture());
+        assert!(model.warnings().is_empty());
+        assert_eq!(model.assumed(&[])[0], "the family that the file or its folder is named after");
+        // The folder itself is the same net.
+        let whole = Model::open(folder.path().join(&place).parent().unwrap(), None).unwrap();
+        assert_eq!(whole.architecture(), model.architecture());
+    }
+    for place in ["resnetblur18/pytorch_model.safetensors".to_string(), cached("resnetaa18")] {
+        says(&open(&place, &plain).warnings().join("; "), &["low-pass"]);
+    }
+    // A file with a name of its own keeps it.
+    assert!(open("resnetblur18/mine.safetensors", &plain).warnings().is_empty());
+    assert_eq!(open("tf_efficientnet_lite0/mine.safetensors", &either).warnings().len(), 1);
+}
+
 #[test]
 fn metadata_and_config_say_what_a_net_is() {
     let folder = tempfile::tempdir().unwrap();
