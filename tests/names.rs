@@ -130,6 +130,10 @@ fn what_may_be_another_net_is_refused_or_said() {
     let mut other = plain("kuangliu");
     other.retain(|name, _| !name.starts_with("bn1."));
     refused(&other, &["bn1", "missing"]);
+    // Where names were translated, the message says so.
+    let mut other = plain("transformers convnext");
+    other.retain(|name, _| !name.ends_with("stages.0.layers.0.pwconv1.bias"));
+    refused(&other, &["features.1.0.block.3.bias", "names of transformers"]);
     // TensorFlow's weights have the same names.
     for name in ["timm mobilenetv3", "timm tinynet", "timm efficientnet_es"] {
         warns(&plain(name), &["--arch tf-mobile"]);

@@ -402,7 +402,12 @@ impl Tensors {
             return Ok((dims, Arc::new(zeros), 0, Encoding::F32));
         }
         let Some(tensor) = self.stored.get(name) else {
-            return Err(Error::model(format!("tensor '{name}' is missing; expected shape {}", shown(&expected))));
+            let translated = match self.dialect {
+                "" => String::new(),
+                dialect => format!(" (the file has the names of {dialect}; this is the family's own)"),
+            };
+            let shape = shown(&expected);
+            return Err(Error::model(format!("tensor '{name}' is missing; expected shape {shape}{translated}")));
         };
         let dims: Option<[usize; N]> = tensor.shape.as_slice().try_into().ok();
         let suits = |dims: &[usize; N]| dims.iter().zip(&expected).all(|(&d, e)| d > 0 && e.is_none_or(|e| e == d));
