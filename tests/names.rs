@@ -92,6 +92,21 @@ fn nets_answer_as_their_projects_do() {
     }
 }
 
+/// Pruned nets are those of TensorFlow's weights, and only where widths are uneven.
+#[test]
+fn pruned_nets_are_told_by_their_widths() {
+    let cases = cases();
+    for (case, pad, form) in [
+        ("timm efficientnet pruned", "same", "pruned-efficientnet [2,3,3,4,4,5,2]"),
+        ("tf efficientnet", "symmetric", "efficientnet [1,2,2,3,3,4,1]"),
+    ] {
+        let name = if pad == "same" { "efficientnet_b1_pruned" } else { "efficientnet_b0_pruned" };
+        let model = Model::from_bytes(name, Arc::new(bytes(&file(&cases[case]))), None).unwrap();
+        assert_eq!(model.architecture(), form);
+        assert!(model.assumed(&[]).iter().any(|what| what.starts_with("padding") && what.contains(pad)), "{case}");
+    }
+}
+
 /// Files with the names of a case, and one thing that would change the numbers.
 #[test]
 fn what_may_be_another_net_is_refused_or_said() {
@@ -130,6 +145,15 @@ fn what_may_be_another_net_is_refused_or_said() {
     let mut other = plain("kuangliu");
     other.retain(|name, _| !name.starts_with("bn1."));
     refused(&other, &["bn1", "missing"]);
+    // A shape of another rank, more taps than channels need.
+    let mut other = plain("senet bottleneck");
+    other.insert("layer1.0.conv2.weight".into(), (vec![64], vec![0.5; 64]));
+    refused(&other, &["read as resnet", "layer1.0.conv2.weight", "[64]"]);
+    refused(&with("timm ecaresnet", "layer1.0.se.conv.weight", &[1, 1, 33]), &["layer1.0.se.conv.weight", "up to 31"]);
+    refused(&with("timm res2net", "layer1.0.convs.0.weight", &[13, 13, 3, 3]), &["layer1.0.convs.0.weight", "[13, 13"]);
+    // Published nets with the same tensors and another place of the pool.
+    warns(&plain("timm resnest"), &["ResNeSt-fast", "ONNX"]);
+    assert!(read(&plain("timm resnest of groups"), None).unwrap().warnings().is_empty());
     // Where names were translated, the message says so.
     let mut other = plain("transformers convnext");
     other.retain(|name, _| !name.ends_with("stages.0.layers.0.pwconv1.bias"));

@@ -40,6 +40,7 @@ mod tensors;
 mod timm_mobile;
 mod transformers_efficientnet;
 mod vgg;
+mod vovnet;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -158,17 +159,23 @@ fn recognised(tensors: &mut Tensors, given: Option<&'static Architecture>) -> Re
     let more = tensors.names().count().saturating_sub(SHOWN_NAMES);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     Err(Error::model(format!(
-        "the tensors {}{more} are of no known architecture{}; known are {}; any other net is read from ONNX",
-        names.join(", "),
+        "the tensors are of no known architecture{}; any other net is read from ONNX; the tensors are {}{more}; known are {}",
         resemblance(tensors),
+        names.join(", "),
         known()
     )))
 }
+
+/// Most tensors of a file that is compared with every family.
+const MOST_COMPARED: usize = 10_000;
 
 /// The family whose names a file shares most, or of which most is read before something differs, and the first tensor in
 /// which it differs.
 fn resemblance(tensors: &Tensors) -> String {
     let mut best: Option<(usize, String)> = None;
+    if tensors.names().count() > MOST_COMPARED {
+        return String::new();
+    }
     for row in ARCHITECTURES {
         let known = match (row.drafts)().first() {
             Some(net) => blueprint(net).unwrap_or_default().into_iter().map(|tensor| tensor.name).collect(),
@@ -201,8 +208,17 @@ struct ReadNet {
 /// Families of which files have the tensors of another family: the name of a file may tell them.
 const TWINS: [&str; 3] = [efficientnet_lite::TENSORFLOW, efficientnet_lite::TIMM, timm_mobile::TENSORFLOW];
 
-/// What timm's names hold where nets have low-pass filters before their strides. Filters have no tensors.
-const FILTERED: [&str; 4] = ["blur", "netaa", "nextaa", "_aa_"];
+/// Parts of names of published nets that differ from nets with the same tensors, and how.
+const UNREAD: [(&str, &str); 6] = [
+    ("blur", LOW_PASS),
+    ("netaa", LOW_PASS),
+    ("nextaa", LOW_PASS),
+    ("_aa_", LOW_PASS),
+    ("cafferesnet", "the stride in the first convolution of a block and no padding in the pool"),
+    ("resnest50_fast", "average pools before the convolutions of blocks"),
+];
+
+const LOW_PASS: &str = "low-pass filters before its strides";
 
 /// What is assumed of most nets.
 const USUALLY_ASSUMED: &str = "no dilation, no anti-aliasing, means over all positions before the head";
@@ -212,18 +228,26 @@ fn as_published(name: &str) -> String {
     config::published_name(&name.replace('-', "_"))
 }
 
-/// The family of `TWINS` that the name of the file tells.
-fn told_by_name(tensors: &mut Tensors, name: &str) -> Result<Option<&'static Architecture>> {
-    let name = as_published(name);
+/// The family of `TWINS` that the name of the file tells: one whose net of that name is the one in the file. A name that
+/// holds another published name besides tells nothing.
+fn told_by_name(tensors: &Tensors, name: &str) -> Result<Option<&'static Architecture>> {
     // Whole parts, such as those of `timm_tf_efficientnet_b0_ns`.
-    let holds = |published: &str| format!("_{name}_").contains(&format!("_{published}_"));
-    let rows = ARCHITECTURES.iter().filter(|row| TWINS.contains(&row.name));
-    let named = rows.flat_map(|row| row.published.iter().map(move |(published, _)| (row, *published)));
-    let found = named.filter(|(_, published)| holds(published)).max_by_key(|(_, published)| published.len());
-    let Some((row, _)) = found else { return Ok(None) };
+    let name = format!("_{}_", as_published(name));
+    let holds = |name: &str, published: &str| name.contains(&format!("_{published}_"));
+    let rows = || ARCHITECTURES.iter().flat_map(|row| row.published.iter().map(move |net| (row, *net)));
+    let named = rows().filter(|(row, (published, _))| TWINS.contains(&row.name) && holds(&name, published));
+    let Some((row, (published, form))) = named.max_by_key(|(_, (published, _))| published.len()) else {
+        return Ok(None);
+    };
+    let rest = name.replacen(&format!("_{published}_"), "__", 1);
+    if rows().any(|(_, (other, _))| holds(&rest, other)) {
+        return Ok(None);
+    }
     for prefix in tensors.prefixes() {
-        if tensors.rename(&prefix, row.dialects, row.recognise)? {
-            return Ok(Some(row));
+        let mut trial = tensors.clone();
+        if trial.rename(&prefix, row.dialects, row.recognise)? {
+            trial.told = true;
+            return Ok((row.build)(&mut trial).is_ok_and(|built| built.form == form).then_some(row));
         }
     }
     Ok(None)
@@ -259,16 +283,17 @@ fn read(tensors: &mut Tensors, name: &str, arch: Option<&str>, beside: Option<&P
     let built = (architecture.build)(tensors).and_then(|built| tensors.finish().map(|()| built));
     let mut built = built.map_err(|e| match said {
         Some((architecture, place)) => e.within(format!("read as {}, as {place} says", architecture.name)),
-        None => e,
+        None => e.within(format!("read as {}", architecture.name)),
     })?;
     warnings.append(&mut tensors.warnings);
     built.assumed.append(&mut tensors.assumed);
     let heard = hear(&statements, Some(architecture), arch, &mut built)?;
     warnings.extend(heard.warnings);
-    if given.is_none() && FILTERED.iter().any(|part| as_published(name).contains(part)) {
+    if given.is_none()
+        && let Some((_, what)) = UNREAD.iter().find(|(part, _)| as_published(name).contains(part))
+    {
         warnings.push(format!(
-            "'{name}' is what a net with low-pass filters before its strides is called; no tensor tells them, and it is read \
-             without: ONNX is the way"
+            "'{name}' is what a net with {what} is called; no tensor tells that, and it is read without: ONNX is the way"
         ));
     }
     if given.is_some() {

@@ -7,9 +7,9 @@
 
 use super::assembly::{Assembly, ConvSpec, Groups, SIGMOID};
 use super::names::Dialect;
-use super::resnet_blocks::{Middle, along_channels, hierarchical, selective, split};
+use super::resnet_blocks::{Middle, along_channels, has_pool_after, hierarchical, selective, split};
 use super::tensors::Tensors;
-use super::{BuiltNet, Labels, preprocess};
+use super::{BuiltNet, Labels, USUALLY_ASSUMED, preprocess};
 use crate::error::{Error, Result};
 use crate::graph::{NodeId, Op};
 use crate::tensor::{Shape, Window};
@@ -267,7 +267,7 @@ fn branch(net: &mut Assembly<'_>, name: &str, x: NodeId, block: Block) -> Result
     // The first of two, the second of three.
     let wide = convolutions - 1;
     let is_caffe = convolutions == 3 && net.tensors.dialect == SENET && {
-        let rows = |i: usize, axis: usize| net.tensors.shape(&format!("{name}.conv{i}.weight")).map(|dims| dims[axis]);
+        let rows = |i: usize, axis: usize| net.tensors.shape(&format!("{name}.conv{i}.weight"))?.get(axis).copied();
         rows(1, 0) == rows(2, 1)
     };
     for i in 1..=convolutions {
@@ -417,6 +417,7 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
         ""
     };
     let frame = if is_senet { "senet" } else { middle.net() };
+    let assumed_of_blocks = middle.assumed(tensors);
     let averages = tensors.has("layer2.0.downsample.2.weight");
     let letter = match (kernel, averages) {
         (Stem::Small, _) => "-small",
@@ -451,6 +452,12 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
              the net has another stride or a pool there, its numbers are others, and ONNX is the way",
         );
     }
+    if middle == Middle::Split && !tensors.told && has_pool_after(tensors) {
+        tensors.warn(
+            "taken for ResNeSt, which averages after the convolution of a block, but files of ResNeSt-fast have the same names and \
+             shapes and average before it: ONNX is the way for those",
+        );
+    }
     let mut net = Assembly::new(tensors, Shape::new(channels, side, side), 1e-5);
     let mut x = net.builder.input();
     x = stem(&mut net, x, kernel)?;
@@ -471,7 +478,7 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
     }
     let graph = net.classified("fc", x)?;
     let pool = if is_small { "stride 1 and no max-pool in the stem" } else { "max-pool after the stem" };
-    let mut assumed = vec!["relu", pool, "no dilation", "no anti-aliasing", "batch-norm eps 1e-5"];
+    let mut assumed = vec!["relu", pool, USUALLY_ASSUMED, "batch-norm eps 1e-5"];
     if averages {
         assumed.push("average pools before the convolutions of shortcuts");
     }
@@ -483,7 +490,7 @@ pub(super) fn build(tensors: &mut Tensors) -> Result<BuiltNet> {
         _ if is_senet || gates == "se-" => assumed.push("relu and sigmoid in gates"),
         _ => {}
     }
-    assumed.extend(middle.assumed());
+    assumed.extend(assumed_of_blocks);
     if is_senet {
         assumed.push("no padding in the max-pool, stride in the first convolution of a bottleneck with one group");
     } else if convolutions == 3 && middle == Middle::Plain {

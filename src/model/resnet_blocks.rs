@@ -4,7 +4,7 @@
 use super::assembly::{Assembly, ConvSpec, Groups, SIGMOID};
 use super::tensors::Tensors;
 use crate::error::{Error, Result};
-use crate::graph::{Conv, NodeId, Op};
+use crate::graph::{Affine, NodeId, Op};
 use crate::tensor::Window;
 
 /// What stands for the 3×3 convolution of blocks, or for the first convolution of blocks with two.
@@ -42,15 +42,18 @@ impl Middle {
         }
     }
 
-    /// What no tensor says of such nets.
-    pub(super) const fn assumed(self) -> &'static [&'static str] {
+    /// What no tensor says of such a net.
+    pub(super) fn assumed(self, tensors: &Tensors) -> Option<&'static str> {
         match self {
-            Self::Plain => &[],
-            Self::Selective => &["dilations 1 and 2 in the paths of a selective kernel"],
-            Self::Hierarchical => &["an average pool for the last part where a block makes pictures smaller"],
-            Self::Split => {
-                &["average pools of 3x3 where a block makes pictures smaller, before its convolution in groups"]
+            Self::Plain => None,
+            Self::Selective => Some(
+                "dilations 1 and 2 in the paths of a selective kernel; a path that reads half of the channels has one group",
+            ),
+            Self::Hierarchical => Some("an average pool for the last part where a block makes pictures smaller"),
+            Self::Split if has_pool_after(tensors) => {
+                Some("average pools of 3x3 after the convolution where a block makes pictures smaller")
             }
+            Self::Split => Some("average pools of 3x3 before the convolution where a block makes pictures smaller"),
         }
     }
 }
@@ -135,9 +138,10 @@ pub(super) fn hierarchical(net: &mut Assembly<'_>, block: &str, x: NodeId, strid
     let width = match net.tensors.shape(&format!("{first}.weight")) {
         Some(&[width, ..]) if width > 0 && all.is_multiple_of(width) => width,
         other => {
-            let text =
-                format!("tensor '{first}.weight' has shape {other:?}: its outputs are not a part of {all} channels");
-            return Err(Error::model(text));
+            let shape = other.unwrap_or_default();
+            return Err(Error::model(format!(
+                "tensor '{first}.weight' has shape {shape:?}, whose outputs are not a part of {all} channels"
+            )));
         }
     };
     let parts = all / width;
@@ -165,8 +169,13 @@ pub(super) fn hierarchical(net: &mut Assembly<'_>, block: &str, x: NodeId, strid
     net.op(format!("{block}.concat"), Op::Concat, &made)
 }
 
-/// Split attention: a convolution to `radix` times as many channels, and the weighted sum of these parts. One with several
-/// groups has its pool before it, as in the published nets.
+/// Whether split attention has its pool behind it, as timm's nets with one group have it.
+pub(super) fn has_pool_after(tensors: &Tensors) -> bool {
+    let dims = |what: &str| tensors.shape(&format!("layer1.0.{what}.weight"));
+    matches!((dims("conv1"), dims("conv2.fc1")), (Some([out, ..]), Some([_, seen, ..])) if out == seen)
+}
+
+/// Split attention: a convolution to `radix` times as many channels, and the weighted sum of these parts.
 pub(super) fn split(net: &mut Assembly<'_>, block: &str, mut x: NodeId, stride: usize) -> Result<NodeId> {
     let part = |what: &str| format!("{block}.conv2.{what}");
     let channels = net.channels(x);
@@ -177,7 +186,8 @@ pub(super) fn split(net: &mut Assembly<'_>, block: &str, mut x: NodeId, stride: 
     let ([out, _], [_, seen]) = (dims("conv"), dims("fc1"));
     let (radix, groups) = (out / channels, channels / seen);
     let pool = Op::AvgPool { window: Window::square(3, stride, 1), count_padding: true };
-    if stride > 1 && groups > 1 {
+    let is_after = has_pool_after(net.tensors);
+    if stride > 1 && !is_after {
         x = net.op(part("avd_first"), pool.clone(), &[x])?;
     }
     let spec = ConvSpec { groups: Groups::Inferred(channels), ..ConvSpec::plain(Some(3), 1) };
@@ -201,20 +211,30 @@ pub(super) fn split(net: &mut Assembly<'_>, block: &str, mut x: NodeId, stride: 
         gate = net.op(part("sigmoid"), SIGMOID, &[gate])?;
         y = net.op(part("product"), Op::Mul, &[y, gate])?;
     }
-    if stride > 1 && groups == 1 {
+    if stride > 1 && is_after {
         y = net.op(part("avd_last"), pool, &[y])?;
     }
     Ok(y)
 }
 
-/// Efficient channel attention: `x` times the sigmoid of a convolution along the channels of its means. The convolution,
-/// zeros beyond the first and last channel, is a matrix with its taps beside the diagonal.
+/// Efficient channel attention: `x` times the sigmoid of a convolution along the channels of its means, with zeros beyond the
+/// first and last channel. The convolution is the sum of its taps, each a shift times a number.
 pub(super) fn along_channels(net: &mut Assembly<'_>, name: &str, x: NodeId) -> Result<NodeId> {
+    let part = |what: &str, i: usize| format!("{name}.{what}{i}");
     let channels = net.channels(x);
-    let weight = net.tensors.band(&format!("{name}.conv.weight"), channels)?;
+    let taps = net.tensors.taps(&format!("{name}.conv.weight"), MOST_TAPS)?;
     let means = net.op(format!("{name}.avgpool"), Op::AdaptiveAvgPool { out: [1; 2] }, &[x])?;
-    let conv = Op::Conv(Conv { weight, bias: None, window: Window::square(1, 1, 0), groups: 1 });
-    let mut gate = net.op(format!("{name}.conv"), conv, &[means])?;
+    let zeros = taps.len() / 2;
+    let padded = net.op(format!("{name}.padded"), Op::PadChannels { before: zeros, after: zeros }, &[means])?;
+    let mut parts = Vec::new();
+    for (first, tap) in taps.iter().enumerate() {
+        let shifted = net.op(part("shifted", first), Op::Slice { first, channels }, &[padded])?;
+        parts.push(net.op(part("tap", first), Op::Affine(Affine::product([*tap])), &[shifted])?);
+    }
+    let mut gate = net.op(format!("{name}.conv"), Op::Add, &parts)?;
     gate = net.op(format!("{name}.sigmoid"), SIGMOID, &[gate])?;
     net.op(format!("{name}.product"), Op::Mul, &[x, gate])
 }
+
+/// Most taps of a convolution along channels; published nets have up to 7.
+const MOST_TAPS: usize = 31;

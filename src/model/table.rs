@@ -5,7 +5,7 @@ use super::tensors::Tensors;
 use super::{
     BuiltNet, alexnet, cifar, convnext, densenet, dla, efficientnet, efficientnet_lite, ghostnet, googlenet,
     inception_v3, lenet, mlp, mobilenet_v1, mobilenet_v2, mobilenet_v3, regnet, repvgg, resnet, shufflenet_v2,
-    squeezenet, timm_mobile, transformers_efficientnet, vgg,
+    squeezenet, timm_mobile, transformers_efficientnet, vgg, vovnet,
 };
 use crate::error::Result;
 
@@ -278,6 +278,17 @@ pub static ARCHITECTURES: &[Architecture] = &[
         dialects: &[],
         build: dla::build,
         published: dla::PUBLISHED,
+        drafts: Vec::new,
+        activation: "relu",
+        twin: None,
+    },
+    Architecture {
+        name: "vovnet",
+        nets: "timm's VoVNet and VoVNet V2",
+        recognise: vovnet::recognise,
+        dialects: &[],
+        build: vovnet::build,
+        published: vovnet::PUBLISHED,
         drafts: Vec::new,
         activation: "relu",
         twin: None,

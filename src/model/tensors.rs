@@ -449,23 +449,15 @@ impl Tensors {
         Weight::stored([k, c, 1, 1], bytes, offset, encoding)
     }
 
-    /// The convolution `[1, 1, k]` along `channels` channels, zeros beyond the first and last one, as a matrix.
-    pub(super) fn band(&mut self, name: &str, channels: usize) -> Result<Weight> {
+    /// The taps of a convolution `[1, 1, k]` along channels, an odd number up to `most`.
+    pub(super) fn taps(&mut self, name: &str, most: usize) -> Result<Vec<f64>> {
         let (dims, bytes, offset, encoding) = self.take(name, [Some(1), Some(1), None], WeightFill::Spread(0.05))?;
-        let taps = Weight::stored([1, 1, 1, dims[2]], bytes, offset, encoding)?.to_f64();
-        if taps.len().is_multiple_of(2) {
-            return Err(Error::model(format!("tensor '{name}' has shape {dims:?}, expected an odd number of taps")));
+        if dims[2].is_multiple_of(2) || dims[2] > most {
+            return Err(Error::model(format!(
+                "tensor '{name}' has shape {dims:?}, expected an odd number of taps up to {most}"
+            )));
         }
-        let mut matrix = vec![0.0; channels * channels];
-        for (row, line) in matrix.chunks_exact_mut(channels).enumerate() {
-            for (tap, weight) in taps.iter().enumerate() {
-                if let Some(column) = (row + tap).checked_sub(taps.len() / 2).filter(|&column| column < channels) {
-                    line[column] = *weight;
-                }
-            }
-        }
-        let bytes: Vec<u8> = matrix.into_iter().flat_map(f64::to_le_bytes).collect();
-        Weight::stored([channels, channels, 1, 1], Arc::new(bytes), 0, Encoding::F64)
+        Ok(Weight::stored([1, 1, 1, dims[2]], bytes, offset, encoding)?.to_f64())
     }
 
     /// A vector of `len` numbers.

@@ -8,7 +8,7 @@ use super::names::Dialect;
 use super::tensors::Tensors;
 use super::{BuiltNet, USUALLY_ASSUMED, preprocess};
 use crate::error::{Error, Result};
-use crate::graph::{NodeId, Op};
+use crate::graph::{Node, NodeId, Op};
 use crate::tensor::Shape;
 
 /// A stage as the tensors of its first block tell it.
@@ -258,9 +258,9 @@ pub(super) const PUBLISHED_OF_TENSORFLOW: &[(&str, &str)] = &[
     ("tf_efficientnet_b5", "efficientnet [3,5,5,7,7,9,3]"),
     ("tf_efficientnet_b6", "efficientnet [3,6,6,8,8,11,3]"),
     ("tf_efficientnet_b7", "efficientnet [4,7,7,10,10,13,4]"),
-    ("efficientnet_b1_pruned", "efficientnet [2,3,3,4,4,5,2]"),
-    ("efficientnet_b2_pruned", "efficientnet [2,3,3,4,4,5,2]"),
-    ("efficientnet_b3_pruned", "efficientnet [2,3,3,5,5,6,2]"),
+    ("efficientnet_b1_pruned", "pruned-efficientnet [2,3,3,4,4,5,2]"),
+    ("efficientnet_b2_pruned", "pruned-efficientnet [2,3,3,4,4,5,2]"),
+    ("efficientnet_b3_pruned", "pruned-efficientnet [2,3,3,5,5,6,2]"),
     ("tf_efficientnet_es", "efficientnet-edge [1,2,4,5,4,2]"),
     ("tf_efficientnetv2_s", "efficientnet-v2 [2,4,4,6,9,15]"),
     ("tf_efficientnetv2_m", "efficientnet-v2 [3,5,5,7,14,18,5]"),
@@ -490,7 +490,11 @@ fn built(tensors: &mut Tensors, pad: Pad, eps: f64, assumed: Vec<&'static str>) 
     }
     let graph = net.classified("classifier", x)?;
     let listed: Vec<String> = depths.iter().map(usize::to_string).collect();
-    let form = format!("{} [{}]", kind.form, listed.join(","));
+    // Widths of published nets are multiples of 8.
+    let is_uneven = |node: &Node| matches!(&node.op, Op::Conv(conv) if !conv.weight.dims()[0].is_multiple_of(8));
+    let mut ends = graph.nodes().iter().filter(|node| node.name.ends_with("conv_pwl"));
+    let pruned = if kind.form == "efficientnet" && ends.any(is_uneven) { "pruned-" } else { "" };
+    let form = format!("{pruned}{} [{}]", kind.form, listed.join(","));
     Ok(BuiltNet::of_pictures(graph, form, assumed, preprocess::timm(channels, [224, 256])))
 }
 

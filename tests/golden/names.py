@@ -175,6 +175,9 @@ def norm_head():
 
 
 STEPS = dict(depths=[1, 2, 1, 1])
+NARROW = dict(
+    stem_chs=[8, 8, 16], stage_conv_chs=[8, 8, 16, 16], stage_out_chs=[16, 24, 32, 40], layer_per_block=2,
+    block_per_stage=[1, 1, 2, 2])
 SMALL = dict(embedding_size=16, hidden_sizes=[16, 24, 32, 40], **STEPS)
 
 # Case: net, input, and what a file does to the names; the option `--arch` where a file needs it.
@@ -206,6 +209,10 @@ CASES = {
     "timm resnest": (of_timm("resnest14d"), (3, 49, 64)),
     "timm resnest of groups": (of_timm("resnest50d_4s2x40d", layers=(1, 1, 1, 1)), (3, 49, 64)),
     "timm resnest of one part": (of_timm("resnest50d_1s4x24d", layers=(1, 1, 1, 1)), (3, 49, 64)),
+    "timm ese_vovnet": (of_timm("ese_vovnet39b", **NARROW), (3, 49, 64)),
+    "timm ese_vovnet dw": (of_timm("ese_vovnet19b_slim_dw"), (3, 49, 64)),
+    "timm eca_vovnet": (of_timm("eca_vovnet39b", **NARROW), (3, 49, 64)),
+    "timm vovnet": (of_timm("vovnet39a", **NARROW), (3, 49, 64)),
     "senet basic": (of_timm("legacy_seresnet18", layers=(1, 1, 1, 1)), (3, 49, 64)),
     "senet bottleneck": (of_timm("legacy_seresnet50", layers=(1, 1, 1, 1)), (3, 49, 64)),
     "senet of groups": (of_timm("legacy_seresnext26_32x4d", layers=(1, 1, 1, 1)), (3, 49, 64)),

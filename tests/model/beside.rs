@@ -11,8 +11,7 @@ fn what_names_and_shapes_do_not_say_is_assumed() {
     for what in [
         "relu",
         "max-pool after the stem",
-        "no dilation",
-        "no anti-aliasing",
+        "no dilation, no anti-aliasing, means over all positions before the head",
         "batch-norm eps 1e-5",
         "preparation: ImageNet",
         "class names: ImageNet",
@@ -67,6 +66,11 @@ fn a_file_of_the_usual_name_is_called_as_its_folder() {
     for place in ["resnetblur18/pytorch_model.safetensors".to_string(), cached("resnetaa18")] {
         says(&open(&place, &plain).warnings().join("; "), &["low-pass"]);
     }
+    // A name that holds two published ones, or that of another net, tells nothing.
+    for place in ["tf_efficientnet_lite0_and_resnet50", "tf_efficientnet_lite3", "mine_for_tf_efficientnet_b0"] {
+        assert_eq!(open(&format!("{place}/model.safetensors"), &either).warnings().len(), 1, "{place}");
+    }
+    says(&open("cafferesnet18/model.safetensors", &plain).warnings().join("; "), &["stride", "pool"]);
     // A file with a name of its own keeps it.
     assert!(open("resnetblur18/mine.safetensors", &plain).warnings().is_empty());
     assert_eq!(open("tf_efficientnet_lite0/mine.safetensors", &either).warnings().len(), 1);
