@@ -401,7 +401,7 @@ def _off(want: npt.NDArray[np.float64], got: npt.NDArray[np.float64]) -> float:
 def _again(settings: dict[str, Any], sha256: str) -> Model:
     model = Model(settings)
     if model.sha256 != sha256:
-        raise ModelError(f"{settings['model']}: the file is another than that of the pickled model")
+        raise ModelError(f"{settings['model'] or model.name}: the file is another than that of the pickled model")
     return model
 
 
