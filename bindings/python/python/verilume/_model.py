@@ -203,8 +203,9 @@ class Model:
     ) -> EvalResult:
         """Measures how good methods are on pictures of known classes, as ``verilume eval`` does.
 
-        ``labels`` are the classes, by index or name; without them, metrics that need none are measured. ``target`` is the
-        class that is explained: ``"predicted"`` or ``"label"``. Without ``methods`` or ``metrics``, those of the command
+        ``pictures`` are as for :meth:`explain`. ``labels`` are their classes, by index or name, one for each or one for
+        all; without them, metrics that need none are measured. ``target`` is the class that is explained:
+        ``"predicted"`` or ``"label"``. Without ``methods`` or ``metrics``, those of the command
         are meant. :func:`metrics` lists them.
         """
         if target not in ("predicted", "label"):
