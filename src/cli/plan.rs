@@ -15,6 +15,7 @@ use crate::model::{EMBEDDED, Labels, Model, Reading, Setting};
 use crate::program::Score;
 use crate::run::{Named, methods};
 use crate::session::{Options, Session};
+use crate::{Error, ErrorKind};
 
 /// Used when no `-m` is given: coarse but easy to read, where the net's last stage has positions.
 const DEFAULT_METHOD: &str = "grad_cam";
@@ -123,7 +124,8 @@ fn named(name: &str, reading: &Reading) -> Result<Model> {
     if name.contains("://") {
         bail!("--model {name}: nothing is fetched from the network; download the files and give their folder");
     }
-    bail!("--model {name}: neither a file, nor a folder, nor a built-in net (built in: {EMBEDDED})")
+    let why = format!("--model {name}: neither a file, nor a folder, nor a built-in net (built in: {EMBEDDED})");
+    Err(Error::new(ErrorKind::Io, why).into())
 }
 
 /// The net inside this program.

@@ -409,12 +409,14 @@ impl Net {
         let (n, logits) = self.with(py, (0, None), |session, _| {
             let items = rows(&x, &shape, session.model())?;
             let mut logits = Vec::new();
-            for scored in session.score(&items.iter().map(|item| &item.input).collect::<Vec<_>>()) {
-                logits.extend(scored?.logits);
+            for (at, scored) in
+                session.score(&items.iter().map(|item| &item.input).collect::<Vec<_>>()).into_iter().enumerate()
+            {
+                logits.extend(scored.map_err(|e| e.within(format!("input {at}")))?.logits);
             }
             Ok((items.len(), logits))
         })?;
-        crate::array(py, &[n, logits.len() / n.max(1)], &logits)
+        crate::array(py, &[n, self.model.classes()], &logits)
     }
 
     /// The report of tests of trust, as JSON and as a page that names `command`.

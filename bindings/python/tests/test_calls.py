@@ -43,7 +43,9 @@ def test_errors_have_a_kind_and_a_usual_class(model: verilume.Model, tmp_path: p
         (lambda: model.attribute(3.0), "input", ValueError, "shape []"),
         (lambda: model.attribute(object()), "input", ValueError, "object"),
         (lambda: verilume.load(broken), "model", ValueError, "broken"),
-        (lambda: verilume.load("no-such-net"), "settings", ValueError, "no-such-net"),
+        (lambda: verilume.load("no-such-net.onnx"), "io", OSError, "no-such-net.onnx"),
+        (lambda: verilume.load(tmp_path, labels="no-such.txt"), "model", ValueError, str(tmp_path.name)),
+        (lambda: verilume.load(labels="no-such.txt"), "io", OSError, "no-such.txt"),
         (lambda: verilume.load(device="tpu"), "settings", ValueError, "tpu"),
         (lambda: verilume.load(memory="3 parsecs"), "settings", ValueError, "parsecs"),
         (lambda: verilume.load(mean=[1.0, 2.0]), "settings", ValueError, "3 channels"),
@@ -132,6 +134,23 @@ def test_a_forked_process_makes_engines_of_its_own(inputs: Any) -> None:
     assert model.attribute(inputs).tobytes() == want
 
 
+def test_workers_of_a_data_loader(small: verilume.Model, inputs: Any) -> None:
+    torch = pytest.importorskip("torch")
+
+    class Maps(torch.utils.data.Dataset):  # type: ignore[misc, name-defined]
+        """Computes a map where an item is asked for."""
+
+        def __len__(self) -> int:
+            return len(inputs)
+
+        def __getitem__(self, at: int) -> Any:
+            return small.attribute(torch.from_numpy(inputs[at : at + 1]), 0)[0]
+
+    want = small.attribute(torch.from_numpy(inputs), 0)
+    loader = torch.utils.data.DataLoader(Maps(), batch_size=2, num_workers=2, multiprocessing_context="fork", timeout=120)
+    assert torch.equal(torch.cat(list(loader)), want)
+
+
 def test_models_are_pickled_by_their_arguments(inputs: Any) -> None:
     model = verilume.load(
         ROOT / "tests" / "zoo" / "hf-resnet.17.onnx", threads=1, mean=0.5, labels=["no", "yes"] + [f"x{i}" for i in range(5)]
@@ -209,13 +228,20 @@ def test_evaluations(small: verilume.Model) -> None:
     assert {s["method"] for s in scores} == {"gradient", "grad_cam"}
     assert all(s["low"] <= s["mean"] <= s["high"] for s in scores if s["n"] == 2)
     assert "gradient, grad_cam" in repr(made)
-    pandas = pytest.importorskip("pandas")
-    assert isinstance(made.to_pandas(), pandas.DataFrame)
-    assert len(made.to_pandas()) == len(made.scores)
+    assert made._repr_html_().count("<tr>") == 1 + len(made.scores)
     unlabelled = small.evaluate([CAT], methods=["gradient"], metrics=metrics)
     assert unlabelled.scores[1]["mean"] == made.pictures[0]["methods"]["gradient"]["readings"][scores[0]["output"]]
     with pytest.raises(verilume.InputError, match="1 pictures, 2 classes"):
         small.evaluate([CAT], [1, 2], methods=["gradient"], metrics=metrics)
+
+
+def test_tables_of_pandas(small: verilume.Model) -> None:
+    pandas = pytest.importorskip("pandas")
+    scored = small.evaluate([CAT], methods=["gradient"], metrics=["deletion:step=20%"])
+    checked = small.check(CAT, ["gradient"], tests=["picture_shift"])
+    for table, rows in [(scored.to_pandas(), scored.scores), (checked.to_pandas(), checked.findings)]:
+        assert isinstance(table, pandas.DataFrame)
+        assert (list(table.columns), len(table)) == (list(rows[0]), len(rows))
 
 
 def test_registries() -> None:
@@ -227,6 +253,13 @@ def test_registries() -> None:
     assert all(t["question"] for t in verilume.tests())
     assert verilume.methods.__doc__ is not None
     assert all(name in verilume.methods.__doc__ for name in methods)
+    for of, entries in [
+        (verilume.Model.explain, verilume.methods()),
+        (verilume.Model.check, verilume.tests()),
+        (verilume.Model.evaluate, verilume.metrics()),
+    ]:
+        assert of.__doc__ is not None
+        assert all(entry["id"] in of.__doc__ for entry in entries)
 
 
 def test_progress(small: verilume.Model, capfd: Any) -> None:

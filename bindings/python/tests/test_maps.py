@@ -176,6 +176,14 @@ def test_quantus(small: verilume.Model, inputs: Any) -> None:
     explain = small.explain_func("ig", steps=2)
     maps = explain(None, inputs, np.array([0, 1, 0, 1, 0]), device="cpu")
     assert maps.tobytes() == small.attribute(inputs, [0, 1, 0, 1, 0], "ig:steps=2").tobytes()
+    quantus = pytest.importorskip("quantus")
+    torch = pytest.importorskip("torch")
+    # A net that Quantus asks nothing.
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(inputs[0].size, 7)).eval()
+    metric = quantus.Sparseness(disable_warnings=True, display_progressbar=False)
+    got = metric(model=net, x_batch=inputs, y_batch=np.array([0, 1, 0, 1, 0]), explain_func=explain, device="cpu")
+    assert len(got) == 5
+    assert all(0 < one < 1 for one in got)
 
 
 def test_results_are_plain_data(model: verilume.Model) -> None:

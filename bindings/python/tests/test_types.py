@@ -1,8 +1,10 @@
-"""Types: a program that uses all of the package is clean, and runs."""
+"""Types: a program that uses all of the package is clean, and runs. The form of the tutorial."""
 
 from __future__ import annotations
 
+import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -35,3 +37,14 @@ def test_mypy() -> None:
 def test_pyright() -> None:
     pytest.importorskip("pyright")
     _run(sys.executable, "-m", "pyright", "--pythonpath", sys.executable, HERE / "typed.py", PACKAGE)
+
+
+def test_the_tutorial_is_a_notebook_without_outputs() -> None:
+    path = HERE.parent / "tutorial.ipynb"
+    made = json.loads(path.read_text(encoding="utf-8"))
+    assert (made["nbformat"], made["nbformat_minor"]) == (4, 5)
+    names = [cell["id"] for cell in made["cells"]]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", name) for name in names)
+    assert all(not cell.get("outputs") for cell in made["cells"])
+    assert path.stat().st_size < 60_000

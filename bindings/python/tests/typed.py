@@ -1,8 +1,13 @@
+# pyright: strict
 """A program that uses all of the package, for type checkers; the tests run it too."""
 
 from __future__ import annotations
 
+import pathlib
+import pickle
 import sys
+import tempfile
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -37,8 +42,31 @@ def main(picture: str) -> None:
     print(len(verilume.methods()), len(verilume.metrics()), len(verilume.tests()), verilume.__version__, len(model.labels))
     try:
         verilume.load("missing.onnx")
-    except ValueError as why:
+    except OSError as why:
         print(isinstance(why, verilume.VerilumeError), why)
+    with_others(model, e, report, evaluated)
+
+
+def with_others(
+    model: verilume.Model, e: verilume.Explanation, report: verilume.CheckResult, evaluated: verilume.EvalResult
+) -> None:
+    """What needs Pillow, matplotlib or pandas says so where they are missing."""
+    uses: list[Callable[[], object]] = [
+        lambda: e.overlay(winsorise=99).size,
+        lambda: e.plot().get_title(),
+        lambda: report.to_pandas().columns,
+        lambda: evaluated.to_pandas().shape,
+    ]
+    for use in uses:
+        try:
+            print(use())
+        except verilume.SettingsError as why:
+            print(why)
+    with tempfile.TemporaryDirectory() as folder:
+        report.save(pathlib.Path(folder, "check.html"))
+    again: verilume.Model = pickle.loads(pickle.dumps(model))
+    several: list[verilume.Explanation] = again.explain(["missing.png"], "gradient", target=[1], strict=False)
+    print(several[0].error, verilume.from_torch.__name__)
 
 
 if __name__ == "__main__":

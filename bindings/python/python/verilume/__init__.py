@@ -7,7 +7,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import textwrap
 from typing import Any
 
 from . import _native
@@ -72,4 +74,18 @@ def tests() -> list[dict[str, Any]]:
     return listed
 
 
-methods.__doc__ = f"{methods.__doc__}\n\n{_native.methods_text()}"
+def _document() -> None:
+    """What the registries say, for ``help``."""
+    methods.__doc__ = f"{methods.__doc__}\n\n{_native.methods_text()}"
+    known = {
+        Model.explain: ("methods", methods()),
+        Model.attribute: ("methods", methods()),
+        Model.check: ("tests", tests()),
+        Model.evaluate: ("metrics", metrics()),
+    }
+    for of, (kind, entries) in known.items():
+        names = textwrap.fill(", ".join(entry["id"] for entry in entries), 110)
+        of.__doc__ = f"{inspect.cleandoc(of.__doc__ or '')}\n\nThe {kind}, which verilume.{kind}() describes:\n{names}"
+
+
+_document()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import sys
 from typing import Any
 
@@ -16,34 +17,42 @@ _ON_CPU = (1, 3, 11)
 
 def numbers(x: Any, what: str = "x") -> npt.NDArray[Any]:
     """``x`` as an array of float32 or float64 in C order; copied only where it is not one already."""
-    array = _array(x, what)
-    if array.dtype == np.float64:
-        return np.ascontiguousarray(array)
+    array = as_array(x, what)
     if array.dtype.kind not in "fiub":
         raise InputError(f"{what}: numbers are wanted, not {array.dtype}")
     if array.dtype == np.uint8:
         raise InputError(f"{what}: these are levels (uint8), and normalised numbers are wanted; explain takes pictures")
-    return np.ascontiguousarray(array, dtype=np.float32)
+    # Whole numbers beyond 16 bits do not fit single precision. What double precision does not hold becomes infinite, which
+    # is refused.
+    single = np.result_type(array.dtype, np.float32) == np.float32
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(array, dtype=np.float32 if single else np.float64)
 
 
-def _array(x: Any, what: str) -> npt.NDArray[Any]:
+def as_array(x: Any, what: str) -> npt.NDArray[Any]:
+    """``x`` as an array of NumPy; not copied where that can be."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise InputError(f"{what}: the mask of the array would be lost; give {what}.filled(…)")
     if isinstance(x, np.ndarray):
-        return x
+        return np.asarray(x)
     if not hasattr(x, "__dlpack__"):
         try:
             return np.asarray(x, dtype=np.float64)
         except (TypeError, ValueError) as e:
             raise InputError(f"{what}: {type(x).__name__} is not an array") from e
-    device = x.__dlpack_device__()
-    if int(device[0]) not in _ON_CPU:
-        raise InputError(f"{what}: the array is on a device, {_place(x)}; give {what}.cpu()")
-    if getattr(x, "requires_grad", False):
-        # Tensors that require gradients are not exported; maps have no gradients.
-        x = x.detach()
     try:
-        return np.from_dlpack(x)
-    except (BufferError, RuntimeError, TypeError) as e:
+        device = int(x.__dlpack_device__()[0])
+        if device in _ON_CPU:
+            if getattr(x, "requires_grad", False):
+                # Tensors that require gradients are not exported; maps have no gradients.
+                x = x.detach()
+            if hasattr(x, "resolve_neg"):
+                # The numbers of a tensor that is negated only when it is read would be exported with the other sign.
+                x = x.resolve_neg()
+            return np.from_dlpack(x)
+    except (BufferError, RuntimeError, TypeError, ValueError) as e:
         raise InputError(f"{what}: {type(x).__name__} of {getattr(x, 'dtype', 'its type')} cannot be read: {e}") from e
+    raise InputError(f"{what}: the array is on a device, {_place(x)}; give {what}.cpu()")
 
 
 def _place(x: Any) -> str:
@@ -56,8 +65,9 @@ def like(x: Any, array: npt.NDArray[Any]) -> Any:
         return array
     if hasattr(x, "__array_namespace__"):
         return x.__array_namespace__().from_dlpack(array)
-    library = sys.modules[type(x).__module__.partition(".")[0]]
-    return library.from_dlpack(array)
+    # Classes of others are made of those of the library.
+    libraries = (sys.modules[cls.__module__.partition(".")[0]] for cls in type(x).__mro__)
+    return next(library for library in libraries if hasattr(library, "from_dlpack")).from_dlpack(array)
 
 
 def indices(target: Any, n: int) -> list[int] | None:
@@ -66,19 +76,18 @@ def indices(target: Any, n: int) -> list[int] | None:
         return None
     if hasattr(target, "tolist"):
         target = target.tolist()
-    each = [target] * n if not isinstance(target, (list, tuple)) else list(target)
+    each: list[Any] = list(target) if isinstance(target, (list, tuple)) else [target] * n
     if len(each) != n:
         raise InputError(f"target: every input needs one class: {n} inputs, {len(each)} classes")
+    return [index(one) for one in each]
+
+
+def index(one: Any) -> int:
+    """The index of a class; a truth value is none."""
     try:
-        return [_index(one) for one in each]
+        number = operator.index(one)
     except TypeError as e:
-        raise InputError(f"target: the index of a class is wanted, not {target!r}") from e
-
-
-def _index(one: Any) -> int:
-    import operator
-
-    index = operator.index(one)
-    if index < 0:
-        raise InputError(f"target: {index} is not the index of a class")
-    return index
+        raise InputError(f"target: the index of a class is wanted, not {one!r}") from e
+    if isinstance(one, (bool, np.bool_)) or not 0 <= number < 1 << 63:
+        raise InputError(f"target: {one!r} is not the index of a class")
+    return number

@@ -56,6 +56,7 @@ class Model:
         self._net = _open(settings)
         self.name, self.architecture, self.sha256, self.labels, shape = self._net.about()
         self.input_shape = tuple(shape)
+        self._numbered = any(part.strip().isdecimal() for name in self.labels for part in name.split(","))
 
     @property
     def device(self) -> str:
@@ -130,10 +131,10 @@ class Model:
         Returns an :class:`Explanation`, or a list of them. Raises a :class:`VerilumeError`.
         """
         single = _is_picture(pictures)
-        each: list[Any] = [pictures] if single else list(pictures)
+        each = _pictures(pictures)
         given = [_given(picture, None if single else at) for at, picture in enumerate(each)]
         spec = [] if method is None and not parameters else [_spec(method, parameters)]
-        targets = _targets(target, len(each))
+        targets = self._classes(target, len(each), "target")
         with _Bar(progress, len(each)) as bar:
             rows = self._net.explain(given, spec, targets, (_seed(seed), strict or single), bar.hear)
         made = [Explanation(*row) for row in rows]
@@ -172,9 +173,9 @@ class Model:
     def check(
         self,
         pictures: Any,
-        methods: Iterable[str] = (),
+        methods: str | Iterable[str] = (),
         *,
-        tests: Iterable[str] = (),
+        tests: str | Iterable[str] = (),
         seed: int = 0,
         progress: bool | None = None,
     ) -> CheckResult:
@@ -182,37 +183,36 @@ class Model:
 
         ``pictures`` are as for :meth:`explain`. Without ``methods`` or ``tests``, those of the command are meant.
         """
-        each: list[Any] = [pictures] if _is_picture(pictures) else list(pictures)
+        each = _pictures(pictures)
         given = [_given(picture, at) for at, picture in enumerate(each)]
-        asked = (list(methods), list(tests))
+        asked = (_names(methods), _names(tests))
         command = f"verilume.Model.check({[name for name, *_ in given]}, methods={asked[0]}, tests={asked[1]}, seed={seed})"
         with _Bar(progress, len(each)) as bar:
             return CheckResult(*self._net.check(given, asked, _seed(seed), command, bar.hear))
 
     def evaluate(
         self,
-        pictures: Iterable[Any],
-        labels: Iterable[Class] | None = None,
+        pictures: Any,
+        labels: Class | Iterable[Class] | None = None,
         *,
-        methods: Iterable[str] = (),
-        metrics: Iterable[str] = (),
+        methods: str | Iterable[str] = (),
+        metrics: str | Iterable[str] = (),
         target: str = "predicted",
         seed: int = 0,
         progress: bool | None = None,
     ) -> EvalResult:
         """Measures how good methods are on pictures of known classes, as ``verilume eval`` does.
 
-        ``labels`` are the classes, by index or name; without them, metrics that need none are measured. ``target`` is the
-        class that is explained: ``"predicted"`` or ``"label"``. Without ``methods`` or ``metrics``, those of the command
+        ``pictures`` are as for :meth:`explain`. ``labels`` are their classes, by index or name, one for each or one for
+        all; without them, metrics that need none are measured. ``target`` is the class that is explained:
+        ``"predicted"`` or ``"label"``. Without ``methods`` or ``metrics``, those of the command
         are meant. :func:`metrics` lists them.
         """
         if target not in ("predicted", "label"):
             raise SettingsError(f"target: '{target}' is neither predicted nor label")
-        each = list(pictures)
-        classes = None if labels is None else list(labels)
-        if classes is not None and len(classes) != len(each):
-            raise InputError(f"labels: every picture needs one class: {len(each)} pictures, {len(classes)} classes")
-        asked = (list(methods), list(metrics))
+        each = _pictures(pictures)
+        classes = None if labels is None else self._classes(labels, len(each), "labels")
+        asked = (_names(methods), _names(metrics))
         with tempfile.TemporaryDirectory(prefix="verilume-") as folder:
             data, out = os.path.join(folder, "data"), os.path.join(folder, "out")
             os.mkdir(data)
@@ -240,9 +240,36 @@ class Model:
 
         return explain
 
+    def _classes(self, classes: Any, n: int, what: str) -> list[str]:
+        """A class for each of ``n`` pictures, as the command line takes it."""
+        if hasattr(classes, "tolist"):
+            classes = classes.tolist()
+        each: list[Any] = list(classes) if isinstance(classes, (list, tuple, range)) else [classes] * n
+        if len(each) != n:
+            raise InputError(f"{what}: every picture needs one class: {n} pictures, {len(each)} classes")
+        return [self._class(one, what) for one in each]
+
+    def _class(self, one: Any, what: str) -> str:
+        if one is None and what == "target":
+            return "top1"
+        if isinstance(one, str):
+            return one
+        try:
+            index = _arrays.index(one)
+        except InputError as e:
+            raise InputError(f"{what}: a class is its index or its name, not {one!r}") from e
+        if not index < len(self.labels):
+            raise SettingsError(f"{what}: class {index} does not exist, the net has {len(self.labels)}")
+        # In a text the name of a class comes before the index of another.
+        if self._numbered:
+            if self.labels.count(self.labels[index]) > 1:
+                raise SettingsError(f"{what}: class {index} has the name of another; its index could be the name of a third")
+            return self.labels[index]
+        return str(index)
+
     def __reduce__(self) -> tuple[Any, ...]:
         if self._folder is None:
-            return Model, (self._settings,)
+            return _again, (self._settings, self.sha256)
         with open(self._settings["model"], "rb") as file:
             return _from_bytes, (file.read(), self._settings)
 
@@ -283,7 +310,7 @@ def load(
         "threads": threads,
         "memory": memory,
         "score": score,
-        "labels": labels if labels is None or isinstance(labels, (str, os.PathLike)) else list(labels),
+        "labels": list(labels) if isinstance(labels, (list, tuple, np.ndarray)) else _absolute(labels),
         "size": size,
         "mean": mean,
         "std": std,
@@ -293,7 +320,7 @@ def load(
     if model is None or isinstance(model, (str, os.PathLike)):
         if example is not None:
             raise SettingsError("example: it belongs to a module of PyTorch, and the model is a file")
-        return Model({"model": None if model is None else os.fspath(model), **settings})
+        return Model({"model": _absolute(model), **settings})
     if not callable(model):
         raise InputError(f"model: a path or a module of PyTorch is wanted, not {type(model).__name__}")
     if example is None:
@@ -310,11 +337,23 @@ def from_torch(module: Any, example: Any, **settings: Any) -> Model:
     return load(module, example=example, **settings)
 
 
+def _absolute(path: Any) -> str | None:
+    """A path as it is found from every folder: a pickled model may be opened in another. Names that are no path stay."""
+    if path is None:
+        return None
+    if not isinstance(path, (str, os.PathLike)):
+        raise SettingsError(f"labels: the path of a file or a list of names is wanted, not {path!r}")
+    name = os.fspath(path)
+    return os.path.abspath(name) if os.path.exists(name) else name
+
+
 def _from_module(module: Any, example: Any, settings: dict[str, Any]) -> Model:
     torch: Any = importlib.import_module("torch")
+    if not isinstance(module, torch.nn.Module):
+        raise InputError(f"model: a path or a module of PyTorch is wanted, not {type(module).__name__}")
     folder = tempfile.mkdtemp(prefix="verilume-")
     path = os.path.join(folder, "net.onnx")
-    training = bool(module.training)
+    modes = [(part, part.training) for part in module.modules()]
     # The fast path of attention is an operation of its own, which is not exported.
     attention: Any = getattr(torch.backends, "mha", None)
     fast = attention.get_fastpath_enabled() if attention is not None else False
@@ -329,7 +368,8 @@ def _from_module(module: Any, example: Any, settings: dict[str, Any]) -> Model:
         except Exception as e:
             raise ModelError(f"{type(module).__name__}: the module cannot be exported: {e}") from e
         finally:
-            module.train(training)
+            for part, mode in modes:
+                part.training = mode
             if attention is not None:
                 attention.set_fastpath_enabled(fast)
         model = Model({"model": path, **settings}, folder)
@@ -337,6 +377,8 @@ def _from_module(module: Any, example: Any, settings: dict[str, Any]) -> Model:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     wanted = getattr(wanted, "logits", wanted)
+    if not isinstance(wanted, torch.Tensor):
+        raise ModelError(f"{type(module).__name__}: the module gives a {type(wanted).__name__}, not a tensor of logits")
     want = np.asarray(wanted.detach().cpu().double().numpy())
     _compare(type(module).__name__, want.reshape(len(want), -1), model.logits(example.detach().cpu()))
     return model
@@ -355,6 +397,13 @@ def _compare(name: str, want: npt.NDArray[np.float64], got: npt.NDArray[np.float
 def _off(want: npt.NDArray[np.float64], got: npt.NDArray[np.float64]) -> float:
     largest = float(np.abs(want).max())
     return float(np.abs(want - got).max()) / largest if largest > 0 else float(np.abs(got).max())
+
+
+def _again(settings: dict[str, Any], sha256: str) -> Model:
+    model = Model(settings)
+    if model.sha256 != sha256:
+        raise ModelError(f"{settings['model'] or model.name}: the file is another than that of the pickled model")
+    return model
 
 
 def _from_bytes(net: bytes, settings: dict[str, Any]) -> Model:
@@ -403,6 +452,19 @@ def _is_picture(pictures: Any) -> bool:
     return getattr(pictures, "ndim", None) in (0, 1, 2, 3)
 
 
+def _pictures(pictures: Any) -> list[Any]:
+    if _is_picture(pictures):
+        return [pictures]
+    if not isinstance(pictures, Iterable):
+        raise InputError(f"a path, a picture of Pillow, an array or a list of them is wanted, not {type(pictures).__name__}")
+    return list(pictures)
+
+
+def _names(names: str | Iterable[str]) -> list[str]:
+    """Of methods, tests or metrics; one alone may be no list."""
+    return [names] if isinstance(names, str) else list(names)
+
+
 def _is_pillow(picture: Any) -> bool:
     return hasattr(picture, "convert") and hasattr(picture, "mode") and hasattr(picture, "size")
 
@@ -417,7 +479,7 @@ def _given(picture: Any, at: int | None) -> tuple[str, npt.NDArray[np.uint8] | N
             return getattr(picture, "filename", "") or name, _levels_of_pillow(picture), None
         return name, _levels(picture), None
     except InputError as e:
-        return name, None, str(e)
+        return name, None, str(e).removeprefix("picture: ")
 
 
 def _levels_of_pillow(picture: Any) -> npt.NDArray[np.uint8]:
@@ -425,13 +487,17 @@ def _levels_of_pillow(picture: Any) -> npt.NDArray[np.uint8]:
 
     if picture.mode.startswith(("I", "F")):
         raise InputError(f"levels of 8 bits are wanted, not a picture of mode {picture.mode}")
-    return np.array(ImageOps.exif_transpose(picture).convert("RGB"), dtype=np.uint8)
+    try:
+        return np.array(ImageOps.exif_transpose(picture).convert("RGB"), dtype=np.uint8)
+    except (OSError, ValueError, SyntaxError) as e:
+        # Pillow decodes a file when its pixels are wanted.
+        raise InputError(f"Pillow cannot read the picture: {e}") from e
 
 
 def _levels(picture: Any) -> npt.NDArray[np.uint8]:
     if not isinstance(picture, np.ndarray) and not hasattr(picture, "__dlpack__"):
         raise InputError(f"a path, a picture of Pillow or an array is wanted, not {type(picture).__name__}")
-    array = _arrays._array(picture, "picture")
+    array = _arrays.as_array(picture, "picture")
     if array.dtype != np.uint8:
         raise InputError(f"levels (uint8) are wanted, not {array.dtype}; attribute takes normalised numbers")
     if array.ndim == 2:
@@ -447,7 +513,10 @@ def _place(picture: Any, at: int, folder: str) -> tuple[str, str]:
     if why is not None:
         raise InputError(f"{path}: {why}")
     if levels is None:
-        name = f"{at:06}{os.path.splitext(path)[1]}"
+        ending = os.path.splitext(path)[1]
+        if os.path.isdir(path) or ending.lower() in (".npy", ".safetensors"):
+            raise InputError(f"{path}: the file of a picture is wanted, or the picture in memory")
+        name = f"{at:06}{ending}"
         os.symlink(os.path.abspath(path), os.path.join(folder, name))
     else:
         name = f"{at:06}.png"
@@ -456,31 +525,18 @@ def _place(picture: Any, at: int, folder: str) -> tuple[str, str]:
     return name, path
 
 
-def _targets(target: Any, n: int) -> list[str]:
-    if hasattr(target, "tolist"):
-        target = target.tolist()
-    if target is None or isinstance(target, (int, str)):
-        return [_class(target)] * n
-    each = [_class(one) for one in target]
-    if len(each) != n:
-        raise InputError(f"target: every picture needs one class: {n} pictures, {len(each)} classes")
-    return each
-
-
-def _class(target: Class | None) -> str:
-    return "top1" if target is None else str(target)
-
-
 def _seed(seed: int) -> int:
-    if not 0 <= seed < 1 << 64:
+    if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 1 << 64:
         raise SettingsError(f"seed: {seed} is not a whole number from 0 to 2^64 - 1")
-    return seed
+    return int(seed)
 
 
 def _spec(method: str | None, parameters: dict[str, Any]) -> str:
     """A method with its parameters, as the command line takes it."""
-    if method is None:
+    if method is None and parameters:
         raise SettingsError(f"{', '.join(parameters)}: parameters need a method")
+    if not isinstance(method, str):
+        raise SettingsError(f"method: the name of a method is wanted, not {method!r}")
     given = ",".join(f"{key}={_value(value)}" for key, value in parameters.items())
     if not given:
         return method

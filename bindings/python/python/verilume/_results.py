@@ -37,6 +37,12 @@ def _img(pixels: npt.NDArray[np.uint8], alt: str) -> str:
     return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'
 
 
+def _html_table(rows: list[dict[str, Any]], cells: tuple[str, ...]) -> str:
+    head = "".join(f"<th>{cell}</th>" for cell in cells)
+    lines = ["".join(f"<td>{html.escape(str(row.get(cell)))}</td>" for cell in cells) for row in rows]
+    return f"<table><tr>{head}</tr>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
+
+
 class Explanation:
     """The map of one class on one picture, or why there is none."""
 
@@ -197,10 +203,7 @@ class CheckResult:
         return f"<CheckResult of {len(self.report['pictures'])} pictures: {counts or 'no findings'}>"
 
     def _repr_html_(self) -> str:
-        cells = ("input", "method", "test", "verdict", "value", "detail")
-        rows = [[html.escape(str(f[c])) for c in cells if c in f] for f in self.findings]
-        head = "".join(f"<th>{c}</th>" for c in cells if self.findings and c in self.findings[0])
-        return f"<table><tr>{head}</tr>" + "".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in rows) + "</table>"
+        return _html_table(self.findings, ("input", "method", "test", "verdict", "value", "detail"))
 
 
 class EvalResult:
@@ -231,6 +234,9 @@ class EvalResult:
     def __repr__(self) -> str:
         methods = ", ".join(m["id"] for m in self.summary["methods"])
         return f"<EvalResult of {methods} on {len(self.pictures)} pictures>"
+
+    def _repr_html_(self) -> str:
+        return _html_table(self.scores, ("method", "output", "better", "mean", "low", "high", "n", "failed"))
 
 
 def _score(score: dict[str, Any]) -> dict[str, Any]:
