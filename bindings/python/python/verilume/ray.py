@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import glob
 import hashlib
 import importlib
 import json
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -226,6 +227,19 @@ def start(cores: int | None = None) -> None:
     )
 
 
+@contextlib.contextmanager
+def _started() -> Iterator[None]:
+    """Ray, which is stopped again if this has started it."""
+    ray = _package("ray")
+    own = not ray.is_initialized()
+    start()
+    try:
+        yield
+    finally:
+        if own:
+            ray.shutdown()
+
+
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -260,6 +274,10 @@ def _count(actors: int | None, num_cpus: float, num_gpus: float, free: int) -> i
     return count
 
 
+def _device(num_gpus: float) -> str:
+    return "cuda" if num_gpus else "cpu"
+
+
 def _settings(settings: Mapping[str, Any], num_cpus: float, num_gpus: float) -> dict[str, Any]:
     """Settings of `load` for an actor: its processors, and its share of the memory of the machine that has least."""
     shares = [
@@ -267,7 +285,7 @@ def _settings(settings: Mapping[str, Any], num_cpus: float, num_gpus: float) -> 
         for node in _package("ray").nodes()
         if node["Alive"] and "memory" in node["Resources"] and node["Resources"].get("CPU", 0) >= num_cpus > 0
     ]
-    usual: dict[str, Any] = {"device": "cuda" if num_gpus else "cpu", "threads": max(1, int(num_cpus))}
+    usual: dict[str, Any] = {"device": _device(num_gpus), "threads": max(1, int(num_cpus))}
     if shares and not num_gpus:
         usual["memory"] = min(shares)
     return {**usual, **{name: _seen(value) if name == "labels" else value for name, value in settings.items()}}
@@ -346,40 +364,33 @@ def explain_folder(
     :class:`VerilumeError`.
     """
     src, dst = _folder("src", src), _folder("dst", dst)
-    parquet = _package("pyarrow.parquet")
-    ray = _package("ray")
+    ray, parquet = _package("ray"), _package("pyarrow.parquet")
     maps_in = os.path.join(dst, "_maps") if maps == "files" else None
-    how = {"method": method, "target": target, "seed": seed, "maps": maps, "folder": maps_in, **settings}
-    net = _checked(model, how).sha256
+    how = {"method": method, "target": target, "seed": seed, "maps": maps, "folder": maps_in}
+    how.update({"device": _device(num_gpus), **settings})
+    about: dict[str, Any] = {name: how[name] for name in sorted(how) if name not in (*_NO_BITS, "folder")}
+    about.update(model=_checked(model, how).sha256, version=_native.version)
     found = _pictures(src, dst)
-    own = not ray.is_initialized()
-    start()
-    try:
-        count = _count(actors, num_cpus, num_gpus, 0)
-        how.update(_settings(settings, num_cpus, num_gpus))
-        about: dict[str, Any] = {name: how[name] for name in sorted(how) if name not in (*_NO_BITS, "folder")}
-        about.update(model=net, version=_native.version)
-        with _locked(dst):
-            run, key = _begin(dst, about, found, rows, count)
-            size = run["rows"]
-            parts = range(-(-len(found) // size))
-            missing = [at for at in parts if not os.path.exists(_part(dst, at))]
-            lost = []
-            actor = (_Worker, src, dst, key, _seen(model), how)
-            with _Bar(progress, len(missing) * size) as bar:
-                for part, made in _drive(ray, actor, min(count, len(missing)), (num_cpus, num_gpus), missing):
-                    if made is None:
-                        lost.append(part)
-                    if bar.hear is not None:
-                        bar.hear("done", size)
-            if lost:
-                first = _text(found[min(lost) * size][0])
-                raise _ended(f"{dst}: {len(lost)} of {len(parts)} parts are missing; the first begins with {first}")
-            errors = (parquet.read_table(_part(dst, at), columns=["error"]).column("error") for at in parts)
-            failed = sum(len(column) - int(column.null_count) for column in errors)
-    finally:
-        if own:
-            ray.shutdown()
+    with _locked(dst):
+        size, key = _begin(dst, about, found, rows)
+        parts = range(-(-len(found) // size))
+        missing = [at for at in parts if not os.path.exists(_part(dst, at))]
+        lost = []
+        with _started() if missing else contextlib.nullcontext(), _Bar(progress, len(missing) * size) as bar:
+            if missing:
+                count = min(_count(actors, num_cpus, num_gpus, 0), len(missing))
+                actor = (_Worker, src, dst, key, _seen(model), {**how, **_settings(settings, num_cpus, num_gpus)})
+                with contextlib.closing(_drive(ray, actor, count, (num_cpus, num_gpus), missing)) as results:
+                    for part, made in results:
+                        if made is None:
+                            lost.append(part)
+                        if bar.hear is not None:
+                            bar.hear("done", size)
+        if lost:
+            first = _text(found[min(lost) * size][0])
+            raise _ended(f"{dst}: {len(lost)} of {len(parts)} parts are missing; the first begins with {first}")
+        errors = (parquet.read_table(_part(dst, at), columns=["error"]).column("error") for at in parts)
+        failed = sum(len(column) - int(column.null_count) for column in errors)
     return {"pictures": len(found), "failed": failed, "parts": len(parts), "made": len(missing)}
 
 
@@ -432,43 +443,44 @@ def _pictures(src: str, dst: str) -> list[tuple[str, int, int]]:
 @contextlib.contextmanager
 def _locked(dst: str) -> Iterator[None]:
     fcntl: Any = importlib.import_module("fcntl")
-    try:
-        os.makedirs(dst, exist_ok=True)
-        # Of a folder that belongs to someone else nothing is touched.
-        strange = sorted(name for name in os.listdir(dst) if name != ".lock")
-        if strange and _RUN not in strange and not all(name.startswith(f".{_RUN}.") for name in strange):
-            raise FileError(f"{dst}: it holds {_text(strange[0])} and no run of explain_folder; an empty folder is wanted")
-        with open(os.path.join(dst, ".lock"), "w") as lock:
+    with contextlib.ExitStack() as stack:
+        try:
+            os.makedirs(dst, exist_ok=True)
+            # Of a folder that belongs to someone else nothing is touched.
+            strange = sorted(name for name in os.listdir(dst) if name != ".lock")
+            if strange and _RUN not in strange and not all(name.startswith(f".{_RUN}.") for name in strange):
+                raise FileError(f"{dst}: it holds {_text(strange[0])} and no run of explain_folder; take an empty folder")
+            lock = stack.enter_context(open(os.path.join(dst, ".lock"), "w"))
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as e:
                 raise FileError(f"{dst}: another run writes there") from e
-            for name in os.listdir(dst):
-                if name.startswith(".") and name.endswith(".tmp"):
-                    os.remove(os.path.join(dst, name))
-            yield
-    except OSError as e:
-        if isinstance(e, VerilumeError):
-            raise
-        raise FileError(f"{e.filename or dst}: {e.strerror}") from e
+            # What killed processes have left.
+            for left in glob.glob(os.path.join(glob.escape(dst), "**", ".*.tmp"), recursive=True):
+                os.remove(left)
+        except OSError as e:
+            if isinstance(e, VerilumeError):
+                raise
+            raise FileError(f"{e.filename or dst}: {e.strerror}") from e
+        yield
 
 
 def _begin(
-    dst: str, about: dict[str, Any], found: list[tuple[str, int, int]], rows: int | None, actors: int
-) -> tuple[dict[str, Any], str]:
-    """The run that ``dst`` holds, begun if it is new, and the hash of its file."""
+    dst: str, about: dict[str, Any], found: list[tuple[str, int, int]], rows: int | None
+) -> tuple[int, str]:
+    """Begins a run, or checks that ``dst`` holds this one. Returns the pictures of a part and the hash of the run's file."""
     path = os.path.join(dst, _RUN)
     # As they are read again.
     about = json.loads(json.dumps(about, default=str))
     if not os.path.exists(path):
-        # Several parts for each actor, so that they end together.
-        size = min(_ROWS, -(-len(found) // (4 * actors))) if rows is None else _whole("rows", rows)
+        # Enough parts of few pictures for many actors.
+        size = min(_ROWS, -(-len(found) // _ROWS)) if rows is None else _whole("rows", rows)
         with _replacing(path) as file:
             file.write(json.dumps({"settings": about, "rows": size, "pictures": found}).encode())
     with open(path, "rb") as file:
         data = file.read()
     try:
-        run: dict[str, Any] = json.loads(data)
+        run = json.loads(data)
         earlier, size, pictures = run["settings"], run["rows"], run["pictures"]
     except (ValueError, KeyError, TypeError) as e:
         raise FileError(f"{path}: it is not the file of a run of explain_folder") from e
@@ -486,12 +498,12 @@ def _begin(
             raise InputError(f"{_text(name)}: the picture is new or has changed since the run in {dst} began")
     if stamps:
         raise InputError(f"{_text(next(iter(stamps)))}: the picture is gone since the run in {dst} began")
-    return run, hashlib.sha256(data).hexdigest()
+    return size, hashlib.sha256(data).hexdigest()
 
 
 def _drive(
     ray: Any, actor: tuple[Any, ...], count: int, needs: tuple[float, float], jobs: Sequence[Any]
-) -> Iterator[tuple[Any, Any]]:
+) -> Generator[tuple[Any, Any], None, None]:
     """Has ``count`` actors, of a class and its arguments, do jobs; a job and its result as it comes.
 
     The result is ``None`` where the process ended too often. Raises what a job raises.
@@ -616,23 +628,20 @@ def evaluate(
     ray = _package("ray")
     asked = (list(methods), list(metrics))
     how = (target == "label", seed)
-    own = not ray.is_initialized()
-    start()
-    try:
-        count = _count(actors, num_cpus, num_gpus, 0)
-        settings = {**_settings(settings, num_cpus, num_gpus), "model": _seen(model)}
-        cuts = range(0, len(paths), size)
-        jobs = [(at, paths[at : at + size], names and names[at : at + size]) for at in cuts]
-        lines: list[str] = []
-        for (at, *_), made in _drive(ray, (_Measurer, settings, asked, how), min(count, len(jobs)), (num_cpus, num_gpus), jobs):
-            if made is None:
-                raise _ended(f"{paths[at]}: it and the {size - 1} pictures after it cannot be measured")
-            lines += made
+    needs = (num_cpus, num_gpus)
+    jobs = [(at, paths[at : at + size], names and names[at : at + size]) for at in range(0, len(paths), size)]
+    lines: list[str] = []
+    with _started():
+        count = min(_count(actors, *needs, 0), len(jobs))
+        settings = {**_settings(settings, *needs), "model": _seen(model)}
+        actor = (_Measurer, settings, asked, how)
+        with contextlib.closing(_drive(ray, actor, count, needs, jobs)) as results:
+            for (at, share, _), made in results:
+                if made is None:
+                    raise _ended(f"{paths[at]}: the {len(share)} pictures from this one on cannot be measured")
+                lines += made
         task = ray.remote(_sum_up).options(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=_RETRIES)
         summary, lines = _get(ray, task.remote(paths, names, settings, asked, how, lines))
-    finally:
-        if own:
-            ray.shutdown()
     return EvalResult(summary, lines, {path: path for path in paths})
 
 
