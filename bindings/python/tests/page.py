@@ -1,5 +1,4 @@
-"""Runs the blocks of Python of a page of docs/ one after the other, in one namespace. The arguments: the repository's folder,
-and the page's name if it is not `python`."""
+"""Runs the blocks of Python of docs/python.md one after the other, in one namespace. The arguments: the repository's folder."""
 
 from __future__ import annotations
 
@@ -10,12 +9,12 @@ import shutil
 import sys
 
 
-def main(root: pathlib.Path, page: str = "python") -> None:
+def main(root: pathlib.Path) -> None:
     """Runs them in the present folder, which must be empty."""
-    text = (root / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    text = (root / "docs" / "python.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python(.*?)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     shutil.copy(root / "examples" / "chelsea.png", "cat.png")
-    names: dict[str, object] = {"__name__": "__main__"}
+    names: dict[str, object] = {}
     ran = 0
     for about, block in blocks:
         needs = about.split()
@@ -23,11 +22,11 @@ def main(root: pathlib.Path, page: str = "python") -> None:
         if missing:
             print(f"left out, without {', '.join(missing)}: {block.splitlines()[0]}")
             continue
-        exec(compile(block, f"docs/{page}.md", "exec"), names)
+        exec(compile(block, "docs/python.md", "exec"), names)
         ran += 1
     if ran < 4:
-        raise SystemExit(f"{ran} blocks of docs/{page}.md ran")
+        raise SystemExit(f"{ran} blocks of docs/python.md ran")
 
 
 if __name__ == "__main__":
-    main(pathlib.Path(sys.argv[1]), *sys.argv[2:])
+    main(pathlib.Path(sys.argv[1]))

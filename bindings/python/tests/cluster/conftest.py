@@ -20,8 +20,15 @@ CAT = ROOT / "examples" / "chelsea.png"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--full`: 2,000 pictures and speeds."""
-    parser.addoption("--full", action="store_true", help="2,000 pictures and speeds")
+    """`--full`: all tests."""
+    parser.addoption("--full", action="store_true", help="2,000 pictures, speeds and Spark too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what `--full` alone asks for."""
+    for item in items if not config.getoption("--full") else []:
+        if item.get_closest_marker("full") is not None:
+            item.add_marker(pytest.mark.skip(reason="only with --full"))
 
 
 def draw(folder: pathlib.Path, n: int) -> None:
@@ -64,7 +71,7 @@ def alone(pictures: pathlib.Path, files: list[str]) -> Callable[..., dict[str, v
     return explain
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def ray() -> Iterator[Any]:
     """Ray as the package starts it, for two actors."""
     import ray

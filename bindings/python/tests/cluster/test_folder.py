@@ -68,7 +68,7 @@ def test_a_killed_actor(pictures: pathlib.Path, alone: Alone, ray: Any, tmp_path
     same(rows_of(tmp_path / "maps"), alone("smoothgrad:n=8"))
 
 
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("sent", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.full)])
 def test_a_stopped_driver(sent: signal.Signals, pictures: pathlib.Path, alone: Alone, tmp_path: pathlib.Path) -> None:
     maps = tmp_path / "maps"
     # Shells make programs in the background ignore the signal, and children inherit that.

@@ -15,15 +15,14 @@ from conftest import DRIVER, draw, ended, once_begun, program, rows_of, workers
 import verilume
 from verilume.ray import explain_folder
 
+pytestmark = pytest.mark.full
 N = 2000
 ROWS = 32
 
 
 @pytest.fixture(scope="module")
-def many(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+def many(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A folder of 2,000 different pictures and one file that is none."""
-    if not request.config.getoption("--full"):
-        pytest.skip("only with --full")
     folder: pathlib.Path = tmp_path_factory.mktemp("many")
     draw(folder, N)
     (folder / "bad.png").write_text("no picture")

@@ -14,6 +14,7 @@ from conftest import same
 import verilume
 
 
+@pytest.mark.full
 def test_map_in_pandas(
     pictures: pathlib.Path, alone: Callable[..., dict[str, verilume.Explanation]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
