@@ -26,7 +26,16 @@ from typing import Any
 import numpy as np
 
 from . import _native
-from ._errors import FileError, InputError, ModelError, SettingsError, VerilumeError
+from ._errors import (
+    DeviceError,
+    FileError,
+    InputError,
+    KernelError,
+    ModelError,
+    NoDeviceError,
+    SettingsError,
+    VerilumeError,
+)
 from ._model import Class, Model, _Bar, _label_file, _option, load
 from ._results import EvalResult, Explanation, _wanted
 
@@ -90,7 +99,8 @@ class Explainer:
         Returns a table of pandas for one of pandas, else one of pyarrow, a row a picture: ``id``; ``prediction``, the most
         likely class; ``target``, ``label`` and ``score`` of the explained one; ``map`` in C order and its ``shape``, or
         ``map_file``, below ``folder``; ``record``, the JSON record of the command line; and ``error``. All but ``id``,
-        ``record`` and ``error`` are null where there is an error, which is null elsewhere.
+        ``record`` and ``error`` are null where there is an error, which is null elsewhere. An error of the machine, such as
+        of its GPU, is raised.
         """
         column, id = self._columns
         names = list(batch.column_names if hasattr(batch, "column_names") else batch)
@@ -108,6 +118,10 @@ class Explainer:
             # Files of encoded pictures: the library decodes them as those that lie in folders.
             given = [_filed(one, os.path.join(folder, str(at))) for at, one in enumerate(pictures)]
             made = self.model.explain(given, target=self._target, **self._how)
+        for e in made:
+            if isinstance(e.error, (DeviceError, KernelError, NoDeviceError)):
+                # Not the picture's fault: another machine, or a later run, explains it.
+                raise e.error
         rows = [self._row(id, e) for id, e in zip(ids, made)]
         return pa.Table.from_pylist(rows, schema=_schema())
 
@@ -322,6 +336,8 @@ def explain(
     start()
     count = _count(actors, num_cpus, num_gpus, _FREE)
     rows = _whole("batch_size", batch_size)
+    if how.get("folder") is not None:
+        how["folder"] = os.path.abspath(how["folder"])
     blocks = dataset.repartition(target_num_rows_per_block=rows, strict=True)
     return blocks.map_batches(
         Explainer,
@@ -584,14 +600,16 @@ class _Worker:
         run, explainer = self._open()
         src, dst = self._folders
         names = [name for name, *_ in run["pictures"][at * run["rows"] : (at + 1) * run["rows"]]]
-        table = explainer.rows([_text(name) for name in names], [os.path.join(src, name) for name in names])
         try:
+            table = explainer.rows([_text(name) for name in names], [os.path.join(src, name) for name in names])
             with _replacing(_part(dst, at)) as file:
                 # Maps are float32 without repetition: a dictionary would only cost time.
                 columns = [name for name in table.column_names if name != "map"]
                 _package("pyarrow.parquet").write_table(table, file, use_dictionary=columns, compression="zstd")
         except OSError as e:
-            raise FileError(f"{_part(dst, at)}: {e.strerror or e}, on {socket.gethostname()}") from e
+            if isinstance(e, VerilumeError):
+                raise
+            raise FileError(f"{e.filename or _part(dst, at)}: {e.strerror or e}, on {socket.gethostname()}") from e
         return True
 
 

@@ -43,6 +43,15 @@ def test_encoded_pictures_and_arrays(pictures: pathlib.Path, alone: Alone, ray: 
     assert made[2]["map"] is None
 
 
+def test_an_error_of_the_machine_is_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    explainer = Explainer(method="gradient")
+    made = explainer.model.explain(["missing.png"], "gradient")
+    made[0].error = verilume.DeviceError("the device is lost")
+    monkeypatch.setattr(explainer.model, "explain", lambda *_, **__: made)
+    with pytest.raises(verilume.DeviceError, match="lost"):
+        explainer({"path": ["missing.png"]})
+
+
 def test_a_wrong_call_ends_before_it_begins(ray: Any) -> None:
     data = ray.data.from_items([{"path": "a.png"}])
     for how, named in [

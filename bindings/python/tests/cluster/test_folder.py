@@ -18,6 +18,7 @@ import pytest
 from conftest import CAT, ROOT, DRIVER, ended, once_begun, program, rows_of, same, workers
 
 import verilume
+import verilume.ray
 from verilume.ray import explain_folder
 
 Alone = Callable[..., dict[str, verilume.Explanation]]
@@ -120,7 +121,7 @@ def test_odd_names(ray: Any, tmp_path: pathlib.Path) -> None:
     deep.mkdir(parents=True)
     names = [b"\xff\n.png", "é 😀.PNG".encode(), b"[1]*?.png", b"l" * 250 + b".png", b"100%20'\".png"]
     for name in names:
-        shutil.copy(CAT, os.fsencode(deep) + b"/" + name)
+        shutil.copy(CAT, deep / os.fsdecode(name))
     (deep / "loop").symlink_to("..")
     (deep / "dangling.png").symlink_to("nowhere")
     (deep / "folder.png").mkdir()
