@@ -138,9 +138,9 @@ def workers() -> list[int]:
 DRIVER = """
 import sys, verilume.ray
 print("ready", flush=True)
-_, src, dst, method, rows = sys.argv
+_, src, dst, method, rows, actors = sys.argv
 try:
-    made = verilume.ray.explain_folder(src, dst, method=method, rows=int(rows), actors=2)
+    made = verilume.ray.explain_folder(src, dst, method=method, rows=int(rows), actors=int(actors))
     print(made["made"], "of", made["parts"], flush=True)
 except KeyboardInterrupt:
     print("interrupted", flush=True)

@@ -74,7 +74,7 @@ def test_a_stopped_driver(sent: signal.Signals, pictures: pathlib.Path, alone: A
     maps = tmp_path / "maps"
     # Shells make programs in the background ignore the signal, and children inherit that.
     heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    child = program(DRIVER, pictures, maps, "smoothgrad:n=8", 3, preexec_fn=heard)
+    child = program(DRIVER, pictures, maps, "smoothgrad:n=8", 3, 2, preexec_fn=heard)
     once_begun(child, maps, 3)
     if sent == signal.SIGINT:
         # Meanwhile nobody else writes there.
@@ -86,7 +86,7 @@ def test_a_stopped_driver(sent: signal.Signals, pictures: pathlib.Path, alone: A
         assert "interrupted" in said
     there = {path.name: path.stat().st_mtime_ns for path in maps.glob("part-*.parquet")}
     assert 3 <= len(there) < 14
-    said = ended(program(DRIVER, pictures, maps, "smoothgrad:n=8", 3))
+    said = ended(program(DRIVER, pictures, maps, "smoothgrad:n=8", 3, 2))
     # A part may have been completed while the driver went.
     assert int(said.split(" of 14")[0].split()[-1]) in (14 - len(there), 13 - len(there), 12 - len(there)), said
     again = {path.name: path.stat().st_mtime_ns for path in maps.glob("part-*.parquet")}

@@ -14,7 +14,6 @@ import pytest
 from conftest import DRIVER, draw, ended, once_begun, program, rows_of, workers
 
 import verilume
-from verilume.ray import explain_folder
 
 pytestmark = pytest.mark.full
 N = 2000
@@ -32,7 +31,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 def test_killed_actor_and_driver(many: pathlib.Path, tmp_path: pathlib.Path) -> None:
     maps = tmp_path / "maps"
-    child = program(DRIVER, many, maps, "grad_cam", ROWS)
+    child = program(DRIVER, many, maps, "grad_cam", ROWS, 2)
     once_begun(child, maps, 5)
     actor = workers()[0]
     os.kill(actor, signal.SIGKILL)
@@ -41,7 +40,7 @@ def test_killed_actor_and_driver(many: pathlib.Path, tmp_path: pathlib.Path) -> 
     child.kill()
     child.wait()
     there = len(list(maps.glob("part-*.parquet")))
-    said = ended(program(DRIVER, many, maps, "grad_cam", ROWS))
+    said = ended(program(DRIVER, many, maps, "grad_cam", ROWS, 2))
     print(f"\n{there} parts were there when the driver was killed; then made: {said.splitlines()[-1]}")
     assert there < 63
     rows = rows_of(maps)
@@ -66,7 +65,9 @@ def rate(files: list[pathlib.Path], each: int) -> float:
 
 
 def ray_rate(many: pathlib.Path, maps: pathlib.Path, actors: int) -> float:
-    assert explain_folder(many, maps, rows=ROWS, actors=actors)["failed"] == 1
+    # Ray gives actors a low priority, which other work on the machine would show.
+    equal = {**os.environ, "RAY_worker_niceness": "0"}
+    assert "63 of 63" in ended(program(DRIVER, many, maps, "grad_cam", ROWS, actors, env=equal))
     # The last part is not whole.
     return rate(sorted(maps.glob("part-*.parquet"))[:-1], ROWS)
 
