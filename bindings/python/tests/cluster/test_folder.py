@@ -168,7 +168,7 @@ def test_folders_that_cannot_be_meant(pictures: pathlib.Path, ray: Any, tmp_path
         ({"rows": 0}, "^rows"), ({"seed": -1}, "seed"), ({"maps": "no"}, "maps"), ({"actors": 9}, "2 fit"),
         ({"actors": 0}, "^actors"), ({"num_cpus": 9}, "0 fit"), ({"num_cpus": 0}, "num_cpus"), ({"num_gpus": 1}, "0 GPU"),
     ]:
-        with pytest.raises(verilume.SettingsError, match=named):
+        with pytest.raises(verilume.FileError if "model" in how else verilume.SettingsError, match=named):
             explain_folder(pictures, tmp_path / str(how), **how)
     assert explain_folder(tmp_path / "bad", tmp_path / "new") == {"pictures": 3, "failed": 3, "parts": 3, "made": 3}
 
