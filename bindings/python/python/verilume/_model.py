@@ -338,7 +338,7 @@ def from_torch(module: Any, example: Any, **settings: Any) -> Model:
 
 
 def _absolute(path: Any) -> str | None:
-    """A path as it is found from every folder: a pickled model may be opened in another. Names that are no path stay."""
+    """The full path of a file, because a pickled model may be opened from another folder. Other names stay as they are."""
     if path is None:
         return None
     if not isinstance(path, (str, os.PathLike)):

@@ -1,4 +1,4 @@
-"""The native part of the package; its names are no promise."""
+"""The native part of the package; its names may change."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -447,12 +447,12 @@ def _pictures(src: str, dst: str) -> list[tuple[str, int, int]]:
     except OSError as e:
         raise FileError(f"{e.filename or src}: {e.strerror}") from e
     if not found:
-        raise InputError(f"{src}: there is no picture ({' '.join(_EXTENSIONS)})")
+        raise InputError(f"{src}: it holds no pictures ({' '.join(_EXTENSIONS)})")
     found.sort(key=lambda picture: os.fsencode(picture[0]))
     ids: dict[str, str] = {}
     for path, *_ in found:
         if ids.setdefault(_text(path), path) != path:
-            raise InputError(f"{src}: two pictures have the name {_text(path)} once bytes that are no UTF-8 are escaped")
+            raise InputError(f"{src}: two pictures are called {_text(path)} after bytes that are not UTF-8 are escaped")
     return found
 
 

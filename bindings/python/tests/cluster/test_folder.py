@@ -135,7 +135,7 @@ def test_odd_names(ray: Any, tmp_path: pathlib.Path) -> None:
     maps = {(tmp_path / "odd" / "maps" / "_maps" / row["map_file"]).read_bytes() for row in rows.values() if not row["error"]}
     assert len(maps) == 1
     shutil.copy(CAT, deep / "\\xff\n.png")
-    with pytest.raises(verilume.InputError, match="two pictures have the name"):
+    with pytest.raises(verilume.InputError, match="two pictures are called"):
         explain_folder(tmp_path / "odd", tmp_path / "new")
 
 
@@ -151,7 +151,7 @@ def test_folders_that_cannot_be_meant(pictures: pathlib.Path, ray: Any, tmp_path
     cases: list[tuple[Any, Any, type[Exception], str]] = [
         (tmp_path / "missing", tmp_path / "new", OSError, "missing"),
         (CAT, tmp_path / "new", OSError, "chelsea.png"),
-        (tmp_path / "empty", tmp_path / "new", ValueError, "there is no picture"),
+        (tmp_path / "empty", tmp_path / "new", ValueError, "it holds no pictures"),
         (pictures, pictures, ValueError, "is the folder of the pictures"),
         (pictures, tmp_path / "other", OSError, "holds mine.txt"),
         (pictures, CAT, OSError, "chelsea.png"),

@@ -74,7 +74,7 @@ def ray_rate(many: pathlib.Path, maps: pathlib.Path, actors: int) -> float:
 
 def program_rate(many: pathlib.Path, maps: pathlib.Path, threads: int) -> float:
     words = ["explain", many, "-m", "grad_cam", "--format", "npy", "-o", maps, "--threads", threads, "--device", "cpu"]
-    # 1: the file that is no picture.
+    # Exit code 1, because one file is not a picture.
     assert subprocess.run([sys.executable, "-m", "verilume", *map(str, words)], capture_output=True).returncode == 1
     return rate(list(maps.rglob("*.npy")), 1)
 
