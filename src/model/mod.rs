@@ -184,7 +184,7 @@ fn resemblance(tensors: &Tensors) -> String {
         for mut called in tensors.all_names(row.dialects) {
             let shared = called.names().filter(|name| known.contains(*name)).count();
             let Err(e) = (row.build)(&mut called).and_then(|_| called.finish()) else { continue };
-            let alike = shared.max(called.read());
+            let alike = shared.max(called.count_read());
             if best.as_ref().is_none_or(|(most, _)| alike > *most) {
                 best = Some((alike, format!("; most like {}, but {e}", row.name)));
             }

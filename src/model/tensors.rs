@@ -305,7 +305,7 @@ impl Tensors {
     }
 
     /// How many tensors the net has read.
-    pub(super) fn read(&self) -> usize {
+    pub(super) fn count_read(&self) -> usize {
         self.used.len()
     }
 
